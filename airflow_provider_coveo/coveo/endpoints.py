@@ -1,0 +1,159 @@
+"""Where Coveo's APIs are: hosts by region, paths by operation, and what may stand in for them."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import quote, urlsplit
+
+from airflow_provider_coveo.coveo.errors import CoveoConfigurationError, CoveoInputError
+
+
+@dataclass(frozen=True)
+class Region:
+    """
+    A region that Coveo hosts organizations in.
+
+    :param name: The name to put into the connection's ``region``.
+    :param title: How Coveo calls it.
+    :param push_url: The base URL of the Push API and of the Source Logs API.
+    :param platform_url: The base URL of the platform's REST API.
+    """
+
+    name: str
+    title: str
+    push_url: str
+    platform_url: str
+
+
+#: By name. See https://docs.coveo.com/en/78/ for the hosts of the Push API.
+REGIONS: Final[dict[str, Region]] = {
+    region.name: region
+    for region in (
+        Region("us", "US East", "https://api.cloud.coveo.com", "https://platform.cloud.coveo.com"),
+        Region("ca", "Canada", "https://api-ca.cloud.coveo.com", "https://platform-ca.cloud.coveo.com"),
+        Region("eu", "Ireland", "https://api-eu.cloud.coveo.com", "https://platform-eu.cloud.coveo.com"),
+        Region("au", "Australia", "https://api-au.cloud.coveo.com", "https://platform-au.cloud.coveo.com"),
+        Region("hipaa", "HIPAA", "https://apihipaa.cloud.coveo.com", "https://platformhipaa.cloud.coveo.com"),
+    )
+}
+DEFAULT_REGION: Final = "us"
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*\Z")
+
+
+def region_named(name: str | None) -> Region:
+    """
+    Return the region of that name, the default one where the name is blank.
+
+    :raises CoveoConfigurationError: if there is no such region.
+    """
+    wanted = (name or "").strip().lower() or DEFAULT_REGION
+    if wanted in REGIONS:
+        return REGIONS[wanted]
+    offered = ", ".join(f"{region.name} ({region.title})" for region in REGIONS.values())
+    raise CoveoConfigurationError(f"There is no Coveo region {name!r}", remedy=f"Use one of {offered}")
+
+
+def base_url(host: str, *, port: int | None = None, scheme: str | None = None, field: str = "host") -> str:
+    """
+    Return the base URL that a connection's host field means, without a slash at its end.
+
+    ``https`` is assumed. ``http``, which sends the API key in clear, is for loopback hosts only.
+
+    :param host: A host name, with or without scheme, port and path.
+    :param port: The port where ``host`` names none.
+    :param scheme: The scheme where ``host`` names none.
+    :param field: The field's name, for the message.
+    :raises CoveoConfigurationError: if it is no usable URL, or is ``http`` to another machine.
+    """
+    text = host.strip()
+    if "://" not in text:
+        loopback = _is_loopback(urlsplit(f"//{text}").hostname or "")
+        text = f"{scheme or ('http' if loopback else 'https')}://{text}"
+    try:
+        parts = urlsplit(text)
+        effective_port = parts.port or port
+    except ValueError as error:
+        raise _unusable(field, host, str(error)) from None
+    if parts.scheme not in {"http", "https"}:
+        raise _unusable(field, host, f"its scheme is {parts.scheme!r}, not https")
+    if not parts.hostname or re.search(r"\s", text):
+        raise _unusable(field, host, "it names no host")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise _unusable(field, "…", "it may hold scheme, host, port and path only")
+    if parts.scheme == "http" and not _is_loopback(parts.hostname):
+        raise CoveoConfigurationError(
+            f"The connection's {field} {host!r} asks for http, which sends the API key in clear",
+            remedy="Use https; http is for this machine's own loopback address only",
+        )
+    hostname = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    authority = f"{hostname}:{effective_port}" if effective_port else hostname
+    return f"{parts.scheme}://{authority}{parts.path.rstrip('/')}"
+
+
+def _unusable(field: str, host: str, why: str) -> CoveoConfigurationError:
+    return CoveoConfigurationError(
+        f"The connection's {field} {host!r} is not a base URL: {why}",
+        remedy="Leave it empty to use the region's host, or give a URL such as https://proxy.example.com",
+    )
+
+
+def _is_loopback(hostname: str) -> bool:
+    if hostname.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(hostname).is_loopback
+    except ValueError:
+        return False
+
+
+def checked_source_id(source_id: object) -> str:
+    """
+    Return the ID of a source if it can be one.
+
+    :raises CoveoInputError: if it is empty or has characters that no ID has.
+    """
+    return _checked_id(source_id, "source ID", "Copy it from the Sources page of the Administration Console")
+
+
+def checked_organization_id(organization_id: object) -> str:
+    """
+    Return the ID of an organization if it can be one.
+
+    :raises CoveoInputError: if it is empty or has characters that no ID has.
+    """
+    return _checked_id(
+        organization_id,
+        "organization ID",
+        "Put it into the connection's login, or pass organization_id; see https://docs.coveo.com/en/148/",
+    )
+
+
+def _checked_id(value: object, what: str, remedy: str) -> str:
+    if not isinstance(value, str):
+        raise CoveoInputError(f"The {what} must be a string, not {type(value).__name__}", remedy=remedy)
+    if not value.strip():
+        raise CoveoInputError(f"The {what} is empty", remedy=remedy)
+    if not _ID.match(value):
+        raise CoveoInputError(
+            f"{value!r} is not a {what}: letters, digits, '-', '_' and '.' are all that it can hold",
+            remedy=remedy,
+        )
+    return value
+
+
+def push_path(organization_id: str, *segments: str) -> str:
+    """Return the path of an operation of the Push API, every segment percent-encoded."""
+    return _path("push/v1/organizations", organization_id, segments)
+
+
+def platform_path(organization_id: str, *segments: str) -> str:
+    """Return the path of an operation of the platform's REST API, every segment percent-encoded."""
+    return _path("rest/organizations", organization_id, segments)
+
+
+def _path(prefix: str, organization_id: str, segments: tuple[str, ...]) -> str:
+    return "/".join(["", prefix, *(quote(segment, safe="") for segment in (organization_id, *segments))])

@@ -1,0 +1,135 @@
+"""Ordering ids: the cut-offs of “delete old items”, and the guards that keep a source from harm."""
+
+from __future__ import annotations
+
+import time
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+from airflow_provider_coveo.coveo.errors import CoveoInputError
+
+_WHY_IT_MATTERS: Final = (
+    "Coveo remembers the highest cut-off and rejects all content that is older, so a wrong one bars new "
+    "content until that moment comes; the only cure is to recreate the source "
+    "(https://docs.coveo.com/en/147/)"
+)
+_REMEDY: Final = "Give the milliseconds since 1970-01-01 UTC, or leave it out to take the present moment"
+
+#: Milliseconds of 1973-03-03: a smaller number reads as seconds.
+_SMALLEST_MILLISECONDS: Final = 10**11
+#: What a number above the present most likely is: upper bound and name, in rising order.
+_OTHER_UNITS: Final = (
+    (10**14, None),
+    (10**17, "microseconds"),
+    (10**18, "the .NET ticks that Coveo for Sitecore uses"),
+    (10**19, "nanoseconds"),
+)
+_CRAWLING_MODULE: Final = "the nanoseconds since 1440 that the Crawling Module uses"
+
+#: An HTTP date has no fraction of a second, so the server's clock may show that much more than its date.
+_HTTP_DATE_RESOLUTION_MS: Final = 999
+
+DEFAULT_QUEUE_DELAY_MINUTES: Final = 15
+
+
+def now_ms() -> int:
+    """Return this machine's clock in milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+def coveo_now_ms(http_date: str | None, local_now_ms: int) -> int:
+    """
+    Return the present moment by Coveo's clock, never later than by this machine's own.
+
+    Coveo stamps pushed items by its own clock, so a cut-off by the worker's would delete fresh items where
+    the worker's clock runs ahead.
+
+    :param http_date: The ``Date`` header of an answer of Coveo's.
+    :param local_now_ms: This machine's clock when the answer came.
+    """
+    server = http_date_ms(http_date)
+    return local_now_ms if server is None else min(server, local_now_ms)
+
+
+def http_date_ms(http_date: str | None) -> int | None:
+    """Return an HTTP date in milliseconds since the epoch, ``None`` where it is absent or unreadable."""
+    if not http_date:
+        return None
+    try:
+        return int(parsedate_to_datetime(http_date).timestamp() * 1000)
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def latest_cut_off_ms(http_date: str | None, local_now_ms: int) -> int:
+    """Return the highest cut-off that is surely not in Coveo's future."""
+    server = http_date_ms(http_date)
+    return local_now_ms if server is None else min(server + _HTTP_DATE_RESOLUTION_MS, local_now_ms)
+
+
+def parsed_ordering_id(value: object) -> int:
+    """
+    Return an ordering id given as an int, or as a string of digits as templates render it.
+
+    :raises CoveoInputError: if it is anything else, zero, negative, or in seconds.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise _refused(value, f"it is a {type(value).__name__}, and an ordering id is a whole number")
+    if isinstance(value, str):
+        text = value.strip()
+        if not (text.isascii() and text.removeprefix("-").isdigit()):
+            raise _refused(value, "it is not a whole number")
+        if len(text) > 20:
+            raise _refused(value, "it has more digits than any ordering id")
+        value = int(text)
+    if value <= 0:
+        raise _refused(value, "it is not positive")
+    if value < _SMALLEST_MILLISECONDS:
+        raise _refused(value, "it reads as seconds, not milliseconds")
+    return value
+
+
+def checked_cut_off(value: object, latest_ms: int) -> int:
+    """
+    Return an ordering id that may serve as the cut-off of “delete old items”.
+
+    :param value: Milliseconds since the epoch.
+    :param latest_ms: The latest moment that is not in the future.
+    :raises CoveoInputError: if it is no ordering id, or lies in the future.
+    """
+    ordering_id = parsed_ordering_id(value)
+    if ordering_id <= latest_ms:
+        return ordering_id
+    for bound, unit in _OTHER_UNITS:
+        if ordering_id < bound:
+            break
+    else:
+        unit = _CRAWLING_MODULE
+    if unit is not None:
+        raise _refused(value, f"it reads as {unit}")
+    ahead = (ordering_id - latest_ms) / 1000
+    raise _refused(value, f"it lies {ahead:,.3f} s in the future of Coveo's or of this worker's clock")
+
+
+def checked_queue_delay(minutes: object) -> int:
+    """
+    Return the queue delay in minutes: how long Coveo waits before it deletes.
+
+    :raises CoveoInputError: if it is not a whole number of minutes, or below zero.
+    """
+    if isinstance(minutes, str) and minutes.strip().isascii() and minutes.strip().isdigit():
+        minutes = int(minutes.strip())
+    if isinstance(minutes, bool) or not isinstance(minutes, int) or not 0 <= minutes < 2**31:
+        raise CoveoInputError(
+            f"{minutes!r} is not a queue delay: it must be a whole number of minutes, zero or more",
+            remedy=f"Use {DEFAULT_QUEUE_DELAY_MINUTES}, Coveo's default, unless no push is under way",
+        )
+    return minutes
+
+
+def _refused(value: object, why: str) -> CoveoInputError:
+    return CoveoInputError(
+        f"{value!r} is not a safe orderingId to delete old items by: {why}",
+        cause=_WHY_IT_MATTERS,
+        remedy=_REMEDY,
+    )
