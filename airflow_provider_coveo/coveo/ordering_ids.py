@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Final
 
@@ -37,34 +38,45 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def coveo_now_ms(http_date: str | None, local_now_ms: int) -> int:
+@dataclass(frozen=True)
+class CoveoClock:
     """
-    Return the present moment by Coveo's clock, never later than by this machine's own.
+    Coveo's clock, as the ``Date`` of one of its answers showed it.
 
     Coveo stamps pushed items by its own clock, so a cut-off by the worker's would delete fresh items where
     the worker's clock runs ahead.
 
-    :param http_date: The ``Date`` header of an answer of Coveo's.
-    :param local_now_ms: This machine's clock when the answer came.
+    :param server_ms: The date in milliseconds since the epoch, ``None`` where the answer bore none.
+    :param read_at: This machine's monotonic clock in seconds when the answer came.
     """
-    server = http_date_ms(http_date)
-    return local_now_ms if server is None else min(server, local_now_ms)
 
+    server_ms: int | None
+    read_at: float
 
-def http_date_ms(http_date: str | None) -> int | None:
-    """Return an HTTP date in milliseconds since the epoch, ``None`` where it is absent or unreadable."""
-    if not http_date:
-        return None
-    try:
-        return int(parsedate_to_datetime(http_date).timestamp() * 1000)
-    except (ValueError, TypeError, OverflowError):
-        return None
+    @classmethod
+    def from_http_date(cls, http_date: str | None) -> CoveoClock:
+        """Read the ``Date`` header of an answer that came just now."""
+        server_ms = None
+        if http_date:
+            try:
+                server_ms = int(parsedate_to_datetime(http_date).timestamp() * 1000)
+            except (ValueError, TypeError, OverflowError):
+                server_ms = None
+        return cls(server_ms, time.monotonic())
 
+    def now_ms(self) -> int:
+        """Return the present by Coveo's clock, never later than by this machine's own."""
+        return self._present_ms(slack_ms=0)
 
-def latest_cut_off_ms(http_date: str | None, local_now_ms: int) -> int:
-    """Return the highest cut-off that is surely not in Coveo's future."""
-    server = http_date_ms(http_date)
-    return local_now_ms if server is None else min(server + _HTTP_DATE_RESOLUTION_MS, local_now_ms)
+    def latest_cut_off_ms(self) -> int:
+        """Return the highest cut-off that is not in the future, as far as can be told."""
+        return self._present_ms(slack_ms=_HTTP_DATE_RESOLUTION_MS)
+
+    def _present_ms(self, slack_ms: int) -> int:
+        if self.server_ms is None:
+            return now_ms()
+        elapsed_ms = int((time.monotonic() - self.read_at) * 1000)
+        return min(self.server_ms + elapsed_ms + slack_ms, now_ms())
 
 
 def parsed_ordering_id(value: object) -> int:
@@ -100,11 +112,7 @@ def checked_cut_off(value: object, latest_ms: int) -> int:
     ordering_id = parsed_ordering_id(value)
     if ordering_id <= latest_ms:
         return ordering_id
-    for bound, unit in _OTHER_UNITS:
-        if ordering_id < bound:
-            break
-    else:
-        unit = _CRAWLING_MODULE
+    unit = next((unit for bound, unit in _OTHER_UNITS if ordering_id < bound), _CRAWLING_MODULE)
     if unit is not None:
         raise _refused(value, f"it reads as {unit}")
     ahead = (ordering_id - latest_ms) / 1000
@@ -129,7 +137,7 @@ def checked_queue_delay(minutes: object) -> int:
 
 def _refused(value: object, why: str) -> CoveoInputError:
     return CoveoInputError(
-        f"{value!r} is not a safe orderingId to delete old items by: {why}",
+        f"{value!r} is not a safe orderingId: {why}",
         cause=_WHY_IT_MATTERS,
         remedy=_REMEDY,
     )

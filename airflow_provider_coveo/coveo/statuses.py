@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import Final
 
 from airflow_provider_coveo.coveo.errors import CoveoInputError
+
+_CONSOLE_NAMES: Final = {
+    "REBUILD": "Rebuild",
+    "REFRESH": "Rescan",
+    "INCREMENTAL": "Refresh",
+    "IDLE": "Ready to receive content",
+}
+_RESOURCE_COSTS: Final = {"REBUILD": "high", "REFRESH": "moderate", "INCREMENTAL": "low"}
 
 
 class SourceStatus(str, Enum):
@@ -16,20 +25,20 @@ class SourceStatus(str, Enum):
     See https://docs.coveo.com/en/35/.
     """
 
-    console_name: str
-    resource_cost: str | None
+    REBUILD = "REBUILD"
+    REFRESH = "REFRESH"
+    INCREMENTAL = "INCREMENTAL"
+    IDLE = "IDLE"
 
-    REBUILD = ("REBUILD", "Rebuild", "high")
-    REFRESH = ("REFRESH", "Rescan", "moderate")
-    INCREMENTAL = ("INCREMENTAL", "Refresh", "low")
-    IDLE = ("IDLE", "Ready to receive content", None)
+    @property
+    def console_name(self) -> str:
+        """What the Sources page of the Administration Console shows."""
+        return _CONSOLE_NAMES[self.value]
 
-    def __new__(cls, value: str, console_name: str, resource_cost: str | None) -> SourceStatus:
-        status = str.__new__(cls, value)
-        status._value_ = value
-        status.console_name = console_name
-        status.resource_cost = resource_cost
-        return status
+    @property
+    def resource_cost(self) -> str | None:
+        """What Coveo says that an update of this kind typically costs, ``None`` for ``IDLE``."""
+        return _RESOURCE_COSTS.get(self.value)
 
     def __str__(self) -> str:
         return f"{self.value} (shown as {self.console_name!r})"

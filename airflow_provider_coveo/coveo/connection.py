@@ -1,0 +1,177 @@
+"""What an Airflow connection of type ``coveo`` says, read from its plain fields and checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from airflow_provider_coveo.coveo.endpoints import (
+    Region,
+    base_url,
+    checked_organization_id,
+    region_named,
+)
+from airflow_provider_coveo.coveo.errors import CoveoConfigurationError, CoveoInputError
+
+#: Seconds to wait for a connection, and for each part of an answer.
+DEFAULT_TIMEOUT: Final = (10.0, 60.0)
+
+
+@dataclass(frozen=True)
+class ConnectionSettings:
+    """
+    The settings that every request needs.
+
+    :param organization_id: The Coveo organization.
+    :param api_key: The secret; left out of ``repr``.
+    :param region: The region, ``None`` where the connection names a host of its own.
+    :param push_url: The base URL of the Push API.
+    :param platform_url: The base URL of the platform's REST API.
+    :param timeout: Seconds to wait for a connection, and for an answer.
+    :param proxies: Proxies by scheme; empty where the environment decides.
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
+    """
+
+    organization_id: str
+    api_key: str = field(repr=False)
+    region: Region | None
+    push_url: str
+    platform_url: str
+    timeout: tuple[float, float] = DEFAULT_TIMEOUT
+    proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
+    verify: bool | str = True
+
+    @classmethod
+    def read(
+        cls,
+        *,
+        login: str | None,
+        password: str | None,
+        host: str | None,
+        port: int | None,
+        schema: str | None,
+        extra: Mapping[str, Any],
+        organization_id: str | None = None,
+        timeout: Any = None,
+    ) -> ConnectionSettings:
+        """
+        Read the fields of a connection; blank ones, which forms save, count as absent.
+
+        :param organization_id: Wins over ``login``.
+        :param timeout: Wins over the extra of that name.
+        :raises CoveoConfigurationError: if a field is missing or can't be used.
+        """
+        given = {key: value for key, value in extra.items() if not _is_blank(value)}
+        if _is_blank(host):
+            region = region_named(_text(given, "region"))
+            push_url, platform_url = region.push_url, region.platform_url
+        else:
+            region_named(_text(given, "region"))
+            region = None
+            push_url = base_url(str(host), port=port, scheme=None if _is_blank(schema) else schema)
+            # A request with the key never goes to another host than the one that was named.
+            platform_url = push_url
+        if "platform_host" in given:
+            platform_url = base_url(str(_text(given, "platform_host")), field="platform_host")
+        return cls(
+            organization_id=_organization_id(organization_id, login),
+            api_key=_api_key(password),
+            region=region,
+            push_url=push_url,
+            platform_url=platform_url,
+            timeout=_timeout(given.get("timeout") if timeout is None else timeout),
+            proxies=_proxies(given.get("proxies")),
+            verify=_verify(given.get("verify")),
+        )
+
+
+def _is_blank(value: object) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+def _text(extra: Mapping[str, Any], name: str) -> str | None:
+    value = extra.get(name)
+    if value is not None and not isinstance(value, str):
+        raise CoveoConfigurationError(f"The connection's {name} must be a string, not {type(value).__name__}")
+    return value
+
+
+def _organization_id(given: str | None, login: str | None) -> str:
+    try:
+        return checked_organization_id((login or "").strip() if _is_blank(given) else given)
+    except CoveoInputError as error:
+        raise CoveoConfigurationError(error.tried, remedy=error.remedy) from None
+
+
+def _api_key(password: str | None) -> str:
+    key = (password or "").strip()
+    remedy = (
+        "Put the API key of the Push source into the connection's password; "
+        "see https://docs.coveo.com/en/1546/#api-key"
+    )
+    if not key:
+        raise CoveoConfigurationError("The connection has no API key", remedy=remedy)
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise CoveoConfigurationError(
+            "The connection's API key has characters that no HTTP header can hold", remedy=remedy
+        )
+    return key
+
+
+def _timeout(value: Any) -> tuple[float, float]:
+    if value is None:
+        return DEFAULT_TIMEOUT
+    parts = value.split(",") if isinstance(value, str) else value
+    if isinstance(parts, (int, float)):
+        parts = [parts]
+    try:
+        seconds = [float(part) for part in parts]
+    except (TypeError, ValueError):
+        seconds = []
+    if isinstance(value, bool) or len(seconds) not in {1, 2} or not all(0 < s < 86_400 for s in seconds):
+        raise CoveoConfigurationError(
+            f"{value!r} is not a timeout",
+            remedy="Give seconds above zero: one number, or two (connection, answer), as in 10,60",
+        )
+    return seconds[0], seconds[-1]
+
+
+def _proxies(value: Any) -> dict[str, str]:
+    if value is None:
+        return {}
+    parsed = value
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        try:
+            parsed = json.loads(value)
+        except ValueError:
+            parsed = None
+    if isinstance(parsed, str):
+        parsed = {"http": parsed.strip(), "https": parsed.strip()}
+    if not isinstance(parsed, Mapping) or not all(
+        isinstance(part, str) for pair in parsed.items() for part in pair
+    ):
+        # A proxy's URL may hold a password, so the value is not repeated.
+        raise CoveoConfigurationError(
+            "The connection's proxies are neither a URL nor a JSON object of scheme to URL",
+            remedy='Give a URL, or an object such as {"https": "http://proxy.example.com:3128"}',
+        )
+    return dict(parsed)
+
+
+def _verify(value: Any) -> bool | str:
+    if value is None or isinstance(value, bool):
+        return True if value is None else value
+    text = str(value).strip()
+    if text.lower() in {"true", "yes", "1"}:
+        return True
+    if text.lower() in {"false", "no", "0"}:
+        return False
+    if not Path(text).exists():
+        raise CoveoConfigurationError(
+            f"The connection's verify names {text!r}, and this worker has no such file",
+            remedy="Give true, false, or the path of a CA bundle that exists on every worker",
+        )
+    return text

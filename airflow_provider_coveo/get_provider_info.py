@@ -1,0 +1,90 @@
+"""
+What Airflow reads about this provider when it starts.
+
+Airflow calls this while its own configuration is still loading, so nothing of Airflow may be imported here.
+The connection form is described once: Airflow 3 reads the description, and the hook's two classmethods turn
+the same description into the widgets that Airflow 2.11 asks for.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+CONNECTION_TYPE: Final = "coveo"
+
+_REGIONS: Final = ("us", "ca", "eu", "au", "hipaa")
+
+CONNECTION_FORM: Final[dict[str, Any]] = {
+    "connection-type": CONNECTION_TYPE,
+    "hook-class-name": "airflow_provider_coveo.hooks.coveo_push.CoveoPushHook",
+    "hook-name": "Coveo",
+    "ui-field-behaviour": {
+        "hidden-fields": ["schema", "port"],
+        "relabeling": {"login": "Organization ID", "password": "API key", "host": "Base URL"},
+        "placeholders": {
+            "login": "mycoveoorganizationg8tp8wu3",
+            "host": "leave empty: the region says it",
+        },
+    },
+    "conn-fields": {
+        "region": {
+            "label": "Region",
+            "description": "Where Coveo hosts the organization: us (US East), ca (Canada), eu (Ireland), "
+            "au (Australia) or hipaa. Empty means us.",
+            "schema": {"type": ["string", "null"], "enum": list(_REGIONS), "default": "us"},
+        },
+        "platform_host": {
+            "label": "Platform base URL",
+            "description": "Base URL of Coveo's platform API. Empty means the region's, or the base URL "
+            "above where one is given.",
+            "schema": {"type": ["string", "null"]},
+        },
+        "timeout": {
+            "label": "Timeout (s)",
+            "description": "Seconds to wait for the connection and for an answer: one number, or two with a "
+            "comma between them. Empty means 10,60.",
+            "schema": {"type": ["string", "null"]},
+        },
+        "proxies": {
+            "label": "Proxies",
+            "description": "A proxy's URL for all requests, or a JSON object of scheme to URL. Empty means "
+            "the worker's environment.",
+            "schema": {"type": ["string", "null"]},
+        },
+        "verify": {
+            "label": "Verify TLS",
+            "description": "true, false, or the path of a CA bundle on the worker. Empty means true.",
+            "schema": {"type": ["string", "null"]},
+        },
+    },
+}
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Return the provider's metadata in the form of Airflow's ``provider.yaml`` schema."""
+    return {
+        "package-name": "airflow-provider-coveo",
+        "name": "Coveo",
+        "description": "Bracket content updates of `Coveo <https://www.coveo.com/>`__ Push sources with "
+        "status changes, push items and reset sources.",
+        "integrations": [
+            {
+                "integration-name": "Coveo",
+                "external-doc-url": "https://docs.coveo.com/en/68/",
+                "tags": ["service"],
+            }
+        ],
+        "connection-types": [CONNECTION_FORM],
+        "hooks": [
+            {
+                "integration-name": "Coveo",
+                "python-modules": ["airflow_provider_coveo.hooks.coveo_push"],
+            }
+        ],
+        "operators": [
+            {
+                "integration-name": "Coveo",
+                "python-modules": ["airflow_provider_coveo.operators.coveo_push"],
+            }
+        ],
+    }

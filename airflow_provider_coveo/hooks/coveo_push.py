@@ -1,0 +1,763 @@
+"""The hook through which every request to Coveo goes."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+from urllib.parse import quote, urlencode, urlsplit
+
+import requests
+import tenacity
+from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.providers.http.hooks.http import HttpHook
+from requests.auth import AuthBase
+
+from airflow_provider_coveo.coveo.connection import ConnectionSettings
+from airflow_provider_coveo.coveo.endpoints import (
+    REGIONS,
+    base_url,
+    checked_source_id,
+    platform_path,
+    push_path,
+)
+from airflow_provider_coveo.coveo.errors import (
+    AccessDeniedError,
+    AuthenticationError,
+    CoveoError,
+    CoveoInputError,
+    NoAnswerError,
+    NotFoundError,
+    ServiceError,
+    TooManyRequestsError,
+    UnexpectedAnswerError,
+    UploadError,
+    error_from_answer,
+)
+from airflow_provider_coveo.coveo.items import checked_document_id, prepared_item
+from airflow_provider_coveo.coveo.ordering_ids import (
+    DEFAULT_QUEUE_DELAY_MINUTES,
+    CoveoClock,
+    checked_cut_off,
+    checked_queue_delay,
+    now_ms,
+)
+from airflow_provider_coveo.coveo.retries import RetryPolicy, retry_after_seconds
+from airflow_provider_coveo.coveo.statuses import SourceStatus
+from airflow_provider_coveo.get_provider_info import CONNECTION_FORM
+from airflow_provider_coveo.hooks.wire import (
+    BearerAuth,
+    NoAuth,
+    error_without_answer,
+    mask_in_logs,
+    read_body,
+    user_agent,
+)
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Connection
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+#: How many file containers are tried for one upload before its refusal is taken for final.
+_CONTAINERS_PER_UPLOAD = 3
+_SOURCES_PER_PAGE = 100
+
+_RETRIED = (TooManyRequestsError, ServiceError, NoAnswerError)
+
+
+def _failing_at_once(error: CoveoError) -> CoveoError:
+    """Return the error in the form that Airflow does not retry, if a retry of it can't help."""
+    if error.retry_can_help or isinstance(error, AirflowFailException):
+        return error
+    error_class = type(error)
+    final_class = type(
+        error_class.__name__,
+        (error_class, AirflowFailException),
+        {
+            "__module__": error_class.__module__,
+            "__doc__": error_class.__doc__,
+            # A class made here can't be found by name, so pickle makes it anew from the error it stands for.
+            "__reduce__": lambda final: (_failing_at_once, (error_class(final.tried, **final.fields()),)),
+        },
+    )
+    return cast("CoveoError", final_class(error.tried, **error.fields()))
+
+
+def _final_errors_fail_at_once(method: Callable[P, R]) -> Callable[P, R]:
+    """Make a task that calls ``method`` fail without using up its retries where a retry can't help."""
+
+    @functools.wraps(method)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(*args, **kwargs)
+        except CoveoError as error:
+            final = _failing_at_once(error)
+        raise final
+
+    return wrapper
+
+
+class CoveoPushHook(HttpHook):
+    """
+    Talk to Coveo's Push API, and to the platform APIs around a Push source.
+
+    Every request has a timeout, is repeated as ``retry`` says after 429, 5xx or no answer, never follows a
+    redirect, and leaves one line in the log. An error that a retry can't mend is raised in a form that
+    Airflow does not retry either (it is an ``AirflowFailException`` besides being what its class says).
+
+    One hook may be shared by threads: each has its own session.
+
+    See https://docs.coveo.com/en/68/ for the Push API and https://docs.coveo.com/en/78/ for its reference.
+
+    :param coveo_conn_id: The :ref:`Coveo connection <howto/connection:coveo>`: organization ID, API key,
+        region. Default ``coveo_default``.
+    :param organization_id: The organization, where it is not the connection's.
+    :param retry: How patiently requests are repeated; default: for up to 600 seconds.
+    :param timeout: Seconds to wait for a connection and for an answer: a number or a pair. Wins over the
+        connection's; default 10 and 60.
+    :param caller: Who uses the hook, for the ``User-Agent`` header.
+    :raises CoveoConfigurationError: on first use, if the connection can't be used as it stands.
+    """
+
+    conn_name_attr = "coveo_conn_id"
+    default_conn_name = "coveo_default"
+    conn_type = CONNECTION_FORM["connection-type"]
+    hook_name = CONNECTION_FORM["hook-name"]
+
+    def __init__(
+        self,
+        coveo_conn_id: str = default_conn_name,
+        *,
+        organization_id: str | None = None,
+        retry: RetryPolicy | None = None,
+        timeout: float | tuple[float, float] | None = None,
+        caller: str = "CoveoPushHook",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(http_conn_id=coveo_conn_id, **kwargs)
+        self.coveo_conn_id = coveo_conn_id
+        self._given_organization_id = organization_id
+        self._given_timeout = timeout
+        self._retry = RetryPolicy() if retry is None else retry
+        self._caller = re.sub(r"[^\w.\-]", "_", caller, flags=re.ASCII)
+        self._settings: ConnectionSettings | None = None
+        self._sessions = threading.local()
+        self._stopped = threading.Event()
+        self._clocks_of_own_sources: dict[str, CoveoClock] = {}
+
+    # --- the connection form of Airflow 2.11; Airflow 3 reads the same from the provider's metadata ---
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Return the form's fields beside the standard ones."""
+        from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
+        from flask_babel import lazy_gettext
+        from wtforms import StringField
+        from wtforms.validators import any_of, optional
+
+        widgets = {}
+        for name, described in CONNECTION_FORM["conn-fields"].items():
+            schema = described["schema"]
+            widgets[name] = StringField(
+                lazy_gettext(described["label"]),
+                widget=BS3TextFieldWidget(),
+                description=described["description"],
+                default=schema.get("default"),
+                validators=[optional(), *([any_of(schema["enum"])] if "enum" in schema else [])],
+            )
+        return widgets
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Return what the form hides, how it labels fields, and what it hints at."""
+        behaviour = CONNECTION_FORM["ui-field-behaviour"]
+        return {
+            "hidden_fields": list(behaviour["hidden-fields"]),
+            "relabeling": dict(behaviour["relabeling"]),
+            "placeholders": dict(behaviour["placeholders"]),
+        }
+
+    # --- the session: what HttpHook would do otherwise than Coveo needs it ---
+
+    @property
+    def settings(self) -> ConnectionSettings:
+        """The connection's settings, read on first use."""
+        if self._settings is None:
+            self._set_base_url(self.get_connection(self.coveo_conn_id))
+        return cast("ConnectionSettings", self._settings)
+
+    @property
+    def organization_id(self) -> str:
+        """The organization that the hook works on."""
+        return self.settings.organization_id
+
+    def _set_base_url(self, connection: Connection) -> None:
+        self._settings = ConnectionSettings.read(
+            login=connection.login,
+            password=connection.password,
+            host=connection.host,
+            port=connection.port,
+            schema=connection.schema,
+            extra=connection.extra_dejson,
+            organization_id=self._given_organization_id,
+            timeout=self._given_timeout,
+        )
+        mask_in_logs(self._settings.api_key)
+        self.base_url = self._settings.push_url
+        self._base_url_initialized = True
+
+    def get_conn(
+        self, headers: dict[Any, Any] | None = None, extra_options: dict[str, Any] | None = None
+    ) -> requests.Session:
+        """
+        Return a session with the API key, the user agent and the connection's transport settings.
+
+        Without arguments it is this thread's own, so that a warm hook reuses its connection.
+        """
+        if headers or extra_options:
+            return super().get_conn(headers, {"allow_redirects": False, **(extra_options or {})})
+        session = getattr(self._sessions, "api", None)
+        if session is None:
+            # HttpHook looks at its extra options only where there are some.
+            session = super().get_conn(None, {"allow_redirects": False})
+            self._sessions.api = session
+        return cast("requests.Session", session)
+
+    def _extract_auth(self, connection: Connection) -> AuthBase:
+        return BearerAuth(self.settings.api_key)
+
+    def _configure_session_from_extra(
+        self, session: requests.Session, connection: Connection, extra_options: dict[str, Any]
+    ) -> requests.Session:
+        # HttpHook would send every extra that it does not know as a header.
+        self._configure_transport(session, extra_options)
+        session.headers["User-Agent"] = f"{user_agent()} caller/{self._caller}"
+        session.headers["Accept"] = "application/json"
+        self.merged_extra = {"timeout": self.settings.timeout, **extra_options}
+        return session
+
+    def _configure_transport(self, session: requests.Session, options: Mapping[str, Any]) -> None:
+        session.proxies = dict(options.get("proxies") or options.get("proxy") or self.settings.proxies)
+        session.verify = options.get("verify", self.settings.verify)
+        session.stream = True
+        session.cert = options.get("cert")
+
+    def run_and_check(
+        self,
+        session: requests.Session,
+        prepped_request: requests.PreparedRequest,
+        extra_options: dict[Any, Any],
+    ) -> requests.Response:
+        """Send a request of :meth:`run`, with the same care as the hook's own."""
+        tried = f"Could not {prepped_request.method} {urlsplit(str(prepped_request.url)).path}"
+        return self._repeated(
+            lambda attempt: self._send(
+                session,
+                prepped_request,
+                tried,
+                attempt,
+                timeout=extra_options.get("timeout"),
+                allow_redirects=extra_options.get("allow_redirects", False),
+                check=extra_options.get("check_response", True),
+            )
+        )
+
+    # --- one request ---
+
+    def stop(self) -> None:
+        """
+        Make a wait before a repeated request end at once, and let no further request begin.
+
+        Operators call it from ``on_kill``.
+        """
+        self._stopped.set()
+
+    def _request(
+        self,
+        tried: str,
+        method: str,
+        path: str,
+        *,
+        platform_api: bool = False,
+        query: Mapping[str, Any] | None = None,
+        body: bytes | None = None,
+        retry: RetryPolicy | None = None,
+        base: str | None = None,
+    ) -> requests.Response:
+        """Make one request of the Push API or the platform's, and return its answer or raise its error."""
+        session = self.get_conn()
+        if base is None:
+            base = self.settings.platform_url if platform_api else self.settings.push_url
+        url = base + path
+        if query:
+            # requests would write a space as '+', which a URI's query does not know.
+            url += "?" + urlencode(query, quote_via=quote, safe="")
+        headers = {"Content-Type": "application/json"} if body is not None else None
+        prepared = session.prepare_request(requests.Request(method, url, data=body, headers=headers))
+        return self._repeated(lambda attempt: self._send(session, prepared, tried, attempt), retry)
+
+    def _repeated(
+        self, attempt: Callable[[int], requests.Response], retry: RetryPolicy | None = None
+    ) -> requests.Response:
+        policy = self._retry if retry is None else retry
+
+        def seconds_to_wait(state: tenacity.RetryCallState) -> float:
+            error = cast("CoveoError", cast("tenacity.Future", state.outcome).exception())
+            return policy.wait(state.attempt_number, error.retry_after)
+
+        def say_so(state: tenacity.RetryCallState) -> None:
+            self.log.warning(
+                "Attempt %d did not succeed; the next one begins in %.1f s. %s",
+                state.attempt_number,
+                state.upcoming_sleep,
+                cast("tenacity.Future", state.outcome).exception(),
+            )
+
+        attempts = itertools.count(1)
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(_RETRIED),
+            wait=seconds_to_wait,
+            stop=tenacity.stop_before_delay(policy.total_seconds)
+            | tenacity.stop_when_event_set(self._stopped),
+            sleep=tenacity.sleep_using_event(self._stopped),
+            before_sleep=say_so,
+            reraise=True,
+        )
+        return retrying(lambda: attempt(next(attempts)))
+
+    def _send(
+        self,
+        session: requests.Session,
+        prepared: requests.PreparedRequest,
+        tried: str,
+        attempt: int,
+        *,
+        timeout: Any = None,
+        allow_redirects: bool = False,
+        check: bool = True,
+        default_class: type[CoveoError] | None = None,
+    ) -> requests.Response:
+        if self._stopped.is_set():
+            raise NoAnswerError(tried, answer="nothing was sent", cause="the task was killed or marked")
+        where = urlsplit(str(prepared.url))
+        started = time.monotonic()
+        answer: requests.Response | None = None
+        failure: CoveoError | None = None
+        try:
+            answer = session.send(
+                prepared,
+                timeout=self.settings.timeout if timeout is None else timeout,
+                allow_redirects=allow_redirects,
+                **session.merge_environment_settings(
+                    prepared.url, session.proxies, session.stream, session.verify, session.cert
+                ),
+            )
+            read_body(answer)
+        except (requests.RequestException, OSError) as problem:
+            # The text of these exceptions can hold a signed URL, so they are not chained to ours.
+            failure = error_without_answer(tried, problem)
+        milliseconds = (time.monotonic() - started) * 1000
+        outcome = type(failure).__name__ if failure is not None or answer is None else answer.status_code
+        self.log.info(
+            "%s %s -> %s in %.0f ms (attempt %d)",
+            prepared.method,
+            where.path,
+            outcome,
+            milliseconds,
+            attempt,
+        )
+        if failure is not None or answer is None:
+            raise failure or NoAnswerError(tried)
+        self._sessions.clock = _clock(answer)
+        if check and not 200 <= answer.status_code < 300:
+            raise error_from_answer(
+                tried,
+                answer.status_code,
+                answer.content,
+                answer.headers,
+                retry_after=retry_after_seconds(
+                    answer.headers.get("Retry-After"), self._sessions.clock.now_ms() / 1000
+                ),
+                default_class=default_class,
+            )
+        return answer
+
+    def _upload(self, data: bytes, tried: str) -> str:
+        """Put ``data`` into a file container and return the container's ``fileId``."""
+        for container in range(1, _CONTAINERS_PER_UPLOAD + 1):
+            answer = self._request(tried, "POST", push_path(self.organization_id, "files"))
+            described = _json_object(answer, tried, "fileId", "uploadUri", "requiredHeaders")
+            try:
+                # A presigned URL is as good as a key: it goes over the wire as safely as one.
+                base_url(str(described["uploadUri"]).partition("?")[0], field="uploadUri")
+                self._put_into_container(described, data, tried)
+            except UploadError as error:
+                if container == _CONTAINERS_PER_UPLOAD:
+                    raise
+                self.log.warning("The file container was refused; a new one is made. %s", error)
+            else:
+                return str(described["fileId"])
+        raise AssertionError("unreachable: the last container returns or raises")
+
+    def _put_into_container(self, described: Mapping[str, Any], data: bytes, tried: str) -> None:
+        session = getattr(self._sessions, "upload", None)
+        if session is None:
+            session = requests.Session()
+            session.auth = NoAuth()
+            self._configure_transport(session, {})
+            self._sessions.upload = session
+        prepared = session.prepare_request(
+            requests.Request("PUT", described["uploadUri"], data=data, headers=described["requiredHeaders"])
+        )
+        self._repeated(
+            lambda attempt: self._send(session, prepared, tried, attempt, default_class=UploadError)
+        )
+
+    # --- the status ---
+
+    @_final_errors_fail_at_once
+    def set_source_status(self, source_id: str, status: SourceStatus | str) -> dict[str, Any]:
+        """
+        Tell Coveo that a content update begins or ends, by one request.
+
+        It changes what the console shows and what its activity log records; it deletes nothing and does not
+        wait for the indexing pipeline. Repeating it is safe. See https://docs.coveo.com/en/35/.
+
+        :param source_id: The Push source.
+        :param status: ``REBUILD``, ``REFRESH``, ``INCREMENTAL`` or ``IDLE``, in any case.
+        :return: ``source_id``, ``status``, ``request_id``, and ``ordering_id``: the moment by Coveo's clock
+            in epoch milliseconds, which is the cut-off to delete older items by once all content is pushed.
+        :raises CoveoInputError: before anything is sent, if an argument can't be right.
+        :raises CoveoError: if Coveo refuses, or does not answer.
+        """
+        source_id = checked_source_id(source_id)
+        status = SourceStatus.parse(status)
+        answer = self._request(
+            f"Could not set the status of source {source_id!r} to {status}",
+            "POST",
+            push_path(self.organization_id, "sources", source_id, "status"),
+            query={"statusType": status.value},
+        )
+        self.log.info("Source %s is %s.", source_id, status)
+        return {
+            "source_id": source_id,
+            "status": status.value,
+            "ordering_id": _clock(answer).now_ms(),
+            "request_id": _request_id(answer),
+        }
+
+    # --- items ---
+
+    @_final_errors_fail_at_once
+    def delete_old_items(
+        self,
+        source_id: str,
+        ordering_id: int | str | None = None,
+        *,
+        queue_delay: int | str = DEFAULT_QUEUE_DELAY_MINUTES,
+    ) -> dict[str, Any]:
+        """
+        Delete the items that were last pushed before a moment; with the present moment, reset the source.
+
+        Refused before anything is deleted: a cut-off that is in the future, in another unit or no positive
+        whole number, and a source that Coveo for Sitecore or the Crawling Module manages. See
+        https://docs.coveo.com/en/131/.
+
+        :param source_id: The Push source.
+        :param ordering_id: Items whose last orderingId is strictly lower are deleted: epoch milliseconds.
+            Default: the present by Coveo's clock.
+        :param queue_delay: Minutes, 0 or more, that Coveo waits before it deletes, so that pushes made
+            before are through. Default 15.
+        :return: ``source_id``, ``ordering_id``, ``queue_delay`` and ``request_id``.
+        :raises CoveoInputError: if an argument can't be right, or the source is managed by a product.
+        :raises CoveoError: if Coveo refuses, or does not answer.
+        """
+        source_id = checked_source_id(source_id)
+        minutes = checked_queue_delay(queue_delay)
+        if ordering_id is not None:
+            checked_cut_off(ordering_id, now_ms())
+        clock = self._clock_of_own_source(source_id)
+        cut_off = (
+            clock.now_ms() if ordering_id is None else checked_cut_off(ordering_id, clock.latest_cut_off_ms())
+        )
+        answer = self._request(
+            f"Could not delete the items of source {source_id!r} that are older than {cut_off}",
+            "DELETE",
+            push_path(self.organization_id, "sources", source_id, "documents", "olderthan"),
+            query={"orderingId": cut_off, "queueDelay": minutes},
+        )
+        self.log.info(
+            "Items of source %s older than orderingId %d will be deleted in %d min.",
+            source_id,
+            cut_off,
+            minutes,
+        )
+        return {
+            "source_id": source_id,
+            "ordering_id": cut_off,
+            "queue_delay": minutes,
+            "request_id": _request_id(answer),
+        }
+
+    @_final_errors_fail_at_once
+    def current_cut_off(self, source_id: str) -> int:
+        """
+        Return the cut-off that :meth:`delete_old_items` would take for now, without deleting anything.
+
+        :param source_id: The Push source.
+        :raises CoveoInputError: if the source is managed by a product, so that it has no such cut-off.
+        """
+        return self._clock_of_own_source(checked_source_id(source_id)).now_ms()
+
+    @_final_errors_fail_at_once
+    def add_or_update_item(
+        self, source_id: str, item: Mapping[str, Any], *, ordering_id: int | str | None = None
+    ) -> dict[str, Any]:
+        """
+        Add one item, or replace it whole. For more than a handful of items, batches are what Coveo asks for.
+
+        Text above 5 MB goes by a file container. See https://docs.coveo.com/en/133/.
+
+        :param source_id: The Push source.
+        :param item: ``documentId``, one of ``data``, ``compressedBinaryData`` (Base64) and
+            ``compressedBinaryDataFileId``, and metadata.
+        :param ordering_id: Leave it out, as Coveo advises: the item is then stamped when it arrives.
+        :return: ``source_id``, ``document_id`` and ``request_id``. Coveo has accepted the item, which does
+            not mean that it is indexed.
+        :raises CoveoInputError: before anything is sent, if the item or another argument can't be right.
+        :raises CoveoError: if Coveo refuses, or does not answer.
+        """
+        source_id = checked_source_id(source_id)
+        prepared = prepared_item(item)
+        tried = f"Could not push the item {prepared.document_id!r} to source {source_id!r}"
+        query: dict[str, Any] = {"documentId": prepared.document_id, **_ordering(ordering_id)}
+        if prepared.compression_type is not None:
+            query["compressionType"] = prepared.compression_type
+        if prepared.is_too_large_for_inline_data:
+            file_id = self._upload(prepared.content.encode(), tried)
+            body = prepared.body_for_container(file_id)
+            query["compressionType"] = "UNCOMPRESSED"
+        else:
+            body = prepared.body()
+        answer = self._request(
+            tried,
+            "PUT",
+            push_path(self.organization_id, "sources", source_id, "documents"),
+            query=query,
+            body=body,
+        )
+        return {
+            "source_id": source_id,
+            "document_id": prepared.document_id,
+            "request_id": _request_id(answer),
+        }
+
+    @_final_errors_fail_at_once
+    def delete_item(
+        self,
+        source_id: str,
+        document_id: str,
+        *,
+        delete_children: bool = False,
+        ordering_id: int | str | None = None,
+    ) -> dict[str, Any]:
+        """
+        Delete one item. See https://docs.coveo.com/en/171/.
+
+        :param source_id: The Push source.
+        :param document_id: The item's ``documentId``.
+        :param delete_children: Whether to delete the items too whose ids begin with this one's. It is a
+            prefix, not the ``parentId``.
+        :param ordering_id: Leave it out, as Coveo advises.
+        :return: ``source_id``, ``document_id`` and ``request_id``. Accepted does not mean deleted yet.
+        :raises CoveoInputError: before anything is sent, if an argument can't be right.
+        :raises CoveoError: if Coveo refuses, or does not answer.
+        """
+        source_id = checked_source_id(source_id)
+        document_id = checked_document_id(document_id)
+        answer = self._request(
+            f"Could not delete the item {document_id!r} from source {source_id!r}",
+            "DELETE",
+            push_path(self.organization_id, "sources", source_id, "documents"),
+            query={
+                "documentId": document_id,
+                "deleteChildren": "true" if delete_children else "false",
+                **_ordering(ordering_id),
+            },
+        )
+        return {"source_id": source_id, "document_id": document_id, "request_id": _request_id(answer)}
+
+    # --- sources ---
+
+    @_final_errors_fail_at_once
+    def get_source(self, source_id: str) -> dict[str, Any]:
+        """
+        Return what Coveo knows of a source: its configuration, and its status under ``information``.
+
+        :param source_id: The source.
+        :raises AccessDeniedError: if the key may not view sources, as a push-only key.
+        :raises CoveoError: if Coveo refuses otherwise, or does not answer.
+        """
+        source_id = checked_source_id(source_id)
+        tried = f"Could not read source {source_id!r}"
+        answer = self._request(
+            tried, "GET", platform_path(self.organization_id, "sources", source_id), platform_api=True
+        )
+        return _json_object(answer, tried, "id")
+
+    @_final_errors_fail_at_once
+    def list_sources(self) -> list[dict[str, Any]]:
+        """
+        Return the organization's Push sources, as :meth:`get_source` does each.
+
+        :raises AccessDeniedError: if the key may not view sources, as a push-only key.
+        :raises CoveoError: if Coveo refuses otherwise, or does not answer.
+        """
+        return list(self._push_sources())
+
+    def _push_sources(self) -> Iterator[dict[str, Any]]:
+        for page in itertools.count():
+            answer = self._sources_page(page, _SOURCES_PER_PAGE)
+            yield from answer["sourceModels"]
+            if not answer["sourceModels"] or page + 1 >= answer.get("totalPages", 0):
+                return
+
+    def _sources_page(
+        self, page: int, per_page: int, *, base: str | None = None, retry: RetryPolicy | None = None
+    ) -> dict[str, Any]:
+        tried = f"Could not list the Push sources of organization {self.organization_id!r}"
+        answer = self._request(
+            tried,
+            "GET",
+            platform_path(self.organization_id, "sources", "pages"),
+            platform_api=True,
+            query={"page": page, "perPage": per_page, "filterHostType": "PUSH"},
+            base=base,
+            retry=retry,
+        )
+        return _json_object(answer, tried, "sourceModels")
+
+    def _clock_of_own_source(self, source_id: str) -> CoveoClock:
+        """
+        Return Coveo's clock, once it is sure that no product of Coveo's manages the source.
+
+        :raises CoveoInputError: if one does.
+        """
+        if source_id in self._clocks_of_own_sources:
+            return self._clocks_of_own_sources[source_id]
+        tried = f"Could not read source {source_id!r}"
+        try:
+            answer = self._request(
+                tried,
+                "GET",
+                platform_path(self.organization_id, "sources", source_id, "light"),
+                platform_api=True,
+            )
+        except AccessDeniedError:
+            self.log.warning(
+                "The API key may not view source %s, so it was not checked whether Coveo for Sitecore or the "
+                "Crawling Module manages it.",
+                source_id,
+            )
+        else:
+            _refuse_managed(source_id, _json_object(answer, tried, "id"))
+        self._clocks_of_own_sources[source_id] = self._sessions.clock
+        return self._clocks_of_own_sources[source_id]
+
+    # --- the connection test ---
+
+    def test_connection(self) -> tuple[bool, str]:
+        """
+        Say whether the connection works, and if not, which of organization, key and region is wrong.
+
+        Nothing is changed at Coveo: a page of one source is asked for. A key that may only push can't have
+        it, and is told from a wrong one by how Coveo refuses.
+        """
+        try:
+            settings = self.settings
+        except CoveoError as error:
+            return False, str(error)
+        region = f" in region {settings.region.name}" if settings.region else f" at {settings.push_url}"
+        where = f"organization {settings.organization_id!r}{region}"
+        verdict = self._probe(settings.platform_url)
+        if isinstance(verdict, int):
+            return True, f"Connected to {where}; the key can view {verdict} Push sources."
+        if isinstance(verdict, AccessDeniedError):
+            return True, (
+                f"Connected to {where}. The key may not view sources, as is usual for a key that may only "
+                "push: whether it may push shows with the first request."
+            )
+        if isinstance(verdict, (AuthenticationError, NotFoundError)) and settings.region is not None:
+            for other in REGIONS.values():
+                if other != settings.region and self._is_at_home(self._probe(other.platform_url)):
+                    return False, (
+                        f"Organization {settings.organization_id!r} answers in region {other.name} "
+                        f"({other.title}), not in {settings.region.name}: set the connection's region to "
+                        f"{other.name}."
+                    )
+        if isinstance(verdict, NotFoundError):
+            return False, f"There is no {where}. {verdict}"
+        if isinstance(verdict, AuthenticationError):
+            return False, f"The API key is not valid for {where}. {verdict}"
+        return False, str(verdict)
+
+    @staticmethod
+    def _is_at_home(verdict: int | CoveoError) -> bool:
+        return isinstance(verdict, (int, AccessDeniedError))
+
+    def _probe(self, platform_url: str) -> int | CoveoError:
+        """Return how many Push sources the key can view there, or why it can't."""
+        try:
+            page = self._sources_page(0, 1, base=platform_url, retry=RetryPolicy(total_seconds=0))
+        except CoveoError as error:
+            return error
+        return int(page.get("totalEntries", len(page["sourceModels"])))
+
+
+def _refuse_managed(source_id: str, source: Mapping[str, Any]) -> None:
+    if source.get("sourceType") == "SITECORE":
+        product = "Coveo for Sitecore"
+    elif source.get("crawlerInstanceType") == "CRAWLING_MODULE" or source.get("onPremisesEnabled"):
+        product = "the Coveo Crawling Module"
+    else:
+        return
+    raise CoveoInputError(
+        f"Source {source_id!r} is managed by {product}, so its old items can't be deleted by time",
+        cause="its ordering ids are on another scale than milliseconds; a request by hand would damage it",
+        remedy="Recreate the source: duplicate it, test the copy, delete the original; "
+        "see https://docs.coveo.com/en/35/",
+    )
+
+
+def _json_object(answer: requests.Response, tried: str, *keys: str) -> dict[str, Any]:
+    try:
+        parsed = json.loads(answer.content)
+    except (ValueError, RecursionError):
+        parsed = None
+    if isinstance(parsed, dict) and all(key in parsed for key in keys):
+        return parsed
+    raise UnexpectedAnswerError(
+        tried,
+        status_code=answer.status_code,
+        request_id=_request_id(answer),
+        answer=f"not a JSON object with {', '.join(keys)}",
+    )
+
+
+def _clock(answer: requests.Response) -> CoveoClock:
+    return CoveoClock.from_http_date(answer.headers.get("Date"))
+
+
+def _request_id(answer: requests.Response) -> str | None:
+    return answer.headers.get("X-Request-ID")
+
+
+def _ordering(ordering_id: int | str | None) -> dict[str, int]:
+    return {} if ordering_id is None else {"orderingId": checked_cut_off(ordering_id, now_ms())}

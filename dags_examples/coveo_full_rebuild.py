@@ -1,0 +1,73 @@
+"""
+Rebuild a Push source: push everything, delete what was not pushed again, and leave the source IDLE.
+
+The closing task is a teardown: it runs after success and after failure, and a failed push still shows as a
+failed run. Run it once with `{"fail": true}` to see that.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from airflow.providers.common.compat.sdk import DAG, Param, task
+
+from airflow_provider_coveo.operators.coveo_push import ResetPushSourceOperator, SetPushSourceStatusOperator
+
+PRODUCTS = [
+    {"sku": "4711", "name": "Anvil", "price": 89.9},
+    {"sku": "4712", "name": "Rocket skates", "price": 249.0},
+    {"sku": "4713", "name": "Dehydrated boulders", "price": 12.5},
+]
+
+with DAG(
+    dag_id="coveo_full_rebuild",
+    doc_md=__doc__,
+    schedule=None,
+    start_date=datetime(2025, 1, 1),
+    catchup=False,
+    # Status is not a lock: two runs on one source would close each other's update.
+    max_active_runs=1,
+    default_args={"retries": 2, "retry_delay": timedelta(seconds=30)},
+    params={
+        "source_id": Param("acme-products", type="string", description="The ID of the Push source"),
+        "fail": Param(False, type="boolean", description="Fail in the middle, to see the source come back"),
+    },
+    tags=["coveo"],
+) as dag:
+    rebuild = SetPushSourceStatusOperator(
+        task_id="rebuild", source_id="{{ params.source_id }}", status="REBUILD"
+    )
+
+    @task(retries=0)
+    def push_products(params: dict[str, Any] | None = None) -> int:
+        from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+
+        assert params is not None
+        hook = CoveoPushHook()
+        for product in PRODUCTS:
+            hook.add_or_update_item(
+                params["source_id"],
+                {
+                    "documentId": f"product://{product['sku']}",
+                    "title": product["name"],
+                    "data": f"The famous {product['name']}.",
+                    "price": product["price"],
+                },
+            )
+            if params["fail"]:
+                raise RuntimeError("Failing on purpose, as the run's params ask")
+        return len(PRODUCTS)
+
+    # It runs only after every push went through; the cut-off is the moment at which the rebuild began.
+    delete_old_items = ResetPushSourceOperator(
+        task_id="delete_old_items",
+        source_id="{{ params.source_id }}",
+        ordering_id="{{ ti.xcom_pull(task_ids='rebuild')['ordering_id'] }}",
+    )
+
+    idle = SetPushSourceStatusOperator(
+        task_id="idle", source_id="{{ params.source_id }}", status="IDLE", retries=8
+    )
+
+    rebuild >> push_products() >> delete_old_items >> idle.as_teardown(setups=rebuild)

@@ -1,0 +1,51 @@
+"""
+Refresh many Push sources in one run, each in a bracket of its own, by mapping a task group over their IDs.
+
+A source that fails comes back to IDLE like the others, and does not stop them.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from airflow.providers.common.compat.sdk import DAG, Param, task, task_group
+
+from airflow_provider_coveo.operators.coveo_push import SetPushSourceStatusOperator
+
+with DAG(
+    dag_id="coveo_many_sources",
+    doc_md=__doc__,
+    schedule=None,
+    start_date=datetime(2025, 1, 1),
+    catchup=False,
+    max_active_runs=1,
+    # Keep within what the organization may call at a time.
+    max_active_tasks=4,
+    default_args={"retries": 2, "retry_delay": timedelta(seconds=30)},
+    params={
+        "source_ids": Param(["acme-products"], type="array", description="The IDs of the Push sources"),
+    },
+    tags=["coveo"],
+) as dag:
+
+    @task
+    def source_ids(params: dict[str, Any] | None = None) -> list[str]:
+        assert params is not None
+        return list(params["source_ids"])
+
+    @task
+    def push_one(source_id: str) -> str:
+        from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+
+        item = {"documentId": f"page://{source_id}/home", "title": "Home", "data": f"Welcome to {source_id}."}
+        CoveoPushHook().add_or_update_item(source_id, item)
+        return source_id
+
+    @task_group
+    def update(source_id: str) -> None:
+        refresh = SetPushSourceStatusOperator(task_id="refresh", source_id=source_id, status="REFRESH")
+        idle = SetPushSourceStatusOperator(task_id="idle", source_id=source_id, status="IDLE", retries=8)
+        refresh >> push_one(source_id) >> idle.as_teardown(setups=refresh)
+
+    update.expand(source_id=source_ids())

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from airflow_provider_coveo.coveo.connection import ConnectionSettings
+from airflow_provider_coveo.coveo.errors import CoveoConfigurationError
+
+KEY = "xx564559b1-0045-48e1-953c-3addd1ee4457"
+
+
+def read(**fields: Any) -> ConnectionSettings:
+    given: dict[str, Any] = {
+        "login": "acme", "password": KEY, "host": None, "port": None, "schema": None, "extra": {}
+    }  # fmt: skip
+    return ConnectionSettings.read(**{**given, **fields})
+
+
+def test_organization_and_key_are_enough() -> None:
+    settings = read()
+    assert settings.organization_id == "acme"
+    assert settings.push_url == "https://api.cloud.coveo.com"
+    assert settings.platform_url == "https://platform.cloud.coveo.com"
+    assert settings.timeout == (10.0, 60.0)
+    assert settings.verify is True
+
+
+def test_what_a_form_saves_blank_counts_as_absent() -> None:
+    blank = {"region": "", "platform_host": " ", "timeout": None, "proxies": "", "verify": ""}
+    assert read(host="", schema="", extra=blank) == read()
+
+
+def test_a_host_of_its_own_stands_in_for_the_platform_too() -> None:
+    settings = read(host="http://127.0.0.1", port=8642)
+    assert settings.push_url == settings.platform_url == "http://127.0.0.1:8642"
+    assert settings.region is None
+    other = read(host="https://push.example.com", extra={"platform_host": "platform.example.com"})
+    assert other.platform_url == "https://platform.example.com"
+
+
+def test_an_organization_that_is_passed_wins_over_the_login() -> None:
+    assert read(organization_id="other").organization_id == "other"
+    assert read(organization_id="").organization_id == "acme"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [("5", (5, 5)), ("5, 30", (5, 30)), (7, (7, 7)), ([2, 3.5], (2, 3.5)), ("", (10, 60))],
+)
+def test_a_timeout_is_one_number_or_two(given: Any, expected: tuple[float, float]) -> None:
+    assert read(extra={"timeout": given}).timeout == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (True, True), ("true", True), ("False", False), (False, False), ("0", False), (__file__, __file__),
+    ],
+)  # fmt: skip
+def test_verify_is_a_truth_or_a_file(given: Any, expected: Any) -> None:
+    assert read(extra={"verify": given}).verify == expected
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"https": "http://p:1"}, '{"https": "http://p:1"}'],
+)
+def test_proxies_are_an_object_or_its_json(given: Any) -> None:
+    assert read(extra={"proxies": given}).proxies == {"https": "http://p:1"}
+
+
+def test_one_proxy_serves_both_schemes() -> None:
+    assert read(extra={"proxies": "http://p:1"}).proxies == {"http": "http://p:1", "https": "http://p:1"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "names"),
+    [
+        ({"login": None}, "organization"),
+        ({"login": "a/b"}, "organization"),
+        ({"login": "a b"}, "organization"),
+        ({"password": None}, "API key"),
+        ({"password": "  "}, "API key"),
+        ({"password": f"{KEY}\n{KEY}"}, "API key"),
+        ({"password": f"{KEY}é"}, "API key"),
+        ({"extra": {"region": "mars"}}, "region"),
+        ({"extra": {"region": 3}}, "region"),
+        ({"host": "http://example.com"}, "http"),
+        ({"extra": {"platform_host": "http://example.com"}}, "platform_host"),
+        ({"extra": {"timeout": "soon"}}, "timeout"),
+        ({"extra": {"timeout": 0}}, "timeout"),
+        ({"extra": {"timeout": "1,2,3"}}, "timeout"),
+        ({"extra": {"timeout": True}}, "timeout"),
+        ({"extra": {"timeout": "nan"}}, "timeout"),
+        ({"extra": {"proxies": "{broken"}}, "proxies"),
+        ({"extra": {"proxies": 7}}, "proxies"),
+        ({"extra": {"verify": "/no/such/bundle.pem"}}, "verify"),
+    ],
+)
+def test_what_can_not_be_used_is_refused_and_named(fields: dict[str, Any], names: str) -> None:
+    with pytest.raises(CoveoConfigurationError, match=names) as refused:
+        read(**fields)
+    assert KEY not in str(refused.value)
+
+
+def test_the_key_shows_in_no_representation() -> None:
+    assert KEY not in repr(read())
+    assert KEY not in str(read())

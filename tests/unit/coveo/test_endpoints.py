@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_coveo.coveo.endpoints import (
+    REGIONS,
+    base_url,
+    checked_organization_id,
+    checked_source_id,
+    platform_path,
+    push_path,
+    region_named,
+)
+from airflow_provider_coveo.coveo.errors import CoveoConfigurationError, CoveoInputError
+
+
+@pytest.mark.parametrize(
+    ("name", "push", "platform"),
+    [
+        ("us", "https://api.cloud.coveo.com", "https://platform.cloud.coveo.com"),
+        ("ca", "https://api-ca.cloud.coveo.com", "https://platform-ca.cloud.coveo.com"),
+        ("eu", "https://api-eu.cloud.coveo.com", "https://platform-eu.cloud.coveo.com"),
+        ("au", "https://api-au.cloud.coveo.com", "https://platform-au.cloud.coveo.com"),
+        ("hipaa", "https://apihipaa.cloud.coveo.com", "https://platformhipaa.cloud.coveo.com"),
+    ],
+)
+def test_each_region_has_its_hosts(name: str, push: str, platform: str) -> None:
+    region = region_named(name.upper())
+    assert (region.push_url, region.platform_url) == (push, platform)
+
+
+@pytest.mark.parametrize("blank", [None, "", "  "])
+def test_no_region_means_the_united_states(blank: str | None) -> None:
+    assert region_named(blank) is REGIONS["us"]
+
+
+def test_an_unknown_region_is_refused_with_the_list() -> None:
+    with pytest.raises(CoveoConfigurationError, match=r"us .*ca .*eu .*au .*hipaa"):
+        region_named("mars")
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("https://proxy.example.com/", "https://proxy.example.com"),
+        ("proxy.example.com", "https://proxy.example.com"),
+        ("proxy.example.com:8443/coveo/", "https://proxy.example.com:8443/coveo"),
+        ("http://127.0.0.1:8642", "http://127.0.0.1:8642"),
+        ("127.0.0.1", "http://127.0.0.1:8642"),
+        ("localhost", "http://localhost:8642"),
+        ("http://[::1]:8642/", "http://[::1]:8642"),
+        ("https://[2001:db8::1]:8443", "https://[2001:db8::1]:8443"),
+    ],
+)
+def test_a_host_is_taken_in_any_usual_form(host: str, expected: str) -> None:
+    port = 8642 if expected.endswith("8642") else None
+    assert base_url(host, port=port) == expected
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "http://api.cloud.coveo.com",
+        "http://10.0.0.7:8080",
+        "http://localhost.example.com",
+        "http://127.0.0.1.example.com",
+        "ftp://api.cloud.coveo.com",
+        "https://",
+        "https://user:secret@api.cloud.coveo.com",
+        "https://api.cloud.coveo.com?x=1",
+        "https://api.cloud.coveo.com:notaport",
+        "https://api cloud",
+        "https://[::1",
+    ],
+)
+def test_a_host_that_is_unsafe_or_unusable_is_refused(host: str) -> None:
+    with pytest.raises(CoveoConfigurationError) as refused:
+        base_url(host)
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("check", [checked_source_id, checked_organization_id])
+@pytest.mark.parametrize("value", ["", "  ", "a/b", "a b", "../x", "a?b", "a\n", None, 7, "é"])
+def test_an_id_that_can_not_be_one_is_refused(check: object, value: object) -> None:
+    with pytest.raises(CoveoInputError):
+        check(value)  # type: ignore[operator]
+
+
+def test_an_id_as_coveo_makes_them_is_taken() -> None:
+    assert checked_source_id("acme-rp5rxzbdz753uhndklv2ztkfgy") == "acme-rp5rxzbdz753uhndklv2ztkfgy"
+
+
+def test_paths_encode_what_a_provider_name_may_hold() -> None:
+    assert push_path("acme", "providers", "My Provider/2") == (
+        "/push/v1/organizations/acme/providers/My%20Provider%2F2"
+    )
+    assert platform_path("acme", "sources") == "/rest/organizations/acme/sources"

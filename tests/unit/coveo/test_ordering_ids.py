@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import time
+from email.utils import formatdate
+
+import pytest
+
+from airflow_provider_coveo.coveo.errors import CoveoInputError
+from airflow_provider_coveo.coveo.ordering_ids import (
+    CoveoClock,
+    checked_cut_off,
+    checked_queue_delay,
+    now_ms,
+)
+
+NOW = 1_795_500_000_000
+
+
+@pytest.mark.parametrize("value", [NOW, NOW - 1, 1_000_000_000_000, str(NOW), f" {NOW} "])
+def test_a_past_moment_in_milliseconds_is_taken(value: object) -> None:
+    assert checked_cut_off(value, NOW) == int(str(value))
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (NOW + 1, "in the future"),
+        (NOW + 10 * 365 * 86_400_000, "in the future"),
+        (0, "not positive"),
+        (-NOW, "not positive"),
+        (f"-{NOW}", "not positive"),
+        (1.7e12, "float"),
+        (str(1.7e12), "not a whole number"),
+        (True, "bool"),
+        (None, "NoneType"),
+        ("", "not a whole number"),
+        ("now", "not a whole number"),
+        ("²", "not a whole number"),
+        ("1" * 5000, "more digits"),
+        (NOW // 1000, "seconds"),
+        (NOW * 1000, "microseconds"),
+        (NOW * 1_000_000, "nanoseconds"),
+        (639_000_000_000_000_000, "Sitecore"),
+        (18_500_000_000_000_000_000, "Crawling Module"),
+    ],
+)
+def test_anything_else_is_refused_with_the_reason(value: object, reason: str) -> None:
+    with pytest.raises(CoveoInputError, match=reason) as refused:
+        checked_cut_off(value, NOW)
+    assert "recreate the source" in str(refused.value)
+
+
+def _at(seconds_from_now: float) -> CoveoClock:
+    return CoveoClock.from_http_date(formatdate(time.time() + seconds_from_now, usegmt=True))
+
+
+def test_coveo_s_clock_counts_where_the_worker_s_runs_ahead() -> None:
+    clock = _at(-90)
+    assert now_ms() - 92_000 <= clock.now_ms() <= now_ms() - 89_000
+    with pytest.raises(CoveoInputError, match="in the future"):
+        checked_cut_off(now_ms(), clock.latest_cut_off_ms())
+
+
+def test_the_worker_s_clock_counts_where_it_runs_behind() -> None:
+    assert _at(+90).now_ms() <= now_ms()
+
+
+@pytest.mark.parametrize("date", [None, "", "yesterday", "Thu, 99 Foo 2026 25:61:00 GMT"])
+def test_without_a_readable_date_the_worker_s_clock_has_to_do(date: str | None) -> None:
+    before = now_ms()
+    assert before <= CoveoClock.from_http_date(date).now_ms() <= now_ms()
+
+
+def test_the_present_is_not_refused_for_the_second_that_http_dates_lack() -> None:
+    clock = _at(0)
+    present = now_ms()
+    assert checked_cut_off(present, clock.latest_cut_off_ms()) == present
+
+
+@pytest.mark.parametrize(("given", "minutes"), [(0, 0), (15, 15), ("15", 15), (" 3 ", 3)])
+def test_a_queue_delay_is_a_number_of_minutes(given: object, minutes: int) -> None:
+    assert checked_queue_delay(given) == minutes
+
+
+@pytest.mark.parametrize("given", [-1, "-1", 1.5, "1.5", None, True, "soon", 2**31])
+def test_a_queue_delay_below_zero_or_no_number_is_refused(given: object) -> None:
+    with pytest.raises(CoveoInputError, match="queue delay"):
+        checked_queue_delay(given)

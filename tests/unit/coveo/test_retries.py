@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from email.utils import formatdate
+
+import pytest
+
+from airflow_provider_coveo.coveo.errors import CoveoInputError
+from airflow_provider_coveo.coveo.retries import RetryPolicy, retry_after_seconds
+
+
+def test_waits_grow_to_their_bound_and_are_drawn_below_it() -> None:
+    policy = RetryPolicy(first_wait=1, longest_wait=8)
+    for attempt, bound in [(1, 1), (2, 2), (3, 4), (4, 8), (5, 8), (10_000, 8)]:
+        waits = [policy.wait(attempt, None) for _ in range(200)]
+        assert all(0 <= wait <= bound for wait in waits)
+        assert max(waits) - min(waits) > bound / 2
+
+
+def test_what_coveo_asks_for_counts() -> None:
+    assert RetryPolicy().wait(1, 17.0) == 17.0
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("0", 0),
+        ("120", 120),
+        (formatdate(1_000_030, usegmt=True), 30),
+        (formatdate(999_000, usegmt=True), 0),
+        ("99999999999999999999", 999_999_999),
+        ("soon", None),
+        ("-5", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date(header: str | None, seconds: float | None) -> None:
+    assert retry_after_seconds(header, now_seconds=1_000_000) == seconds
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"total_seconds": -1},
+        {"total_seconds": 3601},
+        {"first_wait": -1},
+        {"first_wait": 9, "longest_wait": 1},
+    ],
+)
+def test_bounds_are_kept(bad: dict[str, float]) -> None:
+    with pytest.raises(CoveoInputError):
+        RetryPolicy(**bad)

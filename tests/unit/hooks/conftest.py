@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import http.server
+import ipaddress
+import logging
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture
+def logged(capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[[], str]]:
+    """All that was logged, whether through structlog (Airflow 3) or the standard library (2.11)."""
+    handler = logging.StreamHandler()
+    root = logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+
+    def _logged() -> str:
+        out, err = capfd.readouterr()
+        return out + err
+
+    yield _logged
+    root.removeHandler(handler)
+    root.setLevel(level)
+
+
+class _Answering201(http.server.BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        self.server.seen.append(self.requestline)  # type: ignore[attr-defined]
+        self.send_response(201)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+def _serving(server: http.server.HTTPServer) -> None:
+    server.seen = []  # type: ignore[attr-defined]
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+
+
+@pytest.fixture
+def proxy() -> Iterator[Any]:
+    """A forward proxy that answers 201 to whatever it is asked to pass on."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Answering201)
+    _serving(server)
+    yield SimpleNamespace(
+        url=f"http://127.0.0.1:{server.server_port}",
+        request_lines=server.seen,  # type: ignore[attr-defined]
+    )
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def tls_server(tmp_path: Path) -> Iterator[Any]:
+    """An HTTPS server whose certificate no store knows."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import NameOID
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(timezone.utc)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = tmp_path / "certificate.pem"
+    pem.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    key_file = tmp_path / "key.pem"
+    key_file.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem, key_file)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Answering201)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.handle_error = lambda *args: None  # type: ignore[method-assign]
+    _serving(server)
+
+    class Seen:
+        url = f"https://127.0.0.1:{server.server_port}"
+
+        def __init__(self) -> None:
+            self.certificate = str(pem)
+
+        @property
+        def requests(self) -> int:
+            return len(server.seen)  # type: ignore[attr-defined]
+
+    yield Seen()
+    server.shutdown()
+    server.server_close()

@@ -1,0 +1,208 @@
+"""The operators, executed against a Coveo at the socket."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException
+
+from airflow_provider_coveo.coveo.errors import CoveoError, CoveoInputError, ServiceError
+from airflow_provider_coveo.coveo.ordering_ids import now_ms
+from airflow_provider_coveo.operators.coveo_push import ResetPushSourceOperator, SetPushSourceStatusOperator
+from airflow_provider_coveo.simulator import Simulator
+from tests.conftest import SOURCE
+
+
+class _Store(dict[str, Any]):
+    def set(self, key: str, value: Any) -> None:
+        self[key] = json.loads(json.dumps(value))
+
+
+def context(store: _Store | None = None, *, max_tries: int = 0) -> Any:
+    ti = SimpleNamespace(max_tries=max_tries, dag_id="d", task_id="t", run_id="r", map_index=-1)
+    return {"ti": ti, "task_state_store": _Store() if store is None else store}
+
+
+@pytest.mark.parametrize("status", ["REBUILD", "refresh", "Incremental", "idle"])
+def test_each_status_is_set_and_told_in_small_json(
+    coveo: Simulator, connect: Callable[..., None], status: str
+) -> None:
+    operator = SetPushSourceStatusOperator(task_id="t", source_id=SOURCE, status=status)
+    result = operator.execute(context())
+    assert coveo.statuses(SOURCE) == [status.upper()]
+    assert json.loads(json.dumps(result)) == result
+    assert set(result) == {"source_id", "status", "ordering_id", "request_id"}
+
+
+def test_the_caller_shows_in_the_user_agent(coveo: Simulator, connect: Callable[..., None]) -> None:
+    SetPushSourceStatusOperator(task_id="t", source_id=SOURCE, status="IDLE").execute(context())
+    assert coveo.requests[0].headers["user-agent"].endswith("caller/SetPushSourceStatusOperator")
+
+
+@pytest.mark.parametrize(
+    ("operator", "values"),
+    [
+        (
+            SetPushSourceStatusOperator,
+            {
+                "source_id": SOURCE,
+                "status": "rebuild",
+                "coveo_conn_id": "coveo_default",
+                "organization_id": "acme",
+            },
+        ),
+        (
+            ResetPushSourceOperator,
+            {
+                "source_id": SOURCE,
+                "ordering_id": str(now_ms() - 5000),
+                "queue_delay": "0",
+                "coveo_conn_id": "coveo_default",
+                "organization_id": "acme",
+            },
+        ),
+    ],
+)
+def test_every_parameter_is_keyword_only_and_templated(
+    coveo: Simulator, connect: Callable[..., None], operator: Any, values: dict[str, str]
+) -> None:
+    own = {
+        name
+        for base in operator.__mro__
+        if base.__module__.startswith("airflow_provider_coveo")
+        for name, parameter in inspect.signature(base.__init__).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+    assert own & set(operator.template_fields) == set(values) == set(operator.template_fields)
+    task = operator(
+        task_id="t",
+        dag=DAG("d", schedule=None, start_date=datetime(2025, 1, 1)),
+        **{name: f"{{{{ params.{name} }}}}" for name in values},
+    )
+    task.render_template_fields({"params": values, **context()})
+    for name, value in values.items():
+        assert str(getattr(task, name)) == value
+    task.execute(context())
+    assert coveo.requests[-1].status in {201, 202}
+
+
+def test_nothing_is_read_or_checked_when_a_dag_file_is_parsed() -> None:
+    SetPushSourceStatusOperator(
+        task_id="t", source_id="{{ no }}/{{ such }}", status="{{ thing }}", coveo_conn_id="no_such_connection"
+    )
+    ResetPushSourceOperator(task_id="t", source_id="", ordering_id=-1, queue_delay=-1)
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [
+        SetPushSourceStatusOperator(task_id="a", source_id=SOURCE, status="RESCAN"),
+        SetPushSourceStatusOperator(task_id="b", source_id="", status="IDLE"),
+        ResetPushSourceOperator(task_id="c", source_id=SOURCE, ordering_id="tomorrow"),
+        ResetPushSourceOperator(task_id="d", source_id=SOURCE, ordering_id=10**18),
+        ResetPushSourceOperator(task_id="e", source_id=SOURCE, ordering_id=1, queue_delay=-1),
+    ],
+)
+def test_bad_input_fails_at_once_without_a_request(
+    coveo: Simulator, connect: Callable[..., None], operator: Any
+) -> None:
+    with pytest.raises(CoveoInputError) as refused:
+        operator.execute(context())
+    assert isinstance(refused.value, AirflowFailException)
+    assert coveo.requests == []
+
+
+def test_a_final_refusal_is_not_retried_and_a_passing_fault_is(
+    coveo: Simulator, connect: Callable[..., None]
+) -> None:
+    operator = SetPushSourceStatusOperator(task_id="t", source_id="nowhere", status="IDLE")
+    with pytest.raises(CoveoError) as final:
+        operator.execute(context())
+    assert isinstance(final.value, AirflowFailException)
+    assert (final.value.status_code, final.value.error_code) == (412, "SOURCE_DOES_NOT_EXIST")
+    coveo.faults.answer(503, headers={"Retry-After": "3000"}, times=None)
+    with pytest.raises(ServiceError) as passing:
+        SetPushSourceStatusOperator(task_id="t", source_id=SOURCE, status="IDLE").execute(context())
+    assert not isinstance(passing.value, AirflowFailException)
+
+
+def test_the_operators_compose_into_a_dag() -> None:
+    with DAG(
+        "composed",
+        schedule=None,
+        start_date=datetime(2025, 1, 1),
+        default_args={"source_id": SOURCE, "coveo_conn_id": "other"},
+    ) as dag:
+        rebuild = SetPushSourceStatusOperator(task_id="rebuild", status="REBUILD")
+        reset = ResetPushSourceOperator(task_id="reset", ordering_id=rebuild.output["ordering_id"])
+        idle = SetPushSourceStatusOperator(task_id="idle", status="IDLE").as_teardown(setups=rebuild)
+        plain = SetPushSourceStatusOperator(task_id="plain", status="IDLE", trigger_rule="all_done")
+        many = SetPushSourceStatusOperator.partial(task_id="many", status="IDLE").expand(source_id=["a", "b"])
+        rebuild >> reset >> [idle, plain, many]
+    assert rebuild.source_id == SOURCE
+    assert rebuild.coveo_conn_id == "other"
+    assert rebuild.is_setup
+    assert idle.is_teardown
+    assert reset.upstream_task_ids == {"rebuild"}
+    assert plain.trigger_rule == "all_done"
+    assert len(dag.tasks) == 5
+
+
+# --- the cut-off of a reset ---
+
+
+def test_a_retry_of_a_reset_keeps_the_first_cut_off_and_a_clear_takes_a_new_one(
+    coveo: Simulator, connect: Callable[..., None]
+) -> None:
+    store = _Store()
+    coveo.clock.shift(seconds=-600)
+    coveo.faults.answer(503, headers={"Retry-After": "3000"}, operation="olderthan")
+
+    def reset(max_tries: int) -> int:
+        operator = ResetPushSourceOperator(task_id="t", source_id=SOURCE, queue_delay=0)
+        return int(operator.execute(context(store, max_tries=max_tries))["ordering_id"])
+
+    with pytest.raises(ServiceError):
+        reset(max_tries=2)
+    first = int(next(r for r in coveo.requests if r.operation == "olderthan").query["orderingId"])
+    coveo.clock.advance(seconds=60)
+    assert reset(max_tries=2) == first
+    assert reset(max_tries=4) >= first + 60_000
+
+
+def test_a_reset_with_a_cut_off_of_the_rebuild_deletes_older_items_only(
+    coveo: Simulator, connect: Callable[..., None]
+) -> None:
+    cut_off = SetPushSourceStatusOperator(task_id="t", source_id=SOURCE, status="REBUILD").execute(context())[
+        "ordering_id"
+    ]
+    ResetPushSourceOperator(task_id="u", source_id=SOURCE, ordering_id=cut_off).execute(context())
+    assert coveo.requests[-1].query == {"orderingId": str(cut_off), "queueDelay": "15"}
+
+
+# --- what an import costs ---
+
+
+def test_importing_the_operators_brings_neither_http_libraries_nor_the_hook() -> None:
+    script = """
+import sys
+from airflow.providers.common.compat.sdk import BaseOperator
+BaseOperator
+before = set(sys.modules)
+import airflow_provider_coveo.operators.coveo_push
+new = set(sys.modules) - before
+print(len(new), *sorted(name for name in new if not name.startswith("airflow_provider_coveo")))
+assert not [name for name in new if name.split(".")[0] in ("requests", "aiohttp", "urllib3", "tenacity")]
+assert "airflow_provider_coveo.hooks.coveo_push" not in sys.modules
+assert len(new) < 40
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr

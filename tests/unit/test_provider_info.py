@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_coveo.coveo.endpoints import REGIONS
+from airflow_provider_coveo.get_provider_info import CONNECTION_FORM, get_provider_info
+
+
+def test_the_metadata_is_valid_by_airflow_s_own_schema() -> None:
+    import json
+
+    import airflow
+    import jsonschema
+
+    schema = json.loads((Path(airflow.__file__).parent / "provider_info.schema.json").read_text())
+    jsonschema.validate(get_provider_info(), schema)
+    assert get_provider_info()["package-name"] == "airflow-provider-coveo"
+
+
+def test_reading_the_metadata_imports_nothing_of_airflow() -> None:
+    script = (
+        "import sys; from airflow_provider_coveo.get_provider_info import get_provider_info as g; g(); "
+        "sys.exit(any(name.split('.')[0] == 'airflow' for name in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == 0
+
+
+def test_every_module_that_is_named_is_there() -> None:
+    info = get_provider_info()
+    for kind in ("hooks", "operators"):
+        for entry in info[kind]:
+            for module in entry["python-modules"]:
+                assert find_spec(module) is not None
+
+
+def test_the_form_offers_the_regions_that_there_are() -> None:
+    assert CONNECTION_FORM["conn-fields"]["region"]["schema"]["enum"] == list(REGIONS)
+
+
+def test_both_forms_say_the_same() -> None:
+    from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+
+    behaviour = CoveoPushHook.get_ui_field_behaviour()
+    described = CONNECTION_FORM["ui-field-behaviour"]
+    assert behaviour == {
+        "hidden_fields": described["hidden-fields"],
+        "relabeling": described["relabeling"],
+        "placeholders": described["placeholders"],
+    }
+    assert CoveoPushHook.conn_type == CONNECTION_FORM["connection-type"]
+    assert CoveoPushHook.hook_name == CONNECTION_FORM["hook-name"]
+    # Airflow 2.11 looks for these in the class itself, not in what it inherits.
+    assert {"get_connection_form_widgets", "get_ui_field_behaviour"} <= set(vars(CoveoPushHook))
+
+
+@pytest.mark.skipif(find_spec("flask_appbuilder") is None, reason="only Airflow 2.11 builds forms of widgets")
+def test_the_widgets_of_the_older_form_are_the_fields_of_the_newer_one() -> None:
+    from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+
+    widgets = CoveoPushHook.get_connection_form_widgets()
+    assert list(widgets) == list(CONNECTION_FORM["conn-fields"])
+    for name, described in CONNECTION_FORM["conn-fields"].items():
+        assert str(widgets[name].args[0]) == described["label"]
+        assert widgets[name].kwargs["description"] == described["description"]
+        assert widgets[name].kwargs["default"] == described["schema"].get("default")

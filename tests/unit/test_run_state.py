@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from airflow_provider_coveo.run_state import RUNS_REMEMBERED, RunState, try_set
+
+
+class _Variables:
+    """Airflow Variables, as far as the module under test goes: here it is the border that matters."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, str] = {}
+
+    def get(self, key: str, deserialize_json: bool = False) -> Any:
+        if key not in self.values:
+            raise KeyError(f"Variable {key} does not exist")
+        return json.loads(self.values[key])
+
+    def set(self, key: str, value: Any, description: str | None = None, serialize_json: bool = False) -> None:
+        assert serialize_json
+        self.values[key] = json.dumps(value)
+
+
+@pytest.fixture
+def variables(monkeypatch: pytest.MonkeyPatch) -> _Variables:
+    import airflow.providers.common.compat.sdk as sdk
+
+    fake = _Variables()
+    monkeypatch.setattr(sdk, "Variable", fake, raising=False)
+    return fake
+
+
+def context(run_id: str = "run", map_index: int = -1, task_id: str = "task", max_tries: int = 0) -> Any:
+    return {
+        "ti": SimpleNamespace(
+            dag_id="dag", task_id=task_id, run_id=run_id, map_index=map_index, max_tries=max_tries
+        )
+    }
+
+
+def test_the_task_state_store_is_used_where_it_is_there(variables: _Variables) -> None:
+    store: dict[str, Any] = {}
+    accessor = SimpleNamespace(get=store.get, set=store.__setitem__)
+    RunState({**context(), "task_state_store": accessor}).set("key", 5)
+    assert store == {"key": 5}
+    assert RunState({**context(), "task_state_store": accessor}).get("key") == 5
+    assert variables.values == {}
+
+
+def test_without_it_a_value_is_found_again_by_a_later_try_of_the_same_run_only(variables: _Variables) -> None:
+    RunState(context("run-1")).set("key", 5)
+    assert RunState(context("run-1")).get("key") == 5
+    assert RunState(context("run-1")).get("other") is None
+    assert RunState(context("run-2")).get("key") is None
+    assert RunState(context("run-1", map_index=3)).get("key") is None
+    assert RunState(context("run-1", task_id="other")).get("key") is None
+
+
+def test_values_of_one_run_stand_side_by_side(variables: _Variables) -> None:
+    RunState(context()).set("a", 1)
+    RunState(context()).set("b", [2])
+    RunState(context()).set("a", 3)
+    assert (RunState(context()).get("a"), RunState(context()).get("b")) == (3, [2])
+
+
+def test_only_the_last_runs_are_remembered(variables: _Variables) -> None:
+    for number in range(RUNS_REMEMBERED * 2):
+        RunState(context(f"run-{number}")).set("key", number)
+    (value,) = variables.values.values()
+    assert len(json.loads(value)) == RUNS_REMEMBERED
+    assert RunState(context(f"run-{RUNS_REMEMBERED * 2 - 1}")).get("key") == RUNS_REMEMBERED * 2 - 1
+    assert RunState(context("run-0")).get("key") is None
+
+
+def test_names_are_bounded_and_stay_apart(variables: _Variables) -> None:
+    RunState(context(task_id="x" * 250)).set("key", 1)
+    RunState(context(task_id="x" * 249 + "y")).set("key", 2)
+    assert all(len(name) <= 250 for name in variables.values)
+    assert RunState(context(task_id="x" * 250)).get("key") == 1
+
+
+def test_a_clear_begins_another_series_of_tries() -> None:
+    assert try_set(context(max_tries=2)) == try_set(context(max_tries=2))
+    assert try_set(context(max_tries=2)) != try_set(context(max_tries=5))
