@@ -7,6 +7,10 @@ import pytest
 from airflow_provider_coveo.coveo import errors
 from airflow_provider_coveo.coveo.errors import CoveoError, error_from_answer
 
+S3_ERROR = (
+    b"<?xml version='1.0'?><Error><Code>AccessDenied</Code><Message>Request has expired</Message>"
+    b"<StringToSign>secret</StringToSign></Error>"
+)
 TRIED = "Could not set the status of source 'acme-products'"
 
 
@@ -69,12 +73,7 @@ def test_the_firewall_is_told_from_a_lacking_privilege() -> None:
         (b'{"errorCode": ["odd"], "message": {}}', None, ""),
         (b"<html><head><title>502 Bad Gateway</title></head></html>", None, "502 Bad Gateway"),
         (b"<!doctype html><p>hello", None, "a page of HTML"),
-        (
-            b"<?xml version='1.0'?><Error><Code>AccessDenied</Code><Message>Request has expired</Message>"
-            + b"<StringToSign>secret</StringToSign></Error>",
-            "AccessDenied",
-            "Request has expired",
-        ),
+        (S3_ERROR, "AccessDenied", "Request has expired"),
         (b"upstream connect error", None, "upstream connect error"),
         (b"\xff\xfe\x00", None, "\ufffd\ufffd\x00"),
         (b"[" * 100_000, None, "[" * 399 + "…"),
