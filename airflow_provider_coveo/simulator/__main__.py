@@ -1,0 +1,161 @@
+"""Run the simulator from a shell: ``python -m airflow_provider_coveo.simulator``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+
+from airflow_provider_coveo.simulator.server import HOST, Simulator
+
+#: A long-running simulator keeps no more than this of what came in.
+RECORDED_REQUESTS = 5_000
+RECORDED_BODY_BYTES = 64 * 1024
+
+_DESCRIPTION = """\
+A Coveo to try things against: it behaves as Coveo's Push API, Source API, activities and item logs are
+documented to, keeps everything in memory, and shows what happens on a page. It listens on this machine only.
+"""
+_EPILOG = """\
+example:
+  python -m airflow_provider_coveo.simulator --port 8642 --source acme-products --secured-source acme-wiki
+"""
+
+
+def _call_limit(value: str) -> tuple[int, float]:
+    calls, _, seconds = value.partition("/")
+    try:
+        limit = int(calls), float(seconds)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{value!r} is not of the form N/SECONDS, such as 150/300") from None
+    if limit[0] < 1 or not limit[1] > 0:
+        raise argparse.ArgumentTypeError(f"{value!r}: both numbers must be above 0")
+    return limit
+
+
+def _count(value: str) -> int:
+    if not value.isdecimal():
+        raise argparse.ArgumentTypeError(f"{value!r} is no number of items")
+    return int(value)
+
+
+def _port(value: str) -> int:
+    if not value.isdecimal() or int(value) > 65_535:
+        raise argparse.ArgumentTypeError(f"{value!r} is no port from 0 to 65535")
+    return int(value)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m airflow_provider_coveo.simulator",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--port", type=_port, default=8642, help="port; 0 for any free one (default: 8642)")
+    parser.add_argument(
+        "--organization", default="acme", metavar="ID", help="organization ID (default: acme)"
+    )
+    sources = parser.add_argument_group("sources (each option may be given several times)")
+    sources.add_argument(
+        "--source", action="append", default=[], metavar="ID", help="a Push source (default: acme-products)"
+    )
+    sources.add_argument(
+        "--secured-source",
+        action="append",
+        default=[],
+        metavar="ID",
+        help="a Push source whose items need permissions",
+    )
+    sources.add_argument(
+        "--sitecore-source",
+        action="append",
+        default=[],
+        metavar="ID",
+        help="a source that Coveo for Sitecore manages",
+    )
+    sources.add_argument(
+        "--crawling-module-source",
+        action="append",
+        default=[],
+        metavar="ID",
+        help="a source that the Coveo Crawling Module manages",
+    )
+    keys = parser.add_argument_group("API keys")
+    keys.add_argument("--api-key", default="simulator-full-access", metavar="KEY", help="may do everything")
+    keys.add_argument(
+        "--push-only-key", default="simulator-push-only", metavar="KEY", help="may push and nothing else"
+    )
+    limits = parser.add_argument_group("limits (none by default)")
+    limits.add_argument(
+        "--call-limit", type=_call_limit, metavar="N/SECONDS", help="Push API calls, e.g. 150/300"
+    )
+    limits.add_argument("--daily-documents", type=_count, metavar="N", help="items a day (UTC)")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """
+    Run until interrupted.
+
+    :param arguments: the command line; that of the process by default.
+    :return: the exit code.
+    """
+    options = _parser().parse_args(arguments)
+    managed = [*options.secured_source, *options.sitecore_source, *options.crawling_module_source]
+    plain = options.source or ([] if managed else ["acme-products"])
+    repeated = {source for source in plain + managed if (plain + managed).count(source) > 1}
+    if repeated:
+        print(f"error: given twice: {', '.join(sorted(repeated))}", file=sys.stderr)
+        return 2
+    logging.basicConfig(level=logging.ERROR)
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    simulator = Simulator(
+        organization=options.organization,
+        sources=plain,
+        secured_sources=options.secured_source,
+        sitecore_sources=options.sitecore_source,
+        crawling_module_sources=options.crawling_module_source,
+        api_key=options.api_key,
+        push_only_key=options.push_only_key,
+        port=options.port,
+        call_limit=options.call_limit,
+        daily_documents=options.daily_documents,
+        request_limit=RECORDED_REQUESTS,
+        body_limit=RECORDED_BODY_BYTES,
+    )
+    try:
+        simulator.start()
+    except OSError as error:
+        print(f"error: cannot listen on {HOST}:{options.port}: {error.strerror}", file=sys.stderr)
+        return 2
+    if not options.quiet:
+        _announce(simulator, [*plain, *managed])
+    stopped.wait()
+    simulator.stop()
+    return 0
+
+
+def _announce(simulator: Simulator, sources: Sequence[str]) -> None:
+    print(
+        f"Coveo simulator at {simulator.url}\n"
+        f"  page           {simulator.url}/\n"
+        f"  organization   {simulator.organization}\n"
+        f"  sources        {', '.join(sources)}\n"
+        f"  API key        {simulator.api_key}\n"
+        f"  push-only key  {simulator.push_only_key}\n"
+        f"export AIRFLOW_CONN_COVEO_DEFAULT={shlex.quote(simulator.connection_json())}\n"
+        "Stop with Ctrl-C.",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,55 @@
+"""The errors that the simulated Coveo answers with."""
+
+from __future__ import annotations
+
+
+class ApiError(Exception):
+    """
+    An answer that is not a success.
+
+    :param status: the HTTP status code.
+    :param code: the ``errorCode`` of the body.
+    :param message: the ``message`` of the body, for people.
+    """
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(f"{status} {code}: {message}")
+        self.status = status
+        self.code = code
+        self.message = message
+
+    @classmethod
+    def invalid_json(cls, message: str) -> ApiError:
+        """Return the error for a body that can't be read."""
+        return cls(400, "INVALID_JSON", message)
+
+    @classmethod
+    def missing_parameter(cls, name: str) -> ApiError:
+        """Return the error for a parameter that is not there."""
+        return cls(412, "MISSING_PARAMETER", f"The parameter {name!r} is required.")
+
+    @classmethod
+    def invalid_parameter(cls, name: str, why: str) -> ApiError:
+        """Return the error for a parameter that can't be taken."""
+        return cls(412, "INVALID_PARAMETER", f"The parameter {name!r} is invalid: {why}.")
+
+    @classmethod
+    def not_found(cls, what: str) -> ApiError:
+        """Return the error of the platform API for something that is not there."""
+        return cls(404, "NOT_FOUND", what)
+
+
+class StorageError(Exception):
+    """
+    An answer of the object storage behind a file container: XML, as S3 gives it, never Coveo's JSON.
+
+    :param status: the HTTP status code.
+    :param code: the ``Code`` element.
+    :param message: the ``Message`` element.
+    """
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(f"{status} {code}: {message}")
+        self.status = status
+        self.code = code
+        self.message = message

@@ -1,0 +1,151 @@
+"""The rules for items: which ones Coveo refuses, and which ones its pipeline rejects afterwards."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import gzip
+import lzma
+import re
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_provider_coveo.simulator.json_body import has_repeated_keys
+
+MEGABYTE = 1024 * 1024
+#: The text of an item, and its compressed data, may not be longer; a file container may hold more.
+DATA_LIMIT = 5 * MEGABYTE
+PERMISSIONS_LIMIT = 5_000
+
+RESERVED_KEYS = {
+    name.lower(): name
+    for name in (
+        "documentId",
+        "orderingId",
+        "data",
+        "compressedBinaryData",
+        "compressedBinaryDataFileId",
+        "compressionType",
+        "fileExtension",
+        "parentId",
+        "permissions",
+    )
+}
+DATA_KEYS = ("data", "compressedBinaryData", "compressedBinaryDataFileId")
+
+_DOCUMENT_ID = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://.+", re.DOTALL)
+
+_DECOMPRESS: dict[str, Callable[[bytes], bytes]] = {
+    "UNCOMPRESSED": bytes,
+    "DEFLATE": lambda data: zlib.decompress(data, -zlib.MAX_WBITS),
+    "GZIP": gzip.decompress,
+    "LZMA": lzma.decompress,
+    "ZLIB": zlib.decompress,
+}
+COMPRESSION_TYPES = tuple(_DECOMPRESS)
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """
+    What the pipeline writes to the logs for an item that it did not index.
+
+    :param task: the stage, such as ``PROCESSING``.
+    :param result: ``REJECTED``, ``ERROR`` or ``SKIPPED``; with ``WARNING`` the item is indexed all the same.
+    :param reason: the cause, for people.
+    """
+
+    task: str
+    result: str
+    reason: str
+
+
+def is_document_id(value: Any) -> bool:
+    """Whether ``value`` has the form ``<scheme>://<rest>`` that Coveo asks for."""
+    return isinstance(value, str) and _DOCUMENT_ID.match(value) is not None
+
+
+def canonical(item: dict[str, Any]) -> dict[str, Any]:
+    """Return the item with its reserved keys in Coveo's spelling; metadata keys stay as they were sent."""
+    return {RESERVED_KEYS.get(key.lower(), key): value for key, value in item.items()}
+
+
+def json_problem(item: Any) -> str | None:
+    """Return why Coveo answers ``400 INVALID_JSON`` for this item, or ``None``."""
+    if not isinstance(item, dict):
+        return "An item is a JSON object."
+    if has_repeated_keys(item):
+        return "A key occurs twice (keys are case-insensitive)."
+    reserved = {key.lower() for key in item} & RESERVED_KEYS.keys()
+    given = [key for key in DATA_KEYS if key.lower() in reserved]
+    if len(given) != 1:
+        return f"Exactly one of {', '.join(DATA_KEYS)} is required; there are {len(given)}."
+    for key, value in item.items():
+        name = RESERVED_KEYS.get(key.lower())
+        if name == "permissions":
+            if value is not None and not isinstance(value, list):
+                return "permissions is an array."
+        elif name == "orderingId":
+            continue
+        elif name is not None:
+            if not isinstance(value, str):
+                return f"{name} is a string."
+        elif isinstance(value, dict) or (
+            isinstance(value, list) and any(isinstance(part, dict | list) for part in value)
+        ):
+            return f"The metadata {key!r} holds an object or an array of arrays, which is not supported."
+    return None
+
+
+def oddities(item: dict[str, Any]) -> list[str]:
+    """Return what this (canonical) item relies on and Coveo does not document."""
+    found = [f"metadata {key!r} is null" for key, value in item.items() if value is None]
+    if "orderingId" in item:
+        found.append("an orderingId inside an item")
+    extension = item.get("fileExtension")
+    if extension is not None and not extension.startswith("."):
+        found.append(f"fileExtension {extension!r} without a leading dot")
+    return found
+
+
+def pipeline_problem(item: dict[str, Any], *, compression_type: str, secured: bool) -> Rejection | None:
+    """Return why the pipeline would reject this (canonical) item that the API accepted, or ``None``."""
+    permissions = item.get("permissions")
+    if secured and not permissions:
+        return Rejection("CONSUMING", "ERROR", "The source is secured and the item has no permissions.")
+    if permissions and count_permissions(permissions) > PERMISSIONS_LIMIT:
+        return Rejection("CONSUMING", "REJECTED", f"The item has more than {PERMISSIONS_LIMIT} permissions.")
+    text = item.get("data")
+    if text is not None and len(text.encode("utf-8", "surrogatepass")) > DATA_LIMIT:
+        return Rejection("CONSUMING", "REJECTED", "data is longer than 5 MB.")
+    encoded = item.get("compressedBinaryData")
+    if encoded is not None:
+        if len(encoded) > DATA_LIMIT:
+            return Rejection("CONSUMING", "REJECTED", "compressedBinaryData is longer than 5 MB.")
+        decompress = _DECOMPRESS.get(compression_type)
+        if decompress is None:
+            return Rejection("CONSUMING", "REJECTED", f"There is no compression type {compression_type!r}.")
+        try:
+            decompress(base64.b64decode(encoded, validate=True))
+        except (binascii.Error, ValueError, zlib.error, lzma.LZMAError, OSError, EOFError) as error:
+            reason = f"compressedBinaryData is not {compression_type} in Base64: {error}."
+            return Rejection("PROCESSING", "ERROR", reason)
+    return None
+
+
+def count_permissions(permissions: list[Any]) -> int:
+    """Return how many identities are allowed or denied, in the simple model and in the one with levels."""
+    total = 0
+    for entry in permissions:
+        if not isinstance(entry, dict):
+            continue
+        for key, value in entry.items():
+            if not isinstance(value, list):
+                continue
+            if key.lower() == "permissionsets":
+                total += count_permissions(value)
+            elif key.lower() in {"allowedpermissions", "deniedpermissions"}:
+                total += len(value)
+    return total

@@ -1,0 +1,52 @@
+"""Reading JSON the way Coveo does: keys are case-insensitive, and a key given twice is an error."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn
+
+
+class RepeatedKeys(dict[str, Any]):
+    """A JSON object in which a key occurs twice, case left aside."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    decoded = dict(pairs)
+    if len({key.lower() for key in decoded}) != len(pairs):
+        return RepeatedKeys(pairs)
+    return decoded
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def decode(body: bytes) -> Any:
+    """
+    Return what ``body`` holds; an object with a repeated key comes as :class:`RepeatedKeys`.
+
+    :raises ValueError: if it is not JSON in UTF-8.
+    """
+    try:
+        return json.loads(body.decode("utf-8"), object_pairs_hook=_object, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def has_repeated_keys(value: Any) -> bool:
+    """Whether ``value`` is or holds an object with a repeated key."""
+    if isinstance(value, RepeatedKeys):
+        return True
+    if isinstance(value, dict):
+        return any(has_repeated_keys(part) for part in value.values())
+    if isinstance(value, list):
+        return any(has_repeated_keys(part) for part in value)
+    return False
+
+
+def member(value: dict[str, Any], name: str) -> Any:
+    """Return the member ``name`` of an object, whatever its case; ``None`` where it is missing."""
+    if name in value:
+        return value[name]
+    lowered = name.lower()
+    return next((part for key, part in value.items() if key.lower() == lowered), None)

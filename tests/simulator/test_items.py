@@ -1,0 +1,230 @@
+"""Single items: what is refused, what is accepted and then rejected, and what is indexed."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import lzma
+import zlib
+from typing import Any
+
+import pytest
+
+from airflow_provider_coveo.simulator import Simulator
+from tests.simulator.client import SOURCE, Client, error
+
+ID = "https://acme.com/1?a=b#c"
+PERMISSIONS = [{"allowAnonymous": False, "allowedPermissions": [{"identity": "a", "identityType": "User"}]}]
+
+
+def failures(coveo: Simulator, source: str = SOURCE) -> list[tuple[str, str, str]]:
+    """The stages that were not completed, from the item logs."""
+    return [
+        (entry["id"], entry["task"], entry["result"])
+        for entry in coveo.logs(source)
+        if entry["result"] != "COMPLETED"
+    ]
+
+
+def test_an_accepted_item_is_indexed_with_the_time_as_its_ordering_id(
+    coveo: Simulator, client: Client
+) -> None:
+    before = coveo.clock.now_ms()
+    answer = client.put(ID, {"data": "text", "title": "One", "price": 3.5, "tags": ["a", "b"]})
+    assert (answer.status_code, answer.content) == (202, b"null")
+    item = coveo.items(SOURCE)[ID]
+    assert before <= item.pop("orderingId") <= coveo.clock.now_ms()
+    assert item == {"documentId": ID, "data": "text", "title": "One", "price": 3.5, "tags": ["a", "b"]}
+
+
+@pytest.mark.parametrize("body", [b"", b"null", b"{}"])
+def test_the_body_of_an_accepted_push_can_be_chosen(coveo: Simulator, client: Client, body: bytes) -> None:
+    coveo.success_body = body
+    assert client.put(ID).content == body
+    assert client.status("REBUILD").content == body
+
+
+def test_stamps_rise_even_within_a_millisecond_and_when_the_clock_goes_back(
+    coveo: Simulator, client: Client
+) -> None:
+    stamps = []
+    for number in range(20):
+        if number == 10:
+            coveo.clock.shift(minutes=-1)
+        client.put(ID)
+        stamps.append(coveo.items(SOURCE)[ID]["orderingId"])
+    assert stamps == sorted(set(stamps))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"not JSON",
+        b'{"data": "a"',
+        b'{"data": "\xff"}',
+        b'{"data": NaN}',
+        b"[" * 100_000,
+        b"[]",
+        b'{"title": "no data"}',
+        b'{"data": "a", "compressedBinaryData": "b"}',
+        b'{"data": {"a": 1}}',
+        b'{"data": "a", "size": 1, "size": 2}',
+        b'{"data": "a", "size": 1, "Size": 2}',
+        b'{"data": "a", "nested": {"a": 1}}',
+        b'{"data": "a", "nested": [[1]]}',
+        b'{"data": "a", "permissions": {}}',
+        b'{"data": "a", "permissions": [{"allowAnonymous": true, "AllowAnonymous": true}]}',
+    ],
+)
+def test_a_malformed_item_is_refused(coveo: Simulator, client: Client, body: bytes) -> None:
+    assert error(client.put_raw(ID, body)) == (400, "INVALID_JSON")
+    assert coveo.items(SOURCE) == {}
+
+
+def test_reserved_keys_are_read_in_any_case(coveo: Simulator, client: Client) -> None:
+    client.put(ID, {"Data": "text", "FILEEXTENSION": ".txt", "Title": "One"})
+    item = coveo.items(SOURCE)[ID]
+    assert (item["data"], item["fileExtension"], item["Title"]) == ("text", ".txt", "One")
+
+
+def test_an_item_longer_than_6_mb_is_refused(client: Client) -> None:
+    answer = client.put(ID, {"data": "x" * 6 * 1024 * 1024})
+    assert answer.status_code == 413
+    assert client.put(ID).status_code == 202
+
+
+def test_text_longer_than_5_mb_is_accepted_and_rejected_later(coveo: Simulator, client: Client) -> None:
+    text = "é" * (5 * 1024 * 512 + 1)
+    assert client.put_raw(ID, f'{{"data": "{text}"}}'.encode()).status_code == 202
+    assert failures(coveo) == [(ID, "CONSUMING", "REJECTED")]
+
+
+def test_a_body_that_does_not_say_it_is_json_is_refused(client: Client) -> None:
+    answer = client.put_raw(ID, b'{"data": "a"}', **{"Content-Type": "text/plain"})
+    assert error(answer) == (415, "UNSUPPORTED_MEDIA_TYPE")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "code"),
+    [
+        ({"documentId": ""}, "MISSING_PARAMETER"),
+        ({"documentId": "no-uri"}, "INVALID_PARAMETER"),
+        ({"orderingId": "1.5"}, "INVALID_PARAMETER"),
+        ({"orderingId": "-1"}, "INVALID_PARAMETER"),
+        ({"orderingId": str(2**63)}, "INVALID_PARAMETER"),
+        ({"compressionType": "gzip"}, "INVALID_PARAMETER"),
+    ],
+)
+def test_a_wrong_parameter_is_refused(client: Client, parameters: dict[str, Any], code: str) -> None:
+    url = f"{client.push}/sources/{SOURCE}/documents"
+    answer = client.session.put(url, params={"documentId": ID, **parameters}, json={"data": "a"})
+    assert error(answer) == (412, code)
+
+
+@pytest.mark.parametrize(
+    ("compression_type", "compress"),
+    [
+        (None, zlib.compress),
+        ("ZLIB", zlib.compress),
+        ("GZIP", gzip.compress),
+        ("LZMA", lzma.compress),
+        ("DEFLATE", lambda data: zlib.compress(data)[2:-4]),
+        ("UNCOMPRESSED", bytes),
+    ],
+)
+def test_compressed_data_is_unpacked_as_its_type_says(
+    coveo: Simulator, client: Client, compression_type: str | None, compress: Any
+) -> None:
+    item = {"compressedBinaryData": base64.b64encode(compress(b"text")).decode()}
+    options = {} if compression_type is None else {"compressionType": compression_type}
+    assert client.put(ID, item, **options).status_code == 202
+    assert failures(coveo) == []
+    wrong = "GZIP" if compression_type != "GZIP" else "ZLIB"
+    assert client.put(ID, item, compressionType=wrong).status_code == 202
+    assert failures(coveo) == [(ID, "PROCESSING", "ERROR")]
+
+
+def test_large_data_comes_from_a_container_that_is_used_up(coveo: Simulator, client: Client) -> None:
+    file_id = client.filled_container(b"binary")
+    assert client.put(ID, {"compressedBinaryDataFileId": file_id}).status_code == 202
+    assert coveo.items(SOURCE)[ID]["compressedBinaryDataFileId"] == file_id
+    assert coveo.undocumented == []
+    assert error(client.put(ID, {"compressedBinaryDataFileId": file_id})) == (412, "INVALID_PARAMETER")
+    assert len(coveo.undocumented) == 1
+
+
+def test_a_secured_source_rejects_an_item_without_permissions_in_its_logs_only(
+    coveo: Simulator, client: Client
+) -> None:
+    coveo.add_source("secured", visibility="SECURED")
+    assert client.put(ID, source="secured").status_code == 202
+    assert failures(coveo, "secured") == [(ID, "CONSUMING", "ERROR")]
+    assert client.put(ID, {"data": "text", "permissions": PERMISSIONS}, source="secured").status_code == 202
+    assert list(coveo.items("secured")) == [ID]
+
+
+def test_more_than_5000_permissions_are_rejected_in_the_logs_only(coveo: Simulator, client: Client) -> None:
+    identity = {"identity": "a", "identityType": "User"}
+    permissions = [{"allowedPermissions": [identity] * 3000, "deniedPermissions": [identity] * 2001}]
+    assert client.put(ID, {"data": "text", "permissions": permissions}).status_code == 202
+    assert failures(coveo) == [(ID, "CONSUMING", "REJECTED")]
+    permissions[0]["deniedPermissions"].pop()
+    client.put(ID, {"data": "text", "permissions": permissions})
+    assert list(coveo.items(SOURCE)) == [ID]
+
+
+def test_what_coveo_does_not_document_about_an_item_is_noted(
+    coveo: Simulator, client: Client, tolerated: list[str]
+) -> None:
+    tolerated += ["orderingId", "size"]
+    client.put(ID, {"data": "text", "orderingId": 1})
+    client.put(ID, {"data": "text", "size": None})
+    client.put(ID, {"data": "text", "fileExtension": "txt"})
+    client.put(ID, {"data": "text", "compressionType": "ZLIB"})
+    assert client.put(ID, {"data": "text", "documentId": "https://acme.com/2"}).status_code == 412
+    assert len(coveo.undocumented) == 5
+    assert all(SOURCE in note for note in coveo.undocumented)
+
+
+def test_an_item_can_be_made_to_fail_at_a_stage(coveo: Simulator, client: Client) -> None:
+    coveo.reject_item(ID, task="MAPPING", result="ERROR", reason="no such field")
+    client.put(ID)
+    assert coveo.items(SOURCE) == {}
+    stages = [(entry["task"], entry["result"], entry["meta"]) for entry in coveo.logs(SOURCE)]
+    assert stages == [
+        ("CONSUMING", "COMPLETED", {}),
+        ("PROCESSING", "COMPLETED", {}),
+        ("MAPPING", "ERROR", {"error": "no such field"}),
+    ]
+
+
+def test_an_item_with_a_warning_is_indexed_all_the_same(coveo: Simulator, client: Client) -> None:
+    coveo.reject_item(ID, task="PROCESSING", result="WARNING", reason="odd")
+    client.put(ID)
+    assert list(coveo.items(SOURCE)) == [ID]
+    assert [entry["result"] for entry in coveo.logs(SOURCE)] == ["COMPLETED", "WARNING", "COMPLETED"]
+
+
+def test_indexing_can_take_time(coveo: Simulator, client: Client) -> None:
+    coveo.indexing_delay = 180
+    client.put(ID)
+    assert coveo.items(SOURCE) == {}
+    coveo.clock.shift(minutes=5)
+    assert coveo.items(SOURCE) == {}
+    coveo.clock.advance(minutes=3)
+    assert list(coveo.items(SOURCE)) == [ID]
+
+
+def test_deleting_takes_the_children_only_if_asked(coveo: Simulator, client: Client) -> None:
+    ids = ["https://acme.com/a", "https://acme.com/a/b", "https://acme.com/ab"]
+    for document_id in ids:
+        client.put(document_id)
+    assert client.delete(ids[0]).status_code == 202
+    assert list(coveo.items(SOURCE)) == ids[1:]
+    client.delete(ids[0], deleteChildren="true")
+    assert list(coveo.items(SOURCE)) == ids[2:]
+    assert [entry["operation"] for entry in coveo.logs(SOURCE)][-1] == "DELETE_AND_CHILDREN"
+
+
+def test_delete_children_must_be_a_boolean(client: Client) -> None:
+    assert error(client.delete(ID, deleteChildren="yes")) == (412, "INVALID_PARAMETER")
