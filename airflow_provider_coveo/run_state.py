@@ -1,17 +1,22 @@
 """
-Small values that outlive a task's retries and clears, within one DAG run.
+What the provider remembers beyond one try of one task, and what it asks Airflow about runs.
 
-XComs don't: Airflow deletes a task's own when the task starts again. Airflow 3.3 has a task state store for
-this, and it is used where it is there. Before 3.3 the values live in one Airflow Variable for each task
-(and map index), named ``coveo_state__<dag>__<task>``, which holds the last runs of that task only. The
-difference shows where runs of one DAG overlap: two tasks that write at the same moment may overwrite each
-other's value there, and then a later try behaves as the first one of its run.
+**Values of a task that outlive its retries and clears** (:class:`RunState`). XComs don't: Airflow deletes a
+task's own when the task starts again. Airflow 3.3 has a task state store for this, and it is used where it
+is there. Before 3.3 the values live in one Airflow Variable for each task (and map index), named
+``coveo_state__<dag>__<task>``, which holds the last runs of that task only. The difference shows where runs
+of one DAG overlap: two tasks that write at the same moment may overwrite each other's value there.
+
+**Who holds a source open** (:class:`Holder`), in one Airflow Variable a source, named
+``coveo_open__<organization>__<source>``, from the opening of a bracket to its closing. It is a Variable on
+all versions because it is asked for by other runs, by other DAGs and by callbacks in the DAG processor.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -21,6 +26,9 @@ if TYPE_CHECKING:
 RUNS_REMEMBERED: Final = 30
 #: What the metadata database takes as a Variable's key.
 _LONGEST_KEY: Final = 250
+
+#: The states in which a task instance does something, or will without anybody's help.
+WORKING_STATES: Final = frozenset({"queued", "running", "deferred", "restarting"})
 
 
 class RunState:
@@ -57,9 +65,9 @@ class _VariableStore:
     def __init__(self, context: Context) -> None:
         task_instance: Any = context["ti"]
         self._run_id: str = task_instance.run_id
-        self._name = _variable_name(
-            task_instance.dag_id, task_instance.task_id, getattr(task_instance, "map_index", -1)
-        )
+        map_index = getattr(task_instance, "map_index", -1)
+        parts = [task_instance.dag_id, task_instance.task_id, *([str(map_index)] if map_index >= 0 else [])]
+        self._name = _variable_name("coveo_state", *parts)
 
     def get(self, key: str) -> Any:
         return self._read().get(self._run_id, {}).get(key)
@@ -69,36 +77,178 @@ class _VariableStore:
         # The run that was written last stands last, so that the oldest is what is dropped.
         run = {**runs.pop(self._run_id, {}), key: value}
         kept = dict(list(runs.items())[-(RUNS_REMEMBERED - 1) :])
-        from airflow.providers.common.compat.sdk import Variable
-
-        Variable.set(
+        _write_variable(
             self._name,
             {**kept, self._run_id: run},
-            description="What the Coveo provider remembers between tries of a task; safe to delete "
-            "while no run of the DAG is under way.",
-            serialize_json=True,
+            "What the Coveo provider remembers between tries of a task; safe to delete while no run of the "
+            "DAG is under way.",
         )
 
     def _read(self) -> dict[str, dict[str, Any]]:
-        from airflow.providers.common.compat.sdk import Variable
-
-        try:
-            runs = Variable.get(self._name, deserialize_json=True)
-        except Exception as error:
-            if not _says_there_is_none(error):
-                raise
-            return {}
+        runs = _read_variable(self._name)
         return dict(runs) if isinstance(runs, Mapping) else {}
 
 
-def _says_there_is_none(error: Exception) -> bool:
-    # Airflow 2.11 raises KeyError, Airflow 3 AirflowRuntimeError with this code.
-    code = getattr(getattr(error, "error", None), "error", None)
-    return isinstance(error, KeyError) or getattr(code, "value", None) == "VARIABLE_NOT_FOUND"
+@dataclass(frozen=True)
+class Holder:
+    """
+    The bracket that opened a source and has not closed it.
+
+    :param dag_id: Its DAG.
+    :param run_id: Its run.
+    :param open_task_id: Its opening task, which tells it from other brackets of the run.
+    :param map_index: Its map index where it stands in a mapped task group, else -1.
+    """
+
+    dag_id: str
+    run_id: str
+    open_task_id: str
+    map_index: int = -1
+
+    def __str__(self) -> str:
+        mapped = f"[{self.map_index}]" if self.map_index >= 0 else ""
+        return f"run {self.run_id!r} of DAG {self.dag_id!r} (task {self.open_task_id}{mapped})"
+
+    @classmethod
+    def of_source(cls, organization_id: str, source_id: str) -> Holder | None:
+        """Return who holds the source open, ``None`` where nobody does as far as is known."""
+        value = _read_variable(cls._name(organization_id, source_id))
+        try:
+            return cls(**value)
+        except TypeError:
+            return None
+
+    def take(self, organization_id: str, source_id: str) -> None:
+        """Note that this bracket holds the source open, in the place of whoever did."""
+        _write_variable(
+            self._name(organization_id, source_id),
+            asdict(self),
+            "Which DAG run holds a Coveo source open; the Coveo provider deletes it with the closing.",
+        )
+
+    def release(self, organization_id: str, source_id: str) -> None:
+        """Note that this bracket closed the source, unless another one holds it by now."""
+        if Holder.of_source(organization_id, source_id) == self:
+            _delete_variable(self._name(organization_id, source_id))
+
+    @staticmethod
+    def _name(organization_id: str, source_id: str) -> str:
+        return _variable_name("coveo_open", organization_id, source_id)
 
 
-def _variable_name(dag_id: str, task_id: str, map_index: int) -> str:
-    name = f"coveo_state__{dag_id}__{task_id}" + (f"__{map_index}" if map_index >= 0 else "")
+def task_states(dag_id: str, run_id: str, task_ids: Iterable[str]) -> dict[str, dict[int, str | None]]:
+    """Return the states of some tasks of a run: by task id, then by map index (-1 where it isn't mapped)."""
+    wanted = sorted(set(task_ids))
+    found: dict[str, dict[int, str | None]] = {task_id: {} for task_id in wanted}
+    for task_id, map_index, state in _task_instance_states(dag_id, run_id, wanted):
+        found[task_id][map_index] = state
+    return found
+
+
+def is_run_working(dag_id: str, run_id: str) -> bool:
+    """
+    Say whether a run will go on by itself: it is not over, and is not stopped by a pause of its DAG.
+
+    Where Airflow can't tell a task whether a DAG is paused (3.0 and 3.1), a run counts as working while
+    one of its tasks is.
+    """
+    state, paused = _run_state(dag_id, run_id)
+    if state not in {"running", "queued"}:
+        return False
+    if paused is False:
+        return True
+    return any(s in WORKING_STATES for _, _, s in _task_instance_states(dag_id, run_id, None))
+
+
+def _task_instance_states(
+    dag_id: str, run_id: str, task_ids: list[str] | None
+) -> list[tuple[str, int, str | None]]:
+    runtime = _runtime_task_instance()
+    if runtime is None:
+        return _task_instance_states_of_database(dag_id, run_id, task_ids)
+    states = runtime.get_task_states(dag_id=dag_id, task_ids=task_ids, run_ids=[run_id]).get(run_id, {})
+    known = set(task_ids or ())
+    return [(*_task_and_map_index(name, known), state) for name, state in states.items()]
+
+
+def _task_and_map_index(name: str, task_ids: set[str]) -> tuple[str, int]:
+    # Airflow 3 writes the map index behind the task id, with an underscore that ids may hold as well.
+    if name in task_ids:
+        return name, -1
+    task_id, _, index = name.rpartition("_")
+    return (task_id, int(index)) if task_id in task_ids and index.isdigit() else (name, -1)
+
+
+def _task_instance_states_of_database(
+    dag_id: str, run_id: str, task_ids: list[str] | None
+) -> list[tuple[str, int, str | None]]:
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        query = session.query(TaskInstance.task_id, TaskInstance.map_index, TaskInstance.state).filter(
+            TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id
+        )
+        if task_ids is not None:
+            query = query.filter(TaskInstance.task_id.in_(task_ids))
+        return [(task_id, map_index, state) for task_id, map_index, state in query]
+
+
+def _run_state(dag_id: str, run_id: str) -> tuple[str | None, bool | None]:
+    """Return a run's state and whether its DAG is paused, each ``None`` where it isn't known."""
+    runtime = _runtime_task_instance()
+    if runtime is None:
+        from airflow.models.dag import DagModel
+        from airflow.models.dagrun import DagRun
+        from airflow.utils.session import create_session
+
+        with create_session() as session:
+            run = session.query(DagRun.state).filter(DagRun.dag_id == dag_id, DagRun.run_id == run_id).first()
+            dag = session.query(DagModel.is_paused).filter(DagModel.dag_id == dag_id).first()
+            return (run.state if run else None), (dag.is_paused if dag else None)
+    active = ["running", "queued"]
+    if not runtime.get_dr_count(dag_id=dag_id, run_ids=[run_id], states=active):
+        return None, None
+    get_dag = getattr(runtime, "get_dag", None)
+    return "running", (get_dag(dag_id).is_paused if get_dag else None)
+
+
+def _runtime_task_instance() -> Any:
+    """Return Airflow 3's door to the API server, ``None`` on Airflow 2, where tasks read the database."""
+    try:
+        from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+    except ImportError:
+        return None
+    return RuntimeTaskInstance
+
+
+def _read_variable(name: str) -> Any:
+    from airflow.providers.common.compat.sdk import Variable
+
+    try:
+        return Variable.get(name, deserialize_json=True)
+    except Exception as error:
+        # Airflow 2.11 raises KeyError, Airflow 3 AirflowRuntimeError with this code.
+        code = getattr(getattr(error, "error", None), "error", None)
+        if isinstance(error, KeyError) or getattr(code, "value", None) == "VARIABLE_NOT_FOUND":
+            return None
+        raise
+
+
+def _write_variable(name: str, value: Any, description: str) -> None:
+    from airflow.providers.common.compat.sdk import Variable
+
+    Variable.set(name, value, description=description, serialize_json=True)
+
+
+def _delete_variable(name: str) -> None:
+    from airflow.providers.common.compat.sdk import Variable
+
+    Variable.delete(name)
+
+
+def _variable_name(*parts: str) -> str:
+    name = "__".join(parts)
     if len(name) <= _LONGEST_KEY:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:32]

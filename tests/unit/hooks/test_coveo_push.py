@@ -62,7 +62,7 @@ def test_the_cut_off_is_coveo_s_clock_and_never_later_than_the_worker_s(
 ) -> None:
     coveo.clock.shift(seconds=-90)
     assert hook.set_source_status(SOURCE, "REBUILD")["ordering_id"] < now_ms() - 89_000
-    coveo.clock.shift(seconds=+180)
+    coveo.clock.shift(seconds=+90)
     assert hook.set_source_status(SOURCE, "REBUILD")["ordering_id"] <= now_ms()
 
 
@@ -375,7 +375,7 @@ def test_old_items_are_deleted_after_the_queue_delay_and_new_ones_stay(
 ) -> None:
     coveo.clock.shift(seconds=-3600)
     hook.add_or_update_item(SOURCE, {**ITEM, "documentId": "product://old"})
-    coveo.clock.shift(seconds=+3600)
+    coveo.clock.shift(seconds=0)
     cut_off = hook.set_source_status(SOURCE, "REBUILD")["ordering_id"]
     hook.add_or_update_item(SOURCE, {**ITEM, "documentId": "product://new"})
     result = hook.delete_old_items(SOURCE, str(cut_off), queue_delay="15")

@@ -1,0 +1,440 @@
+"""The bracket around a content update: the source is active while it runs, and IDLE after it."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import warnings
+from collections.abc import Callable
+from datetime import timedelta
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ParamSpec
+
+from airflow.providers.common.compat.sdk import TaskGroup, get_current_context
+
+from airflow_provider_coveo.coveo.errors import CoveoInputError
+from airflow_provider_coveo.operators.coveo_push_update import (
+    OPENING_XCOM_KEY,
+    ClosePushSourceUpdateOperator,
+    DeleteOldItemsOfUpdateOperator,
+    JudgePushSourceUpdateOperator,
+    OpenPushSourceUpdateOperator,
+    UpdateTasks,
+    reopen_if_closed,
+)
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.standard.operators.empty import EmptyOperator
+else:
+    try:
+        from airflow.providers.standard.operators.empty import EmptyOperator
+    except ImportError:  # Airflow 2.11 without the standard provider
+        from airflow.operators.empty import EmptyOperator
+
+P = ParamSpec("P")
+log = logging.getLogger(__name__)
+
+
+class OverlappingRunsWarning(UserWarning):
+    """Given where two runs of a DAG could update one source at the same time and close it for each other."""
+
+
+class PushSourceUpdate(TaskGroup):
+    """
+    The task group that ``push_source_update`` makes.
+
+    Its tasks are ``begin`` (a setup without effect), ``open`` (sets the active status), the user's tasks,
+    ``delete_old_items`` where it was asked for, ``close`` (sets ``IDLE``), ``outcome`` (fails if any of them
+    failed) and ``done`` (what ``update >> after`` waits for).
+    """
+
+    open: OpenPushSourceUpdateOperator
+    close: ClosePushSourceUpdateOperator
+
+    def __init__(self, *, update: push_source_update, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._update = update
+        self._members: set[str] = set()
+        self._own_task_ids: set[str] = set()
+
+    @property
+    def ordering_id(self) -> Any:
+        """The cut-off of the run's first opening, as an XComArg: epoch milliseconds by Coveo's clock."""
+        output: Any = self.open.output
+        return output["ordering_id"]
+
+    def __enter__(self) -> PushSourceUpdate:
+        super().__enter__()
+        update = self._update
+        self._tasks = UpdateTasks(*(str(self.child_id(name)) for name in UpdateTasks.NAMES))
+        common: dict[str, Any] = {
+            "source_id": update.source_id,
+            "coveo_conn_id": update.coveo_conn_id,
+            "organization_id": update.organization_id,
+            "update_tasks": self._tasks,
+            # What a DAG's default_args say is meant for its work, and could keep the bracket from closing.
+            "depends_on_past": False,
+            "wait_for_downstream": False,
+            "execution_timeout": None,
+        }
+        self._common = common
+        begin = EmptyOperator(task_id="begin")
+        self._begin = begin
+        self.open = OpenPushSourceUpdateOperator(
+            task_id="open",
+            status=update.status,
+            exclusive=update.exclusive,
+            exclusive_timeout=update.exclusive_timeout.total_seconds(),
+            poll_interval=update.poll_interval.total_seconds(),
+            trigger_rule="all_success",
+            **common,
+        )
+        begin >> self.open
+        self.open.joined = self._joined
+        return self
+
+    def _joined(self, task: Any) -> None:
+        # Inside the `with`, what is wired below `open` is looked at once, at its end.
+        if self._own_task_ids:
+            self._join(task)
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if exc_type is None:
+                self._seal()
+        finally:
+            super().__exit__(exc_type, exc_value, traceback)
+
+    # --- the wiring ---
+
+    def _seal(self) -> None:
+        update, dag = self._update, self.dag
+        begin, opening = self._begin, self.open
+        work = [task for task in self if task.task_id not in {begin.task_id, opening.task_id}]
+        self._refuse_what_can_not_work(work)
+        inside = {task.task_id for task in work}
+        roots = [task for task in work if task.upstream_task_ids.isdisjoint(inside | {opening.task_id})]
+        for task in roots:
+            opening >> task
+        closing_common = {
+            **self._common,
+            "retries": update.close_retries,
+            "retry_delay": update.close_retry_delay,
+            "retry_exponential_backoff": True,
+            "max_retry_delay": timedelta(minutes=15),
+        }
+        self.close = ClosePushSourceUpdateOperator(task_id="close", **closing_common)
+        self.close.joined = self._joined
+        outcome = JudgePushSourceUpdateOperator(task_id="outcome", **closing_common)
+        fail_fast = getattr(dag, "fail_fast", False) or getattr(dag, "fail_stop", False)
+        # Airflow allows no other rule in a DAG that fails fast; there, a skipped task skips `done` as well.
+        done = EmptyOperator(task_id="done", trigger_rule="all_success" if fail_fast else "none_failed")
+        self._outcome, self._done = outcome, done
+        self._delete: DeleteOldItemsOfUpdateOperator | None = None
+        if update.delete_old_items:
+            self._delete = DeleteOldItemsOfUpdateOperator(
+                task_id="delete_old_items",
+                queue_delay=update.queue_delay,
+                allow_empty=update.allow_empty,
+                trigger_rule="all_success",
+                **self._common,
+            )
+            self._delete >> done
+        self.close.as_teardown(setups=[begin, opening])
+        outcome.as_teardown(setups=begin, on_failure_fail_dagrun=True)
+        self.close >> outcome
+        self.close >> done
+        if self._delete is not None:
+            self._let_reopen(self._delete)
+            self._delete >> self.close
+            self._delete >> outcome
+        self._own_task_ids = {
+            task.task_id
+            for task in (begin, opening, self.close, outcome, done, self._delete)
+            if task is not None
+        }
+        for task in work:
+            self._join(task)
+        _append_failure_callback(dag, _LastResort(self._tasks))
+        self._warn_of_overlap()
+
+    def _join(self, task: Any) -> None:
+        """
+        Make a task one of the bracket's: the closing, and the deletion of old items, wait for it.
+
+        Also called for tasks from outside the group that are wired below ``open`` or above ``close``.
+        """
+        if not hasattr(task, "task_id"):
+            # A task group, or what a decorated task returns.
+            for inner in task if isinstance(task, TaskGroup) else task.roots:
+                self._join(inner)
+            return
+        if task.task_id in self._own_task_ids or task.task_id in self._members:
+            return
+        self._members.add(task.task_id)
+        self._let_reopen(task)
+        if task.is_setup:
+            # A setup right above a teardown would become that teardown's own.
+            return
+        task >> self.close
+        task >> self._outcome
+        if task.is_teardown and not task.on_failure_fail_dagrun:
+            return
+        task >> self._done
+        if self._delete is not None:
+            task >> self._delete
+
+    def _let_reopen(self, task: Any) -> None:
+        """Have a task look, before it works, whether its bracket was closed already."""
+        if getattr(task, "inherits_from_empty_operator", False):
+            return
+        hook = _Reopening(self._tasks, _pre_execute_of(task))
+        partial = getattr(task, "partial_kwargs", None)
+        if partial is None:
+            task._pre_execute_hook = hook
+        else:
+            partial["pre_execute"] = hook
+
+    def _refuse_what_can_not_work(self, work: list[Any]) -> None:
+        if not work:
+            raise CoveoInputError(
+                f"The bracket {self.group_id!r} holds no task",
+                remedy="Create the tasks that push inside the `with` block",
+            )
+        for task in work:
+            if isinstance(task, OpenPushSourceUpdateOperator):
+                raise CoveoInputError(
+                    f"The bracket {self.group_id!r} holds another bracket",
+                    cause="the inner one's closing would end the activity of the outer one",
+                    remedy="Put them one after the other, or side by side in a TaskGroup",
+                )
+
+    def _warn_of_overlap(self) -> None:
+        if self.dag.max_active_runs == 1 or self._update.exclusive:
+            return
+        warnings.warn(
+            f"Runs of DAG {self.dag.dag_id!r} may overlap (max_active_runs is {self.dag.max_active_runs}), "
+            f"and then close the source of bracket {self.group_id!r} for each other: a source's status is "
+            "not a lock. Set max_active_runs=1 on the DAG, or exclusive=True on the bracket.",
+            OverlappingRunsWarning,
+            stacklevel=4,
+        )
+
+
+class push_source_update:  # noqa: N801 - it reads as what it does, in a `with` and as a decorator
+    """
+    Bracket a content update of a Push source.
+
+    .. code-block:: python
+
+        with push_source_update(source_id="acme-products", status="REBUILD", delete_old_items=True) as update:
+            push_catalog()
+
+    The source is set to ``status`` before the tasks inside begin, and to ``IDLE`` once all of them have
+    ended, however they ended: after success, failure, skip, kill, retry, a clear, or a run that was marked by
+    hand. A failure stays visible: the run fails. ``update >> after`` runs ``after`` once ``IDLE`` was sent and
+    no task of the bracket failed. Used as a decorator, the function makes the tasks, and each call of it is a
+    bracket, named after the function.
+
+    Tasks that were created elsewhere belong to the bracket if they are wired below ``update.open`` or above
+    ``update.close``. Should all else fail, a callback of the DAG sends ``IDLE`` when the run fails. See
+    https://docs.coveo.com/en/35/.
+
+    :param source_id: The ID of the Push source. (templated)
+    :param status: ``REBUILD``, ``REFRESH`` or ``INCREMENTAL``, in any case. Default ``REBUILD``. (templated)
+    :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
+    :param organization_id: The organization, where it is not the connection's. (templated)
+    :param delete_old_items: Whether to delete, once every task inside succeeded (none skipped), the items
+        that the run did not push again. The cut-off is that of the run's first opening, whatever is cleared
+        later. Default ``False``.
+    :param queue_delay: Minutes, 0 or more, that Coveo waits before it deletes. Default 15. (templated)
+    :param allow_empty: Whether to delete old items even where the provider's push tasks pushed nothing at
+        all, which empties the source. Default ``False``.
+    :param exclusive: Whether to wait, without holding a worker, while the source shows an activity that this
+        run did not start. It needs a key that may view the source, and a triggerer. Default ``False``.
+    :param exclusive_timeout: How long to wait for that before the update fails. Default one hour.
+    :param poll_interval: How long between two looks at the source. Default one minute.
+    :param close_retries: How often the closing is retried; with the delays below, for more than two hours.
+        Default 12.
+    :param close_retry_delay: The first delay between two such tries; it doubles, up to 15 minutes. Default
+        one minute.
+    :param group_id: The task group's ID. Default ``push_source_update``, with a number behind it where a DAG
+        has several.
+    :param kwargs: Anything else that a ``TaskGroup`` takes, such as ``tooltip`` or ``default_args``.
+    :raises CoveoInputError: when the DAG is parsed, if the bracket is empty or holds another one.
+    """
+
+    def __init__(
+        self,
+        *,
+        source_id: Any,
+        status: Any = "REBUILD",
+        coveo_conn_id: str = "coveo_default",
+        organization_id: str | None = None,
+        delete_old_items: bool = False,
+        queue_delay: int | str = 15,
+        allow_empty: bool = False,
+        exclusive: bool = False,
+        exclusive_timeout: timedelta = timedelta(hours=1),
+        poll_interval: timedelta = timedelta(minutes=1),
+        close_retries: int = 12,
+        close_retry_delay: timedelta = timedelta(minutes=1),
+        group_id: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.source_id = source_id
+        self.status = status
+        self.coveo_conn_id = coveo_conn_id
+        self.organization_id = organization_id
+        self.delete_old_items = delete_old_items
+        self.queue_delay = queue_delay
+        self.allow_empty = allow_empty
+        self.exclusive = exclusive
+        self.exclusive_timeout = exclusive_timeout
+        self.poll_interval = poll_interval
+        self.close_retries = close_retries
+        self.close_retry_delay = close_retry_delay
+        self.group_id = group_id
+        self._group_kwargs = kwargs
+        self._group: PushSourceUpdate | None = None
+
+    def __enter__(self) -> PushSourceUpdate:
+        self._group = self._new_group(self.group_id or "push_source_update")
+        return self._group.__enter__()
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._group is not None
+        self._group.__exit__(exc_type, exc_value, traceback)
+
+    def __call__(self, function: Callable[P, Any]) -> Callable[P, PushSourceUpdate]:
+        """Use as a decorator of a function that makes the tasks."""
+
+        @functools.wraps(function)
+        def bracket(*args: P.args, **kwargs: P.kwargs) -> PushSourceUpdate:
+            with self._new_group(self.group_id or function.__name__) as group:
+                function(*args, **kwargs)
+            return group
+
+        return bracket
+
+    def _new_group(self, group_id: str) -> PushSourceUpdate:
+        return PushSourceUpdate(
+            update=self, group_id=group_id, add_suffix_on_collision=True, **self._group_kwargs
+        )
+
+
+def ensure_source_open(context: Context | None = None) -> bool:
+    """
+    Open the source again if this task's bracket has been closed; the bracket's last task closes it once more.
+
+    Every task of a bracket does this before it works. Call it from a task that works on a bracket's source
+    without being one of its tasks, or in the middle of long work.
+
+    :param context: The task's context; by default that of the running task.
+    :return: Whether the source was opened again.
+    :raises CoveoInputError: if the task stands below no bracket.
+    :raises PushSourceUpdateNotBracketed: if nothing would close the source again.
+    """
+    found: Any = get_current_context() if context is None else context
+    task = found["task"]
+    for upstream in task.get_flat_relatives(upstream=True):
+        if isinstance(upstream, OpenPushSourceUpdateOperator):
+            return reopen_if_closed(found, upstream.update_tasks)
+    raise CoveoInputError(
+        f"Task {task.task_id!r} stands below no bracket, so there is no source to open",
+        remedy="Create it inside push_source_update, or wire it below update.open",
+    )
+
+
+class _Reopening:
+    """A task's ``pre_execute`` that opens its bracket again where it was closed, then does what was there."""
+
+    def __init__(self, update_tasks: UpdateTasks, then: Callable[[Any], None] | None) -> None:
+        self._update_tasks = update_tasks
+        self._then = then
+
+    def __call__(self, context: Context) -> None:
+        if reopen_if_closed(context, self._update_tasks):
+            log.info("The bracket had been closed; the source is open again.")
+        if self._then is not None:
+            self._then(context)
+
+
+def _pre_execute_of(task: Any) -> Callable[[Any], None] | None:
+    partial = getattr(task, "partial_kwargs", None)
+    found = task._pre_execute_hook if partial is None else partial.get("pre_execute")
+    # A task created in one bracket and wired into it twice would otherwise look twice.
+    return found._then if isinstance(found, _Reopening) else found
+
+
+class _LastResort:
+    """
+    A DAG's failure callback that sends IDLE where a bracket was opened and its closing task did not close it.
+
+    It runs in the DAG processor. Whoever holds the source open by then is left alone unless it is this run,
+    so a bracket that a later run opened is never closed.
+    """
+
+    def __init__(self, update_tasks: UpdateTasks) -> None:
+        self._update_tasks = update_tasks
+
+    def __call__(self, context: Context) -> None:
+        from airflow_provider_coveo.run_state import task_states
+
+        dag_id = context["dag"].dag_id
+        run_id = str(context["run_id"])
+        opening = self._update_tasks.open
+        for map_index in task_states(dag_id, run_id, [opening])[opening]:
+            self._close(dag_id, run_id, map_index)
+
+    def _close(self, dag_id: str, run_id: str, map_index: int) -> None:
+        from airflow.providers.common.compat.sdk import XCom
+
+        from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+        from airflow_provider_coveo.run_state import Holder
+
+        opened = XCom.get_one(
+            key=OPENING_XCOM_KEY,
+            dag_id=dag_id,
+            task_id=self._update_tasks.open,
+            run_id=run_id,
+            map_index=map_index,
+        )
+        if opened is None:
+            return
+        organization_id, source_id = opened["organization_id"], opened["source_id"]
+        this = Holder(dag_id, run_id, self._update_tasks.open, map_index)
+        holder = Holder.of_source(organization_id, source_id)
+        if holder != this:
+            if holder is not None:
+                log.info("Source %s is held open by %s, and is left alone.", source_id, holder)
+            return
+        log.warning(
+            "Source %s was left open by %s: its closing task did not close it, so it is closed from here.",
+            source_id,
+            this,
+        )
+        hook = CoveoPushHook(
+            opened["coveo_conn_id"], organization_id=organization_id, caller="push_source_update.last_resort"
+        )
+        hook.set_source_status(source_id, "IDLE")
+        this.release(organization_id, source_id)
+
+
+def _append_failure_callback(dag: Any, callback: Callable[[Any], None]) -> None:
+    present = dag.on_failure_callback
+    callbacks = list(present) if isinstance(present, (list, tuple)) else [present] if present else []
+    dag.on_failure_callback = [*callbacks, callback]
+    # Both Airflow lines decide by this whether to call any; they set it when the DAG is made.
+    dag.has_on_failure_callback = True
