@@ -365,7 +365,7 @@ def reopen_if_closed(context: Context, update_tasks: UpdateTasks) -> bool:
         raise PushSourceUpdateNotBracketed(
             f"Task {task_instance.task_id!r} would work on source {opened['source_id']!r} while it is IDLE, "
             "and no task would close the source again. Likely cause: the task was cleared without its "
-            "bracket. Remedy: clear it with “Only Failed” switched off; Airflow then clears the bracket with it."
+            "bracket. Remedy: clear it with “Only Failed” switched off, which clears the bracket with it."
         )
     from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 

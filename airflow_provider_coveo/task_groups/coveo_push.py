@@ -238,8 +238,8 @@ class push_source_update:  # noqa: N801 - it reads as what it does, in a `with` 
 
     The source is set to ``status`` before the tasks inside begin, and to ``IDLE`` once all of them have
     ended, however they ended: after success, failure, skip, kill, retry, a clear, or a run that was marked by
-    hand. A failure stays visible: the run fails. ``update >> after`` runs ``after`` once ``IDLE`` was sent and
-    no task of the bracket failed. Used as a decorator, the function makes the tasks, and each call of it is a
+    hand. A failure stays visible: the run fails. ``update >> after`` runs ``after`` once ``IDLE`` was sent
+    and no task of the bracket failed. Used as a decorator, the function makes the tasks, and each call of it is a
     bracket, named after the function.
 
     Tasks that were created elsewhere belong to the bracket if they are wired below ``update.open`` or above
