@@ -67,7 +67,8 @@ class PushSourceUpdate(TaskGroup):
     def __enter__(self) -> PushSourceUpdate:
         super().__enter__()
         update = self._update
-        self._tasks = UpdateTasks(*(str(self.child_id(name)) for name in UpdateTasks.NAMES))
+        child_id: Callable[[str], str] = self.child_id
+        self._tasks = UpdateTasks(*map(child_id, UpdateTasks.NAMES))
         common: dict[str, Any] = {
             "source_id": update.source_id,
             "coveo_conn_id": update.coveo_conn_id,
@@ -109,7 +110,7 @@ class PushSourceUpdate(TaskGroup):
             if exc_type is None:
                 self._seal()
         finally:
-            super().__exit__(exc_type, exc_value, traceback)
+            super().__exit__(exc_type, exc_value, traceback)  # type: ignore[no-untyped-call]
 
     # --- the wiring ---
 
@@ -239,8 +240,8 @@ class push_source_update:  # noqa: N801 - it reads as what it does, in a `with` 
     The source is set to ``status`` before the tasks inside begin, and to ``IDLE`` once all of them have
     ended, however they ended: after success, failure, skip, kill, retry, a clear, or a run that was marked by
     hand. A failure stays visible: the run fails. ``update >> after`` runs ``after`` once ``IDLE`` was sent
-    and no task of the bracket failed. Used as a decorator, the function makes the tasks, and each call of it is a
-    bracket, named after the function.
+    and no task of the bracket failed. Used as a decorator, the function makes the tasks, and each call of it
+    is a bracket, named after the function.
 
     Tasks that were created elsewhere belong to the bracket if they are wired below ``update.open`` or above
     ``update.close``. Should all else fail, a callback of the DAG sends ``IDLE`` when the run fails. See
