@@ -1,8 +1,8 @@
 """
 Rebuild a Push source: push everything, delete what was not pushed again, and leave the source IDLE.
 
-The closing task is a teardown: it runs after success and after failure, and a failed push still shows as a
-failed run. Run it once with `{"fail": true}` to see that.
+The bracket sets the source to REBUILD before the tasks in it and to IDLE after them, whatever happens; a
+failed push still shows as a failed run. Run it once with `{"fail": true}` to see that.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG, Param, task
 
-from airflow_provider_coveo.operators.coveo_push import ResetPushSourceOperator, SetPushSourceStatusOperator
+from airflow_provider_coveo.task_groups.coveo_push import push_source_update
 
 PRODUCTS = [
     {"sku": "4711", "name": "Anvil", "price": 89.9},
@@ -35,39 +35,31 @@ with DAG(
     },
     tags=["coveo"],
 ) as dag:
-    rebuild = SetPushSourceStatusOperator(
-        task_id="rebuild", source_id="{{ params.source_id }}", status="REBUILD"
-    )
-
-    @task(retries=0)
-    def push_products(params: dict[str, Any] | None = None) -> int:
-        from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
-
-        assert params is not None
-        hook = CoveoPushHook()
-        for product in PRODUCTS:
-            hook.add_or_update_item(
-                params["source_id"],
-                {
-                    "documentId": f"product://{product['sku']}",
-                    "title": product["name"],
-                    "data": f"The famous {product['name']}.",
-                    "price": product["price"],
-                },
-            )
-            if params["fail"]:
-                raise RuntimeError("Failing on purpose, as the run's params ask")
-        return len(PRODUCTS)
-
-    # It runs only after every push went through; the cut-off is the moment at which the rebuild began.
-    delete_old_items = ResetPushSourceOperator(
-        task_id="delete_old_items",
+    with push_source_update(
         source_id="{{ params.source_id }}",
-        ordering_id="{{ ti.xcom_pull(task_ids='rebuild')['ordering_id'] }}",
-    )
+        status="REBUILD",
+        delete_old_items=True,
+        group_id="rebuild",
+    ) as rebuild:
 
-    idle = SetPushSourceStatusOperator(
-        task_id="idle", source_id="{{ params.source_id }}", status="IDLE", retries=8
-    )
+        @task(retries=0)
+        def push_products(params: dict[str, Any] | None = None) -> int:
+            from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 
-    rebuild >> push_products() >> delete_old_items >> idle.as_teardown(setups=rebuild)
+            assert params is not None
+            hook = CoveoPushHook()
+            for product in PRODUCTS:
+                hook.add_or_update_item(
+                    params["source_id"],
+                    {
+                        "documentId": f"product://{product['sku']}",
+                        "title": product["name"],
+                        "data": f"The famous {product['name']}.",
+                        "price": product["price"],
+                    },
+                )
+                if params["fail"]:
+                    raise RuntimeError("Failing on purpose, as the run's params ask")
+            return len(PRODUCTS)
+
+        push_products()

@@ -12,7 +12,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG, Param, task
 
-from airflow_provider_coveo.operators.coveo_push import SetPushSourceStatusOperator
+from airflow_provider_coveo.task_groups.coveo_push import push_source_update
 
 with DAG(
     dag_id="coveo_incremental_refresh",
@@ -25,9 +25,6 @@ with DAG(
     params={"source_id": Param("acme-products", type="string", description="The ID of the Push source")},
     tags=["coveo"],
 ) as dag:
-    refresh = SetPushSourceStatusOperator(
-        task_id="refresh", source_id="{{ params.source_id }}", status="INCREMENTAL"
-    )
 
     @task
     def read_changes() -> dict[str, list[dict[str, Any]]]:
@@ -56,9 +53,10 @@ with DAG(
         for product in changes["removed"]:
             hook.delete_item(params["source_id"], f"product://{product['sku']}")
 
-    idle = SetPushSourceStatusOperator(
-        task_id="idle", source_id="{{ params.source_id }}", status="IDLE", retries=8
-    )
-
+    # The source is active only while there is something to push, not while the delta is read.
     changes = read_changes()
-    refresh >> push_changes(changes) >> idle.as_teardown(setups=refresh)
+    with push_source_update(
+        source_id="{{ params.source_id }}", status="INCREMENTAL", group_id="refresh"
+    ) as refresh:
+        push_changes(changes)
+    changes >> refresh

@@ -11,7 +11,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG, Param, task, task_group
 
-from airflow_provider_coveo.operators.coveo_push import SetPushSourceStatusOperator
+from airflow_provider_coveo.task_groups.coveo_push import push_source_update
 
 with DAG(
     dag_id="coveo_many_sources",
@@ -44,8 +44,7 @@ with DAG(
 
     @task_group
     def update(source_id: str) -> None:
-        refresh = SetPushSourceStatusOperator(task_id="refresh", source_id=source_id, status="REFRESH")
-        idle = SetPushSourceStatusOperator(task_id="idle", source_id=source_id, status="IDLE", retries=8)
-        refresh >> push_one(source_id) >> idle.as_teardown(setups=refresh)
+        with push_source_update(source_id=source_id, status="REFRESH", group_id="refresh"):
+            push_one(source_id)
 
     update.expand(source_id=source_ids())

@@ -1,0 +1,32 @@
+"""
+Every hour, close the Push sources that have been active for over six hours and that no run is working on.
+
+It covers what a DAG cannot do for itself: when it was paused in the middle of an update, deleted, or kept
+from closing by an outage that outlasted all retries. The connection's key must be allowed to view sources.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from airflow.providers.common.compat.sdk import DAG, Param
+
+from airflow_provider_coveo.operators.coveo_push import CloseAbandonedPushSourcesOperator
+
+with DAG(
+    dag_id="coveo_close_abandoned",
+    doc_md=__doc__,
+    schedule=timedelta(hours=1),
+    start_date=datetime(2025, 1, 1),
+    catchup=False,
+    max_active_runs=1,
+    params={"report_only": Param(False, type="boolean", description="Only say which ones, close nothing")},
+    tags=["coveo"],
+) as dag:
+    CloseAbandonedPushSourcesOperator(
+        task_id="close_abandoned",
+        # Longer than the longest update takes that does not use push_source_update.
+        active_longer_than=timedelta(hours=6),
+        report_only="{{ params.report_only }}",
+        retries=3,
+    )
