@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from airflow_provider_coveo.coveo.sources import active_since_ms, is_active
+
+
+def source(**status: Any) -> dict[str, Any]:
+    return {"id": "acme-products", "information": {"sourceStatus": status}}
+
+
+@pytest.mark.parametrize(
+    ("status", "active"),
+    [("REFRESHING", True), ("PUSH_READY", False), ("IDLE", False), ("ERROR", False), (None, False)],
+)
+def test_a_source_is_active_while_it_is_refreshing(status: str | None, active: bool) -> None:
+    assert is_active(source(type=status)) is active
+
+
+@pytest.mark.parametrize("nothing", [{}, {"information": None}, {"information": {"sourceStatus": None}}])
+def test_a_source_without_a_status_is_not_active(nothing: dict[str, Any]) -> None:
+    assert not is_active(nothing)
+    assert active_since_ms(nothing) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (1_795_500_000_000, 1_795_500_000_000),
+        ("2026-11-24T06:00:00Z", 1_795_500_000_000),
+        ("2026-11-24T06:00:00.000+00:00", 1_795_500_000_000),
+        ("2026-11-24T06:00:00", 1_795_500_000_000),
+        ("yesterday", None),
+        (True, None),
+    ],
+)
+def test_since_when_is_read_from_either_form_of_date(value: object, expected: int | None) -> None:
+    assert active_since_ms(source(createdDate=value)) == expected
+
+
+def test_the_beginning_of_the_activity_counts_before_the_date_of_the_status() -> None:
+    assert active_since_ms(source(createdDate=5, timestamp=9)) == 5
+    assert active_since_ms(source(timestamp=9)) == 9
