@@ -1,0 +1,73 @@
+"""One real Airflow in which all cells of the bracket suite are played, and the records of what happened."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from local_airflow import LocalAirflow
+
+from airflow_provider_coveo.simulator import Simulator
+from tests.airflow.bracket import table
+from tests.airflow.bracket.cells import CELLS
+from tests.airflow.bracket.driver import Cell, Lab, Record, describe
+
+DAGS = Path(__file__).parent / "dags"
+
+#: What Airflow waits for by default is longer than a suite should take: these are 300, 300, 30, 300 and 10 seconds.
+QUICK = {
+    "scheduler": {
+        "task_instance_heartbeat_timeout": 30,
+        "scheduler_zombie_task_threshold": 30,
+        "scheduler_health_check_threshold": 15,
+        "orphaned_tasks_check_interval": 15,
+        "task_instance_heartbeat_timeout_detection_interval": 5,
+        "zombie_detection_interval": 5,
+    },
+    "core": {"parallelism": 14},
+}
+
+
+def chosen_cells() -> list[Cell]:
+    """Return the cells to play: ``COVEO_BRACKET`` is ``full``, or some cells' ids, or not set."""
+    wanted = os.environ.get("COVEO_BRACKET", "")
+    if wanted == "full":
+        return CELLS
+    if wanted:
+        return [cell for cell in CELLS if cell.id in wanted.split(",")]
+    return [cell for cell in CELLS if cell.representative]
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Record]]:
+    """What happened in each cell."""
+    folder = tmp_path_factory.mktemp("bracket")
+    with Simulator(organization="acme", sources=()) as coveo:
+        connection = json.loads(coveo.connection_json())
+        (folder / "connections.json").write_text(json.dumps({"coveo_in_secrets": connection}))
+        env = {
+            "AIRFLOW_CONN_COVEO_DEFAULT": json.dumps(connection),
+            "BRACKET_FOLDER": str(folder),
+        }
+        backend = {
+            "backend": "airflow.secrets.local_filesystem.LocalFilesystemBackend",
+            "backend_kwargs": json.dumps({"connections_file_path": str(folder / "connections.json")}),
+        }
+        airflow = LocalAirflow(
+            DAGS, env=env, config={**QUICK, "secrets": backend}, database="postgres", triggerer=True
+        )
+        cells = [cell for cell in chosen_cells() if airflow.is_airflow_3 or not cell.only_3]
+        (folder / "cells.json").write_text(describe(cells))
+        for cell in cells:
+            for source in cell.sources or (cell.id,):
+                coveo.add_source(source)
+        # Cells beside each other would ask for much else than they wait for.
+        airflow.poll_interval = 0.7
+        with airflow:
+            airflow.rest("POST", "/connections", {"connection_id": "coveo_in_database", **connection})
+            found = Lab(airflow, coveo, folder).run(cells)
+        table.write(found.values(), airflow.version)
+        yield found

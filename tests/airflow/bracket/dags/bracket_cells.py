@@ -1,0 +1,319 @@
+"""
+The DAGs that the cells of the bracket suite run: one for each cell, named after it.
+
+Which there are, and how they differ, is read from ``cells.json`` in the folder that ``BRACKET_FOLDER`` names. In
+the same folder lie the files by which the suite tells a task what to do while it runs: ``<dag>.<run>.<task>.hold``
+keeps it pushing for as long as the file is there, ``.fail`` lets it fail (up to the try that the file names) and
+``.skip`` lets it skip. ``<run>`` is the run's ``key`` of its conf, ``a`` where there is none.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from airflow.providers.common.compat.sdk import (
+    DAG,
+    AirflowSkipException,
+    BaseOperator,
+    TaskGroup,
+    get_current_context,
+    get_parsing_context,
+    task,
+    task_group,
+)
+
+from airflow_provider_coveo.operators.coveo_push_update import _time_delta_trigger
+from airflow_provider_coveo.task_groups.coveo_push import OverlappingRunsWarning, push_source_update
+
+FOLDER = Path(os.environ["BRACKET_FOLDER"])
+#: How long a held task pushes at most: longer than any cell waits, and not for ever.
+LONGEST_HOLD = 150
+Shape = Callable[[str, dict[str, Any], dict[str, Any]], None]
+
+
+def told(context: Any, what: str) -> Path:
+    """Return the file by which the suite tells the running task something."""
+    ti = context["ti"]
+    key = (context["dag_run"].conf or {}).get("key", "a")
+    name = ti.task_id.rpartition(".")[2] + (f".{ti.map_index}" if ti.map_index >= 0 else "")
+    return FOLDER / f"{ti.dag_id}.{key}.{name}.{what}"
+
+
+def push(source_id: str | None = None) -> None:
+    """Push one item of this task, the same in each try."""
+    from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+
+    ti: Any = get_current_context()["ti"]
+    document_id = f"https://example.com/{ti.task_id.rpartition('.')[2]}/{ti.map_index}"
+    item = {"documentId": document_id, "data": f"try {ti.try_number}"}
+    CoveoPushHook().add_or_update_item(source_id or ti.dag_id, item)
+
+
+def work_on(source_id: str | None = None) -> None:
+    context: Any = get_current_context()
+    with (FOLDER / f"{context['ti'].dag_id}.pids").open("a") as pids:
+        pids.write(f"{os.getpid()}\n")
+    push(source_id)
+    until = time.monotonic() + LONGEST_HOLD
+    while told(context, "hold").exists() and time.monotonic() < until:
+        time.sleep(0.3)
+        push(source_id)
+    if told(context, "skip").exists():
+        raise AirflowSkipException("The suite said so.")
+    fail = told(context, "fail")
+    if fail.exists() and context["ti"].try_number <= int(fail.read_text() or 99):
+        raise RuntimeError("The suite said so.")
+
+
+@task
+def work(source_id: str | None = None) -> None:
+    work_on(source_id)
+
+
+@task
+def work_on_one(number: int) -> None:
+    work_on()
+
+
+class StoppableWork(BaseOperator):
+    """Works as the provider's own tasks do: it stops at the next request once it is killed."""
+
+    killed = False
+
+    def execute(self, context: Any) -> None:
+        until = time.monotonic() + LONGEST_HOLD
+        push()
+        while told(context, "hold").exists() and time.monotonic() < until and not self.killed:
+            time.sleep(0.3)
+            push()
+
+    def on_kill(self) -> None:
+        self.killed = True
+
+
+class DeferringWork(BaseOperator):
+    """Pushes, and then waits in the triggerer."""
+
+    def execute(self, context: Any) -> None:
+        push()
+        self.defer(trigger=_time_delta_trigger(timedelta(minutes=10)), method_name="execute_complete")
+
+    def execute_complete(self, context: Any, event: Any = None) -> None:
+        push()
+
+
+def note_callback(name: str) -> Callable[[Any], None]:
+    """Make a DAG callback that says that it was called, and when."""
+
+    def callback(context: Any) -> None:
+        with (FOLDER / f"{context['dag'].dag_id}.callbacks").open("a") as file:
+            file.write(f"{name} {time.time() * 1000:.0f}\n")
+
+    return callback
+
+
+@contextmanager
+def a_dag(dag_id: str, options: dict[str, Any]) -> Iterator[DAG]:
+    """Make a DAG whose failure callbacks are one of the user's, then what the bracket adds, then an end mark."""
+    arguments: dict[str, Any] = {
+        "schedule": None,
+        "start_date": datetime(2025, 1, 1),
+        "catchup": False,
+        "max_active_runs": 1,
+        "on_failure_callback": note_callback("user"),
+        "default_args": {"retries": 0, "retry_delay": timedelta(seconds=1)},
+    }
+    if "dagrun_timeout" in options:
+        options["dagrun_timeout"] = timedelta(seconds=options["dagrun_timeout"])
+    if "default_args" in options:
+        arguments["default_args"].update(options.pop("default_args"))
+    if options.pop("fails_fast", False):
+        options["fail_fast" if hasattr(DAG, "fail_fast") or _is_airflow_3() else "fail_stop"] = True
+    with DAG(dag_id, **{**arguments, **options}) as dag:
+        yield dag
+    dag.on_failure_callback = [*dag.on_failure_callback, note_callback("end")]
+
+
+def _is_airflow_3() -> bool:
+    from airflow import __version__
+
+    return not __version__.startswith("2.")
+
+
+def bracket(dag_id: str, options: dict[str, Any]) -> push_source_update:
+    options = dict(options)
+    for name in ("exclusive_timeout", "poll_interval"):
+        if name in options:
+            options[name] = timedelta(seconds=options[name])
+    defaults = {"source_id": dag_id, "close_retries": 3, "close_retry_delay": timedelta(seconds=1)}
+    return push_source_update(**{**defaults, **options})
+
+
+# --- the shapes ---
+
+
+def in_a_row(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> None:
+    """Make two tasks, one after the other."""
+    with a_dag(dag_id, dag), bracket(dag_id, options):
+        work.override(task_id="work1")() >> work.override(task_id="work2")()
+
+
+def side_by_side(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> None:
+    with a_dag(dag_id, dag), bracket(dag_id, options):
+        work.override(task_id="work1")()
+        work.override(task_id="work2")()
+
+
+def mapped(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> None:
+    with a_dag(dag_id, dag), bracket(dag_id, options):
+        work_on_one.override(task_id="work").expand(number=[0, 1, 2])
+
+
+def limited(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> None:
+    """Make a first task that may take eight seconds."""
+    with a_dag(dag_id, dag), bracket(dag_id, options):
+        limit = timedelta(seconds=8)
+        work.override(task_id="work1", execution_timeout=limit)() >> work.override(task_id="work2")()
+
+
+def branch(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> None:
+    with a_dag(dag_id, dag), bracket(dag_id, options) as update:
+
+        @task.branch
+        def choose() -> str:
+            return f"{update.group_id}.work1"
+
+        choose() >> [work.override(task_id="work1")(), work.override(task_id="work2")()]
+
+
+def short_circuit(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> None:
+    with a_dag(dag_id, dag), bracket(dag_id, options):
+
+        @task.short_circuit
+        def go_on() -> bool:
+            return False
+
+        go_on() >> work.override(task_id="work1")()
+
+
+def short_circuit_before(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> None:
+    with a_dag(dag_id, dag):
+
+        @task.short_circuit
+        def go_on() -> bool:
+            return False
+
+        first = go_on()
+        with bracket(dag_id, options) as update:
+            work.override(task_id="work1")()
+        first >> update
+
+
+def stoppable(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> None:
+    with a_dag(dag_id, dag), bracket(dag_id, options):
+        StoppableWork(task_id="work1") >> work.override(task_id="work2")()
+
+
+def deferring(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> None:
+    with a_dag(dag_id, dag), bracket(dag_id, options):
+        DeferringWork(task_id="work1") >> work.override(task_id="work2")()
+
+
+def followed(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> None:
+    """Make a bracket in a group of its own, and a task after each of them that pushes as well."""
+    with a_dag(dag_id, dag):
+        with TaskGroup("outer") as outer, bracket(dag_id, options) as update:
+            work.override(task_id="work1")()
+        update >> work.override(task_id="after")()
+        outer >> work.override(task_id="after_outer")()
+
+
+def joined_from_outside(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> None:
+    with a_dag(dag_id, dag):
+        outside = work.override(task_id="outside")()
+        with bracket(dag_id, options) as update:
+            work.override(task_id="work1")()
+        update.open >> outside
+
+
+def two_sources(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> None:
+    """Make two brackets side by side, each with a source of its own."""
+    with a_dag(dag_id, dag):
+        for name in ("one", "two"):
+            source_id = f"{dag_id}-{name}"
+            with bracket(dag_id, {**options, "source_id": source_id, "group_id": name}):
+                work.override(task_id=f"work_{name}")(source_id)
+
+
+def two_in_a_row(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> None:
+    """Make two brackets on one source, one after the other."""
+    with a_dag(dag_id, dag):
+        with bracket(dag_id, {**options, "group_id": "one"}) as one:
+            work.override(task_id="work_one")()
+        with bracket(dag_id, {**options, "group_id": "two", "status": "INCREMENTAL"}) as two:
+            work.override(task_id="work_two")()
+        one >> two
+
+
+def mapped_bracket(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> None:
+    with a_dag(dag_id, dag):
+
+        @task_group
+        def each(source_id: str) -> None:
+            with bracket(dag_id, {**options, "source_id": source_id, "group_id": "update"}):
+                work.override(task_id="work")(source_id)
+
+        each.expand(source_id=[f"{dag_id}-one", f"{dag_id}-two"])
+
+
+def mapped_group_inside(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> None:
+    with a_dag(dag_id, dag), bracket(dag_id, options):
+
+        @task_group
+        def each(number: int) -> None:
+            work_on_one.override(task_id="first")(number) >> work_on_one.override(task_id="second")(number)
+
+        each.expand(number=[0, 1])
+
+
+def chosen_source(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> None:
+    """Make a bracket whose source another task names."""
+    with a_dag(dag_id, dag):
+
+        @task
+        def choose(name: str) -> str:
+            if told(get_current_context(), "fail").exists():
+                raise RuntimeError("The suite said so.")
+            return name
+
+        with bracket(dag_id, {**options, "source_id": choose(dag_id)}):
+            work.override(task_id="work1")()
+
+
+def own_setup_and_teardown(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> None:
+    """Make a setup and a teardown of the user's own around the work, inside the bracket."""
+    with a_dag(dag_id, dag), bracket(dag_id, options):
+        make_room = work.override(task_id="make_room")()
+        clean_up = work.override(task_id="clean_up")()
+        make_room >> work.override(task_id="work1")() >> clean_up.as_teardown(setups=make_room)
+
+
+def build(dag_id: str, described: dict[str, Any]) -> None:
+    if get_parsing_context().dag_id in (None, dag_id):
+        shape: Shape = globals()[described["shape"]]
+        shape(dag_id, dict(described["dag"]), dict(described["bracket"]))
+
+
+with warnings.catch_warnings():
+    # The cells of overlapping runs are told about what they are there to show.
+    warnings.simplefilter("ignore", OverlappingRunsWarning)
+    for _dag_id, _described in json.loads((FOLDER / "cells.json").read_text()).items():
+        build(_dag_id, _described)

@@ -1,0 +1,492 @@
+"""
+Runs cells of the bracket suite beside each other on one real Airflow, and writes down what happened.
+
+A cell is a situation: a DAG with a bracket, something that is done to it, and what must come of it. Its record
+holds the whole sequence of requests that the simulated Coveo saw, in words: ``REBUILD push IDLE``. Pushes in a row
+count as one word, ``delete-old`` is the deletion of old items, ``IDLE→503`` a request that was refused, and
+``‹marked failed›`` what the cell did at that moment.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import traceback
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+from local_airflow import LocalAirflow
+
+from airflow_provider_coveo.simulator import Exchange, Simulator
+
+#: How many cells go on at a time.
+CELLS_AT_A_TIME = 7
+#: How long anything that a cell waits for may take, on a machine that does much else.
+PATIENCE = 150
+
+_SHORT = {
+    "success": "ok",
+    "failed": "FAIL",
+    "upstream_failed": "upf",
+    "skipped": "skip",
+    None: "none",
+}
+
+
+@dataclass(frozen=True)
+class Expected:
+    """
+    What must come of a cell.
+
+    :param sequence: what Coveo must see. ``?`` behind a word: it may be missing; ``*``: and may be repeated.
+    :param run: the state in which the run ends; several, by the runs' keys, as ``a failed, b success``.
+    :param tasks: the states of tasks, where they aren't what they are after a run that went well or failed.
+    :param items: the items that must be there at the end, by their names behind ``https://example.com/``.
+    :param last: the last status that Coveo accepted.
+    :param impossible: why the source isn't IDLE at once, where Airflow makes that impossible for a DAG.
+    """
+
+    sequence: str
+    run: str = "success"
+    tasks: str = ""
+    items: str | None = None
+    last: str = "IDLE"
+    impossible: str = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """
+    A situation.
+
+    :param id: its name, which is that of its DAG and its source.
+    :param title: what is done, as the table says it.
+    :param play: does it.
+    :param expected: what must come of it on Airflow 3.
+    :param expected_2: the same for Airflow 2, where that differs.
+    :param shape: the function of ``dags/bracket_cells.py`` that makes the DAG.
+    :param dag: what that DAG is given besides.
+    :param bracket: what its bracket is given besides.
+    :param sources: the sources that it uses; by default one that has its name.
+    :param representative: whether it is among the cells that always run.
+    :param alone: whether it stops parts of Airflow that other cells need.
+    :param only_3: why it can't be on Airflow 2.
+    """
+
+    id: str
+    title: str
+    play: Callable[[Story], None]
+    expected: Expected
+    expected_2: Expected | None = None
+    shape: str = "in_a_row"
+    dag: Mapping[str, Any] = field(default_factory=dict)
+    bracket: Mapping[str, Any] = field(default_factory=dict)
+    sources: Sequence[str] = ()
+    representative: bool = False
+    alone: bool = False
+    only_3: str = ""
+
+
+@dataclass
+class Record:
+    """What happened in a cell."""
+
+    cell: Cell
+    expected: Expected
+    version: str
+    sequences: dict[str, str] = field(default_factory=dict)
+    last_statuses: dict[str, str | None] = field(default_factory=dict)
+    runs: dict[str, str] = field(default_factory=dict)
+    tasks: dict[str, str] = field(default_factory=dict)
+    items: dict[str, list[str]] = field(default_factory=dict)
+    late_pushes: int = 0
+    late_seconds: float = 0.0
+    seconds: float = 0.0
+    callbacks: list[str] = field(default_factory=list)
+    notes: dict[str, Any] = field(default_factory=dict)
+    error: str = ""
+
+    def run_state(self) -> str:
+        """Return the run's state, or each run's behind its key."""
+        if set(self.runs) <= {"a"}:
+            return self.runs.get("a", "")
+        return ", ".join(f"{key} {state}" for key, state in sorted(self.runs.items()))
+
+    def sequence(self) -> str:
+        """Return what Coveo saw, source by source where there are several."""
+        if len(self.sequences) == 1:
+            return next(iter(self.sequences.values()))
+        return " | ".join(self.sequences.values())
+
+
+class Lab:
+    """
+    The Airflow, the Coveo and the folder that all cells share.
+
+    :param airflow: a running Airflow whose DAGs are those of ``dags/bracket_cells.py``.
+    :param coveo: the simulated Coveo.
+    :param folder: where the files lie that tell tasks what to do.
+    """
+
+    def __init__(self, airflow: LocalAirflow, coveo: Simulator, folder: Path) -> None:
+        self.airflow = airflow
+        self.coveo = coveo
+        self.folder = folder
+
+    def run(self, cells: Iterable[Cell]) -> dict[str, Record]:
+        """Play all cells; those that need Airflow for themselves come last, one after the other."""
+        cells = list(cells)
+        beside = [cell for cell in cells if not cell.alone]
+        with ThreadPoolExecutor(CELLS_AT_A_TIME) as pool:
+            records = list(pool.map(self.record, beside))
+        records += [self.record(cell) for cell in cells if cell.alone]
+        return {record.cell.id: record for record in records}
+
+    def record(self, cell: Cell) -> Record:
+        """Play one cell."""
+        expected = cell.expected
+        if not self.airflow.is_airflow_3 and cell.expected_2 is not None:
+            expected = cell.expected_2
+        record = Record(cell, expected, self.airflow.version)
+        story = Story(self, cell, record)
+        began = time.monotonic()
+        try:
+            cell.play(story)
+            story.end()
+        except Exception:
+            record.error = traceback.format_exc()
+        finally:
+            story.let_go()
+        record.seconds = time.monotonic() - began
+        story.write_down()
+        return record
+
+
+class Story:
+    """A cell under way: what its ``play`` is written with."""
+
+    def __init__(self, lab: Lab, cell: Cell, record: Record) -> None:
+        self.airflow = lab.airflow
+        self.coveo = lab.coveo
+        self.folder = lab.folder
+        self.cell = cell
+        self.record = record
+        self.dag_id = cell.id
+        self.sources = list(cell.sources) or [cell.id]
+        self.run_ids: dict[str, str] = {}
+        self._did: list[tuple[int, str]] = []
+        self._ends_seen = 0
+
+    # --- what tasks are told ---
+
+    def hold(self, *tasks: str, key: str = "a") -> None:
+        """Have tasks push until they are released."""
+        for task in tasks:
+            self._file(key, task, "hold").touch()
+
+    def release(self, *tasks: str, key: str = "a") -> None:
+        for task in tasks:
+            self._file(key, task, "hold").unlink()
+
+    def fail(self, task: str, *, up_to_try: int | None = None, key: str = "a") -> None:
+        self._file(key, task, "fail").write_text("" if up_to_try is None else str(up_to_try))
+
+    def mend(self, task: str, key: str = "a") -> None:
+        self._file(key, task, "fail").unlink()
+
+    def skip(self, task: str, key: str = "a") -> None:
+        self._file(key, task, "skip").touch()
+
+    def let_go(self) -> None:
+        """Release whatever is still held."""
+        for path in self.folder.glob(f"{self.dag_id}.*.hold"):
+            path.unlink()
+
+    def _file(self, key: str, task: str, what: str) -> Path:
+        return self.folder / f"{self.dag_id}.{key}.{task}.{what}"
+
+    # --- what is done ---
+
+    def did(self, what: str) -> None:
+        """Write down that something is done now, in the sequence."""
+        self._did.append((len(self.coveo.requests), f"‹{what}›"))
+
+    def trigger(self, key: str = "a") -> str:
+        self.run_ids[key] = self.airflow.trigger(self.dag_id, {"key": key})
+        return self.run_ids[key]
+
+    def mark_run(self, state: str, key: str = "a") -> None:
+        self.did(f"run marked {state}")
+        self.airflow.mark_run(self.dag_id, self.run_ids[key], state)
+
+    def mark_task(self, task: str, state: str, *, downstream: bool = False) -> None:
+        self.did(f"{task} marked {state}" + (" + downstream" if downstream else ""))
+        run_id, task_id = self.run_ids["a"], self.full(task)
+        if not downstream:
+            self.airflow.mark_task(self.dag_id, run_id, task_id, state)
+        elif self.airflow.is_airflow_3:
+            self.airflow.rest(
+                "PATCH",
+                f"/dags/{self.dag_id}/dagRuns/{run_id}/taskInstances/{task_id}".replace("+", "%2B"),
+                {"new_state": state, "include_downstream": True},
+            )
+        else:
+            body = {
+                "dry_run": False,
+                "task_id": task_id,
+                "dag_run_id": run_id,
+                "include_upstream": False,
+                "include_downstream": True,
+                "include_future": False,
+                "include_past": False,
+                "new_state": state,
+            }
+            self.airflow.rest("POST", f"/dags/{self.dag_id}/updateTaskInstancesState", body)
+
+    def clear(
+        self,
+        *tasks: str | tuple[str, int],
+        downstream: bool = True,
+        only_failed: bool = False,
+        key: str = "a",
+    ) -> set[str]:
+        """Clear tasks; give the short names of what was cleared."""
+        words = [task if isinstance(task, str) else f"{task[0]}[{task[1]}]" for task in tasks]
+        words += ["+ downstream"] * downstream + ["only failed"] * only_failed
+        self.did(f"clear {' '.join(words)}")
+        ids = [self.full(task) if isinstance(task, str) else (self.full(task[0]), task[1]) for task in tasks]
+        cleared = self.airflow.clear_tasks(
+            self.dag_id, self.run_ids[key], ids, downstream=downstream, only_failed=only_failed
+        )
+        return {short(name) for name in cleared}
+
+    def clear_run(self, *, only_failed: bool = False, key: str = "a") -> None:
+        self.did("clear run" + " only failed" * only_failed)
+        if only_failed:
+            self.airflow.clear_tasks(self.dag_id, self.run_ids[key], only_failed=True)
+        else:
+            self.airflow.clear_run(self.dag_id, self.run_ids[key])
+
+    def kill(self, task: str, *, supervisor: bool = False) -> None:
+        """Kill a task's process, and its supervisor first if so told."""
+        self.did(f"kill -9 {task}" + " + supervisor" * supervisor)
+        process = psutil.Process(self.airflow.task_pid(self.dag_id, self.run_ids["a"], self.full(task)))
+        if supervisor:
+            parent = process.parent()
+            assert parent is not None
+            parent.kill()
+        process.kill()
+
+    def push_as_somebody_else(self, name: str) -> None:
+        """Push an item of the time before the run."""
+        self._ask("PUT", "documents", {"documentId": f"https://example.com/{name}"}, b'{"data": "old"}')
+
+    def open_as_somebody_else(self) -> None:
+        self._ask("POST", "status", {"statusType": "REBUILD"})
+
+    def close_as_somebody_else(self) -> None:
+        self._ask("POST", "status", {"statusType": "IDLE"})
+
+    def _ask(self, method: str, path: str, query: dict[str, str], body: bytes | None = None) -> None:
+        organization = self.coveo.organization
+        answer = httpx.request(
+            method,
+            f"{self.coveo.url}/push/v1/organizations/{organization}/sources/{self.dag_id}/{path}",
+            params=query,
+            content=body,
+            headers={"Authorization": f"Bearer {self.coveo.api_key}", "Content-Type": "application/json"},
+            trust_env=False,
+        )
+        answer.raise_for_status()
+
+    # --- what is waited for ---
+
+    def full(self, task: str) -> str:
+        """Return the id of the only task of that short name."""
+        run_id = next(iter(self.run_ids.values()))
+        names = {ti["task_id"] for ti in self.airflow.task_instances(self.dag_id, run_id)}
+        (found,) = {name for name in names if short(name) == task}
+        return str(found)
+
+    def until(self, condition: Callable[[], Any], what: str, timeout: float = PATIENCE) -> Any:
+        return self.airflow.wait_until(condition, timeout, f"{self.dag_id}: {what}; {self._now()}")
+
+    def until_seen(self, word: str, *, times: int = 1) -> None:
+        """Wait until Coveo has seen something, such as ``push`` or ``IDLE``, that often since the last act."""
+        since = self._did[-1][0] if self._did else 0
+        self.until(lambda: self._words(since=since).count(word) >= times, f"{times} times {word}")
+
+    def until_more_pushes(self) -> None:
+        """Wait until something is pushed that was not pushed yet."""
+        before = self._words().count("push")
+        self.until(lambda: self._words().count("push") > before, "more pushes")
+
+    def until_task(self, task: str, *states: str, try_number: int | None = None, key: str = "a") -> None:
+        self.airflow.wait_for_task(
+            self.dag_id, self.run_ids[key], self.full(task), states, PATIENCE, try_number=try_number
+        )
+
+    def until_run(self, *states: str, key: str = "a") -> None:
+        self.airflow.wait_for_run(self.dag_id, self.run_ids[key], PATIENCE, states or ("success", "failed"))
+
+    def until_quiet(self, key: str = "a") -> str:
+        """Wait until a run has ended, its DAG's callbacks have as well, and no process works any longer."""
+        state = self.airflow.wait_for_run(self.dag_id, self.run_ids[key], PATIENCE)
+        if state == "failed":
+            self._ends_seen += 1
+            self.until(lambda: self._callbacks().count("end") >= self._ends_seen, "the DAG's callbacks")
+        self.until(lambda: not self._working(), "no process works any longer")
+        self.record.runs[key] = state
+        return state
+
+    def end(self) -> None:
+        """Wait until all is over."""
+        for key in self.run_ids:
+            if key not in self.record.runs:
+                self.until_quiet(key)
+
+    def _working(self) -> list[int]:
+        path = self.folder / f"{self.dag_id}.pids"
+        pids = [int(pid) for pid in path.read_text().split()] if path.exists() else []
+        return [pid for pid in pids if _is_alive(pid)]
+
+    def _callbacks(self) -> list[str]:
+        path = self.folder / f"{self.dag_id}.callbacks"
+        return [line.split()[0] for line in path.read_text().splitlines()] if path.exists() else []
+
+    def _now(self) -> str:
+        return ", ".join(" ".join(self._words(source)) for source in self.sources)
+
+    # --- what is written down ---
+
+    def _words(self, source: str | None = None, since: int = 0) -> list[str]:
+        wanted = [source] if source else self.sources
+        return [word for exchange in self.coveo.requests[since:] if (word := _word(exchange, wanted))]
+
+    def _sequence(self, source: str) -> str:
+        words: list[str] = []
+        acts = list(self._did)
+        for number, exchange in enumerate(self.coveo.requests):
+            while acts and acts[0][0] <= number:
+                words.append(acts.pop(0)[1])
+            word = _word(exchange, [source])
+            if word and not (word == "push" and words[-1:] == ["push"]):
+                words.append(word)
+        return " ".join([*words, *(act for _, act in acts)])
+
+    def write_down(self) -> None:
+        """Fill the record."""
+        record = self.record
+        for source in self.sources:
+            record.sequences[source] = self._sequence(source)
+            statuses = self.coveo.statuses(source)
+            record.last_statuses[source] = statuses[-1] if statuses else None
+            record.items[source] = sorted(
+                document.removeprefix("https://example.com/") for document in self.coveo.items(source)
+            )
+            self._measure_late_pushes(source)
+        record.callbacks = self._callbacks()
+        for key, run_id in self.run_ids.items():
+            for name, (state, tries) in self.airflow.task_states(self.dag_id, run_id).items():
+                retried = f"#{tries}" if tries > 1 else ""
+                where = f"{key}." if len(self.run_ids) > 1 else ""
+                record.tasks[where + short(name, self._ambiguous())] = _SHORT.get(state, str(state)) + retried
+
+    def _ambiguous(self) -> bool:
+        return self.cell.shape in {"two_sources", "two_in_a_row"}
+
+    def _measure_late_pushes(self, source: str) -> None:
+        closed: int | None = None
+        for exchange in self.coveo.requests:
+            word = _word(exchange, [source])
+            if word in {"REBUILD", "REFRESH", "INCREMENTAL"}:
+                closed = None
+            elif word == "IDLE" and closed is None:
+                closed = exchange.at
+            elif word == "push" and closed is not None:
+                self.record.late_pushes += 1
+                self.record.late_seconds = max(self.record.late_seconds, (exchange.at - closed) / 1000)
+
+
+def short(name: str, with_group: bool = False) -> str:
+    """Return a task's name without its groups, or with the innermost."""
+    bare, bracket, index = name.partition("[")
+    parts = bare.split(".")
+    return ".".join(parts[-2 if with_group else -1 :]) + bracket + index
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _word(exchange: Exchange, sources: Collection[str]) -> str:
+    if exchange.source not in sources:
+        return ""
+    if exchange.operation == "status":
+        status = exchange.query.get("statusType", "?")
+        # Where the client was killed while it waited, nothing was answered, but the status was set.
+        accepted = 200 <= exchange.status < 300 or exchange.fault.startswith("stall")
+        return status if accepted else f"{status}→{exchange.status}"
+    return {"item": "push", "batch": "push", "olderthan": "delete-old"}.get(exchange.operation, "")
+
+
+def matches(expected: str, sequence: str) -> bool:
+    """Say whether a sequence is as expected, see :class:`Expected`."""
+    pattern = ""
+    for word in _split(expected):
+        mark = word[-1] if word[-1] in "?*" else ""
+        pattern += f"(?:{re.escape(word.removesuffix(mark) if mark else word)} ){mark}"
+    return re.fullmatch(pattern, f"{sequence} " if sequence else "") is not None
+
+
+def _split(sequence: str) -> list[str]:
+    return re.findall(r"‹[^›]*›[?*]?|\S+", sequence)
+
+
+def expected_tasks(expected: Expected) -> dict[str, str]:
+    """Return the states that tasks must end in, those of the bracket's own included."""
+    states: dict[str, str] = {}
+    several = expected.run.split(", ")
+    for described in several:
+        key, _, run = described.rpartition(" ")
+        went_well = run == "success"
+        own = {
+            "begin": "ok",
+            "open": "ok",
+            "close": "ok",
+            "outcome": "ok" if went_well else "FAIL",
+            "done": "ok" if went_well else "upf",
+        }
+        states.update({f"{key}.{name}" if key else name: state for name, state in own.items()})
+    for described in filter(None, expected.tasks.split(", ")):
+        name, _, state = described.partition(" ")
+        states[name] = state
+    return {name: state for name, state in states.items() if state != "-"}
+
+
+def differences(expected: Expected, tasks: Mapping[str, str]) -> list[str]:
+    """Say which tasks aren't as expected; how often they were tried counts where the expectation names it."""
+    return [
+        f"{name} is {tasks.get(name)}, not {state}"
+        for name, state in expected_tasks(expected).items()
+        if state != (tasks.get(name, "") if "#" in state else tasks.get(name, "").partition("#")[0])
+    ]
+
+
+def describe(cells: Iterable[Cell]) -> str:
+    """Return what the DAG file reads."""
+    return json.dumps(
+        {
+            cell.id: {"shape": cell.shape, "dag": dict(cell.dag), "bracket": dict(cell.bracket)}
+            for cell in cells
+        }
+    )

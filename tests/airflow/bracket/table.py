@@ -1,0 +1,57 @@
+"""The table of what happened in which cell, on each version of Airflow."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from tests.airflow.bracket.driver import Record, differences, matches
+
+HEAD = ["situation", "what Coveo saw", "run", "source", "pushes after IDLE"]
+
+
+def write(records: Iterable[Record], version: str) -> None:
+    """
+    Add the rows of one version to the file that ``COVEO_BRACKET_TABLE`` names, if it names one.
+
+    Beside it lies the same as JSON, in which the rows of other versions are kept.
+    """
+    path = os.environ.get("COVEO_BRACKET_TABLE")
+    if not path:
+        return
+    kept = Path(path).with_suffix(".json")
+    rows = json.loads(kept.read_text()) if kept.exists() else {}
+    rows[version] = [row(record) for record in records]
+    kept.write_text(json.dumps(rows, ensure_ascii=False, indent=1))
+    Path(path).write_text(markdown(rows))
+
+
+def row(record: Record) -> list[str]:
+    """Return what the table says of a cell."""
+    expected = record.expected
+    as_expected = not record.error and matches(expected.sequence, record.sequence())
+    ends = {status or "never opened" for status in record.last_statuses.values()}
+    if expected.impossible:
+        ends = {f"{end}: {expected.impossible}" for end in ends}
+    late = f"{record.late_pushes} within {record.late_seconds:.1f} s" if record.late_pushes else ""
+    good = as_expected and not differences(expected, record.tasks)
+    return [
+        f"{record.cell.id} {record.cell.title}",
+        record.sequence() or "(nothing)",
+        record.run_state() + ("" if good else " ⚠"),
+        " / ".join(sorted(ends)),
+        late,
+    ]
+
+
+def markdown(rows: dict[str, list[list[str]]]) -> str:
+    """Return the tables of all versions."""
+    parts = []
+    for version, lines in sorted(rows.items(), reverse=True):
+        parts += [f"## Airflow {version}", ""]
+        parts += ["| " + " | ".join(HEAD) + " |", "|" + " --- |" * len(HEAD)]
+        parts += ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+        parts.append("")
+    return "\n".join(parts)
