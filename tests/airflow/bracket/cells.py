@@ -133,7 +133,7 @@ def _(story: Story) -> None:
 @cell(
     "S04c",
     "kill -9 of the opening task after its request",
-    "REBUILD ‹kill -9 open› IDLE",
+    "REBUILD (kill -9 open) IDLE",
     "failed",
     "open FAIL, work1 upf, work2 upf",
     representative=True,
@@ -148,7 +148,7 @@ def _(story: Story) -> None:
 @cell(
     "S04d",
     "run marked failed while the opening runs",
-    "REBUILD ‹run marked failed› IDLE",
+    "REBUILD (run marked failed) IDLE",
     "failed",
     "open FAIL, work1 skip, work2 skip, done skip",
     representative=True,
@@ -199,7 +199,7 @@ cell(
 @cell(
     "S06",
     "kill -9 of a task",
-    "REBUILD push ‹kill -9 work1› push? IDLE",
+    "REBUILD push (kill -9 work1) push? IDLE",
     "failed",
     "work1 FAIL, work2 upf",
     representative=True,
@@ -212,7 +212,7 @@ def _(story: Story) -> None:
 @cell(
     "S06b",
     "kill -9 of a task and its supervisor",
-    "REBUILD push ‹kill -9 work1 + supervisor› push? IDLE",
+    "REBUILD push (kill -9 work1 + supervisor) push? IDLE",
     "failed",
     "work1 FAIL, work2 upf",
 )
@@ -224,7 +224,7 @@ def _(story: Story) -> None:
 @cell(
     "S11",
     "kill -9 of the scheduler",
-    "REBUILD push ‹kill -9 scheduler› push? ‹scheduler started› push? IDLE push?",
+    "REBUILD push (kill -9 scheduler) push? (scheduler started) push? IDLE push?",
     tasks="work1 ok#2, work2 ok",
     alone=True,
 )
@@ -241,7 +241,7 @@ def _(story: Story) -> None:
 @cell(
     "S11b",
     "kill -9 of the scheduler and all tasks",
-    "REBUILD push ‹kill -9 scheduler and tasks› push? ‹scheduler started› push IDLE",
+    "REBUILD push (kill -9 scheduler and tasks) push? (scheduler started) push IDLE",
     tasks="work1 ok#2, work2 ok",
     alone=True,
 )
@@ -261,7 +261,7 @@ def _(story: Story) -> None:
 @cell(
     "S07",
     "run marked failed",
-    "REBUILD push ‹run marked failed› push? IDLE push?",
+    "REBUILD push (run marked failed) push? IDLE push?",
     "failed",
     "work1 FAIL, work2 skip, done skip",
     representative=True,
@@ -274,7 +274,7 @@ def _(story: Story) -> None:
 @cell(
     "S07b",
     "run marked failed while the last task works",
-    "REBUILD push ‹run marked failed› push? IDLE push?",
+    "REBUILD push (run marked failed) push? IDLE push?",
     "failed",
     "work1 ok, work2 FAIL, done skip",
 )
@@ -289,7 +289,7 @@ def _(story: Story) -> None:
 @cell(
     "S07c",
     "run marked failed, with a task that heeds on_kill",
-    "REBUILD push ‹run marked failed› push? IDLE push?",
+    "REBUILD push (run marked failed) push? IDLE push?",
     "failed",
     "work1 FAIL, work2 skip, done skip",
     shape="stoppable",
@@ -302,7 +302,7 @@ def _(story: Story) -> None:
 @cell(
     "S08",
     "run marked success",
-    "REBUILD push ‹run marked success› push? IDLE push?",
+    "REBUILD push (run marked success) push? IDLE push?",
     tasks="work1 ok, work2 skip, done skip",
     on_2={"tasks": "work1 ok, work2 ok, done ok"},
     representative=True,
@@ -343,7 +343,7 @@ def _(story: Story) -> None:
 @cell(
     "S14",
     "DAG paused and unpaused",
-    "REBUILD push ‹paused› push? ‹unpaused› push IDLE",
+    "REBUILD push (paused) push? (unpaused) push IDLE",
     tasks="work1 ok, work2 ok",
     impossible="IDLE waits until the DAG is unpaused; the watchdog closes the source before that",
 )
@@ -360,7 +360,7 @@ def _(story: Story) -> None:
 @cell(
     "S15",
     "a task marked failed",
-    "REBUILD push ‹work1 marked failed› push? IDLE push?",
+    "REBUILD push (work1 marked failed) push? IDLE push?",
     "failed",
     "work1 FAIL, work2 upf",
 )
@@ -372,7 +372,7 @@ def _(story: Story) -> None:
 @cell(
     "S15b",
     "a task marked success",
-    "REBUILD push ‹work1 marked success› push? IDLE push?",
+    "REBUILD push (work1 marked success) push? IDLE push?",
     tasks="work1 ok, work2 ok",
 )
 def _(story: Story) -> None:
@@ -383,7 +383,7 @@ def _(story: Story) -> None:
 @cell(
     "S17",
     "run marked failed while a task is deferred",
-    "REBUILD push ‹run marked failed› IDLE",
+    "REBUILD push (run marked failed) IDLE",
     "failed",
     "work1 FAIL, work2 skip, done skip",
     shape="deferring",
@@ -397,7 +397,7 @@ def _(story: Story) -> None:
 @cell(
     "S20",
     "fail_fast",
-    "REBUILD push ‹work2 fails› push? IDLE push?",
+    "REBUILD push (work2 fails) push? IDLE push?",
     "failed",
     "work1 FAIL, work2 FAIL, done skip",
     shape="side_by_side",
@@ -421,7 +421,7 @@ def _(story: Story) -> None:
 @cell(
     "S10a",
     "clear of a failed task only",
-    "REBUILD push IDLE ‹clear work1› REBUILD push IDLE",
+    "REBUILD push IDLE (clear work1) REBUILD push IDLE",
     "failed",
     "begin ok#2, open ok#2, work1 ok#2, work2 upf, close ok#2, outcome FAIL#2",
 )
@@ -434,7 +434,7 @@ def _(story: Story) -> None:
 @cell(
     "S10b",
     "clear of a failed task and what is below",
-    "REBUILD push IDLE ‹clear work1 + downstream› REBUILD push IDLE",
+    "REBUILD push IDLE (clear work1 + downstream) REBUILD push IDLE",
     tasks="begin ok#2, open ok#2, work1 ok#2, work2 ok, close ok#2, outcome ok#2, done ok",
 )
 def _(story: Story) -> None:
@@ -446,7 +446,7 @@ def _(story: Story) -> None:
 @cell(
     "S10c",
     "clear of what failed, with downstream",
-    "REBUILD push IDLE ‹clear work1 + downstream only failed› REBUILD push REBUILD push IDLE",
+    "REBUILD push IDLE (clear work1 + downstream only failed) REBUILD push REBUILD push IDLE",
     tasks="work1 ok#2, work2 ok, outcome ok#2",
     representative=True,
 )
@@ -459,7 +459,7 @@ def _(story: Story) -> None:
 @cell(
     "S10d",
     "clear of what failed, without downstream",
-    "REBUILD push IDLE ‹clear work1 only failed› REBUILD push IDLE",
+    "REBUILD push IDLE (clear work1 only failed) REBUILD push IDLE",
     "failed",
     "work1 ok#2, work2 upf, outcome FAIL#2",
 )
@@ -472,7 +472,7 @@ def _(story: Story) -> None:
 @cell(
     "S10e",
     "clear of the closing task only",
-    "REBUILD push IDLE ‹clear close› IDLE",
+    "REBUILD push IDLE (clear close) IDLE",
     "failed",
     "work1 FAIL, work2 upf, close ok#2",
 )
@@ -485,7 +485,7 @@ def _(story: Story) -> None:
 @cell(
     "S10f",
     "clear of the opening task only",
-    "REBUILD push IDLE ‹clear open› REBUILD IDLE",
+    "REBUILD push IDLE (clear open) REBUILD IDLE",
     "failed",
     "open ok#2, work1 FAIL, work2 upf, close ok#2",
 )
@@ -498,7 +498,7 @@ def _(story: Story) -> None:
 @cell(
     "S10h",
     "clear of a task while another works",
-    "REBUILD push ‹clear work1 + downstream› push? REBUILD push IDLE",
+    "REBUILD push (clear work1 + downstream) push? REBUILD push IDLE",
     tasks="begin ok#2, open ok#2, work1 ok#2, work2 ok",
     shape="side_by_side",
 )
@@ -515,7 +515,7 @@ def _(story: Story) -> None:
 @cell(
     "S10i",
     "clear of a task while it works",
-    "REBUILD push ‹clear work1 + downstream› push? REBUILD push IDLE",
+    "REBUILD push (clear work1 + downstream) push? REBUILD push IDLE",
     tasks="begin ok#2, open ok#2, work1 ok#2, work2 ok",
     representative=True,
 )
@@ -529,7 +529,7 @@ def _(story: Story) -> None:
 @cell(
     "S10j",
     "a second clear",
-    "REBUILD push IDLE ‹clear work1 + downstream› REBUILD push IDLE ‹clear work2› REBUILD push IDLE",
+    "REBUILD push IDLE (clear work1 + downstream) REBUILD push IDLE (clear work2) REBUILD push IDLE",
     tasks="begin ok#3, open ok#3, work1 ok#2, work2 ok#2, close ok#3, outcome ok#3, done ok",
 )
 def _(story: Story) -> None:
@@ -543,7 +543,7 @@ def _(story: Story) -> None:
 @cell(
     "S16",
     "clear of the run",
-    "REBUILD push IDLE ‹clear run› REBUILD push IDLE",
+    "REBUILD push IDLE (clear run) REBUILD push IDLE",
     tasks="begin ok#2, open ok#2, work1 ok#2, work2 ok, close ok#2, outcome ok#2",
 )
 def _(story: Story) -> None:
@@ -555,7 +555,7 @@ def _(story: Story) -> None:
 @cell(
     "S16b",
     "clear of what failed in the run",
-    "REBUILD push IDLE ‹clear run only failed› REBUILD push REBUILD push IDLE",
+    "REBUILD push IDLE (clear run only failed) REBUILD push REBUILD push IDLE",
     tasks="work1 ok#2, work2 ok, outcome ok#2",
 )
 def _(story: Story) -> None:
@@ -596,7 +596,7 @@ def _(story: Story) -> None:
 @cell(
     "S12c",
     "run marked failed while the closing is retried",
-    "REBUILD push IDLE→503* ‹run marked failed› IDLE→503* IDLE",
+    "REBUILD push IDLE→503* (run marked failed) IDLE→503* IDLE",
     tasks="work1 ok, work2 ok, close ok, done skip",
 )
 def _(story: Story) -> None:
@@ -654,7 +654,7 @@ def _(story: Story) -> None:
 @cell(
     "S12g",
     "kill -9 of the closing task after its request",
-    "REBUILD push IDLE ‹kill -9 close› IDLE",
+    "REBUILD push IDLE (kill -9 close) IDLE",
     tasks="work1 ok, work2 ok, close ok#2",
     representative=True,
 )
@@ -882,7 +882,7 @@ def _(story: Story) -> None:
 @cell(
     "S19e",
     "clear of a failed run while the next one works",
-    "REBUILD push IDLE REBUILD push ‹clear run› push? IDLE REBUILD push IDLE",
+    "REBUILD push IDLE REBUILD push (clear run) push? IDLE REBUILD push IDLE",
     "a success, b success",
 )
 def _(story: Story) -> None:
@@ -899,7 +899,7 @@ def _(story: Story) -> None:
 @cell(
     "S19f",
     "exclusive: the second run waits until the first has closed",
-    "REBUILD push ‹second run waits› push? IDLE REBUILD push IDLE",
+    "REBUILD push (second run waits) push? IDLE REBUILD push IDLE",
     "a success, b success",
     dag={"max_active_runs": 2},
     bracket={"exclusive": True, "poll_interval": 1},
@@ -918,7 +918,7 @@ def _(story: Story) -> None:
 @cell(
     "S19g",
     "exclusive: the source stays in use, so the run gives up and leaves it alone",
-    "REBUILD ‹somebody else opened it›",
+    "REBUILD (somebody else opened it)",
     "failed",
     "open FAIL, work1 upf, work2 upf",
     bracket={"exclusive": True, "exclusive_timeout": 3, "poll_interval": 1},
@@ -989,7 +989,7 @@ def _(story: Story) -> None:
 @cell(
     "D04",
     "clear of one task of two",
-    "push REBUILD push IDLE ‹clear work2 + downstream› REBUILD push delete-old IDLE",
+    "push REBUILD push IDLE (clear work2 + downstream) REBUILD push delete-old IDLE",
     tasks="work1 ok, work2 ok#2, delete_old_items ok",
     items="work1/-1 work2/-1",
     bracket=DELETING,
@@ -1008,7 +1008,7 @@ def _(story: Story) -> None:
 @cell(
     "D05",
     "clear of what failed",
-    "push REBUILD push IDLE ‹clear work2 + downstream only failed› REBUILD push REBUILD delete-old IDLE",
+    "push REBUILD push IDLE (clear work2 + downstream only failed) REBUILD push REBUILD delete-old IDLE",
     tasks="work1 ok, work2 ok#2, delete_old_items ok, outcome ok#2",
     items="work1/-1 work2/-1",
     bracket=DELETING,
@@ -1027,7 +1027,7 @@ def _(story: Story) -> None:
 @cell(
     "D06",
     "clear of one mapped task, after a run that went well",
-    "push REBUILD push delete-old IDLE ‹clear work[1] + downstream› REBUILD push delete-old IDLE",
+    "push REBUILD push delete-old IDLE (clear work[1] + downstream) REBUILD push delete-old IDLE",
     tasks="work[0] ok, work[1] ok#2, work[2] ok, delete_old_items ok#2",
     items="work/0 work/1 work/2",
     bracket=DELETING,
@@ -1045,8 +1045,8 @@ def _(story: Story) -> None:
 @cell(
     "D07",
     "clear of the run, and a second one",
-    "push REBUILD push delete-old IDLE ‹clear run› REBUILD push delete-old IDLE "
-    "‹clear run› REBUILD push delete-old IDLE",
+    "push REBUILD push delete-old IDLE (clear run) REBUILD push delete-old IDLE "
+    "(clear run) REBUILD push delete-old IDLE",
     tasks="work1 ok#3, work2 ok#3, delete_old_items ok#3",
     items="work1/-1 work2/-1",
     bracket=DELETING,
@@ -1080,8 +1080,8 @@ def _(story: Story) -> None:
 @cell(
     "D09",
     "clear of one task, and of it a second time",
-    "push REBUILD push delete-old IDLE ‹clear work2 + downstream› REBUILD push delete-old IDLE "
-    "‹clear work2 + downstream› REBUILD push delete-old IDLE",
+    "push REBUILD push delete-old IDLE (clear work2 + downstream) REBUILD push delete-old IDLE "
+    "(clear work2 + downstream) REBUILD push delete-old IDLE",
     tasks="work1 ok, work2 ok#3, delete_old_items ok#3",
     items="work1/-1 work2/-1",
     bracket=DELETING,
@@ -1100,7 +1100,7 @@ def _(story: Story) -> None:
 @cell(
     "D10",
     "clear of the opening task only, after a run that went well",
-    "push REBUILD push delete-old IDLE ‹clear open› REBUILD IDLE",
+    "push REBUILD push delete-old IDLE (clear open) REBUILD IDLE",
     tasks="open ok#2, work1 ok, work2 ok, delete_old_items ok, close ok#2",
     items="work1/-1 work2/-1",
     bracket=DELETING,
@@ -1116,7 +1116,7 @@ def _(story: Story) -> None:
 @cell(
     "D11",
     "exclusive: gives up, is cleared, and deletes all the same",
-    "push REBUILD ‹somebody else opened it› IDLE ‹clear run› REBUILD push delete-old IDLE",
+    "push REBUILD (somebody else opened it) IDLE (clear run) REBUILD push delete-old IDLE",
     tasks="open ok#2, work1 ok, work2 ok, delete_old_items ok",
     items="work1/-1 work2/-1",
     bracket={**DELETING, "exclusive": True, "exclusive_timeout": 2, "poll_interval": 1},

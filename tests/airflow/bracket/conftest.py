@@ -17,7 +17,7 @@ from tests.airflow.bracket.driver import Cell, Lab, Record, describe
 
 DAGS = Path(__file__).parent / "dags"
 
-#: What Airflow waits for by default is longer than a suite should take: these are 300, 300, 30, 300 and 10 seconds.
+#: What Airflow notices late by default: after 300, 300, 30, 300, 10 and 10 seconds.
 QUICK = {
     "scheduler": {
         "task_instance_heartbeat_timeout": 30,

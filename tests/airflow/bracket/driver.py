@@ -1,10 +1,11 @@
 """
 Runs cells of the bracket suite beside each other on one real Airflow, and writes down what happened.
 
-A cell is a situation: a DAG with a bracket, something that is done to it, and what must come of it. Its record
-holds the whole sequence of requests that the simulated Coveo saw, in words: ``REBUILD push IDLE``. Pushes in a row
-count as one word, ``delete-old`` is the deletion of old items, ``IDLE→503`` a request that was refused, and
-``‹marked failed›`` what the cell did at that moment.
+A cell is a situation: a DAG with a bracket, something that is done to it, and what must come of it. Its
+record holds the whole sequence of requests that the simulated Coveo saw, in words: ``REBUILD push IDLE``.
+Pushes in a row count as one word, ``delete-old`` is the deletion of old items, ``IDLE→503`` a request that
+was refused, and
+``(marked failed)`` what the cell did at that moment.
 """
 
 from __future__ import annotations
@@ -215,7 +216,7 @@ class Story:
 
     def did(self, what: str) -> None:
         """Write down that something is done now, in the sequence."""
-        self._did.append((len(self.coveo.requests), f"‹{what}›"))
+        self._did.append((len(self.coveo.requests), f"({what})"))
 
     def trigger(self, key: str = "a") -> str:
         self.run_ids[key] = self.airflow.trigger(self.dag_id, {"key": key})
@@ -318,7 +319,7 @@ class Story:
         return self.airflow.wait_until(condition, timeout, f"{self.dag_id}: {what}; {self._now()}")
 
     def until_seen(self, word: str, *, times: int = 1) -> None:
-        """Wait until Coveo has seen something, such as ``push`` or ``IDLE``, that often since the last act."""
+        """Wait until Coveo has seen a word, such as ``push``, that often since the last act."""
         since = self._did[-1][0] if self._did else 0
         self.until(lambda: self._words(since=since).count(word) >= times, f"{times} times {word}")
 
@@ -449,7 +450,7 @@ def matches(expected: str, sequence: str) -> bool:
 
 
 def _split(sequence: str) -> list[str]:
-    return re.findall(r"‹[^›]*›[?*]?|\S+", sequence)
+    return re.findall(r"\([^)]*\)[?*]?|\S+", sequence)
 
 
 def expected_tasks(expected: Expected) -> dict[str, str]:

@@ -2,8 +2,8 @@
 Whatever is done to a run with ``push_source_update``, the source ends IDLE and the run tells the truth.
 
 Each cell is a situation on a real Airflow, with the simulated Coveo as the witness; see ``cells.py``. A
-representative set runs always, all of them with ``COVEO_BRACKET=full`` (``make test-bracket``), single ones with
-``COVEO_BRACKET=S07,S09``.
+representative set runs always, all of them with ``COVEO_BRACKET=full`` (``make test-bracket``), single ones
+with ``COVEO_BRACKET=S07,S09``.
 """
 
 from __future__ import annotations

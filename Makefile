@@ -1,0 +1,115 @@
+# Everything that one does with this project. `make` alone lists the targets.
+#
+# Nothing is needed but git, make, bash and a Python from 3.10 to 3.12: uv, Airflow 3 and Airflow 2 are installed into
+# .venv/ by what needs them. The tests on Airflow 2 run a PostgreSQL of their own, which on Debian and Ubuntu is
+# installed (as root) where it is missing.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+# The Airflow releases that the project is tested with. After a change: make constraints
+AIRFLOW_3 := 3.3.2
+AIRFLOW_2 := 2.11.2
+
+# Airflow 2.11 does not run on Python 3.13. A command that is there may still not work (pyenv's shims), so each is tried.
+find_python = $(firstword $(foreach python,python3.12 python3.11 python3.10 $(1) python3,$(shell \
+	$(python) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < $(2))' 2>/dev/null && echo $(python))))
+# The interpreters to make the virtualenvs with, e.g.: make test PYTHON_3=/opt/python3.13/bin/python3
+PYTHON_3 = $(call find_python,python3.13,(3, 14))
+PYTHON_2 = $(call find_python,,(3, 13))
+
+UV := .venv/tools/bin/uv
+VENV_3 := .venv/airflow-3
+VENV_2 := .venv/airflow-2
+CONSTRAINTS_3 := constraints/airflow-3.3.txt
+CONSTRAINTS_2 := constraints/airflow-2.11.txt
+
+# Drivers for an Airflow database in PostgreSQL. The local Airflow 2.11 cannot do without, see scripts/local_airflow.py.
+DRIVERS_3 := psycopg2-binary asyncpg
+DRIVERS_2 := psycopg2-binary
+
+# What an installation depends on; sources are installed editable and do not matter.
+INSTALLED_FROM := setup.cfg pyproject.toml airflow_provider_coveo/__init__.py
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
+
+# ---- what one runs ------------------------------------------------------------------------------------------------
+
+.PHONY: demo
+demo: $(VENV_3)/.installed ## Two runs on a real Airflow against a simulated Coveo; KEEP=1 leaves both up to look around
+	@$(VENV_3)/bin/python scripts/demo.py $(if $(KEEP),--keep)
+
+.PHONY: test
+test: ## Everything: lint, and all tests on Airflow 3 and on Airflow 2
+	@scripts/run_all_checks "lint" lint "tests on Airflow $(AIRFLOW_3)" test-airflow-3 "tests on Airflow $(AIRFLOW_2)" test-airflow-2
+
+.PHONY: test-airflow-3 test-airflow-2
+test-airflow-3: $(VENV_3)/.installed ## All tests on Airflow 3
+	@$(call pytest,$(VENV_3),tests)
+test-airflow-2: $(VENV_2)/.installed ## All tests on Airflow 2
+	@$(call pytest,$(VENV_2),tests)
+
+.PHONY: test-unit
+test-unit: $(VENV_3)/.installed $(VENV_2)/.installed ## The tests that need no running Airflow, on both
+	@$(call pytest,$(VENV_3),tests/unit tests/simulator)
+	@$(call pytest,$(VENV_2),tests/unit tests/simulator)
+
+.PHONY: lint
+lint: $(VENV_3)/.installed ## Style, types, and the arrows between the rooms
+	$(VENV_3)/bin/ruff check .
+	$(VENV_3)/bin/ruff format --check .
+	$(VENV_3)/bin/mypy
+	$(VENV_3)/bin/lint-imports
+
+.PHONY: build
+build: $(VENV_3)/.installed ## Wheel and source distribution, into dist/
+	rm -rf dist
+	$(VENV_3)/bin/python -m build
+
+.PHONY: constraints
+constraints: $(UV) ## Pin the newest versions that fit, on all Pythons at once
+	$(call compile,apache-airflow==$(AIRFLOW_3) $(DRIVERS_3),$(CONSTRAINTS_3))
+	$(call compile,apache-airflow==$(AIRFLOW_2) $(DRIVERS_2),$(CONSTRAINTS_2))
+
+.PHONY: clean
+clean: ## Delete what the other targets made
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# ---- how ----------------------------------------------------------------------------------------------------------
+
+# pytest in a virtualenv, with an Airflow home of its own: $(call pytest,virtualenv,what)
+define pytest
+home=$$(mktemp -d); trap 'rm -rf "$$home"' EXIT; \
+AIRFLOW_HOME="$$home" AIRFLOW__CORE__LOAD_EXAMPLES=False $(1)/bin/python -m pytest $(2) $(PYTEST_ARGS)
+endef
+
+# Resolve for all Pythons from 3.10: $(call compile,requirements beside the project,constraints file)
+define compile
+printf '%s\n' $(1) | $(UV) pip compile --quiet --upgrade --universal --python-version 3.10 --no-annotate \
+	--custom-compile-command "make constraints" --extra dev setup.cfg - --output-file $(2)
+endef
+
+# A virtualenv with an Airflow and this project: $(call install,virtualenv,interpreter,constraints,drivers,newest Python)
+define install
+@test -n "$(2)" || { echo "No Python from 3.10 to $(5) was found (python3.12, python3.11, python3.10, python3 were tried)." \
+	"Install one, or name it: make $(MAKECMDGOALS) PYTHON_$(lastword $(subst -, ,$(1)))=/path/to/python" >&2; exit 1; }
+$(UV) venv --quiet --clear --python "$(2)" $(1)
+$(UV) pip install --quiet --python $(1) --constraints $(3) --editable '.[dev]' apache-airflow $(4)
+touch $@
+endef
+
+$(VENV_3)/.installed: $(CONSTRAINTS_3) $(INSTALLED_FROM) | $(UV)
+	$(call install,$(VENV_3),$(PYTHON_3),$(CONSTRAINTS_3),$(DRIVERS_3),3.13)
+
+$(VENV_2)/.installed: $(CONSTRAINTS_2) $(INSTALLED_FROM) | $(UV)
+	$(call install,$(VENV_2),$(PYTHON_2),$(CONSTRAINTS_2),$(DRIVERS_2),3.12)
+
+$(UV):
+	@test -n "$(PYTHON_3)" || { echo "No Python from 3.10 to 3.13 was found." >&2; exit 1; }
+	$(PYTHON_3) -m venv .venv/tools
+	.venv/tools/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.8,<1'

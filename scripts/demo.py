@@ -1,0 +1,163 @@
+"""Show the example DAG on a real Airflow against a simulated Coveo: one run that goes well, one that fails.
+
+Whatever happens to the pushes, the source is IDLE afterwards, and what failed is seen as a failed run. The
+exit code says whether that was so. Run it with `make demo`, or `make demo KEEP=1` to look around afterwards.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from local_airflow import FINISHED, LocalAirflow
+
+from airflow_provider_coveo.coveo.statuses import SourceStatus
+from airflow_provider_coveo.simulator import Simulator
+
+DAGS_FOLDER = Path(__file__).resolve().parent.parent / "dags_examples"
+DAG_ID = "coveo_full_rebuild"
+SOURCE_ID = "acme-products"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--keep", action="store_true", help="leave both up afterwards, until Ctrl-C")
+    keep = parser.parse_args(arguments).keep
+    # `kill` shall clean up just as Ctrl-C does; and Ctrl-C also where a shell started this in the background.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        return demonstrate(keep=keep)
+    except KeyboardInterrupt:
+        say("\nInterrupted.")
+        return 130
+
+
+def demonstrate(*, keep: bool) -> int:
+    began = time.monotonic()
+    with Simulator(organization="acme", sources=[SOURCE_ID]) as coveo:
+        airflow = LocalAirflow(DAGS_FOLDER, env={"AIRFLOW_CONN_COVEO_DEFAULT": coveo.connection_json()})
+        say(f"A simulated Coveo listens at {coveo.url}")
+        say(f"Starting Airflow {airflow.version}: scheduler, API server and DAG processor ...")
+        with airflow:
+            say(f"... up after {time.monotonic() - began:.0f} s.")
+
+            well = follow_run(airflow, coveo, "Run 1 of 2: all goes well", {})
+            after_first = len(coveo.timeline(SOURCE_ID))
+            failing = follow_run(airflow, coveo, "Run 2 of 2: a push fails on purpose", {"fail": True})
+
+            say(f"\nWhat Coveo saw of the source {SOURCE_ID}")
+            timeline = coveo.timeline(SOURCE_ID)
+            for title, events in (("run 1", timeline[:after_first]), ("run 2", timeline[after_first:])):
+                for number, (at, line) in enumerate(story(events)):
+                    say(f"  {title if number == 0 else '':6}  {clock_time(at)}  {line}")
+            say(f"  It now holds {len(coveo.items(SOURCE_ID))} items, and is {console_name(timeline)}.")
+
+            problems = list(check(well, failing, coveo.statuses(SOURCE_ID), coveo.items(SOURCE_ID)))
+            say("")
+            for problem in problems:
+                say(f"NOT as expected: {problem}")
+            if not problems:
+                say(
+                    "As it should be: the first run is a success, the second one is seen to have failed, and "
+                    "the source is IDLE after both."
+                )
+            if keep:
+                say(f"\nCoveo's side    {coveo.url}/")
+                say(f"Airflow's side  {airflow.url}/dags/{DAG_ID} (no password)")
+                say("Both stay up until you press Ctrl-C.")
+                with suppress(KeyboardInterrupt):
+                    signal.pause()
+            else:
+                say("To look around in both afterwards: make demo KEEP=1")
+    say(f"Everything is cleaned up; this took {time.monotonic() - began:.0f} s.")
+    return 1 if problems else 0
+
+
+def follow_run(airflow: LocalAirflow, coveo: Simulator, title: str, conf: Mapping[str, Any]) -> str:
+    """Trigger a run and print what happens, on both sides, as it happens; give the run's final state."""
+    say(f"\n{title}, conf {json.dumps(conf)}")
+    seen_events = len(coveo.timeline(SOURCE_ID))
+    run_id = airflow.trigger(DAG_ID, conf)
+    began = time.monotonic()
+    seen_states: dict[str, str] = {}
+
+    def step() -> str | None:
+        nonlocal seen_events
+        # The run's state is asked first, so that nothing that led to it is missed.
+        run = airflow.run_state(DAG_ID, run_id)
+        elapsed = f"  {time.monotonic() - began:4.1f} s "
+        for event in coveo.timeline(SOURCE_ID)[seen_events:]:
+            seen_events += 1
+            say(f"{elapsed} Coveo    {describe(event)}")
+        for task, (state, _) in sorted(airflow.task_states(DAG_ID, run_id).items()):
+            if state in ("running", "success", "failed", "skipped", "upstream_failed", "up_for_retry"):
+                if seen_states.get(task) != state:
+                    say(f"{elapsed} Airflow  {task:18} {state}")
+                seen_states[task] = state
+        return run if run in FINISHED else None
+
+    state = airflow.wait_until(step, 120, f"run {run_id} is finished")
+    say(f"  The run is marked: {state}")
+    return str(state)
+
+
+def story(events: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, str]]:
+    """Give time and text of each event, with pushes in a row taken together."""
+    for kind, group in groupby(events, key=lambda event: event["event"]):
+        same = list(group)
+        if kind == "push" and len(same) > 1:
+            yield same[0]["at"], f"{len(same)} items pushed"
+        else:
+            yield from ((event["at"], describe(event)) for event in same)
+
+
+def describe(event: Mapping[str, Any]) -> str:
+    match event["event"]:
+        case "status":
+            return f"source status {SourceStatus(event['status'])}"
+        case "push":
+            return f"item {event['document_id']} pushed"
+        case "delete_old_items_queued":
+            return f"items older than this run will be deleted in {event['queue_delay']} minutes"
+        case kind:
+            return str(kind).replace("_", " ")
+
+
+def check(well: str, failing: str, statuses: Sequence[str], items: Mapping[str, Any]) -> Iterator[str]:
+    """Give what is not as it should be."""
+    if well != "success":
+        yield f"run 1 is {well}, not success"
+    if failing != "failed":
+        yield f"run 2 is {failing}, not failed"
+    if list(statuses) != ["REBUILD", "IDLE"] * 2:
+        yield f"the source's statuses were {', '.join(statuses)}, not REBUILD, IDLE for each of the runs"
+    if not items:
+        yield "no item was indexed"
+
+
+def console_name(timeline: Sequence[Mapping[str, Any]]) -> str:
+    last = [event["status"] for event in timeline if event["event"] == "status"][-1]
+    return str(SourceStatus(last))
+
+
+def clock_time(milliseconds: int) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(milliseconds / 1000))
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

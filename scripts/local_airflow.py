@@ -1,0 +1,634 @@
+"""A real Airflow of its own: scheduler, API, DAG processor, on loopback, in a temporary folder.
+
+    with LocalAirflow(dags_folder="dags_examples", env={"AIRFLOW_CONN_COVEO_DEFAULT": "..."}) as airflow:
+        run_id = airflow.trigger("coveo_full_rebuild")
+        assert airflow.wait_for_run("coveo_full_rebuild", run_id) == "success"
+
+It runs the Airflow of the virtualenv that it is given, 2.11 or 3.x, and is asked and told everything through
+that Airflow's REST API, so that the same test runs on both. Nothing of the caller's own Airflow is used or
+touched.
+
+A second process, the :mod:`process_keeper`, ends the components and deletes the folder: also after an
+exception, Ctrl-C, or when the caller itself is killed.
+"""
+
+from __future__ import annotations
+
+import base64
+import configparser
+import json
+import os
+import secrets
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Collection, Mapping
+from contextlib import closing, suppress
+from datetime import datetime, timezone
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import quote
+
+import httpx
+from local_postgres import LocalPostgres
+from process_keeper import Keeper, pids_of_sessions
+
+T = TypeVar("T")
+Config = Mapping[str, Mapping[str, object]]
+
+#: States after which a run does not go on by itself.
+FINISHED = frozenset({"success", "failed"})
+
+# What makes a local Airflow quick. Production defaults wait 1 to 300 seconds at these places.
+_QUICK: Config = {
+    "core": {
+        "executor": "LocalExecutor",
+        "load_examples": False,
+        # The default looks the machine's full name up in DNS, which a machine without network waits for.
+        "hostname_callable": "socket.gethostname",
+        # 2.11 forks one worker process for each of these at start-up; the default is 32.
+        "parallelism": 6,
+        # A DAG file that a test has just changed counts at once.
+        "min_serialized_dag_update_interval": 0,
+    },
+    "database": {
+        # Every command would compare the schema with the migrations again; it was created a moment ago.
+        "check_migrations": False,
+        # The connections to services that we do not talk to.
+        "load_default_connections": False,
+    },
+    "scheduler": {
+        "scheduler_heartbeat_sec": 1,
+        # How long an idle scheduler sleeps between two looks, i.e. the delay from one task to the next.
+        "scheduler_idle_sleep_time": 0.2,
+        # Also the pace at which 2.11's running tasks learn that they were marked or cleared.
+        "job_heartbeat_sec": 1,
+        # dagrun_timeout and deferred tasks that time out are noticed at this pace.
+        "trigger_timeout_check_interval": 2,
+    },
+    "triggerer": {"job_heartbeat_sec": 1},
+    # Nothing is reported to anybody, on no release.
+    "usage_data_collection": {"enabled": False},
+}
+_QUICK_2: Config = {
+    "core": {"min_serialized_dag_fetch_interval": 0},
+    "scheduler": {
+        # Where new DAG files are looked for. Changed ones are parsed at once, by their modification time.
+        "dag_dir_list_interval": 1,
+        "parsing_processes": 1,
+    },
+}
+_QUICK_3: Config = {
+    # The same as for 2.11.
+    "dag_processor": {
+        "refresh_interval": 1,
+        "bundle_refresh_check_interval": 1,
+        "parsing_processes": 1,
+    },
+    # The pace at which a running task learns that it was marked or cleared.
+    "workers": {"min_heartbeat_interval": 1},
+}
+
+# What Airflow 3 repeats in each line of a task's log, and what is shown at its start.
+_LOG_CONTEXT = frozenset(
+    {
+        *("timestamp", "level", "event", "logger", "filename", "lineno"),
+        *("dag_id", "run_id", "task_id", "map_index", "try_number", "ti_id"),
+    }
+)
+
+
+class TaskState(NamedTuple):
+    state: str | None
+    try_number: int
+
+
+class LocalAirflowError(RuntimeError):
+    """What was waited for did not happen; the message ends with what the components logged last."""
+
+
+class LocalAirflow:
+    """One Airflow, from :meth:`start` to :meth:`stop`; a context manager.
+
+    :param dags_folder: where the DAG files are; an empty folder inside :attr:`home` if left out
+    :param python: the interpreter of the virtualenv whose Airflow runs
+    :param env: environment variables for all components, e.g. ``AIRFLOW_CONN_...``
+    :param config: Airflow settings over those of this module: ``{section: {option: value}}``
+    :param database: ``"sqlite"`` or ``"postgres"``; the default is what that Airflow can run tasks in
+        parallel with: SQLite on 3.x, PostgreSQL on 2.11 (whose SQLite takes the SequentialExecutor only)
+    :param triggerer: start a triggerer as well: deferrable tasks need it
+    :param start_timeout: seconds until all components must be up
+    """
+
+    def __init__(
+        self,
+        dags_folder: str | Path | None = None,
+        *,
+        python: str | Path = sys.executable,
+        env: Mapping[str, str] | None = None,
+        config: Config | None = None,
+        database: str | None = None,
+        triggerer: bool = False,
+        start_timeout: float = 120,
+    ) -> None:
+        self.python = str(python)
+        self.version = _airflow_version(self.python)
+        self.is_airflow_3 = not self.version.startswith("2.")
+        self.database = database or ("sqlite" if self.is_airflow_3 else "postgres")
+        self.start_timeout = start_timeout
+        #: Seconds between two looks at what is waited for.
+        self.poll_interval = 0.1
+        self.home = Path(tempfile.mkdtemp(prefix="airflow-"))
+        self.dags_folder = Path(dags_folder).resolve() if dags_folder else self.home / "dags"
+        self.dags_folder.mkdir(exist_ok=True)
+        self.logs = self.home / "component-logs"
+        self.logs.mkdir()
+        self.port = _free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        #: The running components, by name.
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._env = dict(env or {})
+        self._config = config or {}
+        self._postgres: LocalPostgres | None = None
+        self._server: subprocess.Popen[bytes] | None = None
+        self._triggerer = triggerer
+        self._keeper = Keeper(self.home)
+        # Loopback requests must not go through a proxy that the environment names.
+        self._http = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
+
+    # ---- life ------------------------------------------------------------------------------------
+
+    @property
+    def components(self) -> list[str]:
+        """The names of the components, in the order in which they start."""
+        own = (
+            ["api-server", "scheduler", "dag-processor"] if self.is_airflow_3 else ["webserver", "scheduler"]
+        )
+        return own + (["triggerer"] if self._triggerer else [])
+
+    def start(self) -> LocalAirflow:
+        """Start everything; return when every component has reported itself alive."""
+        try:
+            if self.database == "postgres":
+                self._postgres = LocalPostgres()
+                self._keeper.delete_with_us(self._postgres.folder)
+                self._server = self._postgres.launch()
+                self._keeper.end_with_us(self._server, server=True)
+                self._postgres.create_database()
+            self._write_settings()
+            began = _now()
+            if self.is_airflow_3:
+                # It loads for as long as the migration takes, and reads no table before it is asked
+                # something.
+                self._launch("api-server")
+            self._migrate()
+            for component in self.components:
+                if component not in self.processes:
+                    self._launch(component)
+            self._wait_until_alive(self.components, began)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """End every process and delete the folder. May be called again."""
+        self._keeper.close()
+        self._http.close()
+        for process in [*self.processes.values(), *([self._server] if self._server else [])]:
+            process.wait()
+        self.processes.clear()
+
+    def __enter__(self) -> LocalAirflow:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def kill(self, component: str, sig: int = signal.SIGKILL, *, descendants: bool = False) -> None:
+        """Send a signal to a component; return when it is gone, if the signal is one that ends it.
+
+        :param descendants: also to what it started: the tasks that the scheduler's executor runs
+        """
+        process = self.processes[component]
+        for pid in pids_of_sessions({process.pid}) if descendants else [process.pid]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, sig)
+        if sig not in (signal.SIGSTOP, signal.SIGCONT):
+            process.wait(timeout=60)
+            del self.processes[component]
+
+    def start_component(self, component: str) -> None:
+        """Start a component (again), and wait until it has reported itself alive."""
+        began = _now()
+        self._launch(component)
+        self._wait_until_alive([component], began)
+
+    # ---- runs ------------------------------------------------------------------------------------
+
+    def wait_for_dag(self, dag_id: str, timeout: float = 60) -> None:
+        """Wait until the DAG has been parsed and can be triggered."""
+
+        def known() -> bool:
+            answer = self._request("GET", f"/dags/{dag_id}", allow=(404,))
+            return answer.status_code == 200
+
+        try:
+            self.wait_until(known, timeout, f"DAG {dag_id} is known")
+        except LocalAirflowError as error:
+            raise LocalAirflowError(f"import errors: {self.import_errors()}\n{error}") from None
+
+    def import_errors(self) -> dict[str, str]:
+        """Say which DAG files Airflow could not import, and why."""
+        errors = self.rest("GET", "/importErrors")["import_errors"]
+        return {error["filename"]: error["stack_trace"] for error in errors}
+
+    def trigger(
+        self,
+        dag_id: str,
+        conf: Mapping[str, Any] | None = None,
+        logical_date: datetime | str | None = None,
+        *,
+        unpause: bool = True,
+    ) -> str:
+        """Start a run, once the DAG is known; give its run id.
+
+        :param unpause: new DAGs are paused, as is Airflow's default, and a run of a paused DAG stays queued
+        """
+        self.wait_for_dag(dag_id)
+        if unpause:
+            self.unpause(dag_id)
+        body: dict[str, Any] = {"conf": dict(conf or {})}
+        if logical_date is not None:
+            body["logical_date"] = (
+                logical_date.isoformat() if isinstance(logical_date, datetime) else logical_date
+            )
+        elif self.is_airflow_3:
+            body["logical_date"] = None
+        run_id: str = self.rest("POST", f"/dags/{dag_id}/dagRuns", body)["dag_run_id"]
+        return run_id
+
+    def run_state(self, dag_id: str, run_id: str) -> str:
+        state: str = self.rest("GET", _run_path(dag_id, run_id))["state"]
+        return state
+
+    def wait_for_run(
+        self, dag_id: str, run_id: str, timeout: float = 120, states: Collection[str] = FINISHED
+    ) -> str:
+        """Wait until the run is in one of these states (finished, if left out); give the state."""
+
+        def reached() -> str | None:
+            state = self.run_state(dag_id, run_id)
+            return state if state in states else None
+
+        return self.wait_until(reached, timeout, f"run {run_id} of {dag_id} is {' or '.join(sorted(states))}")
+
+    def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+        """Give everything that the REST API says about each task instance of the run."""
+        found: list[dict[str, Any]] = []
+        while True:
+            page = self.rest(
+                "GET", f"{_run_path(dag_id, run_id)}/taskInstances?limit=100&offset={len(found)}"
+            )
+            found += page["task_instances"]
+            if len(found) >= page["total_entries"] or not page["task_instances"]:
+                return found
+
+    def task_states(self, dag_id: str, run_id: str) -> dict[str, TaskState]:
+        """Give state and try number of each task, named ``task_id`` or ``task_id[map_index]``."""
+        return {
+            _task_name(ti["task_id"], ti["map_index"]): TaskState(ti["state"], ti["try_number"])
+            for ti in self.task_instances(dag_id, run_id)
+        }
+
+    def wait_for_task(
+        self,
+        dag_id: str,
+        run_id: str,
+        task_id: str,
+        states: Collection[str],
+        timeout: float = 60,
+        *,
+        map_index: int = -1,
+        try_number: int | None = None,
+    ) -> TaskState:
+        """Wait until a task is in one of these states, in this try if one is given."""
+        name = _task_name(task_id, map_index)
+
+        def reached() -> TaskState | None:
+            now = self.task_states(dag_id, run_id).get(name)
+            if now and now.state in states and try_number in (None, now.try_number):
+                return now
+            return None
+
+        return self.wait_until(reached, timeout, f"task {name} of {dag_id} is {' or '.join(sorted(states))}")
+
+    def task_pid(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> int:
+        """Give the id of the process that Airflow has on record for a running task."""
+        for ti in self.task_instances(dag_id, run_id):
+            if (ti["task_id"], ti["map_index"]) == (task_id, map_index) and ti["pid"]:
+                return int(ti["pid"])
+        raise LocalAirflowError(f"no process is on record for {_task_name(task_id, map_index)} of {dag_id}")
+
+    # ---- what people do to runs and tasks --------------------------------------------------------
+
+    def mark_run(self, dag_id: str, run_id: str, state: str) -> None:
+        """Mark a run as ``success`` or ``failed``, as the UI's button does."""
+        self.rest("PATCH", _run_path(dag_id, run_id), {"state": state})
+
+    def mark_task(self, dag_id: str, run_id: str, task_id: str, state: str, map_index: int = -1) -> None:
+        """Mark one task as ``success`` or ``failed``."""
+        path = f"{_run_path(dag_id, run_id)}/taskInstances/{task_id}"
+        if map_index >= 0:
+            path += f"/{map_index}"
+        body: dict[str, Any] = {"new_state": state}
+        if not self.is_airflow_3:
+            body["dry_run"] = False
+        self.rest("PATCH", path, body)
+
+    def clear_tasks(
+        self,
+        dag_id: str,
+        run_id: str,
+        task_ids: Collection[str | tuple[str, int]] | None = None,
+        *,
+        downstream: bool = True,
+        upstream: bool = False,
+        only_failed: bool = False,
+    ) -> set[str]:
+        """Clear tasks of a run (all, if none are named) and give the names of those that were cleared.
+
+        ``downstream`` is what the UI preselects; ``only_failed`` is the REST API's own default, not ours. A
+        pair ``(task_id, map_index)`` names one mapped task, which the REST API of 2.11 cannot do.
+        """
+        body: dict[str, Any] = {
+            "dry_run": False,
+            "dag_run_id": run_id,
+            "only_failed": only_failed,
+            "include_downstream": downstream,
+            "include_upstream": upstream,
+            "reset_dag_runs": True,
+        }
+        if task_ids is not None:
+            body["task_ids"] = list(task_ids)
+        cleared = self.rest("POST", f"/dags/{dag_id}/clearTaskInstances", body)["task_instances"]
+        return {_task_name(ti["task_id"], ti.get("map_index", -1)) for ti in cleared}
+
+    def clear_run(self, dag_id: str, run_id: str) -> None:
+        """Clear all tasks of a run and let it run again."""
+        self.rest("POST", f"{_run_path(dag_id, run_id)}/clear", {"dry_run": False})
+
+    def pause(self, dag_id: str) -> None:
+        self.rest("PATCH", f"/dags/{dag_id}", {"is_paused": True})
+
+    def unpause(self, dag_id: str) -> None:
+        self.rest("PATCH", f"/dags/{dag_id}", {"is_paused": False})
+
+    # ---- what a task leaves behind ---------------------------------------------------------------
+
+    def xcom(
+        self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1
+    ) -> Any:
+        """Give an XCom's value."""
+        path = f"{_run_path(dag_id, run_id)}/taskInstances/{task_id}/xcomEntries/{key}"
+        return self.rest("GET", f"{path}?map_index={map_index}&stringify=false")["value"]
+
+    def task_log(
+        self, dag_id: str, run_id: str, task_id: str, map_index: int = -1, try_number: int = 1
+    ) -> str:
+        """Give what a try of a task has logged so far, readable on both lines; empty if it never started.
+
+        It is read from the file: that works while the API is down as well.
+        """
+        folder = self.home / "logs" / f"dag_id={dag_id}" / f"run_id={run_id}" / f"task_id={task_id}"
+        if map_index >= 0:
+            folder /= f"map_index={map_index}"
+        path = folder / f"attempt={try_number}.log"
+        if not path.exists():
+            return ""
+        return "\n".join(_readable(line) for line in path.read_text(errors="replace").splitlines())
+
+    # ---- asking and waiting ----------------------------------------------------------------------
+
+    def rest(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """Call the REST API (``path`` goes on after ``/api/v1`` or ``/api/v2``); give the decoded answer."""
+        answer = self._request(method, path, body)
+        return answer.json() if answer.content else None
+
+    def wait_until(self, condition: Callable[[], T | None], timeout: float, what: str) -> T:
+        """Wait until ``condition()`` is true and give its value.
+
+        A component that exits in the meantime, or the timeout, raises :class:`LocalAirflowError` with the
+        ends of all component logs.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            # The API server may be busy, or away because a test wants it so.
+            with suppress(httpx.TransportError):
+                if value := condition():
+                    return value
+            for name, process in self.processes.items():
+                if process.poll() is not None:
+                    raise LocalAirflowError(f"{name} exited {process.returncode}\n{self.log_tails()}")
+            if time.monotonic() > deadline:
+                raise LocalAirflowError(f"after {timeout:g} s still not so: {what}\n{self.log_tails()}")
+            time.sleep(self.poll_interval)
+
+    def log_tails(self, lines: int = 30) -> str:
+        """Give the last lines of every component's log."""
+        parts = []
+        paths = sorted(self.logs.glob("*.log"))
+        if self._postgres:
+            paths.append(self._postgres.log)
+        for path in paths:
+            tail = path.read_text(errors="replace").splitlines()[-lines:] if path.exists() else []
+            parts.append("\n".join([f"--- {path.stem}", *tail]))
+        return "\n".join(parts)
+
+    # ---- inside ----------------------------------------------------------------------------------
+
+    def _request(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, allow: Collection[int] = ()
+    ) -> httpx.Response:
+        prefix = "/api/v2" if self.is_airflow_3 else "/api/v1"
+        answer = self._http.request(method, prefix + path, json=body)
+        if answer.is_error and answer.status_code not in allow:
+            raise LocalAirflowError(f"{method} {path} answered {answer.status_code}: {answer.text[:2000]}")
+        return answer
+
+    def _environment(self) -> dict[str, str]:
+        # Settings of the caller's own Airflow would win over those of this one.
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith("AIRFLOW")}
+        return {
+            **inherited,
+            "AIRFLOW_HOME": str(self.home),
+            # Nothing of the user's own counts (a ~/.netrc would add credentials to requests), and nothing is
+            # left there (Gunicorn keeps a socket in it).
+            "HOME": str(self.home),
+            # As in an activated virtualenv: Airflow starts `airflow`, and finds it in PATH.
+            "PATH": os.pathsep.join([str(Path(self.python).parent), os.environ.get("PATH", os.defpath)]),
+            # Tasks reach the API server on loopback, whatever proxy the environment names.
+            "NO_PROXY": "127.0.0.1,localhost",
+            "no_proxy": "127.0.0.1,localhost",
+            "PYTHONUNBUFFERED": "1",
+            **self._env,
+        }
+
+    def _write_settings(self) -> None:
+        """Write `airflow.cfg`.
+
+        A file, and not environment variables, so that it is there before the components start together: they
+        would each write one with secrets of their own.
+        """
+        secret = secrets.token_hex(32)
+        url = self._postgres.url if self._postgres else f"sqlite:///{self.home}/airflow.db?timeout=30"
+        own: Config = {
+            "core": {
+                "dags_folder": self.dags_folder,
+                "fernet_key": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+            },
+            "database": {"sql_alchemy_conn": url},
+        }
+        of_this_line: Config
+        # Whoever reaches the loopback port is Airflow's administrator, without signing in.
+        if self.is_airflow_3:
+            of_this_line = {
+                "core": {
+                    "simple_auth_manager_all_admins": True,
+                    "execution_api_server_url": f"{self.url}/execution/",
+                },
+                "api": {
+                    "host": "127.0.0.1",
+                    "port": self.port,
+                    "base_url": self.url,
+                    "secret_key": secret,
+                },
+                "api_auth": {"jwt_secret": secret},
+            }
+        else:
+            of_this_line = {
+                "api": {"auth_backends": "airflow.api.auth.backend.default"},
+                "webserver": {
+                    "web_server_host": "127.0.0.1",
+                    "web_server_port": self.port,
+                    "base_url": self.url,
+                    "secret_key": secret,
+                    "workers": 1,
+                    # The component logs are read when something goes wrong; our polling would fill them.
+                    "access_logfile": os.devnull,
+                },
+            }
+            (self.home / "webserver_config.py").write_text('AUTH_ROLE_PUBLIC = "Admin"\n')
+        quick = _QUICK_3 if self.is_airflow_3 else _QUICK_2
+        parser = configparser.RawConfigParser()
+        for config in (_QUICK, quick, own, of_this_line, self._config):
+            for section, options in config.items():
+                if not parser.has_section(section):
+                    parser.add_section(section)
+                for option, value in options.items():
+                    # Airflow interpolates %(...)s in its settings.
+                    parser.set(section, option, str(value).replace("%", "%%"))
+        with (self.home / "airflow.cfg").open("w") as file:
+            parser.write(file)
+
+    def _migrate(self) -> None:
+        if self.database == "sqlite":
+            # Airflow switches to write-ahead logging on each connection; where that is done already,
+            # components that connect at the same moment do not lock each other out.
+            with closing(sqlite3.connect(self.home / "airflow.db")) as database:
+                database.execute("PRAGMA journal_mode=WAL")
+        process = self._spawn("db-migrate", "db", "migrate")
+        if process.wait(timeout=self.start_timeout):
+            raise LocalAirflowError(f"airflow db migrate failed\n{self.log_tails()}")
+
+    def _launch(self, component: str) -> None:
+        # Logs are read from their files; the servers that offer them would want fixed ports.
+        options = ["--skip-serve-logs"] if component in ("scheduler", "triggerer") else []
+        self.processes[component] = self._spawn(component, component, *options)
+
+    def _spawn(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+        with (self.logs / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                [self.python, "-m", "airflow", *arguments],
+                cwd=self.home,
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                # Its own session is what it and all its descendants are found by. And Ctrl-C is ours, not
+                # its.
+                start_new_session=True,
+            )
+        self._keeper.end_with_us(process)
+        return process
+
+    def _wait_until_alive(self, components: Collection[str], since: datetime) -> None:
+        def all_alive() -> bool:
+            health = self._health()
+            # A heartbeat of the component's predecessor still counts as healthy for a while.
+            return all(
+                heartbeat is not None and heartbeat >= since
+                for heartbeat in (health[c] for c in components if c not in ("api-server", "webserver"))
+            )
+
+        self.wait_until(all_alive, self.start_timeout, f"{', '.join(components)} alive")
+
+    def _health(self) -> dict[str, datetime | None]:
+        """Give each component's last heartbeat."""
+        self._sign_in()
+        health = self.rest("GET", "/monitor/health" if self.is_airflow_3 else "/health")
+        heartbeats: dict[str, datetime | None] = {}
+        for name, report in health.items():
+            last = report.get(f"latest_{name}_heartbeat")
+            heartbeats[name.replace("_", "-")] = datetime.fromisoformat(last) if last else None
+        return heartbeats
+
+    def _sign_in(self) -> None:
+        if self.is_airflow_3 and "Authorization" not in self._http.headers:
+            answer = self._http.get("/auth/token")
+            answer.raise_for_status()
+            self._http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+
+
+def _airflow_version(python: str) -> str:
+    ask = "import importlib.metadata as m; print(m.version('apache-airflow'))"
+    return subprocess.run([python, "-c", ask], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+def _run_path(dag_id: str, run_id: str) -> str:
+    # A run id contains "+", which a URL reads as a space.
+    return f"/dags/{dag_id}/dagRuns/{quote(run_id, safe='')}"
+
+
+def _task_name(task_id: str, map_index: int) -> str:
+    return task_id if map_index < 0 else f"{task_id}[{map_index}]"
+
+
+def _readable(line: str) -> str:
+    """Give a line of a task's log as text: Airflow 3 writes JSON."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return line
+    if not isinstance(record, dict) or "event" not in record:
+        return line
+    details = "".join(f" {key}={value}" for key, value in record.items() if key not in _LOG_CONTEXT)
+    return f"{record.get('timestamp', '')} {str(record.get('level', '')).upper()} {record['event']}{details}"

@@ -1,0 +1,140 @@
+"""The local Airflow does what the tests on it rely on, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from local_airflow import LocalAirflow
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+DAG_ID = "interrupted"
+DAG_FILE = """
+from datetime import datetime
+import time
+
+from airflow.providers.common.compat.sdk import DAG, task
+
+with DAG("interrupted", schedule=None, start_date=datetime(2025, 1, 1)):
+
+    @task
+    def work(params=None):
+        print("at work", flush=True)
+        if not params.get("short"):
+            time.sleep(600)
+
+    @task(trigger_rule="all_done")
+    def mapped(number):
+        print("mapped", number)
+        return {"number": number}
+
+    work() >> mapped.expand(number=[0, 1])
+"""
+
+
+@pytest.fixture(scope="module")
+def airflow(local_airflow: LocalAirflow) -> LocalAirflow:
+    (local_airflow.dags_folder / "interrupted.py").write_text(DAG_FILE)
+    return local_airflow
+
+
+def start_working(airflow: LocalAirflow) -> str:
+    """Trigger a run; give its id once its first task is at work."""
+    run_id = airflow.trigger(DAG_ID)
+    airflow.wait_for_task(DAG_ID, run_id, "work", {"running"})
+    airflow.wait_until(
+        lambda: "at work" in airflow.task_log(DAG_ID, run_id, "work"), 30, "the task is at work"
+    )
+    return run_id
+
+
+def test_a_run_without_trouble_leaves_logs_and_xcoms_of_each_mapped_task(airflow: LocalAirflow) -> None:
+    run_id = airflow.trigger(DAG_ID, {"short": True})
+
+    assert airflow.wait_for_run(DAG_ID, run_id) == "success"
+    states = airflow.task_states(DAG_ID, run_id)
+    assert {name: state.state for name, state in states.items()} == dict.fromkeys(
+        ["work", "mapped[0]", "mapped[1]"], "success"
+    )
+    assert airflow.xcom(DAG_ID, run_id, "mapped", map_index=1) == {"number": 1}
+    assert "mapped 1" in airflow.task_log(DAG_ID, run_id, "mapped", map_index=1)
+    assert airflow.task_log(DAG_ID, run_id, "mapped", map_index=1, try_number=2) == ""
+
+
+def test_a_task_that_is_killed_fails_and_runs_again_when_it_is_cleared(airflow: LocalAirflow) -> None:
+    run_id = start_working(airflow)
+
+    os.kill(airflow.task_pid(DAG_ID, run_id, "work"), signal.SIGKILL)
+    airflow.wait_for_task(DAG_ID, run_id, "work", {"failed"})
+    airflow.wait_for_run(DAG_ID, run_id)
+
+    assert "work" in airflow.clear_tasks(DAG_ID, run_id, ["work"], downstream=False)
+    airflow.wait_for_task(DAG_ID, run_id, "work", {"running"}, try_number=2)
+    airflow.mark_run(DAG_ID, run_id, "failed")
+    assert airflow.run_state(DAG_ID, run_id) == "failed"
+
+
+def test_a_scheduler_that_is_killed_can_be_started_again(airflow: LocalAirflow) -> None:
+    run_id = start_working(airflow)
+
+    airflow.kill("scheduler", descendants=True)
+    assert "scheduler" not in airflow.processes
+    airflow.start_component("scheduler")
+
+    airflow.mark_task(DAG_ID, run_id, "work", "success")
+    assert airflow.wait_for_run(DAG_ID, run_id) == "success"
+    airflow.clear_run(DAG_ID, run_id)
+    airflow.wait_for_task(DAG_ID, run_id, "work", {"running"}, try_number=2)
+    airflow.mark_run(DAG_ID, run_id, "failed")
+
+
+def test_a_run_of_a_paused_dag_waits(airflow: LocalAirflow) -> None:
+    airflow.wait_for_dag(DAG_ID)
+    airflow.pause(DAG_ID)
+    run_id = airflow.trigger(DAG_ID, {"short": True}, "2025-02-03T04:05:06+00:00", unpause=False)
+    assert airflow.run_state(DAG_ID, run_id) == "queued"
+
+    airflow.unpause(DAG_ID)
+    assert airflow.wait_for_run(DAG_ID, run_id) == "success"
+
+
+KILLED_CALLER = """
+import subprocess, sys
+from pathlib import Path
+from process_keeper import Keeper
+
+keeper = Keeper(Path(sys.argv[1]))
+child = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'input()'], stdin=sys.stdin)"
+process = subprocess.Popen([sys.executable, "-c", child], stdin=subprocess.PIPE, start_new_session=True)
+keeper.end_with_us(process)
+print(process.pid, flush=True)
+input()
+"""
+
+
+def test_a_caller_that_is_killed_leaves_no_process_and_no_folder(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    caller = subprocess.Popen(
+        [sys.executable, "-c", KILLED_CALLER, home],
+        cwd=SCRIPTS,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert caller.stdout is not None
+    started = psutil.Process(int(caller.stdout.readline()))
+    (keeper,) = {*psutil.Process(caller.pid).children()} - {started}
+
+    caller.kill()
+    caller.communicate()
+    psutil.wait_procs([started, keeper], timeout=30)
+
+    assert not started.is_running()
+    assert not keeper.is_running()
+    assert not home.exists()

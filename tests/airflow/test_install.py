@@ -1,0 +1,51 @@
+"""Installing the package cannot break Airflow's command line, and Airflow finds what the package brings."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+#: Commands, and what each must show of this package.
+COMMANDS = {
+    "version": version("apache-airflow"),
+    "providers list": "airflow-provider-coveo",
+    "providers get airflow-provider-coveo": version("airflow-provider-coveo"),
+    "providers hooks": "airflow_provider_coveo.hooks.coveo_push.CoveoPushHook",
+    "providers widgets": "extra__coveo__region",
+    "providers behaviours": "coveo",
+    "providers links": "",
+}
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, subprocess.CompletedProcess[str]]:
+    """What each command says, in an Airflow home that did not exist before."""
+    airflow = Path(sys.executable).parent / "airflow"
+
+    def ask(command: str) -> subprocess.CompletedProcess[str]:
+        # Airflow's tables are as wide as the terminal and cut what does not fit.
+        home = tmp_path_factory.mktemp("airflow-home")
+        env = {**os.environ, "AIRFLOW_HOME": str(home), "COLUMNS": "400"}
+        return subprocess.run(
+            [airflow, *command.split()], env=env, capture_output=True, text=True, timeout=120, check=False
+        )
+
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        return dict(zip(COMMANDS, pool.map(ask, COMMANDS), strict=True))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_airflow_answers_and_shows_the_provider(
+    answers: dict[str, subprocess.CompletedProcess[str]], command: str
+) -> None:
+    answer = answers[command]
+
+    assert answer.returncode == 0, answer.stderr
+    assert "Traceback" not in answer.stdout + answer.stderr
+    assert COMMANDS[command] in answer.stdout

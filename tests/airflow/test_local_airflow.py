@@ -1,0 +1,151 @@
+"""Each example DAG does on a real Airflow what it says."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+from local_airflow import LocalAirflow
+
+from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+from airflow_provider_coveo.simulator import Simulator
+from tests.airflow.conftest import EXAMPLES
+
+pytestmark = pytest.mark.timeout(300)
+
+#: The example DAGs; each has its tests below.
+DAG_IDS = {
+    "coveo_close_abandoned",
+    "coveo_full_rebuild",
+    "coveo_incremental_refresh",
+    "coveo_many_sources",
+    "coveo_plain_form",
+    "coveo_reset_source",
+}
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def source(coveo_server: Simulator) -> Iterator[str]:
+    """A Push source that no other test uses."""
+    source_id = f"acme-source-{next(_numbers)}"
+    coveo_server.add_source(source_id)
+    yield source_id
+    coveo_server.remove_source(source_id)
+
+
+def run(airflow: LocalAirflow, dag_id: str, conf: dict[str, object]) -> tuple[str, str]:
+    run_id = airflow.trigger(dag_id, conf)
+    return run_id, airflow.wait_for_run(dag_id, run_id)
+
+
+def test_every_example_is_parsed(local_airflow: LocalAirflow) -> None:
+    for dag_id in DAG_IDS:
+        local_airflow.wait_for_dag(dag_id)
+
+    assert local_airflow.import_errors() == {}
+    assert {dag["dag_id"] for dag in local_airflow.rest("GET", "/dags")["dags"]} >= DAG_IDS
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == DAG_IDS, "an example without a test"
+
+
+def test_a_full_rebuild_pushes_and_ends_idle(
+    local_airflow: LocalAirflow, coveo_server: Simulator, source: str
+) -> None:
+    _, state = run(local_airflow, "coveo_full_rebuild", {"source_id": source})
+
+    assert state == "success"
+    assert coveo_server.statuses(source) == ["REBUILD", "IDLE"]
+    assert len(coveo_server.items(source)) == 3
+    events = [event["event"] for event in coveo_server.timeline(source)]
+    assert events[-2:] == ["delete_old_items_queued", "status"]
+
+
+def test_a_full_rebuild_that_fails_ends_idle_deletes_nothing_and_is_seen_to_have_failed(
+    local_airflow: LocalAirflow, coveo_server: Simulator, source: str
+) -> None:
+    run_id, state = run(local_airflow, "coveo_full_rebuild", {"source_id": source, "fail": True})
+
+    assert state == "failed"
+    tasks = local_airflow.task_states("coveo_full_rebuild", run_id)
+    assert tasks["rebuild.push_products"].state == "failed"
+    assert tasks["rebuild.close"].state == "success"
+    assert coveo_server.statuses(source) == ["REBUILD", "IDLE"]
+    assert "delete_old_items_queued" not in [event["event"] for event in coveo_server.timeline(source)]
+    assert "on purpose" in local_airflow.task_log("coveo_full_rebuild", run_id, "rebuild.push_products")
+
+
+@pytest.mark.parametrize(("fail", "state"), [(False, "success"), (True, "failed")])
+def test_the_plain_form_ends_idle_and_tells_the_truth(
+    local_airflow: LocalAirflow, coveo_server: Simulator, source: str, fail: bool, state: str
+) -> None:
+    assert run(local_airflow, "coveo_plain_form", {"source_id": source, "fail": fail})[1] == state
+    assert coveo_server.statuses(source) == ["REFRESH", "IDLE"]
+
+
+def test_an_incremental_refresh_adds_and_deletes_between_incremental_and_idle(
+    local_airflow: LocalAirflow, coveo_server: Simulator, source: str
+) -> None:
+    _, state = run(local_airflow, "coveo_incremental_refresh", {"source_id": source})
+
+    assert state == "success"
+    assert [event["event"] for event in coveo_server.timeline(source)] == [
+        "status",
+        "push",
+        "delete",
+        "status",
+    ]
+    assert coveo_server.statuses(source) == ["INCREMENTAL", "IDLE"]
+
+
+def test_each_of_many_sources_gets_a_bracket_of_its_own(
+    local_airflow: LocalAirflow, coveo_server: Simulator, source: str
+) -> None:
+    other = f"{source}-other"
+    coveo_server.add_source(other)
+
+    run_id, state = run(
+        local_airflow, "coveo_many_sources", {"source_ids": [source, "no-such-source", other]}
+    )
+
+    # The source that is not there fails alone.
+    assert state == "failed"
+    for each in (source, other):
+        assert coveo_server.statuses(each) == ["REFRESH", "IDLE"]
+        assert len(coveo_server.items(each)) == 1
+    tasks = local_airflow.task_states("coveo_many_sources", run_id)
+    assert [tasks[f"update.refresh.push_one[{index}]"].state for index in range(3)] == [
+        "success",
+        "upstream_failed",
+        "success",
+    ]
+
+
+@pytest.fixture
+def filled_source(coveo_server: Simulator, source: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("AIRFLOW_CONN_COVEO_DEFAULT", coveo_server.connection_json())
+    item = {"documentId": "https://example.com/old", "title": "Old", "data": "Old"}
+    CoveoPushHook().add_or_update_item(source, item)
+    assert coveo_server.items(source)
+    return source
+
+
+def test_a_reset_that_was_confirmed_empties_the_source(
+    local_airflow: LocalAirflow, coveo_server: Simulator, filled_source: str
+) -> None:
+    conf = {"source_id": filled_source, "repeat_source_id": filled_source, "queue_delay": 0}
+    _, state = run(local_airflow, "coveo_reset_source", conf)
+
+    assert state == "success"
+    coveo_server.wait_for(lambda: not coveo_server.items(filled_source))
+
+
+def test_a_reset_that_was_not_confirmed_deletes_nothing(
+    local_airflow: LocalAirflow, coveo_server: Simulator, filled_source: str
+) -> None:
+    run_id, state = run(local_airflow, "coveo_reset_source", {"source_id": filled_source, "queue_delay": 0})
+
+    assert state == "failed"
+    assert [event["event"] for event in coveo_server.timeline(filled_source)] == ["push"]
+    assert "must repeat" in local_airflow.task_log("coveo_reset_source", run_id, "confirm")

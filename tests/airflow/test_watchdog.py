@@ -1,0 +1,116 @@
+"""The watchdog closes what nobody will close, and leaves alone what somebody works on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from local_airflow import LocalAirflow
+
+from airflow_provider_coveo.simulator import Simulator
+
+pytestmark = pytest.mark.timeout(300)
+
+DAG_FILE = """
+import os, time
+from datetime import datetime
+
+from airflow.providers.common.compat.sdk import DAG, task
+
+from airflow_provider_coveo.task_groups.coveo_push import push_source_update
+
+with DAG("at_work", schedule=None, start_date=datetime(2025, 1, 1), max_active_runs=1):
+
+    @task
+    def work(step):
+        from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+
+        CoveoPushHook().add_or_update_item("at-work", {"documentId": f"step://{step}", "data": "x"})
+        while "step://go" not in str(CoveoPushHook().get_source("at-work")["name"]):
+            time.sleep(0.3)
+
+    with push_source_update(source_id="at-work"):
+        work(1) >> work(2)
+"""
+
+SEVEN_HOURS = 7 * 3600
+
+
+@pytest.fixture
+def coveo(coveo_server: Simulator) -> Iterator[Simulator]:
+    yield coveo_server
+    coveo_server.clock.shift(seconds=0)
+
+
+@pytest.fixture(scope="module")
+def airflow(local_airflow: LocalAirflow) -> LocalAirflow:
+    """The local Airflow, once the watchdog's run of the last hour, which unpausing it begins, is over."""
+    look(local_airflow)
+
+    def the_hourly_run_is_over() -> bool:
+        runs = local_airflow.rest("GET", "/dags/coveo_close_abandoned/dagRuns")["dag_runs"]
+        return any(run["run_type"] == "scheduled" and run["state"] == "success" for run in runs)
+
+    local_airflow.wait_until(the_hourly_run_is_over, 60, "the hourly run is over")
+    return local_airflow
+
+
+def look(airflow: LocalAirflow, **conf: Any) -> dict[str, Any]:
+    run_id = airflow.trigger("coveo_close_abandoned", conf)
+    assert airflow.wait_for_run("coveo_close_abandoned", run_id) == "success"
+    found = airflow.xcom("coveo_close_abandoned", run_id, "close_abandoned")
+    assert isinstance(found, dict)
+    return found
+
+
+def test_a_source_that_was_left_active_is_reported_or_closed(
+    airflow: LocalAirflow, coveo: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+
+    monkeypatch.setenv("AIRFLOW_CONN_COVEO_DEFAULT", coveo.connection_json())
+    for source in ("left-active", "young", "idle"):
+        coveo.add_source(source)
+    coveo.clock.shift(seconds=-SEVEN_HOURS)
+    CoveoPushHook().set_source_status("left-active", "REBUILD")
+    coveo.clock.shift(seconds=0)
+    CoveoPushHook().set_source_status("young", "REFRESH")
+
+    found = look(airflow, report_only=True)
+    assert found["active"] >= 2
+    assert (found["abandoned"], found["closed"], found["held"]) == (["left-active"], [], [])
+    assert coveo.statuses("left-active") == ["REBUILD"]
+
+    assert look(airflow)["closed"] == ["left-active"]
+    assert coveo.statuses("left-active") == ["REBUILD", "IDLE"]
+    assert coveo.statuses("young") == ["REFRESH"]
+    assert coveo.statuses("idle") == []
+    CoveoPushHook().set_source_status("young", "IDLE")
+
+
+def test_a_running_bracket_is_left_alone_and_a_paused_one_is_closed(
+    airflow: LocalAirflow, coveo: Simulator
+) -> None:
+    coveo.add_source("at-work")
+    (airflow.dags_folder / "at_work.py").write_text(DAG_FILE)
+    coveo.clock.shift(seconds=-SEVEN_HOURS)
+    run_id = airflow.trigger("at_work")
+    coveo.wait_for(lambda: coveo.items("at-work"), timeout=90)
+    coveo.clock.shift(seconds=0)
+
+    assert look(airflow)["held"] == ["at-work"]
+    assert coveo.statuses("at-work") == ["REBUILD"]
+
+    # Paused, its present task still works; after that nothing of the run goes on.
+    airflow.pause("at_work")
+    assert look(airflow)["held"] == ["at-work"]
+    coveo.state.source("at-work").name = "step://go"
+    airflow.wait_for_task("at_work", run_id, "push_source_update.work", {"success"})
+    assert look(airflow)["closed"] == ["at-work"]
+    assert coveo.statuses("at-work") == ["REBUILD", "IDLE"]
+
+    # Once it goes on, its next task opens the bracket again, and the closing follows.
+    airflow.unpause("at_work")
+    assert airflow.wait_for_run("at_work", run_id) == "success"
+    assert coveo.statuses("at-work")[-1] == "IDLE"
