@@ -70,6 +70,12 @@ build: $(VENV_3)/.installed ## Wheel and source distribution, into dist/
 	rm -rf dist
 	$(VENV_3)/bin/python -m build
 
+.PHONY: pictures
+pictures: $(VENV_3)/.installed ## The README's picture, taken from a real Airflow's UI in Chromium
+	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install --yes -qq chromium; }
+	$(UV) pip install --quiet --python $(VENV_3) 'playwright>=1.50'
+	$(VENV_3)/bin/python scripts/picture_of_bracket.py
+
 .PHONY: constraints
 constraints: $(UV) ## Pin the newest versions that fit, on all Pythons at once
 	$(call compile,apache-airflow==$(AIRFLOW_3) $(DRIVERS_3),$(CONSTRAINTS_3))

@@ -103,7 +103,7 @@ def follow_run(airflow: LocalAirflow, coveo: Simulator, title: str, conf: Mappin
         for task, (state, _) in sorted(airflow.task_states(DAG_ID, run_id).items()):
             if state in ("running", "success", "failed", "skipped", "upstream_failed", "up_for_retry"):
                 if seen_states.get(task) != state:
-                    say(f"{elapsed} Airflow  {task:18} {state}")
+                    say(f"{elapsed} Airflow  {task:26} {state}")
                 seen_states[task] = state
         return run if run in FINISHED else None
 
