@@ -52,9 +52,8 @@ def take_picture(url: str) -> None:
         graph = page.locator(".react-flow")
         graph.wait_for(timeout=60_000)
         page.get_by_text("outcome").first.wait_for(timeout=60_000)
-        page.add_style_tag(
-            content=".react-flow__minimap, .react-flow__controls, .react-flow__panel { display: none !important }"
-        )
+        controls = ".react-flow__minimap, .react-flow__controls, .react-flow__panel"
+        page.add_style_tag(content=f"{controls} {{ display: none !important }}")
         PICTURE.parent.mkdir(parents=True, exist_ok=True)
         graph.screenshot(path=PICTURE)
         browser.close()
