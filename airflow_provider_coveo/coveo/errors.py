@@ -27,6 +27,8 @@ class CoveoError(Exception):
     :param cause: The likely cause; each class has a default.
     :param remedy: What to do about it; each class has a default.
     :param retry_after: For how many seconds Coveo asked to wait, ``None`` where it did not ask.
+    :param note: What else is to be said, at the end of the message.
+    :param accepted: Of a push, what had been accepted before: the result so far, else ``None``.
 
     The codes and their causes are those of https://docs.coveo.com/en/95/.
     """
@@ -47,6 +49,8 @@ class CoveoError(Exception):
         cause: str = "",
         remedy: str = "",
         retry_after: float | None = None,
+        note: str = "",
+        accepted: dict[str, Any] | None = None,
     ) -> None:
         self.tried = tried
         self.status_code = status_code
@@ -56,6 +60,8 @@ class CoveoError(Exception):
         self.cause = cause or self.default_cause
         self.remedy = remedy or self.default_remedy
         self.retry_after = retry_after
+        self.note = note
+        self.accepted = accepted
         super().__init__(self._message())
 
     def _message(self) -> str:
@@ -76,6 +82,8 @@ class CoveoError(Exception):
             text += f" Likely cause: {self.cause.rstrip('.')}."
         if self.remedy:
             text += f" Remedy: {self.remedy.rstrip('.')}."
+        if self.note:
+            text += f" {self.note}"
         return text
 
     def fields(self) -> dict[str, Any]:
@@ -88,6 +96,8 @@ class CoveoError(Exception):
             "cause": self.cause,
             "remedy": self.remedy,
             "retry_after": self.retry_after,
+            "note": self.note,
+            "accepted": self.accepted,
         }
 
     def __reduce__(self) -> Any:

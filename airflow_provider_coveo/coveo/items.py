@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+import hashlib
+import json
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+import reprlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -17,10 +22,12 @@ from airflow_provider_coveo.coveo.errors import CoveoInputError
 DATA_KEYS: Final = ("data", "compressedBinaryData", "compressedBinaryDataFileId")
 COMPRESSION_TYPES: Final = ("UNCOMPRESSED", "DEFLATE", "GZIP", "LZMA", "ZLIB")
 
-#: Text longer than this (UTF-8 bytes) may not stand in ``data`` (https://docs.coveo.com/en/45/).
+#: Text (UTF-8 bytes) and Base64 longer than this may not stand in an item (https://docs.coveo.com/en/45/).
 LARGEST_INLINE_DATA: Final = 5 * 1024 * 1024
 #: A request for one item may not be larger than this (https://docs.coveo.com/en/63/).
 LARGEST_REQUEST: Final = 6 * 1024 * 1024
+#: A file container takes 256 MB (https://docs.coveo.com/en/63/): this many bytes on any reading of that.
+LARGEST_UPLOAD: Final = 256_000_000
 MOST_PERMISSIONS: Final = 5_000
 
 _DOCUMENT_ID = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://[^\x00-\x1f\x7f]+\Z")
@@ -36,7 +43,173 @@ _RESERVED_KEYS: Final = {
         "permissions",
     )
 }
+#: More kinds of items (by their keys and the types of their values) are not remembered at a time.
+_MOST_SHAPES: Final = 2_048
+#: The types of metadata values that are sent as they are, if the encoder takes them.
+_PLAIN_TYPES: Final = frozenset({str, bool})
+
+#: No more of a value is shown in a message.
+_LONGEST_SHOWN: Final = 120
+_short_repr = reprlib.Repr()
+_short_repr.maxstring = _short_repr.maxother = _LONGEST_SHOWN
+
 _encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder()
+_raw_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+#: A moment or a day, as Python has it or as ISO 8601 writes it.
+Moment: TypeAlias = datetime | date | str
+
+
+@dataclass
+class Item:
+    """
+    An item with types and names to complete in an editor; a plain ``dict`` in Coveo's own words does as well.
+
+    Nothing is public by default: without ``permissions``, the item is sent without any.
+
+    :param document_id: The item's URI, such as ``product://4711``.
+    :param data: Its content as text or HTML. Text above 5 MB goes by a file container.
+    :param title: Its title.
+    :param author: Its author.
+    :param date: When it was last modified; a time needs a time zone. Coveo's default is the time of the push.
+    :param clickable_uri: Where a click on it leads.
+    :param file_extension: How Coveo is to read the content, with the dot: ``.html``.
+    :param parent_id: The ``document_id`` of the item that it is attached to.
+    :param compressed_binary_data: Instead of ``data``: bytes, or a string that is Base64 already.
+    :param compressed_binary_data_file_id: Instead of ``data``: the ``fileId`` of a container that holds it.
+    :param compression_type: How binary content is compressed: ``UNCOMPRESSED``, ``DEFLATE``, ``GZIP``,
+        ``LZMA`` or ``ZLIB``. Coveo's default is ``ZLIB``.
+    :param permissions: Who may see it, as https://docs.coveo.com/en/107/ (simple model) and
+        https://docs.coveo.com/en/25/ (complete model) say.
+    :param metadata: Anything else: strings, numbers, booleans, times, and lists of these.
+    """
+
+    document_id: str
+    data: str | None = None
+    title: str | None = None
+    author: str | None = None
+    date: Moment | None = None
+    clickable_uri: str | None = None
+    file_extension: str | None = None
+    parent_id: str | None = None
+    compressed_binary_data: bytes | str | None = None
+    compressed_binary_data_file_id: str | None = None
+    compression_type: str | None = None
+    permissions: list[Any] | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """
+        Return the item in Coveo's words, what has no value left out.
+
+        :raises CoveoInputError: if ``metadata`` repeats one of the other parameters.
+        """
+        binary = self.compressed_binary_data
+        named = {
+            "documentId": self.document_id,
+            "title": self.title,
+            "author": self.author,
+            "date": self.date,
+            "clickableuri": self.clickable_uri,
+            "fileExtension": self.file_extension,
+            "parentId": self.parent_id,
+            "data": self.data,
+            "compressedBinaryData": base64.b64encode(binary).decode()
+            if isinstance(binary, bytes)
+            else binary,
+            "compressedBinaryDataFileId": self.compressed_binary_data_file_id,
+            "compressionType": self.compression_type,
+            "permissions": self.permissions,
+        }
+        item = {key: value for key, value in named.items() if value is not None}
+        for key, value in self.metadata.items():
+            if key in item:
+                raise CoveoInputError(f"metadata holds {_shown(key)}, which is a parameter of Item")
+            item[key] = value
+        return item
+
+
+@dataclass(frozen=True)
+class Delete:
+    """
+    What stands among items for the deletion of one.
+
+    :param document_id: The item's ``documentId``.
+    :param delete_children: Whether to delete the items too whose ids begin with this one's. It is a prefix,
+        not the ``parentId``. Default ``False``.
+    """
+
+    document_id: str
+    delete_children: bool = False
+
+    def entry(self) -> bytes:
+        """
+        Return what a batch says of it.
+
+        :raises InvalidItemError: if it is malformed.
+        """
+        try:
+            document_id = checked_document_id(self.document_id)
+        except CoveoInputError as error:
+            raise InvalidItemError(_shown(self.document_id), error.tried, error.remedy) from None
+        if not isinstance(self.delete_children, bool):
+            raise InvalidItemError(document_id, f"delete_children is {self.delete_children!r}, not a boolean")
+        return _encoder.encode({"documentId": document_id, "deleteChildren": self.delete_children})
+
+
+class InvalidItemError(Exception):
+    """
+    An item that Coveo would refuse.
+
+    :param document_id: The item's id, as far as it has one.
+    :param rule: What is wrong with it.
+    :param remedy: What to do about it.
+    """
+
+    def __init__(self, document_id: str | None, rule: str, remedy: str = "") -> None:
+        super().__init__(document_id, rule, remedy)
+        self.document_id = document_id
+        self.rule = rule
+        self.remedy = remedy
+
+
+@dataclass(frozen=True)
+class LargeContent:
+    """
+    Content that is too large to stand in its item, and goes by a file container of its own.
+
+    :param data: The bytes for the container.
+    :param compression_type: How they are compressed, ``None`` for Coveo's default.
+    """
+
+    data: bytes
+    compression_type: str | None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """
+    A checked item, as a batch holds it.
+
+    :param document_id: The item's URI.
+    :param encoded: The item as a JSON object in UTF-8. Where its content is large, the content is left out.
+    :param large: The content that is left out.
+    """
+
+    document_id: str
+    encoded: bytes
+    large: LargeContent | None = None
+
+    def encoded_with(self, file_id: str) -> bytes:
+        """Return the JSON object with its large content in the container of that ``fileId``."""
+        if self.large is None:
+            return self.encoded
+        more = {"compressedBinaryDataFileId": file_id}
+        if self.large.compression_type is not None:
+            more["compressionType"] = self.large.compression_type
+        return self.encoded[:-1] + b"," + _encoder.encode(more)[1:]
 
 
 @dataclass(frozen=True)
@@ -59,8 +232,28 @@ class PreparedItem:
 
     @property
     def is_too_large_for_inline_data(self) -> bool:
-        """Whether the content is text that has to go by a file container."""
-        return self.content_key == "data" and len(self.content.encode()) > LARGEST_INLINE_DATA
+        """Whether the content has to go by a file container."""
+        return (
+            self.content_key != "compressedBinaryDataFileId"
+            and len(self.content.encode()) > LARGEST_INLINE_DATA
+        )
+
+    def large_content(self) -> LargeContent:
+        """
+        Return the content in the form that a file container holds.
+
+        :raises CoveoInputError: if it is larger than a container takes.
+        """
+        if self.content_key == "data":
+            large = LargeContent(self.content.encode(), "UNCOMPRESSED")
+        else:
+            large = LargeContent(base64.b64decode(self.content), self.compression_type)
+        if len(large.data) > LARGEST_UPLOAD:
+            raise CoveoInputError(
+                f"its content has {len(large.data):,} bytes, and a file container takes {LARGEST_UPLOAD:,}",
+                remedy="Compress the content, or index the document in parts",
+            )
+        return large
 
     def body(self) -> bytes:
         """
@@ -88,6 +281,20 @@ class PreparedItem:
             )
         return encoded
 
+    def entry(self) -> Entry:
+        """
+        Return the item as a batch holds it.
+
+        :raises CoveoInputError: if its content is larger than a file container takes.
+        """
+        entry = {"documentId": self.document_id, **self.properties}
+        if self.is_too_large_for_inline_data:
+            return Entry(self.document_id, _encoder.encode(entry), self.large_content())
+        entry[self.content_key] = self.content
+        if self.compression_type is not None:
+            entry["compressionType"] = self.compression_type
+        return Entry(self.document_id, _encoder.encode(entry))
+
 
 def checked_document_id(document_id: object) -> str:
     """
@@ -105,25 +312,267 @@ def checked_document_id(document_id: object) -> str:
     )
 
 
+def permanent_id(document_id: str) -> str:
+    """
+    Return the ``permanentid`` that Coveo's own clients give an item, which keeps usage analytics together.
+
+    Coveo does not need one. Set it where items were pushed by one of those clients before.
+    """
+    encoded = document_id.encode()
+    md5 = hashlib.md5(encoded, usedforsecurity=False).hexdigest()
+    sha1 = hashlib.sha1(encoded, usedforsecurity=False).hexdigest()
+    return md5[:30] + sha1[:30]
+
+
 def prepared_item(item: object) -> PreparedItem:
     """
     Check one item and return it in the form that its request needs.
 
-    :param item: A mapping with ``documentId``, exactly one of ``data``, ``compressedBinaryData`` (Base64) and
-        ``compressedBinaryDataFileId``, and any metadata. Nothing is made public by default: an item without
-        ``permissions`` is sent without any.
+    :param item: An :class:`Item`, or a mapping with ``documentId``, exactly one of ``data``,
+        ``compressedBinaryData`` (Base64) and ``compressedBinaryDataFileId``, and any metadata. Nothing is
+        made public by default: an item without ``permissions`` is sent without any.
     :raises CoveoInputError: if Coveo would refuse it, naming the item and the rule.
     """
-    if not isinstance(item, Mapping):
-        raise CoveoInputError(f"An item must be a mapping, not {type(item).__name__}")
-    properties = _with_canonical_reserved_keys(item)
-    document_id = checked_document_id(properties.pop("documentId", None))
     try:
-        return _prepared(document_id, properties)
+        return _prepared(item)
+    except InvalidItemError as error:
+        named = f"The item {_shown(error.document_id)}" if error.document_id is not None else "The item"
+        raise CoveoInputError(f"{named} can't be pushed: {error.rule}", remedy=error.remedy) from None
+
+
+class ItemEncoder:
+    """
+    Checks items and encodes them, each once, by the rules of :func:`prepared_item`.
+
+    Most items of a push are alike: what their keys and the types of their values decide is worked out once
+    for each kind, and the rest is left to msgspec. One encoder is for one thread.
+    """
+
+    def __init__(self) -> None:
+        self._shapes: dict[tuple[Any, ...], _Shape | None] = {}
+
+    def encode(self, item: object) -> Entry | tuple[str, bytes]:
+        """
+        Return an item's id and its JSON, as an :class:`Entry` where its content is large.
+
+        :param item: A mapping, an :class:`Item`, or bytes that hold one JSON object. Bytes are checked and
+            returned as they are.
+        :raises InvalidItemError: if Coveo would refuse it.
+        """
+        if type(item) is bytes or isinstance(item, (bytes, bytearray, memoryview)):
+            return self._checked_bytes(bytes(item).strip())
+        if type(item) is not dict:
+            item = _as_dict(item)
+        try:
+            document_id, checked = self._checked(item)
+            encoded = _encoder.encode(checked)
+        except _NotPlainError:
+            return self._of_prepared(item)
+        except (TypeError, ValueError, OverflowError, RecursionError):
+            return self._of_prepared(item)
+        if len(encoded) > LARGEST_INLINE_DATA:
+            return self._of_prepared(item)
+        return document_id, encoded
+
+    def _checked(self, item: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """Return the id and the item with its values as they are sent, if the item is a plain one."""
+        kind = (tuple(item), tuple(map(type, item.values())))
+        try:
+            shape = self._shapes[kind]
+        except KeyError:
+            if len(self._shapes) >= _MOST_SHAPES:
+                self._shapes.clear()
+            shape = self._shapes[kind] = _Shape.of(*kind)
+        if shape is None:
+            raise _NotPlainError
+        document_id = item[shape.id_key]
+        if not _DOCUMENT_ID.match(document_id):
+            raise _NotPlainError
+        checked = item
+        for key, check in shape.checks:
+            value = item[key]
+            try:
+                sent = check(key, value)
+            except CoveoInputError as error:
+                raise InvalidItemError(document_id, error.tried, error.remedy) from None
+            if sent is not value:
+                if checked is item:
+                    checked = item.copy()
+                checked[key] = sent
+        return document_id, checked
+
+    def _checked_bytes(self, encoded: bytes) -> Entry | tuple[str, bytes]:
+        try:
+            item = _decoder.decode(encoded)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise InvalidItemError(None, _not_json(encoded, error)) from None
+        if type(item) is not dict:
+            raise InvalidItemError(None, f"it is a JSON {_json_type(item)}, not an object")
+        try:
+            document_id, _ = self._checked(item)
+        except _NotPlainError:
+            document_id = _prepared(item).document_id
+        if _may_have_repeated_keys(encoded, item):
+            _refuse_repeated_keys(document_id, encoded)
+        if len(encoded) > LARGEST_INLINE_DATA:
+            return self._of_prepared(item)
+        return document_id, encoded
+
+    @staticmethod
+    def _of_prepared(item: object) -> Entry | tuple[str, bytes]:
+        prepared = _prepared(item)
+        try:
+            entry = prepared.entry()
+        except CoveoInputError as error:
+            raise InvalidItemError(prepared.document_id, error.tried, error.remedy) from None
+        if len(entry.encoded) > LARGEST_UPLOAD - 1024:
+            raise InvalidItemError(
+                prepared.document_id,
+                f"it has {len(entry.encoded):,} bytes, and a file container takes {LARGEST_UPLOAD:,}",
+                "Shorten its metadata",
+            )
+        return entry if entry.large is not None else (entry.document_id, entry.encoded)
+
+
+class _NotPlainError(Exception):
+    """An item that has to be looked at closely, perhaps to say what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """
+    What the keys of an item and the types of its values decide.
+
+    :param id_key: How the item spells ``documentId``.
+    :param checks: What is left to check for each single item: keys, and functions that return the value as
+        it is sent.
+    """
+
+    id_key: str
+    checks: tuple[tuple[str, Callable[[str, Any], Any]], ...]
+
+    @classmethod
+    def of(cls, keys: tuple[Any, ...], types: tuple[type, ...]) -> _Shape | None:
+        """Return ``None`` if items of this kind can't be right."""
+        if not all(type(key) is str and key for key in keys):
+            return None
+        if len({key.lower() for key in keys}) < len(keys):
+            return None
+        id_key = content_key = None
+        checks: list[tuple[str, Callable[[str, Any], Any]]] = []
+        for key, value_type in zip(keys, types, strict=True):
+            reserved = _RESERVED_KEYS.get(key.lower())
+            if reserved == "documentId":
+                id_key = key if value_type is str else None
+            elif reserved in DATA_KEYS:
+                if content_key is not None or value_type is not str:
+                    return None
+                content_key = reserved
+                if reserved == "compressedBinaryData":
+                    checks.append((key, _base64))
+            elif reserved in _RULES:
+                checks.append((key, _RULES[reserved]))
+            elif reserved is not None:
+                return None
+            elif value_type not in _PLAIN_TYPES:
+                checks.append((key, _CHECKS_BY_TYPE.get(value_type, _metadata)))
+        if id_key is None or content_key is None:
+            return None
+        if content_key == "data" and any(key.lower() == "compressiontype" for key in keys):
+            return None
+        return cls(id_key, tuple(checks))
+
+
+def _as_dict(item: object) -> dict[str, Any]:
+    if isinstance(item, Item):
+        try:
+            return item.as_dict()
+        except CoveoInputError as error:
+            raise InvalidItemError(_shown(item.document_id), error.tried, error.remedy) from None
+    if isinstance(item, Mapping):
+        return dict(item)
+    raise InvalidItemError(
+        None,
+        f"it is of type {type(item).__name__}",
+        "Give a dict, an Item, a Delete, or bytes that hold one JSON object",
+    )
+
+
+def _not_json(encoded: bytes, error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, UnicodeDecodeError):
+        return f"it is not UTF-8: {error.reason} at byte {error.start}"
+    if b"\\u" in encoded and ("surrogate" in str(error) or _is_json_but_for_surrogates(encoded)):
+        return "it holds half of a surrogate pair, which UTF-8 can't express"
+    return f"it is not one JSON object: {error}"
+
+
+def _is_json_but_for_surrogates(encoded: bytes) -> bool:
+    try:
+        json.loads(encoded)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _json_type(value: object) -> str:
+    if isinstance(value, list):
+        return "array"
+    return "null" if value is None else "string" if isinstance(value, str) else type(value).__name__
+
+
+def _may_have_repeated_keys(encoded: bytes, item: dict[str, Any]) -> bool:
+    """
+    Say whether the JSON text of an item can hold a key twice, of which a dict keeps one only.
+
+    A text that is no longer than its distinct members and the signs between them has no room for another
+    member. Written with a space after each sign, as Python's own encoder does, it is compared as a whole.
+    """
+    members = _raw_decoder.decode(encoded)
+    for value in item.values():
+        if type(value) is list and any(type(entry) is dict for entry in value):
+            return True
+    keys = sum(map(len, members))
+    values = sum(map(len, members.values()))
+    if len(encoded) == keys + values + 4 * len(members) + 1:
+        return False
+    parts: list[Any] = [b', "'] * (4 * len(members))
+    parts[0] = b'{"'
+    parts[1::4] = [key.encode() for key in members]
+    parts[2::4] = [b'": '] * len(members)
+    parts[3::4] = members.values()
+    return b"".join(parts) + b"}" != encoded
+
+
+def _refuse_repeated_keys(document_id: str, encoded: bytes) -> None:
+    def refuse(members: list[tuple[str, Any]]) -> None:
+        seen: set[str] = set()
+        for key, _ in members:
+            if key.lower() in seen:
+                raise InvalidItemError(
+                    document_id,
+                    f"the key {_shown(key)} occurs twice",
+                    "Coveo takes keys in any case: keep one",
+                )
+            seen.add(key.lower())
+
+    json.loads(encoded, object_pairs_hook=refuse)
+
+
+# --- the rules ---
+
+
+def _prepared(item: object) -> PreparedItem:
+    if not isinstance(item, Mapping):
+        item = _as_dict(item)
+    document_id = None
+    try:
+        properties = _with_canonical_reserved_keys(item)
+        document_id = checked_document_id(properties.pop("documentId", None))
+        return _prepared_properties(document_id, properties)
     except CoveoInputError as error:
-        raise CoveoInputError(
-            f"The item {document_id!r} can't be pushed: {error.tried}", remedy=error.remedy
-        ) from None
+        raise InvalidItemError(document_id, error.tried, error.remedy) from None
 
 
 def _with_canonical_reserved_keys(item: Mapping[Any, Any]) -> dict[str, Any]:
@@ -131,36 +580,31 @@ def _with_canonical_reserved_keys(item: Mapping[Any, Any]) -> dict[str, Any]:
     seen: dict[str, str] = {}
     for key, value in item.items():
         if not isinstance(key, str) or not key:
-            raise CoveoInputError(f"An item's keys must be non-empty strings, and {key!r} is not")
+            raise CoveoInputError(f"an item's keys must be non-empty strings, and {_shown(key)} is not")
         lower_case = key.lower()
         if lower_case in seen:
             raise CoveoInputError(
-                f"The keys {seen[lower_case]!r} and {key!r} differ by case only",
+                f"the keys {_shown(seen[lower_case])} and {_shown(key)} differ by case only",
                 remedy="Coveo takes keys in any case, so keep one of them",
             )
         seen[lower_case] = key
-        properties[_RESERVED_KEYS.get(lower_case, key)] = value
+        properties[_RESERVED_KEYS.get(lower_case, _encodable(key, "a key"))] = value
     return properties
 
 
-def _prepared(document_id: str, properties: dict[str, Any]) -> PreparedItem:
+def _prepared_properties(document_id: str, properties: dict[str, Any]) -> PreparedItem:
     if "orderingId" in properties:
         raise CoveoInputError(
             "an item holds no orderingId of its own",
             remedy="Leave it out: Coveo stamps the item; see https://docs.coveo.com/en/147/",
         )
     content_key, content = _content(properties)
-    compression_type = _compression_type(properties.pop("compressionType", None), content_key)
-    checked: dict[str, Any] = {}
-    for key, value in properties.items():
-        if key == "permissions":
-            checked[key] = _permissions(value)
-        elif key == "fileExtension":
-            checked[key] = _file_extension(value)
-        elif key == "parentId":
-            checked[key] = checked_document_id(value)
-        else:
-            checked[key] = _metadata(key, value)
+    compression_type = None
+    if "compressionType" in properties:
+        if content_key == "data":
+            raise CoveoInputError("compressionType is for binary content, and data is text")
+        compression_type = _compression_type("compressionType", properties.pop("compressionType"))
+    checked = {key: _rule(key)(key, value) for key, value in properties.items()}
     return PreparedItem(document_id, compression_type, checked, content_key, content)
 
 
@@ -177,89 +621,236 @@ def _content(properties: dict[str, Any]) -> tuple[str, str]:
             f"{given[0]} must be a string, not {type(content).__name__}",
             remedy="Give text as data, and bytes Base64-encoded as compressedBinaryData",
         )
-    return given[0], _encodable(content, given[0])
+    _encodable(content, given[0])
+    if given[0] == "compressedBinaryData":
+        _base64(given[0], content)
+    return given[0], content
 
 
-def _compression_type(value: object, content_key: str) -> str | None:
-    if value is None:
-        return None
-    if content_key == "data":
-        raise CoveoInputError("compressionType is for binary content, and data is text")
-    if value not in COMPRESSION_TYPES:
+def _base64(key: str, value: str) -> str:
+    try:
+        base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise CoveoInputError(f"{key} is not Base64: {error}", remedy="Encode the bytes as Base64") from None
+    return value
+
+
+def _compression_type(key: str, value: object) -> str:
+    if not isinstance(value, str) or value not in COMPRESSION_TYPES:
         raise CoveoInputError(
-            f"{value!r} is not a compressionType",
+            f"{_shown(value)} is not a {key}",
             remedy=f"Use one of {', '.join(COMPRESSION_TYPES)} in upper case",
         )
-    return str(value)
+    return value
 
 
-def _permissions(value: object) -> list[Any]:
+def _file_extension(key: str, value: object) -> str:
+    if not isinstance(value, str) or not value.startswith(".") or len(value) < 2:
+        raise CoveoInputError(f"{_shown(value)} is not a {key}", remedy="Start it with a dot, as in .html")
+    return _encodable(value, key)
+
+
+def _parent_id(key: str, value: object) -> str:
+    try:
+        return checked_document_id(value)
+    except CoveoInputError as error:
+        raise CoveoInputError(f"its {key} can't be right: {error.tried}", remedy=error.remedy) from None
+
+
+_IDENTITY_TYPES: Final = frozenset({"USER", "GROUP", "VIRTUALGROUP", "UNKNOWN"})
+
+
+def _permissions(key: str, value: object) -> list[Any]:
     if not isinstance(value, list) or not all(isinstance(entry, Mapping) for entry in value):
         raise CoveoInputError(
-            "permissions must be a list of permission sets or levels",
-            remedy="See https://docs.coveo.com/en/107/",
+            f"{key} must be a list of permission sets or levels", remedy="See https://docs.coveo.com/en/107/"
         )
-    count = _count_permissions(value)
+    count = 0
+    for number, entry in enumerate(value, 1):
+        lower_case = _lower_case_keys(entry, f"entry {number} of {key}")
+        if "permissionsets" in lower_case:
+            count += _permission_level(lower_case, number)
+        else:
+            count += _permission_set(lower_case, f"permission set {number}")
     if count > MOST_PERMISSIONS:
         raise CoveoInputError(
             f"it has {count:,} permissions, and Coveo's pipeline rejects more than {MOST_PERMISSIONS:,}",
             remedy="Use groups instead of single users",
         )
-    try:
-        _encoder.encode(value)
-    except (TypeError, ValueError) as error:
-        raise CoveoInputError(f"its permissions can't be written as JSON: {error}") from None
     return value
 
 
-def _count_permissions(entries: list[Any]) -> int:
+def _permission_level(level: dict[str, Any], number: int) -> int:
+    where = f"permission level {number}"
+    name, sets = level.pop("name", None), level.pop("permissionsets")
+    if not isinstance(name, str) or not name:
+        raise _bad_permission(f"{where} has no name")
+    _encodable(name, "name")
+    if level:
+        raise _bad_permission(f"{where} has the unknown key {_shown(next(iter(level)))}")
+    if not isinstance(sets, list) or not all(isinstance(entry, Mapping) for entry in sets):
+        raise _bad_permission(f"permissionSets of {where} is not a list of permission sets")
+    return sum(
+        _permission_set(_lower_case_keys(entry, where), f"permission set {index} of level {_shown(name)}")
+        for index, entry in enumerate(sets, 1)
+    )
+
+
+def _permission_set(permission_set: dict[str, Any], where: str) -> int:
     count = 0
-    for entry in entries:
-        count += len(entry.get("allowedPermissions") or ()) + len(entry.get("deniedPermissions") or ())
-        count += _count_permissions(
-            [inner for inner in entry.get("permissionSets") or () if isinstance(inner, Mapping)]
-        )
+    for key, value in permission_set.items():
+        if key in {"allowedpermissions", "deniedpermissions"}:
+            if not isinstance(value, list):
+                raise _bad_permission(f"{key} of {where} is not a list")
+            count += len(value)
+            # A set of too many is refused for their number, whatever they are.
+            if count <= MOST_PERMISSIONS:
+                for identity in value:
+                    _permission_identity(identity, where)
+        elif key == "allowanonymous":
+            if not isinstance(value, bool):
+                raise _bad_permission(f"allowAnonymous of {where} is {_shown(value)}, not true or false")
+        elif key == "name":
+            if not isinstance(value, str):
+                raise _bad_permission(f"the name of {where} is not a string")
+            _encodable(value, "name")
+        else:
+            raise _bad_permission(f"{where} has the unknown key {_shown(key)}")
     return count
 
 
-def _file_extension(value: object) -> str:
-    if not isinstance(value, str) or not value.startswith(".") or len(value) < 2:
-        raise CoveoInputError(f"{value!r} is not a fileExtension", remedy="Start it with a dot, as in .html")
-    return _encodable(value, "fileExtension")
+def _permission_identity(identity: object, where: str) -> None:
+    if not isinstance(identity, Mapping):
+        raise _bad_permission(f"{where} holds {_shown(identity)}, which is no identity")
+    given = _lower_case_keys(identity, where)
+    name = given.pop("identity", None)
+    if not isinstance(name, str) or not name:
+        raise _bad_permission(f"{where} holds an identity without a name")
+    _encodable(name, "identity")
+    kind = given.pop("identitytype", None)
+    if not isinstance(kind, str) or kind.replace("_", "").upper() not in _IDENTITY_TYPES:
+        raise _bad_permission(
+            f"the identityType of {_shown(name)} in {where} is {_shown(kind)}, and none of User, Group, "
+            "VirtualGroup and Unknown"
+        )
+    provider = given.pop("securityprovider", None)
+    if provider is not None and (not isinstance(provider, str) or not provider):
+        raise _bad_permission(f"the securityProvider of {_shown(name)} in {where} is no name")
+    _encodable(provider or "", "securityProvider")
+    checked_additional_info(given.pop("additionalinfo", None), f"{_shown(name)} in {where}")
+    if given:
+        raise _bad_permission(f"{_shown(name)} in {where} has the unknown key {_shown(next(iter(given)))}")
+
+
+def checked_additional_info(value: object, of: str) -> None:
+    """
+    Check the ``additionalInfo`` of a security identity: strings by name.
+
+    :raises CoveoInputError: if it is anything else.
+    """
+    if value is None:
+        return
+    if not isinstance(value, Mapping):
+        raise _bad_permission(f"the additionalInfo of {of} is not an object")
+    for key, text in value.items():
+        if not isinstance(key, str) or not isinstance(text, str):
+            raise _bad_permission(f"the additionalInfo of {of} holds more than strings")
+        _encodable(key, "additionalInfo")
+        _encodable(text, "additionalInfo")
+
+
+def _lower_case_keys(entry: Mapping[Any, Any], where: str) -> dict[str, Any]:
+    lower_case: dict[str, Any] = {}
+    for key, value in entry.items():
+        if not isinstance(key, str) or key.lower() in lower_case:
+            raise _bad_permission(f"{where} has the key {_shown(key)} twice, or it is no string")
+        lower_case[key.lower()] = value
+    return lower_case
+
+
+def _bad_permission(rule: str) -> CoveoInputError:
+    return CoveoInputError(
+        f"its permissions can't be right: {rule}",
+        remedy="See https://docs.coveo.com/en/107/ and https://docs.coveo.com/en/25/",
+    )
 
 
 def _metadata(key: str, value: object) -> Any:
+    if hasattr(value, "dtype") and hasattr(value, "tolist"):
+        value = _of_numpy(key, value)
     if isinstance(value, (list, tuple)):
-        return [_metadata_scalar(key, entry) for entry in value]
+        sent = [_metadata_scalar(key, entry) for entry in value]
+        # What needs no change is returned as it is, which spares a copy of the item.
+        unchanged = type(value) is list and all(new is old for new, old in zip(sent, value, strict=True))
+        return value if unchanged else sent
     return _metadata_scalar(key, value)
 
 
+def _of_numpy(key: str, value: Any) -> Any:
+    """Return a scalar or an array of numpy as Python's own."""
+    if getattr(value.dtype, "kind", "") in "mM":
+        raise CoveoInputError(
+            f"the time {_shown(key)} has no time zone",
+            remedy="Use an aware datetime, for example pandas.Timestamp(value, tz='UTC')",
+        )
+    return value.tolist()
+
+
 def _metadata_scalar(key: str, value: object) -> Any:
+    if hasattr(value, "dtype") and hasattr(value, "tolist"):
+        value = _of_numpy(key, value)
     if isinstance(value, str):
-        return _encodable(value, key)
-    if isinstance(value, float) and not math.isfinite(value):
-        raise CoveoInputError(f"{key!r} is {value}, which JSON does not know")
-    if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise CoveoInputError(f"the number {key!r} does not fit into the 64 bits that Coveo's fields have")
+        return _encodable(value if type(value) is str else "".join(value), key)
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, float):
+        return _number(key, value if type(value) is float else float(value))
+    if isinstance(value, int) and type(value) is int:
+        return _whole_number(key, value)
     if isinstance(value, datetime):
         if value.tzinfo is None:
             raise CoveoInputError(
-                f"the time {key!r} has no time zone",
+                f"the time {_shown(key)} has no time zone",
                 remedy="Use an aware datetime, for example datetime.now(timezone.utc)",
             )
         return value.isoformat()
     if isinstance(value, date):
         return value.isoformat()
-    if value is None or isinstance(value, (Mapping, list, tuple, set, frozenset, bytes)):
+    if value is None or isinstance(value, (Mapping, list, tuple, set, frozenset, bytes, bytearray)):
         raise CoveoInputError(
-            f"the value of {key!r} is {'None' if value is None else 'a ' + type(value).__name__}",
+            f"the value of {_shown(key)} is {'None' if value is None else 'a ' + type(value).__name__}",
             remedy="Metadata holds strings, numbers, booleans, times and lists of these; leave out what has "
             "no value; see https://docs.coveo.com/en/162/",
         )
+    return _metadata_scalar_of_a_library(key, value)
+
+
+def _metadata_scalar_of_a_library(key: str, value: object) -> Any:
+    """Return an enum, a Decimal, a UUID and the like as what it stands for."""
     try:
-        return msgspec.to_builtins(value)
+        sent = msgspec.to_builtins(value)
     except (TypeError, ValueError, OverflowError):
-        raise CoveoInputError(f"the value of {key!r} is of type {type(value).__name__}, not JSON") from None
+        sent = None
+    if type(sent) in {str, bool, int, float}:
+        return _metadata_scalar(key, sent)
+    raise CoveoInputError(
+        f"the value of {_shown(key)} is of type {type(value).__name__}, not JSON",
+        remedy="Metadata holds strings, numbers, booleans, times and lists of these",
+    )
+
+
+def _number(key: str, value: float) -> float:
+    if not math.isfinite(value):
+        raise CoveoInputError(f"{_shown(key)} is {value}, which JSON does not know")
+    return value
+
+
+def _whole_number(key: str, value: int) -> int:
+    if not -(2**63) <= value < 2**63:
+        raise CoveoInputError(
+            f"the number {_shown(key)} does not fit into the 64 bits that Coveo's fields have"
+        )
+    return value
 
 
 def _encodable(text: str, key: str) -> str:
@@ -267,12 +858,30 @@ def _encodable(text: str, key: str) -> str:
         text.encode()
     except UnicodeEncodeError:
         raise CoveoInputError(
-            f"{key!r} holds half of a surrogate pair, which UTF-8 can't express",
+            f"{_shown(key)} holds half of a surrogate pair, which UTF-8 can't express",
             remedy="Decode the original bytes with the right encoding",
         ) from None
     return text
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 120 else text[:119] + "…"
+    try:
+        text = _short_repr.repr(value)
+    except Exception:
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 1] + "…"
+
+
+def _rule(key: str) -> Callable[[str, Any], Any]:
+    """Return what checks a value under that key, and returns it as it is sent."""
+    return _RULES.get(key, _metadata)
+
+
+#: The reserved keys whose values have rules of their own.
+_RULES: Final[dict[str | None, Callable[[str, Any], Any]]] = {
+    "compressionType": _compression_type,
+    "fileExtension": _file_extension,
+    "parentId": _parent_id,
+    "permissions": _permissions,
+}
+_CHECKS_BY_TYPE: Final[dict[type, Callable[[str, Any], Any]]] = {float: _number, int: _whole_number}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 import json
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast
 from urllib.parse import quote, urlencode, urlsplit
 
 import requests
@@ -18,6 +20,15 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.providers.http.hooks.http import HttpHook
 from requests.auth import AuthBase
 
+from airflow_provider_coveo.coveo.batches import (
+    ADD,
+    DEFAULT_BATCH_BYTES,
+    DELETE,
+    Checkpoint,
+    checked_batch_bytes,
+    deletions,
+    item_batches,
+)
 from airflow_provider_coveo.coveo.connection import ConnectionSettings
 from airflow_provider_coveo.coveo.endpoints import (
     REGIONS,
@@ -39,7 +50,7 @@ from airflow_provider_coveo.coveo.errors import (
     UploadError,
     error_from_answer,
 )
-from airflow_provider_coveo.coveo.items import checked_document_id, prepared_item
+from airflow_provider_coveo.coveo.items import Delete, checked_document_id, prepared_item
 from airflow_provider_coveo.coveo.ordering_ids import (
     DEFAULT_QUEUE_DELAY_MINUTES,
     CoveoClock,
@@ -50,6 +61,15 @@ from airflow_provider_coveo.coveo.ordering_ids import (
 from airflow_provider_coveo.coveo.retries import RetryPolicy, retry_after_seconds
 from airflow_provider_coveo.coveo.statuses import SourceStatus
 from airflow_provider_coveo.get_provider_info import CONNECTION_FORM
+from airflow_provider_coveo.hooks.push import (
+    DEFAULT_MAX_INVALID,
+    DEFAULT_UPLOAD_CONCURRENCY,
+    ContainerPush,
+    InvalidItems,
+    Uploaded,
+    checked_concurrency,
+    checked_iterable,
+)
 from airflow_provider_coveo.hooks.wire import (
     BearerAuth,
     NoAuth,
@@ -150,6 +170,7 @@ class CoveoPushHook(HttpHook):
         self._settings: ConnectionSettings | None = None
         self._sessions = threading.local()
         self._stopped = threading.Event()
+        self._branches: weakref.WeakSet[CoveoPushHook] = weakref.WeakSet()
         self._clocks_of_own_sources: dict[str, CoveoClock] = {}
 
     # --- the connection form of Airflow 2.11; Airflow 3 reads the same from the provider's metadata ---
@@ -190,7 +211,8 @@ class CoveoPushHook(HttpHook):
     def settings(self) -> ConnectionSettings:
         """The connection's settings, read on first use."""
         if self._settings is None:
-            self._set_base_url(self.get_connection(self.coveo_conn_id))
+            # Making the session reads the connection, which is one look-up less than reading it for itself.
+            self.get_conn()
         return cast("ConnectionSettings", self._settings)
 
     @property
@@ -257,7 +279,7 @@ class CoveoPushHook(HttpHook):
     ) -> requests.Response:
         """Send a request of :meth:`run`, with the same care as the hook's own."""
         tried = f"Could not {prepped_request.method} {urlsplit(str(prepped_request.url)).path}"
-        return self._repeated(
+        return self.repeated(
             lambda attempt: self._send(
                 session,
                 prepped_request,
@@ -278,6 +300,23 @@ class CoveoPushHook(HttpHook):
         Operators call it from ``on_kill``.
         """
         self._stopped.set()
+        for branch in list(self._branches):
+            branch.stop()
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether :meth:`stop` was called."""
+        return self._stopped.is_set()
+
+    def branch(self) -> CoveoPushHook:
+        """Return a hook that shares this one's connection, is stopped with it, and can be stopped alone."""
+        branch = copy.copy(self)
+        branch._stopped = threading.Event()
+        branch._branches = weakref.WeakSet()
+        self._branches.add(branch)
+        if self._stopped.is_set():
+            branch.stop()
+        return branch
 
     def _request(
         self,
@@ -301,11 +340,12 @@ class CoveoPushHook(HttpHook):
             url += "?" + urlencode(query, quote_via=quote, safe="")
         headers = {"Content-Type": "application/json"} if body is not None else None
         prepared = session.prepare_request(requests.Request(method, url, data=body, headers=headers))
-        return self._repeated(lambda attempt: self._send(session, prepared, tried, attempt), retry)
+        return self.repeated(lambda attempt: self._send(session, prepared, tried, attempt), retry)
 
-    def _repeated(
+    def repeated(
         self, attempt: Callable[[int], requests.Response], retry: RetryPolicy | None = None
     ) -> requests.Response:
+        """Make attempts, each given its number, until one succeeds or patience is at its end."""
         policy = self._retry if retry is None else retry
 
         def seconds_to_wait(state: tenacity.RetryCallState) -> float:
@@ -389,9 +429,10 @@ class CoveoPushHook(HttpHook):
             )
         return answer
 
-    def _upload(self, data: bytes, tried: str) -> str:
-        """Put ``data`` into a file container and return the container's ``fileId``."""
+    def upload(self, data: bytes, tried: str) -> Uploaded:
+        """Put ``data`` into a new file container. See https://docs.coveo.com/en/43/."""
         for container in range(1, _CONTAINERS_PER_UPLOAD + 1):
+            made_at = time.monotonic()
             answer = self._request(tried, "POST", push_path(self.organization_id, "files"))
             described = _json_object(answer, tried, "fileId", "uploadUri", "requiredHeaders")
             try:
@@ -403,8 +444,12 @@ class CoveoPushHook(HttpHook):
                     raise
                 self.log.warning("The file container was refused; a new one is made. %s", error)
             else:
-                return str(described["fileId"])
+                return Uploaded(str(described["fileId"]), made_at, _clock(answer))
         raise AssertionError("unreachable: the last container returns or raises")
+
+    def take_batch(self, path: str, file_id: str, tried: str, retry: RetryPolicy) -> requests.Response:
+        """Have Coveo take the batch that is in a file container."""
+        return self._request(tried, "PUT", path, query={"fileId": file_id}, retry=retry)
 
     def _put_into_container(self, described: Mapping[str, Any], data: bytes, tried: str) -> None:
         session = getattr(self._sessions, "upload", None)
@@ -416,7 +461,7 @@ class CoveoPushHook(HttpHook):
         prepared = session.prepare_request(
             requests.Request("PUT", described["uploadUri"], data=data, headers=described["requiredHeaders"])
         )
-        self._repeated(
+        self.repeated(
             lambda attempt: self._send(session, prepared, tried, attempt, default_class=UploadError)
         )
 
@@ -541,9 +586,10 @@ class CoveoPushHook(HttpHook):
         if prepared.compression_type is not None:
             query["compressionType"] = prepared.compression_type
         if prepared.is_too_large_for_inline_data:
-            file_id = self._upload(prepared.content.encode(), tried)
-            body = prepared.body_for_container(file_id)
-            query["compressionType"] = "UNCOMPRESSED"
+            large = prepared.large_content()
+            body = prepared.body_for_container(self.upload(large.data, tried).file_id)
+            if large.compression_type is not None:
+                query["compressionType"] = large.compression_type
         else:
             body = prepared.body()
         answer = self._request(
@@ -558,6 +604,92 @@ class CoveoPushHook(HttpHook):
             "document_id": prepared.document_id,
             "request_id": _request_id(answer),
         }
+
+    @_final_errors_fail_at_once
+    def push_items(
+        self,
+        source_id: str,
+        items: Iterable[Any],
+        *,
+        delete: Iterable[str | Delete] = (),
+        batch_bytes: int | str = DEFAULT_BATCH_BYTES,
+        upload_concurrency: int | str = DEFAULT_UPLOAD_CONCURRENCY,
+        on_invalid: Literal["fail", "skip"] = "fail",
+        max_invalid: int | str = DEFAULT_MAX_INVALID,
+        progress: Callable[[dict[str, Any]], None] | None = None,
+        checkpoint: Checkpoint | None = None,
+    ) -> dict[str, Any]:
+        """
+        Push any number of items in batches: fast, in constant memory, and with an exact account.
+
+        The input is read once, as fast as it is pushed; what is held of it are the batches in flight. Each
+        item is checked and encoded once. Batches are uploaded in parallel, and Coveo is asked to take them in
+        input order, each after its own upload succeeded. So the index ends as if the items had been pushed
+        one by one: of two with one id the later counts, also where one of them is a deletion. Where the push
+        fails, what was accepted is the beginning of the input, and the error says how much of it that is.
+
+        Text above 5 MB goes by a file container of its own. No orderingId is sent, as Coveo advises. See
+        https://docs.coveo.com/en/90/.
+
+        :param source_id: The Push source.
+        :param items: What to push: dicts in Coveo's words, :class:`~airflow_provider_coveo.coveo.items.Item`,
+            bytes that hold one JSON object each (they are checked, and sent as they are), and
+            :class:`~airflow_provider_coveo.coveo.items.Delete` for deletions.
+        :param delete: What to delete after that: ids, or ``Delete``.
+        :param batch_bytes: How large a batch is at most: 1 KiB to 256 MB. An item that is larger by itself
+            goes alone. Default 8 MiB.
+        :param upload_concurrency: How many batches are uploaded at the same time, 1 to 32. One more may
+            wait to be taken. Default 4.
+        :param on_invalid: What to do with an item that Coveo would refuse. ``fail`` (the default) ends the
+            push and reports the first 20; ``skip`` leaves them out, counts them and lists the first 20.
+        :param max_invalid: With ``skip``, above how many invalid items the push fails all the same. Default
+            100.
+        :param progress: Called with the result so far after each batch that was accepted.
+        :param checkpoint: Where to keep which batches were accepted, so that a later call with the same
+            input goes on where this one failed.
+        :return: ``source_id``; ``accepted_adds`` and ``accepted_deletes``: how many entries of the input
+            Coveo has accepted, which does not mean that they are indexed yet; ``replaced``: how many of them
+            were not sent because a later one of the same batch has the same id; ``batches`` and ``bytes``;
+            ``resumed_batches``: how many of them an earlier try got accepted; ``seconds``;
+            ``first_request_id`` and ``last_request_id`` of what was sent; ``ordering_id``: the moment before
+            by Coveo's clock in epoch milliseconds; ``invalid`` and ``invalid_items``: how many items were
+            left out, and the first of them with ``index``, ``document_id`` and ``rule``.
+        :raises CoveoInputError: if an argument can't be right; nothing was sent then. Also if items are
+            invalid: those in batches before them were accepted.
+        :raises CoveoError: if Coveo refuses, or does not answer. ``accepted`` holds the result up to then.
+        """
+        source_id = checked_source_id(source_id)
+        limit = checked_batch_bytes(batch_bytes)
+        invalid = InvalidItems.checked(on_invalid, max_invalid, f"source {source_id!r}")
+        push = ContainerPush(
+            self,
+            path=push_path(self.organization_id, "sources", source_id, "documents", "batch"),
+            target=f"source {source_id!r}",
+            noun="items",
+            names={ADD: "accepted_adds", DELETE: "accepted_deletes"},
+            concurrency=checked_concurrency(upload_concurrency),
+            checkpoint=checkpoint,
+            progress=progress,
+        )
+        entries = itertools.chain(checked_iterable(items, "items"), deletions(delete))
+        push.run(item_batches(entries, limit, invalid.goes_on))
+        invalid.raise_if_too_many(push)
+        push.complete()
+        result = {"source_id": source_id, **push.result(), **invalid.result()}
+        self.log.info(
+            "Source %s: %d items and %d deletions accepted in %d batches (%.1f MB, %.1f s); %d items were "
+            "invalid and left out.",
+            source_id,
+            result["accepted_adds"],
+            result["accepted_deletes"],
+            result["batches"],
+            result["bytes"] / 1e6,
+            result["seconds"],
+            result["invalid"],
+        )
+        if invalid.found.count:
+            self.log.warning("Left out because Coveo would refuse them: %s", invalid.found.words())
+        return result
 
     @_final_errors_fail_at_once
     def delete_item(

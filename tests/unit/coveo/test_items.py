@@ -1,18 +1,25 @@
 from __future__ import annotations
 
+import enum
+import hashlib
 import json
 import uuid
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 
+import pendulum
 import pytest
 
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.coveo.items import (
     LARGEST_INLINE_DATA,
     MOST_PERMISSIONS,
+    InvalidItemError,
+    Item,
+    ItemEncoder,
     checked_document_id,
+    permanent_id,
     prepared_item,
 )
 
@@ -124,3 +131,190 @@ def test_size_is_counted_in_bytes() -> None:
     assert prepared_item(item(data="é" * (LARGEST_INLINE_DATA // 2 + 1))).is_too_large_for_inline_data
     with pytest.raises(CoveoInputError, match="bytes"):
         prepared_item(item(note="a" * 6_500_000)).body()
+
+
+# --- what items may hold ---
+
+
+class _Colour(enum.Enum):
+    RED = "red"
+
+
+def test_values_of_libraries_arrive_as_what_they_stand_for() -> None:
+    moment = pendulum.datetime(2026, 11, 24, 8, tz="Europe/Vienna")
+    assert sent(a=_Colour.RED, b=moment, c=("x", moment), d=[1, Decimal("2.5")]) == {
+        "data": "An anvil.",
+        "a": "red",
+        "b": "2026-11-24T08:00:00+01:00",
+        "c": ["x", "2026-11-24T08:00:00+01:00"],
+        "d": [1, "2.5"],
+    }
+
+
+def test_values_of_numpy_arrive_as_python_s_own() -> None:
+    numpy = pytest.importorskip("numpy")
+    assert sent(
+        a=numpy.int64(3), b=numpy.float32(0.5), c=numpy.bool_(True), d=numpy.str_("x"), e=numpy.array([1, 2])
+    ) == {"data": "An anvil.", "a": 3, "b": 0.5, "c": True, "d": "x", "e": [1, 2]}
+    for value, reason in (
+        (numpy.float64("nan"), "nan"),
+        (numpy.datetime64("2026-11-24"), "time zone"),
+        (numpy.array([[1], [2]]), "a list"),
+    ):
+        with pytest.raises(CoveoInputError, match=reason):
+            sent(a=value)
+
+
+_USER = {"identity": "asmith@example.com", "identityType": "User"}
+
+
+@pytest.mark.parametrize(
+    "permissions",
+    [
+        [],
+        [{"allowAnonymous": True}],
+        [{"allowAnonymous": False, "allowedPermissions": [_USER], "deniedPermissions": []}],
+        [{"AllowedPermissions": [{**_USER, "identityType": "VIRTUAL_GROUP", "securityProvider": "AD"}]}],
+        [{"allowedPermissions": [{**_USER, "additionalInfo": {"domain": "x"}}]}],
+        [{"name": "level", "permissionSets": [{"name": "set", "allowedPermissions": [_USER]}]}],
+    ],
+)
+def test_both_permission_models_are_taken_as_they_are(permissions: list[Any]) -> None:
+    assert sent(permissions=permissions)["permissions"] == permissions
+
+
+@pytest.mark.parametrize(
+    ("permissions", "reason"),
+    [
+        ([_USER], "unknown key 'identity'"),
+        ([{"allowedPermision": [_USER]}], "unknown key 'allowedpermision'"),
+        ([{"allowAnonymous": "yes"}], "allowAnonymous"),
+        ([{"allowedPermissions": _USER}], "not a list"),
+        ([{"allowedPermissions": ["asmith"]}], "no identity"),
+        ([{"allowedPermissions": [{"identityType": "User"}]}], "without a name"),
+        ([{"allowedPermissions": [{**_USER, "identityType": "xUSERx"}]}], "xUSERx"),
+        ([{"allowedPermissions": [{**_USER, "securityProvider": 5}]}], "securityProvider"),
+        ([{"allowedPermissions": [{**_USER, "rights": "all"}]}], "rights"),
+        ([{"allowedPermissions": [{**_USER, "additionalInfo": {"a": 1}}]}], "additionalInfo"),
+        ([{"allowAnonymous": True, "ALLOWANONYMOUS": True}], "twice"),
+        ([{"permissionSets": []}], "no name"),
+        ([{"name": "level", "permissionSets": {}}], "not a list"),
+        ([{"name": "l", "permissionSets": [{"deniedPermissions": [_USER] * 5001}]}], "5,001"),
+    ],
+)
+def test_permissions_that_would_be_misread_are_refused(permissions: list[Any], reason: str) -> None:
+    with pytest.raises(CoveoInputError, match=reason):
+        sent(permissions=permissions)
+
+
+@pytest.mark.parametrize(
+    ("properties", "reason"),
+    [
+        ({"compressedBinaryData": "not Base64!"}, "not Base64"),
+        ({"compressedBinaryData": "eJw=", "compressionType": None}, "compressionType"),
+        ({"compressedBinaryData": "eJw=", "compressionType": ["GZIP"]}, "compressionType"),
+        ({"data": "x", "parentId": "parent"}, "parentId"),
+        ({"data": "x", "huge": "\ud800" * 10**6}, "surrogate"),
+    ],
+)
+def test_reserved_keys_have_rules_of_their_own(properties: dict[str, Any], reason: str) -> None:
+    with pytest.raises(CoveoInputError, match=reason) as refused:
+        prepared_item({"documentId": "a://b", **properties})
+    assert len(str(refused.value)) < 1000
+
+
+def test_an_item_with_types_is_the_same_as_a_dict() -> None:
+    moment = datetime(2026, 11, 24, tzinfo=timezone.utc)
+    typed = Item(
+        "a://b",
+        title="B",
+        author="me",
+        date=moment,
+        clickable_uri="https://b.example.com",
+        file_extension=".pdf",
+        parent_id="a://b",
+        compressed_binary_data=b"x",
+        compression_type="UNCOMPRESSED",
+        permissions=[{"allowAnonymous": True}],
+        metadata={"price": 5},
+    )
+    assert typed.as_dict() == {
+        "documentId": "a://b", "title": "B", "author": "me", "date": moment,
+        "clickableuri": "https://b.example.com", "fileExtension": ".pdf", "parentId": "a://b",
+        "compressedBinaryData": "eA==", "compressionType": "UNCOMPRESSED",
+        "permissions": [{"allowAnonymous": True}], "price": 5,
+    }  # fmt: skip
+    assert prepared_item(typed) == prepared_item(typed.as_dict())
+    with pytest.raises(CoveoInputError, match="parameter of Item"):
+        prepared_item(Item("a://b", "x", title="B", metadata={"title": "C"}))
+    with pytest.raises(CoveoInputError, match="case only"):
+        prepared_item(Item("a://b", "x", title="B", metadata={"TITLE": "C"}))
+
+
+def test_the_permanent_id_is_that_of_coveo_s_clients() -> None:
+    uri = "https://example.com/"
+    md5, sha1 = (
+        hashlib.new(name, uri.encode(), usedforsecurity=False).hexdigest() for name in ("md5", "sha1")
+    )
+    assert permanent_id(uri) == md5[:30] + sha1[:30]
+
+
+# --- bytes ---
+
+
+def encoded(text: bytes) -> Any:
+    return ItemEncoder().encode(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"documentId":"a://b","data":"x"}',
+        b'{"documentId": "a://b", "data": "x", "n": [1, 2.50], "t": true}',
+        b'{\n  "documentId": "a:\\/\\/b",\n  "data": "\\u00e9\\ud83d\\ude00"\n}',
+        '{"documentId":"a://b","data":"é","é":"x"}'.encode(),
+        b'{"data":"x","permissions":[{"allowAnonymous":true}],"documentId":"a://b"}',
+        b'{"DOCUMENTID":"a://b","Data":"x"}',
+    ],
+)
+def test_json_that_holds_an_item_is_sent_as_it_is(text: bytes) -> None:
+    assert encoded(text) == ("a://b", text)
+    assert encoded(b" \t" + text + b"\r\n") == ("a://b", text)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (b'{"documentId":"a://b","data":"x","data":"y"}', "'data' occurs twice"),
+        (b'{"documentId": "a://b", "data": "x", "data": "y"}', "'data' occurs twice"),
+        (b'{"data":"x" ,"documentId":"a://b","data":"x"}', "'data' occurs twice"),
+        (b'{"documentId":"a://b","data":"x","d\\u0061ta":"y"}', "'data' occurs twice"),
+        (b'{"documentId":"a://b","data":"x","Title":"y","title":"y"}', "case only"),
+        (b'{"documentId":"a://b","data":"x","permissions":[{"a":1,"a":2}]}', "unknown key"),
+        (
+            b'{"documentId":"a://b","data":"x","permissions":[{"allowAnonymous":true,"allowAnonymous":false}]}',
+            "'allowAnonymous' occurs twice",
+        ),
+        (b'{"documentId":"a://b","data":"x","title":"\\ud800"}', "surrogate"),
+        (b'{"documentId":"a://b","data":"\xff"}', "UTF-8"),
+        (b'{"documentId":"a://b","data":"x","n":1e999}', "not one JSON object"),
+        (b'{"documentId":"a://b","data":"x","n":NaN}', "not one JSON object"),
+        (b'{"documentId":"a://b","data":"x","n":9223372036854775808}', "64 bits"),
+        (b'{"documentId":"a://b","data":"x","n":null}', "None"),
+        (b'{"documentId":"a://b","data":"x"} {}', "not one JSON object"),
+        (b"[]", "array"),
+        (b"null", "null"),
+        (b"", "not one JSON object"),
+        (b'{"documentId":"a://b","x":' + b"[" * 100_000, "too deeply"),
+    ],
+)
+def test_json_that_coveo_would_refuse_is_refused(text: bytes, reason: str) -> None:
+    with pytest.raises(InvalidItemError) as refused:
+        encoded(text)
+    assert reason in refused.value.rule
+
+
+def test_more_kinds_of_items_than_are_remembered_are_no_problem() -> None:
+    encoder = ItemEncoder()
+    for number in range(5_000):
+        assert encoder.encode({"documentId": "a://b", "data": "x", f"key{number}": 1})

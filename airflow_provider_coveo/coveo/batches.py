@@ -1,0 +1,366 @@
+"""Batches: what one file container holds, and how a stream of entries is cut into them."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol, cast
+
+from airflow_provider_coveo.coveo.errors import CoveoInputError
+from airflow_provider_coveo.coveo.items import LARGEST_UPLOAD, Delete, Entry, InvalidItemError, ItemEncoder
+
+#: How many bytes of JSON a batch holds at most, unless one says otherwise. Measured with
+#: ``benchmarks/push.py``: larger batches are no faster, and a push holds a handful of them in memory.
+DEFAULT_BATCH_BYTES: Final = 8 * 1024 * 1024
+SMALLEST_BATCH_BYTES: Final = 1024
+#: How many entries a batch holds at most, which bounds what is remembered of small ones.
+MOST_ENTRIES: Final = 50_000
+#: How many invalid entries are told of one by one.
+INVALID_SHOWN: Final = 20
+
+_LONGEST_ID_SHOWN: Final = 200
+_LONGEST_RULE_SHOWN: Final = 500
+#: Once an invalid item has ended a push, how far the rest is looked through for more of them.
+_ITEMS_TO_LOOK_THROUGH: Final = 10_000
+_SECONDS_TO_LOOK_FOR_MORE: Final = 10.0
+
+ADD: Final = "addOrUpdate"
+DELETE: Final = "delete"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """
+    What goes into one file container.
+
+    :param number: Its place among the batches of the push, from 0.
+    :param first: The place in the input of its first entry, from 0.
+    :param last: The place in the input of its last entry.
+    :param counts: How many entries of the input it stands for, by section. An entry that a later one of the
+        same batch replaced is among them.
+    :param replaced: How many those are.
+    :param pieces: The JSON in pieces, with entries in between whose large content is uploaded first.
+    :param size: How many bytes that is, large content included.
+    """
+
+    number: int
+    first: int
+    last: int
+    counts: dict[str, int]
+    replaced: int
+    pieces: tuple[bytes | Entry, ...]
+    size: int
+
+    @property
+    def entries(self) -> int:
+        """How many entries of the input it stands for."""
+        return sum(self.counts.values())
+
+    def body(self, upload: Callable[[bytes], str]) -> bytes:
+        """
+        Return the JSON.
+
+        :param upload: Puts large content into a container and returns its ``fileId``.
+        """
+        if len(self.pieces) == 1 and isinstance(self.pieces[0], bytes):
+            return self.pieces[0]
+        parts = []
+        for piece in self.pieces:
+            if isinstance(piece, Entry):
+                large = piece.large
+                parts.append(piece.encoded if large is None else piece.encoded_with(upload(large.data)))
+            else:
+                parts.append(piece)
+        return b"".join(parts)
+
+    def digest(self) -> str:
+        """Return what tells this batch from one with other content."""
+        digest = hashlib.sha256()
+        for piece in self.pieces:
+            if isinstance(piece, Entry):
+                digest.update(piece.encoded)
+                digest.update(hashlib.sha256(piece.large.data if piece.large else b"").digest())
+            else:
+                digest.update(piece)
+        return digest.hexdigest()[:24]
+
+
+class Checkpoint(Protocol):
+    """Where a push keeps which batches were accepted, for a later try that meets the same input."""
+
+    def read(self) -> Sequence[str]:
+        """Return the digests of the batches that an earlier try got accepted, in order."""
+
+    def write(self, digests: Sequence[str]) -> None:
+        """Keep the digests of the batches that were accepted so far, in order."""
+
+    def forget(self) -> None:
+        """Forget all digests: the push is complete."""
+
+
+def checked_batch_bytes(value: object) -> int:
+    """
+    Return the size of a batch in bytes.
+
+    :raises CoveoInputError: if it is not within 1 KiB and 256 MB.
+    """
+    if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit():
+        value = int(value)
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int)
+        or not SMALLEST_BATCH_BYTES <= value <= LARGEST_UPLOAD
+    ):
+        raise CoveoInputError(
+            f"{value!r} is not a size of a batch",
+            remedy=f"Give the bytes, within {SMALLEST_BATCH_BYTES:,} and {LARGEST_UPLOAD:,}; "
+            f"the default is {DEFAULT_BATCH_BYTES:,}",
+        )
+    return value
+
+
+class Batcher:
+    """
+    Cuts a stream of entries into batches.
+
+    Coveo does not document in which order the entries of one batch take effect. So no two entries of a batch
+    may depend on their order: the later of two entries with one key and in one section replaces the earlier,
+    and an entry whose key stands in another section begins a new batch. The outcome is that of sending the
+    entries one by one.
+
+    :param sections: The keys of the JSON object, in their order.
+    :param limit: How many bytes of JSON a batch may have. An entry that is larger by itself goes alone.
+    """
+
+    def __init__(self, sections: Sequence[str], limit: int) -> None:
+        self._sections = tuple(sections)
+        self._limit = limit
+        self._next_number = 0
+        self._clear()
+
+    def _clear(self) -> None:
+        self._lists: dict[str, list[bytes | Entry]] = {section: [] for section in self._sections}
+        self._places: dict[Any, tuple[str, int]] = {}
+        self._apart: set[Any] = set()
+        self._counts = dict.fromkeys(self._sections, 0)
+        self._replaced = 0
+        # '{', '}', and '"section":[],' for each section
+        self._size = 2 + sum(len(section) + 6 for section in self._sections)
+        self._first = self._last = -1
+
+    def holds_apart(self, key: Any) -> bool:
+        """Whether the batch under way has an entry with that key that was added with ``apart``."""
+        return key in self._apart
+
+    def add(
+        self, place: int, section: str, key: Any, encoded: bytes | Entry, *, apart: bool = False
+    ) -> Batch | None:
+        """
+        Take an entry, and return the batch that it did not fit into any more, if so.
+
+        :param place: The entry's place in the input.
+        :param section: Where it belongs.
+        :param key: What it is about.
+        :param encoded: The entry.
+        :param apart: Whether its batch may hold nothing in other sections.
+        """
+        places = self._places
+        known = places.get(key)
+        entries = self._lists[section]
+        size = (len(encoded) if type(encoded) is bytes else _size(encoded)) + 1
+        full = None
+        if places and (
+            self._size + size > self._limit
+            or len(places) >= MOST_ENTRIES
+            or (known is not None and known[0] != section)
+            or ((apart or self._apart) and len(entries) < len(places))
+            or (self._apart and not entries)
+        ):
+            full = self.flush()
+            known, entries = None, self._lists[section]
+        if known is None:
+            self._places[key] = (section, len(entries))
+            entries.append(encoded)
+        else:
+            size -= _size(entries[known[1]]) + 1
+            entries[known[1]] = encoded
+            self._replaced += 1
+        if apart:
+            self._apart.add(key)
+        self._size += size
+        self._counts[section] += 1
+        if self._first < 0:
+            self._first = place
+        self._last = place
+        return full
+
+    def flush(self) -> Batch | None:
+        """Return the batch under way, if there is anything in it."""
+        if not self._places:
+            return None
+        pieces = tuple(self._pieces())
+        size = sum(map(_size, pieces))
+        batch = Batch(self._next_number, self._first, self._last, self._counts, self._replaced, pieces, size)
+        self._next_number += 1
+        self._clear()
+        return batch
+
+    def _pieces(self) -> Iterator[bytes | Entry]:
+        parts: list[bytes] = []
+        lead = b"{"
+        for section in self._sections:
+            parts.append(lead + b'"' + section.encode() + b'":[')
+            lead = b","
+            separator = b""
+            entries = self._lists[section]
+            if not any(isinstance(entry, Entry) for entry in entries):
+                parts.append(b",".join(entries))  # type: ignore[arg-type]
+            else:
+                for entry in entries:
+                    parts.append(separator)
+                    separator = b","
+                    if isinstance(entry, Entry):
+                        yield b"".join(parts)
+                        yield entry
+                        parts = []
+                    else:
+                        parts.append(entry)
+            entries.clear()
+            parts.append(b"]")
+        parts.append(b"}")
+        yield b"".join(parts)
+
+
+def _size(encoded: bytes | Entry) -> int:
+    if isinstance(encoded, Entry):
+        # what names the container of large content is shorter than that
+        return len(encoded.encoded) + 128 + (len(encoded.large.data) if encoded.large else 0)
+    return len(encoded)
+
+
+@dataclass
+class InvalidEntries:
+    """
+    The entries that were refused: how many, and what was wrong with the first of them.
+
+    :param count: How many.
+    :param shown: The first ones: ``index`` in the input, ``document_id`` and ``rule``.
+    """
+
+    count: int = 0
+    shown: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, index: int, error: InvalidItemError) -> None:
+        """Take note of one."""
+        self.count += 1
+        if len(self.shown) < INVALID_SHOWN:
+            document_id = error.document_id
+            if document_id is not None:
+                document_id = _cut(document_id, _LONGEST_ID_SHOWN)
+            rule = error.rule + (f" ({error.remedy})" if error.remedy else "")
+            self.shown.append(
+                {"index": index, "document_id": document_id, "rule": _cut(rule, _LONGEST_RULE_SHOWN)}
+            )
+
+    def words(self) -> str:
+        """Return the first ones in words."""
+        told = "; ".join(
+            f"number {entry['index']} ({_quoted(entry['document_id'])}): {entry['rule']}"
+            for entry in self.shown
+        )
+        return told + (f"; and {self.count - len(self.shown)} more" if self.count > len(self.shown) else "")
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def _quoted(document_id: str | None) -> str:
+    return "without a usable documentId" if document_id is None else ascii(document_id)[1:-1]
+
+
+def deletions(delete: Iterable[str | Delete]) -> Iterator[Delete]:
+    """
+    Return what is to be deleted as ``Delete``, whether it was given so or by its id.
+
+    :raises CoveoInputError: if it is a single string, of which each character would be taken for an id.
+    """
+    if isinstance(delete, (str, bytes)) or not isinstance(delete, Iterable):
+        raise CoveoInputError(
+            f"What to delete must be a list of documentIds, not {type(delete).__name__}",
+            remedy="Put a single id into a list",
+        )
+    return (entry if isinstance(entry, Delete) else Delete(entry) for entry in delete)
+
+
+def item_batches(
+    items: Iterable[Any], limit: int, on_invalid: Callable[[int, InvalidItemError], bool]
+) -> Iterator[Batch]:
+    """
+    Cut a stream of items and deletions into batches.
+
+    Where one entry is not to be skipped but ends the stream, the batch under way is dropped, and a bounded
+    part of what follows is looked through for more of the kind.
+
+    :param items: dicts, :class:`~airflow_provider_coveo.coveo.items.Item`, bytes that hold one JSON object
+        each, and :class:`~airflow_provider_coveo.coveo.items.Delete`.
+    :param limit: How many bytes of JSON a batch may have.
+    :param on_invalid: Called with the index and the error of each that Coveo would refuse; whether to go on.
+    """
+    batcher = Batcher((ADD, DELETE), limit)
+    encode = ItemEncoder().encode
+    places = enumerate(items)
+    for place, item in places:
+        try:
+            if isinstance(item, Delete):
+                full = _add_deletion(batcher, place, item)
+            else:
+                encoded = encode(item)
+                if type(encoded) is tuple:
+                    full = batcher.add(place, ADD, encoded[0], encoded[1])
+                else:
+                    entry = cast("Entry", encoded)
+                    full = batcher.add(place, ADD, entry.document_id, entry)
+        except InvalidItemError as error:
+            if on_invalid(place, error):
+                continue
+            _look_for_more(places, encode, on_invalid)
+            return
+        if full is not None:
+            yield full
+            full = None  # the one who took it lets go of it when it is through
+    last = batcher.flush()
+    if last is not None:
+        yield last
+
+
+def _add_deletion(batcher: Batcher, place: int, deletion: Delete) -> Batch | None:
+    encoded = deletion.entry()
+    key = deletion.document_id
+    if not deletion.delete_children and batcher.holds_apart(key):
+        encoded = Delete(key, delete_children=True).entry()
+    # What is deleted with its children takes others with it, so no item may be added in the same batch.
+    return batcher.add(place, DELETE, key, encoded, apart=deletion.delete_children)
+
+
+def _look_for_more(
+    places: Iterable[tuple[int, Any]],
+    encode: Callable[[Any], Any],
+    on_invalid: Callable[[int, InvalidItemError], bool],
+) -> None:
+    found = 1
+    until = time.monotonic() + _SECONDS_TO_LOOK_FOR_MORE
+    for place, item in itertools.islice(places, _ITEMS_TO_LOOK_THROUGH):
+        try:
+            if isinstance(item, Delete):
+                item.entry()
+            else:
+                encode(item)
+        except InvalidItemError as error:
+            on_invalid(place, error)
+            found += 1
+        if found >= INVALID_SHOWN or time.monotonic() > until:
+            return

@@ -1,0 +1,566 @@
+"""Pushing batches through file containers: uploads in parallel, acceptance in order, and an exact account."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, Final
+
+import requests
+
+from airflow_provider_coveo.coveo.batches import Batch, Checkpoint, InvalidEntries
+from airflow_provider_coveo.coveo.errors import (
+    CoveoError,
+    CoveoInputError,
+    DailyQuotaExceededError,
+    InvalidParameterError,
+    NoAnswerError,
+    NotFoundError,
+    ServiceError,
+)
+from airflow_provider_coveo.coveo.items import InvalidItemError, Item
+from airflow_provider_coveo.coveo.ordering_ids import CoveoClock
+from airflow_provider_coveo.coveo.retries import RetryPolicy
+
+if TYPE_CHECKING:
+    from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+
+#: How many uploads are under way at the same time, unless one says otherwise.
+DEFAULT_UPLOAD_CONCURRENCY: Final = 4
+_MOST_UPLOADS: Final = 32
+#: How many invalid items are left out at most, where they are, unless one says otherwise.
+DEFAULT_MAX_INVALID: Final = 100
+
+#: A container lives for 60 minutes (https://docs.coveo.com/en/43/). One that is older than this many seconds
+#: is not relied on any more.
+_OLDEST_CONTAINER: Final = 45 * 60
+#: How many containers are made for one batch because the one before it was gone.
+_CONTAINERS_PER_BATCH: Final = 3
+_SECONDS_BETWEEN_PROGRESS: Final = 5.0
+_SECONDS_BETWEEN_CHECKPOINTS: Final = 2.0
+#: How long a killed task waits for a request that is under way, to say whether it was accepted.
+_SECONDS_TO_SETTLE: Final = 5.0
+
+_ONE_ATTEMPT: Final = RetryPolicy(total_seconds=0)
+
+
+@dataclass(frozen=True)
+class Uploaded:
+    """
+    A file container with something in it.
+
+    :param file_id: Its ``fileId``.
+    :param made_at: This machine's monotonic clock in seconds before it was made.
+    :param clock: Coveo's clock when it was made.
+    """
+
+    file_id: str
+    made_at: float
+    clock: CoveoClock
+
+
+@dataclass
+class Account:
+    """
+    What was accepted so far.
+
+    :param entries: How many entries of the input, by section of the batches.
+    :param replaced: How many of them a later one of their batch replaced before they were sent.
+    :param batches: How many batches.
+    :param resumed_batches: How many of these an earlier try got accepted, so that they were not sent again.
+    :param size: How many bytes of JSON.
+    :param first_request_id: The request ID of the first batch that was sent.
+    :param last_request_id: The request ID of the last one.
+    :param started: The moment by Coveo's clock, in epoch milliseconds, before anything was sent.
+    """
+
+    entries: dict[str, int] = field(default_factory=dict)
+    replaced: int = 0
+    batches: int = 0
+    resumed_batches: int = 0
+    size: int = 0
+    first_request_id: str | None = None
+    last_request_id: str | None = None
+    started: int | None = None
+
+    def add(self, batch: Batch) -> None:
+        """Count a batch that was accepted."""
+        for section, count in batch.counts.items():
+            self.entries[section] = self.entries.get(section, 0) + count
+        self.replaced += batch.replaced
+        self.batches += 1
+        self.size += batch.size
+
+    @property
+    def total(self) -> int:
+        """How many entries of the input."""
+        return sum(self.entries.values())
+
+
+def checked_concurrency(value: object) -> int:
+    """
+    Return how many uploads may be under way at the same time.
+
+    :raises CoveoInputError: if it is not a whole number within 1 and 32.
+    """
+    if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MOST_UPLOADS:
+        raise CoveoInputError(
+            f"{value!r} is not a number of parallel uploads",
+            remedy=f"Give a whole number within 1 and {_MOST_UPLOADS}; the default is "
+            f"{DEFAULT_UPLOAD_CONCURRENCY}",
+        )
+    return value
+
+
+class ContainerPush:
+    """
+    One push of many batches.
+
+    Threads upload the batches. One more thread has Coveo take them, in order and one at a time, each once
+    its own upload is through; so what was accepted is always the beginning of the input. At most
+    ``concurrency`` + 1 batches are held in memory besides the one that is being filled.
+
+    :param hook: The hook whose connection to use.
+    :param path: The path that has Coveo take a batch.
+    :param target: Where to, in words: ``source 'acme-products'``.
+    :param noun: What is pushed, in words: ``items``.
+    :param names: How the result calls what was accepted in each section of the batches.
+    :param concurrency: How many uploads are under way at the same time.
+    :param checkpoint: Where to keep, for a later try, which batches were accepted.
+    :param progress: Called with the result so far after each batch that was accepted.
+    """
+
+    def __init__(
+        self,
+        hook: CoveoPushHook,
+        *,
+        path: str,
+        target: str,
+        noun: str,
+        names: Mapping[str, str],
+        concurrency: int,
+        checkpoint: Checkpoint | None = None,
+        progress: Callable[[dict[str, Any]], None] | None = None,
+    ) -> None:
+        self.account = Account()
+        self._hook = hook.branch()
+        self._path = path
+        self._target = target
+        self._noun = noun
+        self._names = dict(names)
+        self._concurrency = concurrency
+        self._progress = progress
+        self._checkpoints = None if checkpoint is None else _Checkpoints(checkpoint)
+        self._began = time.monotonic()
+        self._changed = threading.Condition()
+        # Guarded by the condition:
+        self._waiting: deque[tuple[Batch, Future[tuple[Uploaded, str | None]]]] = deque()
+        self._in_flight = 0
+        self._no_more = False
+        self._failure: BaseException | None = None
+        self._taker: threading.Thread | None = None
+        self._ended = threading.Event()
+
+    @property
+    def seconds(self) -> float:
+        """How long the push has taken so far."""
+        return time.monotonic() - self._began
+
+    def run(self, batches: Iterable[Batch]) -> None:
+        """
+        Push batches; returns once all are accepted.
+
+        :raises CoveoError: if one is not, with what was accepted before it. Whatever the iterator raises is
+            raised too, once the batches that it gave before are through.
+        """
+        uploads = ThreadPoolExecutor(self._concurrency, thread_name_prefix="coveo-upload")
+        succeeded = False
+        try:
+            self._run(batches, uploads)
+            succeeded = True
+        except Exception as error:
+            self._settle(timeout=None)
+            self._say_what_was_accepted(error)
+            raise
+        except BaseException:
+            # The task is being killed: nothing new begins, and what is under way gets a moment to end.
+            self._hook.stop()
+            self._settle(timeout=_SECONDS_TO_SETTLE)
+            self._hook.log.error("The push was interrupted. %s", self.so_far())  # noqa: TRY400
+            raise
+        finally:
+            self._ended.set()
+            self._hook.stop()
+            uploads.shutdown(wait=False, cancel_futures=True)
+            if self._checkpoints is not None and not succeeded:
+                self._checkpoints.save()
+
+    def _run(self, batches: Iterable[Batch], uploads: ThreadPoolExecutor) -> None:
+        for batch in batches:
+            if self._taker is None and self._is_accepted_already(batch):
+                continue
+            self._hand_over(batch, uploads)
+        self._settle(timeout=None)
+        self._raise_failure()
+
+    def _settle(self, timeout: float | None) -> None:
+        """Wait until all that was handed over is through, or the push has failed."""
+        with self._changed:
+            self._no_more = True
+            self._changed.notify_all()
+        if self._taker is not None:
+            self._taker.join(timeout)
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def complete(self) -> None:
+        """Take note that the whole input was pushed, so that the next try of the task begins anew."""
+        if self._checkpoints is not None:
+            self._checkpoints.forget()
+
+    def result(self) -> dict[str, Any]:
+        """Return what was accepted, as small JSON."""
+        account = self.account
+        accepted = {name: account.entries.get(section, 0) for section, name in self._names.items()}
+        return {
+            **accepted,
+            "replaced": account.replaced,
+            "batches": account.batches,
+            "resumed_batches": account.resumed_batches,
+            "bytes": account.size,
+            "seconds": round(self.seconds, 3),
+            "first_request_id": account.first_request_id,
+            "last_request_id": account.last_request_id,
+            "ordering_id": account.started,
+        }
+
+    # --- resuming ---
+
+    def _is_accepted_already(self, batch: Batch) -> bool:
+        if self._checkpoints is None or not self._checkpoints.has(batch):
+            return False
+        self.account.add(batch)
+        self.account.resumed_batches += 1
+        return True
+
+    # --- the thread that reads the input ---
+
+    def _hand_over(self, batch: Batch, uploads: ThreadPoolExecutor) -> None:
+        if self._taker is None:
+            self._begin()
+        with self._changed:
+            self._changed.wait_for(lambda: self._failure is not None or self._in_flight <= self._concurrency)
+            self._raise_failure()
+            if self._hook.is_stopped:
+                raise self._incomplete(self._killed(batch), batch)
+            self._in_flight += 1
+            self._waiting.append((batch, uploads.submit(self._upload, batch)))
+            self._changed.notify_all()
+
+    def _begin(self) -> None:
+        # The connection is read here, so that the threads don't all do it.
+        self._hook.settings  # noqa: B018
+        if self._checkpoints is not None:
+            self._checkpoints.begin()
+        if self.account.resumed_batches:
+            self._hook.log.info(
+                "An earlier try got the first %d batches (%d %s) accepted, and they are unchanged: the push "
+                "goes on behind them.",
+                self.account.resumed_batches,
+                self.account.total,
+                self._noun,
+            )
+        self._taker = threading.Thread(target=self._take_in_order, name="coveo-batches", daemon=True)
+        self._taker.start()
+        threading.Thread(target=self._tell_progress, name="coveo-progress", daemon=True).start()
+
+    # --- the threads that upload ---
+
+    def _upload(self, batch: Batch) -> tuple[Uploaded, str | None]:
+        digest = None if self._checkpoints is None else batch.digest()
+        return self._upload_anew(batch), digest
+
+    def _upload_anew(self, batch: Batch) -> Uploaded:
+        tried = f"Could not upload {self._named(batch)}"
+        earliest: list[Uploaded] = []
+
+        def upload_content(content: bytes) -> str:
+            uploaded = self._hook.upload(content, tried)
+            earliest.append(uploaded)
+            return uploaded.file_id
+
+        uploaded = self._hook.upload(batch.body(upload_content), tried)
+        if not earliest:
+            return uploaded
+        # The batch is good for as long as the oldest container that it names.
+        return Uploaded(uploaded.file_id, earliest[0].made_at, earliest[0].clock)
+
+    # --- the thread that has Coveo take the batches ---
+
+    def _take_in_order(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._no_more)
+                if not self._waiting:
+                    return
+                batch, upload = self._waiting.popleft()
+            try:
+                self._take(batch, upload)
+            except CoveoError as error:
+                self._fail(self._incomplete(error, batch))
+                return
+            except BaseException as error:
+                self._fail(error)
+                return
+            finally:
+                del batch, upload
+            with self._changed:
+                self._in_flight -= 1
+                self._changed.notify_all()
+
+    def _fail(self, error: BaseException) -> None:
+        self._hook.stop()
+        with self._changed:
+            self._failure = error
+            self._waiting.clear()
+            self._changed.notify_all()
+
+    def _take(self, batch: Batch, upload: Future[tuple[Uploaded, str | None]]) -> None:
+        uploaded, digest = upload.result()
+        account = self.account
+        if account.started is None:
+            account.started = uploaded.clock.now_ms() - int((time.monotonic() - uploaded.made_at) * 1000)
+        request_id = self._accepted(batch, uploaded).headers.get("X-Request-ID")
+        account.add(batch)
+        account.first_request_id = account.first_request_id or request_id
+        account.last_request_id = request_id
+        if self._checkpoints is not None and digest is not None:
+            self._checkpoints.accepted(digest)
+        if self._progress is not None:
+            self._progress(self.result())
+
+    def _accepted(self, batch: Batch, first: Uploaded) -> requests.Response:
+        tried = f"Could not push {self._named(batch)}"
+        uploaded: Uploaded | None = first
+        refused_containers = 0
+
+        def attempt(number: int) -> requests.Response:
+            nonlocal uploaded, refused_containers
+            while True:
+                if uploaded is None or time.monotonic() - uploaded.made_at > _OLDEST_CONTAINER:
+                    uploaded = self._upload_anew(batch)
+                try:
+                    return self._hook.take_batch(self._path, uploaded.file_id, tried, _ONE_ATTEMPT)
+                except (ServiceError, NoAnswerError):
+                    # Coveo may have taken the batch all the same, and with it used up the container. To
+                    # take the same batch twice in a row makes no difference.
+                    uploaded = None
+                    raise
+                except (InvalidParameterError, NotFoundError) as error:
+                    uploaded = None
+                    refused_containers += 1
+                    if refused_containers == _CONTAINERS_PER_BATCH:
+                        raise
+                    self._hook.log.warning("The batch's container may be gone; a new one is made. %s", error)
+
+        return self._hook.repeated(attempt)
+
+    # --- words ---
+
+    def _named(self, batch: Batch) -> str:
+        return (
+            f"batch {batch.number + 1} ({self._noun} {batch.first:,} to {batch.last:,} of the input, counted "
+            f"from 0) to {self._target}"
+        )
+
+    def _killed(self, batch: Batch) -> NoAnswerError:
+        return NoAnswerError(
+            f"Could not push {self._named(batch)}",
+            answer="nothing of it was sent",
+            cause="the task was killed or marked",
+            remedy="clear the task to push again",
+        )
+
+    def _incomplete(self, error: CoveoError, batch: Batch) -> CoveoError:
+        """Return the error with what was accepted before it."""
+        fields = error.fields()
+        note = self.so_far()
+        if isinstance(error, (ServiceError, NoAnswerError)) and error.tried.startswith("Could not push"):
+            note += " Whether Coveo took this batch as well is not known; to push it again is safe."
+        if isinstance(error, DailyQuotaExceededError):
+            fields["cause"] = f"the organization's daily quota of items is used up; {_renewal(error)}"
+        fields.update(note=note, accepted=self.result())
+        complete = type(error)(error.tried, **fields)
+        complete.__cause__ = error.__cause__
+        return complete
+
+    def _say_what_was_accepted(self, error: Exception) -> None:
+        if not isinstance(error, CoveoError) or not error.note:
+            self._hook.log.error("The push did not come to its end. %s", self.so_far())
+
+    def so_far(self) -> str:
+        """Say in words what was accepted."""
+        account = self.account
+        if not account.batches:
+            return "Nothing was accepted."
+        return (
+            f"Accepted before: the first {account.total:,} valid entries of the input, in "
+            f"{account.batches:,} batches."
+        )
+
+    def _tell_progress(self) -> None:
+        while not self._ended.wait(_SECONDS_BETWEEN_PROGRESS):
+            seconds = max(self.seconds, 0.001)
+            account = self.account
+            self._hook.log.info(
+                "%s: %d %s (%.1f MB) in %d batches accepted, %d batches in flight; %.0f/s, %.1f MB/s",
+                self._target,
+                account.total,
+                self._noun,
+                account.size / 1e6,
+                account.batches,
+                self._in_flight,
+                account.total / seconds,
+                account.size / 1e6 / seconds,
+            )
+
+
+def checked_iterable(items: object, name: str) -> Iterable[Any]:
+    """
+    Return what is to be pushed if one can go through it.
+
+    :raises CoveoInputError: if it is a single item, a string, or nothing to go through.
+    """
+    if isinstance(items, (str, bytes, Mapping, Item)) or not isinstance(items, Iterable):
+        raise CoveoInputError(
+            f"{name} must be something to go through, such as a list or a generator, not "
+            f"{type(items).__name__}",
+            remedy="Put a single one into a list",
+        )
+    return items
+
+
+class InvalidItems:
+    """
+    What becomes of invalid items.
+
+    :param skips: Whether they are left out, rather than ending the push.
+    :param most: How many are left out at most.
+    :param target: Where to, in words.
+    """
+
+    def __init__(self, skips: bool, most: int, target: str) -> None:
+        self.found = InvalidEntries()
+        self._skips = skips
+        self._most = most
+        self._target = target
+
+    @classmethod
+    def checked(cls, on_invalid: object, max_invalid: object, target: str) -> InvalidItems:
+        """
+        Return what the two parameters ask for.
+
+        :raises CoveoInputError: if one can't be right.
+        """
+        if on_invalid not in {"fail", "skip"}:
+            raise CoveoInputError(f"on_invalid is {on_invalid!r}", remedy="Use 'fail' or 'skip'")
+        if isinstance(max_invalid, str) and max_invalid.strip().isascii() and max_invalid.strip().isdigit():
+            max_invalid = int(max_invalid)
+        if isinstance(max_invalid, bool) or not isinstance(max_invalid, int) or max_invalid < 0:
+            raise CoveoInputError(
+                f"max_invalid is {max_invalid!r}", remedy="Give a whole number, zero or more"
+            )
+        return cls(on_invalid == "skip", max_invalid, target)
+
+    def goes_on(self, index: int, error: InvalidItemError) -> bool:
+        """Take note of an invalid item, and say whether the push goes on."""
+        self.found.add(index, error)
+        return self._skips and self.found.count <= self._most
+
+    def raise_if_too_many(self, push: ContainerPush) -> None:
+        """
+        Raise the error that invalid items ended the push with, if they did.
+
+        :raises CoveoInputError: if so, naming the first ones.
+        """
+        if not self.found.count or (self._skips and self.found.count <= self._most):
+            return
+        allowed = f", more than the {self._most:,} that may be left out" if self._skips else ""
+        raise CoveoInputError(
+            f"Could not push all items to {self._target}: Coveo would refuse {self.found.count:,} of them"
+            f"{allowed}. {self.found.words()}",
+            remedy="Correct them, or leave them out with on_invalid='skip'",
+            note=push.so_far(),
+            accepted={**push.result(), **self.result()},
+        )
+
+    def result(self) -> dict[str, Any]:
+        """Return how many were left out, and the first of them, as small JSON."""
+        return {"invalid": self.found.count, "invalid_items": self.found.shown}
+
+
+def _renewal(error: CoveoError) -> str:
+    now = datetime.now(timezone.utc)
+    if error.retry_after is not None:
+        return f"it renews at {(now + timedelta(seconds=error.retry_after)).isoformat(timespec='seconds')}"
+    midnight = (now + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
+    minutes = int((midnight - now).total_seconds() // 60)
+    return f"it renews the next day, which in UTC begins in {minutes // 60} h {minutes % 60} min"
+
+
+class _Checkpoints:
+    """
+    The digests of the accepted batches, kept now and then rather than for each.
+
+    :param checkpoint: Where they are kept.
+    """
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint = checkpoint
+        self._earlier = list(checkpoint.read())
+        self._is_kept = bool(self._earlier)
+        self._digests: list[str] = []
+        self._unsaved = 0
+        self._saved_at = time.monotonic()
+
+    def has(self, batch: Batch) -> bool:
+        """Whether an earlier try got this batch accepted after the same ones; asked in their order."""
+        if batch.number >= len(self._earlier):
+            return False
+        digest = batch.digest()
+        if digest != self._earlier[batch.number]:
+            return False
+        self._digests.append(digest)
+        return True
+
+    def begin(self) -> None:
+        """Forget what an earlier try got accepted behind the first difference, before anything is sent."""
+        if len(self._digests) < len(self._earlier):
+            self._checkpoint.write(self._digests)
+
+    def accepted(self, digest: str) -> None:
+        """Take note of the next batch that was accepted."""
+        self._digests.append(digest)
+        self._unsaved += 1
+        if time.monotonic() - self._saved_at >= _SECONDS_BETWEEN_CHECKPOINTS:
+            self.save()
+
+    def save(self) -> None:
+        """Keep what was not kept yet."""
+        if self._unsaved:
+            self._checkpoint.write(self._digests)
+            self._unsaved, self._is_kept, self._saved_at = 0, True, time.monotonic()
+
+    def forget(self) -> None:
+        """Keep nothing more: all is accepted."""
+        if self._is_kept:
+            self._checkpoint.forget()

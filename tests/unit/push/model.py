@@ -1,0 +1,28 @@
+"""What pushing one by one would come to, to hold a push of batches against."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from airflow_provider_coveo.coveo.items import Delete
+from airflow_provider_coveo.simulator import Simulator
+
+
+def one_by_one(operations: Iterable[Any]) -> dict[str, str]:
+    """Return the content by id after these operations, each taken by itself."""
+    index: dict[str, str] = {}
+    for operation in operations:
+        if isinstance(operation, Delete):
+            index.pop(operation.document_id, None)
+            if operation.delete_children:
+                prefix = f"{operation.document_id}/"
+                index = {name: data for name, data in index.items() if not name.startswith(prefix)}
+        else:
+            index[operation["documentId"]] = operation["data"]
+    return index
+
+
+def indexed(coveo: Simulator, source: str) -> dict[str, str]:
+    """Return the content by id of what a source holds."""
+    return {name: item["data"] for name, item in coveo.items(source).items()}

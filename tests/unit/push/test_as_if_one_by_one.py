@@ -1,0 +1,73 @@
+"""The index after a push is the one after pushing one by one, whatever the batches and their number."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_coveo.coveo.items import Delete
+from airflow_provider_coveo.coveo.retries import RetryPolicy
+from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+from airflow_provider_coveo.simulator import Simulator
+from tests.unit.push.model import indexed, one_by_one
+
+_IDS = st.sampled_from(["a://1", "a://1/x", "a://1/x/y", "a://10", "a://2", "a://2/x"])
+_ADDS = st.builds(
+    lambda document_id, data: {"documentId": document_id, "data": data}, _IDS, st.text("xyz", max_size=400)
+)
+_OPERATIONS = st.one_of(_ADDS, _ADDS, st.builds(Delete, _IDS), st.builds(Delete, _IDS, st.booleans()))
+_sources = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def coveo() -> Iterator[Simulator]:
+    with Simulator() as simulator:
+        yield simulator
+
+
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(
+    operations=st.lists(_OPERATIONS, max_size=40),
+    batch_bytes=st.sampled_from([1024, 1500, 4000, 100_000]),
+    concurrency=st.integers(1, 5),
+    as_bytes=st.booleans(),
+    seed=st.integers(0, 2**32),
+)
+def test_the_index_is_as_if_pushed_one_by_one(
+    coveo: Simulator,
+    monkeypatch: pytest.MonkeyPatch,
+    operations: list[Any],
+    batch_bytes: int,
+    concurrency: int,
+    as_bytes: bool,
+    seed: int,
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_COVEO_DEFAULT", coveo.connection_json())
+    coveo.reset()
+    source = f"source-{next(_sources)}"
+    coveo.add_source(source)
+    fault = coveo.faults.random(seed=seed, rate=0.15)
+    hook = CoveoPushHook(retry=RetryPolicy(total_seconds=30, first_wait=0.001, longest_wait=0.002))
+    result = hook.push_items(
+        source,
+        (
+            json.dumps(operation).encode() if as_bytes and isinstance(operation, dict) else operation
+            for operation in operations
+        ),
+        batch_bytes=batch_bytes,
+        upload_concurrency=concurrency,
+    )
+    assert indexed(coveo, source) == one_by_one(operations)
+    assert result["accepted_adds"] == sum(isinstance(operation, dict) for operation in operations)
+    assert result["accepted_adds"] + result["accepted_deletes"] == len(operations)
+    assert coveo.undocumented == [], fault

@@ -1,0 +1,43 @@
+"""What a push holds in memory does not depend on how much goes through it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+from benchmarks.receiver import Receiver
+
+_SCRIPT = """
+import json, os, resource, sys
+
+os.environ["AIRFLOW_CONN_COVEO_DEFAULT"] = json.dumps(
+    {"conn_type": "coveo", "login": "acme", "password": "key", "host": sys.argv[1]}
+)
+from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+
+hook = CoveoPushHook()
+hook.push_items("acme-products", [{"documentId": "a://0", "data": "first, so that all is imported"}])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+text = "x" * 1900
+items = ({"documentId": f"product://{n}", "data": text, "price": n} for n in range(int(sys.argv[2])))
+hook.push_items("acme-products", items, batch_bytes=2_000_000)
+print("MB", (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+
+def _peak(url: str, items: int) -> float:
+    done = subprocess.run(
+        [sys.executable, "-c", _SCRIPT, url, str(items)], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    line = next(line for line in done.stdout.splitlines() if line.startswith("MB"))
+    return float(json.loads(line.split()[1]))
+
+
+def test_ten_times_the_items_need_no_more_memory() -> None:
+    with Receiver() as receiver:
+        few, many = _peak(receiver.url, 15_000), _peak(receiver.url, 150_000)
+    # seven batches of 2 MB at most, two of them while one is put together, and what threads need
+    assert many < 32
+    assert many < few * 1.1 + 2

@@ -1,0 +1,539 @@
+"""Pushing items at the socket: what reaches Coveo in which order, and what the caller is told."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_provider_coveo.coveo.batches import DEFAULT_BATCH_BYTES, MOST_ENTRIES
+from airflow_provider_coveo.coveo.errors import (
+    AuthenticationError,
+    CoveoError,
+    CoveoInputError,
+    DailyQuotaExceededError,
+    NoAnswerError,
+    ServiceError,
+    UploadError,
+)
+from airflow_provider_coveo.coveo.items import LARGEST_INLINE_DATA, LARGEST_UPLOAD, Delete, Item
+from airflow_provider_coveo.coveo.ordering_ids import now_ms
+from airflow_provider_coveo.coveo.retries import RetryPolicy
+from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+from airflow_provider_coveo.simulator import Simulator
+from tests.conftest import SOURCE
+from tests.unit.push.model import indexed, one_by_one
+
+
+def item(number: int, size: int = 20, **more: Any) -> dict[str, Any]:
+    return {"documentId": f"product://{number}", "data": f"{number}:" + "x" * size, **more}
+
+
+def operations(coveo: Simulator) -> list[str]:
+    return [request.operation for request in coveo.requests]
+
+
+def batches(coveo: Simulator) -> list[dict[str, Any]]:
+    """The contents of the containers that Coveo took, in the order in which it took them."""
+    uploads = {
+        request.path.rpartition("/")[2]: request.body
+        for request in coveo.requests
+        if request.operation == "upload"
+    }
+    return [
+        json.loads(uploads[request.query["fileId"]])
+        for request in coveo.requests
+        if request.operation == "batch"
+    ]
+
+
+# --- what is sent ---
+
+
+def test_one_batch_is_three_requests(coveo: Simulator, hook: CoveoPushHook) -> None:
+    before = now_ms()
+    result = hook.push_items(SOURCE, [item(1), item(2), Delete("product://3")])
+    assert operations(coveo) == ["files", "upload", "batch"]
+    assert batches(coveo) == [
+        {
+            "addOrUpdate": [item(1), item(2)],
+            "delete": [{"documentId": "product://3", "deleteChildren": False}],
+        }
+    ]
+    request_id = coveo.requests[-1].response_headers["x-request-id"]
+    assert result == {
+        "source_id": SOURCE,
+        "accepted_adds": 2,
+        "accepted_deletes": 1,
+        "replaced": 0,
+        "batches": 1,
+        "resumed_batches": 0,
+        "bytes": len(coveo.requests[1].body),
+        "seconds": result["seconds"],
+        "first_request_id": request_id,
+        "last_request_id": request_id,
+        "ordering_id": result["ordering_id"],
+        "invalid": 0,
+        "invalid_items": [],
+    }
+    assert before - 2000 <= result["ordering_id"] <= now_ms()
+    assert coveo.undocumented == []
+    json.dumps(result)
+
+
+def test_no_request_bears_an_ordering_id_and_no_upload_the_key(coveo: Simulator, hook: CoveoPushHook) -> None:
+    hook.push_items(SOURCE, [item(number) for number in range(50)], batch_bytes=1024)
+    assert not [request for request in coveo.requests if "orderingId" in request.query]
+    uploads = [request for request in coveo.requests if request.operation == "upload"]
+    assert uploads
+    assert not [request for request in uploads if "authorization" in request.headers]
+
+
+def test_nothing_to_push_is_no_request(coveo: Simulator, hook: CoveoPushHook) -> None:
+    result = hook.push_items(SOURCE, [])
+    assert coveo.requests == []
+    assert (result["batches"], result["ordering_id"], result["first_request_id"]) == (0, None, None)
+
+
+def test_items_may_be_dicts_items_and_bytes(coveo: Simulator, hook: CoveoPushHook) -> None:
+    moment = datetime(2026, 11, 24, 8, tzinfo=timezone.utc)
+    written = b'{ "DocumentId" : "a://3", "data": "\\u00e9", "price": 1.50 }'
+    result = hook.push_items(
+        SOURCE,
+        iter(
+            [
+                {"documentId": "a://1", "data": "{{ ds }}"},
+                Item("a://2", "two", title="Two", date=moment, metadata={"sizes": [1, 2]}),
+                written,
+            ]
+        ),
+    )
+    assert result["accepted_adds"] == 3
+    items = coveo.items(SOURCE)
+    assert items["a://1"]["data"] == "{{ ds }}"
+    assert {**items["a://2"], "orderingId": 0} == {
+        "documentId": "a://2", "data": "two", "title": "Two", "date": "2026-11-24T08:00:00+00:00",
+        "sizes": [1, 2], "orderingId": 0,
+    }  # fmt: skip
+    assert items["a://3"]["data"] == "é"
+    assert written in next(request.body for request in coveo.requests if request.operation == "upload")
+
+
+def test_a_batch_is_bounded_in_bytes_as_it_goes_over_the_wire(coveo: Simulator, hook: CoveoPushHook) -> None:
+    items = [item(number, 100, title="é" * (number % 40)) for number in range(300)]
+    result = hook.push_items(SOURCE, items, batch_bytes=4000)
+    sizes = [len(request.body) for request in coveo.requests if request.operation == "upload"]
+    assert max(sizes) <= 4000
+    assert min(sizes[:-1]) > 3000
+    assert sum(sizes) == result["bytes"]
+    assert [added for batch in batches(coveo) for added in batch["addOrUpdate"]] == items
+
+
+def test_an_item_that_is_larger_than_a_batch_goes_alone(coveo: Simulator, hook: CoveoPushHook) -> None:
+    hook.push_items(SOURCE, [item(1), item(2, 5000), item(3)], batch_bytes=1024)
+    assert [len(batch["addOrUpdate"]) for batch in batches(coveo)] == [1, 1, 1]
+
+
+def test_a_batch_is_bounded_in_entries(coveo: Simulator, hook: CoveoPushHook) -> None:
+    result = hook.push_items(SOURCE, (), delete=(f"a://{number}" for number in range(MOST_ENTRIES + 1)))
+    assert (result["accepted_deletes"], result["batches"]) == (MOST_ENTRIES + 1, 2)
+
+
+def test_the_default_size_of_a_batch_is_within_what_a_container_takes() -> None:
+    assert DEFAULT_BATCH_BYTES <= LARGEST_UPLOAD <= 256 * 1024 * 1024
+
+
+def test_deletions_come_after_the_items(coveo: Simulator, hook: CoveoPushHook) -> None:
+    result = hook.push_items(SOURCE, [item(1)], delete=["product://1", Delete("product://2")])
+    assert coveo.items(SOURCE) == {}
+    assert (result["accepted_adds"], result["accepted_deletes"], result["batches"]) == (1, 2, 2)
+
+
+def test_add_and_delete_of_one_id_never_share_a_batch(coveo: Simulator, hook: CoveoPushHook) -> None:
+    pushed = [item(1), Delete("product://1"), item(2), item(1, 30), Delete("product://2")]
+    result = hook.push_items(SOURCE, pushed)
+    for batch in batches(coveo):
+        added = {entry["documentId"] for entry in batch["addOrUpdate"]}
+        assert not added & {entry["documentId"] for entry in batch["delete"]}
+    assert indexed(coveo, SOURCE) == one_by_one(pushed)
+    assert (result["accepted_adds"], result["accepted_deletes"]) == (3, 2)
+    assert coveo.undocumented == []
+
+
+def test_of_two_items_with_one_id_in_a_batch_the_later_is_sent(coveo: Simulator, hook: CoveoPushHook) -> None:
+    result = hook.push_items(SOURCE, [item(1), item(2), item(1, 30)])
+    assert batches(coveo) == [{"addOrUpdate": [item(1, 30), item(2)], "delete": []}]
+    assert (result["accepted_adds"], result["replaced"]) == (3, 1)
+    assert coveo.undocumented == []
+
+
+def test_a_deletion_with_children_shares_no_batch_with_items(coveo: Simulator, hook: CoveoPushHook) -> None:
+    pushed = [
+        item(1),
+        {"documentId": "product://1/a", "data": "a"},
+        Delete("product://1", delete_children=True),
+        Delete("product://1"),
+        {"documentId": "product://1/b", "data": "b"},
+    ]
+    hook.push_items(SOURCE, pushed)
+    assert batches(coveo)[1]["delete"] == [{"documentId": "product://1", "deleteChildren": True}]
+    assert [len(batch["addOrUpdate"]) for batch in batches(coveo)] == [2, 0, 1]
+    assert indexed(coveo, SOURCE) == one_by_one(pushed)
+
+
+def test_large_text_goes_by_a_container_of_its_own(coveo: Simulator, hook: CoveoPushHook) -> None:
+    text = "é" * (LARGEST_INLINE_DATA // 2 + 1)
+    result = hook.push_items(
+        SOURCE, [item(1), {"documentId": "a://large", "data": text, "title": "Large"}, item(2)]
+    )
+    (batch,) = batches(coveo)
+    file_id = batch["addOrUpdate"][1]["compressedBinaryDataFileId"]
+    assert batch["addOrUpdate"] == [
+        item(1),
+        {
+            "documentId": "a://large",
+            "title": "Large",
+            "compressedBinaryDataFileId": file_id,
+            "compressionType": "UNCOMPRESSED",
+        },
+        item(2),
+    ]
+    content = next(request for request in coveo.requests if request.path.endswith(file_id))
+    assert content.body == text.encode()
+    assert set(coveo.items(SOURCE)) == {"product://1", "product://2", "a://large"}
+    assert result["accepted_adds"] == 3
+    assert coveo.undocumented == []
+
+
+def test_large_binary_content_goes_decoded_and_keeps_its_compression(
+    coveo: Simulator, hook: CoveoPushHook
+) -> None:
+    raw = bytes(range(256)) * (LARGEST_INLINE_DATA // 256)
+    hook.push_items(SOURCE, [Item("a://b", compressed_binary_data=raw, compression_type="UNCOMPRESSED")])
+    (batch,) = batches(coveo)
+    assert batch["addOrUpdate"][0]["compressionType"] == "UNCOMPRESSED"
+    assert raw in [request.body for request in coveo.requests]
+
+
+# --- in parallel, and yet in order ---
+
+
+def test_uploads_run_in_parallel_and_coveo_takes_the_batches_in_input_order(
+    coveo: Simulator, hook: CoveoPushHook
+) -> None:
+    coveo.faults.stall(0.3, operation="upload")
+    items = [item(number, 500) for number in range(40)]
+    hook.push_items(SOURCE, items, batch_bytes=1500, upload_concurrency=4)
+    names = operations(coveo)
+    assert names.index("batch") > 4, "later uploads began while the first one stalled"
+    assert [added for batch in batches(coveo) for added in batch["addOrUpdate"]] == items
+
+
+def test_no_batch_is_taken_whose_upload_did_not_succeed(coveo: Simulator, hook: CoveoPushHook) -> None:
+    coveo.faults.answer(403, operation="upload", after=2, times=None)
+    with pytest.raises(UploadError) as failed:
+        hook.push_items(
+            SOURCE, [item(number, 900) for number in range(20)], batch_bytes=1024, upload_concurrency=1
+        )
+    assert operations(coveo).count("batch") == 2
+    assert failed.value.accepted is not None
+    assert failed.value.accepted["accepted_adds"] == 2
+    assert set(coveo.items(SOURCE)) == {"product://0", "product://1"}
+
+
+def test_what_is_held_in_memory_is_bounded_by_the_batches_in_flight(
+    coveo: Simulator, hook: CoveoPushHook
+) -> None:
+    coveo.faults.stall(0.5, operation="batch")
+    given = []
+
+    def items() -> Iterator[dict[str, Any]]:
+        for number in range(100):
+            given.append(number)
+            yield item(number, 900)
+
+    thread = threading.Thread(
+        target=hook.push_items, args=(SOURCE, items()), kwargs={"batch_bytes": 1024, "upload_concurrency": 2}
+    )
+    thread.start()
+    coveo.wait_for(lambda: "batch" in operations(coveo))
+    time.sleep(0.2)
+    assert len(given) <= 2 + 1 + 2
+    thread.join()
+    assert len(coveo.items(SOURCE)) == 100
+
+
+# --- faults ---
+
+
+def test_an_expired_container_is_made_again(coveo: Simulator, hook: CoveoPushHook) -> None:
+    coveo.faults.expire_container(operation="batch", times=2)
+    coveo.faults.expire_container(operation="upload", times=2)
+    assert hook.push_items(SOURCE, [item(1)])["accepted_adds"] == 1
+    assert set(coveo.items(SOURCE)) == {"product://1"}
+
+
+def test_a_container_that_waited_too_long_is_not_relied_on(
+    coveo: Simulator, hook: CoveoPushHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow_provider_coveo.hooks import push
+
+    monkeypatch.setattr(push, "_OLDEST_CONTAINER", 0.2)
+    coveo.faults.stall(0.5, operation="batch")
+    hook.push_items(SOURCE, [item(number, 900) for number in range(2)], batch_bytes=1024)
+    assert operations(coveo).count("files") == 3
+    assert coveo.undocumented == []
+
+
+@pytest.mark.parametrize("applied", [True, False])
+def test_an_unknown_outcome_is_cleared_up_by_pushing_the_batch_anew(
+    coveo: Simulator, hook: CoveoPushHook, applied: bool
+) -> None:
+    coveo.faults.drop(before=not applied, operation="batch")
+    coveo.faults.answer(500, applied=applied, operation="batch")
+    assert hook.push_items(SOURCE, [item(1)])["accepted_adds"] == 1
+    assert set(coveo.items(SOURCE)) == {"product://1"}
+    assert operations(coveo).count("upload") == 3
+    assert coveo.undocumented == [], "a container that may be used up was not named again"
+
+
+def test_a_refused_call_keeps_its_container(coveo: Simulator, hook: CoveoPushHook) -> None:
+    coveo.faults.answer(429, headers={"Retry-After": "0"}, operation="batch", times=2)
+    hook.push_items(SOURCE, [item(1)])
+    assert operations(coveo) == ["files", "upload", "batch", "batch", "batch"]
+
+
+def test_a_failure_tells_what_was_accepted_and_where_it_stands(coveo: Simulator, hook: CoveoPushHook) -> None:
+    coveo.faults.answer(503, operation="batch", after=3, times=None)
+    coveo.faults.answer(400, error_code="NOT_REACHED", operation="status")
+    patient = CoveoPushHook(retry=RetryPolicy(total_seconds=0.2, first_wait=0.01, longest_wait=0.02))
+    with pytest.raises(ServiceError) as failed:
+        patient.push_items(SOURCE, [item(number, 900) for number in range(20)], batch_bytes=1024)
+    accepted = failed.value.accepted
+    assert accepted is not None
+    assert (accepted["accepted_adds"], accepted["batches"]) == (3, 3)
+    assert set(coveo.items(SOURCE)) == {"product://0", "product://1", "product://2"}
+    message = str(failed.value)
+    assert "batch 4 (items 3 to 3 of the input" in message
+    assert "the first 3 valid entries" in message
+    assert "Whether Coveo took this batch as well is not known" in message
+    assert not isinstance(failed.value, AirflowFailException)
+
+
+def test_a_used_up_daily_quota_fails_at_once_and_says_when_it_renews(
+    coveo: Simulator, hook: CoveoPushHook
+) -> None:
+    coveo.daily_documents = 2
+    with pytest.raises(DailyQuotaExceededError, match="it renews the next day") as failed:
+        hook.push_items(SOURCE, [item(number, 900) for number in range(20)], batch_bytes=1024)
+    assert isinstance(failed.value, AirflowFailException)
+    assert failed.value.accepted is not None
+    assert failed.value.accepted["accepted_adds"] == 2
+    assert operations(coveo).count("batch") == 3
+
+
+def test_a_wrong_key_fails_at_once(
+    coveo: Simulator, hook: CoveoPushHook, connect: Callable[..., None]
+) -> None:
+    connect(password="wrong")
+    with pytest.raises(AuthenticationError) as failed:
+        CoveoPushHook().push_items(SOURCE, [item(number, 900) for number in range(20)], batch_bytes=1024)
+    assert isinstance(failed.value, AirflowFailException)
+    assert "Nothing was accepted" in str(failed.value)
+
+
+def test_a_stopped_push_ends_before_its_next_request(coveo: Simulator, hook: CoveoPushHook) -> None:
+    def items() -> Iterator[dict[str, Any]]:
+        for number in range(1000):
+            if number == 500:
+                hook.stop()
+            yield item(number, 900)
+
+    with pytest.raises(NoAnswerError, match="the task was killed") as failed:
+        hook.push_items(SOURCE, items(), batch_bytes=1024)
+    assert failed.value.accepted is not None
+    assert set(coveo.items(SOURCE)) == {
+        f"product://{number}" for number in range(failed.value.accepted["accepted_adds"])
+    }
+    assert 400 < failed.value.accepted["accepted_adds"] <= 500
+
+
+def test_a_stopped_push_does_not_wait_for_its_next_attempt(
+    coveo: Simulator, connect: Callable[..., None]
+) -> None:
+    coveo.faults.answer(503, headers={"Retry-After": "60"}, times=None)
+    hook = CoveoPushHook()
+    threading.Timer(0.3, hook.stop).start()
+    started = time.monotonic()
+    with pytest.raises(CoveoError):
+        hook.push_items(SOURCE, [item(number, 900) for number in range(20)], batch_bytes=1024)
+    assert time.monotonic() - started < 5
+
+
+def test_an_error_of_the_input_is_raised_once_what_came_before_is_through(
+    coveo: Simulator, hook: CoveoPushHook
+) -> None:
+    def items() -> Iterator[dict[str, Any]]:
+        yield from (item(number, 900) for number in range(5))
+        raise LookupError("the database went away")
+
+    with pytest.raises(LookupError, match="the database went away"):
+        hook.push_items(SOURCE, items(), batch_bytes=1024)
+    assert len(coveo.items(SOURCE)) == 4, "the batch under way is dropped"
+
+
+def test_an_interrupted_push_ends_soon(coveo: Simulator, hook: CoveoPushHook) -> None:
+    class Killed(BaseException):
+        pass
+
+    def items() -> Iterator[dict[str, Any]]:
+        yield from (item(number, 900) for number in range(5))
+        raise Killed
+
+    coveo.faults.answer(503, headers={"Retry-After": "3"}, operation="batch")
+    started = time.monotonic()
+    with pytest.raises(Killed):
+        hook.push_items(SOURCE, items(), batch_bytes=1024)
+    assert time.monotonic() - started < 2
+
+
+def test_a_hook_can_push_again_and_two_at_a_time(coveo: Simulator, hook: CoveoPushHook) -> None:
+    coveo.add_source("other")
+    threads = [
+        threading.Thread(
+            target=hook.push_items,
+            args=(source, [item(number, 100) for number in range(200)]),
+            kwargs={"batch_bytes": 2000},
+        )
+        for source in (SOURCE, "other")
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(coveo.items(SOURCE)) == len(coveo.items("other")) == 200
+    assert hook.push_items(SOURCE, [item(1)])["accepted_adds"] == 1
+
+
+# --- invalid items ---
+
+
+def test_invalid_items_are_reported_with_index_id_and_rule(coveo: Simulator, hook: CoveoPushHook) -> None:
+    items = [item(1), item(2, price={"amount": 1}), item(3), {"documentId": "4", "data": "x"}]
+    with pytest.raises(CoveoInputError) as refused:
+        hook.push_items(SOURCE, items)
+    message = str(refused.value)
+    assert re.search(r"number 1 \(product://2\): the value of 'price' is a dict", message)
+    assert re.search(r"number 3 .*'4' is not the documentId", message)
+    assert SOURCE in message
+    assert coveo.requests == []
+    assert isinstance(refused.value, AirflowFailException)
+    accepted = refused.value.accepted
+    assert accepted is not None
+    assert [entry["index"] for entry in accepted["invalid_items"]] == [1, 3]
+
+
+def test_the_report_is_bounded(coveo: Simulator, hook: CoveoPushHook) -> None:
+    with pytest.raises(CoveoInputError) as refused:
+        hook.push_items(SOURCE, ({"documentId": "x" * 10**6, "data": ""} for _ in range(10**9)))
+    assert len(str(refused.value)) < 20_000
+    assert refused.value.accepted is not None
+    assert len(refused.value.accepted["invalid_items"]) == 20
+
+
+def test_batches_before_an_invalid_item_were_pushed_and_its_own_was_not(
+    coveo: Simulator, hook: CoveoPushHook
+) -> None:
+    items = [item(number, 900) for number in range(10)]
+    with pytest.raises(CoveoInputError) as refused:
+        hook.push_items(SOURCE, [*items, {}, *items], batch_bytes=1024)
+    assert refused.value.accepted is not None
+    assert refused.value.accepted["accepted_adds"] == len(coveo.items(SOURCE)) == 9
+
+
+def test_invalid_items_can_be_left_out(coveo: Simulator, hook: CoveoPushHook) -> None:
+    items = [item(1), {}, item(2), b"{", item(3), Delete("no id")]
+    result = hook.push_items(SOURCE, items, on_invalid="skip", max_invalid=3)
+    assert set(coveo.items(SOURCE)) == {"product://1", "product://2", "product://3"}
+    assert result["accepted_adds"] == 3
+    assert result["invalid"] == 3
+    assert [entry["index"] for entry in result["invalid_items"]] == [1, 3, 5]
+    json.dumps(result)
+
+
+def test_too_many_invalid_items_fail_all_the_same(coveo: Simulator, hook: CoveoPushHook) -> None:
+    with pytest.raises(CoveoInputError, match="more than the 2 that may be left out"):
+        hook.push_items(SOURCE, [{}, {}, {}], on_invalid="skip", max_invalid=2)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"batch_bytes": 0},
+        {"batch_bytes": LARGEST_UPLOAD + 1},
+        {"batch_bytes": 1.5e6},
+        {"upload_concurrency": 0},
+        {"upload_concurrency": 33},
+        {"upload_concurrency": True},
+        {"on_invalid": "ignore"},
+        {"max_invalid": -1},
+        {"items": "product://1"},
+        {"items": item(1)},
+        {"items": 5},
+        {"items": None},
+        {"delete": "product://1"},
+        {"delete": 5},
+        {"source_id": "a b"},
+    ],
+)
+def test_an_argument_that_can_t_be_right_is_refused_before_anything_is_sent(
+    coveo: Simulator, hook: CoveoPushHook, arguments: dict[str, Any]
+) -> None:
+    with pytest.raises(CoveoInputError):
+        hook.push_items(**{"source_id": SOURCE, "items": [item(1)], **arguments})
+    assert coveo.requests == []
+
+
+# --- what is told on the way ---
+
+
+def test_progress_is_told_after_each_batch(coveo: Simulator, hook: CoveoPushHook) -> None:
+    told: list[dict[str, Any]] = []
+    hook.push_items(
+        SOURCE, [item(number, 900) for number in range(5)], batch_bytes=1024, progress=told.append
+    )
+    assert [entry["accepted_adds"] for entry in told] == [1, 2, 3, 4, 5]
+
+
+def test_progress_is_logged_while_the_push_goes_on(
+    coveo: Simulator,
+    hook: CoveoPushHook,
+    monkeypatch: pytest.MonkeyPatch,
+    logged: Callable[[], str],
+) -> None:
+    from airflow_provider_coveo.hooks import push
+
+    monkeypatch.setattr(push, "_SECONDS_BETWEEN_PROGRESS", 0.1)
+    coveo.faults.stall(0.5, operation="batch", after=1)
+    hook.push_items(SOURCE, [item(number, 900) for number in range(3)], batch_bytes=1024)
+    assert re.search(r"1 items \(0\.0 MB\) in 1 batches accepted, 2 batches in flight", logged())
+
+
+def test_neither_key_nor_presigned_url_shows_anywhere(
+    coveo: Simulator, connect: Callable[..., None], logged: Callable[[], str]
+) -> None:
+    coveo.faults.drop(operation="upload", times=2)
+    coveo.faults.answer(403, operation="upload", times=None)
+    hook = CoveoPushHook(retry=RetryPolicy(total_seconds=1, first_wait=0.01))
+    with pytest.raises(CoveoError) as failed:
+        hook.push_items(SOURCE, [item(number, 900) for number in range(3)], batch_bytes=1024)
+    shown = logged() + str(failed.value) + repr(failed.value) + repr(failed.value.__dict__)
+    assert "Signature=" not in shown
+    assert coveo.api_key not in shown
