@@ -14,8 +14,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
-from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowNotFoundException,
+    AirflowSkipException,
+)
 
+from airflow_provider_coveo.coveo.errors import CoveoConfigurationError
 from airflow_provider_coveo.operators.coveo_push import SetPushSourceStatusOperator, _CoveoPushOperator
 
 if TYPE_CHECKING:
@@ -26,9 +31,12 @@ if TYPE_CHECKING:
 #: The XCom by which the opening task says, before its request, what it is about to open.
 OPENING_XCOM_KEY: Final = "coveo_opening"
 _FIRST_CUT_OFF: Final = "first_cut_off"
-_OPENING: Final = "opening"
+_KNOWN_FROM_THE_START: Final = "known_from_the_start"
 
-_FINISHED_STATES: Final = frozenset({"success", "failed", "upstream_failed", "skipped", "removed"})
+#: The states in which the last task of a bracket does not wait for others of its tasks any longer.
+_NOT_WAITING_STATES: Final = frozenset(
+    {"running", "success", "failed", "upstream_failed", "skipped", "removed"}
+)
 
 
 class PushSourceUpdateFailed(AirflowFailException):
@@ -123,11 +131,18 @@ class OpenPushSourceUpdateOperator(_UpdateOperator, SetPushSourceStatusOperator)
         """Take tasks that are wired below the opening into the bracket."""
         super().set_downstream(task_or_task_list, edge_modifier)
         if self.joined is not None:
-            for task in _as_list(task_or_task_list):
+            for task in as_list(task_or_task_list):
                 self.joined(task)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Wait for the source where that is asked for, then open the bracket."""
+        from airflow_provider_coveo.run_state import RunState
+
+        state = RunState(context)
+        if state.get(_KNOWN_FROM_THE_START) is None:
+            # Nothing is known of earlier tries: there was none, unless the task was cleared.
+            was_cleared = context["ti"].max_tries > (context["task"].retries or 0)
+            state.set(_KNOWN_FROM_THE_START, not was_cleared)
         return self._open_when_free(context, waiting_since=time.time())
 
     def execute_complete(
@@ -147,11 +162,8 @@ class OpenPushSourceUpdateOperator(_UpdateOperator, SetPushSourceStatusOperator)
 
         state = RunState(context)
         organization_id = self.hook.organization_id
-        may_have_opened_before = state.get(_OPENING) is not None
         first_cut_off = state.get(_FIRST_CUT_OFF)
-        was_cleared = context["ti"].max_tries > (context["task"].retries or 0)
         # From here on the closing must follow, so all that it and the last resort go by is there first.
-        state.set(_OPENING, True)
         holder.take(organization_id, self.source_id)
         context["ti"].xcom_push(
             key=OPENING_XCOM_KEY,
@@ -163,9 +175,8 @@ class OpenPushSourceUpdateOperator(_UpdateOperator, SetPushSourceStatusOperator)
             },
         )
         result = self.hook.set_source_status(self.source_id, self.status)
-        if first_cut_off is None and (may_have_opened_before or not was_cleared):
+        if first_cut_off is None and state.get(_KNOWN_FROM_THE_START):
             first_cut_off = result["ordering_id"]
-        if first_cut_off is not None:
             state.set(_FIRST_CUT_OFF, first_cut_off)
         return {**result, "ordering_id": first_cut_off}
 
@@ -253,7 +264,35 @@ class DeleteOldItemsOfUpdateOperator(_UpdateOperator):
             )
 
 
-class ClosePushSourceUpdateOperator(_UpdateOperator):
+class _ClosingOperator(_UpdateOperator):
+    """What the bracket's teardowns share: they go by what was opened, whatever templates say by now."""
+
+    def render_template_fields(self, context: Context, jinja_env: Any = None) -> None:
+        """Render the templates; one that can't be rendered must not keep a source open."""
+        try:
+            super().render_template_fields(context, jinja_env)
+        except Exception:
+            self.log.warning("Not rendered, going by what was opened.", exc_info=True)
+            self.source_id = ""
+
+    def _find_what_was_opened(self, context: Context) -> bool:
+        """Take source and connection from the opening; say whether there was one."""
+        opened = _pull(context, self.update_tasks.open, OPENING_XCOM_KEY)
+        if opened is not None:
+            self.source_id, self.coveo_conn_id = opened["source_id"], opened["coveo_conn_id"]
+            self.organization_id = opened["organization_id"]
+            return True
+        # An opening that was cleared, and died before it said what it was about to open, is still on record.
+        if not self.source_id:
+            return False
+        try:
+            return self._is_held(self._holder(context))
+        except (AirflowNotFoundException, CoveoConfigurationError) as error:
+            self.log.info("There is no connection by which anything could have been opened: %s", error)
+            return False
+
+
+class ClosePushSourceUpdateOperator(_ClosingOperator):
     """
     Close a bracket: set the status to ``IDLE``, unless the bracket was never opened.
 
@@ -275,24 +314,20 @@ class ClosePushSourceUpdateOperator(_UpdateOperator):
         """Take tasks that are wired above the closing into the bracket."""
         super().set_upstream(task_or_task_list, edge_modifier)
         if self.joined is not None:
-            for task in _as_list(task_or_task_list):
+            for task in as_list(task_or_task_list):
                 self.joined(task)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Set ``IDLE``."""
-        holder = self._holder(context)
-        if not self._may_be_open(context, holder):
-            self.log.info("Source %s was not opened by this run, so it is left as it is.", self.source_id)
+        if not self._find_what_was_opened(context):
+            self.log.info("Nothing was opened by this run, so nothing is closed.")
             return {"source_id": self.source_id, "status": None, "ordering_id": None, "request_id": None}
         result = self.hook.set_source_status(self.source_id, "IDLE")
-        holder.release(self.hook.organization_id, self.source_id)
+        self._holder(context).release(self.hook.organization_id, self.source_id)
         return result
 
-    def _may_be_open(self, context: Context, holder: Holder) -> bool:
-        return _pull(context, self.update_tasks.open, OPENING_XCOM_KEY) is not None or self._is_held(holder)
 
-
-class JudgePushSourceUpdateOperator(_UpdateOperator):
+class JudgePushSourceUpdateOperator(_ClosingOperator):
     """
     Fail if any task of the bracket failed, so that the run's state tells the truth.
 
@@ -305,7 +340,7 @@ class JudgePushSourceUpdateOperator(_UpdateOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Close what is still open, then judge."""
         holder = self._holder(context)
-        if self._is_held(holder):
+        if self._find_what_was_opened(context) and self._is_held(holder):
             self.log.info("Source %s is still open: closing it.", self.source_id)
             self.hook.set_source_status(self.source_id, "IDLE")
             holder.release(self.hook.organization_id, self.source_id)
@@ -350,8 +385,8 @@ def reopen_if_closed(context: Context, update_tasks: UpdateTasks) -> bool:
     the closing task does.
 
     :return: Whether the source was opened again.
-    :raises PushSourceUpdateNotBracketed: if the last task has run as well, so that nothing would close the
-        source again.
+    :raises PushSourceUpdateNotBracketed: if the last task has run as well, or never waited for this one, so
+        that nothing would close the source again.
     """
     task_instance: Any = context["ti"]
     states = _states(context, [update_tasks.close, update_tasks.outcome])
@@ -361,11 +396,13 @@ def reopen_if_closed(context: Context, update_tasks: UpdateTasks) -> bool:
     opened = _pull(context, update_tasks.open, OPENING_XCOM_KEY)
     if opened is None:
         return False
-    if states[update_tasks.outcome].get(map_index) in _FINISHED_STATES:
+    is_waited_for = update_tasks.outcome in context["task"].get_flat_relative_ids(upstream=False)
+    if not is_waited_for or states[update_tasks.outcome].get(map_index) in _NOT_WAITING_STATES:
         raise PushSourceUpdateNotBracketed(
             f"Task {task_instance.task_id!r} would work on source {opened['source_id']!r} while it is IDLE, "
             "and no task would close the source again. Likely cause: the task was cleared without its "
-            "bracket. Remedy: clear it with “Only Failed” switched off, which clears the bracket with it."
+            "bracket, or does not belong to it. Remedy: clear it with “Only Failed” switched off, which "
+            "clears the bracket with it; or wire it above update.close."
         )
     from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 
@@ -450,5 +487,6 @@ def _listed(names: Sequence[str], most: int = 20) -> str:
     return ", ".join(sorted(names)[:most]) + more
 
 
-def _as_list(task_or_task_list: Any) -> list[Any]:
+def as_list(task_or_task_list: Any) -> list[Any]:
+    """Return what the wiring methods of Airflow take as a list."""
     return list(task_or_task_list) if isinstance(task_or_task_list, (list, tuple)) else [task_or_task_list]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec
@@ -20,6 +20,7 @@ from airflow_provider_coveo.operators.coveo_push_update import (
     JudgePushSourceUpdateOperator,
     OpenPushSourceUpdateOperator,
     UpdateTasks,
+    as_list,
     reopen_if_closed,
 )
 
@@ -36,8 +37,38 @@ P = ParamSpec("P")
 log = logging.getLogger(__name__)
 
 
+#: What a DAG's default_args say is meant for its work, and could keep the bracket from closing.
+_OWN_WAY: dict[str, Any] = {
+    "depends_on_past": False,
+    "wait_for_downstream": False,
+    "execution_timeout": None,
+    "do_xcom_push": True,
+}
+
+
 class OverlappingRunsWarning(UserWarning):
     """Given where two runs of a DAG could update one source at the same time and close it for each other."""
+
+
+class PushSourceUpdateDone(EmptyOperator):
+    """The last task of a bracket, which does nothing: what follows the bracket waits for it."""
+
+    shallow_copy_attrs: Sequence[str] = ("followed",)
+    #: Called with each task that is wired below this one.
+    followed: Callable[[Any], None] | None = None
+
+    def update_relative(self, other: Any, upstream: bool = True, edge_modifier: Any = None) -> None:
+        """Take note of a task that follows the bracket."""
+        super().update_relative(other, upstream, edge_modifier)
+        if not upstream and self.followed is not None:
+            self.followed(other)
+
+    def set_downstream(self, task_or_task_list: Any, edge_modifier: Any = None) -> None:
+        """Take note of tasks that follow the bracket."""
+        super().set_downstream(task_or_task_list, edge_modifier)
+        if self.followed is not None:
+            for task in as_list(task_or_task_list):
+                self.followed(task)
 
 
 class PushSourceUpdate(TaskGroup):
@@ -74,13 +105,10 @@ class PushSourceUpdate(TaskGroup):
             "coveo_conn_id": update.coveo_conn_id,
             "organization_id": update.organization_id,
             "update_tasks": self._tasks,
-            # What a DAG's default_args say is meant for its work, and could keep the bracket from closing.
-            "depends_on_past": False,
-            "wait_for_downstream": False,
-            "execution_timeout": None,
+            **_OWN_WAY,
         }
         self._common = common
-        begin = EmptyOperator(task_id="begin")
+        begin = EmptyOperator(task_id="begin", trigger_rule="all_success", **_OWN_WAY)
         self._begin = begin
         self.open = OpenPushSourceUpdateOperator(
             task_id="open",
@@ -131,11 +159,14 @@ class PushSourceUpdate(TaskGroup):
             "max_retry_delay": timedelta(minutes=15),
         }
         self.close = ClosePushSourceUpdateOperator(task_id="close", **closing_common)
-        self.close.joined = self._joined
+        self.close.joined = self._join_above
         outcome = JudgePushSourceUpdateOperator(task_id="outcome", **closing_common)
         fail_fast = getattr(dag, "fail_fast", False) or getattr(dag, "fail_stop", False)
         # Airflow allows no other rule in a DAG that fails fast; there, a skipped task skips `done` as well.
-        done = EmptyOperator(task_id="done", trigger_rule="all_success" if fail_fast else "none_failed")
+        done = PushSourceUpdateDone(
+            task_id="done", trigger_rule="all_success" if fail_fast else "none_failed", **_OWN_WAY
+        )
+        done.followed = self._followed
         self._outcome, self._done = outcome, done
         self._delete: DeleteOldItemsOfUpdateOperator | None = None
         if update.delete_old_items:
@@ -172,8 +203,7 @@ class PushSourceUpdate(TaskGroup):
         Also called for tasks from outside the group that are wired below ``open`` or above ``close``.
         """
         if not hasattr(task, "task_id"):
-            # A task group, or what a decorated task returns.
-            for inner in task if isinstance(task, TaskGroup) else task.roots:
+            for inner in _tasks_of(task):
                 self._join(inner)
             return
         if task.task_id in self._own_task_ids or task.task_id in self._members:
@@ -191,16 +221,36 @@ class PushSourceUpdate(TaskGroup):
         if self._delete is not None:
             task >> self._delete
 
+    def _join_above(self, task: Any) -> None:
+        """Make a task that is wired above ``close`` one of the bracket's, and have it wait for ``open``."""
+        if not self._own_task_ids:
+            return
+        tasks = [task] if hasattr(task, "task_id") else list(_tasks_of(task))
+        before = self.open.get_flat_relative_ids(upstream=True)
+        for joining in tasks:
+            # What the opening needs, the closing may need as well.
+            if joining.task_id in before | self._own_task_ids | self._members:
+                continue
+            self._join(joining)
+            if joining.upstream_task_ids.isdisjoint({other.task_id for other in tasks}):
+                self.open >> joining
+
+    def _followed(self, task: Any) -> None:
+        """Let go of a task that came in by the cut-off that it is given, and turns out to come after."""
+        for following in [task] if hasattr(task, "task_id") else _tasks_of(task):
+            if following.task_id not in self._members:
+                continue
+            self._members.discard(following.task_id)
+            _set_pre_execute(following, _pre_execute_of(following))
+            for own_task_id in self._own_task_ids - {self.open.task_id}:
+                following.downstream_task_ids.discard(own_task_id)
+                self.dag.get_task(own_task_id).upstream_task_ids.discard(following.task_id)
+
     def _let_reopen(self, task: Any) -> None:
         """Have a task look, before it works, whether its bracket was closed already."""
         if getattr(task, "inherits_from_empty_operator", False):
             return
-        hook = _Reopening(self._tasks, _pre_execute_of(task))
-        partial = getattr(task, "partial_kwargs", None)
-        if partial is None:
-            task._pre_execute_hook = hook
-        else:
-            partial["pre_execute"] = hook
+        _set_pre_execute(task, _Reopening(self._tasks, _pre_execute_of(task)))
 
     def _refuse_what_can_not_work(self, work: list[Any]) -> None:
         if not work:
@@ -379,6 +429,20 @@ def _pre_execute_of(task: Any) -> Callable[[Any], None] | None:
     return found._then if isinstance(found, _Reopening) else found
 
 
+def _set_pre_execute(task: Any, hook: Callable[[Any], None] | None) -> None:
+    partial = getattr(task, "partial_kwargs", None)
+    if partial is None:
+        task._pre_execute_hook = hook
+    else:
+        partial["pre_execute"] = hook
+
+
+def _tasks_of(group: Any) -> Iterable[Any]:
+    """Return the tasks of a task group, or of what a decorated task returns."""
+    tasks: Iterable[Any] = iter(group) if isinstance(group, TaskGroup) else group.roots
+    return tasks
+
+
 class _LastResort:
     """
     A DAG's failure callback that sends IDLE where a bracket was opened and its closing task did not close it.
@@ -402,6 +466,7 @@ class _LastResort:
     def _close(self, dag_id: str, run_id: str, map_index: int) -> None:
         from airflow.providers.common.compat.sdk import XCom
 
+        from airflow_provider_coveo.coveo.retries import RetryPolicy
         from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
         from airflow_provider_coveo.run_state import Holder
 
@@ -427,7 +492,12 @@ class _LastResort:
             this,
         )
         hook = CoveoPushHook(
-            opened["coveo_conn_id"], organization_id=organization_id, caller="push_source_update.last_resort"
+            opened["coveo_conn_id"],
+            organization_id=organization_id,
+            # The DAG processor gives a file and its callbacks 50 seconds by default.
+            retry=RetryPolicy(total_seconds=20),
+            timeout=10,
+            caller="push_source_update.last_resort",
         )
         hook.set_source_status(source_id, "IDLE")
         this.release(organization_id, source_id)

@@ -1,0 +1,626 @@
+"""How ``push_source_update`` wires a DAG, as it is parsed; nothing runs here."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG, BaseOperator, TaskGroup, chain, task, task_group
+
+from airflow_provider_coveo.coveo.errors import CoveoInputError
+from airflow_provider_coveo.task_groups.coveo_push import OverlappingRunsWarning, push_source_update
+
+try:
+    from airflow.serialization.serialized_objects import DagSerialization
+except ImportError:  # Airflow 2.11
+    from airflow.serialization.serialized_objects import SerializedDAG as DagSerialization
+try:
+    from airflow.providers.standard.operators.empty import EmptyOperator
+except ImportError:  # Airflow 2.11 without the standard provider
+    from airflow.operators.empty import EmptyOperator
+
+SOURCE = "acme-products"
+#: What comes after the work, in the order in which it runs.
+AFTER_WORK = {"close", "outcome", "done"}
+
+
+def a_dag(**options: Any) -> DAG:
+    defaults: dict[str, Any] = {"start_date": datetime(2025, 1, 1), "schedule": None, "max_active_runs": 1}
+    return DAG("d", **{**defaults, **options})
+
+
+@pytest.fixture
+def dag() -> Iterator[DAG]:
+    """A DAG that the test adds to; in the end it must be one that Airflow takes and can store."""
+    with a_dag() as dag:
+        yield dag
+    stored(dag)
+
+
+def stored(dag: DAG) -> Any:
+    """Return the DAG as the scheduler sees it."""
+    check_cycle = getattr(dag, "check_cycle", None)
+    if check_cycle is None:
+        from airflow.utils.dag_cycle_tester import check_cycle as check
+
+        check(dag)
+    else:
+        check_cycle()
+    return DagSerialization.from_dict(DagSerialization.to_dict(dag))
+
+
+def below(task: Any) -> set[str]:
+    """Return the tasks directly below one, without their groups."""
+    return {name.rpartition(".")[2] for name in task.downstream_task_ids}
+
+
+def of(update: Any, name: str) -> Any:
+    """Return one of the bracket's own tasks."""
+    return update.dag.get_task(update.child_id(name))
+
+
+def is_member(update: Any, task: Any) -> bool:
+    """Say whether closing, judgement and the tasks after the bracket all wait for a task."""
+    waiting = {of(update, name).task_id for name in AFTER_WORK}
+    return waiting <= task.downstream_task_ids and _looks_before_it_works(task)
+
+
+def _looks_before_it_works(task: Any) -> bool:
+    partial = getattr(task, "partial_kwargs", None)
+    hook = task._pre_execute_hook if partial is None else partial.get("pre_execute")
+    return type(hook).__name__ == "_Reopening"
+
+
+class Work(BaseOperator):
+    template_fields = ("note",)
+
+    def __init__(self, *, note: str = "", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.note = note
+
+    def execute(self, context: Any) -> None:
+        pass
+
+
+@task
+def work(number: int = 0) -> int:
+    return number
+
+
+# --- the bracket itself ---
+
+
+def test_the_closing_is_a_teardown_that_only_the_first_setup_must_have_gone_well_for(dag: DAG) -> None:
+    with push_source_update(source_id=SOURCE) as update:
+        Work(task_id="work")
+
+    begin, opening = of(update, "begin"), of(update, "open")
+    assert begin.is_setup
+    assert opening.is_setup
+    assert update.open is opening
+    assert update.close is of(update, "close")
+    assert below(begin) >= {"open", "close", "outcome"}
+    for name in ("close", "outcome"):
+        assert of(update, name).is_teardown
+        assert of(update, name).trigger_rule == "all_done_setup_success"
+    assert not of(update, "close").on_failure_fail_dagrun
+    assert of(update, "outcome").on_failure_fail_dagrun
+    assert below(of(update, "close")) == {"outcome", "done"}
+
+
+def test_every_task_inside_is_waited_for_not_only_the_last(dag: DAG) -> None:
+    with push_source_update(source_id=SOURCE) as update:
+        first, last = Work(task_id="first"), Work(task_id="last")
+        first >> last
+
+    assert is_member(update, first)
+    assert is_member(update, last)
+    assert below(update.open) == {"first", "close"}
+
+
+def test_what_comes_after_hangs_on_the_closing_and_on_every_task(dag: DAG) -> None:
+    with push_source_update(source_id=SOURCE) as update:
+        Work(task_id="work")
+    after = Work(task_id="after")
+    update >> after
+
+    assert after.upstream_task_ids == {"push_source_update.done"}
+    assert of(update, "done").trigger_rule == "none_failed"
+
+
+def test_what_comes_after_a_group_that_holds_a_bracket_hangs_on_it_too(dag: DAG) -> None:
+    with TaskGroup("outer") as outer:
+        before = Work(task_id="before")
+        with push_source_update(source_id=SOURCE, group_id="update") as update:
+            Work(task_id="work")
+        before >> update
+    after = Work(task_id="after")
+    outer >> after
+
+    assert after.upstream_task_ids == {"outer.update.done"}
+    assert update.close.task_id == "outer.update.close"
+    assert of(update, "begin").upstream_task_ids == {"outer.before"}
+
+
+def test_what_comes_before_a_bracket_comes_before_its_first_setup(dag: DAG) -> None:
+    before = Work(task_id="before")
+    with push_source_update(source_id=SOURCE) as update:
+        inside = Work(task_id="work")
+    before >> update
+
+    assert below(before) == {"begin"}
+    assert not is_member(update, before)
+    assert is_member(update, inside)
+
+
+def test_old_items_are_deleted_after_every_task_and_before_the_closing(dag: DAG) -> None:
+    with push_source_update(source_id=SOURCE, delete_old_items=True, queue_delay=0) as update:
+        first, last = Work(task_id="first"), Work(task_id="last")
+        first >> last
+
+    delete = of(update, "delete_old_items")
+    assert {"push_source_update.first", "push_source_update.last"} <= delete.upstream_task_ids
+    assert below(delete) == AFTER_WORK
+    assert delete.trigger_rule == "all_success"
+
+
+def test_by_default_nothing_is_deleted(dag: DAG) -> None:
+    with push_source_update(source_id=SOURCE):
+        Work(task_id="work")
+
+    assert "push_source_update.delete_old_items" not in dag.task_ids
+
+
+def test_the_closing_is_retried_for_longer_than_two_hours(dag: DAG) -> None:
+    with push_source_update(source_id=SOURCE) as update:
+        Work(task_id="work")
+
+    for closing in (update.close, of(update, "outcome")):
+        delays = [
+            min(closing.retry_delay * 2**number, closing.max_retry_delay) for number in range(closing.retries)
+        ]
+        assert sum(delays, timedelta()) > timedelta(hours=2)
+        assert closing.retry_exponential_backoff
+
+
+def test_each_call_of_a_decorated_function_is_a_bracket_named_after_it(dag: DAG) -> None:
+    @push_source_update(source_id=SOURCE, status="REFRESH")
+    def catalog(name: str) -> None:
+        Work(task_id=name)
+
+    first, second = catalog("one"), catalog("two")
+
+    assert first.group_id == "catalog"
+    assert second.group_id == "catalog__1"
+    assert is_member(first, dag.get_task("catalog.one"))
+    assert is_member(second, dag.get_task("catalog__1.two"))
+    assert first.open.status == "REFRESH"
+
+
+# --- several brackets ---
+
+
+def test_two_brackets_get_ids_of_their_own_and_judge_only_their_own_tasks(dag: DAG) -> None:
+    brackets = []
+    for source in ("one", "two"):
+        with push_source_update(source_id=source) as update:
+            Work(task_id="work")
+        brackets.append(update)
+    first, second = brackets
+    first >> second
+
+    assert [update.group_id for update in brackets] == ["push_source_update", "push_source_update__1"]
+    assert judged(first) == {"push_source_update.work", "push_source_update.open", "push_source_update.close"}
+    assert judged(second) == {name.replace("update.", "update__1.") for name in judged(first)}
+
+
+def judged(update: Any) -> set[str]:
+    from airflow_provider_coveo.operators.coveo_push_update import _members, _own_tasks
+
+    outcome = of(update, "outcome")
+    tasks = [*_members(outcome, outcome.update_tasks), *_own_tasks(outcome, outcome.update_tasks)]
+    return {task.task_id for task in tasks}
+
+
+@push_source_update(source_id="other")
+def inner_bracket() -> None:
+    Work(task_id="work")
+
+
+@push_source_update(source_id=SOURCE)
+def bracket_in_a_bracket() -> None:
+    inner_bracket()
+
+
+@push_source_update(source_id=SOURCE)
+def bracket_in_a_group_in_a_bracket() -> None:
+    with TaskGroup("between"):
+        inner_bracket()
+
+
+@push_source_update(source_id=SOURCE)
+def empty_bracket() -> None:
+    pass
+
+
+@push_source_update(source_id=SOURCE)
+def bracket_with_an_error() -> None:
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    ("bracket", "reason"),
+    [
+        (bracket_in_a_bracket, "holds another bracket"),
+        (bracket_in_a_group_in_a_bracket, "holds another bracket"),
+        (empty_bracket, "holds no task"),
+    ],
+)
+def test_what_can_not_work_is_refused_with_the_reason(bracket: Callable[[], Any], reason: str) -> None:
+    with a_dag(), pytest.raises(CoveoInputError, match=reason):
+        bracket()
+
+
+def test_an_error_in_the_bracket_is_not_hidden_by_the_bracket() -> None:
+    with a_dag(), pytest.raises(ZeroDivisionError):
+        bracket_with_an_error()
+
+
+# --- what may stand inside ---
+
+
+def test_tasks_in_groups_in_groups_are_members(dag: DAG) -> None:
+    with push_source_update(source_id=SOURCE) as update:
+        with TaskGroup("a") as group:
+            with TaskGroup("b"):
+                deep = Work(task_id="deep")
+            deep >> Work(task_id="next")
+        group >> Work(task_id="last")
+
+    assert is_member(update, deep)
+    assert is_member(update, dag.get_task("push_source_update.a.next"))
+    assert "push_source_update.open" in deep.upstream_task_ids
+
+
+@pytest.mark.parametrize("classic", [True, False])
+def test_mapped_tasks_are_members(dag: DAG, classic: bool) -> None:
+    with push_source_update(source_id=SOURCE, delete_old_items=True) as update:
+        if classic:
+            mapped: Any = Work.partial(task_id="work").expand(note=["a", "b"])
+        else:
+            mapped = work.expand(number=[1, 2]).operator
+
+    assert is_member(update, mapped)
+    assert mapped.task_id in of(update, "delete_old_items").upstream_task_ids
+
+
+def test_a_mapped_group_may_stand_inside(dag: DAG) -> None:
+    with push_source_update(source_id=SOURCE) as update:
+
+        @task_group
+        def each(number: int) -> None:
+            work(number) >> Work(task_id="next")
+
+        each.expand(number=[1, 2])
+
+    assert is_member(update, dag.get_task("push_source_update.each.next"))
+    assert is_member(update, dag.get_task("push_source_update.each.work"))
+
+
+def test_a_bracket_may_stand_in_a_mapped_group(dag: DAG) -> None:
+    brackets = []
+
+    @task_group
+    def each(source_id: str) -> None:
+        with push_source_update(source_id=source_id, group_id="update", delete_old_items=True) as update:
+            work()
+        brackets.append(update)
+
+    each.expand(source_id=["one", "two"])
+
+    (update,) = brackets
+    assert is_member(update, dag.get_task("each.update.work"))
+
+
+def test_a_branch_may_stand_inside(dag: DAG) -> None:
+    with push_source_update(source_id=SOURCE) as update:
+
+        @task.branch
+        def choose() -> str:
+            return f"{update.group_id}.one"
+
+        choose() >> [Work(task_id="one"), Work(task_id="two")]
+
+    for name in ("choose", "one", "two"):
+        assert is_member(update, of(update, name))
+
+
+def test_a_short_circuit_may_stand_inside(dag: DAG) -> None:
+    with push_source_update(source_id=SOURCE) as update:
+
+        @task.short_circuit
+        def go_on() -> bool:
+            return False
+
+        go_on() >> Work(task_id="work")
+
+    assert is_member(update, of(update, "go_on"))
+
+
+def test_the_users_own_setup_and_teardown_stay_paired_with_each_other(dag: DAG) -> None:
+    with push_source_update(source_id=SOURCE, delete_old_items=True) as update:
+        make_room, clean_up = Work(task_id="make_room"), Work(task_id="clean_up")
+        make_room >> Work(task_id="work") >> clean_up.as_teardown(setups=make_room)
+
+    assert below(make_room) == {"work", "clean_up"}
+    # As everywhere in Airflow, a teardown's failure fails nothing; but it is waited for.
+    assert below(clean_up) == {"close", "outcome"}
+    assert make_room.task_id in judged(update)
+
+
+def test_an_empty_task_needs_no_look_before_it_works(dag: DAG) -> None:
+    with push_source_update(source_id=SOURCE) as update:
+        join = EmptyOperator(task_id="join")
+
+    assert below(join) == AFTER_WORK
+    assert join._pre_execute_hook is None
+    assert update.open.task_id in join.upstream_task_ids
+
+
+# --- tasks from elsewhere ---
+
+
+def below_open_by_shift(update: Any, task: Any) -> None:
+    update.open >> task
+
+
+def below_open_by_left_shift(update: Any, task: Any) -> None:
+    task << update.open
+
+
+def below_open_by_set_downstream(update: Any, task: Any) -> None:
+    update.open.set_downstream([task])
+
+
+def below_open_by_set_upstream(update: Any, task: Any) -> None:
+    task.set_upstream(update.open)
+
+
+def below_open_by_chain(update: Any, task: Any) -> None:
+    chain(update.open, task)
+
+
+def above_close_by_shift(update: Any, task: Any) -> None:
+    task >> update.close
+
+
+def above_close_by_left_shift(update: Any, task: Any) -> None:
+    update.close << task
+
+
+def above_close_by_set_upstream(update: Any, task: Any) -> None:
+    update.close.set_upstream([task])
+
+
+def above_close_by_set_downstream(update: Any, task: Any) -> None:
+    task.set_downstream(update.close)
+
+
+def between_both_by_chain(update: Any, task: Any) -> None:
+    chain(update.open, [task], update.close)
+
+
+WAYS_IN = [
+    below_open_by_shift,
+    below_open_by_left_shift,
+    below_open_by_set_downstream,
+    below_open_by_set_upstream,
+    below_open_by_chain,
+    above_close_by_shift,
+    above_close_by_left_shift,
+    above_close_by_set_upstream,
+    above_close_by_set_downstream,
+    between_both_by_chain,
+]
+
+
+@pytest.mark.parametrize("wire", WAYS_IN, ids=lambda wire: wire.__name__)
+def test_a_task_from_outside_becomes_a_member_by_any_wiring(
+    dag: DAG, wire: Callable[[Any, Any], None]
+) -> None:
+    with push_source_update(source_id=SOURCE, delete_old_items=True) as update:
+        Work(task_id="work")
+    outside = Work(task_id="outside")
+    wire(update, outside)
+
+    assert is_member(update, outside)
+    assert update.open.task_id in outside.upstream_task_ids
+    assert "outside" in of(update, "delete_old_items").upstream_task_ids
+    assert "outside" in judged(update)
+
+
+def test_a_decorated_task_from_outside_becomes_a_member(dag: DAG) -> None:
+    with push_source_update(source_id=SOURCE) as update:
+        Work(task_id="work")
+    outside: Any = work()
+    update.open >> outside
+
+    assert is_member(update, outside.operator)
+
+
+def test_a_group_from_outside_becomes_a_member_with_all_its_tasks(dag: DAG) -> None:
+    with push_source_update(source_id=SOURCE) as update:
+        Work(task_id="work")
+    with TaskGroup("outside") as outside:
+        first, last = Work(task_id="first"), Work(task_id="last")
+        first >> last
+    update.open >> outside
+
+    assert is_member(update, first)
+    assert is_member(update, last)
+
+
+def test_the_cut_off_can_be_passed_to_a_task_inside(dag: DAG) -> None:
+    with push_source_update(source_id=SOURCE) as update:
+        inside: Any = work(update.ordering_id)
+
+    assert is_member(update, inside.operator)
+    assert update.open.task_id in inside.operator.upstream_task_ids
+
+
+def test_the_cut_off_can_be_passed_to_a_task_from_outside_which_becomes_a_member(dag: DAG) -> None:
+    with push_source_update(source_id=SOURCE) as update:
+        Work(task_id="work")
+    outside: Any = work(update.ordering_id)
+
+    assert is_member(update, outside.operator)
+
+
+def test_the_cut_off_can_be_passed_to_a_task_after_the_bracket(dag: DAG) -> None:
+    with push_source_update(source_id=SOURCE, delete_old_items=True) as update:
+        Work(task_id="work")
+    after: Any = work(update.ordering_id)
+    update >> after
+
+    assert after.operator.upstream_task_ids == {"push_source_update.open", "push_source_update.done"}
+    assert not is_member(update, after.operator)
+    assert after.operator.task_id not in judged(update)
+
+
+# --- what DAGs and tasks bring with them ---
+
+
+def test_runs_that_may_overlap_are_warned_of() -> None:
+    with a_dag(max_active_runs=2), pytest.warns(OverlappingRunsWarning, match="max_active_runs=1"):  # noqa: SIM117
+        with push_source_update(source_id=SOURCE):
+            Work(task_id="work")
+
+
+@pytest.mark.parametrize(("max_active_runs", "exclusive"), [(1, False), (1, True), (16, True)])
+def test_runs_that_can_not_harm_each_other_are_not_warned_of(max_active_runs: int, exclusive: bool) -> None:
+    with warnings.catch_warnings(), a_dag(max_active_runs=max_active_runs):
+        warnings.simplefilter("error")
+        with push_source_update(source_id=SOURCE, exclusive=exclusive):
+            Work(task_id="work")
+
+
+def first_callback(context: Any) -> None: ...
+
+
+def second_callback(context: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (None, []),
+        (first_callback, [first_callback]),
+        ([first_callback, second_callback], [first_callback, second_callback]),
+    ],
+)
+def test_the_dags_own_failure_callbacks_stay_in_place_and_in_order_before_ours(given: Any, kept: Any) -> None:
+    with a_dag(on_failure_callback=given) as dag, push_source_update(source_id=SOURCE):
+        Work(task_id="work")
+
+    callbacks: Any = dag.on_failure_callback
+    assert callbacks[:-1] == kept
+    assert type(callbacks[-1]).__name__ == "_LastResort"
+    assert stored(dag).has_on_failure_callback
+
+
+def test_the_users_pre_execute_still_runs(dag: DAG) -> None:
+    seen: list[Any] = []
+    with push_source_update(source_id=SOURCE):
+        inside = Work(task_id="work", pre_execute=seen.append)
+
+    assert inside._pre_execute_hook._then == seen.append
+
+
+def test_default_args_can_not_keep_the_bracket_from_closing() -> None:
+    default_args = {
+        "retries": 0,
+        "execution_timeout": timedelta(seconds=1),
+        "depends_on_past": True,
+        "wait_for_downstream": True,
+        "trigger_rule": "one_failed",
+        "on_failure_callback": first_callback,
+        "do_xcom_push": False,
+        "retry_delay": timedelta(days=1),
+        "max_active_tis_per_dag": 1,
+    }
+    with a_dag(default_args=default_args), push_source_update(source_id=SOURCE) as update:
+        Work(task_id="work")
+
+    for name in ("begin", "open", "close", "outcome", "done"):
+        own = of(update, name)
+        assert own.execution_timeout is None, name
+        assert not own.depends_on_past, name
+        assert not own.wait_for_downstream, name
+        assert own.do_xcom_push, name
+    assert of(update, "begin").trigger_rule == "all_success"
+    assert update.open.trigger_rule == "all_success"
+    assert of(update, "done").trigger_rule == "none_failed"
+    for closing in (update.close, of(update, "outcome")):
+        assert closing.trigger_rule == "all_done_setup_success"
+        assert closing.retries == 12
+        assert closing.retry_delay == timedelta(minutes=1)
+
+
+def test_a_dag_that_fails_fast_is_taken() -> None:
+    with a_dag() as plain:
+        option = "fail_fast" if hasattr(plain, "fail_fast") else "fail_stop"
+    with (
+        a_dag(**{option: True}) as dag,
+        push_source_update(source_id=SOURCE, delete_old_items=True) as update,
+    ):
+        Work(task_id="work")
+
+    stored(dag)
+    assert update.close.is_teardown
+
+
+# --- what Airflow does with a DAG ---
+
+
+def test_the_scheduler_sees_the_same_wiring() -> None:
+    with a_dag() as dag:
+        with push_source_update(source_id=SOURCE, delete_old_items=True) as update:
+            work.expand(number=[1, 2]) >> Work(task_id="last")
+        outside = Work(task_id="outside")
+        update.open >> outside
+
+    seen = stored(dag)
+    for own in dag.tasks:
+        assert seen.get_task(own.task_id).downstream_task_ids == own.downstream_task_ids
+    assert seen.get_task(update.close.task_id).is_teardown
+    assert seen.get_task(of(update, "outcome").task_id).on_failure_fail_dagrun
+
+
+def test_a_copy_of_the_dag_has_the_same_wiring(dag: DAG) -> None:
+    with push_source_update(source_id=SOURCE) as update:
+        Work(task_id="work")
+
+    copied: Any = copy.deepcopy(dag)
+    assert copied.get_task(update.close.task_id).upstream_task_ids == update.close.upstream_task_ids
+    assert copied.get_task(update.close.task_id) is not update.close
+
+
+def test_a_part_of_the_dag_can_be_taken() -> None:
+    with a_dag() as dag:
+        with push_source_update(source_id=SOURCE) as update:
+            Work(task_id="work")
+        update >> Work(task_id="after")
+
+    whole: Any = dag if hasattr(dag, "partial_subset") else stored(dag)
+    part = whole.partial_subset("push_source_update.work", include_upstream=True, include_downstream=False)
+    assert {name.rpartition(".")[2] for name in part.task_ids} == {
+        "begin",
+        "open",
+        "work",
+        "close",
+        "outcome",
+    }
