@@ -33,6 +33,9 @@ DRIVERS_2 := psycopg2-binary
 # What an installation depends on; sources are installed editable and do not matter.
 INSTALLED_FROM := setup.cfg pyproject.toml airflow_provider_coveo/__init__.py
 
+# Where test-bracket writes its table. The one in the tree: make test-bracket BRACKET_TABLE=docs/bracket-table.md
+BRACKET_TABLE = build/bracket-table.md
+
 .PHONY: help
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -57,6 +60,14 @@ test-airflow-2: $(VENV_2)/.installed ## All tests on Airflow 2
 test-unit: $(VENV_3)/.installed $(VENV_2)/.installed ## The tests that need no running Airflow, on both
 	@$(call pytest,$(VENV_3),tests/unit tests/simulator)
 	@$(call pytest,$(VENV_2),tests/unit tests/simulator)
+
+.PHONY: test-bracket
+test-bracket: $(VENV_3)/.installed $(VENV_2)/.installed ## All that may happen to a bracket, on both, and the table of it
+	@rm -f $(BRACKET_TABLE) $(BRACKET_TABLE:.md=.json); mkdir -p $(dir $(BRACKET_TABLE)); failed=0; \
+	export COVEO_BRACKET=full COVEO_BRACKET_TABLE=$(BRACKET_TABLE); \
+	( $(call pytest,$(VENV_3),tests/airflow/bracket) ) || failed=1; \
+	( $(call pytest,$(VENV_2),tests/airflow/bracket) ) || failed=1; \
+	rm -f $(BRACKET_TABLE:.md=.json); cat $(BRACKET_TABLE); exit $$failed
 
 .PHONY: lint
 lint: $(VENV_3)/.installed ## Style, types, and the arrows between the rooms

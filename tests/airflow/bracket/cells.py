@@ -381,6 +381,18 @@ def _(story: Story) -> None:
 
 
 @cell(
+    "S15c",
+    "a task and what is below it marked failed",
+    "REBUILD push (work1 marked failed + downstream) push? IDLE push?",
+    "failed",
+    "work1 FAIL, work2 upf",
+)
+def _(story: Story) -> None:
+    with_work1_at_work(story)
+    story.mark_task("work1", "failed", downstream=True)
+
+
+@cell(
     "S17",
     "run marked failed while a task is deferred",
     "REBUILD push (run marked failed) IDLE",
@@ -889,7 +901,7 @@ def _(story: Story) -> None:
     with_work1_failed(story)
     story.hold("work1", key="b")
     story.trigger("b")
-    story.until_task("work1", "running", key="b")
+    story.until_seen("push", times=2)
     story.clear_run()
     story.release("work1", key="b")
     story.until_quiet("b")

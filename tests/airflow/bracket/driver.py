@@ -110,7 +110,7 @@ class Record:
     late_seconds: float = 0.0
     seconds: float = 0.0
     callbacks: list[str] = field(default_factory=list)
-    notes: dict[str, Any] = field(default_factory=dict)
+    logs: str = ""
     error: str = ""
 
     def run_state(self) -> str:
@@ -398,6 +398,13 @@ class Story:
                 retried = f"#{tries}" if tries > 1 else ""
                 where = f"{key}." if len(self.run_ids) > 1 else ""
                 record.tasks[where + short(name, self._ambiguous())] = _SHORT.get(state, str(state)) + retried
+                if state == "failed":
+                    self._keep_log(run_id, name, tries)
+
+    def _keep_log(self, run_id: str, name: str, try_number: int) -> None:
+        task_id, _, index = name.removesuffix("]").partition("[")
+        log = self.airflow.task_log(self.dag_id, run_id, task_id, int(index or -1), try_number)
+        self.record.logs += f"\n--- {name}\n" + "\n".join(log.splitlines()[-12:])
 
     def _ambiguous(self) -> bool:
         return self.cell.shape in {"two_sources", "two_in_a_row"}

@@ -25,7 +25,9 @@ def test_the_source_is_closed_and_the_run_tells_the_truth(cell_id: str, records:
     expected = record.expected
     assert not record.error, f"{record.cell.title}: {record}\n{record.error}"
 
-    found = f"\n{record.cell.title}: {record.sequence()}; run {record.run_state()}; {record.tasks}"
+    found = (
+        f"\n{record.cell.title}: {record.sequence()}; run {record.run_state()}; {record.tasks}{record.logs}"
+    )
     assert matches(expected.sequence, record.sequence()), f"Coveo should have seen {expected.sequence}{found}"
     assert record.run_state() == expected.run, found
     assert differences(expected, record.tasks) == [], found

@@ -1,10 +1,11 @@
 """
 The DAGs that the cells of the bracket suite run: one for each cell, named after it.
 
-Which there are, and how they differ, is read from ``cells.json`` in the folder that ``BRACKET_FOLDER`` names. In
-the same folder lie the files by which the suite tells a task what to do while it runs: ``<dag>.<run>.<task>.hold``
-keeps it pushing for as long as the file is there, ``.fail`` lets it fail (up to the try that the file names) and
-``.skip`` lets it skip. ``<run>`` is the run's ``key`` of its conf, ``a`` where there is none.
+Which there are, and how they differ, is read from ``cells.json`` in the folder that ``BRACKET_FOLDER`` names.
+In the same folder lie the files by which the suite tells a task what to do while it runs:
+``<dag>.<run>.<task>.hold`` keeps it pushing for as long as the file is there, ``.fail`` lets it fail (up to
+the try that the file names) and ``.skip`` lets it skip. ``<run>`` is the run's ``key`` of its conf, ``a``
+where there is none.
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ def note_callback(name: str) -> Callable[[Any], None]:
 
 @contextmanager
 def a_dag(dag_id: str, options: dict[str, Any]) -> Iterator[DAG]:
-    """Make a DAG whose failure callbacks are one of the user's, then what the bracket adds, then an end mark."""
+    """Make a DAG whose failure callbacks are the user's, then the bracket's, then an end mark."""
     arguments: dict[str, Any] = {
         "schedule": None,
         "start_date": datetime(2025, 1, 1),
