@@ -81,6 +81,12 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": ["airflow_provider_coveo.hooks.coveo_push"],
             }
         ],
+        "task-decorators": [
+            {
+                "name": "coveo_push",
+                "class-name": "airflow_provider_coveo.decorators.coveo_push.coveo_push_task",
+            }
+        ],
         "operators": [
             {
                 "integration-name": "Coveo",

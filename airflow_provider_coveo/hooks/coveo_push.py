@@ -10,7 +10,7 @@ import re
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -66,6 +66,7 @@ from airflow_provider_coveo.hooks.push import (
     DEFAULT_UPLOAD_CONCURRENCY,
     ContainerPush,
     InvalidItems,
+    Quota,
     Uploaded,
     checked_concurrency,
     checked_iterable,
@@ -89,10 +90,13 @@ R = TypeVar("R")
 _CONTAINERS_PER_UPLOAD = 3
 _SOURCES_PER_PAGE = 100
 
+#: The limit of the items that may be pushed a day. See https://docs.coveo.com/en/63/.
+DAILY_ITEMS_LIMIT = "pushApiMaximumDailyDocumentLimit"
+
 _RETRIED = (TooManyRequestsError, ServiceError, NoAnswerError)
 
 
-def _failing_at_once(error: CoveoError) -> CoveoError:
+def failing_at_once(error: CoveoError) -> CoveoError:
     """Return the error in the form that Airflow does not retry, if a retry of it can't help."""
     if error.retry_can_help or isinstance(error, AirflowFailException):
         return error
@@ -104,7 +108,7 @@ def _failing_at_once(error: CoveoError) -> CoveoError:
             "__module__": error_class.__module__,
             "__doc__": error_class.__doc__,
             # A class made here can't be found by name, so pickle makes it anew from the error it stands for.
-            "__reduce__": lambda final: (_failing_at_once, (error_class(final.tried, **final.fields()),)),
+            "__reduce__": lambda final: (failing_at_once, (error_class(final.tried, **final.fields()),)),
         },
     )
     return cast("CoveoError", final_class(error.tried, **error.fields()))
@@ -118,7 +122,7 @@ def _final_errors_fail_at_once(method: Callable[P, R]) -> Callable[P, R]:
         try:
             return method(*args, **kwargs)
         except CoveoError as error:
-            final = _failing_at_once(error)
+            final = failing_at_once(error)
         raise final
 
     return wrapper
@@ -618,6 +622,7 @@ class CoveoPushHook(HttpHook):
         max_invalid: int | str = DEFAULT_MAX_INVALID,
         progress: Callable[[dict[str, Any]], None] | None = None,
         checkpoint: Checkpoint | None = None,
+        check_quota: bool = False,
     ) -> dict[str, Any]:
         """
         Push any number of items in batches: fast, in constant memory, and with an exact account.
@@ -647,6 +652,8 @@ class CoveoPushHook(HttpHook):
         :param progress: Called with the result so far after each batch that was accepted.
         :param checkpoint: Where to keep which batches were accepted, so that a later call with the same
             input goes on where this one failed.
+        :param check_quota: Whether to ask first how many items may still be pushed today, and to warn if
+            that will not do, or when it no longer does. Default ``False``.
         :return: ``source_id``; ``accepted_adds`` and ``accepted_deletes``: how many entries of the input
             Coveo has accepted, which does not mean that they are indexed yet; ``replaced``: how many of them
             were not sent because a later one of the same batch has the same id; ``batches`` and ``bytes``;
@@ -672,6 +679,8 @@ class CoveoPushHook(HttpHook):
             progress=progress,
         )
         entries = itertools.chain(checked_iterable(items, "items"), deletions(delete))
+        if check_quota:
+            push.quota = Quota(self.remaining_daily_items(), len(items) if isinstance(items, Sized) else None)
         push.run(item_batches(entries, limit, invalid.goes_on))
         invalid.raise_if_too_many(push)
         push.complete()
@@ -775,6 +784,42 @@ class CoveoPushHook(HttpHook):
             retry=retry,
         )
         return _json_object(answer, tried, "sourceModels")
+
+    # --- limits ---
+
+    @_final_errors_fail_at_once
+    def get_limit(self, key: str = DAILY_ITEMS_LIMIT) -> dict[str, Any]:
+        """
+        Return a limit of the organization, and how much of it is used.
+
+        :param key: Which one. Default: how many items may be pushed a day.
+        :return: ``limit``, ``actualCount`` and what else Coveo says of it.
+        :raises AccessDeniedError: if the key may not view the organization, as a push-only key.
+        :raises CoveoError: if Coveo refuses otherwise, or does not answer.
+        """
+        if not isinstance(key, str) or not re.fullmatch(r"\w+", key, re.ASCII):
+            raise CoveoInputError(f"{key!r} is not the key of a limit", remedy=f"Such as {DAILY_ITEMS_LIMIT}")
+        tried = f"Could not read the limit {key} of organization {self.organization_id!r}"
+        answer = self._request(
+            tried, "GET", platform_path(self.organization_id, "limits", "content", key), platform_api=True
+        )
+        return _json_object(answer, tried, "limit")
+
+    def remaining_daily_items(self) -> int | None:
+        """
+        Return how many items may still be pushed today, ``None`` where that can't be told.
+
+        It is asked for once and briefly: not to know it is no reason to fail.
+        """
+        tried = "Could not read how many items may still be pushed today"
+        path = platform_path(self.organization_id, "limits", "content", DAILY_ITEMS_LIMIT)
+        try:
+            answer = self._request(tried, "GET", path, platform_api=True, retry=RetryPolicy(total_seconds=0))
+            limit = _json_object(answer, tried, "limit", "actualCount")
+            return max(0, int(limit["limit"]) - int(limit["actualCount"]))
+        except (CoveoError, TypeError, ValueError) as error:
+            self.log.info("How many items may still be pushed today is not known. %s", error)
+            return None
 
     def _clock_of_own_source(self, source_id: str) -> CoveoClock:
         """

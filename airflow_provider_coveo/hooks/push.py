@@ -102,6 +102,33 @@ class Account:
         return sum(self.entries.values())
 
 
+@dataclass
+class Quota:
+    """
+    How many items may still be pushed today.
+
+    :param remaining: How many, ``None`` where it is not known.
+    :param expected: How many are to be pushed, ``None`` where it is not known.
+    """
+
+    remaining: int | None = None
+    expected: int | None = None
+    _warned: bool = False
+
+    def warning(self, handed_over: int) -> str | None:
+        """Return what to warn of once that many items were handed over; each warning is given once."""
+        if self.remaining is None or self._warned:
+            return None
+        wanted = max(handed_over, self.expected or 0)
+        if wanted <= self.remaining:
+            return None
+        self._warned = True
+        return (
+            f"The daily quota will not do: {self.remaining:,} items may still be pushed today, and this push "
+            f"has {wanted:,} or more. Coveo will refuse the rest, and the task will fail."
+        )
+
+
 def checked_concurrency(value: object) -> int:
     """
     Return how many uploads may be under way at the same time.
@@ -150,6 +177,7 @@ class ContainerPush:
         progress: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
         self.account = Account()
+        self.quota = Quota()
         self._hook = hook.branch()
         self._path = path
         self._target = target
@@ -203,9 +231,14 @@ class ContainerPush:
                 self._checkpoints.save()
 
     def _run(self, batches: Iterable[Batch], uploads: ThreadPoolExecutor) -> None:
+        handed_over = 0
         for batch in batches:
             if self._taker is None and self._is_accepted_already(batch):
                 continue
+            handed_over += batch.entries
+            warning = self.quota.warning(handed_over)
+            if warning is not None:
+                self._hook.log.warning("%s", warning)
             self._hand_over(batch, uploads)
         self._settle(timeout=None)
         self._raise_failure()

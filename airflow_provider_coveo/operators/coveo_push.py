@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseOperator
+from airflow.providers.common.compat.sdk import BaseOperator, XComArg
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+
+#: What Airflow resolves when a task begins; where it stands depends on Airflow's version.
+_ResolveMixin: Any = next(base for base in XComArg.__mro__ if base.__name__ == "ResolveMixin")
 
 
 class _CoveoOperator(BaseOperator):
@@ -116,6 +119,9 @@ class ResetPushSourceOperator(_CoveoPushOperator):
     :raises CoveoInputError: if a value can't be right; nothing was deleted, and the task does not retry.
     :raises CoveoError: if Coveo refuses or does not answer; the task retries where that can help.
     """
+
+    #: Whether a task downstream may find gone what it pushed before it was cleared.
+    removes_items: bool = True
 
     template_fields: Sequence[str] = (*_CoveoPushOperator.template_fields, "ordering_id", "queue_delay")
 
@@ -255,3 +261,282 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
         self.hook.set_source_status(source_id, "IDLE")
         if holder is not None:
             holder.release(self.hook.organization_id, source_id)
+
+
+class _AsTyped(_ResolveMixin):  # type: ignore[misc]
+    """
+    Items in a task's parameters: references to other tasks in them are resolved, texts are no templates.
+
+    It shows how many items there are and not the items, so that no document's content gets into the DAG's
+    serialized form or among a task's rendered templates.
+
+    :param value: What was given.
+    """
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def iter_references(self) -> Iterator[tuple[Any, str]]:
+        """Find the references to other tasks, from which Airflow tells what is upstream."""
+        yield from XComArg.iter_xcom_references(self.value)
+
+    def resolve(self, context: Context, **kwargs: Any) -> _AsTyped:
+        """Return the same with what other tasks returned."""
+        return _AsTyped(_resolved(self.value, context, kwargs))
+
+    def __repr__(self) -> str:
+        """Say what there is without showing it."""
+        if isinstance(self.value, Sized):
+            return f"<{len(self.value)} items, not shown>"
+        return f"<items from {type(self.value).__name__}, not shown>"
+
+
+def _resolved(value: Any, context: Context, options: dict[str, Any]) -> Any:
+    if isinstance(value, _ResolveMixin):
+        return value.resolve(context, **options)
+    if type(value) in {list, tuple}:
+        return type(value)(_resolved(entry, context, options) for entry in value)
+    if type(value) is dict:
+        return {key: _resolved(entry, context, options) for key, entry in value.items()}
+    return value
+
+
+def _as_typed(value: Any) -> Any:
+    """Keep Airflow from taking what is in documents for templates; a plain string is one."""
+    return value if value is None or isinstance(value, (str, _AsTyped)) else _AsTyped(value)
+
+
+def _given(value: Any) -> Any:
+    return value.value if isinstance(value, _AsTyped) else value
+
+
+class _ItemsPushOperator(_CoveoPushOperator):
+    """
+    What the operators that push items share: how they push, and that they go on where an earlier try failed.
+
+    :param batch_bytes: How large a batch is at most, in bytes: 1 KiB to 256 MB. Default 8 MiB. (templated)
+    :param upload_concurrency: How many batches are uploaded at the same time, 1 to 32. Default 4. (templated)
+    :param on_invalid: What to do with an item that Coveo would refuse: ``fail`` (the default), or ``skip`` to
+        leave it out. (templated)
+    :param max_invalid: With ``skip``, above how many invalid items the task fails all the same. Default 100.
+        (templated)
+    :param resume: Whether a try that meets the same input as an earlier one of its run goes on where that
+        one failed. Default ``True``.
+    :param check_quota: Whether to ask first how many items may still be pushed today, and to warn if that
+        will not do. Default ``True``.
+    """
+
+    #: Whether the task adds to what a bracket (``push_source_update``) counts as pushed.
+    pushes_items: bool = True
+
+    template_fields: Sequence[str] = (
+        *_CoveoPushOperator.template_fields,
+        "batch_bytes",
+        "upload_concurrency",
+        "on_invalid",
+        "max_invalid",
+    )
+
+    def __init__(
+        self,
+        *,
+        batch_bytes: int | str | None = None,
+        upload_concurrency: int | str | None = None,
+        on_invalid: str = "fail",
+        max_invalid: int | str | None = None,
+        resume: bool = True,
+        check_quota: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.batch_bytes = batch_bytes
+        self.upload_concurrency = upload_concurrency
+        self.on_invalid = on_invalid
+        self.max_invalid = max_invalid
+        self.resume = resume
+        self.check_quota = check_quota
+
+    def _push(
+        self, context: Context, items: Iterable[Any], delete: Iterable[Any] = (), *, counts: bool = True
+    ) -> dict[str, Any]:
+        """
+        Push items as the parameters say.
+
+        :param counts: Whether the items count against the daily quota, as deletions don't.
+        """
+        given = {
+            "batch_bytes": self.batch_bytes,
+            "upload_concurrency": self.upload_concurrency,
+            "max_invalid": self.max_invalid,
+        }
+        return self.hook.push_items(
+            self.source_id,
+            items,
+            delete=delete,
+            on_invalid=self.on_invalid,  # type: ignore[arg-type]
+            checkpoint=self._checkpoint(context),
+            check_quota=self.check_quota and counts,
+            **{name: value for name, value in given.items() if value not in {None, ""}},  # type: ignore[arg-type]
+        )
+
+    def _checkpoint(self, context: Context) -> Any:
+        if not self.resume or "ti" not in context:
+            return None
+        from airflow_provider_coveo.hooks.checkpoint import RunCheckpoint
+
+        what = (self.hook.organization_id, self.source_id, self.batch_bytes)
+        # Where a task upstream deletes, a clear may have made it delete what an earlier try pushed.
+        only_retries = any(
+            getattr(task, "removes_items", False) for task in self.get_flat_relatives(upstream=True)
+        )
+        return RunCheckpoint(context, what, only_retries=only_retries)
+
+
+class PushItemsOperator(_ItemsPushOperator):
+    """
+    Push items to a source: from another task, or from files of any size.
+
+    The items go in batches, in their order, and in constant memory; see
+    :meth:`~airflow_provider_coveo.hooks.coveo_push.CoveoPushHook.push_items` for what is checked and what
+    holds if the task fails. A task that failed goes on where it failed when it is tried again with the same
+    input. See https://docs.coveo.com/en/90/.
+
+    Nothing in an item is taken for a template: ``{{ }}`` in a document arrives as typed.
+
+    :param source_id: The ID of the Push source. (templated)
+    :param items: dicts in Coveo's words, or :class:`~airflow_provider_coveo.coveo.items.Item`: a list, or
+        what another task returned. Give either this or ``path``. (references are resolved, texts are not
+        templated)
+    :param path: A file, a folder or a glob, or a list of these, on the worker or on an object storage
+        (``s3://conn_id@bucket/catalog/*.ndjson.gz``, an ``ObjectStoragePath``). JSON arrays, JSON Lines, CSV,
+        TSV and Parquet, and any of the first four in gzip or zstd. Files are read one after the other by
+        name, and each as a stream. (templated)
+    :param delete: Ids of items to delete once the others are pushed, or ``Delete``. (references are
+        resolved, texts are not templated)
+    :param file_format: ``json``, ``ndjson``, ``csv``, ``tsv`` or ``parquet``. Default: as the name says.
+        (templated)
+    :param columns: For tables, what an item is made of: its keys, each with the name of a column or a text
+        with names of columns in braces, as in ``{"documentId": "product://{sku}", "title": "name", "data":
+        "{name} {description}"}``. Default: each column under its own name. What is empty is left out.
+        (templated)
+    :param batch_bytes: How large a batch is at most, in bytes: 1 KiB to 256 MB. Default 8 MiB. (templated)
+    :param upload_concurrency: How many batches are uploaded at the same time, 1 to 32. Default 4. (templated)
+    :param on_invalid: What to do with an item that Coveo would refuse: ``fail`` (the default), or ``skip`` to
+        leave it out. (templated)
+    :param max_invalid: With ``skip``, above how many invalid items the task fails all the same. Default 100.
+        (templated)
+    :param resume: Whether a try that meets the same input as an earlier one of its run goes on where that
+        one failed. Default ``True``. Use ``False`` where something outside the DAG deletes from the source.
+    :param check_quota: Whether to ask first how many items may still be pushed today, and to warn if that
+        will not do. Default ``True``.
+    :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
+    :param organization_id: The organization, where it is not the connection's. (templated)
+    :return: What was accepted: ``accepted_adds``, ``accepted_deletes``, ``batches``, ``bytes``, ``seconds``
+        and more, as :meth:`~airflow_provider_coveo.hooks.coveo_push.CoveoPushHook.push_items` says.
+    :raises CoveoInputError: if a value, a file or an item can't be right; the task does not retry.
+    :raises CoveoError: if Coveo refuses or does not answer; the task retries where that can help.
+    """
+
+    template_fields: Sequence[str] = (
+        *_ItemsPushOperator.template_fields,
+        "items",
+        "path",
+        "delete",
+        "file_format",
+        "columns",
+    )
+
+    def __init__(
+        self,
+        *,
+        items: Any = None,
+        path: Any = None,
+        delete: Any = None,
+        file_format: str | None = None,
+        columns: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.items = _as_typed(items)
+        self.path = path
+        self.delete = _as_typed(delete)
+        self.file_format = file_format
+        self.columns = columns
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Push the items."""
+        items, delete = _given(self.items), _given(self.delete)
+        if (items is None) == (self.path is None) and (items is not None or delete is None):
+            from airflow_provider_coveo.coveo.errors import CoveoInputError
+            from airflow_provider_coveo.hooks.coveo_push import failing_at_once
+
+            what = "no items" if items is None else "both items and a path"
+            raise failing_at_once(
+                CoveoInputError(
+                    f"Task {self.task_id!r} has {what} to push to source {self.source_id!r}",
+                    remedy="Give either items or path",
+                )
+            )
+        if self.path is not None:
+            from airflow_provider_coveo.hooks.item_files import items_of_files
+
+            items = items_of_files(self.path, file_format=self.file_format or None, columns=self.columns)
+        return self._push(
+            context,
+            () if items is None else items,
+            () if delete is None else delete,
+            counts=items is not None,
+        )
+
+
+class DeleteItemsOperator(_ItemsPushOperator):
+    """
+    Delete items from a source by their ids, in batches.
+
+    To delete what was not pushed since a moment, use ``ResetPushSourceOperator`` with its ``ordering_id``.
+    See https://docs.coveo.com/en/90/.
+
+    :param source_id: The ID of the Push source. (templated)
+    :param document_ids: The ids: a list, or what another task returned. (references are resolved, texts are
+        not templated)
+    :param delete_children: Whether to delete the items too whose ids begin with one of these. It is a prefix,
+        not the ``parentId``. Default ``False``. (templated)
+    :param batch_bytes: How large a batch is at most, in bytes: 1 KiB to 256 MB. Default 8 MiB. (templated)
+    :param upload_concurrency: How many batches are uploaded at the same time, 1 to 32. Default 4. (templated)
+    :param on_invalid: What to do with an id that can't be one: ``fail`` (the default), or ``skip``.
+        (templated)
+    :param max_invalid: With ``skip``, above how many of them the task fails all the same. Default 100.
+        (templated)
+    :param resume: Whether a try that meets the same input as an earlier one of its run goes on where that
+        one failed. Default ``True``.
+    :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
+    :param organization_id: The organization, where it is not the connection's. (templated)
+    :return: What was accepted: ``accepted_deletes``, ``batches``, ``bytes``, ``seconds`` and more.
+    :raises CoveoInputError: if a value can't be right; the task does not retry.
+    :raises CoveoError: if Coveo refuses or does not answer; the task retries where that can help.
+    """
+
+    #: Whether a task downstream may find gone what it pushed before it was cleared.
+    removes_items: bool = True
+
+    template_fields: Sequence[str] = (*_ItemsPushOperator.template_fields, "document_ids", "delete_children")
+
+    def __init__(self, *, document_ids: Any, delete_children: bool | str = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.document_ids = _as_typed(document_ids)
+        self.delete_children = delete_children
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Delete the items."""
+        from airflow_provider_coveo.coveo.batches import deletions
+        from airflow_provider_coveo.coveo.items import Delete
+
+        children = self.delete_children
+        if isinstance(children, str) and children.strip().lower() in {"true", "false"}:
+            children = children.strip().lower() == "true"
+
+        def entries() -> Iterator[Delete]:
+            for entry in deletions(_given(self.document_ids)):
+                yield entry if children is False else Delete(entry.document_id, children)  # type: ignore[arg-type]
+
+        return self._push(context, (), entries(), counts=False)

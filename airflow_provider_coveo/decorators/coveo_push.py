@@ -1,0 +1,106 @@
+"""The decorator ``@task.coveo_push``: what a function yields goes into a Push source."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.providers.common.compat.sdk import DecoratedOperator, task_decorator_factory
+
+from airflow_provider_coveo.operators.coveo_push import _ItemsPushOperator
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context, TaskDecorator
+
+
+class _CoveoPushDecoratedOperator(DecoratedOperator, _ItemsPushOperator):
+    """
+    Push what a function yields or returns. For the parameters see :func:`coveo_push_task`.
+
+    :param python_callable: The function.
+    :param op_args: Its positional arguments. (templated)
+    :param op_kwargs: Its keyword arguments. (templated)
+    """
+
+    template_fields: Sequence[str] = (
+        *DecoratedOperator.template_fields,
+        *_ItemsPushOperator.template_fields,
+    )
+    template_fields_renderers: ClassVar[dict[str, str]] = {**DecoratedOperator.template_fields_renderers}
+
+    custom_operator_name: str = "@task.coveo_push"
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Call the function, and push what it gives."""
+        items = self.python_callable(*self.op_args, **self._keyword_arguments(context))
+        return self._push(context, self._as_iterable(items))
+
+    def _keyword_arguments(self, context: Context) -> dict[str, Any]:
+        """Return the function's own arguments, and what else of the context it has parameters for."""
+        parameters = inspect.signature(self.python_callable).parameters.values()
+        positional = [
+            parameter.name
+            for parameter in parameters
+            if parameter.kind in {parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD}
+        ]
+        taken = set(positional[: len(self.op_args)])
+        takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+        names = {parameter.name for parameter in parameters} - taken
+        wanted = {
+            key: context[key]  # type: ignore[literal-required]
+            for key in context
+            if (key in names or takes_all) and key not in taken
+        }
+        return {**wanted, **self.op_kwargs}
+
+    def _as_iterable(self, items: Any) -> Iterable[Any]:
+        from airflow_provider_coveo.coveo.errors import CoveoInputError
+        from airflow_provider_coveo.coveo.items import Delete, Item
+
+        if isinstance(items, (Mapping, Item, Delete, bytes)):
+            return [items]
+        if isinstance(items, Iterable) and not isinstance(items, str):
+            return items
+        from airflow_provider_coveo.hooks.coveo_push import failing_at_once
+
+        raise failing_at_once(
+            CoveoInputError(
+                f"The function of task {self.task_id!r} returned {type(items).__name__}, so nothing was "
+                f"pushed to source {self.source_id!r}",
+                remedy="Yield the items, or return a list of them; an empty one is fine",
+            )
+        )
+
+
+def coveo_push_task(python_callable: Callable[..., Any] | None = None, **kwargs: Any) -> TaskDecorator:
+    """
+    Make a function into a task that pushes what it yields or returns: ``@task.coveo_push(source_id="…")``.
+
+    The function gives dicts in Coveo's words, :class:`~airflow_provider_coveo.coveo.items.Item`, bytes that
+    hold one JSON object each, or :class:`~airflow_provider_coveo.coveo.items.Delete` for deletions. A
+    generator is read as fast as its items are pushed, so any number of them needs no more memory than a few
+    batches. Nothing in them is taken for a template. See https://docs.coveo.com/en/90/.
+
+    :param python_callable: The function.
+    :param source_id: The ID of the Push source. (templated)
+    :param batch_bytes: How large a batch is at most, in bytes: 1 KiB to 256 MB. Default 8 MiB. (templated)
+    :param upload_concurrency: How many batches are uploaded at the same time, 1 to 32. Default 4. (templated)
+    :param on_invalid: What to do with an item that Coveo would refuse: ``fail`` (the default), or ``skip`` to
+        leave it out. (templated)
+    :param max_invalid: With ``skip``, above how many invalid items the task fails all the same. Default 100.
+        (templated)
+    :param resume: Whether a try in which the function gives the same as in an earlier one of the run goes on
+        where that one failed. Default ``True``.
+    :param check_quota: Whether to ask first how many items may still be pushed today, and to warn if that
+        will not do. Default ``True``.
+    :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
+    :param organization_id: The organization, where it is not the connection's. (templated)
+    :return: The task returns what was accepted, as
+        :meth:`~airflow_provider_coveo.hooks.coveo_push.CoveoPushHook.push_items` says.
+    """
+    return task_decorator_factory(
+        python_callable=python_callable,
+        decorated_operator_class=_CoveoPushDecoratedOperator,
+        **kwargs,
+    )

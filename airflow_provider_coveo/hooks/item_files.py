@@ -1,0 +1,468 @@
+"""
+Items out of files, one after the other: a file of any size needs no more memory than its largest item.
+
+JSON arrays, JSON Lines (NDJSON), CSV, TSV and Parquet, plain or in gzip or zstd, on this machine or on any
+object storage that Airflow's ``ObjectStoragePath`` reaches.
+"""
+
+from __future__ import annotations
+
+import csv
+import glob
+import gzip
+import io
+import re
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, Any, Final
+
+from airflow_provider_coveo.coveo.errors import CoveoInputError
+from airflow_provider_coveo.coveo.items import LARGEST_UPLOAD
+
+FORMATS: Final = ("json", "ndjson", "csv", "tsv", "parquet")
+
+_FORMATS_BY_SUFFIX: Final = {
+    ".json": "json",
+    ".ndjson": "ndjson",
+    ".jsonl": "ndjson",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
+_COMPRESSED_SUFFIXES: Final = frozenset({".gz", ".gzip", ".zst", ".zstd"})
+_GZIP_MAGIC: Final = b"\x1f\x8b"
+_ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+
+_CHUNK: Final = 1024 * 1024
+#: No item is longer, so neither is a line nor an object of an array.
+_LONGEST_ITEM: Final = LARGEST_UPLOAD
+_ROWS_AT_A_TIME: Final = 1_024
+_GLOB_CHARACTERS: Final = re.compile(r"[*?\[]")
+_COLUMN: Final = re.compile(r"\{([^{}]+)\}")
+_SPACE: Final = b" \t\r\n"
+#: Everything up to the next brace that stands in no string.
+_TO_NEXT_BRACE: Final = re.compile(rb'[^{}"]*(?:"[^"\\]*(?:\\.[^"\\]*)*"[^{}"]*)*([{}])', re.DOTALL)
+
+
+def items_of_files(
+    path: Any, *, file_format: str | None = None, columns: Mapping[str, str] | None = None
+) -> Iterator[Any]:
+    """
+    Yield the items of files, as bytes (JSON) or dicts (rows of a table).
+
+    :param path: A file, a folder or a glob, or a list of these: a local path, a URL of an object storage such
+        as ``s3://aws_default@bucket/catalog/*.ndjson.gz``, or an ``ObjectStoragePath``. The files of a folder
+        and of a glob are taken in the order of their names; of a folder also those in its folders, but none
+        whose name, or a folder's, begins with ``.`` or ``_``.
+    :param file_format: ``json``, ``ndjson``, ``csv``, ``tsv`` or ``parquet``. Default: as the name says.
+    :param columns: For tables, what an item is made of: its keys, each with the name of a column or a text
+        with names of columns in braces, such as ``product://{sku}``. Default: each column under its own name.
+        What is empty is left out.
+    :raises CoveoInputError: if there is no such file, or one is not what it should be.
+    """
+    if file_format is not None and file_format not in FORMATS:
+        raise CoveoInputError(
+            f"There is no file format {file_format!r}", remedy=f"Use one of {', '.join(FORMATS)}"
+        )
+    if columns is not None and not isinstance(columns, Mapping):
+        raise CoveoInputError(
+            f"columns must be a mapping of keys to columns, not {type(columns).__name__}",
+            remedy="As in {'documentId': 'product://{sku}', 'title': 'name', 'data': 'description'}",
+        )
+    paths = path if isinstance(path, (list, tuple)) else [path]
+    found = [file for one in paths for file in _files(one)]
+    formats = [_format_of(file, file_format) for file in found]
+    for file, its_format in zip(found, formats, strict=True):
+        yield from _items_of_file(file, its_format, columns)
+
+
+# --- which files ---
+
+
+def _files(path: Any) -> list[Any]:
+    if isinstance(path, str) and "://" in path:
+        return _remote_files(path)
+    if not isinstance(path, (str, Path)) and hasattr(path, "is_dir"):
+        return _files_at(path)
+    if not isinstance(path, (str, Path)) or not str(path):
+        raise CoveoInputError(
+            f"{path!r} is not the path of a file", remedy="Give a path, a glob or a URL such as s3://…"
+        )
+    local = Path(path)
+    if not local.exists() and _GLOB_CHARACTERS.search(str(path)):
+        names = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 - takes absolute patterns as well
+        return _none_missing(path, [Path(name) for name in names if Path(name).is_file()])
+    return _files_at(local)
+
+
+def _remote_files(url: str) -> list[Any]:
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    base, pattern = _split_glob(url)
+    if not pattern:
+        return _files_at(ObjectStoragePath(url))
+    matches = ObjectStoragePath(base).glob(pattern)
+    # As on this machine, a pattern does not match hidden files.
+    files = [file for file in matches if file.is_file() and not file.name.startswith(".")]
+    return _none_missing(url, sorted(files, key=str))
+
+
+def _split_glob(url: str) -> tuple[str, str]:
+    """Split a URL before the first of its segments that is a pattern."""
+    scheme, _, rest = url.partition("://")
+    segments = rest.split("/")
+    for index, segment in enumerate(segments):
+        if index and _GLOB_CHARACTERS.search(segment):
+            return f"{scheme}://{'/'.join(segments[:index])}/", "/".join(segments[index:])
+    return url, ""
+
+
+def _files_at(path: Any) -> list[Any]:
+    if path.is_dir():
+        below = len(str(path).rstrip("/"))
+        files = [
+            file
+            for file in path.rglob("*")
+            if file.is_file() and not any(part[:1] in "._" for part in str(file)[below:].split("/") if part)
+        ]
+        return _none_missing(path, sorted(files, key=str))
+    if not path.exists():
+        raise CoveoInputError(
+            f"There is no file {str(path)!r}",
+            remedy="Check the path, and that the worker sees it: a worker on another machine has other files",
+        )
+    return [path]
+
+
+def _none_missing(path: object, files: list[Any]) -> list[Any]:
+    if not files:
+        raise CoveoInputError(
+            f"No file was found by {str(path)!r}",
+            remedy="Check the path, and whether what writes the files ran before",
+        )
+    return files
+
+
+def _format_of(file: Any, file_format: str | None) -> str:
+    if file_format is not None:
+        return file_format
+    suffixes = [suffix.lower() for suffix in Path(file.name).suffixes]
+    if suffixes and suffixes[-1] in _COMPRESSED_SUFFIXES:
+        suffixes.pop()
+    if suffixes and suffixes[-1] in _FORMATS_BY_SUFFIX:
+        return _FORMATS_BY_SUFFIX[suffixes[-1]]
+    raise CoveoInputError(
+        f"What {str(file)!r} holds can't be told from its name",
+        remedy=f"Give file_format ({', '.join(FORMATS)}), or choose the files with a glob",
+    )
+
+
+# --- one file ---
+
+
+def _items_of_file(file: Any, file_format: str, columns: Mapping[str, str] | None) -> Iterator[Any]:
+    try:
+        with ExitStack() as stack:
+            raw = stack.enter_context(file.open("rb"))
+            if file_format == "parquet":
+                yield from _items_of_rows(_parquet_rows(raw), columns, file)
+                return
+            content = _decompressed(raw, stack)
+            if file_format == "json":
+                yield from _json_objects(content)
+            elif file_format == "ndjson":
+                yield from _lines(content)
+            else:
+                rows = _csv_rows(content, "\t" if file_format == "tsv" else ",", stack)
+                yield from _items_of_rows(rows, columns, file)
+    except (_MalformedError, EOFError, gzip.BadGzipFile, zlib.error, UnicodeDecodeError, csv.Error) as error:
+        raise CoveoInputError(
+            f"{str(file)!r} is not {file_format} from beginning to end: {error}",
+            cause="the file is damaged or was cut off, or it is in another format",
+            remedy="Write the file anew, or give its file_format; what came before was pushed",
+        ) from None
+
+
+class _MalformedError(Exception):
+    """A file that is not what it should be."""
+
+
+def _decompressed(raw: Any, stack: ExitStack) -> io.BufferedReader:
+    magic = raw.read(4)
+    raw.seek(0)
+    if magic.startswith(_GZIP_MAGIC):
+        # A BufferedReader reads lines faster than GzipFile does.
+        return io.BufferedReader(stack.enter_context(gzip.GzipFile(fileobj=raw)), _CHUNK)
+    if magic == _ZSTD_MAGIC:
+        return io.BufferedReader(_ZstdReader(raw), _CHUNK)
+    return io.BufferedReader(raw, _CHUNK)
+
+
+class _ZstdReader(io.RawIOBase):
+    """
+    What a zstd file holds, which must be complete: the library says nothing of one that was cut off.
+
+    :param raw: The file.
+    """
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        try:
+            import zstandard
+        except ImportError:
+            raise CoveoInputError(
+                "A zstd file can't be read here",
+                cause="the package zstandard is not installed",
+                remedy="pip install 'airflow-provider-coveo[zstd]' on the workers",
+            ) from None
+        self._library = zstandard
+        self._raw = raw
+        self._frame: Any = None
+        self._compressed = b""
+        self._ready = memoryview(b"")
+
+    def readable(self) -> bool:
+        """Return whether it can be read."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the buffer, at least partly unless the file is at its end."""
+        while not self._ready:
+            if not self._compressed:
+                self._compressed = self._raw.read(64 * 1024)
+                if not self._compressed:
+                    if self._frame is not None:
+                        raise EOFError("the compressed file ended before the end-of-stream marker")
+                    return 0
+            if self._frame is None:
+                self._frame = self._library.ZstdDecompressor().decompressobj()
+            try:
+                self._ready = memoryview(self._frame.decompress(self._compressed))
+            except self._library.ZstdError as error:
+                raise _MalformedError(str(error)) from None
+            self._compressed = b""
+            if self._frame.eof:
+                self._compressed, self._frame = self._frame.unused_data, None
+        count = min(len(buffer), len(self._ready))
+        buffer[:count] = self._ready[:count]
+        self._ready = self._ready[count:]
+        return count
+
+
+# --- JSON ---
+
+
+def _lines(content: io.BufferedReader) -> Iterator[bytes]:
+    if content.peek(3).startswith(_BYTE_ORDER_MARK):
+        content.read(3)
+    for line in iter(lambda: content.readline(_LONGEST_ITEM), b""):
+        if line.isspace():
+            continue
+        if len(line) == _LONGEST_ITEM and not line.endswith(b"\n"):
+            raise _MalformedError(f"a line is longer than {_LONGEST_ITEM:,} bytes")
+        yield line
+
+
+def _json_objects(content: io.BufferedReader) -> Iterator[bytes]:
+    """Yield the objects of a JSON array, or of a file that holds objects one after the other."""
+    window = _Window(content)
+    window.skip(_BYTE_ORDER_MARK)
+    is_array = window.next_sign() == b"["
+    if is_array:
+        window.take()
+    first = True
+    while True:
+        sign = window.next_sign()
+        if sign == b"{":
+            yield window.object()
+            first = False
+            if is_array and window.next_sign() not in {b",", b"]"}:
+                raise _MalformedError(f"{window.shown()} stands where a comma or the array's end should")
+            if window.next_sign() == b",":
+                window.take()
+                if window.next_sign() != b"{":
+                    raise _MalformedError(f"{window.shown()} stands where an object should")
+        elif is_array and sign == b"]":
+            window.take()
+            if window.next_sign():
+                raise _MalformedError(f"{window.shown()} stands behind the array's end")
+            return
+        elif not sign and not is_array and not first:
+            return
+        elif not sign:
+            raise EOFError("it ended too early")
+        else:
+            raise _MalformedError(f"{window.shown()} stands where an object should")
+
+
+class _Window:
+    """
+    The part of a file that is looked at.
+
+    :param content: The file.
+    """
+
+    def __init__(self, content: io.BufferedReader) -> None:
+        self._content = content
+        self._data = b""
+        self._at = 0
+
+    def _more(self, size: int = _CHUNK) -> bool:
+        more = self._content.read(size)
+        self._data, self._at = self._data[self._at :] + more, 0
+        return bool(more)
+
+    def skip(self, prefix: bytes) -> None:
+        """Go past a prefix, if the file begins with it."""
+        self._more()
+        if self._data.startswith(prefix):
+            self._at = len(prefix)
+
+    def next_sign(self) -> bytes:
+        """Go past white space, and return the byte behind it; nothing at the end of the file."""
+        while True:
+            while self._at < len(self._data) and self._data[self._at] in _SPACE:
+                self._at += 1
+            if self._at < len(self._data):
+                return self._data[self._at : self._at + 1]
+            if not self._more():
+                return b""
+
+    def take(self) -> None:
+        """Go past one byte."""
+        self._at += 1
+
+    def shown(self) -> str:
+        """Return the next bytes for a message."""
+        return repr(self._data[self._at : self._at + 40])[1:]
+
+    def object(self) -> bytes:
+        """Return the object that begins here, and go past it."""
+        depth = 0
+        end = self._at
+        size = _CHUNK
+        while True:
+            brace = _TO_NEXT_BRACE.match(self._data, end)
+            if brace is None:
+                # Ever more is read at a time, so that a very large object is not looked through too often.
+                end -= self._at
+                if len(self._data) - self._at > _LONGEST_ITEM:
+                    raise _MalformedError(f"an object is longer than {_LONGEST_ITEM:,} bytes")
+                if not self._more(size):
+                    raise EOFError("it ended within an object")
+                size *= 2
+                continue
+            depth += 1 if brace[1] == b"{" else -1
+            end = brace.end()
+            if not depth:
+                found = self._data[self._at : end]
+                self._at = end
+                return found
+
+
+# --- tables ---
+
+
+def _csv_rows(content: io.BufferedReader, delimiter: str, stack: ExitStack) -> Iterator[dict[str, Any]]:
+    csv.field_size_limit(_LONGEST_ITEM)
+    text = stack.enter_context(io.TextIOWrapper(content, encoding="utf-8-sig", newline=""))
+    rows = csv.DictReader(text, delimiter=delimiter, strict=True)
+    names = rows.fieldnames or []
+    if len(set(names)) < len(names):
+        raise _MalformedError("a column's name occurs twice in its first line")
+    for row in rows:
+        if None in row:
+            raise _MalformedError(f"line {rows.line_num} has more columns than the first one")
+        if None in row.values():
+            raise _MalformedError(f"line {rows.line_num} has fewer columns than the first one")
+        yield row
+
+
+def _parquet_rows(raw: Any) -> Iterator[dict[str, Any]]:
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError:
+        raise CoveoInputError(
+            "A Parquet file can't be read here",
+            cause="the package pyarrow is not installed",
+            remedy="pip install 'airflow-provider-coveo[parquet]' on the workers",
+        ) from None
+    try:
+        for rows in parquet.ParquetFile(raw).iter_batches(batch_size=_ROWS_AT_A_TIME):
+            yield from rows.to_pylist()
+    except ArrowException as error:
+        raise _MalformedError(str(error)) from None
+
+
+def _items_of_rows(
+    rows: Iterator[dict[str, Any]], columns: Mapping[str, str] | None, source: object
+) -> Iterator[dict[str, Any]]:
+    make: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
+    for row in rows:
+        if make is None:
+            make = item_maker(list(row), columns, repr(str(source)))
+        yield make(row)
+
+
+def item_maker(
+    names: Sequence[str], columns: Mapping[str, str] | None, source: str
+) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """
+    Return what makes an item of a row.
+
+    :param names: The names of the columns.
+    :param columns: The item's keys, each with the name of a column or a text with names of columns in braces.
+        ``None`` for each column under its own name.
+    :param source: Where the rows come from, in words.
+    :raises CoveoInputError: if there is no such column.
+    """
+    plain: list[tuple[str, str]] = []
+    composed: list[tuple[str, str, list[str]]] = []
+    for key, column in (dict.fromkeys(names) if columns is None else columns).items():
+        text = key if column is None else column
+        if not isinstance(text, str):
+            raise CoveoInputError(f"columns maps {key!r} to {text!r}, which is not the name of a column")
+        wanted = [text] if text in names else _COLUMN.findall(text)
+        missing = [name for name in wanted if name not in names]
+        if missing or not wanted:
+            raise CoveoInputError(
+                f"{source} has no column {(missing or [text])[0]!r}, which columns asks for under {key!r}",
+                remedy=f"The columns are {_named(names)}",
+            )
+        if text in names:
+            plain.append((key, text))
+        else:
+            composed.append((key, text, wanted))
+
+    def make(row: Mapping[str, Any]) -> dict[str, Any]:
+        item = {}
+        for key, name in plain:
+            value = row[name]
+            if value is None or (value == "" and key.lower() != "data"):
+                continue
+            item[key] = value
+        for key, text, wanted in composed:
+            values = {name: row[name] for name in wanted}
+            if key.lower() == "documentid" and any(value is None or value == "" for value in values.values()):
+                continue
+            item[key] = _COLUMN.sub(
+                lambda found, values=values: _as_text(values[found[1]]),  # type: ignore[misc]
+                text,
+            )
+        return item
+
+    return make
+
+
+def _as_text(value: Any) -> str:
+    if value is None:
+        return ""
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
+def _named(names: Iterable[str]) -> str:
+    shown = [repr(name) for name in names]
+    return ", ".join(shown[:30]) + (", …" if len(shown) > 30 else "")

@@ -1,0 +1,271 @@
+"""Items out of files: every format as a stream, and no file that is damaged taken for a whole one."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+from airflow_provider_coveo.coveo.errors import CoveoInputError
+from airflow_provider_coveo.hooks import item_files
+from airflow_provider_coveo.hooks.item_files import items_of_files
+
+ITEMS: list[dict[str, Any]] = [
+    {"documentId": "a://1", "data": 'braces {in} "quotes" [and] \\ more', "price": 1.5},
+    {"documentId": "a://2", "data": "é\n😀", "sizes": [1, 2], "permissions": [{"allowAnonymous": True}]},
+    {"documentId": "a://3", "data": "{{ ds }}"},
+]
+LINES = b"\n".join(json.dumps(item).encode() for item in ITEMS)
+
+
+def read(path: Any, **options: Any) -> list[Any]:
+    return [json.loads(item) if isinstance(item, bytes) else item for item in items_of_files(path, **options)]
+
+
+def written(path: Path, content: bytes) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return str(path)
+
+
+def zstd(content: bytes) -> bytes:
+    compressed: bytes = pytest.importorskip("zstandard").compress(content)
+    return compressed
+
+
+@pytest.mark.parametrize("ending", [b"", b"\n", b"\r\n\n  \n"])
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("name", ["a.ndjson", "a.jsonl", "a.json"])
+def test_a_line_is_an_item(tmp_path: Path, name: str, start: bytes, ending: bytes) -> None:
+    assert read(written(tmp_path / name, start + LINES + ending)) == ITEMS
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("chunk", [1, 7, 64, 1024 * 1024])
+def test_an_element_of_an_array_is_an_item(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, indent: int | None, chunk: int
+) -> None:
+    monkeypatch.setattr(item_files, "_CHUNK", chunk)
+    monkeypatch.setattr(item_files._Window._more, "__defaults__", (chunk,))
+    path = written(tmp_path / "a.json", b" " + json.dumps(ITEMS, indent=indent).encode() + b"\n")
+    assert read(path) == ITEMS
+
+
+def test_a_file_may_hold_one_object_or_an_empty_array(tmp_path: Path) -> None:
+    assert read(written(tmp_path / "a.json", json.dumps(ITEMS[0], indent=2).encode())) == ITEMS[:1]
+    assert read(written(tmp_path / "b.json", b"[]")) == []
+    assert read(written(tmp_path / "c.ndjson", b"")) == []
+
+
+@pytest.mark.parametrize("name", ["a.ndjson.gz", "a.json.gz", "a.ndjson", "a.jsonl.gzip"])
+def test_gzip_is_known_by_its_content(tmp_path: Path, name: str) -> None:
+    half = len(LINES.split(b"\n")[0]) + 1
+    path = written(tmp_path / name, gzip.compress(LINES[:half]) + gzip.compress(LINES[half:]))
+    assert read(path) == ITEMS
+
+
+@pytest.mark.parametrize("name", ["a.ndjson.zst", "a.json.zstd", "a.ndjson"])
+def test_zstd_is_known_by_its_content(tmp_path: Path, name: str) -> None:
+    half = len(LINES.split(b"\n")[0]) + 1
+    assert read(written(tmp_path / name, zstd(LINES[:half]) + zstd(LINES[half:]))) == ITEMS
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.json", b"[" + LINES.split(b"\n")[0]),
+        ("a.json", b"[" + LINES.split(b"\n")[0] + b","),
+        ("a.json", b"[" + LINES.split(b"\n")[0] + b",]"),
+        ("a.json", b"[" + LINES.split(b"\n")[0] * 2 + b"]"),
+        ("a.json", b"[" + LINES.split(b"\n")[0] + b"] x"),
+        ("a.json", b'[{"documentId": "a'),
+        ("a.json", b"[1]"),
+        ("a.json", b'"text"'),
+        ("a.json", b""),
+        ("a.ndjson.gz", gzip.compress(LINES)[:-9]),
+        ("a.ndjson.gz", gzip.compress(LINES)[:-1]),
+        ("a.ndjson.gz", gzip.compress(LINES)[:30] + b"\0" * 30 + gzip.compress(LINES)[60:]),
+        ("a.csv", b"documentId,data\na://1\n"),
+        ("a.csv", b"documentId,data\na://1,x,y\n"),
+        ("a.csv", b"documentId,documentId\na://1,x\n"),
+        ("a.csv", b'documentId,data\na://1,"x\n'),
+        ("a.csv", b"documentId,data\na://1,\xff\n"),
+        ("a.parquet", b"PAR1 or not"),
+    ],
+)
+def test_a_damaged_file_is_an_error_that_names_it(tmp_path: Path, name: str, content: bytes) -> None:
+    if name.endswith("parquet"):
+        pytest.importorskip("pyarrow")
+    path = written(tmp_path / name, content)
+    with pytest.raises(CoveoInputError) as refused:
+        read(path)
+    assert path in str(refused.value)
+    assert len(str(refused.value)) < 1500
+
+
+def test_a_zstd_file_that_was_cut_off_is_an_error(tmp_path: Path) -> None:
+    lines = b"".join(b'{"documentId":"a://%d","data":"%d"}\n' % (n, n * 7919) for n in range(50_000))
+    with pytest.raises(CoveoInputError, match="end-of-stream"):
+        read(written(tmp_path / "a.ndjson.zst", zstd(lines)[:-10]))
+
+
+# --- tables ---
+
+_TABLE = b'sku,name,description,price,note\n4711,Anvil,"Heavy, ""very""",9.90,\n4712,Rope,,1,x\n'
+_COLUMNS = {
+    "documentId": "product://{sku}",
+    "title": "name",
+    "data": "{name}: {description}",
+    "price": "price",
+}
+
+
+def test_a_csv_row_is_an_item_by_a_mapping_of_columns(tmp_path: Path) -> None:
+    assert read(written(tmp_path / "a.csv", b"\xef\xbb\xbf" + _TABLE), columns=_COLUMNS) == [
+        {"documentId": "product://4711", "title": "Anvil", "data": 'Anvil: Heavy, "very"', "price": "9.90"},
+        {"documentId": "product://4712", "title": "Rope", "data": "Rope: ", "price": "1"},
+    ]
+
+
+def test_without_a_mapping_the_columns_are_the_keys_and_what_is_empty_is_left_out(tmp_path: Path) -> None:
+    table = b"documentId\tdata\tnote\na://1\tx\t\na://2\t\ty\n"
+    assert read(written(tmp_path / "a.tsv", table)) == [
+        {"documentId": "a://1", "data": "x"},
+        {"documentId": "a://2", "data": "", "note": "y"},
+    ]
+
+
+def test_a_field_may_be_long(tmp_path: Path) -> None:
+    (item,) = read(written(tmp_path / "a.csv", b"documentId,data\na://1," + b"x" * 1_000_000 + b"\n"))
+    assert len(item["data"]) == 1_000_000
+
+
+@pytest.mark.parametrize("columns", [{"title": "nme"}, {"data": "{name} {nme}"}, {"data": "constant"}])
+def test_a_column_that_is_not_there_is_named_with_those_that_are(
+    tmp_path: Path, columns: dict[str, str]
+) -> None:
+    with pytest.raises(CoveoInputError, match=r"no column '(nme|constant)'.*'description'"):
+        read(written(tmp_path / "a.csv", _TABLE), columns=columns)
+
+
+def test_parquet_rows_are_items_with_types(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    table = pyarrow.table(
+        {"sku": [4711, 4712], "name": ["Anvil", "Rope"], "price": [9.9, None], "sizes": [[1], [2, 3]]}
+    )
+    parquet.write_table(table, tmp_path / "a.parquet")
+    columns = {"documentId": "product://{sku}", "data": "name", "price": "price", "sizes": "sizes"}
+    assert read(str(tmp_path / "a.parquet"), columns=columns) == [
+        {"documentId": "product://4711", "data": "Anvil", "price": 9.9, "sizes": [1]},
+        {"documentId": "product://4712", "data": "Rope", "sizes": [2, 3]},
+    ]
+
+
+# --- which files ---
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for number, name in enumerate(["b.ndjson", "a.json.gz", "sub/c.csv"], 1):
+        content = json.dumps({"documentId": f"a://{number}", "data": "x"}).encode()
+        if name.endswith("csv"):
+            content = b"documentId,data\na://3,x\n"
+        written(tmp_path / name, gzip.compress(content) if name.endswith("gz") else content)
+    for name in ["_SUCCESS", ".hidden.json", "_temporary/x.json", "sub/.crc"]:
+        written(tmp_path / name, b"not to be read")
+    return tmp_path
+
+
+def ids(items: list[dict[str, Any]]) -> list[str]:
+    return [item["documentId"] for item in items]
+
+
+@pytest.mark.parametrize("prefix", ["", "file://"])
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("", ["a://2", "a://1", "a://3"]),
+        ("/*.ndjson", ["a://1"]),
+        ("/**/*.csv", ["a://3"]),
+        ("/sub/*", ["a://3"]),
+        ("/a.json.gz", ["a://2"]),
+    ],
+)
+def test_files_folders_and_globs_are_read_in_the_order_of_names(
+    folder: Path, prefix: str, path: str, found: list[str]
+) -> None:
+    assert ids(read(f"{prefix}{folder}{path}")) == found
+
+
+def test_an_object_storage_path_is_read_as_well(folder: Path) -> None:
+    assert ids(read(ObjectStoragePath(f"file://{folder}") / "b.ndjson")) == ["a://1"]
+    assert ids(read([str(folder / "b.ndjson"), folder / "sub"])) == ["a://1", "a://3"]
+
+
+def test_a_name_with_the_signs_of_a_glob_is_that_of_a_file_if_there_is_one(tmp_path: Path) -> None:
+    assert read(written(tmp_path / "a[1].ndjson", LINES)) == ITEMS
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("no/such/file.json", "There is no file"),
+        ("no/such/*.json", "No file was found"),
+        ("file:///no/such/*.json", "No file was found"),
+        ("", "not the path"),
+        (5, "not the path"),
+    ],
+)
+def test_a_path_that_leads_nowhere_is_an_error(path: Any, reason: str) -> None:
+    with pytest.raises(CoveoInputError, match=reason):
+        read(path)
+
+
+def test_an_empty_folder_and_an_unknown_kind_of_file_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(CoveoInputError, match="No file"):
+        read(str(tmp_path))
+    path = written(tmp_path / "a.txt", LINES)
+    with pytest.raises(CoveoInputError, match="file_format"):
+        read(path)
+    assert read(path, file_format="ndjson") == ITEMS
+    with pytest.raises(CoveoInputError, match="no file format 'xml'"):
+        read(path, file_format="xml")
+
+
+# --- memory ---
+
+
+@pytest.mark.parametrize("name", ["a.ndjson", "a.json", "a.ndjson.gz", "a.csv"])
+def test_a_large_file_needs_no_more_memory_than_a_small_one(tmp_path: Path, name: str) -> None:
+    def content(count: int) -> Iterator[bytes]:
+        if name == "a.csv":
+            yield b"documentId,data\n"
+            yield from (b"a://%d,%s\n" % (number, b"x" * 1000) for number in range(count))
+            return
+        separator = b"[" if name == "a.json" else b""
+        for number in range(count):
+            yield separator + b'{"documentId":"a://%d","data":"%s"}' % (number, b"x" * 1000)
+            separator = b",\n" if name == "a.json" else b"\n"
+        yield b"]" if name == "a.json" else b"\n"
+
+    peaks = []
+    for count in (5_000, 40_000):
+        whole = b"".join(content(count))
+        path = written(
+            tmp_path / f"{count}" / name, gzip.compress(whole, 1) if name.endswith("gz") else whole
+        )
+        del whole
+        tracemalloc.start()
+        assert sum(1 for _ in items_of_files(path)) == count
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] * 1.1 + 100_000
+    assert peaks[1] < 12_000_000

@@ -1,0 +1,427 @@
+"""The push operators and the decorator, executed against a Coveo at the socket."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, AirflowSkipException, task
+
+from airflow_provider_coveo.coveo.errors import CoveoInputError
+from airflow_provider_coveo.coveo.items import Delete, Item
+from airflow_provider_coveo.operators.coveo_push import DeleteItemsOperator, PushItemsOperator
+from airflow_provider_coveo.simulator import Simulator
+from tests.conftest import SOURCE
+from tests.unit.push.model import indexed
+
+pytestmark = pytest.mark.usefixtures("connect")
+
+ITEMS = [{"documentId": "a://1", "data": "{{ ds }}"}, {"documentId": "a://2", "data": "{% raw %}"}]
+
+
+@pytest.fixture
+def dag() -> Iterator[DAG]:
+    with DAG("d", schedule=None, start_date=datetime(2025, 1, 1)) as dag:
+        yield dag
+
+
+def run(operator: Any, **context: Any) -> dict[str, Any]:
+    """Render and execute, as a worker does."""
+    operator = getattr(operator, "operator", operator)
+    context = {"params": {}, **context}
+    operator.render_template_fields(context)
+    result: dict[str, Any] = operator.execute(context)
+    assert json.loads(json.dumps(result)) == result
+    return result
+
+
+def operations(coveo: Simulator) -> list[str]:
+    return [request.operation for request in coveo.requests]
+
+
+# --- PushItemsOperator ---
+
+
+def test_items_arrive_as_typed_braces_and_all(coveo: Simulator, dag: DAG) -> None:
+    result = run(
+        PushItemsOperator(task_id="t", source_id="{{ params.s }}", items=ITEMS), params={"s": SOURCE}
+    )
+    assert indexed(coveo, SOURCE) == {"a://1": "{{ ds }}", "a://2": "{% raw %}"}
+    assert result["accepted_adds"] == 2
+    assert coveo.undocumented == []
+
+
+def test_no_document_shows_in_the_dag_or_among_rendered_templates(dag: DAG) -> None:
+    operator = PushItemsOperator(task_id="t", source_id=SOURCE, items=ITEMS, delete=["a://3"])
+    assert str(operator.items) == "<2 items, not shown>"
+    operator.render_template_fields({"params": {}})
+    assert str(operator.items) == "<2 items, not shown>"
+    assert str(operator.delete) == "<1 items, not shown>"
+
+
+def test_what_another_task_returned_is_pushed_after_it(coveo: Simulator, dag: DAG) -> None:
+    @task
+    def made() -> list[dict[str, Any]]:
+        return ITEMS
+
+    @task
+    def gone() -> str:
+        return "a://9"
+
+    operator = PushItemsOperator(task_id="t", source_id=SOURCE, items=made(), delete=[gone(), "a://{{ 1 }}"])
+    assert operator.upstream_task_ids == {"made", "gone"}
+
+
+def test_files_are_pushed_by_their_rendered_path(coveo: Simulator, dag: DAG, tmp_path: Path) -> None:
+    (tmp_path / "2026-11-24.csv").write_text("sku,text\n1,{{ ds }}\n2,two\n")
+    result = run(
+        PushItemsOperator(
+            task_id="t",
+            source_id=SOURCE,
+            path=f"{tmp_path}/{{{{ ds }}}}.csv",
+            columns={"documentId": "a://{sku}", "data": "text"},
+        ),
+        ds="2026-11-24",
+    )
+    assert indexed(coveo, SOURCE) == {"a://1": "{{ ds }}", "a://2": "two"}
+    assert result["accepted_adds"] == 2
+
+
+def test_deletions_can_come_with_items_or_alone(coveo: Simulator, dag: DAG) -> None:
+    run(PushItemsOperator(task_id="a", source_id=SOURCE, items=ITEMS, delete=["a://1", Delete("a://5")]))
+    assert set(coveo.items(SOURCE)) == {"a://2"}
+    result = run(PushItemsOperator(task_id="b", source_id=SOURCE, delete=["a://2"]))
+    assert coveo.items(SOURCE) == {}
+    assert (result["accepted_adds"], result["accepted_deletes"]) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"items": ITEMS, "path": "x.json"},
+        {"path": "no/such/file.json"},
+        {"items": "a string"},
+        {"items": ITEMS, "batch_bytes": "many"},
+        {"items": ITEMS, "on_invalid": "shrug"},
+        {"items": [{}]},
+    ],
+)
+def test_bad_input_fails_at_once_without_a_push(
+    coveo: Simulator, dag: DAG, parameters: dict[str, Any]
+) -> None:
+    with pytest.raises(CoveoInputError) as refused:
+        run(PushItemsOperator(task_id="t", source_id=SOURCE, **parameters))
+    assert isinstance(refused.value, AirflowFailException)
+    assert set(operations(coveo)) <= {"limit"}
+
+
+def test_every_value_may_be_rendered(coveo: Simulator, dag: DAG) -> None:
+    values = {"batch_bytes": "2000", "upload_concurrency": "2", "on_invalid": "skip", "max_invalid": "1"}
+    result = run(
+        PushItemsOperator(
+            task_id="t",
+            source_id=SOURCE,
+            items=[*ITEMS, {}],
+            **{name: f"{{{{ params.{name} }}}}" for name in values},
+        ),
+        params=values,
+    )
+    assert (result["accepted_adds"], result["invalid"]) == (2, 1)
+
+
+def test_nothing_is_read_or_checked_when_a_dag_file_is_parsed(dag: DAG) -> None:
+    PushItemsOperator(task_id="t", source_id="{{ no }}", path="{{ such }}", columns={"a": "{{ thing }}"})
+    PushItemsOperator(task_id="u", source_id="", items=5, path=5, batch_bytes=-1)
+
+
+def test_a_killed_task_stops_at_its_next_request(coveo: Simulator, dag: DAG) -> None:
+    operator = PushItemsOperator(task_id="t", source_id=SOURCE, items=ITEMS, check_quota=False)
+    operator.on_kill()
+    with pytest.raises(Exception, match="the task was killed"):
+        run(operator)
+    assert coveo.requests == []
+
+
+# --- DeleteItemsOperator ---
+
+
+@pytest.mark.parametrize("children", [True, "True", False, "{{ false }}"])
+def test_items_are_deleted_by_id_with_their_children_if_asked(
+    coveo: Simulator, dag: DAG, children: bool | str
+) -> None:
+    run(
+        PushItemsOperator(
+            task_id="a",
+            source_id=SOURCE,
+            items=[Item("a://1", "x"), Item("a://1/x", "x"), Item("a://2", "x")],
+        )
+    )
+    result = run(
+        DeleteItemsOperator(task_id="b", source_id=SOURCE, document_ids=["a://1"], delete_children=children)
+    )
+    with_children = children in {True, "True"}
+    assert set(coveo.items(SOURCE)) == ({"a://2"} if with_children else {"a://1/x", "a://2"})
+    assert result["accepted_deletes"] == 1
+
+
+@pytest.mark.parametrize("document_ids", ["a://1", [5], ["a"], None])
+def test_what_can_t_be_ids_is_refused(coveo: Simulator, dag: DAG, document_ids: Any) -> None:
+    with pytest.raises(CoveoInputError) as refused:
+        run(DeleteItemsOperator(task_id="t", source_id=SOURCE, document_ids=document_ids))
+    assert isinstance(refused.value, AirflowFailException)
+    assert coveo.requests == []
+
+
+# --- @task.coveo_push ---
+
+
+def test_what_a_function_yields_is_pushed(coveo: Simulator, dag: DAG) -> None:
+    @task.coveo_push(source_id="{{ params.s }}")
+    def catalog(count: int, ds: str | None = None, *, more: str) -> Iterator[Any]:
+        """Push."""
+        for number in range(count):
+            yield {"documentId": f"a://{number}", "data": f"{{{{ ds }}}} {ds} {more}"}
+        yield Item("a://item", "item")
+        yield b'{"documentId":"a://bytes","data":"bytes"}'
+        yield Delete("a://0")
+
+    result = run(catalog(2, more="{{ ds }}"), params={"s": SOURCE}, ds="2026")
+    assert indexed(coveo, SOURCE) == {
+        "a://1": "{{ ds }} 2026 2026",
+        "a://item": "item",
+        "a://bytes": "bytes",
+    }
+    assert (result["accepted_adds"], result["accepted_deletes"]) == (4, 1)
+
+
+@pytest.mark.parametrize(
+    ("returned", "adds"), [(ITEMS, 2), (ITEMS[0], 1), (Item("a://1", "x"), 1), ([], 0), ((), 0)]
+)
+def test_what_a_function_returns_is_pushed(coveo: Simulator, dag: DAG, returned: Any, adds: int) -> None:
+    @task.coveo_push(source_id=SOURCE)
+    def catalog() -> Any:
+        return returned
+
+    assert run(catalog())["accepted_adds"] == adds
+
+
+def test_a_function_that_forgot_to_yield_is_told_so(coveo: Simulator, dag: DAG) -> None:
+    @task.coveo_push(source_id=SOURCE)
+    def catalog() -> None:
+        pass
+
+    with pytest.raises(CoveoInputError, match="returned NoneType") as refused:
+        run(catalog())
+    assert isinstance(refused.value, AirflowFailException)
+
+
+def test_a_function_may_skip_its_task(coveo: Simulator, dag: DAG) -> None:
+    @task.coveo_push(source_id=SOURCE)
+    def catalog() -> Iterator[Any]:
+        raise AirflowSkipException("nothing new")
+        yield
+
+    with pytest.raises(AirflowSkipException):
+        run(catalog())
+
+
+def test_the_function_gets_the_whole_context_if_it_takes_any_keyword(coveo: Simulator, dag: DAG) -> None:
+    @task.coveo_push(source_id=SOURCE)
+    def catalog(prefix: str, **context: Any) -> list[Any]:
+        return [{"documentId": f"{prefix}://{context['ds']}", "data": "x"}]
+
+    run(catalog("a"), ds="2026")
+    assert set(coveo.items(SOURCE)) == {"a://2026"}
+
+
+# --- the quota ---
+
+
+def test_a_push_warns_beforehand_if_the_daily_quota_will_not_do(
+    coveo: Simulator, dag: DAG, logged: Callable[[], str]
+) -> None:
+    coveo.daily_documents = 2
+    run(PushItemsOperator(task_id="t", source_id=SOURCE, items=ITEMS))
+    assert "quota will not do" not in logged()
+    coveo.daily_documents = 3
+    run(PushItemsOperator(task_id="u", source_id=SOURCE, items=ITEMS))
+    assert "The daily quota will not do: 1 items may still be pushed today" in logged()
+    assert operations(coveo)[:2] == ["limit", "files"]
+
+
+def test_a_stream_warns_once_it_is_longer_than_the_daily_quota(
+    coveo: Simulator, dag: DAG, logged: Callable[[], str]
+) -> None:
+    coveo.daily_documents = 5
+
+    @task.coveo_push(source_id=SOURCE, batch_bytes=1024)
+    def catalog() -> Iterator[Any]:
+        yield from ({"documentId": f"a://{number}", "data": "x" * 900} for number in range(8))
+
+    with pytest.raises(Exception, match="daily quota"):
+        run(catalog())
+    # Airflow 2 writes a line twice.
+    assert logged().count("The daily quota will not do: 5 items") in {1, 2}
+
+
+def test_a_key_that_may_not_see_the_quota_pushes_without_it(
+    coveo: Simulator, dag: DAG, connect: Callable[..., None]
+) -> None:
+    connect(password=coveo.push_only_key)
+    assert run(PushItemsOperator(task_id="t", source_id=SOURCE, items=ITEMS))["accepted_adds"] == 2
+
+
+# --- resuming ---
+
+
+class _Store(dict[str, Any]):
+    def set(self, key: str, value: Any) -> None:
+        self[key] = json.loads(json.dumps(value))
+
+
+def _try(operator: Any, store: _Store, *, max_tries: int = 0) -> dict[str, Any]:
+    ti = SimpleNamespace(max_tries=max_tries, dag_id="d", task_id="t", run_id="r", map_index=-1)
+    return run(operator, ti=ti, task_state_store=store)
+
+
+def _many(changed: int | None = None) -> list[dict[str, Any]]:
+    return [
+        {"documentId": f"a://{number}", "data": ("y" if number == changed else "x") * 900}
+        for number in range(10)
+    ]
+
+
+def _operator(dag: DAG, items: Any, **more: Any) -> PushItemsOperator:
+    return PushItemsOperator(
+        task_id=f"t{len(dag.task_ids)}",
+        source_id=SOURCE,
+        items=items,
+        batch_bytes=1024,
+        upload_concurrency=1,
+        check_quota=False,
+        **more,
+    )
+
+
+@pytest.mark.parametrize("max_tries", [0, 2], ids=["retried", "cleared"])
+def test_a_later_try_goes_on_where_the_earlier_one_failed(coveo: Simulator, dag: DAG, max_tries: int) -> None:
+    store = _Store()
+    coveo.faults.answer(400, error_code="INVALID_JSON", operation="batch", after=7)
+    with pytest.raises(Exception, match="INVALID_JSON"):
+        _try(_operator(dag, _many()), store)
+    before = len(coveo.requests)
+    result = _try(_operator(dag, _many()), store, max_tries=max_tries)
+    assert operations(coveo)[before:].count("batch") == 3
+    assert len(coveo.items(SOURCE)) == 10
+    assert (result["accepted_adds"], result["batches"], result["resumed_batches"]) == (10, 10, 7)
+
+
+def test_it_goes_on_at_the_first_difference(coveo: Simulator, dag: DAG) -> None:
+    store = _Store()
+    for after in (7, 2):
+        coveo.faults.answer(400, error_code="INVALID_JSON", operation="batch", after=after)
+        with pytest.raises(Exception, match="INVALID_JSON"):
+            _try(_operator(dag, _many(None if after == 7 else 3)), store)
+    # Of the first try, only the batches before the difference still count.
+    result = _try(_operator(dag, _many()), store)
+    assert result["resumed_batches"] == 3
+    assert indexed(coveo, SOURCE)["a://3"].startswith("x")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"resume": False}, {"batch_bytes_": 2048}, {"source": "other"}],
+    ids=["turned off", "another size", "another source"],
+)
+def test_it_begins_anew_where_it_is_not_the_same_push(
+    coveo: Simulator, dag: DAG, other: dict[str, Any]
+) -> None:
+    coveo.add_source("other")
+    store = _Store()
+    coveo.faults.answer(400, error_code="INVALID_JSON", operation="batch", after=7)
+    with pytest.raises(Exception, match="INVALID_JSON"):
+        _try(_operator(dag, _many()), store)
+    operator = _operator(dag, _many(), resume=other.get("resume", True))
+    operator.batch_bytes = other.get("batch_bytes_", 1024)
+    operator.source_id = other.get("source", SOURCE)
+    assert _try(operator, store)["resumed_batches"] == 0
+
+
+def test_what_was_pushed_whole_is_pushed_again_if_cleared(coveo: Simulator, dag: DAG) -> None:
+    store = _Store()
+    coveo.faults.answer(400, error_code="INVALID_JSON", operation="batch", after=7)
+    with pytest.raises(Exception, match="INVALID_JSON"):
+        _try(_operator(dag, _many()), store)
+    assert _try(_operator(dag, _many()), store)["resumed_batches"] == 7
+    assert _try(_operator(dag, _many()), store, max_tries=1)["resumed_batches"] == 0
+
+
+def test_after_a_task_that_deletes_a_clear_begins_anew(coveo: Simulator, dag: DAG) -> None:
+    store = _Store()
+    delete = DeleteItemsOperator(task_id="delete", source_id=SOURCE, document_ids=["a://1"])
+    coveo.faults.answer(400, error_code="INVALID_JSON", operation="batch", after=7)
+    operator = _operator(dag, _many())
+    delete >> operator
+    with pytest.raises(Exception, match="INVALID_JSON"):
+        _try(operator, store)
+    assert _try(operator, _Store(store))["resumed_batches"] == 7
+    assert _try(operator, _Store(store), max_tries=1)["resumed_batches"] == 0
+
+
+def test_a_small_push_writes_no_state(coveo: Simulator, dag: DAG) -> None:
+    store = _Store()
+    _try(_operator(dag, _many()), store)
+    assert store == {}
+
+
+def test_what_was_accepted_long_ago_is_pushed_again(
+    coveo: Simulator, dag: DAG, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow_provider_coveo.hooks import checkpoint
+
+    store = _Store()
+    coveo.faults.answer(400, error_code="INVALID_JSON", operation="batch", after=7)
+    with pytest.raises(Exception, match="INVALID_JSON"):
+        _try(_operator(dag, _many()), store)
+    monkeypatch.setattr(checkpoint, "_OLDEST_SECONDS", -1)
+    assert _try(_operator(dag, _many()), store)["resumed_batches"] == 0
+
+
+def test_more_digests_than_fit_into_one_value_are_kept(
+    coveo: Simulator, dag: DAG, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow_provider_coveo.hooks import checkpoint
+
+    monkeypatch.setattr(checkpoint, "_PAGE", 3)
+    store = _Store()
+    coveo.faults.answer(400, error_code="INVALID_JSON", operation="batch", after=7)
+    with pytest.raises(Exception, match="INVALID_JSON"):
+        _try(_operator(dag, _many()), store)
+    assert _try(_operator(dag, _many()), store)["resumed_batches"] == 7
+
+
+# --- what an import costs ---
+
+
+def test_importing_the_decorator_brings_neither_http_libraries_nor_the_hook() -> None:
+    script = """
+import sys
+from airflow.providers.common.compat.sdk import BaseOperator, DecoratedOperator, XComArg
+from airflow.providers.common.compat.sdk import task_decorator_factory
+before = set(sys.modules)
+import airflow_provider_coveo.decorators.coveo_push
+new = set(sys.modules) - before
+unwanted = {"requests", "aiohttp", "urllib3", "tenacity", "pandas", "pyarrow", "zstandard"}
+assert not [name for name in new if name.split(".")[0] in unwanted], new
+assert "airflow_provider_coveo.hooks.coveo_push" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
