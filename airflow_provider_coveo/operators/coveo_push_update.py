@@ -339,11 +339,7 @@ class JudgePushSourceUpdateOperator(_ClosingOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Close what is still open, then judge."""
-        holder = self._holder(context)
-        if self._find_what_was_opened(context) and self._is_held(holder):
-            self.log.info("Source %s is still open: closing it.", self.source_id)
-            self.hook.set_source_status(self.source_id, "IDLE")
-            holder.release(self.hook.organization_id, self.source_id)
+        closed = self._close_what_is_still_open(context)
         tasks = [
             *_members(context["task"], self.update_tasks),
             *_own_tasks(context["task"], self.update_tasks),
@@ -357,11 +353,32 @@ class JudgePushSourceUpdateOperator(_ClosingOperator):
         failed, blocked = in_state.get("failed", []), in_state.get("upstream_failed", [])
         if failed or blocked:
             what = f"{_listed(failed)} failed" if failed else f"{_listed(blocked)} could not run"
+            how_it_is_left = "The source is closed" if closed else "The source could not be closed"
             raise PushSourceUpdateFailed(
-                f"The update of source {self.source_id!r} did not go well: {what}. The source is closed; see "
-                "the logs of these tasks."
+                f"The update of source {self.source_id!r} did not go well: {what}. {how_it_is_left}; see the "
+                "logs of these tasks."
             )
         return {"source_id": self.source_id, "tasks": len(judged)}
+
+    def _close_what_is_still_open(self, context: Context) -> bool:
+        """Send ``IDLE`` where the bracket is open; say whether it is closed now."""
+        from airflow_provider_coveo.coveo.errors import CoveoError
+
+        holder = self._holder(context)
+        if not self._find_what_was_opened(context) or not self._is_held(holder):
+            return True
+        self.log.info("Source %s is still open: closing it.", self.source_id)
+        try:
+            self.hook.set_source_status(self.source_id, "IDLE")
+        except CoveoError as error:
+            close = self.update_tasks.close
+            if _states(context, [close])[close].get(_map_index(context, close)) != "failed":
+                raise
+            # The closing task used up its patience already: the run may show now that it failed.
+            self.log.warning("%s", error)
+            return False
+        holder.release(self.hook.organization_id, self.source_id)
+        return True
 
 
 def holder_of_update(context: Context, update_tasks: UpdateTasks) -> Holder:
