@@ -288,14 +288,16 @@ def _(story: Story) -> None:
 
 @cell(
     "S07c",
-    "run marked failed, with a task that heeds on_kill",
+    "run marked failed, with a task of the provider's own, which stops at the next batch",
     "REBUILD push (run marked failed) push? IDLE push?",
     "failed",
     "work1 FAIL, work2 skip, done skip",
-    shape="stoppable",
+    shape="pushing_much",
 )
 def _(story: Story) -> None:
-    with_work1_at_work(story)
+    story.coveo.faults.stall(0.3, operation="batch", source=story.dag_id, times=None)
+    story.trigger()
+    story.until_seen("push", times=3)
     story.mark_run("failed")
 
 
@@ -851,6 +853,28 @@ cell(
 )(refuse_the_closing)
 
 
+@cell(
+    "S28c",
+    "the last resort of a run whose source another run has opened: it is left alone",
+    "REBUILD push REBUILD push (first run timed out) push? IDLE",
+    "a failed, b success",
+    "a.work1 skip, a.close skip, a.outcome skip, a.done skip",
+    on_2={"tasks": "a.work1 skip, a.close none, a.outcome none, a.done none"},
+    dag={"max_active_runs": 2, "dagrun_timeout": 75},
+)
+def _(story: Story) -> None:
+    story.hold("work1")
+    story.hold("work1", key="b")
+    story.trigger()
+    story.until_age_of_run(40)
+    story.trigger("b")
+    story.until_seen("REBUILD", times=2)
+    story.until_over()
+    story.until_more_pushes()
+    story.did("first run timed out")
+    story.release("work1", key="b")
+
+
 # --- overlap ---
 
 
@@ -872,7 +896,7 @@ def _(story: Story) -> None:
     story.until_seen("REBUILD", times=2)
     story.until_task("work1", "running", key="b")
     story.release("work1")
-    story.until_quiet()
+    story.until_over()
     story.until_more_pushes()
     story.release("work1", key="b")
 
@@ -925,6 +949,25 @@ def _(story: Story) -> None:
     story.until_task("open", "deferred", key="b")
     story.did("second run waits")
     story.release("work1")
+
+
+@cell(
+    "S19c",
+    "exclusive: another DAG updates the source, and is waited for",
+    "REBUILD push (second DAG waits) push? IDLE REBUILD push IDLE",
+    "a success, b success",
+    shape="two_dags",
+    bracket={"exclusive": True, "poll_interval": 1},
+)
+def _(story: Story) -> None:
+    story.dag_ids["b"] = "S19c_other"
+    story.hold("work1", key="b")
+    story.trigger("b")
+    story.until_seen("push")
+    story.trigger()
+    story.until_task("open", "deferred")
+    story.did("second DAG waits")
+    story.release("work1", key="b")
 
 
 @cell(
@@ -1142,3 +1185,32 @@ def _(story: Story) -> None:
     story.close_as_somebody_else()
     story.clear_run()
     story.until_quiet()
+
+
+@cell(
+    "D12",
+    "nothing was pushed: nothing is deleted",
+    "push REBUILD IDLE",
+    "failed",
+    "work1 ok, delete_old_items FAIL",
+    items="old",
+    bracket=DELETING,
+    shape="pushing_nothing",
+)
+def _(story: Story) -> None:
+    old_item_in_place(story)
+    story.trigger()
+
+
+@cell(
+    "D13",
+    "nothing was pushed, and allow_empty=True",
+    "push REBUILD delete-old IDLE",
+    tasks="work1 ok, delete_old_items ok",
+    items="",
+    bracket={**DELETING, "allow_empty": True},
+    shape="pushing_nothing",
+)
+def _(story: Story) -> None:
+    old_item_in_place(story)
+    story.trigger()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,6 +46,8 @@ def chosen_cells() -> list[Cell]:
 def records(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Record]]:
     """What happened in each cell."""
     folder = tmp_path_factory.mktemp("bracket")
+    # A copy, so that work on the file meanwhile does not take the DAGs from a running Airflow.
+    dags_folder = Path(shutil.copytree(DAGS, folder / "dags", ignore=shutil.ignore_patterns("__pycache__")))
     with Simulator(organization="acme", sources=()) as coveo:
         connection = json.loads(coveo.connection_json())
         (folder / "connections.json").write_text(json.dumps({"coveo_in_secrets": connection}))
@@ -57,7 +60,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Reco
             "backend_kwargs": json.dumps({"connections_file_path": str(folder / "connections.json")}),
         }
         airflow = LocalAirflow(
-            DAGS, env=env, config={**QUICK, "secrets": backend}, database="postgres", triggerer=True
+            dags_folder, env=env, config={**QUICK, "secrets": backend}, database="postgres", triggerer=True
         )
         cells = [cell for cell in chosen_cells() if airflow.is_airflow_3 or not cell.only_3]
         (folder / "cells.json").write_text(describe(cells))

@@ -17,8 +17,10 @@ import traceback
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import psutil
@@ -161,7 +163,7 @@ class Lab:
             cell.play(story)
             story.end()
         except Exception:
-            record.error = traceback.format_exc()
+            record.error = traceback.format_exc(limit=-3)[:3000]
         finally:
             story.let_go()
         record.seconds = time.monotonic() - began
@@ -181,6 +183,8 @@ class Story:
         self.dag_id = cell.id
         self.sources = list(cell.sources) or [cell.id]
         self.run_ids: dict[str, str] = {}
+        #: The DAGs of the runs that aren't of the cell's own.
+        self.dag_ids: dict[str, str] = {}
         self._did: list[tuple[int, str]] = []
         self._ends_seen = 0
 
@@ -206,11 +210,12 @@ class Story:
 
     def let_go(self) -> None:
         """Release whatever is still held."""
-        for path in self.folder.glob(f"{self.dag_id}.*.hold"):
-            path.unlink()
+        for dag_id in {self.dag_id, *self.dag_ids.values()}:
+            for path in self.folder.glob(f"{dag_id}.*.hold"):
+                path.unlink()
 
     def _file(self, key: str, task: str, what: str) -> Path:
-        return self.folder / f"{self.dag_id}.{key}.{task}.{what}"
+        return self.folder / f"{self.dag_of(key)}.{key}.{task}.{what}"
 
     # --- what is done ---
 
@@ -218,8 +223,11 @@ class Story:
         """Write down that something is done now, in the sequence."""
         self._did.append((len(self.coveo.requests), f"({what})"))
 
+    def dag_of(self, key: str) -> str:
+        return self.dag_ids.get(key, self.dag_id)
+
     def trigger(self, key: str = "a") -> str:
-        self.run_ids[key] = self.airflow.trigger(self.dag_id, {"key": key})
+        self.run_ids[key] = self.airflow.trigger(self.dag_of(key), {"key": key})
         return self.run_ids[key]
 
     def mark_run(self, state: str, key: str = "a") -> None:
@@ -234,7 +242,7 @@ class Story:
         elif self.airflow.is_airflow_3:
             self.airflow.rest(
                 "PATCH",
-                f"/dags/{self.dag_id}/dagRuns/{run_id}/taskInstances/{task_id}".replace("+", "%2B"),
+                f"/dags/{self.dag_id}/dagRuns/{quote(run_id, safe='')}/taskInstances/{task_id}",
                 {"new_state": state, "include_downstream": True},
             )
         else:
@@ -323,6 +331,14 @@ class Story:
         since = self._did[-1][0] if self._did else 0
         self.until(lambda: self._words(since=since).count(word) >= times, f"{times} times {word}")
 
+    def until_age_of_run(self, seconds: float, key: str = "a") -> None:
+        """Wait until a run was started that long ago."""
+        path = f"/dags/{self.dag_of(key)}/dagRuns/{quote(self.run_ids[key], safe='')}"
+        started = datetime.fromisoformat(self.airflow.rest("GET", path)["start_date"])
+        self.until(
+            lambda: datetime.now(timezone.utc) - started > timedelta(seconds=seconds), "the run is older"
+        )
+
     def until_more_pushes(self) -> None:
         """Wait until something is pushed that was not pushed yet."""
         before = self._words().count("push")
@@ -330,31 +346,37 @@ class Story:
 
     def until_task(self, task: str, *states: str, try_number: int | None = None, key: str = "a") -> None:
         self.airflow.wait_for_task(
-            self.dag_id, self.run_ids[key], self.full(task), states, PATIENCE, try_number=try_number
+            self.dag_of(key), self.run_ids[key], self.full(task), states, PATIENCE, try_number=try_number
         )
 
     def until_run(self, *states: str, key: str = "a") -> None:
-        self.airflow.wait_for_run(self.dag_id, self.run_ids[key], PATIENCE, states or ("success", "failed"))
+        self.airflow.wait_for_run(
+            self.dag_of(key), self.run_ids[key], PATIENCE, states or ("success", "failed")
+        )
 
-    def until_quiet(self, key: str = "a") -> str:
-        """Wait until a run has ended, its DAG's callbacks have as well, and no process works any longer."""
-        state = self.airflow.wait_for_run(self.dag_id, self.run_ids[key], PATIENCE)
+    def until_over(self, key: str = "a") -> None:
+        """Wait until a run has ended, and so have the callbacks of its DAG."""
+        state = self.airflow.wait_for_run(self.dag_of(key), self.run_ids[key], PATIENCE)
         if state == "failed":
             self._ends_seen += 1
             self.until(lambda: self._callbacks().count("end") >= self._ends_seen, "the DAG's callbacks")
-        self.until(lambda: not self._working(), "no process works any longer")
         self.record.runs[key] = state
-        return state
+
+    def until_quiet(self, key: str = "a") -> None:
+        """Wait until a run is over, and no process of the DAG works any longer."""
+        self.until_over(key)
+        self.until(lambda: not self._working(), "no process works any longer")
 
     def end(self) -> None:
         """Wait until all is over."""
         for key in self.run_ids:
             if key not in self.record.runs:
-                self.until_quiet(key)
+                self.until_over(key)
+        self.until(lambda: not self._working(), "no process works any longer")
 
     def _working(self) -> list[int]:
-        path = self.folder / f"{self.dag_id}.pids"
-        pids = [int(pid) for pid in path.read_text().split()] if path.exists() else []
+        paths = [self.folder / f"{dag_id}.pids" for dag_id in {self.dag_id, *self.dag_ids.values()}]
+        pids = [int(pid) for path in paths if path.exists() for pid in path.read_text().split()]
         return [pid for pid in pids if _is_alive(pid)]
 
     def _callbacks(self) -> list[str]:
@@ -394,16 +416,18 @@ class Story:
             self._measure_late_pushes(source)
         record.callbacks = self._callbacks()
         for key, run_id in self.run_ids.items():
-            for name, (state, tries) in self.airflow.task_states(self.dag_id, run_id).items():
+            for name, (state, tries) in self.airflow.task_states(self.dag_of(key), run_id).items():
                 retried = f"#{tries}" if tries > 1 else ""
                 where = f"{key}." if len(self.run_ids) > 1 else ""
                 record.tasks[where + short(name, self._ambiguous())] = _SHORT.get(state, str(state)) + retried
                 if state == "failed":
-                    self._keep_log(run_id, name, tries)
+                    self._keep_log(key, name, tries)
 
-    def _keep_log(self, run_id: str, name: str, try_number: int) -> None:
+    def _keep_log(self, key: str, name: str, try_number: int) -> None:
         task_id, _, index = name.removesuffix("]").partition("[")
-        log = self.airflow.task_log(self.dag_id, run_id, task_id, int(index or -1), try_number)
+        log = self.airflow.task_log(
+            self.dag_of(key), self.run_ids[key], task_id, int(index or -1), try_number
+        )
         self.record.logs += f"\n--- {name}\n" + "\n".join(log.splitlines()[-12:])
 
     def _ambiguous(self) -> bool:

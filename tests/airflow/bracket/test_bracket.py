@@ -23,11 +23,10 @@ def test_the_source_is_closed_and_the_run_tells_the_truth(cell_id: str, records:
         pytest.skip(next(cell.only_3 for cell in chosen_cells() if cell.id == cell_id))
     record = records[cell_id]
     expected = record.expected
-    assert not record.error, f"{record.cell.title}: {record}\n{record.error}"
-
     found = (
         f"\n{record.cell.title}: {record.sequence()}; run {record.run_state()}; {record.tasks}{record.logs}"
     )
+    assert not record.error, f"{record.error}{found}"
     assert matches(expected.sequence, record.sequence()), f"Coveo should have seen {expected.sequence}{found}"
     assert record.run_state() == expected.run, found
     assert differences(expected, record.tasks) == [], found
@@ -40,5 +39,5 @@ def test_the_callbacks_of_the_user_are_called_before_and_after_that_of_the_brack
     records: dict[str, Record],
 ) -> None:
     for record in records.values():
-        assert record.callbacks == ["user", "end"] * (len(record.callbacks) // 2), record
+        assert record.callbacks == ["user", "end"] * (len(record.callbacks) // 2), record.cell.id
     assert any(record.callbacks for record in records.values())

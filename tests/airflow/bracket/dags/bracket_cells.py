@@ -31,6 +31,7 @@ from airflow.providers.common.compat.sdk import (
     task_group,
 )
 
+from airflow_provider_coveo.operators.coveo_push import PushItemsOperator
 from airflow_provider_coveo.operators.coveo_push_update import _time_delta_trigger
 from airflow_provider_coveo.task_groups.coveo_push import OverlappingRunsWarning, push_source_update
 
@@ -58,10 +59,14 @@ def push(source_id: str | None = None) -> None:
     CoveoPushHook().add_or_update_item(source_id or ti.dag_id, item)
 
 
-def work_on(source_id: str | None = None) -> None:
-    context: Any = get_current_context()
+def note_pid(context: Any) -> None:
     with (FOLDER / f"{context['ti'].dag_id}.pids").open("a") as pids:
         pids.write(f"{os.getpid()}\n")
+
+
+def work_on(source_id: str | None = None) -> None:
+    context: Any = get_current_context()
+    note_pid(context)
     push(source_id)
     until = time.monotonic() + LONGEST_HOLD
     while told(context, "hold").exists() and time.monotonic() < until:
@@ -82,22 +87,6 @@ def work(source_id: str | None = None) -> None:
 @task
 def work_on_one(number: int) -> None:
     work_on()
-
-
-class StoppableWork(BaseOperator):
-    """Works as the provider's own tasks do: it stops at the next request once it is killed."""
-
-    killed = False
-
-    def execute(self, context: Any) -> None:
-        until = time.monotonic() + LONGEST_HOLD
-        push()
-        while told(context, "hold").exists() and time.monotonic() < until and not self.killed:
-            time.sleep(0.3)
-            push()
-
-    def on_kill(self) -> None:
-        self.killed = True
 
 
 class DeferringWork(BaseOperator):
@@ -164,7 +153,8 @@ def bracket(dag_id: str, options: dict[str, Any]) -> push_source_update:
 def in_a_row(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> None:
     """Make two tasks, one after the other."""
     with a_dag(dag_id, dag), bracket(dag_id, options):
-        work.override(task_id="work1")() >> work.override(task_id="work2")()
+        source_id = options.get("source_id")
+        work.override(task_id="work1")(source_id) >> work.override(task_id="work2")(source_id)
 
 
 def side_by_side(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> None:
@@ -218,9 +208,28 @@ def short_circuit_before(dag_id: str, dag: dict[str, Any], options: dict[str, An
         first >> update
 
 
-def stoppable(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> None:
+def pushing_much(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> None:
+    """Make one of the provider's own tasks that pushes many batches."""
+    items = FOLDER / f"{dag_id}.ndjson"
+    if not items.exists():
+        data = "a" * 600
+        lines = (json.dumps({"documentId": f"https://example.com/{n}", "data": data}) for n in range(2000))
+        items.write_text("\n".join(lines))
     with a_dag(dag_id, dag), bracket(dag_id, options):
-        StoppableWork(task_id="work1") >> work.override(task_id="work2")()
+        push_items = PushItemsOperator(
+            task_id="work1",
+            source_id=dag_id,
+            path=str(items),
+            batch_bytes=1024,
+            upload_concurrency=1,
+            pre_execute=note_pid,
+        )
+        push_items >> work.override(task_id="work2")()
+
+
+def pushing_nothing(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> None:
+    with a_dag(dag_id, dag), bracket(dag_id, options):
+        PushItemsOperator(task_id="work1", source_id=dag_id, items=[])
 
 
 def deferring(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> None:
@@ -252,6 +261,12 @@ def two_sources(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> No
             source_id = f"{dag_id}-{name}"
             with bracket(dag_id, {**options, "source_id": source_id, "group_id": name}):
                 work.override(task_id=f"work_{name}")(source_id)
+
+
+def two_dags(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> None:
+    """Make two DAGs whose brackets are about one source."""
+    for each in (dag_id, f"{dag_id}_other"):
+        in_a_row(each, dict(dag), {**options, "source_id": dag_id})
 
 
 def two_in_a_row(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> None:
@@ -308,7 +323,7 @@ def own_setup_and_teardown(dag_id: str, dag: dict[str, Any], options: dict[str, 
 
 
 def build(dag_id: str, described: dict[str, Any]) -> None:
-    if get_parsing_context().dag_id in (None, dag_id):
+    if get_parsing_context().dag_id in (None, dag_id, f"{dag_id}_other"):
         shape: Shape = globals()[described["shape"]]
         shape(dag_id, dict(described["dag"]), dict(described["bracket"]))
 

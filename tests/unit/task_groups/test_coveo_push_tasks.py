@@ -1,0 +1,396 @@
+"""The bracket's own tasks, executed one by one against a Coveo at the socket, with a run that is made up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG, AirflowSkipException, BaseOperator, XCom
+
+from airflow_provider_coveo import run_state
+from airflow_provider_coveo.coveo.errors import CoveoInputError
+from airflow_provider_coveo.operators.coveo_push_update import (
+    NothingWasPushed,
+    PushSourceUpdateFailed,
+    PushSourceUpdateNotBracketed,
+    UnknownFirstOpening,
+)
+from airflow_provider_coveo.simulator import Simulator
+from airflow_provider_coveo.task_groups.coveo_push import (
+    PushSourceUpdate,
+    ensure_source_open,
+    push_source_update,
+)
+from tests.conftest import SOURCE
+
+pytestmark = pytest.mark.usefixtures("connect")
+
+
+class Work(BaseOperator):
+    pushes_items = True
+
+    def execute(self, context: Any) -> None:
+        pass
+
+
+class Run:
+    """A run of a DAG, as its tasks see it: XComs, Variables, states, and what a task keeps between tries."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
+        self.xcoms: dict[tuple[str, str], Any] = {}
+        self.kept: dict[str, dict[str, Any]] = {}
+        self.states: dict[str, str] = {}
+        self.variables: dict[str, Any] = {}
+        monkeypatch.setattr(run_state, "_read_variable", self.variables.get)
+        monkeypatch.setattr(run_state, "_write_variable", lambda name, value, _: self.write(name, value))
+        monkeypatch.setattr(run_state, "_delete_variable", lambda name: self.variables.pop(name, None))
+        monkeypatch.setattr(run_state, "_task_instance_states", self.task_instance_states)
+        monkeypatch.setattr(XCom, "get_one", self.get_one)
+        with DAG("d", start_date=datetime(2025, 1, 1), schedule=None, max_active_runs=1) as dag:
+            with push_source_update(**{"source_id": SOURCE, **options}) as update:
+                Work(task_id="work")
+            update >> Work(task_id="after")
+            Work(task_id="elsewhere")
+        self.dag = dag
+        self.update: PushSourceUpdate = update
+
+    def write(self, name: str, value: Any) -> None:
+        self.variables[name] = value
+
+    def task_instance_states(self, dag_id: str, run_id: str, task_ids: Any) -> Any:
+        return [(task_id, -1, self.states.get(task_id)) for task_id in task_ids]
+
+    def get_one(self, *, key: str, task_id: str, **_: Any) -> Any:
+        return self.xcoms.get((task_id, key))
+
+    def task(self, name: str) -> Any:
+        return self.dag.get_task(name if self.dag.has_task(name) else f"{self.update.group_id}.{name}")
+
+    def context(self, name: str, *, max_tries: int = 0) -> Any:
+        task = self.task(name)
+
+        def pull(task_ids: str, key: str = "return_value", map_indexes: Any = None) -> Any:
+            return self.xcoms.get((task_ids, key))
+
+        def push(key: str, value: Any) -> None:
+            self.xcoms[task.task_id, key] = value
+
+        ti = SimpleNamespace(
+            dag_id="d",
+            run_id="r",
+            task_id=task.task_id,
+            map_index=-1,
+            max_tries=max_tries,
+            xcom_pull=pull,
+            xcom_push=push,
+        )
+        store = self.kept.setdefault(task.task_id, {})
+        return {
+            "ti": ti,
+            "task": task,
+            "dag": self.dag,
+            "run_id": "r",
+            "task_state_store": SimpleNamespace(get=store.get, set=store.__setitem__),
+        }
+
+    def execute(self, name: str, *, max_tries: int = 0) -> Any:
+        """Execute a task, and take note of what became of it."""
+        task = self.task(name)
+        try:
+            result = task.execute(self.context(name, max_tries=max_tries))
+        except AirflowSkipException:
+            self.states[task.task_id] = "skipped"
+            raise
+        except Exception:
+            self.states[task.task_id] = "failed"
+            raise
+        self.xcoms[task.task_id, "return_value"] = result
+        self.states[task.task_id] = "success"
+        return result
+
+    def clear(self, name: str) -> None:
+        """Have a task run again: its XComs are gone."""
+        task_id = self.task(name).task_id
+        self.states.pop(task_id, None)
+        for key in [key for key in self.xcoms if key[0] == task_id]:
+            del self.xcoms[key]
+
+    def held_by_another_run(self) -> None:
+        run_state.Holder("d", "later", self.update.open.task_id).take("acme", SOURCE)
+
+    def fail(self) -> None:
+        """Call the failure callbacks of the DAG."""
+        callbacks: Any = self.dag.on_failure_callback
+        for callback in callbacks:
+            callback({"dag": self.dag, "run_id": "r"})
+
+
+@pytest.fixture
+def a_run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
+    return lambda **options: Run(monkeypatch, **options)
+
+
+# --- opening and closing ---
+
+
+def test_the_source_is_closed_and_no_longer_on_record_as_held(
+    coveo: Simulator, a_run: Callable[..., Run]
+) -> None:
+    run = a_run(status="refresh")
+    run.execute("open")
+    assert run_state.Holder.of_source("acme", SOURCE) is not None
+    run.execute("close")
+
+    assert coveo.statuses(SOURCE) == ["REFRESH", "IDLE"]
+    assert run_state.Holder.of_source("acme", SOURCE) is None
+
+
+def test_what_was_never_opened_is_not_closed(coveo: Simulator, a_run: Callable[..., Run]) -> None:
+    run = a_run()
+    assert run.execute("close")["status"] is None
+    run.execute("outcome")
+
+    assert coveo.requests == []
+
+
+@pytest.mark.parametrize("options", [{"source_id": None}, {"coveo_conn_id": "coveo_nowhere"}])
+def test_what_can_not_have_been_opened_does_not_keep_the_closing_retrying(
+    coveo: Simulator, a_run: Callable[..., Run], options: dict[str, Any]
+) -> None:
+    run = a_run(**options)
+    run.execute("close")
+    run.execute("outcome")
+
+    assert coveo.requests == []
+
+
+def test_an_opening_that_died_before_it_said_what_it_opens_is_closed(
+    coveo: Simulator, a_run: Callable[..., Run]
+) -> None:
+    run = a_run()
+    run.execute("open")
+    run.clear("open")
+    run.execute("close")
+
+    assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
+
+
+def test_the_closing_goes_by_what_was_opened_whatever_its_templates_say_by_then(
+    coveo: Simulator, a_run: Callable[..., Run]
+) -> None:
+    run = a_run()
+    run.execute("open")
+    run.update.close.source_id = "another-source"
+    run.execute("close")
+
+    assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
+
+
+def test_a_template_that_can_not_be_rendered_does_not_keep_a_source_open(
+    coveo: Simulator, a_run: Callable[..., Run]
+) -> None:
+    run = a_run()
+    run.execute("open")
+    run.update.close.source_id = "{{ nothing.of.the.kind }}"
+    run.update.close.render_template_fields(run.context("close"))
+    run.execute("close")
+
+    assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
+
+
+def test_the_last_task_says_what_failed(a_run: Callable[..., Run]) -> None:
+    run = a_run()
+    run.execute("open")
+    run.states["push_source_update.work"] = "failed"
+    run.execute("close")
+
+    with pytest.raises(PushSourceUpdateFailed, match=r"push_source_update\.work failed"):
+        run.execute("outcome")
+
+
+# --- deleting old items ---
+
+
+def deleting(run: Run) -> Any:
+    run.xcoms["push_source_update.work", "return_value"] = {"accepted_adds": 1}
+    run.states["push_source_update.work"] = "success"
+    return run.execute("delete_old_items")
+
+
+def test_the_cut_off_is_that_of_the_first_opening_after_any_number_of_clears(
+    a_run: Callable[..., Run],
+) -> None:
+    run = a_run(delete_old_items=True, queue_delay=0)
+    first = run.execute("open")["ordering_id"]
+    for max_tries in (1, 2):
+        run.clear("open")
+        assert run.execute("open", max_tries=max_tries)["ordering_id"] == first
+
+    assert deleting(run)["ordering_id"] == first
+
+
+def test_where_the_first_opening_is_forgotten_nothing_is_deleted(
+    coveo: Simulator, a_run: Callable[..., Run]
+) -> None:
+    run = a_run(delete_old_items=True, queue_delay=0)
+    run.execute("open")
+    run.kept.clear()
+    run.clear("open")
+    run.execute("open", max_tries=1)
+
+    with pytest.raises(UnknownFirstOpening):
+        deleting(run)
+    assert "olderthan" not in [exchange.operation for exchange in coveo.requests]
+
+
+def test_an_exclusive_opening_that_gave_up_and_was_cleared_is_the_first_one(
+    coveo: Simulator, a_run: Callable[..., Run]
+) -> None:
+    run = a_run(delete_old_items=True, queue_delay=0, exclusive=True)
+    run.update.open.exclusive_timeout = 0
+    coveo.state.set_status(SOURCE, _status("REBUILD"), "somebody-else")
+    with pytest.raises(Exception, match="still shows an activity"):
+        run.execute("open")
+    coveo.state.set_status(SOURCE, _status("IDLE"), "somebody-else")
+    opened = run.execute("open", max_tries=1)
+
+    assert opened["ordering_id"] is not None
+    assert deleting(run)["ordering_id"] == opened["ordering_id"]
+
+
+def _status(name: str) -> Any:
+    from airflow_provider_coveo.coveo.statuses import SourceStatus
+
+    return SourceStatus[name]
+
+
+def test_after_an_update_that_pushed_nothing_nothing_is_deleted(
+    coveo: Simulator, a_run: Callable[..., Run]
+) -> None:
+    run = a_run(delete_old_items=True, queue_delay=0)
+    run.execute("open")
+    run.states["push_source_update.work"] = "success"
+    run.xcoms["push_source_update.work", "return_value"] = {"accepted_adds": 0}
+
+    with pytest.raises(NothingWasPushed, match="allow_empty=True"):
+        run.execute("delete_old_items")
+    assert "olderthan" not in [exchange.operation for exchange in coveo.requests]
+
+
+@pytest.mark.parametrize("state", ["skipped", "failed", "upstream_failed", None])
+def test_unless_every_task_succeeded_nothing_is_deleted(a_run: Callable[..., Run], state: Any) -> None:
+    run = a_run(delete_old_items=True, queue_delay=0)
+    run.execute("open")
+    run.states["push_source_update.work"] = state
+
+    with pytest.raises(AirflowSkipException, match=r"push_source_update\.work"):
+        run.execute("delete_old_items")
+
+
+# --- opening again ---
+
+
+def closed_with_work_cleared(run: Run) -> None:
+    run.execute("open")
+    run.execute("close")
+    run.states["push_source_update.work"] = "running"
+
+
+def test_a_task_that_runs_in_a_closed_bracket_opens_it_and_the_last_task_closes_it(
+    coveo: Simulator, a_run: Callable[..., Run]
+) -> None:
+    run = a_run()
+    closed_with_work_cleared(run)
+    run.task("work")._pre_execute_hook(run.context("work"))
+    run.states["push_source_update.work"] = "success"
+    run.execute("outcome")
+
+    assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE", "REBUILD", "IDLE"]
+
+
+def test_users_tasks_may_ask_for_an_open_source_themselves(
+    coveo: Simulator, a_run: Callable[..., Run]
+) -> None:
+    run = a_run()
+    run.execute("open")
+    assert ensure_source_open(run.context("work")) is False
+    run.execute("close")
+    assert ensure_source_open(run.context("work")) is True
+
+    assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE", "REBUILD"]
+
+
+@pytest.mark.parametrize("state", ["running", "success", "failed"])
+def test_a_task_that_nothing_would_close_after_does_not_open_the_source(
+    coveo: Simulator, a_run: Callable[..., Run], state: str
+) -> None:
+    run = a_run()
+    closed_with_work_cleared(run)
+    run.states["push_source_update.outcome"] = state
+
+    with pytest.raises(PushSourceUpdateNotBracketed):
+        ensure_source_open(run.context("work"))
+    assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
+
+
+def test_a_task_after_the_bracket_does_not_open_its_source(
+    coveo: Simulator, a_run: Callable[..., Run]
+) -> None:
+    run = a_run()
+    closed_with_work_cleared(run)
+
+    with pytest.raises(PushSourceUpdateNotBracketed):
+        ensure_source_open(run.context("after"))
+    assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
+
+
+def test_a_task_that_stands_in_no_bracket_is_told_so(a_run: Callable[..., Run]) -> None:
+    with pytest.raises(CoveoInputError, match="stands below no bracket"):
+        ensure_source_open(a_run().context("elsewhere"))
+
+
+# --- the last resort ---
+
+
+def test_a_source_that_was_left_open_is_closed_when_the_run_fails(
+    coveo: Simulator, a_run: Callable[..., Run]
+) -> None:
+    run = a_run()
+    run.execute("open")
+    run.fail()
+
+    assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
+    assert run_state.Holder.of_source("acme", SOURCE) is None
+
+
+def test_a_source_that_was_closed_is_not_closed_again_when_the_run_fails(
+    coveo: Simulator, a_run: Callable[..., Run]
+) -> None:
+    run = a_run()
+    run.execute("open")
+    run.execute("close")
+    run.fail()
+
+    assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
+
+
+def test_a_source_that_a_later_run_opened_is_left_alone_when_the_run_fails(
+    coveo: Simulator, a_run: Callable[..., Run]
+) -> None:
+    run = a_run()
+    run.execute("open")
+    run.held_by_another_run()
+    run.fail()
+
+    assert coveo.statuses(SOURCE) == ["REBUILD"]
+
+
+def test_a_run_that_fails_before_it_opened_anything_sends_nothing(
+    coveo: Simulator, a_run: Callable[..., Run]
+) -> None:
+    a_run().fail()
+
+    assert coveo.requests == []
