@@ -137,13 +137,15 @@ class Batcher:
 
     def __init__(self, sections: Sequence[str], limit: int) -> None:
         self._sections = tuple(sections)
+        self._numbers = {section: number for number, section in enumerate(self._sections)}
         self._limit = limit
         self._next_number = 0
         self._clear()
 
     def _clear(self) -> None:
         self._lists: dict[str, list[bytes | Entry]] = {section: [] for section in self._sections}
-        self._places: dict[Any, tuple[str, int]] = {}
+        # By key: the place in its section's list and the section, in one number.
+        self._places: dict[Any, int] = {}
         self._apart: set[Any] = set()
         self._counts = dict.fromkeys(self._sections, 0)
         self._replaced = 0
@@ -168,6 +170,7 @@ class Batcher:
         :param apart: Whether its batch may hold nothing in other sections.
         """
         places = self._places
+        number = self._numbers[section]
         known = places.get(key)
         entries = self._lists[section]
         size = (len(encoded) if type(encoded) is bytes else _size(encoded)) + 1
@@ -175,18 +178,19 @@ class Batcher:
         if places and (
             self._size + size > self._limit
             or len(places) >= MOST_ENTRIES
-            or (known is not None and known[0] != section)
+            or (known is not None and known % len(self._sections) != number)
             or ((apart or self._apart) and len(entries) < len(places))
             or (self._apart and not entries)
         ):
             full = self.flush()
             known, entries = None, self._lists[section]
         if known is None:
-            self._places[key] = (section, len(entries))
+            self._places[key] = len(entries) * len(self._sections) + number
             entries.append(encoded)
         else:
-            size -= _size(entries[known[1]]) + 1
-            entries[known[1]] = encoded
+            index = known // len(self._sections)
+            size -= _size(entries[index]) + 1
+            entries[index] = encoded
             self._replaced += 1
         if apart:
             self._apart.add(key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import hashlib
 import json
 import math
@@ -350,6 +351,8 @@ class ItemEncoder:
 
     def __init__(self) -> None:
         self._shapes: dict[tuple[Any, ...], _Shape | None] = {}
+        self._last_kind: tuple[Any, ...] = ()
+        self._last_shape: _Shape | None = None
 
     def encode(self, item: object) -> Entry | tuple[str, bytes]:
         """
@@ -376,13 +379,8 @@ class ItemEncoder:
 
     def _checked(self, item: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         """Return the id and the item with its values as they are sent, if the item is a plain one."""
-        kind = (tuple(item), tuple(map(type, item.values())))
-        try:
-            shape = self._shapes[kind]
-        except KeyError:
-            if len(self._shapes) >= _MOST_SHAPES:
-                self._shapes.clear()
-            shape = self._shapes[kind] = _Shape.of(*kind)
+        kind = (*item, *map(type, item.values()))
+        shape = self._last_shape if kind == self._last_kind else self._shape_of(kind, item)
         if shape is None:
             raise _NotPlainError
         document_id = item[shape.id_key]
@@ -400,6 +398,16 @@ class ItemEncoder:
                     checked = item.copy()
                 checked[key] = sent
         return document_id, checked
+
+    def _shape_of(self, kind: tuple[Any, ...], item: dict[str, Any]) -> _Shape | None:
+        try:
+            shape = self._shapes[kind]
+        except KeyError:
+            if len(self._shapes) >= _MOST_SHAPES:
+                self._shapes.clear()
+            shape = self._shapes[kind] = _Shape.of(tuple(item), tuple(map(type, item.values())))
+        self._last_kind, self._last_shape = kind, shape
+        return shape
 
     def _checked_bytes(self, encoded: bytes) -> Entry | tuple[str, bytes]:
         try:
@@ -470,6 +478,8 @@ class _Shape:
                 content_key = reserved
                 if reserved == "compressedBinaryData":
                     checks.append((key, _base64))
+            elif reserved == "fileExtension" and value_type is str:
+                checks.append((key, _known_file_extension))
             elif reserved in _RULES:
                 checks.append((key, _RULES[reserved]))
             elif reserved is not None:
@@ -526,9 +536,12 @@ def _may_have_repeated_keys(encoded: bytes, item: dict[str, Any]) -> bool:
     """
     Say whether the JSON text of an item can hold a key twice, of which a dict keeps one only.
 
-    A text that is no longer than its distinct members and the signs between them has no room for another
+    A text that msgspec would write for the dict as well holds each key once, at every depth. Else, a text
+    that is no longer than its distinct members and the signs between them has no room for another
     member. Written with a space after each sign, as Python's own encoder does, it is compared as a whole.
     """
+    if _encoder.encode(item) == encoded:
+        return False
     members = _raw_decoder.decode(encoded)
     for value in item.values():
         if type(value) is list and any(type(entry) is dict for entry in value):
@@ -648,6 +661,9 @@ def _file_extension(key: str, value: object) -> str:
     if not isinstance(value, str) or not value.startswith(".") or len(value) < 2:
         raise CoveoInputError(f"{_shown(value)} is not a {key}", remedy="Start it with a dot, as in .html")
     return _encodable(value, key)
+
+
+_known_file_extension = functools.lru_cache(maxsize=256)(_file_extension)
 
 
 def _parent_id(key: str, value: object) -> str:
@@ -786,6 +802,11 @@ def _metadata(key: str, value: object) -> Any:
     return _metadata_scalar(key, value)
 
 
+def _list(key: str, value: list[Any]) -> Any:
+    # Texts that can't be expressed in UTF-8 are left to the encoder.
+    return value if _PLAIN_TYPES.issuperset(map(type, value)) else _metadata(key, value)
+
+
 def _of_numpy(key: str, value: Any) -> Any:
     """Return a scalar or an array of numpy as Python's own."""
     if getattr(value.dtype, "kind", "") in "mM":
@@ -884,4 +905,8 @@ _RULES: Final[dict[str | None, Callable[[str, Any], Any]]] = {
     "parentId": _parent_id,
     "permissions": _permissions,
 }
-_CHECKS_BY_TYPE: Final[dict[type, Callable[[str, Any], Any]]] = {float: _number, int: _whole_number}
+_CHECKS_BY_TYPE: Final[dict[type, Callable[[str, Any], Any]]] = {
+    float: _number,
+    int: _whole_number,
+    list: _list,
+}
