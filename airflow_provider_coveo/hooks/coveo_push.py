@@ -50,6 +50,13 @@ from airflow_provider_coveo.coveo.errors import (
     UploadError,
     error_from_answer,
 )
+from airflow_provider_coveo.coveo.identities import (
+    DELETED,
+    MAPPINGS,
+    MEMBERS,
+    checked_provider_id,
+    identity_batches,
+)
 from airflow_provider_coveo.coveo.items import Delete, checked_document_id, prepared_item
 from airflow_provider_coveo.coveo.ordering_ids import (
     DEFAULT_QUEUE_DELAY_MINUTES,
@@ -734,6 +741,104 @@ class CoveoPushHook(HttpHook):
             },
         )
         return {"source_id": source_id, "document_id": document_id, "request_id": _request_id(answer)}
+
+    # --- security identities ---
+
+    @_final_errors_fail_at_once
+    def push_identities(
+        self,
+        provider_id: str,
+        *,
+        members: Iterable[Mapping[str, Any]] = (),
+        mappings: Iterable[Mapping[str, Any]] = (),
+        deleted: Iterable[Mapping[str, Any]] = (),
+        batch_bytes: int | str = DEFAULT_BATCH_BYTES,
+        upload_concurrency: int | str = DEFAULT_UPLOAD_CONCURRENCY,
+        progress: Callable[[dict[str, Any]], None] | None = None,
+    ) -> dict[str, Any]:
+        """
+        Push security identities in batches: first members, then mappings, then what is deleted.
+
+        Push them before the items whose permissions name them. To push a group replaces its list of members.
+        See https://docs.coveo.com/en/55/.
+
+        :param provider_id: The security identity provider.
+        :param members: Identities with what they hold: dicts with ``identity`` (``name`` and ``type``),
+            ``members`` and ``wellKnowns``.
+        :param mappings: Identities with their aliases in other providers: dicts with ``identity`` and
+            ``mappings``. A user with aliases belongs here and not among the members.
+        :param deleted: Identities to disable: dicts with ``name`` and ``type``.
+        :param batch_bytes: How large a batch is at most: 1 KiB to 256 MB. Default 8 MiB.
+        :param upload_concurrency: How many batches are uploaded at the same time, 1 to 32. Default 4.
+        :param progress: Called with the result so far after each batch that was accepted.
+        :return: ``provider_id``; ``accepted_members``, ``accepted_mappings`` and ``accepted_deleted``;
+            ``batches``, ``bytes``, ``seconds``, ``first_request_id``, ``last_request_id`` and ``replaced``;
+            ``ordering_id``: the moment before by Coveo's clock in epoch milliseconds, which is the cut-off
+            to disable older identities by.
+        :raises CoveoInputError: if an argument or an identity can't be right; batches before that identity
+            were accepted.
+        :raises CoveoError: if Coveo refuses, or does not answer. ``accepted`` holds the result up to then.
+        """
+        provider_id = checked_provider_id(provider_id)
+        target = f"security identity provider {provider_id!r}"
+        limit = checked_batch_bytes(batch_bytes)
+        invalid = InvalidItems(False, 0, target)
+        push = ContainerPush(
+            self,
+            path=push_path(self.organization_id, "providers", provider_id, "permissions", "batch"),
+            target=target,
+            noun="identities",
+            names={MEMBERS: "accepted_members", MAPPINGS: "accepted_mappings", DELETED: "accepted_deleted"},
+            concurrency=checked_concurrency(upload_concurrency),
+            progress=progress,
+        )
+        sections = (
+            checked_iterable(members, "members"),
+            checked_iterable(mappings, "mappings"),
+            checked_iterable(deleted, "deleted"),
+        )
+        push.run(identity_batches(*sections, limit, invalid.goes_on))
+        invalid.raise_if_too_many(push)
+        self.log.info("%s: %d identities accepted.", target, push.account.total)
+        result = push.result()
+        del result["resumed_batches"]
+        return {"provider_id": provider_id, **result}
+
+    @_final_errors_fail_at_once
+    def delete_old_identities(
+        self,
+        provider_id: str,
+        ordering_id: int | str,
+        *,
+        queue_delay: int | str = DEFAULT_QUEUE_DELAY_MINUTES,
+    ) -> dict[str, Any]:
+        """
+        Disable the identities that were last pushed before a moment. See https://docs.coveo.com/en/33/.
+
+        :param provider_id: The security identity provider.
+        :param ordering_id: Identities whose last orderingId is strictly lower are disabled: epoch
+            milliseconds, such as the ``ordering_id`` that :meth:`push_identities` returns.
+        :param queue_delay: Minutes, 0 or more, that Coveo waits before that, so that pushes made before are
+            through. Default 15.
+        :return: ``provider_id``, ``ordering_id``, ``queue_delay`` and ``request_id``.
+        :raises CoveoInputError: before anything is sent, if an argument can't be right.
+        :raises CoveoError: if Coveo refuses, or does not answer.
+        """
+        provider_id = checked_provider_id(provider_id)
+        minutes = checked_queue_delay(queue_delay)
+        cut_off = checked_cut_off(ordering_id, now_ms())
+        answer = self._request(
+            f"Could not disable the identities of provider {provider_id!r} that are older than {cut_off}",
+            "DELETE",
+            push_path(self.organization_id, "providers", provider_id, "permissions", "olderthan"),
+            query={"orderingId": cut_off, "queueDelay": minutes},
+        )
+        return {
+            "provider_id": provider_id,
+            "ordering_id": cut_off,
+            "queue_delay": minutes,
+            "request_id": _request_id(answer),
+        }
 
     # --- sources ---
 

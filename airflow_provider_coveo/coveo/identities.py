@@ -1,0 +1,147 @@
+"""Security identities: who may see what, as Coveo takes them, checked before they are sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from airflow_provider_coveo.coveo.batches import Batch, Batcher
+from airflow_provider_coveo.coveo.errors import CoveoInputError
+from airflow_provider_coveo.coveo.items import InvalidItemError, checked_additional_info
+
+MEMBERS: Final = "members"
+MAPPINGS: Final = "mappings"
+DELETED: Final = "deleted"
+IDENTITY_TYPES: Final = ("USER", "GROUP", "VIRTUAL_GROUP", "UNKNOWN")
+
+_KEYS: Final = {
+    MEMBERS: frozenset({"identity", "members", "wellKnowns"}),
+    MAPPINGS: frozenset({"identity", "mappings", "wellKnowns"}),
+    DELETED: frozenset({"identity"}),
+}
+_encoder = msgspec.json.Encoder()
+
+
+def checked_provider_id(provider_id: object) -> str:
+    """
+    Return the ID of a security identity provider, which may hold spaces, if it can be one.
+
+    :raises CoveoInputError: if it is empty, or would lead elsewhere in a path.
+    """
+    remedy = "Copy the name from the Security Identities page of the Administration Console"
+    if not isinstance(provider_id, str) or not provider_id.strip():
+        raise CoveoInputError(f"{provider_id!r} is not a security identity provider", remedy=remedy)
+    if provider_id in {".", ".."} or not provider_id.isprintable():
+        raise CoveoInputError(f"{provider_id[:100]!a} is not a security identity provider", remedy=remedy)
+    return provider_id
+
+
+def encoded_identity(section: str, body: object) -> tuple[tuple[str, str], bytes]:
+    """
+    Check one entry of a batch of identities, and return what it is about and its JSON.
+
+    :param section: ``members``, ``mappings`` or ``deleted``.
+    :param body: For ``members``: ``identity`` and its ``members`` and ``wellKnowns``; for ``mappings``:
+        ``identity`` and the ``mappings`` to identities of other providers; for ``deleted``: the identity
+        itself, or ``identity``. An identity has a ``name`` and a ``type`` (``USER``, ``GROUP``,
+        ``VIRTUAL_GROUP`` or ``UNKNOWN``), and may have ``additionalInfo``. See
+        https://docs.coveo.com/en/167/, https://docs.coveo.com/en/142/ and https://docs.coveo.com/en/84/.
+    :raises InvalidItemError: if Coveo would refuse or misread it.
+    """
+    if not isinstance(body, Mapping):
+        raise InvalidItemError(None, f"it is of type {type(body).__name__}", "Give a dict")
+    if section == DELETED and "identity" not in body:
+        body = {"identity": body}
+    name = None
+    try:
+        identity = _identity(body.get("identity"), "identity", {"name", "type", "additionalInfo"})
+        name = identity["name"]
+        sent: dict[str, Any] = {"identity": identity}
+        _refuse_unknown(body, _KEYS[section], "it")
+        for key in ("members", "wellKnowns"):
+            if key in body:
+                sent[key] = _identities(body[key], key, {"name", "type", "additionalInfo"})
+        if "mappings" in body:
+            sent["mappings"] = _identities(
+                body["mappings"], "mappings", {"name", "type", "provider", "additionalInfo"}
+            )
+        encoded = _encoder.encode(sent)
+    except CoveoInputError as error:
+        raise InvalidItemError(name, error.tried, error.remedy) from None
+    return (identity["type"], identity["name"]), encoded
+
+
+def _identities(value: object, key: str, known: set[str]) -> list[dict[str, Any]]:
+    if not isinstance(value, (list, tuple)):
+        raise CoveoInputError(f"{key} is not a list")
+    return [_identity(entry, key, known) for entry in value]
+
+
+def _refuse_unknown(value: Mapping[Any, Any], known: Collection[str], what: str) -> None:
+    unknown = [key for key in value if key not in known]
+    if unknown:
+        raise CoveoInputError(
+            f"{what} has the unknown key {str(unknown[0])[:100]!r}",
+            remedy=f"Known are {', '.join(sorted(known))}",
+        )
+
+
+def _identity(value: object, where: str, known: set[str]) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise CoveoInputError(f"{where} holds no identity", remedy="Give a dict with name and type")
+    name, kind = value.get("name"), value.get("type")
+    if not isinstance(name, str) or not name:
+        raise CoveoInputError(f"an identity in {where} has no name")
+    if not isinstance(kind, str) or kind.upper() not in IDENTITY_TYPES:
+        raise CoveoInputError(
+            f"the type of {name[:100]!r} in {where} is {str(kind)[:100]!r}",
+            remedy=f"Use one of {', '.join(IDENTITY_TYPES)}",
+        )
+    _refuse_unknown(value, known, f"{name[:100]!r} in {where}")
+    provider = value.get("provider")
+    if "provider" in value and (not isinstance(provider, str) or not provider):
+        raise CoveoInputError(f"the provider of {name[:100]!r} in {where} is not a name")
+    checked_additional_info(value.get("additionalInfo"), f"{name[:100]!r} in {where}")
+    try:
+        name.encode()
+        (provider or "").encode()
+    except UnicodeEncodeError:
+        raise CoveoInputError(f"a name in {where} holds half of a surrogate pair") from None
+    return {**value, "type": kind.upper()}
+
+
+def identity_batches(
+    members: Iterable[Any],
+    mappings: Iterable[Any],
+    deleted: Iterable[Any],
+    limit: int,
+    on_invalid: Callable[[int, InvalidItemError], bool],
+) -> Iterator[Batch]:
+    """
+    Cut streams of identities into batches, in the order of the parameters.
+
+    An identity that is among the deleted and was pushed before in the same call begins a new batch, so that
+    it ends deleted.
+
+    :param limit: How many bytes of JSON a batch may have.
+    :param on_invalid: Called with the place and the error of each that Coveo would refuse; whether to go on.
+    """
+    batcher = Batcher((MEMBERS, MAPPINGS, DELETED), limit)
+    place = -1
+    for section, bodies in ((MEMBERS, members), (MAPPINGS, mappings), (DELETED, deleted)):
+        for body in bodies:
+            place += 1
+            try:
+                key, encoded = encoded_identity(section, body)
+            except InvalidItemError as error:
+                if on_invalid(place, error):
+                    continue
+                return
+            full = batcher.add(place, section, key, encoded)
+            if full is not None:
+                yield full
+    last = batcher.flush()
+    if last is not None:
+        yield last
