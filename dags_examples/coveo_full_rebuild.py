@@ -7,6 +7,7 @@ failed push still shows as a failed run. Run it once with `{"fail": true}` to se
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -42,24 +43,17 @@ with DAG(
         group_id="rebuild",
     ) as rebuild:
 
-        @task(retries=0)
-        def push_products(params: dict[str, Any] | None = None) -> int:
-            from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
-
+        @task.coveo_push(source_id="{{ params.source_id }}", retries=0)
+        def push_products(params: dict[str, Any] | None = None) -> Iterator[dict[str, Any]]:
             assert params is not None
-            hook = CoveoPushHook()
             for product in PRODUCTS:
-                hook.add_or_update_item(
-                    params["source_id"],
-                    {
-                        "documentId": f"product://{product['sku']}",
-                        "title": product["name"],
-                        "data": f"The famous {product['name']}.",
-                        "price": product["price"],
-                    },
-                )
-                if params["fail"]:
-                    raise RuntimeError("Failing on purpose, as the run's params ask")
-            return len(PRODUCTS)
+                yield {
+                    "documentId": f"product://{product['sku']}",
+                    "title": product["name"],
+                    "data": f"The famous {product['name']}.",
+                    "price": product["price"],
+                }
+            if params["fail"]:
+                raise RuntimeError("Failing on purpose, as the run's params ask")
 
         push_products()

@@ -7,11 +7,13 @@ origin is deleted item by item.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG, Param, task
 
+from airflow_provider_coveo.coveo.items import Delete
 from airflow_provider_coveo.task_groups.coveo_push import push_source_update
 
 with DAG(
@@ -34,24 +36,17 @@ with DAG(
             "removed": [{"sku": "4713"}],
         }
 
-    @task
-    def push_changes(changes: dict[str, list[dict[str, Any]]], params: dict[str, Any] | None = None) -> None:
-        from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
-
-        assert params is not None
-        hook = CoveoPushHook()
+    @task.coveo_push(source_id="{{ params.source_id }}")
+    def push_changes(changes: dict[str, list[dict[str, Any]]]) -> Iterator[dict[str, Any] | Delete]:
         for product in changes["changed"]:
-            hook.add_or_update_item(
-                params["source_id"],
-                {
-                    "documentId": f"product://{product['sku']}",
-                    "title": product["name"],
-                    "data": f"The famous {product['name']}.",
-                    "price": product["price"],
-                },
-            )
+            yield {
+                "documentId": f"product://{product['sku']}",
+                "title": product["name"],
+                "data": f"The famous {product['name']}.",
+                "price": product["price"],
+            }
         for product in changes["removed"]:
-            hook.delete_item(params["source_id"], f"product://{product['sku']}")
+            yield Delete(f"product://{product['sku']}")
 
     # The source is active only while there is something to push, not while the delta is read.
     changes = read_changes()

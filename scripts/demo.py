@@ -128,6 +128,8 @@ def describe(event: Mapping[str, Any]) -> str:
             return f"source status {SourceStatus(event['status'])}"
         case "push":
             return f"item {event['document_id']} pushed"
+        case "batch":
+            return f"a batch of {event['added']} items pushed"
         case "delete_old_items_queued":
             return f"items older than this run will be deleted in {event['queue_delay']} minutes"
         case kind:
