@@ -14,7 +14,7 @@ from airflow_provider_coveo.coveo.items import LARGEST_UPLOAD, Delete, Entry, In
 
 #: How many bytes of JSON a batch holds at most, unless one says otherwise. Measured with
 #: ``benchmarks/push.py``: larger batches are no faster, and a push holds a handful of them in memory.
-DEFAULT_BATCH_BYTES: Final = 8 * 1024 * 1024
+DEFAULT_BATCH_BYTES: Final = 12 * 1024 * 1024
 SMALLEST_BATCH_BYTES: Final = 1024
 #: How many entries a batch holds at most, which bounds what is remembered of small ones.
 MOST_ENTRIES: Final = 50_000
@@ -213,29 +213,55 @@ class Batcher:
         return batch
 
     def _pieces(self) -> Iterator[bytes | Entry]:
-        parts: list[bytes] = []
-        lead = b"{"
+        """Yield the JSON, in one piece unless there is large content in between."""
+        parts: list[bytes | Entry] = []
         for section in self._sections:
-            parts.append(lead + b'"' + section.encode() + b'":[')
-            lead = b","
-            separator = b""
-            entries = self._lists[section]
-            if not any(isinstance(entry, Entry) for entry in entries):
-                parts.append(b",".join(entries))  # type: ignore[arg-type]
+            entries, self._lists[section] = self._lists[section], []
+            lead = b'"' + section.encode() + b'":['
+            if not entries:
+                parts.append(lead + b"]")
+                continue
+            # The comma between two parts is the one between two entries, or between two sections.
+            entries[0] = _around(lead, entries[0], b"")
+            entries[-1] = _around(b"", entries[-1], b"]")
+            parts += entries
+        parts[0] = _around(b"{", parts[0], b"")
+        parts[-1] = _around(b"", parts[-1], b"}")
+        if not any(type(part) is not bytes for part in parts):
+            yield b",".join(cast("list[bytes]", parts))
+            return
+        for index, part in enumerate(parts):
+            if index:
+                yield b","
+            if isinstance(part, _Around):
+                yield part.before
+                yield part.entry
+                yield part.after
             else:
-                for entry in entries:
-                    parts.append(separator)
-                    separator = b","
-                    if isinstance(entry, Entry):
-                        yield b"".join(parts)
-                        yield entry
-                        parts = []
-                    else:
-                        parts.append(entry)
-            entries.clear()
-            parts.append(b"]")
-        parts.append(b"}")
-        yield b"".join(parts)
+                yield part
+
+
+@dataclass(frozen=True)
+class _Around:
+    """
+    An entry with large content, and the JSON right before and behind it.
+
+    :param before: What stands before it.
+    :param entry: The entry.
+    :param after: What stands behind it.
+    """
+
+    before: bytes
+    entry: Entry
+    after: bytes
+
+
+def _around(before: bytes, part: Any, after: bytes) -> Any:
+    if isinstance(part, bytes):
+        return before + part + after
+    if isinstance(part, _Around):
+        return _Around(before + part.before, part.entry, part.after + after)
+    return _Around(before, part, after)
 
 
 def _size(encoded: bytes | Entry) -> int:

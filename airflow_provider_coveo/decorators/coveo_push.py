@@ -84,8 +84,8 @@ def coveo_push_task(python_callable: Callable[..., Any] | None = None, **kwargs:
 
     :param python_callable: The function.
     :param source_id: The ID of the Push source. (templated)
-    :param batch_bytes: How large a batch is at most, in bytes: 1 KiB to 256 MB. Default 8 MiB. (templated)
-    :param upload_concurrency: How many batches are uploaded at the same time, 1 to 32. Default 4. (templated)
+    :param batch_bytes: How large a batch is at most, in bytes: 1 KiB to 256 MB. Default 12 MiB. (templated)
+    :param upload_concurrency: How many batches are uploaded at the same time, 1 to 32. Default 3. (templated)
     :param on_invalid: What to do with an item that Coveo would refuse: ``fail`` (the default), or ``skip`` to
         leave it out. (templated)
     :param max_invalid: With ``skip``, above how many invalid items the task fails all the same. Default 100.

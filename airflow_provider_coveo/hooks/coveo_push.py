@@ -649,9 +649,9 @@ class CoveoPushHook(HttpHook):
             :class:`~airflow_provider_coveo.coveo.items.Delete` for deletions.
         :param delete: What to delete after that: ids, or ``Delete``.
         :param batch_bytes: How large a batch is at most: 1 KiB to 256 MB. An item that is larger by itself
-            goes alone. Default 8 MiB.
+            goes alone. Default 12 MiB.
         :param upload_concurrency: How many batches are uploaded at the same time, 1 to 32. One more may
-            wait to be taken. Default 4.
+            wait to be taken. Default 3.
         :param on_invalid: What to do with an item that Coveo would refuse. ``fail`` (the default) ends the
             push and reports the first 20; ``skip`` leaves them out, counts them and lists the first 20.
         :param max_invalid: With ``skip``, above how many invalid items the push fails all the same. Default
@@ -768,8 +768,8 @@ class CoveoPushHook(HttpHook):
         :param mappings: Identities with their aliases in other providers: dicts with ``identity`` and
             ``mappings``. A user with aliases belongs here and not among the members.
         :param deleted: Identities to disable: dicts with ``name`` and ``type``.
-        :param batch_bytes: How large a batch is at most: 1 KiB to 256 MB. Default 8 MiB.
-        :param upload_concurrency: How many batches are uploaded at the same time, 1 to 32. Default 4.
+        :param batch_bytes: How large a batch is at most: 1 KiB to 256 MB. Default 12 MiB.
+        :param upload_concurrency: How many batches are uploaded at the same time, 1 to 32. Default 3.
         :param progress: Called with the result so far after each batch that was accepted.
         :return: ``provider_id``; ``accepted_members``, ``accepted_mappings`` and ``accepted_deleted``;
             ``batches``, ``bytes``, ``seconds``, ``first_request_id``, ``last_request_id`` and ``replaced``;

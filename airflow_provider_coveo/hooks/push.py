@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 
 #: How many uploads are under way at the same time, unless one says otherwise.
-DEFAULT_UPLOAD_CONCURRENCY: Final = 4
+DEFAULT_UPLOAD_CONCURRENCY: Final = 3
 _MOST_UPLOADS: Final = 32
 #: How many invalid items are left out at most, where they are, unless one says otherwise.
 DEFAULT_MAX_INVALID: Final = 100
