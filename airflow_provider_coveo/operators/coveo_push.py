@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import closing
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import BaseOperator, XComArg
 
@@ -314,8 +315,8 @@ class _ItemsPushOperator(_CoveoPushOperator):
     """
     What the operators that push items share: how they push, and that they go on where an earlier try failed.
 
-    :param batch_bytes: How large a batch is at most, in bytes: 1 KiB to 256 MB. Default 8 MiB. (templated)
-    :param upload_concurrency: How many batches are uploaded at the same time, 1 to 32. Default 4. (templated)
+    :param batch_bytes: How large a batch is at most, in bytes: 1 KiB to 256 MB. Default 12 MiB. (templated)
+    :param upload_concurrency: How many batches are uploaded at the same time, 1 to 32. Default 3. (templated)
     :param on_invalid: What to do with an item that Coveo would refuse: ``fail`` (the default), or ``skip`` to
         leave it out. (templated)
     :param max_invalid: With ``skip``, above how many invalid items the task fails all the same. Default 100.
@@ -419,8 +420,8 @@ class PushItemsOperator(_ItemsPushOperator):
         with names of columns in braces, as in ``{"documentId": "product://{sku}", "title": "name", "data":
         "{name} {description}"}``. Default: each column under its own name. What is empty is left out.
         (templated)
-    :param batch_bytes: How large a batch is at most, in bytes: 1 KiB to 256 MB. Default 8 MiB. (templated)
-    :param upload_concurrency: How many batches are uploaded at the same time, 1 to 32. Default 4. (templated)
+    :param batch_bytes: How large a batch is at most, in bytes: 1 KiB to 256 MB. Default 12 MiB. (templated)
+    :param upload_concurrency: How many batches are uploaded at the same time, 1 to 32. Default 3. (templated)
     :param on_invalid: What to do with an item that Coveo would refuse: ``fail`` (the default), or ``skip`` to
         leave it out. (templated)
     :param max_invalid: With ``skip``, above how many invalid items the task fails all the same. Default 100.
@@ -501,8 +502,8 @@ class DeleteItemsOperator(_ItemsPushOperator):
         not templated)
     :param delete_children: Whether to delete the items too whose ids begin with one of these. It is a prefix,
         not the ``parentId``. Default ``False``. (templated)
-    :param batch_bytes: How large a batch is at most, in bytes: 1 KiB to 256 MB. Default 8 MiB. (templated)
-    :param upload_concurrency: How many batches are uploaded at the same time, 1 to 32. Default 4. (templated)
+    :param batch_bytes: How large a batch is at most, in bytes: 1 KiB to 256 MB. Default 12 MiB. (templated)
+    :param upload_concurrency: How many batches are uploaded at the same time, 1 to 32. Default 3. (templated)
     :param on_invalid: What to do with an id that can't be one: ``fail`` (the default), or ``skip``.
         (templated)
     :param max_invalid: With ``skip``, above how many of them the task fails all the same. Default 100.
@@ -542,6 +543,91 @@ class DeleteItemsOperator(_ItemsPushOperator):
         return self._push(context, (), entries(), counts=False)
 
 
+class SqlToCoveoPushOperator(_ItemsPushOperator):
+    """
+    Push the rows of a database query as items.
+
+    The rows are read as a stream, on PostgreSQL and MySQL through a cursor of the server, so that a table of
+    any size needs no more memory than a few batches. Give the query an ``ORDER BY``: only then does a task
+    that is tried again meet the same rows in the same order, and go on where it failed. See
+    https://docs.coveo.com/en/90/.
+
+    A time needs a time zone: select ``updated AT TIME ZONE 'UTC'`` where the column has none. What is
+    ``NULL`` is left out of its item. Needs the extra ``[sql]`` and the provider of the database.
+
+    :param source_id: The ID of the Push source. (templated)
+    :param sql: The query, or a file of that name (``.sql``). (templated)
+    :param sql_conn_id: The connection of the database. Its hook must be one of Airflow's ``DbApiHook``.
+        (templated)
+    :param columns: What an item is made of: its keys, each with the name of a column or a text with names of
+        columns in braces, as in ``{"documentId": "product://{sku}", "title": "name", "data": "{name}
+        {description}"}``. Default: each column under its own name. (templated)
+    :param parameters: Values for the placeholders of the query. (templated)
+    :param hook_params: Further arguments of the database's hook. Default none.
+    :param fetch_size: How many rows are fetched at a time. Default 2000. (templated)
+    :param batch_bytes: How large a batch is at most, in bytes: 1 KiB to 256 MB. Default 12 MiB. (templated)
+    :param upload_concurrency: How many batches are uploaded at the same time, 1 to 32. Default 3. (templated)
+    :param on_invalid: What to do with a row that Coveo would refuse: ``fail`` (the default), or ``skip`` to
+        leave it out. (templated)
+    :param max_invalid: With ``skip``, above how many of them the task fails all the same. Default 100.
+        (templated)
+    :param resume: Whether a try that meets the same rows as an earlier one of its run goes on where that
+        one failed. Default ``True``.
+    :param check_quota: Whether to ask first how many items may still be pushed today, and to warn if that
+        will not do. Default ``True``.
+    :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
+    :param organization_id: The organization, where it is not the connection's. (templated)
+    :return: What was accepted: ``accepted_adds``, ``batches``, ``bytes``, ``seconds`` and more.
+    :raises CoveoInputError: if a value or a row can't be right; the task does not retry.
+    :raises CoveoError: if Coveo refuses or does not answer; the task retries where that can help.
+    """
+
+    template_fields: Sequence[str] = (
+        *_ItemsPushOperator.template_fields,
+        "sql",
+        "sql_conn_id",
+        "columns",
+        "parameters",
+        "fetch_size",
+    )
+    template_ext: Sequence[str] = (".sql",)
+    template_fields_renderers: ClassVar[dict[str, str]] = {"sql": "sql", "parameters": "json"}
+
+    def __init__(
+        self,
+        *,
+        sql: str,
+        sql_conn_id: str,
+        columns: Mapping[str, str] | None = None,
+        parameters: Mapping[str, Any] | Sequence[Any] | None = None,
+        hook_params: Mapping[str, Any] | None = None,
+        fetch_size: int | str = 2000,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.sql = sql
+        self.sql_conn_id = sql_conn_id
+        self.columns = columns
+        self.parameters = parameters
+        self.hook_params = hook_params
+        self.fetch_size = fetch_size
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Push the rows."""
+        from airflow_provider_coveo.hooks.item_rows import items_of_query
+
+        rows = items_of_query(
+            self.sql_conn_id,
+            self.sql,
+            parameters=self.parameters,
+            columns=self.columns,
+            hook_params=self.hook_params,
+            fetch_size=int(self.fetch_size),
+        )
+        with closing(rows):
+            return self._push(context, rows)
+
+
 class PushSecurityIdentitiesOperator(_CoveoOperator):
     """
     Push security identities to a provider, before the items whose permissions name them.
@@ -560,8 +646,8 @@ class PushSecurityIdentitiesOperator(_CoveoOperator):
     :param delete_old: Whether to disable then what this task did not push; refused where it pushed nothing.
         Default ``False``. (templated)
     :param queue_delay: Minutes, 0 or more, that Coveo waits before that. Default 15. (templated)
-    :param batch_bytes: How large a batch is at most, in bytes: 1 KiB to 256 MB. Default 8 MiB. (templated)
-    :param upload_concurrency: How many batches are uploaded at the same time, 1 to 32. Default 4. (templated)
+    :param batch_bytes: How large a batch is at most, in bytes: 1 KiB to 256 MB. Default 12 MiB. (templated)
+    :param upload_concurrency: How many batches are uploaded at the same time, 1 to 32. Default 3. (templated)
     :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
     :param organization_id: The organization, where it is not the connection's. (templated)
     :return: What was accepted: ``accepted_members``, ``accepted_mappings``, ``accepted_deleted``,
