@@ -163,7 +163,8 @@ class Lab:
             cell.play(story)
             story.end()
         except Exception:
-            record.error = traceback.format_exc(limit=-3)[:3000]
+            # What LocalAirflow adds are the logs of the components, which would bury the rest.
+            record.error = traceback.format_exc(limit=-3).partition("\n--- ")[0]
         finally:
             story.let_go()
         record.seconds = time.monotonic() - began
@@ -316,12 +317,20 @@ class Story:
 
     # --- what is waited for ---
 
-    def full(self, task: str) -> str:
+    def full(self, task: str, key: str = "a") -> str:
         """Return the id of the only task of that short name."""
-        run_id = next(iter(self.run_ids.values()))
-        names = {ti["task_id"] for ti in self.airflow.task_instances(self.dag_id, run_id)}
-        (found,) = {name for name in names if short(name) == task}
-        return str(found)
+        dag_id, run_id = self.dag_of(key), self.run_ids[key]
+
+        def found() -> list[str]:
+            return [
+                ti["task_id"]
+                for ti in self.airflow.task_instances(dag_id, run_id)
+                if short(ti["task_id"]) == task
+            ]
+
+        # A run that is queued may have no tasks yet.
+        (task_id,) = set(self.until(found, f"there is a task {task}"))
+        return str(task_id)
 
     def until(self, condition: Callable[[], Any], what: str, timeout: float = PATIENCE) -> Any:
         return self.airflow.wait_until(condition, timeout, f"{self.dag_id}: {what}; {self._now()}")
@@ -334,10 +343,14 @@ class Story:
     def until_age_of_run(self, seconds: float, key: str = "a") -> None:
         """Wait until a run was started that long ago."""
         path = f"/dags/{self.dag_of(key)}/dagRuns/{quote(self.run_ids[key], safe='')}"
-        started = datetime.fromisoformat(self.airflow.rest("GET", path)["start_date"])
-        self.until(
-            lambda: datetime.now(timezone.utc) - started > timedelta(seconds=seconds), "the run is older"
-        )
+        started = self.until(lambda: self.airflow.rest("GET", path)["start_date"], "the run is started")
+        old_at = datetime.fromisoformat(started.replace("Z", "+00:00")) + timedelta(seconds=seconds)
+        self.until(lambda: datetime.now(timezone.utc) > old_at, "the run is older")
+
+    def until_started(self, times: int) -> None:
+        """Wait until that many processes have begun to work."""
+        path = self.folder / f"{self.dag_id}.pids"
+        self.until(lambda: len(path.read_text().split()) >= times, f"{times} processes have begun")
 
     def until_more_pushes(self) -> None:
         """Wait until something is pushed that was not pushed yet."""
@@ -346,7 +359,7 @@ class Story:
 
     def until_task(self, task: str, *states: str, try_number: int | None = None, key: str = "a") -> None:
         self.airflow.wait_for_task(
-            self.dag_of(key), self.run_ids[key], self.full(task), states, PATIENCE, try_number=try_number
+            self.dag_of(key), self.run_ids[key], self.full(task, key), states, PATIENCE, try_number=try_number
         )
 
     def until_run(self, *states: str, key: str = "a") -> None:
@@ -420,7 +433,7 @@ class Story:
                 retried = f"#{tries}" if tries > 1 else ""
                 where = f"{key}." if len(self.run_ids) > 1 else ""
                 record.tasks[where + short(name, self._ambiguous())] = _SHORT.get(state, str(state)) + retried
-                if state == "failed":
+                if state == "failed" or record.error:
                     self._keep_log(key, name, tries)
 
     def _keep_log(self, key: str, name: str, try_number: int) -> None:
