@@ -140,18 +140,23 @@ class Batcher:
         self._numbers = {section: number for number, section in enumerate(self._sections)}
         self._limit = limit
         self._next_number = 0
-        self._clear()
+        self._next_first = 0
+        self._begin()
 
-    def _clear(self) -> None:
-        self._lists: dict[str, list[bytes | Entry]] = {section: [] for section in self._sections}
+    def _begin(self) -> None:
+        self.lists: dict[str, list[bytes | Entry]] = {section: [] for section in self._sections}
         # By key: the place in its section's list and the section, in one number.
-        self._places: dict[Any, int] = {}
-        self._apart: set[Any] = set()
-        self._counts = dict.fromkeys(self._sections, 0)
-        self._replaced = 0
+        self.places: dict[Any, int] = {}
         # '{', '}', and '"section":[],' for each section
-        self._size = 2 + sum(len(section) + 6 for section in self._sections)
-        self._first = self._last = -1
+        self.size = 2 + sum(len(section) + 6 for section in self._sections)
+        self.last = -1
+        self._apart: set[Any] = set()
+        self._replaced = dict.fromkeys(self._sections, 0)
+
+    @property
+    def room_limit(self) -> int:
+        """How many bytes the batch under way may have for an entry that needs no closer look."""
+        return -1 if self._apart else self._limit
 
     def holds_apart(self, key: Any) -> bool:
         """Whether the batch under way has an entry with that key that was added with ``apart``."""
@@ -169,54 +174,53 @@ class Batcher:
         :param encoded: The entry.
         :param apart: Whether its batch may hold nothing in other sections.
         """
-        places = self._places
-        number = self._numbers[section]
-        known = places.get(key)
-        entries = self._lists[section]
-        size = (len(encoded) if type(encoded) is bytes else _size(encoded)) + 1
+        number, known = self._numbers[section], self.places.get(key)
+        entries = self.lists[section]
+        size = _size(encoded) + 1
         full = None
-        if places and (
-            self._size + size > self._limit
-            or len(places) >= MOST_ENTRIES
+        if self.places and (
+            self.size + size > self._limit
+            or len(self.places) >= MOST_ENTRIES
             or (known is not None and known % len(self._sections) != number)
-            or ((apart or self._apart) and len(entries) < len(places))
+            or ((apart or self._apart) and len(entries) < len(self.places))
             or (self._apart and not entries)
         ):
             full = self.flush()
-            known, entries = None, self._lists[section]
+            known, entries = None, self.lists[section]
         if known is None:
-            self._places[key] = len(entries) * len(self._sections) + number
+            self.places[key] = len(entries) * len(self._sections) + number
             entries.append(encoded)
         else:
             index = known // len(self._sections)
             size -= _size(entries[index]) + 1
             entries[index] = encoded
-            self._replaced += 1
+            self._replaced[section] += 1
         if apart:
             self._apart.add(key)
-        self._size += size
-        self._counts[section] += 1
-        if self._first < 0:
-            self._first = place
-        self._last = place
+        self.size += size
+        self.last = place
         return full
 
     def flush(self) -> Batch | None:
         """Return the batch under way, if there is anything in it."""
-        if not self._places:
+        if not self.places:
             return None
+        counts = {section: len(self.lists[section]) + self._replaced[section] for section in self._sections}
+        replaced = sum(self._replaced.values())
         pieces = tuple(self._pieces())
-        size = sum(map(_size, pieces))
-        batch = Batch(self._next_number, self._first, self._last, self._counts, self._replaced, pieces, size)
+        batch = Batch(
+            self._next_number, self._next_first, self.last, counts, replaced, pieces, sum(map(_size, pieces))
+        )
         self._next_number += 1
-        self._clear()
+        self._next_first = self.last + 1
+        self._begin()
         return batch
 
     def _pieces(self) -> Iterator[bytes | Entry]:
         """Yield the JSON, in one piece unless there is large content in between."""
         parts: list[bytes | Entry] = []
         for section in self._sections:
-            entries, self._lists[section] = self._lists[section], []
+            entries, self.lists[section] = self.lists[section], []
             lead = b'"' + section.encode() + b'":['
             if not entries:
                 parts.append(lead + b"]")
@@ -342,29 +346,44 @@ def item_batches(
     """
     batcher = Batcher((ADD, DELETE), limit)
     encode = ItemEncoder().encode
-    places = enumerate(items)
-    for place, item in places:
+    # Most items just join the batch under way, which is done right here because calls take their time.
+    places, added, size, room = batcher.places, batcher.lists[ADD], batcher.size, batcher.room_limit
+    numbered = enumerate(items)
+    place = -1
+    for place, item in numbered:
         try:
             if isinstance(item, Delete):
+                batcher.size, batcher.last = size, place - 1
                 full = _add_deletion(batcher, place, item)
             else:
                 encoded = encode(item)
                 if type(encoded) is tuple:
-                    full = batcher.add(place, ADD, encoded[0], encoded[1])
+                    item_id, text = encoded
+                    size_then = size + len(text) + 1
+                    if size_then <= room and item_id not in places and len(places) < MOST_ENTRIES:
+                        places[item_id] = len(added) * 2
+                        added.append(text)
+                        size = size_then
+                        continue
+                    batcher.size, batcher.last = size, place - 1
+                    full = batcher.add(place, ADD, item_id, text)
                 else:
                     entry = cast("Entry", encoded)
+                    batcher.size, batcher.last = size, place - 1
                     full = batcher.add(place, ADD, entry.document_id, entry)
         except InvalidItemError as error:
             if on_invalid(place, error):
                 continue
-            _look_for_more(places, encode, on_invalid)
+            _look_for_more(numbered, encode, on_invalid)
             return
+        places, added, size, room = batcher.places, batcher.lists[ADD], batcher.size, batcher.room_limit
         if full is not None:
             yield full
             full = None  # the one who took it lets go of it when it is through
-    last = batcher.flush()
-    if last is not None:
-        yield last
+    batcher.size, batcher.last = size, place
+    full = batcher.flush()
+    if full is not None:
+        yield full
 
 
 def _add_deletion(batcher: Batcher, place: int, deletion: Delete) -> Batch | None:

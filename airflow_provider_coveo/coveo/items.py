@@ -251,7 +251,8 @@ class PreparedItem:
             large = LargeContent(base64.b64decode(self.content), self.compression_type)
         if len(large.data) > LARGEST_UPLOAD:
             raise CoveoInputError(
-                f"its content has {len(large.data):,} bytes, and a file container takes {LARGEST_UPLOAD:,}",
+                f"the content of {_shown(self.document_id)} has {len(large.data):,} bytes, and a container "
+                f"takes {LARGEST_UPLOAD:,}",
                 remedy="Compress the content, or index the document in parts",
             )
         return large
@@ -362,9 +363,11 @@ class ItemEncoder:
             returned as they are.
         :raises InvalidItemError: if Coveo would refuse it.
         """
-        if type(item) is bytes or isinstance(item, (bytes, bytearray, memoryview)):
-            return self._checked_bytes(bytes(item).strip())
+        if type(item) is bytes:
+            return self._checked_bytes(item.strip())
         if type(item) is not dict:
+            if isinstance(item, (bytes, bytearray, memoryview)):
+                return self._checked_bytes(bytes(item).strip())
             item = _as_dict(item)
         try:
             document_id, checked = self._checked(item)
@@ -420,7 +423,8 @@ class ItemEncoder:
             document_id, _ = self._checked(item)
         except _NotPlainError:
             document_id = _prepared(item).document_id
-        if _may_have_repeated_keys(encoded, item):
+        # What msgspec would write for the dict as well holds each key once, at every depth.
+        if _encoder.encode(item) != encoded and _may_have_repeated_keys(encoded, item):
             _refuse_repeated_keys(document_id, encoded)
         if len(encoded) > LARGEST_INLINE_DATA:
             return self._of_prepared(item)
@@ -536,12 +540,9 @@ def _may_have_repeated_keys(encoded: bytes, item: dict[str, Any]) -> bool:
     """
     Say whether the JSON text of an item can hold a key twice, of which a dict keeps one only.
 
-    A text that msgspec would write for the dict as well holds each key once, at every depth. Else, a text
-    that is no longer than its distinct members and the signs between them has no room for another
+    A text that is no longer than its distinct members and the signs between them has no room for another
     member. Written with a space after each sign, as Python's own encoder does, it is compared as a whole.
     """
-    if _encoder.encode(item) == encoded:
-        return False
     members = _raw_decoder.decode(encoded)
     for value in item.values():
         if type(value) is list and any(type(entry) is dict for entry in value):

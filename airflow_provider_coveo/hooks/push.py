@@ -227,8 +227,8 @@ class ContainerPush:
             self._ended.set()
             self._hook.stop()
             uploads.shutdown(wait=False, cancel_futures=True)
-            if self._checkpoints is not None and not succeeded:
-                self._checkpoints.save()
+            if not succeeded:
+                self.keep()
 
     def _run(self, batches: Iterable[Batch], uploads: ThreadPoolExecutor) -> None:
         handed_over = 0
@@ -254,6 +254,11 @@ class ContainerPush:
     def _raise_failure(self) -> None:
         if self._failure is not None:
             raise self._failure
+
+    def keep(self) -> None:
+        """Keep what was accepted for the next try, since the push is not complete."""
+        if self._checkpoints is not None:
+            self._checkpoints.save()
 
     def complete(self) -> None:
         """Take note that the whole input was pushed, so that the next try of the task begins anew."""
@@ -361,11 +366,12 @@ class ContainerPush:
                 self._changed.notify_all()
 
     def _fail(self, error: BaseException) -> None:
-        self._hook.stop()
         with self._changed:
             self._failure = error
             self._waiting.clear()
             self._changed.notify_all()
+        # After that, so that nobody takes it for the task being killed.
+        self._hook.stop()
 
     def _take(self, batch: Batch, upload: Future[tuple[Uploaded, str | None]]) -> None:
         uploaded, digest = upload.result()
@@ -527,6 +533,7 @@ class InvalidItems:
         """
         if not self.found.count or (self._skips and self.found.count <= self._most):
             return
+        push.keep()
         allowed = f", more than the {self._most:,} that may be left out" if self._skips else ""
         raise CoveoInputError(
             f"Could not push all items to {self._target}: Coveo would refuse {self.found.count:,} of them"

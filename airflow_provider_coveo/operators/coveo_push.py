@@ -121,7 +121,7 @@ class ResetPushSourceOperator(_CoveoPushOperator):
     :raises CoveoError: if Coveo refuses or does not answer; the task retries where that can help.
     """
 
-    #: Whether a task downstream may find gone what it pushed before it was cleared.
+    #: Whether what a task downstream pushed may be gone once this one runs again.
     removes_items: bool = True
 
     template_fields: Sequence[str] = (*_CoveoPushOperator.template_fields, "ordering_id", "queue_delay")
@@ -311,6 +311,11 @@ def _given(value: Any) -> Any:
     return value.value if isinstance(value, _AsTyped) else value
 
 
+def _says(task: Any, attribute: str) -> bool:
+    """Return what a task's class says of itself, also where the task is mapped."""
+    return bool(getattr(task, attribute, getattr(getattr(task, "operator_class", None), attribute, False)))
+
+
 class _ItemsPushOperator(_CoveoPushOperator):
     """
     What the operators that push items share: how they push, and that they go on where an earlier try failed.
@@ -386,9 +391,10 @@ class _ItemsPushOperator(_CoveoPushOperator):
         from airflow_provider_coveo.hooks.checkpoint import RunCheckpoint
 
         what = (self.hook.organization_id, self.source_id, self.batch_bytes)
-        # Where a task upstream deletes, a clear may have made it delete what an earlier try pushed.
+        # Where a task upstream pushes or deletes, a clear may have made it undo what an earlier try did here.
         only_retries = any(
-            getattr(task, "removes_items", False) for task in self.get_flat_relatives(upstream=True)
+            _says(task, "pushes_items") or _says(task, "removes_items")
+            for task in self.get_flat_relatives(upstream=True)
         )
         return RunCheckpoint(context, what, only_retries=only_retries)
 
@@ -517,7 +523,7 @@ class DeleteItemsOperator(_ItemsPushOperator):
     :raises CoveoError: if Coveo refuses or does not answer; the task retries where that can help.
     """
 
-    #: Whether a task downstream may find gone what it pushed before it was cleared.
+    #: Whether what a task downstream pushed may be gone once this one runs again.
     removes_items: bool = True
 
     template_fields: Sequence[str] = (*_ItemsPushOperator.template_fields, "document_ids", "delete_children")

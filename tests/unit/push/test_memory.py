@@ -9,20 +9,23 @@ import sys
 from benchmarks.receiver import Receiver
 
 _SCRIPT = """
-import json, os, resource, sys
+import json, os, re, sys
 
 os.environ["AIRFLOW_CONN_COVEO_DEFAULT"] = json.dumps(
     {"conn_type": "coveo", "login": "acme", "password": "key", "host": sys.argv[1]}
 )
 from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+
 hook = CoveoPushHook()
 hook.push_items("acme-products", [{"documentId": "a://0", "data": "first, so that all is imported"}])
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 text = "x" * 1900
 items = ({"documentId": f"product://{n}", "data": text, "price": n} for n in range(int(sys.argv[2])))
 hook.push_items("acme-products", items, batch_bytes=2_000_000)
-print("MB", (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+print("MB", (peak() - before) / 1024)
 """
 
 

@@ -16,7 +16,11 @@ from airflow.providers.common.compat.sdk import DAG, AirflowFailException, Airfl
 
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.coveo.items import Delete, Item
-from airflow_provider_coveo.operators.coveo_push import DeleteItemsOperator, PushItemsOperator
+from airflow_provider_coveo.operators.coveo_push import (
+    DeleteItemsOperator,
+    PushItemsOperator,
+    ResetPushSourceOperator,
+)
 from airflow_provider_coveo.simulator import Simulator
 from tests.conftest import SOURCE
 from tests.unit.push.model import indexed
@@ -364,16 +368,34 @@ def test_what_was_pushed_whole_is_pushed_again_if_cleared(coveo: Simulator, dag:
     assert _try(_operator(dag, _many()), store, max_tries=1)["resumed_batches"] == 0
 
 
-def test_after_a_task_that_deletes_a_clear_begins_anew(coveo: Simulator, dag: DAG) -> None:
+def upstream(kind: str) -> Any:
+    if kind == "deletes":
+        return DeleteItemsOperator(task_id="up", source_id=SOURCE, document_ids=["a://1"])
+    if kind == "pushes":
+        return PushItemsOperator(task_id="up", source_id=SOURCE, items=ITEMS)
+    if kind == "is mapped":
+        return DeleteItemsOperator.partial(task_id="up", source_id=SOURCE).expand(document_ids=[["a://1"]])
+    return ResetPushSourceOperator(task_id="up", source_id=SOURCE)
+
+
+@pytest.mark.parametrize("kind", ["deletes", "pushes", "is mapped", "resets"])
+def test_after_a_task_that_would_undo_it_a_clear_begins_anew(coveo: Simulator, dag: DAG, kind: str) -> None:
     store = _Store()
-    delete = DeleteItemsOperator(task_id="delete", source_id=SOURCE, document_ids=["a://1"])
     coveo.faults.answer(400, error_code="INVALID_JSON", operation="batch", after=7)
     operator = _operator(dag, _many())
-    delete >> operator
+    upstream(kind) >> operator
     with pytest.raises(Exception, match="INVALID_JSON"):
         _try(operator, store)
     assert _try(operator, _Store(store))["resumed_batches"] == 7
     assert _try(operator, _Store(store), max_tries=1)["resumed_batches"] == 0
+
+
+def test_after_invalid_items_were_corrected_it_goes_on_as_well(coveo: Simulator, dag: DAG) -> None:
+    store = _Store()
+    items = _many()
+    with pytest.raises(CoveoInputError):
+        _try(_operator(dag, [*items[:8], {}, *items[8:]]), store)
+    assert _try(_operator(dag, items), store, max_tries=1)["resumed_batches"] == 7
 
 
 def test_a_small_push_writes_no_state(coveo: Simulator, dag: DAG) -> None:

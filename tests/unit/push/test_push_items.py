@@ -339,6 +339,17 @@ def test_a_used_up_daily_quota_fails_at_once_and_says_when_it_renews(
     assert operations(coveo).count("batch") == 3
 
 
+def test_where_coveo_says_when_the_quota_renews_so_does_the_error(
+    coveo: Simulator, hook: CoveoPushHook
+) -> None:
+    headers = {"Retry-After": "7200"}
+    coveo.faults.answer(
+        429, error_code="TOO_MANY_DOCUMENTS_DAILY", headers=headers, operation="batch", times=None
+    )
+    with pytest.raises(DailyQuotaExceededError, match=r"it renews at 20\d\d-.*\+00:00"):
+        hook.push_items(SOURCE, [item(1)])
+
+
 def test_a_wrong_key_fails_at_once(
     coveo: Simulator, hook: CoveoPushHook, connect: Callable[..., None]
 ) -> None:
