@@ -46,6 +46,8 @@ _RESERVED_KEYS: Final = {
 }
 #: More kinds of items (by their keys and the types of their values) are not remembered at a time.
 _MOST_SHAPES: Final = 2_048
+_SMALLEST_INT: Final = -(2**63)
+_LARGEST_INT: Final = 2**63 - 1
 #: The types of metadata values that are sent as they are, if the encoder takes them.
 _PLAIN_TYPES: Final = frozenset({str, bool})
 
@@ -389,6 +391,12 @@ class ItemEncoder:
         document_id = item[shape.id_key]
         if not _DOCUMENT_ID.match(document_id):
             raise _NotPlainError
+        for key in shape.floats:
+            if not math.isfinite(item[key]):
+                raise _NotPlainError
+        for key in shape.ints:
+            if not _SMALLEST_INT <= item[key] <= _LARGEST_INT:
+                raise _NotPlainError
         checked = item
         for key, check in shape.checks:
             value = item[key]
@@ -456,11 +464,15 @@ class _Shape:
     What the keys of an item and the types of its values decide.
 
     :param id_key: How the item spells ``documentId``.
-    :param checks: What is left to check for each single item: keys, and functions that return the value as
-        it is sent.
+    :param floats: The keys of metadata whose values are floats.
+    :param ints: The keys of metadata whose values are whole numbers.
+    :param checks: What else is left to check for each single item: keys, and functions that return the value
+        as it is sent.
     """
 
     id_key: str
+    floats: tuple[str, ...]
+    ints: tuple[str, ...]
     checks: tuple[tuple[str, Callable[[str, Any], Any]], ...]
 
     @classmethod
@@ -471,6 +483,7 @@ class _Shape:
         if len({key.lower() for key in keys}) < len(keys):
             return None
         id_key = content_key = None
+        floats, ints = [], []
         checks: list[tuple[str, Callable[[str, Any], Any]]] = []
         for key, value_type in zip(keys, types, strict=True):
             reserved = _RESERVED_KEYS.get(key.lower())
@@ -488,13 +501,19 @@ class _Shape:
                 checks.append((key, _RULES[reserved]))
             elif reserved is not None:
                 return None
+            elif value_type is float:
+                floats.append(key)
+            elif value_type is int:
+                ints.append(key)
+            elif value_type is list:
+                checks.append((key, _list))
             elif value_type not in _PLAIN_TYPES:
-                checks.append((key, _CHECKS_BY_TYPE.get(value_type, _metadata)))
+                checks.append((key, _metadata))
         if id_key is None or content_key is None:
             return None
         if content_key == "data" and any(key.lower() == "compressiontype" for key in keys):
             return None
-        return cls(id_key, tuple(checks))
+        return cls(id_key, tuple(floats), tuple(ints), tuple(checks))
 
 
 def _as_dict(item: object) -> dict[str, Any]:
@@ -868,7 +887,7 @@ def _number(key: str, value: float) -> float:
 
 
 def _whole_number(key: str, value: int) -> int:
-    if not -(2**63) <= value < 2**63:
+    if not _SMALLEST_INT <= value <= _LARGEST_INT:
         raise CoveoInputError(
             f"the number {_shown(key)} does not fit into the 64 bits that Coveo's fields have"
         )
@@ -905,9 +924,4 @@ _RULES: Final[dict[str | None, Callable[[str, Any], Any]]] = {
     "fileExtension": _file_extension,
     "parentId": _parent_id,
     "permissions": _permissions,
-}
-_CHECKS_BY_TYPE: Final[dict[type, Callable[[str, Any], Any]]] = {
-    float: _number,
-    int: _whole_number,
-    list: _list,
 }
