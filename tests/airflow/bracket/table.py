@@ -9,6 +9,32 @@ from pathlib import Path
 
 from tests.airflow.bracket.driver import Record, differences, matches
 
+INTRODUCTION = """\
+# What the bracket survives
+
+| form | the source stays active after | the run looks like a success after | besides |
+| --- | --- | --- | --- |
+| two operators, the second with `trigger_rule="all_done"` | a run marked failed or success, a short \
+circuit, `dagrun_timeout`, an IDLE that is refused for good | any failed task | after a clear of a task \
+it pushes while the source is IDLE |
+| two operators as setup and teardown | an opening that dies after its request, a run marked failed \
+meanwhile, `dagrun_timeout`, an IDLE that is refused for good | a run marked failed, a closing that \
+failed | after a clear of what failed it pushes while the source is IDLE; 2.11 closes early after a \
+clear of a task in the middle |
+| `push_source_update` | an IDLE that is refused for good | nothing that was tried | a paused DAG closes \
+when it goes on |
+
+The last line is what the rest of this page shows; the first two were measured in the same situations, \
+on the same versions, when the bracket was designed. What stays active is the watchdog's to close.
+
+Below, each line is a situation, played on a real Airflow (LocalExecutor, PostgreSQL) against the \
+simulated Coveo: the statuses in their order with the pushes between them, `IDLE→503` for one that was \
+refused, `delete-old` for the deletion of old items, and in parentheses what was done at that moment. \
+*Pushes after IDLE* are those of a task that Airflow had not ended yet; how long that takes depends on \
+settings, which were lowered (heartbeats once a second, 30 seconds until a lost task is noticed). `make \
+test-bracket` plays all of it.
+
+"""
 HEAD = ["situation", "what Coveo saw", "run", "source", "pushes after IDLE"]
 
 
@@ -48,7 +74,7 @@ def row(record: Record) -> list[str]:
 
 def markdown(rows: dict[str, list[list[str]]]) -> str:
     """Return the tables of all versions."""
-    parts = []
+    parts = [INTRODUCTION]
     for version, lines in sorted(rows.items(), reverse=True):
         parts += [f"## Airflow {version}", ""]
         parts += ["| " + " | ".join(HEAD) + " |", "|" + " --- |" * len(HEAD)]
