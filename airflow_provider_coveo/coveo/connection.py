@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from airflow_provider_coveo.coveo.endpoints import (
     Region,
@@ -14,10 +15,12 @@ from airflow_provider_coveo.coveo.endpoints import (
     checked_organization_id,
     region_named,
 )
-from airflow_provider_coveo.coveo.errors import CoveoConfigurationError, CoveoInputError
+from airflow_provider_coveo.coveo.errors import CoveoConfigurationError, CoveoInputError, shown
 
 #: Seconds to wait for a connection, and for each part of an answer.
 DEFAULT_TIMEOUT: Final = (10.0, 60.0)
+
+_EXTRAS: Final = frozenset({"region", "platform_host", "timeout", "proxies", "verify"})
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class ConnectionSettings:
         :param timeout: Wins over the extra of that name.
         :raises CoveoConfigurationError: if a field is missing or can't be used.
         """
-        given = {key: value for key, value in extra.items() if not _is_blank(value)}
+        given = _given_extras(extra)
         if _is_blank(host):
             region = region_named(_text(given, "region"))
             push_url, platform_url = region.push_url, region.platform_url
@@ -88,6 +91,21 @@ class ConnectionSettings:
         )
 
 
+def _given_extras(extra: object) -> dict[str, Any]:
+    if not isinstance(extra, Mapping):
+        raise CoveoConfigurationError(
+            f"The connection's extra is a {type(extra).__name__}, not a JSON object",
+            remedy='Give an object, as in {"region": "eu"}',
+        )
+    for key in extra:
+        if key not in _EXTRAS and str(key).lower() in _EXTRAS:
+            raise CoveoConfigurationError(
+                f"The connection's extra has {shown(key)}, which would be ignored",
+                remedy=f"Spell it {str(key).lower()}",
+            )
+    return {key: value for key, value in extra.items() if not _is_blank(value)}
+
+
 def _is_blank(value: object) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
 
@@ -100,10 +118,16 @@ def _text(extra: Mapping[str, Any], name: str) -> str | None:
 
 
 def _organization_id(given: str | None, login: str | None) -> str:
+    if given is not None and _is_blank(given):
+        raise CoveoConfigurationError(
+            "The organization_id that was passed is blank",
+            cause="a template rendered to nothing",
+            remedy="Leave it out (None) to take the connection's login",
+        )
     try:
-        return checked_organization_id((login or "").strip() if _is_blank(given) else given)
+        return checked_organization_id((login or "").strip() if given is None else given)
     except CoveoInputError as error:
-        raise CoveoConfigurationError(error.tried, remedy=error.remedy) from None
+        raise CoveoConfigurationError(error.tried, cause=error.cause, remedy=error.remedy) from None
 
 
 def _api_key(password: str | None) -> str:
@@ -114,7 +138,11 @@ def _api_key(password: str | None) -> str:
     )
     if not key:
         raise CoveoConfigurationError("The connection has no API key", remedy=remedy)
-    if not key.isascii() or not key.isprintable() or " " in key:
+    if " " in key:
+        raise CoveoConfigurationError(
+            "The connection's API key has a space in it", remedy="Give the key alone, without “Bearer”"
+        )
+    if not key.isascii() or not key.isprintable():
         raise CoveoConfigurationError(
             "The connection's API key has characters that no HTTP header can hold", remedy=remedy
         )
@@ -158,7 +186,24 @@ def _proxies(value: Any) -> dict[str, str]:
             "The connection's proxies are neither a URL nor a JSON object of scheme to URL",
             remedy='Give a URL, or an object such as {"https": "http://proxy.example.com:3128"}',
         )
+    for scheme, url in parsed.items():
+        _check_proxy(scheme, url)
     return dict(parsed)
+
+
+def _check_proxy(scheme: str, url: str) -> None:
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        usable = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise CoveoConfigurationError(f"The connection's proxy for {shown(scheme)} is not a URL")
+    if scheme.partition("://")[0] not in {"http", "https", "all"}:
+        raise CoveoConfigurationError(
+            f"The connection's proxies name the scheme {shown(scheme)}, so that requests would go around it",
+            remedy="Name http, https or all",
+        )
 
 
 def _verify(value: Any) -> bool | str:
@@ -169,9 +214,13 @@ def _verify(value: Any) -> bool | str:
         return True
     if text.lower() in {"false", "no", "0"}:
         return False
-    if not Path(text).exists():
+    try:
+        exists = Path(text).exists()
+    except (OSError, ValueError):
+        exists = False
+    if not exists:
         raise CoveoConfigurationError(
-            f"The connection's verify names {text!r}, and this worker has no such file",
+            f"The connection's verify names {shown(text)}, and this worker has no such file",
             remedy="Give true, false, or the path of a CA bundle that exists on every worker",
         )
     return text

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote, urlsplit
 
-from airflow_provider_coveo.coveo.errors import CoveoConfigurationError, CoveoInputError
+from airflow_provider_coveo.coveo.errors import CoveoConfigurationError, CoveoInputError, shown
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,9 @@ REGIONS: Final[dict[str, Region]] = {
 }
 DEFAULT_REGION: Final = "us"
 
+_HOSTNAME = re.compile(
+    r"[A-Za-z0-9_\-]{1,63}(?:\.[A-Za-z0-9_\-]{1,63})*\.?\Z|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\Z"
+)
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*\Z")
 
 
@@ -70,17 +73,19 @@ def base_url(host: str, *, port: int | None = None, scheme: str | None = None, f
     :raises CoveoConfigurationError: if it is no usable URL, or is ``http`` to another machine.
     """
     text = host.strip()
-    if "://" not in text:
-        loopback = _is_loopback(urlsplit(f"//{text}").hostname or "")
-        text = f"{scheme or ('http' if loopback else 'https')}://{text}"
     try:
+        if "://" not in text:
+            loopback = _is_loopback(urlsplit(f"//{text}").hostname or "")
+            text = f"{scheme or ('http' if loopback else 'https')}://{text}"
         parts = urlsplit(text)
         effective_port = parts.port or port
     except ValueError as error:
         raise _unusable(field, host, str(error)) from None
+    if effective_port is not None and not 0 < effective_port < 65_536:
+        raise _unusable(field, host, f"its port is {effective_port}")
     if parts.scheme not in {"http", "https"}:
         raise _unusable(field, host, f"its scheme is {parts.scheme!r}, not https")
-    if not parts.hostname or re.search(r"\s", text):
+    if not parts.hostname or len(parts.hostname) > 253 or not _HOSTNAME.match(parts.hostname):
         raise _unusable(field, host, "it names no host")
     if parts.username is not None or parts.query or parts.fragment:
         raise _unusable(field, "…", "it may hold scheme, host, port and path only")
@@ -96,7 +101,7 @@ def base_url(host: str, *, port: int | None = None, scheme: str | None = None, f
 
 def _unusable(field: str, host: str, why: str) -> CoveoConfigurationError:
     return CoveoConfigurationError(
-        f"The connection's {field} {host!r} is not a base URL: {why}",
+        f"The connection's {field} {shown(host)} is not a base URL: {why}",
         remedy="Leave it empty to use the region's host, or give a URL such as https://proxy.example.com",
     )
 
@@ -116,7 +121,9 @@ def checked_source_id(source_id: object) -> str:
 
     :raises CoveoInputError: if it is empty or has characters that no ID has.
     """
-    return _checked_id(source_id, "source ID", "Copy it from the Sources page of the Administration Console")
+    return _checked_id(
+        source_id, "a source ID", "Copy it from the Sources page of the Administration Console"
+    )
 
 
 def checked_organization_id(organization_id: object) -> str:
@@ -127,19 +134,22 @@ def checked_organization_id(organization_id: object) -> str:
     """
     return _checked_id(
         organization_id,
-        "organization ID",
+        "an organization ID",
         "Put it into the connection's login, or pass organization_id; see https://docs.coveo.com/en/148/",
     )
 
 
 def _checked_id(value: object, what: str, remedy: str) -> str:
+    name = what.split(" ", 1)[1]
     if not isinstance(value, str):
-        raise CoveoInputError(f"The {what} must be a string, not {type(value).__name__}", remedy=remedy)
+        raise CoveoInputError(f"The {name} must be a string, not {type(value).__name__}", remedy=remedy)
     if not value.strip():
-        raise CoveoInputError(f"The {what} is empty", remedy=remedy)
+        raise CoveoInputError(f"The {name} is empty", remedy=remedy)
+    if value == "None":
+        raise CoveoInputError(f"The {name} is 'None'", cause="a template rendered to nothing", remedy=remedy)
     if not _ID.match(value):
         raise CoveoInputError(
-            f"{value!r} is not a {what}: letters, digits, '-', '_' and '.' are all that it can hold",
+            f"{shown(value)} is not {what}: letters, digits, '-', '_' and '.' are all that it can hold",
             remedy=remedy,
         )
     return value

@@ -13,6 +13,7 @@ _LONGEST_BODY_READ = 64 * 1024
 _LONGEST_MESSAGE = 400
 
 _URL_QUERY = re.compile(r"\?[^\s'\"<>)]+")
+_URL_USER = re.compile(r"//[^\s/@]+@")
 
 
 class CoveoError(Exception):
@@ -378,7 +379,7 @@ def _first_text(parsed: Mapping[str, Any], *keys: str) -> str | None:
     for key in keys:
         value = parsed.get(key)
         if isinstance(value, str) and value:
-            return value[:_LONGEST_MESSAGE]
+            return shortened(value)
     return None
 
 
@@ -395,10 +396,17 @@ def _element(text: str, name: str) -> str | None:
 
 def shortened(text: str) -> str:
     """Return ``text`` on one line, bounded, and without the queries of URLs, which can hold signatures."""
-    flat = without_url_queries(" ".join(text.split()))
+    printable = "".join(letter if letter.isprintable() else " " for letter in text)
+    flat = without_url_queries(" ".join(printable.split()))
     return flat if len(flat) <= _LONGEST_MESSAGE else flat[: _LONGEST_MESSAGE - 1] + "…"
 
 
+def shown(value: object) -> str:
+    """Return how a value that was refused is shown in a message: as Python writes it, but bounded."""
+    text = repr(value)
+    return text if len(text) <= 120 else text[:119] + "…"
+
+
 def without_url_queries(text: str) -> str:
-    """Return ``text`` with the query of every URL or path in it replaced."""
-    return _URL_QUERY.sub("?…", text)
+    """Return ``text`` with what may be secret in every URL or path in it replaced: user and query."""
+    return _URL_QUERY.sub("?…", _URL_USER.sub("//…@", text))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from datetime import timezone
 from email.utils import parsedate_to_datetime
 from typing import Final
 
@@ -27,6 +28,8 @@ _OTHER_UNITS: Final = (
 )
 _CRAWLING_MODULE: Final = "the nanoseconds since 1440 that the Crawling Module uses"
 
+#: 2020-01-01: an answer with an earlier date does not show Coveo's clock.
+_EARLIEST_PLAUSIBLE_DATE: Final = 1_577_836_800_000
 #: An HTTP date has no fraction of a second, so the server's clock may show that much more than its date.
 _HTTP_DATE_RESOLUTION_MS: Final = 999
 
@@ -56,13 +59,7 @@ class CoveoClock:
     @classmethod
     def from_http_date(cls, http_date: str | None) -> CoveoClock:
         """Read the ``Date`` header of an answer that came just now."""
-        server_ms = None
-        if http_date:
-            try:
-                server_ms = int(parsedate_to_datetime(http_date).timestamp() * 1000)
-            except (ValueError, TypeError, OverflowError):
-                server_ms = None
-        return cls(server_ms, time.monotonic())
+        return cls(_epoch_ms(http_date), time.monotonic())
 
     def now_ms(self) -> int:
         """Return the present by Coveo's clock, never later than by this machine's own."""
@@ -77,6 +74,17 @@ class CoveoClock:
             return now_ms()
         elapsed_ms = int((time.monotonic() - self.read_at) * 1000)
         return min(self.server_ms + elapsed_ms + slack_ms, now_ms())
+
+
+def _epoch_ms(http_date: str | None) -> int | None:
+    try:
+        moment = parsedate_to_datetime(http_date or "")
+    except (ValueError, TypeError, OverflowError):
+        return None
+    # An HTTP date is in GMT, also where it does not say so.
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+    epoch_ms = int(moment.timestamp() * 1000)
+    return epoch_ms if epoch_ms >= _EARLIEST_PLAUSIBLE_DATE else None
 
 
 def parsed_ordering_id(value: object) -> int:

@@ -15,9 +15,9 @@ class RetryPolicy:
     How patiently a request is repeated after 429, a 5xx or no answer at all.
 
     The wait doubles from ``first_wait`` to ``longest_wait`` and is drawn at random between zero and that
-    (full jitter), so that many tasks do not return at once. Where Coveo's answer bears ``Retry-After``, that
-    is what counts. No wait begins that would end after ``total_seconds``: the error is raised at once, and
-    Airflow's own retries, which hold no worker, take over.
+    (full jitter), so that many tasks do not return at once. Where Coveo's answer bears ``Retry-After``, the
+    wait is at least that long. No wait begins that would end after ``total_seconds``: the error is raised at
+    once, and Airflow's own retries, which hold no worker, take over.
 
     :param total_seconds: Seconds from the first attempt within which the last one may begin; 0 to 3000, well
         under the 60 minutes that a file container lives. 0 never repeats a request.
@@ -40,10 +40,10 @@ class RetryPolicy:
 
     def wait(self, attempt: int, retry_after: float | None) -> float:
         """Return the seconds to wait after attempt number ``attempt``, counted from 1."""
-        if retry_after is not None:
-            return retry_after
         bound = min(self.longest_wait, self.first_wait * 2 ** min(attempt - 1, 62))
-        return random.uniform(0, bound)  # noqa: S311 - jitter, not a secret
+        drawn = random.uniform(0, bound)  # noqa: S311 - jitter, not a secret
+        # A Retry-After of zero, or a date that is past, must not become a loop without a pause.
+        return drawn if retry_after is None else max(retry_after, drawn)
 
 
 def retry_after_seconds(value: str | None, now_seconds: float) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
-from airflow_provider_coveo.coveo.errors import CoveoInputError
+from airflow_provider_coveo.coveo.errors import CoveoInputError, shown
 
 _CONSOLE_NAMES: Final = {
     "REBUILD": "Rebuild",
@@ -62,6 +62,6 @@ class SourceStatus(str, Enum):
                 pass
         offered = ", ".join(f"{status.value} ({status.console_name!r} in the console)" for status in cls)
         raise CoveoInputError(
-            f"{value!r} is not a status of a Push source",
+            f"{shown(value)} is not a status of a Push source",
             remedy=f"Use one of {offered}.",
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import itertools
 import json
@@ -16,6 +15,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import requests
 import tenacity
+import urllib3
 from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.providers.http.hooks.http import HttpHook
 from requests.auth import AuthBase
@@ -49,6 +49,7 @@ from airflow_provider_coveo.coveo.errors import (
     UnexpectedAnswerError,
     UploadError,
     error_from_answer,
+    shown,
 )
 from airflow_provider_coveo.coveo.identities import (
     DELETED,
@@ -183,6 +184,17 @@ class CoveoPushHook(HttpHook):
         self._stopped = threading.Event()
         self._branches: weakref.WeakSet[CoveoPushHook] = weakref.WeakSet()
         self._clocks_of_own_sources: dict[str, CoveoClock] = {}
+
+    def __reduce__(self) -> Any:
+        # Sessions and locks stay behind: a copy makes its own.
+        arguments = {
+            "organization_id": self._given_organization_id,
+            "retry": self._retry,
+            "timeout": self._given_timeout,
+            "caller": self._caller,
+            "method": self.method,
+        }
+        return _made_again, (type(self), self.coveo_conn_id, arguments)
 
     # --- the connection form of Airflow 2.11; Airflow 3 reads the same from the provider's metadata ---
 
@@ -321,7 +333,8 @@ class CoveoPushHook(HttpHook):
 
     def branch(self) -> CoveoPushHook:
         """Return a hook that shares this one's connection, is stopped with it, and can be stopped alone."""
-        branch = copy.copy(self)
+        branch = type(self).__new__(type(self))
+        branch.__dict__.update(self.__dict__)
         branch._stopped = threading.Event()
         branch._branches = weakref.WeakSet()
         self._branches.add(branch)
@@ -350,7 +363,10 @@ class CoveoPushHook(HttpHook):
             # requests would write a space as '+', which a URI's query does not know.
             url += "?" + urlencode(query, quote_via=quote, safe="")
         headers = {"Content-Type": "application/json"} if body is not None else None
-        prepared = session.prepare_request(requests.Request(method, url, data=body, headers=headers))
+        try:
+            prepared = session.prepare_request(requests.Request(method, url, data=body, headers=headers))
+        except (requests.RequestException, UnicodeError) as problem:
+            raise error_without_answer(tried, problem) from None
         return self.repeated(lambda attempt: self._send(session, prepared, tried, attempt), retry)
 
     def repeated(
@@ -396,7 +412,12 @@ class CoveoPushHook(HttpHook):
         default_class: type[CoveoError] | None = None,
     ) -> requests.Response:
         if self._stopped.is_set():
-            raise NoAnswerError(tried, answer="nothing was sent", cause="the task was killed or marked")
+            raise NoAnswerError(
+                tried,
+                answer="nothing was sent",
+                cause="the task was killed or marked",
+                remedy="clear the task to have it done again",
+            )
         where = urlsplit(str(prepared.url))
         started = time.monotonic()
         answer: requests.Response | None = None
@@ -411,7 +432,7 @@ class CoveoPushHook(HttpHook):
                 ),
             )
             read_body(answer)
-        except (requests.RequestException, OSError) as problem:
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as problem:
             # The text of these exceptions can hold a signed URL, so they are not chained to ours.
             failure = error_without_answer(tried, problem)
         milliseconds = (time.monotonic() - started) * 1000
@@ -427,6 +448,13 @@ class CoveoPushHook(HttpHook):
         if failure is not None or answer is None:
             raise failure or NoAnswerError(tried)
         self._sessions.clock = _clock(answer)
+        if check and answer.headers.get("Content-Type", "").lower().startswith("text/html") and answer.ok:
+            raise UnexpectedAnswerError(
+                tried,
+                status_code=answer.status_code,
+                answer="a web page",
+                cause="a proxy or a login page answered in Coveo's place",
+            )
         if check and not 200 <= answer.status_code < 300:
             raise error_from_answer(
                 tried,
@@ -730,6 +758,12 @@ class CoveoPushHook(HttpHook):
         """
         source_id = checked_source_id(source_id)
         document_id = checked_document_id(document_id)
+        if not isinstance(delete_children, bool):
+            raise CoveoInputError(
+                f"delete_children is {shown(delete_children)}",
+                cause="any text counts as true in Python, and true deletes every item with that prefix",
+                remedy="Give True or False",
+            )
         answer = self._request(
             f"Could not delete the item {document_id!r} from source {source_id!r}",
             "DELETE",
@@ -888,7 +922,15 @@ class CoveoPushHook(HttpHook):
             base=base,
             retry=retry,
         )
-        return _json_object(answer, tried, "sourceModels")
+        found = _json_object(answer, tried, "sourceModels")
+        models, counts = found["sourceModels"], [found.get(key, 0) for key in ("totalPages", "totalEntries")]
+        if (
+            isinstance(models, list)
+            and all(isinstance(model, dict) for model in models)
+            and all(isinstance(count, int) for count in counts)
+        ):
+            return found
+        raise _unexpected(answer, tried, "not a page of sources")
 
     # --- limits ---
 
@@ -1003,6 +1045,12 @@ class CoveoPushHook(HttpHook):
         return int(page.get("totalEntries", len(page["sourceModels"])))
 
 
+def _made_again(
+    hook_class: type[CoveoPushHook], coveo_conn_id: str, arguments: dict[str, Any]
+) -> CoveoPushHook:
+    return hook_class(coveo_conn_id, **arguments)
+
+
 def _refuse_managed(source_id: str, source: Mapping[str, Any]) -> None:
     if source.get("sourceType") == "SITECORE":
         product = "Coveo for Sitecore"
@@ -1025,11 +1073,12 @@ def _json_object(answer: requests.Response, tried: str, *keys: str) -> dict[str,
         parsed = None
     if isinstance(parsed, dict) and all(key in parsed for key in keys):
         return parsed
-    raise UnexpectedAnswerError(
-        tried,
-        status_code=answer.status_code,
-        request_id=_request_id(answer),
-        answer=f"not a JSON object with {', '.join(keys)}",
+    raise _unexpected(answer, tried, f"not a JSON object with {', '.join(keys)}")
+
+
+def _unexpected(answer: requests.Response, tried: str, what: str) -> UnexpectedAnswerError:
+    return UnexpectedAnswerError(
+        tried, status_code=answer.status_code, request_id=_request_id(answer), answer=what
     )
 
 

@@ -109,7 +109,9 @@ def error_without_answer(tried: str, problem: Exception) -> CoveoError:
     """Return the error for an exception of requests, without the URLs and headers that those repeat."""
     name = type(problem).__name__
     if isinstance(problem, requests.exceptions.InvalidHeader):
-        return CoveoConfigurationError(tried, answer=f"{name}: a header can't be sent")
+        # The request's own headers are known to be right, so it is an answer's: a broken gateway. The text
+        # of this exception can hold the key.
+        return NoAnswerError(tried, answer=f"{name}: the answer's headers contradict each other")
     words = f"{name}: {shortened(str(_innermost(problem)))}"
     if isinstance(problem, requests.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in words:
         return CertificateError(tried, answer=words)

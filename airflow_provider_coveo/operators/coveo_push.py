@@ -87,7 +87,8 @@ class SetPushSourceStatusOperator(_CoveoPushOperator):
     template_fields: Sequence[str] = (*_CoveoPushOperator.template_fields, "status")
 
     def __init__(self, *, status: str, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        # So that `.output["ordering_id"]` works.
+        super().__init__(**{"multiple_outputs": True, **kwargs})
         self.status = status
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -129,7 +130,7 @@ class ResetPushSourceOperator(_CoveoPushOperator):
     def __init__(
         self, *, ordering_id: int | str | None = None, queue_delay: int | str = 15, **kwargs: Any
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**{"multiple_outputs": True, **kwargs})
         self.ordering_id = ordering_id
         self.queue_delay = queue_delay
 
@@ -143,6 +144,9 @@ class ResetPushSourceOperator(_CoveoPushOperator):
     def _cut_off_of_this_try_set(self, context: Context) -> int:
         from airflow_provider_coveo.run_state import RunState, try_set
 
+        if "ti" not in context:
+            # Executed by hand, so there is no other try to agree with.
+            return self.hook.current_cut_off(self.source_id)
         state = RunState(context)
         key = f"reset_cut_off_{try_set(context)}"
         cut_off = state.get(key)

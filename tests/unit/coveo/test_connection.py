@@ -41,7 +41,8 @@ def test_a_host_of_its_own_stands_in_for_the_platform_too() -> None:
 
 def test_an_organization_that_is_passed_wins_over_the_login() -> None:
     assert read(organization_id="other").organization_id == "other"
-    assert read(organization_id="").organization_id == "acme"
+    with pytest.raises(CoveoConfigurationError, match="blank"):
+        read(organization_id=" ")
 
 
 @pytest.mark.parametrize(
@@ -95,6 +96,18 @@ def test_one_proxy_serves_both_schemes() -> None:
         ({"extra": {"timeout": "nan"}}, "timeout"),
         ({"extra": {"proxies": "{broken"}}, "proxies"),
         ({"extra": {"proxies": 7}}, "proxies"),
+        ({"extra": {"proxies": {"https": "http://user:xx564559@127.0.0.1:99999"}}}, "proxy"),
+        ({"extra": {"proxies": {"htps": "http://127.0.0.1:3128"}}}, "htps"),
+        ({"extra": [1]}, "extra"),
+        ({"extra": {"Region": "eu"}}, "Region"),
+        ({"extra": {"verify": "x" * 100_000}}, "verify"),
+        ({"password": "Bearer xx"}, "space"),
+        ({"login": "None"}, "template"),
+        ({"host": "https://a..b"}, "host"),
+        ({"host": "https://*.com"}, "host"),
+        ({"host": "x" * 300 + ".com"}, "host"),
+        ({"host": "[::1"}, "host"),
+        ({"host": "127.0.0.1", "port": 99999}, "port"),
         ({"extra": {"verify": "/no/such/bundle.pem"}}, "verify"),
     ],
 )
@@ -102,6 +115,8 @@ def test_what_can_not_be_used_is_refused_and_named(fields: dict[str, Any], names
     with pytest.raises(CoveoConfigurationError, match=names) as refused:
         read(**fields)
     assert KEY not in str(refused.value)
+    assert "xx564559" not in str(refused.value)
+    assert len(str(refused.value)) < 1000
 
 
 def test_the_key_shows_in_no_representation() -> None:

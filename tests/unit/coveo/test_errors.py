@@ -75,7 +75,7 @@ def test_the_firewall_is_told_from_a_lacking_privilege() -> None:
         (b"<!doctype html><p>hello", None, "a page of HTML"),
         (S3_ERROR, "AccessDenied", "Request has expired"),
         (b"upstream connect error", None, "upstream connect error"),
-        (b"\xff\xfe\x00", None, "\ufffd\ufffd\x00"),
+        (b"\xff\xfe\x00\xe2\x80\xae", None, "\ufffd\ufffd"),
         (b"[" * 100_000, None, "[" * 399 + "…"),
         (b"[1, 2]", None, "[1, 2]"),
         (b"see https://s3/x?X-Amz-Signature=abc now", None, "see https://s3/x?… now"),

@@ -65,7 +65,16 @@ def test_the_worker_s_clock_counts_where_it_runs_behind() -> None:
     assert _at(+90).now_ms() <= now_ms()
 
 
-@pytest.mark.parametrize("date", [None, "", "yesterday", "Thu, 99 Foo 2026 25:61:00 GMT"])
+def test_a_date_without_a_zone_is_in_gmt() -> None:
+    date = formatdate(time.time() - 90, usegmt=True).removesuffix("GMT")
+    for form in (date, date + "-0000"):
+        assert abs(CoveoClock.from_http_date(form).now_ms() - (now_ms() - 90_000)) < 2000
+
+
+@pytest.mark.parametrize(
+    "date",
+    [None, "", "yesterday", "Thu, 99 Foo 2026 25:61:00 GMT", "Thu, 01 Jan 1970 00:00:00 GMT"],
+)
 def test_without_a_readable_date_the_worker_s_clock_has_to_do(date: str | None) -> None:
     before = now_ms()
     assert before <= CoveoClock.from_http_date(date).now_ms() <= now_ms()

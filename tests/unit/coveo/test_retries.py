@@ -16,8 +16,9 @@ def test_waits_grow_to_their_bound_and_are_drawn_below_it() -> None:
         assert max(waits) - min(waits) > bound / 2
 
 
-def test_what_coveo_asks_for_counts() -> None:
+def test_what_coveo_asks_for_is_waited_at_least() -> None:
     assert RetryPolicy().wait(1, 17.0) == 17.0
+    assert sum(RetryPolicy(first_wait=1).wait(1, 0.0) for _ in range(50)) > 1
 
 
 @pytest.mark.parametrize(

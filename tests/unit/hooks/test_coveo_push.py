@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import os
@@ -195,6 +196,19 @@ def test_without_a_host_the_region_s_is_taken(connect: Callable[..., None]) -> N
     assert hook.url_from_endpoint("/push/v1") == "https://api-eu.cloud.coveo.com/push/v1"
 
 
+@pytest.mark.parametrize("status", [200, 201, 204])
+def test_a_login_page_is_not_taken_for_coveo(coveo: Simulator, hook: CoveoPushHook, status: int) -> None:
+    coveo.faults.answer(status, body="<title>Sign in</title>", content_type="text/html; charset=utf-8")
+    with pytest.raises(errors.UnexpectedAnswerError, match="web page"):
+        hook.set_source_status(SOURCE, "IDLE")
+
+
+def test_a_hook_can_be_copied_and_sent_to_another_process(coveo: Simulator, hook: CoveoPushHook) -> None:
+    hook.set_source_status(SOURCE, "REBUILD")
+    for copied in (copy.deepcopy(hook), pickle.loads(pickle.dumps(hook))):
+        assert copied.set_source_status(SOURCE, "IDLE")["status"] == "IDLE"
+
+
 # --- retries ---
 
 
@@ -227,6 +241,17 @@ def test_retry_after_is_kept_to(coveo: Simulator, hook: CoveoPushHook) -> None:
     hook.set_source_status(SOURCE, "REBUILD")
     assert time.monotonic() - started >= 1
     assert len(coveo.requests) == 2
+
+
+@pytest.mark.parametrize("header", ["0", "Thu, 01 Jan 1970 00:00:00 GMT"])
+def test_a_retry_after_that_is_no_time_at_all_does_not_become_a_loop(
+    coveo: Simulator, connect: Callable[..., None], header: str
+) -> None:
+    coveo.faults.answer(429, headers={"Retry-After": header}, times=None)
+    policy = RetryPolicy(total_seconds=1, first_wait=0.2, longest_wait=0.4)
+    with pytest.raises(errors.TooManyRequestsError):
+        CoveoPushHook(retry=policy).set_source_status(SOURCE, "IDLE")
+    assert len(coveo.requests) < 40
 
 
 def test_a_wait_beyond_the_budget_is_left_to_airflow(coveo: Simulator, hook: CoveoPushHook) -> None:
@@ -353,6 +378,9 @@ def test_nobody_listening_is_an_error_that_names_the_host(connect: Callable[...,
         ({}, lambda hook: hook.add_or_update_item(SOURCE, {"documentId": "x", "data": ""})),
         ({}, lambda hook: hook.add_or_update_item(SOURCE, ITEM, ordering_id=now_ms() + 60_000)),
         ({}, lambda hook: hook.delete_item(SOURCE, "4711")),
+        ({}, lambda hook: hook.delete_item(SOURCE, "a://b", delete_children="false")),
+        ({}, lambda hook: hook.set_source_status("None", "IDLE")),
+        ({}, lambda hook: CoveoPushHook(organization_id="").set_source_status(SOURCE, "IDLE")),
         ({}, lambda hook: hook.get_source("a/b")),
     ],
 )
@@ -542,6 +570,15 @@ def test_an_answer_that_is_not_what_was_asked_for_is_an_error(coveo: Simulator, 
         coveo.faults.answer(200, body=body, operation="source")
         with pytest.raises(errors.UnexpectedAnswerError, match="JSON object"):
             hook.get_source(SOURCE)
+    for body in (
+        '{"sourceModels": 5}',
+        '{"sourceModels": [], "totalEntries": "many"}',
+        '{"sourceModels": [1]}',
+    ):
+        coveo.faults.answer(200, body=body, operation="page_sources", times=2)
+        with pytest.raises(errors.UnexpectedAnswerError, match="page of sources"):
+            hook.list_sources()
+        assert hook.test_connection()[0] is False
 
 
 # --- the connection test ---

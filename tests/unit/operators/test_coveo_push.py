@@ -143,6 +143,8 @@ def test_the_operators_compose_into_a_dag() -> None:
     ) as dag:
         rebuild = SetPushSourceStatusOperator(task_id="rebuild", status="REBUILD")
         reset = ResetPushSourceOperator(task_id="reset", ordering_id=rebuild.output["ordering_id"])
+        assert rebuild.multiple_outputs
+        assert reset.multiple_outputs
         idle = SetPushSourceStatusOperator(task_id="idle", status="IDLE").as_teardown(setups=rebuild)
         plain = SetPushSourceStatusOperator(task_id="plain", status="IDLE", trigger_rule="all_done")
         many = SetPushSourceStatusOperator.partial(task_id="many", status="IDLE").expand(source_id=["a", "b"])
@@ -176,6 +178,11 @@ def test_a_retry_of_a_reset_keeps_the_first_cut_off_and_a_clear_takes_a_new_one(
     coveo.clock.advance(seconds=60)
     assert reset(max_tries=2) == first
     assert reset(max_tries=4) >= first + 60_000
+
+
+def test_a_reset_can_be_executed_by_hand(coveo: Simulator, connect: Callable[..., None]) -> None:
+    ResetPushSourceOperator(task_id="t", source_id=SOURCE).execute({})
+    assert coveo.requests[-1].operation == "olderthan"
 
 
 def test_a_reset_with_a_cut_off_of_the_rebuild_deletes_older_items_only(
