@@ -29,6 +29,8 @@ _LONGEST_KEY: Final = 250
 
 #: The states in which a task instance does something, or will without anybody's help.
 WORKING_STATES: Final = frozenset({"queued", "running", "deferred", "restarting"})
+#: The states in which a task instance is at its end.
+FINISHED_STATES: Final = frozenset({"success", "failed", "upstream_failed", "skipped", "removed"})
 
 
 class RunState:
@@ -158,6 +160,19 @@ def is_run_working(dag_id: str, run_id: str) -> bool:
     if paused is False:
         return True
     return any(s in WORKING_STATES for _, _, s in _task_instance_states(dag_id, run_id, None))
+
+
+def is_run_over(dag_id: str, run_id: str, last_task_ids: Iterable[str]) -> bool:
+    """
+    Say whether a run that failed is still over, and was not cleared in the meantime.
+
+    On Airflow 3 the DAG processor, which asks, can't see a run's state, so it is told by the states of those
+    tasks that are cleared with any other.
+    """
+    if _runtime_task_instance() is None:
+        return _run_state(dag_id, run_id)[0] not in {"running", "queued"}
+    states = task_states(dag_id, run_id, last_task_ids)
+    return all(state in FINISHED_STATES for by_index in states.values() for state in by_index.values())
 
 
 def _task_instance_states(

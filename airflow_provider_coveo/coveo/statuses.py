@@ -65,3 +65,15 @@ class SourceStatus(str, Enum):
             f"{shown(value)} is not a status of a Push source",
             remedy=f"Use one of {offered}.",
         )
+
+
+def checked_active_status(value: object) -> SourceStatus:
+    """
+    Return the status that ``value`` names, if it can begin an update.
+
+    :raises CoveoInputError: if it is ``IDLE``, or no status.
+    """
+    status = SourceStatus.parse(value)
+    if status.is_active:
+        return status
+    raise CoveoInputError("IDLE ends an update", remedy="Begin it with REBUILD, REFRESH or INCREMENTAL")

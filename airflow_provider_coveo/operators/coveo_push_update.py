@@ -20,7 +20,19 @@ from airflow.providers.common.compat.sdk import (
     AirflowSkipException,
 )
 
-from airflow_provider_coveo.coveo.errors import CoveoConfigurationError
+from airflow_provider_coveo.coveo.errors import (
+    AccessDeniedError,
+    AuthenticationError,
+    CertificateError,
+    CoveoConfigurationError,
+    CoveoError,
+    CoveoInputError,
+    InvalidParameterError,
+    InvalidRequestError,
+    NotFoundError,
+    OrganizationPausedError,
+    SourceDoesNotExistError,
+)
 from airflow_provider_coveo.operators.coveo_push import SetPushSourceStatusOperator, _CoveoPushOperator
 
 if TYPE_CHECKING:
@@ -32,6 +44,20 @@ if TYPE_CHECKING:
 OPENING_XCOM_KEY: Final = "coveo_opening"
 _FIRST_CUT_OFF: Final = "first_cut_off"
 _KNOWN_FROM_THE_START: Final = "known_from_the_start"
+_MAY_BE_OPEN: Final = "may_be_open"
+
+#: The errors after which it is sure that a status was not set.
+_NEVER_CARRIED_OUT: Final = (
+    AccessDeniedError,
+    AuthenticationError,
+    CertificateError,
+    CoveoInputError,
+    InvalidParameterError,
+    InvalidRequestError,
+    NotFoundError,
+    OrganizationPausedError,
+    SourceDoesNotExistError,
+)
 
 #: The states in which the last task of a bracket does not wait for others of its tasks any longer.
 _NOT_WAITING_STATES: Final = frozenset(
@@ -152,6 +178,7 @@ class OpenPushSourceUpdateOperator(_UpdateOperator, SetPushSourceStatusOperator)
         return self._open_when_free(context, waiting_since=waiting_since or time.time())
 
     def _open_when_free(self, context: Context, waiting_since: float) -> dict[str, Any]:
+        self._refuse_what_can_not_be_opened()
         holder = self._holder(context)
         if self.exclusive and not self._is_held(holder) and self._is_in_use():
             self._wait_or_give_up(waiting_since)
@@ -163,6 +190,8 @@ class OpenPushSourceUpdateOperator(_UpdateOperator, SetPushSourceStatusOperator)
         state = RunState(context)
         organization_id = self.hook.organization_id
         first_cut_off = state.get(_FIRST_CUT_OFF)
+        may_be_open_already = bool(state.get(_MAY_BE_OPEN))
+        state.set(_MAY_BE_OPEN, True)
         # From here on the closing must follow, so all that it and the last resort go by is there first.
         holder.take(organization_id, self.source_id)
         context["ti"].xcom_push(
@@ -174,11 +203,33 @@ class OpenPushSourceUpdateOperator(_UpdateOperator, SetPushSourceStatusOperator)
                 "status": self.status,
             },
         )
-        result = self.hook.set_source_status(self.source_id, self.status)
+        try:
+            result = self.hook.set_source_status(self.source_id, self.status)
+        except CoveoError as error:
+            if isinstance(error, _NEVER_CARRIED_OUT) and not may_be_open_already:
+                # There is nothing to close, and an IDLE would end the activity of whoever uses the source.
+                state.set(_MAY_BE_OPEN, False)
+                context["ti"].xcom_push(key=OPENING_XCOM_KEY, value=None)
+                holder.release(organization_id, self.source_id)
+            raise
         if first_cut_off is None and state.get(_KNOWN_FROM_THE_START):
             first_cut_off = result["ordering_id"]
             state.set(_FIRST_CUT_OFF, first_cut_off)
         return {**result, "ordering_id": first_cut_off}
+
+    def _refuse_what_can_not_be_opened(self) -> None:
+        from airflow_provider_coveo.coveo.endpoints import checked_source_id
+        from airflow_provider_coveo.coveo.statuses import checked_active_status
+        from airflow_provider_coveo.hooks.coveo_push import failing_at_once
+
+        try:
+            checked_source_id(self.source_id)
+            checked_active_status(self.status)
+        except CoveoInputError as error:
+            refused = failing_at_once(error)
+        else:
+            return
+        raise refused
 
     def _is_in_use(self) -> bool:
         from airflow_provider_coveo.coveo.sources import is_active
@@ -362,8 +413,6 @@ class JudgePushSourceUpdateOperator(_ClosingOperator):
 
     def _close_what_is_still_open(self, context: Context) -> bool:
         """Send ``IDLE`` where the bracket is open; say whether it is closed now."""
-        from airflow_provider_coveo.coveo.errors import CoveoError
-
         holder = self._holder(context)
         if not self._find_what_was_opened(context) or not self._is_held(holder):
             return True

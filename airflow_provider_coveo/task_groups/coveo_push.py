@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 from airflow.providers.common.compat.sdk import TaskGroup, get_current_context
 
-from airflow_provider_coveo.coveo.errors import CoveoInputError
+from airflow_provider_coveo.coveo.endpoints import checked_source_id
+from airflow_provider_coveo.coveo.errors import CoveoInputError, shown
+from airflow_provider_coveo.coveo.ordering_ids import checked_queue_delay
+from airflow_provider_coveo.coveo.statuses import checked_active_status
 from airflow_provider_coveo.operators.coveo_push_update import (
     OPENING_XCOM_KEY,
     ClosePushSourceUpdateOperator,
@@ -44,6 +47,9 @@ _OWN_WAY: dict[str, Any] = {
     "execution_timeout": None,
     "do_xcom_push": True,
 }
+
+
+_LONGEST_TRY = timedelta(minutes=30)
 
 
 class OverlappingRunsWarning(UserWarning):
@@ -97,6 +103,15 @@ class PushSourceUpdate(TaskGroup):
 
     def __enter__(self) -> PushSourceUpdate:
         super().__enter__()
+        try:
+            self._make_opening()
+        except BaseException:
+            # Python calls no __exit__ then, and all later tasks of the process would land in this group.
+            super().__exit__(None, None, None)  # type: ignore[no-untyped-call]
+            raise
+        return self
+
+    def _make_opening(self) -> None:
         update = self._update
         child_id: Callable[[str], str] = self.child_id
         self._tasks = UpdateTasks(*map(child_id, UpdateTasks.NAMES))
@@ -106,6 +121,8 @@ class PushSourceUpdate(TaskGroup):
             "organization_id": update.organization_id,
             "update_tasks": self._tasks,
             **_OWN_WAY,
+            # Longer than the hook is patient; it ends a try whose answer never comes to its end.
+            "execution_timeout": _LONGEST_TRY,
         }
         self._common = common
         begin = EmptyOperator(task_id="begin", trigger_rule="all_success", **_OWN_WAY)
@@ -117,11 +134,10 @@ class PushSourceUpdate(TaskGroup):
             exclusive_timeout=update.exclusive_timeout.total_seconds(),
             poll_interval=update.poll_interval.total_seconds(),
             trigger_rule="all_success",
-            **common,
+            **{**common, "execution_timeout": _LONGEST_TRY + update.exclusive_timeout},
         )
         begin >> self.open
         self.open.joined = self._joined
-        return self
 
     def _joined(self, task: Any) -> None:
         # Inside the `with`, what is wired below `open` is looked at once, at its end.
@@ -318,7 +334,8 @@ class push_source_update:  # noqa: N801 - it reads as what it does, in a `with` 
     :param group_id: The task group's ID. Default ``push_source_update``, with a number behind it where a DAG
         has several.
     :param kwargs: Anything else that a ``TaskGroup`` takes, such as ``tooltip`` or ``default_args``.
-    :raises CoveoInputError: when the DAG is parsed, if the bracket is empty or holds another one.
+    :raises CoveoInputError: when the DAG is parsed, if the bracket is empty or holds another one, or if a
+        value that is no template can't be right.
     """
 
     def __init__(
@@ -339,18 +356,26 @@ class push_source_update:  # noqa: N801 - it reads as what it does, in a `with` 
         group_id: str | None = None,
         **kwargs: Any,
     ) -> None:
+        if not _is_template(source_id):
+            checked_source_id(source_id)
+        if not _is_template(status):
+            checked_active_status(status)
+        if not _is_template(queue_delay):
+            checked_queue_delay(queue_delay)
         self.source_id = source_id
         self.status = status
         self.coveo_conn_id = coveo_conn_id
         self.organization_id = organization_id
-        self.delete_old_items = delete_old_items
+        self.delete_old_items = _checked_truth("delete_old_items", delete_old_items)
         self.queue_delay = queue_delay
-        self.allow_empty = allow_empty
-        self.exclusive = exclusive
-        self.exclusive_timeout = exclusive_timeout
-        self.poll_interval = poll_interval
+        self.allow_empty = _checked_truth("allow_empty", allow_empty)
+        self.exclusive = _checked_truth("exclusive", exclusive)
+        self.exclusive_timeout = _checked_duration("exclusive_timeout", exclusive_timeout)
+        self.poll_interval = _checked_duration("poll_interval", poll_interval)
+        if isinstance(close_retries, bool) or not isinstance(close_retries, int) or close_retries < 0:
+            raise CoveoInputError(f"close_retries is {shown(close_retries)}", remedy="Give 0 or more")
         self.close_retries = close_retries
-        self.close_retry_delay = close_retry_delay
+        self.close_retry_delay = _checked_duration("close_retry_delay", close_retry_delay)
         self.group_id = group_id
         self._group_kwargs = kwargs
         self._group: PushSourceUpdate | None = None
@@ -383,6 +408,27 @@ class push_source_update:  # noqa: N801 - it reads as what it does, in a `with` 
         return PushSourceUpdate(
             update=self, group_id=group_id, add_suffix_on_collision=True, **self._group_kwargs
         )
+
+
+def _is_template(value: object) -> bool:
+    """Say whether a value is known only when the task runs: a template, or another task's output."""
+    return "{" in value if isinstance(value, str) else not isinstance(value, (int, float, bytes, type(None)))
+
+
+def _checked_truth(name: str, value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise CoveoInputError(
+        f"{name} is {shown(value)}",
+        cause="any text counts as true in Python, also one that renders to 'false'",
+        remedy=f"Give True or False; {name} shapes the DAG, so it can't be a template",
+    )
+
+
+def _checked_duration(name: str, value: object) -> timedelta:
+    if isinstance(value, timedelta) and value > timedelta(0):
+        return value
+    raise CoveoInputError(f"{name} is {shown(value)}", remedy="Give a timedelta above zero")
 
 
 def ensure_source_open(context: Context | None = None) -> bool:
@@ -455,12 +501,28 @@ class _LastResort:
         self._update_tasks = update_tasks
 
     def __call__(self, context: Context) -> None:
-        from airflow_provider_coveo.run_state import task_states
-
         dag_id = context["dag"].dag_id
         run_id = str(context["run_id"])
-        opening = self._update_tasks.open
-        for map_index in task_states(dag_id, run_id, [opening])[opening]:
+        try:
+            self._close_what_is_open(dag_id, run_id)
+        except Exception as error:
+            # `airflow dags test`, for one, lets callbacks ask nothing.
+            log.warning(
+                "The last resort could not see whether run %r of DAG %r left a source open: %s: %s",
+                run_id,
+                dag_id,
+                type(error).__name__,
+                error,
+            )
+
+    def _close_what_is_open(self, dag_id: str, run_id: str) -> None:
+        from airflow_provider_coveo.run_state import is_run_over, task_states
+
+        tasks = self._update_tasks
+        if not is_run_over(dag_id, run_id, [tasks.close, tasks.outcome]):
+            log.info("Run %r of DAG %r goes on, and closes its source itself.", run_id, dag_id)
+            return
+        for map_index in task_states(dag_id, run_id, [tasks.open])[tasks.open]:
             self._close(dag_id, run_id, map_index)
 
     def _close(self, dag_id: str, run_id: str, map_index: int) -> None:

@@ -9,7 +9,15 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, BaseOperator, TaskGroup, chain, task, task_group
+from airflow.providers.common.compat.sdk import (
+    DAG,
+    AirflowException,
+    BaseOperator,
+    TaskGroup,
+    chain,
+    task,
+    task_group,
+)
 
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.task_groups.coveo_push import OverlappingRunsWarning, push_source_update
@@ -557,7 +565,8 @@ def test_default_args_can_not_keep_the_bracket_from_closing() -> None:
 
     for name in ("begin", "open", "close", "outcome", "done"):
         own = of(update, name)
-        assert own.execution_timeout is None, name
+        # Where there is a request, its own limit; the others have nothing to limit.
+        assert own.execution_timeout is None or own.execution_timeout >= timedelta(minutes=30), name
         assert not own.depends_on_past, name
         assert not own.wait_for_downstream, name
         assert own.do_xcom_push, name
@@ -568,6 +577,44 @@ def test_default_args_can_not_keep_the_bracket_from_closing() -> None:
         assert closing.trigger_rule == "all_done_setup_success"
         assert closing.retries == 12
         assert closing.retry_delay == timedelta(minutes=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"source_id": None}, "source ID"),
+        ({"source_id": ""}, "source ID"),
+        ({"source_id": "a b"}, "source ID"),
+        ({"source_id": 5}, "source ID"),
+        ({"status": "REBIULD"}, "REBIULD"),
+        ({"status": "IDLE"}, "IDLE ends"),
+        ({"status": None}, "status"),
+        ({"queue_delay": -5}, "queue delay"),
+        ({"delete_old_items": "{{ params.clean }}"}, "delete_old_items"),
+        ({"allow_empty": "false"}, "allow_empty"),
+        ({"exclusive": "false"}, "exclusive"),
+        ({"exclusive_timeout": 60}, "exclusive_timeout"),
+        ({"poll_interval": timedelta(0)}, "poll_interval"),
+        ({"close_retry_delay": -timedelta(1)}, "close_retry_delay"),
+        ({"close_retries": -1}, "close_retries"),
+    ],
+)
+def test_what_can_not_be_right_is_refused_when_the_dag_is_parsed_and_harms_no_other_dag(
+    options: dict[str, Any], named: str
+) -> None:
+    refused = pytest.raises(CoveoInputError, match=named)
+    with a_dag(), refused, push_source_update(**{"source_id": SOURCE, **options}):
+        Work(task_id="work")
+    with a_dag():
+        assert Work(task_id="innocent").task_id == "innocent"
+
+
+def test_an_error_while_a_bracket_is_begun_harms_no_other_dag() -> None:
+    refused = pytest.raises((TypeError, ValueError, AirflowException), match=r"retries|many")
+    with refused, a_dag(default_args={"retries": "many"}), push_source_update(source_id=SOURCE):
+        Work(task_id="work")
+    with a_dag():
+        assert Work(task_id="innocent").task_id == "innocent"
 
 
 def test_a_dag_that_fails_fast_is_taken() -> None:

@@ -11,7 +11,7 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowSkipException, BaseOperator, XCom
 
 from airflow_provider_coveo import run_state
-from airflow_provider_coveo.coveo.errors import CoveoInputError
+from airflow_provider_coveo.coveo.errors import CoveoError, CoveoInputError
 from airflow_provider_coveo.operators.coveo_push_update import (
     NothingWasPushed,
     PushSourceUpdateFailed,
@@ -44,10 +44,12 @@ class Run:
         self.kept: dict[str, dict[str, Any]] = {}
         self.states: dict[str, str] = {}
         self.variables: dict[str, Any] = {}
+        self.state = "running"
         monkeypatch.setattr(run_state, "_read_variable", self.variables.get)
         monkeypatch.setattr(run_state, "_write_variable", lambda name, value, _: self.write(name, value))
         monkeypatch.setattr(run_state, "_delete_variable", lambda name: self.variables.pop(name, None))
         monkeypatch.setattr(run_state, "_task_instance_states", self.task_instance_states)
+        monkeypatch.setattr(run_state, "_run_state", lambda dag_id, run_id: (self.state, False))
         monkeypatch.setattr(XCom, "get_one", self.get_one)
         with DAG("d", start_date=datetime(2025, 1, 1), schedule=None, max_active_runs=1) as dag:
             with push_source_update(**{"source_id": SOURCE, **options}) as update:
@@ -122,7 +124,13 @@ class Run:
         run_state.Holder("d", "later", self.update.open.task_id).take("acme", SOURCE)
 
     def fail(self) -> None:
-        """Call the failure callbacks of the DAG."""
+        """End the run, skipping what is left of it, and call the failure callbacks of the DAG."""
+        self.state = "failed"
+        for task_id in self.dag.task_ids:
+            self.states.setdefault(task_id, "skipped")
+        self.call_back()
+
+    def call_back(self) -> None:
         callbacks: Any = self.dag.on_failure_callback
         for callback in callbacks:
             callback({"dag": self.dag, "run_id": "r"})
@@ -156,11 +164,13 @@ def test_what_was_never_opened_is_not_closed(coveo: Simulator, a_run: Callable[.
     assert coveo.requests == []
 
 
-@pytest.mark.parametrize("options", [{"source_id": None}, {"coveo_conn_id": "coveo_nowhere"}])
+@pytest.mark.parametrize(("field", "value"), [("source_id", None), ("coveo_conn_id", "coveo_nowhere")])
 def test_what_can_not_have_been_opened_does_not_keep_the_closing_retrying(
-    coveo: Simulator, a_run: Callable[..., Run], options: dict[str, Any]
+    coveo: Simulator, a_run: Callable[..., Run], field: str, value: Any
 ) -> None:
-    run = a_run(**options)
+    run = a_run()
+    for name in ("close", "outcome"):
+        setattr(run.task(name), field, value)
     run.execute("close")
     run.execute("outcome")
 
@@ -352,7 +362,82 @@ def test_a_task_that_stands_in_no_bracket_is_told_so(a_run: Callable[..., Run]) 
         ensure_source_open(a_run().context("elsewhere"))
 
 
+# --- what is refused before anything is opened ---
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("status", "REBIULD"), ("status", "IDLE"), ("source_id", "None"), ("source_id", "a/b")],
+)
+def test_an_update_that_can_not_be_opened_neither_opens_nor_closes_anything(
+    coveo: Simulator, a_run: Callable[..., Run], field: str, value: str
+) -> None:
+    run = a_run()
+    setattr(run.task("open"), field, value)
+    with pytest.raises(CoveoInputError):
+        run.execute("open")
+    run.execute("close")
+    with pytest.raises(PushSourceUpdateFailed):
+        run.execute("outcome")
+
+    assert coveo.requests == []
+    assert run.variables == {}
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 412])
+def test_an_opening_that_coveo_refuses_is_not_closed_since_somebody_else_may_use_the_source(
+    coveo: Simulator, a_run: Callable[..., Run], status: int
+) -> None:
+    coveo.faults.answer(status, operation="status", status_type="REBUILD")
+    run = a_run()
+    with pytest.raises(CoveoError):
+        run.execute("open")
+    run.execute("close")
+
+    assert [request.query["statusType"] for request in coveo.requests] == ["REBUILD"]
+    assert run.variables == {}
+
+
+def test_an_opening_that_is_refused_after_one_that_may_have_been_carried_out_is_closed(
+    coveo: Simulator, a_run: Callable[..., Run]
+) -> None:
+    run = a_run()
+    coveo.faults.answer(503, applied=True, headers={"Retry-After": "3000"}, operation="status")
+    coveo.faults.answer(403, operation="status")
+    for _ in range(2):
+        with pytest.raises(CoveoError):
+            run.execute("open")
+    run.execute("close")
+
+    assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
+
+
 # --- the last resort ---
+
+
+def test_a_run_that_was_cleared_before_the_callback_came_closes_its_source_itself(
+    coveo: Simulator, a_run: Callable[..., Run]
+) -> None:
+    run = a_run()
+    run.execute("open")
+    run.call_back()
+
+    assert coveo.statuses(SOURCE) == ["REBUILD"]
+
+
+def test_a_callback_that_can_not_ask_about_the_run_says_so_in_one_line(
+    coveo: Simulator, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_supervisor(*_: Any) -> Any:
+        raise NameError("name 'SUPERVISOR_COMMS' is not defined")
+
+    run = a_run()
+    run.execute("open")
+    monkeypatch.setattr(run_state, "_task_instance_states", no_supervisor)
+    monkeypatch.setattr(run_state, "_run_state", no_supervisor)
+    run.call_back()
+
+    assert coveo.statuses(SOURCE) == ["REBUILD"]
 
 
 def test_a_source_that_was_left_open_is_closed_when_the_run_fails(
