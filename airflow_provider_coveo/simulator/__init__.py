@@ -123,6 +123,13 @@ Limits
 """
 
 from airflow_provider_coveo.simulator.exchange import Exchange
-from airflow_provider_coveo.simulator.server import Simulator
+
+try:
+    from airflow_provider_coveo.simulator.server import Simulator
+except ModuleNotFoundError as missing:
+    raise ModuleNotFoundError(
+        f"The simulator needs {missing.name}: pip install 'airflow-provider-coveo[simulator]'",
+        name=missing.name,
+    ) from None
 
 __all__ = ["Exchange", "Simulator"]

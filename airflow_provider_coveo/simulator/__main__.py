@@ -10,6 +10,8 @@ import sys
 import threading
 from collections.abc import Sequence
 
+from airflow_provider_coveo.coveo.endpoints import checked_source_id
+from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.simulator.server import HOST, Simulator
 
 #: A long-running simulator keeps no more than this of what came in.
@@ -43,6 +45,19 @@ def _count(value: str) -> int:
     return int(value)
 
 
+def _id(value: str) -> str:
+    try:
+        return checked_source_id(value)
+    except CoveoInputError as error:
+        raise argparse.ArgumentTypeError(error.tried) from None
+
+
+def _key(value: str) -> str:
+    if not value or not value.isascii() or not value.isprintable() or " " in value:
+        raise argparse.ArgumentTypeError("a key is printable ASCII without spaces")
+    return value
+
+
 def _port(value: str) -> int:
     if not value.isdecimal() or int(value) > 65_535:
         raise argparse.ArgumentTypeError(f"{value!r} is no port from 0 to 65535")
@@ -58,14 +73,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--port", type=_port, default=8642, help="port; 0 for any free one (default: 8642)")
     parser.add_argument(
-        "--organization", default="acme", metavar="ID", help="organization ID (default: acme)"
+        "--organization", type=_id, default="acme", metavar="ID", help="organization ID (default: acme)"
     )
     sources = parser.add_argument_group("sources (each option may be given several times)")
     sources.add_argument(
-        "--source", action="append", default=[], metavar="ID", help="a Push source (default: acme-products)"
+        "--source",
+        type=_id,
+        action="append",
+        default=[],
+        metavar="ID",
+        help="a Push source (default: acme-products)",
     )
     sources.add_argument(
         "--secured-source",
+        type=_id,
         action="append",
         default=[],
         metavar="ID",
@@ -73,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     sources.add_argument(
         "--sitecore-source",
+        type=_id,
         action="append",
         default=[],
         metavar="ID",
@@ -80,15 +102,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     sources.add_argument(
         "--crawling-module-source",
+        type=_id,
         action="append",
         default=[],
         metavar="ID",
         help="a source that the Coveo Crawling Module manages",
     )
     keys = parser.add_argument_group("API keys")
-    keys.add_argument("--api-key", default="simulator-full-access", metavar="KEY", help="may do everything")
     keys.add_argument(
-        "--push-only-key", default="simulator-push-only", metavar="KEY", help="may push and nothing else"
+        "--api-key", type=_key, default="simulator-full-access", metavar="KEY", help="may do everything"
+    )
+    keys.add_argument(
+        "--push-only-key",
+        type=_key,
+        default="simulator-push-only",
+        metavar="KEY",
+        help="may push and nothing else",
     )
     limits = parser.add_argument_group("limits (none by default)")
     limits.add_argument(
@@ -110,6 +139,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     managed = [*options.secured_source, *options.sitecore_source, *options.crawling_module_source]
     plain = options.source or ([] if managed else ["acme-products"])
     repeated = {source for source in plain + managed if (plain + managed).count(source) > 1}
+    if options.api_key == options.push_only_key:
+        print("error: the two keys must differ", file=sys.stderr)
+        return 2
     if repeated:
         print(f"error: given twice: {', '.join(sorted(repeated))}", file=sys.stderr)
         return 2

@@ -293,7 +293,16 @@ def test_a_taken_port_ends_the_command_with_one_line(coveo: Simulator) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--call-limit", "many"], ["--port", "x"], ["--source", "a", "--source", "a"]]
+    "arguments",
+    [
+        ["--call-limit", "many"],
+        ["--port", "x"],
+        ["--source", "a", "--source", "a"],
+        ["--source", "a/b"],
+        ["--organization", ""],
+        ["--api-key", "é"],
+        ["--api-key", "same", "--push-only-key", "same"],
+    ],
 )
 def test_a_wrong_option_ends_the_command(arguments: list[str]) -> None:
     process = run(*arguments)
