@@ -13,7 +13,7 @@ import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Any, Final, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
 
@@ -46,6 +46,8 @@ _RESERVED_KEYS: Final = {
 }
 #: More kinds of items (by their keys and the types of their values) are not remembered at a time.
 _MOST_SHAPES: Final = 2_048
+#: After how many items of JSON that were looked at closely the short way is tried again.
+_TRIED_AGAIN_AFTER: Final = 100
 _SMALLEST_INT: Final = -(2**63)
 _LARGEST_INT: Final = 2**63 - 1
 #: The types of metadata values that are sent as they are, if the encoder takes them.
@@ -58,6 +60,9 @@ _short_repr.maxstring = _short_repr.maxother = _LONGEST_SHOWN
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder()
+#: Takes an object without anything in it that metadata may not hold, permissions apart.
+_PlainValue: TypeAlias = str | Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | float | bool
+_plain_decoder = msgspec.json.Decoder(dict[str, _PlainValue | list[_PlainValue]])
 _raw_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -356,6 +361,9 @@ class ItemEncoder:
         self._shapes: dict[tuple[Any, ...], _Shape | None] = {}
         self._last_kind: tuple[Any, ...] = ()
         self._last_shape: _Shape | None = None
+        self._last_keys: tuple[str, ...] = ()
+        self._last_keys_shape: _Shape | None = None
+        self._not_plain = 0
 
     def encode(self, item: object) -> Entry | tuple[str, bytes]:
         """
@@ -421,6 +429,47 @@ class ItemEncoder:
         return shape
 
     def _checked_bytes(self, encoded: bytes) -> Entry | tuple[str, bytes]:
+        # Items of one kind come in rows: where the short way was not taken, it is not tried for a while.
+        if self._not_plain:
+            self._not_plain -= 1
+        else:
+            document_id = self._id_of_plain(encoded)
+            if document_id is not None:
+                return document_id, encoded
+            self._not_plain = _TRIED_AGAIN_AFTER
+        return self._checked_json(encoded)
+
+    def _id_of_plain(self, encoded: bytes) -> str | None:
+        """Return the id of an item without permissions that is right in each way that msgspec can check."""
+        try:
+            item: dict[str, Any] = _plain_decoder.decode(encoded)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        keys = tuple(item)
+        if keys == self._last_keys:
+            shape = self._last_keys_shape
+        else:
+            shape = self._shape_of(("texts", *keys), dict.fromkeys(keys, ""))
+            self._last_keys, self._last_keys_shape = keys, shape
+        if shape is None or len(encoded) > LARGEST_INLINE_DATA:
+            return None
+        for key in shape.texts:
+            if type(item[key]) is not str:
+                return None
+        document_id: str = item[shape.id_key]
+        if not _DOCUMENT_ID.match(document_id):
+            return None
+        for key, check in shape.checks:
+            try:
+                check(key, item[key])
+            except CoveoInputError:
+                return None
+        # What msgspec would write for the dict as well holds each key once.
+        if _encoder.encode(item) != encoded and _may_have_repeated_keys(encoded, item):
+            return None
+        return document_id
+
+    def _checked_json(self, encoded: bytes) -> Entry | tuple[str, bytes]:
         try:
             item = _decoder.decode(encoded)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -464,6 +513,7 @@ class _Shape:
     What the keys of an item and the types of its values decide.
 
     :param id_key: How the item spells ``documentId``.
+    :param texts: The keys of Coveo's own, whose values are texts.
     :param floats: The keys of metadata whose values are floats.
     :param ints: The keys of metadata whose values are whole numbers.
     :param checks: What else is left to check for each single item: keys, and functions that return the value
@@ -471,6 +521,7 @@ class _Shape:
     """
 
     id_key: str
+    texts: tuple[str, ...]
     floats: tuple[str, ...]
     ints: tuple[str, ...]
     checks: tuple[tuple[str, Callable[[str, Any], Any]], ...]
@@ -483,10 +534,12 @@ class _Shape:
         if len({key.lower() for key in keys}) < len(keys):
             return None
         id_key = content_key = None
-        floats, ints = [], []
+        texts, floats, ints = [], [], []
         checks: list[tuple[str, Callable[[str, Any], Any]]] = []
         for key, value_type in zip(keys, types, strict=True):
             reserved = _RESERVED_KEYS.get(key.lower())
+            if reserved is not None:
+                texts.append(key)
             if reserved == "documentId":
                 id_key = key if value_type is str else None
             elif reserved in DATA_KEYS:
@@ -513,7 +566,7 @@ class _Shape:
             return None
         if content_key == "data" and any(key.lower() == "compressiontype" for key in keys):
             return None
-        return cls(id_key, tuple(floats), tuple(ints), tuple(checks))
+        return cls(id_key, tuple(texts), tuple(floats), tuple(ints), tuple(checks))
 
 
 def _as_dict(item: object) -> dict[str, Any]:

@@ -39,7 +39,8 @@ def _peak(url: str, items: int) -> float:
 
 
 def test_ten_times_the_items_need_no_more_memory() -> None:
-    with Receiver() as receiver:
+    # Slow enough that as many batches are in flight as may be, in both cases.
+    with Receiver(latency=0.03) as receiver:
         few, many = _peak(receiver.url, 15_000), _peak(receiver.url, 150_000)
     # seven batches of 2 MB at most, two of them while one is put together, and what threads need
     assert many < 32
