@@ -42,6 +42,7 @@ def test_ten_times_the_items_need_no_more_memory() -> None:
     # Slow enough that as many batches are in flight as may be, in both cases.
     with Receiver(latency=0.03) as receiver:
         few, many = _peak(receiver.url, 15_000), _peak(receiver.url, 150_000)
-    # seven batches of 2 MB at most, two of them while one is put together, and what threads need
-    assert many < 32
-    assert many < few * 1.1 + 2
+    # Four batches of 2 MB in flight, and the one that is put together, twice while it is joined.
+    assert many < 20
+    # The allocator may keep room for two more of them or not; the input adds nothing.
+    assert many < few + 5
