@@ -523,7 +523,11 @@ class _LastResort:
             log.info("Run %r of DAG %r goes on, and closes its source itself.", run_id, dag_id)
             return
         for map_index in task_states(dag_id, run_id, [tasks.open])[tasks.open]:
-            self._close(dag_id, run_id, map_index)
+            try:
+                self._close(dag_id, run_id, map_index)
+            except Exception:
+                # In a mapped bracket, the others' sources are still to be closed.
+                log.exception("The source of task %s[%d] may still be open.", opening, map_index)
 
     def _close(self, dag_id: str, run_id: str, map_index: int) -> None:
         from airflow.providers.common.compat.sdk import XCom

@@ -866,13 +866,13 @@ cell(
     "a failed, b success",
     "a.work1 skip, a.close skip, a.outcome skip, a.done skip",
     on_2={"tasks": "a.work1 skip, a.close none, a.outcome none, a.done none"},
-    dag={"max_active_runs": 2, "dagrun_timeout": 75},
+    dag={"max_active_runs": 2, "dagrun_timeout": 110},
 )
 def _(story: Story) -> None:
     story.hold("work1")
     story.hold("work1", key="b")
     story.trigger()
-    story.until_age_of_run(40)
+    story.until_age_of_run(60)
     story.trigger("b")
     story.until_seen("REBUILD", times=2)
     story.until_over()

@@ -473,6 +473,34 @@ def test_a_source_that_a_later_run_opened_is_left_alone_when_the_run_fails(
     assert coveo.statuses(SOURCE) == ["REBUILD"]
 
 
+def test_where_one_source_of_a_mapped_bracket_can_not_be_closed_the_others_are(
+    coveo: Simulator, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = a_run()
+    run.execute("open")
+    opening = run.update.open.task_id
+    described = run.xcoms[opening, "coveo_opening"]
+    connections = ["coveo_nowhere", "coveo_default"]
+    sources = ["no-such-source", SOURCE]
+    for index, source in enumerate(sources):
+        run_state.Holder("d", "r", opening, index).take("acme", source)
+    monkeypatch.setattr(
+        run_state, "_task_instance_states", lambda *_: [(opening, 0, None), (opening, 1, None)]
+    )
+    monkeypatch.setattr(
+        XCom,
+        "get_one",
+        lambda *, map_index, **_: {
+            **described,
+            "coveo_conn_id": connections[map_index],
+            "source_id": sources[map_index],
+        },
+    )
+    run.fail()
+
+    assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
+
+
 def test_a_run_that_fails_before_it_opened_anything_sends_nothing(
     coveo: Simulator, a_run: Callable[..., Run]
 ) -> None:
