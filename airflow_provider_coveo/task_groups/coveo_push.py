@@ -527,7 +527,7 @@ class _LastResort:
                 self._close(dag_id, run_id, map_index)
             except Exception:
                 # In a mapped bracket, the others' sources are still to be closed.
-                log.exception("The source of task %s[%d] may still be open.", opening, map_index)
+                log.exception("The source of task %s[%d] may still be open.", tasks.open, map_index)
 
     def _close(self, dag_id: str, run_id: str, map_index: int) -> None:
         from airflow.providers.common.compat.sdk import XCom
