@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -76,6 +77,10 @@ def test_a_source_that_was_left_active_is_reported_or_closed(
     CoveoPushHook().set_source_status("left-active", "REBUILD")
     coveo.clock.shift(seconds=0)
     CoveoPushHook().set_source_status("young", "REFRESH")
+    # A run that held it open, and is not there any more.
+    held_by = {"dag_id": "deleted", "run_id": "gone", "open_task_id": "push_source_update.open"}
+    record = {"key": "coveo_open__acme__left-active", "value": json.dumps(held_by)}
+    airflow.rest("POST", "/variables", record)
 
     found = look(airflow, report_only=True)
     assert found["active"] >= 2
@@ -83,6 +88,8 @@ def test_a_source_that_was_left_active_is_reported_or_closed(
     assert coveo.statuses("left-active") == ["REBUILD"]
 
     assert look(airflow)["closed"] == ["left-active"]
+    known = [variable["key"] for variable in airflow.rest("GET", "/variables")["variables"]]
+    assert record["key"] not in known
     assert coveo.statuses("left-active") == ["REBUILD", "IDLE"]
     assert coveo.statuses("young") == ["REFRESH"]
     assert coveo.statuses("idle") == []
