@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import reprlib
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -11,6 +12,11 @@ from typing import Any, ClassVar
 _LONGEST_BODY_READ = 64 * 1024
 #: No more of what Coveo said than this is repeated in a message.
 _LONGEST_MESSAGE = 400
+
+#: No more of a value that was refused is shown than this.
+_LONGEST_SHOWN = 120
+_short_repr = reprlib.Repr()
+_short_repr.maxstring = _short_repr.maxother = _LONGEST_SHOWN
 
 _URL_QUERY = re.compile(r"\?[^\s'\"<>)]+")
 _URL_USER = re.compile(r"//[^\s/@]+@")
@@ -403,8 +409,11 @@ def shortened(text: str) -> str:
 
 def shown(value: object) -> str:
     """Return how a value that was refused is shown in a message: as Python writes it, but bounded."""
-    text = repr(value)
-    return text if len(text) <= 120 else text[:119] + "…"
+    try:
+        text = _short_repr.repr(value)
+    except Exception:
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 1] + "…"
 
 
 def without_url_queries(text: str) -> str:

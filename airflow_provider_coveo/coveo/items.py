@@ -9,7 +9,6 @@ import hashlib
 import json
 import math
 import re
-import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -17,7 +16,7 @@ from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
 
-from airflow_provider_coveo.coveo.errors import CoveoInputError
+from airflow_provider_coveo.coveo.errors import CoveoInputError, shown
 
 #: The ways to give an item's content, of which an item has exactly one. See https://docs.coveo.com/en/73/.
 DATA_KEYS: Final = ("data", "compressedBinaryData", "compressedBinaryDataFileId")
@@ -52,11 +51,6 @@ _SMALLEST_INT: Final = -(2**63)
 _LARGEST_INT: Final = 2**63 - 1
 #: The types of metadata values that are sent as they are, if the encoder takes them.
 _PLAIN_TYPES: Final = frozenset({str, bool})
-
-#: No more of a value is shown in a message.
-_LONGEST_SHOWN: Final = 120
-_short_repr = reprlib.Repr()
-_short_repr.maxstring = _short_repr.maxother = _LONGEST_SHOWN
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder()
@@ -134,7 +128,7 @@ class Item:
         item = {key: value for key, value in named.items() if value is not None}
         for key, value in self.metadata.items():
             if key in item:
-                raise CoveoInputError(f"metadata holds {_shown(key)}, which is a parameter of Item")
+                raise CoveoInputError(f"metadata holds {shown(key)}, which is a parameter of Item")
             item[key] = value
         return item
 
@@ -161,7 +155,7 @@ class Delete:
         try:
             document_id = checked_document_id(self.document_id)
         except CoveoInputError as error:
-            raise InvalidItemError(_shown(self.document_id), error.tried, error.remedy) from None
+            raise InvalidItemError(shown(self.document_id), error.tried, error.remedy) from None
         if not isinstance(self.delete_children, bool):
             raise InvalidItemError(document_id, f"delete_children is {self.delete_children!r}, not a boolean")
         return _encoder.encode({"documentId": document_id, "deleteChildren": self.delete_children})
@@ -258,7 +252,7 @@ class PreparedItem:
             large = LargeContent(base64.b64decode(self.content), self.compression_type)
         if len(large.data) > LARGEST_UPLOAD:
             raise CoveoInputError(
-                f"the content of {_shown(self.document_id)} has {len(large.data):,} bytes, and a container "
+                f"the content of {shown(self.document_id)} has {len(large.data):,} bytes, and a container "
                 f"takes {LARGEST_UPLOAD:,}",
                 remedy="Compress the content, or index the document in parts",
             )
@@ -315,7 +309,7 @@ def checked_document_id(document_id: object) -> str:
         _encodable(document_id, "documentId")
         return document_id
     raise CoveoInputError(
-        f"{_shown(document_id)} is not the documentId of an item",
+        f"{shown(document_id)} is not the documentId of an item",
         remedy="Use a URI with a scheme, such as product://4711 or https://example.com/page; "
         "see https://docs.coveo.com/en/78/",
     )
@@ -345,7 +339,7 @@ def prepared_item(item: object) -> PreparedItem:
     try:
         return _prepared(item)
     except InvalidItemError as error:
-        named = f"The item {_shown(error.document_id)}" if error.document_id is not None else "The item"
+        named = f"The item {shown(error.document_id)}" if error.document_id is not None else "The item"
         raise CoveoInputError(f"{named} can't be pushed: {error.rule}", remedy=error.remedy) from None
 
 
@@ -574,7 +568,7 @@ def _as_dict(item: object) -> dict[str, Any]:
         try:
             return item.as_dict()
         except CoveoInputError as error:
-            raise InvalidItemError(_shown(item.document_id), error.tried, error.remedy) from None
+            raise InvalidItemError(shown(item.document_id), error.tried, error.remedy) from None
     if isinstance(item, Mapping):
         return dict(item)
     raise InvalidItemError(
@@ -638,7 +632,7 @@ def _refuse_repeated_keys(document_id: str, encoded: bytes) -> None:
             if key.lower() in seen:
                 raise InvalidItemError(
                     document_id,
-                    f"the key {_shown(key)} occurs twice",
+                    f"the key {shown(key)} occurs twice",
                     "Coveo takes keys in any case: keep one",
                 )
             seen.add(key.lower())
@@ -666,11 +660,11 @@ def _with_canonical_reserved_keys(item: Mapping[Any, Any]) -> dict[str, Any]:
     seen: dict[str, str] = {}
     for key, value in item.items():
         if not isinstance(key, str) or not key:
-            raise CoveoInputError(f"an item's keys must be non-empty strings, and {_shown(key)} is not")
+            raise CoveoInputError(f"an item's keys must be non-empty strings, and {shown(key)} is not")
         lower_case = key.lower()
         if lower_case in seen:
             raise CoveoInputError(
-                f"the keys {_shown(seen[lower_case])} and {_shown(key)} differ by case only",
+                f"the keys {shown(seen[lower_case])} and {shown(key)} differ by case only",
                 remedy="Coveo takes keys in any case, so keep one of them",
             )
         seen[lower_case] = key
@@ -724,7 +718,7 @@ def _base64(key: str, value: str) -> str:
 def _compression_type(key: str, value: object) -> str:
     if not isinstance(value, str) or value not in COMPRESSION_TYPES:
         raise CoveoInputError(
-            f"{_shown(value)} is not a {key}",
+            f"{shown(value)} is not a {key}",
             remedy=f"Use one of {', '.join(COMPRESSION_TYPES)} in upper case",
         )
     return value
@@ -732,7 +726,7 @@ def _compression_type(key: str, value: object) -> str:
 
 def _file_extension(key: str, value: object) -> str:
     if not isinstance(value, str) or not value.startswith(".") or len(value) < 2:
-        raise CoveoInputError(f"{_shown(value)} is not a {key}", remedy="Start it with a dot, as in .html")
+        raise CoveoInputError(f"{shown(value)} is not a {key}", remedy="Start it with a dot, as in .html")
     return _encodable(value, key)
 
 
@@ -776,11 +770,11 @@ def _permission_level(level: dict[str, Any], number: int) -> int:
         raise _bad_permission(f"{where} has no name")
     _encodable(name, "name")
     if level:
-        raise _bad_permission(f"{where} has the unknown key {_shown(next(iter(level)))}")
+        raise _bad_permission(f"{where} has the unknown key {shown(next(iter(level)))}")
     if not isinstance(sets, list) or not all(isinstance(entry, Mapping) for entry in sets):
         raise _bad_permission(f"permissionSets of {where} is not a list of permission sets")
     return sum(
-        _permission_set(_lower_case_keys(entry, where), f"permission set {index} of level {_shown(name)}")
+        _permission_set(_lower_case_keys(entry, where), f"permission set {index} of level {shown(name)}")
         for index, entry in enumerate(sets, 1)
     )
 
@@ -798,19 +792,19 @@ def _permission_set(permission_set: dict[str, Any], where: str) -> int:
                     _permission_identity(identity, where)
         elif key == "allowanonymous":
             if not isinstance(value, bool):
-                raise _bad_permission(f"allowAnonymous of {where} is {_shown(value)}, not true or false")
+                raise _bad_permission(f"allowAnonymous of {where} is {shown(value)}, not true or false")
         elif key == "name":
             if not isinstance(value, str):
                 raise _bad_permission(f"the name of {where} is not a string")
             _encodable(value, "name")
         else:
-            raise _bad_permission(f"{where} has the unknown key {_shown(key)}")
+            raise _bad_permission(f"{where} has the unknown key {shown(key)}")
     return count
 
 
 def _permission_identity(identity: object, where: str) -> None:
     if not isinstance(identity, Mapping):
-        raise _bad_permission(f"{where} holds {_shown(identity)}, which is no identity")
+        raise _bad_permission(f"{where} holds {shown(identity)}, which is no identity")
     given = _lower_case_keys(identity, where)
     name = given.pop("identity", None)
     if not isinstance(name, str) or not name:
@@ -819,16 +813,16 @@ def _permission_identity(identity: object, where: str) -> None:
     kind = given.pop("identitytype", None)
     if not isinstance(kind, str) or kind.replace("_", "").upper() not in _IDENTITY_TYPES:
         raise _bad_permission(
-            f"the identityType of {_shown(name)} in {where} is {_shown(kind)}, and none of User, Group, "
+            f"the identityType of {shown(name)} in {where} is {shown(kind)}, and none of User, Group, "
             "VirtualGroup and Unknown"
         )
     provider = given.pop("securityprovider", None)
     if provider is not None and (not isinstance(provider, str) or not provider):
-        raise _bad_permission(f"the securityProvider of {_shown(name)} in {where} is no name")
+        raise _bad_permission(f"the securityProvider of {shown(name)} in {where} is no name")
     _encodable(provider or "", "securityProvider")
-    checked_additional_info(given.pop("additionalinfo", None), f"{_shown(name)} in {where}")
+    checked_additional_info(given.pop("additionalinfo", None), f"{shown(name)} in {where}")
     if given:
-        raise _bad_permission(f"{_shown(name)} in {where} has the unknown key {_shown(next(iter(given)))}")
+        raise _bad_permission(f"{shown(name)} in {where} has the unknown key {shown(next(iter(given)))}")
 
 
 def checked_additional_info(value: object, of: str) -> None:
@@ -852,7 +846,7 @@ def _lower_case_keys(entry: Mapping[Any, Any], where: str) -> dict[str, Any]:
     lower_case: dict[str, Any] = {}
     for key, value in entry.items():
         if not isinstance(key, str) or key.lower() in lower_case:
-            raise _bad_permission(f"{where} has the key {_shown(key)} twice, or it is no string")
+            raise _bad_permission(f"{where} has the key {shown(key)} twice, or it is no string")
         lower_case[key.lower()] = value
     return lower_case
 
@@ -884,7 +878,7 @@ def _of_numpy(key: str, value: Any) -> Any:
     """Return a scalar or an array of numpy as Python's own."""
     if getattr(value.dtype, "kind", "") in "mM":
         raise CoveoInputError(
-            f"the time {_shown(key)} has no time zone",
+            f"the time {shown(key)} has no time zone",
             remedy="Use an aware datetime, for example pandas.Timestamp(value, tz='UTC')",
         )
     return value.tolist()
@@ -904,7 +898,7 @@ def _metadata_scalar(key: str, value: object) -> Any:
     if isinstance(value, datetime):
         if value.tzinfo is None:
             raise CoveoInputError(
-                f"the time {_shown(key)} has no time zone",
+                f"the time {shown(key)} has no time zone",
                 remedy="Use an aware datetime, for example datetime.now(timezone.utc)",
             )
         return value.isoformat()
@@ -912,7 +906,7 @@ def _metadata_scalar(key: str, value: object) -> Any:
         return value.isoformat()
     if value is None or isinstance(value, (Mapping, list, tuple, set, frozenset, bytes, bytearray)):
         raise CoveoInputError(
-            f"the value of {_shown(key)} is {'None' if value is None else 'a ' + type(value).__name__}",
+            f"the value of {shown(key)} is {'None' if value is None else 'a ' + type(value).__name__}",
             remedy="Metadata holds strings, numbers, booleans, times and lists of these; leave out what has "
             "no value; see https://docs.coveo.com/en/162/",
         )
@@ -928,21 +922,21 @@ def _metadata_scalar_of_a_library(key: str, value: object) -> Any:
     if type(sent) in {str, bool, int, float}:
         return _metadata_scalar(key, sent)
     raise CoveoInputError(
-        f"the value of {_shown(key)} is of type {type(value).__name__}, not JSON",
+        f"the value of {shown(key)} is of type {type(value).__name__}, not JSON",
         remedy="Metadata holds strings, numbers, booleans, times and lists of these",
     )
 
 
 def _number(key: str, value: float) -> float:
     if not math.isfinite(value):
-        raise CoveoInputError(f"{_shown(key)} is {value}, which JSON does not know")
+        raise CoveoInputError(f"{shown(key)} is {value}, which JSON does not know")
     return value
 
 
 def _whole_number(key: str, value: int) -> int:
     if not _SMALLEST_INT <= value <= _LARGEST_INT:
         raise CoveoInputError(
-            f"the number {_shown(key)} does not fit into the 64 bits that Coveo's fields have"
+            f"the number {shown(key)} does not fit into the 64 bits that Coveo's fields have"
         )
     return value
 
@@ -952,18 +946,10 @@ def _encodable(text: str, key: str) -> str:
         text.encode()
     except UnicodeEncodeError:
         raise CoveoInputError(
-            f"{_shown(key)} holds half of a surrogate pair, which UTF-8 can't express",
+            f"{shown(key)} holds half of a surrogate pair, which UTF-8 can't express",
             remedy="Decode the original bytes with the right encoding",
         ) from None
     return text
-
-
-def _shown(value: object) -> str:
-    try:
-        text = _short_repr.repr(value)
-    except Exception:
-        text = f"<{type(value).__name__}>"
-    return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 1] + "…"
 
 
 def _rule(key: str) -> Callable[[str, Any], Any]:
