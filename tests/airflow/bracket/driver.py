@@ -53,6 +53,7 @@ class Expected:
     :param items: the items that must be there at the end, by their names behind ``https://example.com/``.
     :param last: the last status that Coveo accepted.
     :param impossible: why the source isn't IDLE at once, where Airflow makes that impossible for a DAG.
+    :param otherwise: what else may come of it, where that depends on a race of Airflow's own.
     """
 
     sequence: str
@@ -61,6 +62,7 @@ class Expected:
     items: str | None = None
     last: str = "IDLE"
     impossible: str = ""
+    otherwise: Expected | None = None
 
 
 @dataclass(frozen=True)
