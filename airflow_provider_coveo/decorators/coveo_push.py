@@ -62,7 +62,7 @@ class _CoveoPushDecoratedOperator(DecoratedOperator, _ItemsPushOperator):
             return [items]
         if isinstance(items, Iterable) and not isinstance(items, str):
             return items
-        from airflow_provider_coveo.hooks.coveo_push import failing_at_once
+        from airflow_provider_coveo.hooks.answers import failing_at_once
 
         raise failing_at_once(
             CoveoInputError(

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
-import json
 import re
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Mapping, Sized
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast
 from urllib.parse import quote, urlencode, urlsplit
 
 import requests
 import tenacity
 import urllib3
-from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.providers.http.hooks.http import HttpHook
 from requests.auth import AuthBase
 
@@ -69,6 +66,11 @@ from airflow_provider_coveo.coveo.ordering_ids import (
 from airflow_provider_coveo.coveo.retries import RetryPolicy, retry_after_seconds
 from airflow_provider_coveo.coveo.statuses import SourceStatus
 from airflow_provider_coveo.get_provider_info import CONNECTION_FORM
+from airflow_provider_coveo.hooks.answers import (
+    final_errors_fail_at_once,
+    json_object,
+    request_id_of,
+)
 from airflow_provider_coveo.hooks.push import (
     DEFAULT_MAX_INVALID,
     DEFAULT_UPLOAD_CONCURRENCY,
@@ -79,6 +81,7 @@ from airflow_provider_coveo.hooks.push import (
     checked_concurrency,
     checked_iterable,
 )
+from airflow_provider_coveo.hooks.sources import SourceRequests
 from airflow_provider_coveo.hooks.wire import (
     BearerAuth,
     NoAuth,
@@ -96,7 +99,6 @@ R = TypeVar("R")
 
 #: How many file containers are tried for one upload before its refusal is taken for final.
 _CONTAINERS_PER_UPLOAD = 3
-_SOURCES_PER_PAGE = 100
 
 #: The limit of the items that may be pushed a day. See https://docs.coveo.com/en/63/.
 DAILY_ITEMS_LIMIT = "pushApiMaximumDailyDocumentLimit"
@@ -104,39 +106,7 @@ DAILY_ITEMS_LIMIT = "pushApiMaximumDailyDocumentLimit"
 _RETRIED = (TooManyRequestsError, ServiceError, NoAnswerError)
 
 
-def failing_at_once(error: CoveoError) -> CoveoError:
-    """Return the error in the form that Airflow does not retry, if a retry of it can't help."""
-    if error.retry_can_help or isinstance(error, AirflowFailException):
-        return error
-    error_class = type(error)
-    final_class = type(
-        error_class.__name__,
-        (error_class, AirflowFailException),
-        {
-            "__module__": error_class.__module__,
-            "__doc__": error_class.__doc__,
-            # A class made here can't be found by name, so pickle makes it anew from the error it stands for.
-            "__reduce__": lambda final: (failing_at_once, (error_class(final.tried, **final.fields()),)),
-        },
-    )
-    return cast("CoveoError", final_class(error.tried, **error.fields()))
-
-
-def _final_errors_fail_at_once(method: Callable[P, R]) -> Callable[P, R]:
-    """Make a task that calls ``method`` fail without using up its retries where a retry can't help."""
-
-    @functools.wraps(method)
-    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return method(*args, **kwargs)
-        except CoveoError as error:
-            final = failing_at_once(error)
-        raise final
-
-    return wrapper
-
-
-class CoveoPushHook(HttpHook):
+class CoveoPushHook(SourceRequests, HttpHook):
     """
     Talk to Coveo's Push API, and to the platform APIs around a Push source.
 
@@ -473,7 +443,7 @@ class CoveoPushHook(HttpHook):
         for container in range(1, _CONTAINERS_PER_UPLOAD + 1):
             made_at = time.monotonic()
             answer = self._request(tried, "POST", push_path(self.organization_id, "files"))
-            described = _json_object(answer, tried, "fileId", "uploadUri", "requiredHeaders")
+            described = json_object(answer, tried, "fileId", "uploadUri", "requiredHeaders")
             try:
                 # A presigned URL is as good as a key: it goes over the wire as safely as one.
                 base_url(str(described["uploadUri"]).partition("?")[0], field="uploadUri")
@@ -506,7 +476,7 @@ class CoveoPushHook(HttpHook):
 
     # --- the status ---
 
-    @_final_errors_fail_at_once
+    @final_errors_fail_at_once
     def set_source_status(self, source_id: str, status: SourceStatus | str) -> dict[str, Any]:
         """
         Tell Coveo that a content update begins or ends, by one request.
@@ -534,12 +504,12 @@ class CoveoPushHook(HttpHook):
             "source_id": source_id,
             "status": status.value,
             "ordering_id": _clock(answer).now_ms(),
-            "request_id": _request_id(answer),
+            "request_id": request_id_of(answer),
         }
 
     # --- items ---
 
-    @_final_errors_fail_at_once
+    @final_errors_fail_at_once
     def delete_old_items(
         self,
         source_id: str,
@@ -587,10 +557,10 @@ class CoveoPushHook(HttpHook):
             "source_id": source_id,
             "ordering_id": cut_off,
             "queue_delay": minutes,
-            "request_id": _request_id(answer),
+            "request_id": request_id_of(answer),
         }
 
-    @_final_errors_fail_at_once
+    @final_errors_fail_at_once
     def current_cut_off(self, source_id: str) -> int:
         """
         Return the cut-off that :meth:`delete_old_items` would take for now, without deleting anything.
@@ -600,7 +570,7 @@ class CoveoPushHook(HttpHook):
         """
         return self._clock_of_own_source(checked_source_id(source_id)).now_ms()
 
-    @_final_errors_fail_at_once
+    @final_errors_fail_at_once
     def add_or_update_item(
         self, source_id: str, item: Mapping[str, Any], *, ordering_id: int | str | None = None
     ) -> dict[str, Any]:
@@ -641,10 +611,10 @@ class CoveoPushHook(HttpHook):
         return {
             "source_id": source_id,
             "document_id": prepared.document_id,
-            "request_id": _request_id(answer),
+            "request_id": request_id_of(answer),
         }
 
-    @_final_errors_fail_at_once
+    @final_errors_fail_at_once
     def push_items(
         self,
         source_id: str,
@@ -735,7 +705,7 @@ class CoveoPushHook(HttpHook):
             self.log.warning("Left out because Coveo would refuse them: %s", invalid.found.words())
         return result
 
-    @_final_errors_fail_at_once
+    @final_errors_fail_at_once
     def delete_item(
         self,
         source_id: str,
@@ -774,11 +744,11 @@ class CoveoPushHook(HttpHook):
                 **_ordering(ordering_id),
             },
         )
-        return {"source_id": source_id, "document_id": document_id, "request_id": _request_id(answer)}
+        return {"source_id": source_id, "document_id": document_id, "request_id": request_id_of(answer)}
 
     # --- security identities ---
 
-    @_final_errors_fail_at_once
+    @final_errors_fail_at_once
     def push_identities(
         self,
         provider_id: str,
@@ -838,7 +808,7 @@ class CoveoPushHook(HttpHook):
         del result["resumed_batches"]
         return {"provider_id": provider_id, **result}
 
-    @_final_errors_fail_at_once
+    @final_errors_fail_at_once
     def delete_old_identities(
         self,
         provider_id: str,
@@ -871,70 +841,12 @@ class CoveoPushHook(HttpHook):
             "provider_id": provider_id,
             "ordering_id": cut_off,
             "queue_delay": minutes,
-            "request_id": _request_id(answer),
+            "request_id": request_id_of(answer),
         }
-
-    # --- sources ---
-
-    @_final_errors_fail_at_once
-    def get_source(self, source_id: str) -> dict[str, Any]:
-        """
-        Return what Coveo knows of a source: its configuration, and its status under ``information``.
-
-        :param source_id: The source.
-        :raises AccessDeniedError: if the key may not view sources, as a push-only key.
-        :raises CoveoError: if Coveo refuses otherwise, or does not answer.
-        """
-        source_id = checked_source_id(source_id)
-        tried = f"Could not read source {source_id!r}"
-        answer = self._request(
-            tried, "GET", platform_path(self.organization_id, "sources", source_id), platform_api=True
-        )
-        return _json_object(answer, tried, "id")
-
-    @_final_errors_fail_at_once
-    def list_sources(self) -> list[dict[str, Any]]:
-        """
-        Return the organization's Push sources, as :meth:`get_source` does each.
-
-        :raises AccessDeniedError: if the key may not view sources, as a push-only key.
-        :raises CoveoError: if Coveo refuses otherwise, or does not answer.
-        """
-        return list(self._push_sources())
-
-    def _push_sources(self) -> Iterator[dict[str, Any]]:
-        for page in itertools.count():
-            answer = self._sources_page(page, _SOURCES_PER_PAGE)
-            yield from answer["sourceModels"]
-            if not answer["sourceModels"] or page + 1 >= answer.get("totalPages", 0):
-                return
-
-    def _sources_page(
-        self, page: int, per_page: int, *, base: str | None = None, retry: RetryPolicy | None = None
-    ) -> dict[str, Any]:
-        tried = f"Could not list the Push sources of organization {self.organization_id!r}"
-        answer = self._request(
-            tried,
-            "GET",
-            platform_path(self.organization_id, "sources", "pages"),
-            platform_api=True,
-            query={"page": page, "perPage": per_page, "filterHostType": "PUSH"},
-            base=base,
-            retry=retry,
-        )
-        found = _json_object(answer, tried, "sourceModels")
-        models, counts = found["sourceModels"], [found.get(key, 0) for key in ("totalPages", "totalEntries")]
-        if (
-            isinstance(models, list)
-            and all(isinstance(model, dict) for model in models)
-            and all(isinstance(count, int) for count in counts)
-        ):
-            return found
-        raise _unexpected(answer, tried, "not a page of sources")
 
     # --- limits ---
 
-    @_final_errors_fail_at_once
+    @final_errors_fail_at_once
     def get_limit(self, key: str = DAILY_ITEMS_LIMIT) -> dict[str, Any]:
         """
         Return a limit of the organization, and how much of it is used.
@@ -950,7 +862,7 @@ class CoveoPushHook(HttpHook):
         answer = self._request(
             tried, "GET", platform_path(self.organization_id, "limits", "content", key), platform_api=True
         )
-        return _json_object(answer, tried, "limit")
+        return json_object(answer, tried, "limit")
 
     def remaining_daily_items(self) -> int | None:
         """
@@ -962,7 +874,7 @@ class CoveoPushHook(HttpHook):
         path = platform_path(self.organization_id, "limits", "content", DAILY_ITEMS_LIMIT)
         try:
             answer = self._request(tried, "GET", path, platform_api=True, retry=RetryPolicy(total_seconds=0))
-            limit = _json_object(answer, tried, "limit", "actualCount")
+            limit = json_object(answer, tried, "limit", "actualCount")
             return max(0, int(limit["limit"]) - int(limit["actualCount"]))
         except (CoveoError, TypeError, ValueError) as error:
             self.log.info("How many items may still be pushed today is not known. %s", error)
@@ -991,7 +903,7 @@ class CoveoPushHook(HttpHook):
                 source_id,
             )
         else:
-            _refuse_managed(source_id, _json_object(answer, tried, "id"))
+            _refuse_managed(source_id, json_object(answer, tried, "id"))
         self._clocks_of_own_sources[source_id] = self._sessions.clock
         return self._clocks_of_own_sources[source_id]
 
@@ -1066,28 +978,8 @@ def _refuse_managed(source_id: str, source: Mapping[str, Any]) -> None:
     )
 
 
-def _json_object(answer: requests.Response, tried: str, *keys: str) -> dict[str, Any]:
-    try:
-        parsed = json.loads(answer.content)
-    except (ValueError, RecursionError):
-        parsed = None
-    if isinstance(parsed, dict) and all(key in parsed for key in keys):
-        return parsed
-    raise _unexpected(answer, tried, f"not a JSON object with {', '.join(keys)}")
-
-
-def _unexpected(answer: requests.Response, tried: str, what: str) -> UnexpectedAnswerError:
-    return UnexpectedAnswerError(
-        tried, status_code=answer.status_code, request_id=_request_id(answer), answer=what
-    )
-
-
 def _clock(answer: requests.Response) -> CoveoClock:
     return CoveoClock.from_http_date(answer.headers.get("Date"))
-
-
-def _request_id(answer: requests.Response) -> str | None:
-    return answer.headers.get("X-Request-ID")
 
 
 def _ordering(ordering_id: int | str | None) -> dict[str, int]:

@@ -5,62 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import closing
 from datetime import timedelta
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import BaseOperator, XComArg
+from airflow.providers.common.compat.sdk import XComArg
+
+from airflow_provider_coveo.operators.base import _CoveoOperator, _CoveoPushOperator, _is_true
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 
 #: What Airflow resolves when a task begins; where it stands depends on Airflow's version.
 _ResolveMixin: Any = next(base for base in XComArg.__mro__ if base.__name__ == "ResolveMixin")
-
-
-class _CoveoOperator(BaseOperator):
-    """What the operators share: the connection and the hook."""
-
-    template_fields: Sequence[str] = ("coveo_conn_id", "organization_id")
-    ui_color: str = "#d7e3fc"
-
-    def __init__(
-        self,
-        *,
-        coveo_conn_id: str = "coveo_default",
-        organization_id: str | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.coveo_conn_id = coveo_conn_id
-        self.organization_id = organization_id
-
-    @cached_property
-    def hook(self) -> CoveoPushHook:
-        """The hook for this task's connection."""
-        # DAG files import this module again and again; the hook brings requests with it.
-        from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
-
-        return CoveoPushHook(
-            self.coveo_conn_id,
-            organization_id=self.organization_id,
-            caller=type(self).__name__,
-        )
-
-    def on_kill(self) -> None:
-        """End a wait between two attempts, so that a killed task does not go on."""
-        self.hook.stop()
-
-
-class _CoveoPushOperator(_CoveoOperator):
-    """What the operators for one source share."""
-
-    template_fields: Sequence[str] = ("source_id", *_CoveoOperator.template_fields)
-
-    def __init__(self, *, source_id: str, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.source_id = source_id
 
 
 class SetPushSourceStatusOperator(_CoveoPushOperator):
@@ -479,7 +435,7 @@ class PushItemsOperator(_ItemsPushOperator):
         items, delete = _given(self.items), _given(self.delete)
         if (items is None) == (self.path is None) and (items is not None or delete is None):
             from airflow_provider_coveo.coveo.errors import CoveoInputError
-            from airflow_provider_coveo.hooks.coveo_push import failing_at_once
+            from airflow_provider_coveo.hooks.answers import failing_at_once
 
             what = "no items" if items is None else "both items and a path"
             raise failing_at_once(
@@ -722,7 +678,7 @@ class PushSecurityIdentitiesOperator(_CoveoOperator):
             return result
         if not result["accepted_members"] + result["accepted_mappings"]:
             from airflow_provider_coveo.coveo.errors import CoveoInputError
-            from airflow_provider_coveo.hooks.coveo_push import failing_at_once
+            from airflow_provider_coveo.hooks.answers import failing_at_once
 
             raise failing_at_once(
                 CoveoInputError(
@@ -735,7 +691,3 @@ class PushSecurityIdentitiesOperator(_CoveoOperator):
             self.provider_id, result["ordering_id"], queue_delay=self.queue_delay
         )
         return {**result, "deleted_old": old}
-
-
-def _is_true(value: bool | str) -> bool:
-    return value.strip().lower() == "true" if isinstance(value, str) else bool(value)

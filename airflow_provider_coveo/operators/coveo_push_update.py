@@ -33,7 +33,8 @@ from airflow_provider_coveo.coveo.errors import (
     OrganizationPausedError,
     SourceDoesNotExistError,
 )
-from airflow_provider_coveo.operators.coveo_push import SetPushSourceStatusOperator, _CoveoPushOperator
+from airflow_provider_coveo.operators.base import _CoveoPushOperator
+from airflow_provider_coveo.operators.coveo_push import SetPushSourceStatusOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -220,7 +221,7 @@ class OpenPushSourceUpdateOperator(_UpdateOperator, SetPushSourceStatusOperator)
     def _refuse_what_can_not_be_opened(self) -> None:
         from airflow_provider_coveo.coveo.endpoints import checked_source_id
         from airflow_provider_coveo.coveo.statuses import checked_active_status
-        from airflow_provider_coveo.hooks.coveo_push import failing_at_once
+        from airflow_provider_coveo.hooks.answers import failing_at_once
 
         try:
             checked_source_id(self.source_id)

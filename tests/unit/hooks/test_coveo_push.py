@@ -547,7 +547,7 @@ def test_an_upload_goes_nowhere_that_is_not_safe(coveo: Simulator, hook: CoveoPu
 def test_sources_are_read_and_listed_page_by_page(
     coveo: Simulator, hook: CoveoPushHook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airflow_provider_coveo.hooks.coveo_push._SOURCES_PER_PAGE", 2)
+    monkeypatch.setattr("airflow_provider_coveo.hooks.sources._SOURCES_PER_PAGE", 2)
     for number in range(4):
         coveo.add_source(f"more-{number}")
     assert {source["id"] for source in hook.list_sources()} == {

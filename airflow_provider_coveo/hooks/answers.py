@@ -1,0 +1,100 @@
+"""What becomes of Coveo's answers: the JSON that was expected, and errors that Airflow retries or not."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_provider_coveo.coveo.errors import CoveoError, UnexpectedAnswerError
+
+if TYPE_CHECKING:
+    import requests
+
+    from airflow_provider_coveo.coveo.retries import RetryPolicy
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class CoveoRequests:
+    """What the parts of the hook build upon; the hook itself has it."""
+
+    log: Any
+
+    @property
+    def organization_id(self) -> str:
+        """The organization that the hook works on."""
+        raise NotImplementedError
+
+    def _request(
+        self,
+        tried: str,
+        method: str,
+        path: str,
+        *,
+        platform_api: bool = False,
+        query: Mapping[str, Any] | None = None,
+        body: bytes | None = None,
+        retry: RetryPolicy | None = None,
+        base: str | None = None,
+    ) -> requests.Response:
+        raise NotImplementedError
+
+
+def failing_at_once(error: CoveoError) -> CoveoError:
+    """Return the error in the form that Airflow does not retry, if a retry of it can't help."""
+    if error.retry_can_help or isinstance(error, AirflowFailException):
+        return error
+    error_class = type(error)
+    final_class = type(
+        error_class.__name__,
+        (error_class, AirflowFailException),
+        {
+            "__module__": error_class.__module__,
+            "__doc__": error_class.__doc__,
+            # A class made here can't be found by name, so pickle makes it anew from the error it stands for.
+            "__reduce__": lambda final: (failing_at_once, (error_class(final.tried, **final.fields()),)),
+        },
+    )
+    return cast("CoveoError", final_class(error.tried, **error.fields()))
+
+
+def final_errors_fail_at_once(method: Callable[P, R]) -> Callable[P, R]:
+    """Make a task that calls ``method`` fail without using up its retries where a retry can't help."""
+
+    @functools.wraps(method)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(*args, **kwargs)
+        except CoveoError as error:
+            final = failing_at_once(error)
+        raise final
+
+    return wrapper
+
+
+def json_object(answer: requests.Response, tried: str, *keys: str) -> dict[str, Any]:
+    """Return the JSON object with these keys that an answer holds, or raise what it is instead."""
+    try:
+        parsed = json.loads(answer.content)
+    except (ValueError, RecursionError):
+        parsed = None
+    if isinstance(parsed, dict) and all(key in parsed for key in keys):
+        return parsed
+    raise unexpected(answer, tried, f"not a JSON object with {', '.join(keys)}")
+
+
+def unexpected(answer: requests.Response, tried: str, what: str) -> UnexpectedAnswerError:
+    """Return the error for a success whose body is not what Coveo documents."""
+    return UnexpectedAnswerError(
+        tried, status_code=answer.status_code, request_id=request_id_of(answer), answer=what
+    )
+
+
+def request_id_of(answer: requests.Response) -> str | None:
+    """Return the id that Coveo's support asks for."""
+    return answer.headers.get("X-Request-ID")
