@@ -41,6 +41,7 @@ class CoveoRequests:
         body: bytes | None = None,
         retry: RetryPolicy | None = None,
         base: str | None = None,
+        answer_seconds: float | None = None,
     ) -> requests.Response:
         raise NotImplementedError
 

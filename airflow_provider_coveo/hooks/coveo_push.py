@@ -71,6 +71,7 @@ from airflow_provider_coveo.hooks.answers import (
     json_object,
     request_id_of,
 )
+from airflow_provider_coveo.hooks.item_logs import ItemLogRequests
 from airflow_provider_coveo.hooks.push import (
     DEFAULT_MAX_INVALID,
     DEFAULT_UPLOAD_CONCURRENCY,
@@ -106,7 +107,7 @@ DAILY_ITEMS_LIMIT = "pushApiMaximumDailyDocumentLimit"
 _RETRIED = (TooManyRequestsError, ServiceError, NoAnswerError)
 
 
-class CoveoPushHook(SourceRequests, HttpHook):
+class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
     """
     Talk to Coveo's Push API, and to the platform APIs around a Push source.
 
@@ -323,8 +324,13 @@ class CoveoPushHook(SourceRequests, HttpHook):
         body: bytes | None = None,
         retry: RetryPolicy | None = None,
         base: str | None = None,
+        answer_seconds: float | None = None,
     ) -> requests.Response:
-        """Make one request of the Push API or the platform's, and return its answer or raise its error."""
+        """
+        Make one request of the Push API or the platform's, and return its answer or raise its error.
+
+        :param answer_seconds: How long an answer may take at least, unless the hook was given a timeout.
+        """
         session = self.get_conn()
         if base is None:
             base = self.settings.platform_url if platform_api else self.settings.push_url
@@ -337,7 +343,12 @@ class CoveoPushHook(SourceRequests, HttpHook):
             prepared = session.prepare_request(requests.Request(method, url, data=body, headers=headers))
         except (requests.RequestException, UnicodeError) as problem:
             raise error_without_answer(tried, problem) from None
-        return self.repeated(lambda attempt: self._send(session, prepared, tried, attempt), retry)
+        timeout = self.settings.timeout
+        if answer_seconds is not None and self._given_timeout is None:
+            timeout = (timeout[0], max(timeout[1], answer_seconds))
+        return self.repeated(
+            lambda attempt: self._send(session, prepared, tried, attempt, timeout=timeout), retry
+        )
 
     def repeated(
         self, attempt: Callable[[int], requests.Response], retry: RetryPolicy | None = None

@@ -1,0 +1,188 @@
+"""What one asks Coveo's item logs, and what they answer: which stage each item reached, with which result."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from datetime import datetime, timedelta, timezone
+from typing import Any, Final
+from urllib.parse import quote
+
+from airflow_provider_coveo.coveo.errors import AccessDeniedError, CoveoInputError, shown
+
+#: The longest time that one request may ask for, and for how long Coveo keeps the logs.
+#: See https://docs.coveo.com/en/1864/.
+LONGEST_WINDOW: Final = timedelta(days=7)
+KEPT: Final = timedelta(days=14)
+#: Seconds to wait for an answer at least: a call may take up to a minute (https://docs.coveo.com/en/59/).
+ANSWER_SECONDS: Final = 120.0
+ENTRIES_PER_PAGE: Final = 100
+
+#: The values that Coveo declares.
+OPERATIONS: Final = frozenset(
+    {
+        "ADD",
+        "ADD_BY_REFERENCE",
+        "BATCH_FILE",
+        "DELETE",
+        "DELETE_AND_CHILDREN",
+        "DELETE_OLDER_THAN",
+        "UPDATE",
+    }
+)
+RESULTS: Final = frozenset({"COMPLETED", "ERROR", "REJECTED", "SKIPPED", "WARNING"})
+TASKS: Final = frozenset(
+    {
+        "CONSUMING",
+        "CONSUMING_BATCH",
+        "CRAWLING",
+        "EXTENSION",
+        "INDEXING",
+        "MAPPING",
+        "PREINDEXING",
+        "PROCESSING",
+        "STREAMING",
+        "STREAMING_BATCH",
+        "STREAMING_EXTENSION",
+        "VALIDATION",
+    }
+)
+MATCHINGS: Final = frozenset({"EXACT", "PARTIAL", "WILDCARD"})
+
+_DIGITS: Final = re.compile(r"\s*\d{1,16}\s*")
+
+
+def logs_path(organization_id: str, *segments: str) -> str:
+    """Return the path of an operation of the Source Logs API."""
+    return "/".join(["/logs/v1/organizations", quote(organization_id, safe=""), *segments])
+
+
+def moment(value: object) -> datetime:
+    """
+    Return a moment: a ``datetime``, an ISO 8601 text, or milliseconds since the epoch as ordering ids are.
+
+    :raises CoveoInputError: if it is none of these, or has no time zone.
+    """
+    found: datetime | None = None
+    if isinstance(value, datetime):
+        found = value
+    elif (isinstance(value, int) and not isinstance(value, bool)) or (
+        isinstance(value, str) and _DIGITS.fullmatch(value)
+    ):
+        with suppress(OverflowError):
+            found = datetime.fromtimestamp(0, timezone.utc) + timedelta(milliseconds=int(value))
+    elif isinstance(value, str):
+        with suppress(ValueError):
+            found = datetime.fromisoformat(re.sub("[Zz]$", "+00:00", value.strip()))
+    if found is None or found.tzinfo is None:
+        why = "it has no time zone" if found is not None else "it can't be read"
+        raise CoveoInputError(
+            f"{shown(value)} is not a moment in time: {why}",
+            remedy="Give a datetime with a time zone, ISO 8601 with one, or milliseconds since the epoch",
+        )
+    return found.astimezone(timezone.utc)
+
+
+def iso(value: datetime) -> str:
+    """Return a moment as Coveo writes it."""
+    return value.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def log_window(start: object, end: object) -> dict[str, str]:
+    """
+    Return the parameters that ask for the entries of a time.
+
+    :raises CoveoInputError: if a moment can't be read, the two are the wrong way round, or lie too far apart.
+    """
+    first, last = moment(start), moment(end)
+    if first > last:
+        raise CoveoInputError(
+            f"The item logs can't be read from {iso(first)} to {iso(last)}: the end is before the start"
+        )
+    if last - first > LONGEST_WINDOW:
+        raise CoveoInputError(
+            f"The item logs can't be read from {iso(first)} to {iso(last)} at once",
+            cause=f"Coveo answers for {LONGEST_WINDOW.days} days at most",
+            remedy="Ask for one week after the other",
+        )
+    return {"from": iso(first), "to": iso(last)}
+
+
+def log_filters(
+    source_id: str,
+    *,
+    operations: Iterable[str] = (),
+    results: Iterable[str] = (),
+    tasks: Iterable[str] = (),
+) -> dict[str, list[str]]:
+    """
+    Return the body that asks for the entries of one source, of all kinds where none are named.
+
+    :raises CoveoInputError: if Coveo has no such operation, result or task.
+    """
+    body = {"sourcesIds": [source_id]}
+    for name, values, known in (
+        ("operations", operations, OPERATIONS),
+        ("results", results, RESULTS),
+        ("tasks", tasks, TASKS),
+    ):
+        wanted = sorted(_checked(name, values, known))
+        if wanted:
+            body[name] = wanted
+    return body
+
+
+def _checked(name: str, values: Iterable[str], known: Collection[str]) -> set[str]:
+    wanted = {values} if isinstance(values, str) else set(values)
+    if not wanted <= set(known):
+        raise CoveoInputError(
+            f"The item logs have no {name} {', '.join(sorted(map(str, wanted - set(known))))}",
+            remedy=f"Use some of {', '.join(sorted(known))}",
+        )
+    return wanted
+
+
+def checked_matching(value: object) -> str:
+    """
+    Return how a document id is to be matched.
+
+    :raises CoveoInputError: if Coveo has no such way.
+    """
+    if isinstance(value, str) and value.upper() in MATCHINGS:
+        return value.upper()
+    raise CoveoInputError(
+        f"{shown(value)} is no way to match document ids", remedy=f"Use one of {', '.join(sorted(MATCHINGS))}"
+    )
+
+
+def may_not_view_logs(refused: AccessDeniedError) -> AccessDeniedError:
+    """Return the refusal with what a key needs to view logs, which one that may only push does not have."""
+    return AccessDeniedError(
+        refused.tried,
+        **{
+            **refused.fields(),
+            "cause": "the API key may push, but not view logs",
+            "remedy": "grant the key the privileges Organization: View and Sources: View (all sources), "
+            "or use a connection whose key has them; see https://docs.coveo.com/en/59/",
+        },
+    )
+
+
+def page_of_entries(answer: dict[str, Any]) -> tuple[list[dict[str, Any]], bool] | None:
+    """Return the entries of a page and whether there is a further one; ``None`` if it is no page."""
+    entries = answer.get("documentLogEntries")
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        return None
+    return entries, answer.get("hasNextPage") is True and bool(entries)
+
+
+def counts_of_entries(answer: dict[str, Any]) -> dict[str, dict[str, int]] | None:
+    """Return how many entries there are by operation, result, task and source; ``None`` if not that."""
+    counts = {}
+    for name in ("results", "tasks", "operations", "sourceIds"):
+        counted = answer.get(name) or {}
+        if not isinstance(counted, dict) or not all(isinstance(number, int) for number in counted.values()):
+            return None
+        counts[name] = counted
+    return counts

@@ -1,0 +1,156 @@
+"""What the item logs are asked, and what of their answers reaches the caller."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_provider_coveo.coveo.errors import AccessDeniedError, CoveoInputError, UnexpectedAnswerError
+from airflow_provider_coveo.coveo.ordering_ids import now_ms
+from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+from airflow_provider_coveo.simulator import Simulator
+from tests.conftest import SOURCE
+
+GOOD, BAD = "product://1", "product://2"
+
+
+@pytest.fixture
+def pushed(coveo: Simulator, hook: CoveoPushHook) -> int:
+    """Two items, of which the pipeline rejects one, in a source and one more in another."""
+    before = now_ms() - 1000
+    coveo.add_source("other")
+    coveo.reject_item(BAD, reason="unreadable")
+    for source, document_id in ((SOURCE, GOOD), (SOURCE, BAD), ("other", GOOD)):
+        hook.add_or_update_item(source, {"documentId": document_id, "data": "text"})
+    return before
+
+
+def test_the_entries_of_one_source_are_counted_by_one_request(
+    coveo: Simulator, hook: CoveoPushHook, pushed: int
+) -> None:
+    counts = hook.count_item_logs(SOURCE, pushed, now_ms())
+    assert counts["results"] == {"COMPLETED": 4, "REJECTED": 1}
+    assert counts["tasks"] == {"CONSUMING": 2, "PROCESSING": 2, "INDEXING": 1}
+    assert counts["sourceIds"] == {SOURCE: 5}
+    (request,) = [one for one in coveo.requests if one.operation == "log_counts"]
+    assert request.path == "/logs/v1/organizations/acme/facetsStats"
+    assert json.loads(request.body) == {"sourcesIds": [SOURCE]}
+
+
+def test_counts_and_entries_can_be_narrowed_down(hook: CoveoPushHook, pushed: int) -> None:
+    assert hook.count_item_logs(SOURCE, pushed, now_ms(), tasks=["INDEXING"])["results"] == {"COMPLETED": 1}
+    (entry,) = hook.list_item_logs(SOURCE, pushed, now_ms(), results=["ERROR", "REJECTED"])
+    assert (entry["id"], entry["task"], entry["meta"]) == (BAD, "PROCESSING", {"error": "unreadable"})
+    found = hook.list_item_logs(SOURCE, pushed, now_ms(), document_id=GOOD)
+    assert {entry["id"] for entry in found} == {GOOD}
+    found = hook.list_item_logs(
+        SOURCE, pushed, now_ms(), document_id="product://?", document_id_matching="wildcard"
+    )
+    assert {entry["id"] for entry in found} == {GOOD, BAD}
+
+
+def test_entries_come_page_by_page_and_only_as_many_pages_as_are_read(
+    coveo: Simulator, hook: CoveoPushHook, pushed: int
+) -> None:
+    def pages() -> list[str]:
+        return [one.query["page"] for one in coveo.requests if one.operation == "logs"]
+
+    entries = hook.list_item_logs(SOURCE, pushed, now_ms(), per_page=2)
+    assert pages() == []
+    next(entries)
+    assert pages() == ["0"]
+    assert len(list(entries)) == 4
+    assert pages() == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        lambda now: now,
+        lambda now: str(now),
+        lambda now: datetime.fromtimestamp(now / 1000, timezone.utc),
+        lambda now: datetime.fromtimestamp(now / 1000, timezone(timedelta(hours=9))),
+        lambda now: datetime.fromtimestamp(now / 1000, timezone.utc).isoformat(),
+        lambda now: datetime.fromtimestamp(now / 1000, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+    ],
+)
+def test_a_moment_may_be_given_in_any_form_that_names_it(
+    coveo: Simulator, hook: CoveoPushHook, moment: Callable[[int], Any]
+) -> None:
+    hook.count_item_logs(SOURCE, moment(1_700_000_000_123), moment(1_700_000_000_123))
+    assert coveo.requests[-1].query == {"from": "2023-11-14T22:13:20.123Z", "to": "2023-11-14T22:13:20.123Z"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("no such id!", 0, 1), "not a source ID"),
+        ((SOURCE, "yesterday", 1), "'yesterday' is not a moment in time"),
+        ((SOURCE, datetime(2025, 1, 1), 1), "no time zone"),
+        ((SOURCE, True, 1), "can't be read"),
+        ((SOURCE, 10**15, 10**16), "can't be read"),
+        ((SOURCE, 2, 1), "the end is before the start"),
+        ((SOURCE, 0, 7 * 86_400_000 + 1), "7 days at most"),
+    ],
+)
+def test_a_question_that_can_not_be_meant_is_not_sent(
+    coveo: Simulator, hook: CoveoPushHook, arguments: tuple[Any, ...], words: str
+) -> None:
+    for ask in (hook.count_item_logs, hook.list_item_logs):
+        with pytest.raises(CoveoInputError, match=words) as raised:
+            ask(*arguments)
+        assert isinstance(raised.value, AirflowFailException)
+    assert coveo.requests == []
+
+
+@pytest.mark.parametrize(
+    "narrowed",
+    [
+        {"operations": ["PUT"]},
+        {"results": "DONE"},
+        {"tasks": ["QUEUED"]},
+        {"document_id": GOOD, "document_id_matching": "REGEX"},
+    ],
+)
+def test_what_coveo_has_no_word_for_is_not_asked(
+    coveo: Simulator, hook: CoveoPushHook, narrowed: dict[str, Any]
+) -> None:
+    with pytest.raises(CoveoInputError, match="Remedy: Use "):
+        hook.list_item_logs(SOURCE, 0, 1, **narrowed)
+    assert coveo.requests == []
+
+
+def test_a_push_only_key_is_told_which_privileges_it_lacks(coveo: Simulator, hook: CoveoPushHook) -> None:
+    coveo.faults.answer(403, error_code="ACCESS_DENIED", operation=("logs", "log_counts"), times=None)
+    for ask in (hook.count_item_logs, lambda *window: list(hook.list_item_logs(*window))):
+        with pytest.raises(AccessDeniedError, match=r"Organization: View and Sources: View") as raised:
+            ask(SOURCE, 0, 1)
+        assert isinstance(raised.value, AirflowFailException)
+        assert raised.value.error_code == "ACCESS_DENIED"
+
+
+def test_logs_get_longer_to_answer_than_other_requests(
+    coveo: Simulator, connect: Callable[..., None]
+) -> None:
+    connect(extra=json.dumps({"timeout": 0.2}))
+    coveo.faults.stall(0.5, operation="log_counts", times=None)
+    CoveoPushHook().count_item_logs(SOURCE, 0, 1)
+
+
+@pytest.mark.parametrize("body", ["[]", '{"documentLogEntries": {}}', '{"documentLogEntries": ["x"]}', "<x>"])
+def test_an_answer_that_is_no_page_is_an_error(coveo: Simulator, hook: CoveoPushHook, body: str) -> None:
+    coveo.faults.answer(200, body=body, operation="logs")
+    with pytest.raises(UnexpectedAnswerError, match=r"log entries|not a JSON object"):
+        list(hook.list_item_logs(SOURCE, 0, 1))
+
+
+@pytest.mark.parametrize("body", ['{"results": ["x"]}', '{"results": {"COMPLETED": "4"}}'])
+def test_an_answer_that_has_no_counts_is_an_error(coveo: Simulator, hook: CoveoPushHook, body: str) -> None:
+    coveo.faults.answer(200, body=body, operation="log_counts")
+    with pytest.raises(UnexpectedAnswerError):
+        hook.count_item_logs(SOURCE, 0, 1)
