@@ -120,6 +120,12 @@ class CoveoInputError(CoveoError, ValueError):
     """A value that was refused before anything was sent."""
 
 
+class SourceNameTakenError(CoveoInputError):
+    """A name for a new source that a source has already; no other was made."""
+
+    default_remedy = "choose another name, or delete that source if nobody needs it"
+
+
 class CoveoConfigurationError(CoveoInputError):
     """A connection that can't be used as it stands."""
 
@@ -305,6 +311,25 @@ _BY_STATUS_CODE: dict[int, type[CoveoError]] = {
     415: UnsupportedMediaTypeError,
     429: TooManyRequestsError,
 }
+
+
+def without_privilege(refused: AccessDeniedError, doing: str, privileges: str) -> AccessDeniedError:
+    """
+    Return a refusal with the privileges that are lacking.
+
+    :param refused: The refusal.
+    :param doing: What the key may not do: "view sources".
+    :param privileges: What it needs for that, in the words of https://docs.coveo.com/en/1707/.
+    """
+    return AccessDeniedError(
+        refused.tried,
+        **{
+            **refused.fields(),
+            "cause": f"the API key may not {doing}, as one that may only push",
+            "remedy": f"grant the key {privileges}, or use a connection whose key has that; "
+            "see https://docs.coveo.com/en/1707/",
+        },
+    )
 
 
 def error_from_answer(

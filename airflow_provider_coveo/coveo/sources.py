@@ -1,10 +1,45 @@
-"""What the Source API says of a source, in the words that the provider needs."""
+"""What the Source API takes and says of a source, in the words that the provider needs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, Final
+
+from airflow_provider_coveo.coveo.errors import CoveoInputError, shown
+
+#: Who sees the items of a source: those that each item's permissions name, everybody, or those that the
+#: source names. See https://docs.coveo.com/en/1779/.
+VISIBILITIES: Final = ("SECURED", "SHARED", "PRIVATE")
+
+
+def checked_source_name(name: object) -> str:
+    """
+    Return the name of a source if it can be one.
+
+    :raises CoveoInputError: if it is no text, or empty, or has spaces around it or control characters in it.
+    """
+    if isinstance(name, str) and name and name == name.strip() and name.isprintable():
+        return name
+    raise CoveoInputError(
+        f"{shown(name)} can't be the name of a source",
+        remedy="Give one line of text without spaces around it",
+    )
+
+
+def checked_visibility(visibility: object) -> str:
+    """
+    Return a ``sourceVisibility`` in Coveo's spelling.
+
+    :raises CoveoInputError: if there is no such one.
+    """
+    wanted = visibility.strip().upper() if isinstance(visibility, str) else visibility
+    if wanted in VISIBILITIES:
+        return str(wanted)
+    raise CoveoInputError(
+        f"{shown(visibility)} is not the visibility of a source",
+        remedy=f"Use one of {', '.join(VISIBILITIES)}",
+    )
 
 
 def is_active(source: Mapping[str, Any]) -> bool:
@@ -24,6 +59,25 @@ def active_since_ms(source: Mapping[str, Any]) -> int | None:
         if moment is not None:
             return moment
     return None
+
+
+def managed_by(source: Mapping[str, Any]) -> str | None:
+    """Return which of Coveo's products pushes to the source, ``None`` where it is the customer's own."""
+    if source.get("sourceType") == "SITECORE":
+        return "Coveo for Sitecore"
+    if source.get("crawlerInstanceType") == "CRAWLING_MODULE" or source.get("onPremisesEnabled"):
+        return "the Coveo Crawling Module"
+    return None
+
+
+def is_being_deleted(source: Mapping[str, Any]) -> bool:
+    """Say whether Coveo has begun to delete the source."""
+    return _status(source).get("extendedCurrentStatus") == "DELETING"
+
+
+def created_ms(source: Mapping[str, Any]) -> int | None:
+    """Return when the source was created, in epoch milliseconds; ``None`` where that isn't said."""
+    return _epoch_ms(source.get("createdDate"))
 
 
 def _status(source: Mapping[str, Any]) -> Mapping[str, Any]:

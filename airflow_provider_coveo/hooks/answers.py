@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_coveo.coveo.errors import CoveoError, UnexpectedAnswerError
+from airflow_provider_coveo.coveo.errors import (
+    AccessDeniedError,
+    CoveoError,
+    UnexpectedAnswerError,
+    without_privilege,
+)
 
 if TYPE_CHECKING:
     import requests
@@ -45,6 +51,10 @@ class CoveoRequests:
     ) -> requests.Response:
         raise NotImplementedError
 
+    def repeated(self, attempt: Callable[[int], R], retry: RetryPolicy | None = None) -> R:
+        """Make attempts, each given its number, until one succeeds or patience is at its end."""
+        raise NotImplementedError
+
 
 def failing_at_once(error: CoveoError) -> CoveoError:
     """Return the error in the form that Airflow does not retry, if a retry of it can't help."""
@@ -76,6 +86,15 @@ def final_errors_fail_at_once(method: Callable[P, R]) -> Callable[P, R]:
         raise final
 
     return wrapper
+
+
+@contextmanager
+def needing(doing: str, privileges: str) -> Iterator[None]:
+    """Let a refusal say what the key lacks, by the words of ``without_privilege``."""
+    try:
+        yield
+    except AccessDeniedError as refused:
+        raise without_privilege(refused, doing, privileges) from None
 
 
 def json_object(answer: requests.Response, tried: str, *keys: str) -> dict[str, Any]:

@@ -64,6 +64,7 @@ from airflow_provider_coveo.coveo.ordering_ids import (
     now_ms,
 )
 from airflow_provider_coveo.coveo.retries import RetryPolicy, retry_after_seconds
+from airflow_provider_coveo.coveo.sources import managed_by
 from airflow_provider_coveo.coveo.statuses import SourceStatus
 from airflow_provider_coveo.get_provider_info import CONNECTION_FORM
 from airflow_provider_coveo.hooks.answers import (
@@ -350,9 +351,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
             lambda attempt: self._send(session, prepared, tried, attempt, timeout=timeout), retry
         )
 
-    def repeated(
-        self, attempt: Callable[[int], requests.Response], retry: RetryPolicy | None = None
-    ) -> requests.Response:
+    def repeated(self, attempt: Callable[[int], R], retry: RetryPolicy | None = None) -> R:
         """Make attempts, each given its number, until one succeeds or patience is at its end."""
         policy = self._retry if retry is None else retry
 
@@ -962,7 +961,9 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
     def _probe(self, platform_url: str) -> int | CoveoError:
         """Return how many Push sources the key can view there, or why it can't."""
         try:
-            page = self._sources_page(0, 1, base=platform_url, retry=RetryPolicy(total_seconds=0))
+            page = self._sources_page(
+                0, 1, host_type="PUSH", base=platform_url, retry=RetryPolicy(total_seconds=0)
+            )
         except CoveoError as error:
             return error
         return int(page.get("totalEntries", len(page["sourceModels"])))
@@ -975,11 +976,8 @@ def _made_again(
 
 
 def _refuse_managed(source_id: str, source: Mapping[str, Any]) -> None:
-    if source.get("sourceType") == "SITECORE":
-        product = "Coveo for Sitecore"
-    elif source.get("crawlerInstanceType") == "CRAWLING_MODULE" or source.get("onPremisesEnabled"):
-        product = "the Coveo Crawling Module"
-    else:
+    product = managed_by(source)
+    if product is None:
         return
     raise CoveoInputError(
         f"Source {source_id!r} is managed by {product}, so its old items can't be deleted by time",
