@@ -10,11 +10,16 @@ of one DAG overlap: two tasks that write at the same moment may overwrite each o
 **Who holds a source open** (:class:`Holder`), in one Airflow Variable a source, named
 ``coveo_open__<organization>__<source>``, from the opening of a bracket to its closing. It is a Variable on
 all versions because it is asked for by other runs, by other DAGs and by callbacks in the DAG processor.
+
+**Which run last changed a source's content** (:func:`take_over_content`), in one Airflow Variable a source,
+named ``coveo_content__<organization>__<source>``. What an earlier try pushed is taken for granted only where
+no other run came in between.
 """
 
 from __future__ import annotations
 
 import hashlib
+import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -53,6 +58,10 @@ class RunState:
         """Keep a JSON value under ``key`` for later tries of this run."""
         self._store.set(key, value)
 
+    def delete(self, key: str) -> None:
+        """Keep nothing more under ``key``."""
+        self._store.delete(key)
+
 
 def try_set(context: Context) -> str:
     """
@@ -74,14 +83,29 @@ class _VariableStore:
     def get(self, key: str) -> Any:
         return self._read().get(self._run_id, {}).get(key)
 
+    def delete(self, key: str) -> None:
+        runs = self._read()
+        if key not in runs.get(self._run_id, {}):
+            return
+        del runs[self._run_id][key]
+        if not runs[self._run_id]:
+            del runs[self._run_id]
+        if runs:
+            self._write(runs)
+        else:
+            _delete_variable(self._name)
+
     def set(self, key: str, value: Any) -> None:
         runs = self._read()
         # The run that was written last stands last, so that the oldest is what is dropped.
         run = {**runs.pop(self._run_id, {}), key: value}
         kept = dict(list(runs.items())[-(RUNS_REMEMBERED - 1) :])
+        self._write({**kept, self._run_id: run})
+
+    def _write(self, runs: dict[str, dict[str, Any]]) -> None:
         _write_variable(
             self._name,
-            {**kept, self._run_id: run},
+            runs,
             "What the Coveo provider remembers between tries of a task; safe to delete while no run of the "
             "DAG is under way.",
         )
@@ -136,6 +160,29 @@ class Holder:
     @staticmethod
     def _name(organization_id: str, source_id: str) -> str:
         return _variable_name("coveo_open", organization_id, source_id)
+
+
+def take_over_content(organization_id: str, source_id: str, dag_id: str, run_id: str) -> str:
+    """
+    Note that from here on a run changes the content of a source.
+
+    :return: What tells this time from any other: it stays the same until another run takes over.
+    """
+    name = _variable_name("coveo_content", organization_id, source_id)
+    last = _read_variable(name)
+    if not isinstance(last, Mapping):
+        last = {"since": uuid.uuid4().hex}
+    if (last.get("dag_id"), last.get("run_id")) == (dag_id, run_id):
+        return str(last["since"])
+    # Derived, so that tasks of one run that begin at the same moment come to the same.
+    since = hashlib.sha256(f"{last.get('since')} {dag_id} {run_id}".encode()).hexdigest()[:16]
+    _write_variable(
+        name,
+        {"dag_id": dag_id, "run_id": run_id, "since": since},
+        "Which DAG run last changed a Coveo source's content; safe to delete: a push that failed then begins "
+        "anew when it is tried again.",
+    )
+    return since
 
 
 def task_states(dag_id: str, run_id: str, task_ids: Iterable[str]) -> dict[str, dict[int, str | None]]:

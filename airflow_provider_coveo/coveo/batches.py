@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import itertools
 import time
@@ -85,20 +86,33 @@ class Batch:
                 digest.update(hashlib.sha256(piece.large.data if piece.large else b"").digest())
             else:
                 digest.update(piece)
-        return digest.hexdigest()[:24]
+        return base64.urlsafe_b64encode(digest.digest()[:9]).decode()
+
+
+@dataclass(frozen=True)
+class AcceptedBatches:
+    """
+    The batches at the beginning of an input that were accepted.
+
+    :param digests: Their digests, in order.
+    :param started: The moment by Coveo's clock, in epoch milliseconds, before the first of them was sent.
+    """
+
+    digests: Sequence[str] = ()
+    started: int | None = None
 
 
 class Checkpoint(Protocol):
     """Where a push keeps which batches were accepted, for a later try that meets the same input."""
 
-    def read(self) -> Sequence[str]:
-        """Return the digests of the batches that an earlier try got accepted, in order."""
+    def read(self) -> AcceptedBatches:
+        """Return what an earlier try got accepted."""
 
-    def write(self, digests: Sequence[str]) -> None:
-        """Keep the digests of the batches that were accepted so far, in order."""
+    def write(self, accepted: AcceptedBatches) -> None:
+        """Keep what was accepted so far, in the place of what was kept before."""
 
     def forget(self) -> None:
-        """Forget all digests: the push is complete."""
+        """Keep nothing more: the push is complete."""
 
 
 def checked_batch_bytes(value: object) -> int:

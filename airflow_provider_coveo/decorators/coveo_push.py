@@ -90,10 +90,10 @@ def coveo_push_task(python_callable: Callable[..., Any] | None = None, **kwargs:
         leave it out. (templated)
     :param max_invalid: With ``skip``, above how many invalid items the task fails all the same. Default 100.
         (templated)
-    :param resume: Whether a try in which the function gives the same as in an earlier one of the run goes on
-        where that one failed. Default ``True``.
+    :param resume: Whether a try that meets the same input as an earlier one of its run goes on where that
+        one failed or was killed. Default ``True``. (templated)
     :param check_quota: Whether to ask first how many items may still be pushed today, and to warn if that
-        will not do. Default ``True``.
+        will not do. Default ``True``. (templated)
     :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
     :param organization_id: The organization, where it is not the connection's. (templated)
     :return: The task returns what was accepted, as

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from airflow_provider_coveo.coveo.batches import AcceptedBatches
 from airflow_provider_coveo.run_state import RunState, try_set
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+log = logging.getLogger(__name__)
+
 _KEY: Final = "coveo_push"
-#: How many digests are kept under one key.
-_PAGE: Final = 500
-#: What was accepted longer ago than this is pushed again: other runs may have deleted it since.
-_OLDEST_SECONDS: Final = 24 * 3600
+#: How many digests are kept under one key: less than the 64 KiB above which Airflow warns.
+_PAGE: Final = 4_000
+#: What was accepted longer ago than this is pushed again. It is long enough for what failed before a weekend,
+#: or because the day's quota was used up.
+_OLDEST_SECONDS: Final = 7 * 24 * 3600
 
 
 class RunCheckpoint:
@@ -24,40 +29,91 @@ class RunCheckpoint:
     The digests of one task's accepted batches, in the state of its run.
 
     :param context: The context of the task.
-    :param what: What is pushed how, so that nothing is mistaken for something else: the organization, the
-        source and the size of a batch.
+    :param what: What is pushed how, so that nothing is mistaken for something else: where to, the size of a
+        batch, and who last changed the source's content.
     :param only_retries: Whether what was accepted before a clear is pushed again.
     """
 
     def __init__(self, context: Context, what: Sequence[Any], *, only_retries: bool) -> None:
         self._state = RunState(context)
+        task_instance: Any = context["ti"]
+        self._try_number: int = getattr(task_instance, "try_number", 0)
         series = [try_set(context)] if only_retries else []
-        self._what = hashlib.sha256(repr([*what, *series]).encode()).hexdigest()[:16]
+        self._what = _digest(repr([*what, *series]))
         self._written: list[str] = []
+        self._pages = 0
 
-    def read(self) -> Sequence[str]:
-        """Return the digests of the batches that an earlier try got accepted, in order."""
-        kept = self._state.get(_KEY)
-        if not isinstance(kept, dict) or kept.get("what") != self._what:
-            return []
-        if not 0 <= time.time() - kept.get("at", 0) <= _OLDEST_SECONDS:
-            return []
-        digests: list[str] = []
-        for page in range(-(-kept["count"] // _PAGE)):
-            digests += self._state.get(f"{_KEY}_{page}") or []
-        self._written = digests[: kept["count"]]
-        return list(self._written)
+    def read(self) -> AcceptedBatches:
+        """Return what an earlier try got accepted, and forget what does not count for this one."""
+        header = self._header()
+        if header is None:
+            return AcceptedBatches()
+        digests = self._digests(header)
+        if digests is None:
+            log.info("What an earlier try got accepted does not count for this one: all is pushed.")
+            self.forget()
+            return AcceptedBatches()
+        self._written, self._pages = digests, header["pages"]
+        return AcceptedBatches(list(digests), header["started"])
 
-    def write(self, digests: Sequence[str]) -> None:
-        """Keep the digests of the batches that were accepted so far, in order."""
-        for page in range(-(-len(digests) // _PAGE)):
-            content = list(digests[page * _PAGE : (page + 1) * _PAGE])
+    def _digests(self, header: dict[str, Any]) -> list[str] | None:
+        if header["what"] != self._what or not 0 <= time.time() - header["at"] <= _OLDEST_SECONDS:
+            return None
+        width, count = header["width"], header["count"]
+        text = "".join(self._state.get(_page_key(page)) or "" for page in range(-(-count // _PAGE)))
+        text = text[: count * width]
+        if _digest(text) != header["check"]:
+            # Two tries wrote at the same time.
+            return None
+        return [text[at : at + width] for at in range(0, len(text), width)]
+
+    def write(self, accepted: AcceptedBatches) -> None:
+        """Keep what was accepted so far, in the place of what was kept before."""
+        digests = list(accepted.digests)
+        header = self._header()
+        if header is not None and header["try"] > self._try_number:
+            # Airflow may let a task that was cleared go on for a while, beside its next try.
+            return
+        pages = -(-len(digests) // _PAGE)
+        for page in range(pages):
+            content = digests[page * _PAGE : (page + 1) * _PAGE]
             if content != self._written[page * _PAGE : (page + 1) * _PAGE]:
-                self._state.set(f"{_KEY}_{page}", content)
-        self._state.set(_KEY, {"what": self._what, "count": len(digests), "at": int(time.time())})
-        self._written = list(digests)
+                self._state.set(_page_key(page), "".join(content))
+        self._pages = max(self._pages, pages)
+        self._state.set(
+            _KEY,
+            {
+                "what": self._what,
+                "try": self._try_number,
+                "count": len(digests),
+                "pages": self._pages,
+                "width": len(digests[0]) if digests else 1,
+                "check": _digest("".join(digests)),
+                "started": accepted.started,
+                "at": int(time.time()),
+            },
+        )
+        self._written = digests
 
     def forget(self) -> None:
-        """Forget all digests: the push is complete."""
-        self._state.set(_KEY, {"what": self._what, "count": 0, "at": 0})
-        self._written = []
+        """Keep nothing more: the push is complete, or begins anew."""
+        header = self._header()
+        if header is None:
+            return
+        # This one first: without it, what is left if this is interrupted counts for nothing.
+        self._state.delete(_KEY)
+        for page in range(header["pages"]):
+            self._state.delete(_page_key(page))
+        self._written, self._pages = [], 0
+
+    def _header(self) -> dict[str, Any] | None:
+        header: dict[str, Any] | None = self._state.get(_KEY)
+        return header
+
+
+def _page_key(page: int) -> str:
+    return f"{_KEY}_{page}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -672,10 +672,12 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         :return: ``source_id``; ``accepted_adds`` and ``accepted_deletes``: how many entries of the input
             Coveo has accepted, which does not mean that they are indexed yet; ``replaced``: how many of them
             were not sent because a later one of the same batch has the same id; ``batches`` and ``bytes``;
-            ``resumed_batches``: how many of them an earlier try got accepted; ``seconds``;
-            ``first_request_id`` and ``last_request_id`` of what was sent; ``ordering_id``: the moment before
-            by Coveo's clock in epoch milliseconds; ``invalid`` and ``invalid_items``: how many items were
-            left out, and the first of them with ``index``, ``document_id`` and ``rule``.
+            ``resumed_batches``: how many of them an earlier try got accepted, so that they were not sent
+            again, and ``resumed_entries``: how many entries these stand for; ``seconds``;
+            ``first_request_id`` and ``last_request_id`` of what was sent; ``ordering_id``: the moment by
+            Coveo's clock in epoch milliseconds before the first batch was sent, by whichever try it was;
+            ``invalid`` and ``invalid_items``: how many items were left out, and the first of them with
+            ``index``, ``document_id`` and ``rule``.
         :raises CoveoInputError: if an argument can't be right; nothing was sent then. Also if items are
             invalid: those in batches before them were accepted.
         :raises CoveoError: if Coveo refuses, or does not answer. ``accepted`` holds the result up to then.
@@ -701,14 +703,15 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         push.complete()
         result = {"source_id": source_id, **push.result(), **invalid.result()}
         self.log.info(
-            "Source %s: %d items and %d deletions accepted in %d batches (%.1f MB, %.1f s); %d items were "
-            "invalid and left out.",
+            "Source %s: %d items and %d deletions accepted in %d batches (%.1f MB, %.1f s), %d of which an "
+            "earlier try had pushed; %d items were invalid and left out.",
             source_id,
             result["accepted_adds"],
             result["accepted_deletes"],
             result["batches"],
             result["bytes"] / 1e6,
             result["seconds"],
+            result["resumed_batches"],
             result["invalid"],
         )
         if invalid.found.count:
@@ -815,7 +818,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         invalid.raise_if_too_many(push)
         self.log.info("%s: %d identities accepted.", target, push.account.total)
         result = push.result()
-        del result["resumed_batches"]
+        del result["resumed_batches"], result["resumed_entries"]
         return {"provider_id": provider_id, **result}
 
     @final_errors_fail_at_once

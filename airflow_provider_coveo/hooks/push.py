@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import requests
 
-from airflow_provider_coveo.coveo.batches import Batch, Checkpoint, InvalidEntries
+from airflow_provider_coveo.coveo.batches import AcceptedBatches, Batch, Checkpoint, InvalidEntries
 from airflow_provider_coveo.coveo.errors import (
     CoveoError,
     CoveoInputError,
@@ -42,7 +42,11 @@ _OLDEST_CONTAINER: Final = 45 * 60
 #: How many containers are made for one batch because the one before it was gone.
 _CONTAINERS_PER_BATCH: Final = 3
 _SECONDS_BETWEEN_PROGRESS: Final = 5.0
-_SECONDS_BETWEEN_CHECKPOINTS: Final = 2.0
+#: What was accepted is kept that often, less often where that would take more than such a share of the time,
+#: and for so many batches at most.
+_SECONDS_BETWEEN_CHECKPOINTS: Final = 1.0
+_MOST_OF_THE_TIME: Final = 0.05
+_MOST_BATCHES_KEPT: Final = 40_000
 #: How long a killed task waits for a request that is under way, to say whether it was accepted.
 _SECONDS_TO_SETTLE: Final = 5.0
 
@@ -73,16 +77,21 @@ class Account:
     :param replaced: How many of them a later one of their batch replaced before they were sent.
     :param batches: How many batches.
     :param resumed_batches: How many of these an earlier try got accepted, so that they were not sent again.
+    :param resumed_entries: How many entries of the input those stand for.
+    :param resumed_size: How many bytes of JSON those are.
     :param size: How many bytes of JSON.
     :param first_request_id: The request ID of the first batch that was sent.
     :param last_request_id: The request ID of the last one.
-    :param started: The moment by Coveo's clock, in epoch milliseconds, before anything was sent.
+    :param started: The moment by Coveo's clock, in epoch milliseconds, before the first batch was sent,
+        by an earlier try where that got it accepted.
     """
 
     entries: dict[str, int] = field(default_factory=dict)
     replaced: int = 0
     batches: int = 0
     resumed_batches: int = 0
+    resumed_entries: int = 0
+    resumed_size: int = 0
     size: int = 0
     first_request_id: str | None = None
     last_request_id: str | None = None
@@ -95,6 +104,14 @@ class Account:
         self.replaced += batch.replaced
         self.batches += 1
         self.size += batch.size
+
+    def add_resumed(self, batch: Batch, started: int | None) -> None:
+        """Count a batch that an earlier try got accepted."""
+        self.add(batch)
+        self.resumed_batches += 1
+        self.resumed_entries += batch.entries
+        self.resumed_size += batch.size
+        self.started = started
 
     @property
     def total(self) -> int:
@@ -185,7 +202,7 @@ class ContainerPush:
         self._names = dict(names)
         self._concurrency = concurrency
         self._progress = progress
-        self._checkpoints = None if checkpoint is None else _Checkpoints(checkpoint)
+        self._checkpoints = None if checkpoint is None else _Checkpoints(checkpoint, hook.log)
         self._began = time.monotonic()
         self._changed = threading.Condition()
         # Guarded by the condition:
@@ -274,6 +291,7 @@ class ContainerPush:
             "replaced": account.replaced,
             "batches": account.batches,
             "resumed_batches": account.resumed_batches,
+            "resumed_entries": account.resumed_entries,
             "bytes": account.size,
             "seconds": round(self.seconds, 3),
             "first_request_id": account.first_request_id,
@@ -286,8 +304,7 @@ class ContainerPush:
     def _is_accepted_already(self, batch: Batch) -> bool:
         if self._checkpoints is None or not self._checkpoints.has(batch):
             return False
-        self.account.add(batch)
-        self.account.resumed_batches += 1
+        self.account.add_resumed(batch, self._checkpoints.earlier.started)
         return True
 
     # --- the thread that reads the input ---
@@ -383,7 +400,7 @@ class ContainerPush:
         account.first_request_id = account.first_request_id or request_id
         account.last_request_id = request_id
         if self._checkpoints is not None and digest is not None:
-            self._checkpoints.accepted(digest)
+            self._checkpoints.accepted(digest, account.started)
         if self._progress is not None:
             self._progress(self.result())
 
@@ -468,8 +485,8 @@ class ContainerPush:
                 account.size / 1e6,
                 account.batches,
                 self._in_flight,
-                account.total / seconds,
-                account.size / 1e6 / seconds,
+                (account.total - account.resumed_entries) / seconds,
+                (account.size - account.resumed_size) / 1e6 / seconds,
             )
 
 
@@ -559,48 +576,70 @@ def _renewal(error: CoveoError) -> str:
 
 class _Checkpoints:
     """
-    The digests of the accepted batches, kept now and then rather than for each.
+    What was accepted, kept now and then rather than for each batch.
 
-    :param checkpoint: Where they are kept.
+    A push does not fail because it can't be kept: then a later try has more to do.
+
+    :param checkpoint: Where it is kept.
+    :param log: Where to say so.
     """
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint, log: Any) -> None:
+        self.earlier = checkpoint.read()
         self._checkpoint = checkpoint
-        self._earlier = list(checkpoint.read())
-        self._is_kept = bool(self._earlier)
+        self._log = log
+        self._is_kept = bool(self.earlier.digests)
         self._digests: list[str] = []
+        self._started = self.earlier.started
         self._unsaved = 0
         self._saved_at = time.monotonic()
+        self._pause = _SECONDS_BETWEEN_CHECKPOINTS
 
     def has(self, batch: Batch) -> bool:
         """Whether an earlier try got this batch accepted after the same ones; asked in their order."""
-        if batch.number >= len(self._earlier):
+        if batch.number >= len(self.earlier.digests):
             return False
         digest = batch.digest()
-        if digest != self._earlier[batch.number]:
+        if digest != self.earlier.digests[batch.number]:
             return False
         self._digests.append(digest)
         return True
 
     def begin(self) -> None:
         """Forget what an earlier try got accepted behind the first difference, before anything is sent."""
-        if len(self._digests) < len(self._earlier):
-            self._checkpoint.write(self._digests)
+        if self._is_kept:
+            # Without that, a later try could take for accepted what this one is about to replace.
+            self._checkpoint.write(AcceptedBatches(self._digests, self._started))
 
-    def accepted(self, digest: str) -> None:
+    def accepted(self, digest: str, started: int | None) -> None:
         """Take note of the next batch that was accepted."""
+        if len(self._digests) >= _MOST_BATCHES_KEPT:
+            return
         self._digests.append(digest)
+        self._started = started
         self._unsaved += 1
-        if time.monotonic() - self._saved_at >= _SECONDS_BETWEEN_CHECKPOINTS:
+        if time.monotonic() - self._saved_at >= self._pause:
             self.save()
 
     def save(self) -> None:
         """Keep what was not kept yet."""
-        if self._unsaved:
-            self._checkpoint.write(self._digests)
-            self._unsaved, self._is_kept, self._saved_at = 0, True, time.monotonic()
+        if not self._unsaved:
+            return
+        began = time.monotonic()
+        try:
+            self._checkpoint.write(AcceptedBatches(self._digests, self._started))
+        except Exception as problem:
+            self._log.warning("A later try will have to push more again than it should: %r", problem)
+        else:
+            self._unsaved, self._is_kept = 0, True
+        self._saved_at = time.monotonic()
+        self._pause = max(_SECONDS_BETWEEN_CHECKPOINTS, (self._saved_at - began) / _MOST_OF_THE_TIME)
 
     def forget(self) -> None:
         """Keep nothing more: all is accepted."""
-        if self._is_kept:
+        if not self._is_kept:
+            return
+        try:
             self._checkpoint.forget()
+        except Exception as problem:
+            self._log.warning("What was accepted is still kept, though it all was: %r", problem)

@@ -92,6 +92,7 @@ class ResetPushSourceOperator(_CoveoPushOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Delete the items."""
+        _taken_over(self, context)
         ordering_id = self.ordering_id
         if ordering_id is None:
             ordering_id = self._cut_off_of_this_try_set(context)
@@ -276,6 +277,63 @@ def _says(task: Any, attribute: str) -> bool:
     return bool(getattr(task, attribute, getattr(getattr(task, "operator_class", None), attribute, False)))
 
 
+#: The trigger rules by which a task does not run below one that failed.
+_NOT_AFTER_A_FAILURE = frozenset({"all_success", "all_skipped", "none_failed", "none_failed_min_one_success"})
+
+
+def _may_run_after_a_failure(failed: Any) -> Iterator[Any]:
+    """Yield the tasks downstream of one that may run although it failed."""
+    # Below a teardown, such as a bracket's own tasks, what runs is what did not fail.
+    below = [task for task in failed.get_flat_relatives(upstream=False) if not task.is_teardown]
+    todo = [task for task in below if task.trigger_rule not in _NOT_AFTER_A_FAILURE]
+    seen: set[str] = set()
+    while todo:
+        task = todo.pop()
+        if task.task_id not in seen:
+            seen.add(task.task_id)
+            todo += task.downstream_list
+            yield task
+
+
+def _changes_content(task: Any, source_id: str) -> bool:
+    """Say whether a task, mapped or not, may push to a source or delete from it."""
+    if not (_says(task, "pushes_items") or _says(task, "removes_items")):
+        return False
+    its_source_id = getattr(task, "source_id", None) or getattr(task, "partial_kwargs", {}).get("source_id")
+    # Where it is a template, nothing is known.
+    return not isinstance(its_source_id, str) or "{" in its_source_id or its_source_id == source_id
+
+
+def _taken_over(operator: _CoveoPushOperator, context: Context) -> str | None:
+    """
+    Note that this run changes the source's content from here on.
+
+    :return: Since when, in a form that tells it from any other time; ``None`` where it can't be noted.
+    """
+    if "ti" not in context:
+        # Executed by hand, so there is no run.
+        return None
+    from airflow_provider_coveo.coveo.endpoints import checked_source_id
+    from airflow_provider_coveo.coveo.errors import CoveoError
+    from airflow_provider_coveo.run_state import take_over_content
+
+    task_instance: Any = context["ti"]
+    try:
+        source_id, organization_id = checked_source_id(operator.source_id), operator.hook.organization_id
+        return take_over_content(organization_id, source_id, task_instance.dag_id, task_instance.run_id)
+    except CoveoError:
+        # The hook says so, and better, once it is called.
+        return None
+    except Exception as problem:
+        operator.log.warning(
+            "It can't be noted that this run changes the content of source %s, so that a try of this task "
+            "or another run's may not go on where an earlier one failed: %r",
+            operator.source_id,
+            problem,
+        )
+        return None
+
+
 class _ItemsPushOperator(_CoveoPushOperator):
     """
     What the operators that push items share: how they push, and that they go on where an earlier try failed.
@@ -287,9 +345,9 @@ class _ItemsPushOperator(_CoveoPushOperator):
     :param max_invalid: With ``skip``, above how many invalid items the task fails all the same. Default 100.
         (templated)
     :param resume: Whether a try that meets the same input as an earlier one of its run goes on where that
-        one failed. Default ``True``.
+        one failed or was killed. Default ``True``. (templated)
     :param check_quota: Whether to ask first how many items may still be pushed today, and to warn if that
-        will not do. Default ``True``.
+        will not do. Default ``True``. (templated)
     """
 
     #: Whether the task adds to what a bracket (``push_source_update``) counts as pushed.
@@ -301,6 +359,8 @@ class _ItemsPushOperator(_CoveoPushOperator):
         "upload_concurrency",
         "on_invalid",
         "max_invalid",
+        "resume",
+        "check_quota",
     )
 
     def __init__(
@@ -310,8 +370,8 @@ class _ItemsPushOperator(_CoveoPushOperator):
         upload_concurrency: int | str | None = None,
         on_invalid: str = "fail",
         max_invalid: int | str | None = None,
-        resume: bool = True,
-        check_quota: bool = True,
+        resume: bool | str = True,
+        check_quota: bool | str = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -341,20 +401,25 @@ class _ItemsPushOperator(_CoveoPushOperator):
             delete=delete,
             on_invalid=self.on_invalid,  # type: ignore[arg-type]
             checkpoint=self._checkpoint(context),
-            check_quota=self.check_quota and counts,
+            check_quota=_is_true(self.check_quota) and counts,
             **{name: value for name, value in given.items() if value not in {None, ""}},  # type: ignore[arg-type]
         )
 
     def _checkpoint(self, context: Context) -> Any:
-        if not self.resume or "ti" not in context:
+        if "ti" not in context:
             return None
         from airflow_provider_coveo.hooks.checkpoint import RunCheckpoint
 
-        what = (self.hook.organization_id, self.source_id, self.batch_bytes)
-        # Where a task upstream pushes or deletes, a clear may have made it undo what an earlier try did here.
+        since = _taken_over(self, context)
+        if since is None or not _is_true(self.resume):
+            RunCheckpoint(context, (), only_retries=False).forget()
+            return None
+        settings = self.hook.settings
+        what = (settings.push_url, settings.organization_id, self.source_id, self.batch_bytes, since)
+        # A clear may have made another task undo what an earlier try did here.
         only_retries = any(
-            _says(task, "pushes_items") or _says(task, "removes_items")
-            for task in self.get_flat_relatives(upstream=True)
+            _changes_content(task, self.source_id)
+            for task in (*self.get_flat_relatives(upstream=True), *_may_run_after_a_failure(self))
         )
         return RunCheckpoint(context, what, only_retries=only_retries)
 
@@ -393,9 +458,9 @@ class PushItemsOperator(_ItemsPushOperator):
     :param max_invalid: With ``skip``, above how many invalid items the task fails all the same. Default 100.
         (templated)
     :param resume: Whether a try that meets the same input as an earlier one of its run goes on where that
-        one failed. Default ``True``. Use ``False`` where something outside the DAG deletes from the source.
+        one failed or was killed. Default ``True``. (templated)
     :param check_quota: Whether to ask first how many items may still be pushed today, and to warn if that
-        will not do. Default ``True``.
+        will not do. Default ``True``. (templated)
     :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
     :param organization_id: The organization, where it is not the connection's. (templated)
     :return: What was accepted: ``accepted_adds``, ``accepted_deletes``, ``batches``, ``bytes``, ``seconds``
@@ -475,7 +540,7 @@ class DeleteItemsOperator(_ItemsPushOperator):
     :param max_invalid: With ``skip``, above how many of them the task fails all the same. Default 100.
         (templated)
     :param resume: Whether a try that meets the same input as an earlier one of its run goes on where that
-        one failed. Default ``True``.
+        one failed or was killed. Default ``True``. (templated)
     :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
     :param organization_id: The organization, where it is not the connection's. (templated)
     :return: What was accepted: ``accepted_deletes``, ``batches``, ``bytes``, ``seconds`` and more.
@@ -537,10 +602,10 @@ class SqlToCoveoPushOperator(_ItemsPushOperator):
         leave it out. (templated)
     :param max_invalid: With ``skip``, above how many of them the task fails all the same. Default 100.
         (templated)
-    :param resume: Whether a try that meets the same rows as an earlier one of its run goes on where that
-        one failed. Default ``True``.
+    :param resume: Whether a try that meets the same input as an earlier one of its run goes on where that
+        one failed or was killed. Default ``True``. (templated)
     :param check_quota: Whether to ask first how many items may still be pushed today, and to warn if that
-        will not do. Default ``True``.
+        will not do. Default ``True``. (templated)
     :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
     :param organization_id: The organization, where it is not the connection's. (templated)
     :return: What was accepted: ``accepted_adds``, ``batches``, ``bytes``, ``seconds`` and more.

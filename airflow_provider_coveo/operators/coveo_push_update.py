@@ -186,7 +186,7 @@ class OpenPushSourceUpdateOperator(_UpdateOperator, SetPushSourceStatusOperator)
         return self._open(context, holder)
 
     def _open(self, context: Context, holder: Holder) -> dict[str, Any]:
-        from airflow_provider_coveo.run_state import RunState
+        from airflow_provider_coveo.run_state import RunState, take_over_content
 
         state = RunState(context)
         organization_id = self.hook.organization_id
@@ -213,6 +213,7 @@ class OpenPushSourceUpdateOperator(_UpdateOperator, SetPushSourceStatusOperator)
                 context["ti"].xcom_push(key=OPENING_XCOM_KEY, value=None)
                 holder.release(organization_id, self.source_id)
             raise
+        take_over_content(organization_id, self.source_id, holder.dag_id, holder.run_id)
         if first_cut_off is None and state.get(_KNOWN_FROM_THE_START):
             first_cut_off = result["ordering_id"]
             state.set(_FIRST_CUT_OFF, first_cut_off)
@@ -472,12 +473,16 @@ def reopen_if_closed(context: Context, update_tasks: UpdateTasks) -> bool:
             "clears the bracket with it; or wire it above update.close."
         )
     from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+    from airflow_provider_coveo.run_state import take_over_content
 
+    organization_id, source_id = opened["organization_id"], opened["source_id"]
     hook = CoveoPushHook(
-        opened["coveo_conn_id"], organization_id=opened["organization_id"], caller="push_source_update"
+        opened["coveo_conn_id"], organization_id=organization_id, caller="push_source_update"
     )
-    holder_of_update(context, update_tasks).take(opened["organization_id"], opened["source_id"])
-    hook.set_source_status(opened["source_id"], opened["status"])
+    holder = holder_of_update(context, update_tasks)
+    holder.take(organization_id, source_id)
+    hook.set_source_status(source_id, opened["status"])
+    take_over_content(organization_id, source_id, holder.dag_id, holder.run_id)
     return True
 
 

@@ -4,34 +4,8 @@ import json
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
-
-from airflow_provider_coveo.run_state import RUNS_REMEMBERED, RunState, try_set
-
-
-class _Variables:
-    """Airflow Variables, as far as the module under test goes: here it is the border that matters."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, str] = {}
-
-    def get(self, key: str, deserialize_json: bool = False) -> Any:
-        if key not in self.values:
-            raise KeyError(f"Variable {key} does not exist")
-        return json.loads(self.values[key])
-
-    def set(self, key: str, value: Any, description: str | None = None, serialize_json: bool = False) -> None:
-        assert serialize_json
-        self.values[key] = json.dumps(value)
-
-
-@pytest.fixture
-def variables(monkeypatch: pytest.MonkeyPatch) -> _Variables:
-    import airflow.providers.common.compat.sdk as sdk
-
-    fake = _Variables()
-    monkeypatch.setattr(sdk, "Variable", fake, raising=False)
-    return fake
+from airflow_provider_coveo.run_state import RUNS_REMEMBERED, RunState, take_over_content, try_set
+from tests.unit.conftest import Variables
 
 
 def context(run_id: str = "run", map_index: int = -1, task_id: str = "task", max_tries: int = 0) -> Any:
@@ -42,7 +16,7 @@ def context(run_id: str = "run", map_index: int = -1, task_id: str = "task", max
     }
 
 
-def test_the_task_state_store_is_used_where_it_is_there(variables: _Variables) -> None:
+def test_the_task_state_store_is_used_where_it_is_there(variables: Variables) -> None:
     store: dict[str, Any] = {}
     accessor = SimpleNamespace(get=store.get, set=store.__setitem__)
     RunState({**context(), "task_state_store": accessor}).set("key", 5)
@@ -51,7 +25,7 @@ def test_the_task_state_store_is_used_where_it_is_there(variables: _Variables) -
     assert variables.values == {}
 
 
-def test_without_it_a_value_is_found_again_by_a_later_try_of_the_same_run_only(variables: _Variables) -> None:
+def test_without_it_a_value_is_found_again_by_a_later_try_of_the_same_run_only(variables: Variables) -> None:
     RunState(context("run-1")).set("key", 5)
     assert RunState(context("run-1")).get("key") == 5
     assert RunState(context("run-1")).get("other") is None
@@ -60,14 +34,14 @@ def test_without_it_a_value_is_found_again_by_a_later_try_of_the_same_run_only(v
     assert RunState(context("run-1", task_id="other")).get("key") is None
 
 
-def test_values_of_one_run_stand_side_by_side(variables: _Variables) -> None:
+def test_values_of_one_run_stand_side_by_side(variables: Variables) -> None:
     RunState(context()).set("a", 1)
     RunState(context()).set("b", [2])
     RunState(context()).set("a", 3)
     assert (RunState(context()).get("a"), RunState(context()).get("b")) == (3, [2])
 
 
-def test_only_the_last_runs_are_remembered(variables: _Variables) -> None:
+def test_only_the_last_runs_are_remembered(variables: Variables) -> None:
     for number in range(RUNS_REMEMBERED * 2):
         RunState(context(f"run-{number}")).set("key", number)
     (value,) = variables.values.values()
@@ -76,7 +50,7 @@ def test_only_the_last_runs_are_remembered(variables: _Variables) -> None:
     assert RunState(context("run-0")).get("key") is None
 
 
-def test_names_are_bounded_and_stay_apart(variables: _Variables) -> None:
+def test_names_are_bounded_and_stay_apart(variables: Variables) -> None:
     RunState(context(task_id="x" * 250)).set("key", 1)
     RunState(context(task_id="x" * 249 + "y")).set("key", 2)
     assert all(len(name) <= 250 for name in variables.values)
@@ -86,3 +60,32 @@ def test_names_are_bounded_and_stay_apart(variables: _Variables) -> None:
 def test_a_clear_begins_another_series_of_tries() -> None:
     assert try_set(context(max_tries=2)) == try_set(context(max_tries=2))
     assert try_set(context(max_tries=2)) != try_set(context(max_tries=5))
+
+
+def test_what_is_deleted_is_gone_and_leaves_no_empty_variable(variables: Variables) -> None:
+    RunState(context()).set("a", 1)
+    RunState(context()).set("b", 2)
+    RunState(context("other")).set("a", 3)
+    RunState(context()).delete("a")
+    assert (RunState(context()).get("a"), RunState(context()).get("b")) == (None, 2)
+    RunState(context()).delete("b")
+    RunState(context()).delete("b")
+    assert RunState(context("other")).get("a") == 3
+    RunState(context("other")).delete("a")
+    assert variables.values == {}
+
+
+def test_a_run_has_a_source_s_content_until_another_one_takes_over(variables: Variables) -> None:
+    mine = take_over_content("acme", "books", "dag", "run-1")
+    assert take_over_content("acme", "books", "dag", "run-1") == mine
+    assert take_over_content("acme", "films", "dag", "run-2") != mine
+    assert take_over_content("acme", "books", "dag", "run-1") == mine
+    theirs = take_over_content("acme", "books", "dag", "run-2")
+    again = take_over_content("acme", "books", "dag", "run-1")
+    assert len({mine, theirs, again}) == 3
+
+
+def test_that_it_was_deleted_by_hand_counts_as_another_time(variables: Variables) -> None:
+    mine = take_over_content("acme", "books", "dag", "run-1")
+    variables.values.clear()
+    assert take_over_content("acme", "books", "dag", "run-1") != mine

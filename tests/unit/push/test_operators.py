@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, AirflowSkipException, task
 
-from airflow_provider_coveo.coveo.errors import CoveoInputError
+from airflow_provider_coveo.coveo.errors import CoveoConfigurationError, CoveoInputError
 from airflow_provider_coveo.coveo.items import Delete, Item
 from airflow_provider_coveo.operators.coveo_push import (
     DeleteItemsOperator,
@@ -23,6 +23,7 @@ from airflow_provider_coveo.operators.coveo_push import (
 )
 from airflow_provider_coveo.simulator import Simulator
 from tests.conftest import SOURCE
+from tests.unit.conftest import Variables
 from tests.unit.push.model import indexed
 
 pytestmark = pytest.mark.usefixtures("connect")
@@ -287,85 +288,138 @@ def test_a_key_that_may_not_see_the_quota_pushes_without_it(
 
 
 class _Store(dict[str, Any]):
+    """What a task keeps between its tries; it may break."""
+
+    broken = False
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return super().get(key, default)
+
     def set(self, key: str, value: Any) -> None:
+        if self.broken:
+            raise RuntimeError("no database")
         self[key] = json.loads(json.dumps(value))
 
+    def delete(self, key: str) -> None:
+        if self.broken:
+            raise RuntimeError("no database")
+        self.pop(key, None)
 
-def _try(operator: Any, store: _Store, *, max_tries: int = 0) -> dict[str, Any]:
-    ti = SimpleNamespace(max_tries=max_tries, dag_id="d", task_id="t", run_id="r", map_index=-1)
+
+def _try(
+    operator: Any, store: _Store, *, number: int = 1, max_tries: int = 0, run_id: str = "r"
+) -> dict[str, Any]:
+    ti = SimpleNamespace(
+        max_tries=max_tries, try_number=number, dag_id="d", task_id="t", run_id=run_id, map_index=-1
+    )
     return run(operator, ti=ti, task_state_store=store)
 
 
-def _many(changed: int | None = None) -> list[dict[str, Any]]:
+def _many(changed: int | None = None, count: int = 10) -> list[dict[str, Any]]:
     return [
         {"documentId": f"a://{number}", "data": ("y" if number == changed else "x") * 900}
-        for number in range(10)
+        for number in range(count)
     ]
 
 
 def _operator(dag: DAG, items: Any, **more: Any) -> PushItemsOperator:
     return PushItemsOperator(
         task_id=f"t{len(dag.task_ids)}",
-        source_id=SOURCE,
         items=items,
-        batch_bytes=1024,
-        upload_concurrency=1,
-        check_quota=False,
-        **more,
+        **{
+            "source_id": SOURCE,
+            "batch_bytes": 1024,
+            "upload_concurrency": 1,
+            "check_quota": False,
+            **more,
+        },
     )
 
 
+def _failed_after(
+    coveo: Simulator, count: int, operator: Any, store: _Store, *, number: int = 1, run_id: str = "r"
+) -> None:
+    """Try a push that Coveo refuses once it has taken some batches."""
+    coveo.faults.answer(400, error_code="INVALID_JSON", operation="batch", after=count)
+    with pytest.raises(Exception, match="INVALID_JSON"):
+        _try(operator, store, number=number, run_id=run_id)
+
+
+@pytest.fixture
+def _variables(variables: Variables) -> Variables:
+    return variables
+
+
+resuming = pytest.mark.usefixtures("_variables")
+
+
+@resuming
 @pytest.mark.parametrize("max_tries", [0, 2], ids=["retried", "cleared"])
 def test_a_later_try_goes_on_where_the_earlier_one_failed(coveo: Simulator, dag: DAG, max_tries: int) -> None:
     store = _Store()
-    coveo.faults.answer(400, error_code="INVALID_JSON", operation="batch", after=7)
-    with pytest.raises(Exception, match="INVALID_JSON"):
-        _try(_operator(dag, _many()), store)
+    _failed_after(coveo, 7, _operator(dag, _many()), store)
     before = len(coveo.requests)
-    result = _try(_operator(dag, _many()), store, max_tries=max_tries)
+    result = _try(_operator(dag, _many()), store, number=2, max_tries=max_tries)
     assert operations(coveo)[before:].count("batch") == 3
     assert len(coveo.items(SOURCE)) == 10
-    assert (result["accepted_adds"], result["batches"], result["resumed_batches"]) == (10, 10, 7)
+    assert (result["accepted_adds"], result["batches"]) == (10, 10)
+    assert (result["resumed_batches"], result["resumed_entries"]) == (7, 7)
 
 
+@resuming
+@pytest.mark.parametrize("count", [10, 7], ids=["some left", "nothing left"])
+def test_its_ordering_id_is_older_than_all_that_was_accepted(
+    coveo: Simulator, dag: DAG, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """So that deleting what is older deletes nothing that an earlier try pushed."""
+    store = _Store()
+    _failed_after(coveo, 7, _operator(dag, _many()), store)
+    coveo.clock.advance(minutes=60)
+    result = _try(_operator(dag, _many(count=count)), store, number=2)
+    assert result["resumed_batches"] == 7
+    oldest = min(item["orderingId"] for item in coveo.items(SOURCE).values())
+    assert oldest - 60_000 < result["ordering_id"] <= oldest
+
+
+@resuming
 def test_it_goes_on_at_the_first_difference(coveo: Simulator, dag: DAG) -> None:
     store = _Store()
-    for after in (7, 2):
-        coveo.faults.answer(400, error_code="INVALID_JSON", operation="batch", after=after)
-        with pytest.raises(Exception, match="INVALID_JSON"):
-            _try(_operator(dag, _many(None if after == 7 else 3)), store)
+    _failed_after(coveo, 7, _operator(dag, _many()), store)
+    _failed_after(coveo, 2, _operator(dag, _many(3)), store, number=2)
     # Of the first try, only the batches before the difference still count.
-    result = _try(_operator(dag, _many()), store)
-    assert result["resumed_batches"] == 3
+    assert _try(_operator(dag, _many()), store, number=3)["resumed_batches"] == 3
     assert indexed(coveo, SOURCE)["a://3"].startswith("x")
 
 
+@resuming
 @pytest.mark.parametrize(
     "other",
-    [{"resume": False}, {"batch_bytes_": 2048}, {"source": "other"}],
-    ids=["turned off", "another size", "another source"],
+    [
+        {"resume": False},
+        {"resume": "{{ 'False' }}"},
+        {"batch_bytes": 2048},
+        {"source_id": "other"},
+    ],
+    ids=lambda other: next(iter(other)),
 )
 def test_it_begins_anew_where_it_is_not_the_same_push(
     coveo: Simulator, dag: DAG, other: dict[str, Any]
 ) -> None:
     coveo.add_source("other")
     store = _Store()
-    coveo.faults.answer(400, error_code="INVALID_JSON", operation="batch", after=7)
-    with pytest.raises(Exception, match="INVALID_JSON"):
-        _try(_operator(dag, _many()), store)
-    operator = _operator(dag, _many(), resume=other.get("resume", True))
-    operator.batch_bytes = other.get("batch_bytes_", 1024)
-    operator.source_id = other.get("source", SOURCE)
-    assert _try(operator, store)["resumed_batches"] == 0
+    _failed_after(coveo, 7, _operator(dag, _many()), store)
+    assert _try(_operator(dag, _many(), **other), store, number=2)["resumed_batches"] == 0
+    # What was kept before that does not count any more either.
+    assert _try(_operator(dag, _many()), store, number=3)["resumed_batches"] == 0
 
 
+@resuming
 def test_what_was_pushed_whole_is_pushed_again_if_cleared(coveo: Simulator, dag: DAG) -> None:
     store = _Store()
-    coveo.faults.answer(400, error_code="INVALID_JSON", operation="batch", after=7)
-    with pytest.raises(Exception, match="INVALID_JSON"):
-        _try(_operator(dag, _many()), store)
-    assert _try(_operator(dag, _many()), store)["resumed_batches"] == 7
-    assert _try(_operator(dag, _many()), store, max_tries=1)["resumed_batches"] == 0
+    _failed_after(coveo, 7, _operator(dag, _many()), store)
+    assert _try(_operator(dag, _many()), store, number=2)["resumed_batches"] == 7
+    assert store == {}
+    assert _try(_operator(dag, _many()), store, number=3, max_tries=1)["resumed_batches"] == 0
 
 
 def upstream(kind: str) -> Any:
@@ -375,48 +429,106 @@ def upstream(kind: str) -> Any:
         return PushItemsOperator(task_id="up", source_id=SOURCE, items=ITEMS)
     if kind == "is mapped":
         return DeleteItemsOperator.partial(task_id="up", source_id=SOURCE).expand(document_ids=[["a://1"]])
+    if kind == "may be on this source":
+        return PushItemsOperator(task_id="up", source_id="{{ params.s }}", items=ITEMS)
     return ResetPushSourceOperator(task_id="up", source_id=SOURCE)
 
 
-@pytest.mark.parametrize("kind", ["deletes", "pushes", "is mapped", "resets"])
+@resuming
+@pytest.mark.parametrize("kind", ["deletes", "pushes", "is mapped", "may be on this source", "resets"])
 def test_after_a_task_that_would_undo_it_a_clear_begins_anew(coveo: Simulator, dag: DAG, kind: str) -> None:
     store = _Store()
-    coveo.faults.answer(400, error_code="INVALID_JSON", operation="batch", after=7)
     operator = _operator(dag, _many())
     upstream(kind) >> operator
-    with pytest.raises(Exception, match="INVALID_JSON"):
-        _try(operator, store)
-    assert _try(operator, _Store(store))["resumed_batches"] == 7
-    assert _try(operator, _Store(store), max_tries=1)["resumed_batches"] == 0
+    _failed_after(coveo, 7, operator, store)
+    assert _try(operator, _Store(store), number=2)["resumed_batches"] == 7
+    assert _try(operator, _Store(store), number=2, max_tries=1)["resumed_batches"] == 0
 
 
+@resuming
+@pytest.mark.parametrize(
+    ("trigger_rule", "resumed"), [("all_success", 7), ("all_done", 0), ("none_failed", 7), ("one_failed", 0)]
+)
+def test_a_clear_begins_anew_if_a_task_downstream_may_have_undone_it(
+    coveo: Simulator, dag: DAG, trigger_rule: str, resumed: int
+) -> None:
+    store = _Store()
+    operator = _operator(dag, _many())
+    between = DeleteItemsOperator(
+        task_id="i", source_id="another", document_ids=[], trigger_rule=trigger_rule
+    )
+    operator >> between >> DeleteItemsOperator(task_id="j", source_id=SOURCE, document_ids=["a://1"])
+    _failed_after(coveo, 7, operator, store)
+    assert _try(operator, _Store(store), number=2)["resumed_batches"] == 7
+    assert _try(operator, _Store(store), number=2, max_tries=1)["resumed_batches"] == resumed
+
+
+@resuming
+def test_tasks_for_other_sources_do_not_matter(coveo: Simulator, dag: DAG) -> None:
+    store = _Store()
+    operator = _operator(dag, _many())
+    ResetPushSourceOperator(task_id="up", source_id="another") >> operator
+    _failed_after(coveo, 7, operator, store)
+    assert _try(operator, store, number=2, max_tries=1)["resumed_batches"] == 7
+
+
+@resuming
+@pytest.mark.parametrize("kind", ["pushes", "deletes", "resets"])
+def test_it_begins_anew_if_another_run_came_in_between(coveo: Simulator, dag: DAG, kind: str) -> None:
+    store = _Store()
+    _failed_after(coveo, 7, _operator(dag, _many()), store)
+    _try(upstream(kind), _Store(), run_id="another")
+    assert _try(_operator(dag, _many()), store, number=2)["resumed_batches"] == 0
+    assert set(coveo.items(SOURCE)) >= {item["documentId"] for item in _many()}
+
+
+@resuming
+def test_another_task_of_the_run_does_not_count_as_another_run(coveo: Simulator, dag: DAG) -> None:
+    store = _Store()
+    _failed_after(coveo, 7, _operator(dag, _many()), store)
+    _try(_operator(dag, ITEMS), _Store())
+    assert _try(_operator(dag, _many()), store, number=2)["resumed_batches"] == 7
+
+
+def test_without_variables_it_pushes_and_begins_anew(
+    coveo: Simulator, dag: DAG, logged: Callable[[], str]
+) -> None:
+    # There is no database here, so that reading a Variable fails.
+    store = _Store()
+    _failed_after(coveo, 7, _operator(dag, _many()), store)
+    assert _try(_operator(dag, _many()), store, number=2)["resumed_batches"] == 0
+    assert "It can't be noted that this run changes the content" in logged()
+
+
+@resuming
 def test_after_invalid_items_were_corrected_it_goes_on_as_well(coveo: Simulator, dag: DAG) -> None:
     store = _Store()
     items = _many()
     with pytest.raises(CoveoInputError):
         _try(_operator(dag, [*items[:8], {}, *items[8:]]), store)
-    assert _try(_operator(dag, items), store, max_tries=1)["resumed_batches"] == 7
+    assert _try(_operator(dag, items), store, number=2, max_tries=1)["resumed_batches"] == 7
 
 
+@resuming
 def test_a_small_push_writes_no_state(coveo: Simulator, dag: DAG) -> None:
     store = _Store()
     _try(_operator(dag, _many()), store)
     assert store == {}
 
 
+@resuming
 def test_what_was_accepted_long_ago_is_pushed_again(
     coveo: Simulator, dag: DAG, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from airflow_provider_coveo.hooks import checkpoint
 
     store = _Store()
-    coveo.faults.answer(400, error_code="INVALID_JSON", operation="batch", after=7)
-    with pytest.raises(Exception, match="INVALID_JSON"):
-        _try(_operator(dag, _many()), store)
+    _failed_after(coveo, 7, _operator(dag, _many()), store)
     monkeypatch.setattr(checkpoint, "_OLDEST_SECONDS", -1)
-    assert _try(_operator(dag, _many()), store)["resumed_batches"] == 0
+    assert _try(_operator(dag, _many()), store, number=2)["resumed_batches"] == 0
 
 
+@resuming
 def test_more_digests_than_fit_into_one_value_are_kept(
     coveo: Simulator, dag: DAG, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -424,10 +536,86 @@ def test_more_digests_than_fit_into_one_value_are_kept(
 
     monkeypatch.setattr(checkpoint, "_PAGE", 3)
     store = _Store()
-    coveo.faults.answer(400, error_code="INVALID_JSON", operation="batch", after=7)
-    with pytest.raises(Exception, match="INVALID_JSON"):
-        _try(_operator(dag, _many()), store)
-    assert _try(_operator(dag, _many()), store)["resumed_batches"] == 7
+    _failed_after(coveo, 7, _operator(dag, _many()), store)
+    # A difference in the first page must not leave the last ones behind.
+    _failed_after(coveo, 0, _operator(dag, _many(changed=2)), store, number=2)
+    assert _try(_operator(dag, _many()), _Store(store), number=3)["resumed_batches"] == 2
+    assert _try(_operator(dag, _many(changed=2)), store, number=3)["resumed_batches"] == 2
+    assert store == {}
+
+
+@resuming
+def test_what_is_kept_is_small_and_bounded(
+    coveo: Simulator, dag: DAG, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow_provider_coveo.hooks import push
+
+    store = _Store()
+    _failed_after(coveo, 7, _operator(dag, _many()), store)
+    assert len(store["coveo_push_0"]) == 7 * 12
+    assert len(json.dumps(store)) < 400
+    monkeypatch.setattr(push, "_MOST_BATCHES_KEPT", 4)
+    store = _Store()
+    _failed_after(coveo, 7, _operator(dag, _many()), store)
+    assert _try(_operator(dag, _many()), store, number=2)["resumed_batches"] == 4
+
+
+@resuming
+def test_a_try_that_goes_on_beside_its_successor_does_not_overwrite_what_that_keeps(
+    coveo: Simulator, dag: DAG
+) -> None:
+    store = _Store()
+    _failed_after(coveo, 7, _operator(dag, _many()), store, number=2)
+    # The first try, which Airflow had cleared while it worked, ends after the second one began.
+    late = _Store(store)
+    _failed_after(coveo, 0, _operator(dag, _many(changed=0)), late, number=2)
+    _failed_after(coveo, 3, _operator(dag, _many()), late, number=1)
+    assert late["coveo_push"]["try"] == 2
+    assert _try(_operator(dag, _many()), late, number=3)["resumed_batches"] == 0
+
+
+@resuming
+def test_two_tries_that_wrote_at_the_same_time_are_noticed(coveo: Simulator, dag: DAG) -> None:
+    store = _Store()
+    _failed_after(coveo, 7, _operator(dag, _many()), store)
+    store["coveo_push_0"] = "another try " + store["coveo_push_0"][12:]
+    assert _try(_operator(dag, _many()), store, number=2)["resumed_batches"] == 0
+
+
+@resuming
+def test_a_push_does_not_fail_because_what_was_accepted_can_t_be_kept(
+    coveo: Simulator, dag: DAG, monkeypatch: pytest.MonkeyPatch, logged: Callable[[], str]
+) -> None:
+    from airflow_provider_coveo.hooks import push
+
+    monkeypatch.setattr(push, "_SECONDS_BETWEEN_CHECKPOINTS", 0)
+    store = _Store()
+    store.broken = True
+    assert _try(_operator(dag, _many()), store)["accepted_adds"] == 10
+    assert "A later try will have to push more again than it should: RuntimeError" in logged()
+
+
+@resuming
+def test_nor_if_it_can_t_be_forgotten(coveo: Simulator, dag: DAG, logged: Callable[[], str]) -> None:
+    store = _Store()
+    _failed_after(coveo, 7, _operator(dag, _many()), store)
+
+    def broken(key: str) -> None:
+        raise RuntimeError("no database")
+
+    store.delete = broken  # type: ignore[method-assign]
+    assert _try(_operator(dag, _many()), store, number=2)["accepted_adds"] == 10
+    assert "What was accepted is still kept" in logged()
+
+
+def test_a_connection_that_can_t_be_used_fails_at_once(
+    coveo: Simulator, dag: DAG, connect: Callable[..., None]
+) -> None:
+    connect(password="")
+    for operator in (_operator(dag, _many()), ResetPushSourceOperator(task_id="reset", source_id=SOURCE)):
+        with pytest.raises(CoveoConfigurationError) as refused:
+            _try(operator, _Store())
+        assert isinstance(refused.value, AirflowFailException)
 
 
 # --- what an import costs ---

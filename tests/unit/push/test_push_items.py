@@ -75,6 +75,7 @@ def test_one_batch_is_three_requests(coveo: Simulator, hook: CoveoPushHook) -> N
         "replaced": 0,
         "batches": 1,
         "resumed_batches": 0,
+        "resumed_entries": 0,
         "bytes": len(coveo.requests[1].body),
         "seconds": result["seconds"],
         "first_request_id": request_id,

@@ -384,6 +384,17 @@ def test_an_update_that_can_not_be_opened_neither_opens_nor_closes_anything(
     assert run.variables == {}
 
 
+def test_who_opens_a_bracket_changes_the_source_s_content_from_there_on(a_run: Callable[..., Run]) -> None:
+    """So that a push of another run that failed before does not go on where it failed."""
+    run = a_run()
+    another = run_state.take_over_content("acme", SOURCE, "another", "r")
+    run.execute("open")
+    ours = run_state.take_over_content("acme", SOURCE, "d", "r")
+    run.execute("close")
+    assert run_state.take_over_content("acme", SOURCE, "d", "r") == ours
+    assert run_state.take_over_content("acme", SOURCE, "another", "r") != another
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 412])
 def test_an_opening_that_coveo_refuses_is_not_closed_since_somebody_else_may_use_the_source(
     coveo: Simulator, a_run: Callable[..., Run], status: int
