@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib
+from collections.abc import Iterator, Sequence, Sized
+from contextlib import suppress
+from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseOperator
+from airflow.providers.common.compat.sdk import BaseOperator, XComArg
 
 if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
     from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+
+#: What Airflow resolves when a task begins; where it stands depends on Airflow's version.
+_ResolveMixin: Any = next(base for base in XComArg.__mro__ if base.__name__ == "ResolveMixin")
 
 
 class _CoveoOperator(BaseOperator):
@@ -58,3 +66,58 @@ class _CoveoPushOperator(_CoveoOperator):
 
 def _is_true(value: bool | str) -> bool:
     return value.strip().lower() == "true" if isinstance(value, str) else bool(value)
+
+
+class _AsTyped(_ResolveMixin):  # type: ignore[misc]
+    """
+    Items in a task's parameters: references to other tasks in them are resolved, texts are no templates.
+
+    It shows how many items there are and not the items, so that no document's content gets into the DAG's
+    serialized form or among a task's rendered templates.
+
+    :param value: What was given.
+    """
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def iter_references(self) -> Iterator[tuple[Any, str]]:
+        """Find the references to other tasks, from which Airflow tells what is upstream."""
+        yield from XComArg.iter_xcom_references(self.value)
+
+    def resolve(self, context: Context, **kwargs: Any) -> _AsTyped:
+        """Return the same with what other tasks returned."""
+        return _AsTyped(_resolved(self.value, context, kwargs))
+
+    def __repr__(self) -> str:
+        """Say what there is without showing it."""
+        if isinstance(self.value, Sized):
+            return f"<{len(self.value)} items, not shown>"
+        return f"<items from {type(self.value).__name__}, not shown>"
+
+
+def _resolved(value: Any, context: Context, options: dict[str, Any]) -> Any:
+    if isinstance(value, _ResolveMixin):
+        return value.resolve(context, **options)
+    if type(value) in {list, tuple}:
+        return type(value)(_resolved(entry, context, options) for entry in value)
+    if type(value) is dict:
+        return {key: _resolved(entry, context, options) for key, entry in value.items()}
+    return value
+
+
+def _as_typed(value: Any) -> Any:
+    """Keep Airflow from taking what is in documents for templates; a plain string is one."""
+    return value if value is None or isinstance(value, (str, _AsTyped)) else _AsTyped(value)
+
+
+def _given(value: Any) -> Any:
+    return value.value if isinstance(value, _AsTyped) else value
+
+
+def _time_delta_trigger(delta: timedelta) -> Any:
+    for module in ("airflow.providers.standard.triggers.temporal", "airflow.triggers.temporal"):
+        # Airflow 2.11 has it in its core, unless the standard provider is installed beside it.
+        with suppress(ImportError):
+            return importlib.import_module(module).TimeDeltaTrigger(delta)
+    raise ImportError("Neither Airflow nor its standard provider has a TimeDeltaTrigger")

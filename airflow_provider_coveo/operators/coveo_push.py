@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import XComArg
-
-from airflow_provider_coveo.operators.base import _CoveoOperator, _CoveoPushOperator, _is_true
+from airflow_provider_coveo.operators.base import (
+    _as_typed,
+    _CoveoOperator,
+    _CoveoPushOperator,
+    _given,
+    _is_true,
+)
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
-
-
-#: What Airflow resolves when a task begins; where it stands depends on Airflow's version.
-_ResolveMixin: Any = next(base for base in XComArg.__mro__ if base.__name__ == "ResolveMixin")
 
 
 class SetPushSourceStatusOperator(_CoveoPushOperator):
@@ -223,53 +223,6 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
         self.hook.set_source_status(source_id, "IDLE")
         if holder is not None:
             holder.release(self.hook.organization_id, source_id)
-
-
-class _AsTyped(_ResolveMixin):  # type: ignore[misc]
-    """
-    Items in a task's parameters: references to other tasks in them are resolved, texts are no templates.
-
-    It shows how many items there are and not the items, so that no document's content gets into the DAG's
-    serialized form or among a task's rendered templates.
-
-    :param value: What was given.
-    """
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def iter_references(self) -> Iterator[tuple[Any, str]]:
-        """Find the references to other tasks, from which Airflow tells what is upstream."""
-        yield from XComArg.iter_xcom_references(self.value)
-
-    def resolve(self, context: Context, **kwargs: Any) -> _AsTyped:
-        """Return the same with what other tasks returned."""
-        return _AsTyped(_resolved(self.value, context, kwargs))
-
-    def __repr__(self) -> str:
-        """Say what there is without showing it."""
-        if isinstance(self.value, Sized):
-            return f"<{len(self.value)} items, not shown>"
-        return f"<items from {type(self.value).__name__}, not shown>"
-
-
-def _resolved(value: Any, context: Context, options: dict[str, Any]) -> Any:
-    if isinstance(value, _ResolveMixin):
-        return value.resolve(context, **options)
-    if type(value) in {list, tuple}:
-        return type(value)(_resolved(entry, context, options) for entry in value)
-    if type(value) is dict:
-        return {key: _resolved(entry, context, options) for key, entry in value.items()}
-    return value
-
-
-def _as_typed(value: Any) -> Any:
-    """Keep Airflow from taking what is in documents for templates; a plain string is one."""
-    return value if value is None or isinstance(value, (str, _AsTyped)) else _AsTyped(value)
-
-
-def _given(value: Any) -> Any:
-    return value.value if isinstance(value, _AsTyped) else value
 
 
 def _says(task: Any, attribute: str) -> bool:

@@ -6,10 +6,8 @@ They are not for use by themselves: each relies on the wiring that the task grou
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
@@ -33,7 +31,7 @@ from airflow_provider_coveo.coveo.errors import (
     OrganizationPausedError,
     SourceDoesNotExistError,
 )
-from airflow_provider_coveo.operators.base import _CoveoPushOperator
+from airflow_provider_coveo.operators.base import _CoveoPushOperator, _time_delta_trigger
 from airflow_provider_coveo.operators.coveo_push import SetPushSourceStatusOperator
 
 if TYPE_CHECKING:
@@ -544,14 +542,6 @@ def _operator_class(task: Any) -> type[Any]:
 
 def _class_attribute(task: Any, name: str, default: Any) -> Any:
     return getattr(_operator_class(task), name, default)
-
-
-def _time_delta_trigger(delta: timedelta) -> Any:
-    for module in ("airflow.providers.standard.triggers.temporal", "airflow.triggers.temporal"):
-        # Airflow 2.11 has it in its core, unless the standard provider is installed beside it.
-        with suppress(ImportError):
-            return importlib.import_module(module).TimeDeltaTrigger(delta)
-    raise ImportError("Neither Airflow nor its standard provider has a TimeDeltaTrigger")
 
 
 def _listed(names: Sequence[str], most: int = 20) -> str:
