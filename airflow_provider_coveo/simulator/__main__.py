@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import logging
+import os
 import shlex
 import signal
 import sys
@@ -14,13 +16,17 @@ from airflow_provider_coveo.coveo.endpoints import checked_source_id
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.simulator.server import HOST, Simulator
 
+#: The API key's place where a command line could be read by others.
+API_KEY_VARIABLE = "COVEO_SIMULATOR_API_KEY"
+
 #: A long-running simulator keeps no more than this of what came in.
 RECORDED_REQUESTS = 5_000
 RECORDED_BODY_BYTES = 64 * 1024
 
 _DESCRIPTION = """\
 A Coveo to try things against: it behaves as Coveo's Push API, Source API, activities and item logs are
-documented to, keeps everything in memory, and shows what happens on a page. It listens on this machine only.
+documented to, keeps everything in memory, and shows what happens on a page. It listens on this machine only,
+unless it is told otherwise.
 """
 _EPILOG = """\
 example:
@@ -52,6 +58,13 @@ def _id(value: str) -> str:
         raise argparse.ArgumentTypeError(error.tried) from None
 
 
+def _is_loopback(address: str) -> bool:
+    try:
+        return address == "localhost" or ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
 def _key(value: str) -> str:
     if not value or not value.isascii() or not value.isprintable() or " " in value:
         raise argparse.ArgumentTypeError("a key is printable ASCII without spaces")
@@ -72,6 +85,15 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--port", type=_port, default=8642, help="port; 0 for any free one (default: 8642)")
+    parser.add_argument(
+        "--host",
+        default=HOST,
+        metavar="ADDRESS",
+        help="the address to listen on, 0.0.0.0 for all; other machines need https, and can then control the "
+        "simulator, too (default: %(default)s)",
+    )
+    parser.add_argument("--tls-certificate", metavar="FILE", help="speak https with this certificate (PEM)")
+    parser.add_argument("--tls-key", metavar="FILE", help="the certificate's key (PEM)")
     parser.add_argument(
         "--organization", type=_id, default="acme", metavar="ID", help="organization ID (default: acme)"
     )
@@ -110,7 +132,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     keys = parser.add_argument_group("API keys")
     keys.add_argument(
-        "--api-key", type=_key, default="simulator-full-access", metavar="KEY", help="may do everything"
+        "--api-key",
+        type=_key,
+        default=os.environ.get(API_KEY_VARIABLE, "simulator-full-access"),
+        metavar="KEY",
+        help=f"may do everything (default: the environment's {API_KEY_VARIABLE}, if there is one)",
     )
     keys.add_argument(
         "--push-only-key",
@@ -145,6 +171,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if repeated:
         print(f"error: given twice: {', '.join(sorted(repeated))}", file=sys.stderr)
         return 2
+    if bool(options.tls_certificate) != bool(options.tls_key):
+        print("error: --tls-certificate and --tls-key need each other", file=sys.stderr)
+        return 2
+    if not options.tls_key and not _is_loopback(options.host):
+        print("error: clients on other machines want https: give --tls-certificate", file=sys.stderr)
+        return 2
     logging.basicConfig(level=logging.ERROR)
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -158,6 +190,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         api_key=options.api_key,
         push_only_key=options.push_only_key,
         port=options.port,
+        host=options.host,
+        tls=(options.tls_certificate, options.tls_key) if options.tls_key else None,
         call_limit=options.call_limit,
         daily_documents=options.daily_documents,
         request_limit=RECORDED_REQUESTS,
@@ -166,7 +200,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         simulator.start()
     except OSError as error:
-        print(f"error: cannot listen on {HOST}:{options.port}: {error.strerror}", file=sys.stderr)
+        print(f"error: cannot listen on {options.host}:{options.port}: {error.strerror}", file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        print(f"error: {error.__cause__}", file=sys.stderr)
         return 2
     if not options.quiet:
         _announce(simulator, [*plain, *managed])

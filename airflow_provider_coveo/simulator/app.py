@@ -83,7 +83,9 @@ class App:
         struck = simulator.faults.strike(exchange)
         if struck is not None:
             exchange.fault, action = struck
-        call = Call(exchange, path, simulator.state, str(uuid.uuid4()), simulator.url)
+        # By whatever name it was asked: that of its container, say.
+        base_url = f"{simulator.scheme}://{exchange.headers['host']}"
+        call = Call(exchange, path, simulator.state, str(uuid.uuid4()), base_url)
         if action.expire_container:
             simulator.state.expire_container(path.get("file") or exchange.query.get("fileId", ""))
         answer = self._handle(route, group, call) if action.applied else Answer(500)

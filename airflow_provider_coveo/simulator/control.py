@@ -46,9 +46,8 @@ class ControlError(Exception):
 def handle(simulator: Simulator, route: Route, exchange: Exchange) -> Answer:
     """Do a control request."""
     host = exchange.headers.get("host", "")
-    if host.rpartition(":")[0] not in _OWN_NAMES or exchange.headers.get("origin", f"http://{host}") != (
-        f"http://{host}"
-    ):
+    own_origin = f"{simulator.scheme}://{host}"
+    if host.rpartition(":")[0] not in _OWN_NAMES or exchange.headers.get("origin", own_origin) != own_origin:
         # Any web page that is open in a browser on this machine could ask.
         return json_answer({"message": "Only this machine and the simulator's own page may do this."}, 403)
     try:

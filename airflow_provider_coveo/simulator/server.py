@@ -24,6 +24,8 @@ from airflow_provider_coveo.simulator.models import activity_model, source_model
 from airflow_provider_coveo.simulator.state import Organization, Settings
 
 HOST = "127.0.0.1"
+#: All IPv4 addresses of this machine.
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - only where somebody asks for it
 #: Longer than any client keeps an idle connection, so that none is closed under a client's hands.
 _KEEP_ALIVE_SECONDS = 600
 #: Waiting threads look again after this long even if nothing was announced.
@@ -42,6 +44,9 @@ class Simulator:
     :param api_key: the API key that may do everything.
     :param push_only_key: the API key that may push, and is refused everything else.
     :param port: the port to listen on; 0 for any free one.
+    :param host: the address to listen on. Whoever reaches it can also control the simulator.
+    :param tls: the files with the certificate (and its chain) and its key, both PEM: it then speaks https.
+        Other machines' connections need that, because Airflow sends an API key by http on loopback only.
     :param call_limit: how many Push API calls in how many seconds, such as ``(150, 300)``; none by default.
     :param daily_documents: how many items a day; no limit by default.
     :param document_limit: how many items the index may hold; no limit by default.
@@ -61,6 +66,8 @@ class Simulator:
         api_key: str = "simulator-full-access",
         push_only_key: str = "simulator-push-only",
         port: int = 0,
+        host: str = HOST,
+        tls: tuple[str, str] | None = None,
         call_limit: tuple[int, float] | None = None,
         daily_documents: int | None = None,
         document_limit: int | None = None,
@@ -80,6 +87,8 @@ class Simulator:
         ]
         self._initial_limits = (call_limit, daily_documents, document_limit)
         self._port = port
+        self._host = host
+        self.tls = tls
         self._request_limit = request_limit
         self._body_limit = body_limit
         self._exchanges: list[Exchange] = []
@@ -107,7 +116,7 @@ class Simulator:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            self._socket.bind((HOST, self._port))
+            self._socket.bind((self._host, self._port))
         except OSError:
             self._socket.close()
             raise
@@ -144,8 +153,13 @@ class Simulator:
 
     @property
     def url(self) -> str:
-        """The address that stands for Coveo's."""
-        return f"http://{HOST}:{self._port}"
+        """The address that stands for Coveo's, as this machine reaches it."""
+        return f"{self.scheme}://{HOST if self._host == EVERYWHERE else self._host}:{self._port}"
+
+    @property
+    def scheme(self) -> str:
+        """``https`` if it has a certificate, ``http`` if not."""
+        return "https" if self.tls else "http"
 
     def connection_json(self, *, push_only: bool = False) -> str:
         """Return an Airflow connection to this simulator, for ``AIRFLOW_CONN_<ID>``."""
@@ -387,6 +401,8 @@ class _Server(uvicorn.Server):
                 date_header=False,
                 server_header=False,
                 proxy_headers=False,
+                ssl_certfile=simulator.tls[0] if simulator.tls else None,
+                ssl_keyfile=simulator.tls[1] if simulator.tls else None,
                 timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             )
         )

@@ -284,6 +284,39 @@ def test_the_command_starts_a_simulator_and_a_signal_ends_it(stop: signal.Signal
     assert (process.returncode, errors) == (0, "")
 
 
+def test_other_machines_reach_the_command_by_https_and_under_its_name_there(
+    certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COVEO_SIMULATOR_API_KEY", "from-the-environment")
+    process = run(
+        *("--port", "0", "--host", "0.0.0.0"),
+        *("--tls-certificate", str(certificate[0]), "--tls-key", str(certificate[1])),
+    )
+    assert process.stdout is not None
+    url = process.stdout.readline().split()[-1]
+    assert url.startswith("https://127.0.0.1:")
+    named = url.replace("127.0.0.1", "localhost")
+    with requests.Session() as session:
+        session.trust_env = False
+        session.verify = str(certificate[0])
+        headers = {"Authorization": "Bearer from-the-environment"}
+        made = session.post(f"{named}/push/v1/organizations/acme/files", headers=headers, timeout=TIMEOUT)
+        assert made.json()["uploadUri"].startswith(named)
+        uploaded = session.put(
+            made.json()["uploadUri"], b"{}", headers=made.json()["requiredHeaders"], timeout=TIMEOUT
+        )
+        assert uploaded.status_code == 200
+        reset = f"{named}/_simulator/reset"
+        own, foreign = (
+            session.post(reset, headers={"Origin": origin}, timeout=TIMEOUT)
+            for origin in (named, named.replace("https", "http"))
+        )
+        assert (own.status_code, foreign.status_code) == (204, 403)
+    process.terminate()
+    _, errors = process.communicate(timeout=5)
+    assert (process.returncode, errors) == (0, "")
+
+
 def test_a_taken_port_ends_the_command_with_one_line(coveo: Simulator) -> None:
     process = run("--port", coveo.url.rpartition(":")[2])
     output, errors = process.communicate(timeout=10)
@@ -301,6 +334,10 @@ def test_a_taken_port_ends_the_command_with_one_line(coveo: Simulator) -> None:
         ["--source", "a/b"],
         ["--organization", ""],
         ["--api-key", "é"],
+        ["--host", "0.0.0.0"],
+        ["--host", "coveo.example.com"],
+        ["--tls-key", "key.pem"],
+        ["--tls-key", "missing.pem", "--tls-certificate", "missing.pem"],
         ["--api-key", "same", "--push-only-key", "same"],
     ],
 )

@@ -1,12 +1,10 @@
 from __future__ import annotations
 
 import http.server
-import ipaddress
 import logging
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -62,42 +60,10 @@ def proxy() -> Iterator[Any]:
 
 
 @pytest.fixture
-def tls_server(tmp_path: Path) -> Iterator[Any]:
+def tls_server(certificate: tuple[Path, Path]) -> Iterator[Any]:
     """An HTTPS server whose certificate no store knows."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.x509.oid import NameOID
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.now(timezone.utc)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
-        )
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem = tmp_path / "certificate.pem"
-    pem.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    key_file = tmp_path / "key.pem"
-    key_file.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pem, key_file)
+    context.load_cert_chain(*certificate)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Answering201)
     server.socket = context.wrap_socket(server.socket, server_side=True)
     server.handle_error = lambda *args: None  # type: ignore[method-assign]
@@ -107,7 +73,7 @@ def tls_server(tmp_path: Path) -> Iterator[Any]:
         url = f"https://127.0.0.1:{server.server_port}"
 
         def __init__(self) -> None:
-            self.certificate = str(pem)
+            self.certificate = str(certificate[0])
 
         @property
         def requests(self) -> int:

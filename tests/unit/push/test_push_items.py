@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -549,3 +550,15 @@ def test_neither_key_nor_presigned_url_shows_anywhere(
     shown = logged() + str(failed.value) + repr(failed.value) + repr(failed.value.__dict__)
     assert "Signature=" not in shown
     assert coveo.api_key not in shown
+
+
+def test_items_and_uploads_go_by_https_past_the_connection_s_own_authority(
+    certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Simulator(tls=(str(certificate[0]), str(certificate[1]))) as coveo:
+        described = json.loads(coveo.connection_json())
+        described["extra"] = {"verify": str(certificate[0])}
+        monkeypatch.setenv("AIRFLOW_CONN_COVEO_DEFAULT", json.dumps(described))
+        CoveoPushHook().push_items(SOURCE, [item(1)])
+        assert coveo.url.startswith("https://")
+        assert list(coveo.items(SOURCE)) == ["product://1"]
