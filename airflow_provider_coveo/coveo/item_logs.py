@@ -9,7 +9,15 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, Final
 from urllib.parse import quote
 
-from airflow_provider_coveo.coveo.errors import AccessDeniedError, CoveoInputError, shown
+from airflow_provider_coveo.coveo.endpoints import checked_source_id
+from airflow_provider_coveo.coveo.errors import (
+    AccessDeniedError,
+    CoveoInputError,
+    UnexpectedAnswerError,
+    shown,
+    without_privilege,
+)
+from airflow_provider_coveo.coveo.questions import Asking, Question
 
 #: The longest time that one request may ask for, and for how long Coveo keeps the logs.
 #: See https://docs.coveo.com/en/1864/.
@@ -51,11 +59,6 @@ TASKS: Final = frozenset(
 MATCHINGS: Final = frozenset({"EXACT", "PARTIAL", "WILDCARD"})
 
 _DIGITS: Final = re.compile(r"\s*\d{1,16}\s*")
-
-
-def logs_path(organization_id: str, *segments: str) -> str:
-    """Return the path of an operation of the Source Logs API."""
-    return "/".join(["/logs/v1/organizations", quote(organization_id, safe=""), *segments])
 
 
 def moment(value: object) -> datetime:
@@ -156,33 +159,106 @@ def checked_matching(value: object) -> str:
     )
 
 
-def may_not_view_logs(refused: AccessDeniedError) -> AccessDeniedError:
-    """Return the refusal with what a key needs to view logs, which one that may only push does not have."""
-    return AccessDeniedError(
-        refused.tried,
-        **{
-            **refused.fields(),
-            "cause": "the API key may push, but not view logs",
-            "remedy": "grant the key the privileges Organization: View and Sources: View (all sources), "
-            "or use a connection whose key has them; see https://docs.coveo.com/en/59/",
-        },
+def counts_question(
+    organization_id: str, source_id: str, start: object, end: object, **narrowed: Iterable[str]
+) -> Question:
+    """
+    Ask how many entries there are of each kind.
+
+    For the arguments see :func:`log_window` and :func:`log_filters`.
+
+    :raises CoveoInputError: if an argument can't be right.
+    """
+    source_id = checked_source_id(source_id)
+    return Question(
+        f"Could not count the item logs of source {source_id!r}",
+        "POST",
+        f"{_path(organization_id)}/facetsStats",
+        keys=("results",),
+        query=log_window(start, end),
+        body=log_filters(source_id, **narrowed),
+        of_platform=False,
+        answer_seconds=ANSWER_SECONDS,
     )
 
 
-def page_of_entries(answer: dict[str, Any]) -> tuple[list[dict[str, Any]], bool] | None:
-    """Return the entries of a page and whether there is a further one; ``None`` if it is no page."""
-    entries = answer.get("documentLogEntries")
+def page_question(
+    organization_id: str,
+    source_id: str,
+    start: object,
+    end: object,
+    *,
+    page: int = 0,
+    per_page: int = ENTRIES_PER_PAGE,
+    document_id: str | None = None,
+    document_id_matching: str = "EXACT",
+    **narrowed: Iterable[str],
+) -> Question:
+    """
+    Ask for a page of entries.
+
+    For the other arguments see :func:`log_window` and :func:`log_filters`.
+
+    :param page: Which one, counted from 0.
+    :param per_page: How many entries a page has.
+    :param document_id: Only entries of this item.
+    :param document_id_matching: ``EXACT``, ``PARTIAL`` or ``WILDCARD``.
+    :raises CoveoInputError: if an argument can't be right.
+    """
+    source_id = checked_source_id(source_id)
+    query: dict[str, Any] = {**log_window(start, end), "page": page, "perPage": per_page}
+    if document_id is not None:
+        query["documentId"] = document_id
+        query["documentIdMatching"] = checked_matching(document_id_matching)
+    return Question(
+        f"Could not read the item logs of source {source_id!r}",
+        "POST",
+        _path(organization_id),
+        keys=("documentLogEntries",),
+        query=query,
+        body=log_filters(source_id, **narrowed),
+        of_platform=False,
+        answer_seconds=ANSWER_SECONDS,
+    )
+
+
+def _path(organization_id: str) -> str:
+    return f"/logs/v1/organizations/{quote(organization_id, safe='')}"
+
+
+def counting(question: Question) -> Asking[dict[str, dict[str, int]]]:
+    """
+    Ask for counts, and return how many entries there are by result, task, operation and source.
+
+    :raises AccessDeniedError: if the key may not view logs.
+    :raises UnexpectedAnswerError: if the answer has no counts.
+    """
+    answer = yield from _asked(question)
+    counts = {name: answer.get(name) or {} for name in ("results", "tasks", "operations", "sourceIds")}
+    for counted in counts.values():
+        if not isinstance(counted, dict) or not all(isinstance(number, int) for number in counted.values()):
+            raise UnexpectedAnswerError(question.tried, answer="not counts of log entries")
+    return counts
+
+
+def reading_page(question: Question) -> Asking[tuple[list[dict[str, Any]], bool]]:
+    """
+    Ask for a page, and return its entries and whether there is a further one.
+
+    :raises AccessDeniedError: if the key may not view logs.
+    :raises UnexpectedAnswerError: if the answer is no page.
+    """
+    answer = yield from _asked(question)
+    entries = answer["documentLogEntries"]
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        return None
+        raise UnexpectedAnswerError(question.tried, answer="not a page of log entries")
     return entries, answer.get("hasNextPage") is True and bool(entries)
 
 
-def counts_of_entries(answer: dict[str, Any]) -> dict[str, dict[str, int]] | None:
-    """Return how many entries there are by operation, result, task and source; ``None`` if not that."""
-    counts = {}
-    for name in ("results", "tasks", "operations", "sourceIds"):
-        counted = answer.get(name) or {}
-        if not isinstance(counted, dict) or not all(isinstance(number, int) for number in counted.values()):
-            return None
-        counts[name] = counted
-    return counts
+def _asked(question: Question) -> Asking[dict[str, Any]]:
+    try:
+        return (yield question)
+    except AccessDeniedError as refused:
+        raise without_privilege(
+            refused, "view item logs", "the privileges Organization: View and Sources: View (all sources)"
+        ) from None

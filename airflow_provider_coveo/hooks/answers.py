@@ -6,24 +6,32 @@ import functools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar, cast
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_coveo.coveo.errors import (
     AccessDeniedError,
     CoveoError,
+    NoAnswerError,
+    ServiceError,
+    TooManyRequestsError,
     UnexpectedAnswerError,
+    error_from_answer,
     without_privilege,
 )
+from airflow_provider_coveo.coveo.ordering_ids import CoveoClock
+from airflow_provider_coveo.coveo.retries import RetryPolicy, retry_after_seconds
 
 if TYPE_CHECKING:
     import requests
-
-    from airflow_provider_coveo.coveo.retries import RetryPolicy
+    import tenacity
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+#: What a request is repeated after.
+REPEATED: Final = (TooManyRequestsError, ServiceError, NoAnswerError)
 
 
 class CoveoRequests:
@@ -97,7 +105,73 @@ def needing(doing: str, privileges: str) -> Iterator[None]:
         raise without_privilege(refused, doing, privileges) from None
 
 
-def json_object(answer: requests.Response, tried: str, *keys: str) -> dict[str, Any]:
+class Answer(Protocol):
+    """What is read of an answer, whichever library it came by."""
+
+    @property
+    def status_code(self) -> int:
+        """The HTTP status."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers, looked up in any case."""
+
+    @property
+    def content(self) -> Any:
+        """The body."""
+
+
+def clock_of(answer: Answer) -> CoveoClock:
+    """Return Coveo's clock, as an answer that came just now shows it."""
+    return CoveoClock.from_http_date(answer.headers.get("Date"))
+
+
+def refusal(answer: Answer, tried: str, default_class: type[CoveoError] | None = None) -> CoveoError | None:
+    """Return the error that an answer stands for, ``None`` where it is a success."""
+    if not 200 <= answer.status_code < 300:
+        seconds = retry_after_seconds(answer.headers.get("Retry-After"), clock_of(answer).now_ms() / 1000)
+        return error_from_answer(
+            tried,
+            answer.status_code,
+            answer.content,
+            answer.headers,
+            retry_after=seconds,
+            default_class=default_class,
+        )
+    if answer.headers.get("Content-Type", "").lower().startswith("text/html"):
+        return UnexpectedAnswerError(
+            tried,
+            status_code=answer.status_code,
+            answer="a web page",
+            cause="a proxy or a login page answered in Coveo's place",
+        )
+    return None
+
+
+def patience(policy: RetryPolicy, log: Any) -> dict[str, Any]:
+    """Return how tenacity is to repeat requests, in threads or in a loop: after what, and how long after."""
+
+    def error_of(state: tenacity.RetryCallState) -> CoveoError:
+        return cast("CoveoError", cast("tenacity.Future", state.outcome).exception())
+
+    def is_worth_it(state: tenacity.RetryCallState) -> bool:
+        return isinstance(error_of(state), REPEATED)
+
+    def seconds_to_wait(state: tenacity.RetryCallState) -> float:
+        return policy.wait(state.attempt_number, error_of(state).retry_after)
+
+    def say_so(state: tenacity.RetryCallState) -> None:
+        log.warning(
+            "Attempt %d did not succeed; the next one begins in %.1f s. %s",
+            state.attempt_number,
+            state.upcoming_sleep,
+            error_of(state),
+        )
+
+    return {"retry": is_worth_it, "wait": seconds_to_wait, "before_sleep": say_so, "reraise": True}
+
+
+def json_object(answer: Answer, tried: str, *keys: str) -> dict[str, Any]:
     """Return the JSON object with these keys that an answer holds, or raise what it is instead."""
     try:
         parsed = json.loads(answer.content)
@@ -108,13 +182,13 @@ def json_object(answer: requests.Response, tried: str, *keys: str) -> dict[str, 
     raise unexpected(answer, tried, f"not a JSON object with {', '.join(keys)}")
 
 
-def unexpected(answer: requests.Response, tried: str, what: str) -> UnexpectedAnswerError:
+def unexpected(answer: Answer, tried: str, what: str) -> UnexpectedAnswerError:
     """Return the error for a success whose body is not what Coveo documents."""
     return UnexpectedAnswerError(
         tried, status_code=answer.status_code, request_id=request_id_of(answer), answer=what
     )
 
 
-def request_id_of(answer: requests.Response) -> str | None:
+def request_id_of(answer: Answer) -> str | None:
     """Return the id that Coveo's support asks for."""
     return answer.headers.get("X-Request-ID")

@@ -41,11 +41,7 @@ from airflow_provider_coveo.coveo.errors import (
     CoveoInputError,
     NoAnswerError,
     NotFoundError,
-    ServiceError,
-    TooManyRequestsError,
-    UnexpectedAnswerError,
     UploadError,
-    error_from_answer,
     shown,
 )
 from airflow_provider_coveo.coveo.identities import (
@@ -63,13 +59,17 @@ from airflow_provider_coveo.coveo.ordering_ids import (
     checked_queue_delay,
     now_ms,
 )
-from airflow_provider_coveo.coveo.retries import RetryPolicy, retry_after_seconds
+from airflow_provider_coveo.coveo.questions import DAILY_ITEMS_LIMIT, asking, limit_question
+from airflow_provider_coveo.coveo.retries import RetryPolicy
 from airflow_provider_coveo.coveo.sources import managed_by
 from airflow_provider_coveo.coveo.statuses import SourceStatus
 from airflow_provider_coveo.get_provider_info import CONNECTION_FORM
 from airflow_provider_coveo.hooks.answers import (
+    clock_of,
     final_errors_fail_at_once,
     json_object,
+    patience,
+    refusal,
     request_id_of,
 )
 from airflow_provider_coveo.hooks.item_logs import ItemLogRequests
@@ -101,11 +101,6 @@ R = TypeVar("R")
 
 #: How many file containers are tried for one upload before its refusal is taken for final.
 _CONTAINERS_PER_UPLOAD = 3
-
-#: The limit of the items that may be pushed a day. See https://docs.coveo.com/en/63/.
-DAILY_ITEMS_LIMIT = "pushApiMaximumDailyDocumentLimit"
-
-_RETRIED = (TooManyRequestsError, ServiceError, NoAnswerError)
 
 
 class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
@@ -354,28 +349,12 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
     def repeated(self, attempt: Callable[[int], R], retry: RetryPolicy | None = None) -> R:
         """Make attempts, each given its number, until one succeeds or patience is at its end."""
         policy = self._retry if retry is None else retry
-
-        def seconds_to_wait(state: tenacity.RetryCallState) -> float:
-            error = cast("CoveoError", cast("tenacity.Future", state.outcome).exception())
-            return policy.wait(state.attempt_number, error.retry_after)
-
-        def say_so(state: tenacity.RetryCallState) -> None:
-            self.log.warning(
-                "Attempt %d did not succeed; the next one begins in %.1f s. %s",
-                state.attempt_number,
-                state.upcoming_sleep,
-                cast("tenacity.Future", state.outcome).exception(),
-            )
-
         attempts = itertools.count(1)
         retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(_RETRIED),
-            wait=seconds_to_wait,
             stop=tenacity.stop_before_delay(policy.total_seconds)
             | tenacity.stop_when_event_set(self._stopped),
             sleep=tenacity.sleep_using_event(self._stopped),
-            before_sleep=say_so,
-            reraise=True,
+            **patience(policy, self.log),
         )
         return retrying(lambda: attempt(next(attempts)))
 
@@ -427,25 +406,10 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         )
         if failure is not None or answer is None:
             raise failure or NoAnswerError(tried)
-        self._sessions.clock = _clock(answer)
-        if check and answer.headers.get("Content-Type", "").lower().startswith("text/html") and answer.ok:
-            raise UnexpectedAnswerError(
-                tried,
-                status_code=answer.status_code,
-                answer="a web page",
-                cause="a proxy or a login page answered in Coveo's place",
-            )
-        if check and not 200 <= answer.status_code < 300:
-            raise error_from_answer(
-                tried,
-                answer.status_code,
-                answer.content,
-                answer.headers,
-                retry_after=retry_after_seconds(
-                    answer.headers.get("Retry-After"), self._sessions.clock.now_ms() / 1000
-                ),
-                default_class=default_class,
-            )
+        self._sessions.clock = clock_of(answer)
+        refused = refusal(answer, tried, default_class) if check else None
+        if refused is not None:
+            raise refused
         return answer
 
     def upload(self, data: bytes, tried: str) -> Uploaded:
@@ -463,7 +427,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
                     raise
                 self.log.warning("The file container was refused; a new one is made. %s", error)
             else:
-                return Uploaded(str(described["fileId"]), made_at, _clock(answer))
+                return Uploaded(str(described["fileId"]), made_at, clock_of(answer))
         raise AssertionError("unreachable: the last container returns or raises")
 
     def take_batch(self, path: str, file_id: str, tried: str, retry: RetryPolicy) -> requests.Response:
@@ -513,7 +477,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         return {
             "source_id": source_id,
             "status": status.value,
-            "ordering_id": _clock(answer).now_ms(),
+            "ordering_id": clock_of(answer).now_ms(),
             "request_id": request_id_of(answer),
         }
 
@@ -869,13 +833,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         :raises AccessDeniedError: if the key may not view the organization, as a push-only key.
         :raises CoveoError: if Coveo refuses otherwise, or does not answer.
         """
-        if not isinstance(key, str) or not re.fullmatch(r"\w+", key, re.ASCII):
-            raise CoveoInputError(f"{key!r} is not the key of a limit", remedy=f"Such as {DAILY_ITEMS_LIMIT}")
-        tried = f"Could not read the limit {key} of organization {self.organization_id!r}"
-        answer = self._request(
-            tried, "GET", platform_path(self.organization_id, "limits", "content", key), platform_api=True
-        )
-        return json_object(answer, tried, "limit")
+        return self.conclusion(asking(limit_question(self.organization_id, key)))
 
     def remaining_daily_items(self) -> int | None:
         """
@@ -884,7 +842,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         It is asked for once and briefly: not to know it is no reason to fail.
         """
         tried = "Could not read how many items may still be pushed today"
-        path = platform_path(self.organization_id, "limits", "content", DAILY_ITEMS_LIMIT)
+        path = limit_question(self.organization_id).path
         try:
             answer = self._request(tried, "GET", path, platform_api=True, retry=RetryPolicy(total_seconds=0))
             limit = json_object(answer, tried, "limit", "actualCount")
@@ -988,10 +946,6 @@ def _refuse_managed(source_id: str, source: Mapping[str, Any]) -> None:
         remedy="Recreate the source: duplicate it, test the copy, delete the original; "
         "see https://docs.coveo.com/en/35/",
     )
-
-
-def _clock(answer: requests.Response) -> CoveoClock:
-    return CoveoClock.from_http_date(answer.headers.get("Date"))
 
 
 def _ordering(ordering_id: int | str | None) -> dict[str, int]:

@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from airflow_provider_coveo.coveo.endpoints import checked_source_id
-from airflow_provider_coveo.coveo.errors import AccessDeniedError, CoveoError
 from airflow_provider_coveo.coveo.item_logs import (
-    ANSWER_SECONDS,
     ENTRIES_PER_PAGE,
-    checked_matching,
-    counts_of_entries,
-    log_filters,
-    log_window,
-    logs_path,
-    may_not_view_logs,
-    page_of_entries,
+    counting,
+    counts_question,
+    page_question,
+    reading_page,
 )
-from airflow_provider_coveo.hooks.answers import (
-    CoveoRequests,
-    failing_at_once,
-    final_errors_fail_at_once,
-    json_object,
-    unexpected,
-)
-
-if TYPE_CHECKING:
-    import requests
+from airflow_provider_coveo.coveo.questions import Question
+from airflow_provider_coveo.hooks.answers import final_errors_fail_at_once
+from airflow_provider_coveo.hooks.questions import QuestionRequests
 
 
-class ItemLogRequests(CoveoRequests):
+class ItemLogRequests(QuestionRequests):
     """What the pipeline did with the items of a source."""
 
     @final_errors_fail_at_once
@@ -67,18 +54,16 @@ class ItemLogRequests(CoveoRequests):
         :raises AccessDeniedError: if the key may not view logs, as a push-only key.
         :raises CoveoError: if Coveo refuses otherwise, or does not answer.
         """
-        source_id = checked_source_id(source_id)
-        tried = f"Could not count the item logs of source {source_id!r}"
-        answer = self._ask_logs(
-            tried,
-            logs_path(self.organization_id, "facetsStats"),
-            log_window(start, end),
-            log_filters(source_id, operations=operations, results=results, tasks=tasks),
+        question = counts_question(
+            self.organization_id,
+            source_id,
+            start,
+            end,
+            operations=operations,
+            results=results,
+            tasks=tasks,
         )
-        counts = counts_of_entries(json_object(answer, tried, "results"))
-        if counts is None:
-            raise unexpected(answer, tried, "not counts of log entries")
-        return counts
+        return self.conclusion(counting(question))
 
     @final_errors_fail_at_once
     def list_item_logs(
@@ -117,42 +102,24 @@ class ItemLogRequests(CoveoRequests):
         :raises AccessDeniedError: if the key may not view logs, as a push-only key.
         :raises CoveoError: if Coveo refuses otherwise, or does not answer.
         """
-        source_id = checked_source_id(source_id)
-        query: dict[str, Any] = log_window(start, end)
-        if document_id is not None:
-            query["documentId"] = document_id
-            query["documentIdMatching"] = checked_matching(document_id_matching)
-        body = log_filters(source_id, operations=operations, results=results, tasks=tasks)
-        return self._entries(source_id, {**query, "perPage": per_page}, body)
+        question = page_question(
+            self.organization_id,
+            source_id,
+            start,
+            end,
+            per_page=per_page,
+            document_id=document_id,
+            document_id_matching=document_id_matching,
+            operations=operations,
+            results=results,
+            tasks=tasks,
+        )
+        return self._entries(question)
 
-    def _entries(
-        self, source_id: str, query: Mapping[str, Any], body: Mapping[str, Any]
-    ) -> Iterator[dict[str, Any]]:
-        tried = f"Could not read the item logs of source {source_id!r}"
+    def _entries(self, first: Question) -> Iterator[dict[str, Any]]:
         for page in itertools.count():
-            try:
-                answer = self._ask_logs(tried, logs_path(self.organization_id), {**query, "page": page}, body)
-                found = page_of_entries(json_object(answer, tried, "documentLogEntries"))
-                if found is None:
-                    raise unexpected(answer, tried, "not a page of log entries")
-            except CoveoError as error:
-                raise failing_at_once(error) from None
-            entries, goes_on = found
+            question = dataclasses.replace(first, query={**first.query, "page": page})
+            entries, goes_on = self.conclusion(reading_page(question))
             yield from entries
             if not goes_on:
                 return
-
-    def _ask_logs(
-        self, tried: str, path: str, query: Mapping[str, Any], body: Mapping[str, Any]
-    ) -> requests.Response:
-        try:
-            return self._request(
-                tried,
-                "POST",
-                path,
-                query=query,
-                body=json.dumps(body).encode(),
-                answer_seconds=ANSWER_SECONDS,
-            )
-        except AccessDeniedError as error:
-            raise may_not_view_logs(error) from None
