@@ -180,7 +180,7 @@ def _ours(url: str, file: str, as_dicts: bool, repeat: int, options: dict[str, A
     def items() -> Iterator[Any]:
         decode = msgspec.json.Decoder().decode
         for _ in range(repeat):
-            with Path(file).open("rb") as lines:
+            with Path(file).open("rb", buffering=1 << 20) as lines:
                 yield from map(decode, lines) if as_dicts else lines
 
     hook = CoveoPushHook()

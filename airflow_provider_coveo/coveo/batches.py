@@ -19,6 +19,8 @@ DEFAULT_BATCH_BYTES: Final = 12 * 1024 * 1024
 SMALLEST_BATCH_BYTES: Final = 1024
 #: How many entries a batch holds at most, which bounds what is remembered of small ones.
 MOST_ENTRIES: Final = 50_000
+#: Items of JSON are checked at once in runs of this many bytes.
+_RUN_BYTES: Final = 512 * 1024
 #: How many invalid entries are told of one by one.
 INVALID_SHOWN: Final = 20
 
@@ -30,6 +32,23 @@ _SECONDS_TO_LOOK_FOR_MORE: Final = 10.0
 
 ADD: Final = "addOrUpdate"
 DELETE: Final = "delete"
+
+
+@dataclass(frozen=True)
+class Body:
+    """
+    The body of a request in pieces, which are sent one after the other and never put together.
+
+    :param pieces: The pieces.
+    """
+
+    pieces: tuple[bytes | memoryview, ...]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.pieces))
+
+    def __iter__(self) -> Iterator[bytes | memoryview]:
+        return iter(self.pieces)
 
 
 @dataclass(frozen=True)
@@ -52,7 +71,7 @@ class Batch:
     last: int
     counts: dict[str, int]
     replaced: int
-    pieces: tuple[bytes | Entry, ...]
+    pieces: tuple[bytes | memoryview | Entry, ...]
     size: int
 
     @property
@@ -60,22 +79,20 @@ class Batch:
         """How many entries of the input it stands for."""
         return sum(self.counts.values())
 
-    def body(self, upload: Callable[[bytes], str]) -> bytes:
+    def body(self, upload: Callable[[bytes], str]) -> Body:
         """
         Return the JSON.
 
         :param upload: Puts large content into a container and returns its ``fileId``.
         """
-        if len(self.pieces) == 1 and isinstance(self.pieces[0], bytes):
-            return self.pieces[0]
-        parts = []
+        parts: list[bytes | memoryview] = []
         for piece in self.pieces:
             if isinstance(piece, Entry):
                 large = piece.large
                 parts.append(piece.encoded if large is None else piece.encoded_with(upload(large.data)))
             else:
                 parts.append(piece)
-        return b"".join(parts)
+        return Body(tuple(parts))
 
     def digest(self) -> str:
         """Return what tells this batch from one with other content."""
@@ -153,16 +170,19 @@ class Batcher:
         self._sections = tuple(sections)
         self._numbers = {section: number for number, section in enumerate(self._sections)}
         self._limit = limit
+        # '{', '}', and '"section":[],' for each section
+        self._size_when_empty = 2 + sum(len(section) + 6 for section in self._sections)
         self._next_number = 0
         self._next_first = 0
         self._begin()
 
     def _begin(self) -> None:
         self.lists: dict[str, list[bytes | Entry]] = {section: [] for section in self._sections}
+        # Entries that were added as runs; there are no others besides them.
+        self.runs: list[_Run] = []
         # By key: the place in its section's list and the section, in one number.
         self.places: dict[Any, int] = {}
-        # '{', '}', and '"section":[],' for each section
-        self.size = 2 + sum(len(section) + 6 for section in self._sections)
+        self.size = self._size_when_empty
         self.last = -1
         self._apart: set[Any] = set()
         self._replaced = dict.fromkeys(self._sections, 0)
@@ -171,6 +191,11 @@ class Batcher:
     def room_limit(self) -> int:
         """How many bytes the batch under way may have for an entry that needs no closer look."""
         return -1 if self._apart else self._limit
+
+    def room_behind(self, size: int) -> int:
+        """Return how many bytes still fit into the batch that an entry of that size comes into."""
+        room = self._limit - self.size
+        return room if size <= room else self._limit - self._size_when_empty
 
     def holds_apart(self, key: Any) -> bool:
         """Whether the batch under way has an entry with that key that was added with ``apart``."""
@@ -188,6 +213,7 @@ class Batcher:
         :param encoded: The entry.
         :param apart: Whether its batch may hold nothing in other sections.
         """
+        self.take_runs_apart()
         number, known = self._numbers[section], self.places.get(key)
         entries = self.lists[section]
         size = _size(encoded) + 1
@@ -215,11 +241,54 @@ class Batcher:
         self.last = place
         return full
 
+    def flush_for_run(self, keys: list[Any], text: memoryview) -> Batch | None:
+        """Return the batch of runs under way, if there is one and these entries do not fit into it."""
+        return self.flush() if self.runs and not self._fits(keys, text) else None
+
+    def _fits(self, keys: list[Any], text: memoryview) -> bool:
+        return len(self.places) + len(keys) <= MOST_ENTRIES and self.size + len(text) + 1 <= self._limit
+
+    def add_run(self, last: int, section: str, keys: list[Any], text: memoryview, sizes: list[int]) -> bool:
+        """
+        Take several entries at once into a batch of such runs, if there is nothing else to it.
+
+        :param last: The place in the input of the last one.
+        :param section: Where they belong.
+        :param keys: What they are about.
+        :param text: The entries, with two bytes between each and the next.
+        :param sizes: How many bytes each has.
+        :return: Whether they were taken. If not, add them one by one.
+        """
+        if (
+            not self._fits(keys, text)
+            or any(self.lists.values())
+            or (self.runs and self.runs[0].section != section)
+        ):
+            return False
+        first, step = len(self.places), len(self._sections)
+        number = first * step + self._numbers[section]
+        places = dict(zip(keys, range(number, number + len(keys) * step, step), strict=True))
+        if len(places) < len(keys) or not self.places.keys().isdisjoint(places):
+            return False
+        self.places.update(places)
+        self.runs.append(_Run(section, text, sizes))
+        self.size += len(text) + 1
+        self.last = last
+        return True
+
+    def take_runs_apart(self) -> None:
+        """Hold the entries of the batch under way one by one."""
+        for run in self.runs:
+            self.lists[run.section] += run.entries()
+        self.runs = []
+
     def flush(self) -> Batch | None:
         """Return the batch under way, if there is anything in it."""
         if not self.places:
             return None
         counts = {section: len(self.lists[section]) + self._replaced[section] for section in self._sections}
+        if self.runs:
+            counts[self.runs[0].section] = len(self.places)
         replaced = sum(self._replaced.values())
         pieces = tuple(self._pieces())
         batch = Batch(
@@ -230,8 +299,11 @@ class Batcher:
         self._begin()
         return batch
 
-    def _pieces(self) -> Iterator[bytes | Entry]:
-        """Yield the JSON, in one piece unless there is large content in between."""
+    def _pieces(self) -> Iterator[bytes | memoryview | Entry]:
+        """Yield the JSON, in one piece unless there are runs, or large content in between."""
+        if self.runs:
+            yield from self._pieces_of_runs()
+            return
         parts: list[bytes | Entry] = []
         for section in self._sections:
             entries, self.lists[section] = self.lists[section], []
@@ -258,6 +330,39 @@ class Batcher:
             else:
                 yield part
 
+    def _pieces_of_runs(self) -> Iterator[bytes | memoryview]:
+        before = b"{"
+        for section in self._sections:
+            yield before + b'"' + section.encode() + b'":['
+            for number, run in enumerate(run for run in self.runs if run.section == section):
+                if number:
+                    yield b","
+                yield run.text
+            before = b"],"
+        yield b"]}"
+
+
+@dataclass(frozen=True)
+class _Run:
+    """
+    Entries that were checked and encoded together.
+
+    :param section: Where they belong.
+    :param text: The entries, with two bytes between each and the next.
+    :param sizes: How many bytes each has.
+    """
+
+    section: str
+    text: memoryview
+    sizes: list[int]
+
+    def entries(self) -> Iterator[bytes]:
+        """Yield them one by one."""
+        begin = 0
+        for size in self.sizes:
+            yield bytes(self.text[begin : begin + size])
+            begin += size + 2
+
 
 @dataclass(frozen=True)
 class _Around:
@@ -282,7 +387,7 @@ def _around(before: bytes, part: Any, after: bytes) -> Any:
     return _Around(before, part, after)
 
 
-def _size(encoded: bytes | Entry) -> int:
+def _size(encoded: bytes | memoryview | Entry) -> int:
     if isinstance(encoded, Entry):
         # what names the container of large content is shorter than that
         return len(encoded.encoded) + 128 + (len(encoded.large.data) if encoded.large else 0)
@@ -359,45 +464,89 @@ def item_batches(
     :param on_invalid: Called with the index and the error of each that Coveo would refuse; whether to go on.
     """
     batcher = Batcher((ADD, DELETE), limit)
-    encode = ItemEncoder().encode
-    # Most items just join the batch under way, which is done right here because calls take their time.
+    encoder = ItemEncoder()
+    encode = encoder.encode
     places, added, size, room = batcher.places, batcher.lists[ADD], batcher.size, batcher.room_limit
-    numbered = enumerate(items)
     place = -1
-    for place, item in numbered:
-        try:
-            if isinstance(item, Delete):
-                batcher.size, batcher.last = size, place - 1
-                full = _add_deletion(batcher, place, item)
-            else:
-                encoded = encode(item)
-                if type(encoded) is tuple:
-                    item_id, text = encoded
-                    size_then = size + len(text) + 1
-                    if size_then <= room and item_id not in places and len(places) < MOST_ENTRIES:
-                        places[item_id] = len(added) * 2
-                        added.append(text)
-                        size = size_then
-                        continue
-                    batcher.size, batcher.last = size, place - 1
-                    full = batcher.add(place, ADD, item_id, text)
-                else:
-                    entry = cast("Entry", encoded)
-                    batcher.size, batcher.last = size, place - 1
-                    full = batcher.add(place, ADD, entry.document_id, entry)
-        except InvalidItemError as error:
-            if on_invalid(place, error):
+    groups = _groups(items, batcher)
+    for group in groups:
+        run = encoder.encode_run(group) if type(group) is list else None
+        if run is not None:
+            full = batcher.flush_for_run(*run)
+            if full is not None:
+                yield full
+                full = None
+            if batcher.add_run(place + len(group), ADD, *run, list(map(len, group))):
+                place += len(group)
+                size = batcher.size
                 continue
-            _look_for_more(numbered, encode, on_invalid)
-            return
-        places, added, size, room = batcher.places, batcher.lists[ADD], batcher.size, batcher.room_limit
-        if full is not None:
-            yield full
-            full = None  # the one who took it lets go of it when it is through
-    batcher.size, batcher.last = size, place
+        if batcher.runs:
+            batcher.take_runs_apart()
+            places, added, size, room = batcher.places, batcher.lists[ADD], batcher.size, batcher.room_limit
+        entries = iter(group)
+        for item in entries:
+            place += 1
+            try:
+                if isinstance(item, Delete):
+                    batcher.size, batcher.last = size, place - 1
+                    full = _add_deletion(batcher, place, item)
+                else:
+                    encoded = encode(item)
+                    if type(encoded) is tuple:
+                        # Most items just join the batch under way, which is done right here because calls
+                        # take their time.
+                        item_id, text = encoded
+                        size_then = size + len(text) + 1
+                        if size_then <= room and item_id not in places and len(places) < MOST_ENTRIES:
+                            places[item_id] = len(added) * 2
+                            added.append(text)
+                            size = size_then
+                            continue
+                        batcher.size, batcher.last = size, place - 1
+                        full = batcher.add(place, ADD, item_id, text)
+                    else:
+                        entry = cast("Entry", encoded)
+                        batcher.size, batcher.last = size, place - 1
+                        full = batcher.add(place, ADD, entry.document_id, entry)
+            except InvalidItemError as error:
+                if on_invalid(place, error):
+                    continue
+                rest = itertools.chain(entries, itertools.chain.from_iterable(groups))
+                _look_for_more(enumerate(rest, place + 1), encode, on_invalid)
+                return
+            places, added, size, room = batcher.places, batcher.lists[ADD], batcher.size, batcher.room_limit
+            if full is not None:
+                yield full
+                full = None  # the one who took it lets go of it when it is through
+        batcher.size = size
+    batcher.last = place
     full = batcher.flush()
     if full is not None:
         yield full
+
+
+def _groups(items: Iterable[Any], batcher: Batcher) -> Iterator[list[bytes] | tuple[Any]]:
+    """Yield each item by itself, but bytes in a row together, as far as they fit into the batch."""
+    run: list[bytes] = []
+    room = 0
+    for item in items:
+        if type(item) is bytes:
+            text = item.strip()
+            room -= len(text) + 2
+            if room < 0:
+                if run:
+                    yield run
+                    run = []
+                room = min(_RUN_BYTES, batcher.room_behind(len(text) + 2)) - len(text) - 2
+            run.append(text)
+        else:
+            if run:
+                yield run
+                run = []
+            yield (item,)
+            room = 0
+    if run:
+        yield run
 
 
 def _add_deletion(batcher: Batcher, place: int, deletion: Delete) -> Batch | None:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from operator import attrgetter
 from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
@@ -31,6 +32,10 @@ LARGEST_UPLOAD: Final = 256_000_000
 MOST_PERMISSIONS: Final = 5_000
 
 _DOCUMENT_ID = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://[^\x00-\x1f\x7f]+\Z")
+#: Several of them, each with a newline behind it, which none has in it.
+_DOCUMENT_IDS = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.\-]*://[^\x00-\x1f\x7f]+\n)+\Z")
+#: What msgspec does not take in the name of a field.
+_NOT_IN_FIELD_NAMES = re.compile(r'[\x00-\x1f"\\]')
 _RESERVED_KEYS: Final = {
     key.lower(): key
     for key in (
@@ -47,6 +52,10 @@ _RESERVED_KEYS: Final = {
 _MOST_SHAPES: Final = 2_048
 #: After how many items of JSON that were looked at closely the short way is tried again.
 _TRIED_AGAIN_AFTER: Final = 100
+#: Runs of more kinds of items are not remembered at a time.
+_MOST_RUN_KINDS: Final = 64
+#: After how many runs that could not be checked as a whole it is tried again.
+_RUN_TRIED_AGAIN_AFTER: Final = 16
 _SMALLEST_INT: Final = -(2**63)
 _LARGEST_INT: Final = 2**63 - 1
 #: The types of metadata values that are sent as they are, if the encoder takes them.
@@ -55,7 +64,8 @@ _PLAIN_TYPES: Final = frozenset({str, bool})
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder()
 #: Takes an object without anything in it that metadata may not hold, permissions apart.
-_PlainValue: TypeAlias = str | Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | float | bool
+_PlainNumber: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | float | bool
+_PlainValue: TypeAlias = str | _PlainNumber
 _plain_decoder = msgspec.json.Decoder(dict[str, _PlainValue | list[_PlainValue]])
 _raw_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -358,6 +368,8 @@ class ItemEncoder:
         self._last_keys: tuple[str, ...] = ()
         self._last_keys_shape: _Shape | None = None
         self._not_plain = 0
+        self._run_kinds: dict[tuple[Any, ...], _RunKind | None] = {}
+        self._runs_to_skip = 0
 
     def encode(self, item: object) -> Entry | tuple[str, bytes]:
         """
@@ -383,6 +395,70 @@ class ItemEncoder:
         if len(encoded) > LARGEST_INLINE_DATA:
             return self._of_prepared(item)
         return document_id, encoded
+
+    def encode_run(self, texts: list[bytes]) -> tuple[list[str], memoryview] | None:
+        """
+        Return the ids of several items and their JSON with commas in between, if they can be checked at once.
+
+        It takes a fraction of the time that they take one by one. ``None`` says nothing about them but that
+        they have to be looked at one by one.
+
+        :param texts: Each holds the JSON object of an item, without white space around it.
+        """
+        if self._runs_to_skip:
+            self._runs_to_skip -= 1
+            return None
+        checked = self._checked_run(texts)
+        if checked is None:
+            self._runs_to_skip = _RUN_TRIED_AGAIN_AFTER
+        return checked
+
+    def _checked_run(self, texts: list[bytes]) -> tuple[list[str], memoryview] | None:
+        count = len(texts)
+        if [text[-1:] for text in texts].count(b"}") < count:
+            return None
+        # No string of JSON holds a newline, and no object stands in a plain one. So a '}' with a newline
+        # behind it ends an item, and as many items as there are texts means one in each.
+        parts = texts.copy()
+        parts[0] = b"[" + parts[0]
+        parts[-1] += b"]"
+        array = b"\n,".join(parts)
+        try:
+            kind = self._run_kind(_plain_decoder.decode(texts[0]))
+            if kind is None:
+                return None
+            items = kind.decoder.decode(array)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        if len(items) != count:
+            return None
+        strings = count * kind.strings
+        for column in kind.lists_of_strings:
+            strings += sum(map(len, map(column, items)))
+        # A key that occurs twice, of which one value is lost, has quotes that are not accounted for.
+        if array.count(b'"') != 2 * strings and not kind.accounts_for_quotes(items, array, 2 * strings):
+            return None
+        ids = list(map(kind.document_id, items))
+        joined = "\n".join(ids) + "\n"
+        if joined.count("\n") != count or not _DOCUMENT_IDS.match(joined):
+            return None
+        for key, column, check in kind.checks:
+            for value in set(map(column, items)):
+                try:
+                    check(key, value)
+                except CoveoInputError:
+                    return None
+        return ids, memoryview(array)[1:-1]
+
+    def _run_kind(self, first: dict[str, Any]) -> _RunKind | None:
+        signature = (*first, *map(_RunKind.kind_of_value, first.values()))
+        try:
+            return self._run_kinds[signature]
+        except KeyError:
+            if len(self._run_kinds) >= _MOST_RUN_KINDS:
+                self._run_kinds.clear()
+            kind = self._run_kinds[signature] = _RunKind.of(first)
+            return kind
 
     def _checked(self, item: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         """Return the id and the item with its values as they are sent, if the item is a plain one."""
@@ -561,6 +637,77 @@ class _Shape:
         if content_key == "data" and any(key.lower() == "compressiontype" for key in keys):
             return None
         return cls(id_key, tuple(texts), tuple(floats), tuple(ints), tuple(checks))
+
+
+@dataclass(frozen=True)
+class _RunKind:
+    """
+    How to check several items of JSON at once that have the same keys and the same kinds of values.
+
+    :param decoder: Takes an array of such items and nothing else, as far as msgspec can tell.
+    :param document_id: Takes the id out of a decoded item.
+    :param checks: What is left to check: keys, what takes their values out, and functions that refuse them.
+    :param strings: How many strings an item has, its keys among them.
+    :param lists_of_strings: What takes the lists out that hold more of them.
+    :param text_columns: What takes the values out that are strings.
+    """
+
+    decoder: msgspec.json.Decoder[list[Any]]
+    document_id: Callable[[Any], str]
+    checks: tuple[tuple[str, Callable[[Any], Any], Callable[[str, Any], Any]], ...]
+    strings: int
+    lists_of_strings: tuple[Callable[[Any], list[str]], ...]
+    text_columns: tuple[Callable[[Any], str], ...]
+
+    @staticmethod
+    def kind_of_value(value: Any) -> Any:
+        """Return the type that all values of a key must have."""
+        if type(value) is str:
+            return str
+        if type(value) is not list:
+            return _PlainNumber
+        return list[str] if all(type(entry) is str for entry in value) else list[_PlainNumber]
+
+    @classmethod
+    def of(cls, item: dict[str, Any]) -> _RunKind | None:
+        """Return ``None`` if such an item can't be right, or not without a closer look."""
+        shape = _Shape.of(tuple(item), (str,) * len(item))
+        if shape is None:
+            return None
+        kinds = {key: cls.kind_of_value(value) for key, value in item.items()}
+        columns = {key: f"value_{number}" for number, key in enumerate(item)}
+        if any(kinds[key] is not str for key in shape.texts):
+            return None
+        if _NOT_IN_FIELD_NAMES.search("".join(columns)):
+            return None
+        item_type = msgspec.defstruct(
+            "PlainItem",
+            [(columns[key], kind) for key, kind in kinds.items()],
+            rename={column: key for key, column in columns.items()},
+            forbid_unknown_fields=True,
+            gc=False,
+        )
+        take = {key: attrgetter(column) for key, column in columns.items()}
+        texts = [key for key, kind in kinds.items() if kind is str]
+        return cls(
+            decoder=msgspec.json.Decoder(list[item_type]),  # type: ignore[valid-type]
+            document_id=take[shape.id_key],
+            checks=tuple((key, take[key], check) for key, check in shape.checks),
+            strings=len(item) + len(texts),
+            lists_of_strings=tuple(take[key] for key, kind in kinds.items() if kind == list[str]),
+            text_columns=tuple(take[key] for key in texts),
+        )
+
+    def accounts_for_quotes(self, items: list[Any], array: bytes, quotes: int) -> bool:
+        """Say whether what is above the number of quotes around strings are all quotes within them."""
+        if b"u0022" in array:
+            return False
+        for text in self.text_columns:
+            quotes += "".join(map(text, items)).count('"')
+        for texts in self.lists_of_strings:
+            for strings in map(texts, items):
+                quotes += "".join(strings).count('"')
+        return array.count(b'"') == quotes
 
 
 def _as_dict(item: object) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from airflow_provider_coveo.coveo.batches import (
     ADD,
     DEFAULT_BATCH_BYTES,
     DELETE,
+    Body,
     Checkpoint,
     checked_batch_bytes,
     deletions,
@@ -412,7 +413,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
             raise refused
         return answer
 
-    def upload(self, data: bytes, tried: str) -> Uploaded:
+    def upload(self, data: bytes | Body, tried: str) -> Uploaded:
         """Put ``data`` into a new file container. See https://docs.coveo.com/en/43/."""
         for container in range(1, _CONTAINERS_PER_UPLOAD + 1):
             made_at = time.monotonic()
@@ -434,7 +435,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         """Have Coveo take the batch that is in a file container."""
         return self._request(tried, "PUT", path, query={"fileId": file_id}, retry=retry)
 
-    def _put_into_container(self, described: Mapping[str, Any], data: bytes, tried: str) -> None:
+    def _put_into_container(self, described: Mapping[str, Any], data: bytes | Body, tried: str) -> None:
         session = getattr(self._sessions, "upload", None)
         if session is None:
             session = requests.Session()
