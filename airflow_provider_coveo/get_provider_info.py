@@ -59,6 +59,13 @@ CONNECTION_FORM: Final[dict[str, Any]] = {
     },
 }
 
+_ASSET_URI: Final[dict[str, Any]] = {
+    "schemes": ["coveo"],
+    "handler": "airflow_provider_coveo.assets.coveo_push.sanitize_uri",
+    "factory": "airflow_provider_coveo.assets.coveo_push.push_source_asset",
+    "to_openlineage_converter": "airflow_provider_coveo.assets.coveo_push.convert_asset_to_openlineage",
+}
+
 
 def get_provider_info() -> dict[str, Any]:
     """Return the provider's metadata in the form of Airflow's ``provider.yaml`` schema."""
@@ -87,6 +94,13 @@ def get_provider_info() -> dict[str, Any]:
                 "class-name": "airflow_provider_coveo.decorators.coveo_push.coveo_push_task",
             }
         ],
+        "extra-links": [
+            "airflow_provider_coveo.links.coveo_push.CoveoSourcesLink",
+            "airflow_provider_coveo.links.coveo_push.CoveoLogBrowserLink",
+        ],
+        "asset-uris": [_ASSET_URI],
+        # Airflow 2.11 calls assets datasets.
+        "dataset-uris": [_ASSET_URI],
         "operators": [
             {
                 "integration-name": "Coveo",

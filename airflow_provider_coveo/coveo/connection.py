@@ -13,6 +13,7 @@ from airflow_provider_coveo.coveo.endpoints import (
     Region,
     base_url,
     checked_organization_id,
+    console_url,
     region_named,
 )
 from airflow_provider_coveo.coveo.errors import CoveoConfigurationError, CoveoInputError, shown
@@ -33,6 +34,7 @@ class ConnectionSettings:
     :param region: The region, ``None`` where the connection names a host of its own.
     :param push_url: The base URL of the Push API.
     :param platform_url: The base URL of the platform's REST API.
+    :param console_url: The base URL of the Administration Console, ``None`` where it isn't known.
     :param timeout: Seconds to wait for a connection, and for an answer.
     :param proxies: Proxies by scheme; empty where the environment decides.
     :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
@@ -43,6 +45,7 @@ class ConnectionSettings:
     region: Region | None
     push_url: str
     platform_url: str
+    console_url: str | None = None
     timeout: tuple[float, float] = DEFAULT_TIMEOUT
     proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
     verify: bool | str = True
@@ -85,6 +88,12 @@ class ConnectionSettings:
             region=region,
             push_url=push_url,
             platform_url=platform_url,
+            console_url=console_url(
+                region=region,
+                push_url=push_url,
+                platform_url=platform_url,
+                is_named="platform_host" in given,
+            ),
             timeout=_timeout(given.get("timeout") if timeout is None else timeout),
             proxies=_proxies(given.get("proxies")),
             verify=_verify(given.get("verify")),

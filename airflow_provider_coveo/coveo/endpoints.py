@@ -165,5 +165,38 @@ def platform_path(organization_id: str, *segments: str) -> str:
     return _path("rest/organizations", organization_id, segments)
 
 
+def console_page(console_url: str, organization_id: str, page: str) -> str:
+    """
+    Return the address of a page of the Administration Console.
+
+    :param console_url: The base URL of the platform that serves the console.
+    :param organization_id: The organization.
+    :param page: The page's path below the organization, such as ``content/sources/``.
+    """
+    return f"{console_url}/admin/#/{quote(organization_id, safe='')}/{page}"
+
+
+def console_url(*, region: Region | None, push_url: str, platform_url: str, is_named: bool) -> str | None:
+    """
+    Return the base URL of the Administration Console, ``None`` where it isn't known.
+
+    Each region's console is on its platform host (https://docs.coveo.com/en/35/ links to them). Of another
+    host it isn't known what it serves, unless it is a loopback host that was named as the platform's: the
+    simulator, which shows its own page there.
+
+    :param region: The connection's region, ``None`` where the connection names a host of its own.
+    :param push_url: The base URL of the Push API.
+    :param platform_url: The base URL of the platform's REST API.
+    :param is_named: Whether the connection itself names the platform's host.
+    """
+    if is_named and _is_loopback(urlsplit(platform_url).hostname or ""):
+        return platform_url
+    if region is None:
+        for known in REGIONS.values():
+            if platform_url == known.platform_url or push_url == known.push_url:
+                return known.platform_url
+    return None if region is None else region.platform_url
+
+
 def _path(prefix: str, organization_id: str, segments: tuple[str, ...]) -> str:
     return "/".join(["", prefix, *(quote(segment, safe="") for segment in (organization_id, *segments))])

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator, XComArg
 
+from airflow_provider_coveo.links.coveo_push import CoveoLogBrowserLink, CoveoSourcesLink, keep_links
+
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
@@ -24,6 +26,7 @@ class _CoveoOperator(BaseOperator):
     """What the operators share: the connection and the hook."""
 
     template_fields: Sequence[str] = ("coveo_conn_id", "organization_id")
+    operator_extra_links = (CoveoSourcesLink(), CoveoLogBrowserLink())
     ui_color: str = "#d7e3fc"
 
     def __init__(
@@ -36,6 +39,11 @@ class _CoveoOperator(BaseOperator):
         super().__init__(**kwargs)
         self.coveo_conn_id = coveo_conn_id
         self.organization_id = organization_id
+
+    def pre_execute(self, context: Any) -> None:
+        """Keep the task's links to Coveo's console, for the time that it works and after."""
+        keep_links(self, context)
+        super().pre_execute(context)
 
     @cached_property
     def hook(self) -> CoveoPushHook:

@@ -332,6 +332,8 @@ class _ClosingOperator(_UpdateOperator):
         if opened is not None:
             self.source_id, self.coveo_conn_id = opened["source_id"], opened["coveo_conn_id"]
             self.organization_id = opened["organization_id"]
+            # The one that is there already was made by what the templates say.
+            self.__dict__.pop("hook", None)
             return True
         # An opening that was cleared, and died before it said what it was about to open, is still on record.
         if not self.source_id:

@@ -261,6 +261,8 @@ def _details(exchange: Exchange) -> dict[str, Any]:
 
 ROUTES = [
     Route("/", page, methods=["GET"], name="page"),
+    # Where Coveo's platform has its Administration Console; what is behind the "#" stays in the browser.
+    Route("/admin/", page, methods=["GET"], name="page"),
     Route("/_simulator/state", get_state, methods=["GET"], name="control_state"),
     Route("/_simulator/requests", get_requests, methods=["GET"], name="control_requests"),
     Route("/_simulator/timeline", get_timeline, methods=["GET"], name="control_timeline"),

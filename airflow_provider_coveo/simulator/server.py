@@ -169,6 +169,8 @@ class Simulator:
                 "login": self.organization,
                 "password": self.push_only_key if push_only else self.api_key,
                 "host": self.url,
+                # By which Airflow's UI links to the page, where it would link to Coveo's console.
+                "extra": json.dumps({"platform_host": self.url}),
             }
         )
 

@@ -135,6 +135,7 @@ def test_the_connection_leads_to_the_simulator(coveo: Simulator) -> None:
         "login": "acme",
         "password": coveo.api_key,
         "host": coveo.url,
+        "extra": json.dumps({"platform_host": coveo.url}),
     }
     assert json.loads(coveo.connection_json(push_only=True))["password"] == coveo.push_only_key
 

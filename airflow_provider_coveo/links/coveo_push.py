@@ -1,0 +1,86 @@
+"""
+The links of tasks to Coveo's Administration Console, in Airflow's UI.
+
+A task keeps their addresses in XComs as it begins: only the task is sure to find its connection, and so it
+has its links while it works and after it was killed. No server reads a connection to show them.
+
+Coveo documents the addresses of the Sources page (https://docs.coveo.com/en/35/) and of the Log Browser
+(https://docs.coveo.com/en/1864/), and none of one source or of a Log Browser that is filtered to one: the
+links lead to the pages, where the source is chosen by its ID or name.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
+
+from airflow_provider_coveo.coveo.endpoints import console_page
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+log = logging.getLogger(__name__)
+
+
+class _ConsoleLink(BaseOperatorLink):
+    """A link to a page of the console."""
+
+    #: The page's path below the organization.
+    page: ClassVar[str]
+
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+        """
+        Return the page's address, nothing where the task has no console.
+
+        Airflow 3 asks for it in the task's own process, once the task has ended, and keeps the answer;
+        Airflow 2.11 asks in the webserver, which knows the operator as it was serialized.
+        """
+        if hasattr(operator, "hook"):
+            return self.address(operator)
+        return str(XCom.get_value(key=self.xcom_key, ti_key=ti_key) or "")
+
+    def address(self, operator: Any) -> str:
+        """Return the page's address by the task's own connection."""
+        try:
+            settings = operator.hook.settings
+        except Exception as error:
+            # The task itself will fail by it, and say more.
+            log.debug("No link to Coveo's console: %s", type(error).__name__)
+            return ""
+        if settings.console_url is None:
+            return ""
+        return console_page(settings.console_url, settings.organization_id, self.page)
+
+
+class CoveoSourcesLink(_ConsoleLink):
+    """The Sources page of the task's organization: statuses, activity, and what may be done to a source."""
+
+    name = "Coveo sources"
+    xcom_key = "coveo_sources_link"
+    page = "content/sources/"
+
+
+class CoveoLogBrowserLink(_ConsoleLink):
+    """The Log Browser of the task's organization: what became of each item in the indexing pipeline."""
+
+    name = "Coveo log browser"
+    xcom_key = "coveo_log_browser_link"
+    page = "logs/browser/"
+
+
+def keep_links(operator: Any, context: Context) -> None:
+    """Keep the addresses of a task's links where Airflow's UI finds them."""
+    task_instance: Any = context.get("ti")
+    if task_instance is None:
+        return
+    for link in operator.operator_extra_links:
+        address = link.address(operator) if isinstance(link, _ConsoleLink) else ""
+        if not address:
+            continue
+        try:
+            task_instance.xcom_push(key=link.xcom_key, value=address)
+        except Exception:
+            # No source stays open for the want of a link.
+            log.warning("The link to %s was not kept.", address, exc_info=True)

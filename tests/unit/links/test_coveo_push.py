@@ -1,0 +1,172 @@
+"""The links to Coveo's console: the right page for each region, and none where it isn't known."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import pytest
+import requests
+from airflow.providers.common.compat.sdk import DAG
+
+from airflow_provider_coveo.decorators.coveo_push import coveo_push_task
+from airflow_provider_coveo.links.coveo_push import CoveoLogBrowserLink, CoveoSourcesLink
+from airflow_provider_coveo.operators.coveo_push import (
+    CloseAbandonedPushSourcesOperator,
+    PushSecurityIdentitiesOperator,
+    SetPushSourceStatusOperator,
+)
+from airflow_provider_coveo.simulator import Simulator
+from airflow_provider_coveo.task_groups.coveo_push import push_source_update
+
+BOTH = ["Coveo log browser", "Coveo sources"]
+
+
+class TaskInstance:
+    """As much of a task instance as a link needs: what it keeps."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Any] = {}
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.kept[key] = value
+
+
+def kept_links(**parameters: Any) -> dict[str, Any]:
+    operator = SetPushSourceStatusOperator(
+        task_id="t", source_id="acme-products", status="IDLE", **parameters
+    )
+    task_instance = TaskInstance()
+    operator.pre_execute({"ti": task_instance})
+    return task_instance.kept
+
+
+@pytest.mark.parametrize(
+    ("region", "console"),
+    [
+        (None, "https://platform.cloud.coveo.com"),
+        ("us", "https://platform.cloud.coveo.com"),
+        ("ca", "https://platform-ca.cloud.coveo.com"),
+        ("eu", "https://platform-eu.cloud.coveo.com"),
+        ("au", "https://platform-au.cloud.coveo.com"),
+        ("hipaa", "https://platformhipaa.cloud.coveo.com"),
+    ],
+)
+def test_a_task_keeps_the_pages_of_its_region_s_console(
+    connect: Callable[..., None], region: str | None, console: str
+) -> None:
+    connect(host="", extra={"region": region})
+    assert kept_links() == {
+        "coveo_sources_link": f"{console}/admin/#/acme/content/sources/",
+        "coveo_log_browser_link": f"{console}/admin/#/acme/logs/browser/",
+    }
+
+
+def test_the_pages_are_those_of_the_organization_that_the_task_names(connect: Callable[..., None]) -> None:
+    connect(host="")
+    kept = kept_links(organization_id="other")
+    assert kept["coveo_sources_link"] == "https://platform.cloud.coveo.com/admin/#/other/content/sources/"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"host": "https://api-eu.cloud.coveo.com"},
+        {"host": "proxy.example.com", "extra": {"platform_host": "platform-eu.cloud.coveo.com"}},
+    ],
+)
+def test_a_host_of_coveo_s_own_says_the_region(connect: Callable[..., None], fields: dict[str, Any]) -> None:
+    connect(**fields)
+    assert kept_links()["coveo_sources_link"].startswith("https://platform-eu.cloud.coveo.com/admin/#/acme/")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"host": "https://proxy.example.com"},
+        {"host": "https://proxy.example.com", "extra": {"region": "eu"}},
+        {"host": "http://127.0.0.1:8642"},
+        {"host": "http://127.0.0.1:8642", "extra": {"platform_host": "https://platform.example.com"}},
+    ],
+)
+def test_there_is_no_link_where_the_console_is_not_known(
+    connect: Callable[..., None], fields: dict[str, Any]
+) -> None:
+    connect(**fields)
+    assert kept_links() == {}
+
+
+def test_the_simulator_s_own_page_stands_for_the_console(
+    coveo: Simulator, connect: Callable[..., None]
+) -> None:
+    address = kept_links()["coveo_sources_link"]
+    assert address == f"{coveo.url}/admin/#/acme/content/sources/"
+    assert "<title>" in requests.get(address, timeout=5).text
+
+
+@pytest.mark.parametrize(
+    "fields", [{"password": ""}, {"extra": {"region": "mars"}}, {"host": "http://far.away"}]
+)
+def test_a_connection_that_can_not_be_used_costs_the_link_only(
+    connect: Callable[..., None], fields: dict[str, Any]
+) -> None:
+    connect(**fields)
+    assert kept_links() == {}
+    assert kept_links(coveo_conn_id="no_such_connection") == {}
+
+
+def test_a_link_that_can_not_be_kept_does_not_fail_the_task(connect: Callable[..., None]) -> None:
+    class Refusing(TaskInstance):
+        def xcom_push(self, key: str, value: Any) -> None:
+            raise RuntimeError("the XCom backend is away")
+
+    operator = SetPushSourceStatusOperator(task_id="t", source_id="acme-products", status="IDLE")
+    operator.pre_execute({"ti": Refusing()})
+
+
+def test_once_the_task_has_ended_airflow_3_gets_the_address_from_its_operator(
+    connect: Callable[..., None],
+) -> None:
+    connect(host="", extra={"region": "ca"})
+    operator = SetPushSourceStatusOperator(task_id="t", source_id="acme-products", status="IDLE")
+    address = CoveoLogBrowserLink().get_link(operator, ti_key=None)
+    assert address == "https://platform-ca.cloud.coveo.com/admin/#/acme/logs/browser/"
+
+
+def _read_again(dag: DAG) -> Any:
+    """Serialize a DAG and read it as the server does that shows it."""
+    module = importlib.import_module("airflow.serialization.serialized_objects")
+    serialization = getattr(module, "DagSerialization", None) or module.SerializedDAG
+    return serialization.from_dict(serialization.to_dict(dag))
+
+
+def test_every_task_of_ours_shows_the_links_also_once_its_dag_was_serialized() -> None:
+    with DAG("links", schedule=None, start_date=datetime(2025, 1, 1), max_active_runs=1) as dag:
+        with push_source_update(source_id="acme-products", delete_old_items=True):
+
+            @coveo_push_task(source_id="acme-products")
+            def push() -> list[Any]:
+                return []
+
+            push()
+        SetPushSourceStatusOperator.partial(task_id="mapped", status="IDLE").expand(source_id=["a", "b"])
+        PushSecurityIdentitiesOperator(task_id="identities", provider_id="p")
+        CloseAbandonedPushSourcesOperator(task_id="watchdog")
+    shown = {task.task_id: list(task.extra_links) for task in _read_again(dag).tasks}
+    without = {"push_source_update.begin", "push_source_update.done"}
+    assert {name for name, links in shown.items() if not links} == without
+    assert {name: sorted(links) for name, links in shown.items() if name not in without} == {
+        f"push_source_update.{name}": BOTH
+        for name in ("open", "push", "delete_old_items", "close", "outcome")
+    } | dict.fromkeys(("mapped", "identities", "watchdog"), BOTH)
+
+
+def test_the_links_are_registered() -> None:
+    from airflow_provider_coveo.get_provider_info import get_provider_info
+
+    registered = get_provider_info()["extra-links"]
+    assert registered == [
+        f"{link.__module__}.{link.__name__}" for link in (CoveoSourcesLink, CoveoLogBrowserLink)
+    ]
