@@ -23,12 +23,17 @@ PYTHON_2 = $(call find_python,,(3, 13))
 UV := .venv/tools/bin/uv
 VENV_3 := .venv/airflow-3
 VENV_2 := .venv/airflow-2
+VENV_CLUSTER := .venv/cluster
 CONSTRAINTS_3 := constraints/airflow-3.3.txt
 CONSTRAINTS_2 := constraints/airflow-2.11.txt
+CONSTRAINTS_CLUSTER := constraints/airflow-3.3-celery.txt
 
 # Drivers for an Airflow database in PostgreSQL. The local Airflow 2.11 cannot do without, see scripts/local_airflow.py.
 DRIVERS_3 := psycopg2-binary asyncpg
 DRIVERS_2 := psycopg2-binary
+# What docker-compose.yml's images bring. apache-airflow-providers-celery 3.26.0 imports a name that celery 5.7.0 no
+# longer has. check-jsonschema brings the Compose specification's schema.
+CLUSTER := 'apache-airflow[celery]' 'celery<5.7' apache-airflow-providers-fab check-jsonschema trustme
 
 # What an installation depends on; sources are installed editable and do not matter.
 INSTALLED_FROM := setup.cfg pyproject.toml airflow_provider_coveo/__init__.py
@@ -69,6 +74,14 @@ test-bracket: $(VENV_3)/.installed $(VENV_2)/.installed ## All that may happen t
 	( $(call pytest,$(VENV_2),tests/airflow/bracket) ) || failed=1; \
 	rm -f $(BRACKET_TABLE:.md=.json); cat $(BRACKET_TABLE); exit $$failed
 
+.PHONY: cluster
+cluster: $(VENV_CLUSTER)/.installed ## Airflow with two Celery workers, as in docker-compose.yml; scripts/cluster stop ends it
+	@scripts/cluster start
+
+.PHONY: cluster-test
+cluster-test: $(VENV_CLUSTER)/.installed ## What comes of a push when a worker, the broker, the scheduler, ... dies
+	@$(call pytest,$(VENV_CLUSTER),tests/cluster)
+
 .PHONY: lint
 lint: $(VENV_3)/.installed ## Style, types, and the arrows between the rooms
 	$(VENV_3)/bin/ruff check .
@@ -91,6 +104,7 @@ pictures: $(VENV_3)/.installed ## The README's picture, taken from a real Airflo
 constraints: $(UV) ## Pin the newest versions that fit, on all Pythons at once
 	$(call compile,apache-airflow==$(AIRFLOW_3) $(DRIVERS_3),$(CONSTRAINTS_3))
 	$(call compile,apache-airflow==$(AIRFLOW_2) $(DRIVERS_2),$(CONSTRAINTS_2))
+	$(call compile,apache-airflow==$(AIRFLOW_3) $(CLUSTER),$(CONSTRAINTS_CLUSTER))
 
 .PHONY: clean
 clean: ## Delete what the other targets made
@@ -111,20 +125,24 @@ printf '%s\n' $(1) | $(UV) pip compile --quiet --upgrade --universal --python-ve
 	--custom-compile-command "make constraints" --extra dev setup.cfg - --output-file $(2)
 endef
 
-# A virtualenv with an Airflow and this project: $(call install,virtualenv,interpreter,constraints,drivers,newest Python)
+# A virtualenv with an Airflow and this project:
+# $(call install,virtualenv,variable that names the interpreter,constraints,packages besides,newest Python)
 define install
-@test -n "$(2)" || { echo "No Python from 3.10 to $(5) was found (python3.12, python3.11, python3.10, python3 were tried)." \
-	"Install one, or name it: make $(MAKECMDGOALS) PYTHON_$(lastword $(subst -, ,$(1)))=/path/to/python" >&2; exit 1; }
-$(UV) venv --quiet --clear --python "$(2)" $(1)
+@test -n "$($(2))" || { echo "No Python from 3.10 to $(5) was found (python3.12, python3.11, python3.10, python3 were tried)." \
+	"Install one, or name it: make $(MAKECMDGOALS) $(2)=/path/to/python" >&2; exit 1; }
+$(UV) venv --quiet --clear --python "$($(2))" $(1)
 $(UV) pip install --quiet --python $(1) --constraints $(3) --editable '.[dev]' apache-airflow $(4)
 touch $@
 endef
 
 $(VENV_3)/.installed: $(CONSTRAINTS_3) $(INSTALLED_FROM) | $(UV)
-	$(call install,$(VENV_3),$(PYTHON_3),$(CONSTRAINTS_3),$(DRIVERS_3),3.13)
+	$(call install,$(VENV_3),PYTHON_3,$(CONSTRAINTS_3),$(DRIVERS_3),3.13)
 
 $(VENV_2)/.installed: $(CONSTRAINTS_2) $(INSTALLED_FROM) | $(UV)
-	$(call install,$(VENV_2),$(PYTHON_2),$(CONSTRAINTS_2),$(DRIVERS_2),3.12)
+	$(call install,$(VENV_2),PYTHON_2,$(CONSTRAINTS_2),$(DRIVERS_2),3.12)
+
+$(VENV_CLUSTER)/.installed: $(CONSTRAINTS_CLUSTER) $(INSTALLED_FROM) | $(UV)
+	$(call install,$(VENV_CLUSTER),PYTHON_3,$(CONSTRAINTS_CLUSTER),$(CLUSTER),3.13)
 
 $(UV):
 	@test -n "$(PYTHON_3)" || { echo "No Python from 3.10 to 3.13 was found." >&2; exit 1; }

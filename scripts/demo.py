@@ -17,7 +17,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from local_airflow import FINISHED, LocalAirflow
+from airflow_client import FINISHED
+from local_airflow import LocalAirflow
 
 from airflow_provider_coveo.coveo.statuses import SourceStatus
 from airflow_provider_coveo.simulator import Simulator

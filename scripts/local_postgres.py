@@ -29,6 +29,23 @@ _SETTINGS = {
 }
 
 
+def install_packages(*names: str) -> bool:
+    """Install Debian packages, as root on Debian or Ubuntu; say whether that could be done."""
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        return False
+    print(f"Installing {' '.join(names)} with apt-get ...", file=sys.stderr)
+    # The runlevel keeps servers that come with a package from being started.
+    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+    subprocess.run(["apt-get", "update", "-qq"], check=True, env=quiet)
+    subprocess.run(
+        ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *names],
+        check=True,
+        env=quiet,
+        stdout=subprocess.DEVNULL,
+    )
+    return True
+
+
 def find_postgres(*, install: bool = True) -> Path:
     """Give the folder that holds `initdb` and `postgres`.
 
@@ -41,16 +58,7 @@ def find_postgres(*, install: bool = True) -> Path:
     for folder in reversed(candidates):
         if (folder / "initdb").exists() and (folder / "postgres").exists():
             return folder
-    if install and os.geteuid() == 0 and shutil.which("apt-get"):
-        print("Installing PostgreSQL with apt-get ...", file=sys.stderr)
-        quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        subprocess.run(["apt-get", "update", "-qq"], check=True, env=quiet)
-        subprocess.run(
-            ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "postgresql"],
-            check=True,
-            env=quiet,
-            stdout=subprocess.DEVNULL,
-        )
+    if install and install_packages("postgresql"):
         return find_postgres(install=False)
     raise RuntimeError(
         "PostgreSQL's server programs (initdb, postgres) were not found: install them, on Debian or Ubuntu "
@@ -59,41 +67,87 @@ def find_postgres(*, install: bool = True) -> Path:
 
 
 class LocalPostgres:
-    """A database server in its own temporary :attr:`folder`; :attr:`url` is what SQLAlchemy connects to.
+    """A database server in a :attr:`folder`; :attr:`url` is what SQLAlchemy connects to.
 
     Whoever starts it stops its process and deletes the folder (see :mod:`local_airflow`).
 
     :param name: the database to create in it
+    :param folder: the folder for its data; by default a temporary one of its own
+    :param user: its superuser
+    :param port: listen on this port of the loopback address, and ask for the password, instead of a socket in
+        the folder
+    :param password: the password that it asks for at the port
+    :param log: the file for what it says; by default in the folder
     """
 
-    def __init__(self, name: str = "airflow") -> None:
+    def __init__(
+        self,
+        name: str = "airflow",
+        *,
+        folder: Path | None = None,
+        user: str = "postgres",
+        port: int | None = None,
+        password: str = "",
+        log: Path | None = None,
+    ) -> None:
         self.name = name
         # Not inside the folder of whoever uses it: the path of a socket may have about 100 characters at
         # most, and the server's user must be able to reach it.
-        self.folder = Path(tempfile.mkdtemp(prefix="postgres-"))
-        self.log = self.folder / "postgres.log"
+        self.folder = folder or Path(tempfile.mkdtemp(prefix="postgres-"))
+        self.log = log or self.folder / "postgres.log"
+        self._user = user
+        self._port = port
+        self._password = password
         # PostgreSQL refuses to run as root.
-        self._user: dict[str, Any] = {}
+        self._account: dict[str, Any] = {}
         if os.geteuid() == 0:
             accounts = {entry.pw_name: entry for entry in pwd.getpwall()}
             account = accounts.get("postgres") or accounts["nobody"]
-            self._user = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+            self._account = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
             os.chown(self.folder, account.pw_uid, account.pw_gid)
 
     @property
     def url(self) -> str:
-        return f"postgresql+psycopg2://postgres@/{self.name}?host={self.folder}"
+        if self._port:
+            return f"postgresql+psycopg2://{self._user}:{self._password}@127.0.0.1:{self._port}/{self.name}"
+        return f"postgresql+psycopg2://{self._user}@/{self.name}?host={self.folder}"
 
     def launch(self) -> subprocess.Popen[bytes]:
-        """Start the server, in a session of its own."""
+        """Start the server, in a session of its own; make its data first, if there are none."""
         programs = find_postgres()
         data = self.folder / "data"
+        if not data.exists():
+            self._make_data(programs, data)
+        settings = [f"--{key}={value}" for key, value in _SETTINGS.items()]
+        if self._port:
+            settings += ["--listen_addresses=127.0.0.1", f"--port={self._port}"]
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                [
+                    *(programs / "postgres", "-D", data, *settings),
+                    f"--unix_socket_directories={'' if self._port else self.folder}",
+                ],
+                cwd=self.folder,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                **self._account,
+            )
+
+    def _make_data(self, programs: Path, data: Path) -> None:
+        # A file, and not an argument, which `ps` would show.
+        password = self.folder / "password"
+        password.touch(mode=0o600)
+        password.write_text(f"{self._password}\n")
+        if self._account:
+            os.chown(password, self._account["user"], self._account["group"])
+        asks = ["--auth=scram-sha-256", f"--pwfile={password}"] if self._port else ["--auth=trust"]
         subprocess.run(
             [
                 programs / "initdb",
                 f"--pgdata={data}",
-                "--username=postgres",
-                "--auth=trust",
+                f"--username={self._user}",
+                *asks,
                 "--encoding=UTF8",
                 "--no-locale",
                 "--no-sync",
@@ -102,31 +156,24 @@ class LocalPostgres:
             check=True,
             cwd=self.folder,
             stdout=subprocess.DEVNULL,
-            **self._user,
+            **self._account,
         )
-        settings = [f"--{key}={value}" for key, value in _SETTINGS.items()]
-        with self.log.open("wb") as log:
-            return subprocess.Popen(
-                [programs / "postgres", "-D", data, "-k", self.folder, *settings],
-                cwd=self.folder,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                **self._user,
-            )
+        password.unlink()
 
     def create_database(self, timeout: float = 30) -> None:
-        """Create the database as soon as the server answers."""
+        """Create the database as soon as the server answers, if it is not there."""
+        where = ["-h", "127.0.0.1", "-p", str(self._port)] if self._port else ["-h", str(self.folder)]
         deadline = time.monotonic() + timeout
         while True:
             created = subprocess.run(
-                [find_postgres() / "createdb", "-h", self.folder, "-U", "postgres", self.name],
+                [find_postgres() / "createdb", *where, "-U", self._user, self.name],
                 cwd=self.folder,
+                env={**os.environ, "PGPASSWORD": self._password},
                 capture_output=True,
                 text=True,
                 check=False,
             )
-            if created.returncode == 0:
+            if created.returncode == 0 or "already exists" in created.stderr:
                 return
             if time.monotonic() > deadline:
                 log = self.log.read_text(errors="replace")

@@ -61,24 +61,24 @@ class Keeper:
         self._process.stdin.write(line + "\n")
 
 
-def pids_of_sessions(sessions: Collection[int], *, airflow_home: str | None = None) -> list[int]:
+def pids_of_sessions(sessions: Collection[int], *, environment: tuple[str, str] | None = None) -> list[int]:
     """Give all live processes of these sessions.
 
-    :param airflow_home: also those that left the session (as a BashOperator's command does) with this
-        AIRFLOW_HOME
+    :param environment: also those that left the session (as a BashOperator's command does) with this variable
+        and value in their environment
     """
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, ProcessLookupError, PermissionError):
             if process.status() != psutil.STATUS_ZOMBIE and (
                 os.getsid(process.pid) in sessions
-                or (airflow_home and process.environ().get("AIRFLOW_HOME") == airflow_home)
+                or (environment and process.environ().get(environment[0]) == environment[1])
             ):
                 found.append(process.pid)
     return found
 
 
-def _end(find: Callable[[], list[int]], sig: int, timeout: float) -> None:
+def end_processes(find: Callable[[], list[int]], sig: int, timeout: float) -> None:
     """Signal what `find` gives, until it gives nothing more or the time is up."""
     deadline = time.monotonic() + timeout
     while pids := find():
@@ -111,10 +111,10 @@ def main() -> None:
         todo[kind].append(what)
     processes, servers = _sessions(todo["process"]), _sessions(todo["server"])
     home = todo["folder"][0]
-    _end(lambda: pids_of_sessions(processes, airflow_home=home), signal.SIGKILL, 30)
+    end_processes(lambda: pids_of_sessions(processes, environment=("AIRFLOW_HOME", home)), signal.SIGKILL, 30)
     # PostgreSQL frees its shared memory on SIGQUIT ("immediate shutdown"), not on SIGKILL.
     for sig in (signal.SIGQUIT, signal.SIGKILL):
-        _end(lambda: pids_of_sessions(servers), sig, 10)
+        end_processes(lambda: pids_of_sessions(servers), sig, 10)
     for folder in todo["folder"]:
         shutil.rmtree(folder, ignore_errors=True)
 
