@@ -130,6 +130,16 @@ class CoveoConfigurationError(CoveoInputError):
     """A connection that can't be used as it stands."""
 
 
+class SourceTestFailedError(CoveoError):
+    """A new source did not index the item that it was tested with."""
+
+    default_cause = "a rule, an extension or a mapping of the source does not suit the test item"
+    default_remedy = (
+        "correct the source, or give a test_item like those that the source is for, then clear the task: it "
+        "goes on with the same source"
+    )
+
+
 class InvalidRequestError(CoveoError):
     """400: Coveo could not read the request."""
 

@@ -69,11 +69,15 @@ class CoveoClock:
         """Return the highest cut-off that is not in the future, as far as can be told."""
         return self._present_ms(slack_ms=_HTTP_DATE_RESOLUTION_MS)
 
-    def _present_ms(self, slack_ms: int) -> int:
+    def latest_ms(self) -> int:
+        """Return a moment that is not before the present by Coveo's clock, whatever this machine's says."""
         if self.server_ms is None:
-            return now_ms()
+            return now_ms() + _HTTP_DATE_RESOLUTION_MS
         elapsed_ms = int((time.monotonic() - self.read_at) * 1000)
-        return min(self.server_ms + elapsed_ms + slack_ms, now_ms())
+        return self.server_ms + elapsed_ms + _HTTP_DATE_RESOLUTION_MS
+
+    def _present_ms(self, slack_ms: int) -> int:
+        return min(self.latest_ms() - _HTTP_DATE_RESOLUTION_MS + slack_ms, now_ms())
 
 
 def _epoch_ms(http_date: str | None) -> int | None:

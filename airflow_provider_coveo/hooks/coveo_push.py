@@ -299,6 +299,15 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         """Whether :meth:`stop` was called."""
         return self._stopped.is_set()
 
+    def wait(self, seconds: float) -> None:
+        """Wait that long, or until :meth:`stop` is called."""
+        self._stopped.wait(seconds)
+
+    @property
+    def clock(self) -> CoveoClock:
+        """Coveo's clock by the last answer in this thread; the worker's own before there was one."""
+        return getattr(self._sessions, "clock", None) or CoveoClock.from_http_date(None)
+
     def branch(self) -> CoveoPushHook:
         """Return a hook that shares this one's connection, is stopped with it, and can be stopped alone."""
         branch = type(self).__new__(type(self))

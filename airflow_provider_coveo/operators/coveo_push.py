@@ -14,6 +14,15 @@ from airflow_provider_coveo.operators.base import (
     _given,
     _is_true,
 )
+from airflow_provider_coveo.operators.coveo_source import (
+    CreatePushSourceOperator as CreatePushSourceOperator,
+)
+from airflow_provider_coveo.operators.coveo_source import (
+    DeletePushSourceOperator as DeletePushSourceOperator,
+)
+from airflow_provider_coveo.operators.coveo_source import (
+    RecreatePushSourceOperator as RecreatePushSourceOperator,
+)
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context

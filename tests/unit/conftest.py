@@ -15,11 +15,12 @@ class Variables:
     def get(self, key: str, deserialize_json: bool = False) -> Any:
         if key not in self.values:
             raise KeyError(f"Variable {key} does not exist")
-        return json.loads(self.values[key])
+        return json.loads(self.values[key]) if deserialize_json else self.values[key]
 
     def set(self, key: str, value: Any, description: str | None = None, serialize_json: bool = False) -> None:
-        assert serialize_json
-        self.values[key] = json.dumps(value)
+        # As Airflow 3.3 does, which takes nothing but texts where it isn't told to make JSON.
+        assert serialize_json or isinstance(value, str)
+        self.values[key] = json.dumps(value) if serialize_json else value
 
     def delete(self, key: str) -> None:
         del self.values[key]

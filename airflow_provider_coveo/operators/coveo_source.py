@@ -1,0 +1,603 @@
+"""Operators that make, recreate and delete sources. Each may be tried again without making a second one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from airflow.providers.common.compat.sdk import conf
+
+from airflow_provider_coveo.operators.base import (
+    _as_typed,
+    _CoveoOperator,
+    _CoveoPushOperator,
+    _given,
+    _is_true,
+    _time_delta_trigger,
+)
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_coveo.coveo.errors import CoveoError
+    from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+    from airflow_provider_coveo.run_state import MadeSource
+
+T = TypeVar("T")
+
+#: The item that a copy is tested with, unless another one is given. Nobody may see it in a secured source.
+_TEST_ITEM: Final[dict[str, Any]] = {
+    "documentId": "airflow-provider-coveo://test-item",
+    "title": "Test item",
+    "data": "Airflow tests with this item that a new source is indexed, and deletes it again.",
+}
+_FOR_NOBODY: Final = [{"allowAnonymous": False, "allowedPermissions": [], "deniedPermissions": []}]
+
+#: The results in the item logs that say that an item did not get through.
+_NOT_INDEXED: Final = frozenset({"ERROR", "REJECTED", "SKIPPED"})
+_DELETING: Final = "deleting_source"
+
+
+class CreatePushSourceOperator(_CoveoOperator):
+    """
+    Create a Push source, so that an environment can be set up by a DAG.
+
+    A task that is tried again, cleared, or run anew finds the source that it made, and makes no second one.
+    A source of that name that somebody else made is refused, unless ``use_existing`` says otherwise. The key
+    needs the privileges Sources: View, Edit and Create. See https://docs.coveo.com/en/94/.
+
+    Coveo may need some minutes until a new source takes items, about ten for the first one of an
+    organization. An API key for the source is made by hand in the Administration Console: Coveo lets no API
+    key make another one (https://docs.coveo.com/en/60/).
+
+    :param source_name: The name of the source, which can't be changed later. Coveo advises letters, digits,
+        hyphens and underscores. (templated)
+    :param visibility: Who sees its items: ``SECURED`` for the users that each item's permissions name,
+        ``SHARED`` for everybody, ``PRIVATE`` for the users that the source names. (templated)
+    :param use_existing: Whether a Push source of that name and visibility that is there already will do.
+        Default ``False``. (templated)
+    :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
+    :param organization_id: The organization, where it is not the connection's. (templated)
+    :return: ``source_id``, ``source_name`` and ``visibility``.
+    :raises SourceNameTakenError: if somebody else made a source of that name.
+    :raises AccessDeniedError: if the key may not make sources, as a push-only key.
+    :raises CoveoInputError: if a value can't be right; nothing was made, and the task does not retry.
+    :raises CoveoError: if Coveo refuses otherwise, or does not answer; the task retries where that can help.
+    """
+
+    template_fields: Sequence[str] = (
+        "source_name",
+        "visibility",
+        "use_existing",
+        *_CoveoOperator.template_fields,
+    )
+
+    def __init__(
+        self, *, source_name: str, visibility: str, use_existing: bool | str = False, **kwargs: Any
+    ) -> None:
+        # So that `.output["source_id"]` works.
+        super().__init__(**{"multiple_outputs": True, **kwargs})
+        self.source_name = source_name
+        self.visibility = visibility
+        self.use_existing = use_existing
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Create the source, unless it is there."""
+        from airflow_provider_coveo.coveo.sources import checked_source_name, checked_visibility
+
+        name = _checked(checked_source_name, self.source_name)
+        visibility = _checked(checked_visibility, self.visibility)
+        making = _Making(context, self.hook, name)
+        if _is_true(self.use_existing) and making.made is None:
+            found = self._existing(name, visibility)
+            if found is not None:
+                self.log.info("Source %s of the name %s is there already.", found["id"], name)
+                return self._result(found, name, visibility)
+        return self._result(
+            making.once(lambda: self.hook.create_source(name, visibility=visibility)), name, visibility
+        )
+
+    @staticmethod
+    def _result(source: Mapping[str, Any], name: str, visibility: str) -> dict[str, Any]:
+        return {
+            "source_id": str(source["id"]),
+            "source_name": name,
+            "visibility": source.get("sourceVisibility", visibility),
+        }
+
+    def _existing(self, name: str, visibility: str) -> Mapping[str, Any] | None:
+        from airflow_provider_coveo.coveo.errors import SourceNameTakenError
+
+        there = self.hook.sources_named(name)
+        if not there:
+            return None
+        for source in there:
+            if source.get("sourceType") == "PUSH" and source.get("sourceVisibility") == visibility:
+                return source
+        kinds = [f"{s.get('sourceVisibility')} {s.get('sourceType')} source {s['id']}" for s in there]
+        raise _final(
+            SourceNameTakenError(
+                f"Could not create the {visibility} Push source {name!r}",
+                cause=f"the name is that of {' and '.join(kinds)}",
+                remedy="Choose another name, or give the visibility that the source has",
+            )
+        )
+
+
+class DeletePushSourceOperator(_CoveoPushOperator):
+    """
+    Delete a source and all items in it, for good, once its name was repeated rightly.
+
+    The name is compared with what Coveo says before anything is deleted. A task that is tried again after
+    its request was carried out succeeds. The key needs the privileges Sources: View and Edit.
+
+    :param source_id: The ID of the source. (templated)
+    :param source_name: The name of the source, as a confirmation. (templated)
+    :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
+    :param organization_id: The organization, where it is not the connection's. (templated)
+    :return: ``source_id`` and ``source_name``.
+    :raises CoveoInputError: if the source has another name; nothing was deleted, and the task does not retry.
+    :raises NotFoundError: if there is no such source, and no earlier try deleted it.
+    :raises AccessDeniedError: if the key may not view and edit the source, as a push-only key.
+    :raises CoveoError: if Coveo refuses otherwise, or does not answer; the task retries where that can help.
+    """
+
+    template_fields: Sequence[str] = (*_CoveoPushOperator.template_fields, "source_name")
+
+    def __init__(self, *, source_name: str, **kwargs: Any) -> None:
+        super().__init__(**{"multiple_outputs": True, **kwargs})
+        self.source_name = source_name
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Delete the source, if the name is right."""
+        from airflow_provider_coveo.coveo.errors import NotFoundError, SourceDoesNotExistError
+        from airflow_provider_coveo.coveo.sources import is_being_deleted, managed_by
+        from airflow_provider_coveo.run_state import MadeSource, RunState
+
+        state = RunState(context) if "ti" in context else None
+        what = {"source_id": self.source_id, "source_name": self.source_name}
+        try:
+            source = self.hook.get_source(self.source_id)
+        except (NotFoundError, SourceDoesNotExistError):
+            if state is None or state.get(_DELETING) != what:
+                raise
+            self.log.info("Source %s is gone: an earlier try of this task deleted it.", self.source_id)
+            source = None
+        if source is not None:
+            self._refuse_other_name(source)
+            if managed_by(source):
+                self.log.info("Source %s is managed by %s.", self.source_id, managed_by(source))
+            if state is not None:
+                state.set(_DELETING, what)
+            if is_being_deleted(source):
+                self.log.info("Coveo is deleting source %s already.", self.source_id)
+            else:
+                self.hook.delete_source(self.source_id)
+        if state is not None:
+            organization_id = self.hook.organization_id
+            made = MadeSource.named(organization_id, self.source_name)
+            if made is not None and made.source_id == self.source_id:
+                made.forget(organization_id)
+        return what
+
+    def _refuse_other_name(self, source: Mapping[str, Any]) -> None:
+        from airflow_provider_coveo.coveo.errors import CoveoInputError, shown
+
+        if source.get("name") != self.source_name:
+            raise _final(
+                CoveoInputError(
+                    f"Source {self.source_id!r} was not deleted",
+                    cause=f"its name is {source.get('name')!r}, and not {shown(self.source_name)}",
+                    remedy="Give the ID and the name of the same source",
+                )
+            )
+
+
+class RecreatePushSourceOperator(_CoveoPushOperator):
+    """
+    Replace a source by a copy of itself, up to the deletion of the original, which is a task of its own.
+
+    It is what Coveo advises where a source can't be reset by time: Coveo for Sitecore or the Crawling Module
+    manages it, or its ordering ids were damaged by a cut-off in the future. The task duplicates the source,
+    pushes a test item to the copy, waits until the item logs show that it is indexed, deletes it again, and
+    hands over: it writes the copy's ID into an Airflow Variable, so that ``source_id="{{ var.value.NAME }}"``
+    in your DAGs means the copy from then on. The copy is empty: fill it before you delete the original. See
+    https://docs.coveo.com/en/35/ and, for the deletion after an approval,
+    :func:`~airflow_provider_coveo.task_groups.coveo_source.recreate_push_source`.
+
+    A product that manages the source does not read Airflow's Variables: put the new ID into its
+    configuration. The API key of the original works for the copy; Coveo lets no API key make another one
+    (https://docs.coveo.com/en/60/), so a new one is made by hand in the Administration Console.
+
+    The task may be killed, tried again, cleared, or run anew at any point: it goes on with the copy that it
+    made, and makes no second one. How that is remembered: :mod:`airflow_provider_coveo.run_state`. A source
+    of the new name that it did not make is refused. Nothing is done to the original. Two runs must not
+    recreate one source at the same time.
+
+    The key needs the privileges Sources: View, Edit and Create, and Organization: View for the item logs.
+
+    :param source_id: The ID of the source to replace. (templated)
+    :param new_name: The copy's name, which can't be changed later. Coveo advises letters, digits, hyphens
+        and underscores. (templated)
+    :param source_id_variable: The Airflow Variable that holds the source's ID, and shall hold the copy's.
+        Default: none, and the copy's ID is in the result only. (templated)
+    :param test_item: The item to test the copy with, in Coveo's words. Default: a small one, which nobody
+        may see in a secured source. (references are resolved, texts are not templated)
+    :param confirm_timeout: How long to wait until the test item is indexed, and before that until the copy
+        takes items. Coveo needs two to five minutes for the former, up to ten for the latter. Default 30
+        minutes.
+    :param poll_interval: How long to wait between two looks at the item logs, for which Coveo may need a
+        minute. Default 30 seconds.
+    :param deferrable: Whether to wait in the triggerer, without holding a worker. Default: Airflow's
+        ``[operators] default_deferrable``.
+    :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
+    :param organization_id: The organization, where it is not the connection's. (templated)
+    :return: ``source_id`` and ``source_name`` of the original, ``new_source_id`` and ``new_source_name``,
+        ``number_of_items`` in the original, and ``managed_by``: the product that manages it, or ``None``.
+    :raises SourceNameTakenError: if there is a source of the new name that this operator did not make.
+    :raises SourceTestFailedError: if the test item was refused, or not indexed in time; the task retries.
+    :raises AccessDeniedError: if the key may not do all this, as a push-only key.
+    :raises CoveoInputError: if a value can't be right; the task does not retry.
+    :raises CoveoError: if Coveo refuses otherwise, or does not answer; the task retries where that can help.
+    """
+
+    template_fields: Sequence[str] = (
+        *_CoveoPushOperator.template_fields,
+        "new_name",
+        "source_id_variable",
+        "test_item",
+    )
+
+    def __init__(
+        self,
+        *,
+        new_name: str,
+        source_id_variable: str | None = None,
+        test_item: Any = None,
+        confirm_timeout: timedelta = timedelta(minutes=30),
+        poll_interval: timedelta = timedelta(seconds=30),
+        deferrable: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**{"multiple_outputs": True, **kwargs})
+        self.new_name = new_name
+        self.source_id_variable = source_id_variable
+        self.test_item = _as_typed(test_item)
+        self.confirm_timeout = confirm_timeout
+        self.poll_interval = poll_interval
+        self.deferrable = (
+            conf.getboolean("operators", "default_deferrable", fallback=False)
+            if deferrable is None
+            else deferrable
+        )
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Duplicate the source, test the copy, and hand over to it."""
+        return self._recreate(context, waiting_since=time.time(), pushed_at=None)
+
+    def execute_complete(
+        self, context: Context, event: Any = None, *, waiting_since: float, pushed_at: int | None
+    ) -> dict[str, Any]:
+        """Look again after a wait."""
+        return self._recreate(context, waiting_since=waiting_since, pushed_at=pushed_at)
+
+    def _recreate(self, context: Context, waiting_since: float, pushed_at: int | None) -> dict[str, Any]:
+        from airflow_provider_coveo.coveo.endpoints import checked_source_id
+        from airflow_provider_coveo.coveo.items import prepared_item
+        from airflow_provider_coveo.coveo.sources import checked_source_name, managed_by
+
+        new_name = _checked(checked_source_name, self.new_name)
+        making = _Making(context, self.hook, new_name)
+        if _given(self.test_item) is not None:
+            _checked(prepared_item, _given(self.test_item))
+        # Once it is handed over, a template of the Variable gives the copy in the place of the original.
+        original_id = making.original_of(_checked(checked_source_id, self.source_id))
+        original = self._original(original_id, making)
+        self._refuse_wrong_variable(original_id, making)
+        name = str(original["name"])
+        copy = making.once(
+            lambda: self.hook.duplicate_source(original_id, new_name),
+            original_id=original_id,
+            original_name=name,
+        )
+        copy_id = str(copy["id"])
+        if not making.is_tested:
+            self._test(copy, waiting_since, pushed_at)
+            making.note_tested()
+        self._hand_over(copy_id)
+        return {
+            "source_id": original_id,
+            "source_name": name,
+            "new_source_id": copy_id,
+            "new_source_name": new_name,
+            "number_of_items": (original.get("information") or {}).get("numberOfDocuments"),
+            "managed_by": managed_by(original),
+        }
+
+    def _original(self, original_id: str, making: _Making) -> Mapping[str, Any]:
+        from airflow_provider_coveo.coveo.errors import (
+            CoveoInputError,
+            NotFoundError,
+            SourceDoesNotExistError,
+        )
+
+        try:
+            original = self.hook.get_source(original_id)
+        except (NotFoundError, SourceDoesNotExistError):
+            if making.made is None or not making.is_tested:
+                raise
+            self.log.info("Source %s is gone; its copy has replaced it.", original_id)
+            return {"id": original_id, "name": making.made.original_name}
+        if original.get("name") == making.name:
+            raise _final(
+                CoveoInputError(
+                    f"Source {original_id!r} has the name {making.name!r} already, so it was not recreated",
+                    cause="the copy must have another name; or it was recreated before, and this is the copy",
+                    remedy="Choose another new_name",
+                )
+            )
+        return original
+
+    # --- the test ---
+
+    def _test(self, copy: Mapping[str, Any], waiting_since: float, pushed_at: int | None) -> None:
+        from airflow_provider_coveo.coveo.errors import SourceTestFailedError
+        from airflow_provider_coveo.coveo.items import prepared_item
+
+        copy_id, item = str(copy["id"]), self._item_for(copy)
+        document_id = prepared_item(item).document_id
+        while True:
+            if pushed_at is None:
+                pushed_at = self._push(copy_id, item)
+            if pushed_at is not None and self._is_indexed(copy_id, document_id, pushed_at):
+                break
+            left = waiting_since + self.confirm_timeout.total_seconds() - time.time()
+            if left <= 0:
+                raise SourceTestFailedError(
+                    f"Could not confirm that source {copy_id!r} is indexed",
+                    answer=f"after {self.confirm_timeout} "
+                    + (
+                        "it still takes no items"
+                        if pushed_at is None
+                        else f"the item logs do not show that {document_id!r} is indexed"
+                    ),
+                    cause="Coveo's indexing pipeline is slow, or the source is still being created",
+                    remedy="Look at the source in the Log Browser, or raise confirm_timeout; a retry goes on "
+                    "with the same source",
+                )
+            self._wait(min(self.poll_interval.total_seconds(), left), waiting_since, pushed_at)
+        self.log.info("Source %s is indexed: the test item got through. It is deleted again.", copy_id)
+        self.hook.delete_item(copy_id, document_id)
+
+    def _item_for(self, copy: Mapping[str, Any]) -> Any:
+        if _given(self.test_item) is not None:
+            return _given(self.test_item)
+        is_secured = copy.get("sourceVisibility") == "SECURED"
+        return {**_TEST_ITEM, **({"permissions": _FOR_NOBODY} if is_secured else {})}
+
+    def _push(self, copy_id: str, item: Any) -> int | None:
+        """Push the item; return the moment before by Coveo's clock, ``None`` while the copy takes none."""
+        from airflow_provider_coveo.coveo.errors import SourceDoesNotExistError
+
+        before = self.hook.clock.now_ms()
+        try:
+            self.hook.add_or_update_item(copy_id, item)
+        except SourceDoesNotExistError:
+            self.log.info("Source %s takes no items yet.", copy_id)
+            return None
+        return before
+
+    def _is_indexed(self, copy_id: str, document_id: str, pushed_at: int) -> bool:
+        from airflow_provider_coveo.coveo.errors import SourceTestFailedError
+
+        entries = list(
+            self.hook.list_item_logs(
+                copy_id, pushed_at, max(pushed_at, self.hook.clock.latest_ms()), document_id=document_id
+            )
+        )
+        for entry in entries:
+            if entry.get("result") in _NOT_INDEXED and not str(entry.get("operation")).startswith("DELETE"):
+                raise SourceTestFailedError(
+                    f"Could not confirm that source {copy_id!r} is indexed",
+                    answer=f"the item {document_id!r} is {entry['result']} at the stage {entry.get('task')}: "
+                    f"{entry.get('meta') or 'Coveo gives no reason'}",
+                )
+        return any(entry.get("task") == "INDEXING" for entry in entries)
+
+    def _wait(self, seconds: float, waiting_since: float, pushed_at: int | None) -> None:
+        if not self.deferrable:
+            self.hook.wait(seconds)
+            return
+        self.defer(
+            trigger=_time_delta_trigger(timedelta(seconds=seconds)),
+            method_name="execute_complete",
+            kwargs={"waiting_since": waiting_since, "pushed_at": pushed_at},
+        )
+
+    # --- handing over ---
+
+    def _refuse_wrong_variable(self, original_id: str, making: _Making) -> None:
+        if not self.source_id_variable:
+            return
+        from airflow_provider_coveo.coveo.errors import CoveoInputError, shown
+        from airflow_provider_coveo.run_state import text_in_variable
+
+        held = text_in_variable(self.source_id_variable)
+        known = {None, original_id, making.made.source_id if making.made else None}
+        if held not in known:
+            raise _final(
+                CoveoInputError(
+                    f"Source {original_id!r} was not recreated",
+                    cause=f"the Variable {self.source_id_variable!r} holds another ID: {shown(held)}",
+                    remedy="Name the Variable that holds this source's ID, or one that does not exist yet",
+                )
+            )
+
+    def _hand_over(self, copy_id: str) -> None:
+        variable = self.source_id_variable
+        if not variable:
+            return
+        from airflow_provider_coveo.coveo.errors import CoveoConfigurationError, shown
+        from airflow_provider_coveo.run_state import put_text_in_variable, text_in_variable
+
+        if text_in_variable(variable) == copy_id:
+            return
+        put_text_in_variable(
+            variable, copy_id, f"The ID of a Coveo source; {self.dag_id}.{self.task_id} hands it over."
+        )
+        held = text_in_variable(variable)
+        if held != copy_id:
+            raise _final(
+                CoveoConfigurationError(
+                    f"Could not hand over to source {copy_id!r}",
+                    answer=f"the Variable {variable!r} reads {shown(held)} all the same",
+                    cause="a secrets backend or an environment variable has precedence over what tasks write",
+                    remedy=f"Put {copy_id} there yourself, then clear the task",
+                )
+            )
+        self.log.info("The Variable %s holds the ID of source %s from now on.", variable, copy_id)
+
+
+class _Making:
+    """
+    The making of a source under a name, over all tries of all runs.
+
+    :param context: The task's context; one that is executed by hand remembers nothing.
+    :param hook: The hook.
+    :param name: The name of the source to make.
+    """
+
+    def __init__(self, context: Context, hook: CoveoPushHook, name: str) -> None:
+        from airflow_provider_coveo.run_state import MadeSource
+
+        self._hook = hook
+        self._remembers = "ti" in context
+        self.name = name
+        #: What is known of an earlier try.
+        self.made: MadeSource | None = (
+            MadeSource.named(hook.organization_id, name) if self._remembers else None
+        )
+
+    def original_of(self, source_id: str) -> str:
+        """Return the source that is copied, which an earlier try may have replaced."""
+        made = self.made
+        if made is not None and made.original_id is not None and source_id == made.source_id:
+            return made.original_id
+        return source_id
+
+    def once(
+        self,
+        make: Callable[[], Mapping[str, Any]],
+        *,
+        original_id: str | None = None,
+        original_name: str | None = None,
+    ) -> Mapping[str, Any]:
+        """Return the source that an earlier try made, or make it."""
+        from airflow_provider_coveo.coveo.errors import (
+            CoveoError,
+            NoAnswerError,
+            ServiceError,
+            SourceNameTakenError,
+            UnexpectedAnswerError,
+        )
+        from airflow_provider_coveo.run_state import MadeSource
+
+        source = self._known(original_id)
+        if source is not None:
+            return source
+        there = self._hook.sources_named(self.name)
+        if len(there) == 1 and self._is_ours(there[0], original_id):
+            (source,) = there
+            self._hook.log.info("Source %s is the one whose making an earlier try began.", source["id"])
+        elif there:
+            raise _final(
+                SourceNameTakenError(
+                    f"Could not make a source of the name {self.name!r}",
+                    cause="this task did not make, as far as it knows, what has the name: source "
+                    + " and ".join(str(source["id"]) for source in there),
+                )
+            )
+        else:
+            self._keep(
+                MadeSource(
+                    name=self.name,
+                    since=self._hook.clock.now_ms(),
+                    original_id=original_id,
+                    original_name=original_name,
+                )
+            )
+            try:
+                source = make()
+            except CoveoError as error:
+                if not isinstance(error, (NoAnswerError, ServiceError, UnexpectedAnswerError)):
+                    self._forget()
+                raise
+        if self.made is not None:
+            self._keep(replace(self.made, source_id=str(source["id"])))
+        return source
+
+    @property
+    def is_tested(self) -> bool:
+        """Whether the source has been seen to index an item."""
+        return self.made is not None and self.made.tested
+
+    def note_tested(self) -> None:
+        """Note that the source has been seen to index an item."""
+        if self.made is not None:
+            self._keep(replace(self.made, tested=True))
+
+    def _known(self, original_id: str | None) -> Mapping[str, Any] | None:
+        """Return the source whose ID an earlier try noted, unless somebody deleted it since."""
+        from airflow_provider_coveo.coveo.errors import NotFoundError, SourceDoesNotExistError
+
+        made = self.made
+        if made is None or made.original_id != original_id or made.source_id is None:
+            return None
+        try:
+            source = self._hook.get_source(made.source_id)
+        except (NotFoundError, SourceDoesNotExistError):
+            self._hook.log.info("Source %s, which was made before, is gone.", made.source_id)
+            return None
+        self._hook.log.info("Source %s was made before.", made.source_id)
+        return source
+
+    def _is_ours(self, source: Mapping[str, Any], original_id: str | None) -> bool:
+        """Say whether a source can be the one that an earlier try asked for, and never heard of again."""
+        from airflow_provider_coveo.coveo.sources import created_ms
+
+        made = self.made
+        if made is None or made.original_id != original_id or made.source_id is not None:
+            return False
+        # Nobody had the name at that moment.
+        created = created_ms(source)
+        return created is None or created >= made.since
+
+    def _keep(self, made: MadeSource) -> None:
+        self.made = made
+        if self._remembers:
+            made.keep(self._hook.organization_id)
+
+    def _forget(self) -> None:
+        if self.made is not None and self._remembers:
+            self.made.forget(self._hook.organization_id)
+        self.made = None
+
+
+def _checked(check: Callable[[Any], T], value: object) -> T:
+    """Return a value as it was checked, or fail the task at once."""
+    from airflow_provider_coveo.coveo.errors import CoveoInputError
+
+    try:
+        return check(value)
+    except CoveoInputError as error:
+        refused = _final(error)
+    raise refused
+
+
+def _final(error: CoveoError) -> CoveoError:
+    from airflow_provider_coveo.hooks.answers import failing_at_once
+
+    return failing_at_once(error)

@@ -1,0 +1,234 @@
+"""The recreation of a source: a copy takes its place, and once somebody approves, the original is deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import (
+    AirflowOptionalProviderFeatureException,
+    AirflowSkipException,
+    BaseOperator,
+    Param,
+    TaskGroup,
+)
+
+from airflow_provider_coveo.operators.coveo_source import (
+    DeletePushSourceOperator,
+    RecreatePushSourceOperator,
+)
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+#: What a DAG's default_args say must not let the deletion come before the approval, or the approval expire.
+_IN_ORDER: dict[str, Any] = {"trigger_rule": "all_success", "depends_on_past": False}
+
+_SUBJECT = "Delete the old Coveo source?"
+_BODY = """\
+{{%- set done = ti.xcom_pull(task_ids={task_id!r}) -%}}
+Source **{{{{ done.source_name }}}}** (`{{{{ done.source_id }}}}`) would be deleted for good, with \
+{{{{ done.number_of_items }}}} items.
+
+**{{{{ done.new_source_name }}}}** (`{{{{ done.new_source_id }}}}`) replaces it. It was tested, and holds \
+what was pushed to it since.
+{{% if done.managed_by %}}
+The old source is managed by {{{{ done.managed_by }}}}: put the new ID into its configuration first.
+{{% endif %}}
+Approve once the new source has all content, and nothing uses the old ID any more.
+"""
+
+
+class ApproveByParamOperator(BaseOperator):
+    """
+    Go on if the person who started the run repeated a source's name in a param of the DAG, else skip.
+
+    It stands for the approval where Airflow can't ask for one, before 3.1.
+
+    :param param: The name of the param.
+    :param source_name: The name of the source that is to be deleted. (templated)
+    :raises CoveoInputError: if the param names another source; the task does not retry.
+    """
+
+    template_fields: Sequence[str] = ("source_name",)
+    ui_color: str = "#d7e3fc"
+
+    def __init__(self, *, param: str, source_name: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.param = param
+        self.source_name = source_name
+
+    def execute(self, context: Context) -> str:
+        """Compare the param with the name."""
+        params: Any = context["params"]
+        approved = params.get(self.param)
+        if not approved:
+            raise AirflowSkipException(
+                f"The deletion of source {self.source_name!r} is not approved. To approve it, trigger the "
+                f'DAG again, as this time and with the param "{self.param}": "{self.source_name}"'
+            )
+        if approved != self.source_name:
+            from airflow_provider_coveo.coveo.errors import CoveoInputError, shown
+            from airflow_provider_coveo.hooks.answers import failing_at_once
+
+            raise failing_at_once(
+                CoveoInputError(
+                    f"Source {self.source_name!r} was not deleted",
+                    cause=f"the param {self.param!r} approves the deletion of {shown(approved)}",
+                    remedy="Repeat the name of the old source exactly",
+                )
+            )
+        return str(approved)
+
+
+class RecreatePushSource(TaskGroup):
+    """
+    The task group that ``recreate_push_source`` makes.
+
+    :param recreation: The arguments of ``RecreatePushSourceOperator`` beside those that follow.
+    :param coveo_conn_id: The Coveo connection.
+    :param organization_id: The organization, where it is not the connection's.
+    :param approval_param: The param of the DAG that approves on Airflow before 3.1.
+    """
+
+    #: Duplicates the source, tests the copy and hands over to it.
+    recreate: RecreatePushSourceOperator
+    #: Waits for the approval, or looks for it in the run's params.
+    approve: BaseOperator
+    #: Deletes the original.
+    delete_old: DeletePushSourceOperator
+
+    def __init__(
+        self,
+        *,
+        recreation: dict[str, Any],
+        coveo_conn_id: str,
+        organization_id: str | None,
+        approval_param: str,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        connection: dict[str, Any] = {"coveo_conn_id": coveo_conn_id, "organization_id": organization_id}
+        with self:
+            self.recreate = RecreatePushSourceOperator(
+                task_id="recreate",
+                # Two runs at the same time could each make a copy.
+                max_active_tis_per_dag=1,
+                do_xcom_push=True,
+                **connection,
+                **recreation,
+            )
+            done: Any = self.recreate.output
+            self.approve = self._approval(approval_param, done["source_name"])
+            self.delete_old = DeletePushSourceOperator(
+                task_id="delete_old",
+                # Not by a template of the Variable, which holds the ID of the copy by now.
+                source_id=done["source_id"],
+                source_name=done["source_name"],
+                **connection,
+                **_IN_ORDER,
+            )
+            self.recreate >> self.approve >> self.delete_old
+
+    @property
+    def new_source_id(self) -> Any:
+        """The ID of the copy, as an XComArg."""
+        output: Any = self.recreate.output
+        return output["new_source_id"]
+
+    def _approval(self, param: str, source_name: Any) -> BaseOperator:
+        try:
+            from airflow.providers.standard.operators.hitl import ApprovalOperator
+        except (ImportError, AirflowOptionalProviderFeatureException):
+            if param not in self.dag.params:
+                self.dag.params[param] = Param(
+                    "",
+                    type="string",
+                    description="To approve that the old source is deleted, its name; else nothing",
+                )
+            return ApproveByParamOperator(
+                task_id="approve", param=param, source_name=source_name, **_IN_ORDER
+            )
+        return ApprovalOperator(
+            task_id="approve",
+            subject=_SUBJECT,
+            body=_BODY.format(task_id=self.recreate.task_id),
+            # It would be taken for the time that one has to answer.
+            execution_timeout=None,
+            **_IN_ORDER,
+        )
+
+
+def recreate_push_source(
+    *,
+    source_id: Any,
+    new_name: Any,
+    source_id_variable: Any = None,
+    test_item: Any = None,
+    confirm_timeout: timedelta = timedelta(minutes=30),
+    poll_interval: timedelta = timedelta(seconds=30),
+    deferrable: bool | None = None,
+    coveo_conn_id: str = "coveo_default",
+    organization_id: str | None = None,
+    approval_param: str = "delete_old_source",
+    group_id: str = "recreate_push_source",
+    **kwargs: Any,
+) -> RecreatePushSource:
+    """
+    Replace a source by a copy of itself, and delete the original once somebody approves.
+
+    .. code-block:: python
+
+        recreated = recreate_push_source(
+            source_id="{{ var.value.acme_products_source_id }}",
+            new_name="acme-products-2",
+            source_id_variable="acme_products_source_id",
+        )
+        recreated.recreate >> fill_the_new_source() >> recreated.approve
+
+    The group's tasks are ``recreate`` (a
+    :class:`~airflow_provider_coveo.operators.coveo_source.RecreatePushSourceOperator`, which see),
+    ``approve`` and ``delete_old``. Each may be killed, tried again or cleared; there is one copy in the end,
+    and the original stays until the approval. The copy is empty: let a task between ``recreate`` and
+    ``approve`` push the content to it, as above, or do so by another DAG before you approve.
+
+    On Airflow 3.1 and later ``approve`` asks in the UI, under *Required Actions*, and waits for the answer;
+    *Reject* keeps the original. Before 3.1 it looks into the DAG's param ``approval_param``, which must
+    repeat the original's name, and is skipped where that is empty: look at the copy, then trigger the DAG
+    again, as before and with that param. The second run goes on with the same copy.
+
+    :param source_id: The ID of the source to replace. (templated)
+    :param new_name: The copy's name, which can't be changed later. (templated)
+    :param source_id_variable: The Airflow Variable that holds the source's ID, and shall hold the copy's.
+        Default: none. (templated)
+    :param test_item: The item to test the copy with, in Coveo's words. Default: a small one.
+    :param confirm_timeout: How long to wait until the test item is indexed. Default 30 minutes.
+    :param poll_interval: How long to wait between two looks at the item logs. Default 30 seconds.
+    :param deferrable: Whether to wait in the triggerer, without holding a worker. Default: Airflow's
+        ``[operators] default_deferrable``.
+    :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
+    :param organization_id: The organization, where it is not the connection's. (templated)
+    :param approval_param: The param of the DAG that approves before Airflow 3.1; it is added to the DAG
+        where it has none of that name. Default ``delete_old_source``.
+    :param group_id: The task group's ID. Default ``recreate_push_source``, with a number behind it where a
+        DAG has several.
+    :param kwargs: Anything else that a ``TaskGroup`` takes, such as ``tooltip`` or ``default_args``.
+    """
+    return RecreatePushSource(
+        recreation={
+            "source_id": source_id,
+            "new_name": new_name,
+            "source_id_variable": source_id_variable,
+            "test_item": test_item,
+            "confirm_timeout": confirm_timeout,
+            "poll_interval": poll_interval,
+            "deferrable": deferrable,
+        },
+        coveo_conn_id=coveo_conn_id,
+        organization_id=organization_id,
+        approval_param=approval_param,
+        group_id=group_id,
+        add_suffix_on_collision=True,
+        **kwargs,
+    )
