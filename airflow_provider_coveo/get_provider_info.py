@@ -107,4 +107,16 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": ["airflow_provider_coveo.operators.coveo_push"],
             }
         ],
+        "sensors": [
+            {
+                "integration-name": "Coveo",
+                "python-modules": ["airflow_provider_coveo.sensors.coveo_push"],
+            }
+        ],
+        "triggers": [
+            {
+                "integration-name": "Coveo",
+                "python-modules": ["airflow_provider_coveo.triggers.coveo_push"],
+            }
+        ],
     }

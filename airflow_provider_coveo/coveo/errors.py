@@ -90,7 +90,7 @@ class CoveoError(Exception):
         if self.remedy:
             text += f" Remedy: {self.remedy.rstrip('.')}."
         if self.note:
-            text += f" {self.note}"
+            text += self.note if self.note.startswith("\n") else f" {self.note}"
         return text
 
     def fields(self) -> dict[str, Any]:
@@ -294,6 +294,19 @@ class CertificateError(CoveoError):
     default_remedy = "point the connection's verify extra to the right CA bundle"
 
 
+class SourceNotUsableError(CoveoError):
+    """A source in a state that it does not leave by itself, so that waiting for it can't help."""
+
+    default_cause = "an earlier operation on the source failed, or somebody disabled or deleted it"
+    default_remedy = "look at the source on the Sources page of Coveo's Administration Console"
+
+
+class ItemsRefusedError(CoveoError):
+    """Items that Coveo accepted, and that its pipeline did not index."""
+
+    default_remedy = "correct the items by the reasons that Coveo gives, and push them again"
+
+
 _BY_ERROR_CODE: dict[str, type[CoveoError]] = {
     "INVALID_JSON": InvalidJsonError,
     "ORGANIZATION_IS_PAUSED": OrganizationPausedError,
@@ -340,6 +353,20 @@ def without_privilege(refused: AccessDeniedError, doing: str, privileges: str) -
             "see https://docs.coveo.com/en/1707/",
         },
     )
+
+
+def error_to_json(error: CoveoError) -> dict[str, Any]:
+    """Return an error as small JSON, from which :func:`error_from_json` makes it again."""
+    return {"error": type(error).__name__, "tried": error.tried, **error.fields()}
+
+
+def error_from_json(described: Mapping[str, Any]) -> CoveoError:
+    """Return the error that :func:`error_to_json` described."""
+    fields = dict(described)
+    error_class = globals().get(fields.pop("error"))
+    if not (isinstance(error_class, type) and issubclass(error_class, CoveoError)):
+        error_class = CoveoError
+    return error_class(fields.pop("tried"), **fields)
 
 
 def error_from_answer(

@@ -7,10 +7,25 @@ from datetime import datetime, timezone
 from typing import Any, Final
 
 from airflow_provider_coveo.coveo.errors import CoveoInputError, shown
+from airflow_provider_coveo.coveo.statuses import SourceStatus
 
 #: Who sees the items of a source: those that each item's permissions name, everybody, or those that the
 #: source names. See https://docs.coveo.com/en/1779/.
 VISIBILITIES: Final = ("SECURED", "SHARED", "PRIVATE")
+
+#: What the platform calls the three kinds of updates.
+_BY_REFRESH_TYPE: Final = {
+    "REBUILD": SourceStatus.REBUILD,
+    "FULL_REFRESH": SourceStatus.REFRESH,
+    "INCREMENTAL_REFRESH": SourceStatus.INCREMENTAL,
+}
+#: States that a source does not leave by itself, and what to do about them.
+_TROUBLE: Final = {
+    "ERROR": "is in error",
+    "PAUSED_ON_ERROR": "was paused by Coveo because of errors",
+    "DISABLED": "is disabled",
+    "DELETING": "is being deleted",
+}
 
 
 def checked_source_name(name: object) -> str:
@@ -49,6 +64,37 @@ def is_active(source: Mapping[str, Any]) -> bool:
     :param source: The model that ``GET /rest/organizations/{org}/sources/{source}`` answers.
     """
     return _status(source).get("type") == "REFRESHING"
+
+
+def push_status(source: Mapping[str, Any]) -> SourceStatus | None:
+    """Return the status of a source in the Push API's words, ``None`` where it is in a state without one."""
+    status = _status(source)
+    if status.get("type") in {"IDLE", "PUSH_READY"}:
+        return SourceStatus.IDLE
+    return _BY_REFRESH_TYPE.get(str(status.get("refreshType"))) if is_active(source) else None
+
+
+def status_in_words(source: Mapping[str, Any]) -> str:
+    """Return the status of a source as a message shows it."""
+    status, words = push_status(source), _status(source)
+    if status is not None:
+        return str(status)
+    state = words.get("extendedCurrentStatus") or words.get("type")
+    return " ".join(str(part) for part in (state, words.get("refreshType")) if part) or "unknown"
+
+
+def trouble(source: Mapping[str, Any]) -> str | None:
+    """Say what is wrong with a source that no waiting mends; ``None`` where nothing is."""
+    status = _status(source)
+    state = next(
+        (status[key] for key in ("extendedCurrentStatus", "type") if status.get(key) in _TROUBLE), None
+    )
+    if state is None:
+        return None
+    last = (source.get("information") or {}).get("lastOperation") or {}
+    codes = (status.get("pausedOnErrorCode"), status.get("statusMessage"), last.get("errorCode"))
+    said = ", ".join(dict.fromkeys(str(code) for code in codes if code))
+    return f"{_TROUBLE[state]} ({said})" if said else _TROUBLE[state]
 
 
 def active_since_ms(source: Mapping[str, Any]) -> int | None:

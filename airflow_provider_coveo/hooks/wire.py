@@ -21,9 +21,9 @@ from airflow_provider_coveo.coveo.errors import (
 )
 
 #: No more of a successful answer than this is read; a page of a hundred sources is far below it.
-_LARGEST_ANSWER = 64 * 1024 * 1024
+LARGEST_ANSWER = 64 * 1024 * 1024
 #: No more of an error's body than this is read.
-_LARGEST_ERROR = 64 * 1024
+LARGEST_ERROR = 64 * 1024
 
 
 class _PresignedQueryFilter(logging.Filter):
@@ -95,7 +95,7 @@ def mask_in_logs(secret: str) -> None:
 
 def read_body(answer: requests.Response) -> None:
     """Read an answer's body, no longer than is sane, and free the connection for the next request."""
-    limit = _LARGEST_ANSWER if answer.ok else _LARGEST_ERROR
+    limit = LARGEST_ANSWER if answer.ok else LARGEST_ERROR
     body = bytearray()
     for chunk in answer.iter_content(64 * 1024):
         body += chunk

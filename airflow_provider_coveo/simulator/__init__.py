@@ -42,6 +42,9 @@ be done answers 400, and an unknown source 404, with a ``message``.
     ``{"document_id": "https://acme.com/1", "task": "PROCESSING", "result": "REJECTED", "reason": "..."}``
 ``POST /_simulator/organization``
     ``{"paused": true}`` or ``{"paused": false}``.
+``POST /_simulator/source-state``
+    ``{"source": ..., "state": "PAUSED_ON_ERROR", "error_code": ...}``: as ``Simulator.set_source_state``;
+    without a state it is taken back.
 ``POST /_simulator/sources``, ``DELETE /_simulator/sources?source=ID``
     Adds ``{"id": ..., "name": ..., "visibility": "SECURED", "crawler": "SITECORE"}``, of which only the
     id is required, or removes a source.
@@ -66,6 +69,8 @@ Statuses
       is when the activity began and ``timestamp`` is now.
     * The abort of an activity that does not run is refused with 412 (noted).
     * An activity that is never ended goes on for ever.
+    * A state that was set from outside, such as ERROR or DISABLED, stays until it is taken back from there,
+      and no request minds it.
 
 Ordering ids
     * An update that is not higher than its item, and whatever is below a cut-off that was executed, is

@@ -164,6 +164,13 @@ def set_organization(simulator: Simulator, exchange: Exchange) -> Answer:
     return json_answer({"paused": paused})
 
 
+def set_source_state(simulator: Simulator, exchange: Exchange) -> Answer:
+    """Show a source in a state."""
+    body = _body(exchange)
+    simulator.set_source_state(body.pop("source", ""), body.pop("state", None), **body)
+    return Answer(204)
+
+
 def add_source(simulator: Simulator, exchange: Exchange) -> Answer:
     """Add a source."""
     body = _body(exchange)
@@ -274,6 +281,7 @@ ROUTES = [
     Route("/_simulator/reset", reset, methods=["POST"], name="control_reset"),
     Route("/_simulator/reject-item", reject_item, methods=["POST"], name="control_reject_item"),
     Route("/_simulator/organization", set_organization, methods=["POST"], name="control_organization"),
+    Route("/_simulator/source-state", set_source_state, methods=["POST"], name="control_source_state"),
     Route("/_simulator/sources", add_source, methods=["POST"], name="control_add_source"),
     Route("/_simulator/sources", remove_source, methods=["DELETE"], name="control_remove_source"),
 ]

@@ -99,6 +99,13 @@ def _source_status(organization: Organization, source: Source) -> dict[str, Any]
             "numberOfUpdatedDocuments": running.counts["updated"],
             "numberOfRemovedDocuments": running.counts["removed"],
         }
+    if source.state is not None:
+        status["extendedCurrentStatus"] = source.state
+        # A source that is being deleted is told by the extended status only.
+        if source.state != "DELETING":
+            status["type"] = source.state
+    if source.error_code is not None:
+        status["pausedOnErrorCode"] = source.error_code
     return status
 
 

@@ -24,6 +24,9 @@ CRAWLERS: dict[str, dict[str, Any]] = {
     "CRAWLING_MODULE": {"sourceType": "DATABASE", "onPremisesEnabled": True},
 }
 
+#: The states in which the Source API can show a source, besides those that its activity means.
+SOURCE_STATES = ("CREATING", "DISABLED", "PAUSED", "PAUSED_ON_ERROR", "IDLE", "ERROR", "DELETING")
+
 #: The stages that an item goes through, in order, and those of them that are logged when all is well.
 PIPELINE = ("CONSUMING", "PROCESSING", "MAPPING", "EXTENSION", "INDEXING")
 LOGGED_STAGES = ("CONSUMING", "PROCESSING", "INDEXING")
@@ -172,6 +175,8 @@ class Source:
     :param last: the activity that ended last.
     :param ended: when an activity of each kind ended last.
     :param statuses: the statuses that were accepted.
+    :param state: one of :data:`SOURCE_STATES` that somebody set.
+    :param error_code: the ``pausedOnErrorCode`` that goes with it.
     :param shown: since when the source has which status; the end of an aborted activity counts as IDLE.
     :param timeline: what happened.
     :param items: what is indexed, by documentId.
@@ -190,6 +195,8 @@ class Source:
     last: Activity | None = None
     ended: dict[SourceStatus, int] = field(default_factory=dict)
     statuses: list[SourceStatus] = field(default_factory=list)
+    state: str | None = None
+    error_code: str | None = None
     shown: list[tuple[int, SourceStatus]] = field(default_factory=list)
     timeline: list[dict[str, Any]] = field(default_factory=list)
     items: dict[str, dict[str, Any]] = field(default_factory=dict)

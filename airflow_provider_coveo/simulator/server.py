@@ -338,6 +338,16 @@ class Simulator:
         """End the pause."""
         self.state.paused = False
 
+    def set_source_state(self, source_id: str, state: str | None, *, error_code: str | None = None) -> None:
+        """
+        Show a source in a state that Coveo, or somebody in its console, brought it into.
+
+        :param state: ``CREATING``, ``DISABLED``, ``PAUSED``, ``PAUSED_ON_ERROR``, ``IDLE``, ``ERROR`` or
+            ``DELETING``; ``None`` for what its activity means.
+        :param error_code: the ``pausedOnErrorCode``.
+        """
+        self.state.set_state(source_id, state, error_code)
+
     def add_source(
         self,
         source_id: str,

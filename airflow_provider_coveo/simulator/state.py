@@ -21,6 +21,7 @@ from airflow_provider_coveo.simulator.records import (
     CRAWLERS,
     LOG_RESULTS,
     LOG_TASKS,
+    SOURCE_STATES,
     Activity,
     Container,
     LogRecord,
@@ -213,6 +214,14 @@ class Organization:
             self._end_activity(source, "ABORT")
             del self.sources[source_id]
             return source
+
+    def set_state(self, source_id: str, state: str | None, error_code: str | None) -> None:
+        """Show a source in a state, whatever its activity is; ``None`` takes it back."""
+        if state is not None and state not in SOURCE_STATES:
+            raise ValueError(f"state is None or one of {', '.join(SOURCE_STATES)}, not {state!r}")
+        with self.transaction():
+            source = self.source(source_id)
+            source.state, source.error_code = state, error_code
 
     def event(self, source: Source, event: str, **facts: Any) -> None:
         """Add to the timeline of a source."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -103,3 +104,12 @@ def test_the_filters_are_json(client: Client) -> None:
     assert error(answer) == (415, "UNSUPPORTED_MEDIA_TYPE")
     answer = client.session.post(client.logs, params=client.window())
     assert error(answer) == (400, "INVALID_JSON")
+
+
+def test_what_came_due_meanwhile_shows_without_anybody_s_doing(coveo: Simulator, client: Client) -> None:
+    coveo.indexing_delay = 0.1
+    client.put(A)
+    assert client.log_counts().json()["results"] == {}
+    until = time.monotonic() + 10
+    while "INDEXING" not in client.log_counts().json()["tasks"]:
+        assert time.monotonic() < until

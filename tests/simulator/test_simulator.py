@@ -202,6 +202,8 @@ def test_the_control_api_changes_everything(coveo: Simulator, client: Client, co
     assert coveo.items(SOURCE) == {}
     control("POST", "organization", {"paused": True})
     assert client.put(A).status_code == 400
+    control("POST", "source-state", {"source": SOURCE, "state": "ERROR"})
+    assert coveo.source(SOURCE)["information"]["sourceStatus"]["type"] == "ERROR"
     control("POST", "sources", {"id": "wiki", "visibility": "SECURED"})
     assert coveo.source("wiki")["sourceVisibility"] == "SECURED"
     control("DELETE", "sources?source=wiki")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from airflow_provider_coveo.simulator import Simulator
 from tests.simulator.client import SOURCE, Client, error
 
@@ -97,3 +99,25 @@ def test_a_duplicate_needs_a_name_and_a_name_twice_is_noted(coveo: Simulator, cl
     assert error(client.post(f"/sources/{SOURCE}/duplicate")) == (412, "MISSING_PARAMETER")
     assert client.post(f"/sources/{SOURCE}/duplicate", newSourceName=SOURCE).status_code == 201
     assert len(coveo.undocumented) == 1
+
+
+@pytest.mark.parametrize(
+    ("state", "type_", "extended"),
+    [
+        ("PAUSED_ON_ERROR", "PAUSED_ON_ERROR", "PAUSED_ON_ERROR"),
+        ("DISABLED", "DISABLED", "DISABLED"),
+        ("DELETING", "REFRESHING", "DELETING"),
+        (None, "REFRESHING", "REFRESHING"),
+    ],
+)
+def test_a_source_can_be_shown_in_a_state(
+    coveo: Simulator, client: Client, state: str | None, type_: str, extended: str
+) -> None:
+    client.status("REBUILD")
+    coveo.set_source_state(SOURCE, "ERROR")
+    coveo.set_source_state(SOURCE, state, error_code="OOPS")
+    status = client.get(f"/sources/{SOURCE}").json()["information"]["sourceStatus"]
+    assert (status["type"], status["extendedCurrentStatus"]) == (type_, extended)
+    assert status["pausedOnErrorCode"] == "OOPS"
+    with pytest.raises(ValueError, match="state is None or one of"):
+        coveo.set_source_state(SOURCE, "SLEEPING")

@@ -32,7 +32,7 @@ def test_reading_the_metadata_imports_nothing_of_airflow() -> None:
 
 def test_every_module_that_is_named_is_there() -> None:
     info = get_provider_info()
-    for kind in ("hooks", "operators"):
+    for kind in ("hooks", "operators", "sensors", "triggers"):
         for entry in info[kind]:
             for module in entry["python-modules"]:
                 assert find_spec(module) is not None

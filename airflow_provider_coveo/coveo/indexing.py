@@ -1,0 +1,458 @@
+"""
+Waiting until Coveo's pipeline is through with what was pushed.
+
+Coveo accepts a push before it looks at its items, and what becomes of them shows in the item logs only. The
+logs have one entry for each stage that an item went through, and no key of the batch that brought it. So what
+belongs to a push is told by the source and by the time, and whether all of it is through by counting: those
+that the last stage completed, and those that some stage did not let pass.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Any, Final
+
+from airflow_provider_coveo.coveo.endpoints import checked_source_id
+from airflow_provider_coveo.coveo.errors import CoveoInputError, ItemsRefusedError, shortened, shown
+from airflow_provider_coveo.coveo.item_logs import (
+    KEPT,
+    LONGEST_WINDOW,
+    counting,
+    counts_question,
+    iso,
+    moment,
+    page_question,
+    reading_page,
+)
+from airflow_provider_coveo.coveo.questions import Asking
+from airflow_provider_coveo.coveo.waits import Seen
+
+#: How long the logs must have shown an item as indexed: an index commits about once a minute
+#: (https://docs.coveo.com/en/32/), and only then is the item found.
+DEFAULT_SETTLE_SECONDS: Final = 60.0
+#: The results that mean that an item was not indexed.
+DEFAULT_REFUSALS: Final = ("ERROR", "REJECTED", "SKIPPED")
+#: How many refused items a message names.
+MOST_NAMED: Final = 20
+
+_LAST_STAGE: Final = "INDEXING"
+_ADDS: Final = ("ADD", "ADD_BY_REFERENCE", "UPDATE")
+_DELETES: Final = ("DELETE", "DELETE_AND_CHILDREN")
+_PASSED: Final = ("COMPLETED", "WARNING")
+_NOT_PASSED: Final = ("ERROR", "REJECTED", "SKIPPED")
+_MOST_PAGES: Final = 10
+_LONGEST_REASON: Final = 160
+_LONGEST_ID: Final = 120
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """
+    An item that a stage of the pipeline did not let pass.
+
+    :param document_id: The item, or the file container of a whole batch.
+    :param operation: What was to be done, such as ``ADD``.
+    :param task: The stage.
+    :param result: ``ERROR``, ``REJECTED`` or ``SKIPPED``.
+    :param reason: Why, in Coveo's words.
+    :param request_id: The entry's ``requestId``.
+    :param at: When, as Coveo writes it.
+    :param times: How many operations on the item this was said of.
+    """
+
+    document_id: str
+    operation: str
+    task: str
+    result: str
+    reason: str
+    request_id: str
+    at: str
+    times: int = 1
+
+    @property
+    def key(self) -> tuple[str, bool]:
+        """What operations are told apart by: the item, and whether it was to be deleted."""
+        return self.document_id, self.operation in _DELETES
+
+
+def refusals_of(entries: Iterable[Mapping[str, Any]]) -> list[Refusal]:
+    """
+    Return what log entries say was refused, each operation once though several stages may tell of it.
+
+    An operation goes through a stage once, so of the stages that tell of an item the one with the most
+    entries says how many operations there were.
+    """
+    stages: dict[tuple[str, bool], Counter[str]] = {}
+    first: dict[tuple[str, bool], Refusal] = {}
+    for entry in sorted(entries, key=lambda one: str(one.get("datetime") or "")):
+        refusal = _refusal(entry)
+        stages.setdefault(refusal.key, Counter())[refusal.task] += 1
+        first.setdefault(refusal.key, refusal)
+    return [
+        Refusal(**{**vars(refusal), "times": max(stages[key].values())}) for key, refusal in first.items()
+    ]
+
+
+def _refusal(entry: Mapping[str, Any]) -> Refusal:
+    said = {name: str(entry.get(name) or "") for name in ("id", "operation", "task", "result", "requestId")}
+    return Refusal(
+        document_id=said["id"],
+        operation=said["operation"],
+        task=said["task"],
+        result=said["result"],
+        reason=_reason(entry.get("meta")),
+        request_id=said["requestId"],
+        at=str(entry.get("datetime") or ""),
+    )
+
+
+def _reason(meta: object) -> str:
+    """Return the cause from an entry's metadata, whose keys Coveo does not document."""
+    if not isinstance(meta, Mapping):
+        return ""
+    for key, value in meta.items():
+        if str(key).lower() in {"error", "errormessage", "message", "reason", "cause", "details"} and value:
+            return shortened(str(value))[:_LONGEST_REASON]
+    return shortened(", ".join(f"{key}={value}" for key, value in meta.items()))[:_LONGEST_REASON]
+
+
+def table_of(refusals: Sequence[Refusal], total: int) -> str:
+    """Return a table of refused items: the first ones, and how many more there are."""
+    head = ("item", "operation", "task", "result", "reason", "request id")
+    rows = [
+        (
+            _one_line(refusal.document_id, _LONGEST_ID) + (f" ({refusal.times}x)" * (refusal.times > 1)),
+            refusal.operation,
+            refusal.task,
+            refusal.result,
+            refusal.reason,
+            _one_line(refusal.request_id, 64),
+        )
+        for refusal in refusals[:MOST_NAMED]
+    ]
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in [head, *rows]
+    ]
+    more = total - sum(refusal.times for refusal in refusals[:MOST_NAMED])
+    if more > 0:
+        lines.append(f"… and {more:,} more, in Coveo's Log Browser")
+    return "\n".join(lines)
+
+
+def _one_line(text: str, longest: int) -> str:
+    flat = "".join(letter if letter.isprintable() else " " for letter in text)
+    return flat if len(flat) <= longest else flat[: longest - 1] + "…"
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """
+    What is looked for in the logs.
+
+    :param source_id: The source.
+    :param operations: How many additions, updates and deletions were sent.
+    :param started: Before the first was sent: epoch milliseconds by Coveo's clock.
+    """
+
+    source_id: str
+    operations: int
+    started: int
+
+    @classmethod
+    def read(cls, result: object, source_id: str | None = None) -> Pushed:
+        """
+        Read what push tasks returned.
+
+        :param result: What one push task returned, or a list of what several returned, as mapped ones do.
+        :param source_id: The source, where the results are not to be trusted with it.
+        :raises CoveoInputError: if it is not what a push task returns, or of several sources.
+        """
+        results = _results(result)
+        counted = [_counted(one) for one in results]
+        sources = {str(one["source_id"]) for one in results} | ({source_id} if source_id else set())
+        if len(sources) != 1:
+            raise CoveoInputError(
+                f"The push was to several sources: {', '.join(sorted(sources))}",
+                remedy="Wait for the items of each source in a task of its own",
+            )
+        operations = sum(counted)
+        started = [one.get("ordering_id") for one, count in zip(results, counted, strict=True) if count]
+        if not all(isinstance(start, int) for start in started):
+            raise _no_result(result, "it does not say when the push began")
+        return cls(
+            checked_source_id(sources.pop()),
+            operations,
+            min((int(str(start)) for start in started), default=0),
+        )
+
+
+def _results(result: object) -> list[Mapping[str, Any]]:
+    if isinstance(result, str):
+        result = _rendered(result)
+    if isinstance(result, Mapping):
+        results = [result]
+    elif isinstance(result, Iterable) and not isinstance(result, (str, bytes)):
+        results = list(result)
+    else:
+        raise _no_result(result, "it is no JSON object")
+    if not results or not all(isinstance(one, Mapping) and one.get("source_id") for one in results):
+        raise _no_result(result, "it names no source")
+    return results
+
+
+def _rendered(text: str) -> object:
+    """Return what a template rendered: JSON, or Python's way to write the same."""
+    for read in (json.loads, ast.literal_eval):
+        with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            return read(text)
+    return text
+
+
+def _counted(result: Mapping[str, Any]) -> int:
+    numbers = [result.get(name, 0) for name in ("accepted_adds", "accepted_deletes", "replaced")]
+    if not {"accepted_adds", "accepted_deletes"} & result.keys() or not all(
+        isinstance(number, int) and number >= 0 for number in numbers
+    ):
+        raise _no_result(result, "it does not say how many items were accepted")
+    adds, deletes, replaced = numbers
+    return max(0, int(adds + deletes - replaced))
+
+
+def _no_result(result: object, why: str) -> CoveoInputError:
+    return CoveoInputError(
+        f"{shown(result)} is not what a push task returns: {why}",
+        remedy="Give the output of PushItemsOperator, @task.coveo_push or hook.push_items",
+    )
+
+
+def checked_refusals(value: object) -> tuple[str, ...]:
+    """
+    Return the results that count as refused.
+
+    :raises CoveoInputError: if one is not a result of an item that did not pass a stage.
+    """
+    named = value.split(",") if isinstance(value, str) else value
+    wanted = tuple(str(one).strip().upper() for one in named) if isinstance(named, Iterable) else ()
+    if not wanted or not set(wanted) <= set(_NOT_PASSED):
+        raise CoveoInputError(
+            f"{shown(value)} are not results that refuse an item",
+            remedy=f"Give some of {', '.join(_NOT_PASSED)}",
+        )
+    return wanted
+
+
+def checked_max_refused(value: object) -> int:
+    """
+    Return how many refused items are put up with.
+
+    :raises CoveoInputError: if it is no whole number, or below zero.
+    """
+    number = int(value) if isinstance(value, str) and value.strip().isdigit() else value
+    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+        raise CoveoInputError(f"max_refused is {shown(value)}", remedy="Give a whole number, zero or more")
+    return number
+
+
+def checked_settle_seconds(value: object) -> float:
+    """
+    Return for how long the logs must have shown that all is through.
+
+    :raises CoveoInputError: if it is no time, or below zero.
+    """
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds >= 0:
+        raise CoveoInputError(
+            f"settle_time is {shown(value)}", remedy="Give seconds or a timedelta, zero or more"
+        )
+    return float(seconds)
+
+
+@dataclass(frozen=True)
+class ItemsIndexedWait:
+    """
+    Wait until the pipeline is through with what was pushed.
+
+    :param pushed: What.
+    :param max_refused: How many refused items are put up with.
+    :param settle_seconds: How long the logs must have shown it.
+    :param refusals: The results that count as refused; the others of an item that did not pass count as done.
+    """
+
+    pushed: Pushed
+    max_refused: int = 0
+    settle_seconds: float = DEFAULT_SETTLE_SECONDS
+    refusals: tuple[str, ...] = DEFAULT_REFUSALS
+
+    def look(self, organization_id: str) -> Asking[Seen]:
+        """
+        Count in the logs, by two requests; where something was refused, read which.
+
+        :raises ItemsRefusedError: if more was refused than is put up with.
+        :raises CoveoInputError: if the push is longer ago than Coveo keeps logs.
+        """
+        if not self.pushed.operations:
+            return self._seen(0, 0, [])
+        start, end = self._window(datetime.now(timezone.utc))
+        settled = end - timedelta(seconds=self.settle_seconds)
+        if settled <= start:
+            return Seen(False, f"The push to source {self.pushed.source_id} has only just begun.")
+        passed = yield from self._counted(
+            organization_id, start, settled, tasks=[_LAST_STAGE], results=_PASSED, operations=_ADDS + _DELETES
+        )
+        held = yield from self._counted(
+            organization_id, start, end, results=_NOT_PASSED, operations=(*_ADDS, *_DELETES, "BATCH_FILE")
+        )
+        indexed, entries = sum(passed["results"].values()), sum(held["results"].values())
+        if held["operations"].get("BATCH_FILE"):
+            yield from self._refusing_batches(organization_id, start, end)
+        if indexed + entries < self.pushed.operations:
+            return self._not_through(indexed, entries)
+        refused: list[Refusal] = []
+        more = 0
+        if entries:
+            refused, more = yield from self._read(organization_id, start, end, entries)
+            if indexed + _total(refused) + more > self.pushed.operations:
+                refused, more = yield from self._without_those_indexed_after_all(
+                    organization_id, start, end, refused, more
+                )
+            if indexed + _total(refused) + more < self.pushed.operations:
+                return self._not_through(indexed, _total(refused) + more)
+        return self._seen(indexed, more, refused)
+
+    def _window(self, now: datetime) -> tuple[datetime, datetime]:
+        start = moment(self.pushed.started)
+        if now - start > KEPT:
+            raise CoveoInputError(
+                f"What became of the push to source {self.pushed.source_id!r} can't be told any more",
+                cause=f"it began at {iso(start)}, and Coveo keeps logs for {KEPT.days} days",
+                remedy="Push again, and wait for it sooner",
+            )
+        return start, min(max(now, start), start + LONGEST_WINDOW)
+
+    def _counted(
+        self, organization_id: str, start: datetime, end: datetime, **narrowed: Sequence[str]
+    ) -> Asking[dict[str, dict[str, int]]]:
+        question = counts_question(organization_id, self.pushed.source_id, start, end, **narrowed)
+        return (yield from counting(question))
+
+    def _read(
+        self, organization_id: str, start: datetime, end: datetime, entries: int
+    ) -> Asking[tuple[list[Refusal], int]]:
+        """Return what was refused, and how many further entries tell of it that were not read."""
+        found: list[dict[str, Any]] = []
+        for page in range(_MOST_PAGES):
+            question = page_question(
+                organization_id,
+                self.pushed.source_id,
+                start,
+                end,
+                page=page,
+                results=_NOT_PASSED,
+                operations=_ADDS + _DELETES,
+            )
+            read, goes_on = yield from reading_page(question)
+            found += read
+            if not goes_on:
+                return refusals_of(found), 0
+        return refusals_of(found), max(0, entries - len(found))
+
+    def _without_those_indexed_after_all(
+        self, organization_id: str, start: datetime, end: datetime, refused: list[Refusal], more: int
+    ) -> Asking[tuple[list[Refusal], int]]:
+        """
+        Leave out what a later stage completed all the same.
+
+        A stage may complain of an item without ending its way, such as an extension that failed and is set
+        to be skipped. More operations are told of then than were pushed. The first few are looked up; where
+        all of those were indexed, so were the others.
+        """
+        doubtful = [refusal for refusal in refused if refusal.task != _LAST_STAGE]
+        looked_up = doubtful[:MOST_NAMED]
+        indexed = []
+        for refusal in looked_up:
+            question = page_question(
+                organization_id,
+                self.pushed.source_id,
+                start,
+                end,
+                document_id=refusal.document_id,
+                tasks=[_LAST_STAGE],
+                results=_PASSED,
+                operations=_DELETES if refusal.key[1] else _ADDS,
+            )
+            entries, _ = yield from reading_page(question)
+            if any(str(entry.get("datetime") or "") >= refusal.at for entry in entries):
+                indexed.append(refusal.key)
+        if doubtful and len(indexed) == len(looked_up):
+            return [refusal for refusal in refused if refusal.task == _LAST_STAGE], 0
+        return [refusal for refusal in refused if refusal.key not in indexed], more
+
+    def _refusing_batches(self, organization_id: str, start: datetime, end: datetime) -> Asking[None]:
+        question = page_question(
+            organization_id,
+            self.pushed.source_id,
+            start,
+            end,
+            results=_NOT_PASSED,
+            operations=["BATCH_FILE"],
+        )
+        entries, _ = yield from reading_page(question)
+        batches = refusals_of(entries)
+        if batches:
+            raise ItemsRefusedError(
+                f"Whole batches of the push to source {self.pushed.source_id!r} were refused: "
+                f"{_total(batches):,}",
+                cause="Coveo could not read what was uploaded",
+                note="\n" + table_of(batches, _total(batches)),
+            )
+
+    def _not_through(self, indexed: int, held: int) -> Seen:
+        words = (
+            f"{indexed:,} of {self.pushed.operations:,} operations on source {self.pushed.source_id} are "
+            f"through"
+        )
+        return Seen(False, f"{words}, {held:,} more were not let pass." if held else f"{words}.")
+
+    def _seen(self, indexed: int, more: int, held: list[Refusal]) -> Seen:
+        pushed = self.pushed
+        refused = [refusal for refusal in held if refusal.result in self.refusals]
+        passed_over = _total(held) - _total(refused)
+        total = _total(refused) + more
+        table = table_of(refused, total) if total else ""
+        of_these = f"{total:,} of {pushed.operations:,} operations on source {pushed.source_id!r}"
+        if total > self.max_refused:
+            raise ItemsRefusedError(
+                f"{of_these} were accepted by Coveo and then refused by its pipeline",
+                note="\n" + table,
+            )
+        others = max(0, indexed + _total(held) + more - pushed.operations)
+        words = (
+            f"All {pushed.operations:,} operations on source {pushed.source_id} are through, {total:,} of "
+            "them refused."
+        )
+        if others:
+            words += (
+                f" The logs tell of {others:,} more in that time, and not which are of this push: somebody "
+                "else pushes to the source."
+            )
+        result = {
+            "source_id": pushed.source_id,
+            "operations": pushed.operations,
+            "indexed": pushed.operations - total - passed_over,
+            "refused": total,
+            "skipped": passed_over,
+            "others": others,
+        }
+        return Seen(True, words, result, f"{of_these} were refused:\n{table}" if total else "")
+
+
+def _total(refusals: Iterable[Refusal]) -> int:
+    return sum(refusal.times for refusal in refusals)

@@ -1,0 +1,364 @@
+"""Sensors for Coveo: a source's status, the indexing of what was pushed, the daily quota."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    AirflowTaskTimeout,
+    BaseSensorOperator,
+    PokeReturnValue,
+    conf,
+)
+
+from airflow_provider_coveo.operators.base import _CoveoOperator
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_coveo.coveo.indexing import ItemsIndexedWait
+    from airflow_provider_coveo.coveo.waits import Seen, Wait
+
+#: By how much Airflow's own watch over a deferred task is behind the trigger's, which says what it saw last,
+#: and may take half of that for a last look.
+_GRACE = timedelta(seconds=60)
+
+
+class _CoveoSensor(_CoveoOperator, BaseSensorOperator):
+    """
+    What the sensors share: three ways to wait, and one to look.
+
+    :param deferrable: Whether to wait in the triggerer rather than in a worker.
+    """
+
+    ui_color: str = "#cdeac0"
+
+    def __init__(self, *, deferrable: bool | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if deferrable is None:
+            deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
+        self.deferrable = deferrable
+
+    def _wait(self) -> Wait:
+        """Return what is waited for, from the rendered parameters."""
+        raise NotImplementedError
+
+    def _trigger(self, **how: Any) -> Any:
+        """Return the trigger that waits for it."""
+        raise NotImplementedError
+
+    def poke(self, context: Context) -> PokeReturnValue:
+        """Look once."""
+        seen = self._look()
+        return PokeReturnValue(seen.is_there, seen.result if seen.is_there else None)
+
+    def _look(self) -> Seen:
+        from airflow_provider_coveo.coveo.errors import CoveoError
+        from airflow_provider_coveo.hooks.answers import failing_at_once
+
+        try:
+            wait = self._wait()
+        except CoveoError as error:
+            raise failing_at_once(error) from None
+        seen = self.hook.conclusion(wait.look(self.hook.organization_id))
+        self.log.info("%s", seen.words)
+        if seen.warning:
+            self.log.warning("%s", seen.warning)
+        return seen
+
+    def execute(self, context: Context) -> Any:
+        """Look, and wait in the way that was chosen until what is waited for has come."""
+        if not self.deferrable:
+            return super().execute(context)
+        with self._skipping_as_told():
+            seen = self._first_look()
+            if seen is not None and seen.is_there:
+                return seen.result
+            self._defer(context, "" if seen is None else seen.words)
+        return None
+
+    def _first_look(self) -> Seen | None:
+        from airflow_provider_coveo.coveo.errors import CoveoError
+
+        try:
+            return self._look()
+        except CoveoError as error:
+            if not self.silent_fail or isinstance(error, AirflowFailException):
+                raise
+            self.log.warning("%s", error)
+            return None
+
+    def _defer(self, context: Context, words: str) -> None:
+        seconds, limit = self._time_left(context)
+        if seconds <= 0:
+            self._give_up(limit, words)
+        self.defer(
+            trigger=self._trigger(
+                coveo_conn_id=self.coveo_conn_id,
+                organization_id=self.organization_id,
+                poke_interval=self.poke_interval,
+                give_up_at=time.time() + seconds,
+                silent_fail=self.silent_fail,
+            ),
+            method_name="execute_complete",
+            kwargs={"limit": limit},
+            timeout=timedelta(seconds=seconds) + _GRACE,
+        )
+
+    def _time_left(self, context: Context) -> tuple[float, str]:
+        """Return how many seconds to wait, and which limit that is."""
+        if self.execution_timeout is not None:
+            # It counts from the task's start, and `timeout` from the first look.
+            started = getattr(context.get("ti"), "start_date", None)
+            so_far = datetime.now(timezone.utc) - started if started else timedelta(0)
+            seconds = (self.execution_timeout - so_far).total_seconds()
+            if seconds <= self.timeout:
+                return seconds, "execution_timeout"
+        return self.timeout, "timeout"
+
+    def execute_complete(self, context: Context, event: dict[str, Any], limit: str = "timeout") -> Any:
+        """Conclude from what the trigger fired."""
+        with self._skipping_as_told():
+            outcome = event.get("outcome")
+            if outcome == "error":
+                from airflow_provider_coveo.coveo.errors import error_from_json
+                from airflow_provider_coveo.hooks.answers import failing_at_once
+
+                raise failing_at_once(error_from_json(event["error"]))
+            if outcome == "too_late":
+                self._give_up(limit, event["words"])
+            self.log.info("%s", event["words"])
+            if event.get("warning"):
+                self.log.warning("%s", event["warning"])
+            return event["result"]
+
+    def _give_up(self, limit: str, words: str) -> None:
+        """Fail as Airflow's sensors do for that limit: after ``timeout`` the task is not tried again."""
+        if limit == "execution_timeout":
+            raise AirflowTaskTimeout(
+                f"The execution_timeout of {self.execution_timeout} is over. Seen last: {words}"
+            )
+        raise AirflowSensorTimeout(
+            f"The timeout of {timedelta(seconds=self.timeout)} is over. Seen last: {words}"
+        )
+
+    @contextmanager
+    def _skipping_as_told(self) -> Iterator[None]:
+        """Make of an error what Airflow's sensors do with ``soft_fail`` and ``never_fail``."""
+        try:
+            yield
+        except AirflowSkipException:
+            raise
+        except (AirflowSensorTimeout, AirflowTaskTimeout, AirflowFailException) as error:
+            if self.soft_fail or self.never_fail:
+                raise AirflowSkipException(f"Skipped instead of failed: {error}") from error
+            raise
+        except Exception as error:
+            if self.never_fail:
+                raise AirflowSkipException(f"Skipped instead of failed: {error}") from error
+            raise
+
+
+class PushSourceStatusSensor(_CoveoSensor):
+    """
+    Wait until a Push source has one of some statuses.
+
+    The task fails at once where waiting can't help: if the source is in error, paused because of errors,
+    disabled or being deleted, if there is no such source, and if the organization is paused. The key must be
+    allowed to view sources, which one that may only push is not. See https://docs.coveo.com/en/35/ for the
+    statuses.
+
+    :param source_id: The ID of the Push source. (templated)
+    :param statuses: ``REBUILD``, ``REFRESH``, ``INCREMENTAL`` or ``IDLE``, in any case; several in a list, or
+        in a text with commas between them. Default ``IDLE``. (templated)
+    :param deferrable: Whether to wait in the triggerer rather than in a worker. Default: as the setting
+        ``[operators] default_deferrable`` says.
+    :param poke_interval: Seconds from one look to the next, or a ``timedelta``. Default 60.
+    :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
+    :param organization_id: The organization, where it is not the connection's. (templated)
+    :return: ``source_id``; ``status``; ``active_since``, when the update began in epoch milliseconds,
+        ``None`` for ``IDLE``.
+    :raises CoveoInputError: if a value can't be right; nothing was sent, and the task does not retry.
+    :raises SourceNotUsableError: if the source is in a state that it does not leave by itself.
+    :raises OrganizationPausedError: if the organization is paused.
+    :raises CoveoError: if Coveo refuses or does not answer; the task retries where that can help.
+    """
+
+    template_fields: Sequence[str] = ("source_id", "statuses", *_CoveoOperator.template_fields)
+
+    def __init__(self, *, source_id: str, statuses: Any = "IDLE", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.source_id = source_id
+        self.statuses = statuses
+
+    def _wait(self) -> Wait:
+        from airflow_provider_coveo.coveo.endpoints import checked_source_id
+        from airflow_provider_coveo.coveo.waits import SourceStatusWait, checked_statuses
+
+        return SourceStatusWait(checked_source_id(self.source_id), checked_statuses(self.statuses))
+
+    def _trigger(self, **how: Any) -> Any:
+        from airflow_provider_coveo.coveo.waits import checked_statuses
+        from airflow_provider_coveo.triggers.coveo_push import PushSourceStatusTrigger
+
+        statuses = [status.value for status in checked_statuses(self.statuses)]
+        return PushSourceStatusTrigger(source_id=self.source_id, statuses=statuses, **how)
+
+
+class PushedItemsIndexedSensor(_CoveoSensor):
+    """
+    Wait until Coveo's pipeline is through with what a task pushed, and fail if it refused some of it.
+
+    Coveo accepts a push before it looks at the items, so a push that succeeded may still lack items in the
+    index. What became of them shows in Coveo's item logs, which this sensor counts: two requests a look, and
+    more only where something was refused. Then the task fails with a table of the first 20 refused items:
+    which, what was to be done, at which stage, with which result, why, and the request ID. Up to
+    ``max_refused`` of them are put up with, and the table is a warning.
+
+    What the logs can't tell:
+
+    * They have no key of the push. What belongs to it is told by the source and by the time: what others push
+      to the source meanwhile is counted as well. The log says so where more operations show than were pushed.
+    * An operation that several stages tell of counts once; how often Coveo logs an operation in one stage is
+      not documented, and taken for once.
+    * They are kept for 14 days, and answer for 7 at a time.
+    * A request may take up to a minute. Keep ``poke_interval`` in minutes.
+
+    The key must be allowed to view the organization and all sources, which one that may only push is not. See
+    https://docs.coveo.com/en/59/ and https://docs.coveo.com/en/1864/.
+
+    :param result: What the push task returned: its ``.output``; or a list of it, as mapped tasks give, for
+        one source. (templated)
+    :param source_id: The ID of the Push source. Default: as the result says. (templated)
+    :param max_refused: Up to how many refused items the task succeeds, with a warning. Default 0. (templated)
+    :param settle_time: For how long the logs must have shown that all is through, in seconds or as a
+        ``timedelta``. Default 60 seconds, because an index commits about once a minute
+        (https://docs.coveo.com/en/32/), and items are found only then.
+    :param refused_results: The results that count as refused: some of ``ERROR``, ``REJECTED`` and
+        ``SKIPPED``. Default all three; an item with another of them counts as through. (templated)
+    :param deferrable: Whether to wait in the triggerer rather than in a worker. Default: as the setting
+        ``[operators] default_deferrable`` says.
+    :param poke_interval: Seconds from one look to the next, or a ``timedelta``. Default 120.
+    :param timeout: Seconds until the task gives up, or a ``timedelta``. Default two hours.
+    :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
+    :param organization_id: The organization, where it is not the connection's. (templated)
+    :return: ``source_id``; ``operations``: how many additions, updates and deletions were sent; ``indexed``
+        and ``refused``: how many of them were; ``skipped``: how many did not pass with a result that does not
+        count as refused; ``others``: how many more operations showed in the logs.
+    :raises CoveoInputError: if a value can't be right, or the push is longer ago than logs are kept; the task
+        does not retry.
+    :raises ItemsRefusedError: if the pipeline refused more items than are put up with; the task does not
+        retry.
+    :raises AccessDeniedError: if the key may not view logs.
+    :raises CoveoError: if Coveo refuses or does not answer; the task retries where that can help.
+    """
+
+    template_fields: Sequence[str] = (
+        "result",
+        "source_id",
+        "max_refused",
+        "refused_results",
+        *_CoveoOperator.template_fields,
+    )
+    template_fields_renderers: ClassVar[dict[str, str]] = {"result": "json"}
+
+    def __init__(
+        self,
+        *,
+        result: Any,
+        source_id: str | None = None,
+        max_refused: int | str = 0,
+        settle_time: timedelta | float = 60.0,
+        refused_results: Any = ("ERROR", "REJECTED", "SKIPPED"),
+        poke_interval: timedelta | float = 120.0,
+        timeout: timedelta | float = timedelta(hours=2),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(poke_interval=poke_interval, timeout=timeout, **kwargs)
+        self.result = result
+        self.source_id = source_id
+        self.max_refused = max_refused
+        self.settle_time = settle_time
+        self.refused_results = refused_results
+
+    def _wait(self) -> Wait:
+        return self._checked()
+
+    def _checked(self) -> ItemsIndexedWait:
+        from airflow_provider_coveo.coveo.indexing import (
+            ItemsIndexedWait,
+            Pushed,
+            checked_max_refused,
+            checked_refusals,
+            checked_settle_seconds,
+        )
+
+        return ItemsIndexedWait(
+            Pushed.read(self.result, self.source_id or None),
+            checked_max_refused(self.max_refused),
+            checked_settle_seconds(self.settle_time),
+            checked_refusals(self.refused_results),
+        )
+
+    def _trigger(self, **how: Any) -> Any:
+        from airflow_provider_coveo.triggers.coveo_push import PushedItemsIndexedTrigger
+
+        wait = self._checked()
+        return PushedItemsIndexedTrigger(
+            source_id=wait.pushed.source_id,
+            operations=wait.pushed.operations,
+            started=wait.pushed.started,
+            max_refused=wait.max_refused,
+            settle_seconds=wait.settle_seconds,
+            refusals=wait.refusals,
+            **how,
+        )
+
+
+class PushApiQuotaSensor(_CoveoSensor):
+    """
+    Wait until so many items may still be pushed today.
+
+    Coveo takes no item beyond the organization's daily quota, so put this first where a push is all or
+    nothing. With ``timeout=0`` it is a check: the task looks once, and fails or, with ``soft_fail``, is
+    skipped. Coveo documents that the quota renews the next day, and not at which hour. The task fails at once
+    if the quota of a whole day is too small, and if the organization is paused. The key must be allowed to
+    view the organization, which one that may only push is not. See https://docs.coveo.com/en/63/.
+
+    :param items: How many items. (templated)
+    :param deferrable: Whether to wait in the triggerer rather than in a worker. Default: as the setting
+        ``[operators] default_deferrable`` says.
+    :param poke_interval: Seconds from one look to the next, or a ``timedelta``. Default 600.
+    :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
+    :param organization_id: The organization, where it is not the connection's. (templated)
+    :return: ``limit``, ``used`` and ``remaining``.
+    :raises CoveoInputError: if a value can't be right, or is above the quota of a day; the task does not
+        retry.
+    :raises OrganizationPausedError: if the organization is paused.
+    :raises AccessDeniedError: if the key may not view the organization.
+    :raises CoveoError: if Coveo refuses or does not answer; the task retries where that can help.
+    """
+
+    template_fields: Sequence[str] = ("items", *_CoveoOperator.template_fields)
+
+    def __init__(self, *, items: int | str, poke_interval: timedelta | float = 600.0, **kwargs: Any) -> None:
+        super().__init__(poke_interval=poke_interval, **kwargs)
+        self.items = items
+
+    def _wait(self) -> Wait:
+        from airflow_provider_coveo.coveo.waits import DailyQuotaWait, checked_items
+
+        return DailyQuotaWait(checked_items(self.items))
+
+    def _trigger(self, **how: Any) -> Any:
+        from airflow_provider_coveo.coveo.waits import checked_items
+        from airflow_provider_coveo.triggers.coveo_push import PushApiQuotaTrigger
+
+        return PushApiQuotaTrigger(items=checked_items(self.items), **how)

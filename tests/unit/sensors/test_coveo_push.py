@@ -1,0 +1,590 @@
+"""What the sensors wait for, when they give up, and what they say: in a worker, and deferred."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    AirflowTaskTimeout,
+    TaskDeferred,
+)
+
+from airflow_provider_coveo.coveo.errors import (
+    AccessDeniedError,
+    CoveoInputError,
+    ItemsRefusedError,
+    NotFoundError,
+    OrganizationPausedError,
+    ServiceError,
+    SourceNotUsableError,
+)
+from airflow_provider_coveo.coveo.ordering_ids import now_ms
+from airflow_provider_coveo.coveo.retries import RetryPolicy
+from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+from airflow_provider_coveo.sensors.coveo_push import (
+    PushApiQuotaSensor,
+    PushedItemsIndexedSensor,
+    PushSourceStatusSensor,
+)
+from airflow_provider_coveo.simulator import Simulator
+from airflow_provider_coveo.simulator.items import Rejection
+from tests.conftest import SOURCE
+from tests.unit.triggers.helpers import fired
+
+pytestmark = pytest.mark.usefixtures("connect")
+
+WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in a worker", "deferred"])
+
+
+def outcome(sensor: Any) -> Any:
+    """Execute a sensor's task to its end, in the triggerer as well where it is deferred."""
+    try:
+        return sensor.execute({})
+    except TaskDeferred as deferred:
+        event = fired(deferred.trigger)
+        return getattr(sensor, deferred.method_name)({}, event=event, **(deferred.kwargs or {}))
+
+
+def patient(sensor: Any) -> Any:
+    """Give a sensor a hook whose retries don't make a test wait."""
+    sensor.__dict__["hook"] = CoveoPushHook(retry=RetryPolicy(total_seconds=0))
+    return sensor
+
+
+def status_sensor(**arguments: Any) -> Any:
+    given = {"task_id": "wait", "source_id": SOURCE, "poke_interval": 0.05, "timeout": 10, **arguments}
+    return PushSourceStatusSensor(**given)
+
+
+def indexed_sensor(result: Any, **arguments: Any) -> Any:
+    given = {"task_id": "wait", "poke_interval": 0.05, "timeout": 10, "settle_time": 0, **arguments}
+    return PushedItemsIndexedSensor(result=result, **given)
+
+
+def items(count: int, first: int = 0) -> list[dict[str, Any]]:
+    return [{"documentId": f"product://{number}", "data": "text"} for number in range(first, first + count)]
+
+
+# --- the status of a source ---
+
+
+@WAYS
+def test_a_source_is_waited_for_until_it_is_idle(
+    coveo: Simulator, hook: CoveoPushHook, deferrable: bool
+) -> None:
+    hook.set_source_status(SOURCE, "REBUILD")
+
+    def finish() -> None:
+        coveo.wait_for(lambda: sum(one.operation == "source" for one in coveo.requests) >= 2)
+        hook.set_source_status(SOURCE, "IDLE")
+
+    other = threading.Thread(target=finish)
+    other.start()
+    assert outcome(status_sensor(deferrable=deferrable)) == {
+        "source_id": SOURCE,
+        "status": "IDLE",
+        "active_since": None,
+    }
+    other.join()
+
+
+@pytest.mark.parametrize(
+    ("status", "statuses"),
+    [
+        ("REBUILD", "rebuild"),
+        ("REFRESH", "INCREMENTAL, REFRESH"),
+        ("INCREMENTAL", ["REFRESH", "INCREMENTAL"]),
+    ],
+)
+def test_any_of_the_statuses_will_do_in_the_push_api_s_words(
+    coveo: Simulator, hook: CoveoPushHook, status: str, statuses: Any
+) -> None:
+    hook.set_source_status(SOURCE, status)
+    result = outcome(status_sensor(statuses=statuses))
+    assert result["status"] == status
+    assert result["active_since"] == coveo.activities(SOURCE)[0]["startDate"]
+
+
+def test_a_source_whose_status_the_platform_calls_idle_is_idle(coveo: Simulator) -> None:
+    coveo.set_source_state(SOURCE, "IDLE")
+    assert outcome(status_sensor())["status"] == "IDLE"
+
+
+@WAYS
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ("ERROR", "it is in error"),
+        ("PAUSED_ON_ERROR", r"it was paused by Coveo because of errors \(TOO_MANY_ERRORS\)"),
+        ("DISABLED", "it is disabled"),
+        ("DELETING", "it is being deleted"),
+    ],
+)
+def test_a_source_that_will_not_come_back_fails_the_task_at_once(
+    coveo: Simulator, hook: CoveoPushHook, state: str, words: str, deferrable: bool
+) -> None:
+    sensor = status_sensor(deferrable=deferrable)
+    if deferrable:
+        hook.set_source_status(SOURCE, "REBUILD")
+        with pytest.raises(TaskDeferred) as deferred:
+            sensor.execute({})
+    coveo.set_source_state(
+        SOURCE, state, error_code="TOO_MANY_ERRORS" if state == "PAUSED_ON_ERROR" else None
+    )
+    conclude = (
+        (lambda: sensor.execute_complete({}, fired(deferred.value.trigger)))
+        if deferrable
+        else (lambda: sensor.execute({}))
+    )
+    with pytest.raises(SourceNotUsableError, match=words) as raised:
+        conclude()
+    assert isinstance(raised.value, AirflowFailException)
+
+
+@pytest.mark.parametrize("state", ["PAUSED", "CREATING"])
+def test_a_source_that_somebody_may_resume_is_waited_for(coveo: Simulator, state: str) -> None:
+    coveo.set_source_state(SOURCE, state)
+    with pytest.raises(AirflowSensorTimeout):
+        outcome(status_sensor(timeout=0))
+
+
+@WAYS
+def test_a_paused_organization_is_no_reason_to_wait(
+    coveo: Simulator, hook: CoveoPushHook, deferrable: bool
+) -> None:
+    hook.set_source_status(SOURCE, "REBUILD")
+    coveo.pause_organization()
+    with pytest.raises(OrganizationPausedError, match="'acme' is paused") as raised:
+        outcome(status_sensor(deferrable=deferrable))
+    assert isinstance(raised.value, AirflowFailException)
+
+
+def test_that_the_organization_can_not_be_asked_for_does_not_matter(
+    coveo: Simulator, hook: CoveoPushHook
+) -> None:
+    hook.set_source_status(SOURCE, "REBUILD")
+    coveo.faults.answer(404, operation="organization_status", times=None)
+    with pytest.raises(AirflowSensorTimeout):
+        outcome(status_sensor(timeout=0))
+
+
+def test_a_source_that_is_gone_fails_the_task_at_once(coveo: Simulator) -> None:
+    with pytest.raises(NotFoundError, match="or it was deleted"):
+        outcome(status_sensor(source_id="gone"))
+
+
+def test_a_push_only_key_is_told_what_the_sensor_needs(
+    coveo: Simulator, connect: Callable[..., None]
+) -> None:
+    connect(**json.loads(coveo.connection_json(push_only=True)))
+    with pytest.raises(AccessDeniedError, match="Sources: View"):
+        outcome(status_sensor())
+    with pytest.raises(AccessDeniedError, match="Organization: View"):
+        outcome(PushApiQuotaSensor(task_id="quota", items=1))
+    result = {"source_id": SOURCE, "accepted_adds": 1, "ordering_id": int(time.time() * 1000) - 1000}
+    with pytest.raises(AccessDeniedError, match="Organization: View and Sources: View"):
+        outcome(indexed_sensor(result))
+
+
+@pytest.mark.parametrize("statuses", ["RESCAN", "", [], None, 3, {"IDLE": 1}])
+def test_a_status_that_is_none_is_refused_before_anything_is_sent(coveo: Simulator, statuses: Any) -> None:
+    with pytest.raises(CoveoInputError) as raised:
+        outcome(status_sensor(statuses=statuses, deferrable=True))
+    assert isinstance(raised.value, AirflowFailException)
+    assert coveo.requests == []
+
+
+# --- how long, and what instead of failing ---
+
+
+def test_a_deferred_task_that_takes_too_long_says_what_it_saw_last(hook: CoveoPushHook) -> None:
+    hook.set_source_status(SOURCE, "REBUILD")
+    with pytest.raises(AirflowSensorTimeout, match=r"0:00:00.4.* is REBUILD \(shown as 'Rebuild'\) since"):
+        outcome(status_sensor(deferrable=True, timeout=0.4))
+
+
+def test_the_execution_timeout_counts_from_the_start_of_the_task(hook: CoveoPushHook) -> None:
+    hook.set_source_status(SOURCE, "REBUILD")
+    sensor = status_sensor(deferrable=True, execution_timeout=timedelta(seconds=60))
+    started = datetime.now(timezone.utc) - timedelta(seconds=59.5)
+    with pytest.raises(TaskDeferred) as deferred:
+        sensor.execute({"ti": SimpleNamespace(start_date=started)})
+    assert 0 < deferred.value.trigger.give_up_at - time.time() < 0.5
+    assert deferred.value.timeout < timedelta(seconds=61)
+    with pytest.raises(AirflowTaskTimeout, match=r"execution_timeout of 0:01:00 is over\. Seen last: Source"):
+        sensor.execute_complete({}, fired(deferred.value.trigger), **deferred.value.kwargs)
+
+
+def test_airflow_itself_gives_a_deferred_task_up_if_no_triggerer_does(hook: CoveoPushHook) -> None:
+    hook.set_source_status(SOURCE, "REBUILD")
+    with pytest.raises(TaskDeferred) as deferred:
+        status_sensor(deferrable=True, timeout=100).execute({})
+    assert timedelta(seconds=100) < deferred.value.timeout < timedelta(seconds=200)
+
+
+@WAYS
+@pytest.mark.parametrize("how", ["soft_fail", "never_fail"])
+def test_a_task_may_be_skipped_instead_of_failed(
+    coveo: Simulator, hook: CoveoPushHook, deferrable: bool, how: str
+) -> None:
+    hook.set_source_status(SOURCE, "REBUILD")
+    # In a worker, Airflow's never_fail is not for a timeout.
+    with pytest.raises(AirflowSkipException if deferrable or how == "soft_fail" else AirflowSensorTimeout):
+        outcome(status_sensor(deferrable=deferrable, timeout=0.2, **{how: True}))
+    coveo.set_source_state(SOURCE, "ERROR")
+    with pytest.raises(AirflowSkipException):
+        outcome(status_sensor(deferrable=deferrable, **{how: True}))
+
+
+def deferred_while(coveo: Simulator, hook: CoveoPushHook, **arguments: Any) -> Any:
+    """Defer a sensor, and let it meet an error that would pass in the triggerer."""
+    hook.set_source_status(SOURCE, "REBUILD")
+    sensor = status_sensor(deferrable=True, **arguments)
+    with pytest.raises(TaskDeferred) as deferred:
+        sensor.execute({})
+    coveo.faults.answer(503, headers={"Retry-After": "3000"}, operation="source")
+    event = fired(deferred.value.trigger)
+    return lambda: sensor.execute_complete({}, event, **deferred.value.kwargs)
+
+
+def test_an_error_that_may_pass_is_left_to_the_task_s_retries(coveo: Simulator, hook: CoveoPushHook) -> None:
+    for arguments in ({}, {"soft_fail": True}):
+        with pytest.raises(ServiceError) as raised:
+            deferred_while(coveo, hook, **arguments)()
+        assert not isinstance(raised.value, AirflowFailException)
+        assert (raised.value.status_code, raised.value.retry_after) == (503, 3000)
+    with pytest.raises(AirflowSkipException):
+        deferred_while(coveo, hook, never_fail=True)()
+
+
+def test_with_silent_fail_an_error_that_may_pass_does_not_end_the_wait(
+    coveo: Simulator, hook: CoveoPushHook
+) -> None:
+    with pytest.raises(AirflowSensorTimeout, match="is REBUILD"):
+        deferred_while(coveo, hook, silent_fail=True, timeout=1)()
+    coveo.faults.answer(503, operation="source")
+    with pytest.raises(TaskDeferred):
+        patient(status_sensor(deferrable=True, silent_fail=True)).execute({})
+
+
+@WAYS
+def test_with_silent_fail_a_final_error_ends_the_wait_all_the_same(
+    coveo: Simulator, deferrable: bool
+) -> None:
+    with pytest.raises(NotFoundError):
+        outcome(status_sensor(source_id="gone", deferrable=deferrable, silent_fail=True))
+
+
+def test_in_reschedule_mode_nothing_is_held_between_two_looks(coveo: Simulator, hook: CoveoPushHook) -> None:
+    sensor = status_sensor(mode="reschedule")
+    hook.set_source_status(SOURCE, "REBUILD")
+    assert sensor.poke({}).is_done is False
+    hook.set_source_status(SOURCE, "IDLE")
+    done = sensor.poke({})
+    assert (done.is_done, done.xcom_value["status"]) == (True, "IDLE")
+    assert sensor.reschedule
+
+
+def test_whether_to_defer_is_as_airflow_is_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert status_sensor().deferrable is False
+    monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", "True")
+    assert status_sensor().deferrable is True
+    assert status_sensor(deferrable=False).deferrable is False
+
+
+def test_importing_the_sensors_brings_neither_http_libraries_nor_the_hook() -> None:
+    script = """
+import sys
+from airflow.providers.common.compat.sdk import BaseSensorOperator, PokeReturnValue, XComArg, conf
+before = set(sys.modules)
+import airflow_provider_coveo.sensors.coveo_push
+new = set(sys.modules) - before
+assert not [name for name in new if name.split(".")[0] in ("requests", "aiohttp", "urllib3", "tenacity")], new
+assert not [name for name in new if ".hooks." in name or ".triggers." in name], new
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+# --- the indexing of what was pushed ---
+
+
+@WAYS
+def test_a_push_is_waited_for_until_all_of_it_is_indexed(
+    coveo: Simulator, hook: CoveoPushHook, deferrable: bool
+) -> None:
+    hook.push_items(SOURCE, items(3))
+    coveo.indexing_delay = 0.6
+    result = hook.push_items(SOURCE, items(5, first=1), delete=["product://0", "product://4711"])
+    assert len(coveo.items(SOURCE)) < 5
+    counted = outcome(indexed_sensor(result, deferrable=deferrable))
+    assert len(coveo.items(SOURCE)) == 5
+    assert {key: counted[key] for key in ("source_id", "operations", "refused", "skipped")} == {
+        "source_id": SOURCE,
+        "operations": 7,
+        "refused": 0,
+        "skipped": 0,
+    }
+    json.dumps(counted)
+
+
+@WAYS
+def test_three_of_five_thousand_refused_in_three_stages_are_named_and_no_other(
+    coveo: Simulator, hook: CoveoPushHook, deferrable: bool
+) -> None:
+    refused = {
+        "product://17": ("CONSUMING", "REJECTED", "no permissions"),
+        "product://2500": ("PROCESSING", "ERROR", "unreadable"),
+        "product://4999": ("INDEXING", "REJECTED", "too many fields"),
+    }
+    for document_id, (task, result, reason) in refused.items():
+        coveo.reject_item(document_id, task, result, reason)
+    coveo.reject_item("product://4000", "MAPPING", "WARNING", "a field is missing")
+    pushed = hook.push_items(SOURCE, items(5000), batch_bytes="64000")
+    with pytest.raises(ItemsRefusedError, match=r"3 of 5,000 operations on source 'acme-products'") as raised:
+        outcome(indexed_sensor(pushed, deferrable=deferrable))
+    assert isinstance(raised.value, AirflowFailException)
+    head, *rows = raised.value.note.strip().splitlines()
+    assert head.split() == ["item", "operation", "task", "result", "reason", "request", "id"]
+    named = {}
+    for row in rows:
+        document_id, operation, task, result, rest = row.split(None, 4)
+        assert operation == "ADD"
+        named[document_id] = (task, result, rest.rsplit("  ", 1)[0].strip())
+    assert named == refused
+
+
+def test_a_look_is_two_requests_where_nothing_was_refused(coveo: Simulator, hook: CoveoPushHook) -> None:
+    result = hook.push_items(SOURCE, items(10))
+    outcome(indexed_sensor(result))
+    assert [one.operation for one in coveo.requests if "log" in (one.operation or "")] == ["log_counts"] * 2
+
+
+def test_up_to_a_threshold_refused_items_are_a_warning(
+    coveo: Simulator, hook: CoveoPushHook, logged: Callable[[], str]
+) -> None:
+    coveo.reject_item("product://3", "PROCESSING", "REJECTED", "unreadable")
+    result = hook.push_items(SOURCE, items(10))
+    for deferrable in (False, True):
+        counted = outcome(indexed_sensor(result, max_refused="1", deferrable=deferrable))
+        assert (counted["indexed"], counted["refused"]) == (9, 1)
+        assert "unreadable" in logged()
+
+
+def test_many_refused_items_are_counted_and_the_first_named(coveo: Simulator, hook: CoveoPushHook) -> None:
+    for number in range(120):
+        coveo.reject_item(f"product://{number}", "CONSUMING", "REJECTED", "no permissions")
+    result = hook.push_items(SOURCE, items(130))
+    with pytest.raises(ItemsRefusedError, match=r"120 of 130 .*\n(.*\n){21}… and 100 more") as raised:
+        outcome(indexed_sensor(result))
+    assert len(str(raised.value)) < 6000
+
+
+def test_which_results_refuse_an_item_can_be_chosen(coveo: Simulator, hook: CoveoPushHook) -> None:
+    coveo.reject_item("product://3", "CONSUMING", "SKIPPED", "nothing new")
+    result = hook.push_items(SOURCE, items(10))
+    with pytest.raises(ItemsRefusedError, match="nothing new"):
+        outcome(indexed_sensor(result))
+    counted = outcome(indexed_sensor(result, refused_results="ERROR, REJECTED"))
+    assert (counted["indexed"], counted["refused"], counted["skipped"]) == (9, 0, 1)
+
+
+def test_a_batch_that_could_not_be_read_fails_the_task_without_waiting_for_its_items(
+    coveo: Simulator, hook: CoveoPushHook
+) -> None:
+    result = hook.push_items(SOURCE, items(3))
+    file_id = hook.upload(b"no json", "Could not upload").file_id
+    hook.take_batch(f"/push/v1/organizations/acme/sources/{SOURCE}/documents/batch", file_id, "", hook._retry)
+    result["accepted_adds"] += 4
+    with pytest.raises(ItemsRefusedError, match=rf"Whole batches .*\n.*\n{file_id} +BATCH_FILE"):
+        outcome(indexed_sensor(result))
+
+
+def test_the_pushes_of_mapped_tasks_are_waited_for_together(coveo: Simulator, hook: CoveoPushHook) -> None:
+    results = [hook.push_items(SOURCE, items(5, first=5 * number)) for number in range(3)]
+    coveo.reject_item("product://20", "CONSUMING", "REJECTED", "of somebody else, later")
+    assert outcome(indexed_sensor(results))["operations"] == 15
+    coveo.add_source("other")
+    results.append(hook.push_items("other", items(1)))
+    with pytest.raises(CoveoInputError, match="several sources: acme-products, other"):
+        outcome(indexed_sensor(results))
+
+
+@pytest.mark.parametrize("written", [json.dumps, repr, lambda result: result])
+def test_the_result_may_come_by_a_template(hook: CoveoPushHook, written: Any) -> None:
+    result = hook.push_items(SOURCE, items(2))
+    assert outcome(indexed_sensor(written(result), source_id=SOURCE))["operations"] == 2
+
+
+def test_what_others_push_meanwhile_is_said(
+    coveo: Simulator, hook: CoveoPushHook, logged: Callable[[], str]
+) -> None:
+    result = hook.push_items(SOURCE, items(2))
+    hook.push_items(SOURCE, items(3, first=10))
+    counted = outcome(indexed_sensor(result))
+    assert (counted["operations"], counted["indexed"], counted["others"]) == (2, 2, 3)
+    assert "somebody else pushes to the source" in logged()
+
+
+def complain(coveo: Simulator, document_id: str, task: str) -> None:
+    """Let a stage complain of an item without ending its way, which Coveo's extensions can be set to do."""
+    source = coveo.state.source(SOURCE)
+    coveo.state.log(source, document_id, "ADD", "request", Rejection(task, "ERROR", "the extension failed"))
+
+
+@pytest.mark.parametrize("many", [1, 30])
+def test_what_a_stage_complains_of_and_the_last_one_completes_is_not_refused(
+    coveo: Simulator, hook: CoveoPushHook, many: int
+) -> None:
+    coveo.indexing_delay = 0.3
+    result = hook.push_items(SOURCE, items(40))
+    for number in range(many):
+        complain(coveo, f"product://{number}", "EXTENSION")
+    counted = outcome(indexed_sensor(result))
+    assert (counted["indexed"], counted["refused"]) == (40, 0)
+    looked_up = [one for one in coveo.requests if "documentId" in one.query]
+    assert len(looked_up) == min(many, 20)
+
+
+def test_what_was_refused_after_it_was_indexed_is_refused(coveo: Simulator, hook: CoveoPushHook) -> None:
+    result = hook.push_items(SOURCE, items(5))
+    coveo.wait_for(lambda: now_ms() > coveo.state.source(SOURCE).log[-1].at)
+    complain(coveo, "product://2", "EXTENSION")
+    with pytest.raises(ItemsRefusedError, match=r"product://2 .*the extension failed"):
+        outcome(indexed_sensor(result))
+
+
+def test_a_push_of_nothing_is_through(coveo: Simulator, hook: CoveoPushHook) -> None:
+    result = hook.push_items(SOURCE, [])
+    before = len(coveo.requests)
+    assert outcome(indexed_sensor(result))["operations"] == 0
+    assert len(coveo.requests) == before
+
+
+def test_a_push_that_ended_just_now_is_let_settle(coveo: Simulator, hook: CoveoPushHook) -> None:
+    result = hook.push_items(SOURCE, items(2))
+    with pytest.raises(AirflowSensorTimeout):
+        outcome(indexed_sensor(result, settle_time=timedelta(minutes=1), timeout=0))
+
+
+def test_what_is_longer_ago_than_logs_are_kept_can_not_be_told(coveo: Simulator) -> None:
+    started = int((time.time() - 15 * 86_400) * 1000)
+    result = {"source_id": SOURCE, "accepted_adds": 1, "ordering_id": started}
+    with pytest.raises(CoveoInputError, match="Coveo keeps logs for 14 days"):
+        outcome(indexed_sensor(result))
+    assert coveo.requests == []
+
+
+def test_a_push_of_last_week_is_asked_for_within_seven_days(coveo: Simulator) -> None:
+    started = int((time.time() - 10 * 86_400) * 1000)
+    with pytest.raises(AirflowSensorTimeout):
+        outcome(indexed_sensor({"source_id": SOURCE, "accepted_adds": 1, "ordering_id": started}, timeout=0))
+
+
+def test_items_that_show_in_no_log_are_counted_when_time_is_up(coveo: Simulator, hook: CoveoPushHook) -> None:
+    result = {**hook.push_items(SOURCE, items(4)), "accepted_adds": 5}
+    with pytest.raises(AirflowSensorTimeout, match="4 of 5 operations on source acme-products are through"):
+        outcome(indexed_sensor(result, timeout=0.3, deferrable=True))
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        None,
+        "",
+        "[]",
+        "{{ never rendered }}",
+        [None],
+        {"source_id": SOURCE},
+        {"source_id": SOURCE, "accepted_adds": "many"},
+        {"source_id": SOURCE, "accepted_adds": 1, "ordering_id": None},
+        {"accepted_adds": 1, "ordering_id": 1},
+        {"source_id": "no such!", "accepted_adds": 0},
+    ],
+)
+def test_what_no_push_returns_is_refused_before_anything_is_sent(coveo: Simulator, result: Any) -> None:
+    with pytest.raises(CoveoInputError) as raised:
+        outcome(indexed_sensor(result))
+    assert isinstance(raised.value, AirflowFailException)
+    assert coveo.requests == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"max_refused": -1},
+        {"max_refused": "some"},
+        {"settle_time": -1},
+        {"settle_time": "1 min"},
+        {"refused_results": "WARNING"},
+        {"refused_results": []},
+    ],
+)
+def test_a_value_that_can_not_be_meant_is_refused(coveo: Simulator, arguments: dict[str, Any]) -> None:
+    with pytest.raises(CoveoInputError, match="Remedy: Give"):
+        outcome(indexed_sensor({"source_id": SOURCE, "accepted_adds": 0}, **arguments))
+    assert coveo.requests == []
+
+
+# --- the daily quota ---
+
+
+@WAYS
+def test_the_quota_is_waited_for(coveo: Simulator, hook: CoveoPushHook, deferrable: bool) -> None:
+    coveo.daily_documents = 10
+    hook.push_items(SOURCE, items(8))
+    sensor = PushApiQuotaSensor(
+        task_id="quota", items="3", deferrable=deferrable, poke_interval=0.05, timeout=10
+    )
+
+    def renew() -> None:
+        coveo.wait_for(lambda: sum(one.operation == "limit" for one in coveo.requests) >= 2)
+        coveo.clock.advance(days=1)
+
+    other = threading.Thread(target=renew)
+    other.start()
+    assert outcome(sensor) == {"limit": 10, "used": 0, "remaining": 10}
+    other.join()
+
+
+def test_a_quota_that_will_not_do_says_when_it_renews(coveo: Simulator, hook: CoveoPushHook) -> None:
+    coveo.daily_documents = 10
+    hook.push_items(SOURCE, items(8))
+    with pytest.raises(
+        AirflowSensorTimeout, match=r"2 of 10 items .* 3 are wanted; the quota renews the next"
+    ):
+        outcome(PushApiQuotaSensor(task_id="quota", items=3, timeout=0, deferrable=True))
+    with pytest.raises(AirflowSkipException):
+        outcome(PushApiQuotaSensor(task_id="quota", items=3, timeout=0, deferrable=True, soft_fail=True))
+
+
+def test_more_than_a_day_s_quota_is_never_waited_for(coveo: Simulator) -> None:
+    coveo.daily_documents = 10
+    with pytest.raises(CoveoInputError, match="11 items can never be pushed in one day") as raised:
+        outcome(PushApiQuotaSensor(task_id="quota", items=11))
+    assert isinstance(raised.value, AirflowFailException)
+
+
+def test_a_paused_organization_has_no_quota_to_wait_for(coveo: Simulator) -> None:
+    coveo.pause_organization()
+    with pytest.raises(OrganizationPausedError, match="Nothing can be pushed: organization 'acme' is paused"):
+        outcome(PushApiQuotaSensor(task_id="quota", items=1))
+
+
+@pytest.mark.parametrize("wanted", [0, "none", True, 1.5, None])
+def test_what_is_no_number_of_items_is_refused(coveo: Simulator, wanted: Any) -> None:
+    with pytest.raises(CoveoInputError, match="is not a number of items"):
+        outcome(PushApiQuotaSensor(task_id="quota", items=wanted))
+    assert coveo.requests == []

@@ -1,0 +1,385 @@
+"""Triggers on an event loop: what they send, what they share, what they leave behind, and how they go on."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import os
+import re
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from airflow_provider_coveo import __version__
+from airflow_provider_coveo.coveo.errors import (
+    AuthenticationError,
+    CertificateError,
+    CoveoConfigurationError,
+    CoveoError,
+    NoAnswerError,
+    RedirectError,
+    ServiceError,
+    TooManyRequestsError,
+    UnexpectedAnswerError,
+)
+from airflow_provider_coveo.coveo.questions import asking, source_question
+from airflow_provider_coveo.coveo.retries import RetryPolicy
+from airflow_provider_coveo.hooks import async_client
+from airflow_provider_coveo.hooks.async_client import CoveoAsyncClient
+from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+from airflow_provider_coveo.simulator import Simulator
+from airflow_provider_coveo.triggers import coveo_push as triggers
+from airflow_provider_coveo.triggers.coveo_push import (
+    PushApiQuotaTrigger,
+    PushedItemsIndexedTrigger,
+    PushSourceStatusTrigger,
+)
+from tests.conftest import SOURCE
+from tests.unit.triggers.helpers import fired, made_again
+
+pytestmark = pytest.mark.usefixtures("connect")
+
+SENTINEL = "xxSENTINEL-0045-48e1-953c-3addd1ee4457"
+HOW = {"coveo_conn_id": "coveo_default", "poke_interval": 0.05, "give_up_at": 2_000_000_000.0}
+TRIGGERS = [
+    PushSourceStatusTrigger(source_id=SOURCE, statuses=["IDLE", "REBUILD"], organization_id="acme", **HOW),
+    PushedItemsIndexedTrigger(
+        source_id=SOURCE,
+        operations=5,
+        started=1_700_000_000_000,
+        max_refused=1,
+        settle_seconds=60.0,
+        refusals=["ERROR"],
+        silent_fail=True,
+        **HOW,
+    ),
+    PushApiQuotaTrigger(items=100, **HOW),
+]
+
+
+def ask_for_source(retry: RetryPolicy | None = None) -> dict[str, Any]:
+    """Ask for a source on an event loop of its own, with a client that comes and goes."""
+
+    async def ask() -> dict[str, Any]:
+        patience = RetryPolicy(total_seconds=5, first_wait=0.01, longest_wait=0.05)
+        async with CoveoAsyncClient("coveo_default", caller="Tester", retry=retry or patience) as client:
+            settings = await client.settings()
+            return await client.conclusion(asking(source_question(settings.organization_id, SOURCE)))
+
+    return asyncio.run(ask())
+
+
+# --- what crosses from the task to the triggerer ---
+
+
+@pytest.mark.parametrize("trigger", TRIGGERS, ids=lambda trigger: type(trigger).__name__)
+def test_a_trigger_survives_airflow_s_serialization(trigger: Any) -> None:
+    parameters = trigger.serialize()[1]
+    try:
+        from airflow.sdk.serde import deserialize, serialize
+    except ImportError:  # Airflow 2.11
+        from airflow.models.trigger import Trigger
+
+        serialize, deserialize = Trigger._encrypt_kwargs, Trigger._decrypt_kwargs
+
+    assert deserialize(serialize(parameters)) == parameters
+    assert made_again(trigger).serialize() == trigger.serialize()
+    assert made_again(trigger).wait() == trigger.wait()
+
+
+def test_no_secret_crosses(connect: Callable[..., None]) -> None:
+    connect(password=SENTINEL)
+    for trigger in TRIGGERS:
+        assert SENTINEL not in json.dumps(trigger.serialize()) + repr(vars(trigger))
+
+
+# --- what is sent ---
+
+
+def test_requests_bear_the_key_and_say_who_asks(coveo: Simulator) -> None:
+    home = Path(os.environ["HOME"])
+    (home / ".netrc").write_text("machine 127.0.0.1 login somebody password else\n")
+    (home / ".netrc").chmod(0o600)
+    assert ask_for_source()["id"] == SOURCE
+    (request,) = coveo.requests
+    assert request.path == f"/rest/organizations/acme/sources/{SOURCE}"
+    assert request.headers["authorization"] == f"Bearer {coveo.api_key}"
+    assert request.headers["accept"] == "application/json"
+    assert re.fullmatch(
+        rf"airflow-provider-coveo/{re.escape(__version__)} airflow/\S+ python/\S+ caller/Tester",
+        request.headers["user-agent"],
+    )
+
+
+def test_the_same_question_reaches_coveo_as_from_the_hook(coveo: Simulator, hook: CoveoPushHook) -> None:
+    hook.push_items(SOURCE, [{"documentId": "product://1", "data": "text"}])
+    started = int(time.time() * 1000) - 5000
+    trigger = PushedItemsIndexedTrigger(
+        source_id=SOURCE,
+        operations=1,
+        started=started,
+        max_refused=0,
+        settle_seconds=0,
+        refusals=["ERROR"],
+        **HOW,
+    )
+    hook.conclusion(trigger.wait().look("acme"))
+    fired(trigger)
+    first, second = (
+        [one for one in coveo.requests if one.operation == "log_counts"][at:][:2] for at in (0, 2)
+    )
+    for by_hook, by_trigger in zip(first, second, strict=True):
+        assert (by_hook.path, by_hook.body) == (by_trigger.path, by_trigger.body)
+        assert by_hook.raw_query[:35] == by_trigger.raw_query[:35]
+        own = {"user-agent", "accept-encoding", "connection", "content-length", "host"}
+        assert {name: value for name, value in by_hook.headers.items() if name not in own} == {
+            name: value for name, value in by_trigger.headers.items() if name not in own
+        }
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+def test_what_may_pass_is_repeated_until_it_does(coveo: Simulator, status: int) -> None:
+    fault = coveo.faults.answer(status, operation="source", times=2)
+    assert ask_for_source()["id"] == SOURCE
+    assert fault.used == 2
+
+
+def test_a_dropped_connection_is_no_end(coveo: Simulator) -> None:
+    coveo.faults.drop(operation="source")
+    coveo.faults.truncate(operation="source")
+    assert ask_for_source()["id"] == SOURCE
+
+
+def test_retry_after_is_kept_to(coveo: Simulator) -> None:
+    coveo.faults.answer(429, headers={"Retry-After": "1"}, operation="source")
+    started = time.monotonic()
+    ask_for_source()
+    assert time.monotonic() - started >= 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "error_class", "words"),
+    [
+        ({"status": 429, "headers": {"Retry-After": "3000"}}, TooManyRequestsError, "answered 429"),
+        ({"status": 503, "headers": {"Retry-After": "3000"}}, ServiceError, "answered 503"),
+        ({"status": 401, "error_code": "INVALID_TOKEN"}, AuthenticationError, "INVALID_TOKEN"),
+        ({"status": 200, "body": "<html>", "content_type": "text/html"}, UnexpectedAnswerError, "a web page"),
+        ({"status": 200, "body": "[]"}, UnexpectedAnswerError, "not a JSON object with id"),
+    ],
+)
+def test_errors_are_those_of_the_hook(
+    coveo: Simulator, fault: dict[str, Any], error_class: type[CoveoError], words: str
+) -> None:
+    for ask in (ask_for_source, lambda: CoveoPushHook().get_source(SOURCE)):
+        coveo.faults.answer(**fault, operation="source", times=None)
+        with pytest.raises(error_class, match=words) as raised:
+            ask()
+        assert raised.value.tried == f"Could not read source {SOURCE!r}"
+
+
+def test_a_redirect_is_an_error_and_is_not_followed(coveo: Simulator) -> None:
+    coveo.faults.redirect(f"{coveo.url}/elsewhere", operation="source")
+    with pytest.raises(RedirectError):
+        ask_for_source()
+    assert len(coveo.requests) == 1
+
+
+def test_an_answer_without_end_is_not_read_to_its_end(
+    coveo: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(async_client, "LARGEST_ERROR", 1000)
+    coveo.faults.answer(404, body="x" * 5_000_000, operation="source")
+    with pytest.raises(CoveoError, match="answered 404") as raised:
+        ask_for_source()
+    assert len(str(raised.value)) < 1000
+
+
+def test_the_timeout_of_the_connection_reaches_the_wire(
+    coveo: Simulator, connect: Callable[..., None]
+) -> None:
+    connect(extra=json.dumps({"timeout": "5,0.2"}))
+    coveo.faults.stall(5, operation="source", times=None)
+    started = time.monotonic()
+    with pytest.raises(NoAnswerError, match="Timeout"):
+        ask_for_source(RetryPolicy(total_seconds=0))
+    assert time.monotonic() - started < 3
+
+
+def test_nobody_listening_is_an_error_that_names_the_host(connect: Callable[..., None]) -> None:
+    connect(host="http://127.0.0.1:9")
+    with pytest.raises(NoAnswerError, match=r"127\.0\.0\.1:9"):
+        ask_for_source(RetryPolicy(total_seconds=0))
+
+
+def test_a_proxy_gets_the_request_unless_the_environment_spares_the_host(
+    coveo: Simulator, connect: Callable[..., None], proxy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked_by_proxy() -> bool:
+        before = len(proxy.request_lines)
+        with suppress(CoveoError):
+            ask_for_source(RetryPolicy(total_seconds=0))
+        return len(proxy.request_lines) > before
+
+    monkeypatch.setenv("HTTP_PROXY", proxy.url)
+    assert asked_by_proxy()
+    assert proxy.request_lines[-1].startswith(f"GET {coveo.url}/rest/organizations/acme/sources/")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    assert not asked_by_proxy()
+    monkeypatch.delenv("NO_PROXY")
+    monkeypatch.delenv("HTTP_PROXY")
+    assert not asked_by_proxy()
+    connect(extra=json.dumps({"proxies": proxy.url}))
+    assert asked_by_proxy()
+    connect(extra=json.dumps({"proxies": "socks5://127.0.0.1:9"}))
+    with pytest.raises(CoveoConfigurationError, match=r"socks5.*deferrable=False"):
+        ask_for_source()
+
+
+def test_a_certificate_is_verified_as_the_connection_says(
+    connect: Callable[..., None], tls_server: Any, tmp_path: Any
+) -> None:
+    def ask(verify: Any) -> None:
+        connect(host=tls_server.url, extra=json.dumps({"verify": verify}))
+        with suppress(UnexpectedAnswerError):
+            ask_for_source(RetryPolicy(total_seconds=0))
+
+    with pytest.raises(CertificateError, match="CERTIFICATE_VERIFY_FAILED"):
+        ask(True)
+    assert tls_server.requests == 0
+    for seen, verify in enumerate((tls_server.certificate, False), start=1):
+        with suppress(CoveoError):
+            ask(verify)
+        assert tls_server.requests == seen
+    (tmp_path / "no-certificate.pem").write_text("nothing")
+    with pytest.raises(CoveoConfigurationError, match=r"no-certificate\.pem' can't be used"):
+        ask(str(tmp_path / "no-certificate.pem"))
+
+
+def test_a_key_that_was_replaced_while_a_trigger_waits_is_read_again(
+    coveo: Simulator, connect: Callable[..., None], hook: CoveoPushHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook.set_source_status(SOURCE, "REBUILD")
+
+    async def wait() -> Any:
+        trigger = made_again(PushSourceStatusTrigger(source_id=SOURCE, statuses=["IDLE"], **HOW))
+        waiting = asyncio.create_task(trigger.run().__anext__())
+        while sum(one.operation == "source" for one in coveo.requests) < 2:
+            await asyncio.sleep(0.01)
+        monkeypatch.setattr(coveo, "api_key", "xx-new-key")
+        connect()
+        CoveoPushHook().set_source_status(SOURCE, "IDLE")
+        return (await asyncio.wait_for(waiting, 20)).payload
+
+    assert asyncio.run(wait())["outcome"] == "there"
+
+
+def test_a_key_that_does_not_fit_any_more_is_an_event(coveo: Simulator, connect: Callable[..., None]) -> None:
+    connect(password="xx-wrong-key")
+    event = fired(TRIGGERS[0])
+    assert (event["outcome"], event["error"]["error"]) == ("error", "AuthenticationError")
+
+
+def test_neither_the_key_nor_a_proxy_s_password_shows_in_an_event_or_a_log(
+    coveo: Simulator, connect: Callable[..., None], logged: Callable[[], str], proxy: Any
+) -> None:
+    connect(
+        password=SENTINEL,
+        extra=json.dumps({"proxies": proxy.url.replace("//", f"//user:{SENTINEL}@"), "timeout": "1"}),
+    )
+    shown = repr(fired(TRIGGERS[0]))
+    connect(password=SENTINEL, host="http://127.0.0.1:9")
+    with pytest.raises(NoAnswerError) as raised:
+        ask_for_source(RetryPolicy(total_seconds=0))
+    shown += repr(raised.value) + logged()
+    assert "Could not read" in shown
+    assert SENTINEL not in shown
+
+
+# --- how a trigger waits ---
+
+
+def test_a_trigger_looks_no_more_often_than_it_was_told(coveo: Simulator, hook: CoveoPushHook) -> None:
+    hook.set_source_status(SOURCE, "REBUILD")
+    how = {**HOW, "poke_interval": 0.2, "give_up_at": time.time() + 1.1}
+    event = fired(PushSourceStatusTrigger(source_id=SOURCE, statuses=["IDLE"], **how))
+    assert event["outcome"] == "too_late"
+    assert "is REBUILD" in event["words"]
+    assert 1 <= sum(one.operation == "source" for one in coveo.requests) <= 7
+
+
+@pytest.mark.parametrize(("status", "outcome"), [("REBUILD", "too_late"), ("IDLE", "there")])
+def test_a_trigger_that_starts_again_too_late_looks_once_more(
+    coveo: Simulator, hook: CoveoPushHook, status: str, outcome: str
+) -> None:
+    hook.set_source_status(SOURCE, status)
+    how = {**HOW, "poke_interval": 1000, "give_up_at": time.time() - 100}
+    event = fired(PushSourceStatusTrigger(source_id=SOURCE, statuses=["IDLE"], **how), within=5)
+    assert event["outcome"] == outcome
+    assert sum(one.operation == "source" for one in coveo.requests) == 1
+
+
+def test_a_last_look_that_takes_too_long_is_given_up(
+    coveo: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(triggers, "LAST_LOOK_SECONDS", 0.1)
+    coveo.faults.stall(20, operation="source", times=None)
+    how = {**HOW, "give_up_at": time.time() + 0.3}
+    event = fired(PushSourceStatusTrigger(source_id=SOURCE, statuses=["IDLE"], **how), within=5)
+    assert event["outcome"] == "too_late"
+
+
+def test_triggers_share_a_session_and_the_last_one_closes_it(coveo: Simulator, hook: CoveoPushHook) -> None:
+    hook.set_source_status(SOURCE, "REBUILD")
+    sessions: set[int] = set()
+
+    async def wait() -> list[Any]:
+        trigger = PushSourceStatusTrigger(source_id=SOURCE, statuses=["IDLE"], **HOW)
+        waiting = [asyncio.create_task(made_again(trigger).run().__anext__()) for _ in range(50)]
+        while sum(one.operation == "source" for one in coveo.requests) < 200:
+            await asyncio.sleep(0.01)
+            for shared in async_client._transports.values():
+                sessions.update(id(transport.session) for transport in shared.values())
+        for task in waiting[10:]:
+            task.cancel()
+        await asyncio.wait(waiting[10:])
+        hook.set_source_status(SOURCE, "IDLE")
+        events = await asyncio.gather(*waiting[:10])
+        del waiting
+        gc.collect()
+        await asyncio.sleep(0.05)
+        assert async_client._transports[asyncio.get_running_loop()] == {}
+        return events
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
+        events = asyncio.run(wait())
+        gc.collect()
+    assert [event.payload["outcome"] for event in events] == ["there"] * 10
+    assert len(sessions) == 1
+
+
+def test_a_trigger_that_is_cancelled_leaves_no_connection_open(coveo: Simulator) -> None:
+    coveo.faults.stall(20, operation="source", times=None)
+    seen = SimpleNamespace(session=None)
+
+    async def wait() -> None:
+        run = made_again(TRIGGERS[0]).run()
+        waiting = asyncio.create_task(run.__anext__())
+        while not coveo.faults.active or not coveo.faults.active[0].used:
+            await asyncio.sleep(0.01)
+        (transport,) = async_client._transports[asyncio.get_running_loop()].values()
+        seen.session = transport.session
+        waiting.cancel()
+        with suppress(asyncio.CancelledError):
+            await waiting
+        assert seen.session.closed
+        assert async_client._transports[asyncio.get_running_loop()] == {}
+
+    asyncio.run(wait())
