@@ -97,7 +97,6 @@ build: $(VENV_3)/.installed ## Wheel and source distribution, into dist/
 .PHONY: pictures
 pictures: $(VENV_3)/.installed ## The README's picture, taken from a real Airflow's UI in Chromium
 	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install --yes -qq chromium; }
-	$(UV) pip install --quiet --python $(VENV_3) 'playwright>=1.50'
 	$(VENV_3)/bin/python scripts/picture_of_bracket.py
 
 .PHONY: constraints

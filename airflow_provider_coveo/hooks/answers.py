@@ -22,6 +22,7 @@ from airflow_provider_coveo.coveo.errors import (
 )
 from airflow_provider_coveo.coveo.ordering_ids import CoveoClock
 from airflow_provider_coveo.coveo.retries import RetryPolicy, retry_after_seconds
+from airflow_provider_coveo.hooks.metrics import count_retry
 
 if TYPE_CHECKING:
     import requests
@@ -161,6 +162,7 @@ def patience(policy: RetryPolicy, log: Any) -> dict[str, Any]:
         return policy.wait(state.attempt_number, error_of(state).retry_after)
 
     def say_so(state: tenacity.RetryCallState) -> None:
+        count_retry(error_of(state))
         log.warning(
             "Attempt %d did not succeed; the next one begins in %.1f s. %s",
             state.attempt_number,

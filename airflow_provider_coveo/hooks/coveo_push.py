@@ -74,6 +74,7 @@ from airflow_provider_coveo.hooks.answers import (
     request_id_of,
 )
 from airflow_provider_coveo.hooks.item_logs import ItemLogRequests
+from airflow_provider_coveo.hooks.metrics import count_accepted, count_request
 from airflow_provider_coveo.hooks.push import (
     DEFAULT_MAX_INVALID,
     DEFAULT_UPLOAD_CONCURRENCY,
@@ -414,6 +415,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
             milliseconds,
             attempt,
         )
+        count_request(outcome)
         if failure is not None or answer is None:
             raise failure or NoAnswerError(tried)
         self._sessions.clock = clock_of(answer)
@@ -592,6 +594,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
             query=query,
             body=body,
         )
+        count_accepted(source_id, {ADD: 1}, len(body))
         return {
             "source_id": source_id,
             "document_id": prepared.document_id,
@@ -668,6 +671,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
             concurrency=checked_concurrency(upload_concurrency),
             checkpoint=checkpoint,
             progress=progress,
+            count=lambda batch: count_accepted(source_id, batch.counts, batch.size),
         )
         entries = itertools.chain(checked_iterable(items, "items"), deletions(delete))
         if check_quota:
@@ -731,6 +735,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
                 **_ordering(ordering_id),
             },
         )
+        count_accepted(source_id, {DELETE: 1}, 0)
         return {"source_id": source_id, "document_id": document_id, "request_id": request_id_of(answer)}
 
     # --- security identities ---

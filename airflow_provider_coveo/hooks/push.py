@@ -179,6 +179,7 @@ class ContainerPush:
     :param concurrency: How many uploads are under way at the same time.
     :param checkpoint: Where to keep, for a later try, which batches were accepted.
     :param progress: Called with the result so far after each batch that was accepted.
+    :param count: Called with each batch that was accepted.
     """
 
     def __init__(
@@ -192,6 +193,7 @@ class ContainerPush:
         concurrency: int,
         checkpoint: Checkpoint | None = None,
         progress: Callable[[dict[str, Any]], None] | None = None,
+        count: Callable[[Batch], None] | None = None,
     ) -> None:
         self.account = Account()
         self.quota = Quota()
@@ -202,6 +204,7 @@ class ContainerPush:
         self._names = dict(names)
         self._concurrency = concurrency
         self._progress = progress
+        self._count = count
         self._checkpoints = None if checkpoint is None else _Checkpoints(checkpoint, hook.log)
         self._began = time.monotonic()
         self._changed = threading.Condition()
@@ -401,6 +404,8 @@ class ContainerPush:
         account.last_request_id = request_id
         if self._checkpoints is not None and digest is not None:
             self._checkpoints.accepted(digest, account.started)
+        if self._count is not None:
+            self._count(batch)
         if self._progress is not None:
             self._progress(self.result())
 
