@@ -1,0 +1,94 @@
+"""
+Executes operators in processes that can be killed: a try each, forked from one that has all imports done.
+
+Reads orders as lines of JSON, and answers each with two lines: the process id once it runs, and how it ended.
+Variables are files, and a try may be told to kill itself when it writes one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import traceback
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import airflow.providers.common.compat.sdk as sdk
+
+from airflow_provider_coveo.coveo.errors import CoveoInputError
+from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+from airflow_provider_coveo.operators import coveo_source
+
+
+class FileVariables:
+    """
+    Airflow Variables that outlive a process.
+
+    :param folder: Where they are.
+    :param deadly_write: Which write kills the process, counted from 1.
+    :param before: Whether it does so before it writes.
+    """
+
+    def __init__(self, folder: Path, deadly_write: int | None, before: bool) -> None:
+        self.folder = folder
+        self.deadly_write = deadly_write
+        self.before = before
+        self.writes = 0
+
+    def get(self, key: str, deserialize_json: bool = False) -> Any:
+        try:
+            text = (self.folder / key).read_text()
+        except FileNotFoundError:
+            raise KeyError(f"Variable {key} does not exist") from None
+        return json.loads(text) if deserialize_json else text
+
+    def set(self, key: str, value: Any, description: str | None = None, serialize_json: bool = False) -> None:
+        self.writes += 1
+        if self.writes == self.deadly_write and self.before:
+            os.kill(os.getpid(), signal.SIGKILL)
+        (self.folder / f"{key}.new").write_text(json.dumps(value) if serialize_json else value)
+        (self.folder / f"{key}.new").rename(self.folder / key)
+        if self.writes == self.deadly_write:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def delete(self, key: str) -> None:
+        (self.folder / key).unlink()
+
+
+def execute(order: dict[str, Any]) -> None:
+    folder = Path(order["folder"])
+    sdk.Variable = FileVariables(folder, order.get("deadly_write"), order.get("before", False))  # type: ignore[misc,assignment]
+    ti = SimpleNamespace(max_tries=0, dag_id="d", task_id="t", run_id="r", map_index=-1)
+    operator = getattr(coveo_source, order["operator"])(task_id="t", **order["values"])
+    result = operator.execute({"ti": ti})
+    (folder / "result.json").write_text(json.dumps(result))
+
+
+def main() -> None:
+    # What is logged must not come between the answers.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    # What Airflow loads when a connection is read and an operator executed is loaded once, for all tries.
+    assert CoveoPushHook().settings
+    with suppress(CoveoInputError):
+        coveo_source.CreatePushSourceOperator(task_id="t", source_name="", visibility="").execute({})
+    print("ready", file=answers, flush=True)
+    for line in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                execute(json.loads(line))
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        print(pid, file=answers, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
