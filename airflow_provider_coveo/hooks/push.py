@@ -42,10 +42,11 @@ _OLDEST_CONTAINER: Final = 45 * 60
 #: How many containers are made for one batch because the one before it was gone.
 _CONTAINERS_PER_BATCH: Final = 3
 _SECONDS_BETWEEN_PROGRESS: Final = 5.0
-#: What was accepted is kept that often, less often where that would take more than such a share of the time,
-#: and for so many batches at most.
-_SECONDS_BETWEEN_CHECKPOINTS: Final = 1.0
+#: How often what was accepted is kept where there is something new; less often where that would take more
+#: than such a share of the time.
+_SECONDS_BETWEEN_LOOKS: Final = 1.0
 _MOST_OF_THE_TIME: Final = 0.05
+#: For how many batches that is done.
 _MOST_BATCHES_KEPT: Final = 40_000
 #: How long a killed task waits for a request that is under way, to say whether it was accepted.
 _SECONDS_TO_SETTLE: Final = 5.0
@@ -339,7 +340,7 @@ class ContainerPush:
             )
         self._taker = threading.Thread(target=self._take_in_order, name="coveo-batches", daemon=True)
         self._taker.start()
-        threading.Thread(target=self._tell_progress, name="coveo-progress", daemon=True).start()
+        threading.Thread(target=self._watch, name="coveo-watch", daemon=True).start()
 
     # --- the threads that upload ---
 
@@ -478,8 +479,15 @@ class ContainerPush:
             f"{account.batches:,} batches."
         )
 
-    def _tell_progress(self) -> None:
-        while not self._ended.wait(_SECONDS_BETWEEN_PROGRESS):
+    def _watch(self) -> None:
+        """Keep what was accepted, and tell of progress, for as long as the push lasts."""
+        told_at = time.monotonic()
+        while not self._ended.wait(_SECONDS_BETWEEN_LOOKS):
+            if self._checkpoints is not None:
+                self._checkpoints.save_if_due()
+            if time.monotonic() - told_at < _SECONDS_BETWEEN_PROGRESS:
+                continue
+            told_at = time.monotonic()
             seconds = max(self.seconds, 0.001)
             account = self.account
             self._hook.log.info(
@@ -581,7 +589,7 @@ def _renewal(error: CoveoError) -> str:
 
 class _Checkpoints:
     """
-    What was accepted, kept now and then rather than for each batch.
+    What was accepted, kept now and then by another thread than the one that waits for Coveo.
 
     A push does not fail because it can't be kept: then a later try has more to do.
 
@@ -593,12 +601,13 @@ class _Checkpoints:
         self.earlier = checkpoint.read()
         self._checkpoint = checkpoint
         self._log = log
-        self._is_kept = bool(self.earlier.digests)
         self._digests: list[str] = []
         self._started = self.earlier.started
-        self._unsaved = 0
-        self._saved_at = time.monotonic()
-        self._pause = _SECONDS_BETWEEN_CHECKPOINTS
+        # Guarded by the lock:
+        self._lock = threading.Lock()
+        self._is_kept = bool(self.earlier.digests)
+        self._saved = 0
+        self._due_at = 0.0
 
     def has(self, batch: Batch) -> bool:
         """Whether an earlier try got this batch accepted after the same ones; asked in their order."""
@@ -612,39 +621,46 @@ class _Checkpoints:
 
     def begin(self) -> None:
         """Forget what an earlier try got accepted behind the first difference, before anything is sent."""
+        self._saved = len(self._digests)
         if self._is_kept:
             # Without that, a later try could take for accepted what this one is about to replace.
-            self._checkpoint.write(AcceptedBatches(self._digests, self._started))
+            self._checkpoint.write(AcceptedBatches(list(self._digests), self._started))
 
     def accepted(self, digest: str, started: int | None) -> None:
         """Take note of the next batch that was accepted."""
-        if len(self._digests) >= _MOST_BATCHES_KEPT:
-            return
-        self._digests.append(digest)
-        self._started = started
-        self._unsaved += 1
-        if time.monotonic() - self._saved_at >= self._pause:
+        if len(self._digests) < _MOST_BATCHES_KEPT:
+            self._started = started
+            self._digests.append(digest)
+
+    def save_if_due(self) -> None:
+        """Keep what was not kept yet, unless that was done a moment ago."""
+        if time.monotonic() >= self._due_at:
             self.save()
 
     def save(self) -> None:
         """Keep what was not kept yet."""
-        if not self._unsaved:
-            return
-        began = time.monotonic()
-        try:
-            self._checkpoint.write(AcceptedBatches(self._digests, self._started))
-        except Exception as problem:
-            self._log.warning("A later try will have to push more again than it should: %r", problem)
-        else:
-            self._unsaved, self._is_kept = 0, True
-        self._saved_at = time.monotonic()
-        self._pause = max(_SECONDS_BETWEEN_CHECKPOINTS, (self._saved_at - began) / _MOST_OF_THE_TIME)
+        with self._lock:
+            digests = list(self._digests)
+            if len(digests) == self._saved:
+                return
+            began = time.monotonic()
+            try:
+                self._checkpoint.write(AcceptedBatches(digests, self._started))
+            except Exception as problem:
+                self._log.warning("A later try will have to push more again than it should: %r", problem)
+            else:
+                self._saved, self._is_kept = len(digests), True
+            ended = time.monotonic()
+            self._due_at = ended + (ended - began) / _MOST_OF_THE_TIME
 
     def forget(self) -> None:
         """Keep nothing more: all is accepted."""
-        if not self._is_kept:
-            return
-        try:
-            self._checkpoint.forget()
-        except Exception as problem:
-            self._log.warning("What was accepted is still kept, though it all was: %r", problem)
+        with self._lock:
+            # So that a save that comes late finds nothing to do.
+            self._saved = len(self._digests)
+            if not self._is_kept:
+                return
+            try:
+                self._checkpoint.forget()
+            except Exception as problem:
+                self._log.warning("What was accepted is still kept, though it all was: %r", problem)

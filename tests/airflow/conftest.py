@@ -11,6 +11,18 @@ from local_airflow import LocalAirflow
 
 from airflow_provider_coveo.simulator import Simulator
 
+#: How soon Airflow notices that a task or a scheduler is gone; by default after up to five minutes.
+QUICK = {
+    "scheduler": {
+        "task_instance_heartbeat_timeout": 30,
+        "scheduler_zombie_task_threshold": 30,
+        "scheduler_health_check_threshold": 15,
+        "orphaned_tasks_check_interval": 15,
+        "task_instance_heartbeat_timeout_detection_interval": 5,
+        "zombie_detection_interval": 5,
+    },
+}
+
 EXAMPLES = Path(__file__).resolve().parents[2] / "dags_examples"
 
 
@@ -29,5 +41,5 @@ def local_airflow(
     dags_folder = tmp_path_factory.mktemp("dags")
     shutil.copytree(EXAMPLES, dags_folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     env = {"AIRFLOW_CONN_COVEO_DEFAULT": coveo_server.connection_json()}
-    with LocalAirflow(dags_folder, env=env) as airflow:
+    with LocalAirflow(dags_folder, env=env, config=QUICK) as airflow:
         yield airflow

@@ -15,21 +15,9 @@ from airflow_provider_coveo.simulator import Simulator
 from tests.airflow.bracket import table
 from tests.airflow.bracket.cells import CELLS
 from tests.airflow.bracket.driver import Cell, Lab, Record, describe
+from tests.airflow.conftest import QUICK
 
 DAGS = Path(__file__).parent / "dags"
-
-#: What Airflow notices late by default: after 300, 300, 30, 300, 10 and 10 seconds.
-QUICK = {
-    "scheduler": {
-        "task_instance_heartbeat_timeout": 30,
-        "scheduler_zombie_task_threshold": 30,
-        "scheduler_health_check_threshold": 15,
-        "orphaned_tasks_check_interval": 15,
-        "task_instance_heartbeat_timeout_detection_interval": 5,
-        "zombie_detection_interval": 5,
-    },
-    "core": {"parallelism": 14},
-}
 
 
 def chosen_cells() -> list[Cell]:
@@ -60,7 +48,11 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Reco
             "backend_kwargs": json.dumps({"connections_file_path": str(folder / "connections.json")}),
         }
         airflow = LocalAirflow(
-            dags_folder, env=env, config={**QUICK, "secrets": backend}, database="postgres", triggerer=True
+            dags_folder,
+            env=env,
+            config={**QUICK, "core": {"parallelism": 14}, "secrets": backend},
+            database="postgres",
+            triggerer=True,
         )
         cells = [cell for cell in chosen_cells() if airflow.is_airflow_3 or not cell.only_3]
         (folder / "cells.json").write_text(describe(cells))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -583,12 +585,39 @@ def test_two_tries_that_wrote_at_the_same_time_are_noticed(coveo: Simulator, dag
 
 
 @resuming
+def test_what_was_accepted_is_kept_while_the_next_batch_waits(
+    coveo: Simulator, dag: DAG, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that whoever is killed during a long wait loses nothing."""
+    from airflow_provider_coveo.hooks import push
+
+    monkeypatch.setattr(push, "_SECONDS_BETWEEN_LOOKS", 0.02)
+    store = _Store()
+    kept: list[int] = []
+
+    def is_kept() -> None:
+        until = time.monotonic() + 10
+        while store.get("coveo_push", {}).get("count") != 7 and time.monotonic() < until:
+            time.sleep(0.01)
+        kept.append(store.get("coveo_push", {}).get("count"))
+
+    watcher = threading.Thread(target=is_kept)
+    watcher.start()
+    coveo.faults.stall(1, operation="batch", after=7)
+    _try(_operator(dag, _many()), store)
+    watcher.join()
+    assert kept == [7]
+    assert store == {}
+
+
+@resuming
 def test_a_push_does_not_fail_because_what_was_accepted_can_t_be_kept(
     coveo: Simulator, dag: DAG, monkeypatch: pytest.MonkeyPatch, logged: Callable[[], str]
 ) -> None:
     from airflow_provider_coveo.hooks import push
 
-    monkeypatch.setattr(push, "_SECONDS_BETWEEN_CHECKPOINTS", 0)
+    monkeypatch.setattr(push, "_SECONDS_BETWEEN_LOOKS", 0.01)
+    coveo.faults.stall(0.2, operation="batch", after=5)
     store = _Store()
     store.broken = True
     assert _try(_operator(dag, _many()), store)["accepted_adds"] == 10

@@ -533,6 +533,7 @@ def test_progress_is_logged_while_the_push_goes_on(
 ) -> None:
     from airflow_provider_coveo.hooks import push
 
+    monkeypatch.setattr(push, "_SECONDS_BETWEEN_LOOKS", 0.1)
     monkeypatch.setattr(push, "_SECONDS_BETWEEN_PROGRESS", 0.1)
     coveo.faults.stall(0.5, operation="batch", after=1)
     hook.push_items(SOURCE, [item(number, 900) for number in range(3)], batch_bytes=1024)

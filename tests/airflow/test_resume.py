@@ -1,0 +1,214 @@
+"""Pushes that end at nine tenths of their way, on a real scheduler: the next try sends only the rest."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import psutil
+import pytest
+from local_airflow import LocalAirflow, LocalAirflowError
+from local_postgres import LocalPostgres, find_postgres
+
+from airflow_provider_coveo.simulator import Simulator
+
+pytestmark = pytest.mark.timeout(400)
+
+BATCHES, ACCEPTED = 60, 54
+#: Two of these fit into a batch of 2,000 bytes.
+ITEMS = [{"documentId": f"a://{number:03}", "data": f"{number} {'x' * 900}"} for number in range(2 * BATCHES)]
+
+DAG_FILE = """
+from datetime import datetime, timedelta
+import json
+
+from airflow.providers.common.compat.sdk import DAG, task
+
+from airflow_provider_coveo.operators.coveo_push import PushItemsOperator, SqlToCoveoPushOperator
+
+default_args = {{
+    "retries": 1, "retry_delay": timedelta(0), "batch_bytes": 2000, "coveo_conn_id": "resumed",
+    "upload_concurrency": 1,
+}}
+with DAG("resume", schedule=None, start_date=datetime(2025, 1, 1), default_args=default_args):
+    for name in ["file-killed", "file-worker-killed", "file-cleared"]:
+        PushItemsOperator(task_id=name, source_id="resume-" + name, path={path!r})
+    PushItemsOperator(task_id="file-failed", source_id="resume-file-failed", path={path!r}, retries=0)
+    PushItemsOperator(task_id="file-anew", source_id="resume-file-anew", path={path!r}, resume=False)
+    SqlToCoveoPushOperator(
+        task_id="sql-killed", source_id="resume-sql-killed", sql_conn_id="resumed_shop",
+        sql='SELECT id AS "documentId", content AS data FROM item ORDER BY id',
+    )
+
+    @task.coveo_push(source_id="resume-decorated-killed")
+    def decorated_killed():
+        with open({path!r}) as lines:
+            yield from map(json.loads, lines)
+
+    decorated_killed.override(task_id="decorated-killed")()
+"""
+#: Those whose end Airflow notices late come first.
+TASKS = (
+    "file-worker-killed", "file-cleared", "file-failed", "file-killed", "sql-killed", "decorated-killed",
+    "file-anew",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def shop() -> Iterator[LocalPostgres]:
+    """A database with the items in it, in another order."""
+    rows = "".join(f"{item['documentId']}\t{item['data']}\n" for item in reversed(ITEMS))
+    server = LocalPostgres("shop")
+    process = server.launch()
+    try:
+        server.create_database()
+        subprocess.run(
+            [find_postgres() / "psql", "-h", server.folder, "-U", "postgres", "-q", "shop"],
+            input=f"CREATE TABLE item (id text, content text);\nCOPY item FROM STDIN;\n{rows}\\.\n",
+            text=True,
+            check=True,
+            cwd=server.folder,
+        )
+        yield server
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=30)
+        shutil.rmtree(server.folder, ignore_errors=True)
+
+
+@dataclass
+class Story:
+    """
+    One run of the DAG above.
+
+    :param airflow: where it runs.
+    :param coveo: where it pushes to.
+    :param run_id: the run.
+    """
+
+    airflow: LocalAirflow
+    coveo: Simulator
+    run_id: str
+
+    def kept(self, task: str) -> int:
+        """Return how many accepted batches Airflow has on record for a task."""
+        if not self.airflow.is_airflow_3:
+            path = f"/variables/coveo_state__resume__{task}"
+        else:
+            run = f"/dags/resume/dagRuns/{quote(self.run_id, safe='')}"
+            path = f"{run}/taskInstances/{task}/state-store/coveo_push"
+        try:
+            value = self.airflow.rest("GET", path)["value"]
+        except LocalAirflowError:
+            return 0
+        if not self.airflow.is_airflow_3:
+            value = json.loads(value)[self.run_id].get("coveo_push", {"count": 0})
+        return int(value["count"])
+
+    def kill(self, task: str, *, worker: bool = False) -> None:
+        process = psutil.Process(self.airflow.task_pid("resume", self.run_id, task))
+        if worker:
+            parent = process.parent()
+            assert parent is not None
+            parent.kill()
+        process.kill()
+
+    def clear(self, task: str) -> None:
+        self.airflow.clear_tasks("resume", self.run_id, [task], downstream=False)
+
+    def until_done(self, task: str, try_number: int) -> dict[str, Any]:
+        self.airflow.wait_for_task("resume", self.run_id, task, {"success"}, 180, try_number=try_number)
+        result: dict[str, Any] = self.airflow.xcom("resume", self.run_id, task)
+        return result
+
+    def count(self, task: str, operation: str = "batch") -> int:
+        """Return how many requests of a kind Coveo got from a task, those that it did not answer left out."""
+        return sum(
+            request.operation == operation and request.source == f"resume-{task}" and not request.fault
+            for request in self.coveo.requests
+        )
+
+
+@pytest.fixture(scope="module")
+def story(
+    local_airflow: LocalAirflow,
+    coveo_server: Simulator,
+    shop: LocalPostgres,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Story:
+    """A run whose tasks are all held up at the same batch."""
+    path: Path = tmp_path_factory.mktemp("items") / "items.ndjson"
+    path.write_text("".join(f"{json.dumps(item)}\n" for item in ITEMS))
+    held_up = {}
+    for task in TASKS:
+        coveo_server.add_source(f"resume-{task}")
+        held_up[task] = coveo_server.faults.stall(
+            100, applied=False, operation="batch", source=f"resume-{task}", after=ACCEPTED
+        )
+    described = json.loads(coveo_server.connection_json())
+    local_airflow.rest("POST", "/connections", {"connection_id": "resumed", **described})
+    local_airflow.rest(
+        "POST",
+        "/connections",
+        {
+            "connection_id": "resumed_shop", "conn_type": "postgres", "login": "postgres", "schema": "shop",
+            "host": str(shop.folder),
+        },
+    )  # fmt: skip
+    (local_airflow.dags_folder / "resume.py").write_text(DAG_FILE.format(path=str(path)))
+    story = Story(local_airflow, coveo_server, local_airflow.trigger("resume"))
+    for task in TASKS:
+        local_airflow.wait_until(lambda task=task: held_up[task].used, 120, f"{task} is held up")
+        if task != "file-anew":
+            local_airflow.wait_until(lambda task=task: story.kept(task) == ACCEPTED, 30, f"{task} is kept")
+        if task == "file-cleared":
+            story.clear(task)
+        else:
+            story.kill(task, worker=task == "file-worker-killed")
+    local_airflow.wait_for_task("resume", story.run_id, "file-failed", {"failed"})
+    story.clear("file-failed")
+    return story
+
+
+def assert_the_index_equals_the_input(story: Story, task: str) -> None:
+    items = story.coveo.items(f"resume-{task}")
+    assert {name: item["data"] for name, item in items.items()} == {
+        item["documentId"]: item["data"] for item in ITEMS
+    }
+
+
+@pytest.mark.parametrize("task", [task for task in reversed(TASKS) if task != "file-anew"])
+def test_of_a_push_that_ended_at_nine_tenths_only_the_rest_is_sent(story: Story, task: str) -> None:
+    if task == "file-cleared" and not story.airflow.is_airflow_3:
+        pytest.skip("Airflow 2.11 lets a task that is cleared while it works go on, or takes it for lost")
+    result = story.until_done(task, try_number=2)
+    assert (result["accepted_adds"], result["batches"]) == (len(ITEMS), BATCHES)
+    assert (result["resumed_batches"], result["resumed_entries"]) == (ACCEPTED, 2 * ACCEPTED)
+    assert story.count(task) == BATCHES
+    assert_the_index_equals_the_input(story, task)
+    oldest = min(item["orderingId"] for item in story.coveo.items(f"resume-{task}").values())
+    assert result["ordering_id"] <= oldest
+    assert story.kept(task) == 0
+
+
+def test_with_resume_off_all_is_sent_again(story: Story) -> None:
+    result = story.until_done("file-anew", try_number=2)
+    assert (result["accepted_adds"], result["resumed_batches"]) == (len(ITEMS), 0)
+    assert story.count("file-anew") == ACCEPTED + BATCHES
+    assert_the_index_equals_the_input(story, "file-anew")
+
+
+def test_what_succeeded_and_is_cleared_is_sent_again(story: Story) -> None:
+    story.until_done("file-killed", try_number=2)
+    before = story.count("file-killed")
+    story.clear("file-killed")
+    result = story.until_done("file-killed", try_number=3)
+    assert (result["accepted_adds"], result["resumed_batches"]) == (len(ITEMS), 0)
+    assert story.count("file-killed") == before + BATCHES
