@@ -56,6 +56,12 @@ CONNECTION_FORM: Final[dict[str, Any]] = {
             "description": "true, false, or the path of a CA bundle on the worker. Empty means true.",
             "schema": {"type": ["string", "null"]},
         },
+        "call_interval": {
+            "label": "Seconds between calls",
+            "description": "How far apart the Push API calls of one task are at least, 0 to 30 seconds. "
+            "Empty means 0.",
+            "schema": {"type": ["string", "null"]},
+        },
     },
 }
 

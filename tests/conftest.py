@@ -72,9 +72,11 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.fixture
 def coveo(_running_simulator: Simulator) -> Iterator[Simulator]:
     """A Coveo organization without history; every exchange of the test is held against Coveo's OpenAPI."""
+    from airflow_provider_coveo.coveo.throttle import call_throttle
     from tests.openapi import load_contracts
 
     _running_simulator.reset()
+    call_throttle.cache_clear()
     yield _running_simulator
     contracts = load_contracts()
     if contracts is not None:

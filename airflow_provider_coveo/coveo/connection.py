@@ -21,7 +21,10 @@ from airflow_provider_coveo.coveo.errors import CoveoConfigurationError, CoveoIn
 #: Seconds to wait for a connection, and for each part of an answer.
 DEFAULT_TIMEOUT: Final = (10.0, 60.0)
 
-_EXTRAS: Final = frozenset({"region", "platform_host", "timeout", "proxies", "verify"})
+#: The longest distance between two calls, in seconds: a DAG's failure callback has less than a minute in all.
+_LONGEST_CALL_INTERVAL: Final = 30.0
+
+_EXTRAS: Final = frozenset({"region", "platform_host", "timeout", "proxies", "verify", "call_interval"})
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class ConnectionSettings:
     :param timeout: Seconds to wait for a connection, and for an answer.
     :param proxies: Proxies by scheme; empty where the environment decides.
     :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
+    :param call_interval: Seconds between two Push API calls of one process, and before its first one.
     """
 
     organization_id: str
@@ -49,6 +53,7 @@ class ConnectionSettings:
     timeout: tuple[float, float] = DEFAULT_TIMEOUT
     proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
     verify: bool | str = True
+    call_interval: float = 0.0
 
     @classmethod
     def read(
@@ -97,6 +102,7 @@ class ConnectionSettings:
             timeout=_timeout(given.get("timeout") if timeout is None else timeout),
             proxies=_proxies(given.get("proxies")),
             verify=_verify(given.get("verify")),
+            call_interval=_call_interval(given.get("call_interval")),
         )
 
 
@@ -174,6 +180,20 @@ def _timeout(value: Any) -> tuple[float, float]:
             remedy="Give seconds above zero: one number, or two (connection, answer), as in 10,60",
         )
     return seconds[0], seconds[-1]
+
+
+def _call_interval(value: Any) -> float:
+    try:
+        seconds = 0.0 if value is None else float(value)
+    except (TypeError, ValueError):
+        seconds = -1.0
+    if isinstance(value, bool) or not 0 <= seconds <= _LONGEST_CALL_INTERVAL:
+        raise CoveoConfigurationError(
+            f"{value!r} is not a call_interval",
+            remedy=f"Give seconds from 0 to {_LONGEST_CALL_INTERVAL:g}; where that is not enough, give the "
+            "pool fewer slots",
+        )
+    return seconds
 
 
 def _proxies(value: Any) -> dict[str, str]:

@@ -160,6 +160,11 @@ def push_path(organization_id: str, *segments: str) -> str:
     return _path("push/v1/organizations", organization_id, segments)
 
 
+def is_push_path(path: str) -> bool:
+    """Say whether a path is one of the Push API, whose calls Coveo limits."""
+    return "/push/v1/organizations/" in path
+
+
 def platform_path(organization_id: str, *segments: str) -> str:
     """Return the path of an operation of the platform's REST API, every segment percent-encoded."""
     return _path("rest/organizations", organization_id, segments)

@@ -5,8 +5,13 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from typing import Final
 
 from airflow_provider_coveo.coveo.errors import CoveoInputError
+
+#: Over how many seconds Coveo counts calls against the limit of a burst. See
+#: https://docs.coveo.com/en/l62e0540/.
+COUNTED_OVER_SECONDS: Final = 300.0
 
 
 @dataclass(frozen=True)
@@ -19,16 +24,23 @@ class RetryPolicy:
     wait is at least that long. No wait begins that would end after ``total_seconds``: the error is raised at
     once, and Airflow's own retries, which hold no worker, take over.
 
+    A call that is refused with 429 and without ``Retry-After`` waits for ``refused_wait``, the time over
+    which Coveo counts an organization's calls (https://docs.coveo.com/en/l62e0540/). So each task is refused
+    once and not again and again, and by then the whole allowance is free. A policy that has not the patience
+    for that treats the refusal like any other error.
+
     :param total_seconds: Seconds from the first attempt within which the last one may begin; 0 to 3000, well
         under the 60 minutes that a file container lives. 0 never repeats a request.
     :param first_wait: Upper bound of the first wait, in seconds.
-    :param longest_wait: Upper bound of any wait that Coveo did not ask for, in seconds.
+    :param longest_wait: Upper bound of any wait for another reason than 429, in seconds.
+    :param refused_wait: How long a refused call waits where Coveo does not say it, in seconds.
     :raises CoveoInputError: if a value is out of its bounds.
     """
 
-    total_seconds: float = 600.0
+    total_seconds: float = 900.0
     first_wait: float = 1.0
     longest_wait: float = 60.0
+    refused_wait: float = COUNTED_OVER_SECONDS
 
     def __post_init__(self) -> None:
         if not 0 <= self.total_seconds <= 3000:
@@ -37,11 +49,21 @@ class RetryPolicy:
             raise CoveoInputError(
                 f"first_wait ({self.first_wait!r}) must be within 0 and longest_wait ({self.longest_wait!r})"
             )
+        if not 0 <= self.refused_wait <= 3000:
+            raise CoveoInputError(f"refused_wait must be within 0 and 3000, not {self.refused_wait!r}")
 
-    def wait(self, attempt: int, retry_after: float | None) -> float:
-        """Return the seconds to wait after attempt number ``attempt``, counted from 1."""
+    def wait(self, attempt: int, retry_after: float | None, *, refused: bool = False) -> float:
+        """
+        Return the seconds to wait after an attempt.
+
+        :param attempt: Its number, counted from 1.
+        :param retry_after: The seconds that the answer asks to wait, if it does.
+        :param refused: Whether the answer was 429.
+        """
+        if refused and retry_after is None and self.refused_wait < self.total_seconds:
+            return self.refused_wait + random.uniform(0, self.first_wait)  # noqa: S311 - jitter, not a secret
         bound = min(self.longest_wait, self.first_wait * 2 ** min(attempt - 1, 62))
-        drawn = random.uniform(0, bound)  # noqa: S311 - jitter, not a secret
+        drawn = random.uniform(0, bound)  # noqa: S311
         # A Retry-After of zero, or a date that is past, must not become a loop without a pause.
         return drawn if retry_after is None else max(retry_after, drawn)
 

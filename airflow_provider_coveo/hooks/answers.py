@@ -149,8 +149,14 @@ def refusal(answer: Answer, tried: str, default_class: type[CoveoError] | None =
     return None
 
 
-def patience(policy: RetryPolicy, log: Any) -> dict[str, Any]:
-    """Return how tenacity is to repeat requests, in threads or in a loop: after what, and how long after."""
+def patience(policy: RetryPolicy, log: Any, refused: Callable[[float], None] | None = None) -> dict[str, Any]:
+    """
+    Return how tenacity is to repeat requests, in threads or in a loop: after what, and how long after.
+
+    :param policy: How patiently.
+    :param log: What to tell it to.
+    :param refused: Called after 429 with the seconds until the next attempt.
+    """
 
     def error_of(state: tenacity.RetryCallState) -> CoveoError:
         return cast("CoveoError", cast("tenacity.Future", state.outcome).exception())
@@ -159,9 +165,13 @@ def patience(policy: RetryPolicy, log: Any) -> dict[str, Any]:
         return isinstance(error_of(state), REPEATED)
 
     def seconds_to_wait(state: tenacity.RetryCallState) -> float:
-        return policy.wait(state.attempt_number, error_of(state).retry_after)
+        error = error_of(state)
+        was_refused = isinstance(error, TooManyRequestsError)
+        return policy.wait(state.attempt_number, error.retry_after, refused=was_refused)
 
-    def say_so(state: tenacity.RetryCallState) -> None:
+    def before_waiting(state: tenacity.RetryCallState) -> None:
+        if refused is not None and isinstance(error_of(state), TooManyRequestsError):
+            refused(state.upcoming_sleep)
         count_retry(error_of(state))
         log.warning(
             "Attempt %d did not succeed; the next one begins in %.1f s. %s",
@@ -170,7 +180,7 @@ def patience(policy: RetryPolicy, log: Any) -> dict[str, Any]:
             error_of(state),
         )
 
-    return {"retry": is_worth_it, "wait": seconds_to_wait, "before_sleep": say_so, "reraise": True}
+    return {"retry": is_worth_it, "wait": seconds_to_wait, "before_sleep": before_waiting, "reraise": True}
 
 
 def json_object(answer: Answer, tried: str, *keys: str) -> dict[str, Any]:

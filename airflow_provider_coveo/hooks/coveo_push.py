@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sized
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -32,6 +33,7 @@ from airflow_provider_coveo.coveo.endpoints import (
     REGIONS,
     base_url,
     checked_source_id,
+    is_push_path,
     platform_path,
     push_path,
 )
@@ -64,6 +66,7 @@ from airflow_provider_coveo.coveo.questions import DAILY_ITEMS_LIMIT, asking, li
 from airflow_provider_coveo.coveo.retries import RetryPolicy
 from airflow_provider_coveo.coveo.sources import managed_by
 from airflow_provider_coveo.coveo.statuses import SourceStatus
+from airflow_provider_coveo.coveo.throttle import CallThrottle, call_throttle
 from airflow_provider_coveo.get_provider_info import CONNECTION_FORM
 from airflow_provider_coveo.hooks.answers import (
     clock_of,
@@ -113,6 +116,9 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
     redirect, and leaves one line in the log. An error that a retry can't mend is raised in a form that
     Airflow does not retry either (it is an ``AirflowFailException`` besides being what its class says).
 
+    Calls of the Push API keep the distance that the connection's ``call_interval`` asks for, and while one of
+    them waits after 429, no other call of the process begins.
+
     One hook may be shared by threads: each has its own session.
 
     See https://docs.coveo.com/en/68/ for the Push API and https://docs.coveo.com/en/78/ for its reference.
@@ -120,7 +126,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
     :param coveo_conn_id: The :ref:`Coveo connection <howto/connection:coveo>`: organization ID, API key,
         region. Default ``coveo_default``.
     :param organization_id: The organization, where it is not the connection's.
-    :param retry: How patiently requests are repeated; default: for up to 600 seconds.
+    :param retry: How patiently requests are repeated; default: for up to 900 seconds.
     :param timeout: Seconds to wait for a connection and for an answer: a number or a pair. Wins over the
         connection's; default 10 and 60.
     :param caller: Who uses the hook, for the ``User-Agent`` header.
@@ -270,18 +276,22 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         extra_options: dict[Any, Any],
     ) -> requests.Response:
         """Send a request of :meth:`run`, with the same care as the hook's own."""
-        tried = f"Could not {prepped_request.method} {urlsplit(str(prepped_request.url)).path}"
-        return self.repeated(
-            lambda attempt: self._send(
-                session,
-                prepped_request,
-                tried,
-                attempt,
-                timeout=extra_options.get("timeout"),
-                allow_redirects=extra_options.get("allow_redirects", False),
-                check=extra_options.get("check_response", True),
-            )
-        )
+        path = urlsplit(str(prepped_request.url)).path
+        tried = f"Could not {prepped_request.method} {path}"
+
+        def attempt(number: int) -> requests.Response:
+            with self._turn(path):
+                return self._send(
+                    session,
+                    prepped_request,
+                    tried,
+                    number,
+                    timeout=extra_options.get("timeout"),
+                    allow_redirects=extra_options.get("allow_redirects", False),
+                    check=extra_options.get("check_response", True),
+                )
+
+        return self.repeated(attempt)
 
     # --- one request ---
 
@@ -353,9 +363,24 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         timeout = self.settings.timeout
         if answer_seconds is not None and self._given_timeout is None:
             timeout = (timeout[0], max(timeout[1], answer_seconds))
-        return self.repeated(
-            lambda attempt: self._send(session, prepared, tried, attempt, timeout=timeout), retry
-        )
+
+        def attempt(number: int) -> requests.Response:
+            with self._turn(path):
+                return self._send(session, prepared, tried, number, timeout=timeout)
+
+        return self.repeated(attempt, retry)
+
+    @property
+    def _throttle(self) -> CallThrottle:
+        settings = self.settings
+        return call_throttle(settings.push_url, settings.organization_id, settings.call_interval)
+
+    def _turn(self, path: str) -> AbstractContextManager[None]:
+        return self._throttle.turn(self._wait_for_turn) if is_push_path(path) else nullcontext()
+
+    def _wait_for_turn(self, seconds: float) -> None:
+        self.log.info("The next call to Coveo is to wait for its turn: %.1f s.", seconds)
+        self._stopped.wait(seconds)
 
     def repeated(self, attempt: Callable[[int], R], retry: RetryPolicy | None = None) -> R:
         """Make attempts, each given its number, until one succeeds or patience is at its end."""
@@ -365,7 +390,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
             stop=tenacity.stop_before_delay(policy.total_seconds)
             | tenacity.stop_when_event_set(self._stopped),
             sleep=tenacity.sleep_using_event(self._stopped),
-            **patience(policy, self.log),
+            **patience(policy, self.log, self._throttle.refused),
         )
         return retrying(lambda: attempt(next(attempts)))
 

@@ -149,6 +149,11 @@ def _parser() -> argparse.ArgumentParser:
     limits.add_argument(
         "--call-limit", type=_call_limit, metavar="N/SECONDS", help="Push API calls, e.g. 150/300"
     )
+    limits.add_argument(
+        "--retry-after",
+        action="store_true",
+        help="tell refused calls in Retry-After when there is room again",
+    )
     limits.add_argument("--daily-documents", type=_count, metavar="N", help="items a day (UTC)")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     return parser
@@ -193,6 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         host=options.host,
         tls=(options.tls_certificate, options.tls_key) if options.tls_key else None,
         call_limit=options.call_limit,
+        retry_after=options.retry_after,
         daily_documents=options.daily_documents,
         request_limit=RECORDED_REQUESTS,
         body_limit=RECORDED_BODY_BYTES,

@@ -122,7 +122,9 @@ class App:
                 pass
             answer: Answer = route.endpoint(call)
         except ApiError as error:
-            return json_answer({"errorCode": error.code, "message": error.message}, error.status)
+            answer = json_answer({"errorCode": error.code, "message": error.message}, error.status)
+            answer.headers.update(error.headers)
+            return answer
         except StorageError as error:
             return uploads.storage_error(error, call.request_id)
         except Exception:

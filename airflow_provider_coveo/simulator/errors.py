@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class ApiError(Exception):
     """
@@ -10,13 +12,17 @@ class ApiError(Exception):
     :param status: the HTTP status code.
     :param code: the ``errorCode`` of the body.
     :param message: the ``message`` of the body, for people.
+    :param headers: further headers.
     """
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    def __init__(
+        self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(f"{status} {code}: {message}")
         self.status = status
         self.code = code
         self.message = message
+        self.headers = dict(headers or {})
 
     @classmethod
     def invalid_json(cls, message: str) -> ApiError:

@@ -48,6 +48,8 @@ class Simulator:
     :param tls: the files with the certificate (and its chain) and its key, both PEM: it then speaks https.
         Other machines' connections need that, because Airflow sends an API key by http on loopback only.
     :param call_limit: how many Push API calls in how many seconds, such as ``(150, 300)``; none by default.
+    :param retry_after: whether a call beyond that limit is told in ``Retry-After`` when there is room again;
+        Coveo documents no such header, so by default it is not.
     :param daily_documents: how many items a day; no limit by default.
     :param document_limit: how many items the index may hold; no limit by default.
     :param request_limit: how many of the last requests to record; all by default.
@@ -69,6 +71,7 @@ class Simulator:
         host: str = HOST,
         tls: tuple[str, str] | None = None,
         call_limit: tuple[int, float] | None = None,
+        retry_after: bool = False,
         daily_documents: int | None = None,
         document_limit: int | None = None,
         request_limit: int | None = None,
@@ -85,7 +88,7 @@ class Simulator:
             *((source, "SHARED", "SITECORE") for source in sitecore_sources),
             *((source, "SHARED", "CRAWLING_MODULE") for source in crawling_module_sources),
         ]
-        self._initial_limits = (call_limit, daily_documents, document_limit)
+        self._initial_limits = (call_limit, daily_documents, document_limit, retry_after)
         self._port = port
         self._host = host
         self.tls = tls
@@ -301,6 +304,15 @@ class Simulator:
     @call_limit.setter
     def call_limit(self, limit: tuple[int, float] | None) -> None:
         self.state.settings.call_limit = limit
+
+    @property
+    def retry_after(self) -> bool:
+        """Whether a call beyond the limit is told in ``Retry-After`` when there is room again."""
+        return self.state.settings.retry_after
+
+    @retry_after.setter
+    def retry_after(self, told: bool) -> None:
+        self.state.settings.retry_after = told
 
     @property
     def daily_documents(self) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import secrets
 import string
 import threading
@@ -39,6 +40,7 @@ class Settings:
     What can be set while the simulator runs.
 
     :param call_limit: how many Push API calls in how many seconds, or ``None`` for no limit.
+    :param retry_after: whether a call beyond that is told in ``Retry-After`` when there is room again.
     :param daily_documents: how many items a day (UTC), or ``None`` for no limit.
     :param document_limit: how many items the index may hold, or ``None`` for no limit.
     :param indexing_delay: seconds from the acceptance of an item until it is indexed.
@@ -48,6 +50,7 @@ class Settings:
     call_limit: tuple[int, float] | None = None
     daily_documents: int | None = None
     document_limit: int | None = None
+    retry_after: bool = False
     indexing_delay: float = 0.0
     success_body: bytes | None = None
 
@@ -144,7 +147,9 @@ class Organization:
                 self._calls.popleft()
             if len(self._calls) >= limit:
                 message = f"The limit of {limit} calls in {seconds:g} seconds is reached."
-                raise ApiError(429, "TOO_MANY_REQUESTS", message)
+                room_in = math.ceil(self._calls[0] + seconds - now)
+                headers = {"Retry-After": str(room_in)} if self.settings.retry_after else None
+                raise ApiError(429, "TOO_MANY_REQUESTS", message, headers)
             self._calls.append(now)
 
     def check_document_limits(self) -> None:

@@ -110,6 +110,19 @@ def test_calls_beyond_the_limit_are_refused_until_the_window_has_passed(
     assert client.status("IDLE").status_code == 429
 
 
+def test_a_refused_call_is_told_when_there_is_room_again_where_that_is_wished(
+    coveo: Simulator, client: Client
+) -> None:
+    coveo.call_limit, coveo.retry_after = (1, 300), True
+    assert client.status("REBUILD").status_code == 201
+    coveo.clock.advance(seconds=100)
+    refused = client.status("IDLE")
+    assert error(refused) == (429, "TOO_MANY_REQUESTS")
+    assert refused.headers["Retry-After"] == "200"
+    coveo.clock.advance(seconds=200)
+    assert client.status("IDLE").status_code == 201
+
+
 def test_items_beyond_the_daily_limit_are_refused_until_the_next_day(
     coveo: Simulator, client: Client
 ) -> None:

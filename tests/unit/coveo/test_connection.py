@@ -46,6 +46,19 @@ def test_an_organization_that_is_passed_wins_over_the_login() -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "expected"), [(None, 0), ("", 0), ("0", 0), ("8.2", 8.2), (3, 3), (30, 30)]
+)
+def test_a_call_interval_is_a_number_of_seconds(given: Any, expected: float) -> None:
+    assert read(extra={"call_interval": given}).call_interval == expected
+
+
+@pytest.mark.parametrize("given", ["-1", "soon", 31, True, "nan", [1]])
+def test_a_call_interval_that_can_not_be_is_refused(given: Any) -> None:
+    with pytest.raises(CoveoConfigurationError, match="call_interval"):
+        read(extra={"call_interval": given})
+
+
+@pytest.mark.parametrize(
     ("given", "expected"),
     [("5", (5, 5)), ("5, 30", (5, 30)), (7, (7, 7)), ([2, 3.5], (2, 3.5)), ("", (10, 60))],
 )

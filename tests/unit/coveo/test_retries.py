@@ -21,6 +21,20 @@ def test_what_coveo_asks_for_is_waited_at_least() -> None:
     assert sum(RetryPolicy(first_wait=1).wait(1, 0.0) for _ in range(50)) > 1
 
 
+def test_a_refused_call_waits_for_as_long_as_coveo_counts_calls() -> None:
+    waits = [RetryPolicy().wait(attempt, None, refused=True) for attempt in (1, 2)]
+    assert all(300 <= wait <= 301 for wait in waits)
+    assert sum(waits) < RetryPolicy().total_seconds, "the default is patient for two of them"
+
+
+def test_what_coveo_asks_a_refused_call_to_wait_counts_instead() -> None:
+    assert RetryPolicy().wait(1, 17.0, refused=True) == 17.0
+
+
+def test_an_impatient_policy_repeats_a_refused_call_like_any_other() -> None:
+    assert RetryPolicy(total_seconds=20).wait(1, None, refused=True) <= 1
+
+
 @pytest.mark.parametrize(
     ("header", "seconds"),
     [
@@ -46,6 +60,8 @@ def test_retry_after_is_seconds_or_a_date(header: str | None, seconds: float | N
         {"total_seconds": 3601},
         {"first_wait": -1},
         {"first_wait": 9, "longest_wait": 1},
+        {"refused_wait": -1},
+        {"refused_wait": 3001},
     ],
 )
 def test_bounds_are_kept(bad: dict[str, float]) -> None:

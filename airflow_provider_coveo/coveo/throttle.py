@@ -1,0 +1,63 @@
+"""What keeps the calls of one process to an organization within a rate."""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+
+
+class CallThrottle:
+    """
+    When the calls of this process may go out: an interval apart, and none while Coveo refuses calls.
+
+    It knows nothing of other processes. What they share is an Airflow pool: a task that waits here keeps its
+    slot, so no other task begins in it.
+
+    :param interval: Seconds between two calls, and before the first one; 0 for none.
+    """
+
+    def __init__(self, interval: float) -> None:
+        self._interval = interval
+        self._lock = threading.Lock()
+        self._one_at_a_time = threading.Lock()
+        # The task that had the slot before may have made a call in its last moment.
+        self._next = time.monotonic() + interval
+        self._refused_until = 0.0
+
+    @contextmanager
+    def turn(self, wait: Callable[[float], object]) -> Iterator[None]:
+        """
+        Make one call in the ``with`` block, when it is time for it.
+
+        The interval is counted from the end of the call before, whose own time on the way is not known: only
+        so are two calls that far apart where Coveo counts them.
+
+        :param wait: Waits for some seconds, or for less where the task is killed.
+        """
+        with self._one_at_a_time if self._interval else nullcontext():
+            seconds = max(self._next, self._refused_until) - time.monotonic()
+            if seconds > 0:
+                wait(seconds)
+            try:
+                yield
+            finally:
+                self._next = time.monotonic() + self._interval
+
+    def refused(self, seconds: float) -> None:
+        """Let no call begin for that long, because Coveo refused one."""
+        with self._lock:
+            self._refused_until = max(self._refused_until, time.monotonic() + seconds)
+
+
+@functools.lru_cache(maxsize=64)
+def call_throttle(push_url: str, organization_id: str, interval: float) -> CallThrottle:
+    """Return what all calls of this process to one organization share."""
+    return CallThrottle(interval)
+
+
+# A task runs in a process that was forked, and must not take over when its parent may call next.
+os.register_at_fork(after_in_child=call_throttle.cache_clear)

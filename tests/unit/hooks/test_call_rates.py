@@ -1,0 +1,206 @@
+"""Many tasks share what an organization may call, each in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from airflow_provider_coveo.coveo.errors import NoAnswerError, TooManyRequestsError
+from airflow_provider_coveo.coveo.retries import RetryPolicy
+from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+from airflow_provider_coveo.simulator import Simulator
+from tests.conftest import SOURCE
+
+#: A slot of an Airflow pool: one task after the other, each in a process of its own that is forked.
+_SLOT = """
+import json, os, sys
+from airflow_provider_coveo.coveo.retries import RetryPolicy
+from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+
+item = {"documentId": "page://home", "data": "x"}
+tasks = {
+    "open": lambda hook, source: hook.set_source_status(source, "REFRESH"),
+    "push": lambda hook, source: hook.push_items(source, [item]),
+    "close": lambda hook, source: hook.set_source_status(source, "IDLE"),
+}
+for line in sys.stdin:
+    told = json.loads(line)
+    os.environ["AIRFLOW_CONN_COVEO_DEFAULT"] = told["connection"]
+    policy = RetryPolicy(**told["policy"])
+    failed = 0
+    for source in told["sources"]:
+        for task in tasks.values():
+            child = os.fork()
+            if not child:
+                try:
+                    task(CoveoPushHook(retry=policy), source)
+                except BaseException as error:
+                    print(error, file=sys.stderr, flush=True)
+                    os._exit(1)
+                os._exit(0)
+            failed += os.waitpid(child, 0)[1] != 0
+    print("failed", failed, flush=True)
+"""
+SLOTS = 3
+SOURCES = [f"acme-source-{number}" for number in range(SLOTS)]
+#: Calls, and over how many seconds: a small picture of the five minutes, which a busy machine meets as well.
+LIMIT = (4, 2.5)
+#: Patient for many such windows, as the default is for two of five minutes.
+PATIENCE = {"total_seconds": 60, "first_wait": 0.05, "longest_wait": 0.2}
+
+
+@pytest.fixture(scope="module")
+def slots() -> Iterator[list[subprocess.Popen[str]]]:
+    command = [sys.executable, "-c", _SLOT]
+    started = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(SLOTS)
+    ]
+    yield started
+    for slot in started:
+        slot.communicate(timeout=10)
+
+
+@pytest.fixture
+def run_pool(
+    coveo: Simulator, connect: Callable[..., None], slots: list[subprocess.Popen[str]]
+) -> Callable[..., None]:
+    """Update all sources in three slots at once; each task must succeed."""
+    for source in SOURCES:
+        coveo.add_source(source)
+
+    def _run(policy: dict[str, float], **extra: object) -> None:
+        connection = json.dumps({**json.loads(coveo.connection_json()), "extra": extra})
+        for number, slot in enumerate(slots):
+            assert slot.stdin is not None
+            told = {"connection": connection, "policy": policy, "sources": SOURCES[number::SLOTS]}
+            slot.stdin.write(json.dumps(told) + "\n")
+            slot.stdin.flush()
+        for slot in slots:
+            assert slot.stdout is not None
+            lines = iter(slot.stdout.readline, "")
+            assert next(line for line in lines if line.startswith("failed")) == "failed 0\n"
+
+    return _run
+
+
+def calls_and_refusals_in_the_fullest_window(coveo: Simulator, seconds: float) -> tuple[int, int]:
+    """Return how many calls came in within that many seconds at most, and how many of them were refused."""
+    calls = [call for call in coveo.requests if call.path.startswith("/push/")]
+    # A millisecond less, which is what the times are cut to.
+    window = seconds * 1000 - 1
+    found = []
+    for first in calls:
+        within = [call for call in calls if first.at <= call.at < first.at + window]
+        found.append((len(within), sum(call.status == 429 for call in within)))
+    return max(found)
+
+
+def assert_all_updated(coveo: Simulator) -> None:
+    for source in SOURCES:
+        assert coveo.statuses(source) == ["REFRESH", "IDLE"]
+        assert list(coveo.items(source)) == ["page://home"]
+
+
+def test_tasks_that_know_nothing_of_the_limit_exceed_it_by_no_more_than_the_slots_of_their_pool(
+    coveo: Simulator, run_pool: Callable[..., None]
+) -> None:
+    coveo.call_limit = LIMIT
+    run_pool({**PATIENCE, "refused_wait": LIMIT[1]})
+    assert_all_updated(coveo)
+    assert any(call.status == 429 for call in coveo.requests), "the limit was never met"
+    calls, _ = calls_and_refusals_in_the_fullest_window(coveo, LIMIT[1])
+    assert calls <= LIMIT[0] + SLOTS
+
+
+def test_tasks_that_are_told_when_to_come_back_all_succeed(
+    coveo: Simulator, run_pool: Callable[..., None]
+) -> None:
+    coveo.call_limit, coveo.retry_after = LIMIT, True
+    run_pool(PATIENCE)
+    assert_all_updated(coveo)
+    assert any(call.status == 429 for call in coveo.requests), "the limit was never met"
+
+
+def test_with_a_call_interval_for_the_pool_no_call_is_refused_at_all(
+    coveo: Simulator, run_pool: Callable[..., None]
+) -> None:
+    limit, seconds = coveo.call_limit = (8, 1.0)
+    run_pool({"total_seconds": 0}, call_interval=seconds * SLOTS / (limit - SLOTS))
+    assert_all_updated(coveo)
+    calls, refused = calls_and_refusals_in_the_fullest_window(coveo, seconds)
+    assert refused == 0
+    assert calls <= limit
+
+
+def test_while_one_call_waits_after_a_refusal_no_other_thread_makes_one(
+    coveo: Simulator, connect: Callable[..., None]
+) -> None:
+    coveo.faults.answer(429, operation="status")
+    hook = CoveoPushHook(retry=RetryPolicy(total_seconds=10, first_wait=0.01, refused_wait=1))
+    refused = threading.Thread(target=hook.set_source_status, args=(SOURCE, "REBUILD"))
+    refused.start()
+    coveo.wait_for(lambda: coveo.requests and coveo.requests[0].status == 429)
+    started = time.monotonic()
+    # Of another hook: what counts is the process.
+    CoveoPushHook(retry=RetryPolicy(total_seconds=0)).add_or_update_item(
+        SOURCE, {"documentId": "a://1", "data": "x"}
+    )
+    refused.join()
+    assert time.monotonic() - started > 0.5
+    assert sorted(call.status for call in coveo.requests) == [201, 202, 429]
+
+
+def test_a_killed_task_does_not_wait_for_its_turn(coveo: Simulator, connect: Callable[..., None]) -> None:
+    connect(extra={"call_interval": 30})
+    hook = CoveoPushHook()
+    started = time.monotonic()
+    threading.Timer(0.2, hook.stop).start()
+    with pytest.raises(NoAnswerError, match="killed"):
+        hook.set_source_status(SOURCE, "IDLE")
+    assert time.monotonic() - started < 5
+    assert coveo.requests == []
+
+
+def test_uploads_and_the_platform_api_are_not_counted(coveo: Simulator, connect: Callable[..., None]) -> None:
+    connect(extra={"call_interval": 1})
+    hook = CoveoPushHook()
+    hook.push_items(SOURCE, [{"documentId": "a://1", "data": "x"}])
+    assert hook.get_source(SOURCE)["id"] == SOURCE
+    container, upload, batch, source = coveo.requests
+    assert [call.operation for call in coveo.requests] == ["files", "upload", "batch", "source"]
+    assert upload.at - container.at < 1000 <= batch.at - container.at
+    assert source.at - batch.at < 1000
+
+
+def test_a_policy_without_the_patience_for_the_whole_wait_repeats_a_refused_call_sooner(
+    coveo: Simulator, hook: CoveoPushHook
+) -> None:
+    coveo.faults.answer(429, times=2, operation="status")
+    hook.set_source_status(SOURCE, "IDLE")
+    coveo.faults.answer(429, times=None, operation="status")
+    with pytest.raises(TooManyRequestsError):
+        CoveoPushHook(retry=RetryPolicy(total_seconds=0)).set_source_status(SOURCE, "IDLE")
+
+
+def test_a_forked_process_begins_with_an_interval_of_its_own(
+    coveo: Simulator, connect: Callable[..., None]
+) -> None:
+    connect(extra={"call_interval": 0.3})
+    CoveoPushHook().set_source_status(SOURCE, "REBUILD")
+    time.sleep(0.3)
+    forked = time.monotonic()
+    child = os.fork()
+    if not child:
+        CoveoPushHook().set_source_status(SOURCE, "IDLE")
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert time.monotonic() - forked >= 0.3
+    assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
