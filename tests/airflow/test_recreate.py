@@ -1,0 +1,168 @@
+"""Sources are made, recreated and deleted by a real scheduler, with kills and an approval on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+import pytest
+from local_airflow import LocalAirflow
+
+from airflow_provider_coveo.simulator import Simulator
+
+pytestmark = pytest.mark.timeout(300)
+
+DAG_FILE = """
+from datetime import datetime, timedelta
+
+from airflow.providers.common.compat.sdk import DAG
+
+from airflow_provider_coveo.operators.coveo_push import PushItemsOperator
+from airflow_provider_coveo.task_groups.coveo_source import recreate_push_source
+
+default_args = {"retries": 20, "retry_delay": timedelta(seconds=0.5)}
+with DAG("killed", schedule=None, start_date=datetime(2025, 1, 1), default_args=default_args):
+    recreated = recreate_push_source(
+        source_id="{{ var.value.killed_source_id }}",
+        new_name="Killed (2)",
+        source_id_variable="killed_source_id",
+        poll_interval=timedelta(seconds=1),
+        group_id="r",
+    )
+    fill = PushItemsOperator(
+        task_id="fill",
+        source_id="{{ var.value.killed_source_id }}",
+        items=[{"documentId": "product://1", "data": "x"}],
+    )
+    recreated.recreate >> fill >> recreated.approve
+"""
+
+#: After Coveo did each of these, and before that once before it duplicated, the task is killed.
+STEPS = ("duplicate_source", "item", "logs", "delete")
+#: The state of a task that waits for an approval: Airflow 3.3's, and that of 3.1 and 3.2.
+ASKING = frozenset({"awaiting_input", "deferred"})
+
+
+@pytest.fixture
+def coveo(coveo_server: Simulator) -> Iterator[Simulator]:
+    yield coveo_server
+    coveo_server.faults.clear()
+
+
+def named(coveo: Simulator, name: str) -> list[str]:
+    return [source.id for source in list(coveo.state.sources.values()) if source.name == name]
+
+
+def variable(airflow: LocalAirflow, key: str) -> str:
+    value = airflow.rest("GET", f"/variables/{key}")["value"]
+    assert isinstance(value, str)
+    return value
+
+
+def kill_in(airflow: LocalAirflow, coveo: Simulator, run_id: str, task_id: str, **which: Any) -> None:
+    """Kill a task with SIGKILL once it has made a request and before it gets the answer."""
+    fault = coveo.faults.stall(600, **which)
+    coveo.wait_for(lambda: fault.used, timeout=90)
+    psutil.Process(airflow.task_pid("killed", run_id, task_id)).kill()
+
+
+def answer(airflow: LocalAirflow, dag_id: str, run_id: str, task_id: str, option: str) -> str:
+    """Answer an approval once it is asked for, as the UI does; return what was asked."""
+    airflow.wait_for_task(dag_id, run_id, task_id, ASKING, timeout=90)
+    path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/-1/hitlDetails"
+    asked = airflow.rest("GET", path)["body"]
+    airflow.rest("PATCH", path, {"chosen_options": [option], "params_input": {}})
+    assert isinstance(asked, str)
+    return asked
+
+
+def test_killed_after_each_step_there_is_one_copy_and_the_original_stays_until_the_approval(
+    local_airflow: LocalAirflow, coveo: Simulator
+) -> None:
+    coveo.add_source("killed", name="Killed", crawler="SITECORE")
+    local_airflow.rest("POST", "/variables", {"key": "killed_source_id", "value": "killed"})
+    (local_airflow.dags_folder / "killed.py").write_text(DAG_FILE)
+
+    run_id = local_airflow.trigger("killed")
+    kill_in(local_airflow, coveo, run_id, "r.recreate", operation="duplicate_source", applied=False)
+    for step in STEPS:
+        kill_in(local_airflow, coveo, run_id, "r.recreate", operation=step)
+        assert variable(local_airflow, "killed_source_id") == "killed"
+
+    if local_airflow.is_airflow_3:
+        local_airflow.wait_for_task("killed", run_id, "r.approve", ASKING, timeout=90)
+    else:
+        # Not approved: the run ends without the deletion.
+        assert local_airflow.wait_for_run("killed", run_id) == "success"
+        assert local_airflow.task_states("killed", run_id)["r.delete_old"].state == "skipped"
+    (copy,) = named(coveo, "Killed (2)")
+    assert local_airflow.task_states("killed", run_id)["r.recreate"].try_number == len(STEPS) + 2
+    assert variable(local_airflow, "killed_source_id") == copy
+    assert set(coveo.items(copy)) == {"product://1"}
+    assert named(coveo, "Killed") == ["killed"]
+    assert coveo.timeline("killed") == []
+
+    if local_airflow.is_airflow_3:
+        asked = answer(local_airflow, "killed", run_id, "r.approve", "Approve")
+        assert "**Killed** (`killed`)" in asked
+        assert f"**Killed (2)** (`{copy}`)" in asked
+        assert "managed by Coveo for Sitecore" in asked
+    else:
+        run_id = local_airflow.trigger("killed", {"delete_old_source": "Killed"})
+    kill_in(local_airflow, coveo, run_id, "r.delete_old", operation="delete_source")
+    assert local_airflow.wait_for_run("killed", run_id) == "success"
+
+    assert named(coveo, "Killed") == []
+    assert named(coveo, "Killed (2)") == [copy]
+    assert set(coveo.items(copy)) == {"product://1"}
+    assert variable(local_airflow, "killed_source_id") == copy
+
+
+def test_the_example_recreates_a_source_and_keeps_the_original_without_an_approval(
+    local_airflow: LocalAirflow, coveo: Simulator
+) -> None:
+    dag_id, key = "coveo_recreate_source", "acme_products_source_id"
+    coveo.add_source("to-recreate", name="To recreate")
+    local_airflow.rest("POST", "/variables", {"key": key, "value": "to-recreate"})
+    run_id = local_airflow.trigger(dag_id, {"new_name": "recreated"})
+    if local_airflow.is_airflow_3:
+        answer(local_airflow, dag_id, run_id, "recreate.approve", "Reject")
+    assert local_airflow.wait_for_run(dag_id, run_id) == "success"
+    assert local_airflow.task_states(dag_id, run_id)["recreate.delete_old"].state == "skipped"
+    (copy,) = named(coveo, "recreated")
+    assert variable(local_airflow, key) == copy
+    assert coveo.statuses(copy) == ["REBUILD", "IDLE"]
+    assert len(coveo.items(copy)) == 2
+    assert named(coveo, "To recreate") == ["to-recreate"]
+    local_airflow.rest("DELETE", f"/variables/{key}")
+
+
+def test_the_example_sets_an_environment_up_and_takes_it_down(
+    local_airflow: LocalAirflow, coveo: Simulator
+) -> None:
+    dag_id = "coveo_set_up_environment"
+
+    def run(**conf: Any) -> None:
+        run_id = local_airflow.trigger(dag_id, conf)
+        assert local_airflow.wait_for_run(dag_id, run_id) == "success"
+
+    def made() -> list[list[str]]:
+        return [named(coveo, f"staging-{source}") for source in ("products", "manuals")]
+
+    run()
+    products, manuals = made()
+    assert len(products) == len(manuals) == 1
+    assert variable(local_airflow, "acme_products_source_id") == products[0]
+    assert variable(local_airflow, "acme_manuals_source_id") == manuals[0]
+    run()
+    assert made() == [products, manuals]
+    run(tear_down=True)
+    assert made() == [[], []]
+    known = [variable["key"] for variable in local_airflow.rest("GET", "/variables?limit=100")["variables"]]
+    assert not [
+        key
+        for key in known
+        if key.startswith("coveo_made__")
+        and "staging" in local_airflow.rest("GET", f"/variables/{key}")["value"]
+    ]
