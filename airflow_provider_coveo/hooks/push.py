@@ -44,7 +44,7 @@ _CONTAINERS_PER_BATCH: Final = 3
 _SECONDS_BETWEEN_PROGRESS: Final = 5.0
 #: How often what was accepted is kept where there is something new; less often where that would take more
 #: than such a share of the time.
-_SECONDS_BETWEEN_LOOKS: Final = 1.0
+_SECONDS_BETWEEN_LOOKS: Final = 0.5
 _MOST_OF_THE_TIME: Final = 0.05
 #: For how many batches that is done.
 _MOST_BATCHES_KEPT: Final = 40_000
