@@ -104,6 +104,7 @@ def get_provider_info() -> dict[str, Any]:
             "airflow_provider_coveo.links.coveo_push.CoveoSourcesLink",
             "airflow_provider_coveo.links.coveo_push.CoveoLogBrowserLink",
         ],
+        "notifications": ["airflow_provider_coveo.notifications.coveo_push.CoveoSourceStatusNotifier"],
         "asset-uris": [_ASSET_URI],
         # Airflow 2.11 calls assets datasets.
         "dataset-uris": [_ASSET_URI],

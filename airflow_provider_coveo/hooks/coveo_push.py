@@ -77,6 +77,7 @@ from airflow_provider_coveo.hooks.answers import (
     request_id_of,
 )
 from airflow_provider_coveo.hooks.item_logs import ItemLogRequests
+from airflow_provider_coveo.hooks.lineage import tell_lineage
 from airflow_provider_coveo.hooks.metrics import count_accepted, count_request
 from airflow_provider_coveo.hooks.push import (
     DEFAULT_MAX_INVALID,
@@ -704,6 +705,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         push.run(item_batches(entries, limit, invalid.goes_on))
         invalid.raise_if_too_many(push)
         push.complete()
+        tell_lineage(self, self.organization_id, source_id)
         result = {"source_id": source_id, **push.result(), **invalid.result()}
         self.log.info(
             "Source %s: %d items and %d deletions accepted in %d batches (%.1f MB, %.1f s), %d of which an "

@@ -7,6 +7,7 @@ from contextlib import closing
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from airflow_provider_coveo.coveo.errors import CoveoError
 from airflow_provider_coveo.operators.base import (
     _as_typed,
     _CoveoOperator,
@@ -26,6 +27,7 @@ from airflow_provider_coveo.operators.coveo_source import (
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.openlineage.extractors import OperatorLineage
 
 
 class SetPushSourceStatusOperator(_CoveoPushOperator):
@@ -164,7 +166,6 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Look at each source, and close what nobody will close."""
-        from airflow_provider_coveo.coveo.errors import CoveoError
         from airflow_provider_coveo.coveo.sources import is_active
 
         report_only = str(self.report_only).strip().lower() in {"true", "1", "yes"}
@@ -276,7 +277,6 @@ def _taken_over(operator: _CoveoPushOperator, context: Context) -> str | None:
         # Executed by hand, so there is no run.
         return None
     from airflow_provider_coveo.coveo.endpoints import checked_source_id
-    from airflow_provider_coveo.coveo.errors import CoveoError
     from airflow_provider_coveo.run_state import take_over_content
 
     task_instance: Any = context["ti"]
@@ -314,6 +314,8 @@ class _ItemsPushOperator(_CoveoPushOperator):
 
     #: Whether the task adds to what a bracket (``push_source_update``) counts as pushed.
     pushes_items: bool = True
+    #: The result of the push, once it has ended, also by a failure.
+    _accepted: dict[str, Any] | None = None
 
     template_fields: Sequence[str] = (
         *_CoveoPushOperator.template_fields,
@@ -357,15 +359,45 @@ class _ItemsPushOperator(_CoveoPushOperator):
             "upload_concurrency": self.upload_concurrency,
             "max_invalid": self.max_invalid,
         }
-        return self.hook.push_items(
-            self.source_id,
-            items,
-            delete=delete,
-            on_invalid=self.on_invalid,  # type: ignore[arg-type]
-            checkpoint=self._checkpoint(context),
-            check_quota=_is_true(self.check_quota) and counts,
-            **{name: value for name, value in given.items() if value not in {None, ""}},  # type: ignore[arg-type]
-        )
+        try:
+            self._accepted = self.hook.push_items(
+                self.source_id,
+                items,
+                delete=delete,
+                on_invalid=self.on_invalid,  # type: ignore[arg-type]
+                checkpoint=self._checkpoint(context),
+                check_quota=_is_true(self.check_quota) and counts,
+                **{name: value for name, value in given.items() if value not in {None, ""}},  # type: ignore[arg-type]
+            )
+        except CoveoError as error:
+            self._accepted = error.accepted
+            raise
+        return self._accepted
+
+    # --- what Airflow's OpenLineage provider asks for, where it is installed ---
+
+    def get_openlineage_facets_on_start(self) -> OperatorLineage | None:
+        """Name the source that is written, and what is read."""
+        return self._lineage()
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage | None:
+        """Name them, with how much was accepted."""
+        return self._lineage()
+
+    def get_openlineage_facets_on_failure(self, task_instance: Any) -> OperatorLineage | None:
+        """Name them, with how much was accepted before."""
+        return self._lineage()
+
+    def _lineage(self, **read: Any) -> OperatorLineage | None:
+        """
+        Return the lineage of the push.
+
+        :param read: What it reads, as :func:`~airflow_provider_coveo.lineage.coveo_push.lineage_of_push`
+            takes it.
+        """
+        from airflow_provider_coveo.lineage.coveo_push import lineage_of_push
+
+        return lineage_of_push(self, self._accepted, **read)
 
     def _checkpoint(self, context: Context) -> Any:
         if "ti" not in context:
@@ -481,6 +513,9 @@ class PushItemsOperator(_ItemsPushOperator):
             () if delete is None else delete,
             counts=items is not None,
         )
+
+    def _lineage(self, **read: Any) -> OperatorLineage | None:
+        return super()._lineage(paths=self.path, **read)
 
 
 class DeleteItemsOperator(_ItemsPushOperator):
@@ -619,6 +654,12 @@ class SqlToCoveoPushOperator(_ItemsPushOperator):
         )
         with closing(rows):
             return self._push(context, rows)
+
+    def _lineage(self, **read: Any) -> OperatorLineage | None:
+        from airflow_provider_coveo.lineage.coveo_push import Query
+
+        query = Query(self.sql, self.sql_conn_id, self.hook_params or {})
+        return super()._lineage(query=query, **read)
 
 
 class PushSecurityIdentitiesOperator(_CoveoOperator):

@@ -28,7 +28,7 @@ from airflow_provider_coveo.operators.coveo_push_update import (
 )
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Asset, Context
     from airflow.providers.standard.operators.empty import EmptyOperator
 else:
     try:
@@ -176,7 +176,8 @@ class PushSourceUpdate(TaskGroup):
         }
         self.close = ClosePushSourceUpdateOperator(task_id="close", **closing_common)
         self.close.joined = self._join_above
-        outcome = JudgePushSourceUpdateOperator(task_id="outcome", **closing_common)
+        # It succeeds only where the source was opened, every task of the bracket went well and IDLE was sent.
+        outcome = JudgePushSourceUpdateOperator(task_id="outcome", outlets=update.outlets, **closing_common)
         fail_fast = getattr(dag, "fail_fast", False) or getattr(dag, "fail_stop", False)
         # Airflow allows no other rule in a DAG that fails fast; there, a skipped task skips `done` as well.
         done = PushSourceUpdateDone(
@@ -331,6 +332,10 @@ class push_source_update:  # noqa: N801 - it reads as what it does, in a `with` 
         Default 12.
     :param close_retry_delay: The first delay between two such tries; it doubles, up to 15 minutes. Default
         one minute.
+    :param outlets: The assets that the update brings up to date, such as the source's own by
+        :func:`~airflow_provider_coveo.assets.coveo_push.push_source_asset`. DAGs that are scheduled on them
+        run once the update went well and ``IDLE`` was sent; after a failure, or where the whole bracket was
+        skipped, they don't. Default none.
     :param group_id: The task group's ID. Default ``push_source_update``, with a number behind it where a DAG
         has several.
     :param kwargs: Anything else that a ``TaskGroup`` takes, such as ``tooltip`` or ``default_args``.
@@ -353,6 +358,7 @@ class push_source_update:  # noqa: N801 - it reads as what it does, in a `with` 
         poll_interval: timedelta = timedelta(minutes=1),
         close_retries: int = 12,
         close_retry_delay: timedelta = timedelta(minutes=1),
+        outlets: Sequence[Asset] = (),
         group_id: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -376,6 +382,7 @@ class push_source_update:  # noqa: N801 - it reads as what it does, in a `with` 
             raise CoveoInputError(f"close_retries is {shown(close_retries)}", remedy="Give 0 or more")
         self.close_retries = close_retries
         self.close_retry_delay = _checked_duration("close_retry_delay", close_retry_delay)
+        self.outlets = list(outlets)
         self.group_id = group_id
         self._group_kwargs = kwargs
         self._group: PushSourceUpdate | None = None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -36,6 +37,16 @@ def test_every_module_that_is_named_is_there() -> None:
         for entry in info[kind]:
             for module in entry["python-modules"]:
                 assert find_spec(module) is not None
+
+
+def test_everything_that_is_named_for_airflow_to_load_is_there() -> None:
+    info = get_provider_info()
+    (uris,) = info["asset-uris"]
+    assert info["dataset-uris"] == [uris]
+    named = [*info["extra-links"], *info["notifications"], *(uris[key] for key in uris if key != "schemes")]
+    for name in named:
+        module, _, attribute = name.rpartition(".")
+        assert getattr(importlib.import_module(module), attribute).__module__ == module
 
 
 def test_the_form_offers_the_regions_that_there_are() -> None:

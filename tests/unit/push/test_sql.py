@@ -164,3 +164,12 @@ def test_a_connection_of_another_kind_is_refused(
     monkeypatch.setenv("AIRFLOW_CONN_SHOP", os.environ["AIRFLOW_CONN_COVEO_DEFAULT"])
     with pytest.raises(CoveoInputError, match="CoveoPushHook"):
         run()
+
+
+def test_openlineage_learns_which_table_is_read() -> None:
+    pytest.importorskip("airflow.providers.openlineage")
+    operator = SqlToCoveoPushOperator(task_id="t", source_id=SOURCE, sql=QUERY, sql_conn_id="shop")
+    lineage: Any = operator.get_openlineage_facets_on_start()
+    assert [dataset.name for dataset in lineage.inputs] == ["shop.public.product"]
+    assert lineage.job_facets["sql"].query == QUERY
+    assert [dataset.name for dataset in lineage.outputs] == [SOURCE]

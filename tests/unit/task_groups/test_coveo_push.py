@@ -19,6 +19,7 @@ from airflow.providers.common.compat.sdk import (
     task_group,
 )
 
+from airflow_provider_coveo.assets.coveo_push import push_source_asset
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.task_groups.coveo_push import OverlappingRunsWarning, push_source_update
 
@@ -193,6 +194,15 @@ def test_the_closing_is_retried_for_longer_than_two_hours(dag: DAG) -> None:
         ]
         assert sum(delays, timedelta()) > timedelta(hours=2)
         assert closing.retry_exponential_backoff
+
+
+def test_the_assets_of_an_update_are_those_of_the_task_that_knows_whether_it_went_well(dag: DAG) -> None:
+    asset = push_source_asset(organization_id="acme", source_id=SOURCE)
+    with push_source_update(source_id=SOURCE, outlets=[asset], delete_old_items=True):
+        work()
+    outlets = {task.task_id: [outlet.uri for outlet in task.outlets] for task in dag.tasks}
+    assert outlets.pop("push_source_update.outcome") == [asset.uri]
+    assert not any(outlets.values())
 
 
 def test_each_call_of_a_decorated_function_is_a_bracket_named_after_it(dag: DAG) -> None:

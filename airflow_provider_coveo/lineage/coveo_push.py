@@ -1,0 +1,125 @@
+"""
+What push tasks tell OpenLineage: the source that they write, how much, and what they read.
+
+Airflow's OpenLineage provider asks a task's operator for it. Where that provider (the extra
+``[openlineage]``) is missing, nobody asks.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from airflow.providers.common.compat.sdk import BaseHook
+
+from airflow_provider_coveo.assets.coveo_push import source_dataset
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.openlineage.facet import Dataset, OutputDataset
+    from airflow.providers.openlineage.extractors import OperatorLineage
+
+log = logging.getLogger(__name__)
+
+_GLOB_CHARACTERS = re.compile(r"[*?\[]")
+
+
+class Query(NamedTuple):
+    """
+    A query that a task reads.
+
+    :param sql: The query.
+    :param conn_id: The connection of the database.
+    :param hook_params: Further arguments of its hook.
+    """
+
+    sql: str
+    conn_id: str
+    hook_params: Mapping[str, Any]
+
+
+def lineage_of_push(
+    operator: Any,
+    accepted: Mapping[str, Any] | None = None,
+    *,
+    paths: Any = None,
+    query: Query | None = None,
+) -> OperatorLineage | None:
+    """
+    Return the lineage of a push, ``None`` where Airflow's OpenLineage provider is missing.
+
+    :param operator: The task's operator.
+    :param accepted: The result of the push, where it has one yet.
+    :param paths: The files that are pushed: a path or several.
+    :param query: The query whose rows are pushed.
+    """
+    try:
+        from airflow.providers.openlineage.extractors import OperatorLineage
+    except ImportError:
+        return None
+    lineage = OperatorLineage()
+    if query is not None:
+        lineage = _lineage_of_query(query)
+    elif paths is not None:
+        each = paths if isinstance(paths, (list, tuple)) else [paths]
+        read = {(dataset.namespace, dataset.name): dataset for dataset in map(_of_path, each)}
+        lineage = OperatorLineage(inputs=list(read.values()))
+    lineage.outputs = [_output(operator, accepted)]
+    return lineage
+
+
+def _output(operator: Any, accepted: Mapping[str, Any] | None) -> OutputDataset:
+    from airflow.providers.common.compat.openlineage import facet
+
+    dataset = source_dataset(operator.hook.organization_id, operator.source_id)
+    facets: dict[str, Any] = {}
+    if accepted is not None:
+        facets["outputStatistics"] = facet.OutputStatisticsOutputDatasetFacet(
+            rowCount=accepted["accepted_adds"], size=accepted["bytes"]
+        )
+    return facet.OutputDataset(namespace=dataset.namespace, name=dataset.name, outputFacets=facets)
+
+
+def _of_path(path: Any) -> Dataset:
+    """Return the dataset of a path: of a glob, the folder above its first pattern."""
+    from airflow.providers.common.compat.openlineage.facet import Dataset
+
+    scheme, separator, rest = str(path).partition("://")
+    if not separator or scheme == "file":
+        name = str(Path(rest if separator else scheme).absolute())
+        return Dataset(namespace="file", name=_above_patterns(name) or "/")
+    bucket, _, key = rest.partition("/")
+    # What is before an "@" names a connection in Airflow's object storage URLs, or is a secret.
+    return Dataset(namespace=f"{scheme}://{bucket.rpartition('@')[2]}", name=_above_patterns(key) or "/")
+
+
+def _above_patterns(path: str) -> str:
+    parts = path.split("/")
+    for index, part in enumerate(parts):
+        if _GLOB_CHARACTERS.search(part):
+            return "/".join(parts[:index])
+    return path
+
+
+def _lineage_of_query(query: Query) -> OperatorLineage:
+    """Return the tables of a query, or the query itself where they can't be told."""
+    from airflow.providers.common.compat.openlineage import facet
+    from airflow.providers.common.compat.openlineage.utils.sql import get_openlineage_facets_with_sql
+    from airflow.providers.openlineage.extractors import OperatorLineage
+
+    job_facets = {"sql": facet.SQLJobFacet(query=query.sql)}
+    try:
+        hook = BaseHook.get_connection(query.conn_id).get_hook(hook_params=dict(query.hook_params))
+        found = get_openlineage_facets_with_sql(
+            hook=hook, sql=query.sql, conn_id=query.conn_id, database=getattr(hook, "database", None)
+        )
+    except Exception as error:
+        log.info("The tables of the query are not known to OpenLineage: %s", type(error).__name__)
+        found = None
+    return OperatorLineage(
+        inputs=[] if found is None else found.inputs,
+        run_facets={} if found is None else found.run_facets,
+        job_facets=job_facets if found is None else {**job_facets, **found.job_facets},
+    )

@@ -1,0 +1,78 @@
+"""The notifier for failure callbacks."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG, BaseNotifier
+
+from airflow_provider_coveo.coveo.errors import CoveoError, CoveoInputError
+from airflow_provider_coveo.notifications.coveo_push import CoveoSourceStatusNotifier
+from airflow_provider_coveo.simulator import Simulator
+
+SOURCE = "acme-products"
+
+
+def context(**values: Any) -> dict[str, Any]:
+    return {"dag": DAG("notifying", schedule=None, start_date=datetime(2025, 1, 1)), **values}
+
+
+def test_it_brings_the_source_back_to_idle(coveo: Simulator, connect: Callable[..., None]) -> None:
+    CoveoSourceStatusNotifier(source_id=SOURCE)(context())
+    assert coveo.statuses(SOURCE) == ["IDLE"]
+    assert "caller/CoveoSourceStatusNotifier" in coveo.requests[-1].headers["user-agent"]
+
+
+def test_all_that_it_is_told_is_templated(
+    coveo: Simulator, connect: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notifier = CoveoSourceStatusNotifier(
+        source_id="{{ params.source }}",
+        status="{{ params.status }}",
+        coveo_conn_id="coveo_{{ params.conn }}",
+        organization_id="{{ params.organization }}",
+    )
+    params = {"source": SOURCE, "status": "refresh", "conn": "default", "organization": "acme"}
+    notifier(context(params=params))
+    assert coveo.statuses(SOURCE) == ["REFRESH"]
+
+
+def test_what_can_not_be_right_is_refused_when_it_is_called(
+    coveo: Simulator, connect: Callable[..., None]
+) -> None:
+    notifier = CoveoSourceStatusNotifier(source_id=SOURCE, status="RESCAN")
+    with pytest.raises(CoveoInputError, match="'RESCAN' is not a status"):
+        notifier.notify(context())
+    assert not coveo.requests
+
+
+def test_it_is_patient_for_no_longer_than_a_callback_may_last(
+    coveo: Simulator, connect: Callable[..., None]
+) -> None:
+    coveo.faults.answer(503, headers={"Retry-After": "30"}, operation="status")
+    with pytest.raises(CoveoError):
+        CoveoSourceStatusNotifier(source_id=SOURCE).notify(context())
+    coveo.faults.clear()
+    coveo.faults.answer(503, headers={"Retry-After": "0"}, operation="status", times=1)
+    CoveoSourceStatusNotifier(source_id=SOURCE).notify(context())
+    assert coveo.statuses(SOURCE) == ["IDLE"]
+
+
+@pytest.mark.skipif(not hasattr(BaseNotifier, "async_notify"), reason="notifiers can be awaited since 3.1")
+def test_it_can_be_awaited(coveo: Simulator, connect: Callable[..., None]) -> None:
+    async def alert() -> None:
+        # As Airflow's triggerer calls it.
+        await CoveoSourceStatusNotifier(source_id=SOURCE, context={"run": "r"})
+
+    asyncio.run(alert())
+    assert coveo.statuses(SOURCE) == ["IDLE"]
+
+
+def test_it_can_be_sent_to_another_process() -> None:
+    notifier = pickle.loads(pickle.dumps(CoveoSourceStatusNotifier(source_id=SOURCE)))
+    assert (notifier.source_id, notifier.status) == (SOURCE, "IDLE")
