@@ -1,0 +1,143 @@
+"""A key that may only push: all of what it may do works, and the rest is refused with what the key lacks."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator
+
+import airflow_provider_coveo
+from airflow_provider_coveo.coveo.errors import AccessDeniedError
+from airflow_provider_coveo.coveo.ordering_ids import now_ms
+from airflow_provider_coveo.decorators.coveo_push import _CoveoPushDecoratedOperator
+from airflow_provider_coveo.operators import coveo_push, coveo_push_update, coveo_source
+from airflow_provider_coveo.operators.base import _CoveoOperator
+from airflow_provider_coveo.sensors import coveo_push as sensors
+from airflow_provider_coveo.simulator import Simulator
+from tests.conftest import SOURCE
+from tests.unit.conftest import Variables
+from tests.unit.task_groups.test_coveo_push_tasks import Run
+
+ITEMS = [{"documentId": "product://1", "data": "x"}]
+IDENTITY = {"identity": {"name": "asmith", "type": "USER"}}
+PUSHED = {"source_id": SOURCE, "accepted_adds": 1, "ordering_id": now_ms() - 1000}
+
+#: What the key is good for: the class, its parameters, and what of its result shows that it worked.
+WORKS: list[tuple[type, dict[str, Any], Any]] = [
+    (coveo_push.SetPushSourceStatusOperator, {"status": "REBUILD"}, ("status", "REBUILD")),
+    # With a word in the log that it was not checked whether a product manages the source.
+    (coveo_push.ResetPushSourceOperator, {}, ("queue_delay", 15)),
+    (coveo_push.PushItemsOperator, {"items": ITEMS}, ("accepted_adds", 1)),
+    (coveo_push.DeleteItemsOperator, {"document_ids": ["product://1"]}, ("accepted_deletes", 1)),
+    (coveo_push.SqlToCoveoPushOperator, {"sql": "SELECT", "sql_conn_id": "any"}, ("accepted_adds", 1)),
+    (
+        coveo_push.PushSecurityIdentitiesOperator,
+        {"provider_id": "provider", "members": [IDENTITY], "delete_old": True},
+        ("accepted_members", 1),
+    ),
+    (
+        _CoveoPushDecoratedOperator,
+        {"python_callable": lambda: ITEMS, "op_args": (), "op_kwargs": {}},
+        ("accepted_adds", 1),
+    ),
+]
+#: What the key is no good for, and the privilege that is named.
+REFUSED: list[tuple[type, dict[str, Any], str]] = [
+    (coveo_push.CloseAbandonedPushSourcesOperator, {}, "Sources: View"),
+    (coveo_push.CloseAbandonedPushSourcesOperator, {"source_ids": [SOURCE]}, "Sources: View"),
+    (coveo_source.CreatePushSourceOperator, {"source_name": "new", "visibility": "SHARED"}, "Sources: View"),
+    (coveo_source.DeletePushSourceOperator, {"source_name": SOURCE}, "Sources: View"),
+    (coveo_source.RecreatePushSourceOperator, {"new_name": "new"}, "Sources: View"),
+    (sensors.PushSourceStatusSensor, {"statuses": "IDLE"}, "Sources: View"),
+    (sensors.PushApiQuotaSensor, {"items": 1}, "Organization: View"),
+    (sensors.PushedItemsIndexedSensor, {"result": PUSHED}, "Organization: View"),
+]
+#: The bracket, which has a test of its own below.
+BRACKET = {
+    coveo_push_update.OpenPushSourceUpdateOperator,
+    coveo_push_update.DeleteOldItemsOfUpdateOperator,
+    coveo_push_update.ClosePushSourceUpdateOperator,
+    coveo_push_update.JudgePushSourceUpdateOperator,
+}
+
+
+@pytest.fixture(autouse=True)
+def _push_only(
+    connect: Callable[..., None],
+    coveo: Simulator,
+    variables: Variables,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    connect(password=coveo.push_only_key)
+    # The rows of a query; a database is not what this is about.
+    monkeypatch.setattr(
+        "airflow_provider_coveo.hooks.item_rows.items_of_query",
+        lambda *args, **kwargs: (item for item in ITEMS),
+    )
+
+
+def execute(operator: type[Any], values: dict[str, Any]) -> Any:
+    if issubclass(operator, coveo_push._CoveoPushOperator) or operator is sensors.PushSourceStatusSensor:
+        values = {"source_id": SOURCE, **values}
+    ti = SimpleNamespace(max_tries=0, dag_id="d", task_id="t", run_id="r", map_index=-1, start_date=None)
+    task = operator(task_id="t", **values)
+    if issubclass(operator, sensors._CoveoSensor):
+        task.timeout = timedelta(seconds=0).total_seconds()
+    return task.execute({"ti": ti, "task": task})
+
+
+def test_every_operator_and_sensor_is_tried_here() -> None:
+    for module in pkgutil.walk_packages(
+        airflow_provider_coveo.__path__, f"{airflow_provider_coveo.__name__}."
+    ):
+        if any(room in module.name for room in (".operators.", ".sensors.", ".decorators.")):
+            importlib.import_module(module.name)
+
+    def below(base: type) -> set[type]:
+        return {base}.union(*(below(derived) for derived in base.__subclasses__()))
+
+    concrete = {
+        operator
+        for operator in below(_CoveoOperator)
+        if operator.__module__.startswith(airflow_provider_coveo.__name__)
+        and (not operator.__name__.startswith("_") or operator is _CoveoPushDecoratedOperator)
+    }
+    tried = {case[0] for case in [*WORKS, *REFUSED]} | BRACKET
+    assert {operator.__name__ for operator in concrete - tried} == set()
+
+
+@pytest.mark.parametrize(("operator", "values", "shows"), WORKS)
+def test_it_does_fully_what_the_key_may_do(
+    coveo: Simulator, operator: type[BaseOperator], values: dict[str, Any], shows: tuple[str, Any]
+) -> None:
+    result = execute(operator, values)
+    assert result[shows[0]] == shows[1]
+    # What the key may not ask is asked for once at most, and does not stop the task.
+    assert [request.status for request in coveo.requests].count(403) <= 1
+
+
+@pytest.mark.parametrize(("operator", "values", "privilege"), REFUSED)
+def test_it_says_at_once_which_privilege_is_lacking(
+    coveo: Simulator, operator: type[BaseOperator], values: dict[str, Any], privilege: str
+) -> None:
+    with pytest.raises(AccessDeniedError, match=privilege) as refused:
+        execute(operator, values)
+    assert isinstance(refused.value, AirflowFailException)
+    assert "as one that may only push" in str(refused.value)
+    assert "use a connection whose key has" in str(refused.value)
+    # Nothing was changed, and nothing was asked for twice.
+    assert [request.status for request in coveo.requests if not request.path.endswith("/status")] == [403]
+
+
+def test_the_bracket_needs_no_more_than_such_a_key(coveo: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(monkeypatch, delete_old_items=True, allow_empty=True)
+    for task in ("open", "work", "delete_old_items", "close", "outcome"):
+        run.execute(task)
+    assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
+    assert "olderthan" in {request.operation for request in coveo.requests}
