@@ -79,7 +79,7 @@ def get_provider_info() -> dict[str, Any]:
         "package-name": "airflow-provider-coveo",
         "name": "Coveo",
         "description": "Bracket content updates of `Coveo <https://www.coveo.com/>`__ Push sources with "
-        "status changes, push items and reset sources.",
+        "status changes, push items, and create, reset, recreate and delete sources.",
         "integrations": [
             {
                 "integration-name": "Coveo",
@@ -111,7 +111,10 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [
             {
                 "integration-name": "Coveo",
-                "python-modules": ["airflow_provider_coveo.operators.coveo_push"],
+                "python-modules": [
+                    "airflow_provider_coveo.operators.coveo_push",
+                    "airflow_provider_coveo.operators.coveo_source",
+                ],
             }
         ],
         "sensors": [

@@ -26,7 +26,7 @@ from tests.unit.task_groups.test_coveo_push_tasks import Run
 
 ITEMS = [{"documentId": "product://1", "data": "x"}]
 IDENTITY = {"identity": {"name": "asmith", "type": "USER"}}
-PUSHED = {"source_id": SOURCE, "accepted_adds": 1, "ordering_id": now_ms() - 1000}
+PUSHED = {"source_id": SOURCE, "accepted_adds": 1, "ordering_id": now_ms() - 600_000}
 
 #: What the key is good for: the class, its parameters, and what of its result shows that it worked.
 WORKS: list[tuple[type, dict[str, Any], Any]] = [
