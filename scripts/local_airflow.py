@@ -63,7 +63,8 @@ _QUICK: Config = {
         # dagrun_timeout and deferred tasks that time out are noticed at this pace.
         "trigger_timeout_check_interval": 2,
     },
-    "triggerer": {"job_heartbeat_sec": 1},
+    # What a dead triggerer leaves behind is taken over after that; the default is 30.
+    "triggerer": {"job_heartbeat_sec": 1, "triggerer_health_check_threshold": 5},
     # Nothing is reported to anybody, on no release.
     "usage_data_collection": {"enabled": False},
 }
