@@ -42,6 +42,7 @@ from airflow_provider_coveo.coveo.questions import Asking, Question
 from airflow_provider_coveo.coveo.retries import RetryPolicy
 from airflow_provider_coveo.hooks.answers import json_object, patience, refusal
 from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+from airflow_provider_coveo.hooks.metrics import count_request
 from airflow_provider_coveo.hooks.wire import LARGEST_ANSWER, LARGEST_ERROR, user_agent
 
 T = TypeVar("T")
@@ -252,7 +253,7 @@ class CoveoAsyncClient:
     ) -> _Answer:
         seconds = max(settings.timeout[1], question.answer_seconds or 0)
         started = time.monotonic()
-        outcome: object = "cancelled"
+        outcome: int | str = "cancelled"
         try:
             async with session.request(
                 question.method,
@@ -269,8 +270,9 @@ class CoveoAsyncClient:
                 answer = _Answer(response.status, response.headers, await _body(response))
             outcome = answer.status_code
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError) as problem:
-            outcome = type(problem).__name__
             failure = _error_without_answer(question.tried, problem)
+            outcome = type(failure).__name__
+            count_request(outcome)
             # The text of these exceptions can hold more than should be shown, so they are not chained.
             raise failure from None
         finally:
@@ -282,6 +284,7 @@ class CoveoAsyncClient:
                 (time.monotonic() - started) * 1000,
                 attempt,
             )
+        count_request(outcome)
         refused = refusal(answer, question.tried)
         if refused is not None:
             raise refused

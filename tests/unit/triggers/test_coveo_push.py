@@ -9,6 +9,7 @@ import os
 import re
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -31,7 +32,7 @@ from airflow_provider_coveo.coveo.errors import (
 )
 from airflow_provider_coveo.coveo.questions import asking, source_question
 from airflow_provider_coveo.coveo.retries import RetryPolicy
-from airflow_provider_coveo.hooks import async_client
+from airflow_provider_coveo.hooks import async_client, metrics
 from airflow_provider_coveo.hooks.async_client import CoveoAsyncClient
 from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 from airflow_provider_coveo.simulator import Simulator
@@ -152,7 +153,7 @@ def test_what_may_pass_is_repeated_until_it_does(coveo: Simulator, status: int) 
 
 
 def test_a_dropped_connection_is_no_end(coveo: Simulator) -> None:
-    coveo.faults.drop(operation="source")
+    coveo.faults.drop(operation="source", times=3)
     coveo.faults.truncate(operation="source")
     assert ask_for_source()["id"] == SOURCE
 
@@ -300,6 +301,23 @@ def test_neither_the_key_nor_a_proxy_s_password_shows_in_an_event_or_a_log(
     shown += repr(raised.value) + logged()
     assert "Could not read" in shown
     assert SENTINEL not in shown
+
+
+def test_requests_are_counted_as_the_hook_s_are(coveo: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: Counter[str] = Counter()
+    statistics = SimpleNamespace(incr=lambda name, count, tags: counted.update({name: count}))
+    monkeypatch.setattr(metrics, "_stats", lambda: statistics)
+    coveo.faults.answer(503, operation="source")
+    # Not a connection that is closed before the answer: aiohttp itself asks again once then.
+    coveo.faults.truncate(operation="source")
+    ask_for_source()
+    assert counted == {
+        "coveo.requests": 3,
+        "coveo.requests.503": 1,
+        "coveo.requests.NoAnswerError": 1,
+        "coveo.requests.200": 1,
+        "coveo.retries": 2,
+    }
 
 
 # --- how a trigger waits ---

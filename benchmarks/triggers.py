@@ -1,0 +1,273 @@
+"""
+What many tasks cost that wait at Coveo in one triggerer.
+
+    python benchmarks/triggers.py                          # 1,000 triggers, beside one that waits alone
+    python benchmarks/triggers.py --interval 10 --seconds 20
+
+Each line is a process of its own, which does what a triggerer does: it makes the triggers from their
+serialized form and runs them on one event loop, as tasks that each wait for a source to become IDLE. They
+ask a simulator in another process, by https on loopback, whose source is in a rebuild all the time. The last
+line shows what it is good for that triggers share a session.
+
+Memory is what the triggers take above what the imports need. CPU is the share of one core. “Late” is the
+longest that the event loop let something else wait, while the triggers started and after that; Airflow warns
+of 200 ms.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+_SOURCE = "acme-products"
+_KEY = "xx00000000-0000-4000-8000-000000000000"
+_TITLES = {
+    "alone": "one alone",
+    "shared": "{count:,} triggers",
+    "own": "{count:,} triggers, a session each",
+}
+
+
+# --- one process that waits ---
+
+
+class _Loop:
+    """Measures how late the event loop is."""
+
+    def __init__(self) -> None:
+        self.worst = 0.0
+
+    async def watch(self) -> None:
+        """Note the worst, until cancelled."""
+        while True:
+            due = time.perf_counter() + 0.02
+            await asyncio.sleep(0.02)
+            self.worst = max(self.worst, time.perf_counter() - due)
+
+    def taken(self) -> float:
+        """Return the worst since it was asked for last, in milliseconds."""
+        worst, self.worst = self.worst, 0.0
+        return worst * 1000
+
+
+def _resident() -> float:
+    found = re.search(r"VmRSS:\s+(\d+)", Path("/proc/self/status").read_text())
+    assert found is not None
+    return int(found[1]) / 1024
+
+
+def _cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def _give_each_its_own_session(async_client: Any) -> None:
+    @asynccontextmanager
+    async def own_session(verify: Any) -> AsyncIterator[Any]:
+        context = await asyncio.to_thread(async_client._tls_context, verify)
+        connector = async_client.aiohttp.TCPConnector(ssl=context)
+        async with async_client.aiohttp.ClientSession(connector=connector) as session:
+            yield session
+
+    async_client._shared_session = own_session
+
+
+def _serialized_trigger(interval: float) -> tuple[str, dict[str, Any]]:
+    from airflow_provider_coveo.triggers.coveo_push import PushSourceStatusTrigger
+
+    return PushSourceStatusTrigger(
+        source_id=_SOURCE,
+        statuses=["IDLE"],
+        coveo_conn_id="coveo_default",
+        poke_interval=interval,
+        give_up_at=time.time() + 86_400,
+    ).serialize()
+
+
+async def _wait(count: int, interval: float, seconds: float) -> dict[str, float]:
+    from airflow_provider_coveo.hooks import async_client
+
+    path, parameters = _serialized_trigger(interval)
+    module, _, name = path.rpartition(".")
+    trigger_class = getattr(importlib.import_module(module), name)
+    answers = 0
+    send = async_client.CoveoAsyncClient._send
+
+    async def counted(self: Any, *arguments: Any) -> Any:
+        nonlocal answers
+        answer = await send(self, *arguments)
+        answers += 1
+        return answer
+
+    async_client.CoveoAsyncClient._send = counted  # type: ignore[method-assign]
+    loop = _Loop()
+    watch = asyncio.create_task(loop.watch())
+    before = _resident()
+    running = [asyncio.create_task(anext(trigger_class(**parameters).run())) for _ in range(count)]
+    # In the first interval each of them reads its connection and looks for the first time.
+    await asyncio.sleep(interval * 1.1)
+    late_at_start, answers = loop.taken(), 0
+    cpu, began = _cpu_seconds(), time.perf_counter()
+    await asyncio.sleep(seconds)
+    elapsed = time.perf_counter() - began
+    result = {
+        "megabytes": _resident() - before,
+        "cpu": (_cpu_seconds() - cpu) / elapsed,
+        "requests": answers / elapsed,
+        "late_at_start": late_at_start,
+        "late": loop.taken(),
+        "waiting": sum(not task.done() for task in running),
+    }
+    for task in [watch, *running]:
+        task.cancel()
+    await asyncio.gather(watch, *running, return_exceptions=True)
+    return result
+
+
+def _worker(kind: str, count: int, interval: float, seconds: float) -> None:
+    from airflow_provider_coveo.hooks import async_client
+
+    if kind == "own":
+        _give_each_its_own_session(async_client)
+    result = asyncio.run(_wait(count, interval, seconds))
+    sys.stdout.write("RESULT " + json.dumps(result) + "\n")
+
+
+# --- the Coveo that they ask ---
+
+
+def _certificate(folder: Path) -> tuple[Path, Path]:
+    import ipaddress
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import NameOID
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(timezone.utc)
+    alternative = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(alternative, critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "certificate.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (folder / "key.pem").write_bytes(private)
+    return folder / "certificate.pem", folder / "key.pem"
+
+
+@contextmanager
+def _simulator(folder: Path) -> Iterator[dict[str, str]]:
+    """Run a simulator in a process of its own, and give the environment that leads to it."""
+    certificate, key = _certificate(folder)
+    serve = (
+        "import sys, threading; from airflow_provider_coveo.simulator import Simulator\n"
+        "from airflow_provider_coveo.coveo.statuses import SourceStatus\n"
+        f"s = Simulator(sources=({_SOURCE!r},), api_key={_KEY!r}, tls=tuple(sys.argv[1:]))\n"
+        "s.start()\n"
+        f"s.state.set_status({_SOURCE!r}, SourceStatus.REBUILD, 'request')\n"
+        "print(s.url, flush=True); sys.stdin.read()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", serve, str(certificate), str(key)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        connection = {
+            "conn_type": "coveo",
+            "login": "acme",
+            "password": _KEY,
+            "host": process.stdout.readline().strip(),
+            # Beside its own, so that as many certificates are loaded as usual.
+            "extra": json.dumps({"verify": str(_with_the_usual_ones(certificate))}),
+        }
+        yield {**os.environ, "AIRFLOW_CONN_COVEO_DEFAULT": json.dumps(connection)}
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _with_the_usual_ones(certificate: Path) -> Path:
+    from requests.utils import DEFAULT_CA_BUNDLE_PATH
+
+    bundle = certificate.with_name("bundle.pem")
+    bundle.write_text(Path(DEFAULT_CA_BUNDLE_PATH).read_text() + certificate.read_text())
+    return bundle
+
+
+def compare(count: int, interval: float, seconds: float) -> None:
+    """Print a line for each kind of waiting."""
+    print(f"a look every {interval:g} s, which is two requests; measured for {seconds:g} s\n")
+    print(f"{'':36}{'MB':>7}{'CPU':>8}{'requests/s':>12}{'ms/request':>12}{'late at start':>15}{'late':>9}")
+    with tempfile.TemporaryDirectory() as folder, _simulator(Path(folder)) as environment:
+        for kind, triggers in (("alone", 1), ("shared", count), ("own", count)):
+            worker = [sys.executable, __file__, "--worker", kind, "--triggers", str(triggers)]
+            done = subprocess.run(
+                [*worker, "--interval", str(interval), "--seconds", str(seconds)],
+                env=environment,
+                check=False,
+                capture_output=True,
+                text=True,
+            )
+            found = re.search(r"^RESULT (.*)$", done.stdout, re.MULTILINE)
+            if found is None:
+                raise RuntimeError(f"{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+            result = json.loads(found[1])
+            if result["waiting"] != triggers:
+                raise RuntimeError(f"{triggers - result['waiting']} triggers did not go on waiting")
+            each = result["cpu"] / result["requests"] * 1000 if result["requests"] else 0.0
+            print(
+                f"{_TITLES[kind].format(count=triggers):36}{result['megabytes']:7.1f}{result['cpu']:8.2%}"
+                f"{result['requests']:12.2f}{each:12.1f}{result['late_at_start']:12.0f} ms"
+                f"{result['late']:6.0f} ms"
+            )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--triggers", type=int, default=1000)
+    parser.add_argument("--interval", type=float, default=60.0, help="seconds from one look to the next")
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long to measure")
+    parser.add_argument("--worker", choices=list(_TITLES), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.worker:
+        _worker(given.worker, given.triggers, given.interval, given.seconds)
+    else:
+        compare(given.triggers, given.interval, given.seconds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""
+Push, and go on only once what was pushed is found: or fail with Coveo's reasons.
+
+Coveo accepts a push before it looks at the items, so a green push task does not mean that they are in the
+index. `indexed` waits on Coveo's item logs. It fails with a table of the items that the pipeline refused, and
+what depends on the new content runs after it. Before anything is pushed, `quota` checks that the day's quota
+of items will do; otherwise the run ends there, skipped.
+
+The key must be allowed to view the organization and all sources, which one that may only push is not. Both
+sensors wait in the triggerer, so no worker is held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+from airflow.providers.common.compat.sdk import DAG, Param, task
+
+from airflow_provider_coveo.sensors.coveo_push import PushApiQuotaSensor, PushedItemsIndexedSensor
+from airflow_provider_coveo.task_groups.coveo_push import push_source_update
+
+PRODUCTS = [
+    {"sku": "4711", "name": "Anvil", "price": 89.9},
+    {"sku": "4712", "name": "Rocket skates", "price": 249.0},
+    {"sku": "4713", "name": "Dehydrated boulders", "price": 12.5},
+]
+
+with DAG(
+    dag_id="coveo_wait_until_indexed",
+    doc_md=__doc__,
+    schedule=None,
+    start_date=datetime(2025, 1, 1),
+    catchup=False,
+    # Status is not a lock: two runs on one source would close each other's update. And items of another run
+    # would be taken for this one's.
+    max_active_runs=1,
+    default_args={"retries": 2, "retry_delay": timedelta(seconds=30)},
+    params={
+        "source_id": Param("acme-products", type="string", description="The ID of the Push source"),
+        "max_refused": Param(
+            0, type="integer", minimum=0, description="How many refused items to put up with"
+        ),
+    },
+    tags=["coveo"],
+) as dag:
+    quota = PushApiQuotaSensor(task_id="quota", items=len(PRODUCTS), timeout=0, soft_fail=True)
+
+    with push_source_update(
+        source_id="{{ params.source_id }}", status="REFRESH", group_id="update"
+    ) as update:
+
+        @task.coveo_push(source_id="{{ params.source_id }}")
+        def push_products() -> Iterator[dict[str, Any]]:
+            for product in PRODUCTS:
+                yield {
+                    "documentId": f"product://{product['sku']}",
+                    "title": product["name"],
+                    "data": f"The famous {product['name']}.",
+                    "price": product["price"],
+                }
+
+        pushed = push_products()
+
+    indexed = PushedItemsIndexedSensor(
+        task_id="indexed",
+        result=pushed,
+        max_refused="{{ params.max_refused }}",
+        deferrable=True,
+        # Coveo's logs are slow to answer, and items appear after some minutes.
+        poke_interval=timedelta(minutes=2),
+        timeout=timedelta(hours=2),
+    )
+
+    @task
+    def publish(counted: dict[str, Any]) -> str:
+        return f"{counted['indexed']} of {counted['operations']} items are found."
+
+    quota >> update >> indexed
+    publish(indexed.output)
