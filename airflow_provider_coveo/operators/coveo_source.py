@@ -565,13 +565,15 @@ class _Making:
         return source
 
     def _is_ours(self, source: Mapping[str, Any], original_id: str | None) -> bool:
-        """Say whether a source can be the one that an earlier try asked for, and never heard of again."""
+        """Say whether a source of the name is the one that an earlier try asked for."""
         from airflow_provider_coveo.coveo.sources import created_ms
 
         made = self.made
-        if made is None or made.original_id != original_id or made.source_id is not None:
+        if made is None or made.original_id != original_id:
             return False
-        # Nobody had the name at that moment.
+        if made.source_id is not None:
+            return made.source_id == str(source["id"])
+        # Its answer was never heard, and nobody had the name before.
         created = created_ms(source)
         return created is None or created >= made.since
 

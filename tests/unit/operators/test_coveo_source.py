@@ -417,6 +417,13 @@ def test_the_copy_is_known_by_its_id_even_where_coveo_s_list_lags(coveo: Simulat
     assert len(named(coveo)) == 1
 
 
+def test_the_copy_is_known_by_its_id_even_where_coveo_does_not_find_it_yet(coveo: Simulator) -> None:
+    first = recreate()
+    coveo.faults.answer(404, operation="source", source=first["new_source_id"])
+    assert recreate() == first
+    assert len(named(coveo)) == 1
+
+
 def test_it_still_says_what_it_did_once_the_original_is_deleted(coveo: Simulator) -> None:
     first = recreate()
     delete()

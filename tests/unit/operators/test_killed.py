@@ -106,7 +106,7 @@ def each_kill(
             prepare()
             fault = coveo.faults.stall(60, applied=applied, after=number)
             pid = tries.begin(operator, values)
-            coveo.wait_for(lambda fault=fault, pid=pid: fault.used or _is_over(pid))
+            coveo.wait_for(lambda fault=fault, pid=pid: fault.used or _is_over(pid), timeout=60)
             if not fault.used:
                 assert tries.end() == 0
                 break
