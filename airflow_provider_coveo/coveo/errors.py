@@ -138,6 +138,8 @@ class SourceTestFailedError(CoveoError):
         "correct the source, or give a test_item like those that the source is for, then clear the task: it "
         "goes on with the same source"
     )
+    # It may be the source that is mended in between, or the pipeline that catches up.
+    retry_can_help = True
 
 
 class InvalidRequestError(CoveoError):

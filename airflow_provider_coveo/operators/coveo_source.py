@@ -36,8 +36,8 @@ _TEST_ITEM: Final[dict[str, Any]] = {
 }
 _FOR_NOBODY: Final = [{"allowAnonymous": False, "allowedPermissions": [], "deniedPermissions": []}]
 
-#: The results in the item logs that say that an item did not get through.
-_NOT_INDEXED: Final = frozenset({"ERROR", "REJECTED", "SKIPPED"})
+#: How the item logs call what becomes of a pushed item.
+_ADDITIONS: Final = ("ADD", "ADD_BY_REFERENCE", "UPDATE")
 _DELETING: Final = "deleting_source"
 
 
@@ -392,14 +392,20 @@ class RecreatePushSourceOperator(_CoveoPushOperator):
 
     def _is_indexed(self, copy_id: str, document_id: str, pushed_at: int) -> bool:
         from airflow_provider_coveo.coveo.errors import SourceTestFailedError
+        from airflow_provider_coveo.coveo.indexing import DEFAULT_REFUSALS
 
         entries = list(
             self.hook.list_item_logs(
-                copy_id, pushed_at, max(pushed_at, self.hook.clock.latest_ms()), document_id=document_id
+                copy_id,
+                pushed_at,
+                max(pushed_at, self.hook.clock.latest_ms()),
+                document_id=document_id,
+                # An earlier try may have deleted its test item at the last moment.
+                operations=_ADDITIONS,
             )
         )
         for entry in entries:
-            if entry.get("result") in _NOT_INDEXED and not str(entry.get("operation")).startswith("DELETE"):
+            if entry.get("result") in DEFAULT_REFUSALS:
                 raise SourceTestFailedError(
                     f"Could not confirm that source {copy_id!r} is indexed",
                     answer=f"the item {document_id!r} is {entry['result']} at the stage {entry.get('task')}: "

@@ -468,6 +468,22 @@ def test_a_refused_test_item_fails_the_task_with_coveo_s_reason(
     assert named(coveo) == [recreate(source_id_variable=VARIABLE)["new_source_id"]]
 
 
+def test_the_deletion_of_an_earlier_try_s_test_item_proves_nothing(
+    coveo: Simulator, variables: Variables
+) -> None:
+    coveo.faults.answer(503, headers=PATIENCE, applied=True, operation="delete")
+    with pytest.raises(ServiceError):
+        recreate()
+    (copy,) = named(coveo)
+    assert [entry["operation"] for entry in coveo.logs(copy)][-1] == "DELETE"
+    coveo.indexing_delay = 3600
+    # Within the second, to which Coveo's clock is known; the addition before it is too old by then.
+    coveo.state.source(copy).log[:] = [r for r in coveo.state.source(copy).log if r.operation == "DELETE"]
+    with pytest.raises(SourceTestFailedError):
+        recreate(confirm_timeout=timedelta(seconds=0.2), source_id_variable=VARIABLE)
+    assert VARIABLE not in variables.values
+
+
 @pytest.mark.parametrize("why", ["is indexed", "takes no items"])
 def test_a_test_that_takes_too_long_fails_and_the_next_try_goes_on_with_the_same_copy(
     coveo: Simulator, variables: Variables, why: str
