@@ -23,6 +23,7 @@ PYTHON_2 = $(call find_python,,(3, 13))
 UV := .venv/tools/bin/uv
 VENV_3 := .venv/airflow-3
 VENV_2 := .venv/airflow-2
+VENV_MYSQL := .venv/mysql-airflow-3
 VENV_CLUSTER := .venv/cluster
 CONSTRAINTS_3 := constraints/airflow-3.3.txt
 CONSTRAINTS_2 := constraints/airflow-2.11.txt
@@ -81,6 +82,10 @@ cluster: $(VENV_CLUSTER)/.installed ## Airflow with two Celery workers, as in do
 .PHONY: cluster-test
 cluster-test: $(VENV_CLUSTER)/.installed ## What comes of a push when a worker, the broker, the scheduler, ... dies
 	@$(call pytest,$(VENV_CLUSTER),tests/cluster)
+
+.PHONY: test-mysql
+test-mysql: $(VENV_MYSQL)/.installed ## Rows of a real MariaDB; on Debian and Ubuntu it is installed (as root) where it is missing
+	@$(call pytest,$(VENV_MYSQL),tests/unit/push/test_mysql.py)
 
 .PHONY: lint
 lint: $(VENV_3)/.installed ## Style, types, and the arrows between the rooms
@@ -142,6 +147,12 @@ $(VENV_2)/.installed: $(CONSTRAINTS_2) $(INSTALLED_FROM) | $(UV)
 
 $(VENV_CLUSTER)/.installed: $(CONSTRAINTS_CLUSTER) $(INSTALLED_FROM) | $(UV)
 	$(call install,$(VENV_CLUSTER),PYTHON_3,$(CONSTRAINTS_CLUSTER),$(CLUSTER),3.13)
+
+# Airflow's provider for MySQL compiles its driver, so it is no part of the other virtualenvs.
+$(VENV_MYSQL)/.installed: $(CONSTRAINTS_3) $(INSTALLED_FROM) | $(UV)
+	@{ command -v mariadb-install-db && command -v mariadb_config; } >/dev/null || { apt-get update -qq && apt-get install --yes -qq \
+		--no-install-recommends mariadb-server-core mariadb-client-core libmariadb-dev pkg-config gcc; } >/dev/null
+	$(call install,$(VENV_MYSQL),PYTHON_3,$(CONSTRAINTS_3),$(DRIVERS_3) apache-airflow-providers-mysql,3.13)
 
 $(UV):
 	@test -n "$(PYTHON_3)" || { echo "No Python from 3.10 to 3.13 was found." >&2; exit 1; }

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing
-from typing import Any
+from contextlib import closing, contextmanager, suppress
+from typing import Any, Final
 
 from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.hooks.item_files import item_maker
 
-_CURSOR_NAME = "coveo_push"
+_CURSOR_NAME: Final = "coveo_push"
+#: The drivers for MySQL and MariaDB that Airflow's hook brings: mysqlclient and mysql-connector-python.
+_MYSQL_DRIVERS: Final = frozenset({"MySQLdb", "mysql"})
+#: How many seconds a MySQL server waits for somebody who reads the rows no faster than they are pushed.
+_PATIENCE_OF_MYSQL: Final = 3600
 
 
 def items_of_query(
@@ -44,8 +48,7 @@ def items_of_query(
             f"{type(hook).__name__}",
             remedy="Name a connection whose hook is one of Airflow's DbApiHook",
         )
-    # Both are closed even if the rows are not read to their end.
-    with closing(hook.get_conn()) as connection, closing(_streaming_cursor(connection)) as cursor:
+    with _streaming_cursor(hook.get_conn()) as cursor:
         cursor.arraysize = fetch_size
         if parameters:
             cursor.execute(sql, parameters)
@@ -76,18 +79,33 @@ def _rows(cursor: Any, fetch_size: int) -> Iterator[Sequence[Any]]:
         yield from rows
 
 
-def _streaming_cursor(connection: Any) -> Any:
-    """Return a cursor that leaves the result at the server where the driver would fetch it whole."""
+@contextmanager
+def _streaming_cursor(connection: Any) -> Iterator[Any]:
+    """Give a cursor that leaves the result at the server where the driver would fetch it whole."""
     # Airflow's hook may wrap the driver's own connection.
     driver = type(connection).__module__.partition(".")[0]
+    opened = [connection]
+    try:
+        if driver in _MYSQL_DRIVERS:
+            # The server gives up whoever does not take its rows for a minute, as a push that waits does not.
+            with suppress(Exception), closing(connection.cursor()) as settings:
+                settings.execute(f"SET SESSION net_write_timeout = {_PATIENCE_OF_MYSQL}")
+        cursor = _cursor(connection, driver)
+        # A cursor of MySQL reads all that is left when it is closed, unless the connection is gone by then.
+        opened.insert(1 if driver in _MYSQL_DRIVERS else 0, cursor)
+        yield cursor
+    finally:
+        # Also if the rows are not read to their end. What was pushed does not fail because of that any more.
+        for one in opened:
+            with suppress(Exception):
+                one.close()
+
+
+def _cursor(connection: Any, driver: str) -> Any:
     if driver in {"psycopg", "psycopg2"}:
         return connection.cursor(name=_CURSOR_NAME)
     if driver == "MySQLdb":
         from MySQLdb.cursors import SSCursor
 
         return connection.cursor(SSCursor)
-    if driver == "pymysql":
-        from pymysql.cursors import SSCursor as UnbufferedCursor
-
-        return connection.cursor(UnbufferedCursor)
     return connection.cursor()

@@ -575,13 +575,15 @@ class SqlToCoveoPushOperator(_ItemsPushOperator):
     """
     Push the rows of a database query as items.
 
-    The rows are read as a stream, on PostgreSQL and MySQL through a cursor of the server, so that a table of
-    any size needs no more memory than a few batches. Give the query an ``ORDER BY``: only then does a task
-    that is tried again meet the same rows in the same order, and go on where it failed. See
-    https://docs.coveo.com/en/90/.
+    The rows are read as a stream, so that a table of any size needs no more memory than a few batches: on
+    PostgreSQL by a cursor of the server, on MySQL and MariaDB by an unbuffered one, which SQLite's always is.
+    Other databases' drivers read as they do; some (Redshift's) hold the whole result. Give the query an
+    ``ORDER BY``: only then does a task that is tried again meet the same rows in the same order, and go on
+    where it failed. See https://docs.coveo.com/en/90/.
 
-    A time needs a time zone: select ``updated AT TIME ZONE 'UTC'`` where the column has none. What is
-    ``NULL`` is left out of its item. Needs the extra ``[sql]`` and the provider of the database.
+    A time needs a time zone: where the column has none, select ``updated AT TIME ZONE 'UTC'``, on MySQL
+    ``DATE_FORMAT(updated, '%Y-%m-%dT%TZ')``. What is ``NULL`` is left out of its item. Needs the extra
+    ``[sql]`` and the provider of the database.
 
     :param source_id: The ID of the Push source. (templated)
     :param sql: The query, or a file of that name (``.sql``). (templated)
