@@ -268,6 +268,9 @@ def checked_settle_seconds(value: object) -> float:
     :raises CoveoInputError: if it is no time, or below zero.
     """
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, str):
+        with suppress(ValueError):
+            seconds = float(seconds)
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds >= 0:
         raise CoveoInputError(
             f"settle_time is {shown(value)}", remedy="Give seconds or a timedelta, zero or more"

@@ -58,6 +58,7 @@ TASKS: Final = frozenset(
 )
 MATCHINGS: Final = frozenset({"EXACT", "PARTIAL", "WILDCARD"})
 
+_FRACTION: Final = re.compile(r"\.\d+")
 _DIGITS: Final = re.compile(r"\s*\d{1,16}\s*")
 
 
@@ -76,8 +77,12 @@ def moment(value: object) -> datetime:
         with suppress(OverflowError):
             found = datetime.fromtimestamp(0, timezone.utc) + timedelta(milliseconds=int(value))
     elif isinstance(value, str):
+        # Python 3.10 knows neither Z nor fractions of any length.
+        text = _FRACTION.sub(
+            lambda fraction: f"{fraction[0]:0<7}"[:7], re.sub("[Zz]$", "+00:00", value.strip())
+        )
         with suppress(ValueError):
-            found = datetime.fromisoformat(re.sub("[Zz]$", "+00:00", value.strip()))
+            found = datetime.fromisoformat(text)
     if found is None or found.tzinfo is None:
         why = "it has no time zone" if found is not None else "it can't be read"
         raise CoveoInputError(

@@ -126,7 +126,11 @@ class _CoveoSensor(_CoveoOperator, BaseSensorOperator):
     def execute_complete(self, context: Context, event: dict[str, Any], limit: str = "timeout") -> Any:
         """Conclude from what the trigger fired."""
         with self._skipping_as_told():
-            outcome = event.get("outcome")
+            outcome = event.get("outcome") if isinstance(event, dict) else None
+            if outcome not in {"there", "too_late", "error"}:
+                raise ValueError(
+                    f"The trigger of task {self.task_id!r} fired what it never does: {event!r:.200}"
+                )
             if outcome == "error":
                 from airflow_provider_coveo.coveo.errors import error_from_json
                 from airflow_provider_coveo.hooks.answers import failing_at_once
@@ -226,6 +230,8 @@ class PushedItemsIndexedSensor(_CoveoSensor):
 
     * They have no key of the push. What belongs to it is told by the source and by the time: what others push
       to the source meanwhile is counted as well. The log says so where more operations show than were pushed.
+    * Whether the ``requestId`` of an entry is that of the push is not documented, so it is shown, and nothing
+      is concluded from it.
     * An operation that several stages tell of counts once; how often Coveo logs an operation in one stage is
       not documented, and taken for once.
     * They are kept for 14 days, and answer for 7 at a time.
@@ -240,7 +246,7 @@ class PushedItemsIndexedSensor(_CoveoSensor):
     :param max_refused: Up to how many refused items the task succeeds, with a warning. Default 0. (templated)
     :param settle_time: For how long the logs must have shown that all is through, in seconds or as a
         ``timedelta``. Default 60 seconds, because an index commits about once a minute
-        (https://docs.coveo.com/en/32/), and items are found only then.
+        (https://docs.coveo.com/en/32/), and items are found only then. (templated)
     :param refused_results: The results that count as refused: some of ``ERROR``, ``REJECTED`` and
         ``SKIPPED``. Default all three; an item with another of them counts as through. (templated)
     :param deferrable: Whether to wait in the triggerer rather than in a worker. Default: as the setting
@@ -264,6 +270,7 @@ class PushedItemsIndexedSensor(_CoveoSensor):
         "result",
         "source_id",
         "max_refused",
+        "settle_time",
         "refused_results",
         *_CoveoOperator.template_fields,
     )
@@ -275,7 +282,7 @@ class PushedItemsIndexedSensor(_CoveoSensor):
         result: Any,
         source_id: str | None = None,
         max_refused: int | str = 0,
-        settle_time: timedelta | float = 60.0,
+        settle_time: timedelta | float | str = 60.0,
         refused_results: Any = ("ERROR", "REJECTED", "SKIPPED"),
         poke_interval: timedelta | float = 120.0,
         timeout: timedelta | float = timedelta(hours=2),

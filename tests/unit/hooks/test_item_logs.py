@@ -77,6 +77,7 @@ def test_entries_come_page_by_page_and_only_as_many_pages_as_are_read(
         lambda now: datetime.fromtimestamp(now / 1000, timezone(timedelta(hours=9))),
         lambda now: datetime.fromtimestamp(now / 1000, timezone.utc).isoformat(),
         lambda now: datetime.fromtimestamp(now / 1000, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        lambda now: datetime.fromtimestamp(now / 1000, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%f000Z"),
     ],
 )
 def test_a_moment_may_be_given_in_any_form_that_names_it(

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import (
+    DAG,
     AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
@@ -422,6 +423,18 @@ def test_the_pushes_of_mapped_tasks_are_waited_for_together(coveo: Simulator, ho
         outcome(indexed_sensor(results))
 
 
+def test_a_sensor_can_be_mapped() -> None:
+    with DAG("mapped", schedule=None, start_date=datetime(2025, 1, 1)):
+        mapped = PushSourceStatusSensor.partial(task_id="wait", deferrable=True).expand(source_id=["a", "b"])
+    assert mapped.operator_class is PushSourceStatusSensor
+
+
+@pytest.mark.parametrize("event", [None, "done", {}, {"outcome": "fine"}])
+def test_an_event_that_no_trigger_of_ours_fires_is_not_taken_for_success(event: Any) -> None:
+    with pytest.raises(ValueError, match="fired what it never does"):
+        status_sensor().execute_complete({}, event)
+
+
 @pytest.mark.parametrize("written", [json.dumps, repr, lambda result: result])
 def test_the_result_may_come_by_a_template(hook: CoveoPushHook, written: Any) -> None:
     result = hook.push_items(SOURCE, items(2))
@@ -473,10 +486,11 @@ def test_a_push_of_nothing_is_through(coveo: Simulator, hook: CoveoPushHook) -> 
     assert len(coveo.requests) == before
 
 
-def test_a_push_that_ended_just_now_is_let_settle(coveo: Simulator, hook: CoveoPushHook) -> None:
+@pytest.mark.parametrize("settle_time", [timedelta(minutes=1), 60, "60"])
+def test_a_push_that_ended_just_now_is_let_settle(hook: CoveoPushHook, settle_time: Any) -> None:
     result = hook.push_items(SOURCE, items(2))
     with pytest.raises(AirflowSensorTimeout):
-        outcome(indexed_sensor(result, settle_time=timedelta(minutes=1), timeout=0))
+        outcome(indexed_sensor(result, settle_time=settle_time, timeout=0))
 
 
 def test_what_is_longer_ago_than_logs_are_kept_can_not_be_told(coveo: Simulator) -> None:
