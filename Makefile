@@ -9,9 +9,9 @@ SHELL := bash
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
-# The Airflow releases that the project is tested with. After a change: make constraints
-AIRFLOW_3 := 3.3.2
-AIRFLOW_2 := 2.11.2
+# The two Airflow releases that the project is developed with. All that it is tested with: constraints/matrix.json
+AIRFLOW_3 = $(shell sed -n 's/^apache-airflow==//p' $(CONSTRAINTS_3))
+AIRFLOW_2 = $(shell sed -n 's/^apache-airflow==//p' $(CONSTRAINTS_2))
 
 # Airflow 2.11 does not run on Python 3.13. A command that is there may still not work (pyenv's shims), so each is tried.
 find_python = $(firstword $(foreach python,python3.12 python3.11 python3.10 $(1) python3,$(shell \
@@ -87,6 +87,11 @@ cluster-test: $(VENV_CLUSTER)/.installed ## What comes of a push when a worker, 
 test-mysql: $(VENV_MYSQL)/.installed ## Rows of a real MariaDB; on Debian and Ubuntu it is installed (as root) where it is missing
 	@$(call pytest,$(VENV_MYSQL),tests/unit/push/test_mysql.py)
 
+# The machine finds out about all cells in about an hour and a half.
+.PHONY: test-matrix
+test-matrix: $(UV) ## The Pythons and Airflows that are supported; CELLS="3.12-3.2 lowest" runs some of them
+	@$(PYTHON_3) scripts/matrix.py run $(CELLS)
+
 .PHONY: lint
 lint: $(VENV_3)/.installed ## Style, types, and the arrows between the rooms
 	$(VENV_3)/bin/ruff check .
@@ -106,8 +111,7 @@ pictures: $(VENV_3)/.installed ## The README's picture, taken from a real Airflo
 
 .PHONY: constraints
 constraints: $(UV) ## Pin the newest versions that fit, on all Pythons at once
-	$(call compile,apache-airflow==$(AIRFLOW_3) $(DRIVERS_3),$(CONSTRAINTS_3))
-	$(call compile,apache-airflow==$(AIRFLOW_2) $(DRIVERS_2),$(CONSTRAINTS_2))
+	$(PYTHON_3) scripts/matrix.py constraints
 	$(call compile,apache-airflow==$(AIRFLOW_3) $(CLUSTER),$(CONSTRAINTS_CLUSTER))
 
 .PHONY: clean

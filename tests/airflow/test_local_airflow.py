@@ -21,7 +21,9 @@ DAG_IDS = {
     "coveo_incremental_refresh",
     "coveo_many_sources",
     "coveo_plain_form",
+    "coveo_recreate_source",
     "coveo_reset_source",
+    "coveo_set_up_environment",
 }
 
 _numbers = itertools.count(1)
@@ -41,6 +43,7 @@ def run(airflow: LocalAirflow, dag_id: str, conf: dict[str, object]) -> tuple[st
     return run_id, airflow.wait_for_run(dag_id, run_id)
 
 
+@pytest.mark.smoke
 def test_every_example_is_parsed(local_airflow: LocalAirflow) -> None:
     for dag_id in DAG_IDS:
         local_airflow.wait_for_dag(dag_id)
@@ -50,6 +53,7 @@ def test_every_example_is_parsed(local_airflow: LocalAirflow) -> None:
     assert {path.stem for path in EXAMPLES.glob("*.py")} == DAG_IDS, "an example without a test"
 
 
+@pytest.mark.smoke
 def test_a_full_rebuild_pushes_and_ends_idle(
     local_airflow: LocalAirflow, coveo_server: Simulator, source: str
 ) -> None:
@@ -62,6 +66,7 @@ def test_a_full_rebuild_pushes_and_ends_idle(
     assert events[-2:] == ["delete_old_items_queued", "status"]
 
 
+@pytest.mark.smoke
 def test_a_full_rebuild_that_fails_ends_idle_deletes_nothing_and_is_seen_to_have_failed(
     local_airflow: LocalAirflow, coveo_server: Simulator, source: str
 ) -> None:
