@@ -75,6 +75,10 @@ test-bracket: $(VENV_3)/.installed $(VENV_2)/.installed ## All that may happen t
 	( $(call pytest,$(VENV_2),tests/airflow/bracket) ) || failed=1; \
 	rm -f $(BRACKET_TABLE:.md=.json); cat $(BRACKET_TABLE); exit $$failed
 
+.PHONY: fan-out
+fan-out: $(VENV_3)/.installed ## 200 sources in one run on a real Airflow, while Coveo allows 250 calls in five minutes
+	$(VENV_3)/bin/python benchmarks/fan_out.py
+
 .PHONY: cluster
 cluster: $(VENV_CLUSTER)/.installed ## Airflow with two Celery workers, as in docker-compose.yml; scripts/cluster stop ends it
 	@scripts/cluster start

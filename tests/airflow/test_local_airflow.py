@@ -101,29 +101,6 @@ def test_an_incremental_refresh_adds_and_deletes_between_incremental_and_idle(
     assert coveo_server.statuses(source) == ["INCREMENTAL", "IDLE"]
 
 
-def test_each_of_many_sources_gets_a_bracket_of_its_own(
-    local_airflow: LocalAirflow, coveo_server: Simulator, source: str
-) -> None:
-    other = f"{source}-other"
-    coveo_server.add_source(other)
-
-    run_id, state = run(
-        local_airflow, "coveo_many_sources", {"source_ids": [source, "no-such-source", other]}
-    )
-
-    # The source that is not there fails alone.
-    assert state == "failed"
-    for each in (source, other):
-        assert coveo_server.statuses(each) == ["REFRESH", "IDLE"]
-        assert len(coveo_server.items(each)) == 1
-    tasks = local_airflow.task_states("coveo_many_sources", run_id)
-    assert [tasks[f"update.refresh.push_one[{index}]"].state for index in range(3)] == [
-        "success",
-        "upstream_failed",
-        "success",
-    ]
-
-
 @pytest.fixture
 def filled_source(coveo_server: Simulator, source: str, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("AIRFLOW_CONN_COVEO_DEFAULT", coveo_server.connection_json())
