@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from datetime import datetime
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import DAG, task
 
 from airflow_provider_coveo.simulator import Simulator
+from airflow_provider_coveo.task_groups.coveo_push import push_source_update
 from benchmarks import scale
 from tests.conftest import SOURCE
 
@@ -54,3 +58,12 @@ def test_a_day_whose_calls_are_used_up_ends_the_run() -> None:
     assert run.stopped_by == "the calls of a day"
     assert max(run.calls_of_day.values()) == scale.CALLS_PER_DAY
     assert run.accepted < 3_000_000
+
+
+def test_the_code_of_the_document_makes_a_mapped_bracket() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", scale.DOCUMENT.read_text(), flags=re.DOTALL)
+    with DAG("rebuild", start_date=datetime(2025, 1, 1), schedule=None, max_active_runs=1) as dag:
+        exec(code, {"task": task, "push_source_update": push_source_update})  # noqa: S102
+    pushing: Any = dag.get_task("push_source_update.push_part")
+    assert pushing.partial_kwargs["pool"] == "coveo"
+    assert len(pushing.op_kwargs_expand_input.value["part"]) == scale.ITEMS / scale.ITEMS_PER_SHARD
