@@ -9,9 +9,9 @@ SHELL := bash
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
-# The two Airflow releases that the project is developed with. All that it is tested with: constraints/matrix.json
-AIRFLOW_3 = $(shell sed -n 's/^apache-airflow==//p' $(CONSTRAINTS_3))
-AIRFLOW_2 = $(shell sed -n 's/^apache-airflow==//p' $(CONSTRAINTS_2))
+# The Airflow releases that the project is tested with. After a change: make constraints
+AIRFLOW_3 := 3.3.2
+AIRFLOW_2 := 2.11.2
 
 # Airflow 2.11 does not run on Python 3.13. A command that is there may still not work (pyenv's shims), so each is tried.
 find_python = $(firstword $(foreach python,python3.12 python3.11 python3.10 $(1) python3,$(shell \
@@ -35,6 +35,10 @@ DRIVERS_2 := psycopg2-binary
 # What docker-compose.yml's images bring. apache-airflow-providers-celery 3.26.0 imports a name that celery 5.7.0 no
 # longer has. check-jsonschema brings the Compose specification's schema.
 CLUSTER := 'apache-airflow[celery]' 'celery<5.7' apache-airflow-providers-fab check-jsonschema trustme
+
+# The extras to install beside Airflow. The documentation is built on Airflow 3.
+EXTRAS_3 := dev,docs
+EXTRAS_2 := dev
 
 # What an installation depends on; sources are installed editable and do not matter.
 INSTALLED_FROM := setup.cfg pyproject.toml airflow_provider_coveo/__init__.py
@@ -75,10 +79,6 @@ test-bracket: $(VENV_3)/.installed $(VENV_2)/.installed ## All that may happen t
 	( $(call pytest,$(VENV_2),tests/airflow/bracket) ) || failed=1; \
 	rm -f $(BRACKET_TABLE:.md=.json); cat $(BRACKET_TABLE); exit $$failed
 
-.PHONY: fan-out
-fan-out: $(VENV_3)/.installed ## 200 sources in one run on a real Airflow, while Coveo allows 250 calls in five minutes
-	$(VENV_3)/bin/python benchmarks/fan_out.py
-
 .PHONY: cluster
 cluster: $(VENV_CLUSTER)/.installed ## Airflow with two Celery workers, as in docker-compose.yml; scripts/cluster stop ends it
 	@scripts/cluster start
@@ -91,17 +91,18 @@ cluster-test: $(VENV_CLUSTER)/.installed ## What comes of a push when a worker, 
 test-mysql: $(VENV_MYSQL)/.installed ## Rows of a real MariaDB; on Debian and Ubuntu it is installed (as root) where it is missing
 	@$(call pytest,$(VENV_MYSQL),tests/unit/push/test_mysql.py)
 
-# The machine finds out about all cells in about an hour and a half.
-.PHONY: test-matrix
-test-matrix: $(UV) ## The Pythons and Airflows that are supported; CELLS="3.12-3.2 lowest" runs some of them
-	@$(PYTHON_3) scripts/matrix.py run $(CELLS)
-
 .PHONY: lint
 lint: $(VENV_3)/.installed ## Style, types, and the arrows between the rooms
 	$(VENV_3)/bin/ruff check .
 	$(VENV_3)/bin/ruff format --check .
 	$(VENV_3)/bin/mypy
 	$(VENV_3)/bin/lint-imports
+
+.PHONY: docs
+docs: $(VENV_3)/.installed ## The documentation, into build/docs; a warning, such as of a dead link, fails it
+	@home=$$(mktemp -d); trap 'rm -rf "$$home"' EXIT; \
+	AIRFLOW_HOME="$$home" $(VENV_3)/bin/python -m sphinx -q -W --keep-going -b html docs build/docs
+	@echo "Open build/docs/index.html"
 
 .PHONY: build
 build: $(VENV_3)/.installed ## Wheel and source distribution, into dist/
@@ -115,12 +116,13 @@ pictures: $(VENV_3)/.installed ## The README's picture, taken from a real Airflo
 
 .PHONY: constraints
 constraints: $(UV) ## Pin the newest versions that fit, on all Pythons at once
-	$(PYTHON_3) scripts/matrix.py constraints
-	$(call compile,apache-airflow==$(AIRFLOW_3) $(CLUSTER),$(CONSTRAINTS_CLUSTER))
+	$(call compile,apache-airflow==$(AIRFLOW_3) $(DRIVERS_3),$(CONSTRAINTS_3),dev docs)
+	$(call compile,apache-airflow==$(AIRFLOW_2) $(DRIVERS_2),$(CONSTRAINTS_2),dev)
+	$(call compile,apache-airflow==$(AIRFLOW_3) $(CLUSTER),$(CONSTRAINTS_CLUSTER),dev)
 
 .PHONY: clean
 clean: ## Delete what the other targets made
-	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv build dist docs/_parts *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ---- how ----------------------------------------------------------------------------------------------------------
@@ -131,30 +133,30 @@ home=$$(mktemp -d); trap 'rm -rf "$$home"' EXIT; \
 AIRFLOW_HOME="$$home" AIRFLOW__CORE__LOAD_EXAMPLES=False $(1)/bin/python -m pytest $(2) $(PYTEST_ARGS)
 endef
 
-# Resolve for all Pythons from 3.10: $(call compile,requirements beside the project,constraints file)
+# Resolve for all Pythons from 3.10: $(call compile,requirements beside the project,constraints file,extras)
 define compile
 printf '%s\n' $(1) | $(UV) pip compile --quiet --upgrade --universal --python-version 3.10 --no-annotate \
-	--custom-compile-command "make constraints" --extra dev setup.cfg - --output-file $(2)
+	--custom-compile-command "make constraints" $(patsubst %,--extra %,$(3)) setup.cfg - --output-file $(2)
 endef
 
 # A virtualenv with an Airflow and this project:
-# $(call install,virtualenv,variable that names the interpreter,constraints,packages besides,newest Python)
+# $(call install,virtualenv,variable that names the interpreter,constraints,packages besides,newest Python,extras)
 define install
 @test -n "$($(2))" || { echo "No Python from 3.10 to $(5) was found (python3.12, python3.11, python3.10, python3 were tried)." \
 	"Install one, or name it: make $(MAKECMDGOALS) $(2)=/path/to/python" >&2; exit 1; }
 $(UV) venv --quiet --clear --python "$($(2))" $(1)
-$(UV) pip install --quiet --python $(1) --constraints $(3) --editable '.[dev]' apache-airflow $(4)
+$(UV) pip install --quiet --python $(1) --constraints $(3) --editable '.[$(6)]' apache-airflow $(4)
 touch $@
 endef
 
 $(VENV_3)/.installed: $(CONSTRAINTS_3) $(INSTALLED_FROM) | $(UV)
-	$(call install,$(VENV_3),PYTHON_3,$(CONSTRAINTS_3),$(DRIVERS_3),3.13)
+	$(call install,$(VENV_3),PYTHON_3,$(CONSTRAINTS_3),$(DRIVERS_3),3.13,$(EXTRAS_3))
 
 $(VENV_2)/.installed: $(CONSTRAINTS_2) $(INSTALLED_FROM) | $(UV)
-	$(call install,$(VENV_2),PYTHON_2,$(CONSTRAINTS_2),$(DRIVERS_2),3.12)
+	$(call install,$(VENV_2),PYTHON_2,$(CONSTRAINTS_2),$(DRIVERS_2),3.12,$(EXTRAS_2))
 
 $(VENV_CLUSTER)/.installed: $(CONSTRAINTS_CLUSTER) $(INSTALLED_FROM) | $(UV)
-	$(call install,$(VENV_CLUSTER),PYTHON_3,$(CONSTRAINTS_CLUSTER),$(CLUSTER),3.13)
+	$(call install,$(VENV_CLUSTER),PYTHON_3,$(CONSTRAINTS_CLUSTER),$(CLUSTER),3.13,dev)
 
 # Airflow's provider for MySQL compiles its driver, so it is no part of the other virtualenvs.
 $(VENV_MYSQL)/.installed: $(CONSTRAINTS_3) $(INSTALLED_FROM) | $(UV)

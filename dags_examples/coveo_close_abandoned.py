@@ -23,6 +23,7 @@ with DAG(
     params={"report_only": Param(False, type="boolean", description="Only say which ones, close nothing")},
     tags=["coveo"],
 ) as dag:
+    # [START watchdog]
     CloseAbandonedPushSourcesOperator(
         task_id="close_abandoned",
         # Longer than the longest update takes that does not use push_source_update.
@@ -30,3 +31,4 @@ with DAG(
         report_only="{{ params.report_only }}",
         retries=3,
     )
+    # [END watchdog]

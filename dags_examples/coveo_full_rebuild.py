@@ -36,6 +36,7 @@ with DAG(
     },
     tags=["coveo"],
 ) as dag:
+    # [START full_rebuild]
     with push_source_update(
         source_id="{{ params.source_id }}",
         status="REBUILD",
@@ -57,3 +58,4 @@ with DAG(
                 raise RuntimeError("Failing on purpose, as the run's params ask")
 
         push_products()
+    # [END full_rebuild]

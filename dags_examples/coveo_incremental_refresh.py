@@ -36,6 +36,7 @@ with DAG(
             "removed": [{"sku": "4713"}],
         }
 
+    # [START push_changes]
     @task.coveo_push(source_id="{{ params.source_id }}")
     def push_changes(changes: dict[str, list[dict[str, Any]]]) -> Iterator[dict[str, Any] | Delete]:
         for product in changes["changed"]:
@@ -48,6 +49,9 @@ with DAG(
         for product in changes["removed"]:
             yield Delete(f"product://{product['sku']}")
 
+    # [END push_changes]
+
+    # [START incremental]
     # The source is active only while there is something to push, not while the delta is read.
     changes = read_changes()
     with push_source_update(
@@ -55,3 +59,4 @@ with DAG(
     ) as refresh:
         push_changes(changes)
     changes >> refresh
+    # [END incremental]

@@ -28,6 +28,7 @@ with DAG(
     },
     tags=["coveo"],
 ) as dag:
+    # [START plain_form]
     refresh = SetPushSourceStatusOperator(
         task_id="refresh", source_id="{{ params.source_id }}", status="REFRESH", retries=2
     )
@@ -59,3 +60,4 @@ with DAG(
     pushed = push()
     refresh >> pushed >> idle
     [refresh, pushed, idle] >> watcher()
+    # [END plain_form]

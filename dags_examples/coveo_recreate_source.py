@@ -35,6 +35,7 @@ with DAG(
     },
     tags=["coveo"],
 ) as dag:
+    # [START recreate]
     recreated = recreate_push_source(
         source_id=SOURCE_ID,
         new_name="{{ params.new_name }}",
@@ -52,3 +53,4 @@ with DAG(
         push_products()
 
     recreated.recreate >> fill >> recreated.approve
+    # [END recreate]

@@ -37,6 +37,7 @@ with DAG(
                 f"Nothing was deleted: repeat_source_id must repeat {params['source_id']!r} to confirm"
             )
 
+    # [START reset]
     reset = ResetPushSourceOperator(
         task_id="reset",
         source_id="{{ params.source_id }}",
@@ -45,3 +46,4 @@ with DAG(
     )
 
     confirm() >> reset
+    # [END reset]

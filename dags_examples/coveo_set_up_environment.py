@@ -45,6 +45,7 @@ with DAG(
     branch = up_or_down()
     for variable, source in SOURCES.items():
         source_name = f"{{{{ params.environment }}}}-{source}"
+        # [START create]
         create = CreatePushSourceOperator(
             task_id=f"create_{source}", source_name=source_name, visibility="SHARED"
         )
@@ -54,4 +55,5 @@ with DAG(
             source_name=source_name,
         )
         branch >> [create, delete]
+        # [END create]
         publish.override(task_id=f"publish_{source}")(create.output["source_id"], variable)

@@ -270,8 +270,6 @@ class LocalAirflow(AirflowClient):
                     "port": self.port,
                     "base_url": self.url,
                     "secret_key": secret,
-                    # 3.0 starts four; later ones start one.
-                    "workers": 1,
                 },
                 "api_auth": {"jwt_secret": secret},
             }

@@ -1,0 +1,6 @@
+export AIRFLOW_CONN_COVEO_DEFAULT='{
+    "conn_type": "coveo",
+    "login": "myorganizationg8tp8wu3",
+    "password": "xx01234567-89ab-cdef-0123-456789abcdef",
+    "extra": {"region": "eu", "timeout": "10,120"}
+}'

@@ -1,0 +1,1 @@
+airflow dags test catalog_to_coveo

@@ -1,0 +1,251 @@
+"""Parts of the pages that are made from the code, so that they can't say anything else than it does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from diagrams import DIAGRAMS
+
+from airflow_provider_coveo.coveo import errors
+from airflow_provider_coveo.coveo.endpoints import DEFAULT_REGION, REGIONS
+from airflow_provider_coveo.coveo.retries import RetryPolicy
+from airflow_provider_coveo.coveo.statuses import SourceStatus
+from airflow_provider_coveo.get_provider_info import CONNECTION_FORM
+
+#: How long the hook is patient.
+PATIENCE: Final = f"{RetryPolicy().total_seconds / 60:g} minutes"
+
+HERE = Path(__file__).resolve().parent
+PARTS = HERE / "_parts"
+ROOT = HERE.parent
+
+#: The standard fields of a connection, which the form only labels anew.
+_STANDARD_FIELDS: Final = {
+    "login": "The organization ID, as the console shows it under *Organization → Settings*.",
+    "password": "The API key. It is the only secret here.",
+    "host": "Leave it empty. A base URL only where a proxy or the simulator stands in for Coveo: `https`, or "
+    "`http` on this machine's loopback address.",
+}
+
+#: What else is to be said about an error than its class does.
+_MORE: Final[dict[str, str]] = {
+    "INVALID_TOKEN": "*Test* in the connection form tries the other regions, and names the one in which the "
+    "organization answers.",
+    "ACCESS_DENIED": "[Which privilege is for what](security.md#what-a-key-may-do) lists what each part of "
+    "the provider needs.",
+    "ORGANIZATION_NOT_FOUND": "*Test* in the connection form tells which of organization, key and region is "
+    "wrong.",
+    "SOURCE_DOES_NOT_EXIST": "The Sources page has the ID under **More → Copy source ID**. It is not the "
+    "source's name.",
+    "TOO_MANY_REQUESTS": f"The hook has already waited, for up to {PATIENCE} and no shorter than Coveo's "
+    "`Retry-After` asked. If it happens often, [push fewer and larger batches](pushing.md), and give the "
+    "tasks that push a [pool](guides/many-sources.md).",
+    "TOO_MANY_DOCUMENTS_DAILY": "The push can be [resumed](pushing.md#resuming): what was accepted today is "
+    "not sent again when the same run's task is cleared tomorrow.",
+    "INVALID_JSON": "Items are checked before they are sent, so this is rare. It can come of a mapping or an "
+    "extension on the way.",
+    "UploadError": "The upload goes to Amazon S3 and not to Coveo's own host. A firewall that lets only "
+    "`*.cloud.coveo.com` through shows here.",
+    "NoAnswerError": "Every request of this provider may be repeated, so a retry does no harm.",
+    "CoveoInputError": "The message names the value and the rule.",
+}
+
+#: How the classes without a code of Coveo's are called on the page.
+_WITHOUT_CODE: Final = {
+    "InvalidRequestError": "400, without a code",
+    "NotFoundError": "404, for a source or an activity",
+    "RequestTooLargeError": "413",
+    "ServiceError": "408, 500, 502, 503, 504",
+    "RedirectError": "A redirect (3xx)",
+    "UnexpectedAnswerError": "Any other answer",
+    "FirewallBlockedError": "Blocked by the firewall",
+    "UploadError": "A refused upload",
+    "NoAnswerError": "No answer",
+    "CertificateError": "A certificate that can't be verified",
+}
+
+_TRIED: Final = "Could not push items to source 'acme-products'"
+_REQUEST_ID: Final = "5b0c1f7e-4a1d-4a54-8f0c-6f1a2f5d9d1e"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    escaped = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+    return "".join(f"| {' | '.join(line)} |\n" for line in escaped)
+
+
+def connection_fields() -> str:
+    """Return the table of the connection form's fields."""
+    behaviour = CONNECTION_FORM["ui-field-behaviour"]
+    labels: Mapping[str, str] = behaviour["relabeling"]
+    if set(labels) != set(_STANDARD_FIELDS):
+        raise ValueError(f"The form labels {sorted(labels)}, and described are {sorted(_STANDARD_FIELDS)}")
+    rows = [[label, f"`{name}`", _STANDARD_FIELDS[name]] for name, label in labels.items()]
+    for name, described in CONNECTION_FORM["conn-fields"].items():
+        rows.append([described["label"], f"extra `{name}`", described["description"]])
+    return table(["In the form", "Field of the connection", "Meaning"], rows)
+
+
+def regions() -> str:
+    """Return the table of regions and their hosts."""
+    rows = []
+    for region in REGIONS.values():
+        name = f"`{region.name}`" + (" (default)" if region.name == DEFAULT_REGION else "")
+        rows.append([name, region.title, f"`{region.push_url}`", f"`{region.platform_url}`"])
+    return table(["`region`", "Coveo calls it", "Push API", "Platform API"], rows)
+
+
+def statuses() -> str:
+    """Return the table of the statuses."""
+    rows = [
+        [f"`{status.value}`", f"**{status.console_name}**", status.resource_cost or "none"]
+        for status in SourceStatus
+    ]
+    return table(["Status", "The console shows", "Typical resource cost"], rows)
+
+
+def error_classes() -> list[type[errors.CoveoError]]:
+    """Return the classes of errors in the order of their definition, the base class apart."""
+    return [
+        value
+        for value in vars(errors).values()
+        if isinstance(value, type) and issubclass(value, errors.CoveoError) and value is not errors.CoveoError
+    ]
+
+
+def _of_answers() -> dict[str, list[tuple[int, str | None]]]:
+    """Return the answers of Coveo that each class stands for, as the code itself maps them."""
+    found: dict[str, list[tuple[int, str | None]]] = {}
+    for code, error_class in errors._BY_ERROR_CODE.items():
+        status = re.match(r"(\d{3})", error_class.__doc__ or "")
+        assert status, f"The docstring of {error_class.__name__} does not begin with its HTTP status"
+        found.setdefault(error_class.__name__, []).append((int(status[1]), code))
+    return found
+
+
+def _section(title: str, names: Sequence[str], error: errors.CoveoError) -> str:
+    error_class = type(error)
+    words = (error_class.__doc__ or "").strip().splitlines()[0]
+    more = [_MORE[name] for name in (*names, error_class.__name__) if name in _MORE]
+    retried = (
+        f"The hook repeats the request for up to {PATIENCE}, and Airflow's retries follow."
+        if error_class.retry_can_help
+        else "The task fails at once. Its retries stay unused, because they could not help."
+    )
+    what_to_do = [f"{_sentence(error.remedy)}"] if error.remedy else []
+    lines = [
+        *(f"({name})=" for name in names),
+        f"### {title}",
+        "",
+        f"{words}" if not re.match(r"\d{3} ``", words) else "",
+        "",
+        "```text",
+        str(error),
+        "```",
+        "",
+    ]
+    if error.cause:
+        lines += ["Why", f": {_sentence(error.cause)}", ""]
+    if what_to_do or more:
+        lines += ["What to do", f": {' '.join([*what_to_do, *more])}", ""]
+    lines += ["Retries", f": {retried}", ""]
+    lines += ["Class", f": {{py:class}}`~airflow_provider_coveo.coveo.errors.{error_class.__name__}`", ""]
+    return "\n".join(line for line in lines if line is not None)
+
+
+def _sentence(text: str) -> str:
+    text = text.rstrip(".")
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def errors_of_coveo() -> str:
+    """Return a section for each error code of Coveo's."""
+    sections = []
+    for name, answers in _of_answers().items():
+        for status, code in answers:
+            error = errors.error_from_answer(
+                _TRIED, status, f'{{"errorCode": "{code}"}}'.encode(), {"X-Request-ID": _REQUEST_ID}
+            )
+            assert type(error).__name__ == name
+            sections.append((status, _section(f"{status} {code}", [str(code)], error)))
+    return "\n".join(section for _, section in sorted(sections, key=lambda pair: pair[0]))
+
+
+def errors_without_code() -> str:
+    """Return a section for each error that bears no code."""
+    by_name = {error_class.__name__: error_class for error_class in error_classes()}
+    sections = []
+    for name, title in _WITHOUT_CODE.items():
+        error = by_name[name](_TRIED)
+        sections.append(_section(title, [name], error))
+    return "\n".join(sections)
+
+
+def errors_of_the_provider() -> str:
+    """Return the table of errors that the provider raises of itself."""
+    coded = {*_of_answers(), *_WITHOUT_CODE}
+    rows = []
+    for error_class in error_classes():
+        if error_class.__name__ in coded:
+            continue
+        words = (error_class.__doc__ or "").strip().splitlines()[0].replace("``", "`")
+        remedy = (
+            _sentence(error_class.default_remedy) if error_class.default_remedy else "As the message says."
+        )
+        more = _MORE.get(error_class.__name__, "")
+        name = f"{{py:class}}`~airflow_provider_coveo.coveo.errors.{error_class.__name__}`"
+        rows.append([name, words, f"{remedy} {more}".strip()])
+    return table(["Error", "When", "What to do"], rows)
+
+
+def compatibility() -> str:
+    """Return the table of what is tested together."""
+    makefile = (ROOT / "Makefile").read_text()
+    python = {"AIRFLOW_3": "3.10 to 3.13", "AIRFLOW_2": "3.10 to 3.12"}
+    rows = []
+    for name, pythons in python.items():
+        found = re.search(rf"^{name} := (\S+)$", makefile, re.MULTILINE)
+        assert found, f"The Makefile has no {name}"
+        rows.append([found[1], pythons])
+    return table(["Airflow", "Python"], rows)
+
+
+_PARTS: Final[dict[str, Callable[[], str]]] = {
+    "connection-fields.md": connection_fields,
+    "regions.md": regions,
+    "statuses.md": statuses,
+    "errors-of-coveo.md": errors_of_coveo,
+    "errors-without-code.md": errors_without_code,
+    "errors-of-the-provider.md": errors_of_the_provider,
+    "compatibility.md": compatibility,
+}
+
+
+def make_parts(_app: Any = None) -> None:
+    """Write the parts, those that changed."""
+    PARTS.mkdir(exist_ok=True)
+    for name, make in {**_PARTS, **DIAGRAMS}.items():
+        text, path = make(), PARTS / name
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
+
+
+def _leave_types_alone(_app: Any, _env: Any, node: Any, content: Any) -> Any:
+    """Show a type in a signature as it is where no page describes it: nobody wrote a link."""
+    written_by_somebody = node.get("refexplicit") or "." in node.get("reftarget", "")
+    if node.get("reftype") in {"class", "obj"} and (
+        not written_by_somebody or re.search(r"\.(_\w+|[A-Z])$", node["reftarget"])
+    ):
+        return content
+    return None
+
+
+def setup(app: Any) -> dict[str, bool]:
+    """Let Sphinx make the parts before it reads the pages."""
+    app.connect("builder-inited", make_parts)
+    app.connect("missing-reference", _leave_types_alone)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,130 @@
+"""The documentation: built without a warning, without a dead link, and with every public name in it."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+import airflow_provider_coveo
+from airflow_provider_coveo.coveo import errors
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+
+if find_spec("sphinx") is None:
+    pytest.skip("the site is built where the extra [docs] is installed", allow_module_level=True)
+
+#: What one reaches over HTTP only: the simulator's inside. It is no API.
+NOT_API = {
+    f"airflow_provider_coveo.simulator.{name}"
+    for name in (
+        *("__main__", "app", "call", "control", "errors", "items", "json_body", "logs_api", "models"),
+        *("platform_api", "push_api", "records", "state", "uploads"),
+    )
+}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    build = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", DOCS, folder]
+    built = subprocess.run(build, capture_output=True, text=True, timeout=280, check=False)
+    assert built.returncode == 0, built.stdout + built.stderr
+    return folder
+
+
+class _Page(HTMLParser):
+    """What a page links to, what it loads, and where it can be linked to."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.loads: list[str] = []
+        self.anchors = {""}
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {name: value or "" for name, value in attrs}
+        if "id" in given:
+            self.anchors.add(given["id"])
+        if tag == "a" and "href" in given:
+            self.links.append(given["href"])
+        if tag in {"img", "script", "source", "iframe"} and "src" in given:
+            self.loads.append(given["src"])
+        if tag == "link" and given.get("rel") == "stylesheet":
+            self.loads.append(given["href"])
+
+
+def _pages(site: Path) -> dict[Path, _Page]:
+    return {path: _Page(path.read_text()) for path in site.rglob("*.html")}
+
+
+def test_no_internal_link_is_dead(site: Path) -> None:
+    pages = _pages(site)
+    assert len(pages) > 30
+    dead = []
+    for path, page in pages.items():
+        for link in (*page.links, *page.loads):
+            parts = urlsplit(link)
+            if parts.scheme or parts.netloc:
+                continue
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            anchors = pages[target].anchors if target in pages else {""}
+            if not target.exists() or unquote(parts.fragment) not in anchors:
+                dead.append(f"{path.relative_to(site)}: {link}")
+    assert dead == []
+
+
+def test_the_site_needs_nothing_from_elsewhere(site: Path) -> None:
+    loads = {load for page in _pages(site).values() for load in page.loads if "//" in load}
+    assert loads == set()
+
+
+def _public_names() -> Iterator[str]:
+    for found in pkgutil.walk_packages(airflow_provider_coveo.__path__, "airflow_provider_coveo."):
+        if found.name in NOT_API:
+            continue
+        module = importlib.import_module(found.name)
+        for name, value in vars(module).items():
+            if name.startswith("_") or getattr(value, "__module__", None) != found.name:
+                continue
+            if inspect.isclass(value) or inspect.isfunction(value):
+                yield f"{found.name}.{name}"
+            if inspect.isclass(value):
+                for attribute, member in vars(value).items():
+                    if not attribute.startswith("_") and (
+                        inspect.isfunction(member)
+                        or isinstance(member, (property, classmethod, staticmethod))
+                    ):
+                        yield f"{found.name}.{name}.{attribute}"
+
+
+def test_every_public_name_is_in_the_reference(site: Path) -> None:
+    from sphinx.util.inventory import InventoryFile
+
+    with (site / "objects.inv").open("rb") as file:
+        inventory = InventoryFile.load(file, "", lambda base, path: path)
+    documented = {name for kind in inventory if kind.startswith("py:") for name in inventory[kind]}
+    public = set(_public_names())
+    assert len(public) > 200
+    assert sorted(public - documented) == []
+
+
+def test_every_error_is_on_the_troubleshooting_page(site: Path) -> None:
+    text = (site / "troubleshooting.html").read_text()
+    classes = {value for value in vars(errors).values() if inspect.isclass(value)}
+    for error_class in classes - {errors.CoveoError}:
+        if issubclass(error_class, errors.CoveoError):
+            assert f"errors.{error_class.__name__}" in text
+    for code in errors._BY_ERROR_CODE:
+        assert f'id="{code.lower().replace("_", "-")}"' in text
