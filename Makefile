@@ -1,8 +1,8 @@
 # Everything that one does with this project. `make` alone lists the targets.
 #
 # Nothing is needed but git, make, bash and a Python from 3.10 to 3.12: uv, Airflow 3 and Airflow 2 are installed into
-# .venv/ by what needs them. The tests on Airflow 2 run a PostgreSQL of their own, which on Debian and Ubuntu is
-# installed (as root) where it is missing.
+# .venv/ by what needs them. The tests on Airflow 2 run a PostgreSQL of their own, and those in tests/browser a Chromium;
+# on Debian and Ubuntu both are installed (as root) where they are missing.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -111,7 +111,6 @@ build: $(VENV_3)/.installed ## Wheel and source distribution, into dist/
 
 .PHONY: pictures
 pictures: $(VENV_3)/.installed ## The README's picture, taken from a real Airflow's UI in Chromium
-	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install --yes -qq chromium; }
 	$(VENV_3)/bin/python scripts/picture_of_bracket.py
 
 .PHONY: constraints

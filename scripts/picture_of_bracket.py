@@ -2,7 +2,7 @@
 
     make pictures
 
-It needs Debian's ``chromium`` (the Makefile installs it where it is missing) and Airflow 3.
+It needs Airflow 3.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from local_airflow import LocalAirflow
-from playwright.sync_api import sync_playwright
+from local_chromium import chromium
 
 from airflow_provider_coveo.simulator import Simulator
 
@@ -40,10 +40,7 @@ def take_picture(url: str) -> None:
         f"{DAG_ID}/open-groups": f'["{GROUP_ID}"]',
         f"direction-{DAG_ID}": '"RIGHT"',
     }
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
-        )
+    with chromium() as browser:
         page = browser.new_page(viewport={"width": 1700, "height": 480}, color_scheme="light")
         page.goto(url)
         for key, value in remembered.items():
@@ -56,7 +53,6 @@ def take_picture(url: str) -> None:
         page.add_style_tag(content=f"{controls} {{ display: none !important }}")
         PICTURE.parent.mkdir(parents=True, exist_ok=True)
         graph.screenshot(path=PICTURE)
-        browser.close()
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from collections import Counter
@@ -14,6 +13,7 @@ import pytest
 
 from airflow_provider_coveo.hooks import metrics
 from airflow_provider_coveo.simulator import Simulator
+from tests.statsd import Daemon
 
 pytest.importorskip("statsd")
 
@@ -35,34 +35,10 @@ hook.delete_item("acme-products", "product://1")
 """
 
 
-class Daemon:
-    """What a StatsD daemon has summed up."""
-
-    def __init__(self) -> None:
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.bind(("127.0.0.1", 0))
-        self.port = self.socket.getsockname()[1]
-
-    def counters(self) -> Counter[str]:
-        """Return the counters of what has arrived, tags and all."""
-        self.socket.settimeout(0)
-        found: Counter[str] = Counter()
-        while True:
-            try:
-                packet = self.socket.recv(65_536).decode()
-            except BlockingIOError:
-                return found
-            for line in packet.splitlines():
-                name, _, value = line.partition(":")
-                if name.startswith("airflow.coveo."):
-                    found[name.removeprefix("airflow.")] += int(value.removesuffix("|c"))
-
-
 @pytest.fixture
 def daemon() -> Iterator[Daemon]:
-    made = Daemon()
-    yield made
-    made.socket.close()
+    with Daemon() as made:
+        yield made
 
 
 def push(daemon: Daemon, **settings: Any) -> None:

@@ -1,0 +1,82 @@
+"""One real Airflow for all tests here: with metrics and lineage on, and a browser to look at it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from local_airflow import LocalAirflow
+
+from airflow_provider_coveo.simulator import Simulator
+from tests.statsd import Daemon
+
+DAGS = Path(__file__).with_name("dags")
+EXAMPLE = Path(__file__).resolve().parents[2] / "dags_examples" / "coveo_asset_schedule.py"
+SOURCES = ("acme-products", "shown", "killed", "notified-by-the-notified", "notified-by-the-fail")
+
+
+@dataclass
+class Lab:
+    """
+    What a test works with.
+
+    :param airflow: The Airflow.
+    :param coveo: The Coveo that it talks to.
+    :param statsd: What receives its metrics.
+    :param events: The file with its OpenLineage events.
+    """
+
+    airflow: LocalAirflow
+    coveo: Simulator
+    statsd: Daemon
+    events: Path
+
+    def lineage(self, dag_id: str, task_id: str) -> list[dict[str, Any]]:
+        """Return the OpenLineage events of a task."""
+        lines = self.events.read_text().splitlines() if self.events.exists() else []
+        events = [json.loads(line) for line in lines]
+        return [event for event in events if event["job"]["name"] == f"{dag_id}.{task_id}"]
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """The Airflow of this virtualenv and what is around it."""
+    folder = tmp_path_factory.mktemp("lab")
+    dags = Path(shutil.copytree(DAGS, folder / "dags", ignore=shutil.ignore_patterns("__pycache__")))
+    shutil.copy(EXAMPLE, dags)
+    events = folder / "lineage.json"
+    with Simulator(organization="acme", sources=SOURCES) as coveo, Daemon() as statsd:
+        connection = json.loads(coveo.connection_json())
+        env = {
+            "AIRFLOW_CONN_COVEO_DEFAULT": json.dumps(connection),
+            "AIRFLOW_CONN_COVEO_EUROPE": json.dumps(
+                {**connection, "host": "", "extra": json.dumps({"region": "eu"})}
+            ),
+        }
+        config = {
+            "metrics": {
+                "statsd_on": True,
+                "statsd_host": "127.0.0.1",
+                "statsd_port": statsd.port,
+                "metrics_allow_list": "coveo",
+            },
+            "openlineage": {
+                "transport": json.dumps({"type": "file", "log_file_path": str(events), "append": True}),
+            },
+        }
+        with LocalAirflow(dags, env=env, config=config) as airflow:
+            airflow.rest("POST", "/connections", {"connection_id": "coveo_in_database", **connection})
+            yield Lab(airflow, coveo, statsd, events)
+
+
+@pytest.fixture(scope="session")
+def run_id(lab: Lab) -> str:
+    """A run of the DAG ``shown`` that has ended."""
+    run_id = lab.airflow.trigger("shown")
+    assert lab.airflow.wait_for_run("shown", run_id) == "failed"
+    return run_id

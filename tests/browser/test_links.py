@@ -1,0 +1,95 @@
+"""The links to Coveo's console, as somebody finds them in Airflow's UI."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import pytest
+from local_airflow import LocalAirflow
+
+from tests.browser.conftest import Lab
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+expect = pytest.importorskip("playwright.sync_api").expect
+pytestmark = pytest.mark.timeout(300)
+
+EUROPE = "https://platform-eu.cloud.coveo.com/admin/#/acme"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    from local_chromium import chromium
+
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def page(browser: Browser, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Page]:
+    made = browser.new_page(viewport={"width": 1600, "height": 1000})
+    made.set_default_timeout(60_000)
+    yield made
+    made.screenshot(path=tmp_path / "page.png")
+    made.close()
+
+
+def open_task(page: Page, airflow: LocalAirflow, run_id: str, task_id: str) -> None:
+    """Go to a task's page."""
+    run = quote(run_id, safe="")
+    if airflow.is_airflow_3:
+        page.goto(f"{airflow.url}/dags/shown/runs/{run}/tasks/{task_id}/details")
+    else:
+        page.goto(f"{airflow.url}/dags/shown/grid?dag_run_id={run}&task_id={task_id}&tab=details")
+
+
+def links(lab: Lab, run_id: str, task_id: str, dag_id: str = "shown") -> dict[str, Any]:
+    """Return a task's links as the REST API gives them."""
+    path = f"/dags/{dag_id}/dagRuns/{quote(run_id, safe='')}/taskInstances/{task_id}/links"
+    answer: dict[str, Any] = lab.airflow.rest("GET", path)
+    found: dict[str, Any] = answer.get("extra_links", answer)
+    return found
+
+
+def test_the_link_of_a_task_opens_the_console(lab: Lab, page: Page, run_id: str) -> None:
+    open_task(page, lab.airflow, run_id, "push")
+    with page.context.expect_page() as opened:
+        page.get_by_role("link", name="Coveo sources").click()
+    console = opened.value
+    console.wait_for_load_state()
+    assert console.url == f"{lab.coveo.url}/admin/#/acme/content/sources/"
+    expect(console.locator("#organization")).to_contain_text("acme")
+    console.close()
+
+
+def test_a_task_that_failed_links_to_the_console_of_its_region(lab: Lab, page: Page, run_id: str) -> None:
+    open_task(page, lab.airflow, run_id, "failed_in_europe")
+    for name, address in {"Coveo sources": "content/sources/", "Coveo log browser": "logs/browser/"}.items():
+        expect(page.get_by_role("link", name=name)).to_have_attribute("href", f"{EUROPE}/{address}")
+
+
+@pytest.mark.parametrize("task_id", ["push", "sensor"])
+def test_the_rest_api_gives_them_too(lab: Lab, run_id: str, task_id: str) -> None:
+    console = f"{lab.coveo.url}/admin/#/acme"
+    assert links(lab, run_id, task_id) == {
+        "Coveo sources": f"{console}/content/sources/",
+        "Coveo log browser": f"{console}/logs/browser/",
+    }
+
+
+def test_a_task_has_its_links_while_it_works_and_after_it_was_killed(lab: Lab) -> None:
+    airflow = lab.airflow
+    stall = lab.coveo.faults.stall(120, operation="batch", source="killed")
+    run_id = airflow.trigger("killed")
+    airflow.wait_until(lambda: stall.used, 60, "the push waits for Coveo")
+    expected = f"{lab.coveo.url}/admin/#/acme/content/sources/"
+    assert links(lab, run_id, "push", "killed")["Coveo sources"] == expected
+
+    airflow.mark_task("killed", run_id, "push", "failed")
+    assert airflow.wait_for_run("killed", run_id) == "failed"
+    assert links(lab, run_id, "push", "killed")["Coveo sources"] == expected
+    lab.coveo.faults.clear()
