@@ -9,9 +9,9 @@ SHELL := bash
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
-# The Airflow releases that the project is tested with. After a change: make constraints
-AIRFLOW_3 := 3.3.2
-AIRFLOW_2 := 2.11.2
+# The two Airflow releases that the project is developed with. All that it is tested with: constraints/matrix.json
+AIRFLOW_3 = $(shell sed -n 's/^apache-airflow==//p' $(CONSTRAINTS_3))
+AIRFLOW_2 = $(shell sed -n 's/^apache-airflow==//p' $(CONSTRAINTS_2))
 
 # Airflow 2.11 does not run on Python 3.13. A command that is there may still not work (pyenv's shims), so each is tried.
 find_python = $(firstword $(foreach python,python3.12 python3.11 python3.10 $(1) python3,$(shell \
@@ -38,7 +38,6 @@ CLUSTER := 'apache-airflow[celery]' 'celery<5.7' apache-airflow-providers-fab ch
 
 # The extras to install beside Airflow. The documentation is built on Airflow 3.
 EXTRAS_3 := dev,docs
-EXTRAS_2 := dev
 
 # What an installation depends on; sources are installed editable and do not matter.
 INSTALLED_FROM := setup.cfg pyproject.toml airflow_provider_coveo/__init__.py
@@ -79,6 +78,10 @@ test-bracket: $(VENV_3)/.installed $(VENV_2)/.installed ## All that may happen t
 	( $(call pytest,$(VENV_2),tests/airflow/bracket) ) || failed=1; \
 	rm -f $(BRACKET_TABLE:.md=.json); cat $(BRACKET_TABLE); exit $$failed
 
+.PHONY: fan-out
+fan-out: $(VENV_3)/.installed ## 200 sources in one run on a real Airflow, while Coveo allows 250 calls in five minutes
+	$(VENV_3)/bin/python benchmarks/fan_out.py
+
 .PHONY: cluster
 cluster: $(VENV_CLUSTER)/.installed ## Airflow with two Celery workers, as in docker-compose.yml; scripts/cluster stop ends it
 	@scripts/cluster start
@@ -90,6 +93,11 @@ cluster-test: $(VENV_CLUSTER)/.installed ## What comes of a push when a worker, 
 .PHONY: test-mysql
 test-mysql: $(VENV_MYSQL)/.installed ## Rows of a real MariaDB; on Debian and Ubuntu it is installed (as root) where it is missing
 	@$(call pytest,$(VENV_MYSQL),tests/unit/push/test_mysql.py)
+
+# The machine finds out about all cells in about an hour and a half.
+.PHONY: test-matrix
+test-matrix: $(UV) ## The Pythons and Airflows that are supported; CELLS="3.12-3.2 lowest" runs some of them
+	@$(PYTHON_3) scripts/matrix.py run $(CELLS)
 
 .PHONY: lint
 lint: $(VENV_3)/.installed ## Style, types, and the arrows between the rooms
@@ -115,9 +123,8 @@ pictures: $(VENV_3)/.installed ## The README's picture, taken from a real Airflo
 
 .PHONY: constraints
 constraints: $(UV) ## Pin the newest versions that fit, on all Pythons at once
-	$(call compile,apache-airflow==$(AIRFLOW_3) $(DRIVERS_3),$(CONSTRAINTS_3),dev docs)
-	$(call compile,apache-airflow==$(AIRFLOW_2) $(DRIVERS_2),$(CONSTRAINTS_2),dev)
-	$(call compile,apache-airflow==$(AIRFLOW_3) $(CLUSTER),$(CONSTRAINTS_CLUSTER),dev)
+	$(PYTHON_3) scripts/matrix.py constraints
+	$(call compile,apache-airflow==$(AIRFLOW_3) $(CLUSTER),$(CONSTRAINTS_CLUSTER))
 
 .PHONY: clean
 clean: ## Delete what the other targets made
@@ -132,10 +139,10 @@ home=$$(mktemp -d); trap 'rm -rf "$$home"' EXIT; \
 AIRFLOW_HOME="$$home" AIRFLOW__CORE__LOAD_EXAMPLES=False $(1)/bin/python -m pytest $(2) $(PYTEST_ARGS)
 endef
 
-# Resolve for all Pythons from 3.10: $(call compile,requirements beside the project,constraints file,extras)
+# Resolve for all Pythons from 3.10: $(call compile,requirements beside the project,constraints file)
 define compile
 printf '%s\n' $(1) | $(UV) pip compile --quiet --upgrade --universal --python-version 3.10 --no-annotate \
-	--custom-compile-command "make constraints" $(patsubst %,--extra %,$(3)) setup.cfg - --output-file $(2)
+	--custom-compile-command "make constraints" --extra dev setup.cfg - --output-file $(2)
 endef
 
 # A virtualenv with an Airflow and this project:
@@ -144,7 +151,7 @@ define install
 @test -n "$($(2))" || { echo "No Python from 3.10 to $(5) was found (python3.12, python3.11, python3.10, python3 were tried)." \
 	"Install one, or name it: make $(MAKECMDGOALS) $(2)=/path/to/python" >&2; exit 1; }
 $(UV) venv --quiet --clear --python "$($(2))" $(1)
-$(UV) pip install --quiet --python $(1) --constraints $(3) --editable '.[$(6)]' apache-airflow $(4)
+$(UV) pip install --quiet --python $(1) --constraints $(3) --editable '.[$(or $(6),dev)]' apache-airflow $(4)
 touch $@
 endef
 
@@ -152,10 +159,10 @@ $(VENV_3)/.installed: $(CONSTRAINTS_3) $(INSTALLED_FROM) | $(UV)
 	$(call install,$(VENV_3),PYTHON_3,$(CONSTRAINTS_3),$(DRIVERS_3),3.13,$(EXTRAS_3))
 
 $(VENV_2)/.installed: $(CONSTRAINTS_2) $(INSTALLED_FROM) | $(UV)
-	$(call install,$(VENV_2),PYTHON_2,$(CONSTRAINTS_2),$(DRIVERS_2),3.12,$(EXTRAS_2))
+	$(call install,$(VENV_2),PYTHON_2,$(CONSTRAINTS_2),$(DRIVERS_2),3.12)
 
 $(VENV_CLUSTER)/.installed: $(CONSTRAINTS_CLUSTER) $(INSTALLED_FROM) | $(UV)
-	$(call install,$(VENV_CLUSTER),PYTHON_3,$(CONSTRAINTS_CLUSTER),$(CLUSTER),3.13,dev)
+	$(call install,$(VENV_CLUSTER),PYTHON_3,$(CONSTRAINTS_CLUSTER),$(CLUSTER),3.13)
 
 # Airflow's provider for MySQL compiles its driver, so it is no part of the other virtualenvs.
 $(VENV_MYSQL)/.installed: $(CONSTRAINTS_3) $(INSTALLED_FROM) | $(UV)

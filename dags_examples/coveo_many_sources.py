@@ -1,7 +1,8 @@
 """
 Refresh many Push sources in one run, each in a bracket of its own, by mapping a task group over their IDs.
 
-A source that fails comes back to IDLE like the others, and does not stop them.
+A source that fails comes back to IDLE like the others, and does not stop them. With POOL, all DAGs that push
+to one organization share how many of their tasks call Coveo at a time.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from airflow.providers.common.compat.sdk import DAG, Param, task, task_group
 
 from airflow_provider_coveo.task_groups.coveo_push import push_source_update
 
+#: A pool of few slots, as the README says under "Many sources"; Airflow's own is there from the start.
+POOL = "default_pool"
+
 with DAG(
     dag_id="coveo_many_sources",
     doc_md=__doc__,
@@ -20,9 +24,14 @@ with DAG(
     start_date=datetime(2025, 1, 1),
     catchup=False,
     max_active_runs=1,
-    # Keep within what the organization may call at a time.
     max_active_tasks=4,
-    default_args={"retries": 2, "retry_delay": timedelta(seconds=30)},
+    default_args={
+        "retries": 2,
+        "retry_delay": timedelta(seconds=30),
+        "pool": POOL,
+        # What is open is pushed and closed before more is opened.
+        "weight_rule": "upstream",
+    },
     params={
         "source_ids": Param(["acme-products"], type="array", description="The IDs of the Push sources"),
     },

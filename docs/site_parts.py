@@ -20,7 +20,6 @@ PATIENCE: Final = f"{RetryPolicy().total_seconds / 60:g} minutes"
 
 HERE = Path(__file__).resolve().parent
 PARTS = HERE / "_parts"
-ROOT = HERE.parent
 
 #: The standard fields of a connection, which the form only labels anew.
 _STANDARD_FIELDS: Final = {
@@ -202,18 +201,6 @@ def errors_of_the_provider() -> str:
     return table(["Error", "When", "What to do"], rows)
 
 
-def compatibility() -> str:
-    """Return the table of what is tested together."""
-    makefile = (ROOT / "Makefile").read_text()
-    python = {"AIRFLOW_3": "3.10 to 3.13", "AIRFLOW_2": "3.10 to 3.12"}
-    rows = []
-    for name, pythons in python.items():
-        found = re.search(rf"^{name} := (\S+)$", makefile, re.MULTILINE)
-        assert found, f"The Makefile has no {name}"
-        rows.append([found[1], pythons])
-    return table(["Airflow", "Python"], rows)
-
-
 _PARTS: Final[dict[str, Callable[[], str]]] = {
     "connection-fields.md": connection_fields,
     "regions.md": regions,
@@ -221,7 +208,6 @@ _PARTS: Final[dict[str, Callable[[], str]]] = {
     "errors-of-coveo.md": errors_of_coveo,
     "errors-without-code.md": errors_without_code,
     "errors-of-the-provider.md": errors_of_the_provider,
-    "compatibility.md": compatibility,
 }
 
 

@@ -270,6 +270,8 @@ class LocalAirflow(AirflowClient):
                     "port": self.port,
                     "base_url": self.url,
                     "secret_key": secret,
+                    # 3.0 starts four; later ones start one.
+                    "workers": 1,
                 },
                 "api_auth": {"jwt_secret": secret},
             }

@@ -67,12 +67,14 @@ class ConnectionSettings:
         extra: Mapping[str, Any],
         organization_id: str | None = None,
         timeout: Any = None,
+        call_interval: Any = None,
     ) -> ConnectionSettings:
         """
         Read the fields of a connection; blank ones, which forms save, count as absent.
 
         :param organization_id: Wins over ``login``.
         :param timeout: Wins over the extra of that name.
+        :param call_interval: Wins over the extra of that name.
         :raises CoveoConfigurationError: if a field is missing or can't be used.
         """
         given = _given_extras(extra)
@@ -102,7 +104,9 @@ class ConnectionSettings:
             timeout=_timeout(given.get("timeout") if timeout is None else timeout),
             proxies=_proxies(given.get("proxies")),
             verify=_verify(given.get("verify")),
-            call_interval=_call_interval(given.get("call_interval")),
+            call_interval=_call_interval(
+                given.get("call_interval") if call_interval is None else call_interval
+            ),
         )
 
 

@@ -130,6 +130,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
     :param retry: How patiently requests are repeated; default: for up to 900 seconds.
     :param timeout: Seconds to wait for a connection and for an answer: a number or a pair. Wins over the
         connection's; default 10 and 60.
+    :param call_interval: Seconds between two Push API calls, 0 to 30. Wins over the connection's; default 0.
     :param caller: Who uses the hook, for the ``User-Agent`` header.
     :raises CoveoConfigurationError: on first use, if the connection can't be used as it stands.
     """
@@ -146,6 +147,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         organization_id: str | None = None,
         retry: RetryPolicy | None = None,
         timeout: float | tuple[float, float] | None = None,
+        call_interval: float | None = None,
         caller: str = "CoveoPushHook",
         **kwargs: Any,
     ) -> None:
@@ -153,6 +155,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         self.coveo_conn_id = coveo_conn_id
         self._given_organization_id = organization_id
         self._given_timeout = timeout
+        self._given_call_interval = call_interval
         self._retry = RetryPolicy() if retry is None else retry
         self._caller = re.sub(r"[^\w.\-]", "_", caller, flags=re.ASCII)
         self._settings: ConnectionSettings | None = None
@@ -167,6 +170,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
             "organization_id": self._given_organization_id,
             "retry": self._retry,
             "timeout": self._given_timeout,
+            "call_interval": self._given_call_interval,
             "caller": self._caller,
             "method": self.method,
         }
@@ -229,6 +233,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
             extra=connection.extra_dejson,
             organization_id=self._given_organization_id,
             timeout=self._given_timeout,
+            call_interval=self._given_call_interval,
         )
         mask_in_logs(self._settings.api_key)
         self.base_url = self._settings.push_url

@@ -42,6 +42,9 @@ be done answers 400, and an unknown source 404, with a ``message``.
     ``{"document_id": "https://acme.com/1", "task": "PROCESSING", "result": "REJECTED", "reason": "..."}``
 ``POST /_simulator/organization``
     ``{"paused": true}`` or ``{"paused": false}``.
+``POST /_simulator/limits``
+    ``{"call_limit": [150, 300], "retry_after": true, "daily_documents": null, "document_limit": null}``, or
+    some of these: as the attributes of those names.
 ``POST /_simulator/source-state``
     ``{"source": ..., "state": "PAUSED_ON_ERROR", "error_code": ...}``: as ``Simulator.set_source_state``;
     without a state it is taken back.

@@ -164,6 +164,20 @@ def set_organization(simulator: Simulator, exchange: Exchange) -> Answer:
     return json_answer({"paused": paused})
 
 
+def set_limits(simulator: Simulator, exchange: Exchange) -> Answer:
+    """Limit calls and items, or take limits back."""
+    body = _body(exchange)
+    if not body or body.keys() - {"call_limit", "retry_after", "daily_documents", "document_limit"}:
+        raise ControlError("The body has call_limit, retry_after, daily_documents or document_limit")
+    if "call_limit" in body:
+        calls, seconds = body["call_limit"] or (0, 0)
+        simulator.call_limit = (int(calls), float(seconds)) if calls else None
+    for name in ("retry_after", "daily_documents", "document_limit"):
+        if name in body:
+            setattr(simulator, name, body[name])
+    return Answer(204)
+
+
 def set_source_state(simulator: Simulator, exchange: Exchange) -> Answer:
     """Show a source in a state."""
     body = _body(exchange)
@@ -280,6 +294,7 @@ ROUTES = [
     Route("/_simulator/clock", turn_clock, methods=["POST"], name="control_clock"),
     Route("/_simulator/reset", reset, methods=["POST"], name="control_reset"),
     Route("/_simulator/reject-item", reject_item, methods=["POST"], name="control_reject_item"),
+    Route("/_simulator/limits", set_limits, methods=["POST"], name="control_limits"),
     Route("/_simulator/organization", set_organization, methods=["POST"], name="control_organization"),
     Route("/_simulator/source-state", set_source_state, methods=["POST"], name="control_source_state"),
     Route("/_simulator/sources", add_source, methods=["POST"], name="control_add_source"),

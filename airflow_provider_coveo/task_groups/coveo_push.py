@@ -570,6 +570,7 @@ class _LastResort:
             # The DAG processor gives a file and its callbacks 50 seconds by default.
             retry=RetryPolicy(total_seconds=20),
             timeout=10,
+            call_interval=0,
             caller="push_source_update.last_resort",
         )
         hook.set_source_status(source_id, "IDLE")

@@ -21,7 +21,9 @@ DAG_IDS = {
     "coveo_incremental_refresh",
     "coveo_many_sources",
     "coveo_plain_form",
+    "coveo_recreate_source",
     "coveo_reset_source",
+    "coveo_set_up_environment",
 }
 
 _numbers = itertools.count(1)
@@ -41,6 +43,7 @@ def run(airflow: LocalAirflow, dag_id: str, conf: dict[str, object]) -> tuple[st
     return run_id, airflow.wait_for_run(dag_id, run_id)
 
 
+@pytest.mark.smoke
 def test_every_example_is_parsed(local_airflow: LocalAirflow) -> None:
     for dag_id in DAG_IDS:
         local_airflow.wait_for_dag(dag_id)
@@ -50,6 +53,7 @@ def test_every_example_is_parsed(local_airflow: LocalAirflow) -> None:
     assert {path.stem for path in EXAMPLES.glob("*.py")} == DAG_IDS, "an example without a test"
 
 
+@pytest.mark.smoke
 def test_a_full_rebuild_pushes_and_ends_idle(
     local_airflow: LocalAirflow, coveo_server: Simulator, source: str
 ) -> None:
@@ -62,6 +66,7 @@ def test_a_full_rebuild_pushes_and_ends_idle(
     assert events[-2:] == ["delete_old_items_queued", "status"]
 
 
+@pytest.mark.smoke
 def test_a_full_rebuild_that_fails_ends_idle_deletes_nothing_and_is_seen_to_have_failed(
     local_airflow: LocalAirflow, coveo_server: Simulator, source: str
 ) -> None:
@@ -94,29 +99,6 @@ def test_an_incremental_refresh_adds_and_deletes_between_incremental_and_idle(
     assert (opened["event"], closed["event"]) == ("status", "status")
     assert (batch["added"], batch["deleted"]) == (1, 1)
     assert coveo_server.statuses(source) == ["INCREMENTAL", "IDLE"]
-
-
-def test_each_of_many_sources_gets_a_bracket_of_its_own(
-    local_airflow: LocalAirflow, coveo_server: Simulator, source: str
-) -> None:
-    other = f"{source}-other"
-    coveo_server.add_source(other)
-
-    run_id, state = run(
-        local_airflow, "coveo_many_sources", {"source_ids": [source, "no-such-source", other]}
-    )
-
-    # The source that is not there fails alone.
-    assert state == "failed"
-    for each in (source, other):
-        assert coveo_server.statuses(each) == ["REFRESH", "IDLE"]
-        assert len(coveo_server.items(each)) == 1
-    tasks = local_airflow.task_states("coveo_many_sources", run_id)
-    assert [tasks[f"update.refresh.push_one[{index}]"].state for index in range(3)] == [
-        "success",
-        "upstream_failed",
-        "success",
-    ]
 
 
 @pytest.fixture

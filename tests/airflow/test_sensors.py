@@ -11,7 +11,7 @@ from local_airflow import LocalAirflow
 from airflow_provider_coveo.coveo.statuses import SourceStatus
 from airflow_provider_coveo.simulator import Simulator
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.smoke]
 
 DAG_FILE = """
 from datetime import datetime, timedelta

@@ -202,6 +202,11 @@ def test_the_control_api_changes_everything(coveo: Simulator, client: Client, co
     assert coveo.items(SOURCE) == {}
     control("POST", "organization", {"paused": True})
     assert client.put(A).status_code == 400
+    control("POST", "organization", {"paused": False})
+    control("POST", "limits", {"call_limit": [1, 300], "retry_after": True})
+    assert [client.status("IDLE").headers.get("Retry-After") for _ in range(2)] == [None, "300"]
+    control("POST", "limits", {"call_limit": None, "daily_documents": 0})
+    assert client.put(A).json()["errorCode"] == "TOO_MANY_DOCUMENTS_DAILY"
     control("POST", "source-state", {"source": SOURCE, "state": "ERROR"})
     assert coveo.source(SOURCE)["information"]["sourceStatus"]["type"] == "ERROR"
     control("POST", "sources", {"id": "wiki", "visibility": "SECURED"})
@@ -221,6 +226,9 @@ def test_the_control_api_changes_everything(coveo: Simulator, client: Client, co
         ("POST", "faults", {"kind": "answer", "no": 1}, 400),
         ("POST", "clock", {"seconds": 1}, 400),
         ("POST", "organization", {}, 400),
+        ("POST", "limits", {}, 400),
+        ("POST", "limits", {"calls": 1}, 400),
+        ("POST", "limits", {"call_limit": 1}, 400),
         ("POST", "sources", {}, 400),
         ("POST", "sources", {"id": SOURCE}, 400),
         ("POST", "reject-item", {"document_id": A, "task": "NONE"}, 400),

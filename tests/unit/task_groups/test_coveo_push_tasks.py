@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import datetime
 from types import SimpleNamespace
@@ -424,6 +425,19 @@ def test_an_opening_that_is_refused_after_one_that_may_have_been_carried_out_is_
 
 
 # --- the last resort ---
+
+
+def test_the_last_resort_takes_no_time_between_calls(
+    coveo: Simulator, a_run: Callable[..., Run], connect: Callable[..., None]
+) -> None:
+    run = a_run()
+    run.execute("open")
+    connect(extra={"call_interval": 30})
+    started = time.monotonic()
+    run.fail()
+
+    assert time.monotonic() - started < 15
+    assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
 
 
 def test_a_run_that_was_cleared_before_the_callback_came_closes_its_source_itself(

@@ -85,10 +85,11 @@ def test_a_trigger_survives_airflow_s_serialization(trigger: Any) -> None:
     parameters = trigger.serialize()[1]
     try:
         from airflow.sdk.serde import deserialize, serialize
-    except ImportError:  # Airflow 2.11
+    except ImportError:  # before Airflow 3.2
         from airflow.models.trigger import Trigger
 
-        serialize, deserialize = Trigger._encrypt_kwargs, Trigger._decrypt_kwargs
+        serialize = Trigger.encrypt_kwargs if hasattr(Trigger, "encrypt_kwargs") else Trigger._encrypt_kwargs
+        deserialize = Trigger._decrypt_kwargs
 
     assert deserialize(serialize(parameters)) == parameters
     assert made_again(trigger).serialize() == trigger.serialize()

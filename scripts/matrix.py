@@ -1,0 +1,378 @@
+"""What the project is tested with: Pythons and Airflow lines, the lowest and the newest dependencies.
+
+    matrix.py run                        all cells, or: run 3.12-3.2 lowest
+    matrix.py cells                      the cells as JSON, for a workflow
+    matrix.py constraints                pin what the cells are made of (make constraints)
+    matrix.py tables                     write what passed into the tables of README.md and docs/
+
+``constraints/matrix.json`` names the cells. A cell is a virtualenv of its own, in which all tests run that
+need no running Airflow, and those marked ``smoke`` on a real one. The results stay in
+``docs/compatibility.json``, each until the same cell runs again.
+
+An old Airflow does not run with the newest of everything (3.0's API server doesn't with today's FastAPI), so
+``as_of`` gives an Airflow line the dependencies of the days after its last release. Its providers are the
+newest all the same: this one asks for some that are younger than Airflow 3.0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import configparser
+import functools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Final
+
+PROJECT: Final = Path(__file__).resolve().parents[1]
+MATRIX: Final = PROJECT / "constraints" / "matrix.json"
+RESULTS: Final = PROJECT / "docs" / "compatibility.json"
+#: Where the table stands, between two comments.
+PAGES: Final = (PROJECT / "README.md", PROJECT / "docs" / "compatibility.md")
+BEGIN: Final = "<!-- What passed, written by scripts/matrix.py -->"
+END: Final = "<!-- end of what passed -->"
+
+#: The suites of a cell, with what pytest is given.
+SUITES: Final = {
+    "tests": ["tests/unit", "tests/simulator"],
+    "smoke": ["tests/airflow", "-m", "smoke"],
+}
+#: Airflow's providers that come with this one and its tests.
+_PROVIDERS: Final = ("common-compat", "common-io", "common-sql", "http", "postgres", "smtp", "standard")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination.
+
+    :param name: what it is asked for by
+    :param python: the version of Python
+    :param airflow: the Airflow line, None where it is whichever fits
+    :param constraints: the file that pins everything, None for the newest of everything
+    :param drivers: what Airflow needs to keep its database in PostgreSQL
+    """
+
+    name: str
+    python: str
+    airflow: str | None
+    constraints: str | None
+    drivers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a cell.
+
+    :param cell: its name
+    :param python: the Python that it ran on, with its patch
+    :param airflow: the Airflow that it ran on, with its patch
+    :param verdict: passed, failed, or not installed
+    :param tests: how many tests passed without an Airflow
+    :param smoke: how many tests passed on an Airflow
+    :param seconds: how long it took
+    :param date: when it was
+    """
+
+    cell: str
+    python: str
+    airflow: str
+    verdict: str
+    tests: int
+    smoke: int
+    seconds: int
+    date: str
+
+
+def read_matrix() -> dict[str, Any]:
+    """Read the data file."""
+    matrix: dict[str, Any] = json.loads(MATRIX.read_text())
+    return matrix
+
+
+def cells() -> list[Cell]:
+    """Return all cells."""
+    matrix = read_matrix()
+    found = [
+        Cell(f"{python}-{line}", python, line, f"constraints/airflow-{line}.txt", tuple(described["drivers"]))
+        for line, described in matrix["airflow"].items()
+        for python in described["pythons"]
+    ]
+    lowest, newest = matrix["lowest"], matrix["newest"]
+    return [
+        *found,
+        Cell("lowest", lowest["python"], None, "constraints/lowest.txt", tuple(lowest["drivers"])),
+        Cell("newest", newest["python"], None, None, tuple(newest["drivers"])),
+    ]
+
+
+# ---- a run ----------------------------------------------------------------------------------------
+
+
+def run(names: Sequence[str]) -> int:
+    """Run cells, keep their results, and print the table of them."""
+    chosen = [cell for cell in cells() if not names or cell.name in names]
+    if unknown := set(names) - {cell.name for cell in chosen}:
+        known = " ".join(cell.name for cell in cells())
+        print(f"There is no cell {' '.join(sorted(unknown))}; there are: {known}", file=sys.stderr)
+        return 2
+    results = []
+    for cell in chosen:
+        print(f"\n==== {cell.name}", flush=True)
+        result = _run_cell(cell)
+        results.append(result)
+        _keep(result)
+        print(_as_row(result), flush=True)
+        write_tables()
+    print("\n==== summary")
+    print("\n".join(map(_as_row, results)))
+    passed = [result for result in results if result.verdict == "passed"]
+    print(f"\n{len(passed)} passed, {len(results) - len(passed)} failed")
+    return 0 if len(passed) == len(results) else 1
+
+
+def _run_cell(cell: Cell) -> Result:
+    began = time.monotonic()
+    folder = PROJECT / ".venv" / "matrix" / cell.name
+    found = {"python": cell.python, "airflow": cell.airflow or "", "tests": 0, "smoke": 0}
+    verdict = "not installed"
+    if _install(cell, folder):
+        found |= _versions(folder)
+        verdict = "passed"
+        for suite, arguments in SUITES.items():
+            found[suite], went_well = _pytest(folder, arguments)
+            if not went_well:
+                verdict = "failed"
+    return Result(
+        cell=cell.name,
+        verdict=verdict,
+        seconds=round(time.monotonic() - began),
+        date=datetime.now(timezone.utc).date().isoformat(),
+        **found,
+    )
+
+
+def _install(cell: Cell, folder: Path) -> bool:
+    interpreter = _interpreter(cell.python)
+    if interpreter is None:
+        print(f"No Python {cell.python} was found, in PATH or pyenv.", file=sys.stderr)
+        return False
+    # Where nothing is pinned, not what an earlier run found to be the newest.
+    versions = ["--constraints", cell.constraints] if cell.constraints else ["--upgrade", "--refresh"]
+    install = ["pip", "install", "--quiet", "--python", str(folder), *versions]
+    commands = [
+        ["venv", "--quiet", "--clear", "--python", interpreter, str(folder)],
+        [*install, "--editable", ".[dev]", "apache-airflow", *cell.drivers],
+    ]
+    return all(_uv(command).returncode == 0 for command in commands)
+
+
+def _interpreter(version: str) -> str | None:
+    """Find a Python. A command that is there may still not work (pyenv's shims), so each is tried."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    for candidate in (f"python{version}", *sorted(map(str, pyenv.glob(f"{version}.*/bin/python")))):
+        path = shutil.which(candidate)
+        if path and subprocess.run([path, "-c", ""], capture_output=True, check=False).returncode == 0:
+            return path
+    return None
+
+
+def _versions(folder: Path) -> dict[str, str]:
+    ask = (
+        "import importlib.metadata, platform\n"
+        "print(platform.python_version(), importlib.metadata.version('apache-airflow'))"
+    )
+    answer = subprocess.check_output([folder / "bin" / "python", "-c", ask], text=True)
+    python, airflow = answer.split()
+    return {"python": python, "airflow": airflow}
+
+
+def _pytest(folder: Path, arguments: Sequence[str]) -> tuple[int, bool]:
+    """Run a suite; return how many tests passed, and whether none failed and any ran."""
+    with tempfile.TemporaryDirectory() as home:
+        report = Path(home) / "report.xml"
+        environment = {**os.environ, "AIRFLOW_HOME": home, "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
+        command = [folder / "bin" / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+        ended = subprocess.run([*command, f"--junitxml={report}"], cwd=PROJECT, env=environment, check=False)
+        passed = _passed(report) if report.exists() else 0
+    return passed, ended.returncode == 0 and passed > 0
+
+
+def _passed(report: Path) -> int:
+    suites = ElementTree.parse(report).getroot().iter("testsuite")  # noqa: S314 - pytest wrote it just now
+    return sum(
+        int(suite.get("tests", 0))
+        - sum(int(suite.get(kind, 0)) for kind in ("errors", "failures", "skipped"))
+        for suite in suites
+    )
+
+
+def _keep(result: Result) -> None:
+    kept = {**read_results(), result.cell: result}
+    in_order = [kept[cell.name] for cell in cells() if cell.name in kept]
+    rows = ",\n".join(f"    {json.dumps(asdict(row))}" for row in in_order)
+    RESULTS.write_text(f"[\n{rows}\n]\n")
+
+
+def read_results() -> dict[str, Result]:
+    """Return the last result of each cell that ran, by its name."""
+    if not RESULTS.exists():
+        return {}
+    return {row["cell"]: Result(**row) for row in json.loads(RESULTS.read_text())}
+
+
+def _as_row(result: Result) -> str:
+    return (
+        f"{result.cell:12} {result.verdict:14} Python {result.python:8} Airflow {result.airflow:8} "
+        f"{result.tests:5} tests, {result.smoke} on Airflow  ({result.seconds} s)"
+    )
+
+
+# ---- what passed ----------------------------------------------------------------------------------
+
+
+def table() -> str:
+    """Return the table of what passed, in Markdown."""
+    matrix, results = read_matrix(), read_results()
+
+    def versions(line: str) -> str:
+        found = {result.airflow for name, result in results.items() if name.endswith(f"-{line}")}
+        return f"Airflow {', '.join(sorted(found))}" if found else f"Airflow {line}"
+
+    def mark(python: str, line: str) -> str:
+        if python not in matrix["airflow"][line]["pythons"]:
+            return "no"
+        result = results.get(f"{python}-{line}")
+        if result is None:
+            return "not tried"
+        return "yes" if result.verdict == "passed" else "**not passed**"
+
+    lines = list(matrix["airflow"])
+    rows = [
+        ["", *map(versions, lines)],
+        ["---"] * (len(lines) + 1),
+        *([f"Python {python}", *(mark(python, line) for line in lines)] for python in matrix["pythons"]),
+    ]
+    said = [
+        f"{words} ({result.airflow} on Python {result.python.rpartition('.')[0]})"
+        for name, words in (
+            ("lowest", "the lowest versions that the package's metadata allow"),
+            ("newest", "the newest of everything"),
+        )
+        if (result := results.get(name)) and result.verdict == "passed"
+    ]
+    also = f"\n\nPassed as well: {'; '.join(said)}." if said else ""
+    return "\n".join(f"| {' | '.join(row)} |".replace("|  |", "| |") for row in rows) + also
+
+
+def write_tables(pages: Iterable[Path] = PAGES) -> None:
+    """Put the table into the pages."""
+    for page in pages:
+        before, after = around_table(page)
+        page.write_text(f"{before}{BEGIN}\n\n{table()}\n\n{END}{after}")
+
+
+def around_table(page: Path) -> tuple[str, str]:
+    """Return what stands before and behind a page's table."""
+    before, begin, rest = page.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{page} has no place for the table: {BEGIN} … {END}")
+    return before, after
+
+
+# ---- constraints ----------------------------------------------------------------------------------
+
+
+def pin() -> None:
+    """Write the constraints of each Airflow line, and those of the lowest versions."""
+    matrix = read_matrix()
+    today = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    for line, described in matrix["airflow"].items():
+        dated = []
+        if as_of := described.get("as_of"):
+            dated = ["--exclude-newer", as_of]
+            for provider in _PROVIDERS:
+                dated += ["--exclude-newer-package", f"apache-airflow-providers-{provider}={today}"]
+        requirements = [f"apache-airflow=={described['version']}", *described["drivers"]]
+        # The documentation is built on the newest line alone.
+        extras = ["dev", "docs"] if line == list(matrix["airflow"])[-1] else ["dev"]
+        options = [f"--extra={extra}" for extra in extras]
+        _compile(PROJECT / f"constraints/airflow-{line}.txt", requirements, [*options, *dated])
+    _pin_lowest(matrix["lowest"])
+
+
+def _pin_lowest(described: dict[str, Any]) -> None:
+    """Pin the lowest versions of what the project asks for, and with them the newest of the tests' tools."""
+    with tempfile.TemporaryDirectory() as folder:
+        lowest = Path(folder) / "lowest.txt"
+        setup = configparser.ConfigParser()
+        setup.read(PROJECT / "setup.cfg")
+        # Tests and tools are not what a user installs.
+        extras = [f"--extra={extra}" for extra in setup["options.extras_require"] if extra not in {"dev", "docs"}]
+        python = ["--python-version", described["python"]]
+        _compile(lowest, [], [*python, *extras, "--resolution", "lowest-direct"])
+        options = [*python, "--extra", "dev", "--constraints", str(lowest)]
+        _compile(PROJECT / "constraints/lowest.txt", ["apache-airflow", *described["drivers"]], options)
+
+
+def _compile(output: Path, requirements: Sequence[str], options: Sequence[str]) -> None:
+    print(f"Pinning {output.name}", flush=True)
+    command = ["pip", "compile", "--quiet", "--upgrade", "--no-annotate"]
+    if "--python-version" not in options:
+        # For all Pythons at once.
+        command += ["--universal", "--python-version", "3.10"]
+    command += ["--custom-compile-command", "make constraints", *options]
+    ended = _uv([*command, "setup.cfg", "-", "--output-file", str(output)], stdin="\n".join(requirements))
+    ended.check_returncode()
+
+
+@functools.cache
+def _uv_command() -> str:
+    own = PROJECT / ".venv" / "tools" / "bin" / "uv"
+    found = str(own) if own.exists() else shutil.which("uv")
+    if not found:
+        raise RuntimeError("uv was not found: make .venv/tools/bin/uv")
+    return found
+
+
+def _uv(arguments: Sequence[str], stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "UV_PYTHON_DOWNLOADS": "never"}
+    # What the caller's own virtualenv is, is no matter here.
+    environment.pop("VIRTUAL_ENV", None)
+    return subprocess.run(
+        [_uv_command(), *arguments], cwd=PROJECT, env=environment, input=stdin, text=True, check=False
+    )
+
+
+def main() -> int:
+    """Do what the command line asks for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("run").add_argument("cells", nargs="*", metavar="CELL")
+    for command in ("cells", "constraints", "tables"):
+        commands.add_parser(command)
+    asked = parser.parse_args()
+    if asked.command == "run":
+        return run(asked.cells)
+    if asked.command == "cells":
+        print(json.dumps([{"name": cell.name, "python": cell.python} for cell in cells()]))
+    elif asked.command == "constraints":
+        pin()
+    else:
+        write_tables()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
