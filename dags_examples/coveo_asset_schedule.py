@@ -20,8 +20,10 @@ from airflow.providers.common.compat.sdk import DAG, Param, task
 from airflow_provider_coveo.assets.coveo_push import push_source_asset
 from airflow_provider_coveo.task_groups.coveo_push import push_source_update
 
+# [START asset]
 SOURCE_ID = "acme-products"
 PRODUCTS = push_source_asset(organization_id="acme", source_id=SOURCE_ID)
+# [END asset]
 
 with DAG(
     dag_id="coveo_asset_schedule",
@@ -33,6 +35,7 @@ with DAG(
     params={"fail": Param(False, type="boolean", description="Fail, to see that nothing follows")},
     tags=["coveo"],
 ) as dag:
+    # [START outlets]
     with push_source_update(source_id=SOURCE_ID, status="REFRESH", outlets=[PRODUCTS]):
 
         @task.coveo_push(source_id=SOURCE_ID)
@@ -43,6 +46,7 @@ with DAG(
                 raise RuntimeError("Failing on purpose, as the run's params ask")
 
         push_products()
+    # [END outlets]
 
 with DAG(
     dag_id="coveo_asset_schedule_after",

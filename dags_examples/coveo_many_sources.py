@@ -14,7 +14,7 @@ from airflow.providers.common.compat.sdk import DAG, Param, task, task_group
 
 from airflow_provider_coveo.task_groups.coveo_push import push_source_update
 
-#: A pool of few slots, as the README says under "Many sources"; Airflow's own is there from the start.
+#: A pool of few slots, as the documentation says under "Update many sources"; here, the one that is there.
 POOL = "default_pool"
 
 with DAG(
@@ -24,6 +24,7 @@ with DAG(
     start_date=datetime(2025, 1, 1),
     catchup=False,
     max_active_runs=1,
+    # [START pool]
     max_active_tasks=4,
     default_args={
         "retries": 2,
@@ -32,6 +33,7 @@ with DAG(
         # What is open is pushed and closed before more is opened.
         "weight_rule": "upstream",
     },
+    # [END pool]
     params={
         "source_ids": Param(["acme-products"], type="array", description="The IDs of the Push sources"),
     },

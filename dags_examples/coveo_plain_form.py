@@ -34,12 +34,14 @@ with DAG(
     )
 
     @task
+    # [START hook]
     def push(params: dict[str, Any] | None = None) -> None:
         from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 
         assert params is not None
         item = {"documentId": "page://home", "title": "Home", "data": "Welcome."}
         CoveoPushHook().add_or_update_item(params["source_id"], item)
+        # [END hook]
         if params["fail"]:
             raise RuntimeError("Failing on purpose, as the run's params ask")
 

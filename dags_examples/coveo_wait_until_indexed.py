@@ -45,7 +45,9 @@ with DAG(
     },
     tags=["coveo"],
 ) as dag:
+    # [START quota]
     quota = PushApiQuotaSensor(task_id="quota", items=len(PRODUCTS), timeout=0, soft_fail=True)
+    # [END quota]
 
     with push_source_update(
         source_id="{{ params.source_id }}", status="REFRESH", group_id="update"
@@ -63,6 +65,7 @@ with DAG(
 
         pushed = push_products()
 
+    # [START indexed]
     indexed = PushedItemsIndexedSensor(
         task_id="indexed",
         result=pushed,
@@ -79,3 +82,4 @@ with DAG(
 
     quota >> update >> indexed
     publish(indexed.output)
+    # [END indexed]

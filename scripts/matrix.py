@@ -317,7 +317,9 @@ def _pin_lowest(described: dict[str, Any]) -> None:
         setup = configparser.ConfigParser()
         setup.read(PROJECT / "setup.cfg")
         # Tests and tools are not what a user installs.
-        extras = [f"--extra={extra}" for extra in setup["options.extras_require"] if extra not in {"dev", "docs"}]
+        extras = [
+            f"--extra={extra}" for extra in setup["options.extras_require"] if extra not in {"dev", "docs"}
+        ]
         python = ["--python-version", described["python"]]
         _compile(lowest, [], [*python, *extras, "--resolution", "lowest-direct"])
         options = [*python, "--extra", "dev", "--constraints", str(lowest)]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from local_airflow import LocalAirflow
@@ -14,16 +17,23 @@ from tests.airflow.conftest import EXAMPLES
 
 pytestmark = pytest.mark.timeout(300)
 
-#: The example DAGs; each has its tests below.
+#: The example DAGs; each has its tests, most of them below.
 DAG_IDS = {
+    "coveo_asset_schedule",
+    "coveo_bracket_forms",
     "coveo_close_abandoned",
     "coveo_full_rebuild",
     "coveo_incremental_refresh",
     "coveo_many_sources",
+    "coveo_notifier",
     "coveo_plain_form",
+    "coveo_push_files",
+    "coveo_push_identities",
+    "coveo_push_query",
     "coveo_recreate_source",
     "coveo_reset_source",
     "coveo_set_up_environment",
+    "coveo_wait_until_indexed",
 }
 
 _numbers = itertools.count(1)
@@ -128,3 +138,43 @@ def test_a_reset_that_was_not_confirmed_deletes_nothing(
     assert state == "failed"
     assert [event["event"] for event in coveo_server.timeline(filled_source)] == ["push"]
     assert "must repeat" in local_airflow.task_log("coveo_reset_source", run_id, "confirm")
+
+
+def test_files_tables_and_what_tasks_return_are_pushed_and_ids_deleted(
+    local_airflow: LocalAirflow, coveo_server: Simulator, source: str, tmp_path: Path
+) -> None:
+    for sku, name in [("4711", "Anvil"), ("4713", "Boulder")]:
+        line = json.dumps({"documentId": f"product://{sku}", "title": name, "data": f"The famous {name}."})
+        (tmp_path / f"{sku}.ndjson.gz").write_bytes(gzip.compress(line.encode()))
+    table = tmp_path / "prices.csv"
+    table.write_text("sku,name,price\n4712,Rocket skates,249.5\n")
+    conf = {"source_id": source, "path": f"{tmp_path}/*.ndjson.gz", "table": str(table)}
+
+    assert run(local_airflow, "coveo_push_files", conf)[1] == "success"
+    assert set(coveo_server.items(source)) == {"product://4711", "product://4712", "product://4714"}
+    assert coveo_server.statuses(source) == ["INCREMENTAL", "IDLE"]
+
+
+def test_identities_are_pushed_before_the_items_that_name_them(
+    local_airflow: LocalAirflow, coveo_server: Simulator
+) -> None:
+    coveo_server.add_source("acme-stock", visibility="SECURED")
+
+    assert run(local_airflow, "coveo_push_identities", {})[1] == "success"
+    assert set(coveo_server.items("acme-stock")) == {"stock://4711"}
+    assert coveo_server.statuses("acme-stock") == ["REBUILD", "IDLE"]
+
+
+def test_each_form_of_the_bracket_opens_and_closes(
+    local_airflow: LocalAirflow, coveo_server: Simulator, source: str
+) -> None:
+    assert run(local_airflow, "coveo_bracket_forms", {"source_id": source})[1] == "success"
+    assert coveo_server.statuses(source) == ["REFRESH", "IDLE", "INCREMENTAL", "IDLE", "REFRESH", "IDLE"]
+    assert len(coveo_server.items(source)) == 7
+
+
+def test_a_callback_closes_the_source(
+    local_airflow: LocalAirflow, coveo_server: Simulator, source: str
+) -> None:
+    assert run(local_airflow, "coveo_notifier", {"source_id": source})[1] == "failed"
+    coveo_server.wait_for(lambda: coveo_server.statuses(source) == ["REFRESH", "IDLE"])

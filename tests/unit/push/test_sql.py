@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -103,6 +104,15 @@ def test_rows_become_items_by_a_mapping_of_columns(coveo: Simulator) -> None:
         "documentId": "product://2", "title": "Rope", "data": "Rope, ", "orderingId": 0,
     }  # fmt: skip
     assert coveo.undocumented == []
+
+
+def test_the_example_pushes_the_rows(coveo: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_CATALOG_DB", os.environ["AIRFLOW_CONN_SHOP"])
+    example = Path(__file__).resolve().parents[3] / "dags_examples" / "coveo_push_query.py"
+    operator = runpy.run_path(str(example))["dag"].get_task("push_source_update.push_rows")
+    operator.render_template_fields({"params": {"source_id": SOURCE}})
+    assert operator.execute({})["accepted_adds"] == 2
+    assert coveo.items(SOURCE)["product://2"]["title"] == "Rope"
 
 
 def test_query_and_parameters_are_rendered(coveo: Simulator) -> None:
