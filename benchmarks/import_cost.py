@@ -16,6 +16,7 @@ import sys
 
 _MODULES = (
     "airflow_provider_coveo.operators.coveo_push",
+    "airflow_provider_coveo.sensors.coveo_push",
     "airflow_provider_coveo.task_groups.coveo_push",
     "airflow.providers.http.operators.http",
 )

@@ -59,7 +59,7 @@ class _Transport:
 
 
 # A session for each trigger would mean a TLS context for each, with all certificates in it, and a handshake
-# for each request.
+# for each request: 950 MB for 1,000 triggers instead of 20 MB (benchmarks/triggers.py).
 _transports: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[bool | str, _Transport]] = (
     weakref.WeakKeyDictionary()
 )
