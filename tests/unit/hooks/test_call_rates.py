@@ -30,6 +30,7 @@ tasks = {
     "push": lambda hook, source: hook.push_items(source, [item]),
     "close": lambda hook, source: hook.set_source_status(source, "IDLE"),
 }
+print("ready", flush=True)
 for line in sys.stdin:
     told = json.loads(line)
     os.environ["AIRFLOW_CONN_COVEO_DEFAULT"] = told["connection"]
@@ -63,6 +64,9 @@ def slots() -> Iterator[list[subprocess.Popen[str]]]:
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for _ in range(SLOTS)
     ]
+    for slot in started:
+        assert slot.stdout is not None
+        assert any(line == "ready\n" for line in iter(slot.stdout.readline, ""))
     yield started
     for slot in started:
         slot.communicate(timeout=10)
@@ -103,6 +107,12 @@ def calls_and_refusals_in_the_fullest_window(coveo: Simulator, seconds: float) -
     return max(found)
 
 
+def use_up(coveo: Simulator) -> None:
+    """Make as many calls as are allowed, so that the tasks meet the limit also where they are slow."""
+    for _ in range(LIMIT[0]):
+        CoveoPushHook().set_source_status(SOURCE, "IDLE")
+
+
 def assert_all_updated(coveo: Simulator) -> None:
     for source in SOURCES:
         assert coveo.statuses(source) == ["REFRESH", "IDLE"]
@@ -113,6 +123,7 @@ def test_tasks_that_know_nothing_of_the_limit_exceed_it_by_no_more_than_the_slot
     coveo: Simulator, run_pool: Callable[..., None]
 ) -> None:
     coveo.call_limit = LIMIT
+    use_up(coveo)
     run_pool({**PATIENCE, "refused_wait": LIMIT[1]})
     assert_all_updated(coveo)
     assert any(call.status == 429 for call in coveo.requests), "the limit was never met"
@@ -124,6 +135,7 @@ def test_tasks_that_are_told_when_to_come_back_all_succeed(
     coveo: Simulator, run_pool: Callable[..., None]
 ) -> None:
     coveo.call_limit, coveo.retry_after = LIMIT, True
+    use_up(coveo)
     run_pool(PATIENCE)
     assert_all_updated(coveo)
     assert any(call.status == 429 for call in coveo.requests), "the limit was never met"
