@@ -25,9 +25,11 @@ VENV_3 := .venv/airflow-3
 VENV_2 := .venv/airflow-2
 VENV_MYSQL := .venv/mysql-airflow-3
 VENV_CLUSTER := .venv/cluster
+VENV_RELEASE := .venv/release
 CONSTRAINTS_3 := constraints/airflow-3.3.txt
 CONSTRAINTS_2 := constraints/airflow-2.11.txt
 CONSTRAINTS_CLUSTER := constraints/airflow-3.3-celery.txt
+CONSTRAINTS_RELEASE := constraints/release.txt
 
 # Drivers for an Airflow database in PostgreSQL. The local Airflow 2.11 cannot do without, see scripts/local_airflow.py.
 DRIVERS_3 := psycopg2-binary asyncpg
@@ -35,12 +37,18 @@ DRIVERS_2 := psycopg2-binary
 # What docker-compose.yml's images bring. apache-airflow-providers-celery 3.26.0 imports a name that celery 5.7.0 no
 # longer has. check-jsonschema brings the Compose specification's schema.
 CLUSTER := 'apache-airflow[celery]' 'celery<5.7' apache-airflow-providers-fab check-jsonschema trustme
+# What builds and checks a release, and the workflows.
+RELEASE := build check-jsonschema check-wheel-contents cyclonedx-bom 'readme-renderer[md]' setuptools twine zizmor
+
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' airflow_provider_coveo/__init__.py)
 
 # The extras to install beside Airflow. The documentation is built on Airflow 3.
 EXTRAS_3 := dev,docs
 
 # What an installation depends on; sources are installed editable and do not matter.
-INSTALLED_FROM := setup.cfg pyproject.toml airflow_provider_coveo/__init__.py
+INSTALLED_FROM := setup.cfg setup.py pyproject.toml airflow_provider_coveo/__init__.py
+
+ISSUE_FORMS = $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
 
 # Where test-bracket writes its table. The one in the tree: make test-bracket BRACKET_TABLE=docs/bracket-table.md
 BRACKET_TABLE = build/bracket-table.md
@@ -112,10 +120,45 @@ docs: $(VENV_3)/.installed ## The documentation, into build/docs; a warning, suc
 	AIRFLOW_HOME="$$home" $(VENV_3)/bin/python -m sphinx -q -W --keep-going -b html docs build/docs
 	@echo "Open build/docs/index.html"
 
+.PHONY: lint-workflows
+lint-workflows: $(VENV_RELEASE)/.installed ## What GitHub reads: its form, and what a stranger could make of it
+	$(VENV_RELEASE)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(VENV_RELEASE)/bin/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(VENV_RELEASE)/bin/check-jsonschema --builtin-schema vendor.github-issue-forms $(ISSUE_FORMS)
+	$(VENV_RELEASE)/bin/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(VENV_RELEASE)/bin/zizmor --quiet --offline --strict-collection .github
+
+# Built twice at the same commit, the wheel is the same byte for byte.
 .PHONY: build
-build: $(VENV_3)/.installed ## Wheel and source distribution, into dist/
+build: $(VENV_RELEASE)/.installed ## Wheel and source distribution, into dist/
 	rm -rf dist
-	$(VENV_3)/bin/python -m build
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2>/dev/null || date +%s) $(VENV_RELEASE)/bin/python -m build --no-isolation
+
+.PHONY: check-dist
+check-dist: build ## What dist/ holds, and that its README can be shown by a package index
+	$(VENV_RELEASE)/bin/twine check --strict dist/*
+	$(VENV_RELEASE)/bin/check-wheel-contents dist/*.whl
+
+# Of the wheel in dist/, with the dependencies that it is tested with.
+.PHONY: sbom
+sbom: $(VENV_RELEASE)/.installed ## The software bill of materials (CycloneDX), into build/sbom.cdx.json
+	@test -n "$$(ls dist/*.whl 2>/dev/null)" || $(MAKE) build
+	@mkdir -p build
+	$(UV) venv --quiet --clear --python "$(PYTHON_3)" build/sbom
+	$(UV) pip install --quiet --python build/sbom --constraints $(CONSTRAINTS_3) --find-links dist \
+		--refresh-package airflow-provider-coveo airflow-provider-coveo==$(VERSION) apache-airflow
+	$(VENV_RELEASE)/bin/cyclonedx-py environment --output-reproducible --validate --output-file build/sbom.cdx.json build/sbom
+	rm -rf build/sbom
+
+.PHONY: check-version
+check-version: $(UV) ## That version, CHANGELOG.md and what passed belong together; TAG=v1.2.3 names the tag
+	@$(PYTHON_3) scripts/release.py check $(TAG)
+
+.PHONY: release-check
+release-check: ## All that can be known of a release before its tag is set
+	@scripts/run_all_checks "version" check-version "lint" lint "workflows" lint-workflows "documentation" docs \
+		"distributions" check-dist \
+		"SBOM" sbom "tests on Airflow $(AIRFLOW_3)" test-airflow-3 "tests on Airflow $(AIRFLOW_2)" test-airflow-2
 
 .PHONY: pictures
 pictures: $(VENV_3)/.installed ## The README's picture, taken from a real Airflow's UI in Chromium
@@ -124,7 +167,8 @@ pictures: $(VENV_3)/.installed ## The README's picture, taken from a real Airflo
 .PHONY: constraints
 constraints: $(UV) ## Pin the newest versions that fit, on all Pythons at once
 	$(PYTHON_3) scripts/matrix.py constraints
-	$(call compile,apache-airflow==$(AIRFLOW_3) $(CLUSTER),$(CONSTRAINTS_CLUSTER))
+	$(call compile,apache-airflow==$(AIRFLOW_3) $(CLUSTER),$(CONSTRAINTS_CLUSTER),setup.cfg --extra dev)
+	$(call compile,$(RELEASE),$(CONSTRAINTS_RELEASE))
 
 .PHONY: clean
 clean: ## Delete what the other targets made
@@ -139,10 +183,10 @@ home=$$(mktemp -d); trap 'rm -rf "$$home"' EXIT; \
 AIRFLOW_HOME="$$home" AIRFLOW__CORE__LOAD_EXAMPLES=False $(1)/bin/python -m pytest $(2) $(PYTEST_ARGS)
 endef
 
-# Resolve for all Pythons from 3.10: $(call compile,requirements beside the project,constraints file)
+# Resolve for all Pythons from 3.10: $(call compile,requirements,constraints file,what else)
 define compile
 printf '%s\n' $(1) | $(UV) pip compile --quiet --upgrade --universal --python-version 3.10 --no-annotate \
-	--custom-compile-command "make constraints" --extra dev setup.cfg - --output-file $(2)
+	--custom-compile-command "make constraints" $(3) - --output-file $(2)
 endef
 
 # A virtualenv with an Airflow and this project:
@@ -169,6 +213,11 @@ $(VENV_MYSQL)/.installed: $(CONSTRAINTS_3) $(INSTALLED_FROM) | $(UV)
 	@{ command -v mariadb-install-db && command -v mariadb_config; } >/dev/null || { apt-get update -qq && apt-get install --yes -qq \
 		--no-install-recommends mariadb-server-core mariadb-client-core libmariadb-dev pkg-config gcc; } >/dev/null
 	$(call install,$(VENV_MYSQL),PYTHON_3,$(CONSTRAINTS_3),$(DRIVERS_3) apache-airflow-providers-mysql,3.13)
+
+$(VENV_RELEASE)/.installed: $(CONSTRAINTS_RELEASE) | $(UV)
+	$(UV) venv --quiet --clear --python "$(PYTHON_3)" $(VENV_RELEASE)
+	$(UV) pip install --quiet --python $(VENV_RELEASE) --constraints $(CONSTRAINTS_RELEASE) $(RELEASE)
+	touch $@
 
 $(UV):
 	@test -n "$(PYTHON_3)" || { echo "No Python from 3.10 to 3.13 was found." >&2; exit 1; }

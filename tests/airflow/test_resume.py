@@ -14,7 +14,8 @@ from urllib.parse import quote
 
 import psutil
 import pytest
-from local_airflow import LocalAirflow, LocalAirflowError
+from airflow_client import AirflowError
+from local_airflow import LocalAirflow
 from local_postgres import LocalPostgres, find_postgres
 
 from airflow_provider_coveo.simulator import Simulator
@@ -106,7 +107,7 @@ class Story:
             path = f"{run}/taskInstances/{task}/state-store/coveo_push"
         try:
             value = self.airflow.rest("GET", path)["value"]
-        except LocalAirflowError:
+        except AirflowError:
             return 0
         if not self.airflow.is_airflow_3:
             value = json.loads(value)[self.run_id].get("coveo_push", {"count": 0})

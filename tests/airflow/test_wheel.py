@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
 import zipfile
+from email import message_from_string
+from email.message import Message
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from trove_classifiers import classifiers
 
 # A wheel is the same whatever Airflow is installed beside it.
 pytestmark = pytest.mark.skipif(
@@ -22,19 +27,24 @@ PROJECT = Path(__file__).resolve().parents[2]
 LEFTOVERS = shutil.ignore_patterns(".*_cache", ".git", ".venv", "__pycache__", "*.egg-info", "build", "dist")
 
 
+#: Where a repository might be.
+URL = "https://code.example/acme/airflow-provider-coveo"
+#: What the files of a wheel are dated, in seconds since the epoch.
+BUILT_AT = "1700000000"
+
+
 @pytest.fixture(scope="module")
-def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project's files; a build writes beside them."""
+    folder = tmp_path_factory.mktemp("build") / "project"
+    shutil.copytree(PROJECT, folder, ignore=LEFTOVERS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dist(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with both distributions; the wheel is built from the source distribution."""
-    folder = tmp_path_factory.mktemp("build")
-    shutil.copytree(PROJECT, folder / "project", ignore=LEFTOVERS)
-    built = subprocess.run(
-        [sys.executable, "-m", "build", "--outdir", folder / "dist", folder / "project"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert built.returncode == 0, built.stdout + built.stderr
-    return folder / "dist"
+    return build(project, tmp_path_factory.mktemp("dist"))
 
 
 @pytest.fixture(scope="module")
@@ -43,12 +53,31 @@ def wheel(dist: Path) -> Path:
     return path
 
 
+def build(project: Path, folder: Path, *options: str, url: str = "") -> Path:
+    built = subprocess.run(
+        [sys.executable, "-m", "build", *options, "--outdir", folder, project],
+        env={**os.environ, "PROJECT_URL": url, "SOURCE_DATE_EPOCH": BUILT_AT},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+    return folder
+
+
+def metadata(wheel: Path) -> Message:
+    archive = zipfile.ZipFile(wheel)
+    (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+    return message_from_string(archive.read(name).decode())
+
+
 def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
 
     info = f"airflow_provider_coveo-{version('airflow-provider-coveo')}.dist-info"
     assert {name.split("/")[0] for name in names} == {"airflow_provider_coveo", info}
     assert "airflow_provider_coveo/py.typed" in names
+    assert "airflow_provider_coveo/simulator/page.html" in names
     assert f"{info}/licenses/LICENSE" in names
     packaged = {name for name in names if name.startswith("airflow_provider_coveo/")}
     package = PROJECT / "airflow_provider_coveo"
@@ -65,14 +94,69 @@ def test_the_source_distribution_can_be_tested_and_shown(dist: Path) -> None:
         names = {name.partition("/")[2] for name in archive.getnames()}
 
     assert {
+        "CHANGELOG.md",
         "LICENSE",
         "Makefile",
+        "constraints/matrix.json",
         "constraints/airflow-3.3.txt",
         "dags_examples/coveo_full_rebuild.py",
         "scripts/local_airflow.py",
         "tests/airflow/test_wheel.py",
     } <= names
     assert not [name for name in names if name.endswith(".pyc")]
+
+
+def test_the_wheel_that_is_built_from_the_project_s_files_is_the_same_byte_for_byte(
+    project: Path, wheel: Path, tmp_path: Path
+) -> None:
+    (again,) = build(project, tmp_path, "--wheel").glob("*.whl")
+    assert again.name == wheel.name
+    assert again.read_bytes() == wheel.read_bytes()
+
+
+def test_a_package_index_can_show_the_readme_and_takes_the_metadata(dist: Path, wheel: Path) -> None:
+    checked = subprocess.run(
+        [sys.executable, "-m", "twine", "--no-color", "check", "--strict", *map(str, dist.iterdir())],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    described = metadata(wheel)
+    assert set(described.get_all("Classifier", [])) <= classifiers
+    assert described["License-Expression"] == "Apache-2.0"
+    text = described.get_payload()
+    assert "## The parts" in text
+    assert relative_targets(text) == []
+    # Nobody knows where the repository is, so nothing of it can be shown.
+    assert "![" not in text
+    assert "Project-URL" not in described
+
+
+def test_links_and_pictures_lead_to_the_version_in_the_repository_where_that_is_known(
+    project: Path, tmp_path: Path
+) -> None:
+    (wheel,) = build(project, tmp_path, "--wheel", url=f"{URL}/").glob("*.whl")
+    described = metadata(wheel)
+    tag = f"v{version('airflow-provider-coveo')}"
+    text = described.get_payload()
+    assert f"]({URL}/raw/{tag}/docs/pictures/bracket-graph.png)" in text
+    assert f"]({URL}/blob/{tag}/docs/bracket-table.md)" in text
+    assert relative_targets(text) == []
+    assert described.get_all("Project-URL") == [
+        f"Source, {URL}",
+        f"Changelog, {URL}/blob/{tag}/CHANGELOG.md",
+        f"Issues, {URL}/issues",
+    ]
+
+
+def relative_targets(text: str) -> list[str]:
+    return [target for target in re.findall(r"\]\(([^)\s]+)\)", text) if not re.match("https?://|#", target)]
+
+
+def test_what_the_readme_links_to_is_there() -> None:
+    text = (PROJECT / "README.md").read_text()
+    assert [target for target in relative_targets(text) if not (PROJECT / target).exists()] == []
 
 
 def test_the_wheel_installs_into_an_empty_virtualenv_and_its_entry_point_needs_no_airflow(
