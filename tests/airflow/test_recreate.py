@@ -11,7 +11,7 @@ from local_airflow import LocalAirflow
 
 from airflow_provider_coveo.simulator import Simulator
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 DAG_FILE = """
 from datetime import datetime, timedelta
@@ -42,6 +42,22 @@ with DAG("killed", schedule=None, start_date=datetime(2025, 1, 1), default_args=
 STEPS = ("duplicate_source", "item", "logs", "delete")
 #: The state of a task that waits for an approval: Airflow 3.3's, and that of 3.1 and 3.2.
 ASKING = frozenset({"awaiting_input", "deferred"})
+
+
+@pytest.fixture(scope="module")
+def airflow(local_airflow: LocalAirflow) -> Iterator[LocalAirflow]:
+    """The Airflow of all tests here, with a triggerer where the approval waits in one."""
+    waits_in_triggerer = local_airflow.version.startswith(("3.1.", "3.2."))
+    if waits_in_triggerer:
+        local_airflow.start_component("triggerer")
+    yield local_airflow
+    if waits_in_triggerer:
+        local_airflow.kill("triggerer", descendants=True)
+
+
+def asks(airflow: LocalAirflow) -> bool:
+    """Say whether this Airflow can ask for an approval."""
+    return airflow.is_airflow_3 and not airflow.version.startswith("3.0.")
 
 
 @pytest.fixture
@@ -78,74 +94,74 @@ def answer(airflow: LocalAirflow, dag_id: str, run_id: str, task_id: str, option
 
 
 def test_killed_after_each_step_there_is_one_copy_and_the_original_stays_until_the_approval(
-    local_airflow: LocalAirflow, coveo: Simulator
+    airflow: LocalAirflow, coveo: Simulator
 ) -> None:
     coveo.add_source("killed", name="Killed", crawler="SITECORE")
-    local_airflow.rest("POST", "/variables", {"key": "killed_source_id", "value": "killed"})
-    (local_airflow.dags_folder / "killed.py").write_text(DAG_FILE)
+    airflow.rest("POST", "/variables", {"key": "killed_source_id", "value": "killed"})
+    (airflow.dags_folder / "killed.py").write_text(DAG_FILE)
 
-    run_id = local_airflow.trigger("killed")
-    kill_in(local_airflow, coveo, run_id, "r.recreate", operation="duplicate_source", applied=False)
+    run_id = airflow.trigger("killed")
+    kill_in(airflow, coveo, run_id, "r.recreate", operation="duplicate_source", applied=False)
     for step in STEPS:
-        kill_in(local_airflow, coveo, run_id, "r.recreate", operation=step)
-        assert variable(local_airflow, "killed_source_id") == "killed"
+        kill_in(airflow, coveo, run_id, "r.recreate", operation=step)
+        assert variable(airflow, "killed_source_id") == "killed"
 
-    if local_airflow.is_airflow_3:
-        local_airflow.wait_for_task("killed", run_id, "r.approve", ASKING, timeout=90)
+    if asks(airflow):
+        airflow.wait_for_task("killed", run_id, "r.approve", ASKING, timeout=90)
     else:
         # Not approved: the run ends without the deletion.
-        assert local_airflow.wait_for_run("killed", run_id) == "success"
-        assert local_airflow.task_states("killed", run_id)["r.delete_old"].state == "skipped"
+        assert airflow.wait_for_run("killed", run_id) == "success"
+        assert airflow.task_states("killed", run_id)["r.delete_old"].state == "skipped"
     (copy,) = named(coveo, "Killed (2)")
-    assert local_airflow.task_states("killed", run_id)["r.recreate"].try_number == len(STEPS) + 2
-    assert variable(local_airflow, "killed_source_id") == copy
+    assert airflow.task_states("killed", run_id)["r.recreate"].try_number == len(STEPS) + 2
+    assert variable(airflow, "killed_source_id") == copy
     assert set(coveo.items(copy)) == {"product://1"}
     assert named(coveo, "Killed") == ["killed"]
     assert coveo.timeline("killed") == []
 
-    if local_airflow.is_airflow_3:
-        asked = answer(local_airflow, "killed", run_id, "r.approve", "Approve")
+    if asks(airflow):
+        asked = answer(airflow, "killed", run_id, "r.approve", "Approve")
         assert "**Killed** (`killed`)" in asked
         assert f"**Killed (2)** (`{copy}`)" in asked
         assert "managed by Coveo for Sitecore" in asked
     else:
-        run_id = local_airflow.trigger("killed", {"delete_old_source": "Killed"})
-    kill_in(local_airflow, coveo, run_id, "r.delete_old", operation="delete_source")
-    assert local_airflow.wait_for_run("killed", run_id) == "success"
+        run_id = airflow.trigger("killed", {"delete_old_source": "Killed"})
+    kill_in(airflow, coveo, run_id, "r.delete_old", operation="delete_source")
+    assert airflow.wait_for_run("killed", run_id) == "success"
 
     assert named(coveo, "Killed") == []
     assert named(coveo, "Killed (2)") == [copy]
     assert set(coveo.items(copy)) == {"product://1"}
-    assert variable(local_airflow, "killed_source_id") == copy
+    assert variable(airflow, "killed_source_id") == copy
 
 
 def test_the_example_recreates_a_source_and_keeps_the_original_without_an_approval(
-    local_airflow: LocalAirflow, coveo: Simulator
+    airflow: LocalAirflow, coveo: Simulator
 ) -> None:
     dag_id, key = "coveo_recreate_source", "acme_products_source_id"
     coveo.add_source("to-recreate", name="To recreate")
-    local_airflow.rest("POST", "/variables", {"key": key, "value": "to-recreate"})
-    run_id = local_airflow.trigger(dag_id, {"new_name": "recreated"})
-    if local_airflow.is_airflow_3:
-        answer(local_airflow, dag_id, run_id, "recreate.approve", "Reject")
-    assert local_airflow.wait_for_run(dag_id, run_id) == "success"
-    assert local_airflow.task_states(dag_id, run_id)["recreate.delete_old"].state == "skipped"
+    airflow.rest("POST", "/variables", {"key": key, "value": "to-recreate"})
+    run_id = airflow.trigger(dag_id, {"new_name": "recreated"})
+    if asks(airflow):
+        answer(airflow, dag_id, run_id, "recreate.approve", "Reject")
+    assert airflow.wait_for_run(dag_id, run_id) == "success"
+    assert airflow.task_states(dag_id, run_id)["recreate.delete_old"].state == "skipped"
     (copy,) = named(coveo, "recreated")
-    assert variable(local_airflow, key) == copy
+    assert variable(airflow, key) == copy
     assert coveo.statuses(copy) == ["REBUILD", "IDLE"]
     assert len(coveo.items(copy)) == 2
     assert named(coveo, "To recreate") == ["to-recreate"]
-    local_airflow.rest("DELETE", f"/variables/{key}")
+    airflow.rest("DELETE", f"/variables/{key}")
 
 
 def test_the_example_sets_an_environment_up_and_takes_it_down(
-    local_airflow: LocalAirflow, coveo: Simulator
+    airflow: LocalAirflow, coveo: Simulator
 ) -> None:
     dag_id = "coveo_set_up_environment"
 
     def run(**conf: Any) -> None:
-        run_id = local_airflow.trigger(dag_id, conf)
-        assert local_airflow.wait_for_run(dag_id, run_id) == "success"
+        run_id = airflow.trigger(dag_id, conf)
+        assert airflow.wait_for_run(dag_id, run_id) == "success"
 
     def made() -> list[list[str]]:
         return [named(coveo, f"staging-{source}") for source in ("products", "manuals")]
@@ -153,16 +169,15 @@ def test_the_example_sets_an_environment_up_and_takes_it_down(
     run()
     products, manuals = made()
     assert len(products) == len(manuals) == 1
-    assert variable(local_airflow, "acme_products_source_id") == products[0]
-    assert variable(local_airflow, "acme_manuals_source_id") == manuals[0]
+    assert variable(airflow, "acme_products_source_id") == products[0]
+    assert variable(airflow, "acme_manuals_source_id") == manuals[0]
     run()
     assert made() == [products, manuals]
     run(tear_down=True)
     assert made() == [[], []]
-    known = [variable["key"] for variable in local_airflow.rest("GET", "/variables?limit=100")["variables"]]
+    known = [variable["key"] for variable in airflow.rest("GET", "/variables?limit=100")["variables"]]
     assert not [
         key
         for key in known
-        if key.startswith("coveo_made__")
-        and "staging" in local_airflow.rest("GET", f"/variables/{key}")["value"]
+        if key.startswith("coveo_made__") and "staging" in airflow.rest("GET", f"/variables/{key}")["value"]
     ]
