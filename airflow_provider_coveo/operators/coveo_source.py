@@ -236,7 +236,8 @@ class RecreatePushSourceOperator(_CoveoPushOperator):
     :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
     :param organization_id: The organization, where it is not the connection's. (templated)
     :return: ``source_id`` and ``source_name`` of the original, ``new_source_id`` and ``new_source_name``,
-        ``number_of_items`` in the original, and ``managed_by``: the product that manages it, or ``None``.
+        ``number_of_items`` in the original, and ``managed_by``: the product that manages it, empty where
+        none does.
     :raises SourceNameTakenError: if there is a source of the new name that this operator did not make.
     :raises SourceTestFailedError: if the test item was refused, or not indexed in time; the task retries.
     :raises AccessDeniedError: if the key may not do all this, as a push-only key.
@@ -313,8 +314,9 @@ class RecreatePushSourceOperator(_CoveoPushOperator):
             "source_name": name,
             "new_source_id": copy_id,
             "new_source_name": new_name,
-            "number_of_items": (original.get("information") or {}).get("numberOfDocuments"),
-            "managed_by": managed_by(original),
+            # Airflow 3.0 can't keep an output that is None.
+            "number_of_items": (original.get("information") or {}).get("numberOfDocuments") or 0,
+            "managed_by": managed_by(original) or "",
         }
 
     def _original(self, original_id: str, making: _Making) -> Mapping[str, Any]:

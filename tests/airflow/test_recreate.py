@@ -96,6 +96,8 @@ def answer(airflow: LocalAirflow, dag_id: str, run_id: str, task_id: str, option
 def test_killed_after_each_step_there_is_one_copy_and_the_original_stays_until_the_approval(
     airflow: LocalAirflow, coveo: Simulator
 ) -> None:
+    if airflow.version.startswith("3.0."):
+        pytest.skip("Airflow 3.0 does not retry a task whose process was killed")
     coveo.add_source("killed", name="Killed", crawler="SITECORE")
     airflow.rest("POST", "/variables", {"key": "killed_source_id", "value": "killed"})
     (airflow.dags_folder / "killed.py").write_text(DAG_FILE)
