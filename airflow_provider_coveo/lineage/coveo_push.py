@@ -46,7 +46,7 @@ def lineage_of_push(
     *,
     paths: Any = None,
     query: Query | None = None,
-) -> OperatorLineage | None:
+) -> OperatorLineage[Any, Any] | None:
     """
     Return the lineage of a push, ``None`` where Airflow's OpenLineage provider is missing.
 
@@ -59,7 +59,7 @@ def lineage_of_push(
         from airflow.providers.openlineage.extractors import OperatorLineage
     except ImportError:
         return None
-    lineage = OperatorLineage()
+    lineage: OperatorLineage[Any, Any] = OperatorLineage()
     if query is not None:
         lineage = _lineage_of_query(query)
     elif paths is not None:
@@ -103,7 +103,7 @@ def _above_patterns(path: str) -> str:
     return path
 
 
-def _lineage_of_query(query: Query) -> OperatorLineage:
+def _lineage_of_query(query: Query) -> OperatorLineage[Any, Any]:
     """Return the tables of a query, or the query itself where they can't be told."""
     from airflow.providers.common.compat.openlineage import facet
     from airflow.providers.common.compat.openlineage.utils.sql import get_openlineage_facets_with_sql

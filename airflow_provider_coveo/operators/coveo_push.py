@@ -376,19 +376,19 @@ class _ItemsPushOperator(_CoveoPushOperator):
 
     # --- what Airflow's OpenLineage provider asks for, where it is installed ---
 
-    def get_openlineage_facets_on_start(self) -> OperatorLineage | None:
+    def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any] | None:
         """Name the source that is written, and what is read."""
         return self._lineage()
 
-    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage | None:
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any] | None:
         """Name them, with how much was accepted."""
         return self._lineage()
 
-    def get_openlineage_facets_on_failure(self, task_instance: Any) -> OperatorLineage | None:
+    def get_openlineage_facets_on_failure(self, task_instance: Any) -> OperatorLineage[Any, Any] | None:
         """Name them, with how much was accepted before."""
         return self._lineage()
 
-    def _lineage(self, **read: Any) -> OperatorLineage | None:
+    def _lineage(self, **read: Any) -> OperatorLineage[Any, Any] | None:
         """
         Return the lineage of the push.
 
@@ -514,7 +514,7 @@ class PushItemsOperator(_ItemsPushOperator):
             counts=items is not None,
         )
 
-    def _lineage(self, **read: Any) -> OperatorLineage | None:
+    def _lineage(self, **read: Any) -> OperatorLineage[Any, Any] | None:
         return super()._lineage(paths=self.path, **read)
 
 
@@ -657,7 +657,7 @@ class SqlToCoveoPushOperator(_ItemsPushOperator):
         with closing(rows):
             return self._push(context, rows)
 
-    def _lineage(self, **read: Any) -> OperatorLineage | None:
+    def _lineage(self, **read: Any) -> OperatorLineage[Any, Any] | None:
         from airflow_provider_coveo.lineage.coveo_push import Query
 
         query = Query(self.sql, self.sql_conn_id, self.hook_params or {})
