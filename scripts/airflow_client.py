@@ -63,6 +63,18 @@ class AirflowClient:
         # Loopback requests must not go through a proxy that the environment names.
         self._http = httpx.Client(base_url=url, timeout=30, trust_env=False)
 
+    def sign_in(self) -> None:
+        """Get a token, if there is none yet and this Airflow wants one."""
+        if not self.is_airflow_3 or "Authorization" in self._http.headers:
+            return
+        if self._credentials:
+            named = dict(zip(("username", "password"), self._credentials, strict=True))
+            answer = self._http.post("/auth/token", json=named)
+        else:
+            answer = self._http.get("/auth/token")
+        answer.raise_for_status()
+        self._http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
@@ -295,17 +307,6 @@ class AirflowClient:
         if answer.is_error and answer.status_code not in allow:
             raise AirflowError(f"{method} {path} answered {answer.status_code}: {answer.text[:2000]}")
         return answer
-
-    def _sign_in(self) -> None:
-        if not self.is_airflow_3 or "Authorization" in self._http.headers:
-            return
-        if self._credentials:
-            named = dict(zip(("username", "password"), self._credentials, strict=True))
-            answer = self._http.post("/auth/token", json=named)
-        else:
-            answer = self._http.get("/auth/token")
-        answer.raise_for_status()
-        self._http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
 
 
 def _run_path(dag_id: str, run_id: str) -> str:

@@ -345,7 +345,7 @@ class LocalAirflow(AirflowClient):
 
     def _health(self) -> dict[str, datetime | None]:
         """Give each component's last heartbeat."""
-        self._sign_in()
+        self.sign_in()
         health = self.rest("GET", "/monitor/health" if self.is_airflow_3 else "/health")
         heartbeats: dict[str, datetime | None] = {}
         for name, report in health.items():
