@@ -295,18 +295,12 @@ def around_table(page: Path) -> tuple[str, str]:
 def pin() -> None:
     """Write the constraints of each Airflow line, and those of the lowest versions."""
     matrix = read_matrix()
-    today = datetime.now(timezone.utc).isoformat(timespec="seconds")
     for line, described in matrix["airflow"].items():
-        dated = []
-        if as_of := described.get("as_of"):
-            dated = ["--exclude-newer", as_of]
-            for provider in _PROVIDERS:
-                dated += ["--exclude-newer-package", f"apache-airflow-providers-{provider}={today}"]
         requirements = [f"apache-airflow=={described['version']}", *described["drivers"]]
         # The documentation is built on the newest line alone.
         extras = ["dev", "docs"] if line == list(matrix["airflow"])[-1] else ["dev"]
-        options = [f"--extra={extra}" for extra in extras]
-        _compile(PROJECT / f"constraints/airflow-{line}.txt", requirements, [*options, *dated])
+        options = [*(f"--extra={extra}" for extra in extras), *_of_its_time(described)]
+        _compile(PROJECT / f"constraints/airflow-{line}.txt", requirements, options)
     _pin_lowest(matrix["lowest"])
 
 
@@ -320,10 +314,19 @@ def _pin_lowest(described: dict[str, Any]) -> None:
         extras = [
             f"--extra={extra}" for extra in setup["options.extras_require"] if extra not in {"dev", "docs"}
         ]
-        python = ["--python-version", described["python"]]
-        _compile(lowest, [], [*python, *extras, "--resolution", "lowest-direct"])
-        options = [*python, "--extra", "dev", "--constraints", str(lowest)]
+        common = ["--python-version", described["python"], *_of_its_time(described)]
+        _compile(lowest, [], [*common, *extras, "--resolution", "lowest-direct"])
+        options = [*common, "--extra", "dev", "--constraints", str(lowest)]
         _compile(PROJECT / "constraints/lowest.txt", ["apache-airflow", *described["drivers"]], options)
+
+
+def _of_its_time(described: dict[str, Any]) -> list[str]:
+    """Return the options that keep out what is younger than ``as_of``, but for Airflow's providers."""
+    if "as_of" not in described:
+        return []
+    today = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    packages = [f"apache-airflow-providers-{provider}={today}" for provider in _PROVIDERS]
+    return [f"--exclude-newer={described['as_of']}", *(f"--exclude-newer-package={one}" for one in packages)]
 
 
 def _compile(output: Path, requirements: Sequence[str], options: Sequence[str]) -> None:
