@@ -89,7 +89,8 @@ def test_each_service_waits_for_what_it_needs(services: dict[str, Any]) -> None:
 
 def test_images_are_pinned_by_version(services: dict[str, Any]) -> None:
     dockerfile = (ROOT / "docker/Dockerfile").read_text()
-    (airflow_version,) = re.findall(r"^AIRFLOW_3 := (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    constraints = (ROOT / "constraints/airflow-3.3-celery.txt").read_text()
+    (airflow_version,) = re.findall(r"^apache-airflow==(\S+)$", constraints, re.MULTILINE)
     assert f"FROM apache/airflow:{airflow_version}-python3.12\n" in dockerfile
     for service in services.values():
         image, _, tag = service["image"].partition(":")
