@@ -3,7 +3,7 @@ The bracket without the task group: two status operators, of which the second ha
 
 It is the least that works, and it does not survive everything: a run that is marked by hand, a
 ShortCircuitOperator and a dagrun_timeout skip the closing task, and a failed push is hidden by its success
-unless something below it tells (the `watcher` here). The README's table compares both forms.
+unless something below it tells (the `watcher` here). The documentation compares both forms.
 """
 
 from __future__ import annotations

@@ -140,7 +140,7 @@ def _section(title: str, names: Sequence[str], error: errors.CoveoError) -> str:
         *(f"({name})=" for name in names),
         f"### {title}",
         "",
-        f"{words}" if not re.match(r"\d{3} ``", words) else "",
+        "" if re.match(r"\d{3} ``", words) else _sentence(re.sub(r"^\d{3}: ", "", words)),
         "",
         "```text",
         str(error),
@@ -153,7 +153,7 @@ def _section(title: str, names: Sequence[str], error: errors.CoveoError) -> str:
         lines += ["What to do", f": {' '.join([*what_to_do, *more])}", ""]
     lines += ["Retries", f": {retried}", ""]
     lines += ["Class", f": {{py:class}}`~airflow_provider_coveo.coveo.errors.{error_class.__name__}`", ""]
-    return "\n".join(line for line in lines if line is not None)
+    return "\n".join(lines)
 
 
 def _sentence(text: str) -> str:

@@ -3,36 +3,54 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections import Counter
 from types import TracebackType
 
+_MARK = b"mark"
+
 
 class Daemon:
-    """What a StatsD daemon has summed up."""
+    """What a StatsD daemon has summed up of this provider's counters, tags and all."""
 
     def __init__(self) -> None:
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.bind(("127.0.0.1", 0))
-        self.port = self.socket.getsockname()[1]
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", 0))
+        self._address = self._socket.getsockname()
+        self.port: int = self._address[1]
+        self._counted: Counter[str] = Counter()
+        self._marked = threading.Event()
+        # The kernel keeps a few hundred packets for whoever does not read them, and drops the others.
+        self._thread = threading.Thread(target=self._receive, daemon=True)
 
     def __enter__(self) -> Daemon:
+        self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.socket.close()
+        self._send(b"")
+        self._thread.join(timeout=10)
+        self._socket.close()
 
     def counters(self) -> Counter[str]:
-        """Return the counters of what has arrived, tags and all."""
-        self.socket.settimeout(0)
-        found: Counter[str] = Counter()
-        while True:
-            try:
-                packet = self.socket.recv(65_536).decode()
-            except BlockingIOError:
-                return found
-            for line in packet.splitlines():
+        """Return the counters of all that was sent before."""
+        self._marked.clear()
+        self._send(_MARK)
+        assert self._marked.wait(timeout=10)
+        return Counter(self._counted)
+
+    def _send(self, packet: bytes) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.sendto(packet, self._address)
+
+    def _receive(self) -> None:
+        while packet := self._socket.recv(65_536):
+            if packet == _MARK:
+                self._marked.set()
+                continue
+            for line in packet.decode().splitlines():
                 name, _, value = line.partition(":")
                 if name.startswith("airflow.coveo."):
-                    found[name.removeprefix("airflow.")] += int(value.removesuffix("|c"))
+                    self._counted[name.removeprefix("airflow.")] += int(value.removesuffix("|c"))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from local_airflow import LocalAirflow
+from local_postgres import LocalPostgres, find_postgres
 
 from airflow_provider_coveo.simulator import Simulator
 
@@ -43,3 +46,26 @@ def local_airflow(
     env = {"AIRFLOW_CONN_COVEO_DEFAULT": coveo_server.connection_json()}
     with LocalAirflow(dags_folder, env=env, config=QUICK) as airflow:
         yield airflow
+
+
+@pytest.fixture(scope="session")
+def shop(local_airflow: LocalAirflow) -> Iterator[Callable[[str], None]]:
+    """A PostgreSQL that the running Airflow knows as ``shop``, and what runs a script in it."""
+    server = LocalPostgres("shop")
+    process = server.launch()
+
+    def run(script: str) -> None:
+        command = [find_postgres() / "psql", "-h", server.folder, "-U", "postgres", "-q", "shop"]
+        subprocess.run(command, input=script, text=True, check=True, cwd=server.folder)
+
+    try:
+        server.create_database()
+        described = {"conn_type": "postgres", "login": "postgres", "schema": "shop"}
+        local_airflow.rest(
+            "POST", "/connections", {"connection_id": "shop", **described, "host": str(server.folder)}
+        )
+        yield run
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=30)
+        shutil.rmtree(server.folder, ignore_errors=True)

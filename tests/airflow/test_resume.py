@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
-import signal
-import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +13,6 @@ import psutil
 import pytest
 from airflow_client import AirflowError
 from local_airflow import LocalAirflow
-from local_postgres import LocalPostgres, find_postgres
 
 from airflow_provider_coveo.simulator import Simulator
 
@@ -35,8 +31,7 @@ from airflow.providers.common.compat.sdk import DAG, task
 from airflow_provider_coveo.operators.coveo_push import PushItemsOperator, SqlToCoveoPushOperator
 
 default_args = {{
-    "retries": 1, "retry_delay": timedelta(0), "batch_bytes": 2000, "coveo_conn_id": "resumed",
-    "upload_concurrency": 1,
+    "retries": 1, "retry_delay": timedelta(0), "batch_bytes": 2000, "upload_concurrency": 1,
 }}
 with DAG("resume", schedule=None, start_date=datetime(2025, 1, 1), default_args=default_args):
     for name in ["file-killed", "file-worker-killed", "file-cleared"]:
@@ -44,7 +39,7 @@ with DAG("resume", schedule=None, start_date=datetime(2025, 1, 1), default_args=
     PushItemsOperator(task_id="file-failed", source_id="resume-file-failed", path={path!r}, retries=0)
     PushItemsOperator(task_id="file-anew", source_id="resume-file-anew", path={path!r}, resume=False)
     SqlToCoveoPushOperator(
-        task_id="sql-killed", source_id="resume-sql-killed", sql_conn_id="resumed_shop",
+        task_id="sql-killed", source_id="resume-sql-killed", sql_conn_id="shop",
         sql='SELECT id AS "documentId", content AS data FROM item ORDER BY id',
     )
 
@@ -60,28 +55,6 @@ TASKS = (
     "file-worker-killed", "file-cleared", "file-failed", "file-killed", "sql-killed", "decorated-killed",
     "file-anew",
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def shop() -> Iterator[LocalPostgres]:
-    """A database with the items in it, in another order."""
-    rows = "".join(f"{item['documentId']}\t{item['data']}\n" for item in reversed(ITEMS))
-    server = LocalPostgres("shop")
-    process = server.launch()
-    try:
-        server.create_database()
-        subprocess.run(
-            [find_postgres() / "psql", "-h", server.folder, "-U", "postgres", "-q", "shop"],
-            input=f"CREATE TABLE item (id text, content text);\nCOPY item FROM STDIN;\n{rows}\\.\n",
-            text=True,
-            check=True,
-            cwd=server.folder,
-        )
-        yield server
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(timeout=30)
-        shutil.rmtree(server.folder, ignore_errors=True)
 
 
 @dataclass
@@ -141,7 +114,7 @@ class Story:
 def story(
     local_airflow: LocalAirflow,
     coveo_server: Simulator,
-    shop: LocalPostgres,
+    shop: Callable[[str], None],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Story:
     """A run whose tasks are all held up at the same batch."""
@@ -153,16 +126,8 @@ def story(
         held_up[task] = coveo_server.faults.stall(
             100, applied=False, operation="batch", source=f"resume-{task}", after=ACCEPTED
         )
-    described = json.loads(coveo_server.connection_json())
-    local_airflow.rest("POST", "/connections", {"connection_id": "resumed", **described})
-    local_airflow.rest(
-        "POST",
-        "/connections",
-        {
-            "connection_id": "resumed_shop", "conn_type": "postgres", "login": "postgres", "schema": "shop",
-            "host": str(shop.folder),
-        },
-    )  # fmt: skip
+    rows = "".join(f"{item['documentId']}\t{item['data']}\n" for item in reversed(ITEMS))
+    shop(f"CREATE TABLE item (id text, content text);\nCOPY item FROM STDIN;\n{rows}\\.\n")
     (local_airflow.dags_folder / "resume.py").write_text(DAG_FILE.format(path=str(path)))
     story = Story(local_airflow, coveo_server, local_airflow.trigger("resume"))
     for task in TASKS:

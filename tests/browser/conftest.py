@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import BaseNotifier
 from local_airflow import LocalAirflow
 
 from airflow_provider_coveo.simulator import Simulator
 from tests.statsd import Daemon
 
 DAGS = Path(__file__).with_name("dags")
+DAGS_SINCE_3_1 = Path(__file__).with_name("dags_since_3_1")
+HAS_DEADLINES = hasattr(BaseNotifier, "async_notify")
 EXAMPLE = Path(__file__).resolve().parents[2] / "dags_examples" / "coveo_asset_schedule.py"
-SOURCES = ("acme-products", "shown", "killed", "notified-by-the-notified", "notified-by-the-fail")
+SOURCES = ("acme-products", "shown", "killed", "notified-by-the-notified", "notified-by-the-fail", "alerted")
 
 
 @dataclass
@@ -49,6 +52,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     folder = tmp_path_factory.mktemp("lab")
     dags = Path(shutil.copytree(DAGS, folder / "dags", ignore=shutil.ignore_patterns("__pycache__")))
     shutil.copy(EXAMPLE, dags)
+    if HAS_DEADLINES:
+        shutil.copytree(DAGS_SINCE_3_1, dags, dirs_exist_ok=True)
     events = folder / "lineage.json"
     with Simulator(organization="acme", sources=SOURCES) as coveo, Daemon() as statsd:
         connection = json.loads(coveo.connection_json())
@@ -63,13 +68,13 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
                 "statsd_on": True,
                 "statsd_host": "127.0.0.1",
                 "statsd_port": statsd.port,
-                "metrics_allow_list": "coveo",
+                "metrics_allow_list": r"^coveo\.",
             },
             "openlineage": {
                 "transport": json.dumps({"type": "file", "log_file_path": str(events), "append": True}),
             },
         }
-        with LocalAirflow(dags, env=env, config=config) as airflow:
+        with LocalAirflow(dags, env=env, config=config, triggerer=HAS_DEADLINES) as airflow:
             airflow.rest("POST", "/connections", {"connection_id": "coveo_in_database", **connection})
             yield Lab(airflow, coveo, statsd, events)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from local_airflow import LocalAirflow
 
-from tests.browser.conftest import Lab
+from tests.browser.conftest import HAS_DEADLINES, Lab
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -40,6 +40,13 @@ def test_the_callbacks_of_a_dag_and_of_a_task_find_their_connection_in_the_datab
     for source, status in {"notified-by-the-fail": "REFRESH", "notified-by-the-notified": "IDLE"}.items():
         airflow.wait_until(lambda source=source: coveo.statuses(source), 60, f"{source} has a status")
         assert coveo.statuses(source) == [status]
+
+
+@pytest.mark.skipif(not HAS_DEADLINES, reason="deadlines came with Airflow 3.1")
+def test_a_missed_deadline_is_notified_by_the_triggerer(lab: Lab) -> None:
+    lab.airflow.trigger("alerted")
+    lab.airflow.wait_until(lambda: lab.coveo.statuses("alerted"), 120, "the alert has set a status")
+    assert lab.coveo.statuses("alerted") == ["INCREMENTAL"]
 
 
 def test_openlineage_is_told_what_was_written_by_operators_and_by_code_and_no_secret(

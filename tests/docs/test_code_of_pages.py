@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
+import inspect
 import json
 import os
 import re
@@ -17,6 +20,7 @@ import yaml
 from airflow.models import Connection
 
 from airflow_provider_coveo.coveo.connection import ConnectionSettings
+from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 from airflow_provider_coveo.simulator import Simulator
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -136,6 +140,36 @@ def test_each_way_makes_the_same_connection(way: str) -> None:
 def test_the_connection_page_shows_every_one_of_them() -> None:
     page = (DOCS / "connection.md").read_text()
     assert [path.name for path in FORMS.iterdir() if f"connection-forms/{path.name}" not in page] == []
+
+
+PAGES = [DOCS.parent / "README.md", *sorted(DOCS.rglob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS.parent)))
+def test_python_that_stands_in_a_page_is_python_and_imports_what_there_is(page: Path) -> None:
+    for code in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
+        tree = ast.parse(code)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("airflow_provider_coveo"):
+                module = importlib.import_module(str(node.module))
+                assert [name.name for name in node.names if not hasattr(module, name.name)] == []
+
+
+def test_the_hook_s_page_names_each_of_its_methods() -> None:
+    own = {
+        name
+        for base in CoveoPushHook.__mro__
+        if base.__module__.startswith("airflow_provider_coveo")
+        for name, value in vars(base).items()
+        if not name.startswith("_") and inspect.isfunction(value)
+    }
+    named = set(re.findall(r"`(\w+)`", (DOCS / "guides" / "hook.md").read_text()))
+    # What the operators and Airflow itself call.
+    inner = {
+        *("branch", "conclusion", "current_cut_off", "get_conn", "repeated", "run_and_check", "stop"),
+        *("take_batch", "test_connection", "upload", "wait"),
+    }
+    assert own - named - inner == set()
 
 
 def _shell(script: str, folder: Path, env: dict[str, str]) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import ObjectStoragePath
 
 from airflow_provider_coveo.coveo.errors import CoveoError
 from airflow_provider_coveo.operators.coveo_push import (
@@ -98,12 +97,6 @@ def test_deletions_write_their_source_too(connect: Callable[..., None]) -> None:
 def test_a_push_of_files_reads_them(connect: Callable[..., None], path: Any, expected: Any) -> None:
     push = PushItemsOperator(task_id="push", source_id="acme-products", path=path)
     assert names(push.get_openlineage_facets_on_start().inputs) == expected
-
-
-def test_a_push_from_an_object_storage_reads_its_path(connect: Callable[..., None], tmp_path: Path) -> None:
-    path = ObjectStoragePath(f"file://{tmp_path}/products.json")
-    push = PushItemsOperator(task_id="push", source_id="acme-products", path=path)
-    assert names(push.get_openlineage_facets_on_start().inputs) == [("file", f"{tmp_path}/products.json")]
 
 
 def sql_push() -> SqlToCoveoPushOperator:

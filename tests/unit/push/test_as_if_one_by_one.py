@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from airflow_provider_coveo.coveo.batches import AcceptedBatches
+from airflow_provider_coveo.coveo.errors import CoveoError
 from airflow_provider_coveo.coveo.items import Delete
 from airflow_provider_coveo.coveo.retries import RetryPolicy
 from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
@@ -71,3 +73,79 @@ def test_the_index_is_as_if_pushed_one_by_one(
     assert result["accepted_adds"] == sum(isinstance(operation, dict) for operation in operations)
     assert result["accepted_adds"] + result["accepted_deletes"] == len(operations)
     assert coveo.undocumented == [], fault
+
+
+class _Kept:
+    """What was accepted, as it is kept from one try to the next."""
+
+    def __init__(self) -> None:
+        self.accepted = AcceptedBatches()
+
+    def read(self) -> AcceptedBatches:
+        return self.accepted
+
+    def write(self, accepted: AcceptedBatches) -> None:
+        self.accepted = accepted
+
+    def forget(self) -> None:
+        self.accepted = AcceptedBatches()
+
+    def lose(self, count: int) -> None:
+        """Lose what was accepted last, as a try does that is killed before it was kept."""
+        digests = self.accepted.digests
+        self.accepted = AcceptedBatches(digests[: max(0, len(digests) - count)], self.accepted.started)
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(
+    operations=st.lists(_OPERATIONS, min_size=10, max_size=60),
+    failures=st.lists(st.tuples(st.booleans(), st.integers(0, 12), st.integers(0, 2)), max_size=5),
+    concurrency=st.integers(1, 4),
+)
+def test_the_index_is_the_same_after_any_number_of_tries(
+    coveo: Simulator,
+    monkeypatch: pytest.MonkeyPatch,
+    operations: list[Any],
+    failures: list[tuple[bool, int, int]],
+    concurrency: int,
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_COVEO_DEFAULT", coveo.connection_json())
+    coveo.reset()
+    source = f"source-{next(_sources)}"
+    coveo.add_source(source)
+    kept = _Kept()
+
+    def push(items: Iterable[Any]) -> dict[str, Any]:
+        return CoveoPushHook().push_items(
+            source, items, batch_bytes=1024, upload_concurrency=concurrency, checkpoint=kept
+        )
+
+    def killed_at(count: int) -> Iterator[Any]:
+        yield from operations[:count]
+        raise KeyboardInterrupt
+
+    for is_killed, place, lost in failures:
+        if is_killed:
+            with pytest.raises(KeyboardInterrupt):
+                push(killed_at(place))
+        else:
+            fault = coveo.faults.answer(400, operation="batch", after=place)
+            try:
+                push(operations)
+            except CoveoError:
+                assert fault.used
+            else:
+                break
+            finally:
+                coveo.faults.clear()
+        kept.lose(lost)
+    else:
+        result = push(operations)
+        assert result["accepted_adds"] + result["accepted_deletes"] == len(operations)
+    assert indexed(coveo, source) == one_by_one(operations)
+    assert not kept.accepted.digests
+    assert coveo.undocumented == []
