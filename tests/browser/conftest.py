@@ -68,7 +68,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
                 "statsd_on": True,
                 "statsd_host": "127.0.0.1",
                 "statsd_port": statsd.port,
-                "metrics_allow_list": r"^coveo\.",
+                "metrics_allow_list": "coveo.",
             },
             "openlineage": {
                 "transport": json.dumps({"type": "file", "log_file_path": str(events), "append": True}),
