@@ -163,6 +163,19 @@ def test_every_task_of_ours_shows_the_links_also_once_its_dag_was_serialized() -
     } | dict.fromkeys(("mapped", "identities", "watchdog"), BOTH)
 
 
+@pytest.mark.parametrize("module", ["operators.coveo_push", "sensors.coveo_push"])
+def test_every_operator_and_sensor_has_the_links(module: str) -> None:
+    found = vars(importlib.import_module(f"airflow_provider_coveo.{module}"))
+    classes = [
+        value
+        for name, value in found.items()
+        if isinstance(value, type) and name.endswith(("Operator", "Sensor")) and name[:1] not in "_B"
+    ]
+    assert len(classes) >= 3
+    for operator in classes:
+        assert sorted(link.name for link in operator.operator_extra_links) == BOTH, operator
+
+
 def test_the_links_are_registered() -> None:
     from airflow_provider_coveo.get_provider_info import get_provider_info
 
