@@ -23,7 +23,7 @@ PARTS = HERE / "_parts"
 
 #: The standard fields of a connection, which the form only labels anew.
 _STANDARD_FIELDS: Final = {
-    "login": "The organization ID, as the console shows it under *Organization → Settings*.",
+    "login": "The [organization ID](https://docs.coveo.com/en/148/).",
     "password": "The API key. It is the only secret here.",
     "host": "Leave it empty. A base URL only where a proxy or the simulator stands in for Coveo: `https`, or "
     "`http` on this machine's loopback address.",
