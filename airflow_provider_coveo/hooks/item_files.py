@@ -11,6 +11,7 @@ import csv
 import glob
 import gzip
 import io
+import os
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -34,7 +35,9 @@ _FORMATS_BY_SUFFIX: Final = {
 }
 _COMPRESSED_SUFFIXES: Final = frozenset({".gz", ".gzip", ".zst", ".zstd"})
 _GZIP_MAGIC: Final = b"\x1f\x8b"
-_ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
+#: Of a frame, or of one to skip, which some writers begin with.
+_ZSTD_MAGIC: Final = re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18", re.DOTALL)
+_MARKS_OF_UTF_16: Final = frozenset({b"\xff\xfe", b"\xfe\xff"})
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 _CHUNK: Final = 1024 * 1024
@@ -73,7 +76,7 @@ def items_of_files(
             f"columns must be a mapping of keys to columns, not {type(columns).__name__}",
             remedy="As in {'documentId': 'product://{sku}', 'title': 'name', 'data': 'description'}",
         )
-    paths = path if isinstance(path, (list, tuple)) else [path]
+    paths = path if isinstance(path, Sequence) and not isinstance(path, (str, bytes)) else [path]
     found = [file for one in paths for file in _files(one)]
     formats = [_format_of(file, file_format) for file in found]
     for file, its_format in zip(found, formats, strict=True):
@@ -95,8 +98,43 @@ def _files(path: Any) -> list[Any]:
     local = Path(path)
     if not local.exists() and _GLOB_CHARACTERS.search(str(path)):
         names = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 - takes absolute patterns as well
-        return _none_missing(path, [Path(name) for name in names if Path(name).is_file()])
+        return _none_missing(path, [Path(name) for name in names if _is_local_file(Path(name))])
+    if local.is_dir():
+        return _none_missing(path, sorted(_local_files_below(local), key=str))
     return _files_at(local)
+
+
+def _local_files_below(folder: Path) -> Iterator[Path]:
+    """Yield the files in a folder and in its folders; a folder that can't be read is an error."""
+    seen = set()
+
+    def refuse(problem: OSError) -> None:
+        raise problem
+
+    for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        is_at = Path(place).stat()
+        if (is_at.st_dev, is_at.st_ino) in seen:
+            # A link leads back to where we came from.
+            folders.clear()
+            continue
+        seen.add((is_at.st_dev, is_at.st_ino))
+        folders[:] = [name for name in folders if not _is_hidden(name)]
+        yield from (
+            file for name in names if not _is_hidden(name) and _is_local_file(file := Path(place, name))
+        )
+
+
+def _is_local_file(path: Path) -> bool:
+    if path.is_symlink() and not path.exists():
+        raise CoveoInputError(
+            f"{str(path)!r} is a link to a file that is not there",
+            remedy="Check whether what writes the files ran before, or choose the files with a glob",
+        )
+    return path.is_file()
+
+
+def _is_hidden(name: str) -> bool:
+    return name[:1] in {".", "_"}
 
 
 def _remote_files(url: str) -> list[Any]:
@@ -127,7 +165,7 @@ def _files_at(path: Any) -> list[Any]:
         files = [
             file
             for file in path.rglob("*")
-            if file.is_file() and not any(part[:1] in "._" for part in str(file)[below:].split("/") if part)
+            if file.is_file() and not any(map(_is_hidden, str(file)[below:].split("/")))
         ]
         return _none_missing(path, sorted(files, key=str))
     if not path.exists():
@@ -192,14 +230,18 @@ class _MalformedError(Exception):
 
 
 def _decompressed(raw: Any, stack: ExitStack) -> io.BufferedReader:
-    magic = raw.read(4)
-    raw.seek(0)
+    # Not every file can be read twice, such as a pipe.
+    content = io.BufferedReader(raw, _CHUNK)
+    magic = content.peek(4)[:4]
     if magic.startswith(_GZIP_MAGIC):
+        unpacked = stack.enter_context(gzip.GzipFile(fileobj=content))
         # A BufferedReader reads lines faster than GzipFile does.
-        return io.BufferedReader(stack.enter_context(gzip.GzipFile(fileobj=raw)), _CHUNK)
-    if magic == _ZSTD_MAGIC:
-        return io.BufferedReader(_ZstdReader(raw), _CHUNK)
-    return io.BufferedReader(raw, _CHUNK)
+        content = io.BufferedReader(unpacked, _CHUNK)
+    elif _ZSTD_MAGIC.match(magic):
+        content = io.BufferedReader(_ZstdReader(content), _CHUNK)
+    if content.peek(2)[:2] in _MARKS_OF_UTF_16:
+        raise _MalformedError("it is UTF-16 and not UTF-8")
+    return content
 
 
 class _ZstdReader(io.RawIOBase):
@@ -383,18 +425,67 @@ def _csv_rows(content: io.BufferedReader, delimiter: str, stack: ExitStack) -> I
 
 def _parquet_rows(raw: Any) -> Iterator[dict[str, Any]]:
     try:
-        from pyarrow import ArrowException, parquet
+        from pyarrow import ArrowException, Table, parquet
     except ImportError:
         raise CoveoInputError(
             "A Parquet file can't be read here",
             cause="the package pyarrow is not installed",
             remedy="pip install 'airflow-provider-coveo[parquet]' on the workers",
         ) from None
+    watched = _WatchedFile(raw)
     try:
-        for rows in parquet.ParquetFile(raw).iter_batches(batch_size=_ROWS_AT_A_TIME):
+        for rows in parquet.ParquetFile(watched).iter_batches(batch_size=_ROWS_AT_A_TIME):
+            schema = _schema_without_nanoseconds(rows.schema)
+            if schema != rows.schema:
+                rows = Table.from_batches([rows]).cast(schema, safe=False)
             yield from rows.to_pylist()
-    except ArrowException as error:
-        raise _MalformedError(str(error)) from None
+    except (ArrowException, OSError) as error:
+        if error is watched.problem:
+            # The storage can't be read, which says nothing of what it holds.
+            raise
+        raise _MalformedError(str(error).strip()) from None
+
+
+class _WatchedFile:
+    """
+    A file that remembers why it could not be read: a library that reads it raises the same class of its own.
+
+    :param raw: The file.
+    """
+
+    problem: BaseException | None = None
+
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._raw, name)
+
+    def read(self, *size: int) -> bytes:
+        """Read from the file."""
+        try:
+            content: bytes = self._raw.read(*size)
+        except BaseException as problem:
+            self.problem = problem
+            raise
+        return content
+
+
+def _schema_without_nanoseconds(schema: Any) -> Any:
+    """Return the schema with times as Python has them, which counts microseconds."""
+    import pyarrow
+
+    def shortened(kind: Any) -> Any:
+        types = pyarrow.types
+        if types.is_timestamp(kind) and kind.unit == "ns":
+            return pyarrow.timestamp("us", kind.tz)
+        if types.is_time64(kind) and kind.unit == "ns":
+            return pyarrow.time64("us")
+        if types.is_duration(kind) and kind.unit == "ns":
+            return pyarrow.duration("us")
+        return pyarrow.list_(shortened(kind.value_type)) if types.is_list(kind) else kind
+
+    return pyarrow.schema([field.with_type(shortened(field.type)) for field in schema])
 
 
 def _items_of_rows(
@@ -436,6 +527,13 @@ def item_maker(
             plain.append((key, text))
         else:
             composed.append((key, text, wanted))
+    keys = names if columns is None else columns
+    if not any(isinstance(key, str) and key.lower() == "documentid" for key in keys):
+        raise CoveoInputError(
+            f"{source} gives items without a documentId",
+            remedy=f"Give one by columns, as in {{'documentId': 'product://{{sku}}'}}; the columns are "
+            f"{_named(names)}",
+        )
 
     def make(row: Mapping[str, Any]) -> dict[str, Any]:
         item = {}

@@ -25,7 +25,7 @@ def items_of_query(
     parameters: Mapping[str, Any] | Sequence[Any] | None = None,
     columns: Mapping[str, str] | None = None,
     hook_params: Mapping[str, Any] | None = None,
-    fetch_size: int = 2000,
+    fetch_size: int | str = 2000,
 ) -> Generator[dict[str, Any], None, None]:
     """
     Yield an item for each row of a query.
@@ -39,7 +39,8 @@ def items_of_query(
     :param fetch_size: How many rows are fetched at a time.
     :raises CoveoInputError: if the connection is of no database, or the query gives no usable rows.
     """
-    if fetch_size < 1:
+    rows_at_a_time = int(fetch_size) if str(fetch_size).strip().isdecimal() else 0
+    if rows_at_a_time < 1:
         raise CoveoInputError(f"fetch_size is {fetch_size!r}", remedy="Give a whole number, one or more")
     hook = BaseHook.get_connection(conn_id).get_hook(hook_params=dict(hook_params or {}))
     if not hasattr(hook, "get_conn") or not hasattr(hook, "get_records"):
@@ -49,12 +50,12 @@ def items_of_query(
             remedy="Name a connection whose hook is one of Airflow's DbApiHook",
         )
     with _streaming_cursor(hook.get_conn()) as cursor:
-        cursor.arraysize = fetch_size
+        cursor.arraysize = rows_at_a_time
         if parameters:
             cursor.execute(sql, parameters)
         else:
             cursor.execute(sql)
-        rows = _rows(cursor, fetch_size)
+        rows = _rows(cursor, rows_at_a_time)
         first = next(rows, None)
         if cursor.description is None:
             raise CoveoInputError(

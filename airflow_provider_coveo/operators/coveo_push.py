@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+import itertools
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -296,6 +297,17 @@ def _taken_over(operator: _CoveoPushOperator, context: Context) -> str | None:
         return None
 
 
+def _joined(value: Any) -> Any:
+    """Return a list whose entries may be lists themselves, such as a mapped task returns, as one."""
+    if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
+        return value
+    if isinstance(value, list) and not any(isinstance(entry, (list, tuple)) for entry in value):
+        return value
+    return itertools.chain.from_iterable(
+        entry if isinstance(entry, (list, tuple)) else (entry,) for entry in value
+    )
+
+
 class _ItemsPushOperator(_CoveoPushOperator):
     """
     What the operators that push items share: how they push, and that they go on where an earlier try failed.
@@ -372,6 +384,11 @@ class _ItemsPushOperator(_CoveoPushOperator):
         except CoveoError as error:
             self._accepted = error.accepted
             raise
+        finally:
+            # What a function or a query holds open must not stay so until the process ends.
+            if isinstance(items, Generator):
+                with suppress(Exception):
+                    items.close()
         return self._accepted
 
     # --- what Airflow's OpenLineage provider asks for, where it is installed ---
@@ -431,8 +448,8 @@ class PushItemsOperator(_ItemsPushOperator):
 
     :param source_id: The ID of the Push source. (templated)
     :param items: dicts in Coveo's words, or :class:`~airflow_provider_coveo.coveo.items.Item`: a list, or
-        what another task returned. Give either this or ``path``. (references are resolved, texts are not
-        templated)
+        what another task returned, or each of a mapped task's. Give either this or ``path``. (references are
+        resolved, texts are not templated)
     :param path: A file, a folder or a glob, or a list of these, on the worker or on an object storage
         (``s3://conn_id@bucket/catalog/*.ndjson.gz``, an ``ObjectStoragePath``). JSON arrays, JSON Lines, CSV,
         TSV and Parquet, and any of the first four in gzip or zstd. Files are read one after the other by
@@ -491,7 +508,7 @@ class PushItemsOperator(_ItemsPushOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Push the items."""
-        items, delete = _given(self.items), _given(self.delete)
+        items, delete = _joined(_given(self.items)), _joined(_given(self.delete))
         if (items is None) == (self.path is None) and (items is not None or delete is None):
             from airflow_provider_coveo.coveo.errors import CoveoInputError
             from airflow_provider_coveo.hooks.answers import failing_at_once
@@ -526,8 +543,8 @@ class DeleteItemsOperator(_ItemsPushOperator):
     See https://docs.coveo.com/en/90/.
 
     :param source_id: The ID of the Push source. (templated)
-    :param document_ids: The ids: a list, or what another task returned. (references are resolved, texts are
-        not templated)
+    :param document_ids: The ids: a list, or what another task returned, or each of a mapped task's.
+        (references are resolved, texts are not templated)
     :param delete_children: Whether to delete the items too whose ids begin with one of these. It is a prefix,
         not the ``parentId``. Default ``False``. (templated)
     :param batch_bytes: How large a batch is at most, in bytes: 1 KiB to 256 MB. Default 12 MiB. (templated)
@@ -565,7 +582,7 @@ class DeleteItemsOperator(_ItemsPushOperator):
             children = children.strip().lower() == "true"
 
         def entries() -> Iterator[Delete]:
-            for entry in deletions(_given(self.document_ids)):
+            for entry in deletions(_joined(_given(self.document_ids))):
                 yield entry if children is False else Delete(entry.document_id, children)  # type: ignore[arg-type]
 
         return self._push(context, (), entries(), counts=False)
@@ -652,10 +669,9 @@ class SqlToCoveoPushOperator(_ItemsPushOperator):
             parameters=self.parameters,
             columns=self.columns,
             hook_params=self.hook_params,
-            fetch_size=int(self.fetch_size),
+            fetch_size=self.fetch_size,
         )
-        with closing(rows):
-            return self._push(context, rows)
+        return self._push(context, rows)
 
     def _lineage(self, **read: Any) -> OperatorLineage[Any, Any] | None:
         from airflow_provider_coveo.lineage.coveo_push import Query

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
+import os
+import threading
 import tracemalloc
+from collections import UserList
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -269,3 +273,131 @@ def test_a_large_file_needs_no_more_memory_than_a_small_one(tmp_path: Path, name
         tracemalloc.stop()
     assert peaks[1] < peaks[0] * 1.1 + 100_000
     assert peaks[1] < 12_000_000
+
+
+# --- what an enemy would give ---
+
+
+def test_a_link_to_a_folder_is_followed_and_one_that_leads_back_is_not(tmp_path: Path) -> None:
+    tree, elsewhere = tmp_path / "tree", tmp_path / "elsewhere"
+    written(tree / "sub" / "a.ndjson", json.dumps(ITEMS[0]).encode())
+    written(elsewhere / "b.ndjson", json.dumps(ITEMS[1]).encode())
+    (tree / "linked").symlink_to(elsewhere)
+    (tree / "sub" / "back").symlink_to(tree)
+    assert read(str(tree)) == [ITEMS[1], ITEMS[0]]
+
+
+@pytest.mark.parametrize("path", [".", "*.ndjson"])
+def test_a_link_to_nowhere_is_named_rather_than_left_out(tmp_path: Path, path: str) -> None:
+    written(tmp_path / "a.ndjson", LINES)
+    (tmp_path / "b.ndjson").symlink_to(tmp_path / "gone.ndjson")
+    with pytest.raises(CoveoInputError, match=r"b\.ndjson' is a link to a file that is not there"):
+        read(str(tmp_path / path))
+
+
+def test_a_folder_that_can_t_be_read_is_an_error_and_not_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(tmp_path / "a.ndjson", LINES)
+    (tmp_path / "closed").mkdir()
+    # To root, who may run the tests, all folders are open.
+    scan = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PermissionError, match="closed"):
+        read(str(tmp_path))
+
+
+def test_a_pipe_is_read_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.ndjson")
+    writer = threading.Thread(target=(tmp_path / "a.ndjson").write_bytes, args=[LINES])
+    writer.start()
+    assert read(str(tmp_path / "a.ndjson")) == ITEMS
+    writer.join()
+
+
+def test_paths_may_come_from_a_mapped_task(tmp_path: Path) -> None:
+    paths = UserList([written(tmp_path / "a.ndjson", LINES), written(tmp_path / "b.json", LINES)])
+    assert read(paths) == [*ITEMS, *ITEMS]
+
+
+@pytest.mark.parametrize("name", ["a.ndjson", "a.json", "a.csv"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+def test_utf_16_is_named_as_such(tmp_path: Path, name: str, encoding: str, pack: Any) -> None:
+    mark = "\ufeff" if encoding.endswith("be") else ""
+    path = written(tmp_path / name, pack((mark + LINES.decode()).encode(encoding)))
+    with pytest.raises(CoveoInputError, match="it is UTF-16 and not UTF-8"):
+        read(path)
+
+
+def test_a_zstd_file_may_begin_with_a_frame_to_skip(tmp_path: Path) -> None:
+    # As pzstd writes it.
+    to_skip = b"\x50\x2a\x4d\x18" + (4).to_bytes(4, "little") + b"size"
+    assert read(written(tmp_path / "a.ndjson.zst", to_skip + zstd(LINES))) == ITEMS
+
+
+@pytest.mark.parametrize("columns", [None, {}, {"title": "title"}])
+def test_a_table_without_documentids_is_refused_at_once(tmp_path: Path, columns: Any) -> None:
+    path = written(tmp_path / "a.csv", b"sku;name,title\n1;x,y\n")
+    with pytest.raises(CoveoInputError, match=r"without a documentId.*the columns are 'sku;name', 'title'"):
+        read(path, columns=columns)
+
+
+def test_damaged_parquet_is_named_as_such(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = pyarrow.table({"documentId": [f"a://{number}" for number in range(20_000)]})
+    path = tmp_path / "a.parquet"
+    parquet.write_table(table, path)
+    whole = path.read_bytes()
+    # A page's header, the pages, what describes them all.
+    for place in (4, len(whole) // 2, len(whole) - 150):
+        path.write_bytes(whole[:place] + bytes(range(130)) + whole[place + 130 :])
+        with pytest.raises(CoveoInputError, match="is not parquet from beginning to end"):
+            read(str(path))
+
+
+def test_a_storage_that_can_t_be_read_is_not_taken_for_a_damaged_file(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pyarrow.table({"documentId": ["a://1"]}), tmp_path / "a.parquet")
+
+    class Failing(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise OSError("the storage is away")
+
+    class Remote:
+        name = "a.parquet"
+        is_dir = staticmethod(lambda: False)
+        exists = staticmethod(lambda: True)
+
+        def open(self, mode: str) -> Any:
+            return Failing((tmp_path / "a.parquet").read_bytes())
+
+    with pytest.raises(OSError, match="the storage is away") as failed:
+        read(Remote())
+    assert not isinstance(failed.value, CoveoInputError)
+
+
+def test_times_of_parquet_in_nanoseconds_are_taken(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    moment = pyarrow.array([1_700_000_000_123_456_789], pyarrow.timestamp("ns", "UTC"))
+    columns = {
+        "documentId": ["a://1"],
+        "moment": moment,
+        "moments": pyarrow.ListArray.from_arrays([0, 1], moment),
+        "lasted": pyarrow.array([1_001], pyarrow.duration("ns")),
+        "at": pyarrow.array([1_001], pyarrow.time64("ns")),
+    }
+    parquet.write_table(pyarrow.table(columns), tmp_path / "a.parquet")
+    (item,) = read(str(tmp_path / "a.parquet"))
+    assert item["moment"].isoformat() == "2023-11-14T22:13:20.123456+00:00"
+    assert item["moments"] == [item["moment"]]
+    assert item["lasted"].microseconds == item["at"].microsecond == 1

@@ -119,8 +119,8 @@ def test_a_row_that_can_t_be_pushed_is_named_at_once(coveo: Simulator) -> None:
 
 
 def test_the_server_waits_for_a_push_that_waits() -> None:
-    (row,) = items_of_query("shop", "SELECT @@net_write_timeout AS seconds")
-    assert row == {"seconds": 3600}
+    (row,) = items_of_query("shop", "SELECT 'a://1' AS documentId, @@net_write_timeout AS seconds")
+    assert row["seconds"] == 3600
 
 
 def test_an_error_of_the_database_is_raised_as_it_is() -> None:
@@ -129,5 +129,5 @@ def test_an_error_of_the_database_is_raised_as_it_is() -> None:
 
 
 def test_parameters_are_given_to_the_driver() -> None:
-    rows = items_of_query("shop", "SELECT name FROM product WHERE sku = %(sku)s", parameters={"sku": 2})
-    assert list(rows) == [{"name": "Rope"}]
+    sql = "SELECT name AS documentId FROM product WHERE sku = %(sku)s"
+    assert list(items_of_query("shop", sql, parameters={"sku": 2})) == [{"documentId": "Rope"}]

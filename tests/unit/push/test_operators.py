@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import UserList
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, AirflowSkipException, task
 
-from airflow_provider_coveo.coveo.errors import CoveoConfigurationError, CoveoInputError
+from airflow_provider_coveo.coveo.errors import CoveoConfigurationError, CoveoError, CoveoInputError
 from airflow_provider_coveo.coveo.items import Delete, Item
 from airflow_provider_coveo.operators.coveo_push import (
     DeleteItemsOperator,
@@ -99,6 +100,15 @@ def test_files_are_pushed_by_their_rendered_path(coveo: Simulator, dag: DAG, tmp
     )
     assert indexed(coveo, SOURCE) == {"a://1": "{{ ds }}", "a://2": "two"}
     assert result["accepted_adds"] == 2
+
+
+def test_what_each_of_a_mapped_task_returned_is_pushed(coveo: Simulator, dag: DAG) -> None:
+    # Airflow gives a sequence of what each returned.
+    items, gone = UserList([[ITEMS[0]], [], ITEMS[1]]), UserList([["a://2"], "a://3"])
+    run(PushItemsOperator(task_id="t", source_id=SOURCE, items=items, delete=gone))
+    assert set(coveo.items(SOURCE)) == {"a://1"}
+    run(DeleteItemsOperator(task_id="u", source_id=SOURCE, document_ids=UserList([["a://1"]])))
+    assert coveo.items(SOURCE) == {}
 
 
 def test_deletions_can_come_with_items_or_alone(coveo: Simulator, dag: DAG) -> None:
@@ -228,6 +238,29 @@ def test_a_function_that_forgot_to_yield_is_told_so(coveo: Simulator, dag: DAG) 
     with pytest.raises(CoveoInputError, match="returned NoneType") as refused:
         run(catalog())
     assert isinstance(refused.value, AirflowFailException)
+
+
+@pytest.mark.parametrize("refused", [False, True], ids=["pushed", "refused"])
+def test_what_a_function_holds_open_is_closed_with_the_push(
+    coveo: Simulator, dag: DAG, refused: bool
+) -> None:
+    closed = []
+
+    @task.coveo_push(source_id=SOURCE, batch_bytes=1024)
+    def catalog() -> Iterator[Any]:
+        try:
+            yield from _many()
+        finally:
+            closed.append(True)
+
+    if refused:
+        coveo.faults.answer(400, operation="batch")
+        with pytest.raises(CoveoError) as error:
+            run(catalog())
+        assert error.value.__traceback__ is not None
+    else:
+        run(catalog())
+    assert closed == [True]
 
 
 def test_a_function_may_skip_its_task(coveo: Simulator, dag: DAG) -> None:

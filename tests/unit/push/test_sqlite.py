@@ -43,7 +43,7 @@ def test_rows_become_items(coveo: Simulator) -> None:
 
 
 def test_rows_come_as_a_stream_from_a_query_that_never_ends() -> None:
-    sql = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i AS data FROM n"
+    sql = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i AS documentId FROM n"
     rows = items_of_query("shop", sql, fetch_size=10)
-    assert [next(rows)["data"] for _ in range(25)][-1] == 25
+    assert [next(rows)["documentId"] for _ in range(25)][-1] == 25
     rows.close()
