@@ -66,6 +66,17 @@ _WITHOUT_CODE: Final = {
     "CertificateError": "A certificate that can't be verified",
 }
 
+#: Of those, the answers that stand for them.
+_ANSWERS: Final[dict[str, tuple[int, dict[str, str]]]] = {
+    "InvalidRequestError": (400, {}),
+    "NotFoundError": (404, {}),
+    "RequestTooLargeError": (413, {}),
+    "ServiceError": (503, {}),
+    "RedirectError": (302, {}),
+    "UnexpectedAnswerError": (418, {}),
+    "FirewallBlockedError": (403, {"X-Coveo-WAF-Action": "block"}),
+}
+
 _TRIED: Final = "Could not push items to source 'acme-products'"
 _REQUEST_ID: Final = "5b0c1f7e-4a1d-4a54-8f0c-6f1a2f5d9d1e"
 
@@ -180,6 +191,10 @@ def errors_without_code() -> str:
     sections = []
     for name, title in _WITHOUT_CODE.items():
         error = by_name[name](_TRIED)
+        if name in _ANSWERS:
+            status, headers = _ANSWERS[name]
+            error = errors.error_from_answer(_TRIED, status, b"", {"X-Request-ID": _REQUEST_ID, **headers})
+            assert type(error).__name__ == name
         sections.append(_section(title, [name], error))
     return "\n".join(sections)
 
@@ -192,12 +207,10 @@ def errors_of_the_provider() -> str:
         if error_class.__name__ in coded:
             continue
         words = (error_class.__doc__ or "").strip().splitlines()[0].replace("``", "`")
-        remedy = (
-            _sentence(error_class.default_remedy) if error_class.default_remedy else "As the message says."
-        )
-        more = _MORE.get(error_class.__name__, "")
+        remedy = _sentence(error_class.default_remedy) if error_class.default_remedy else ""
+        what_to_do = f"{remedy} {_MORE.get(error_class.__name__, '')}".strip() or "As the message says."
         name = f"{{py:class}}`~airflow_provider_coveo.coveo.errors.{error_class.__name__}`"
-        rows.append([name, words, f"{remedy} {more}".strip()])
+        rows.append([name, words, what_to_do])
     return table(["Error", "When", "What to do"], rows)
 
 
