@@ -235,13 +235,13 @@ class ContainerPush:
             self._run(batches, uploads)
             succeeded = True
         except Exception as error:
-            self._settle(timeout=None)
+            self._settle()
             self._say_what_was_accepted(error)
             raise
         except BaseException:
-            # The task is being killed: nothing new begins, and what is under way gets a moment to end.
+            # The task is being killed: nothing new begins.
             self._hook.stop()
-            self._settle(timeout=_SECONDS_TO_SETTLE)
+            self._settle()
             self._hook.log.error("The push was interrupted. %s", self.so_far())  # noqa: TRY400
             raise
         finally:
@@ -261,16 +261,29 @@ class ContainerPush:
             if warning is not None:
                 self._hook.log.warning("%s", warning)
             self._hand_over(batch, uploads)
-        self._settle(timeout=None)
+        if not self._settle():
+            raise self._killed()
         self._raise_failure()
 
-    def _settle(self, timeout: float | None) -> None:
-        """Wait until all that was handed over is through, or the push has failed."""
+    def _settle(self) -> bool:
+        """
+        Wait until all that was handed over is through, or the push has failed.
+
+        Once the push was stopped, what is under way gets a moment to end.
+
+        :return: Whether it came to that.
+        """
         with self._changed:
             self._no_more = True
             self._changed.notify_all()
-        if self._taker is not None:
-            self._taker.join(timeout)
+        until = None
+        while self._taker is not None and self._taker.is_alive():
+            if until is None and self._hook.is_stopped:
+                until = time.monotonic() + _SECONDS_TO_SETTLE
+            if until is not None and time.monotonic() >= until:
+                return False
+            self._taker.join(_SECONDS_BETWEEN_LOOKS)
+        return True
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
@@ -317,13 +330,20 @@ class ContainerPush:
         if self._taker is None:
             self._begin()
         with self._changed:
-            self._changed.wait_for(lambda: self._failure is not None or self._in_flight <= self._concurrency)
+            # Nobody tells of a stop, which may come from a signal.
+            while not self._changed.wait_for(self._may_go_on, _SECONDS_BETWEEN_LOOKS):
+                pass
             self._raise_failure()
-            if self._hook.is_stopped:
-                raise self._incomplete(self._killed(batch), batch)
-            self._in_flight += 1
-            self._waiting.append((batch, uploads.submit(self._upload, batch)))
-            self._changed.notify_all()
+            if not self._hook.is_stopped:
+                self._in_flight += 1
+                self._waiting.append((batch, uploads.submit(self._upload, batch)))
+                self._changed.notify_all()
+                return
+        self._settle()
+        raise self._killed()
+
+    def _may_go_on(self) -> bool:
+        return self._failure is not None or self._in_flight <= self._concurrency or self._hook.is_stopped
 
     def _begin(self) -> None:
         # The connection is read here, so that the threads don't all do it.
@@ -444,12 +464,16 @@ class ContainerPush:
             f"from 0) to {self._target}"
         )
 
-    def _killed(self, batch: Batch) -> NoAnswerError:
+    def _killed(self) -> CoveoError:
+        """Return the error of a push that was stopped, to be raised once what was under way is through."""
+        self._raise_failure()
         return NoAnswerError(
-            f"Could not push {self._named(batch)}",
-            answer="nothing of it was sent",
+            f"Could not push all {self._noun} to {self._target}",
+            answer="nothing more was sent",
             cause="the task was killed or marked",
             remedy="clear the task to push again",
+            note=self.so_far(),
+            accepted=self.result(),
         )
 
     def _incomplete(self, error: CoveoError, batch: Batch) -> CoveoError:

@@ -167,6 +167,32 @@ def test_a_killed_task_stops_at_its_next_request(coveo: Simulator, dag: DAG) -> 
     assert coveo.requests == []
 
 
+@pytest.mark.parametrize("batches", [2, 20], ids=["all handed over", "more to hand over"])
+@pytest.mark.parametrize("operation", ["upload", "batch"])
+def test_a_task_that_is_killed_while_a_request_hangs_ends_soon_and_says_what_was_accepted(
+    coveo: Simulator, dag: DAG, monkeypatch: pytest.MonkeyPatch, batches: int, operation: str
+) -> None:
+    from airflow_provider_coveo.hooks import push
+
+    monkeypatch.setattr(push, "_SECONDS_TO_SETTLE", 0.1)
+    hanging = coveo.faults.stall(15, operation=operation, after=1)
+    operator = _operator(dag, _many(count=batches), upload_concurrency=1)
+
+    def kill() -> None:
+        coveo.wait_for(lambda: hanging.used)
+        operator.on_kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    began = time.monotonic()
+    with pytest.raises(CoveoError, match=r"killed or marked.*Accepted before: the first 1 valid") as killed:
+        run(operator)
+    killer.join()
+    assert time.monotonic() - began < 10
+    assert killed.value.accepted is not None
+    assert killed.value.accepted["accepted_adds"] == 1
+
+
 # --- DeleteItemsOperator ---
 
 
