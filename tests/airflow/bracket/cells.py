@@ -10,7 +10,7 @@ from tests.airflow.bracket.driver import Cell, Expected, Story
 
 CELLS: list[Cell] = []
 #: Makes the hook leave the repetition to Airflow: it does not wait for longer than ten minutes.
-NOT_SOON = {"Retry-After": "700"}
+NOT_SOON = {"Retry-After": "1200"}
 
 
 def cell(
