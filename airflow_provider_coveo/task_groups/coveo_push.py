@@ -452,13 +452,28 @@ def ensure_source_open(context: Context | None = None) -> bool:
     """
     found: Any = get_current_context() if context is None else context
     task = found["task"]
-    for upstream in task.get_flat_relatives(upstream=True):
-        if isinstance(upstream, OpenPushSourceUpdateOperator):
-            return reopen_if_closed(found, upstream.update_tasks)
+    update_tasks = _update_around(task)
+    if update_tasks is not None:
+        return reopen_if_closed(found, update_tasks)
     raise CoveoInputError(
         f"Task {task.task_id!r} stands below no bracket, so there is no source to open",
         remedy="Create it inside push_source_update, or wire it below update.open",
     )
+
+
+def _update_around(task: Any) -> UpdateTasks | None:
+    """Return the bracket that a task works in, or else the last one before it."""
+    opening = [
+        upstream
+        for upstream in task.get_flat_relatives(upstream=True)
+        if isinstance(upstream, OpenPushSourceUpdateOperator)
+    ]
+    below = task.get_flat_relative_ids(upstream=False)
+    # The brackets that come before this task's own stand above it as well.
+    around = [upstream for upstream in opening if upstream.update_tasks.close in below] or opening
+    if not around:
+        return None
+    return max(around, key=lambda upstream: len(upstream.get_flat_relative_ids(upstream=True))).update_tasks
 
 
 class _Reopening:

@@ -21,7 +21,11 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_coveo.assets.coveo_push import push_source_asset
 from airflow_provider_coveo.coveo.errors import CoveoInputError
-from airflow_provider_coveo.task_groups.coveo_push import OverlappingRunsWarning, push_source_update
+from airflow_provider_coveo.task_groups.coveo_push import (
+    OverlappingRunsWarning,
+    _update_around,
+    push_source_update,
+)
 
 try:
     from airflow.serialization.serialized_objects import DagSerialization
@@ -681,3 +685,18 @@ def test_a_part_of_the_dag_can_be_taken() -> None:
         "close",
         "outcome",
     }
+
+
+def test_a_task_opens_its_own_bracket_again_and_not_one_before_it(dag: DAG) -> None:
+    updates = []
+    for number in range(5):
+        with push_source_update(source_id=SOURCE, status="REFRESH", group_id=f"update_{number}") as update:
+            EmptyOperator(task_id="work")
+        update.open >> EmptyOperator(task_id=f"late_{number}")
+        updates.append(update)
+    chain(*updates)
+
+    for number in range(5):
+        found = _update_around(dag.get_task(f"late_{number}"))
+        assert found is not None
+        assert found.open == f"update_{number}.open"
