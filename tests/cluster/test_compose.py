@@ -83,6 +83,9 @@ def test_each_service_waits_for_what_it_needs(services: dict[str, Any]) -> None:
         for other, how in service.get("depends_on", {}).items():
             expected = "service_completed_successfully" if other in ONCE else "service_healthy"
             assert how == {"condition": expected}, (name, other)
+    # `docker compose up --wait` takes the end of a service that nobody waits for as a failure.
+    awaited = {other for service in services.values() for other in service.get("depends_on", {})}
+    assert awaited >= ONCE
     for name in ("airflow-apiserver", "airflow-scheduler", "airflow-worker"):
         assert services[name]["depends_on"].keys() >= {"postgres", "redis", "airflow-init"}
 
@@ -97,7 +100,9 @@ def test_images_are_pinned_by_version(services: dict[str, Any]) -> None:
         assert re.match(r"\d+\.\d+", tag)
         if image == "airflow-coveo":
             assert tag == airflow_version
-            assert service["build"] == {"context": ".", "dockerfile": "docker/Dockerfile"}
+    (builder,) = [name for name, service in services.items() if "build" in service]
+    assert services[builder]["build"] == {"context": ".", "dockerfile": "docker/Dockerfile"}
+    assert services[builder]["depends_on"] == {}
 
 
 def test_ports_are_published_on_this_machine_only(services: dict[str, Any]) -> None:
@@ -200,6 +205,7 @@ def test_nothing_of_a_container_is_left_in_what_is_run_without_one(
     ports = {name: 50_001 + number for number, name in enumerate(script.PORTS)}
     settings = {"ports": ports, "secrets": secrets, "workers": 3, "env": {"OWN": "1"}, "dags": None}
     (tmp_path / "cluster.json").write_text(json.dumps(settings))
+    shutil.copy(COMPOSE_FILE, tmp_path)
     cluster = script.Cluster(tmp_path)
 
     assert cluster.services.keys() == services.keys()
@@ -216,6 +222,25 @@ def test_nothing_of_a_container_is_left_in_what_is_run_without_one(
     assert not re.search(r"\b(5432|6379|8080|8642|8974)\b", text)
     for port in ports.values():
         assert f"{port}" in text
+    begins = {
+        name: cluster.arguments(name)[:2]
+        for name in cluster.components()
+        # Its image has its command.
+        if name != "postgres"
+    }
+    assert begins == {
+        "redis": ["bash", "-c"],
+        "certificate": ["bash", "-c"],
+        "coveo-simulator": ["python", "-m"],
+        "airflow-init": ["bash", "-c"],
+        "airflow-apiserver": ["airflow", "api-server"],
+        "airflow-scheduler": ["airflow", "scheduler"],
+        "airflow-dag-processor": ["airflow", "dag-processor"],
+        "airflow-triggerer": ["airflow", "triggerer"],
+        "airflow-worker-1": ["bash", "-c"],
+        "airflow-worker-2": ["bash", "-c"],
+        "airflow-worker-3": ["bash", "-c"],
+    }
     worker = cluster.services["airflow-worker"]["environment"]
     assert worker["OWN"] == "1"
     assert worker["AIRFLOW__CORE__DAGS_FOLDER"] == str(ROOT / "dags_examples")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -70,6 +71,7 @@ def test_what_can_not_be_done_is_said(tmp_path: Path) -> None:
     )
     settings = {"ports": ports, "secrets": secrets, "workers": None, "env": {}, "dags": None}
     (tmp_path / "cluster.json").write_text(json.dumps(settings))
+    shutil.copy(ROOT / "docker-compose.yml", tmp_path)
     with pytest.raises(AirflowError, match="there is no component airflow-worker; there are postgres, redis"):
         run_cluster(tmp_path, "kill", "airflow-worker")
     with pytest.raises(AirflowError, match="redis is not running"):
