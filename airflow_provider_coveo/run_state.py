@@ -14,6 +14,7 @@ all versions because it is asked for by other runs, by other DAGs and by callbac
 **Which run last changed a source's content** (:func:`take_over_content`), in one Airflow Variable a source,
 named ``coveo_content__<organization>__<source>``. What an earlier try pushed is taken for granted only where
 no other run came in between.
+
 **Which source a task makes** (:class:`MadeSource`), in one Airflow Variable a name, named
 ``coveo_made__<organization>__<digest of the name>``, from before the request until the source is deleted by a
 task. It tells a source whose making nobody heard the end of from one that somebody else made. It is a
@@ -23,6 +24,7 @@ Variable on all versions because a later run may go on where an earlier one ende
 from __future__ import annotations
 
 import hashlib
+import itertools
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -52,7 +54,8 @@ class RunState:
     def __init__(self, context: Context) -> None:
         self._store: Any = context.get("task_state_store")
         if self._store is None:
-            self._store = _VariableStore(context)
+            ti: Any = context["ti"]
+            self._store = _VariableStore(ti.dag_id, ti.task_id, ti.run_id, getattr(ti, "map_index", -1))
 
     def get(self, key: str) -> Any:
         """Return what an earlier try of this run kept under ``key``, ``None`` where there is nothing."""
@@ -76,13 +79,42 @@ def try_set(context: Context) -> str:
     return str(context["ti"].max_tries)
 
 
+def callbacks_may_ask() -> bool:
+    """
+    Say whether a DAG's callback may ask for the states of tasks and for XComs.
+
+    The DAG processor of Airflow 3.0 answers neither, and a callback that asks waits until it is killed.
+    """
+    from airflow import __version__
+
+    return not __version__.startswith("3.0.")
+
+
+def values_in_variables(dag_id: str, task_id: str, run_id: str, key: str) -> dict[int, Any]:
+    """
+    Return what a task kept under ``key`` before Airflow 3.3, by map index, to whoever is not that task.
+
+    Of a mapped task, those before the first that kept nothing at all: there is no list of them.
+    """
+    found: dict[int, Any] = {}
+    indexes = [-1] if _VariableStore(dag_id, task_id, run_id, -1).has_run() else itertools.count()
+    for map_index in indexes:
+        store = _VariableStore(dag_id, task_id, run_id, map_index)
+        if not store.has_run():
+            break
+        found[map_index] = store.get(key)
+    return found
+
+
 class _VariableStore:
-    def __init__(self, context: Context) -> None:
-        task_instance: Any = context["ti"]
-        self._run_id: str = task_instance.run_id
-        map_index = getattr(task_instance, "map_index", -1)
-        parts = [task_instance.dag_id, task_instance.task_id, *([str(map_index)] if map_index >= 0 else [])]
-        self._name = _variable_name("coveo_state", *parts)
+    def __init__(self, dag_id: str, task_id: str, run_id: str, map_index: int) -> None:
+        self._run_id = run_id
+        self._name = _variable_name(
+            "coveo_state", dag_id, task_id, *([str(map_index)] if map_index >= 0 else [])
+        )
+
+    def has_run(self) -> bool:
+        return self._run_id in self._read()
 
     def get(self, key: str) -> Any:
         return self._read().get(self._run_id, {}).get(key)

@@ -184,7 +184,7 @@ class OpenPushSourceUpdateOperator(_UpdateOperator, SetPushSourceStatusOperator)
         return self._open(context, holder)
 
     def _open(self, context: Context, holder: Holder) -> dict[str, Any]:
-        from airflow_provider_coveo.run_state import RunState, take_over_content
+        from airflow_provider_coveo.run_state import RunState, callbacks_may_ask, take_over_content
 
         state = RunState(context)
         organization_id = self.hook.organization_id
@@ -193,15 +193,16 @@ class OpenPushSourceUpdateOperator(_UpdateOperator, SetPushSourceStatusOperator)
         state.set(_MAY_BE_OPEN, True)
         # From here on the closing must follow, so all that it and the last resort go by is there first.
         holder.take(organization_id, self.source_id)
-        context["ti"].xcom_push(
-            key=OPENING_XCOM_KEY,
-            value={
-                "source_id": self.source_id,
-                "organization_id": organization_id,
-                "coveo_conn_id": self.coveo_conn_id,
-                "status": self.status,
-            },
-        )
+        opening = {
+            "source_id": self.source_id,
+            "organization_id": organization_id,
+            "coveo_conn_id": self.coveo_conn_id,
+            "status": self.status,
+        }
+        context["ti"].xcom_push(key=OPENING_XCOM_KEY, value=opening)
+        if not callbacks_may_ask():
+            # The last resort can't read the XCom there.
+            state.set(OPENING_XCOM_KEY, opening)
         try:
             result = self.hook.set_source_status(self.source_id, self.status)
         except CoveoError as error:
@@ -209,6 +210,7 @@ class OpenPushSourceUpdateOperator(_UpdateOperator, SetPushSourceStatusOperator)
                 # There is nothing to close, and an IDLE would end the activity of whoever uses the source.
                 state.set(_MAY_BE_OPEN, False)
                 context["ti"].xcom_push(key=OPENING_XCOM_KEY, value=None)
+                state.delete(OPENING_XCOM_KEY)
                 holder.release(organization_id, self.source_id)
             raise
         take_over_content(organization_id, self.source_id, holder.dag_id, holder.run_id)

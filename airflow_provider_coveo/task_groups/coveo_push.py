@@ -538,33 +538,47 @@ class _LastResort:
             )
 
     def _close_what_is_open(self, dag_id: str, run_id: str) -> None:
-        from airflow_provider_coveo.run_state import is_run_over, task_states
+        from airflow_provider_coveo.run_state import (
+            callbacks_may_ask,
+            is_run_over,
+            task_states,
+            values_in_variables,
+        )
 
         tasks = self._update_tasks
-        if not is_run_over(dag_id, run_id, [tasks.close, tasks.outcome]):
+        if not callbacks_may_ask():
+            # Nor can it be seen whether the run was cleared in the meantime and goes on.
+            kept = values_in_variables(dag_id, tasks.open, run_id, OPENING_XCOM_KEY)
+            map_indexes, opening = list(kept), kept.get
+        elif is_run_over(dag_id, run_id, [tasks.close, tasks.outcome]):
+            map_indexes = list(task_states(dag_id, run_id, [tasks.open])[tasks.open])
+            opening = functools.partial(self._opening_in_xcom, dag_id, run_id)
+        else:
             log.info("Run %r of DAG %r goes on, and closes its source itself.", run_id, dag_id)
             return
-        for map_index in task_states(dag_id, run_id, [tasks.open])[tasks.open]:
+        for map_index in map_indexes:
             try:
-                self._close(dag_id, run_id, map_index)
+                self._close(dag_id, run_id, map_index, opening(map_index))
             except Exception:
                 # In a mapped bracket, the others' sources are still to be closed.
                 log.exception("The source of task %s[%d] may still be open.", tasks.open, map_index)
 
-    def _close(self, dag_id: str, run_id: str, map_index: int) -> None:
+    def _opening_in_xcom(self, dag_id: str, run_id: str, map_index: int) -> Any:
         from airflow.providers.common.compat.sdk import XCom
 
-        from airflow_provider_coveo.coveo.retries import RetryPolicy
-        from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
-        from airflow_provider_coveo.run_state import Holder
-
-        opened = XCom.get_one(
+        return XCom.get_one(
             key=OPENING_XCOM_KEY,
             dag_id=dag_id,
             task_id=self._update_tasks.open,
             run_id=run_id,
             map_index=map_index,
         )
+
+    def _close(self, dag_id: str, run_id: str, map_index: int, opened: Any) -> None:
+        from airflow_provider_coveo.coveo.retries import RetryPolicy
+        from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+        from airflow_provider_coveo.run_state import Holder
+
         if opened is None:
             return
         organization_id, source_id = opened["organization_id"], opened["source_id"]

@@ -31,7 +31,8 @@ with DAG("sensors", schedule=None, start_date=datetime(2025, 1, 1), default_args
     PushApiQuotaSensor(task_id="quota", items=2) >> PushSourceStatusSensor(
         task_id="until_idle", **source, statuses=["IDLE"], deferrable=True
     )
-    PushSourceStatusSensor(task_id="rescheduled", **source, mode="reschedule")
+    # With pauses of a second, Airflow 3.0 takes a task that is queued again for one that was killed.
+    PushSourceStatusSensor(task_id="rescheduled", **source, mode="reschedule", poke_interval=5)
     PushSourceStatusSensor(task_id="too_late", **source, deferrable=True, timeout=2)
     PushSourceStatusSensor(task_id="skipped", **source, deferrable=True, timeout=2, soft_fail=True)
     PushSourceStatusSensor(

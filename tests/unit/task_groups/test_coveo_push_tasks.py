@@ -96,7 +96,9 @@ class Run:
             "task": task,
             "dag": self.dag,
             "run_id": "r",
-            "task_state_store": SimpleNamespace(get=store.get, set=store.__setitem__),
+            "task_state_store": SimpleNamespace(
+                get=store.get, set=store.__setitem__, delete=lambda key: store.pop(key, None)
+            ),
         }
 
     def execute(self, name: str, *, max_tries: int = 0) -> Any:
@@ -463,6 +465,45 @@ def test_a_callback_that_can_not_ask_about_the_run_says_so_in_one_line(
     run.call_back()
 
     assert coveo.statuses(SOURCE) == ["REBUILD"]
+
+
+def test_a_callback_that_airflow_3_0_answers_nothing_goes_by_variables(
+    coveo: Simulator, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = a_run()
+    context = run.context
+
+    def without_a_store(*args: Any, **options: Any) -> Any:
+        return {**context(*args, **options), "task_state_store": None}
+
+    def no_answer(*_: Any, **__: Any) -> Any:
+        pytest.fail("a callback that asks this waits until it is killed")
+
+    monkeypatch.setattr(run, "context", without_a_store)
+    monkeypatch.setattr("airflow.__version__", "3.0.6")
+    run.execute("open")
+    monkeypatch.setattr(run_state, "_task_instance_states", no_answer)
+    monkeypatch.setattr(run_state, "_run_state", no_answer)
+    monkeypatch.setattr(XCom, "get_one", no_answer)
+    run.call_back()
+    assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
+
+    run.call_back()
+    assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
+
+
+def test_an_opening_that_was_refused_is_not_in_variables(
+    coveo: Simulator, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow.__version__", "3.0.6")
+    coveo.faults.answer(403, operation="status", status_type="REBUILD")
+    run = a_run()
+    with pytest.raises(CoveoError):
+        run.execute("open")
+    assert run_state.callbacks_may_ask() is False
+    assert "coveo_opening" not in run.kept[run.update.open.task_id]
+    run.call_back()
+    assert [request.query["statusType"] for request in coveo.requests] == ["REBUILD"]
 
 
 def test_a_source_that_was_left_open_is_closed_when_the_run_fails(
