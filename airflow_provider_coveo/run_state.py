@@ -40,6 +40,7 @@ _LONGEST_KEY: Final = 250
 
 #: The states in which a task instance does something, or will without anybody's help.
 WORKING_STATES: Final = frozenset({"queued", "running", "deferred", "restarting"})
+_STATES_OF_RUNS_THAT_GO_ON: Final = WORKING_STATES | {"scheduled", "up_for_retry", "up_for_reschedule"}
 #: The states in which a task instance is at its end.
 FINISHED_STATES: Final = frozenset({"success", "failed", "upstream_failed", "skipped", "removed"})
 
@@ -85,9 +86,7 @@ def callbacks_may_ask() -> bool:
 
     The DAG processor of Airflow 3.0 answers neither, and a callback that asks waits until it is killed.
     """
-    from airflow import __version__
-
-    return not __version__.startswith("3.0.")
+    return not _airflow_version().startswith("3.0.")
 
 
 def values_in_variables(dag_id: str, task_id: str, run_id: str, key: str) -> dict[int, Any]:
@@ -317,7 +316,13 @@ def is_run_over(dag_id: str, run_id: str, last_task_ids: Iterable[str]) -> bool:
     if _runtime_task_instance() is None:
         return _run_state(dag_id, run_id)[0] not in {"running", "queued"}
     states = task_states(dag_id, run_id, last_task_ids)
-    return all(state in FINISHED_STATES for by_index in states.values() for state in by_index.values())
+    if all(state in FINISHED_STATES for by_index in states.values() for state in by_index.values()):
+        return True
+    # When a run times out, Airflow 3.1 leaves the tasks that did not start as they are; later ones skip them.
+    # A run that was cleared looks the same until its scheduler takes it up, within a second.
+    return _airflow_version().startswith("3.1.") and not any(
+        state in _STATES_OF_RUNS_THAT_GO_ON for _, _, state in _task_instance_states(dag_id, run_id, None)
+    )
 
 
 def _task_instance_states(
@@ -371,6 +376,12 @@ def _run_state(dag_id: str, run_id: str) -> tuple[str | None, bool | None]:
         return None, None
     get_dag = getattr(runtime, "get_dag", None)
     return "running", (get_dag(dag_id).is_paused if get_dag else None)
+
+
+def _airflow_version() -> str:
+    from airflow import __version__
+
+    return __version__
 
 
 def _runtime_task_instance() -> Any:

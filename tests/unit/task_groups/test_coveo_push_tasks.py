@@ -52,6 +52,7 @@ class Run:
         monkeypatch.setattr(run_state, "_task_instance_states", self.task_instance_states)
         monkeypatch.setattr(run_state, "_run_state", lambda dag_id, run_id: (self.state, False))
         monkeypatch.setattr(XCom, "get_one", self.get_one)
+        monkeypatch.setattr("airflow.__version__", "3.3.2")
         with DAG("d", start_date=datetime(2025, 1, 1), schedule=None, max_active_runs=1) as dag:
             with push_source_update(**{"source_id": SOURCE, **options}) as update:
                 Work(task_id="work")
@@ -64,7 +65,7 @@ class Run:
         self.variables[name] = value
 
     def task_instance_states(self, dag_id: str, run_id: str, task_ids: Any) -> Any:
-        return [(task_id, -1, self.states.get(task_id)) for task_id in task_ids]
+        return [(task_id, -1, self.states.get(task_id)) for task_id in task_ids or self.dag.task_ids]
 
     def get_one(self, *, key: str, task_id: str, **_: Any) -> Any:
         return self.xcoms.get((task_id, key))
@@ -492,12 +493,38 @@ def test_a_callback_that_airflow_3_0_answers_nothing_goes_by_variables(
     assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
 
 
+@pytest.mark.parametrize(
+    ("airflow", "work", "statuses"),
+    [
+        ("3.1.8", "skipped", ["REBUILD", "IDLE"]),
+        # It was cleared, and goes on.
+        ("3.1.8", "scheduled", ["REBUILD"]),
+        ("3.3.2", "skipped", ["REBUILD"]),
+    ],
+)
+def test_a_run_that_timed_out_on_airflow_3_1_leaves_its_last_tasks_without_a_state(
+    coveo: Simulator,
+    a_run: Callable[..., Run],
+    monkeypatch: pytest.MonkeyPatch,
+    airflow: str,
+    work: str,
+    statuses: list[str],
+) -> None:
+    run = a_run()
+    run.execute("open")
+    monkeypatch.setattr("airflow.__version__", airflow)
+    monkeypatch.setattr(run_state, "_runtime_task_instance", lambda: object)
+    run.states[run.task("work").task_id] = work
+    run.call_back()
+    assert coveo.statuses(SOURCE) == statuses
+
+
 def test_an_opening_that_was_refused_is_not_in_variables(
     coveo: Simulator, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airflow.__version__", "3.0.6")
     coveo.faults.answer(403, operation="status", status_type="REBUILD")
     run = a_run()
+    monkeypatch.setattr("airflow.__version__", "3.0.6")
     with pytest.raises(CoveoError):
         run.execute("open")
     assert run_state.callbacks_may_ask() is False
