@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 import subprocess
 import sys
 import time
@@ -44,9 +45,8 @@ class Coveo:
     """
 
     def __init__(self, info: dict[str, Any]) -> None:
-        self._http = httpx.Client(
-            base_url=info["simulator"], verify=info["certificate"], trust_env=False, timeout=30
-        )
+        trusted = ssl.create_default_context(cafile=info["certificate"])
+        self._http = httpx.Client(base_url=info["simulator"], verify=trusted, trust_env=False, timeout=30)
         self._push = "/push/v1/organizations/acme/sources"
         self._authorization = {"Authorization": f"Bearer {info['api_key']}"}
 
