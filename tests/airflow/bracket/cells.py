@@ -315,6 +315,7 @@ def _(story: Story) -> None:
     "REBUILD push (run marked success) push? IDLE push?",
     tasks="work1 ok, work2 skip, done skip",
     on_2={"tasks": "work1 ok, work2 ok, done ok"},
+    like_2_before=(3, 3),
     representative=True,
 )
 def _(story: Story) -> None:
@@ -329,6 +330,7 @@ def _(story: Story) -> None:
     "failed",
     "work1 skip, work2 skip, close skip, outcome skip, done skip",
     on_2={"tasks": "work1 skip, work2 none, close none, outcome none, done none"},
+    like_2_before=(3, 2),
     dag={"dagrun_timeout": 45},
     representative=True,
 )
