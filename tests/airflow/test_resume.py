@@ -73,7 +73,8 @@ class Story:
 
     def kept(self, task: str) -> int:
         """Return how many accepted batches Airflow has on record for a task."""
-        if not self.airflow.is_airflow_3:
+        in_variable = tuple(map(int, self.airflow.version.split(".")[:2])) < (3, 3)
+        if in_variable:
             path = f"/variables/coveo_state__resume__{task}"
         else:
             run = f"/dags/resume/dagRuns/{quote(self.run_id, safe='')}"
@@ -82,7 +83,7 @@ class Story:
             value = self.airflow.rest("GET", path)["value"]
         except AirflowError:
             return 0
-        if not self.airflow.is_airflow_3:
+        if in_variable:
             value = json.loads(value)[self.run_id].get("coveo_push", {"count": 0})
         return int(value["count"])
 
