@@ -4,6 +4,8 @@ import json
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from airflow_provider_coveo.run_state import RUNS_REMEMBERED, RunState, take_over_content, try_set
 from tests.unit.conftest import Variables
 
@@ -89,3 +91,26 @@ def test_that_it_was_deleted_by_hand_counts_as_another_time(variables: Variables
     mine = take_over_content("acme", "books", "dag", "run-1")
     variables.values.clear()
     assert take_over_content("acme", "books", "dag", "run-1") != mine
+
+
+def test_tasks_of_one_run_that_begin_at_the_same_moment_come_to_the_same(
+    variables: Variables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = variables.set
+
+    def another_is_faster(key: str, value: Any, **more: Any) -> None:
+        write(key, {**value, "since": "theirs"}, **more)
+        raise RuntimeError("duplicate key value violates unique constraint")
+
+    monkeypatch.setattr(variables, "set", another_is_faster)
+    assert take_over_content("acme", "books", "dag", "run-1") == "theirs"
+
+
+def test_that_it_can_t_be_noted_is_an_error(variables: Variables, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no database")
+
+    take_over_content("acme", "books", "dag", "run-1")
+    monkeypatch.setattr(variables, "set", refuse)
+    with pytest.raises(RuntimeError, match="no database"):
+        take_over_content("acme", "books", "dag", "run-2")
