@@ -227,6 +227,68 @@ def take_over_content(organization_id: str, source_id: str, dag_id: str, run_id:
     return since
 
 
+@dataclass(frozen=True)
+class MadeSource:
+    """
+    A source that a task is about to make, or made.
+
+    :param name: Its name, which no source had at that moment.
+    :param since: The moment before, by Coveo's clock in epoch milliseconds.
+    :param source_id: Its ID, once that is known.
+    :param original_id: The source that it is a copy of.
+    :param original_name: The name of that source.
+    :param tested: Whether it has been seen to index an item.
+    """
+
+    name: str
+    since: int
+    source_id: str | None = None
+    original_id: str | None = None
+    original_name: str | None = None
+    tested: bool = False
+
+    @classmethod
+    def named(cls, organization_id: str, name: str) -> MadeSource | None:
+        """Return what is known of the making of that name, ``None`` where nothing is."""
+        value = _read_variable(cls._variable(organization_id, name))
+        try:
+            made = cls(**value)
+        except TypeError:
+            return None
+        return made if made.name == name else None
+
+    def keep(self, organization_id: str) -> None:
+        """Keep this for later tries and runs."""
+        _write_variable(
+            self._variable(organization_id, self.name),
+            asdict(self),
+            f"How the Coveo provider made the source {self.name!r}; safe to delete while no task makes it.",
+        )
+
+    def forget(self, organization_id: str) -> None:
+        """Keep this no longer."""
+        if MadeSource.named(organization_id, self.name) is not None:
+            _delete_variable(self._variable(organization_id, self.name))
+
+    @staticmethod
+    def _variable(organization_id: str, name: str) -> str:
+        # A name may hold anything, and a Variable's key is part of URLs.
+        return _variable_name("coveo_made", organization_id, hashlib.sha256(name.encode()).hexdigest()[:16])
+
+
+def text_in_variable(key: str) -> str | None:
+    """Return an Airflow Variable as it is, ``None`` where there is none."""
+    value = _read_variable(key, as_json=False)
+    return None if value is None else str(value)
+
+
+def put_text_in_variable(key: str, text: str, description: str) -> None:
+    """Write an Airflow Variable that is read as it is."""
+    from airflow.providers.common.compat.sdk import Variable
+
+    Variable.set(key, text, description=description)
+
+
 def task_states(dag_id: str, run_id: str, task_ids: Iterable[str]) -> dict[str, dict[int, str | None]]:
     """Return the states of some tasks of a run: by task id, then by map index (-1 where it isn't mapped)."""
     wanted = sorted(set(task_ids))
