@@ -125,6 +125,7 @@ def cluster(folder: Path) -> Iterator[tuple[AirflowClient, Coveo, Any]]:
     airflow = AirflowClient(
         info["url"], Path(info["task_logs"]), credentials=(info["username"], info["password"])
     )
+    airflow.sign_in()
 
     def sessions() -> list[int]:
         return [json.loads(path.read_text())["pid"] for path in (folder / "pids").glob("airflow-*.json")]

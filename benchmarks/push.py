@@ -17,6 +17,7 @@ nothing read, checked or encoded.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -27,7 +28,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -177,16 +179,17 @@ def _ours(url: str, file: str, as_dicts: bool, repeat: int, options: dict[str, A
 
     from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 
-    def items() -> Iterator[Any]:
-        decode = msgspec.json.Decoder().decode
-        for _ in range(repeat):
-            with Path(file).open("rb", buffering=1 << 20) as lines:
-                yield from map(decode, lines) if as_dicts else lines
+    def push() -> None:
+        with ExitStack() as files:
+            parts = (files.enter_context(Path(file).open("rb", buffering=1 << 20)) for _ in range(repeat))
+            lines = next(parts) if repeat == 1 else itertools.chain.from_iterable(parts)
+            items = map(msgspec.json.Decoder().decode, lines) if as_dicts else lines
+            hook.push_items("acme-products", items, **options)
 
     hook = CoveoPushHook()
     # One push beforehand, as what it imports and reads once is not what is measured.
     hook.push_items("acme-products", [{"documentId": "a://0", "data": "x"}])
-    _measured(lambda: hook.push_items("acme-products", items(), **options) and None)
+    _measured(push)
 
 
 # --- running them ---

@@ -248,15 +248,18 @@ class Batcher:
     def _fits(self, keys: list[Any], text: memoryview) -> bool:
         return len(self.places) + len(keys) <= MOST_ENTRIES and self.size + len(text) + 1 <= self._limit
 
-    def add_run(self, last: int, section: str, keys: list[Any], text: memoryview, sizes: list[int]) -> bool:
+    def add_run(
+        self, last: int, section: str, keys: list[Any], text: memoryview, sizes: list[int], gap: int
+    ) -> bool:
         """
         Take several entries at once into a batch of such runs, if there is nothing else to it.
 
         :param last: The place in the input of the last one.
         :param section: Where they belong.
         :param keys: What they are about.
-        :param text: The entries, with two bytes between each and the next.
+        :param text: The entries, with something between each and the next.
         :param sizes: How many bytes each has.
+        :param gap: How many bytes are in between.
         :return: Whether they were taken. If not, add them one by one.
         """
         if (
@@ -271,7 +274,7 @@ class Batcher:
         if len(places) < len(keys) or not self.places.keys().isdisjoint(places):
             return False
         self.places.update(places)
-        self.runs.append(_Run(section, text, sizes))
+        self.runs.append(_Run(section, text, sizes, gap))
         self.size += len(text) + 1
         self.last = last
         return True
@@ -348,20 +351,22 @@ class _Run:
     Entries that were checked and encoded together.
 
     :param section: Where they belong.
-    :param text: The entries, with two bytes between each and the next.
+    :param text: The entries, with something between each and the next.
     :param sizes: How many bytes each has.
+    :param gap: How many bytes are in between.
     """
 
     section: str
     text: memoryview
     sizes: list[int]
+    gap: int
 
     def entries(self) -> Iterator[bytes]:
         """Yield them one by one."""
         begin = 0
         for size in self.sizes:
-            yield bytes(self.text[begin : begin + size])
-            begin += size + 2
+            yield bytes(self.text[begin : begin + size]).strip()
+            begin += size + self.gap
 
 
 @dataclass(frozen=True)
@@ -472,11 +477,11 @@ def item_batches(
     for group in groups:
         run = encoder.encode_run(group) if type(group) is list else None
         if run is not None:
-            full = batcher.flush_for_run(*run)
+            full = batcher.flush_for_run(*run[:2])
             if full is not None:
                 yield full
                 full = None
-            if batcher.add_run(place + len(group), ADD, *run, list(map(len, group))):
+            if batcher.add_run(place + len(group), ADD, *run):
                 place += len(group)
                 size = batcher.size
                 continue
@@ -531,14 +536,13 @@ def _groups(items: Iterable[Any], batcher: Batcher) -> Iterator[list[bytes] | tu
     room = 0
     for item in items:
         if type(item) is bytes:
-            text = item.strip()
-            room -= len(text) + 2
+            room -= len(item) + 2
             if room < 0:
                 if run:
                     yield run
                     run = []
-                room = min(_RUN_BYTES, batcher.room_behind(len(text) + 2)) - len(text) - 2
-            run.append(text)
+                room = min(_RUN_BYTES, batcher.room_behind(len(item) + 2)) - len(item) - 2
+            run.append(item)
         else:
             if run:
                 yield run

@@ -59,11 +59,14 @@ _PIECES = [
 @example(texts=[line(1), _PIECES[18], _PIECES[19], _PIECES[20]])
 @example(texts=[line(1), _PIECES[18], _PIECES[21], _PIECES[22]])
 def test_what_is_taken_as_a_run_is_what_would_be_taken_one_by_one(texts: list[bytes]) -> None:
-    run = ItemEncoder().encode_run(texts)
-    if run is not None:
-        ids, text = run
-        assert [ItemEncoder().encode(each) for each in texts] == list(zip(ids, texts, strict=True))
-        assert json.loads(b"[" + bytes(text) + b"]") == [json.loads(each) for each in texts]
+    for as_lines in (False, True):
+        run = ItemEncoder().encode_run([each + b"\n" for each in texts] if as_lines else texts)
+        if run is not None:
+            ids, text, sizes, gap = run
+            assert [ItemEncoder().encode(each) for each in texts] == list(zip(ids, texts, strict=True))
+            assert json.loads(b"[" + bytes(text) + b"]") == [json.loads(each) for each in texts]
+            assert sizes == [len(each) + as_lines for each in texts]
+            assert sum(sizes) + gap * (len(sizes) - 1) == len(text)
 
 
 @pytest.mark.parametrize(
@@ -112,13 +115,14 @@ def test_runs_fill_batches_as_far_as_single_items_do() -> None:
     assert sum(batch.counts["addOrUpdate"] for batch in as_runs) == len(lines)
 
 
-def test_an_item_that_comes_again_replaces_the_one_in_a_run() -> None:
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])
+def test_an_item_that_comes_again_replaces_the_one_in_a_run(end: bytes) -> None:
     lines = [
         *(line(n) for n in range(1_000)),
         line(500, data="again"),
         *(line(n) for n in range(1_000, 1_100)),
     ]
-    (batch,) = item_batches(lines, 10_000_000, no_invalid_item)
+    (batch,) = item_batches([each + end for each in lines], 10_000_000, no_invalid_item)
     items = json.loads(b"".join(batch.body(lambda _: "")))["addOrUpdate"]
     assert [item["documentId"] for item in items] == [f"a://{n}" for n in range(1_100)]
     assert items[500]["data"] == "again"
