@@ -255,7 +255,7 @@ def checked_max_refused(value: object) -> int:
 
     :raises CoveoInputError: if it is no whole number, or below zero.
     """
-    number = int(value) if isinstance(value, str) and value.strip().isdigit() else value
+    number = int(value) if isinstance(value, str) and value.strip().isdecimal() else value
     if isinstance(number, bool) or not isinstance(number, int) or number < 0:
         raise CoveoInputError(f"max_refused is {shown(value)}", remedy="Give a whole number, zero or more")
     return number
@@ -265,15 +265,17 @@ def checked_settle_seconds(value: object) -> float:
     """
     Return for how long the logs must have shown that all is through.
 
-    :raises CoveoInputError: if it is no time, or below zero.
+    :raises CoveoInputError: if it is no time, below zero, or longer than the logs can show.
     """
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(seconds, str):
         with suppress(ValueError):
             seconds = float(seconds)
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds >= 0:
+    longest = LONGEST_WINDOW.total_seconds()
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < longest:
         raise CoveoInputError(
-            f"settle_time is {shown(value)}", remedy="Give seconds or a timedelta, zero or more"
+            f"settle_time is {shown(value)}",
+            remedy=f"Give seconds or a timedelta, from zero to less than {LONGEST_WINDOW.days} days",
         )
     return float(seconds)
 
@@ -302,7 +304,7 @@ class ItemsIndexedWait:
         :raises CoveoInputError: if the push is longer ago than Coveo keeps logs.
         """
         if not self.pushed.operations:
-            return self._seen(0, 0, [])
+            return self._seen(0, Counter(), [])
         start, end = self._window(datetime.now(timezone.utc))
         settled = end - timedelta(seconds=self.settle_seconds)
         if settled <= start:
@@ -319,15 +321,15 @@ class ItemsIndexedWait:
         if indexed + entries < self.pushed.operations:
             return self._not_through(indexed, entries)
         refused: list[Refusal] = []
-        more = 0
+        more: Counter[str] = Counter()
         if entries:
-            refused, more = yield from self._read(organization_id, start, end, entries)
-            if indexed + _total(refused) + more > self.pushed.operations:
+            refused, more = yield from self._read(organization_id, start, end, held["results"])
+            if indexed + _total(refused) + more.total() > self.pushed.operations:
                 refused, more = yield from self._without_those_indexed_after_all(
                     organization_id, start, end, refused, more
                 )
-            if indexed + _total(refused) + more < self.pushed.operations:
-                return self._not_through(indexed, _total(refused) + more)
+            if indexed + _total(refused) + more.total() < self.pushed.operations:
+                return self._not_through(indexed, _total(refused) + more.total())
         return self._seen(indexed, more, refused)
 
     def _window(self, now: datetime) -> tuple[datetime, datetime]:
@@ -347,29 +349,36 @@ class ItemsIndexedWait:
         return (yield from counting(question))
 
     def _read(
-        self, organization_id: str, start: datetime, end: datetime, entries: int
-    ) -> Asking[tuple[list[Refusal], int]]:
-        """Return what was refused, and how many further entries tell of it that were not read."""
+        self, organization_id: str, start: datetime, end: datetime, counted: Mapping[str, int]
+    ) -> Asking[tuple[list[Refusal], Counter[str]]]:
+        """Return what was not let pass, and of the entries that were not read how many have which result."""
         found: list[dict[str, Any]] = []
-        for page in range(_MOST_PAGES):
-            question = page_question(
-                organization_id,
-                self.pushed.source_id,
-                start,
-                end,
-                page=page,
-                results=_NOT_PASSED,
-                operations=_ADDS + _DELETES,
-            )
-            read, goes_on = yield from reading_page(question)
-            found += read
-            if not goes_on:
-                return refusals_of(found), 0
-        return refusals_of(found), max(0, entries - len(found))
+        more: Counter[str] = Counter()
+        # Those that are to be named come first, however many others there are.
+        for results in (self.refusals, tuple(set(_NOT_PASSED) - set(self.refusals))):
+            unread = Counter({result: counted.get(result, 0) for result in results})
+            for page in range(_MOST_PAGES if unread.total() else 0):
+                question = page_question(
+                    organization_id,
+                    self.pushed.source_id,
+                    start,
+                    end,
+                    page=page,
+                    results=results,
+                    operations=_ADDS + _DELETES,
+                )
+                read, goes_on = yield from reading_page(question)
+                found += read
+                unread -= Counter(str(entry.get("result")) for entry in read)
+                if not goes_on:
+                    break
+            else:
+                more += unread
+        return refusals_of(found), more
 
     def _without_those_indexed_after_all(
-        self, organization_id: str, start: datetime, end: datetime, refused: list[Refusal], more: int
-    ) -> Asking[tuple[list[Refusal], int]]:
+        self, organization_id: str, start: datetime, end: datetime, refused: list[Refusal], more: Counter[str]
+    ) -> Asking[tuple[list[Refusal], Counter[str]]]:
         """
         Leave out what a later stage completed all the same.
 
@@ -395,7 +404,7 @@ class ItemsIndexedWait:
             if any(str(entry.get("datetime") or "") >= refusal.at for entry in entries):
                 indexed.append(refusal.key)
         if doubtful and len(indexed) == len(looked_up):
-            return [refusal for refusal in refused if refusal.task == _LAST_STAGE], 0
+            return [refusal for refusal in refused if refusal.task == _LAST_STAGE], Counter()
         return [refusal for refusal in refused if refusal.key not in indexed], more
 
     def _refusing_batches(self, organization_id: str, start: datetime, end: datetime) -> Asking[None]:
@@ -424,11 +433,11 @@ class ItemsIndexedWait:
         )
         return Seen(False, f"{words}, {held:,} more were not let pass." if held else f"{words}.")
 
-    def _seen(self, indexed: int, more: int, held: list[Refusal]) -> Seen:
+    def _seen(self, indexed: int, more: Counter[str], held: list[Refusal]) -> Seen:
         pushed = self.pushed
         refused = [refusal for refusal in held if refusal.result in self.refusals]
-        passed_over = _total(held) - _total(refused)
-        total = _total(refused) + more
+        total = _total(refused) + sum(more[result] for result in self.refusals)
+        not_passed = _total(held) + more.total()
         table = table_of(refused, total) if total else ""
         of_these = f"{total:,} of {pushed.operations:,} operations on source {pushed.source_id!r}"
         if total > self.max_refused:
@@ -436,7 +445,7 @@ class ItemsIndexedWait:
                 f"{of_these} were accepted by Coveo and then refused by its pipeline",
                 note="\n" + table,
             )
-        others = max(0, indexed + _total(held) + more - pushed.operations)
+        others = max(0, indexed + not_passed - pushed.operations)
         words = (
             f"All {pushed.operations:,} operations on source {pushed.source_id} are through, {total:,} of "
             "them refused."
@@ -449,9 +458,9 @@ class ItemsIndexedWait:
         result = {
             "source_id": pushed.source_id,
             "operations": pushed.operations,
-            "indexed": pushed.operations - total - passed_over,
+            "indexed": max(0, pushed.operations - not_passed),
             "refused": total,
-            "skipped": passed_over,
+            "skipped": not_passed - total,
             "others": others,
         }
         return Seen(True, words, result, f"{of_these} were refused:\n{table}" if total else "")

@@ -143,7 +143,7 @@ def checked_items(value: object) -> int:
 
     :raises CoveoInputError: if it is no whole number above zero.
     """
-    number = int(value) if isinstance(value, str) and value.strip().isdigit() else value
+    number = int(value) if isinstance(value, str) and value.strip().isdecimal() else value
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:
         raise CoveoInputError(
             f"{shown(value)} is not a number of items", remedy="Give a whole number above zero"

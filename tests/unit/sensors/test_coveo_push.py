@@ -402,6 +402,32 @@ def test_which_results_refuse_an_item_can_be_chosen(coveo: Simulator, hook: Cove
     assert (counted["indexed"], counted["refused"], counted["skipped"]) == (9, 0, 1)
 
 
+@WAYS
+def test_however_many_are_skipped_on_purpose_only_what_refuses_an_item_is_refused(
+    coveo: Simulator, hook: CoveoPushHook, deferrable: bool
+) -> None:
+    # More than are read of the logs.
+    for number in range(1, 1200):
+        coveo.reject_item(f"product://{number}", "CONSUMING", "SKIPPED", "nothing new")
+    result = hook.push_items(SOURCE, items(1200))
+    counted = outcome(indexed_sensor(result, refused_results="ERROR,REJECTED", deferrable=deferrable))
+    assert (counted["indexed"], counted["refused"], counted["skipped"]) == (1, 0, 1199)
+    coveo.add_source("other")
+    coveo.reject_item("product://0", "PROCESSING", "ERROR", "unreadable")
+    result = hook.push_items("other", items(1200))
+    with pytest.raises(ItemsRefusedError, match=r"1 of 1,200 .*\n.*\nproduct://0 .*unreadable"):
+        outcome(indexed_sensor(result, refused_results="ERROR,REJECTED", deferrable=deferrable))
+
+
+def test_more_refused_items_than_were_pushed_are_others(coveo: Simulator, hook: CoveoPushHook) -> None:
+    for number in range(5):
+        coveo.reject_item(f"product://{number}", "CONSUMING", "REJECTED", "no permissions")
+    result = hook.push_items(SOURCE, items(1))
+    hook.push_items(SOURCE, items(4, first=1))
+    counted = outcome(indexed_sensor(result, max_refused=5))
+    assert (counted["indexed"], counted["refused"], counted["others"]) == (0, 5, 4)
+
+
 def test_a_batch_that_could_not_be_read_fails_the_task_without_waiting_for_its_items(
     coveo: Simulator, hook: CoveoPushHook
 ) -> None:
@@ -540,7 +566,11 @@ def test_what_no_push_returns_is_refused_before_anything_is_sent(coveo: Simulato
     [
         {"max_refused": -1},
         {"max_refused": "some"},
+        {"max_refused": "²"},
         {"settle_time": -1},
+        {"settle_time": "inf"},
+        {"settle_time": 1e300},
+        {"settle_time": timedelta(days=7)},
         {"settle_time": "1 min"},
         {"refused_results": "WARNING"},
         {"refused_results": []},
@@ -597,7 +627,7 @@ def test_a_paused_organization_has_no_quota_to_wait_for(coveo: Simulator) -> Non
         outcome(PushApiQuotaSensor(task_id="quota", items=1))
 
 
-@pytest.mark.parametrize("wanted", [0, "none", True, 1.5, None])
+@pytest.mark.parametrize("wanted", [0, "none", "²", True, 1.5, None])
 def test_what_is_no_number_of_items_is_refused(coveo: Simulator, wanted: Any) -> None:
     with pytest.raises(CoveoInputError, match="is not a number of items"):
         outcome(PushApiQuotaSensor(task_id="quota", items=wanted))
