@@ -301,6 +301,7 @@ class RecreatePushSourceOperator(_CoveoPushOperator):
         name = str(original["name"])
         copy = making.once(
             lambda: self.hook.duplicate_source(original_id, new_name),
+            before=lambda: self._hand_back(original_id),
             original_id=original_id,
             original_name=name,
         )
@@ -444,6 +445,18 @@ class RecreatePushSourceOperator(_CoveoPushOperator):
                 )
             )
 
+    def _hand_back(self, original_id: str) -> None:
+        """
+        Let the Variable mean the original again, where somebody deleted the copy that it names.
+
+        Otherwise a later try, to which a template of the Variable gives that copy, would not find the
+        original.
+        """
+        from airflow_provider_coveo.run_state import text_in_variable
+
+        if self.source_id_variable and text_in_variable(self.source_id_variable) is not None:
+            self._hand_over(original_id)
+
     def _hand_over(self, copy_id: str) -> None:
         variable = self.source_id_variable
         if not variable:
@@ -500,10 +513,11 @@ class _Making:
         self,
         make: Callable[[], Mapping[str, Any]],
         *,
+        before: Callable[[], None] = lambda: None,
         original_id: str | None = None,
         original_name: str | None = None,
     ) -> Mapping[str, Any]:
-        """Return the source that an earlier try made, or make it."""
+        """Return the source that an earlier try made, or make it, and do something ``before``."""
         from airflow_provider_coveo.coveo.errors import (
             CoveoError,
             NoAnswerError,
@@ -529,6 +543,7 @@ class _Making:
                 )
             )
         else:
+            before()
             self._keep(
                 MadeSource(
                     name=self.name,

@@ -409,6 +409,26 @@ def test_a_copy_that_somebody_deleted_is_made_and_tested_anew(coveo: Simulator, 
     assert [entry["operation"] for entry in coveo.logs(second)].count("ADD") == 3
 
 
+def test_a_copy_that_somebody_deleted_after_the_handing_over_is_made_anew_by_several_tries(
+    coveo: Simulator, variables: Variables
+) -> None:
+    variables.values[VARIABLE] = SOURCE
+
+    def recreate_by_the_variable(**values: Any) -> str:
+        result = recreate(source_id=variables.values[VARIABLE], source_id_variable=VARIABLE, **values)
+        return str(result["new_source_id"])
+
+    first = recreate_by_the_variable()
+    coveo.remove_source(first)
+    coveo.indexing_delay = 3600
+    with pytest.raises(SourceTestFailedError):
+        recreate_by_the_variable(confirm_timeout=timedelta(seconds=0.1))
+    assert variables.values[VARIABLE] == SOURCE
+    coveo.indexing_delay = 0
+    second = recreate_by_the_variable()
+    assert named(coveo) == [second] == [variables.values[VARIABLE]] != [first]
+
+
 def test_the_copy_is_known_by_its_id_even_where_coveo_s_list_lags(coveo: Simulator) -> None:
     first = recreate()
     empty = json.dumps({"sourceModels": [], "totalEntries": 0, "totalPages": 0})
