@@ -266,8 +266,8 @@ class MadeSource:
         )
 
     def forget(self, organization_id: str) -> None:
-        """Keep this no longer."""
-        if MadeSource.named(organization_id, self.name) is not None:
+        """Keep this no longer, unless another task keeps something else by now."""
+        if MadeSource.named(organization_id, self.name) == self:
             _delete_variable(self._variable(organization_id, self.name))
 
     @staticmethod

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, TaskDeferred
@@ -427,6 +427,26 @@ def test_a_copy_that_somebody_deleted_after_the_handing_over_is_made_anew_by_sev
     coveo.indexing_delay = 0
     second = recreate_by_the_variable()
     assert named(coveo) == [second] == [variables.values[VARIABLE]] != [first]
+
+
+def test_a_task_that_comes_too_late_does_not_make_another_one_forget_its_copy(
+    coveo: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Overtaken(Variables):
+        copies: ClassVar[list[dict[str, Any]]] = []
+
+        def set(self, key: str, value: Any, *args: Any, **options: Any) -> None:
+            super().set(key, value, *args, **options)
+            if not coveo.state.sources.keys() - {SOURCE}:
+                # The other task makes its copy while this one is about to.
+                monkeypatch.setattr(Overtaken, "set", Variables.set)
+                self.copies.append(recreate())
+
+    monkeypatch.setattr("airflow.providers.common.compat.sdk.Variable", Overtaken(), raising=False)
+    with pytest.raises(SourceNameTakenError):
+        recreate()
+    assert [recreate()] == Overtaken.copies
+    assert len(named(coveo)) == 1
 
 
 def test_the_copy_is_known_by_its_id_even_where_coveo_s_list_lags(coveo: Simulator) -> None:
