@@ -12,8 +12,8 @@ of one DAG overlap: two tasks that write at the same moment may overwrite each o
 all versions because it is asked for by other runs, by other DAGs and by callbacks in the DAG processor.
 
 **Which run last changed a source's content** (:func:`take_over_content`), in one Airflow Variable a source,
-named ``coveo_content__<organization>__<source>``. What an earlier try pushed is taken for granted only where
-no other run came in between.
+named ``coveo_content__<organization>__<source>``, until a task deletes the source. What an earlier try pushed
+is taken for granted only where no other run came in between.
 
 **Which source a task makes** (:class:`MadeSource`), in one Airflow Variable a name, named
 ``coveo_made__<organization>__<digest of the name>``, from before the request until the source is deleted by a
@@ -225,6 +225,13 @@ def take_over_content(organization_id: str, source_id: str, dag_id: str, run_id:
             raise
         return str(last["since"])
     return since
+
+
+def forget_content(organization_id: str, source_id: str) -> None:
+    """Keep no longer which run last changed the content of a source, which is deleted."""
+    name = _variable_name("coveo_content", organization_id, source_id)
+    if _read_variable(name) is not None:
+        _delete_variable(name)
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,7 @@ class DeletePushSourceOperator(_CoveoPushOperator):
         """Delete the source, if the name is right."""
         from airflow_provider_coveo.coveo.errors import NotFoundError, SourceDoesNotExistError
         from airflow_provider_coveo.coveo.sources import is_being_deleted, managed_by
-        from airflow_provider_coveo.run_state import MadeSource, RunState
+        from airflow_provider_coveo.run_state import MadeSource, RunState, forget_content
 
         state = RunState(context) if "ti" in context else None
         what = {"source_id": self.source_id, "source_name": self.source_name}
@@ -181,6 +181,7 @@ class DeletePushSourceOperator(_CoveoPushOperator):
             made = MadeSource.named(organization_id, self.source_name)
             if made is not None and made.source_id == self.source_id:
                 made.forget(organization_id)
+            forget_content(organization_id, self.source_id)
         return what
 
     def _refuse_other_name(self, source: Mapping[str, Any]) -> None:

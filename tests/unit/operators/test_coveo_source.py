@@ -29,7 +29,7 @@ from airflow_provider_coveo.operators.coveo_source import (
     DeletePushSourceOperator,
     RecreatePushSourceOperator,
 )
-from airflow_provider_coveo.run_state import MadeSource
+from airflow_provider_coveo.run_state import MadeSource, take_over_content
 from airflow_provider_coveo.simulator import Simulator
 from tests.conftest import SOURCE
 from tests.unit.conftest import Variables
@@ -273,6 +273,8 @@ def test_a_source_that_coveo_is_deleting_is_not_deleted_again(coveo: Simulator) 
 def test_what_is_remembered_of_a_source_goes_with_it(coveo: Simulator, variables: Variables) -> None:
     made = create()
     assert MadeSource.named("acme", NAME) is not None
+    # As a push to it does.
+    take_over_content("acme", made["source_id"], "d", "r")
     delete(source_id=made["source_id"], source_name=NAME)
     assert variables.values == {}
     assert create()["source_id"] != made["source_id"]
