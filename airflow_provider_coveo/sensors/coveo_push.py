@@ -56,7 +56,15 @@ class _CoveoSensor(_CoveoOperator, BaseSensorOperator):
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Look once."""
-        seen = self._look()
+        from airflow_provider_coveo.coveo.errors import CoveoError
+
+        try:
+            seen = self._look()
+        except CoveoError as error:
+            if self.soft_fail or self.never_fail:
+                # Airflow says that the task is skipped, and not why.
+                self.log.warning("%s", error)
+            raise
         return PokeReturnValue(seen.is_there, seen.result if seen.is_there else None)
 
     def _look(self) -> Seen:

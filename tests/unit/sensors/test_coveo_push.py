@@ -249,6 +249,17 @@ def test_a_task_may_be_skipped_instead_of_failed(
         outcome(status_sensor(deferrable=deferrable, **{how: True}))
 
 
+@WAYS
+@pytest.mark.parametrize("how", ["soft_fail", "never_fail"])
+def test_a_task_that_is_skipped_says_why(
+    coveo: Simulator, logged: Callable[[], str], deferrable: bool, how: str
+) -> None:
+    coveo.set_source_state(SOURCE, "ERROR")
+    with pytest.raises(AirflowSkipException) as skipped:
+        outcome(status_sensor(deferrable=deferrable, **{how: True}))
+    assert "it is in error" in logged() + str(skipped.value)
+
+
 def deferred_while(coveo: Simulator, hook: CoveoPushHook, **arguments: Any) -> Any:
     """Defer a sensor, and let it meet an error that would pass in the triggerer."""
     hook.set_source_status(SOURCE, "REBUILD")
