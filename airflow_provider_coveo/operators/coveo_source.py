@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -96,9 +96,11 @@ class CreatePushSourceOperator(_CoveoOperator):
             if found is not None:
                 self.log.info("Source %s of the name %s is there already.", found["id"], name)
                 return self._result(found, name, visibility)
-        return self._result(
-            making.once(lambda: self.hook.create_source(name, visibility=visibility)), name, visibility
+        source = making.once(
+            lambda: self.hook.create_source(name, visibility=visibility),
+            if_taken="Choose another name, or say use_existing=True if that source will do",
         )
+        return self._result(source, name, visibility)
 
     @staticmethod
     def _result(source: Mapping[str, Any], name: str, visibility: str) -> dict[str, Any]:
@@ -114,6 +116,7 @@ class CreatePushSourceOperator(_CoveoOperator):
         there = self.hook.sources_named(name)
         if not there:
             return None
+        _refuse_being_deleted(there, name)
         for source in there:
             if source.get("sourceType") == "PUSH" and source.get("sourceVisibility") == visibility:
                 return source
@@ -517,8 +520,17 @@ class _Making:
         before: Callable[[], None] = lambda: None,
         original_id: str | None = None,
         original_name: str | None = None,
+        if_taken: str = "",
     ) -> Mapping[str, Any]:
-        """Return the source that an earlier try made, or make it, and do something ``before``."""
+        """
+        Return the source that an earlier try made, or make it.
+
+        :param make: Asks Coveo for it.
+        :param before: Called before that.
+        :param original_id: The source that it is a copy of.
+        :param original_name: The name of that source.
+        :param if_taken: What to do about a source of the name that no earlier try made.
+        """
         from airflow_provider_coveo.coveo.errors import (
             CoveoError,
             NoAnswerError,
@@ -529,9 +541,10 @@ class _Making:
         from airflow_provider_coveo.run_state import MadeSource
 
         source = self._known(original_id)
+        there = self._hook.sources_named(self.name) if source is None else [source]
+        _refuse_being_deleted(there, self.name)
         if source is not None:
             return source
-        there = self._hook.sources_named(self.name)
         if len(there) == 1 and self._is_ours(there[0], original_id):
             (source,) = there
             self._hook.log.info("Source %s is the one whose making an earlier try began.", source["id"])
@@ -541,6 +554,7 @@ class _Making:
                     f"Could not make a source of the name {self.name!r}",
                     cause="this task did not make, as far as it knows, what has the name: source "
                     + " and ".join(str(source["id"]) for source in there),
+                    remedy=if_taken,
                 )
             )
         else:
@@ -610,6 +624,20 @@ class _Making:
         if self.made is not None and self._remembers:
             self.made.forget(self._hook.organization_id)
         self.made = None
+
+
+def _refuse_being_deleted(sources: Iterable[Mapping[str, Any]], name: str) -> None:
+    """Refuse a source that will soon be gone, in the form that Airflow retries."""
+    from airflow_provider_coveo.coveo.errors import SourceNameTakenError
+    from airflow_provider_coveo.coveo.sources import is_being_deleted
+
+    for source in sources:
+        if is_being_deleted(source):
+            raise SourceNameTakenError(
+                f"Could not make a source of the name {name!r}",
+                cause=f"Coveo is still deleting source {source['id']}, which has the name",
+                remedy="try again once that source is gone",
+            )
 
 
 def _checked(check: Callable[[Any], T], value: object) -> T:

@@ -175,7 +175,7 @@ def test_a_creation_that_nobody_heard_the_end_of_is_found_by_the_next_try(
 
 def test_a_source_that_somebody_else_made_is_refused(coveo: Simulator) -> None:
     coveo.add_source("of-somebody", name=NAME)
-    with pytest.raises(SourceNameTakenError, match="of-somebody") as refused:
+    with pytest.raises(SourceNameTakenError, match=r"of-somebody.*use_existing=True") as refused:
         create()
     assert isinstance(refused.value, AirflowFailException)
     assert named(coveo) == ["of-somebody"]
@@ -216,6 +216,19 @@ def test_a_created_source_that_somebody_deleted_is_created_anew(coveo: Simulator
     first = create()["source_id"]
     coveo.remove_source(first)
     assert [create()["source_id"]] == named(coveo) != [first]
+
+
+@pytest.mark.parametrize("use_existing", [True, False])
+def test_a_source_of_the_name_that_coveo_still_deletes_is_waited_for_by_retries(
+    coveo: Simulator, use_existing: bool
+) -> None:
+    coveo.add_source("torn-down", name=NAME)
+    coveo.set_source_state("torn-down", "DELETING")
+    with pytest.raises(SourceNameTakenError, match="still deleting source torn-down") as passing:
+        create(use_existing=use_existing)
+    assert not isinstance(passing.value, AirflowFailException)
+    coveo.remove_source("torn-down")
+    assert [create(use_existing=use_existing)["source_id"]] == named(coveo)
 
 
 # --- delete ---
@@ -429,6 +442,17 @@ def test_a_copy_that_somebody_deleted_after_the_handing_over_is_made_anew_by_sev
     coveo.indexing_delay = 0
     second = recreate_by_the_variable()
     assert named(coveo) == [second] == [variables.values[VARIABLE]] != [first]
+
+
+def test_a_copy_that_somebody_is_deleting_is_not_handed_over(coveo: Simulator, variables: Variables) -> None:
+    first = recreate()["new_source_id"]
+    coveo.set_source_state(first, "DELETING")
+    with pytest.raises(SourceNameTakenError, match=f"still deleting source {first}") as passing:
+        recreate(source_id_variable=VARIABLE)
+    assert not isinstance(passing.value, AirflowFailException)
+    assert VARIABLE not in variables.values
+    coveo.remove_source(first)
+    assert [recreate(source_id_variable=VARIABLE)["new_source_id"]] == named(coveo)
 
 
 def test_a_task_that_comes_too_late_does_not_make_another_one_forget_its_copy(
