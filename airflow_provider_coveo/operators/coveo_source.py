@@ -418,7 +418,10 @@ class RecreatePushSourceOperator(_CoveoPushOperator):
                     answer=f"the item {document_id!r} is {entry['result']} at the stage {entry.get('task')}: "
                     f"{entry.get('meta') or 'Coveo gives no reason'}",
                 )
-        return any(entry.get("task") == "INDEXING" for entry in entries)
+        is_indexed = any(entry.get("task") == "INDEXING" for entry in entries)
+        if not is_indexed:
+            self.log.info("The item logs of source %s do not show the test item as indexed yet.", copy_id)
+        return is_indexed
 
     def _wait(self, seconds: float, waiting_since: float, pushed_at: int | None) -> None:
         if not self.deferrable:

@@ -509,9 +509,12 @@ def test_a_copy_that_takes_no_items_yet_is_waited_for(coveo: Simulator) -> None:
     assert [r.status for r in coveo.requests if r.operation == "item"] == [412, 412, 412, 202]
 
 
-def test_the_task_waits_until_the_item_logs_show_that_the_item_is_indexed(coveo: Simulator) -> None:
+def test_the_task_waits_until_the_item_logs_show_that_the_item_is_indexed(
+    coveo: Simulator, logged: Callable[[], str]
+) -> None:
     coveo.indexing_delay = 0.5
     recreate()
+    assert "do not show the test item as indexed yet" in logged()
     assert len([r for r in coveo.requests if r.operation == "logs"]) > 2
 
 

@@ -1,0 +1,3 @@
+from tests.unit.hooks.conftest import logged
+
+__all__ = ["logged"]
