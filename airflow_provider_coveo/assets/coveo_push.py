@@ -2,8 +2,8 @@
 Push sources as Airflow assets: ``coveo://{organization}/{source}``.
 
 Airflow finds these functions by the provider's metadata. It normalises each such URI by
-:func:`sanitize_uri`, however the asset was made, so that a DAG is scheduled by the same asset that another
-one updates.
+:func:`sanitize_uri`, however the asset was made. Airflow 3 tells assets by their names as well, and the name
+is the URI as it was written, so :func:`push_source_asset` writes the normal form.
 """
 
 from __future__ import annotations
