@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -39,6 +40,18 @@ _FOR_NOBODY: Final = [{"allowAnonymous": False, "allowedPermissions": [], "denie
 #: How the item logs call what becomes of a pushed item.
 _ADDITIONS: Final = ("ADD", "ADD_BY_REFERENCE", "UPDATE")
 _DELETING: Final = "deleting_source"
+
+
+@contextmanager
+def _needing(privileges: str) -> Iterator[None]:
+    """Let a refusal name all that the task needs, so that nobody grants one privilege after the other."""
+    from airflow_provider_coveo.coveo.errors import AccessDeniedError, without_privilege
+
+    try:
+        yield
+    except AccessDeniedError as refused:
+        named = without_privilege(refused, "do this", f"the privileges {privileges}").fields()
+        raise _final(AccessDeniedError(refused.tried, **{**named, "cause": refused.cause})) from None
 
 
 class CreatePushSourceOperator(_CoveoOperator):
@@ -84,6 +97,7 @@ class CreatePushSourceOperator(_CoveoOperator):
         self.visibility = visibility
         self.use_existing = use_existing
 
+    @_needing("Sources: View, Edit and Create")
     def execute(self, context: Context) -> dict[str, Any]:
         """Create the source, unless it is there."""
         from airflow_provider_coveo.coveo.sources import checked_source_name, checked_visibility
@@ -154,6 +168,7 @@ class DeletePushSourceOperator(_CoveoPushOperator):
         super().__init__(**{"multiple_outputs": True, **kwargs})
         self.source_name = source_name
 
+    @_needing("Sources: View and Edit")
     def execute(self, context: Context) -> dict[str, Any]:
         """Delete the source, if the name is right."""
         from airflow_provider_coveo.coveo.errors import NotFoundError, SourceDoesNotExistError
@@ -289,6 +304,7 @@ class RecreatePushSourceOperator(_CoveoPushOperator):
         """Look again after a wait."""
         return self._recreate(context, waiting_since=waiting_since, pushed_at=pushed_at)
 
+    @_needing("Sources: View, Edit and Create, and Organization: View")
     def _recreate(self, context: Context, waiting_since: float, pushed_at: int | None) -> dict[str, Any]:
         from airflow_provider_coveo.coveo.endpoints import checked_source_id
         from airflow_provider_coveo.coveo.items import prepared_item

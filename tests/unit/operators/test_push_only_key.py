@@ -51,9 +51,17 @@ WORKS: list[tuple[type, dict[str, Any], Any]] = [
 REFUSED: list[tuple[type, dict[str, Any], str]] = [
     (coveo_push.CloseAbandonedPushSourcesOperator, {}, "Sources: View"),
     (coveo_push.CloseAbandonedPushSourcesOperator, {"source_ids": [SOURCE]}, "Sources: View"),
-    (coveo_source.CreatePushSourceOperator, {"source_name": "new", "visibility": "SHARED"}, "Sources: View"),
-    (coveo_source.DeletePushSourceOperator, {"source_name": SOURCE}, "Sources: View"),
-    (coveo_source.RecreatePushSourceOperator, {"new_name": "new"}, "Sources: View"),
+    (
+        coveo_source.CreatePushSourceOperator,
+        {"source_name": "new", "visibility": "SHARED"},
+        "may not view sources.*Sources: View, Edit and Create",
+    ),
+    (coveo_source.DeletePushSourceOperator, {"source_name": SOURCE}, "Sources: View and Edit"),
+    (
+        coveo_source.RecreatePushSourceOperator,
+        {"new_name": "new"},
+        "Sources: View, Edit and Create, and Organization: View",
+    ),
     (sensors.PushSourceStatusSensor, {"statuses": "IDLE"}, "Sources: View"),
     (sensors.PushApiQuotaSensor, {"items": 1}, "Organization: View"),
     (sensors.PushedItemsIndexedSensor, {"result": PUSHED}, "Organization: View"),
