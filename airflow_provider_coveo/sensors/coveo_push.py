@@ -55,16 +55,27 @@ class _CoveoSensor(_CoveoOperator, BaseSensorOperator):
         raise NotImplementedError
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """Look once."""
+        """
+        Look once, and leave it to the triggerer to look again where that was chosen.
+
+        Not ``execute`` does that: where an operator calls the ``execute`` of its base, Airflow 2.11 warns, or
+        refuses, as if it were called by another operator.
+        """
         from airflow_provider_coveo.coveo.errors import CoveoError
+        from airflow_provider_coveo.coveo.waits import Seen
 
         try:
             seen = self._look()
         except CoveoError as error:
-            if self.soft_fail or self.never_fail:
+            goes_on = self.deferrable and self.silent_fail and error.retry_can_help
+            if goes_on or self.soft_fail or self.never_fail:
                 # Airflow says that the task is skipped, and not why.
                 self.log.warning("%s", error)
-            raise
+            if not goes_on:
+                raise
+            seen = Seen(False, str(error))
+        if self.deferrable and not seen.is_there:
+            self._defer(context, seen.words)
         return PokeReturnValue(seen.is_there, seen.result if seen.is_there else None)
 
     def _look(self) -> Seen:
@@ -80,28 +91,6 @@ class _CoveoSensor(_CoveoOperator, BaseSensorOperator):
         if seen.warning:
             self.log.warning("%s", seen.warning)
         return seen
-
-    def execute(self, context: Context) -> Any:
-        """Look, and wait in the way that was chosen until what is waited for has come."""
-        if not self.deferrable:
-            return super().execute(context)
-        with self._skipping_as_told():
-            seen = self._first_look()
-            if seen is not None and seen.is_there:
-                return seen.result
-            self._defer(context, "" if seen is None else seen.words)
-        return None
-
-    def _first_look(self) -> Seen | None:
-        from airflow_provider_coveo.coveo.errors import CoveoError
-
-        try:
-            return self._look()
-        except CoveoError as error:
-            if not self.silent_fail or isinstance(error, AirflowFailException):
-                raise
-            self.log.warning("%s", error)
-            return None
 
     def _defer(self, context: Context, words: str) -> None:
         seconds, limit = self._time_left(context)

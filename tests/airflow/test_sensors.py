@@ -25,7 +25,12 @@ from airflow_provider_coveo.sensors.coveo_push import (
     PushSourceStatusSensor,
 )
 
-default_args = {"retries": 3, "retry_delay": timedelta(seconds=1), "poke_interval": 1}
+default_args = {
+    "retries": 3,
+    "retry_delay": timedelta(seconds=1),
+    "poke_interval": 1,
+    "allow_nested_operators": False,
+}
 with DAG("sensors", schedule=None, start_date=datetime(2025, 1, 1), default_args=default_args):
     source = {"source_id": "sensed"}
     PushApiQuotaSensor(task_id="quota", items=2) >> PushSourceStatusSensor(
