@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import DecoratedOperator, task_decorator_factory
 
-from airflow_provider_coveo.operators.coveo_push import _ItemsPushOperator
+from airflow_provider_coveo.operators.coveo_push import _ItemsAddOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, TaskDecorator
 
 
-class _CoveoPushDecoratedOperator(DecoratedOperator, _ItemsPushOperator):
+class _CoveoPushDecoratedOperator(DecoratedOperator, _ItemsAddOperator):
     """
     Push what a function yields or returns. For the parameters see :func:`coveo_push_task`.
 
@@ -25,7 +25,7 @@ class _CoveoPushDecoratedOperator(DecoratedOperator, _ItemsPushOperator):
 
     template_fields: Sequence[str] = (
         *DecoratedOperator.template_fields,
-        *_ItemsPushOperator.template_fields,
+        *_ItemsAddOperator.template_fields,
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {**DecoratedOperator.template_fields_renderers}
 
@@ -96,6 +96,7 @@ def coveo_push_task(python_callable: Callable[..., Any] | None = None, **kwargs:
         will not do. Default ``True``. (templated)
     :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
     :param organization_id: The organization, where it is not the connection's. (templated)
+    :param kwargs: What else a task takes, such as ``task_id``, ``retries`` or ``pool``.
     :return: The task returns what was accepted, as
         :meth:`~airflow_provider_coveo.hooks.coveo_push.CoveoPushHook.push_items` says.
     """

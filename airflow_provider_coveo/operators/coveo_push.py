@@ -70,7 +70,7 @@ class ResetPushSourceOperator(_CoveoPushOperator):
 
     A cut-off in the future would bar all new content until then, so a value that is in the future or in
     another unit than milliseconds is refused. So is a source that Coveo for Sitecore or the Crawling Module
-    manages, whose ordering ids are on another scale: recreate such a source instead. Where the key may not
+    manages, whose ordering IDs are on another scale: recreate such a source instead. Where the key may not
     view the source, that can't be checked; the task says so and goes on. See https://docs.coveo.com/en/131/
     and https://docs.coveo.com/en/35/.
 
@@ -320,12 +320,12 @@ class _ItemsPushOperator(_CoveoPushOperator):
         (templated)
     :param resume: Whether a try that meets the same input as an earlier one of its run goes on where that
         one failed or was killed. Default ``True``. (templated)
-    :param check_quota: Whether to ask first how many items may still be pushed today, and to warn if that
-        will not do. Default ``True``. (templated)
     """
 
     #: Whether the task adds to what a bracket (``push_source_update``) counts as pushed.
     pushes_items: bool = True
+    #: Whether to ask how many items may still be pushed today: not where none are added.
+    check_quota: bool | str = False
     #: The result of the push, once it has ended, also by a failure.
     _accepted: dict[str, Any] | None = None
 
@@ -336,7 +336,6 @@ class _ItemsPushOperator(_CoveoPushOperator):
         "on_invalid",
         "max_invalid",
         "resume",
-        "check_quota",
     )
 
     def __init__(
@@ -347,7 +346,6 @@ class _ItemsPushOperator(_CoveoPushOperator):
         on_invalid: str = "fail",
         max_invalid: int | str | None = None,
         resume: bool | str = True,
-        check_quota: bool | str = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -356,7 +354,6 @@ class _ItemsPushOperator(_CoveoPushOperator):
         self.on_invalid = on_invalid
         self.max_invalid = max_invalid
         self.resume = resume
-        self.check_quota = check_quota
 
     def _push(
         self, context: Context, items: Iterable[Any], delete: Iterable[Any] = (), *, counts: bool = True
@@ -435,7 +432,22 @@ class _ItemsPushOperator(_CoveoPushOperator):
         return RunCheckpoint(context, what, only_retries=only_retries)
 
 
-class PushItemsOperator(_ItemsPushOperator):
+class _ItemsAddOperator(_ItemsPushOperator):
+    """
+    What those of them share that add items, and so use up the daily quota.
+
+    :param check_quota: Whether to ask first how many items may still be pushed today, and to warn if that
+        will not do. Default ``True``. (templated)
+    """
+
+    template_fields: Sequence[str] = (*_ItemsPushOperator.template_fields, "check_quota")
+
+    def __init__(self, *, check_quota: bool | str = True, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.check_quota = check_quota
+
+
+class PushItemsOperator(_ItemsAddOperator):
     """
     Push items to a source: from another task, or from files of any size.
 
@@ -481,7 +493,7 @@ class PushItemsOperator(_ItemsPushOperator):
     """
 
     template_fields: Sequence[str] = (
-        *_ItemsPushOperator.template_fields,
+        *_ItemsAddOperator.template_fields,
         "items",
         "path",
         "delete",
@@ -537,19 +549,19 @@ class PushItemsOperator(_ItemsPushOperator):
 
 class DeleteItemsOperator(_ItemsPushOperator):
     """
-    Delete items from a source by their ids, in batches.
+    Delete items from a source by their IDs, in batches.
 
     To delete what was not pushed since a moment, use ``ResetPushSourceOperator`` with its ``ordering_id``.
     See https://docs.coveo.com/en/90/.
 
     :param source_id: The ID of the Push source. (templated)
-    :param document_ids: The ids: a list, or what another task returned, or each of a mapped task's.
+    :param document_ids: The IDs: a list, or what another task returned, or each of a mapped task's.
         (references are resolved, texts are not templated)
-    :param delete_children: Whether to delete the items too whose ids begin with one of these. It is a prefix,
+    :param delete_children: Whether to delete the items too whose IDs begin with one of these. It is a prefix,
         not the ``parentId``. Default ``False``. (templated)
     :param batch_bytes: How large a batch is at most, in bytes: 1 KiB to 256 MB. Default 12 MiB. (templated)
     :param upload_concurrency: How many batches are uploaded at the same time, 1 to 32. Default 3. (templated)
-    :param on_invalid: What to do with an id that can't be one: ``fail`` (the default), or ``skip``.
+    :param on_invalid: What to do with an ID that can't be one: ``fail`` (the default), or ``skip``.
         (templated)
     :param max_invalid: With ``skip``, above how many of them the task fails all the same. Default 100.
         (templated)
@@ -585,10 +597,10 @@ class DeleteItemsOperator(_ItemsPushOperator):
             for entry in deletions(_joined(_given(self.document_ids))):
                 yield entry if children is False else Delete(entry.document_id, children)  # type: ignore[arg-type]
 
-        return self._push(context, (), entries(), counts=False)
+        return self._push(context, (), entries())
 
 
-class SqlToCoveoPushOperator(_ItemsPushOperator):
+class SqlToCoveoPushOperator(_ItemsAddOperator):
     """
     Push the rows of a database query as items.
 
@@ -630,7 +642,7 @@ class SqlToCoveoPushOperator(_ItemsPushOperator):
     """
 
     template_fields: Sequence[str] = (
-        *_ItemsPushOperator.template_fields,
+        *_ItemsAddOperator.template_fields,
         "sql",
         "sql_conn_id",
         "columns",
