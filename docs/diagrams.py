@@ -188,25 +188,30 @@ def batches(sheet: _Sheet) -> None:
     sheet.text((13.95, 3.85), "accepted: in input order", size=9)
 
 
+#: The rooms of the package from top to bottom, as the linter's contract has them.
+ROOMS: Final = (
+    ("task_groups", "decorators"),
+    ("sensors",),
+    ("operators", "triggers"),
+    ("lineage",),
+    ("links", "assets", "notifications"),
+    ("hooks",),
+    ("run_state",),
+    ("coveo",),
+)
+_MORE_OF_A_ROOM: Final = {"run_state": "run_state.py", "coveo": "coveo/   (knows nothing of Airflow)"}
+
+
 @_diagram
 def rooms(sheet: _Sheet) -> None:
     """The rooms of the package; what is above may import what is below."""
-    rows = [
-        [("task_groups/", 4), ("decorators/", 3.4)],
-        [("sensors/", 7.8)],
-        [("operators/", 4), ("triggers/", 3.4)],
-        [("links/", 1.8), ("assets/", 1.8), ("notifications/", 3.4)],
-        [("hooks/", 7.8)],
-        [("run_state.py", 7.8)],
-        [("coveo/   (knows nothing of Airflow)", 7.8)],
-    ]
-    for number, row in enumerate(rows):
+    for number, row in enumerate(ROOMS):
         y = number * 0.95
-        x = 0.0
-        for name, width in row:
-            sheet.box((x, y), (width, 0.7), name, _OURS)
-            x += width + 0.4
-    bottom = (len(rows) - 1) * 0.95
+        width = (7.8 - 0.4 * (len(row) - 1)) / len(row)
+        for column, name in enumerate(row):
+            title = _MORE_OF_A_ROOM.get(name, f"{name}/")
+            sheet.box((column * (width + 0.4), y), (width, 0.7), title, _OURS)
+    bottom = (len(ROOMS) - 1) * 0.95
     sheet.box((9.4, bottom - 1.9), (3.2, 0.7), "simulator/", _COVEO)
     sheet.arrow((11, bottom - 1.2), (11, bottom + 0.35), (7.8, bottom + 0.35))
     sheet.arrow((8.4, 0), (8.4, bottom + 0.1))

@@ -1,7 +1,7 @@
 """
 Push sources as Airflow assets: ``coveo://{organization}/{source}``.
 
-Airflow finds these functions by the provider's metadata. It normalises each such URI by
+Airflow finds these functions by the provider's metadata. It normalizes each such URI by
 :func:`sanitize_uri`, however the asset was made. Airflow 3 tells assets by their names as well, and the name
 is the URI as it was written, so :func:`push_source_asset` writes the normal form.
 """
@@ -43,6 +43,7 @@ def sanitize_uri(uri: SplitResult) -> SplitResult:
     """
     Return the normal form of ``coveo://{organization}/{source}``.
 
+    :param uri: What was given to Airflow as the asset's URI, split.
     :raises CoveoInputError: a ``ValueError``, if it is anything else.
     """
     try:
@@ -58,13 +59,23 @@ def sanitize_uri(uri: SplitResult) -> SplitResult:
 
 
 def convert_asset_to_openlineage(asset: Asset, lineage_context: object) -> Dataset:
-    """Return the OpenLineage dataset that stands for a Push source."""
+    """
+    Return the OpenLineage dataset that stands for a Push source.
+
+    :param asset: The asset.
+    :param lineage_context: What else Airflow passes; it is not needed.
+    """
     uri = urlsplit(asset.uri)
     return source_dataset(uri.netloc, uri.path.lstrip("/"))
 
 
 def source_dataset(organization_id: str, source_id: str) -> Dataset:
-    """Return the OpenLineage dataset of a source: the organization is its namespace."""
+    """
+    Return the OpenLineage dataset of a source: the organization is its namespace.
+
+    :param organization_id: The ID of the organization.
+    :param source_id: The ID of the source.
+    """
     from airflow.providers.common.compat.openlineage.facet import Dataset
 
     return Dataset(namespace=f"{SCHEME}://{organization_id.lower()}", name=source_id)

@@ -149,7 +149,7 @@ class Delete:
     What stands among items for the deletion of one.
 
     :param document_id: The item's ``documentId``.
-    :param delete_children: Whether to delete the items too whose ids begin with this one's. It is a prefix,
+    :param delete_children: Whether to delete the items too whose IDs begin with this one's. It is a prefix,
         not the ``parentId``. Default ``False``.
     """
 
@@ -175,7 +175,7 @@ class InvalidItemError(Exception):
     """
     An item that Coveo would refuse.
 
-    :param document_id: The item's id, as far as it has one.
+    :param document_id: The item's ID, as far as it has one.
     :param rule: What is wrong with it.
     :param remedy: What to do about it.
     """
@@ -215,7 +215,11 @@ class Entry:
     large: LargeContent | None = None
 
     def encoded_with(self, file_id: str) -> bytes:
-        """Return the JSON object with its large content in the container of that ``fileId``."""
+        """
+        Return the JSON object with its large content in the container of that ``fileId``.
+
+        :param file_id: The ``fileId`` of the container that holds the content.
+        """
         if self.large is None:
             return self.encoded
         more = {"compressedBinaryDataFileId": file_id}
@@ -280,6 +284,7 @@ class PreparedItem:
         """
         Return the request's body where the content was uploaded to a file container.
 
+        :param file_id: The ``fileId`` of the container.
         :raises CoveoInputError: if it is larger than a request may be.
         """
         return self._encoded({**self.properties, "compressedBinaryDataFileId": file_id})
@@ -313,6 +318,7 @@ def checked_document_id(document_id: object) -> str:
     """
     Return the ID of an item if Coveo accepts it as one: a URI with a scheme, as in ``file://folder/a.html``.
 
+    :param document_id: The ID.
     :raises CoveoInputError: if it is none.
     """
     if isinstance(document_id, str) and _DOCUMENT_ID.match(document_id):
@@ -330,6 +336,8 @@ def permanent_id(document_id: str) -> str:
     Return the ``permanentid`` that Coveo's own clients give an item, which keeps usage analytics together.
 
     Coveo does not need one. Set it where items were pushed by one of those clients before.
+
+    :param document_id: The ID of the item.
     """
     encoded = document_id.encode()
     md5 = hashlib.md5(encoded, usedforsecurity=False).hexdigest()
@@ -373,7 +381,7 @@ class ItemEncoder:
 
     def encode(self, item: object) -> Entry | tuple[str, bytes]:
         """
-        Return an item's id and its JSON, as an :class:`Entry` where its content is large.
+        Return an item's ID and its JSON, as an :class:`Entry` where its content is large.
 
         :param item: A mapping, an :class:`Item`, or bytes that hold one JSON object. Bytes are checked and
             returned as they are.
@@ -398,7 +406,7 @@ class ItemEncoder:
 
     def encode_run(self, texts: list[bytes]) -> tuple[list[str], memoryview, list[int], int] | None:
         """
-        Return the ids of several items and their JSON with commas in between, if they can be checked at once;
+        Return the IDs of several items and their JSON with commas in between, if they can be checked at once;
         also how many bytes each has, and how many are between two of them.
 
         It takes a fraction of the time that they take one by one. ``None`` says nothing about them but that
@@ -465,7 +473,7 @@ class ItemEncoder:
             return kind
 
     def _checked(self, item: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        """Return the id and the item with its values as they are sent, if the item is a plain one."""
+        """Return the ID and the item with its values as they are sent, if the item is a plain one."""
         kind = (*item, *map(type, item.values()))
         shape = self._last_shape if kind == self._last_kind else self._shape_of(kind, item)
         if shape is None:
@@ -514,7 +522,7 @@ class ItemEncoder:
         return self._checked_json(encoded)
 
     def _id_of_plain(self, encoded: bytes) -> str | None:
-        """Return the id of an item without permissions that is right in each way that msgspec can check."""
+        """Return the ID of an item without permissions that is right in each way that msgspec can check."""
         try:
             item: dict[str, Any] = _plain_decoder.decode(encoded)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -649,7 +657,7 @@ class _RunKind:
     How to check several items of JSON at once that have the same keys and the same kinds of values.
 
     :param decoder: Takes an array of such items and nothing else, as far as msgspec can tell.
-    :param document_id: Takes the id out of a decoded item.
+    :param document_id: Takes the ID out of a decoded item.
     :param checks: What is left to check: keys, what takes their values out, and functions that refuse them.
     :param strings: How many strings an item has, its keys among them.
     :param lists_of_strings: What takes the lists out that hold more of them.
@@ -980,6 +988,8 @@ def checked_additional_info(value: object, of: str) -> None:
     """
     Check the ``additionalInfo`` of a security identity: strings by name.
 
+    :param value: The value; ``None`` for none.
+    :param of: Whose it is, for the error.
     :raises CoveoInputError: if it is anything else.
     """
     if value is None:

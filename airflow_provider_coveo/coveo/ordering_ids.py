@@ -1,4 +1,4 @@
-"""Ordering ids: the cut-offs of “delete old items”, and the guards that keep a source from harm."""
+"""Ordering IDs: the cut-offs of “delete old items”, and the guards that keep a source from harm."""
 
 from __future__ import annotations
 
@@ -58,7 +58,11 @@ class CoveoClock:
 
     @classmethod
     def from_http_date(cls, http_date: str | None) -> CoveoClock:
-        """Read the ``Date`` header of an answer that came just now."""
+        """
+        Read the ``Date`` header of an answer that came just now.
+
+        :param http_date: The header; ``None`` where there is none.
+        """
         return cls(_epoch_ms(http_date), time.monotonic())
 
     def now_ms(self) -> int:
@@ -93,18 +97,19 @@ def _epoch_ms(http_date: str | None) -> int | None:
 
 def parsed_ordering_id(value: object) -> int:
     """
-    Return an ordering id given as an int, or as a string of digits as templates render it.
+    Return an ordering ID given as an int, or as a string of digits as templates render it.
 
+    :param value: The ordering ID.
     :raises CoveoInputError: if it is anything else, zero, negative, or in seconds.
     """
     if isinstance(value, bool) or not isinstance(value, (int, str)):
-        raise _refused(value, f"it is a {type(value).__name__}, and an ordering id is a whole number")
+        raise _refused(value, f"it is a {type(value).__name__}, and an ordering ID is a whole number")
     if isinstance(value, str):
         text = value.strip()
         if not (text.isascii() and text.removeprefix("-").isdigit()):
             raise _refused(value, "it is not a whole number")
         if len(text) > 20:
-            raise _refused(value, "it has more digits than any ordering id")
+            raise _refused(value, "it has more digits than any ordering ID")
         value = int(text)
     if value <= 0:
         raise _refused(value, "it is not positive")
@@ -115,11 +120,11 @@ def parsed_ordering_id(value: object) -> int:
 
 def checked_cut_off(value: object, latest_ms: int) -> int:
     """
-    Return an ordering id that may serve as the cut-off of “delete old items”.
+    Return an ordering ID that may serve as the cut-off of “delete old items”.
 
     :param value: Milliseconds since the epoch.
     :param latest_ms: The latest moment that is not in the future.
-    :raises CoveoInputError: if it is no ordering id, or lies in the future.
+    :raises CoveoInputError: if it is no ordering ID, or lies in the future.
     """
     ordering_id = parsed_ordering_id(value)
     if ordering_id <= latest_ms:
@@ -135,6 +140,7 @@ def checked_queue_delay(minutes: object) -> int:
     """
     Return the queue delay in minutes: how long Coveo waits before it deletes.
 
+    :param minutes: A whole number, or a string of its digits.
     :raises CoveoInputError: if it is not a whole number of minutes, or below zero.
     """
     if isinstance(minutes, str) and minutes.strip().isascii() and minutes.strip().isdigit():

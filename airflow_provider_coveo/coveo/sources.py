@@ -32,6 +32,7 @@ def checked_source_name(name: object) -> str:
     """
     Return the name of a source if it can be one.
 
+    :param name: The name.
     :raises CoveoInputError: if it is no text, or empty, or has spaces around it or control characters in it.
     """
     if isinstance(name, str) and name and name == name.strip() and name.isprintable():
@@ -46,6 +47,7 @@ def checked_visibility(visibility: object) -> str:
     """
     Return a ``sourceVisibility`` in Coveo's spelling.
 
+    :param visibility: ``SECURED``, ``SHARED`` or ``PRIVATE``, in any case.
     :raises CoveoInputError: if there is no such one.
     """
     wanted = visibility.strip().upper() if isinstance(visibility, str) else visibility
@@ -67,7 +69,11 @@ def is_active(source: Mapping[str, Any]) -> bool:
 
 
 def push_status(source: Mapping[str, Any]) -> SourceStatus | None:
-    """Return the status of a source in the Push API's words, ``None`` where it is in a state without one."""
+    """
+    Return the status of a source in the Push API's words, ``None`` where it is in a state without one.
+
+    :param source: The source, as ``get_source`` of the hook returns it.
+    """
     status = _status(source)
     if status.get("type") in {"IDLE", "PUSH_READY"}:
         return SourceStatus.IDLE
@@ -75,7 +81,11 @@ def push_status(source: Mapping[str, Any]) -> SourceStatus | None:
 
 
 def status_in_words(source: Mapping[str, Any]) -> str:
-    """Return the status of a source as a message shows it."""
+    """
+    Return the status of a source as a message shows it.
+
+    :param source: The source, as ``get_source`` of the hook returns it.
+    """
     status, words = push_status(source), _status(source)
     if status is not None:
         return str(status)
@@ -84,7 +94,11 @@ def status_in_words(source: Mapping[str, Any]) -> str:
 
 
 def trouble(source: Mapping[str, Any]) -> str | None:
-    """Say what is wrong with a source that no waiting mends; ``None`` where nothing is."""
+    """
+    Say what is wrong with a source that no waiting mends; ``None`` where nothing is.
+
+    :param source: The source, as ``get_source`` of the hook returns it.
+    """
     status = _status(source)
     state = next(
         (status[key] for key in ("extendedCurrentStatus", "type") if status.get(key) in _TROUBLE), None
@@ -98,7 +112,11 @@ def trouble(source: Mapping[str, Any]) -> str | None:
 
 
 def active_since_ms(source: Mapping[str, Any]) -> int | None:
-    """Return when the running activity began, in epoch milliseconds; ``None`` where that isn't said."""
+    """
+    Return when the running activity began, in epoch milliseconds; ``None`` where that isn't said.
+
+    :param source: The source, as ``get_source`` of the hook returns it.
+    """
     status = _status(source)
     for key in ("createdDate", "timestamp"):
         moment = _epoch_ms(status.get(key))
@@ -108,7 +126,11 @@ def active_since_ms(source: Mapping[str, Any]) -> int | None:
 
 
 def managed_by(source: Mapping[str, Any]) -> str | None:
-    """Return which of Coveo's products pushes to the source, ``None`` where it is the customer's own."""
+    """
+    Return which of Coveo's products pushes to the source, ``None`` where it is the customer's own.
+
+    :param source: The source, as ``get_source`` of the hook returns it.
+    """
     if source.get("sourceType") == "SITECORE":
         return "Coveo for Sitecore"
     if source.get("crawlerInstanceType") == "CRAWLING_MODULE" or source.get("onPremisesEnabled"):
@@ -117,12 +139,20 @@ def managed_by(source: Mapping[str, Any]) -> str | None:
 
 
 def is_being_deleted(source: Mapping[str, Any]) -> bool:
-    """Say whether Coveo has begun to delete the source."""
+    """
+    Say whether Coveo has begun to delete the source.
+
+    :param source: The source, as ``get_source`` of the hook returns it.
+    """
     return _status(source).get("extendedCurrentStatus") == "DELETING"
 
 
 def created_ms(source: Mapping[str, Any]) -> int | None:
-    """Return when the source was created, in epoch milliseconds; ``None`` where that isn't said."""
+    """
+    Return when the source was created, in epoch milliseconds; ``None`` where that isn't said.
+
+    :param source: The source, as ``get_source`` of the hook returns it.
+    """
     return _epoch_ms(source.get("createdDate"))
 
 

@@ -53,6 +53,7 @@ class SourceStatus(str, Enum):
         """
         Return the status that ``value`` names, in any case.
 
+        :param value: A status, or its name.
         :raises CoveoInputError: if it names none of the four.
         """
         if isinstance(value, str):
@@ -71,6 +72,7 @@ def checked_active_status(value: object) -> SourceStatus:
     """
     Return the status that ``value`` names, if it can begin an update.
 
+    :param value: A status, or its name in any case.
     :raises CoveoInputError: if it is ``IDLE``, or no status.
     """
     status = SourceStatus.parse(value)

@@ -71,7 +71,12 @@ class CoveoLogBrowserLink(_ConsoleLink):
 
 
 def keep_links(operator: Any, context: Context) -> None:
-    """Keep the addresses of a task's links where Airflow's UI finds them."""
+    """
+    Keep the addresses of a task's links where Airflow's UI finds them.
+
+    :param operator: The operator of the task.
+    :param context: The task's context.
+    """
     task_instance: Any = context.get("ti")
     if task_instance is None:
         return

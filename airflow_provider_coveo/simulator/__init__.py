@@ -50,7 +50,7 @@ be done answers 400, and an unknown source 404, with a ``message``.
     without a state it is taken back.
 ``POST /_simulator/sources``, ``DELETE /_simulator/sources?source=ID``
     Adds ``{"id": ..., "name": ..., "visibility": "SECURED", "crawler": "SITECORE"}``, of which only the
-    id is required, or removes a source.
+    ID is required, or removes a source.
 
 **Where Coveo is silent**
 
@@ -75,14 +75,14 @@ Statuses
     * A state that was set from outside, such as ERROR or DISABLED, stays until it is taken back from there,
       and no request minds it.
 
-Ordering ids
+Ordering IDs
     * An update that is not higher than its item, and whatever is below a cut-off that was executed, is
       REJECTED at the stage CONSUMING. A deletion that is too old is SKIPPED there. A deletion with an
-      equal ordering id takes effect.
+      equal ordering ID takes effect.
     * A cut-off counts for later pushes from the moment its deletion is executed, not while that is
       queued.
-    * A deleted item is forgotten: a push with a lower ordering id than its deletion brings it back.
-    * A negative ordering id is refused with 412.
+    * A deleted item is forgotten: a push with a lower ordering ID than its deletion brings it back.
+    * A negative ordering ID is refused with 412.
 
 Items and batches
     * A documentId that is no URI: 412 for a single item (noted), REJECTED at CONSUMING in a batch.

@@ -78,7 +78,7 @@ class Call:
         return value.lower() == "true"
 
     def ordering_id(self) -> int:
-        """Return the ordering id that the request brought, or else the next stamp."""
+        """Return the ordering ID that the request brought, or else the next stamp."""
         given = self.integer("orderingId")
         return self.organization.next_ordering_id() if given is None else given
 

@@ -14,7 +14,7 @@ class Clock:
 
     Two things can be turned, and they are not the same. :meth:`advance` lets time pass: queued deletes come
     due, containers expire, limits open again. :meth:`shift` makes Coveo's clock differ from the worker's:
-    the ``Date`` header and the ordering ids change, and nothing comes due.
+    the ``Date`` header and the ordering IDs change, and nothing comes due.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,14 @@ class Clock:
         return time.monotonic() + self._advanced
 
     def advance(self, *, seconds: float = 0, minutes: float = 0, hours: float = 0, days: float = 0) -> None:
-        """Let time pass at once."""
+        """
+        Let time pass at once.
+
+        :param seconds: how many seconds; all four add up.
+        :param minutes: how many minutes.
+        :param hours: how many hours.
+        :param days: how many days.
+        """
         step = timedelta(seconds=seconds, minutes=minutes, hours=hours, days=days).total_seconds()
         if step < 0:
             raise ValueError("Time only passes forward; use shift() for a clock that goes wrong")
@@ -59,7 +66,14 @@ class Clock:
         self._tell()
 
     def shift(self, *, seconds: float = 0, minutes: float = 0, hours: float = 0, days: float = 0) -> None:
-        """Set by how much this clock is ahead of the worker's (behind, if negative). Not cumulative."""
+        """
+        Set by how much this clock is ahead of the worker's (behind, if negative). Not cumulative.
+
+        :param seconds: how many seconds; all four add up.
+        :param minutes: how many minutes.
+        :param hours: how many hours.
+        :param days: how many days.
+        """
         with self._lock:
             self._shift = timedelta(seconds=seconds, minutes=minutes, hours=hours, days=days).total_seconds()
         self._tell()
@@ -71,7 +85,11 @@ class Clock:
         self._tell()
 
     def on_turn(self, listener: Callable[[], None]) -> None:
-        """Call ``listener`` each time somebody turned the clock."""
+        """
+        Call ``listener`` each time somebody turned the clock.
+
+        :param listener: what to call.
+        """
         self._listeners.append(listener)
 
     def _tell(self) -> None:

@@ -190,7 +190,7 @@ def add_source(simulator: Simulator, exchange: Exchange) -> Answer:
     body = _body(exchange)
     source_id = body.pop("id", None)
     if not isinstance(source_id, str):
-        raise ControlError("The body has the id of the source")
+        raise ControlError("The body has the ID of the source")
     simulator.add_source(source_id, **body)
     return json_answer(simulator.source(source_id), 201)
 

@@ -55,6 +55,7 @@ class Fault:
     :param probability: how likely a matching request is hit.
     :param kinds: what to draw from, for a random fault.
     :param used: how many requests were hit so far.
+    :param random: where chance comes from.
     """
 
     kind: str
@@ -68,7 +69,11 @@ class Fault:
     random: random.Random = field(default_factory=lambda: random.Random(0), repr=False)  # noqa: S311
 
     def hits(self, exchange: Exchange) -> bool:
-        """Whether this fault hits a request; counts it if so."""
+        """
+        Whether this fault hits a request; counts it if so.
+
+        :param exchange: the request.
+        """
         if self.times is not None and self.used >= self.times:
             return False
         if not _matches(self.match, exchange):
@@ -152,6 +157,7 @@ class Faults:
         """
         Answer with ``status``.
 
+        :param status: the HTTP status.
         :param error_code: the ``errorCode`` of the body; a fitting one by default.
         :param message: the ``message`` of the body.
         :param headers: further headers, such as ``{"Retry-After": "1"}``.
@@ -167,22 +173,40 @@ class Faults:
         return self.add(f"answer {status}", Action(applied=applied, answer=answer), **which)
 
     def drop(self, *, before: bool = True, **which: Any) -> Fault:
-        """Close the connection without an answer, before Coveo does what was asked or after it."""
+        """
+        Close the connection without an answer, before Coveo does what was asked or after it.
+
+        :param before: whether the connection is closed before Coveo does what was asked.
+        """
         kind = "drop before applying" if before else "drop after applying"
         return self.add(kind, Action(applied=not before, drop=True), **which)
 
     def stall(self, seconds: float, *, applied: bool = True, **which: Any) -> Fault:
-        """Do what was asked (or not, and then answer 504), but answer only after ``seconds``."""
+        """
+        Do what was asked (or not, and then answer 504), but answer only after ``seconds``.
+
+        :param seconds: how long, by real time.
+        :param applied: whether Coveo does what was asked.
+        """
         answer = None if applied else Answer(504, GATEWAY_TIMEOUT_BODY)
         action = Action(applied=applied, answer=answer, stall_seconds=seconds)
         return self.add(f"stall {seconds:g} s", action, **which)
 
     def truncate(self, keep_bytes: int = 10, **which: Any) -> Fault:
-        """Do what was asked, and close the connection in the middle of the answer's body."""
+        """
+        Do what was asked, and close the connection in the middle of the answer's body.
+
+        :param keep_bytes: how much of the body is sent.
+        """
         return self.add(f"truncate after {keep_bytes} bytes", Action(keep_bytes=keep_bytes), **which)
 
     def redirect(self, location: str, *, status: int = 302, **which: Any) -> Fault:
-        """Send the client elsewhere."""
+        """
+        Send the client elsewhere.
+
+        :param location: where to.
+        :param status: the HTTP status.
+        """
         answer = Answer(status, headers={"Location": location})
         return self.add(f"redirect {status}", Action(applied=False, answer=answer), **which)
 
@@ -226,7 +250,13 @@ class Faults:
         seed: int = 0,
         kinds: tuple[str, ...] = (),
     ) -> Fault:
-        """Set a fault with an :class:`Action` of your own; the other methods are handier."""
+        """
+        Set a fault with an :class:`Action` of your own; the other methods are handier.
+
+        :param kind: what the fault is called.
+        :param action: what happens; ``None`` to draw it from ``kinds``.
+        :param kinds: what to draw from.
+        """
         match = {
             "operation": operation,
             "method": method,
@@ -245,6 +275,7 @@ class Faults:
         """
         Set a fault as the control API takes it: ``{"kind": "answer", "status": 503, "operation": "status"}``.
 
+        :param description: ``kind``, a method of this class, and its arguments.
         :raises ValueError: if there is no such kind of fault or it takes no such argument.
         """
         arguments = dict(description)
@@ -263,7 +294,11 @@ class Faults:
             self._faults.clear()
 
     def strike(self, exchange: Exchange) -> tuple[str, Action] | None:
-        """Return what happens to a request that came in, ``None`` for nothing."""
+        """
+        Return what happens to a request that came in, ``None`` for nothing.
+
+        :param exchange: the request.
+        """
         with self._lock:
             for fault in self._faults:
                 if fault.hits(exchange):

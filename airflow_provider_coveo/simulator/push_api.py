@@ -289,7 +289,7 @@ def _take_batch(call: Call, source: Source, added: list[Any], deleted: list[Any]
 
 
 def _deletion(entry: Any) -> tuple[str, bool, Rejection | None]:
-    """Return the id of what to delete, whether its children go too, and what is wrong with the entry."""
+    """Return the ID of what to delete, whether its children go too, and what is wrong with the entry."""
     document_id = member(entry, "documentId") if isinstance(entry, dict) else None
     children = member(entry, "deleteChildren") if isinstance(entry, dict) else None
     well_formed = is_document_id(document_id) and (children is None or isinstance(children, bool))
@@ -300,7 +300,7 @@ def _deletion(entry: Any) -> tuple[str, bool, Rejection | None]:
 
 
 def _entry(call: Call, source: Source, entry: Any) -> tuple[str, dict[str, Any] | None, Rejection | None]:
-    """Return the id of one entry, the item to index unless it is malformed, and what the pipeline rejects."""
+    """Return the ID of one entry, the item to index unless it is malformed, and what the pipeline rejects."""
     document_id = member(entry, "documentId") if isinstance(entry, dict) else None
     problem = json_problem(entry)
     if problem is None and not is_document_id(document_id):

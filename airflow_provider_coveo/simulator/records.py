@@ -170,7 +170,7 @@ class Source:
     :param visibility: ``SHARED``, ``SECURED`` or ``PRIVATE``.
     :param crawler: ``SITECORE`` or ``CRAWLING_MODULE`` where one of these manages it.
     :param created: epoch milliseconds.
-    :param cutoff: the ordering id below which pushes are rejected.
+    :param cutoff: the ordering ID below which pushes are rejected.
     :param running: the activity that goes on, if any.
     :param last: the activity that ended last.
     :param ended: when an activity of each kind ended last.
@@ -216,7 +216,7 @@ class Provider:
     A security identity provider.
 
     :param identities: what was pushed, by (``identity`` or ``alias``, type, name).
-    :param cutoff: the ordering id below which pushes are rejected.
+    :param cutoff: the ordering ID below which pushes are rejected.
     """
 
     identities: dict[tuple[str, str, str], dict[str, Any]] = field(default_factory=dict)

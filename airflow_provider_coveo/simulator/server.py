@@ -165,7 +165,11 @@ class Simulator:
         return "https" if self.tls else "http"
 
     def connection_json(self, *, push_only: bool = False) -> str:
-        """Return an Airflow connection to this simulator, for ``AIRFLOW_CONN_<ID>``."""
+        """
+        Return an Airflow connection to this simulator, for ``AIRFLOW_CONN_<ID>``.
+
+        :param push_only: whether with the key that may push and nothing else.
+        """
         return json.dumps(
             {
                 "conn_type": "coveo",
@@ -192,7 +196,11 @@ class Simulator:
             return list(self.state.undocumented)
 
     def statuses(self, source_id: str) -> list[str]:
-        """Return the statuses that were accepted, in order."""
+        """
+        Return the statuses that were accepted, in order.
+
+        :param source_id: the source's ID.
+        """
         return [status.value for status in self.state.source(source_id).statuses]
 
     def timeline(self, source_id: str) -> list[dict[str, Any]]:
@@ -201,28 +209,46 @@ class Simulator:
 
         The events are ``status``, ``aborted``, ``push``, ``delete``, ``batch``, ``delete_old_items_queued``,
         ``delete_old_items`` and ``rejected``.
+
+        :param source_id: the source's ID.
         """
         with self.state.reading():
             return [dict(event) for event in self.state.source(source_id).timeline]
 
     def items(self, source_id: str) -> dict[str, dict[str, Any]]:
-        """Return the indexed items by documentId, each with its ``orderingId``."""
+        """
+        Return the indexed items by documentId, each with its ``orderingId``.
+
+        :param source_id: the source's ID.
+        """
         with self.state.reading():
             return {name: dict(item) for name, item in self.state.source(source_id).items.items()}
 
     def source(self, source_id: str) -> dict[str, Any]:
-        """Return a source as the Source API shows it."""
+        """
+        Return a source as the Source API shows it.
+
+        :param source_id: the source's ID.
+        """
         with self.state.reading():
             return source_model(self.state, self.state.source(source_id))
 
     def activities(self, source_id: str) -> list[dict[str, Any]]:
-        """Return the activities of a source, oldest first, as the Activity API shows them."""
+        """
+        Return the activities of a source, oldest first, as the Activity API shows them.
+
+        :param source_id: the source's ID.
+        """
         with self.state.reading():
             found = [activity for activity in self.state.activities if activity.source_id == source_id]
             return [activity_model(self.state, activity) for activity in found]
 
     def logs(self, source_id: str) -> list[dict[str, Any]]:
-        """Return the item logs of a source, oldest first, as the Source Logs API shows them."""
+        """
+        Return the item logs of a source, oldest first, as the Source Logs API shows them.
+
+        :param source_id: the source's ID.
+        """
         with self.state.reading():
             return [
                 record.entry(self.organization, source_id, stage, result)
@@ -235,6 +261,8 @@ class Simulator:
         Return what was pushed to a security identity provider.
 
         Besides what was sent, each has ``kind`` (``identity`` or ``alias``), ``orderingId`` and ``disabled``.
+
+        :param provider_id: the provider's ID.
         """
         with self.state.reading():
             return [dict(identity) for identity in self.state.provider(provider_id).identities.values()]
@@ -243,6 +271,8 @@ class Simulator:
         """
         Wait until ``predicate`` is true; it is asked again each time something happened.
 
+        :param predicate: what to wait for.
+        :param timeout: for how many seconds at most.
         :raises TimeoutError: if it is not within ``timeout`` seconds; the message shows the timelines.
         """
         until = time.monotonic() + timeout
@@ -339,7 +369,14 @@ class Simulator:
         result: str = "REJECTED",
         reason: str = "The simulator was told to reject this item.",
     ) -> None:
-        """Let the pipeline refuse an item at this stage from now on; only the logs show it."""
+        """
+        Let the pipeline refuse an item at this stage from now on; only the logs show it.
+
+        :param document_id: the item's ID.
+        :param task: the stage, such as ``PROCESSING`` or ``INDEXING``.
+        :param result: ``REJECTED``, ``ERROR``, ``SKIPPED`` or ``WARNING``.
+        :param reason: what the logs say about it.
+        """
         self.state.reject_item(document_id, Rejection(task, result, reason))
 
     def pause_organization(self) -> None:
@@ -354,6 +391,7 @@ class Simulator:
         """
         Show a source in a state that Coveo, or somebody in its console, brought it into.
 
+        :param source_id: the source's ID.
         :param state: ``CREATING``, ``DISABLED``, ``PAUSED``, ``PAUSED_ON_ERROR``, ``IDLE``, ``ERROR`` or
             ``DELETING``; ``None`` for what its activity means.
         :param error_code: the ``pausedOnErrorCode``.
@@ -379,13 +417,21 @@ class Simulator:
         self.state.add_source(source_id, name=name, visibility=visibility, crawler=crawler)
 
     def remove_source(self, source_id: str) -> None:
-        """Delete a source and all that is in it."""
+        """
+        Delete a source and all that is in it.
+
+        :param source_id: the source's ID.
+        """
         self.state.remove_source(source_id)
 
     # What the HTTP side tells.
 
     def record(self, exchange: Exchange) -> None:
-        """Take note of a request that arrived."""
+        """
+        Take note of a request that arrived.
+
+        :param exchange: the request.
+        """
         with self.state.changed:
             self._exchanges.append(exchange)
             if self._request_limit is not None and len(self._exchanges) > self._request_limit:
@@ -393,7 +439,11 @@ class Simulator:
             self.state.announce()
 
     def answered(self, exchange: Exchange) -> None:
-        """Take note that a request has its answer, which is about to be sent."""
+        """
+        Take note that a request has its answer, which is about to be sent.
+
+        :param exchange: the request.
+        """
         with self.state.changed:
             if self._body_limit is not None:
                 exchange.body = exchange.body[: self._body_limit]

@@ -275,7 +275,7 @@ class Organization:
         source.running, source.last = None, activity
         source.ended[activity.status] = activity.ended
 
-    # Ordering ids and items.
+    # Ordering IDs and items.
 
     def next_ordering_id(self) -> int:
         """Return the stamp of a request that brought none: the time, but always higher than the last."""
@@ -338,7 +338,7 @@ class Organization:
     def delete(
         self, source: Source, document_id: str, children: bool, ordering_id: int, request_id: str
     ) -> None:
-        """Let the pipeline delete an item and, if asked, all whose id begins with ``<document_id>/``."""
+        """Let the pipeline delete an item and, if asked, all whose ID begins with ``<document_id>/``."""
         prefix = f"{document_id}/"
         found = [document_id] if document_id in source.items else []
         if children:
@@ -355,7 +355,7 @@ class Organization:
     def delete_older_than(
         self, source: Source, ordering_id: int, delay_minutes: int, request_id: str
     ) -> None:
-        """Queue the deletion of old items; it also bars later pushes with a lower ordering id."""
+        """Queue the deletion of old items; it also bars later pushes with a lower ordering ID."""
 
         def execute() -> None:
             removed = [name for name, item in source.items.items() if item["orderingId"] < ordering_id]

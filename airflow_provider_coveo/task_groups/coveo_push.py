@@ -84,6 +84,9 @@ class PushSourceUpdate(TaskGroup):
     Its tasks are ``begin`` (a setup without effect), ``open`` (sets the active status), the user's tasks,
     ``delete_old_items`` where it was asked for, ``close`` (sets ``IDLE``), ``outcome`` (fails if any of them
     failed) and ``done`` (what ``update >> after`` waits for).
+
+    :param update: What was asked for.
+    :param kwargs: What Airflow's task group takes.
     """
 
     open: OpenPushSourceUpdateOperator

@@ -135,6 +135,11 @@ class PushSourceStatusTrigger(_CoveoTrigger):
 
     :param source_id: The source.
     :param statuses: The statuses, in the Push API's words.
+    :param coveo_conn_id: The Coveo connection.
+    :param poke_interval: Seconds from one look to the next.
+    :param give_up_at: When to look for the last time, in seconds since the epoch.
+    :param organization_id: The organization, where it is not the connection's.
+    :param silent_fail: Whether to go on waiting after an error that may pass.
     """
 
     def __init__(self, *, source_id: str, statuses: Sequence[str], **kwargs: Any) -> None:
@@ -160,6 +165,11 @@ class PushedItemsIndexedTrigger(_CoveoTrigger):
     :param max_refused: How many refused items are put up with.
     :param settle_seconds: For how long the logs must have shown that all is through.
     :param refusals: The results of a stage that count as refused.
+    :param coveo_conn_id: The Coveo connection.
+    :param poke_interval: Seconds from one look to the next.
+    :param give_up_at: When to look for the last time, in seconds since the epoch.
+    :param organization_id: The organization, where it is not the connection's.
+    :param silent_fail: Whether to go on waiting after an error that may pass.
     """
 
     def __init__(
@@ -206,6 +216,11 @@ class PushApiQuotaTrigger(_CoveoTrigger):
     Wait until so many items may still be pushed today; for ``PushApiQuotaSensor``.
 
     :param items: How many.
+    :param coveo_conn_id: The Coveo connection.
+    :param poke_interval: Seconds from one look to the next.
+    :param give_up_at: When to look for the last time, in seconds since the epoch.
+    :param organization_id: The organization, where it is not the connection's.
+    :param silent_fail: Whether to go on waiting after an error that may pass.
     """
 
     def __init__(self, *, items: int, **kwargs: Any) -> None:

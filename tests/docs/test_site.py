@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -118,6 +119,25 @@ def test_every_public_name_is_in_the_reference(site: Path) -> None:
     public = set(_public_names())
     assert len(public) > 200
     assert sorted(public - documented) == []
+
+
+def test_the_picture_of_the_rooms_is_what_the_linter_keeps() -> None:
+    from docs.diagrams import ROOMS
+
+    (layers,) = re.findall(
+        r"^layers = \[(.*?)^\]", (ROOT / "pyproject.toml").read_text(), re.DOTALL | re.MULTILINE
+    )
+    rows = [tuple(re.findall(r"\w+", row)) for row in re.findall(r'"(.*)"', layers)]
+    assert rows == list(ROOMS)
+
+
+def test_the_architecture_page_names_all_there_is() -> None:
+    page = (DOCS / "architecture.md").read_text()
+    package = Path(airflow_provider_coveo.__file__).parent
+    rooms = {path.name for path in package.iterdir() if (path / "__init__.py").exists()}
+    tests = {f"tests/{path.name}" for path in (ROOT / "tests").iterdir() if (path / "__init__.py").exists()}
+    assert {room for room in rooms if f"`{room}/`" not in page} == set()
+    assert {folder for folder in tests if f"`{folder}`" not in page} == set()
 
 
 def test_every_error_is_on_the_troubleshooting_page(site: Path) -> None:
