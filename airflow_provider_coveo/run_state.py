@@ -297,7 +297,7 @@ def put_text_in_variable(key: str, text: str, description: str) -> None:
 
 
 def task_states(dag_id: str, run_id: str, task_ids: Iterable[str]) -> dict[str, dict[int, str | None]]:
-    """Return the states of some tasks of a run: by task id, then by map index (-1 where it isn't mapped)."""
+    """Return the states of some tasks of a run: by task ID, then by map index (-1 where it isn't mapped)."""
     wanted = sorted(set(task_ids))
     found: dict[str, dict[int, str | None]] = {task_id: {} for task_id in wanted}
     for task_id, map_index, state in _task_instance_states(dag_id, run_id, wanted):
@@ -351,7 +351,7 @@ def _task_instance_states(
 
 
 def _task_and_map_index(name: str, task_ids: set[str]) -> tuple[str, int]:
-    # Airflow 3 writes the map index behind the task id, with an underscore that ids may hold as well.
+    # Airflow 3 writes the map index behind the task ID, with an underscore that IDs may hold as well.
     if name in task_ids:
         return name, -1
     task_id, _, index = name.rpartition("_")

@@ -1,1 +1,1 @@
-"""What Coveo is: endpoints, statuses, ordering ids, items and errors. Nothing in here knows of Airflow."""
+"""What Coveo is: endpoints, statuses, ordering IDs, items and errors. Nothing in here knows of Airflow."""

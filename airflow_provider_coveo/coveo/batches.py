@@ -442,14 +442,14 @@ def _quoted(document_id: str | None) -> str:
 
 def deletions(delete: Iterable[str | Delete]) -> Iterator[Delete]:
     """
-    Return what is to be deleted as ``Delete``, whether it was given so or by its id.
+    Return what is to be deleted as ``Delete``, whether it was given so or by its ID.
 
-    :raises CoveoInputError: if it is a single string, of which each character would be taken for an id.
+    :raises CoveoInputError: if it is a single string, of which each character would be taken for an ID.
     """
     if isinstance(delete, (str, bytes)) or not isinstance(delete, Iterable):
         raise CoveoInputError(
             f"What to delete must be a list of documentIds, not {type(delete).__name__}",
-            remedy="Put a single id into a list",
+            remedy="Put a single ID into a list",
         )
     return (entry if isinstance(entry, Delete) else Delete(entry) for entry in delete)
 

@@ -80,7 +80,7 @@ class CoveoError(Exception):
             if self.answer:
                 said += f" “{self.answer}”"
             if self.request_id:
-                said += f" (request id {self.request_id})"
+                said += f" (request ID {self.request_id})"
             parts.append(said)
         elif self.answer:
             parts.append(f": {self.answer.rstrip('.')}")
@@ -123,7 +123,7 @@ class CoveoInputError(CoveoError, ValueError):
 class SourceNameTakenError(CoveoInputError):
     """A name for a new source that a source has already; no other was made."""
 
-    default_remedy = "choose another name, or delete that source if nobody needs it"
+    default_remedy = "Choose another name, or delete that source if nobody needs it"
 
 
 class CoveoConfigurationError(CoveoInputError):
@@ -135,7 +135,7 @@ class SourceTestFailedError(CoveoError):
 
     default_cause = "a rule, an extension or a mapping of the source does not suit the test item"
     default_remedy = (
-        "correct the source, or give a test_item like those that the source is for, then clear the task: it "
+        "Correct the source, or give a test_item like those that the source is for, then clear the task: it "
         "goes on with the same source"
     )
     # It may be the source that is mended in between, or the pipeline that catches up.
@@ -146,21 +146,21 @@ class InvalidRequestError(CoveoError):
     """400: Coveo could not read the request."""
 
     default_cause = "a parameter or the body is not what the API expects"
-    default_remedy = "correct the value that Coveo names"
+    default_remedy = "Correct the value that Coveo names"
 
 
 class InvalidJsonError(InvalidRequestError):
     """400 ``INVALID_JSON``."""
 
     default_cause = "malformed JSON, a missing data key, keys that differ only by case, or a nested object"
-    default_remedy = "correct the item's data"
+    default_remedy = "Correct the item's data"
 
 
 class OrganizationPausedError(CoveoError):
     """400 ``ORGANIZATION_IS_PAUSED``."""
 
     default_cause = "the organization is a trial or sandbox that Coveo paused for inactivity"
-    default_remedy = "resume the organization in Coveo's Administration Console, then clear the task"
+    default_remedy = "Resume the organization in Coveo's Administration Console, then clear the task"
 
 
 class AuthenticationError(CoveoError):
@@ -170,77 +170,77 @@ class AuthenticationError(CoveoError):
         "the connection's password is not a valid API key of this organization's region, the key was "
         "disabled or deleted, or its IP rules refuse this worker"
     )
-    default_remedy = "put a valid API key into the connection's password and check its region"
+    default_remedy = "Put a valid API key into the connection's password and check its region"
 
 
 class AccessDeniedError(CoveoError):
     """403: the API key is valid, but lacks a privilege."""
 
     default_cause = "the API key lacks the privilege for this call"
-    default_remedy = "grant the privilege to the key, or use the key that the source's “Create API key” gives"
+    default_remedy = "Grant the privilege to the key, or use the key that the source's “Create API key” gives"
 
 
 class FirewallBlockedError(CoveoError):
     """Coveo's web application firewall took the request for an attack."""
 
     default_cause = "the firewall in front of Coveo took the item's content for an attack"
-    default_remedy = "push the item through a file container, which the firewall does not read"
+    default_remedy = "Push the item through a file container, which the firewall does not read"
 
 
 class NotFoundError(CoveoError):
     """404: what the path names does not exist."""
 
-    default_cause = "the source or another id in the request does not exist in this organization"
-    default_remedy = "compare the ids with those shown in Coveo's Administration Console"
+    default_cause = "the source or another ID in the request does not exist in this organization"
+    default_remedy = "Compare the IDs with those shown in Coveo's Administration Console"
 
 
 class OrganizationNotFoundError(NotFoundError):
     """404 ``ORGANIZATION_NOT_FOUND``."""
 
     default_cause = "the organization ID is wrong, or the organization lives in another region"
-    default_remedy = "correct the connection's login (the organization ID) or its region"
+    default_remedy = "Correct the connection's login (the organization ID) or its region"
 
 
 class InvalidParameterError(CoveoError):
     """412 ``MISSING_PARAMETER`` or ``INVALID_PARAMETER``, and any other precondition that Coveo names."""
 
     default_cause = "a parameter is absent or has a value that Coveo does not accept"
-    default_remedy = "correct the parameter that Coveo names"
+    default_remedy = "Correct the parameter that Coveo names"
 
 
 class SourceDoesNotExistError(CoveoError):
     """412 ``SOURCE_DOES_NOT_EXIST``."""
 
     default_cause = "the source ID is wrong, or the source is still being created (up to ten minutes)"
-    default_remedy = "copy the ID from the Sources page of Coveo's Administration Console"
+    default_remedy = "Copy the ID from the Sources page of Coveo's Administration Console"
 
 
 class DocumentLimitExceededError(CoveoError):
     """412 ``DOCUMENT_LIMIT_EXCEEDED``."""
 
     default_cause = "the organization's entitlement for items in the index is used up"
-    default_remedy = "delete items, or have the licence raised"
+    default_remedy = "Delete items, or have the licence raised"
 
 
 class RequestTooLargeError(CoveoError):
     """413: the request is larger than Coveo takes."""
 
     default_cause = "a single request may hold 6 MB, a file container 256 MB"
-    default_remedy = "make the batch smaller, compress the data, or move it to a file container"
+    default_remedy = "Make the batch smaller, compress the data, or move it to a file container"
 
 
 class UnsupportedMediaTypeError(CoveoError):
     """415 ``UNSUPPORTED_MEDIA_TYPE``."""
 
     default_cause = "something between here and Coveo changed the request's Content-Type"
-    default_remedy = "check the proxy that the connection names"
+    default_remedy = "Check the proxy that the connection names"
 
 
 class TooManyRequestsError(CoveoError):
     """429 ``TOO_MANY_REQUESTS``: too many calls in a short time, or the day's calls are used up."""
 
     default_cause = "the organization makes more calls than its limits allow"
-    default_remedy = "push fewer, larger batches, and let fewer tasks push at once"
+    default_remedy = "Push fewer, larger batches, and let fewer tasks push at once"
     retry_can_help = True
 
 
@@ -248,14 +248,14 @@ class DailyQuotaExceededError(CoveoError):
     """429 ``TOO_MANY_DOCUMENTS_DAILY``: no item will be taken before the quota renews."""
 
     default_cause = "the organization's daily quota of items is used up; it renews the next day"
-    default_remedy = "clear the task once the quota has renewed, or have the quota raised"
+    default_remedy = "Clear the task once the quota has renewed, or have the quota raised"
 
 
 class ServiceError(CoveoError):
     """408 or 5xx: Coveo, or something on the way to it, failed."""
 
     default_cause = "Coveo or a gateway on the way had a fault"
-    default_remedy = "retry later; https://status.cloud.coveo.com shows known incidents"
+    default_remedy = "Retry later; https://status.cloud.coveo.com shows known incidents"
     retry_can_help = True
 
 
@@ -263,21 +263,21 @@ class RedirectError(CoveoError):
     """3xx: something on the way answered in Coveo's place."""
 
     default_cause = "the host is not Coveo's API: a proxy or login page answered"
-    default_remedy = "correct the connection's host, platform_host or proxies"
+    default_remedy = "Correct the connection's host, platform_host or proxies"
 
 
 class UnexpectedAnswerError(CoveoError):
     """An answer that Coveo does not document."""
 
     default_cause = "the host is not Coveo's API, or the API changed"
-    default_remedy = "check the connection's host, and report it if the host is right"
+    default_remedy = "Check the connection's host, and report it if the host is right"
 
 
 class UploadError(CoveoError):
     """A file container refused the upload."""
 
     default_cause = "the container expired, or something on the way changed the upload's headers"
-    default_remedy = "retry: a new container is made for each try; let `*.amazonaws.com` through the firewall"
+    default_remedy = "Retry: a new container is made for each try; let `*.amazonaws.com` through the firewall"
     retry_can_help = True
 
 
@@ -285,7 +285,7 @@ class NoAnswerError(CoveoError):
     """No answer came: the request may or may not have been carried out."""
 
     default_cause = "the network, a proxy or a firewall between this worker and Coveo"
-    default_remedy = "retry later; check that the worker reaches the host"
+    default_remedy = "Retry later; check that the worker reaches the host"
     retry_can_help = True
 
 
@@ -293,20 +293,20 @@ class CertificateError(CoveoError):
     """The host's TLS certificate could not be verified, so nothing was sent."""
 
     default_cause = "a proxy that inspects TLS, or an outdated certificate store on the worker"
-    default_remedy = "point the connection's verify extra to the right CA bundle"
+    default_remedy = "Point the connection's verify extra to the right CA bundle"
 
 
 class SourceNotUsableError(CoveoError):
     """A source in a state that it does not leave by itself, so that waiting for it can't help."""
 
     default_cause = "an earlier operation on the source failed, or somebody disabled or deleted it"
-    default_remedy = "look at the source on the Sources page of Coveo's Administration Console"
+    default_remedy = "Look at the source on the Sources page of Coveo's Administration Console"
 
 
 class ItemsRefusedError(CoveoError):
     """Items that Coveo accepted, and that its pipeline did not index."""
 
-    default_remedy = "correct the items by the reasons that Coveo gives, and push them again"
+    default_remedy = "Correct the items by the reasons that Coveo gives, and push them again"
 
 
 _BY_ERROR_CODE: dict[str, type[CoveoError]] = {
@@ -351,19 +351,27 @@ def without_privilege(refused: AccessDeniedError, doing: str, privileges: str) -
         **{
             **refused.fields(),
             "cause": f"the API key may not {doing}, as one that may only push",
-            "remedy": f"grant the key {privileges}, or use a connection whose key has that; "
+            "remedy": f"Grant the key {privileges}, or use a connection whose key has that; "
             "see https://docs.coveo.com/en/1707/",
         },
     )
 
 
 def error_to_json(error: CoveoError) -> dict[str, Any]:
-    """Return an error as small JSON, from which :func:`error_from_json` makes it again."""
+    """
+    Return an error as small JSON, from which :func:`error_from_json` makes it again.
+
+    :param error: The error.
+    """
     return {"error": type(error).__name__, "tried": error.tried, **error.fields()}
 
 
 def error_from_json(described: Mapping[str, Any]) -> CoveoError:
-    """Return the error that :func:`error_to_json` described."""
+    """
+    Return the error that :func:`error_to_json` described.
+
+    :param described: What that function returned.
+    """
     fields = dict(described)
     error_class = globals().get(fields.pop("error"))
     if not (isinstance(error_class, type) and issubclass(error_class, CoveoError)):
@@ -465,14 +473,22 @@ def _element(text: str, name: str) -> str | None:
 
 
 def shortened(text: str) -> str:
-    """Return ``text`` on one line, bounded, and without the queries of URLs, which can hold signatures."""
+    """
+    Return ``text`` on one line, bounded, and without the queries of URLs, which can hold signatures.
+
+    :param text: What somebody else said.
+    """
     printable = "".join(letter if letter.isprintable() else " " for letter in text)
     flat = without_url_queries(" ".join(printable.split()))
     return flat if len(flat) <= _LONGEST_MESSAGE else flat[: _LONGEST_MESSAGE - 1] + "…"
 
 
 def shown(value: object) -> str:
-    """Return how a value that was refused is shown in a message: as Python writes it, but bounded."""
+    """
+    Return how a value that was refused is shown in a message: as Python writes it, but bounded.
+
+    :param value: The value.
+    """
     try:
         text = _short_repr.repr(value)
     except Exception:
@@ -481,5 +497,9 @@ def shown(value: object) -> str:
 
 
 def without_url_queries(text: str) -> str:
-    """Return ``text`` with what may be secret in every URL or path in it replaced: user and query."""
+    """
+    Return ``text`` with what may be secret in every URL or path in it replaced: user and query.
+
+    :param text: What may hold URLs.
+    """
     return _URL_QUERY.sub("?…", _URL_USER.sub("//…@", text))

@@ -124,7 +124,7 @@ def _reason(meta: object) -> str:
 
 def table_of(refusals: Sequence[Refusal], total: int) -> str:
     """Return a table of refused items: the first ones, and how many more there are."""
-    head = ("item", "operation", "task", "result", "reason", "request id")
+    head = ("item", "operation", "task", "result", "reason", "request ID")
     rows = [
         (
             _one_line(refusal.document_id, _LONGEST_ID) + (f" ({refusal.times}x)" * (refusal.times > 1)),

@@ -64,7 +64,7 @@ _DIGITS: Final = re.compile(r"\s*\d{1,16}\s*")
 
 def moment(value: object) -> datetime:
     """
-    Return a moment: a ``datetime``, an ISO 8601 text, or milliseconds since the epoch as ordering ids are.
+    Return a moment: a ``datetime``, an ISO 8601 text, or milliseconds since the epoch as ordering IDs are.
 
     :raises CoveoInputError: if it is none of these, or has no time zone.
     """
@@ -153,14 +153,14 @@ def _checked(name: str, values: Iterable[str], known: Collection[str]) -> set[st
 
 def checked_matching(value: object) -> str:
     """
-    Return how a document id is to be matched.
+    Return how a document ID is to be matched.
 
     :raises CoveoInputError: if Coveo has no such way.
     """
     if isinstance(value, str) and value.upper() in MATCHINGS:
         return value.upper()
     raise CoveoInputError(
-        f"{shown(value)} is no way to match document ids", remedy=f"Use one of {', '.join(sorted(MATCHINGS))}"
+        f"{shown(value)} is no way to match document IDs", remedy=f"Use one of {', '.join(sorted(MATCHINGS))}"
     )
 
 

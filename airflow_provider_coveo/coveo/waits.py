@@ -213,7 +213,7 @@ def _refusing_if_paused(organization_id: str, what_can_not_be: str) -> Asking[No
         raise OrganizationPausedError(
             f"{what_can_not_be}: organization {organization_id!r} is being deleted",
             cause="somebody deleted it, or its trial is over",
-            remedy="ask Coveo's support",
+            remedy="Ask Coveo's support",
         )
 
 

@@ -202,5 +202,5 @@ def unexpected(answer: Answer, tried: str, what: str) -> UnexpectedAnswerError:
 
 
 def request_id_of(answer: Answer) -> str | None:
-    """Return the id that Coveo's support asks for."""
+    """Return the ID that Coveo's support asks for."""
     return answer.headers.get("X-Request-ID")

@@ -317,7 +317,11 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         return self._stopped.is_set()
 
     def wait(self, seconds: float) -> None:
-        """Wait that long, or until :meth:`stop` is called."""
+        """
+        Wait that long, or until :meth:`stop` is called.
+
+        :param seconds: How long.
+        """
         self._stopped.wait(seconds)
 
     @property
@@ -389,7 +393,12 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         self._stopped.wait(seconds)
 
     def repeated(self, attempt: Callable[[int], R], retry: RetryPolicy | None = None) -> R:
-        """Make attempts, each given its number, until one succeeds or patience is at its end."""
+        """
+        Make attempts, each given its number, until one succeeds or patience is at its end.
+
+        :param attempt: What is done; it is given the number of the attempt, from 1.
+        :param retry: How patient to be; the hook's own patience by default.
+        """
         policy = self._retry if retry is None else retry
         attempts = itertools.count(1)
         retrying = tenacity.Retrying(
@@ -417,7 +426,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
                 tried,
                 answer="nothing was sent",
                 cause="the task was killed or marked",
-                remedy="clear the task to have it done again",
+                remedy="Clear the task to have it done again",
             )
         where = urlsplit(str(prepared.url))
         started = time.monotonic()
@@ -456,7 +465,12 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         return answer
 
     def upload(self, data: bytes | Body, tried: str) -> Uploaded:
-        """Put ``data`` into a new file container. See https://docs.coveo.com/en/43/."""
+        """
+        Put ``data`` into a new file container. See https://docs.coveo.com/en/43/.
+
+        :param data: What the container is to hold.
+        :param tried: What is tried, for the error.
+        """
         for container in range(1, _CONTAINERS_PER_UPLOAD + 1):
             made_at = time.monotonic()
             answer = self._request(tried, "POST", push_path(self.organization_id, "files"))
@@ -474,7 +488,14 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         raise AssertionError("unreachable: the last container returns or raises")
 
     def take_batch(self, path: str, file_id: str, tried: str, retry: RetryPolicy) -> requests.Response:
-        """Have Coveo take the batch that is in a file container."""
+        """
+        Have Coveo take the batch that is in a file container.
+
+        :param path: The path of the request.
+        :param file_id: The container's ``fileId``.
+        :param tried: What is tried, for the error.
+        :param retry: How patient to be.
+        """
         return self._request(tried, "PUT", path, query={"fileId": file_id}, retry=retry)
 
     def _put_into_container(self, described: Mapping[str, Any], data: bytes | Body, tried: str) -> None:
@@ -653,7 +674,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         The input is read once, as fast as it is pushed; what is held of it are the batches in flight. Each
         item is checked and encoded once. Batches are uploaded in parallel, and Coveo is asked to take them in
         input order, each after its own upload succeeded. So the index ends as if the items had been pushed
-        one by one: of two with one id the later counts, also where one of them is a deletion. Where the push
+        one by one: of two with one ID the later counts, also where one of them is a deletion. Where the push
         fails, what was accepted is the beginning of the input, and the error says how much of it that is.
 
         Text above 5 MB goes by a file container of its own. No orderingId is sent, as Coveo advises. See
@@ -663,7 +684,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         :param items: What to push: dicts in Coveo's words, :class:`~airflow_provider_coveo.coveo.items.Item`,
             bytes that hold one JSON object each (they are checked, and sent as they are), and
             :class:`~airflow_provider_coveo.coveo.items.Delete` for deletions.
-        :param delete: What to delete after that: ids, or ``Delete``.
+        :param delete: What to delete after that: IDs, or ``Delete``.
         :param batch_bytes: How large a batch is at most: 1 KiB to 256 MB. An item that is larger by itself
             goes alone. Default 12 MiB.
         :param upload_concurrency: How many batches are uploaded at the same time, 1 to 32. One more may
@@ -679,7 +700,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
             that will not do, or when it no longer does. Default ``False``.
         :return: ``source_id``; ``accepted_adds`` and ``accepted_deletes``: how many entries of the input
             Coveo has accepted, which does not mean that they are indexed yet; ``replaced``: how many of them
-            were not sent because a later one of the same batch has the same id; ``batches`` and ``bytes``;
+            were not sent because a later one of the same batch has the same ID; ``batches`` and ``bytes``;
             ``resumed_batches``: how many of them an earlier try got accepted, so that they were not sent
             again, and ``resumed_entries``: how many entries these stand for; ``seconds``;
             ``first_request_id`` and ``last_request_id`` of what was sent; ``ordering_id``: the moment by
@@ -742,7 +763,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
 
         :param source_id: The Push source.
         :param document_id: The item's ``documentId``.
-        :param delete_children: Whether to delete the items too whose ids begin with this one's. It is a
+        :param delete_children: Whether to delete the items too whose IDs begin with this one's. It is a
             prefix, not the ``parentId``.
         :param ordering_id: Leave it out, as Coveo advises.
         :return: ``source_id``, ``document_id`` and ``request_id``. Accepted does not mean deleted yet.
@@ -989,7 +1010,7 @@ def _refuse_managed(source_id: str, source: Mapping[str, Any]) -> None:
         return
     raise CoveoInputError(
         f"Source {source_id!r} is managed by {product}, so its old items can't be deleted by time",
-        cause="its ordering ids are on another scale than milliseconds; a request by hand would damage it",
+        cause="its ordering IDs are on another scale than milliseconds; a request by hand would damage it",
         remedy="Recreate the source: duplicate it, test the copy, delete the original; "
         "see https://docs.coveo.com/en/35/",
     )

@@ -258,7 +258,7 @@ class _ZstdReader(io.RawIOBase):
             raise CoveoInputError(
                 "A zstd file can't be read here",
                 cause="the package zstandard is not installed",
-                remedy="pip install 'airflow-provider-coveo[zstd]' on the workers",
+                remedy="On the workers: pip install 'airflow-provider-coveo[zstd]'",
             ) from None
         self._library = zstandard
         self._raw = raw
@@ -430,7 +430,7 @@ def _parquet_rows(raw: Any) -> Iterator[dict[str, Any]]:
         raise CoveoInputError(
             "A Parquet file can't be read here",
             cause="the package pyarrow is not installed",
-            remedy="pip install 'airflow-provider-coveo[parquet]' on the workers",
+            remedy="On the workers: pip install 'airflow-provider-coveo[parquet]'",
         ) from None
     watched = _WatchedFile(raw)
     try:

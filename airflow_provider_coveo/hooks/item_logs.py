@@ -89,7 +89,7 @@ class ItemLogRequests(QuestionRequests):
         :param start: From when: a ``datetime``, ISO 8601, or milliseconds since the epoch.
         :param end: Until when, likewise.
         :param document_id: Only entries of this item. Default all.
-        :param document_id_matching: ``EXACT`` (the default), ``PARTIAL`` for any id that contains it, or
+        :param document_id_matching: ``EXACT`` (the default), ``PARTIAL`` for any ID that contains it, or
             ``WILDCARD`` with ``*`` and ``?``.
         :param operations: Only these, such as ``ADD``, ``UPDATE`` and ``DELETE``. Default all.
         :param results: Only these: ``COMPLETED``, ``WARNING``, ``ERROR``, ``REJECTED``, ``SKIPPED``. Default

@@ -471,7 +471,7 @@ class ContainerPush:
             f"Could not push all {self._noun} to {self._target}",
             answer="nothing more was sent",
             cause="the task was killed or marked",
-            remedy="clear the task to push again",
+            remedy="Clear the task to push again",
             note=self.so_far(),
             accepted=self.result(),
         )

@@ -202,7 +202,7 @@ class SourceRequests(CoveoRequests):
         source_id = checked_source_id(source_id)
         if not isinstance(activity_id, str) or not activity_id.strip():
             raise CoveoInputError(
-                f"{shown(activity_id)} is not the id of an activity",
+                f"{shown(activity_id)} is not the ID of an activity",
                 remedy="Take activityId from the source's information.sourceStatus",
             )
         with needing("edit this source", "the privilege Sources: Edit for it"):

@@ -87,7 +87,7 @@ class UnknownFirstOpening(AirflowFailException):
 @dataclass(frozen=True)
 class UpdateTasks:
     """
-    The ids of a bracket's tasks.
+    The IDs of a bracket's tasks.
 
     :param begin: The setup without effect that keeps the teardowns alive where ``open`` fails.
     :param open: The setup that sets the active status.
@@ -248,7 +248,7 @@ class OpenPushSourceUpdateOperator(_UpdateOperator, SetPushSourceStatusOperator)
             raise PushSourceInUse(
                 f"Source {self.source_id!r} still shows an activity that this run did not start, after "
                 f"{self.exclusive_timeout:g} s. Likely cause: {who} is updating it, or left it open. Remedy: "
-                "wait for that, raise exclusive_timeout, or close the source if nobody updates it."
+                "Wait for that, raise exclusive_timeout, or close the source if nobody updates it."
             )
         self.log.info(
             "Source %s is in use by %s; looking again in %g s.", self.source_id, who, self.poll_interval
@@ -295,7 +295,7 @@ class DeleteOldItemsOfUpdateOperator(_UpdateOperator):
             raise UnknownFirstOpening(
                 f"Old items of source {self.source_id!r} stay: the task was cleared, and when the run opened "
                 "the source for the first time is no longer known, so a cut-off could delete what the run "
-                "itself pushed. Remedy: the next run deletes them; or reset the source by hand."
+                "itself pushed. Remedy: The next run deletes them; or reset the source by hand."
             )
         return self.hook.delete_old_items(self.source_id, opened["ordering_id"], queue_delay=self.queue_delay)
 
@@ -313,7 +313,7 @@ class DeleteOldItemsOfUpdateOperator(_UpdateOperator):
         if accepted == 0:
             raise NothingWasPushed(
                 f"Old items of source {self.source_id!r} stay: the update pushed no item, and deleting all "
-                "others would empty the source. Remedy: pass allow_empty=True where an empty source is right."
+                "others would empty the source. Remedy: Pass allow_empty=True where an empty source is right."
             )
 
 
@@ -435,7 +435,12 @@ class JudgePushSourceUpdateOperator(_ClosingOperator):
 
 
 def holder_of_update(context: Context, update_tasks: UpdateTasks) -> Holder:
-    """Return how the bracket of this run is named as the holder of its source."""
+    """
+    Return how the bracket of this run is named as the holder of its source.
+
+    :param context: The context of one of its tasks.
+    :param update_tasks: The bracket's tasks.
+    """
     from airflow_provider_coveo.run_state import Holder
 
     task_instance: Any = context["ti"]
@@ -454,6 +459,8 @@ def reopen_if_closed(context: Context, update_tasks: UpdateTasks) -> bool:
     That is what a clear of "only failed" tasks leads to: the work runs again, and neither the opening nor
     the closing task does.
 
+    :param context: The context of the task that is about to work.
+    :param update_tasks: The bracket's tasks.
     :return: Whether the source was opened again.
     :raises PushSourceUpdateNotBracketed: if the last task has run as well, or never waited for this one, so
         that nothing would close the source again.
@@ -471,7 +478,7 @@ def reopen_if_closed(context: Context, update_tasks: UpdateTasks) -> bool:
         raise PushSourceUpdateNotBracketed(
             f"Task {task_instance.task_id!r} would work on source {opened['source_id']!r} while it is IDLE, "
             "and no task would close the source again. Likely cause: the task was cleared without its "
-            "bracket, or does not belong to it. Remedy: clear it with “Only Failed” switched off, which "
+            "bracket, or does not belong to it. Remedy: Clear it with “Only Failed” switched off, which "
             "clears the bracket with it; or wire it above update.close."
         )
     from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
@@ -554,5 +561,9 @@ def _listed(names: Sequence[str], most: int = 20) -> str:
 
 
 def as_list(task_or_task_list: Any) -> list[Any]:
-    """Return what the wiring methods of Airflow take as a list."""
+    """
+    Return what the wiring methods of Airflow take as a list.
+
+    :param task_or_task_list: A task, or several.
+    """
     return list(task_or_task_list) if isinstance(task_or_task_list, (list, tuple)) else [task_or_task_list]

@@ -220,7 +220,7 @@ class RecreatePushSourceOperator(_CoveoPushOperator):
     Replace a source by a copy of itself, up to the deletion of the original, which is a task of its own.
 
     It is what Coveo advises where a source can't be reset by time: Coveo for Sitecore or the Crawling Module
-    manages it, or its ordering ids were damaged by a cut-off in the future. The task duplicates the source,
+    manages it, or its ordering IDs were damaged by a cut-off in the future. The task duplicates the source,
     pushes a test item to the copy, waits until the item logs show that it is indexed, deletes it again, and
     hands over: it writes the copy's ID into an Airflow Variable, so that ``source_id="{{ var.value.NAME }}"``
     in your DAGs means the copy from then on. The copy is empty: fill it before you delete the original. See

@@ -1,4 +1,4 @@
-"""What ordering ids do to updates, deletions, and the deletion of old items."""
+"""What ordering IDs do to updates, deletions, and the deletion of old items."""
 
 from __future__ import annotations
 
