@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import random
 import sys
 import time
@@ -84,7 +85,9 @@ class _CoveoTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and fire one event."""
-        # DAG files import this module by way of the sensors; the client brings aiohttp with it.
+        # DAG files import this module by way of the sensors; the client brings aiohttp with it. To load that
+        # takes longer than a triggerer's loop may be held up.
+        await asyncio.to_thread(importlib.import_module, "airflow_provider_coveo.hooks.async_client")
         from airflow_provider_coveo.hooks.async_client import CoveoAsyncClient
 
         last = "Nothing was seen yet."

@@ -7,6 +7,8 @@ import gc
 import json
 import os
 import re
+import subprocess
+import sys
 import time
 import warnings
 from collections import Counter
@@ -402,3 +404,28 @@ def test_a_trigger_that_is_cancelled_leaves_no_connection_open(coveo: Simulator)
         assert async_client._transports[asyncio.get_running_loop()] == {}
 
     asyncio.run(wait())
+
+
+def test_what_a_trigger_needs_is_loaded_beside_the_loop(coveo: Simulator) -> None:
+    script = """
+import asyncio, sys, threading
+from airflow_provider_coveo.triggers.coveo_push import PushSourceStatusTrigger
+
+class Watch:
+    loaded = {}
+
+    def find_spec(self, name, path=None, target=None):
+        self.loaded.setdefault(name, threading.current_thread() is threading.main_thread())
+
+async def first_event():
+    how = {"coveo_conn_id": "coveo_default", "poke_interval": 0, "give_up_at": 0}
+    trigger = PushSourceStatusTrigger(source_id="acme-products", statuses=["IDLE"], **how)
+    async for event in trigger.run():
+        return event.payload["outcome"]
+
+sys.meta_path.insert(0, Watch())
+assert asyncio.run(first_event()) == "there"
+assert Watch.loaded["aiohttp"] is False, Watch.loaded
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
