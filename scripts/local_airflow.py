@@ -203,6 +203,13 @@ class LocalAirflow(AirflowClient):
         self._launch(component)
         self._wait_until_alive([component], began)
 
+    def command(self, *arguments: str) -> str:
+        """Run a command of `airflow`, such as `("connections", "list")`, and give what it printed."""
+        name = f"command-{arguments[0]}"
+        process = self._spawn(name, *arguments)
+        process.wait(timeout=self.start_timeout)
+        return (self.logs / f"{name}.log").read_text()
+
     # ---- what is logged --------------------------------------------------------------------------
 
     def look_after_components(self) -> None:

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.providers.common.compat.sdk import BaseNotifier
@@ -15,6 +15,9 @@ from local_airflow import LocalAirflow
 
 from airflow_provider_coveo.simulator import Simulator
 from tests.statsd import Daemon
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 DAGS = Path(__file__).with_name("dags")
 DAGS_SINCE_3_1 = Path(__file__).with_name("dags_since_3_1")
@@ -64,6 +67,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
             ),
         }
         config = {
+            # It allows what the connection form's Test asks for.
+            "core": {"test_connection": "Enabled"},
             "metrics": {
                 "statsd_on": True,
                 "statsd_host": "127.0.0.1",
@@ -85,3 +90,25 @@ def run_id(lab: Lab) -> str:
     run_id = lab.airflow.trigger("shown")
     assert lab.airflow.wait_for_run("shown", run_id) == "failed"
     return run_id
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    """A browser, for no longer than it is needed: Playwright keeps an event loop running in this thread."""
+    from local_chromium import chromium
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=60_000)
+
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def page(browser: Browser, tmp_path: Path) -> Iterator[Page]:
+    """A page of the browser, with nothing remembered; what it showed last is kept beside the test's files."""
+    made = browser.new_page(viewport={"width": 1600, "height": 1000})
+    made.set_default_timeout(60_000)
+    yield made
+    made.screenshot(path=tmp_path / "page.png")
+    made.close()

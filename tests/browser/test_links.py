@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -13,29 +11,12 @@ from local_airflow import LocalAirflow
 from tests.browser.conftest import Lab
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Page
 
 expect = pytest.importorskip("playwright.sync_api").expect
 pytestmark = pytest.mark.timeout(300)
 
 EUROPE = "https://platform-eu.cloud.coveo.com/admin/#/acme"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    from local_chromium import chromium
-
-    with chromium() as found:
-        yield found
-
-
-@pytest.fixture
-def page(browser: Browser, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Page]:
-    made = browser.new_page(viewport={"width": 1600, "height": 1000})
-    made.set_default_timeout(60_000)
-    yield made
-    made.screenshot(path=tmp_path / "page.png")
-    made.close()
 
 
 def open_task(page: Page, airflow: LocalAirflow, run_id: str, task_id: str) -> None:
