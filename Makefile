@@ -161,8 +161,8 @@ release-check: ## All that can be known of a release before its tag is set
 		"SBOM" sbom "tests on Airflow $(AIRFLOW_3)" test-airflow-3 "tests on Airflow $(AIRFLOW_2)" test-airflow-2
 
 .PHONY: pictures
-pictures: $(VENV_3)/.installed ## The README's picture, taken from a real Airflow's UI in Chromium
-	$(VENV_3)/bin/python scripts/picture_of_bracket.py
+pictures: $(VENV_3)/.installed ## docs/pictures, taken from a real Airflow's UI and the simulator's page in Chromium
+	$(VENV_3)/bin/python scripts/pictures.py
 
 .PHONY: constraints
 constraints: $(UV) ## Pin the newest versions that fit, on all Pythons at once
