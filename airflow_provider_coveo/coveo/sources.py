@@ -33,12 +33,16 @@ def checked_source_name(name: object) -> str:
     Return the name of a source if it can be one.
 
     :param name: The name.
-    :raises CoveoInputError: if it is no text, or empty, or has spaces around it or control characters in it.
+    :raises CoveoInputError: if it is no text, or empty, has spaces around it or control characters in it, or
+        is what a template renders to where there is nothing.
     """
-    if isinstance(name, str) and name and name == name.strip() and name.isprintable():
-        return name
+    is_line = isinstance(name, str) and name and name == name.strip() and name.isprintable()
+    rendered_to_nothing = name is None or name == "None"
+    if is_line and not rendered_to_nothing:
+        return str(name)
     raise CoveoInputError(
         f"{shown(name)} can't be the name of a source",
+        cause="a template rendered to nothing" if rendered_to_nothing else "",
         remedy="Give one line of text without spaces around it",
     )
 
