@@ -76,6 +76,14 @@ def _is_true(value: bool | str) -> bool:
     return value.strip().lower() == "true" if isinstance(value, str) else bool(value)
 
 
+def _checked_duration(name: str, value: object) -> timedelta:
+    from airflow_provider_coveo.coveo.errors import CoveoInputError, shown
+
+    if isinstance(value, timedelta) and value > timedelta(0):
+        return value
+    raise CoveoInputError(f"{name} is {shown(value)}", remedy="Give a timedelta above zero")
+
+
 class _AsTyped(_ResolveMixin):  # type: ignore[misc]
     """
     Items in a task's parameters: references to other tasks in them are resolved, texts are no templates.

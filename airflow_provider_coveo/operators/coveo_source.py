@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_coveo.operators.base import (
     _as_typed,
+    _checked_duration,
     _CoveoOperator,
     _CoveoPushOperator,
     _given,
@@ -311,6 +313,8 @@ class RecreatePushSourceOperator(_CoveoPushOperator):
         from airflow_provider_coveo.coveo.sources import checked_source_name, managed_by
 
         new_name = _checked(checked_source_name, self.new_name)
+        for duration in ("confirm_timeout", "poll_interval"):
+            _checked(partial(_checked_duration, duration), getattr(self, duration))
         making = _Making(context, self.hook, new_name)
         if _given(self.test_item) is not None:
             _checked(prepared_item, _given(self.test_item))

@@ -16,6 +16,7 @@ from airflow_provider_coveo.coveo.endpoints import checked_source_id
 from airflow_provider_coveo.coveo.errors import CoveoInputError, shown
 from airflow_provider_coveo.coveo.ordering_ids import checked_queue_delay
 from airflow_provider_coveo.coveo.statuses import checked_active_status
+from airflow_provider_coveo.operators.base import _checked_duration
 from airflow_provider_coveo.operators.coveo_push_update import (
     OPENING_XCOM_KEY,
     ClosePushSourceUpdateOperator,
@@ -433,12 +434,6 @@ def _checked_truth(name: str, value: object) -> bool:
         cause="any text counts as true in Python, also one that renders to 'false'",
         remedy=f"Give True or False; {name} shapes the DAG, so it can't be a template",
     )
-
-
-def _checked_duration(name: str, value: object) -> timedelta:
-    if isinstance(value, timedelta) and value > timedelta(0):
-        return value
-    raise CoveoInputError(f"{name} is {shown(value)}", remedy="Give a timedelta above zero")
 
 
 def ensure_source_open(context: Context | None = None) -> bool:

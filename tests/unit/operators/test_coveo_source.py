@@ -127,6 +127,9 @@ def test_every_parameter_is_keyword_only_and_templated(
         RecreatePushSourceOperator(task_id="d", source_id="", new_name=NAME),
         RecreatePushSourceOperator(task_id="e", source_id=SOURCE, new_name=" x"),
         RecreatePushSourceOperator(task_id="f", source_id=SOURCE, new_name=NAME, test_item={"data": "x"}),
+        RecreatePushSourceOperator(task_id="g", source_id=SOURCE, new_name=NAME, poll_interval=30),
+        RecreatePushSourceOperator(task_id="h", source_id=SOURCE, new_name=NAME, poll_interval=timedelta(0)),
+        RecreatePushSourceOperator(task_id="i", source_id=SOURCE, new_name=NAME, confirm_timeout="PT1H"),
     ],
 )
 def test_bad_input_fails_at_once_without_a_request(coveo: Simulator, operator: Any) -> None:
