@@ -369,7 +369,7 @@ def test_three_of_five_thousand_refused_in_three_stages_are_named_and_no_other(
         outcome(indexed_sensor(pushed, deferrable=deferrable))
     assert isinstance(raised.value, AirflowFailException)
     head, *rows = raised.value.note.strip().splitlines()
-    assert head.split() == ["item", "operation", "task", "result", "reason", "request", "id"]
+    assert head.split() == ["item", "operation", "task", "result", "reason", "request", "ID"]
     named = {}
     for row in rows:
         document_id, operation, task, result, rest = row.split(None, 4)
