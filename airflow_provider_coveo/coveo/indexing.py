@@ -81,16 +81,23 @@ class Refusal:
         return self.document_id, self.operation in _DELETES
 
 
-def refusals_of(entries: Iterable[Mapping[str, Any]]) -> list[Refusal]:
+def refusals_of(
+    entries: Iterable[Mapping[str, Any]], refusals: Sequence[str] = DEFAULT_REFUSALS
+) -> list[Refusal]:
     """
     Return what log entries say was refused, each operation once though several stages may tell of it.
 
     An operation goes through a stage once, so of the stages that tell of an item the one with the most
-    entries says how many operations there were.
+    entries says how many operations there were. Of what they tell, the first counts whose result is one of
+    ``refusals``, and the first of all where none is.
     """
+
+    def precedence(entry: Mapping[str, Any]) -> tuple[bool, str]:
+        return entry.get("result") not in refusals, str(entry.get("datetime") or "")
+
     stages: dict[tuple[str, bool], Counter[str]] = {}
     first: dict[tuple[str, bool], Refusal] = {}
-    for entry in sorted(entries, key=lambda one: str(one.get("datetime") or "")):
+    for entry in sorted(entries, key=precedence):
         refusal = _refusal(entry)
         stages.setdefault(refusal.key, Counter())[refusal.task] += 1
         first.setdefault(refusal.key, refusal)
@@ -374,7 +381,7 @@ class ItemsIndexedWait:
                     break
             else:
                 more += unread
-        return refusals_of(found), more
+        return refusals_of(found, self.refusals), more
 
     def _without_those_indexed_after_all(
         self, organization_id: str, start: datetime, end: datetime, refused: list[Refusal], more: Counter[str]

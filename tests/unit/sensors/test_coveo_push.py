@@ -488,10 +488,10 @@ def test_what_others_push_meanwhile_is_said(
     assert "somebody else pushes to the source" in logged()
 
 
-def complain(coveo: Simulator, document_id: str, task: str) -> None:
+def complain(coveo: Simulator, document_id: str, task: str, result: str = "ERROR") -> None:
     """Let a stage complain of an item without ending its way, which Coveo's extensions can be set to do."""
     source = coveo.state.source(SOURCE)
-    coveo.state.log(source, document_id, "ADD", "request", Rejection(task, "ERROR", "the extension failed"))
+    coveo.state.log(source, document_id, "ADD", "request", Rejection(task, result, "the extension failed"))
 
 
 @pytest.mark.parametrize("many", [1, 30])
@@ -506,6 +506,17 @@ def test_what_a_stage_complains_of_and_the_last_one_completes_is_not_refused(
     assert (counted["indexed"], counted["refused"]) == (40, 0)
     looked_up = [one for one in coveo.requests if "documentId" in one.query]
     assert len(looked_up) == min(many, 20)
+
+
+def test_what_one_stage_skips_on_purpose_and_a_later_one_refuses_is_refused(
+    coveo: Simulator, hook: CoveoPushHook
+) -> None:
+    coveo.reject_item("product://2", "INDEXING", "ERROR", "too many fields")
+    coveo.indexing_delay = 0.3
+    result = hook.push_items(SOURCE, items(5))
+    complain(coveo, "product://2", "EXTENSION", "SKIPPED")
+    with pytest.raises(ItemsRefusedError, match=r"1 of 5 .*\n.*\nproduct://2 .* INDEXING +ERROR +too many"):
+        outcome(indexed_sensor(result, refused_results="ERROR"))
 
 
 def test_what_was_refused_after_it_was_indexed_is_refused(coveo: Simulator, hook: CoveoPushHook) -> None:
