@@ -233,6 +233,8 @@ class PushedItemsIndexedSensor(_CoveoSensor):
       not documented, and taken for once.
     * They are kept for 14 days, and answer for 7 at a time.
     * A request may take up to a minute. Keep ``poke_interval`` in minutes.
+    * They are asked for up to now by the clock of the worker or the triggerer. One that is behind Coveo's
+      makes the task wait for as much longer, one that is ahead takes as much off ``settle_time``.
 
     The key must be allowed to view the organization and all sources, which one that may only push is not. See
     https://docs.coveo.com/en/59/ and https://docs.coveo.com/en/1864/.
