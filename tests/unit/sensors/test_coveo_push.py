@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -654,3 +656,18 @@ def test_what_is_no_number_of_items_is_refused(coveo: Simulator, wanted: Any) ->
     with pytest.raises(CoveoInputError, match="is not a number of items"):
         outcome(PushApiQuotaSensor(task_id="quota", items=wanted))
     assert coveo.requests == []
+
+
+def test_the_example_s_sensors_see_the_quota_and_what_its_task_pushed(coveo: Simulator) -> None:
+    example = Path(__file__).resolve().parents[3] / "dags_examples" / "coveo_wait_until_indexed.py"
+    dag = runpy.run_path(str(example))["dag"]
+    quota, indexed = dag.get_task("quota"), dag.get_task("indexed")
+    coveo.daily_documents = 2
+    with pytest.raises(AirflowSkipException):
+        quota.execute({})
+    coveo.daily_documents = 3
+    quota.execute({})
+
+    indexed.result, indexed.max_refused = CoveoPushHook().push_items(SOURCE, items(3)), 0
+    indexed.settle_time = 0
+    assert outcome(indexed)["indexed"] == 3
