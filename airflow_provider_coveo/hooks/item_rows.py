@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from typing import Any, Final
 
-from airflow.providers.common.compat.sdk import BaseHook
+from airflow.providers.common.compat.sdk import AirflowException, BaseHook
 
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.hooks.item_files import item_maker
@@ -42,7 +42,16 @@ def items_of_query(
     rows_at_a_time = int(fetch_size) if str(fetch_size).strip().isdecimal() else 0
     if rows_at_a_time < 1:
         raise CoveoInputError(f"fetch_size is {fetch_size!r}", remedy="Give a whole number, one or more")
-    hook = BaseHook.get_connection(conn_id).get_hook(hook_params=dict(hook_params or {}))
+    connection = BaseHook.get_connection(conn_id)
+    try:
+        hook = connection.get_hook(hook_params=dict(hook_params or {}))
+    except AirflowException as unknown:
+        raise CoveoInputError(
+            f"The connection {conn_id!r} has no hook to query a database with",
+            answer=str(unknown),
+            cause=f"no provider for connections of the type {connection.conn_type!r} is on the worker",
+            remedy="Install that database's provider, as in pip install apache-airflow-providers-postgres",
+        ) from unknown
     if not hasattr(hook, "get_conn") or not hasattr(hook, "get_records"):
         raise CoveoInputError(
             f"The connection {conn_id!r} is of no database that can be queried: its hook is "

@@ -176,6 +176,17 @@ def test_a_connection_of_another_kind_is_refused(
         run()
 
 
+def test_a_database_whose_provider_is_missing_is_named_with_the_remedy(
+    coveo: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_SHOP", '{"conn_type": "acmebase"}')
+    with pytest.raises(
+        CoveoInputError, match=r"'acmebase' is on the worker\. Remedy: Install that"
+    ) as refused:
+        run()
+    assert isinstance(refused.value, AirflowFailException)
+
+
 def test_openlineage_learns_which_table_is_read() -> None:
     pytest.importorskip("airflow.providers.openlineage")
     operator = SqlToCoveoPushOperator(task_id="t", source_id=SOURCE, sql=QUERY, sql_conn_id="shop")
