@@ -89,7 +89,7 @@ def items_of_files(
 def _files(path: Any) -> list[Any]:
     if isinstance(path, str) and "://" in path:
         return _remote_files(path)
-    if not isinstance(path, (str, Path)) and hasattr(path, "is_dir"):
+    if _is_object_storage_path(path):
         return _files_at(path)
     if not isinstance(path, (str, Path)) or not str(path):
         raise CoveoInputError(
@@ -102,6 +102,12 @@ def _files(path: Any) -> list[Any]:
     if local.is_dir():
         return _none_missing(path, sorted(_local_files_below(local), key=str))
     return _files_at(local)
+
+
+def _is_object_storage_path(path: Any) -> bool:
+    # With universal-pathlib before 0.3, an ObjectStoragePath is a pathlib.Path on Python 3.12 and later.
+    is_of_this_machine = isinstance(path, Path) and "://" not in str(path)
+    return not isinstance(path, str) and not is_of_this_machine and hasattr(path, "is_dir")
 
 
 def _local_files_below(folder: Path) -> Iterator[Path]:
