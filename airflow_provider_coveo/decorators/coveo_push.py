@@ -99,6 +99,8 @@ def coveo_push_task(python_callable: Callable[..., Any] | None = None, **kwargs:
     :param kwargs: What else a task takes, such as ``task_id``, ``retries`` or ``pool``.
     :return: The task returns what was accepted, as
         :meth:`~airflow_provider_coveo.hooks.coveo_push.CoveoPushHook.push_items` says.
+    :raises CoveoInputError: in the task, if a value or an item can't be right; the task does not retry.
+    :raises CoveoError: in the task, if Coveo refuses or does not answer; it retries where that can help.
     """
     return task_decorator_factory(
         python_callable=python_callable,

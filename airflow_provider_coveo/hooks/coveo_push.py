@@ -894,7 +894,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
     @final_errors_fail_at_once
     def get_limit(self, key: str = DAILY_ITEMS_LIMIT) -> dict[str, Any]:
         """
-        Return a limit of the organization, and how much of it is used.
+        Return a limit of the organization, and how much of it is used. See https://docs.coveo.com/en/63/.
 
         :param key: Which one. Default: how many items may be pushed a day.
         :return: ``limit``, ``actualCount`` and what else Coveo says of it.

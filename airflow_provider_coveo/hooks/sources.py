@@ -40,7 +40,11 @@ _NO_SUCH_SOURCE: Final = (NotFoundError, SourceDoesNotExistError)
 
 
 class SourceRequests(CoveoRequests):
-    """The sources of an organization: to look at them, and to make, copy and delete them."""
+    """
+    The sources of an organization: to look at them, and to make, copy and delete them.
+
+    Which privilege is for what: https://docs.coveo.com/en/1707/.
+    """
 
     @final_errors_fail_at_once
     def get_source(self, source_id: str) -> dict[str, Any]:

@@ -136,7 +136,7 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
     Who holds a source open is known for updates in ``push_source_update`` only. An update that opens its
     source by other means is abandoned as far as this operator can tell, so the limit must be longer than
     any of those takes, or ``source_ids`` must leave their sources out. The key must be allowed to view
-    sources.
+    sources. See https://docs.coveo.com/en/35/ for the statuses.
 
     :param source_ids: The sources to look after, a list of IDs; default: all Push sources of the
         organization. (templated)

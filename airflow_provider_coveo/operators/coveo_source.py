@@ -151,7 +151,8 @@ class DeletePushSourceOperator(_CoveoPushOperator):
     Delete a source and all items in it, for good, once its name was repeated rightly.
 
     The name is compared with what Coveo says before anything is deleted. A task that is tried again after
-    its request was carried out succeeds. The key needs the privileges Sources: View and Edit.
+    its request was carried out succeeds. The key needs the privileges Sources: View and Edit
+    (https://docs.coveo.com/en/1707/).
 
     :param source_id: The ID of the source. (templated)
     :param source_name: The name of the source, as a confirmation. (templated)

@@ -214,6 +214,8 @@ def recreate_push_source(
     :param group_id: The task group's ID. Default ``recreate_push_source``, with a number behind it where a
         DAG has several.
     :param kwargs: Anything else that a ``TaskGroup`` takes, such as ``tooltip`` or ``default_args``.
+    :return: The group, whose attributes ``recreate``, ``approve`` and ``delete_old`` are its tasks, and
+        ``new_source_id`` is the copy's ID.
     """
     return RecreatePushSource(
         recreation={

@@ -16,6 +16,8 @@ from airflow_provider_coveo.decorators.coveo_push import _CoveoPushDecoratedOper
 REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "reference"
 #: What Airflow calls, beside the methods that each line of it declares itself.
 CALLED_BY_AIRFLOW = {"async_notify", "execute_complete"}
+#: Tasks that only the task groups make, which ask nothing of Coveo.
+MADE_BY_GROUPS = {"ApproveByParamOperator", "PushSourceUpdateDone"}
 
 
 def _modules(page: Path) -> list[str]:
@@ -114,3 +116,12 @@ def test_what_is_marked_as_templated_is_and_nothing_else(
         if words.endswith(("(templated)", "(references are resolved, texts are not templated)"))
     }
     assert marked == fields
+
+
+@pytest.mark.parametrize("name", sorted({name for name, _, _ in _templated()} - MADE_BY_GROUPS))
+def test_what_stands_in_dags_names_its_errors_and_the_page_of_coveo_s_it_rests_on(name: str) -> None:
+    modules = map(importlib.import_module, PUBLIC)
+    found = next(vars(module)[name] for module in modules if name in vars(module))
+    words = inspect.getdoc(found) or ""
+    assert "https://docs.coveo.com/en/" in words
+    assert ":raises " in words
