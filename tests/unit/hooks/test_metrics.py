@@ -17,14 +17,18 @@ from tests.statsd import Daemon
 
 pytest.importorskip("statsd")
 
-# What begins a task's process on Airflow 3; before, the metrics are there by themselves.
+# What begins a task's process since Airflow 3.2; before, the metrics are there by themselves.
 PUSH = """
 try:
     from airflow.sdk.observability import stats
     from airflow.sdk.observability.metrics import stats_utils
-    stats.initialize(factory=stats_utils.get_stats_factory(), export_legacy_names=True)
 except ImportError:
     pass
+else:
+    if hasattr(stats, "initialize"):
+        stats.initialize(factory=stats_utils.get_stats_factory(), export_legacy_names=True)
+    else:  # Airflow 3.2
+        stats.Stats.initialize(factory=stats_utils.get_stats_factory(stats.Stats))
 from airflow_provider_coveo.coveo.retries import RetryPolicy
 from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 hook = CoveoPushHook(retry=RetryPolicy(total_seconds=5, first_wait=0.01, longest_wait=0.02))
