@@ -660,7 +660,7 @@ def _refuse_being_deleted(sources: Iterable[Mapping[str, Any]], name: str) -> No
             raise SourceNameTakenError(
                 f"Could not make a source of the name {name!r}",
                 cause=f"Coveo is still deleting source {source['id']}, which has the name",
-                remedy="try again once that source is gone",
+                remedy="Try again once that source is gone",
             )
 
 
