@@ -417,6 +417,9 @@ class ItemEncoder:
         if self._runs_to_skip:
             self._runs_to_skip -= 1
             return None
+        if len(texts[0]) > LARGEST_INLINE_DATA:
+            # It comes alone, and its content may have to go by a container of its own.
+            return None
         checked = self._checked_run(texts)
         if checked is None:
             self._runs_to_skip = _RUN_TRIED_AGAIN_AFTER

@@ -214,6 +214,24 @@ def test_large_text_goes_by_a_container_of_its_own(coveo: Simulator, hook: Coveo
     assert coveo.undocumented == []
 
 
+@pytest.mark.parametrize("key", ["data", "compressedBinaryData"])
+def test_large_content_of_json_bytes_goes_by_a_container_as_well(
+    coveo: Simulator, hook: CoveoPushHook, key: str
+) -> None:
+    large = {"documentId": "a://large", key: "0" * (LARGEST_INLINE_DATA + 4)}
+    if key == "compressedBinaryData":
+        large["compressionType"] = "UNCOMPRESSED"
+    entries = [item(1), large, item(2)]
+    hook.push_items(SOURCE, [json.dumps(entry).encode() + b"\n" for entry in entries])
+    (batch,) = batches(coveo)
+    assert [entry.get("compressedBinaryDataFileId") is not None for entry in batch["addOrUpdate"]] == [
+        False,
+        True,
+        False,
+    ]
+    assert set(coveo.items(SOURCE)) == {"product://1", "product://2", "a://large"}
+
+
 def test_large_binary_content_goes_decoded_and_keeps_its_compression(
     coveo: Simulator, hook: CoveoPushHook
 ) -> None:
