@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow_provider_coveo.coveo.errors import CoveoError
 from airflow_provider_coveo.operators.base import (
     _as_typed,
+    _checked_duration,
     _CoveoOperator,
     _CoveoPushOperator,
     _given,
@@ -101,9 +102,18 @@ class ResetPushSourceOperator(_CoveoPushOperator):
         super().__init__(**{"multiple_outputs": True, **kwargs})
         self.ordering_id = ordering_id
         self.queue_delay = queue_delay
+        self._has_cut_off = ordering_id is not None
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Delete the items."""
+        if self._has_cut_off:
+            # Now is not what was meant: it would delete what the run itself has pushed.
+            _refuse_nothing(
+                self.ordering_id,
+                f"Source {self.source_id!r} was not reset: ordering_id turned out as None",
+                "the task that should have given the cut-off gave none, as an opening that was cleared and "
+                "no longer knows when the run first opened the source",
+            )
         _taken_over(self, context)
         ordering_id = self.ordering_id
         if ordering_id is None:
@@ -147,7 +157,8 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
     :return: The IDs of the sources that are ``abandoned``, of those of them that were ``closed``, and of
         those that are ``held`` open by a running bracket, 100 each at most, and how many are ``active``.
     :raises AccessDeniedError: if the key may not view sources.
-    :raises CoveoError: once all sources were looked at, if one of them could not be closed.
+    :raises CoveoInputError: if a value can't be right; nothing was sent, and the task does not retry.
+    :raises CoveoError: once all sources were looked at, if one of them could not be read or closed.
     """
 
     template_fields: Sequence[str] = (*_CoveoOperator.template_fields, "source_ids", "report_only")
@@ -164,16 +175,18 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
         self.source_ids = source_ids
         self.active_longer_than = active_longer_than
         self.report_only = report_only
+        self._has_source_ids = source_ids is not None
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Look at each source, and close what nobody will close."""
         from airflow_provider_coveo.coveo.sources import is_active
 
+        self._refuse_bad_input()
         report_only = str(self.report_only).strip().lower() in {"true", "1", "yes"}
         found: dict[str, list[str]] = {"abandoned": [], "closed": [], "held": []}
         active = 0
-        failure: CoveoError | None = None
-        for source in self._sources():
+        failures: list[CoveoError] = []
+        for source in self._sources(failures):
             if not is_active(source):
                 continue
             active += 1
@@ -187,16 +200,54 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
                     found["closed"].append(source_id)
                 except CoveoError as error:
                     self.log.warning("%s", error)
-                    failure = failure or error
-        if failure is not None:
-            raise failure
+                    failures.append(error)
+        if failures:
+            raise failures[0]
         return {**{name: source_ids[:100] for name, source_ids in found.items()}, "active": active}
 
-    def _sources(self) -> Iterator[Mapping[str, Any]]:
+    def _refuse_bad_input(self) -> None:
+        from airflow_provider_coveo.coveo.errors import CoveoInputError
+        from airflow_provider_coveo.hooks.answers import failing_at_once
+
+        if self._has_source_ids:
+            _refuse_nothing(
+                self.source_ids,
+                "No source was looked at: source_ids turned out as None",
+                "the task that should have given them gave none, and None would stand for all sources",
+            )
+        try:
+            _checked_duration("active_longer_than", self.active_longer_than)
+            if self.source_ids is not None:
+                self.source_ids = _checked_source_ids(self.source_ids)
+        except CoveoInputError as error:
+            refused = failing_at_once(error)
+        else:
+            return
+        raise refused
+
+    def _sources(self, failures: list[CoveoError]) -> Iterator[Mapping[str, Any]]:
+        """
+        Yield the sources to look after.
+
+        :param failures: Where to put the errors of those that can't be read, for the sake of the others.
+        """
+        from airflow_provider_coveo.coveo.errors import (
+            AccessDeniedError,
+            NotFoundError,
+            SourceDoesNotExistError,
+        )
+
         if self.source_ids is None:
             yield from self.hook.list_sources()
-        else:
-            yield from (self.hook.get_source(source_id) for source_id in self.source_ids)
+            return
+        for source_id in self.source_ids:
+            try:
+                source = self.hook.get_source(source_id)
+            except (AccessDeniedError, NotFoundError, SourceDoesNotExistError) as error:
+                self.log.warning("%s", error)
+                failures.append(error)
+            else:
+                yield source
 
     def _verdict(self, source: Mapping[str, Any]) -> str | None:
         from airflow_provider_coveo.coveo.ordering_ids import now_ms
@@ -234,6 +285,30 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
         self.hook.set_source_status(source_id, "IDLE")
         if holder is not None:
             holder.release(self.hook.organization_id, source_id)
+
+
+def _checked_source_ids(source_ids: Any) -> list[str]:
+    from airflow_provider_coveo.coveo.endpoints import checked_source_id
+    from airflow_provider_coveo.coveo.errors import CoveoInputError, shown
+
+    if isinstance(source_ids, (str, bytes)) or not isinstance(source_ids, Iterable):
+        raise CoveoInputError(
+            f"source_ids is {shown(source_ids)}",
+            remedy="Give a list of IDs, each of which may be a template, or what a task returned",
+        )
+    return [checked_source_id(source_id) for source_id in source_ids]
+
+
+def _refuse_nothing(value: object, tried: str, cause: str) -> None:
+    """Refuse a parameter that was given, and turned out as nothing, which would stand for its default."""
+    if value is not None:
+        return
+    from airflow_provider_coveo.coveo.errors import CoveoInputError
+    from airflow_provider_coveo.hooks.answers import failing_at_once
+
+    raise failing_at_once(
+        CoveoInputError(tried, cause=cause, remedy="See that task's log, or leave the parameter out")
+    )
 
 
 def _says(task: Any, attribute: str) -> bool:

@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +16,12 @@ from airflow.providers.common.compat.sdk import DAG, AirflowFailException
 
 from airflow_provider_coveo.coveo.errors import CoveoError, CoveoInputError, ServiceError
 from airflow_provider_coveo.coveo.ordering_ids import now_ms
-from airflow_provider_coveo.operators.coveo_push import ResetPushSourceOperator, SetPushSourceStatusOperator
+from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+from airflow_provider_coveo.operators.coveo_push import (
+    CloseAbandonedPushSourcesOperator,
+    ResetPushSourceOperator,
+    SetPushSourceStatusOperator,
+)
 from airflow_provider_coveo.simulator import Simulator
 from tests.conftest import SOURCE
 
@@ -193,6 +198,67 @@ def test_a_reset_with_a_cut_off_of_the_rebuild_deletes_older_items_only(
     ]
     ResetPushSourceOperator(task_id="u", source_id=SOURCE, ordering_id=cut_off).execute(context())
     assert coveo.requests[-1].query == {"orderingId": str(cut_off), "queueDelay": "15"}
+
+
+def _rendered_to_nothing(operator_class: Any, **values: Any) -> Any:
+    with DAG("d", start_date=datetime(2025, 1, 1), schedule=None, render_template_as_native_obj=True):
+        operator = operator_class(task_id="t", **values)
+    operator.render_template_fields({"nothing": None})
+    return operator
+
+
+def test_a_cut_off_that_turns_out_as_nothing_is_not_taken_for_now(
+    coveo: Simulator, connect: Callable[..., None]
+) -> None:
+    reset = _rendered_to_nothing(ResetPushSourceOperator, source_id=SOURCE, ordering_id="{{ nothing }}")
+    with pytest.raises(CoveoInputError, match="ordering_id turned out as None") as refused:
+        reset.execute(context())
+    assert isinstance(refused.value, AirflowFailException)
+    assert coveo.requests == []
+
+
+# --- the watchdog ---
+
+
+@pytest.mark.usefixtures("variables")
+def test_a_source_that_can_t_be_read_keeps_no_other_one_open(
+    coveo: Simulator, connect: Callable[..., None]
+) -> None:
+    coveo.clock.shift(seconds=-7 * 3600)
+    CoveoPushHook().set_source_status(SOURCE, "REBUILD")
+    coveo.clock.shift(seconds=0)
+    watchdog = CloseAbandonedPushSourcesOperator(task_id="t", source_ids=["gone", SOURCE])
+    with pytest.raises(CoveoError, match="'gone'"):
+        watchdog.execute(context())
+    assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"source_ids": "['acme', 'emca']"}, "source_ids"),
+        ({"source_ids": ["acme", "a/b"]}, "a/b"),
+        ({"source_ids": 7}, "source_ids"),
+        ({"active_longer_than": 6}, "active_longer_than"),
+        ({"active_longer_than": timedelta(0)}, "active_longer_than"),
+    ],
+)
+def test_the_watchdog_refuses_bad_input_before_it_asks_anything(
+    coveo: Simulator, connect: Callable[..., None], values: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(CoveoInputError, match=named) as refused:
+        CloseAbandonedPushSourcesOperator(task_id="t", **values).execute(context())
+    assert isinstance(refused.value, AirflowFailException)
+    assert coveo.requests == []
+
+
+def test_sources_that_turn_out_as_nothing_are_not_taken_for_all(
+    coveo: Simulator, connect: Callable[..., None]
+) -> None:
+    watchdog = _rendered_to_nothing(CloseAbandonedPushSourcesOperator, source_ids="{{ nothing }}")
+    with pytest.raises(CoveoInputError, match="source_ids turned out as None"):
+        watchdog.execute(context())
+    assert coveo.requests == []
 
 
 # --- what an import costs ---
