@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, cast
 
-from airflow_provider_coveo.coveo.errors import CoveoInputError
+from airflow_provider_coveo.coveo.errors import CoveoInputError, shown
 from airflow_provider_coveo.coveo.items import LARGEST_UPLOAD, Delete, Entry, InvalidItemError, ItemEncoder
+from airflow_provider_coveo.coveo.whole_numbers import whole_number
 
 #: How many bytes of JSON a batch holds at most, unless one says otherwise. Measured with
 #: ``benchmarks/push.py``: larger batches are no faster, and a push holds a handful of them in memory.
@@ -138,19 +139,14 @@ def checked_batch_bytes(value: object) -> int:
 
     :raises CoveoInputError: if it is not within 1 KiB and 256 MB.
     """
-    if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit():
-        value = int(value)
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int)
-        or not SMALLEST_BATCH_BYTES <= value <= LARGEST_UPLOAD
-    ):
+    size = whole_number(value)
+    if size is None or not SMALLEST_BATCH_BYTES <= size <= LARGEST_UPLOAD:
         raise CoveoInputError(
-            f"{value!r} is not a size of a batch",
+            f"{shown(value)} is not a size of a batch",
             remedy=f"Give the bytes, within {SMALLEST_BATCH_BYTES:,} and {LARGEST_UPLOAD:,}; "
             f"the default is {DEFAULT_BATCH_BYTES:,}",
         )
-    return value
+    return size
 
 
 class Batcher:

@@ -32,6 +32,7 @@ from airflow_provider_coveo.coveo.item_logs import (
 )
 from airflow_provider_coveo.coveo.questions import Asking
 from airflow_provider_coveo.coveo.waits import Seen
+from airflow_provider_coveo.coveo.whole_numbers import whole_number
 
 #: How long the logs must have shown an item as indexed: an index commits about once a minute
 #: (https://docs.coveo.com/en/32/), and only then is the item found.
@@ -262,8 +263,8 @@ def checked_max_refused(value: object) -> int:
 
     :raises CoveoInputError: if it is no whole number, or below zero.
     """
-    number = int(value) if isinstance(value, str) and value.strip().isdecimal() else value
-    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+    number = whole_number(value)
+    if number is None or number < 0:
         raise CoveoInputError(f"max_refused is {shown(value)}", remedy="Give a whole number, zero or more")
     return number
 

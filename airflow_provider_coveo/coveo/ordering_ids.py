@@ -8,7 +8,8 @@ from datetime import timezone
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-from airflow_provider_coveo.coveo.errors import CoveoInputError
+from airflow_provider_coveo.coveo.errors import CoveoInputError, shown
+from airflow_provider_coveo.coveo.whole_numbers import whole_number
 
 _WHY_IT_MATTERS: Final = (
     "Coveo remembers the highest cut-off and rejects all content that is older, so a wrong one bars new "
@@ -143,14 +144,13 @@ def checked_queue_delay(minutes: object) -> int:
     :param minutes: A whole number, or a string of its digits.
     :raises CoveoInputError: if it is not a whole number of minutes, or below zero.
     """
-    if isinstance(minutes, str) and minutes.strip().isascii() and minutes.strip().isdigit():
-        minutes = int(minutes.strip())
-    if isinstance(minutes, bool) or not isinstance(minutes, int) or not 0 <= minutes < 2**31:
+    whole = whole_number(minutes)
+    if whole is None or not 0 <= whole < 2**31:
         raise CoveoInputError(
-            f"{minutes!r} is not a queue delay: it must be a whole number of minutes, zero or more",
+            f"{shown(minutes)} is not a queue delay: it must be a whole number of minutes, zero or more",
             remedy=f"Use {DEFAULT_QUEUE_DELAY_MINUTES}, Coveo's default, unless no push is under way",
         )
-    return minutes
+    return whole
 
 
 def _refused(value: object, why: str) -> CoveoInputError:

@@ -32,6 +32,7 @@ from airflow_provider_coveo.coveo.questions import (
 )
 from airflow_provider_coveo.coveo.sources import active_since_ms, push_status, status_in_words, trouble
 from airflow_provider_coveo.coveo.statuses import SourceStatus
+from airflow_provider_coveo.coveo.whole_numbers import whole_number
 
 
 @dataclass(frozen=True)
@@ -143,8 +144,8 @@ def checked_items(value: object) -> int:
 
     :raises CoveoInputError: if it is no whole number above zero.
     """
-    number = int(value) if isinstance(value, str) and value.strip().isdecimal() else value
-    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+    number = whole_number(value)
+    if number is None or number < 1:
         raise CoveoInputError(
             f"{shown(value)} is not a number of items", remedy="Give a whole number above zero"
         )

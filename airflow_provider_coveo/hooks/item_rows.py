@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from airflow.providers.common.compat.sdk import AirflowException, BaseHook
 
-from airflow_provider_coveo.coveo.errors import CoveoInputError
+from airflow_provider_coveo.coveo.errors import CoveoInputError, shown
+from airflow_provider_coveo.coveo.whole_numbers import whole_number
 from airflow_provider_coveo.hooks.item_files import item_maker
 
 _CURSOR_NAME: Final = "coveo_push"
@@ -39,9 +40,9 @@ def items_of_query(
     :param fetch_size: How many rows are fetched at a time.
     :raises CoveoInputError: if the connection is of no database, or the query gives no usable rows.
     """
-    rows_at_a_time = int(fetch_size) if str(fetch_size).strip().isdecimal() else 0
-    if rows_at_a_time < 1:
-        raise CoveoInputError(f"fetch_size is {fetch_size!r}", remedy="Give a whole number, one or more")
+    rows_at_a_time = whole_number(fetch_size)
+    if rows_at_a_time is None or rows_at_a_time < 1:
+        raise CoveoInputError(f"fetch_size is {shown(fetch_size)}", remedy="Give a whole number, one or more")
     connection = BaseHook.get_connection(conn_id)
     try:
         hook = connection.get_hook(hook_params=dict(hook_params or {}))

@@ -22,10 +22,12 @@ from airflow_provider_coveo.coveo.errors import (
     NoAnswerError,
     NotFoundError,
     ServiceError,
+    shown,
 )
 from airflow_provider_coveo.coveo.items import InvalidItemError, Item
 from airflow_provider_coveo.coveo.ordering_ids import CoveoClock
 from airflow_provider_coveo.coveo.retries import RetryPolicy
+from airflow_provider_coveo.coveo.whole_numbers import whole_number
 
 if TYPE_CHECKING:
     from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
@@ -153,15 +155,14 @@ def checked_concurrency(value: object) -> int:
 
     :raises CoveoInputError: if it is not a whole number within 1 and 32.
     """
-    if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MOST_UPLOADS:
+    uploads = whole_number(value)
+    if uploads is None or not 1 <= uploads <= _MOST_UPLOADS:
         raise CoveoInputError(
-            f"{value!r} is not a number of parallel uploads",
+            f"{shown(value)} is not a number of parallel uploads",
             remedy=f"Give a whole number within 1 and {_MOST_UPLOADS}; the default is "
             f"{DEFAULT_UPLOAD_CONCURRENCY}",
         )
-    return value
+    return uploads
 
 
 class ContainerPush:
@@ -566,13 +567,12 @@ class InvalidItems:
         """
         if on_invalid not in {"fail", "skip"}:
             raise CoveoInputError(f"on_invalid is {on_invalid!r}", remedy="Use 'fail' or 'skip'")
-        if isinstance(max_invalid, str) and max_invalid.strip().isascii() and max_invalid.strip().isdigit():
-            max_invalid = int(max_invalid)
-        if isinstance(max_invalid, bool) or not isinstance(max_invalid, int) or max_invalid < 0:
+        most = whole_number(max_invalid)
+        if most is None or most < 0:
             raise CoveoInputError(
-                f"max_invalid is {max_invalid!r}", remedy="Give a whole number, zero or more"
+                f"max_invalid is {shown(max_invalid)}", remedy="Give a whole number, zero or more"
             )
-        return cls(on_invalid == "skip", max_invalid, target)
+        return cls(on_invalid == "skip", most, target)
 
     def goes_on(self, index: int, error: InvalidItemError) -> bool:
         """Take note of an invalid item, and say whether the push goes on."""
