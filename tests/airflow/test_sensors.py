@@ -43,7 +43,7 @@ with DAG("sensors", schedule=None, start_date=datetime(2025, 1, 1), default_args
     PushSourceStatusSensor(
         task_id="out_of_time", **source, deferrable=True, execution_timeout=timedelta(seconds=4), retries=0
     )
-    items = [{"documentId": f"product://{number}", "data": "text"} for number in range(3)]
+    items = [{"documentId": f"sensed://{number}", "data": "text"} for number in range(3)]
     push = PushItemsOperator(task_id="push", **source, items=items)
     PushedItemsIndexedSensor(
         task_id="indexed",
@@ -77,7 +77,7 @@ def test_tasks_wait_in_a_triggerer_that_dies_and_give_up_in_time(
 
     coveo_server.add_source("sensed")
     coveo_server.state.set_status("sensed", SourceStatus.REBUILD, "request")
-    coveo_server.reject_item("product://1", "PROCESSING", "REJECTED", "unreadable")
+    coveo_server.reject_item("sensed://1", "PROCESSING", "REJECTED", "unreadable")
     # Until the clock is turned.
     coveo_server.indexing_delay = 3600
     (airflow.dags_folder / "sensors.py").write_text(DAG_FILE)
