@@ -72,6 +72,12 @@ class _CoveoPushOperator(_CoveoOperator):
         self.source_id = source_id
 
 
+def _given_connection(coveo_conn_id: Any, organization_id: Any) -> dict[str, Any]:
+    """Return what a task group passes on to its tasks: what is left out, a DAG's default_args may say."""
+    given = {"coveo_conn_id": coveo_conn_id, "organization_id": organization_id}
+    return {name: value for name, value in given.items() if value is not None}
+
+
 def _is_true(value: bool | str) -> bool:
     return value.strip().lower() == "true" if isinstance(value, str) else bool(value)
 

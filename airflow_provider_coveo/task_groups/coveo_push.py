@@ -16,7 +16,7 @@ from airflow_provider_coveo.coveo.endpoints import checked_source_id
 from airflow_provider_coveo.coveo.errors import CoveoInputError, shown
 from airflow_provider_coveo.coveo.ordering_ids import checked_queue_delay
 from airflow_provider_coveo.coveo.statuses import checked_active_status
-from airflow_provider_coveo.operators.base import _checked_duration
+from airflow_provider_coveo.operators.base import _checked_duration, _given_connection
 from airflow_provider_coveo.operators.coveo_push_update import (
     OPENING_XCOM_KEY,
     ClosePushSourceUpdateOperator,
@@ -121,8 +121,7 @@ class PushSourceUpdate(TaskGroup):
         self._tasks = UpdateTasks(*map(child_id, UpdateTasks.NAMES))
         common: dict[str, Any] = {
             "source_id": update.source_id,
-            "coveo_conn_id": update.coveo_conn_id,
-            "organization_id": update.organization_id,
+            **_given_connection(update.coveo_conn_id, update.organization_id),
             "update_tasks": self._tasks,
             **_OWN_WAY,
             # Longer than the hook is patient; it ends a try whose answer never comes to its end.
@@ -320,8 +319,10 @@ class push_source_update:  # noqa: N801 - it reads as what it does, in a `with` 
 
     :param source_id: The ID of the Push source. (templated)
     :param status: ``REBUILD``, ``REFRESH`` or ``INCREMENTAL``, in any case. Default ``REBUILD``. (templated)
-    :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
-    :param organization_id: The organization, where it is not the connection's. (templated)
+    :param coveo_conn_id: The Coveo connection. Default: as the DAG's ``default_args`` say, else
+        ``coveo_default``. (templated)
+    :param organization_id: The organization, where it is not the connection's. Default: as the DAG's
+        ``default_args`` say. (templated)
     :param delete_old_items: Whether to delete, once every task inside succeeded (none skipped), the items
         that the run did not push again. The cut-off is that of the run's first opening, whatever is cleared
         later. Default ``False``.
@@ -352,7 +353,7 @@ class push_source_update:  # noqa: N801 - it reads as what it does, in a `with` 
         *,
         source_id: Any,
         status: Any = "REBUILD",
-        coveo_conn_id: str = "coveo_default",
+        coveo_conn_id: str | None = None,
         organization_id: str | None = None,
         delete_old_items: bool = False,
         queue_delay: int | str = 15,

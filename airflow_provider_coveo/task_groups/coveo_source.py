@@ -14,6 +14,7 @@ from airflow.providers.common.compat.sdk import (
     TaskGroup,
 )
 
+from airflow_provider_coveo.operators.base import _given_connection
 from airflow_provider_coveo.operators.coveo_source import (
     DeletePushSourceOperator,
     RecreatePushSourceOperator,
@@ -103,13 +104,13 @@ class RecreatePushSource(TaskGroup):
         self,
         *,
         recreation: dict[str, Any],
-        coveo_conn_id: str,
+        coveo_conn_id: str | None,
         organization_id: str | None,
         approval_param: str,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        connection: dict[str, Any] = {"coveo_conn_id": coveo_conn_id, "organization_id": organization_id}
+        connection = _given_connection(coveo_conn_id, organization_id)
         with self:
             self.recreate = RecreatePushSourceOperator(
                 task_id="recreate",
@@ -169,7 +170,7 @@ def recreate_push_source(
     confirm_timeout: timedelta = timedelta(minutes=30),
     poll_interval: timedelta = timedelta(seconds=30),
     deferrable: bool | None = None,
-    coveo_conn_id: str = "coveo_default",
+    coveo_conn_id: str | None = None,
     organization_id: str | None = None,
     approval_param: str = "delete_old_source",
     group_id: str = "recreate_push_source",
@@ -207,8 +208,10 @@ def recreate_push_source(
     :param poll_interval: How long to wait between two looks at the item logs. Default 30 seconds.
     :param deferrable: Whether to wait in the triggerer, without holding a worker. Default: Airflow's
         ``[operators] default_deferrable``.
-    :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
-    :param organization_id: The organization, where it is not the connection's. (templated)
+    :param coveo_conn_id: The Coveo connection. Default: as the DAG's ``default_args`` say, else
+        ``coveo_default``. (templated)
+    :param organization_id: The organization, where it is not the connection's. Default: as the DAG's
+        ``default_args`` say. (templated)
     :param approval_param: The param of the DAG that approves before Airflow 3.1; it is added to the DAG
         where it has none of that name. Default ``delete_old_source``.
     :param group_id: The task group's ID. Default ``recreate_push_source``, with a number behind it where a

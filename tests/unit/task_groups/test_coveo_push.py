@@ -21,6 +21,7 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_coveo.assets.coveo_push import push_source_asset
 from airflow_provider_coveo.coveo.errors import CoveoInputError
+from airflow_provider_coveo.operators.coveo_push import PushItemsOperator
 from airflow_provider_coveo.task_groups.coveo_push import (
     OverlappingRunsWarning,
     _update_around,
@@ -591,6 +592,30 @@ def test_default_args_can_not_keep_the_bracket_from_closing() -> None:
         assert closing.trigger_rule == "all_done_setup_success"
         assert closing.retries == 12
         assert closing.retry_delay == timedelta(minutes=1)
+
+
+@pytest.mark.parametrize("where", ["dag", "group"])
+def test_the_bracket_and_the_tasks_in_it_use_the_same_connection(where: str) -> None:
+    connection = {"coveo_conn_id": "coveo_eu", "organization_id": "acme-eu"}
+    of_group = {"default_args": connection} if where == "group" else {}
+    with a_dag(default_args=connection if where == "dag" else {}):
+        with push_source_update(source_id=SOURCE, delete_old_items=True, **of_group) as update:
+            push = PushItemsOperator(task_id="push", source_id=SOURCE, items=[])
+        with push_source_update(source_id=SOURCE, coveo_conn_id="coveo_us", organization_id="acme") as other:
+            Work(task_id="work")
+
+    for own in (push, update.open, update.close, of(update, "outcome"), of(update, "delete_old_items")):
+        assert (own.coveo_conn_id, own.organization_id) == ("coveo_eu", "acme-eu"), own.task_id
+    for own in (other.open, other.close, of(other, "outcome")):
+        assert (own.coveo_conn_id, own.organization_id) == ("coveo_us", "acme"), own.task_id
+
+
+def test_without_a_word_of_it_the_bracket_uses_the_default_connection(dag: DAG) -> None:
+    with push_source_update(source_id=SOURCE) as update:
+        Work(task_id="work")
+
+    for own in (update.open, update.close):
+        assert (own.coveo_conn_id, own.organization_id) == ("coveo_default", None)
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,12 @@ def test_what_the_operator_takes_is_passed_on_to_it() -> None:
     assert (group.group_id, group.tooltip) == ("g", "What it does")
 
 
+def test_the_connection_may_be_said_by_the_defaults_of_a_dag() -> None:
+    _, group = dag_with(default_args={"coveo_conn_id": "coveo_eu", "organization_id": "acme-eu"})
+    for task in (group.recreate, group.delete_old):
+        assert (task.coveo_conn_id, task.organization_id) == ("coveo_eu", "acme-eu")  # type: ignore[attr-defined]
+
+
 def test_there_may_be_several_in_a_dag_and_tasks_between() -> None:
     with DAG("d", schedule=None, start_date=datetime(2025, 1, 1)) as dag:
         first = recreate_push_source(source_id="a", new_name="a2")
