@@ -440,12 +440,17 @@ def _parquet_rows(raw: Any) -> Iterator[dict[str, Any]]:
         ) from None
     watched = _WatchedFile(raw)
     try:
-        for rows in parquet.ParquetFile(watched).iter_batches(batch_size=_ROWS_AT_A_TIME):
+        file = parquet.ParquetFile(watched)
+        names = file.schema_arrow.names
+        if len(set(names)) < len(names):
+            # Of two columns of one name, a row would hold the last one only.
+            raise _MalformedError("a column's name occurs twice in its schema")
+        for rows in file.iter_batches(batch_size=_ROWS_AT_A_TIME):
             schema = _schema_without_nanoseconds(rows.schema)
             if schema != rows.schema:
                 rows = Table.from_batches([rows]).cast(schema, safe=False)
             yield from rows.to_pylist()
-    except (ArrowException, OSError) as error:
+    except (ArrowException, OSError, ValueError, OverflowError) as error:
         if error is watched.problem:
             # The storage can't be read, which says nothing of what it holds.
             raise
@@ -489,7 +494,15 @@ def _schema_without_nanoseconds(schema: Any) -> Any:
             return pyarrow.time64("us")
         if types.is_duration(kind) and kind.unit == "ns":
             return pyarrow.duration("us")
-        return pyarrow.list_(shortened(kind.value_type)) if types.is_list(kind) else kind
+        if types.is_list(kind):
+            return pyarrow.list_(shortened(kind.value_type))
+        if types.is_large_list(kind):
+            return pyarrow.large_list(shortened(kind.value_type))
+        if types.is_fixed_size_list(kind):
+            return pyarrow.list_(shortened(kind.value_type), kind.list_size)
+        if types.is_struct(kind):
+            return pyarrow.struct([field.with_type(shortened(field.type)) for field in kind])
+        return kind
 
     return pyarrow.schema([field.with_type(shortened(field.type)) for field in schema])
 

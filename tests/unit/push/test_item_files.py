@@ -363,6 +363,25 @@ def test_damaged_parquet_is_named_as_such(tmp_path: Path) -> None:
             read(str(path))
 
 
+def test_a_column_s_name_that_occurs_twice_in_parquet_is_an_error(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    columns = [pyarrow.array([text]) for text in ("a://1", "one", "another")]
+    table = pyarrow.Table.from_arrays(columns, names=["documentId", "data", "data"])
+    parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(CoveoInputError, match="a column's name occurs twice"):
+        read(str(tmp_path / "a.parquet"))
+
+
+def test_a_time_of_parquet_that_python_has_not_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    day = pyarrow.array([3_000_000], pyarrow.date32())
+    parquet.write_table(pyarrow.table({"documentId": ["a://1"], "day": day}), tmp_path / "a.parquet")
+    with pytest.raises(CoveoInputError, match=r"a\.parquet.*out of range"):
+        read(str(tmp_path / "a.parquet"))
+
+
 def test_a_storage_that_can_t_be_read_is_not_taken_for_a_damaged_file(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
@@ -393,11 +412,15 @@ def test_times_of_parquet_in_nanoseconds_are_taken(tmp_path: Path) -> None:
         "documentId": ["a://1"],
         "moment": moment,
         "moments": pyarrow.ListArray.from_arrays([0, 1], moment),
+        "many": pyarrow.LargeListArray.from_arrays([0, 1], moment),
+        "one": pyarrow.FixedSizeListArray.from_arrays(moment, 1),
+        "nested": pyarrow.StructArray.from_arrays([moment], names=["moment"]),
         "lasted": pyarrow.array([1_001], pyarrow.duration("ns")),
         "at": pyarrow.array([1_001], pyarrow.time64("ns")),
     }
     parquet.write_table(pyarrow.table(columns), tmp_path / "a.parquet")
     (item,) = read(str(tmp_path / "a.parquet"))
     assert item["moment"].isoformat() == "2023-11-14T22:13:20.123456+00:00"
-    assert item["moments"] == [item["moment"]]
+    assert item["moments"] == item["many"] == item["one"] == [item["moment"]]
+    assert item["nested"] == {"moment": item["moment"]}
     assert item["lasted"].microseconds == item["at"].microsecond == 1
