@@ -76,13 +76,16 @@ class CoveoClock:
 
     def latest_ms(self) -> int:
         """Return a moment that is not before the present by Coveo's clock, whatever this machine's says."""
+        return self.shown_ms() + _HTTP_DATE_RESOLUTION_MS
+
+    def shown_ms(self) -> int:
+        """Return what Coveo's clock shows, which dates in its answers are measured against."""
         if self.server_ms is None:
-            return now_ms() + _HTTP_DATE_RESOLUTION_MS
-        elapsed_ms = int((time.monotonic() - self.read_at) * 1000)
-        return self.server_ms + elapsed_ms + _HTTP_DATE_RESOLUTION_MS
+            return now_ms()
+        return self.server_ms + int((time.monotonic() - self.read_at) * 1000)
 
     def _present_ms(self, slack_ms: int) -> int:
-        return min(self.latest_ms() - _HTTP_DATE_RESOLUTION_MS + slack_ms, now_ms())
+        return min(self.shown_ms() + slack_ms, now_ms())
 
 
 def _epoch_ms(http_date: str | None) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from datetime import timezone
 from email.utils import parsedate_to_datetime
 from typing import Final
 
@@ -81,6 +82,9 @@ def retry_after_seconds(value: str | None, now_seconds: float) -> float | None:
     if text.isascii() and text.isdigit():
         return float(text[:9])
     try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - now_seconds)
+        moment = parsedate_to_datetime(text)
+        # An HTTP date is in GMT, also where it does not say so.
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+        return max(0.0, moment.timestamp() - now_seconds)
     except (ValueError, TypeError, OverflowError):
         return None

@@ -130,7 +130,7 @@ def clock_of(answer: Answer) -> CoveoClock:
 def refusal(answer: Answer, tried: str, default_class: type[CoveoError] | None = None) -> CoveoError | None:
     """Return the error that an answer stands for, ``None`` where it is a success."""
     if not 200 <= answer.status_code < 300:
-        seconds = retry_after_seconds(answer.headers.get("Retry-After"), clock_of(answer).now_ms() / 1000)
+        seconds = retry_after_seconds(answer.headers.get("Retry-After"), clock_of(answer).shown_ms() / 1000)
         return error_from_answer(
             tried,
             answer.status_code,

@@ -11,6 +11,8 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from datetime import timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -240,6 +242,19 @@ def test_retry_after_is_kept_to(coveo: Simulator, hook: CoveoPushHook) -> None:
     started = time.monotonic()
     hook.set_source_status(SOURCE, "REBUILD")
     assert time.monotonic() - started >= 1
+    assert len(coveo.requests) == 2
+
+
+@pytest.mark.parametrize("ahead", [3600, -3600])
+def test_a_retry_after_that_is_a_date_is_one_by_coveo_s_clock(
+    coveo: Simulator, hook: CoveoPushHook, ahead: int
+) -> None:
+    coveo.clock.shift(seconds=ahead)
+    until = format_datetime(coveo.clock.utcnow() + timedelta(seconds=3), usegmt=True)
+    coveo.faults.answer(429, headers={"Retry-After": until}, operation="status")
+    started = time.monotonic()
+    hook.set_source_status(SOURCE, "REBUILD")
+    assert 1 < time.monotonic() - started < 20
     assert len(coveo.requests) == 2
 
 
