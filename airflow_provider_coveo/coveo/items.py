@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from decimal import Decimal
 from operator import attrgetter
 from typing import Annotated, Any, Final, TypeAlias
 
@@ -1068,7 +1069,9 @@ def _metadata_scalar(key: str, value: object) -> Any:
         return value.isoformat()
     if isinstance(value, date):
         return value.isoformat()
-    if value is None or isinstance(value, (Mapping, list, tuple, set, frozenset, bytes, bytearray)):
+    if value is None or isinstance(
+        value, (Mapping, list, tuple, set, frozenset, bytes, bytearray, memoryview)
+    ):
         raise CoveoInputError(
             f"the value of {shown(key)} is {'None' if value is None else 'a ' + type(value).__name__}",
             remedy="Metadata holds strings, numbers, booleans, times and lists of these; leave out what has "
@@ -1079,6 +1082,8 @@ def _metadata_scalar(key: str, value: object) -> Any:
 
 def _metadata_scalar_of_a_library(key: str, value: object) -> Any:
     """Return an enum, a Decimal, a UUID and the like as what it stands for."""
+    if isinstance(value, Decimal) and not value.is_finite():
+        raise CoveoInputError(f"{shown(key)} is {value}, which is no number that a field can hold")
     try:
         sent = msgspec.to_builtins(value)
     except (TypeError, ValueError, OverflowError):

@@ -88,6 +88,9 @@ def test_metadata_arrives_as_json() -> None:
         ({"permissions": [{"allowedPermissions": [{}] * (MOST_PERMISSIONS + 1)}]}, "5,001"),
         ({"": "x"}, "non-empty"),
         ({3: "x"}, "non-empty"),
+        ({"price": Decimal("NaN")}, "price.*no number"),
+        ({"prices": [Decimal("-Infinity")]}, "prices.*no number"),
+        ({"photo": memoryview(b"jpeg")}, "photo.*memoryview"),
     ],
 )
 def test_what_coveo_would_refuse_is_refused_and_named(properties: dict[Any, Any], reason: str) -> None:
