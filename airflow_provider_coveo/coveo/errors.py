@@ -423,7 +423,8 @@ def _error_class(
         return _BY_ERROR_CODE[error_code]
     if status_code >= 500:
         return ServiceError
-    if default_class is not None and status_code >= 400 and status_code != 429:
+    # That something is too large, or too much, is so wherever it was sent.
+    if default_class is not None and status_code >= 400 and status_code not in {413, 429}:
         return default_class
     if 300 <= status_code < 400:
         return RedirectError

@@ -75,6 +75,7 @@ from airflow_provider_coveo.hooks.answers import (
     patience,
     refusal,
     request_id_of,
+    unexpected,
 )
 from airflow_provider_coveo.hooks.item_logs import ItemLogRequests
 from airflow_provider_coveo.hooks.lineage import tell_lineage
@@ -475,6 +476,8 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
             made_at = time.monotonic()
             answer = self._request(tried, "POST", push_path(self.organization_id, "files"))
             described = json_object(answer, tried, "fileId", "uploadUri", "requiredHeaders")
+            if not _is_container(described):
+                raise unexpected(answer, tried, "not a file container with texts for what it needs")
             try:
                 # A presigned URL is as good as a key: it goes over the wire as safely as one.
                 base_url(str(described["uploadUri"]).partition("?")[0], field="uploadUri")
@@ -505,9 +508,15 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
             session.auth = NoAuth()
             self._configure_transport(session, {})
             self._sessions.upload = session
-        prepared = session.prepare_request(
-            requests.Request("PUT", described["uploadUri"], data=data, headers=described["requiredHeaders"])
-        )
+        try:
+            prepared = session.prepare_request(
+                requests.Request(
+                    "PUT", described["uploadUri"], data=data, headers=described["requiredHeaders"]
+                )
+            )
+        except (requests.RequestException, UnicodeError) as problem:
+            # Its text can hold the presigned URL.
+            raise error_without_answer(tried, problem) from None
         self.repeated(
             lambda attempt: self._send(session, prepared, tried, attempt, default_class=UploadError)
         )
@@ -996,6 +1005,18 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         except CoveoError as error:
             return error
         return int(page.get("totalEntries", len(page["sourceModels"])))
+
+
+def _is_container(described: Mapping[str, Any]) -> bool:
+    """Say whether an answer describes a file container that something can be put into."""
+    headers = described["requiredHeaders"]
+    if not described["fileId"] or not isinstance(headers, dict):
+        return False
+    texts = [described["fileId"], described["uploadUri"], *headers, *headers.values()]
+    return all(
+        isinstance(text, str) and text == text.strip() and text.isascii() and text.isprintable()
+        for text in texts
+    )
 
 
 def _made_again(

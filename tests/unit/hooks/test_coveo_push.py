@@ -556,6 +556,40 @@ def test_an_upload_goes_nowhere_that_is_not_safe(coveo: Simulator, hook: CoveoPu
     assert [request.operation for request in coveo.requests] == ["files"]
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"fileId": None},
+        {"fileId": ""},
+        {"uploadUri": None},
+        {"requiredHeaders": None},
+        {"requiredHeaders": ["Content-Type"]},
+        {"requiredHeaders": {"Content-Length": 1}},
+        {"requiredHeaders": {"X-Note": "two\nlines"}},
+        {"requiredHeaders": {"X-Note": "\N{EURO SIGN}"}},
+    ],
+)
+def test_an_answer_that_describes_no_container_is_said_to_be_one(
+    coveo: Simulator, hook: CoveoPushHook, wrong: dict[str, Any]
+) -> None:
+    described = {"fileId": "f", "uploadUri": f"{coveo.url}/x?X-Amz-Signature=s3cr3t", "requiredHeaders": {}}
+    coveo.faults.answer(201, body=json.dumps({**described, **wrong}), operation="files")
+    with pytest.raises(errors.UnexpectedAnswerError, match="not a file container") as refused:
+        hook.push_items(SOURCE, [ITEM])
+    assert "s3cr3t" not in str(refused.value)
+    assert [request.operation for request in coveo.requests] == ["files"]
+
+
+def test_an_upload_that_is_too_large_for_something_on_the_way_is_an_error_that_says_so(
+    coveo: Simulator, hook: CoveoPushHook
+) -> None:
+    coveo.faults.answer(413, body="<h1>Request Entity Too Large</h1>", operation="upload", times=None)
+    with pytest.raises(errors.RequestTooLargeError, match="Make the batch smaller") as refused:
+        hook.push_items(SOURCE, [ITEM])
+    assert isinstance(refused.value, AirflowFailException)
+    assert [request.operation for request in coveo.requests] == ["files", "upload"]
+
+
 # --- sources ---
 
 
