@@ -13,6 +13,8 @@ from airflow_provider_coveo.coveo.errors import CoveoInputError
 #: Over how many seconds Coveo counts calls against the limit of a burst. See
 #: https://docs.coveo.com/en/l62e0540/.
 COUNTED_OVER_SECONDS: Final = 300.0
+#: No ``Retry-After`` is taken for longer, so that a time which is that far away can still be named.
+_LONGEST_RETRY_AFTER: Final = 999_999_999.0
 
 
 @dataclass(frozen=True)
@@ -80,11 +82,11 @@ def retry_after_seconds(value: str | None, now_seconds: float) -> float | None:
         return None
     text = value.strip()
     if text.isascii() and text.isdigit():
-        return float(text[:9])
+        return min(float(text[:10]), _LONGEST_RETRY_AFTER)
     try:
         moment = parsedate_to_datetime(text)
         # An HTTP date is in GMT, also where it does not say so.
         moment = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
-        return max(0.0, moment.timestamp() - now_seconds)
+        return min(max(0.0, moment.timestamp() - now_seconds), _LONGEST_RETRY_AFTER)
     except (ValueError, TypeError, OverflowError):
         return None

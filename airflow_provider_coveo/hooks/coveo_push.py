@@ -924,7 +924,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
             answer = self._request(tried, "GET", path, platform_api=True, retry=RetryPolicy(total_seconds=0))
             limit = json_object(answer, tried, "limit", "actualCount")
             return max(0, int(limit["limit"]) - int(limit["actualCount"]))
-        except (CoveoError, TypeError, ValueError) as error:
+        except (CoveoError, TypeError, ValueError, OverflowError) as error:
             self.log.info("How many items may still be pushed today is not known. %s", error)
             return None
 

@@ -394,11 +394,12 @@ class ContainerPush:
                     return
                 batch, upload = self._waiting.popleft()
             try:
-                self._take(batch, upload)
-            except CoveoError as error:
-                self._fail(self._incomplete(error, batch))
-                return
+                try:
+                    self._take(batch, upload)
+                except CoveoError as error:
+                    raise self._incomplete(error, batch) from error.__cause__
             except BaseException as error:
+                # Whatever it is: if this thread ended without telling, the push would pass for complete.
                 self._fail(error)
                 return
             finally:

@@ -44,6 +44,7 @@ def test_an_impatient_policy_repeats_a_refused_call_like_any_other() -> None:
         (formatdate(1_000_030, usegmt=True), 30),
         (formatdate(999_000, usegmt=True), 0),
         ("99999999999999999999", 999_999_999),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 999_999_999),
         ("soon", None),
         ("-5", None),
         ("", None),

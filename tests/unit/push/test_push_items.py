@@ -370,6 +370,46 @@ def test_where_coveo_says_when_the_quota_renews_so_does_the_error(
         hook.push_items(SOURCE, [item(1)])
 
 
+def test_a_quota_that_renews_at_the_end_of_time_is_an_error_all_the_same(
+    coveo: Simulator, hook: CoveoPushHook
+) -> None:
+    coveo.clock.shift(hours=-1)
+    headers = {"Retry-After": "Fri, 31 Dec 9999 23:59:59 GMT"}
+    coveo.faults.answer(
+        429, error_code="TOO_MANY_DOCUMENTS_DAILY", headers=headers, operation="batch", after=1, times=None
+    )
+    with pytest.raises(DailyQuotaExceededError) as failed:
+        hook.push_items(SOURCE, [item(number, 900) for number in range(3)], batch_bytes=1024)
+    assert failed.value.accepted is not None
+    assert failed.value.accepted["accepted_adds"] == 1
+
+
+@pytest.mark.parametrize("limit", ["null", "NaN", "Infinity", '"many"'])
+def test_a_quota_that_is_no_number_is_no_reason_to_fail(
+    coveo: Simulator, hook: CoveoPushHook, limit: str
+) -> None:
+    coveo.faults.answer(200, body=f'{{"limit": {limit}, "actualCount": 1}}', operation="limit")
+    assert hook.push_items(SOURCE, [item(1)], check_quota=True)["accepted_adds"] == 1
+
+
+class _StopError(CoveoError):
+    """An error of somebody else, which is made in another way than those of the provider."""
+
+    def __init__(self) -> None:
+        super().__init__("that is enough")
+
+
+def test_a_push_never_passes_for_complete_because_an_error_could_not_be_told(
+    coveo: Simulator, hook: CoveoPushHook
+) -> None:
+    def stop(result: dict[str, Any]) -> None:
+        raise _StopError
+
+    with pytest.raises(Exception, match=r"_StopError|that is enough"):
+        hook.push_items(SOURCE, [item(number, 900) for number in range(3)], batch_bytes=1024, progress=stop)
+    assert len(coveo.items(SOURCE)) == 1
+
+
 def test_a_wrong_key_fails_at_once(
     coveo: Simulator, hook: CoveoPushHook, connect: Callable[..., None]
 ) -> None:
