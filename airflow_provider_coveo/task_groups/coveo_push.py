@@ -527,13 +527,15 @@ class _LastResort:
         try:
             self._close_what_is_open(dag_id, run_id)
         except Exception as error:
-            # `airflow dags test`, for one, lets callbacks ask nothing.
+            # `airflow dags test` of Airflow 3, for one, lets callbacks ask nothing.
             log.warning(
-                "The last resort could not see whether run %r of DAG %r left a source open: %s: %s",
+                "The last resort could not see whether run %r of DAG %r left a source open: %s: %s. "
+                "Look whether task %r succeeded. `airflow dags test` of Airflow 3 lets no callback see it.",
                 run_id,
                 dag_id,
                 type(error).__name__,
                 error,
+                self._update_tasks.close,
             )
 
     def _close_what_is_open(self, dag_id: str, run_id: str) -> None:

@@ -454,7 +454,10 @@ def test_a_run_that_was_cleared_before_the_callback_came_closes_its_source_itsel
 
 
 def test_a_callback_that_can_not_ask_about_the_run_says_so_in_one_line(
-    coveo: Simulator, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+    coveo: Simulator,
+    a_run: Callable[..., Run],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     def no_supervisor(*_: Any) -> Any:
         raise NameError("name 'SUPERVISOR_COMMS' is not defined")
@@ -466,6 +469,10 @@ def test_a_callback_that_can_not_ask_about_the_run_says_so_in_one_line(
     run.call_back()
 
     assert coveo.statuses(SOURCE) == ["REBUILD"]
+    [line] = [record.getMessage() for record in caplog.records if "last resort" in record.getMessage()]
+    assert "SUPERVISOR_COMMS" in line
+    assert "Look whether task 'push_source_update.close' succeeded. `airflow dags test`" in line
+    assert "\n" not in line
 
 
 def test_a_callback_that_airflow_3_0_answers_nothing_goes_by_variables(
