@@ -346,10 +346,28 @@ class _ClosingOperator(_UpdateOperator):
             self.log.info("There is no connection by which anything could have been opened: %s", error)
             return False
 
+    def _other_run_at_work(self, context: Context) -> Holder | None:
+        """Return the bracket of another run that has opened the source since, and will close it itself."""
+        from airflow_provider_coveo.run_state import Holder, is_run_working
+
+        try:
+            other = Holder.of_source(self.hook.organization_id, self.source_id)
+            own = self._holder(context)
+            if other is None or (other.dag_id, other.run_id) == (own.dag_id, own.run_id):
+                return None
+            return other if is_run_working(other.dag_id, other.run_id) else None
+        except Exception:
+            # An IDLE too many does less harm than one too few.
+            self.log.warning("Can't tell whether another run holds the source open.", exc_info=True)
+            return None
+
 
 class ClosePushSourceUpdateOperator(_ClosingOperator):
     """
-    Close a bracket: set the status to ``IDLE``, unless the bracket was never opened.
+    Close a bracket: set the status to ``IDLE``.
+
+    It leaves the source alone if the bracket was never opened, or if another run that is at work has opened
+    the source since: that run closes it.
 
     :param update_tasks: The bracket's tasks.
     """
@@ -376,10 +394,16 @@ class ClosePushSourceUpdateOperator(_ClosingOperator):
         """Set ``IDLE``."""
         if not self._find_what_was_opened(context):
             self.log.info("Nothing was opened by this run, so nothing is closed.")
-            return {"source_id": self.source_id, "status": None, "ordering_id": None, "request_id": None}
+            return self._nothing_sent()
+        if other := self._other_run_at_work(context):
+            self.log.warning("Source %s is left open for %s, which closes it.", self.source_id, other)
+            return self._nothing_sent()
         result = self.hook.set_source_status(self.source_id, "IDLE")
         self._holder(context).release(self.hook.organization_id, self.source_id)
         return result
+
+    def _nothing_sent(self) -> dict[str, Any]:
+        return {"source_id": self.source_id, "status": None, "ordering_id": None, "request_id": None}
 
 
 class JudgePushSourceUpdateOperator(_ClosingOperator):
@@ -409,6 +433,8 @@ class JudgePushSourceUpdateOperator(_ClosingOperator):
         if failed or blocked:
             what = f"{_listed(failed)} failed" if failed else f"{_listed(blocked)} could not run"
             how_it_is_left = "The source is closed" if closed else "The source could not be closed"
+            if closed and (other := self._other_run_at_work(context)):
+                how_it_is_left = f"The source is left open for {other}"
             raise PushSourceUpdateFailed(
                 f"The update of source {self.source_id!r} did not go well: {what}. {how_it_is_left}; see the "
                 "logs of these tasks."

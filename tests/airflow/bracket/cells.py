@@ -897,11 +897,11 @@ def _(story: Story) -> None:
 @cell(
     "S19",
     "two runs of one DAG overlap (the DAG allows it and was warned)",
-    "REBUILD push REBUILD push IDLE push IDLE",
+    "REBUILD push REBUILD push (first run is over) push IDLE",
     "a success, b success",
     shape="in_a_row",
     dag={"max_active_runs": 2},
-    impossible="the first run's IDLE comes while the second one pushes: a status is no lock",
+    representative=True,
 )
 def _(story: Story) -> None:
     story.hold("work1")
@@ -913,6 +913,7 @@ def _(story: Story) -> None:
     story.until_task("work1", "running", key="b")
     story.release("work1")
     story.until_over()
+    story.did("first run is over")
     story.until_more_pushes()
     story.release("work1", key="b")
 
@@ -946,6 +947,28 @@ def _(story: Story) -> None:
     story.release("work1", key="b")
     story.until_quiet("b")
     story.until_quiet()
+
+
+@cell(
+    "S19h",
+    "clear of only the closing of a run that is over, while the next one works",
+    "REBUILD push IDLE REBUILD push (clear close) push IDLE",
+    "a success, b success",
+    "a.close ok#2",
+    dag={"max_active_runs": 2},
+)
+def _(story: Story) -> None:
+    story.trigger()
+    story.until_over()
+    story.hold("work1", key="b")
+    story.trigger("b")
+    story.until_seen("REBUILD", times=2)
+    story.until_more_pushes()
+    story.clear("close", downstream=False)
+    story.until_task("close", "success", try_number=2)
+    story.until_over()
+    story.until_more_pushes()
+    story.release("work1", key="b")
 
 
 @cell(

@@ -160,6 +160,49 @@ def test_the_source_is_closed_and_no_longer_on_record_as_held(
     assert run_state.Holder.of_source("acme", SOURCE) is None
 
 
+@pytest.mark.parametrize("state", ["running", "queued"])
+def test_a_source_that_another_run_has_opened_since_is_left_for_it_to_close(
+    coveo: Simulator, a_run: Callable[..., Run], state: str
+) -> None:
+    run = a_run()
+    run.execute("open")
+    run.held_by_another_run()
+    run.state = state
+    assert run.execute("close")["status"] is None
+
+    assert coveo.statuses(SOURCE) == ["REBUILD"]
+    run.states["push_source_update.work"] = "failed"
+    with pytest.raises(PushSourceUpdateFailed, match="left open for run 'later' of DAG 'd'"):
+        run.execute("outcome")
+
+
+def test_a_source_that_a_run_opened_which_is_over_is_closed(
+    coveo: Simulator, a_run: Callable[..., Run]
+) -> None:
+    run = a_run()
+    run.execute("open")
+    run.held_by_another_run()
+    run.state = "failed"
+    run.execute("close")
+
+    assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
+
+
+def test_a_source_is_closed_where_airflow_can_not_tell_who_holds_it(
+    coveo: Simulator, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_answer(dag_id: str, run_id: str) -> Any:
+        raise RuntimeError("API server: 503")
+
+    run = a_run()
+    run.execute("open")
+    run.held_by_another_run()
+    monkeypatch.setattr(run_state, "_run_state", no_answer)
+    run.execute("close")
+
+    assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
+
+
 def test_what_was_never_opened_is_not_closed(coveo: Simulator, a_run: Callable[..., Run]) -> None:
     run = a_run()
     assert run.execute("close")["status"] is None
