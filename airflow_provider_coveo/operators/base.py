@@ -72,6 +72,16 @@ class _CoveoPushOperator(_CoveoOperator):
         self.source_id = source_id
 
 
+def _filled(values: dict[str, Any]) -> dict[str, Any]:
+    """Return those of some parameters that were given, and did not render to nothing."""
+    return {name: value for name, value in values.items() if value is not None and value != ""}
+
+
+def _outputs(result: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what is None of a result of which each value is an output: Airflow 3.0 can't keep it."""
+    return {name: value for name, value in result.items() if value is not None}
+
+
 def _given_connection(coveo_conn_id: Any, organization_id: Any) -> dict[str, Any]:
     """Return what a task group passes on to its tasks: what is left out, a DAG's default_args may say."""
     given = {"coveo_conn_id": coveo_conn_id, "organization_id": organization_id}

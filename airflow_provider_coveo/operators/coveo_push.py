@@ -14,8 +14,10 @@ from airflow_provider_coveo.operators.base import (
     _checked_duration,
     _CoveoOperator,
     _CoveoPushOperator,
+    _filled,
     _given,
     _is_true,
+    _outputs,
 )
 from airflow_provider_coveo.operators.coveo_source import (
     CreatePushSourceOperator as CreatePushSourceOperator,
@@ -62,7 +64,7 @@ class SetPushSourceStatusOperator(_CoveoPushOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Set the status."""
-        return self.hook.set_source_status(self.source_id, self.status)
+        return _outputs(self.hook.set_source_status(self.source_id, self.status))
 
 
 class ResetPushSourceOperator(_CoveoPushOperator):
@@ -118,7 +120,8 @@ class ResetPushSourceOperator(_CoveoPushOperator):
         ordering_id = self.ordering_id
         if ordering_id is None:
             ordering_id = self._cut_off_of_this_try_set(context)
-        return self.hook.delete_old_items(self.source_id, ordering_id, queue_delay=self.queue_delay)
+        result = self.hook.delete_old_items(self.source_id, ordering_id, queue_delay=self.queue_delay)
+        return _outputs(result)
 
     def _cut_off_of_this_try_set(self, context: Context) -> int:
         from airflow_provider_coveo.run_state import RunState, try_set
@@ -451,7 +454,7 @@ class _ItemsPushOperator(_CoveoPushOperator):
                 on_invalid=self.on_invalid,  # type: ignore[arg-type]
                 checkpoint=self._checkpoint(context),
                 check_quota=_is_true(self.check_quota) and counts,
-                **{name: value for name, value in given.items() if value not in {None, ""}},  # type: ignore[arg-type]
+                **_filled(given),
             )
         except CoveoError as error:
             self._accepted = error.accepted
@@ -845,7 +848,7 @@ class PushSecurityIdentitiesOperator(_CoveoOperator):
         result = self.hook.push_identities(
             self.provider_id,
             **{name: value for name, value in sections.items() if value is not None},
-            **{name: value for name, value in numbers.items() if value not in {None, ""}},  # type: ignore[arg-type]
+            **_filled(numbers),
         )
         if not _is_true(self.delete_old):
             return result

@@ -31,7 +31,7 @@ from airflow_provider_coveo.coveo.errors import (
     OrganizationPausedError,
     SourceDoesNotExistError,
 )
-from airflow_provider_coveo.operators.base import _CoveoPushOperator, _time_delta_trigger
+from airflow_provider_coveo.operators.base import _CoveoPushOperator, _outputs, _time_delta_trigger
 from airflow_provider_coveo.operators.coveo_push import SetPushSourceStatusOperator
 
 if TYPE_CHECKING:
@@ -209,7 +209,8 @@ class OpenPushSourceUpdateOperator(_UpdateOperator, SetPushSourceStatusOperator)
             if isinstance(error, _NEVER_CARRIED_OUT) and not may_be_open_already:
                 # There is nothing to close, and an IDLE would end the activity of whoever uses the source.
                 state.set(_MAY_BE_OPEN, False)
-                context["ti"].xcom_push(key=OPENING_XCOM_KEY, value=None)
+                # Not None, which Airflow 3.0 can't keep.
+                context["ti"].xcom_push(key=OPENING_XCOM_KEY, value={})
                 state.delete(OPENING_XCOM_KEY)
                 holder.release(organization_id, self.source_id)
             raise
@@ -217,7 +218,7 @@ class OpenPushSourceUpdateOperator(_UpdateOperator, SetPushSourceStatusOperator)
         if first_cut_off is None and state.get(_KNOWN_FROM_THE_START):
             first_cut_off = result["ordering_id"]
             state.set(_FIRST_CUT_OFF, first_cut_off)
-        return {**result, "ordering_id": first_cut_off}
+        return _outputs({**result, "ordering_id": first_cut_off})
 
     def _refuse_what_can_not_be_opened(self) -> None:
         from airflow_provider_coveo.coveo.endpoints import checked_source_id
@@ -310,6 +311,13 @@ class DeleteOldItemsOfUpdateOperator(_UpdateOperator):
             for map_index in states[task.task_id]:
                 result = context["ti"].xcom_pull(task_ids=task.task_id, map_indexes=map_index)
                 accepted += result.get("accepted_adds", 0) if isinstance(result, dict) else 0
+        silent = [task.task_id for task in pushes if not _keeps_its_result(task)]
+        if accepted == 0 and silent:
+            raise NothingWasPushed(
+                f"Old items of source {self.source_id!r} stay: whether the update pushed any item is not "
+                f"known, because {_listed(silent)} kept no result (do_xcom_push=False). Remedy: Let these "
+                "tasks keep it; or pass allow_empty=True where an empty source is right."
+            )
         if accepted == 0:
             raise NothingWasPushed(
                 f"Old items of source {self.source_id!r} stay: the update pushed no item, and deleting all "
@@ -331,7 +339,7 @@ class _ClosingOperator(_UpdateOperator):
     def _find_what_was_opened(self, context: Context) -> bool:
         """Take source and connection from the opening; say whether there was one."""
         opened = _pull(context, self.update_tasks.open, OPENING_XCOM_KEY)
-        if opened is not None:
+        if opened:
             self.source_id, self.coveo_conn_id = opened["source_id"], opened["coveo_conn_id"]
             self.organization_id = opened["organization_id"]
             # The one that is there already was made by what the templates say.
@@ -497,7 +505,7 @@ def reopen_if_closed(context: Context, update_tasks: UpdateTasks) -> bool:
     if states[update_tasks.close].get(map_index) not in {"success", "failed"}:
         return False
     opened = _pull(context, update_tasks.open, OPENING_XCOM_KEY)
-    if opened is None:
+    if not opened:
         return False
     is_waited_for = update_tasks.outcome in context["task"].get_flat_relative_ids(upstream=False)
     if not is_waited_for or states[update_tasks.outcome].get(map_index) in _NOT_WAITING_STATES:
@@ -579,6 +587,11 @@ def _operator_class(task: Any) -> type[Any]:
 
 def _class_attribute(task: Any, name: str, default: Any) -> Any:
     return getattr(_operator_class(task), name, default)
+
+
+def _keeps_its_result(task: Any) -> bool:
+    partial = getattr(task, "partial_kwargs", None)
+    return bool(task.do_xcom_push if partial is None else partial.get("do_xcom_push", True))
 
 
 def _listed(names: Sequence[str], most: int = 20) -> str:

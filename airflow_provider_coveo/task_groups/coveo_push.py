@@ -580,7 +580,7 @@ class _LastResort:
         from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
         from airflow_provider_coveo.run_state import Holder
 
-        if opened is None:
+        if not opened:
             return
         organization_id, source_id = opened["organization_id"], opened["source_id"]
         this = Holder(dag_id, run_id, self._update_tasks.open, map_index)

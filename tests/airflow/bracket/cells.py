@@ -127,6 +127,19 @@ def _(story: Story) -> None:
 
 
 @cell(
+    "S04e",
+    "the opening is refused for good: nothing is closed",
+    "REBUILD→403",
+    "failed",
+    "open FAIL, work1 upf, work2 upf",
+    last="",
+)
+def _(story: Story) -> None:
+    story.coveo.faults.answer(403, source=story.dag_id, status_type="REBUILD", times=None)
+    story.trigger()
+
+
+@cell(
     "S04b",
     "the opening is answered with 500 but takes effect",
     "REBUILD→500 IDLE",

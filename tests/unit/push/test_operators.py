@@ -127,6 +127,7 @@ def test_deletions_can_come_with_items_or_alone(coveo: Simulator, dag: DAG) -> N
         {"path": "no/such/file.json"},
         {"items": "a string"},
         {"items": ITEMS, "batch_bytes": "many"},
+        {"items": ITEMS, "batch_bytes": [1024]},
         {"items": ITEMS, "on_invalid": "shrug"},
         {"items": [{}]},
     ],

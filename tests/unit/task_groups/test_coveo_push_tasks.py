@@ -80,6 +80,7 @@ class Run:
             return self.xcoms.get((task_ids, key))
 
         def push(key: str, value: Any) -> None:
+            assert value is not None, "Airflow 3.0 can't keep it"
             self.xcoms[task.task_id, key] = value
 
         ti = SimpleNamespace(
@@ -114,6 +115,8 @@ class Run:
             self.states[task.task_id] = "failed"
             raise
         self.xcoms[task.task_id, "return_value"] = result
+        for key, value in result.items() if task.multiple_outputs else ():
+            assert value is not None, f"Airflow 3.0 can't keep the output {key}"
         self.states[task.task_id] = "success"
         return result
 
@@ -333,6 +336,19 @@ def test_after_an_update_that_pushed_nothing_nothing_is_deleted(
     run.xcoms["push_source_update.work", "return_value"] = {"accepted_adds": 0}
 
     with pytest.raises(NothingWasPushed, match="allow_empty=True"):
+        run.execute("delete_old_items")
+    assert "olderthan" not in [exchange.operation for exchange in coveo.requests]
+
+
+def test_an_update_whose_tasks_keep_no_result_is_not_said_to_have_pushed_nothing(
+    coveo: Simulator, a_run: Callable[..., Run]
+) -> None:
+    run = a_run(delete_old_items=True, queue_delay=0)
+    run.execute("open")
+    run.states["push_source_update.work"] = "success"
+    run.task("work").do_xcom_push = False
+
+    with pytest.raises(NothingWasPushed, match=r"not known, because push_source_update\.work .*do_xcom_push"):
         run.execute("delete_old_items")
     assert "olderthan" not in [exchange.operation for exchange in coveo.requests]
 
