@@ -41,6 +41,8 @@ _MARKS_OF_UTF_16: Final = frozenset({b"\xff\xfe", b"\xfe\xff"})
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 _CHUNK: Final = 1024 * 1024
+#: How much of a zstd file is unpacked at a time: four bytes of it may stand for 128 KiB.
+_ZSTD_CHUNK: Final = 1024
 #: No item is longer, so neither is a line nor an object of an array.
 _LONGEST_ITEM: Final = LARGEST_UPLOAD
 _ROWS_AT_A_TIME: Final = 1_024
@@ -280,7 +282,7 @@ class _ZstdReader(io.RawIOBase):
         """Fill the buffer, at least partly unless the file is at its end."""
         while not self._ready:
             if not self._compressed:
-                self._compressed = self._raw.read(64 * 1024)
+                self._compressed = self._raw.read(_ZSTD_CHUNK)
                 if not self._compressed:
                     if self._frame is not None:
                         raise EOFError("the compressed file ended before the end-of-stream marker")
@@ -417,7 +419,7 @@ class _Window:
 def _csv_rows(content: io.BufferedReader, delimiter: str, stack: ExitStack) -> Iterator[dict[str, Any]]:
     csv.field_size_limit(_LONGEST_ITEM)
     text = stack.enter_context(io.TextIOWrapper(content, encoding="utf-8-sig", newline=""))
-    rows = csv.DictReader(text, delimiter=delimiter, strict=True)
+    rows = csv.DictReader(_lines_of_text(text), delimiter=delimiter, strict=True)
     names = rows.fieldnames or []
     if len(set(names)) < len(names):
         raise _MalformedError("a column's name occurs twice in its first line")
@@ -427,6 +429,13 @@ def _csv_rows(content: io.BufferedReader, delimiter: str, stack: ExitStack) -> I
         if None in row.values():
             raise _MalformedError(f"line {rows.line_num} has fewer columns than the first one")
         yield row
+
+
+def _lines_of_text(text: io.TextIOWrapper) -> Iterator[str]:
+    for line in iter(lambda: text.readline(_LONGEST_ITEM), ""):
+        if len(line) == _LONGEST_ITEM and line[-1] not in "\r\n":
+            raise _MalformedError(f"a line is longer than {_LONGEST_ITEM:,} characters")
+        yield line
 
 
 def _parquet_rows(raw: Any) -> Iterator[dict[str, Any]]:

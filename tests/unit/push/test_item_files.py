@@ -275,6 +275,36 @@ def test_a_large_file_needs_no_more_memory_than_a_small_one(tmp_path: Path, name
     assert peaks[1] < 12_000_000
 
 
+def test_a_zstd_file_that_unpacks_to_very_much_needs_little_memory(tmp_path: Path) -> None:
+    compressor = pytest.importorskip("zstandard").ZstdCompressor().compressobj()
+    blank = b" " * 999_999 + b"\n"
+    packed = [compressor.compress(blank) for _ in range(300)]
+    path = written(
+        tmp_path / "a.ndjson.zst", b"".join([*packed, compressor.compress(LINES), compressor.flush()])
+    )
+    assert Path(path).stat().st_size < 20_000
+    tracemalloc.start()
+    assert read(path) == ITEMS
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100_000_000
+
+
+@pytest.mark.parametrize("name", ["a.ndjson", "a.csv"])
+@pytest.mark.parametrize("begin", [b"documentId,data\n", b""])
+def test_a_file_without_an_end_of_a_line_is_not_read_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, begin: bytes
+) -> None:
+    monkeypatch.setattr(item_files, "_LONGEST_ITEM", 100_000)
+    path = written(tmp_path / name, (begin if name == "a.csv" else b"") + b"a://1," * 5_000_000)
+    tracemalloc.start()
+    with pytest.raises(CoveoInputError, match="a line is longer than 100,000"):
+        read(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 12_000_000
+
+
 # --- what an enemy would give ---
 
 
