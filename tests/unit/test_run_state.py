@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_coveo.run_state import RUNS_REMEMBERED, RunState, take_over_content, try_set
+from airflow_provider_coveo.run_state import RUNS_REMEMBERED, Holder, RunState, take_over_content, try_set
 from tests.unit.conftest import Variables
 
 
@@ -104,6 +104,28 @@ def test_tasks_of_one_run_that_begin_at_the_same_moment_come_to_the_same(
 
     monkeypatch.setattr(variables, "set", another_is_faster)
     assert take_over_content("acme", "books", "dag", "run-1") == "theirs"
+
+
+def test_tasks_that_open_a_bracket_again_at_the_same_moment_hold_the_source(
+    variables: Variables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = variables.set
+
+    def another_is_faster(key: str, value: Any, **more: Any) -> None:
+        write(key, value, **more)
+        raise RuntimeError("duplicate key value violates unique constraint")
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no database")
+
+    monkeypatch.setattr(variables, "set", another_is_faster)
+    mine = Holder("dag", "run-1", "open")
+    mine.take("acme", "books")
+    assert Holder.of_source("acme", "books") == mine
+
+    monkeypatch.setattr(variables, "set", refuse)
+    with pytest.raises(RuntimeError, match="no database"):
+        Holder("dag", "run-2", "open").take("acme", "books")
 
 
 def test_that_it_can_t_be_noted_is_an_error(variables: Variables, monkeypatch: pytest.MonkeyPatch) -> None:
