@@ -504,6 +504,8 @@ def test_what_a_stage_complains_of_and_the_last_one_completes_is_not_refused(
     result = hook.push_items(SOURCE, items(40))
     for number in range(many):
         complain(coveo, f"product://{number}", "EXTENSION")
+    # A look at half of them would be followed by another one.
+    coveo.wait_for(lambda: [entry["task"] for entry in coveo.logs(SOURCE)].count("INDEXING") == 40)
     counted = outcome(indexed_sensor(result))
     assert (counted["indexed"], counted["refused"]) == (40, 0)
     looked_up = [one for one in coveo.requests if "documentId" in one.query]
