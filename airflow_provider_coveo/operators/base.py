@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import suppress
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import BaseOperator, XComArg
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+
+T = TypeVar("T")
 
 #: What Airflow resolves when a task begins; where it stands depends on Airflow's version.
 _ResolveMixin: Any = next(base for base in XComArg.__mro__ if base.__name__ == "ResolveMixin")
@@ -77,19 +79,30 @@ def _filled(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None and value != ""}
 
 
-def _outputs(result: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what is None of a result of which each value is an output: Airflow 3.0 can't keep it."""
-    return {name: value for name, value in result.items() if value is not None}
+def _without_none(values: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what is None, which Airflow 3.0 can't keep as an output, and which is no parameter given."""
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _given_connection(coveo_conn_id: Any, organization_id: Any) -> dict[str, Any]:
     """Return what a task group passes on to its tasks: what is left out, a DAG's default_args may say."""
-    given = {"coveo_conn_id": coveo_conn_id, "organization_id": organization_id}
-    return {name: value for name, value in given.items() if value is not None}
+    return _without_none({"coveo_conn_id": coveo_conn_id, "organization_id": organization_id})
 
 
 def _is_true(value: bool | str) -> bool:
     return value.strip().lower() == "true" if isinstance(value, str) else bool(value)
+
+
+def _checked(check: Callable[[Any], T], value: object) -> T:
+    """Return a value as it was checked, or fail the task at once."""
+    from airflow_provider_coveo.coveo.errors import CoveoInputError
+    from airflow_provider_coveo.hooks.answers import failing_at_once
+
+    try:
+        return check(value)
+    except CoveoInputError as error:
+        refused = failing_at_once(error)
+    raise refused
 
 
 def _checked_duration(name: str, value: object) -> timedelta:

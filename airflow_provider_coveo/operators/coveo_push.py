@@ -6,18 +6,20 @@ import itertools
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_coveo.coveo.errors import CoveoError
 from airflow_provider_coveo.operators.base import (
     _as_typed,
+    _checked,
     _checked_duration,
     _CoveoOperator,
     _CoveoPushOperator,
     _filled,
     _given,
     _is_true,
-    _outputs,
+    _without_none,
 )
 from airflow_provider_coveo.operators.coveo_source import (
     CreatePushSourceOperator as CreatePushSourceOperator,
@@ -64,7 +66,7 @@ class SetPushSourceStatusOperator(_CoveoPushOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Set the status."""
-        return _outputs(self.hook.set_source_status(self.source_id, self.status))
+        return _without_none(self.hook.set_source_status(self.source_id, self.status))
 
 
 class ResetPushSourceOperator(_CoveoPushOperator):
@@ -121,7 +123,7 @@ class ResetPushSourceOperator(_CoveoPushOperator):
         if ordering_id is None:
             ordering_id = self._cut_off_of_this_try_set(context)
         result = self.hook.delete_old_items(self.source_id, ordering_id, queue_delay=self.queue_delay)
-        return _outputs(result)
+        return _without_none(result)
 
     def _cut_off_of_this_try_set(self, context: Context) -> int:
         from airflow_provider_coveo.run_state import RunState, try_set
@@ -209,24 +211,15 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
         return {**{name: source_ids[:100] for name, source_ids in found.items()}, "active": active}
 
     def _refuse_bad_input(self) -> None:
-        from airflow_provider_coveo.coveo.errors import CoveoInputError
-        from airflow_provider_coveo.hooks.answers import failing_at_once
-
         if self._has_source_ids:
             _refuse_nothing(
                 self.source_ids,
                 "No source was looked at: source_ids turned out as None",
                 "the task that should have given them gave none, and None would stand for all sources",
             )
-        try:
-            _checked_duration("active_longer_than", self.active_longer_than)
-            if self.source_ids is not None:
-                self.source_ids = _checked_source_ids(self.source_ids)
-        except CoveoInputError as error:
-            refused = failing_at_once(error)
-        else:
-            return
-        raise refused
+        _checked(partial(_checked_duration, "active_longer_than"), self.active_longer_than)
+        if self.source_ids is not None:
+            self.source_ids = _checked(_checked_source_ids, self.source_ids)
 
     def _sources(self, failures: list[CoveoError]) -> Iterator[Mapping[str, Any]]:
         """
@@ -847,7 +840,7 @@ class PushSecurityIdentitiesOperator(_CoveoOperator):
         numbers = {"batch_bytes": self.batch_bytes, "upload_concurrency": self.upload_concurrency}
         result = self.hook.push_identities(
             self.provider_id,
-            **{name: value for name, value in sections.items() if value is not None},
+            **_without_none(sections),
             **_filled(numbers),
         )
         if not _is_true(self.delete_old):

@@ -31,7 +31,12 @@ from airflow_provider_coveo.coveo.errors import (
     OrganizationPausedError,
     SourceDoesNotExistError,
 )
-from airflow_provider_coveo.operators.base import _CoveoPushOperator, _outputs, _time_delta_trigger
+from airflow_provider_coveo.operators.base import (
+    _checked,
+    _CoveoPushOperator,
+    _time_delta_trigger,
+    _without_none,
+)
 from airflow_provider_coveo.operators.coveo_push import SetPushSourceStatusOperator
 
 if TYPE_CHECKING:
@@ -218,21 +223,14 @@ class OpenPushSourceUpdateOperator(_UpdateOperator, SetPushSourceStatusOperator)
         if first_cut_off is None and state.get(_KNOWN_FROM_THE_START):
             first_cut_off = result["ordering_id"]
             state.set(_FIRST_CUT_OFF, first_cut_off)
-        return _outputs({**result, "ordering_id": first_cut_off})
+        return _without_none({**result, "ordering_id": first_cut_off})
 
     def _refuse_what_can_not_be_opened(self) -> None:
         from airflow_provider_coveo.coveo.endpoints import checked_source_id
         from airflow_provider_coveo.coveo.statuses import checked_active_status
-        from airflow_provider_coveo.hooks.answers import failing_at_once
 
-        try:
-            checked_source_id(self.source_id)
-            checked_active_status(self.status)
-        except CoveoInputError as error:
-            refused = failing_at_once(error)
-        else:
-            return
-        raise refused
+        _checked(checked_source_id, self.source_id)
+        _checked(checked_active_status, self.status)
 
     def _is_in_use(self) -> bool:
         from airflow_provider_coveo.coveo.sources import is_active

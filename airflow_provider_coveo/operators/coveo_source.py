@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_coveo.operators.base import (
     _as_typed,
+    _checked,
     _checked_duration,
     _CoveoOperator,
     _CoveoPushOperator,
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
     from airflow_provider_coveo.run_state import MadeSource
 
-T = TypeVar("T")
 
 #: The item that a copy is tested with, unless another one is given. Nobody may see it in a secured source.
 _TEST_ITEM: Final[dict[str, Any]] = {
@@ -662,17 +662,6 @@ def _refuse_being_deleted(sources: Iterable[Mapping[str, Any]], name: str) -> No
                 cause=f"Coveo is still deleting source {source['id']}, which has the name",
                 remedy="Try again once that source is gone",
             )
-
-
-def _checked(check: Callable[[Any], T], value: object) -> T:
-    """Return a value as it was checked, or fail the task at once."""
-    from airflow_provider_coveo.coveo.errors import CoveoInputError
-
-    try:
-        return check(value)
-    except CoveoInputError as error:
-        refused = _final(error)
-    raise refused
 
 
 def _final(error: CoveoError) -> CoveoError:
