@@ -8,6 +8,8 @@ import json
 import os
 import shutil
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -82,6 +84,7 @@ def coveo(_running_simulator: Simulator) -> Iterator[Simulator]:
     _running_simulator.reset()
     call_throttle.cache_clear()
     yield _running_simulator
+    _wait_for_what_is_under_way(_running_simulator)
     contracts = load_contracts()
     if contracts is not None:
         violations = [
@@ -91,6 +94,23 @@ def coveo(_running_simulator: Simulator) -> Iterator[Simulator]:
             for violation in contracts.check(exchange)
         ]
         assert not violations, "\n".join(violations)
+
+
+def _wait_for_what_is_under_way(simulator: Simulator) -> None:
+    """
+    Let end what a push that failed leaves under way, as it waits for no upload.
+
+    Else such a request has no answer yet when it is looked at, or arrives in the next test.
+    """
+    # Only one that the simulator was told to stall is longer under way.
+    until = time.monotonic() + 2
+    for thread in threading.enumerate():
+        if thread.name.startswith("coveo-upload"):
+            thread.join(max(0, until - time.monotonic()))
+    with simulator.state.changed:
+        simulator.state.changed.wait_for(
+            lambda: all(exchange.status or exchange.fault for exchange in simulator.requests), 5
+        )
 
 
 @pytest.fixture(autouse=True)
