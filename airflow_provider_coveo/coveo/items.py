@@ -11,10 +11,10 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from operator import attrgetter
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias, cast
 
 import msgspec
 
@@ -1066,7 +1066,7 @@ def _metadata_scalar(key: str, value: object) -> Any:
                 f"the time {shown(key)} has no time zone",
                 remedy="Use an aware datetime, for example datetime.now(timezone.utc)",
             )
-        return value.isoformat()
+        return _time(key, value)
     if isinstance(value, date):
         return value.isoformat()
     if value is None or isinstance(
@@ -1078,6 +1078,20 @@ def _metadata_scalar(key: str, value: object) -> Any:
             "no value; see https://docs.coveo.com/en/162/",
         )
     return _metadata_scalar_of_a_library(key, value)
+
+
+def _time(key: str, value: datetime) -> str:
+    offset = cast("timedelta", value.utcoffset())
+    if offset % timedelta(minutes=1):
+        # Zones from before there were time zones have seconds, for which ISO 8601 has no place.
+        try:
+            value = value.astimezone(timezone.utc)
+        except OverflowError:
+            raise CoveoInputError(
+                f"the time {shown(key)} ({value}) can't be told in UTC",
+                remedy="Leave out a time that stands for none",
+            ) from None
+    return value.isoformat()
 
 
 def _metadata_scalar_of_a_library(key: str, value: object) -> Any:

@@ -62,6 +62,15 @@ def test_metadata_arrives_as_json() -> None:
     }  # fmt: skip
 
 
+def test_a_time_whose_zone_has_seconds_is_told_in_utc() -> None:
+    local_mean_time = timezone(timedelta(minutes=53, seconds=28))
+    assert sent(since=datetime(1890, 1, 1, 0, 53, 28, tzinfo=local_mean_time))["since"] == (
+        "1890-01-01T00:00:00+00:00"
+    )
+    with pytest.raises(CoveoInputError, match="since"):
+        sent(since=datetime(1, 1, 1, tzinfo=local_mean_time))
+
+
 @pytest.mark.parametrize(
     ("properties", "reason"),
     [
