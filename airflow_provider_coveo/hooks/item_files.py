@@ -331,7 +331,7 @@ def _json_objects(content: io.BufferedReader) -> Iterator[bytes]:
             first = False
             if is_array and window.next_sign() not in {b",", b"]"}:
                 raise _MalformedError(f"{window.shown()} stands where a comma or the array's end should")
-            if window.next_sign() == b",":
+            if is_array and window.next_sign() == b",":
                 window.take()
                 if window.next_sign() != b"{":
                     raise _MalformedError(f"{window.shown()} stands where an object should")

@@ -88,6 +88,7 @@ def test_zstd_is_known_by_its_content(tmp_path: Path, name: str) -> None:
         ("a.json", b"[" + LINES.split(b"\n")[0] + b",]"),
         ("a.json", b"[" + LINES.split(b"\n")[0] * 2 + b"]"),
         ("a.json", b"[" + LINES.split(b"\n")[0] + b"] x"),
+        ("a.json", LINES.replace(b"\n", b",\n", 1)),
         ("a.json", b'[{"documentId": "a'),
         ("a.json", b"[1]"),
         ("a.json", b'"text"'),
