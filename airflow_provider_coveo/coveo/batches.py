@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, cast
 
 from airflow_provider_coveo.coveo.errors import CoveoInputError, shown
-from airflow_provider_coveo.coveo.items import LARGEST_UPLOAD, Delete, Entry, InvalidItemError, ItemEncoder
+from airflow_provider_coveo.coveo.item_encoding import ItemEncoder
+from airflow_provider_coveo.coveo.items import LARGEST_UPLOAD, Delete, Entry, InvalidItemError
 from airflow_provider_coveo.coveo.whole_numbers import whole_number
 
 #: How many bytes of JSON a batch holds at most, unless one says otherwise. Measured with

@@ -9,7 +9,8 @@ import msgspec
 
 from airflow_provider_coveo.coveo.batches import Batch, Batcher
 from airflow_provider_coveo.coveo.errors import CoveoInputError
-from airflow_provider_coveo.coveo.items import InvalidItemError, checked_additional_info
+from airflow_provider_coveo.coveo.items import InvalidItemError
+from airflow_provider_coveo.coveo.permissions import checked_additional_info
 
 MEMBERS: Final = "members"
 MAPPINGS: Final = "mappings"

@@ -4,7 +4,7 @@ import enum
 import hashlib
 import json
 import uuid
-from datetime import date, datetime, timedelta, timezone
+from datetime import date, datetime, timedelta, timezone, tzinfo
 from decimal import Decimal
 from typing import Any
 
@@ -12,16 +12,23 @@ import pendulum
 import pytest
 
 from airflow_provider_coveo.coveo.errors import CoveoInputError
+from airflow_provider_coveo.coveo.item_encoding import ItemEncoder
 from airflow_provider_coveo.coveo.items import (
     LARGEST_INLINE_DATA,
-    MOST_PERMISSIONS,
     InvalidItemError,
     Item,
-    ItemEncoder,
     checked_document_id,
     permanent_id,
     prepared_item,
 )
+from airflow_provider_coveo.coveo.permissions import MOST_PERMISSIONS
+
+
+class _Nowhere(tzinfo):
+    """A time zone that knows no offset, by which Python takes a time for naive."""
+
+    def utcoffset(self, when: datetime | None) -> None:
+        return None
 
 
 def item(**properties: Any) -> dict[str, Any]:
@@ -83,6 +90,7 @@ def test_a_time_whose_zone_has_seconds_is_told_in_utc() -> None:
         ({"thing": object()}, "object"),
         ({"huge": 2**63}, "64 bits"),
         ({"when": datetime(2026, 1, 1)}, "time zone"),
+        ({"when": datetime(2026, 1, 1, tzinfo=_Nowhere())}, "time zone"),
         ({"title": "\ud800"}, "surrogate"),
         ({"Title": "a", "TITLE": "b"}, "case only"),
         ({"DATA": "b"}, "case only"),

@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_coveo.coveo.errors import CoveoInputError
-from airflow_provider_coveo.coveo.items import Delete, InvalidItemError, ItemEncoder
+from airflow_provider_coveo.coveo.item_encoding import ItemEncoder
+from airflow_provider_coveo.coveo.items import Delete, InvalidItemError
 from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 from airflow_provider_coveo.simulator import Simulator
 

@@ -11,7 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from airflow_provider_coveo.coveo.batches import item_batches
-from airflow_provider_coveo.coveo.items import InvalidItemError, ItemEncoder
+from airflow_provider_coveo.coveo.item_encoding import ItemEncoder
+from airflow_provider_coveo.coveo.items import InvalidItemError
 
 
 def line(number: int = 1, **properties: Any) -> bytes:

@@ -1,0 +1,138 @@
+"""Permissions of items: who may see one, in the words of the Push API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from airflow_provider_coveo.coveo.errors import CoveoInputError, shown
+from airflow_provider_coveo.coveo.metadata import checked_text
+
+#: Coveo's pipeline rejects an item with more.
+MOST_PERMISSIONS: Final = 5_000
+_IDENTITY_TYPES: Final = frozenset({"USER", "GROUP", "VIRTUALGROUP", "UNKNOWN"})
+
+
+def checked_permissions(key: str, value: object) -> list[Any]:
+    """
+    Return the permissions of an item if Coveo accepts them.
+
+    :param key: The key under which they stand.
+    :param value: A list of permission sets (https://docs.coveo.com/en/107/) or of levels
+        (https://docs.coveo.com/en/25/).
+    :raises CoveoInputError: if it is anything else.
+    """
+    if not isinstance(value, list) or not all(isinstance(entry, Mapping) for entry in value):
+        raise CoveoInputError(
+            f"{key} must be a list of permission sets or levels", remedy="See https://docs.coveo.com/en/107/"
+        )
+    count = 0
+    for number, entry in enumerate(value, 1):
+        lower_case = _lower_case_keys(entry, f"entry {number} of {key}")
+        if "permissionsets" in lower_case:
+            count += _permission_level(lower_case, number)
+        else:
+            count += _permission_set(lower_case, f"permission set {number}")
+    if count > MOST_PERMISSIONS:
+        raise CoveoInputError(
+            f"it has {count:,} permissions, and Coveo's pipeline rejects more than {MOST_PERMISSIONS:,}",
+            remedy="Use groups instead of single users",
+        )
+    return value
+
+
+def _permission_level(level: dict[str, Any], number: int) -> int:
+    where = f"permission level {number}"
+    name, sets = level.pop("name", None), level.pop("permissionsets")
+    if not isinstance(name, str) or not name:
+        raise _bad_permission(f"{where} has no name")
+    checked_text(name, "name")
+    if level:
+        raise _bad_permission(f"{where} has the unknown key {shown(next(iter(level)))}")
+    if not isinstance(sets, list) or not all(isinstance(entry, Mapping) for entry in sets):
+        raise _bad_permission(f"permissionSets of {where} is not a list of permission sets")
+    return sum(
+        _permission_set(_lower_case_keys(entry, where), f"permission set {index} of level {shown(name)}")
+        for index, entry in enumerate(sets, 1)
+    )
+
+
+def _permission_set(permission_set: dict[str, Any], where: str) -> int:
+    count = 0
+    for key, value in permission_set.items():
+        if key in {"allowedpermissions", "deniedpermissions"}:
+            if not isinstance(value, list):
+                raise _bad_permission(f"{key} of {where} is not a list")
+            count += len(value)
+            # A set of too many is refused for their number, whatever they are.
+            if count <= MOST_PERMISSIONS:
+                for identity in value:
+                    _permission_identity(identity, where)
+        elif key == "allowanonymous":
+            if not isinstance(value, bool):
+                raise _bad_permission(f"allowAnonymous of {where} is {shown(value)}, not true or false")
+        elif key == "name":
+            if not isinstance(value, str):
+                raise _bad_permission(f"the name of {where} is not a string")
+            checked_text(value, "name")
+        else:
+            raise _bad_permission(f"{where} has the unknown key {shown(key)}")
+    return count
+
+
+def _permission_identity(identity: object, where: str) -> None:
+    if not isinstance(identity, Mapping):
+        raise _bad_permission(f"{where} holds {shown(identity)}, which is no identity")
+    given = _lower_case_keys(identity, where)
+    name = given.pop("identity", None)
+    if not isinstance(name, str) or not name:
+        raise _bad_permission(f"{where} holds an identity without a name")
+    checked_text(name, "identity")
+    kind = given.pop("identitytype", None)
+    if not isinstance(kind, str) or kind.replace("_", "").upper() not in _IDENTITY_TYPES:
+        raise _bad_permission(
+            f"the identityType of {shown(name)} in {where} is {shown(kind)}, and none of User, Group, "
+            "VirtualGroup and Unknown"
+        )
+    provider = given.pop("securityprovider", None)
+    if provider is not None and (not isinstance(provider, str) or not provider):
+        raise _bad_permission(f"the securityProvider of {shown(name)} in {where} is no name")
+    checked_text(provider or "", "securityProvider")
+    checked_additional_info(given.pop("additionalinfo", None), f"{shown(name)} in {where}")
+    if given:
+        raise _bad_permission(f"{shown(name)} in {where} has the unknown key {shown(next(iter(given)))}")
+
+
+def checked_additional_info(value: object, of: str) -> None:
+    """
+    Check the ``additionalInfo`` of a security identity: strings by name.
+
+    :param value: The value; ``None`` for none.
+    :param of: Whose it is, for the error.
+    :raises CoveoInputError: if it is anything else.
+    """
+    if value is None:
+        return
+    if not isinstance(value, Mapping):
+        raise _bad_permission(f"the additionalInfo of {of} is not an object")
+    for key, text in value.items():
+        if not isinstance(key, str) or not isinstance(text, str):
+            raise _bad_permission(f"the additionalInfo of {of} holds more than strings")
+        checked_text(key, "additionalInfo")
+        checked_text(text, "additionalInfo")
+
+
+def _lower_case_keys(entry: Mapping[Any, Any], where: str) -> dict[str, Any]:
+    lower_case: dict[str, Any] = {}
+    for key, value in entry.items():
+        if not isinstance(key, str) or key.lower() in lower_case:
+            raise _bad_permission(f"{where} has the key {shown(key)} twice, or it is no string")
+        lower_case[key.lower()] = value
+    return lower_case
+
+
+def _bad_permission(rule: str) -> CoveoInputError:
+    return CoveoInputError(
+        f"its permissions can't be right: {rule}",
+        remedy="See https://docs.coveo.com/en/107/ and https://docs.coveo.com/en/25/",
+    )
