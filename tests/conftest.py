@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import http.client
 import ipaddress
 import json
 import os
@@ -11,9 +12,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 # Before anything imports Airflow, which reads these once.
 if "AIRFLOW_HOME" not in os.environ:
@@ -84,7 +87,7 @@ def coveo(_running_simulator: Simulator) -> Iterator[Simulator]:
     _running_simulator.reset()
     call_throttle.cache_clear()
     yield _running_simulator
-    _wait_for_what_is_under_way(_running_simulator)
+    wait_for_what_is_under_way(_running_simulator)
     contracts = load_contracts()
     if contracts is not None:
         violations = [
@@ -96,21 +99,35 @@ def coveo(_running_simulator: Simulator) -> Iterator[Simulator]:
         assert not violations, "\n".join(violations)
 
 
-def _wait_for_what_is_under_way(simulator: Simulator) -> None:
+def wait_for_what_is_under_way(simulator: Simulator) -> None:
     """
     Let end what a push that failed leaves under way, as it waits for no upload.
 
-    Else such a request has no answer yet when it is looked at, or arrives in the next test.
+    Else such a request has no answer yet when it is looked at, or arrives in the next test. So would one that
+    its client gave up before a busy simulator came to it.
     """
     # Only one that the simulator was told to stall is longer under way.
     until = time.monotonic() + 2
     for thread in threading.enumerate():
         if thread.name.startswith("coveo-upload"):
             thread.join(max(0, until - time.monotonic()))
+    # The simulator comes to requests in the order in which they were sent, so that this one is the last.
+    last = http.client.HTTPConnection(urlsplit(simulator.url).netloc, timeout=60)
+    with closing(last):
+        last.request("GET", f"/_simulator/requests?since={2**31}")
+        last.getresponse().read()
     with simulator.state.changed:
         simulator.state.changed.wait_for(
-            lambda: all(exchange.status or exchange.fault for exchange in simulator.requests), 5
+            lambda: all(exchange.status or exchange.fault for exchange in simulator.requests), 60
         )
+
+
+def keep_off_midnight(simulator: Simulator) -> None:
+    """Let no day end by Coveo's clock, and with it no daily quota, while a test looks at one."""
+    # Never ahead of the worker's, as most real ones are not.
+    since_midnight = simulator.clock.now() % 86_400
+    if since_midnight > 86_400 - 600:
+        simulator.clock.shift(minutes=-20)
 
 
 @pytest.fixture(autouse=True)

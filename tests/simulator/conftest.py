@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from airflow_provider_coveo.simulator import Simulator
+from tests.conftest import wait_for_what_is_under_way
 from tests.openapi import load_contracts
 from tests.simulator.client import SOURCE, Client
 
@@ -28,6 +29,7 @@ def coveo(running: Simulator, tolerated: list[str]) -> Iterator[Simulator]:
     """A simulator as at its start; whatever it answers must be what Coveo's files declare."""
     running.reset()
     yield running
+    wait_for_what_is_under_way(running)
     contracts = load_contracts()
     if contracts is None:
         return

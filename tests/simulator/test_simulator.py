@@ -86,10 +86,10 @@ def test_only_so_much_is_recorded_as_was_asked_for() -> None:
 
 def test_waiting_for_something_ends_when_it_happens(coveo: Simulator, client: Client) -> None:
     coveo.indexing_delay = 0.2
-    client.put(A)
     began = time.monotonic()
-    coveo.wait_for(lambda: A in coveo.items(SOURCE))
-    assert 0.1 < time.monotonic() - began < 2
+    client.put(A)
+    coveo.wait_for(lambda: A in coveo.items(SOURCE), timeout=120)
+    assert 0.2 <= time.monotonic() - began < 60
 
     later = threading.Timer(0.05, lambda: client.status("REBUILD"))
     later.start()
@@ -204,7 +204,11 @@ def test_the_control_api_changes_everything(coveo: Simulator, client: Client, co
     assert client.put(A).status_code == 400
     control("POST", "organization", {"paused": False})
     control("POST", "limits", {"call_limit": [1, 300], "retry_after": True})
-    assert [client.status("IDLE").headers.get("Retry-After") for _ in range(2)] == [None, "300"]
+    began = time.monotonic()
+    taken, refused = client.status("IDLE"), client.status("IDLE")
+    assert "Retry-After" not in taken.headers
+    # Less by the time that passes by itself.
+    assert 300 - (time.monotonic() - began) <= int(refused.headers["Retry-After"]) <= 300
     control("POST", "limits", {"call_limit": None, "daily_documents": 0})
     assert client.put(A).json()["errorCode"] == "TOO_MANY_DOCUMENTS_DAILY"
     control("POST", "source-state", {"source": SOURCE, "state": "ERROR"})
@@ -291,7 +295,7 @@ def test_the_command_starts_a_simulator_and_a_signal_ends_it(stop: signal.Signal
     ]
     assert [answer.status_code for answer in answers] == [201, 429]
     process.send_signal(stop)
-    _, errors = process.communicate(timeout=5)
+    _, errors = process.communicate(timeout=TIMEOUT)
     assert (process.returncode, errors) == (0, "")
 
 
@@ -324,13 +328,13 @@ def test_other_machines_reach_the_command_by_https_and_under_its_name_there(
         )
         assert (own.status_code, foreign.status_code) == (204, 403)
     process.terminate()
-    _, errors = process.communicate(timeout=5)
+    _, errors = process.communicate(timeout=TIMEOUT)
     assert (process.returncode, errors) == (0, "")
 
 
 def test_a_taken_port_ends_the_command_with_one_line(coveo: Simulator) -> None:
     process = run("--port", coveo.url.rpartition(":")[2])
-    output, errors = process.communicate(timeout=10)
+    output, errors = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 2
     assert output == ""
     assert len(errors.splitlines()) == 1
@@ -354,6 +358,6 @@ def test_a_taken_port_ends_the_command_with_one_line(coveo: Simulator) -> None:
 )
 def test_a_wrong_option_ends_the_command(arguments: list[str]) -> None:
     process = run(*arguments)
-    _, errors = process.communicate(timeout=10)
+    _, errors = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 2
     assert "Traceback" not in errors
