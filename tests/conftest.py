@@ -122,6 +122,13 @@ def wait_for_what_is_under_way(simulator: Simulator) -> None:
         )
 
 
+def index_now(simulator: Simulator) -> None:
+    """Let the pipeline do what it holds back for ``indexing_delay``, at the present by Coveo's clock."""
+    seconds = simulator.indexing_delay
+    simulator.clock.shift(seconds=-seconds)
+    simulator.clock.advance(seconds=seconds)
+
+
 def keep_off_midnight(simulator: Simulator) -> None:
     """Let no day end by Coveo's clock, and with it no daily quota, while a test looks at one."""
     # Never ahead of the worker's, as most real ones are not.

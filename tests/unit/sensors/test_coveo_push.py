@@ -43,7 +43,7 @@ from airflow_provider_coveo.sensors.coveo_push import (
 )
 from airflow_provider_coveo.simulator import Simulator
 from airflow_provider_coveo.simulator.items import Rejection
-from tests.conftest import SOURCE
+from tests.conftest import SOURCE, index_now, keep_off_midnight
 from tests.unit.triggers.helpers import fired
 
 pytestmark = pytest.mark.usefixtures("connect")
@@ -221,11 +221,11 @@ def test_a_deferred_task_that_takes_too_long_says_what_it_saw_last(hook: CoveoPu
 def test_the_execution_timeout_counts_from_the_start_of_the_task(hook: CoveoPushHook) -> None:
     hook.set_source_status(SOURCE, "REBUILD")
     sensor = status_sensor(deferrable=True, execution_timeout=timedelta(seconds=60))
-    started = datetime.now(timezone.utc) - timedelta(seconds=59.5)
+    started = datetime.now(timezone.utc) - timedelta(seconds=58)
     with pytest.raises(TaskDeferred) as deferred:
         sensor.execute({"ti": SimpleNamespace(start_date=started)})
-    assert 0 < deferred.value.trigger.give_up_at - time.time() < 0.5
-    assert deferred.value.timeout < timedelta(seconds=61)
+    assert 0 <= deferred.value.trigger.give_up_at - (started.timestamp() + 60) < 30
+    assert deferred.value.timeout < timedelta(seconds=63)
     with pytest.raises(AirflowTaskTimeout, match=r"execution_timeout of 0:01:00 is over\. Seen last: Source"):
         sensor.execute_complete({}, fired(deferred.value.trigger), **deferred.value.kwargs)
 
@@ -287,7 +287,8 @@ def test_with_silent_fail_an_error_that_may_pass_does_not_end_the_wait(
     coveo: Simulator, hook: CoveoPushHook
 ) -> None:
     with pytest.raises(AirflowSensorTimeout, match="is REBUILD"):
-        deferred_while(coveo, hook, silent_fail=True, timeout=1)()
+        # Long enough for a look after that with the error.
+        deferred_while(coveo, hook, silent_fail=True, timeout=3)()
     coveo.faults.answer(503, operation="source")
     with pytest.raises(TaskDeferred):
         patient(status_sensor(deferrable=True, silent_fail=True)).execute({})
@@ -340,10 +341,19 @@ def test_a_push_is_waited_for_until_all_of_it_is_indexed(
     coveo: Simulator, hook: CoveoPushHook, deferrable: bool
 ) -> None:
     hook.push_items(SOURCE, items(3))
-    coveo.indexing_delay = 0.6
+    coveo.indexing_delay = 600
     result = hook.push_items(SOURCE, items(5, first=1), delete=["product://0", "product://4711"])
     assert len(coveo.items(SOURCE)) < 5
+
+    def finish() -> None:
+        # A look is two requests at most.
+        coveo.wait_for(lambda: sum(one.operation == "log_counts" for one in coveo.requests) >= 3)
+        index_now(coveo)
+
+    other = threading.Thread(target=finish)
+    other.start()
     counted = outcome(indexed_sensor(result, deferrable=deferrable))
+    other.join()
     assert len(coveo.items(SOURCE)) == 5
     assert {key: counted[key] for key in ("source_id", "operations", "refused", "skipped")} == {
         "source_id": SOURCE,
@@ -496,16 +506,21 @@ def complain(coveo: Simulator, document_id: str, task: str, result: str = "ERROR
     coveo.state.log(source, document_id, "ADD", "request", Rejection(task, result, "the extension failed"))
 
 
+def index_after_what_is_logged(coveo: Simulator) -> None:
+    """Let the pipeline end what it was given, later than whatever is in the logs by now."""
+    coveo.wait_for(lambda: now_ms() > coveo.state.source(SOURCE).log[-1].at)
+    index_now(coveo)
+
+
 @pytest.mark.parametrize("many", [1, 30])
 def test_what_a_stage_complains_of_and_the_last_one_completes_is_not_refused(
     coveo: Simulator, hook: CoveoPushHook, many: int
 ) -> None:
-    coveo.indexing_delay = 0.3
+    coveo.indexing_delay = 600
     result = hook.push_items(SOURCE, items(40))
     for number in range(many):
         complain(coveo, f"product://{number}", "EXTENSION")
-    # A look at half of them would be followed by another one.
-    coveo.wait_for(lambda: [entry["task"] for entry in coveo.logs(SOURCE)].count("INDEXING") == 40)
+    index_after_what_is_logged(coveo)
     counted = outcome(indexed_sensor(result))
     assert (counted["indexed"], counted["refused"]) == (40, 0)
     looked_up = [one for one in coveo.requests if "documentId" in one.query]
@@ -516,9 +531,10 @@ def test_what_one_stage_skips_on_purpose_and_a_later_one_refuses_is_refused(
     coveo: Simulator, hook: CoveoPushHook
 ) -> None:
     coveo.reject_item("product://2", "INDEXING", "ERROR", "too many fields")
-    coveo.indexing_delay = 0.3
+    coveo.indexing_delay = 600
     result = hook.push_items(SOURCE, items(5))
     complain(coveo, "product://2", "EXTENSION", "SKIPPED")
+    index_after_what_is_logged(coveo)
     with pytest.raises(ItemsRefusedError, match=r"1 of 5 .*\n.*\nproduct://2 .* INDEXING +ERROR +too many"):
         outcome(indexed_sensor(result, refused_results="ERROR"))
 
@@ -613,6 +629,7 @@ def test_a_value_that_can_not_be_meant_is_refused(coveo: Simulator, arguments: d
 
 @WAYS
 def test_the_quota_is_waited_for(coveo: Simulator, hook: CoveoPushHook, deferrable: bool) -> None:
+    keep_off_midnight(coveo)
     coveo.daily_documents = 10
     hook.push_items(SOURCE, items(8))
     sensor = PushApiQuotaSensor(
@@ -630,6 +647,7 @@ def test_the_quota_is_waited_for(coveo: Simulator, hook: CoveoPushHook, deferrab
 
 
 def test_a_quota_that_will_not_do_says_when_it_renews(coveo: Simulator, hook: CoveoPushHook) -> None:
+    keep_off_midnight(coveo)
     coveo.daily_documents = 10
     hook.push_items(SOURCE, items(8))
     with pytest.raises(

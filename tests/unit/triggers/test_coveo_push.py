@@ -209,11 +209,11 @@ def test_the_timeout_of_the_connection_reaches_the_wire(
     coveo: Simulator, connect: Callable[..., None]
 ) -> None:
     connect(extra=json.dumps({"timeout": "5,0.2"}))
-    coveo.faults.stall(5, operation="source", times=None)
+    coveo.faults.stall(30, operation="source", times=None)
     started = time.monotonic()
     with pytest.raises(NoAnswerError, match="Timeout"):
         ask_for_source(RetryPolicy(total_seconds=0))
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 20
 
 
 def test_nobody_listening_is_an_error_that_names_the_host(connect: Callable[..., None]) -> None:
@@ -341,7 +341,7 @@ def test_a_trigger_that_starts_again_too_late_looks_once_more(
 ) -> None:
     hook.set_source_status(SOURCE, status)
     how = {**HOW, "poke_interval": 1000, "give_up_at": time.time() - 100}
-    event = fired(PushSourceStatusTrigger(source_id=SOURCE, statuses=["IDLE"], **how), within=5)
+    event = fired(PushSourceStatusTrigger(source_id=SOURCE, statuses=["IDLE"], **how))
     assert event["outcome"] == outcome
     assert sum(one.operation == "source" for one in coveo.requests) == 1
 
@@ -350,9 +350,9 @@ def test_a_last_look_that_takes_too_long_is_given_up(
     coveo: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(triggers, "LAST_LOOK_SECONDS", 0.1)
-    coveo.faults.stall(20, operation="source", times=None)
+    coveo.faults.stall(30, operation="source", times=None)
     how = {**HOW, "give_up_at": time.time() + 0.3}
-    event = fired(PushSourceStatusTrigger(source_id=SOURCE, statuses=["IDLE"], **how), within=5)
+    event = fired(PushSourceStatusTrigger(source_id=SOURCE, statuses=["IDLE"], **how))
     assert event["outcome"] == "too_late"
 
 
@@ -374,8 +374,11 @@ def test_triggers_share_a_session_and_the_last_one_closes_it(coveo: Simulator, h
         events = await asyncio.gather(*waiting[:10])
         del waiting
         gc.collect()
-        await asyncio.sleep(0.05)
-        assert async_client._transports[asyncio.get_running_loop()] == {}
+        # What is collected of them is closed by the loop.
+        until = time.monotonic() + 20
+        while async_client._transports[asyncio.get_running_loop()]:
+            assert time.monotonic() < until
+            await asyncio.sleep(0.01)
         return events
 
     with warnings.catch_warnings():
