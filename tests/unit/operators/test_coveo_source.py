@@ -31,7 +31,7 @@ from airflow_provider_coveo.operators.coveo_source import (
 )
 from airflow_provider_coveo.run_state import MadeSource, take_over_content
 from airflow_provider_coveo.simulator import Simulator
-from tests.conftest import SOURCE
+from tests.conftest import SOURCE, index_now
 from tests.unit.conftest import Variables
 
 NAME = "acme-products-2"
@@ -515,8 +515,17 @@ def test_a_copy_that_takes_no_items_yet_is_waited_for(coveo: Simulator) -> None:
 def test_the_task_waits_until_the_item_logs_show_that_the_item_is_indexed(
     coveo: Simulator, logged: Callable[[], str]
 ) -> None:
-    coveo.indexing_delay = 0.5
+    coveo.indexing_delay = 600
+
+    def finish() -> None:
+        # One that has only arrived may still find it indexed.
+        coveo.wait_for(lambda: sum(r.operation == "logs" and r.status == 200 for r in coveo.requests) >= 2)
+        index_now(coveo)
+
+    other = threading.Thread(target=finish)
+    other.start()
     recreate()
+    other.join()
     assert "do not show the test item as indexed yet" in logged()
     assert len([r for r in coveo.requests if r.operation == "logs"]) > 2
 

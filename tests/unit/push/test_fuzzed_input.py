@@ -106,7 +106,7 @@ def test_fuzzed_items_are_pushed_or_refused(
     assert not [text for text in coveo.undocumented if "fileId" not in text]
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(fuzzed=_ITEMS)
 def test_an_item_as_dict_is_taken_if_and_as_its_json_is(fuzzed: Any) -> None:
     encoder = ItemEncoder()
@@ -126,7 +126,7 @@ def test_an_item_as_dict_is_taken_if_and_as_its_json_is(fuzzed: Any) -> None:
             assert value == given.isoformat()
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(fuzzed=_BYTES)
 def test_json_is_taken_if_the_dict_that_it_holds_is(fuzzed: bytes) -> None:
     encoder = ItemEncoder()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_coveo.coveo.batches import item_batches
@@ -56,6 +56,7 @@ _PIECES = [
 ]
 
 
+@settings(deadline=None)
 @given(texts=st.lists(st.sampled_from(_PIECES), min_size=1, max_size=6))
 @example(texts=[line(1), _PIECES[18], _PIECES[19], _PIECES[20]])
 @example(texts=[line(1), _PIECES[18], _PIECES[21], _PIECES[22]])
