@@ -10,8 +10,9 @@ import pytest
 from local_airflow import LocalAirflow
 
 from airflow_provider_coveo.simulator import Simulator
+from tests.airflow.conftest import EXAMPLES
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 DAG_FILE = """
 import os, time
@@ -35,6 +36,8 @@ with DAG("at_work", schedule=None, start_date=datetime(2025, 1, 1), max_active_r
         work(1) >> work(2)
 """
 
+#: The example's, without the runs at each full hour: one would look while a test is half through.
+WATCHDOG = "close_abandoned_when_asked"
 SEVEN_HOURS = 7 * 3600
 
 
@@ -46,21 +49,25 @@ def coveo(coveo_server: Simulator) -> Iterator[Simulator]:
 
 @pytest.fixture(scope="module")
 def airflow(local_airflow: LocalAirflow) -> LocalAirflow:
-    """The local Airflow, once the watchdog's run of the last hour, which unpausing it begins, is over."""
-    look(local_airflow)
-
-    def the_hourly_run_is_over() -> bool:
-        runs = local_airflow.rest("GET", "/dags/coveo_close_abandoned/dagRuns")["dag_runs"]
-        return any(run["run_type"] == "scheduled" and run["state"] == "success" for run in runs)
-
-    local_airflow.wait_until(the_hourly_run_is_over, 60, "the hourly run is over")
+    """The local Airflow, with a watchdog that looks when it is told to."""
+    example = (EXAMPLES / "coveo_close_abandoned.py").read_text()
+    for given, changed in {
+        'dag_id="coveo_close_abandoned"': f'dag_id="{WATCHDOG}"',
+        "schedule=timedelta(hours=1)": "schedule=None",
+    }.items():
+        assert example.count(given) == 1
+        example = example.replace(given, changed)
+    (local_airflow.dags_folder / f"{WATCHDOG}.py").write_text(example)
+    # A test before may have left it running at each full hour; what it holds open would be reported.
+    local_airflow.wait_for_dag("coveo_incremental_refresh")
+    local_airflow.pause("coveo_incremental_refresh")
     return local_airflow
 
 
 def look(airflow: LocalAirflow, **conf: Any) -> dict[str, Any]:
-    run_id = airflow.trigger("coveo_close_abandoned", conf)
-    assert airflow.wait_for_run("coveo_close_abandoned", run_id) == "success"
-    found = airflow.xcom("coveo_close_abandoned", run_id, "close_abandoned")
+    run_id = airflow.trigger(WATCHDOG, conf)
+    assert airflow.wait_for_run(WATCHDOG, run_id) == "success"
+    found = airflow.xcom(WATCHDOG, run_id, "close_abandoned")
     assert isinstance(found, dict)
     return found
 
