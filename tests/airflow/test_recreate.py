@@ -10,8 +10,9 @@ import pytest
 from local_airflow import LocalAirflow
 
 from airflow_provider_coveo.simulator import Simulator
+from airflow_provider_coveo.simulator.faults import Fault
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)
 
 DAG_FILE = """
 from datetime import datetime, timedelta
@@ -78,8 +79,12 @@ def variable(airflow: LocalAirflow, key: str) -> str:
 
 def kill_in(airflow: LocalAirflow, coveo: Simulator, run_id: str, task_id: str, **which: Any) -> None:
     """Kill a task with SIGKILL once it has made a request and before it gets the answer."""
-    fault = coveo.faults.stall(600, **which)
-    coveo.wait_for(lambda: fault.used, timeout=120)
+    kill_at(airflow, coveo, run_id, task_id, coveo.faults.stall(600, **which))
+
+
+def kill_at(airflow: LocalAirflow, coveo: Simulator, run_id: str, task_id: str, stall: Fault) -> None:
+    """Kill a task with SIGKILL once a request of it waits for its answer."""
+    coveo.wait_for(lambda: stall.used, timeout=240)
     psutil.Process(airflow.task_pid("killed", run_id, task_id)).kill()
 
 
@@ -90,7 +95,8 @@ def answer(airflow: LocalAirflow, dag_id: str, run_id: str, task_id: str, option
 
     def is_through() -> bool:
         nonlocal asked
-        state = airflow.task_states(dag_id, run_id)[task_id].state
+        task = airflow.task_states(dag_id, run_id).get(task_id)
+        state = task.state if task else None
         if state in ASKING:
             detail = airflow.rest("GET", path)
             asked = detail["body"]
@@ -100,7 +106,7 @@ def answer(airflow: LocalAirflow, dag_id: str, run_id: str, task_id: str, option
                 airflow.rest("PATCH", path, {"chosen_options": [option], "params_input": {}})
         return state == "success"
 
-    airflow.wait_until(is_through, 120, f"{task_id} of {dag_id} has its answer")
+    airflow.wait_until(is_through, 240, f"{task_id} of {dag_id} has its answer")
     return asked
 
 
@@ -120,7 +126,7 @@ def test_killed_after_each_step_there_is_one_copy_and_the_original_stays_until_t
         assert variable(airflow, "killed_source_id") == "killed"
 
     if asks(airflow):
-        airflow.wait_for_task("killed", run_id, "r.approve", ASKING, timeout=120)
+        airflow.wait_for_task("killed", run_id, "r.approve", ASKING)
     else:
         # Not approved: the run ends without the deletion.
         assert airflow.wait_for_run("killed", run_id) == "success"
@@ -132,6 +138,8 @@ def test_killed_after_each_step_there_is_one_copy_and_the_original_stays_until_t
     assert named(coveo, "Killed") == ["killed"]
     assert coveo.timeline("killed") == []
 
+    # Set before the approval, after which the deletion may come at any moment.
+    deletion = coveo.faults.stall(600, operation="delete_source")
     if asks(airflow):
         asked = answer(airflow, "killed", run_id, "r.approve", "Approve")
         assert "**Killed** (`killed`)" in asked
@@ -139,7 +147,7 @@ def test_killed_after_each_step_there_is_one_copy_and_the_original_stays_until_t
         assert "managed by Coveo for Sitecore" in asked
     else:
         run_id = airflow.trigger("killed", {"delete_old_source": "Killed"})
-    kill_in(airflow, coveo, run_id, "r.delete_old", operation="delete_source")
+    kill_at(airflow, coveo, run_id, "r.delete_old", deletion)
     assert airflow.wait_for_run("killed", run_id) == "success"
 
     assert named(coveo, "Killed") == []
