@@ -44,7 +44,9 @@ def local_airflow(
     dags_folder = tmp_path_factory.mktemp("dags")
     shutil.copytree(EXAMPLES, dags_folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     env = {"AIRFLOW_CONN_COVEO_DEFAULT": coveo_server.connection_json()}
-    with LocalAirflow(dags_folder, env=env, config=QUICK) as airflow:
+    # All tasks of the largest run at a time: test_resume holds them all up.
+    config = {**QUICK, "core": {"parallelism": 8}}
+    with LocalAirflow(dags_folder, env=env, config=config) as airflow:
         yield airflow
 
 
