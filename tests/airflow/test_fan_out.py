@@ -47,15 +47,19 @@ def test_each_of_many_sources_is_closed_by_its_own_bracket_however_the_others_fa
 ) -> None:
     refused, *good = sources
     coveo_server.faults.answer(403, operation="item", source=refused, times=None)
-    # Fewer than the tasks make, so that they have to wait; Coveo says until when.
-    coveo_server.call_limit, coveo_server.retry_after = (8, 10), True
+    # Fewer than the tasks make, however slowly, so that they have to wait; Coveo says until when.
+    coveo_server.call_limit, coveo_server.retry_after = (2, 15), True
+
+    def the_limit_was_met() -> bool:
+        return any(call.status == 429 for call in coveo_server.requests if call.path.startswith("/push/"))
 
     run_id = local_airflow.trigger(DAG_ID, {"source_ids": [*sources, "no-such-source"]})
+    coveo_server.wait_for(the_limit_was_met, timeout=240)
+    # So that it does not take too long.
+    coveo_server.call_limit = (8, 10)
     state = local_airflow.wait_for_run(DAG_ID, run_id, timeout=600)
 
     assert state == "failed"
-    calls = [call for call in coveo_server.requests if call.path.startswith("/push/")]
-    assert any(call.status == 429 for call in calls), "the limit was never met"
     assert coveo_server.statuses(refused) == ["REFRESH", "IDLE"]
     for source_id in good:
         assert [event["event"] for event in coveo_server.timeline(source_id)] == ["status", "push", "status"]
