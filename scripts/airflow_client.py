@@ -15,6 +15,9 @@ import httpx
 
 T = TypeVar("T")
 
+#: How often to ask again what Airflow did not do because its database could not.
+_TRIES = 5
+
 #: States after which a run does not go on by itself.
 FINISHED = frozenset({"success", "failed"})
 
@@ -61,7 +64,7 @@ class AirflowClient:
         self.poll_interval = 0.1
         self._credentials = credentials
         # Loopback requests must not go through a proxy that the environment names.
-        self._http = httpx.Client(base_url=url, timeout=30, trust_env=False)
+        self._http = httpx.Client(base_url=url, timeout=60, trust_env=False)
 
     def sign_in(self) -> None:
         """Get a token, if there is none yet and this Airflow wants one."""
@@ -88,7 +91,7 @@ class AirflowClient:
 
     # ---- runs ------------------------------------------------------------------------------------
 
-    def wait_for_dag(self, dag_id: str, timeout: float = 60) -> None:
+    def wait_for_dag(self, dag_id: str, timeout: float = 180) -> None:
         """Wait until the DAG has been parsed and can be triggered."""
 
         def known() -> bool:
@@ -135,7 +138,7 @@ class AirflowClient:
         return state
 
     def wait_for_run(
-        self, dag_id: str, run_id: str, timeout: float = 120, states: Collection[str] = FINISHED
+        self, dag_id: str, run_id: str, timeout: float = 240, states: Collection[str] = FINISHED
     ) -> str:
         """Wait until the run is in one of these states (finished, if left out); give the state."""
 
@@ -169,7 +172,7 @@ class AirflowClient:
         run_id: str,
         task_id: str,
         states: Collection[str],
-        timeout: float = 60,
+        timeout: float = 180,
         *,
         map_index: int = -1,
         try_number: int | None = None,
@@ -303,7 +306,12 @@ class AirflowClient:
         self, method: str, path: str, body: Mapping[str, Any] | None = None, allow: Collection[int] = ()
     ) -> httpx.Response:
         prefix = "/api/v2" if self.is_airflow_3 else "/api/v1"
-        answer = self._http.request(method, prefix + path, json=body)
+        for attempt in range(1, _TRIES + 1):
+            answer = self._http.request(method, prefix + path, json=body)
+            # The scheduler changed the same task at the same moment, or SQLite was busy: nothing was done.
+            if answer.status_code != 500 or "Database error" not in answer.text or attempt == _TRIES:
+                break
+            time.sleep(0.2 * attempt)
         if answer.is_error and answer.status_code not in allow:
             raise AirflowError(f"{method} {path} answered {answer.status_code}: {answer.text[:2000]}")
         return answer

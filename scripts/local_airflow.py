@@ -32,7 +32,7 @@ from types import TracebackType
 
 from airflow_client import AirflowClient, AirflowError
 from local_postgres import LocalPostgres
-from process_keeper import Keeper, pids_of_sessions
+from process_keeper import Keeper, end_processes, pids_of_sessions
 
 Config = Mapping[str, Mapping[str, object]]
 
@@ -47,6 +47,8 @@ _QUICK: Config = {
         "parallelism": 6,
         # A DAG file that a test has just changed counts at once.
         "min_serialized_dag_update_interval": 0,
+        # No DAG file is given up because the machine does much else; the defaults are 30 and 50.
+        "dagbag_import_timeout": 180,
     },
     "database": {
         # Every command would compare the schema with the migrations again; it was created a moment ago.
@@ -69,7 +71,7 @@ _QUICK: Config = {
     "usage_data_collection": {"enabled": False},
 }
 _QUICK_2: Config = {
-    "core": {"min_serialized_dag_fetch_interval": 0},
+    "core": {"min_serialized_dag_fetch_interval": 0, "dag_file_processor_timeout": 240},
     "scheduler": {
         # Where new DAG files are looked for. Changed ones are parsed at once, by their modification time.
         "dag_dir_list_interval": 1,
@@ -82,9 +84,14 @@ _QUICK_3: Config = {
         "refresh_interval": 1,
         "bundle_refresh_check_interval": 1,
         "parsing_processes": 1,
+        "dag_file_processor_timeout": 240,
     },
-    # The pace at which a running task learns that it was marked or cleared.
-    "workers": {"min_heartbeat_interval": 1},
+    "workers": {
+        # The pace at which a running task learns that it was marked or cleared.
+        "min_heartbeat_interval": 1,
+        # How long a task waits for the API server, which does much else; the default is 5.
+        "execution_api_timeout": 30,
+    },
 }
 
 
@@ -110,7 +117,7 @@ class LocalAirflow(AirflowClient):
         config: Config | None = None,
         database: str | None = None,
         triggerer: bool = False,
-        start_timeout: float = 120,
+        start_timeout: float = 240,
     ) -> None:
         self.python = str(python)
         self.version = _airflow_version(self.python)
@@ -190,9 +197,13 @@ class LocalAirflow(AirflowClient):
         :param descendants: also to what it started: the tasks that the scheduler's executor runs
         """
         process = self.processes[component]
-        for pid in pids_of_sessions({process.pid}) if descendants else [process.pid]:
-            with suppress(ProcessLookupError):
-                os.kill(pid, sig)
+        if descendants and sig == signal.SIGKILL:
+            # More than once: what is killed may just have started something.
+            end_processes(lambda: pids_of_sessions({process.pid}), sig, 30)
+        else:
+            for pid in pids_of_sessions({process.pid}) if descendants else [process.pid]:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, sig)
         if sig not in (signal.SIGSTOP, signal.SIGCONT):
             process.wait(timeout=60)
             del self.processes[component]

@@ -160,7 +160,7 @@ class LocalPostgres:
         )
         password.unlink()
 
-    def create_database(self, timeout: float = 30) -> None:
+    def create_database(self, timeout: float = 120) -> None:
         """Create the database as soon as the server answers, if it is not there."""
         where = ["-h", "127.0.0.1", "-p", str(self._port)] if self._port else ["-h", str(self.folder)]
         deadline = time.monotonic() + timeout

@@ -6,11 +6,17 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import psutil
 import pytest
+from airflow_client import AirflowClient, AirflowError
 from local_airflow import LocalAirflow
+
+pytestmark = pytest.mark.timeout(900)
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 DAG_ID = "interrupted"
@@ -101,6 +107,52 @@ def test_a_run_of_a_paused_dag_waits(airflow: LocalAirflow) -> None:
 
     airflow.unpause(DAG_ID)
     assert airflow.wait_for_run(DAG_ID, run_id) == "success"
+
+
+@pytest.fixture
+def answers() -> Iterator[tuple[str, list[tuple[int, bytes]]]]:
+    """The address of a server, and what it will answer, in this order."""
+    prepared: list[tuple[int, bytes]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_PATCH(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            status, body = prepared.pop(0)
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}", prepared
+        server.shutdown()
+
+
+def test_what_airflow_s_database_could_not_do_is_asked_for_again(
+    answers: tuple[str, list[tuple[int, bytes]]], tmp_path: Path
+) -> None:
+    url, prepared = answers
+    busy = (500, b'{"detail": {"reason": "Database error"}}')
+    client = AirflowClient(url, tmp_path)
+    prepared += [busy, busy, (200, b'{"state": "failed"}')]
+    assert client.rest("PATCH", "/dags/a/dagRuns/b", {"state": "failed"}) == {"state": "failed"}
+    assert prepared == []
+
+    for others in [(500, b"a fault"), (409, b"Database error")]:
+        prepared += [others, (200, b"{}")]
+        with pytest.raises(AirflowError):
+            client.rest("PATCH", "/dags/a/dagRuns/b", {"state": "failed"})
+        prepared.clear()
+
+    prepared += [busy] * 10
+    with pytest.raises(AirflowError, match="Database error"):
+        client.rest("PATCH", "/dags/a/dagRuns/b", {"state": "failed"})
+    assert prepared
+    client.close()
 
 
 KILLED_CALLER = """

@@ -13,7 +13,7 @@ from local_airflow import LocalAirflow
 from airflow_provider_coveo.simulator import Simulator
 from tests.unit.push.model import indexed
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 #: What would show, or fail, if anybody rendered it.
 ID = "{{ds}}/{{params}}"

@@ -15,7 +15,7 @@ from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 from airflow_provider_coveo.simulator import Simulator
 from tests.airflow.conftest import EXAMPLES
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 #: The example DAGs; each has its tests, most of them below.
 DAG_IDS = {

@@ -7,7 +7,7 @@ from local_airflow import LocalAirflow
 
 from airflow_provider_coveo.simulator import Simulator
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.smoke]
+pytestmark = [pytest.mark.timeout(900), pytest.mark.smoke]
 
 DAG_FILE = """
 from datetime import datetime, timedelta

@@ -59,7 +59,7 @@ def run(tmp_path: Path) -> Iterator[tuple[LocalAirflow, Simulator, str]]:
             yield airflow, coveo, run_id
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_neither_key_nor_signature_shows_in_logs_xcoms_or_rendered_fields(
     run: tuple[LocalAirflow, Simulator, str],
 ) -> None:
