@@ -344,7 +344,8 @@ def _(story: Story) -> None:
     "work1 skip, work2 skip, close skip, outcome skip, done skip",
     on_2={"tasks": "work1 skip, work2 none, close none, outcome none, done none"},
     like_2_before=(3, 2),
-    dag={"dagrun_timeout": 45},
+    # Enough for a busy machine to come to the first push.
+    dag={"dagrun_timeout": 75},
     representative=True,
 )
 def _(story: Story) -> None:
@@ -889,13 +890,13 @@ cell(
     "a failed, b success",
     "a.work1 skip, a.close skip, a.outcome skip, a.done skip",
     on_2={"tasks": "a.work1 skip, a.close none, a.outcome none, a.done none"},
-    dag={"max_active_runs": 2, "dagrun_timeout": 110},
+    dag={"max_active_runs": 2, "dagrun_timeout": 200},
 )
 def _(story: Story) -> None:
     story.hold("work1")
     story.hold("work1", key="b")
     story.trigger()
-    story.until_age_of_run(60)
+    story.until_age_of_run(100)
     story.trigger("b")
     story.until_seen("REBUILD", times=2)
     story.until_over()

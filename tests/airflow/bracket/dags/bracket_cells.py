@@ -36,8 +36,8 @@ from airflow_provider_coveo.operators.coveo_push_update import _time_delta_trigg
 from airflow_provider_coveo.task_groups.coveo_push import OverlappingRunsWarning, push_source_update
 
 FOLDER = Path(os.environ["BRACKET_FOLDER"])
-#: How long a held task pushes at most: longer than any cell waits, and not for ever.
-LONGEST_HOLD = 150
+#: How long a held task pushes at most: longer than all that a cell waits for meanwhile, and not for ever.
+LONGEST_HOLD = 900
 Shape = Callable[[str, dict[str, Any], dict[str, Any]], None]
 
 
