@@ -51,6 +51,7 @@ def chromium() -> Iterator[Browser]:
             executable_path=find_chromium(),
             # Its sandbox refuses to run as root. What is looked at is our own.
             args=["--no-sandbox", "--disable-gpu"],
+            timeout=120_000,
         )
         try:
             yield browser

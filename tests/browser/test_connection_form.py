@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page, Route
 
 pytest.importorskip("playwright.sync_api")
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 CONN_ID = "coveo_from_the_form"
 #: They refuse to test a connection without a port. See https://github.com/apache/airflow/pull/73298
@@ -141,10 +141,10 @@ def test_each_field_that_is_typed_arrives_at_coveo(
         "password": KEY,
         "region": "eu",
         "platform_host": "https://platform-au.cloud.coveo.com",
-        "timeout": "5,1",
+        "timeout": "5,3",
         "proxies": json.dumps({"https": proxy.url}),
         "verify": str(certificate[0]),
-        "call_interval": "0.5",
+        "call_interval": "2.5",
     }
     assert set(CONNECTION_FORM["conn-fields"]) < set(typed)
     form.add(CONN_ID, typed)
@@ -156,9 +156,9 @@ def test_each_field_that_is_typed_arrives_at_coveo(
         "Connected to organization 'acme' in region eu; the key can view 1 Push source"
         in form.save_and_test()
     )
-    assert proxy.asked == ["platform-au.cloud.coveo.com:443"]
+    assert set(proxy.asked) == {"platform-au.cloud.coveo.com:443"}
 
-    stall = coveo.faults.stall(120, operation="batch")
+    stall = coveo.faults.stall(600, operation="batch")
     run_id = airflow.trigger("from_the_form")
     assert airflow.wait_for_run("from_the_form", run_id) == "success"
     assert stall.used == 1
@@ -169,8 +169,8 @@ def test_each_field_that_is_typed_arrives_at_coveo(
     assert {request.headers["authorization"] for request in pushed} == {f"Bearer {KEY}"}
     assert {request.headers["host"] for request in pushed} == {"api-eu.cloud.coveo.com"}
     assert all("caller/PushItemsOperator" in request.headers["user-agent"] for request in pushed)
-    # Begun half a second apart, they may arrive a little closer to each other.
-    assert all(later.at - earlier.at >= 400 for earlier, later in pairwise(pushed))
+    # Begun so far apart, they may arrive closer to each other: the first one has a connection made before.
+    assert all(later.at - earlier.at >= 1000 for earlier, later in pairwise(pushed))
 
     form.edit(CONN_ID)
     # Airflow 3 hides proxies, too, whose URLs may hold a password.

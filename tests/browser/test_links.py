@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 expect = pytest.importorskip("playwright.sync_api").expect
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 EUROPE = "https://platform-eu.cloud.coveo.com/admin/#/acme"
 
@@ -38,11 +38,12 @@ def links(lab: Lab, run_id: str, task_id: str, dag_id: str = "shown") -> dict[st
 
 def test_the_link_of_a_task_opens_the_console(lab: Lab, page: Page, run_id: str) -> None:
     open_task(page, lab.airflow, run_id, "push")
-    with page.context.expect_page() as opened:
-        page.get_by_role("link", name="Coveo sources").click()
+    link = page.get_by_role("link", name="Coveo sources")
+    expect(link).to_be_visible()
+    with page.context.expect_page(timeout=60_000) as opened:
+        link.click()
     console = opened.value
-    console.wait_for_load_state()
-    assert console.url == f"{lab.coveo.url}/admin/#/acme/content/sources/"
+    expect(console).to_have_url(f"{lab.coveo.url}/admin/#/acme/content/sources/")
     expect(console.locator("#organization")).to_contain_text("acme")
     console.close()
 
@@ -66,7 +67,7 @@ def test_a_task_has_its_links_while_it_works_and_after_it_was_killed(lab: Lab) -
     airflow = lab.airflow
     stall = lab.coveo.faults.stall(120, operation="batch", source="killed")
     run_id = airflow.trigger("killed")
-    airflow.wait_until(lambda: stall.used, 60, "the push waits for Coveo")
+    airflow.wait_until(lambda: stall.used, 120, "the push waits for Coveo")
     expected = f"{lab.coveo.url}/admin/#/acme/content/sources/"
     assert links(lab, run_id, "push", "killed")["Coveo sources"] == expected
 

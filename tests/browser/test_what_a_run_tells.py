@@ -9,7 +9,7 @@ from local_airflow import LocalAirflow
 
 from tests.browser.conftest import HAS_DEADLINES, Lab
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 DAG_ID, AFTER = "coveo_asset_schedule", "coveo_asset_schedule_after"
 
@@ -26,7 +26,7 @@ def test_a_dag_runs_after_an_update_that_went_well_and_not_after_one_that_failed
     failed = airflow.trigger(DAG_ID, {"fail": True})
     assert airflow.wait_for_run(DAG_ID, failed) == "failed"
     assert airflow.wait_for_run(DAG_ID, airflow.trigger(DAG_ID)) == "success"
-    airflow.wait_until(lambda: runs(airflow, AFTER), 60, "the DAG after it has a run")
+    airflow.wait_until(lambda: runs(airflow, AFTER), 120, "the DAG after it has a run")
     (after,) = runs(airflow, AFTER)
     assert airflow.wait_for_run(AFTER, after["dag_run_id"]) == "success"
     # One update failed before, and its event would have come first.
@@ -38,14 +38,14 @@ def test_the_callbacks_of_a_dag_and_of_a_task_find_their_connection_in_the_datab
     airflow, coveo = lab.airflow, lab.coveo
     assert airflow.wait_for_run("notified", airflow.trigger("notified")) == "failed"
     for source, status in {"notified-by-the-fail": "REFRESH", "notified-by-the-notified": "IDLE"}.items():
-        airflow.wait_until(lambda source=source: coveo.statuses(source), 60, f"{source} has a status")
+        airflow.wait_until(lambda source=source: coveo.statuses(source), 120, f"{source} has a status")
         assert coveo.statuses(source) == [status]
 
 
 @pytest.mark.skipif(not HAS_DEADLINES, reason="deadlines came with Airflow 3.1")
 def test_a_missed_deadline_is_notified_by_the_triggerer(lab: Lab) -> None:
     lab.airflow.trigger("alerted")
-    lab.airflow.wait_until(lambda: lab.coveo.statuses("alerted"), 120, "the alert has set a status")
+    lab.airflow.wait_until(lambda: lab.coveo.statuses("alerted"), 240, "the alert has set a status")
     assert lab.coveo.statuses("alerted") == ["INCREMENTAL"]
 
 
@@ -60,7 +60,7 @@ def test_openlineage_is_told_what_was_written_by_operators_and_by_code_and_no_se
 
     for task_id in ("push", "by_the_hook"):
         event = lab.airflow.wait_until(
-            lambda task_id=task_id: completed(task_id), 60, f"{task_id} is told of"
+            lambda task_id=task_id: completed(task_id), 120, f"{task_id} is told of"
         )
         (output,) = event["outputs"]
         assert (output["namespace"], output["name"]) == ("coveo://acme", "shown")
