@@ -707,7 +707,8 @@ def test_neither_key_nor_presigned_url_shows_anywhere(
 ) -> None:
     logging.getLogger().setLevel(logging.DEBUG)
     shown: list[str] = []
-    policy = RetryPolicy(total_seconds=2, first_wait=0, longest_wait=0)
+    # With some wait, because the simulator keeps what was uploaded with each of the attempts.
+    policy = RetryPolicy(total_seconds=2, first_wait=0.1, longest_wait=0.1)
     coveo.faults.drop(operation="upload")
     coveo.faults.answer(503, operation="upload")
     coveo.faults.answer(403, operation="upload")

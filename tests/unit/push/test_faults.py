@@ -62,6 +62,8 @@ def count(result: dict[str, Any]) -> int:
     return accepted
 
 
+# It takes a minute and a half on two cores that have nothing else to do, and much longer on busy ones.
+@pytest.mark.timeout(900)
 def test_the_index_is_what_was_reported_under_ten_thousand_faults(monkeypatch: pytest.MonkeyPatch) -> None:
     # Tens of thousands of lines would take longer to write than the pushes take.
     monkeypatch.setattr(
@@ -74,7 +76,7 @@ def test_the_index_is_what_was_reported_under_ten_thousand_faults(monkeypatch: p
         hook = CoveoPushHook(
             retry=RetryPolicy(total_seconds=1.5, first_wait=0.001, longest_wait=0.004), timeout=(5, 0.2)
         )
-        until = time.monotonic() + 240
+        until = time.monotonic() + 800
         while hit < _FAULTS_WANTED and time.monotonic() < until:
             pushes += 1
             coveo.reset()
