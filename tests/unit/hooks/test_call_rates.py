@@ -69,7 +69,7 @@ def slots() -> Iterator[list[subprocess.Popen[str]]]:
         assert any(line == "ready\n" for line in iter(slot.stdout.readline, ""))
     yield started
     for slot in started:
-        slot.communicate(timeout=10)
+        slot.communicate(timeout=60)
 
 
 @pytest.fixture

@@ -103,7 +103,7 @@ def test_the_simulator_s_own_page_stands_for_the_console(
 ) -> None:
     address = kept_links()["coveo_sources_link"]
     assert address == f"{coveo.url}/admin/#/acme/content/sources/"
-    assert "<title>" in requests.get(address, timeout=5).text
+    assert "<title>" in requests.get(address, timeout=30).text
 
 
 @pytest.mark.parametrize(

@@ -182,7 +182,8 @@ def test_a_retry_of_a_reset_keeps_the_first_cut_off_and_a_clear_takes_a_new_one(
     first = int(next(r for r in coveo.requests if r.operation == "olderthan").query["orderingId"])
     coveo.clock.advance(seconds=60)
     assert reset(max_tries=2) == first
-    assert reset(max_tries=4) >= first + 60_000
+    # Coveo's clock is known to the second.
+    assert reset(max_tries=4) > first + 58_000
 
 
 def test_a_reset_can_be_executed_by_hand(coveo: Simulator, connect: Callable[..., None]) -> None:

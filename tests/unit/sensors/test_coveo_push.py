@@ -67,12 +67,12 @@ def patient(sensor: Any) -> Any:
 
 
 def status_sensor(**arguments: Any) -> Any:
-    given = {"task_id": "wait", "source_id": SOURCE, "poke_interval": 0.05, "timeout": 10, **arguments}
+    given = {"task_id": "wait", "source_id": SOURCE, "poke_interval": 0.05, "timeout": 60, **arguments}
     return PushSourceStatusSensor(**given)
 
 
 def indexed_sensor(result: Any, **arguments: Any) -> Any:
-    given = {"task_id": "wait", "poke_interval": 0.05, "timeout": 10, "settle_time": 0, **arguments}
+    given = {"task_id": "wait", "poke_interval": 0.05, "timeout": 60, "settle_time": 0, **arguments}
     return PushedItemsIndexedSensor(result=result, **given)
 
 
@@ -633,7 +633,7 @@ def test_the_quota_is_waited_for(coveo: Simulator, hook: CoveoPushHook, deferrab
     coveo.daily_documents = 10
     hook.push_items(SOURCE, items(8))
     sensor = PushApiQuotaSensor(
-        task_id="quota", items="3", deferrable=deferrable, poke_interval=0.05, timeout=10
+        task_id="quota", items="3", deferrable=deferrable, poke_interval=0.05, timeout=60
     )
 
     def renew() -> None:

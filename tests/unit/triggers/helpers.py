@@ -15,7 +15,7 @@ def made_again(trigger: Any) -> Any:
     return getattr(importlib.import_module(module), name)(**json.loads(json.dumps(parameters)))
 
 
-def fired(trigger: Any, within: float = 20) -> dict[str, Any]:
+def fired(trigger: Any, within: float = 90) -> dict[str, Any]:
     """Run a trigger until it fires, and return what its task gets."""
 
     async def first_event() -> Any:

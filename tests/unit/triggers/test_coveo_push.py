@@ -279,7 +279,7 @@ def test_a_key_that_was_replaced_while_a_trigger_waits_is_read_again(
         monkeypatch.setattr(coveo, "api_key", "xx-new-key")
         connect()
         CoveoPushHook().set_source_status(SOURCE, "IDLE")
-        return (await asyncio.wait_for(waiting, 20)).payload
+        return (await asyncio.wait_for(waiting, 90)).payload
 
     assert asyncio.run(wait())["outcome"] == "there"
 
