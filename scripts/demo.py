@@ -108,7 +108,7 @@ def follow_run(airflow: LocalAirflow, coveo: Simulator, title: str, conf: Mappin
                 seen_states[task] = state
         return run if run in FINISHED else None
 
-    state = airflow.wait_until(step, 120, f"run {run_id} is finished")
+    state = airflow.wait_until(step, 300, f"run {run_id} is finished")
     say(f"  The run is marked: {state}")
     return str(state)
 

@@ -69,5 +69,5 @@ def shop(local_airflow: LocalAirflow) -> Iterator[Callable[[str], None]]:
         yield run
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(timeout=30)
+        process.wait(timeout=120)
         shutil.rmtree(server.folder, ignore_errors=True)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.timeout(900)
+
 #: Commands, and what each must show of this package.
 COMMANDS = {
     "version": version("apache-airflow"),
@@ -33,7 +35,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, subprocess.Co
         home = tmp_path_factory.mktemp("airflow-home")
         env = {**os.environ, "AIRFLOW_HOME": str(home), "COLUMNS": "400"}
         return subprocess.run(
-            [airflow, *command.split()], env=env, capture_output=True, text=True, timeout=120, check=False
+            [airflow, *command.split()], env=env, capture_output=True, text=True, timeout=600, check=False
         )
 
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:

@@ -177,4 +177,5 @@ def test_a_callback_closes_the_source(
     local_airflow: LocalAirflow, coveo_server: Simulator, source: str
 ) -> None:
     assert run(local_airflow, "coveo_notifier", {"source_id": source})[1] == "failed"
-    coveo_server.wait_for(lambda: coveo_server.statuses(source) == ["REFRESH", "IDLE"])
+    # The DAG processor calls it, some time after the run has failed.
+    coveo_server.wait_for(lambda: coveo_server.statuses(source) == ["REFRESH", "IDLE"], timeout=180)

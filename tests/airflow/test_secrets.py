@@ -52,10 +52,10 @@ def run(tmp_path: Path) -> Iterator[tuple[LocalAirflow, Simulator, str]]:
         config = {"logging": {"logging_level": "DEBUG"}}
         with LocalAirflow(dags, env=env, config=config) as airflow:
             run_id = airflow.trigger("secretive")
-            airflow.wait_for_run("secretive", run_id, timeout=180)
+            airflow.wait_for_run("secretive", run_id)
             coveo.faults.drop(operation="upload", times=None)
             airflow.clear_tasks("secretive", run_id, ["push_badly"], downstream=False)
-            airflow.wait_for_task("secretive", run_id, "push_badly", {"failed"}, timeout=120, try_number=2)
+            airflow.wait_for_task("secretive", run_id, "push_badly", {"failed"}, try_number=2)
             yield airflow, coveo, run_id
 
 

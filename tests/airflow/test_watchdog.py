@@ -110,7 +110,7 @@ def test_a_running_bracket_is_left_alone_and_a_paused_one_is_closed(
     (airflow.dags_folder / "at_work.py").write_text(DAG_FILE)
     coveo.clock.shift(seconds=-SEVEN_HOURS)
     run_id = airflow.trigger("at_work")
-    coveo.wait_for(lambda: coveo.items("at-work"), timeout=90)
+    coveo.wait_for(lambda: coveo.items("at-work"), timeout=240)
     coveo.clock.shift(seconds=0)
 
     assert look(airflow)["held"] == ["at-work"]

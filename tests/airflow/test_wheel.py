@@ -18,9 +18,10 @@ import pytest
 from trove_classifiers import classifiers
 
 # A wheel is the same whatever Airflow is installed beside it.
-pytestmark = pytest.mark.skipif(
-    version("apache-airflow").startswith("2."), reason="once, on Airflow 3, is enough"
-)
+pytestmark = [
+    pytest.mark.skipif(version("apache-airflow").startswith("2."), reason="once, on Airflow 3, is enough"),
+    pytest.mark.timeout(900),
+]
 
 PROJECT = Path(__file__).resolve().parents[2]
 #: What is in a checkout that was worked in, and not part of the project.

@@ -180,7 +180,7 @@ def _shell(script: str, folder: Path, env: dict[str, str]) -> None:
         env={**os.environ, "PATH": path, **env},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=800,
         check=False,
     )
     assert ran.returncode == 0, ran.stdout[-4000:] + ran.stderr[-4000:]
@@ -192,6 +192,7 @@ def quick_start() -> Iterator[Simulator]:
         yield simulator
 
 
+@pytest.mark.timeout(900)
 def test_the_quick_start_leads_to_a_green_run(quick_start: Simulator, tmp_path: Path) -> None:
     prepare, run = ((DOCS / "quickstart" / name).read_text() for name in ("prepare.sh", "run.sh"))
     put = f"cp {shlex.quote(str(DOCS / 'quickstart' / 'catalog_to_coveo.py'))} airflow-home/dags/"

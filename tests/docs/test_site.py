@@ -25,6 +25,8 @@ DOCS = ROOT / "docs"
 if find_spec("sphinx") is None:
     pytest.skip("the site is built where the extra [docs] is installed", allow_module_level=True)
 
+pytestmark = pytest.mark.timeout(900)
+
 #: What one reaches over HTTP only: the simulator's inside. It is no API.
 NOT_API = {
     f"airflow_provider_coveo.simulator.{name}"
@@ -39,7 +41,7 @@ NOT_API = {
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     build = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", DOCS, folder]
-    built = subprocess.run(build, capture_output=True, text=True, timeout=280, check=False)
+    built = subprocess.run(build, capture_output=True, text=True, timeout=800, check=False)
     assert built.returncode == 0, built.stdout + built.stderr
     return folder
 
