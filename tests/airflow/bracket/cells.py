@@ -345,7 +345,7 @@ def _(story: Story) -> None:
     on_2={"tasks": "work1 skip, work2 none, close none, outcome none, done none"},
     like_2_before=(3, 2),
     # Enough for a busy machine to come to the first push.
-    dag={"dagrun_timeout": 75},
+    dag={"dagrun_timeout": 60},
     representative=True,
 )
 def _(story: Story) -> None:

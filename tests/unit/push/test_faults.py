@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from importlib.metadata import version
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,7 +20,8 @@ from tests.unit.push.model import indexed, one_by_one
 
 _S3_REFUSAL = "<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>"
 _HTML = "<html><head><title>Be right back</title></head></html>"
-_FAULTS_WANTED = 10_000
+#: What else Airflow 2.11 brings than Airflow 3, such as an older urllib3, shows in fewer as well.
+_FAULTS_WANTED = 2_000 if version("apache-airflow").startswith("2.") else 10_000
 #: What the simulator rightly calls undocumented, because these faults bring it about.
 _EXPECTED = ("the answer to a fileId whose container expired",)
 
@@ -64,7 +66,7 @@ def count(result: dict[str, Any]) -> int:
 
 # It takes a minute and a half on two cores that have nothing else to do, and much longer on busy ones.
 @pytest.mark.timeout(900)
-def test_the_index_is_what_was_reported_under_ten_thousand_faults(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_index_is_what_was_reported_under_thousands_of_faults(monkeypatch: pytest.MonkeyPatch) -> None:
     # Tens of thousands of lines would take longer to write than the pushes take.
     monkeypatch.setattr(
         CoveoPushHook, "log", SimpleNamespace(info=_nothing, warning=_nothing, error=_nothing)
