@@ -44,6 +44,7 @@ from airflow_provider_coveo.coveo.errors import (
     CoveoInputError,
     NoAnswerError,
     NotFoundError,
+    UnexpectedAnswerError,
     UploadError,
     shown,
 )
@@ -517,9 +518,16 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         except (requests.RequestException, UnicodeError) as problem:
             # Its text can hold the presigned URL.
             raise error_without_answer(tried, problem) from None
-        self.repeated(
+        answer = self.repeated(
             lambda attempt: self._send(session, prepared, tried, attempt, default_class=UploadError)
         )
+        if answer.status_code != 200:
+            raise UnexpectedAnswerError(
+                tried,
+                status_code=answer.status_code,
+                cause="a file container says 200 of what it took, so something answered in its place",
+                remedy="Check the proxies of the connection and of the environment",
+            )
 
     # --- the status ---
 
