@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_coveo.coveo.connection import _EXTRAS
 from airflow_provider_coveo.coveo.endpoints import REGIONS
 from airflow_provider_coveo.get_provider_info import CONNECTION_FORM, get_provider_info
 
@@ -51,6 +52,20 @@ def test_everything_that_is_named_for_airflow_to_load_is_there() -> None:
 
 def test_the_form_offers_the_regions_that_there_are() -> None:
     assert CONNECTION_FORM["conn-fields"]["region"]["schema"]["enum"] == list(REGIONS)
+
+
+def test_the_form_asks_for_what_the_hook_reads() -> None:
+    behaviour = CONNECTION_FORM["ui-field-behaviour"]
+    assert behaviour["hidden-fields"] == ["schema", "port"]
+    assert behaviour["relabeling"] == {
+        "login": "Organization ID",
+        "password": "API key",
+        "host": "Base URL",
+    }
+    assert set(CONNECTION_FORM["conn-fields"]) == _EXTRAS
+    for described in CONNECTION_FORM["conn-fields"].values():
+        # Airflow's forms save a field that was left blank as null.
+        assert described["schema"]["type"] == ["string", "null"]
 
 
 def test_both_forms_say_the_same() -> None:

@@ -29,6 +29,7 @@ def answered(status: int, body: bytes = b"", **headers: str) -> CoveoError:
         (403, "ACCESS_DENIED", errors.AccessDeniedError, False),
         (404, "ORGANIZATION_NOT_FOUND", errors.OrganizationNotFoundError, False),
         (404, "X", errors.NotFoundError, False),
+        (408, "X", errors.ServiceError, True),
         (412, "SOURCE_DOES_NOT_EXIST", errors.SourceDoesNotExistError, False),
         (412, "MISSING_PARAMETER", errors.InvalidParameterError, False),
         (412, "INVALID_PARAMETER", errors.InvalidParameterError, False),

@@ -69,6 +69,15 @@ def test_metadata_arrives_as_json() -> None:
     }  # fmt: skip
 
 
+def test_whole_numbers_are_taken_as_far_as_64_bits_go() -> None:
+    numbers = {"largest": 2**63 - 1, "smallest": -(2**63)}
+    assert sent(**numbers) == {"data": "An anvil.", **numbers}
+    written = json.dumps(item(**numbers), separators=(",", ":")).encode()
+    assert encoded(written) == encoded(item(**numbers)) == ("product://4711", written)
+    with pytest.raises(InvalidItemError, match="64 bits"):
+        encoded(written.replace(b"-9223372036854775808", b"-9223372036854775809"))
+
+
 def test_a_time_whose_zone_has_seconds_is_told_in_utc() -> None:
     local_mean_time = timezone(timedelta(minutes=53, seconds=28))
     assert sent(since=datetime(1890, 1, 1, 0, 53, 28, tzinfo=local_mean_time))["since"] == (
@@ -89,6 +98,7 @@ def test_a_time_whose_zone_has_seconds_is_told_in_utc() -> None:
         ({"blob": b"x"}, "a bytes"),
         ({"thing": object()}, "object"),
         ({"huge": 2**63}, "64 bits"),
+        ({"tiny": -(2**63) - 1}, "64 bits"),
         ({"when": datetime(2026, 1, 1)}, "time zone"),
         ({"when": datetime(2026, 1, 1, tzinfo=_Nowhere())}, "time zone"),
         ({"title": "\ud800"}, "surrogate"),
@@ -203,6 +213,12 @@ def test_both_permission_models_are_taken_as_they_are(permissions: list[Any]) ->
     assert sent(permissions=permissions)["permissions"] == permissions
 
 
+def test_as_many_permissions_are_taken_as_the_pipeline_takes() -> None:
+    permissions = [{"allowedPermissions": [_USER] * 4_000, "deniedPermissions": [_USER] * 1_000}]
+    assert MOST_PERMISSIONS == 5_000
+    assert sent(permissions=permissions)["permissions"] == permissions
+
+
 @pytest.mark.parametrize(
     ("permissions", "reason"),
     [
@@ -214,6 +230,7 @@ def test_both_permission_models_are_taken_as_they_are(permissions: list[Any]) ->
         ([{"allowedPermissions": [{"identityType": "User"}]}], "without a name"),
         ([{"allowedPermissions": [{**_USER, "identityType": "xUSERx"}]}], "xUSERx"),
         ([{"allowedPermissions": [{**_USER, "securityProvider": 5}]}], "securityProvider"),
+        ([{"allowedPermissions": [{**_USER, "securityProvider": ""}]}], "securityProvider"),
         ([{"allowedPermissions": [{**_USER, "rights": "all"}]}], "rights"),
         ([{"allowedPermissions": [{**_USER, "additionalInfo": {"a": 1}}]}], "additionalInfo"),
         ([{"allowAnonymous": True, "ALLOWANONYMOUS": True}], "twice"),
@@ -282,7 +299,7 @@ def test_the_permanent_id_is_that_of_coveo_s_clients() -> None:
 # --- bytes ---
 
 
-def encoded(text: bytes) -> Any:
+def encoded(text: object) -> Any:
     return ItemEncoder().encode(text)
 
 

@@ -61,6 +61,11 @@ def test_coveo_s_clock_counts_where_the_worker_s_runs_ahead() -> None:
         checked_cut_off(now_ms(), clock.latest_cut_off_ms())
 
 
+def test_a_worker_s_clock_that_runs_ahead_by_two_seconds_is_noticed() -> None:
+    with pytest.raises(CoveoInputError, match="in the future"):
+        checked_cut_off(now_ms(), _at(-2).latest_cut_off_ms())
+
+
 def test_the_worker_s_clock_counts_where_it_runs_behind() -> None:
     assert _at(+90).now_ms() <= now_ms()
 

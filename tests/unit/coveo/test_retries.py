@@ -69,7 +69,7 @@ def test_a_date_that_names_no_zone_is_in_gmt(monkeypatch: pytest.MonkeyPatch) ->
     "bad",
     [
         {"total_seconds": -1},
-        {"total_seconds": 3601},
+        {"total_seconds": 3001},
         {"first_wait": -1},
         {"first_wait": 9, "longest_wait": 1},
         {"refused_wait": -1},
@@ -79,3 +79,8 @@ def test_a_date_that_names_no_zone_is_in_gmt(monkeypatch: pytest.MonkeyPatch) ->
 def test_bounds_are_kept(bad: dict[str, float]) -> None:
     with pytest.raises(CoveoInputError):
         RetryPolicy(**bad)
+
+
+def test_what_is_within_them_is_taken() -> None:
+    assert RetryPolicy(total_seconds=3000, first_wait=0, refused_wait=3000).total_seconds == 3000
+    assert RetryPolicy(total_seconds=0, refused_wait=0).wait(1, None) <= 1

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_coveo.coveo.errors import CoveoInputError
-from airflow_provider_coveo.coveo.sources import active_since_ms, checked_source_name, is_active
+from airflow_provider_coveo.coveo.sources import active_since_ms, checked_source_name, is_active, managed_by
 
 
 def source(**status: Any) -> dict[str, Any]:
@@ -61,3 +61,19 @@ def test_since_when_is_read_from_either_form_of_date(value: object, expected: in
 def test_the_beginning_of_the_activity_counts_before_the_date_of_the_status() -> None:
     assert active_since_ms(source(createdDate=5, timestamp=9)) == 5
     assert active_since_ms(source(timestamp=9)) == 9
+
+
+@pytest.mark.parametrize(
+    ("source", "product"),
+    [
+        ({"sourceType": "SITECORE"}, "Coveo for Sitecore"),
+        ({"sourceType": "DATABASE", "crawlerInstanceType": "CRAWLING_MODULE"}, "the Coveo Crawling Module"),
+        ({"sourceType": "DATABASE", "onPremisesEnabled": True}, "the Coveo Crawling Module"),
+        ({"sourceType": "PUSH", "crawlerInstanceType": "CLOUD", "onPremisesEnabled": False}, None),
+        ({}, None),
+    ],
+)
+def test_the_product_that_manages_a_source_is_known_by_any_of_its_marks(
+    source: dict[str, Any], product: str | None
+) -> None:
+    assert managed_by(source) == product

@@ -5,6 +5,7 @@ import logging
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -82,5 +83,48 @@ def tls_server(certificate: tuple[Path, Path]) -> Iterator[Any]:
             return len(server.seen)  # type: ignore[attr-defined]
 
     yield Seen()
+    server.shutdown()
+    server.server_close()
+
+
+class _WithoutEnd(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    _piece = b"10000\r\n" + b"x" * 65_536 + b"\r\n"
+
+    def do_GET(self) -> None:
+        self.send_response(self.server.status)  # type: ignore[attr-defined]
+        self.send_header("Content-Type", "text/plain")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        # Far more than what may be on its way between the two ends.
+        with suppress(OSError):
+            while self.server.pieces < 6_000:  # type: ignore[attr-defined]
+                self.wfile.write(self._piece)
+                self.server.pieces += 1  # type: ignore[attr-defined]
+        self.close_connection = True
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def endless_server() -> Iterator[Any]:
+    """A server whose answers have no end, as far as a test is concerned: 400 MB."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _WithoutEnd)
+    server.status, server.pieces = 404, 0  # type: ignore[attr-defined]
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+
+    class Server:
+        url = f"http://127.0.0.1:{server.server_port}"
+
+        def answer_with(self, status: int) -> None:
+            server.status = status  # type: ignore[attr-defined]
+
+        @property
+        def megabytes(self) -> float:
+            """How much was sent of the answers."""
+            return server.pieces * 65_536 / 1e6  # type: ignore[attr-defined, no-any-return]
+
+    yield Server()
     server.shutdown()
     server.server_close()

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowFailException, redact
+from airflow.providers.http.operators.http import HttpOperator
 
 from airflow_provider_coveo import __version__
 from airflow_provider_coveo.coveo import errors
@@ -25,8 +26,9 @@ from airflow_provider_coveo.coveo.errors import CoveoError, CoveoInputError
 from airflow_provider_coveo.coveo.ordering_ids import now_ms
 from airflow_provider_coveo.coveo.retries import RetryPolicy
 from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+from airflow_provider_coveo.hooks.wire import mask_in_logs
 from airflow_provider_coveo.simulator import Simulator
-from tests.conftest import SOURCE
+from tests.conftest import SOURCE, keep_off_midnight
 
 ITEM = {"documentId": "product://4711", "title": "Anvil", "data": "An anvil."}
 SENTINEL = "xxSENTINEL-0045-48e1-953c-3addd1ee4457"
@@ -211,10 +213,24 @@ def test_a_hook_can_be_copied_and_sent_to_another_process(coveo: Simulator, hook
         assert copied.set_source_status(SOURCE, "IDLE")["status"] == "IDLE"
 
 
+def test_an_answer_without_end_is_not_read_to_its_end(
+    connect: Callable[..., None], endless_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect(host=endless_server.url)
+    with pytest.raises(errors.NotFoundError):
+        CoveoPushHook().get_source(SOURCE)
+    assert endless_server.megabytes < 50
+    endless_server.answer_with(200)
+    monkeypatch.setattr("airflow_provider_coveo.hooks.wire.LARGEST_ANSWER", 1_000_000)
+    with pytest.raises(errors.UnexpectedAnswerError):
+        CoveoPushHook().get_source(SOURCE)
+    assert endless_server.megabytes < 100
+
+
 # --- retries ---
 
 
-@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
 def test_what_may_pass_is_repeated_until_it_does(coveo: Simulator, hook: CoveoPushHook, status: int) -> None:
     coveo.faults.answer(status, times=2, operation="status")
     hook.set_source_status(SOURCE, "REBUILD")
@@ -630,6 +646,30 @@ def test_an_answer_that_is_not_what_was_asked_for_is_an_error(coveo: Simulator, 
         assert hook.test_connection()[0] is False
 
 
+# --- limits ---
+
+
+def test_a_limit_is_told_with_how_much_of_it_is_used(coveo: Simulator, hook: CoveoPushHook) -> None:
+    keep_off_midnight(coveo)
+    coveo.daily_documents = 10
+    hook.push_items(SOURCE, [ITEM])
+    limit = hook.get_limit()
+    assert (limit["limit"], limit["actualCount"]) == (10, 1)
+    assert coveo.requests[-1].path == (
+        "/rest/organizations/acme/limits/content/pushApiMaximumDailyDocumentLimit"
+    )
+
+
+@pytest.mark.parametrize("key", ["", "a/b", "../status", None, 7])
+def test_what_is_the_key_of_no_limit_is_not_asked_for(
+    coveo: Simulator, hook: CoveoPushHook, key: Any
+) -> None:
+    with pytest.raises(CoveoInputError, match="is not the key of a limit") as refused:
+        hook.get_limit(key)
+    assert isinstance(refused.value, AirflowFailException)
+    assert coveo.requests == []
+
+
 # --- the connection test ---
 
 
@@ -746,6 +786,12 @@ def _whole_story(error: BaseException) -> str:
     return "".join("".join(traceback.format_exception(one)) for one in chain if one is not None)
 
 
+def test_the_key_is_masked_wherever_a_task_logs_it() -> None:
+    secret = "xx-a-key-that-no-connection-has"
+    mask_in_logs(secret)
+    assert redact(f"Bearer {secret}") == "Bearer ***"
+
+
 # --- as an HttpHook ---
 
 
@@ -754,6 +800,30 @@ def test_a_plain_http_operator_can_use_the_connection(coveo: Simulator, connect:
     answer = hook.run(f"/push/v1/organizations/acme/sources/{SOURCE}/status?statusType=IDLE")
     assert answer.status_code == 201
     assert coveo.requests[0].headers["authorization"] == f"Bearer {coveo.api_key}"
+
+
+def test_a_task_of_airflow_s_http_provider_can_use_the_connection(
+    coveo: Simulator, connect: Callable[..., None]
+) -> None:
+    operator = HttpOperator(
+        task_id="t",
+        http_conn_id="coveo_default",
+        endpoint=f"/push/v1/organizations/acme/sources/{SOURCE}/status?statusType=REBUILD",
+        log_response=False,
+    )
+    operator.execute({})
+    assert coveo.statuses(SOURCE) == ["REBUILD"]
+    (request,) = coveo.requests
+    assert request.headers["authorization"] == f"Bearer {coveo.api_key}"
+    assert request.headers["user-agent"].endswith("caller/CoveoPushHook")
+
+
+@pytest.mark.parametrize("status", [302, 307])
+def test_run_follows_no_redirect(coveo: Simulator, connect: Callable[..., None], status: int) -> None:
+    coveo.faults.redirect(f"{coveo.url}/elsewhere", status=status)
+    with pytest.raises(errors.RedirectError):
+        CoveoPushHook(method="PUT").run(f"/push/v1/organizations/acme/sources/{SOURCE}/documents", data="{}")
+    assert len(coveo.requests) == 1
 
 
 def test_run_raises_coveo_s_errors_and_keeps_to_the_timeout(

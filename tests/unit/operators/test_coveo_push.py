@@ -234,6 +234,31 @@ def test_a_source_that_can_t_be_read_keeps_no_other_one_open(
     assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
 
 
+@pytest.mark.usefixtures("variables")
+@pytest.mark.parametrize(
+    ("values", "found", "statuses"),
+    [
+        ({}, {"abandoned": [SOURCE], "closed": [SOURCE]}, ["REBUILD", "IDLE"]),
+        ({"report_only": "true"}, {"abandoned": [SOURCE], "closed": []}, ["REBUILD"]),
+        ({"active_longer_than": timedelta(hours=8)}, {"abandoned": [], "closed": []}, ["REBUILD"]),
+        ({"source_ids": []}, {"abandoned": [], "closed": []}, ["REBUILD"]),
+    ],
+)
+def test_the_watchdog_closes_what_has_been_active_for_too_long_if_it_is_to(
+    coveo: Simulator,
+    connect: Callable[..., None],
+    values: dict[str, Any],
+    found: dict[str, Any],
+    statuses: list[str],
+) -> None:
+    coveo.clock.shift(seconds=-7 * 3600)
+    CoveoPushHook().set_source_status(SOURCE, "REBUILD")
+    coveo.clock.shift(seconds=0)
+    result = CloseAbandonedPushSourcesOperator(task_id="t", **values).execute(context())
+    assert {name: result[name] for name in found} == found
+    assert coveo.statuses(SOURCE) == statuses
+
+
 @pytest.mark.parametrize(
     ("values", "named"),
     [

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import sys
 import threading
 import tracemalloc
 from collections import UserList
@@ -455,3 +456,17 @@ def test_times_of_parquet_in_nanoseconds_are_taken(tmp_path: Path) -> None:
     assert item["moments"] == item["many"] == item["one"] == [item["moment"]]
     assert item["nested"] == {"moment": item["moment"]}
     assert item["lasted"].microseconds == item["at"].microsecond == 1
+
+
+@pytest.mark.parametrize(
+    ("package", "name", "remedy"),
+    [("zstandard", "a.ndjson.zst", "[zstd]"), ("pyarrow", "a.parquet", "[parquet]")],
+)
+def test_a_package_that_is_missing_is_named_with_what_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, name: str, remedy: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    file = written(tmp_path / name, b"\x28\xb5\x2f\xfd and so on")
+    with pytest.raises(CoveoInputError, match=f"{package} is not installed") as refused:
+        read(file)
+    assert f"pip install 'airflow-provider-coveo{remedy}'" in str(refused.value)

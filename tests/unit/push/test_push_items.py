@@ -155,6 +155,35 @@ def test_the_default_size_of_a_batch_is_within_what_a_container_takes() -> None:
     assert DEFAULT_BATCH_BYTES <= LARGEST_UPLOAD <= 256 * 1024 * 1024
 
 
+@pytest.mark.parametrize("batch_bytes", [1024, "1024", LARGEST_UPLOAD])
+def test_a_batch_may_be_as_small_and_as_large_as_that(
+    coveo: Simulator, hook: CoveoPushHook, batch_bytes: int | str
+) -> None:
+    assert hook.push_items(SOURCE, [item(1)], batch_bytes=batch_bytes)["accepted_adds"] == 1
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_what_no_container_takes_is_refused_before_anything_is_sent(
+    coveo: Simulator, hook: CoveoPushHook, monkeypatch: pytest.MonkeyPatch, as_json: bool
+) -> None:
+    # A quarter of a gigabyte would take its time.
+    limit = LARGEST_INLINE_DATA + 10_000
+    for module in ("items", "item_encoding"):
+        monkeypatch.setattr(f"airflow_provider_coveo.coveo.{module}.LARGEST_UPLOAD", limit)
+
+    def push(**content: Any) -> dict[str, Any]:
+        pushed = {"documentId": "a://large", **content}
+        return hook.push_items(SOURCE, [json.dumps(pushed).encode() if as_json else pushed])
+
+    for content in ({"data": "x" * (limit + 1)}, {"data": "x", "title": "x" * limit}):
+        with pytest.raises(CoveoInputError, match=r"a://large.*a (file )?container takes") as refused:
+            push(**content)
+        assert isinstance(refused.value, AirflowFailException)
+    assert coveo.requests == []
+    assert push(data="x" * limit)["accepted_adds"] == 1
+    assert push(data="x", title="x" * LARGEST_INLINE_DATA)["accepted_adds"] == 1
+
+
 def test_deletions_come_after_the_items(coveo: Simulator, hook: CoveoPushHook) -> None:
     result = hook.push_items(SOURCE, [item(1)], delete=["product://1", Delete("product://2")])
     assert coveo.items(SOURCE) == {}
@@ -552,6 +581,7 @@ def test_too_many_invalid_items_fail_all_the_same(coveo: Simulator, hook: CoveoP
     "arguments",
     [
         {"batch_bytes": 0},
+        {"batch_bytes": 1023},
         {"batch_bytes": LARGEST_UPLOAD + 1},
         {"batch_bytes": 1.5e6},
         {"upload_concurrency": 0},

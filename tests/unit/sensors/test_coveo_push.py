@@ -174,6 +174,28 @@ def test_a_paused_organization_is_no_reason_to_wait(
     assert isinstance(raised.value, AirflowFailException)
 
 
+def test_an_organization_that_is_being_deleted_is_no_reason_to_wait(
+    coveo: Simulator, hook: CoveoPushHook
+) -> None:
+    hook.set_source_status(SOURCE, "REBUILD")
+    coveo.faults.answer(
+        200, body='{"lifeCycleState": "DELETING"}', operation="organization_status", times=None
+    )
+    for sensor in (status_sensor(), PushApiQuotaSensor(task_id="quota", items=1)):
+        with pytest.raises(OrganizationPausedError, match="'acme' is being deleted") as raised:
+            outcome(sensor)
+        assert isinstance(raised.value, AirflowFailException)
+
+
+def test_that_the_organization_does_not_answer_is_left_to_the_task_s_retries(
+    coveo: Simulator, hook: CoveoPushHook
+) -> None:
+    hook.set_source_status(SOURCE, "REBUILD")
+    coveo.faults.answer(503, operation="organization_status", times=None)
+    with pytest.raises(ServiceError):
+        outcome(patient(status_sensor()))
+
+
 def test_that_the_organization_can_not_be_asked_for_does_not_matter(
     coveo: Simulator, hook: CoveoPushHook
 ) -> None:
@@ -228,6 +250,13 @@ def test_the_execution_timeout_counts_from_the_start_of_the_task(hook: CoveoPush
     assert deferred.value.timeout < timedelta(seconds=63)
     with pytest.raises(AirflowTaskTimeout, match=r"execution_timeout of 0:01:00 is over\. Seen last: Source"):
         sensor.execute_complete({}, fired(deferred.value.trigger), **deferred.value.kwargs)
+
+
+def test_the_shorter_of_both_timeouts_counts(hook: CoveoPushHook) -> None:
+    hook.set_source_status(SOURCE, "REBUILD")
+    sensor = status_sensor(deferrable=True, timeout=0.4, execution_timeout=timedelta(hours=1))
+    with pytest.raises(AirflowSensorTimeout, match=r"timeout of 0:00:00\.4.* is over"):
+        outcome(sensor)
 
 
 def test_airflow_itself_gives_a_deferred_task_up_if_no_triggerer_does(hook: CoveoPushHook) -> None:
@@ -644,6 +673,13 @@ def test_the_quota_is_waited_for(coveo: Simulator, hook: CoveoPushHook, deferrab
     other.start()
     assert outcome(sensor) == {"limit": 10, "used": 0, "remaining": 10}
     other.join()
+
+
+def test_a_quota_that_just_will_do_is_enough(coveo: Simulator, hook: CoveoPushHook) -> None:
+    keep_off_midnight(coveo)
+    coveo.daily_documents = 10
+    hook.push_items(SOURCE, items(8))
+    assert outcome(PushApiQuotaSensor(task_id="quota", items=2, timeout=0))["remaining"] == 2
 
 
 def test_a_quota_that_will_not_do_says_when_it_renews(coveo: Simulator, hook: CoveoPushHook) -> None:

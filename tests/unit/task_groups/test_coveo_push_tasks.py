@@ -249,6 +249,20 @@ def test_the_closing_goes_by_what_was_opened_whatever_its_templates_say_by_then(
     assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
 
 
+def test_the_closing_goes_by_the_connection_that_opened(coveo: Simulator, a_run: Callable[..., Run]) -> None:
+    run = a_run()
+    run.execute("open")
+    for name in ("close", "outcome"):
+        task = run.task(name)
+        task.coveo_conn_id = "coveo_nowhere"
+        # As the links do before the task works.
+        assert task.hook.coveo_conn_id == "coveo_nowhere"
+    run.execute("close")
+    run.execute("outcome")
+
+    assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
+
+
 def test_a_template_that_can_not_be_rendered_does_not_keep_a_source_open(
     coveo: Simulator, a_run: Callable[..., Run]
 ) -> None:
@@ -499,6 +513,21 @@ def test_the_last_resort_takes_no_time_between_calls(
     run.fail()
 
     assert time.monotonic() - started < 15
+    assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
+
+
+def test_the_last_resort_is_patient_for_no_longer_than_a_callback_may_last(
+    coveo: Simulator, a_run: Callable[..., Run]
+) -> None:
+    run = a_run()
+    run.execute("open")
+    coveo.faults.answer(503, headers={"Retry-After": "30"}, operation="status")
+    started = time.monotonic()
+    run.fail()
+
+    assert time.monotonic() - started < 15
+    assert coveo.statuses(SOURCE) == ["REBUILD"]
+    run.call_back()
     assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
 
 

@@ -1,3 +1,3 @@
-from tests.unit.hooks.conftest import logged, proxy, tls_server
+from tests.unit.hooks.conftest import endless_server, logged, proxy, tls_server
 
-__all__ = ["logged", "proxy", "tls_server"]
+__all__ = ["endless_server", "logged", "proxy", "tls_server"]

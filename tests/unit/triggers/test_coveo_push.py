@@ -27,6 +27,7 @@ from airflow_provider_coveo.coveo.errors import (
     CoveoConfigurationError,
     CoveoError,
     NoAnswerError,
+    NotFoundError,
     RedirectError,
     ServiceError,
     TooManyRequestsError,
@@ -196,13 +197,13 @@ def test_a_redirect_is_an_error_and_is_not_followed(coveo: Simulator) -> None:
 
 
 def test_an_answer_without_end_is_not_read_to_its_end(
-    coveo: Simulator, monkeypatch: pytest.MonkeyPatch
+    connect: Callable[..., None], endless_server: Any
 ) -> None:
-    monkeypatch.setattr(async_client, "LARGEST_ERROR", 1000)
-    coveo.faults.answer(404, body="x" * 5_000_000, operation="source")
-    with pytest.raises(CoveoError, match="answered 404") as raised:
+    connect(host=endless_server.url)
+    with pytest.raises(NotFoundError, match="answered 404") as raised:
         ask_for_source()
     assert len(str(raised.value)) < 1000
+    assert endless_server.megabytes < 50
 
 
 def test_the_timeout_of_the_connection_reaches_the_wire(
@@ -333,6 +334,26 @@ def test_a_trigger_looks_no_more_often_than_it_was_told(coveo: Simulator, hook: 
     assert event["outcome"] == "too_late"
     assert "is REBUILD" in event["words"]
     assert 1 <= sum(one.operation == "source" for one in coveo.requests) <= 7
+
+
+def test_triggers_that_begin_together_do_not_look_together(coveo: Simulator, hook: CoveoPushHook) -> None:
+    hook.set_source_status(SOURCE, "REBUILD")
+    trigger = PushSourceStatusTrigger(source_id=SOURCE, statuses=["IDLE"], **{**HOW, "poke_interval": 2})
+
+    def looks() -> list[int]:
+        return [one.at for one in coveo.requests if one.operation == "source"]
+
+    async def begin() -> None:
+        waiting = [asyncio.create_task(made_again(trigger).run().__anext__()) for _ in range(40)]
+        while len(looks()) < 40:
+            await asyncio.sleep(0.01)
+        for task in waiting:
+            task.cancel()
+        await asyncio.wait(waiting)
+
+    asyncio.run(begin())
+    # They are spread over the two seconds; all at once they would be through in a fraction of one.
+    assert looks()[39] - looks()[0] > 1000
 
 
 @pytest.mark.parametrize(("status", "outcome"), [("REBUILD", "too_late"), ("IDLE", "there")])
