@@ -22,11 +22,12 @@ from airflow_provider_coveo.coveo.permissions import checked_permissions
 DATA_KEYS: Final = ("data", "compressedBinaryData", "compressedBinaryDataFileId")
 COMPRESSION_TYPES: Final = ("UNCOMPRESSED", "DEFLATE", "GZIP", "LZMA", "ZLIB")
 
-#: Text (UTF-8 bytes) and Base64 longer than this may not stand in an item (https://docs.coveo.com/en/45/).
-LARGEST_INLINE_DATA: Final = 5 * 1024 * 1024
-#: A request for one item may not be larger than this (https://docs.coveo.com/en/63/).
-LARGEST_REQUEST: Final = 6 * 1024 * 1024
-#: A file container takes 256 MB (https://docs.coveo.com/en/63/): this many bytes on any reading of that.
+#: Text (UTF-8 bytes) and Base64 above 5 MB may not stand in an item (https://docs.coveo.com/en/45/). This and
+#: what follows are so many bytes on any reading of MB.
+LARGEST_INLINE_DATA: Final = 5_000_000
+#: A request for one item may not be larger than 6 MB (https://docs.coveo.com/en/63/).
+LARGEST_REQUEST: Final = 6_000_000
+#: A file container takes 256 MB (https://docs.coveo.com/en/63/).
 LARGEST_UPLOAD: Final = 256_000_000
 
 #: A URI with a scheme, as a regular expression.

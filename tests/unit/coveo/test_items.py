@@ -163,6 +163,12 @@ def test_size_is_counted_in_bytes() -> None:
         prepared_item(item(note="a" * 6_500_000)).body()
 
 
+def test_a_size_of_coveo_s_is_read_as_the_smaller_one_that_it_can_mean() -> None:
+    assert prepared_item(item(data="a" * 5_000_001)).is_too_large_for_inline_data
+    with pytest.raises(CoveoInputError, match="Coveo takes 6,000,000"):
+        prepared_item(item(note="a" * 6_000_001)).body()
+
+
 # --- what items may hold ---
 
 
