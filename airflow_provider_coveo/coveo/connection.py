@@ -21,7 +21,7 @@ from airflow_provider_coveo.coveo.errors import CoveoConfigurationError, CoveoIn
 #: Seconds to wait for a connection, and for each part of an answer.
 DEFAULT_TIMEOUT: Final = (10.0, 60.0)
 
-#: The longest distance between two calls, in seconds: a DAG's failure callback has less than a minute in all.
+#: The longest distance between two calls, in seconds: a callback of one's own has less than a minute in all.
 _LONGEST_CALL_INTERVAL: Final = 30.0
 
 _EXTRAS: Final = frozenset({"region", "platform_host", "timeout", "proxies", "verify", "call_interval"})

@@ -19,9 +19,9 @@ class CoveoSourceStatusNotifier(BaseNotifier):
     Give it to ``on_failure_callback``, of the DAG or of a task; the bracket (``push_source_update``) needs
     none. It does not look who else works on the source: where two runs may do that at a time, the one that
     fails closes the source for the other. Callbacks of a DAG run in the DAG processor, which kills those that
-    last longer than ``[dag_processor] dag_file_processor_timeout`` (50 s), so Coveo is given 20 seconds to
-    accept the status. From Airflow 3.1 on it can be awaited as well, in the triggerer, as deadline alerts do.
-    See https://docs.coveo.com/en/35/.
+    last longer than ``dag_file_processor_timeout`` (50 s by default), so Coveo is given 20 seconds to
+    accept the status, and the connection's ``call_interval`` is not waited for. From Airflow 3.1 on it can be
+    awaited as well, in the triggerer, as deadline alerts do. See https://docs.coveo.com/en/35/.
 
     :param source_id: The ID of the Push source. (templated)
     :param status: ``REBUILD``, ``REFRESH``, ``INCREMENTAL`` or ``IDLE``, in any case. Default ``IDLE``.
@@ -61,6 +61,7 @@ class CoveoSourceStatusNotifier(BaseNotifier):
             organization_id=self.organization_id,
             retry=RetryPolicy(total_seconds=20),
             timeout=10,
+            call_interval=0,
             caller=type(self).__name__,
         )
         hook.set_source_status(self.source_id, self.status)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import time
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -60,6 +61,14 @@ def test_it_is_patient_for_no_longer_than_a_callback_may_last(
     coveo.faults.clear()
     coveo.faults.answer(503, headers={"Retry-After": "0"}, operation="status", times=1)
     CoveoSourceStatusNotifier(source_id=SOURCE).notify(context())
+    assert coveo.statuses(SOURCE) == ["IDLE"]
+
+
+def test_it_takes_no_time_between_calls(coveo: Simulator, connect: Callable[..., None]) -> None:
+    connect(extra={"call_interval": 30})
+    started = time.monotonic()
+    CoveoSourceStatusNotifier(source_id=SOURCE).notify(context())
+    assert time.monotonic() - started < 15
     assert coveo.statuses(SOURCE) == ["IDLE"]
 
 
