@@ -117,6 +117,7 @@ class SourceRequests(CoveoRequests):
                 body=json.dumps(body).encode(),
                 retry=_ONE_ATTEMPT,
             ),
+            "the privilege Sources: Create",
         )
 
     @final_errors_fail_at_once
@@ -149,6 +150,7 @@ class SourceRequests(CoveoRequests):
                 query={"newSourceName": new_name},
                 retry=_ONE_ATTEMPT,
             ),
+            "the privileges Sources: Edit and Create",
         )
 
     @final_errors_fail_at_once
@@ -220,7 +222,9 @@ class SourceRequests(CoveoRequests):
         self.log.info("Activity %s of source %s is aborted.", activity_id, source_id)
         return {"source_id": source_id, "activity_id": activity_id, "request_id": request_id_of(answer)}
 
-    def _make_once(self, tried: str, name: str, request: Callable[[], requests.Response]) -> dict[str, Any]:
+    def _make_once(
+        self, tried: str, name: str, request: Callable[[], requests.Response], privileges: str
+    ) -> dict[str, Any]:
         taken = self._sources_named(name)
         if taken:
             raise SourceNameTakenError(
@@ -239,7 +243,7 @@ class SourceRequests(CoveoRequests):
                 may_be_made = True
                 raise
 
-        with needing("make sources", "the privileges Sources: Edit and Create"):
+        with needing("make sources", privileges):
             source = self.repeated(attempt)
         self.log.info("Source %s is made: %s.", source["id"], name)
         return source

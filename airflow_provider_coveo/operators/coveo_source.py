@@ -62,7 +62,7 @@ class CreatePushSourceOperator(_CoveoOperator):
 
     A task that is tried again, cleared, or run anew finds the source that it made, and makes no second one.
     A source of that name that somebody else made is refused, unless ``use_existing`` says otherwise. The key
-    needs the privileges Sources: View, Edit and Create. See https://docs.coveo.com/en/94/.
+    needs the privileges Sources: View and Create. See https://docs.coveo.com/en/94/.
 
     Coveo may need some minutes until a new source takes items, about ten for the first one of an
     organization. An API key for the source is made by hand in the Administration Console: Coveo lets no API
@@ -99,7 +99,7 @@ class CreatePushSourceOperator(_CoveoOperator):
         self.visibility = visibility
         self.use_existing = use_existing
 
-    @_needing("Sources: View, Edit and Create")
+    @_needing("Sources: View and Create")
     def execute(self, context: Context) -> dict[str, Any]:
         """Create the source, unless it is there."""
         from airflow_provider_coveo.coveo.sources import checked_source_name, checked_visibility

@@ -54,7 +54,7 @@ REFUSED: list[tuple[type, dict[str, Any], str]] = [
     (
         coveo_source.CreatePushSourceOperator,
         {"source_name": "new", "visibility": "SHARED"},
-        "may not view sources.*Sources: View, Edit and Create",
+        "may not view sources.*Sources: View and Create,",
     ),
     (coveo_source.DeletePushSourceOperator, {"source_name": SOURCE}, "Sources: View and Edit"),
     (
