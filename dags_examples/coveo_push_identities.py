@@ -40,7 +40,7 @@ with DAG(
             members=[
                 {
                     "identity": {"name": "warehouse", "type": "GROUP"},
-                    "members": [{"name": "wile@acme.example", "type": "USER"}],
+                    "members": [{"name": "wile", "type": "USER"}],
                 }
             ],
             mappings=[

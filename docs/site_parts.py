@@ -44,8 +44,8 @@ _MORE: Final[dict[str, str]] = {
     "tasks that push a [pool](guides/many-sources.md).",
     "TOO_MANY_DOCUMENTS_DAILY": "The push can be [resumed](pushing.md#resuming): what was accepted today is "
     "not sent again when the same run's task is cleared tomorrow.",
-    "INVALID_JSON": "Items are checked before they are sent, so this is rare. It can come of a mapping or an "
-    "extension on the way.",
+    "INVALID_JSON": "Items are checked before they are sent, so this is rare. A proxy on the way may have "
+    "changed the request.",
     "UploadError": "The upload goes to Amazon S3 and not to Coveo's own host. A firewall that lets only "
     "`*.cloud.coveo.com` through shows here.",
     "NoAnswerError": "Every request of this provider may be repeated, so a retry does no harm.",

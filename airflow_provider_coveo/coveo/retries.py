@@ -10,8 +10,8 @@ from typing import Final
 
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 
-#: Over how many seconds Coveo counts calls against the limit of a burst. See
-#: https://docs.coveo.com/en/l62e0540/.
+#: Over how many seconds Coveo counts calls against the limit of a burst: of its Stream API, as of the Push
+#: API it does not say. See https://docs.coveo.com/en/l62e0540/.
 COUNTED_OVER_SECONDS: Final = 300.0
 #: No ``Retry-After`` is taken for longer, so that a time which is that far away can still be named.
 _LONGEST_RETRY_AFTER: Final = 999_999_999.0
@@ -28,8 +28,9 @@ class RetryPolicy:
     once, and Airflow's own retries, which hold no worker, take over.
 
     A call that is refused with 429 and without ``Retry-After`` waits for ``refused_wait``, the time over
-    which Coveo counts an organization's calls (https://docs.coveo.com/en/l62e0540/). So each task is refused
-    once and not again and again, and by then the whole allowance is free. A policy that has not the patience
+    which Coveo counts an organization's calls of the Stream API (https://docs.coveo.com/en/l62e0540/; of the
+    Push API it does not say). So each task is refused once and not again and again, and by then the whole
+    allowance is free. A policy that has not the patience
     for that treats the refusal like any other error.
 
     :param total_seconds: Seconds from the first attempt within which the last one may begin; 0 to 3000, well

@@ -537,7 +537,8 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         Tell Coveo that a content update begins or ends, by one request.
 
         It changes what the console shows and what its activity log records; it deletes nothing and does not
-        wait for the indexing pipeline. Repeating it is safe. See https://docs.coveo.com/en/35/.
+        wait for the indexing pipeline. To repeat it does no harm, but that Coveo may record the activity
+        twice. See https://docs.coveo.com/en/35/.
 
         :param source_id: The Push source.
         :param status: ``REBUILD``, ``REFRESH``, ``INCREMENTAL`` or ``IDLE``, in any case.

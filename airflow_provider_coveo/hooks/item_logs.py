@@ -80,10 +80,11 @@ class ItemLogRequests(QuestionRequests):
         per_page: int = ENTRIES_PER_PAGE,
     ) -> Iterator[dict[str, Any]]:
         """
-        Go through the entries of the item logs of a source, page by page, the newest first.
+        Go through the entries of the item logs of a source, page by page, in Coveo's order.
 
-        A page is asked for when its first entry is. Entries that come in meanwhile move the others from page
-        to page, so choose an ``end`` that is past. For the rest see :meth:`count_item_logs`.
+        Coveo does not document which order that is. A page is asked for when its first entry is. Entries that
+        come in meanwhile may move the others from page to page, so choose an ``end`` that is past. For the
+        rest see :meth:`count_item_logs`.
 
         :param source_id: The source.
         :param start: From when: a ``datetime``, ISO 8601, or milliseconds since the epoch.

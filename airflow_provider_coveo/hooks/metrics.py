@@ -11,7 +11,8 @@ Counter                      What it counts                                     
 ``coveo.items_accepted``     items that Coveo has accepted, without the batches    ``source_id``
                              that an earlier try got accepted
 ``coveo.deletions_accepted`` deletions by ID, likewise                             ``source_id``
-``coveo.bytes``              bytes of JSON in accepted batches                     ``source_id``
+``coveo.bytes``              bytes that were accepted: JSON, and content of a      ``source_id``
+                             batch that went by a container of its own
 ============================ ===================================================== =======================
 
 They go wherever Airflow's metrics go: StatsD, Datadog or OpenTelemetry, as ``[metrics]`` says. Plain StatsD
@@ -51,7 +52,7 @@ def count_accepted(source_id: str, counts: dict[str, int], size: int) -> None:
 
     :param source_id: The source.
     :param counts: How many entries it has, by section.
-    :param size: How many bytes of JSON it is.
+    :param size: How many bytes it is.
     """
     _count("coveo.items_accepted", counts.get(ADD, 0), source_id=source_id)
     _count("coveo.deletions_accepted", counts.get(DELETE, 0), source_id=source_id)

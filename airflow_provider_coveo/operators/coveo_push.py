@@ -43,9 +43,10 @@ class SetPushSourceStatusOperator(_CoveoPushOperator):
     The console shows ``REBUILD`` as *Rebuild*, ``REFRESH`` as *Rescan*, ``INCREMENTAL`` as *Refresh* and
     ``IDLE`` as *Ready to receive content*. See https://docs.coveo.com/en/35/.
 
-    Setting a status is one request, and repeating it is safe, so a request that was sent but not answered is
-    repeated. To bring the source back whatever happens, make the operator that sets ``IDLE`` a teardown
-    (``idle.as_teardown(setups=rebuild)``) or give it ``trigger_rule="all_done"``.
+    Setting a status is one request. To repeat it does no harm, but that Coveo may record the activity twice,
+    so a request that was sent but not answered is repeated. To bring the source back whatever happens, make
+    the operator that sets ``IDLE`` a teardown (``idle.as_teardown(setups=rebuild)``) or give it
+    ``trigger_rule="all_done"``.
 
     :param source_id: The ID of the Push source. (templated)
     :param status: ``REBUILD``, ``REFRESH``, ``INCREMENTAL`` or ``IDLE``, in any case. (templated)
@@ -432,7 +433,8 @@ class _ItemsPushOperator(_CoveoPushOperator):
         """
         Push items as the parameters say.
 
-        :param counts: Whether the items count against the daily quota, as deletions don't.
+        :param counts: Whether there are items that count against the daily quota. Of deletions, Coveo does
+            not say that they do.
         """
         given = {
             "batch_bytes": self.batch_bytes,

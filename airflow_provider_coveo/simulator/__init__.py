@@ -90,13 +90,15 @@ Items and batches
     * Metadata that is null (noted), an orderingId inside an item (noted), compressionType in the body of
       a single item (noted), and a fileExtension without its dot (noted) are accepted, and mean nothing.
     * More than one of the data keys: as none of them.
-    * Data that cannot be decompressed: ERROR at PROCESSING. Text or compressed data above 5 MB: REJECTED
-      at CONSUMING.
+    * Data that cannot be decompressed: ERROR at PROCESSING. Text or compressed data above 5 MB, and more than
+      5,000 permissions: REJECTED at CONSUMING.
     * A documentId twice in one batch (noted): the entries are taken in order, additions before deletions.
     * An empty batch (noted) and one with other keys (noted) are accepted; malformed entries are REJECTED
       at CONSUMING, and a batch that is no JSON is an ERROR at CONSUMING_BATCH.
     * A fileId whose container is unknown, empty, expired or used up: 412 INVALID_PARAMETER (noted).
     * 1 MB is 1,048,576 bytes.
+    * ``deleteChildren`` deletes what begins with the ID and a slash. So one of Coveo's pages says; another
+      leaves the slash out.
     * ``useVirtualHostedStyleUrl`` changes nothing.
 
 Item logs
@@ -124,8 +126,8 @@ The platform API
 Limits
     * A call counts unless it is refused for the limit; the window slides. Only calls to the Push API
       count.
-    * Of the items of a day only additions and updates count. The batch that crosses the limit is taken,
-      the one after it is not.
+    * A day begins at midnight UTC. Of its items only additions and updates count. The batch that crosses the
+      limit is taken, the one after it is not.
     * A body that is too long for the API has the code REQUEST_ENTITY_TOO_LARGE.
     * Uploads are answered as S3 answers: XML, and ``x-amz-request-id`` instead of ``X-Request-ID``.
 """
