@@ -220,7 +220,6 @@ class Batcher:
             or len(self.places) >= MOST_ENTRIES
             or (known is not None and known % len(self._sections) != number)
             or ((apart or self._apart) and len(entries) < len(self.places))
-            or (self._apart and not entries)
         ):
             full = self.flush()
             known, entries = None, self.lists[section]

@@ -59,8 +59,9 @@ def test_each_documented_error_is_a_class_of_its_own(
         assert part in str(error)
 
 
-def test_the_firewall_is_told_from_a_lacking_privilege() -> None:
-    assert isinstance(answered(403, x_coveo_waf_action="block"), errors.FirewallBlockedError)
+@pytest.mark.parametrize("action", ["block", "BLOCK"])
+def test_the_firewall_is_told_from_a_lacking_privilege(action: str) -> None:
+    assert isinstance(answered(403, x_coveo_waf_action=action), errors.FirewallBlockedError)
 
 
 @pytest.mark.parametrize(
@@ -80,6 +81,7 @@ def test_the_firewall_is_told_from_a_lacking_privilege() -> None:
         (b"[" * 100_000, None, "[" * 399 + "…"),
         (b"[1, 2]", None, "[1, 2]"),
         (b"see https://s3/x?X-Amz-Signature=abc now", None, "see https://s3/x?… now"),
+        (b"no way by http://me:secret@proxy:3128 to it", None, "no way by http://…@proxy:3128 to it"),
         (b"x" * 1_000_000, None, "x" * 399 + "…"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import http.server
 import json
 import logging
 import os
@@ -211,6 +212,31 @@ def test_a_hook_can_be_copied_and_sent_to_another_process(coveo: Simulator, hook
     hook.set_source_status(SOURCE, "REBUILD")
     for copied in (copy.deepcopy(hook), pickle.loads(pickle.dumps(hook))):
         assert copied.set_source_status(SOURCE, "IDLE")["status"] == "IDLE"
+
+
+def test_an_answer_whose_headers_contradict_each_other_may_be_right_the_next_time(
+    connect: Callable[..., None],
+) -> None:
+    class Broken(http.server.BaseHTTPRequestHandler):
+        answers = 0
+
+        def do_POST(self) -> None:
+            self.send_response(201)
+            self.send_header("Content-Length", "0" if Broken.answers else "5, 6")
+            self.end_headers()
+            Broken.answers += 1
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Broken) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        connect(host=f"http://127.0.0.1:{server.server_port}")
+        with pytest.raises(errors.NoAnswerError, match="headers contradict each other") as broken:
+            CoveoPushHook(retry=RetryPolicy(total_seconds=0)).set_source_status(SOURCE, "IDLE")
+        assert not isinstance(broken.value, AirflowFailException)
+        assert CoveoPushHook().set_source_status(SOURCE, "IDLE")["status"] == "IDLE"
+        server.shutdown()
 
 
 def test_an_answer_without_end_is_not_read_to_its_end(

@@ -12,6 +12,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_coveo.coveo.errors import AccessDeniedError, CoveoInputError, UnexpectedAnswerError
 from airflow_provider_coveo.coveo.ordering_ids import now_ms
+from airflow_provider_coveo.coveo.retries import RetryPolicy
 from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 from airflow_provider_coveo.simulator import Simulator
 from tests.conftest import SOURCE
@@ -141,6 +142,15 @@ def test_logs_get_longer_to_answer_than_other_requests(
     connect(extra=json.dumps({"timeout": 0.2}))
     coveo.faults.stall(0.5, operation="log_counts", times=None)
     CoveoPushHook().count_item_logs(SOURCE, 0, 1)
+
+
+def test_a_connection_that_lets_answers_take_longer_still_is_kept_to(
+    coveo: Simulator, connect: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_coveo.coveo.item_logs.ANSWER_SECONDS", 0.1)
+    connect(extra=json.dumps({"timeout": 30}))
+    coveo.faults.stall(0.5, operation="log_counts", times=None)
+    CoveoPushHook(retry=RetryPolicy(total_seconds=0)).count_item_logs(SOURCE, 0, 1)
 
 
 @pytest.mark.parametrize("body", ["[]", '{"documentLogEntries": {}}', '{"documentLogEntries": ["x"]}', "<x>"])

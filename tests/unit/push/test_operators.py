@@ -18,7 +18,7 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, AirflowSkipException, task
 
 from airflow_provider_coveo.coveo.errors import CoveoConfigurationError, CoveoError, CoveoInputError
-from airflow_provider_coveo.coveo.items import Delete, Item
+from airflow_provider_coveo.coveo.items import LARGEST_INLINE_DATA, Delete, Item
 from airflow_provider_coveo.operators.coveo_push import (
     DeleteItemsOperator,
     PushItemsOperator,
@@ -454,6 +454,20 @@ def test_it_goes_on_at_the_first_difference(coveo: Simulator, dag: DAG) -> None:
     # Of the first try, only the batches before the difference still count.
     assert _try(_operator(dag, _many()), store, number=3)["resumed_batches"] == 3
     assert indexed(coveo, SOURCE)["a://3"].startswith("x")
+
+
+@resuming
+@pytest.mark.parametrize(("content", "resumed"), [("x", 3), ("y", 0)], ids=["the same", "another"])
+def test_content_in_a_container_of_its_own_is_compared_as_well(
+    coveo: Simulator, dag: DAG, content: str, resumed: int
+) -> None:
+    store = _Store()
+
+    def items(content: str) -> list[dict[str, Any]]:
+        return [{"documentId": "a://large", "data": content * (LARGEST_INLINE_DATA + 1)}, *_many(count=4)]
+
+    _failed_after(coveo, 3, _operator(dag, items("x")), store)
+    assert _try(_operator(dag, items(content)), store, number=2)["resumed_batches"] == resumed
 
 
 @resuming

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_coveo.coveo.batches import DEFAULT_BATCH_BYTES, MOST_ENTRIES
+from airflow_provider_coveo.coveo.batches import DEFAULT_BATCH_BYTES, MOST_ENTRIES, item_batches
 from airflow_provider_coveo.coveo.errors import (
     AuthenticationError,
     CoveoError,
@@ -141,6 +141,20 @@ def test_a_batch_is_bounded_in_bytes_as_it_goes_over_the_wire(coveo: Simulator, 
     assert [added for batch in batches(coveo) for added in batch["addOrUpdate"]] == items
 
 
+@pytest.mark.parametrize("as_json", [False, True])
+def test_no_batch_is_larger_by_a_byte_and_none_much_smaller(as_json: bool) -> None:
+    entries: list[Any] = [item(number, number % 7) for number in range(100)]
+    entries = [json.dumps(entry).encode() if as_json else entry for entry in entries]
+    entries += [Delete(f"product://{number}") for number in range(200, 300)]
+    for limit in range(1024, 1124):
+        sizes = [
+            len(batch.body(lambda content: "")) for batch in item_batches(entries, limit, lambda *_: False)
+        ]
+        assert max(sizes) <= limit
+        # As much as the next entry takes may be left.
+        assert min(sizes[:-1]) > limit - 100
+
+
 def test_an_item_that_is_larger_than_a_batch_goes_alone(coveo: Simulator, hook: CoveoPushHook) -> None:
     hook.push_items(SOURCE, [item(1), item(2, 5000), item(3)], batch_bytes=1024)
     assert [len(batch["addOrUpdate"]) for batch in batches(coveo)] == [1, 1, 1]
@@ -206,6 +220,12 @@ def test_of_two_items_with_one_id_in_a_batch_the_later_is_sent(coveo: Simulator,
     assert batches(coveo) == [{"addOrUpdate": [item(1, 30), item(2)], "delete": []}]
     assert (result["accepted_adds"], result["replaced"]) == (3, 1)
     assert coveo.undocumented == []
+
+
+def test_what_was_replaced_takes_no_room_in_its_batch(coveo: Simulator, hook: CoveoPushHook) -> None:
+    result = hook.push_items(SOURCE, [item(1, 500 + number) for number in range(20)], batch_bytes=1500)
+    assert (result["batches"], result["replaced"]) == (1, 19)
+    assert batches(coveo) == [{"addOrUpdate": [item(1, 519)], "delete": []}]
 
 
 def test_a_deletion_with_children_shares_no_batch_with_items(coveo: Simulator, hook: CoveoPushHook) -> None:
@@ -341,6 +361,19 @@ def test_a_container_that_waited_too_long_is_not_relied_on(
     hook.push_items(SOURCE, [item(number, 900) for number in range(2)], batch_bytes=1024)
     assert operations(coveo).count("files") == 3
     assert coveo.undocumented == []
+
+
+def test_a_batch_is_relied_on_for_no_longer_than_the_containers_that_it_names(
+    coveo: Simulator, hook: CoveoPushHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow_provider_coveo.hooks import push
+
+    monkeypatch.setattr(push, "_OLDEST_CONTAINER", 1)
+    # Of the content, whose container is the first; that of its batch is made after that.
+    coveo.faults.stall(1.5, operation="upload")
+    hook.push_items(SOURCE, [item(1, LARGEST_INLINE_DATA)])
+    assert operations(coveo) == ["files", "upload"] * 4 + ["batch"]
+    assert set(coveo.items(SOURCE)) == {"product://1"}
 
 
 @pytest.mark.parametrize("applied", [True, False])
@@ -544,12 +577,14 @@ def test_invalid_items_are_reported_with_index_id_and_rule(coveo: Simulator, hoo
     assert [entry["index"] for entry in accepted["invalid_items"]] == [1, 3]
 
 
-def test_the_report_is_bounded(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_the_report_is_bounded_and_comes_soon(coveo: Simulator, hook: CoveoPushHook) -> None:
+    started = time.monotonic()
     with pytest.raises(CoveoInputError) as refused:
         hook.push_items(SOURCE, ({"documentId": "x" * 10**6, "data": ""} for _ in range(10**9)))
     assert len(str(refused.value)) < 20_000
     assert refused.value.accepted is not None
     assert len(refused.value.accepted["invalid_items"]) == 20
+    assert time.monotonic() - started < 15
 
 
 def test_batches_before_an_invalid_item_were_pushed_and_its_own_was_not(
