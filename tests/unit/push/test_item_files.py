@@ -147,6 +147,16 @@ def test_without_a_mapping_the_columns_are_the_keys_and_what_is_empty_is_left_ou
     ]
 
 
+def test_an_id_of_which_a_part_is_missing_is_no_id(tmp_path: Path) -> None:
+    table = b"shop,sku,name\nvienna,1,Anvil\nvienna,,Rocket\n"
+    columns = {"documentId": "product://{shop}/{sku}", "data": "{name} in {shop}"}
+    assert read(written(tmp_path / "a.csv", table), columns=columns) == [
+        {"documentId": "product://vienna/1", "data": "Anvil in vienna"},
+        # Which a push refuses, rather than to make all of them the same item.
+        {"data": "Rocket in vienna"},
+    ]
+
+
 def test_a_field_may_be_long(tmp_path: Path) -> None:
     (item,) = read(written(tmp_path / "a.csv", b"documentId,data\na://1," + b"x" * 1_000_000 + b"\n"))
     assert len(item["data"]) == 1_000_000

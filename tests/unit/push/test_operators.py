@@ -310,6 +310,26 @@ def test_the_function_gets_the_whole_context_if_it_takes_any_keyword(coveo: Simu
     assert set(coveo.items(SOURCE)) == {"a://2026"}
 
 
+@pytest.mark.parametrize("takes_all", [False, True])
+def test_what_the_function_is_given_by_place_counts_before_the_context(
+    coveo: Simulator, dag: DAG, takes_all: bool
+) -> None:
+    if takes_all:
+
+        @task.coveo_push(source_id=SOURCE)
+        def catalog(ds: str | None = None, **context: Any) -> list[Any]:
+            return [{"documentId": f"a://{ds}", "data": context["run_id"]}]
+
+    else:
+
+        @task.coveo_push(source_id=SOURCE)
+        def catalog(ds: str | None = None) -> list[Any]:
+            return [{"documentId": f"a://{ds}", "data": "r"}]
+
+    run(catalog("given"), ds="2026", run_id="r")
+    assert indexed(coveo, SOURCE) == {"a://given": "r"}
+
+
 # --- the quota ---
 
 
