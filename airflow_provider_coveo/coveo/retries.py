@@ -30,8 +30,7 @@ class RetryPolicy:
     A call that is refused with 429 and without ``Retry-After`` waits for ``refused_wait``, the time over
     which Coveo counts an organization's calls of the Stream API (https://docs.coveo.com/en/l62e0540/; of the
     Push API it does not say). So each task is refused once and not again and again, and by then the whole
-    allowance is free. A policy that has not the patience
-    for that treats the refusal like any other error.
+    allowance is free. A policy that has not the patience for that treats the refusal like any other error.
 
     :param total_seconds: Seconds from the first attempt within which the last one may begin; 0 to 3000, well
         under the 60 minutes that a file container lives. 0 never repeats a request.
