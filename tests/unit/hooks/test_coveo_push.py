@@ -243,13 +243,14 @@ def test_an_answer_without_end_is_not_read_to_its_end(
     connect: Callable[..., None], endless_server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connect(host=endless_server.url)
+    hook = CoveoPushHook(retry=RetryPolicy(total_seconds=0))
     with pytest.raises(errors.NotFoundError):
-        CoveoPushHook().get_source(SOURCE)
+        hook.get_source(SOURCE)
     assert endless_server.megabytes < 50
     endless_server.answer_with(200)
     monkeypatch.setattr("airflow_provider_coveo.hooks.wire.LARGEST_ANSWER", 1_000_000)
     with pytest.raises(errors.UnexpectedAnswerError):
-        CoveoPushHook().get_source(SOURCE)
+        hook.get_source(SOURCE)
     assert endless_server.megabytes < 100
 
 

@@ -123,7 +123,8 @@ def test_a_refused_upload_is_told_with_the_storage_s_request_id(
 
 
 def test_too_many_uploads_wait_with_the_same_container(coveo: Simulator, hook: CoveoPushHook) -> None:
-    coveo.faults.answer(429, headers={"Retry-After": "1"}, operation="upload")
+    # Without the words of Coveo, as from whoever stands in between.
+    coveo.faults.answer(429, body="", headers={"Retry-After": "1"}, operation="upload")
     started = time.monotonic()
     hook.push_items(SOURCE, items(1))
     assert time.monotonic() - started >= 1
