@@ -136,3 +136,13 @@ def test_that_it_can_t_be_noted_is_an_error(variables: Variables, monkeypatch: p
     monkeypatch.setattr(variables, "set", refuse)
     with pytest.raises(RuntimeError, match="no database"):
         take_over_content("acme", "books", "dag", "run-2")
+
+
+def test_who_held_a_source_before_does_not_let_go_of_it_for_another(variables: Variables) -> None:
+    first, second = Holder("dag", "run-1", "update.open"), Holder("dag", "run-2", "update.open")
+    first.take("acme", "acme-products")
+    second.take("acme", "acme-products")
+    first.release("acme", "acme-products")
+    assert Holder.of_source("acme", "acme-products") == second
+    second.release("acme", "acme-products")
+    assert Holder.of_source("acme", "acme-products") is None

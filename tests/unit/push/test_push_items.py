@@ -577,6 +577,17 @@ def test_invalid_items_are_reported_with_index_id_and_rule(coveo: Simulator, hoo
     assert [entry["index"] for entry in accepted["invalid_items"]] == [1, 3]
 
 
+@pytest.mark.parametrize("as_json", [False, True])
+def test_an_id_that_reads_as_two_in_two_lines_is_refused(
+    coveo: Simulator, hook: CoveoPushHook, as_json: bool
+) -> None:
+    entries: list[Any] = [item(1), {"documentId": "product://2\nproduct://3", "data": "x"}, item(4)]
+    pushed = [json.dumps(entry).encode() for entry in entries] if as_json else entries
+    with pytest.raises(CoveoInputError, match=r"number 1 .*not the documentId"):
+        hook.push_items(SOURCE, pushed)
+    assert coveo.requests == []
+
+
 def test_the_report_is_bounded_and_comes_soon(coveo: Simulator, hook: CoveoPushHook) -> None:
     started = time.monotonic()
     with pytest.raises(CoveoInputError) as refused:

@@ -511,6 +511,7 @@ def test_the_cut_off_can_be_passed_to_a_task_after_the_bracket(dag: DAG) -> None
 
     assert after.operator.upstream_task_ids == {"push_source_update.open", "push_source_update.done"}
     assert not is_member(update, after.operator)
+    assert not _looks_before_it_works(after.operator)
     assert after.operator.task_id not in judged(update)
 
 

@@ -285,6 +285,41 @@ def test_the_last_task_says_what_failed(a_run: Callable[..., Run]) -> None:
         run.execute("outcome")
 
 
+def test_the_last_task_says_what_could_not_run_where_nothing_failed(a_run: Callable[..., Run]) -> None:
+    run = a_run()
+    run.execute("open")
+    run.states["push_source_update.work"] = "upstream_failed"
+    run.execute("close")
+
+    with pytest.raises(PushSourceUpdateFailed, match=r"push_source_update\.work could not run"):
+        run.execute("outcome")
+
+
+def test_a_closing_that_failed_is_made_good_and_told_by_the_last_task(
+    coveo: Simulator, a_run: Callable[..., Run]
+) -> None:
+    run = a_run()
+    run.execute("open")
+    run.states |= {"push_source_update.work": "success", "push_source_update.close": "failed"}
+
+    with pytest.raises(PushSourceUpdateFailed, match=r"\.close failed\. The source is closed"):
+        run.execute("outcome")
+    assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
+
+
+def test_an_exclusive_opening_does_not_wait_for_what_its_own_run_opened(
+    coveo: Simulator, a_run: Callable[..., Run]
+) -> None:
+    run = a_run(exclusive=True)
+    run.execute("open")
+    run.clear("open")
+    # Its answer was lost, so that it is tried again.
+    run.execute("open")
+    run.execute("close")
+
+    assert coveo.statuses(SOURCE) == ["REBUILD", "REBUILD", "IDLE"]
+
+
 # --- deleting old items ---
 
 
@@ -396,6 +431,17 @@ def test_a_task_that_runs_in_a_closed_bracket_opens_it_and_the_last_task_closes_
     run.execute("outcome")
 
     assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE", "REBUILD", "IDLE"]
+
+
+def test_a_task_whose_closing_failed_works_on_an_open_source_as_well(
+    coveo: Simulator, a_run: Callable[..., Run]
+) -> None:
+    run = a_run()
+    run.execute("open")
+    run.states["push_source_update.close"] = "failed"
+    assert ensure_source_open(run.context("work")) is True
+
+    assert coveo.statuses(SOURCE) == ["REBUILD", "REBUILD"]
 
 
 def test_users_tasks_may_ask_for_an_open_source_themselves(

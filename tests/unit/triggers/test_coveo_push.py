@@ -289,6 +289,8 @@ def test_a_key_that_does_not_fit_any_more_is_an_event(coveo: Simulator, connect:
     connect(password="xx-wrong-key")
     event = fired(TRIGGERS[0])
     assert (event["outcome"], event["error"]["error"]) == ("error", "AuthenticationError")
+    # The connection was looked at again, and has no other key.
+    assert [request.status for request in coveo.requests] == [401]
 
 
 def test_neither_the_key_nor_a_proxy_s_password_shows_in_an_event_or_a_log(
