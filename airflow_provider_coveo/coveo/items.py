@@ -233,6 +233,15 @@ class PreparedItem:
             and len(self.content.encode()) > LARGEST_INLINE_DATA
         )
 
+    @property
+    def is_too_large_for_its_request(self) -> bool:
+        """Whether the item can't be pushed alone with its content in it, which JSON may make much longer."""
+        if self.content_key == "compressedBinaryDataFileId":
+            return False
+        if self.is_too_large_for_inline_data:
+            return True
+        return len(_encoder.encode({**self.properties, self.content_key: self.content})) > LARGEST_REQUEST
+
     def large_content(self) -> LargeContent:
         """
         Return the content in the form that a file container holds.
@@ -274,7 +283,7 @@ class PreparedItem:
             raise CoveoInputError(
                 f"The item {self.document_id!r} makes a request of {len(encoded):,} bytes, and Coveo takes "
                 f"{LARGEST_REQUEST:,}",
-                remedy="Shorten its metadata, or upload its content to a file container",
+                remedy="Shorten its metadata",
             )
         return encoded
 

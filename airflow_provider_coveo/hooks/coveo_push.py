@@ -633,7 +633,8 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         """
         Add one item, or replace it whole. For more than a handful of items, batches are what Coveo asks for.
 
-        Text above 5 MB goes by a file container. See https://docs.coveo.com/en/133/.
+        Text above 5 MB goes by a file container, and so does what would make a request of more than 6 MB. See
+        https://docs.coveo.com/en/133/.
 
         :param source_id: The Push source.
         :param item: ``documentId``, one of ``data``, ``compressedBinaryData`` (Base64) and
@@ -650,8 +651,10 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         query: dict[str, Any] = {"documentId": prepared.document_id, **_ordering(ordering_id)}
         if prepared.compression_type is not None:
             query["compressionType"] = prepared.compression_type
-        if prepared.is_too_large_for_inline_data:
+        if prepared.is_too_large_for_its_request:
             large = prepared.large_content()
+            # What is too large even without its content is refused before anything is sent.
+            prepared.body_for_container("")
             body = prepared.body_for_container(self.upload(large.data, tried).file_id)
             if large.compression_type is not None:
                 query["compressionType"] = large.compression_type

@@ -561,6 +561,24 @@ def test_compressed_content_names_its_compression_in_the_query(coveo: Simulator,
     assert b"compressionType" not in coveo.requests[0].body
 
 
+def test_text_that_json_makes_too_large_for_a_request_goes_by_a_file_container_too(
+    coveo: Simulator, hook: CoveoPushHook
+) -> None:
+    text = "\x01" * 1_500_000
+    hook.add_or_update_item(SOURCE, {**ITEM, "data": text})
+    assert [request.operation for request in coveo.requests] == ["files", "upload", "item"]
+    assert coveo.requests[1].body == text.encode()
+
+
+def test_metadata_too_large_for_a_request_is_refused_before_anything_is_sent(
+    coveo: Simulator, hook: CoveoPushHook
+) -> None:
+    for data in ("short", "x" * 6_000_000):
+        with pytest.raises(errors.CoveoInputError, match="Shorten its metadata"):
+            hook.add_or_update_item(SOURCE, {**ITEM, "data": data, "description": "x" * 6_000_000})
+    assert coveo.requests == []
+
+
 def test_text_too_large_for_a_request_goes_by_a_file_container(coveo: Simulator, hook: CoveoPushHook) -> None:
     text = "é" * (3 * 1024 * 1024)
     hook.add_or_update_item(SOURCE, {**ITEM, "data": text})
