@@ -368,9 +368,10 @@ def test_a_batch_is_relied_on_for_no_longer_than_the_containers_that_it_names(
 ) -> None:
     from airflow_provider_coveo.hooks import push
 
-    monkeypatch.setattr(push, "_OLDEST_CONTAINER", 1)
+    # Long enough to make both containers anew on a busy machine.
+    monkeypatch.setattr(push, "_OLDEST_CONTAINER", 3)
     # Of the content, whose container is the first; that of its batch is made after that.
-    coveo.faults.stall(1.5, operation="upload")
+    coveo.faults.stall(3.5, operation="upload")
     hook.push_items(SOURCE, [item(1, LARGEST_INLINE_DATA)])
     assert operations(coveo) == ["files", "upload"] * 4 + ["batch"]
     assert set(coveo.items(SOURCE)) == {"product://1"}

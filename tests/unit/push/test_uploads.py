@@ -163,7 +163,7 @@ def test_uploads_take_the_same_proxy_as_the_api(
 def test_the_timeout_of_the_connection_counts_for_uploads(
     coveo: Simulator, connect: Callable[..., None]
 ) -> None:
-    connect(extra={"timeout": "5,0.2"})
+    connect(extra={"timeout": "5,1"})
     coveo.faults.stall(20, operation="upload")
     started = time.monotonic()
     with pytest.raises(errors.NoAnswerError, match=r"Could not upload batch 1.*timed out"):
