@@ -1,3 +1,3 @@
 """Apache Airflow provider for Coveo Push sources."""
 
-__version__ = "0.1.0"
+__version__ = "0.1.1"

@@ -27,11 +27,13 @@ import hashlib
 import itertools
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+
+T = TypeVar("T")
 
 #: How many runs of one task are remembered in a Variable, the latest ones.
 RUNS_REMEMBERED: Final = 30
@@ -150,6 +152,21 @@ class _VariableStore:
         return dict(runs) if isinstance(runs, Mapping) else {}
 
 
+def _from_record(record_type: type[T], value: Any) -> T | None:
+    """
+    Return a record as the fields that this version knows, ``None`` if one that it needs is missing.
+
+    A later version may keep more in the same Variable, and both may be at work during an upgrade.
+    """
+    if not isinstance(value, Mapping):
+        return None
+    known = {field.name for field in fields(record_type)}  # type: ignore[arg-type]
+    try:
+        return record_type(**{name: each for name, each in value.items() if name in known})
+    except TypeError:
+        return None
+
+
 @dataclass(frozen=True)
 class Holder:
     """
@@ -173,11 +190,7 @@ class Holder:
     @classmethod
     def of_source(cls, organization_id: str, source_id: str) -> Holder | None:
         """Return who holds the source open, ``None`` where nobody does as far as is known."""
-        value = _read_variable(cls._name(organization_id, source_id))
-        try:
-            return cls(**value)
-        except TypeError:
-            return None
+        return _from_record(cls, _read_variable(cls._name(organization_id, source_id)))
 
     def take(self, organization_id: str, source_id: str) -> None:
         """Note that this bracket holds the source open, in the place of whoever did."""
@@ -262,12 +275,8 @@ class MadeSource:
     @classmethod
     def named(cls, organization_id: str, name: str) -> MadeSource | None:
         """Return what is known of the making of that name, ``None`` where nothing is."""
-        value = _read_variable(cls._variable(organization_id, name))
-        try:
-            made = cls(**value)
-        except TypeError:
-            return None
-        return made if made.name == name else None
+        made = _from_record(cls, _read_variable(cls._variable(organization_id, name)))
+        return made if made is not None and made.name == name else None
 
     def keep(self, organization_id: str) -> None:
         """Keep this for later tries and runs."""

@@ -1,12 +1,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from airflow_provider_coveo.run_state import RUNS_REMEMBERED, Holder, RunState, take_over_content, try_set
+from airflow_provider_coveo.run_state import (
+    RUNS_REMEMBERED,
+    Holder,
+    MadeSource,
+    RunState,
+    take_over_content,
+    try_set,
+)
 from tests.unit.conftest import Variables
 
 
@@ -146,3 +154,22 @@ def test_who_held_a_source_before_does_not_let_go_of_it_for_another(variables: V
     assert Holder.of_source("acme", "acme-products") == second
     second.release("acme", "acme-products")
     assert Holder.of_source("acme", "acme-products") is None
+
+
+def test_a_record_of_a_later_version_is_read_by_the_fields_that_this_one_knows(variables: Variables) -> None:
+    holder = Holder("dag", "run-1", "update.open", 3)
+    holder.take("acme", "acme-products")
+    (name,) = variables.values
+    variables.values[name] = json.dumps({**asdict(holder), "since_ms": 5, "others": [{"dag_id": "x"}]})
+    assert Holder.of_source("acme", "acme-products") == holder
+
+    variables.values[name] = json.dumps({"since_ms": 5})
+    assert Holder.of_source("acme", "acme-products") is None
+
+
+def test_how_a_source_was_made_is_read_whatever_else_a_later_version_keeps(variables: Variables) -> None:
+    made = MadeSource(name="books", since=1)
+    made.keep("acme")
+    (name,) = variables.values
+    variables.values[name] = json.dumps({**asdict(made), "made_by": "dag"})
+    assert MadeSource.named("acme", "books") == made
