@@ -85,6 +85,9 @@ _QUICK_3: Config = {
         "bundle_refresh_check_interval": 1,
         "parsing_processes": 1,
         "dag_file_processor_timeout": 240,
+        # 3.0 takes a process that ran callbacks for one that parsed, and all DAGs of a file whose callbacks
+        # come oftener than it is parsed for gone, after 50 seconds. A file that is deleted counts at once.
+        "stale_dag_threshold": 3600,
     },
     "workers": {
         # The pace at which a running task learns that it was marked or cleared.

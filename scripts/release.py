@@ -57,6 +57,8 @@ def wrong_in_matrix() -> Iterator[str]:
     """Say which cells did not pass on what is pinned for them."""
     results, lines = matrix.read_results(), matrix.read_matrix()["airflow"]
     for cell in matrix.cells():
+        if cell.may_fail:
+            continue
         result = results.get(cell.name)
         pinned = lines[cell.airflow]["version"] if cell.airflow else None
         if result is None or result.verdict != "passed":

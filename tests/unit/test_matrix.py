@@ -50,6 +50,23 @@ def test_the_last_result_of_a_cell_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_
     assert kept["3.11-3.0"].verdict == "passed"
 
 
+def test_the_airflow_to_come_may_fail_unless_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def verdict(cell: matrix.Cell) -> matrix.Result:
+        said = "failed" if cell.name == "next" else "passed"
+        airflow = "3.4.0b2" if cell.name == "next" else "3.3.2"
+        return matrix.Result(cell.name, cell.python, airflow, said, 1, 1, 1, "2026-01-01")
+
+    monkeypatch.setattr(matrix, "RESULTS", tmp_path / "results.json")
+    monkeypatch.setattr(matrix, "_run_cell", verdict)
+    monkeypatch.setattr(matrix, "write_tables", lambda: None)
+    assert [cell.name for cell in matrix.cells() if cell.may_fail] == ["next"]
+    assert matrix.run([]) == 0
+    assert matrix.run(["next"]) == 1
+    assert "3.4.0b2" not in matrix.table()
+
+
 def test_each_cell_has_its_constraints_and_they_pin_its_airflow() -> None:
     lines = matrix.read_matrix()["airflow"]
     for cell in matrix.cells():

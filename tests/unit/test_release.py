@@ -59,6 +59,8 @@ def test_a_cell_that_did_not_pass_on_its_airflow_is_in_the_way(
     monkeypatch.setattr(matrix, "RESULTS", tmp_path / "results.json")
     lines = matrix.read_matrix()["airflow"]
     for cell in matrix.cells():
+        if cell.may_fail:
+            continue
         airflow = lines[cell.airflow]["version"] if cell.airflow else "2.11.0"
         matrix._keep(matrix.Result(cell.name, cell.python, airflow, "passed", 1, 1, 1, "2026-01-01"))
     assert list(release.wrong_in_matrix()) == []
@@ -95,6 +97,7 @@ def test_the_workflow_tests_the_cells_that_the_matrix_names() -> None:
     assert printed.count("\n") == 1
     assert [cell["name"] for cell in json.loads(printed)] == [cell.name for cell in matrix.cells()]
     assert jobs["cell"]["strategy"]["matrix"]["cell"] == "${{ fromJSON(needs.cells.outputs.cells) }}"
+    assert jobs["cell"]["continue-on-error"] == "${{ matrix.cell.may_fail }}"
 
 
 def test_nothing_is_published_that_was_not_tested_and_checked() -> None:
