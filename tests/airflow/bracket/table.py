@@ -42,13 +42,14 @@ def write(records: Iterable[Record], version: str) -> None:
     """
     Add the rows of one version to the file that ``COVEO_BRACKET_TABLE`` names, if it names one.
 
-    Beside it lies the same as JSON, in which the rows of other versions are kept.
+    Beside it lies the same as JSON, in which the rows of other lines are kept.
     """
     path = os.environ.get("COVEO_BRACKET_TABLE")
     if not path:
         return
     kept = Path(path).with_suffix(".json")
     rows = json.loads(kept.read_text()) if kept.exists() else {}
+    rows = {other: lines for other, lines in rows.items() if _line(other) != _line(version)}
     rows[version] = [row(record) for record in records]
     kept.write_text(json.dumps(rows, ensure_ascii=False, indent=1))
     Path(path).write_text(markdown(rows))
@@ -81,9 +82,14 @@ def row(record: Record) -> list[str]:
 def markdown(rows: dict[str, list[list[str]]]) -> str:
     """Return the tables of all versions."""
     parts = [INTRODUCTION]
-    for version, lines in sorted(rows.items(), reverse=True):
+    for version, lines in sorted(rows.items(), key=lambda item: _line(item[0]), reverse=True):
         parts += [f"## Airflow {version}", ""]
         parts += ["| " + " | ".join(HEAD) + " |", "|" + " --- |" * len(HEAD)]
         parts += ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
         parts.append("")
     return "\n".join(parts)
+
+
+def _line(version: str) -> tuple[int, int]:
+    major, minor = version.split(".")[:2]
+    return int(major), int(minor)

@@ -50,6 +50,8 @@ def what_is_wrong(expected: Expected, record: Record) -> Iterator[str]:
 def test_the_callbacks_of_the_user_are_called_before_and_after_that_of_the_bracket(
     records: dict[str, Record],
 ) -> None:
+    if not any("failed" in record.expected.run for record in records.values()):
+        pytest.skip("no run of the chosen cells is to fail")
     for record in records.values():
         assert record.callbacks == ["user", "end"] * (len(record.callbacks) // 2), record.cell.id
     assert any(record.callbacks for record in records.values())
