@@ -25,12 +25,14 @@ def cell(
     impossible: str = "",
     on_2: dict[str, Any] | None = None,
     otherwise_on_2: dict[str, Any] | None = None,
+    on_3_0: dict[str, Any] | None = None,
     **options: Any,
 ) -> Callable[[Callable[[Story], None]], Callable[[Story], None]]:
     """
     Make a cell of the function that plays it.
 
-    ``on_2`` is what else is expected of Airflow 2, and ``otherwise_on_2`` what may come of it there instead.
+    ``on_2`` is what else is expected of Airflow 2, and ``otherwise_on_2`` what may come of it there instead;
+    ``on_3_0`` is what else is expected of Airflow 3.0 alone.
     """
     facts: dict[str, Any] = {
         "sequence": sequence,
@@ -45,6 +47,8 @@ def cell(
         expected_2 = Expected(**{**facts, **on_2}) if on_2 else None
         if expected_2 is not None and otherwise_on_2 is not None:
             expected_2 = replace(expected_2, otherwise=replace(expected_2, **otherwise_on_2))
+        if on_3_0:
+            options["expected_3_0"] = Expected(**{**facts, **on_3_0})
         CELLS.append(Cell(cell_id, title, play, Expected(**facts), expected_2, **options))
         return play
 
@@ -558,6 +562,7 @@ def _(story: Story) -> None:
     # There, the task goes on with its first try, and Airflow may take it for lost: then the run has failed.
     on_2={"tasks": "begin ok#2, open ok#2, work1 ok, work2 ok"},
     otherwise_on_2={"run": "failed", "tasks": "begin ok#2, open ok#2, work1 -, work2 upf"},
+    not_on_3_0="a task that is cleared while it works is restarting until the scheduler is started anew",
 )
 def _(story: Story) -> None:
     with_work1_at_work(story)
@@ -700,6 +705,8 @@ def _(story: Story) -> None:
     "kill -9 of the closing task after its request",
     "REBUILD push IDLE (kill -9 close) IDLE",
     tasks="work1 ok, work2 ok, close ok#2",
+    # 3.0 does not retry a task whose process was killed.
+    on_3_0={"run": "failed", "tasks": "work1 ok, work2 ok, close FAIL"},
     representative=True,
 )
 def _(story: Story) -> None:

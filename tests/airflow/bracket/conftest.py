@@ -14,7 +14,7 @@ from local_airflow import LocalAirflow
 from airflow_provider_coveo.simulator import Simulator
 from tests.airflow.bracket import table
 from tests.airflow.bracket.cells import CELLS
-from tests.airflow.bracket.driver import Cell, Lab, Record, describe
+from tests.airflow.bracket.driver import Cell, Lab, Record, describe, line_of
 from tests.airflow.conftest import QUICK
 
 DAGS = Path(__file__).parent / "dags"
@@ -54,7 +54,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Reco
             database="postgres",
             triggerer=True,
         )
-        cells = [cell for cell in chosen_cells() if airflow.is_airflow_3 or not cell.only_3]
+        cells = [cell for cell in chosen_cells() if not cell.why_not(line_of(airflow.version))]
         (folder / "cells.json").write_text(describe(cells))
         for cell in cells:
             for source in cell.sources or (cell.id,):

@@ -83,6 +83,8 @@ class Cell:
     :param alone: whether it stops parts of Airflow that other cells need.
     :param like_2_before: the Airflow 3 before which it ends as on Airflow 2.
     :param only_3: why it can't be on Airflow 2.
+    :param expected_3_0: what must come of it on Airflow 3.0, where that differs from all others.
+    :param not_on_3_0: why it can't be on Airflow 3.0.
     """
 
     id: str
@@ -98,6 +100,22 @@ class Cell:
     alone: bool = False
     like_2_before: tuple[int, int] = (3, 0)
     only_3: str = ""
+    expected_3_0: Expected | None = None
+    not_on_3_0: str = ""
+
+    def why_not(self, line: tuple[int, int]) -> str:
+        """Say why it can't be on an Airflow, if it can't."""
+        if line < (3, 0):
+            return self.only_3
+        return self.not_on_3_0 if line == (3, 0) else ""
+
+    def expected_on(self, line: tuple[int, int]) -> Expected:
+        """Return what must come of it on an Airflow."""
+        if line == (3, 0) and self.expected_3_0 is not None:
+            return self.expected_3_0
+        if line < self.like_2_before and self.expected_2 is not None:
+            return self.expected_2
+        return self.expected
 
 
 @dataclass
@@ -163,11 +181,7 @@ class Lab:
 
     def record(self, cell: Cell) -> Record:
         """Play one cell."""
-        expected = cell.expected
-        major, minor = map(int, self.airflow.version.split(".")[:2])
-        if (major, minor) < cell.like_2_before and cell.expected_2 is not None:
-            expected = cell.expected_2
-        record = Record(cell, expected, self.airflow.version)
+        record = Record(cell, cell.expected_on(line_of(self.airflow.version)), self.airflow.version)
         story = Story(self, cell, record)
         began = time.monotonic()
         try:
@@ -468,6 +482,12 @@ class Story:
             elif word == "push" and closed is not None:
                 self.record.late_pushes += 1
                 self.record.late_seconds = max(self.record.late_seconds, (exchange.at - closed) / 1000)
+
+
+def line_of(version: str) -> tuple[int, int]:
+    """Return the line of an Airflow: ``(3, 1)`` of ``3.1.8``."""
+    major, minor = version.split(".")[:2]
+    return int(major), int(minor)
 
 
 def short(name: str, with_group: bool = False) -> str:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from tests.airflow.bracket.driver import Record, differences, matches
+from tests.airflow.bracket.driver import Record, differences, line_of, matches
 
 INTRODUCTION = """\
 # What the bracket survives
@@ -49,7 +49,7 @@ def write(records: Iterable[Record], version: str) -> None:
         return
     kept = Path(path).with_suffix(".json")
     rows = json.loads(kept.read_text()) if kept.exists() else {}
-    rows = {other: lines for other, lines in rows.items() if _line(other) != _line(version)}
+    rows = {other: lines for other, lines in rows.items() if line_of(other) != line_of(version)}
     rows[version] = [row(record) for record in records]
     kept.write_text(json.dumps(rows, ensure_ascii=False, indent=1))
     Path(path).write_text(markdown(rows))
@@ -82,14 +82,9 @@ def row(record: Record) -> list[str]:
 def markdown(rows: dict[str, list[list[str]]]) -> str:
     """Return the tables of all versions."""
     parts = [INTRODUCTION]
-    for version, lines in sorted(rows.items(), key=lambda item: _line(item[0]), reverse=True):
+    for version, lines in sorted(rows.items(), key=lambda item: line_of(item[0]), reverse=True):
         parts += [f"## Airflow {version}", ""]
         parts += ["| " + " | ".join(HEAD) + " |", "|" + " --- |" * len(HEAD)]
         parts += ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
         parts.append("")
     return "\n".join(parts)
-
-
-def _line(version: str) -> tuple[int, int]:
-    major, minor = version.split(".")[:2]
-    return int(major), int(minor)

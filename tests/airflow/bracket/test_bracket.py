@@ -22,7 +22,8 @@ pytestmark = pytest.mark.timeout(1800)
 @pytest.mark.parametrize("cell_id", [cell.id for cell in chosen_cells()])
 def test_the_source_is_closed_and_the_run_tells_the_truth(cell_id: str, records: dict[str, Record]) -> None:
     if cell_id not in records:
-        pytest.skip(next(cell.only_3 for cell in chosen_cells() if cell.id == cell_id))
+        # Only one of the two can be why: each is that of another Airflow.
+        pytest.skip(next(cell.only_3 or cell.not_on_3_0 for cell in chosen_cells() if cell.id == cell_id))
     record = records[cell_id]
     found = (
         f"\n{record.cell.title}: {record.sequence()}; run {record.run_state()}; {record.tasks}{record.logs}"
