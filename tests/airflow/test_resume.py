@@ -87,6 +87,11 @@ class Story:
             value = json.loads(value)[self.run_id].get("coveo_push", {"count": 0})
         return int(value["count"])
 
+    @property
+    def goes_on_by_itself(self) -> bool:
+        """Whether this Airflow tries again what was killed, or cleared while it worked: 3.0 does neither."""
+        return not self.airflow.version.startswith("3.0.")
+
     def kill(self, task: str, *, worker: bool = False) -> None:
         process = psutil.Process(self.airflow.task_pid("resume", self.run_id, task))
         if worker:
@@ -137,7 +142,7 @@ def story(
         local_airflow.wait_until(lambda fault=fault: fault.used, 240, f"{task} is held up")
         if task != "file-anew":
             local_airflow.wait_until(lambda task=task: story.kept(task) == ACCEPTED, 120, f"{task} is kept")
-        if task == "file-cleared":
+        if task == "file-cleared" and story.goes_on_by_itself:
             fault.times = fault.used
             story.clear(task)
             continue
@@ -148,6 +153,12 @@ def story(
             story.clear("file-failed")
         story.kill(task, worker=task == "file-worker-killed")
         fault.times = fault.used
+        if not story.goes_on_by_itself and task != "file-worker-killed":
+            if task == "file-anew":
+                local_airflow.wait_for_run("resume", story.run_id)
+            else:
+                local_airflow.wait_for_task("resume", story.run_id, task, {"failed"})
+            story.clear(task)
     return story
 
 
@@ -162,6 +173,8 @@ def assert_the_index_equals_the_input(story: Story, task: str) -> None:
 def test_of_a_push_that_ended_at_nine_tenths_only_the_rest_is_sent(story: Story, task: str) -> None:
     if task == "file-cleared" and not story.airflow.is_airflow_3:
         pytest.skip("Airflow 2.11 lets a task that is cleared while it works go on, or takes it for lost")
+    if task == "file-cleared" and not story.goes_on_by_itself:
+        pytest.skip("Airflow 3.0 never starts a task again that is cleared while it works")
     result = story.until_done(task, try_number=2)
     assert (result["accepted_adds"], result["batches"]) == (len(ITEMS), BATCHES)
     assert (result["resumed_batches"], result["resumed_entries"]) == (ACCEPTED, 2 * ACCEPTED)
