@@ -153,7 +153,7 @@ def story(
             story.clear("file-failed")
         story.kill(task, worker=task == "file-worker-killed")
         fault.times = fault.used
-        if not story.goes_on_by_itself and task != "file-worker-killed":
+        if not story.goes_on_by_itself and task not in {"file-worker-killed", "file-failed"}:
             if task == "file-anew":
                 local_airflow.wait_for_run("resume", story.run_id)
             else:
