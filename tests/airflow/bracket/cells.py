@@ -893,7 +893,7 @@ cell(
 @cell(
     "S28c",
     "the last resort of a run whose source another run has opened: it is left alone",
-    "REBUILD push REBUILD push (first run timed out) push? IDLE",
+    "REBUILD push REBUILD push (first run timed out) push? IDLE push?",
     "a failed, b success",
     "a.work1 skip, a.close skip, a.outcome skip, a.done skip",
     on_2={"tasks": "a.work1 skip, a.close none, a.outcome none, a.done none"},
