@@ -1,0 +1,234 @@
+"""
+Whatever works by itself in Airflow, as something that is stepped: a task's process, or a DAG's callback.
+
+Each has a thread of its own, and exactly one thread of all runs at a time: an actor runs until its next stop,
+and the engine until it lets an actor go on. Stops are before a task starts, before and after each request to
+Coveo, and before the task's result is told to Airflow.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import requests
+from airflow.sdk.api.client import ServerResponseError
+from airflow.sdk.definitions._internal.contextmanager import _CURRENT_CONTEXT
+from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
+from airflow.sdk.execution_time import comms, task_runner, timeout
+
+#: How long a stop may take to come, in real seconds: far longer than anything that is done in between.
+_PATIENCE = 60
+#: The messages by which a task tells how it ended.
+RESULTS = (comms.SucceedTask, comms.RetryTask, comms.TaskState, comms.DeferTask, comms.RescheduleTask)
+
+
+class Killed(BaseException):
+    """Ends the thread of an actor that was killed, whatever it does."""
+
+
+class Stuck(RuntimeError):
+    """An actor did not come to its next stop: a fault of this harness, or something that really waits."""
+
+
+class Actor:
+    """
+    Something that works by itself.
+
+    :param name: what it is called in sequences: ``a.open``, or with its map index ``a.work[1]``.
+    :param body: what it does, in its own thread.
+    """
+
+    #: The one that runs now; the engine runs where there is none.
+    current: Actor | None = None
+
+    def __init__(self, name: str, body: Callable[[Actor], None]) -> None:
+        self.name = name
+        self.at = "start"
+        #: What it is about to ask Coveo, or has asked, in words.
+        self.what = ""
+        self.dead = False
+        self.ended = False
+        self.error: BaseException | None = None
+        #: How many requests it sent since nobody wanted it to go on any longer.
+        self.lingered = 0
+        self._body = body
+        self._order = "go"
+        self._go = threading.Semaphore(0)
+        self._stopped = threading.Semaphore(0)
+        self._one_at_a_time = threading.Lock()
+        self._contexts: list[Any] = []
+        self._comms: Any = None
+        self._thread = threading.Thread(target=self._run, name=f"stepped-{name}", daemon=True)
+        self._thread.is_stepped = True  # type: ignore[attr-defined]
+
+    def __repr__(self) -> str:
+        return f"{self.name}@{self.at}{':' + self.what if self.what else ''}"
+
+    # --- the engine's side ---
+
+    def step(self, order: str = "go") -> None:
+        """Let it go on to its next stop, which it may do in another way than by ``go``."""
+        if self.ended:
+            return
+        self._order = order
+        with self._running():
+            if self._thread.ident is None:
+                self._thread.start()
+            else:
+                self._go.release()
+            if not self._stopped.acquire(timeout=_PATIENCE):
+                raise Stuck(f"{self!r} does not come to its next stop")
+
+    def kill(self) -> None:
+        """End it where it stands: nothing of it is heard any longer."""
+        self.dead = True
+        if self.ended or self._thread.ident is None:
+            self.ended = True
+            return
+        with self._running():
+            self._go.release()
+            self._thread.join(_PATIENCE)
+        if self._thread.is_alive():
+            raise Stuck(f"{self!r} does not die")
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        Actor.current = self
+        _CURRENT_CONTEXT[:] = self._contexts
+        if self._comms is not None:
+            task_runner.SUPERVISOR_COMMS = self._comms
+        try:
+            yield
+        finally:
+            self._contexts = list(_CURRENT_CONTEXT)
+            _CURRENT_CONTEXT.clear()
+            without_comms()
+            Actor.current = None
+
+    # --- its own side ---
+
+    def _run(self) -> None:
+        try:
+            self._body(self)
+        except Killed:
+            pass
+        except BaseException as error:  # noqa: BLE001 - the engine looks at it
+            self.error = error
+        finally:
+            self.ended = True
+            self.at, self.what = "ended", ""
+            self._stopped.release()
+
+    def talk_through(self, supervisor_comms: Any) -> None:
+        """Have this be how it reaches Airflow."""
+        self._comms = supervisor_comms
+        task_runner.SUPERVISOR_COMMS = supervisor_comms
+
+    def stop_at(self, point: str, what: str = "") -> str:
+        """Stop until the engine lets it go on; give how it is to go on."""
+        with self._one_at_a_time:
+            self.die_if_dead()
+            self.at, self.what = point, what
+            self._stopped.release()
+            self._go.acquire()
+            self.die_if_dead()
+            return self._order
+
+    def die_if_dead(self) -> None:
+        if self.dead:
+            raise Killed
+
+
+def without_comms() -> None:
+    """Have Airflow's code see that it isn't in a task: the engine and the API server run in no task."""
+    if hasattr(task_runner, "SUPERVISOR_COMMS"):
+        del task_runner.SUPERVISOR_COMMS
+
+
+class Comms:
+    """
+    How an actor reaches Airflow: what its supervisor would answer, with the errors that it would raise.
+
+    :param actor: whose.
+    :param handle: answers a message by calling ``send_msg``.
+    :param accepted: the types of messages that may be asked at all, where not all are.
+    """
+
+    def __init__(
+        self,
+        actor: Actor,
+        handle: Callable[[Any, Any], None],
+        accepted: tuple[type, ...] | None = None,
+    ) -> None:
+        self._actor = actor
+        self._handle = handle
+        self._accepted = accepted
+        self.answers: deque[Any] = deque()
+        #: How many of the next Variables that are written are lost on the way.
+        self.writes_to_drop = 0
+
+    def send(self, msg: Any) -> Any:
+        actor = self._actor
+        actor.die_if_dead()
+        if isinstance(msg, RESULTS):
+            order = actor.stop_at("result", str(getattr(msg, "state", type(msg).__name__)))
+            if order == "timeout":
+                raise task_runner.AirflowTaskTimeout
+        if isinstance(msg, comms.PutVariable) and self.writes_to_drop:
+            self.writes_to_drop -= 1
+            return comms.OKResponse(ok=True)
+        if self._accepted is not None and not isinstance(msg, self._accepted):
+            # Nothing that decodes the message knows its type, and no answer ever comes.
+            raise NotImplementedError(f"{type(msg).__name__} can't be asked there: this would wait for ever")
+        without_comms()
+        try:
+            self._handle(self, msg)
+        except ServerResponseError as error:
+            detail = {"status_code": error.response.status_code, "message": str(error), "detail": error.detail}
+            told = comms.ErrorResponse(error=ErrorType.API_SERVER_ERROR, detail=detail)
+            raise AirflowRuntimeError(error=told) from None
+        finally:
+            task_runner.SUPERVISOR_COMMS = self
+        return self.answers.popleft() if self.answers else None
+
+    async def asend(self, msg: Any) -> Any:
+        return self.send(msg)
+
+    def _get_response(self) -> Any:
+        return self.answers.popleft()
+
+
+def lost_answer() -> requests.ConnectionError:
+    """Make what a client sees whose connection breaks before the answer."""
+    return requests.ConnectionError("The connection broke before the answer came.")
+
+
+class _NoTimeout:
+    """In the place of Airflow's alarm signal: a task times out where a sequence says so."""
+
+    def __init__(self, seconds: float = 1, error_message: str = "Timeout") -> None:
+        pass
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def leave_signals_alone() -> None:
+    """Have tasks run in threads, which can't take signals."""
+    set_handler = signal.signal
+
+    def signal_in_main_thread(signalnum: Any, handler: Any) -> Any:
+        if threading.current_thread() is threading.main_thread():
+            return set_handler(signalnum, handler)
+        return signal.SIG_DFL
+
+    signal.signal = signal_in_main_thread  # type: ignore[assignment]
+    timeout.timeout = _NoTimeout  # type: ignore[misc,assignment]
