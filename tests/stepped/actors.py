@@ -117,7 +117,7 @@ class Actor:
             self._body(self)
         except Killed:
             pass
-        except BaseException as error:  # noqa: BLE001 - the engine looks at it
+        except BaseException as error:
             self.error = error
         finally:
             self.ended = True
@@ -189,7 +189,11 @@ class Comms:
         try:
             self._handle(self, msg)
         except ServerResponseError as error:
-            detail = {"status_code": error.response.status_code, "message": str(error), "detail": error.detail}
+            detail = {
+                "status_code": error.response.status_code,
+                "message": str(error),
+                "detail": error.detail,
+            }
             told = comms.ErrorResponse(error=ErrorType.API_SERVER_ERROR, detail=detail)
             raise AirflowRuntimeError(error=told) from None
         finally:

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 #: In memory where the system offers that: the database is written to thousands of times.
-_QUICK_FOLDER = Path("/dev/shm")  # noqa: S108 - a folder of our own is made in it
+_QUICK_FOLDER = Path("/dev/shm")
 
 _SETTINGS = {
     "CORE__LOAD_EXAMPLES": "False",

@@ -11,12 +11,9 @@ Import :mod:`tests.stepped.airflow_home` and call ``make_home()`` before this.
 from __future__ import annotations
 
 import io
-import itertools
 import os
-import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
@@ -219,7 +216,7 @@ class Engine:
         DagBundlesManager().sync_bundles_to_db()
         self.executor = _Executor()
         job = Job()
-        self.runner = SchedulerJobRunner(job=job, executors=[self.executor])
+        self.runner = SchedulerJobRunner(job=job, executors=[self.executor], log=_LoudLog())
         job.prepare_for_execution()
         self.executor.job_id = job.id
         # As long as the database knows it, no sequence needs another.
@@ -246,6 +243,7 @@ class Engine:
         self.clock.install()
         for dag in dags:
             dag.validate()
+            dag.relative_fileloc = "shapes.py"
             self.dags[dag.dag_id] = dag
         with create_session() as session:
             errors: dict[tuple[str, str], str] = {}
@@ -369,7 +367,7 @@ class Engine:
         supervisor.ti = ti
         try:
             server_context = self.client.task_instances.start(ti.id, os.getpid(), now)
-        except Exception as error:  # noqa: BLE001 - as the worker of an executor
+        except Exception as error:
             self.executor.fail(key, info=str(error))
             return
         supervisor._should_retry = server_context.should_retry
@@ -400,7 +398,7 @@ class Engine:
         without_comms()
         try:
             supervisor.update_task_state_if_needed()
-        except Exception as error:  # noqa: BLE001 - as the worker of an executor
+        except Exception as error:
             self.executor.fail(key, info=str(error))
         else:
             self.executor.success(key)
@@ -463,7 +461,9 @@ class Engine:
             raise Unplayable("a callback ends by itself")
         if process.actor.at == "start":
             raise Unplayable(f"{name} has not started")
-        self._happens(f"kill -9 {name} at {process.actor.at}{' ' * bool(process.actor.what)}{process.actor.what}")
+        self._happens(
+            f"kill -9 {name} at {process.actor.at}{' ' * bool(process.actor.what)}{process.actor.what}"
+        )
         process.actor.kill()
         self.processes.remove(process)
         self.killed.append(process)
@@ -484,7 +484,7 @@ class Engine:
             supervisor._exit_code = -9
             try:
                 supervisor.update_task_state_if_needed()
-            except Exception as error:  # noqa: BLE001 - as the worker of an executor
+            except Exception as error:
                 self.executor.fail(key, info=str(error))
             else:
                 self.executor.success(key)
@@ -830,7 +830,9 @@ class Engine:
 
     def fire(self, name: str | None = None) -> bool:
         """Let the trigger fire of a task that is deferred, of all where none is named."""
-        rows = self._rows("SELECT run_id, task_id, map_index, trigger_id FROM task_instance WHERE state = 'deferred'")
+        rows = self._rows(
+            "SELECT run_id, task_id, map_index, trigger_id FROM task_instance WHERE state = 'deferred'"
+        )
         fired = False
         for row in rows:
             if name in (None, self.name_of(row.run_id, row.task_id, row.map_index)):
@@ -849,7 +851,9 @@ class Engine:
         self._happens(f"run {key} times out")
         with create_session() as session:
             session.execute(
-                sa.text("UPDATE dag_run SET start_date = '2020-01-01' WHERE run_id = :key AND state = 'running'"),
+                sa.text(
+                    "UPDATE dag_run SET start_date = '2020-01-01' WHERE run_id = :key AND state = 'running'"
+                ),
                 {"key": key},
             )
 
@@ -865,9 +869,7 @@ class Engine:
 
     def states(self, key: str) -> dict[tuple[str, int], str | None]:
         """Return the states of a run's tasks, by task ID and map index."""
-        rows = self._rows(
-            "SELECT task_id, map_index, state FROM task_instance WHERE run_id = :key", key=key
-        )
+        rows = self._rows("SELECT task_id, map_index, state FROM task_instance WHERE run_id = :key", key=key)
         return {(row.task_id, row.map_index): row.state for row in rows}
 
     def tries(self, key: str) -> dict[str, str]:
@@ -1005,6 +1007,19 @@ _LOG = structlog.get_logger("stepped")
 _THIS_PROCESS = psutil.Process()
 _WHAT_CALLBACKS_MAY_ASK = get_args(get_args(processor.ToManager)[0])
 _TI_FIELDS = set(task_runner.RuntimeTaskInstance.model_fields)
+
+
+class _LoudLog:
+    """The scheduler's log: what it would only write down, and go on, is a fault of this harness."""
+
+    def exception(self, message: str, *arguments: Any, **_: Any) -> None:
+        raise RuntimeError(message % arguments)
+
+    def isEnabledFor(self, _level: int) -> bool:  # noqa: N802 - as logging has it
+        return False
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_, **__: None
 
 
 def short(task_id: str) -> str:
