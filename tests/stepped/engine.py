@@ -1,9 +1,9 @@
 """
 An Airflow that is stepped in this process: no scheduler process, no worker, no sleep.
 
-What decides is Airflow's own code: a tick is the scheduler's loop body, tasks run through the task runner and
-the execution API, people act through the public REST API, callbacks are called as the DAG processor does. Only
-the order in which things happen is the caller's. The simulated Coveo is the ground truth.
+What decides is Airflow's own code: a tick is the scheduler's loop body, tasks run through the task runner
+and the execution API, people act through the public REST API, callbacks are called as the DAG processor does.
+Only the order in which things happen is the caller's. The simulated Coveo is the ground truth.
 
 Import :mod:`tests.stepped.airflow_home` and call ``make_home()`` before this.
 """
@@ -53,6 +53,7 @@ from airflow_provider_coveo.simulator import Exchange, Simulator
 from airflow_provider_coveo.simulator.app import App
 from tests.stepped.actors import Actor, Comms, leave_signals_alone, lost_answer, without_comms
 from tests.stepped.clock import FakeClock
+from tests.stepped.doors import DirectTransport, answer_in_place
 
 ORGANIZATION = "acme"
 SOURCES = ("one", "two", "three")
@@ -223,10 +224,13 @@ class Engine:
         self._job_id = job.id
 
     def _make_doors(self) -> None:
+        answer_in_place()
         api = in_process_api_server()
         bag = DBDagBag()
         api.app.dependency_overrides[dag_bag_from_app] = lambda: bag
-        self.client = _Supervisor._Client(base_url=None, token="", dry_run=True, transport=api.transport)
+        self.client = _Supervisor._Client(
+            base_url=None, token="", dry_run=True, transport=DirectTransport(api.app)
+        )
         self.client.base_url = "http://in-process.invalid./"
         self._rest = TestClient(create_app(apps="core"), raise_server_exceptions=False)
         self._rest.__enter__()
