@@ -1,13 +1,54 @@
-"""Explores."""
+"""
+Plays random sequences of events over all shapes, and looks whether the bracket's guarantee holds after each.
+
+A seed is a shape and a sequence, always the same. On a violation the sequence is shrunk: events are dropped as
+long as the same invariant is still violated. What is printed can be pasted as a test.
+
+    python -m tests.stepped.explore --seeds 1-1000 --jobs 2
+"""
 
 from __future__ import annotations
 
-from tests.stepped import shapes
-from tests.stepped.engine import Engine
+import argparse
+import json
+import multiprocessing
+import random
+import re
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tests.stepped.engine import Engine
+
+Event = tuple[Any, ...]
+#: How many events a sequence has, the scheduler's turns left aside.
+EVENTS = 12
+#: How often a task may go on that Airflow took away: for as long as its supervisor needs to learn of it.
+LINGERS = 2
+WATCHDOG_HOURS = 7
+#: What Coveo or the network does to a request, and how likely each is.
+_REFUSALS = {
+    "refuse:503": 3,
+    "refuse-later:503": 3,
+    "refuse-applied:503": 2,
+    "refuse:429": 1,
+    "refuse:401": 1,
+    "refuse:403": 2,
+    "lose": 2,
+}
+_OTHER_RUNS = {"exclusive": "exclusive_other"}
 
 
 def make_engine() -> Engine:
     """Make the stepped Airflow of this process, with all shapes."""
+    from tests.stepped import shapes
+    from tests.stepped.engine import Engine
+
     engine = Engine()
     engine.add(
         *[make() for make in shapes.SHAPES.values()],
@@ -17,10 +58,470 @@ def make_engine() -> Engine:
     )
 
     def told(run_id: str, task_id: str, map_index: int) -> str:
-        words = (
-            engine.told.get((run_id, task_id, map_index)) or engine.told.get((run_id, task_id, -1)) or [""]
-        )
-        return words.pop(0) if words != [""] else ""
+        words = engine.told.get((run_id, task_id, map_index)) or engine.told.get((run_id, task_id, -1))
+        return words.pop(0) if words else ""
 
     shapes.told = told
     return engine
+
+
+# --- one sequence ---
+
+
+@dataclass
+class Played:
+    """
+    What came of a sequence.
+
+    :param shape: its DAG.
+    :param events: what was done.
+    :param violations: what does not hold, as ``(invariant, what)``.
+    :param story: all that happened, for people.
+    :param seconds: of CPU.
+    """
+
+    shape: str
+    events: list[Event]
+    violations: list[tuple[str, str]] = field(default_factory=list)
+    story: str = ""
+    seconds: float = 0.0
+    seed: int = 0
+
+    def signatures(self) -> dict[str, tuple[str, str]]:
+        """Return the violations by what they are about, names of tasks and numbers left aside."""
+        return {signature(self.shape, *violation): violation for violation in self.violations}
+
+
+def signature(shape: str, invariant: str, what: str) -> str:
+    """Say what a violation is about, so that the same is found under the same name."""
+    return f"{shape} {invariant}: " + re.sub(r"\[\d\]|\d+ ms|\b[a-w]\d?\.", "", what)
+
+
+def play(engine: Engine, shape: str, events: Iterable[Event], *, strictly: bool = False) -> Played:
+    """
+    Play a sequence to its end, and judge it.
+
+    :param engine: the stepped Airflow.
+    :param shape: the DAG of run ``a``.
+    :param events: what is done, as :class:`Director` made it.
+    :param strictly: whether an event that can't be played is an error; else it is left out.
+    """
+    director = Director(engine, shape)
+    played = []
+    for event in events:
+        if director.do(event, strictly=strictly):
+            played.append(event)
+    return director.end(played)
+
+
+def play_seed(engine: Engine, seed: int, shapes: Sequence[str] | None = None) -> Played:
+    """Play the sequence of a seed."""
+    from tests.stepped.shapes import SHAPES
+
+    chance = random.Random(seed)  # noqa: S311 - a game
+    director = Director(engine, chance.choice(list(shapes or SHAPES)))
+    played = []
+    for _ in range(EVENTS * 3):
+        if sum(event[0] != "tick" for event in played) > EVENTS:
+            break
+        event = director.draw(chance)
+        if director.do(event):
+            played.append(event)
+        if chance.random() < 0.7:
+            director.do(("tick",))
+            played.append(("tick",))
+    ended = director.end(played)
+    ended.seed = seed
+    return ended
+
+
+class Director:
+    """
+    Does the events of one sequence.
+
+    :param engine: the stepped Airflow.
+    :param shape: the DAG of run ``a``.
+    """
+
+    def __init__(self, engine: Engine, shape: str) -> None:
+        from tests.stepped.invariants import brackets_of
+
+        self.engine = engine
+        self.shape = shape
+        self.began = time.process_time()
+        self.trouble = ""
+        engine.reset()
+        for source in ("one", "two"):
+            engine.push_as_somebody_else(source)
+        engine.seen.clear()
+        if shape == "named_by_variable":
+            engine.set_variable("s", "one")
+        dag = engine.dags[shape]
+        self.tasks = [task.task_id for task in dag.tasks]
+        self.members = sorted({task for each in brackets_of(dag) for task in each.members | each.after})
+        self.groups = sorted({task.rpartition(".")[0] for task in self.tasks if "." in task})
+        engine.trigger("a", shape)
+
+    def do(self, event: Event, *, strictly: bool = False) -> bool:
+        """Do an event; say whether it could be done."""
+        from tests.stepped.engine import Unplayable
+
+        if self.trouble:
+            return False
+        kind, *arguments = event
+        try:
+            getattr(self, f"_{kind}")(*arguments)
+        except Unplayable:
+            if strictly:
+                raise
+            return False
+        except Exception:
+            self.trouble = traceback.format_exc(limit=-4)
+        return True
+
+    def end(self, played: list[Event]) -> Played:
+        """Let everything end, and judge."""
+        from tests.stepped.invariants import ACTIVE, Judge
+
+        engine = self.engine
+        violations: list[tuple[str, str]] = []
+        try:
+            if not self.trouble:
+                engine.settle()
+                violations = [(each.invariant, each.what) for each in Judge(engine).violations()]
+                active = [source for source in ("one", "two") if engine.last_status(source) in ACTIVE]
+                if active:
+                    self._watch()
+                    engine.settle()
+                    left = [source for source in active if engine.last_status(source) in ACTIVE]
+                    if left:
+                        violations.append(("B8", f"the watchdog leaves {' and '.join(left)} active"))
+        except Exception:
+            self.trouble = traceback.format_exc(limit=-4)
+        if self.trouble:
+            violations.append(("HARNESS", self.trouble.splitlines()[-1]))
+        story = engine.story() + (f"\n{self.trouble}" if self.trouble else "")
+        seconds = time.process_time() - self.began
+        return Played(self.shape, played, violations, story, seconds)
+
+    # --- events ---
+
+    def _tick(self) -> None:
+        self.engine.tick()
+
+    def _step(self, name: str, order: str = "go") -> None:
+        self.engine.step(name, order)
+
+    def _finish(self, name: str) -> None:
+        self.engine.finish(name)
+
+    def _kill(self, name: str) -> None:
+        self.engine.kill(name)
+
+    def _notice(self, name: str, how: str) -> None:
+        self.engine.notice(name, how)
+
+    def _terminate(self, name: str) -> None:
+        self.engine.terminate(name)
+
+    def _lose_callback(self, name: str) -> None:
+        self.engine.lose_callback(name)
+
+    def _clear(self, key: str, tasks: Sequence[str], **_: Any) -> None:
+        self.engine.clear(key, *tasks)
+
+    def _clear_with(self, key: str, tasks: Sequence[str], options: dict[str, bool]) -> None:
+        self.engine.clear(key, *tasks, **options)
+
+    def _clear_run(self, key: str, only_failed: bool = False) -> None:
+        self.engine.clear_run(key, only_failed=only_failed)
+
+    def _mark(self, key: str, task: str, state: str, options: dict[str, bool]) -> None:
+        self.engine.mark(key, task, state, **options)
+
+    def _mark_group(self, key: str, group: str, state: str) -> None:
+        self.engine.mark_group(key, group, state)
+
+    def _mark_run(self, key: str, state: str) -> None:
+        self.engine.mark_run(key, state)
+
+    def _pause(self, paused: bool) -> None:
+        self.engine.pause(self.shape, paused)
+
+    def _delete_run(self, key: str) -> None:
+        self.engine.delete_run(key)
+
+    def _tell(self, key: str, task: str, what: str) -> None:
+        self.engine.tell(key, task, what)
+
+    def _trigger(self, key: str, dag_id: str) -> None:
+        from tests.stepped.engine import Unplayable
+
+        if key in self.engine.run_dags:
+            raise Unplayable(f"run {key} is there")
+        self.engine.trigger(key, dag_id)
+
+    def _watch(self) -> None:
+        """Run the watchdog, hours later."""
+        engine = self.engine
+        engine.let_time_pass(WATCHDOG_HOURS * 3600)
+        key = f"w{sum(key.startswith('w') for key in engine.run_dags) + 1}"
+        engine.trigger(key, "watchdog")
+        for _ in range(6):
+            engine.tick()
+            if any(actor.name == f"{key}.watch" for actor in engine.runnable()):
+                engine.finish(f"{key}.watch")
+                engine.tick()
+                return
+
+    def _retries_due(self) -> None:
+        self.engine.retries_due()
+
+    def _fire(self, name: str) -> None:
+        self.engine.fire(name)
+
+    def _time_run_out(self, key: str) -> None:
+        self.engine.time_run_out(key)
+
+    def _variable(self, value: str) -> None:
+        self.engine.set_variable("s", value)
+
+    def _settle(self) -> None:
+        self.engine.settle()
+
+    # --- chance ---
+
+    def draw(self, chance: random.Random) -> Event:
+        """Choose what happens next, among what can."""
+        engine = self.engine
+        choices: list[tuple[float, Event]] = []
+        runs = [key for key in engine.run_dags if key not in engine.deleted_runs]
+        key = chance.choice([key for key in runs if engine.run_dags[key] == self.shape] or ["a"])
+        self._draw_work(chance, choices)
+        self._draw_people(chance, choices, key)
+        if not any(engine.run_dags.get(other) == self.shape for other in ("b",)):
+            choices.append((0.5, ("trigger", "b", self.shape)))
+        if "c" not in engine.run_dags:
+            choices.append((0.4, ("trigger", "c", _OTHER_RUNS.get(self.shape, "other"))))
+        choices += [(0.25, ("watch",)), (1.5, ("settle",))]
+        states = [state for run in runs for state in engine.states(run).values()]
+        if "up_for_retry" in states:
+            choices.append((2, ("retries_due",)))
+        for run in runs:
+            for (task_id, index), state in engine.states(run).items():
+                if state == "deferred":
+                    choices.append((2, ("fire", engine.name_of(run, task_id, index))))
+        if self.shape == "timed":
+            choices.append((1, ("time_run_out", key)))
+        if self.shape == "named_by_variable":
+            choices.append((1.5, ("variable", chance.choice(["one", "two"]))))
+        weights = [weight for weight, _ in choices]
+        return chance.choices([event for _, event in choices], weights)[0]
+
+    def _draw_work(self, chance: random.Random, choices: list[tuple[float, Event]]) -> None:
+        engine = self.engine
+        for process in (*engine.processes, *engine.callbacks):
+            actor = process.actor
+            if actor.ended:
+                continue
+            is_orphan = process in engine.processes and engine.is_orphan(process)
+            if is_orphan:
+                choices.append((3, ("terminate", actor.name)))
+                if actor.lingered < LINGERS:
+                    choices.append((3, ("step", actor.name)))
+                continue
+            choices += [(4, ("finish", actor.name)), (3, ("step", actor.name))]
+            if process in engine.callbacks:
+                if actor.at == "start":
+                    choices.append((0.3, ("lose_callback", actor.name)))
+            elif actor.at != "start":
+                choices.append((0.8, ("kill", actor.name)))
+            if actor.at == "request":
+                order = chance.choices(list(_REFUSALS), list(_REFUSALS.values()))[0]
+                if order != "lose":
+                    choices.append((1.2, ("step", actor.name, order)))
+            elif actor.at == "answered":
+                choices.append((0.4, ("step", actor.name, "lose")))
+        for process in engine.killed:
+            how = chance.choice(["supervisor", "executor", "heartbeat"])
+            choices.append((3, ("notice", process.actor.name, how)))
+
+    def _draw_people(self, chance: random.Random, choices: list[tuple[float, Event]], key: str) -> None:
+        engine = self.engine
+        states = engine.states(key)
+        named = [
+            engine.name_of(key, *place).partition(".")[2] for place in states if place[0] in self.tasks
+        ] or [self.tasks[0]]
+        task = chance.choice(named)
+        options = {
+            "downstream": chance.random() < 0.6,
+            "upstream": chance.random() < 0.15,
+            "only_failed": chance.random() < 0.35,
+        }
+        choices.append((1.6, ("clear_with", key, [task], options)))
+        several = sorted({task, chance.choice(named)})
+        choices.append((0.3, ("clear_with", key, several, options)))
+        choices.append((0.5, ("clear_run", key, chance.random() < 0.4)))
+        state = chance.choice(["success", "failed", "failed", "skipped"])
+        marks = {name: options[name] for name in ("downstream", "upstream")}
+        if chance.random() < 0.5:
+            marks["downstream"] = False
+        choices.append((1.4, ("mark", key, task, state, marks)))
+        if self.groups:
+            choices.append((0.5, ("mark_group", key, chance.choice(self.groups), state)))
+        choices.append((0.8, ("mark_run", key, chance.choice(["success", "failed"]))))
+        choices += [(0.15, ("pause", True)), (0.15, ("pause", False)), (0.1, ("delete_run", key))]
+        if self.members:
+            member = chance.choice(self.members)
+            choices.append((0.9, ("tell", key, member, chance.choice(["fail", "fail", "skip"]))))
+        if self.shape == "branch":
+            choices.append((0.6, ("tell", key, "choose", "skip")))
+
+
+# --- shrinking ---
+
+
+def shrink(engine: Engine, found: Played, wanted: str) -> Played:
+    """Drop events as long as a violation of that invariant, of the same kind, is still there."""
+    best = found
+    parts = 2
+    while len(best.events) > 1:
+        size = max(1, len(best.events) // parts)
+        for start in range(0, len(best.events), size):
+            rest = best.events[:start] + best.events[start + size :]
+            shorter = play(engine, found.shape, rest)
+            if wanted in shorter.signatures():
+                best = shorter
+                break
+        else:
+            if size == 1:
+                break
+            parts = min(len(best.events), parts * 2)
+    return best
+
+
+def script(played: Played) -> str:
+    """Return a sequence as it is pasted into a test."""
+    lines = ",\n        ".join(repr(event) for event in played.events)
+    return f"play(\n    engine,\n    {played.shape!r},\n    [\n        {lines},\n    ],\n)"
+
+
+# --- many ---
+
+
+@dataclass
+class Figures:
+    """What many sequences come to."""
+
+    sequences: int = 0
+    cpu_seconds: float = 0.0
+    events: int = 0
+    shapes: Counter[str] = field(default_factory=Counter)
+    kinds: Counter[str] = field(default_factory=Counter)
+    found: dict[str, list[int]] = field(default_factory=dict)
+    reports: list[str] = field(default_factory=list)
+
+    def add(self, played: Played) -> None:
+        self.sequences += 1
+        self.cpu_seconds += played.seconds
+        self.events += sum(event[0] != "tick" for event in played.events)
+        self.shapes[played.shape] += 1
+        self.kinds.update(_kind(event) for event in played.events)
+        for each in played.signatures():
+            self.found.setdefault(each, []).append(played.seed)
+
+    def merge(self, other: Figures) -> None:
+        self.sequences += other.sequences
+        self.cpu_seconds += other.cpu_seconds
+        self.events += other.events
+        self.shapes += other.shapes
+        self.kinds += other.kinds
+        for each, seeds in other.found.items():
+            self.found.setdefault(each, []).extend(seeds)
+        self.reports += other.reports
+
+    def describe(self, seconds: float) -> str:
+        """Say it in words."""
+        count = max(1, self.sequences)
+        lines = [
+            f"{self.sequences} sequences in {seconds:.0f} s: {self.sequences / seconds * 3600:.0f} an hour, "
+            f"{self.cpu_seconds / count:.2f} s of CPU and {self.events / count:.1f} events each",
+            "shapes: " + ", ".join(f"{name} {number}" for name, number in self.shapes.most_common()),
+            "events: " + ", ".join(f"{name} {number}" for name, number in self.kinds.most_common()),
+            f"{len(self.found)} kinds of violation in "
+            f"{len({seed for seeds in self.found.values() for seed in seeds})} sequences",
+        ]
+        for each, seeds in sorted(self.found.items(), key=lambda item: -len(item[1])):
+            lines.append(f"  {len(seeds):4} times {each} (seeds {', '.join(map(str, sorted(seeds)[:5]))})")
+        return "\n".join(lines)
+
+
+def _kind(event: Event) -> str:
+    kind = str(event[0])
+    if kind == "step" and len(event) > 2:
+        return f"step {event[2]}"
+    if kind in {"mark", "mark_run", "mark_group"}:
+        return f"{kind} {event[3] if kind != 'mark_run' else event[2]}"
+    return f"{kind} {event[2]}" if kind == "notice" else kind
+
+
+def explore(seeds: Iterable[int], *, shapes: Sequence[str] | None = None, shrinks: bool = True) -> Figures:
+    """Play the sequences of seeds in this process; each kind of violation is shrunk once."""
+    engine = make_engine()
+    figures = Figures()
+    for seed in seeds:
+        played = play_seed(engine, seed, shapes)
+        known = set(figures.found)
+        figures.add(played)
+        for wanted, (invariant, what) in played.signatures().items():
+            if wanted in known or invariant == "HARNESS":
+                if invariant == "HARNESS":
+                    figures.reports.append(f"seed {seed}: {what}\n{played.story}\n{script(played)}")
+                continue
+            shortest = shrink(engine, played, wanted) if shrinks else played
+            report = (
+                f"seed {seed}, {shortest.shape}, {invariant}: {what}\n{shortest.story}\n{script(shortest)}"
+            )
+            figures.reports.append(report)
+            print(report, end="\n\n", flush=True)
+    return figures
+
+
+def _in_process(arguments: tuple[list[int], list[str] | None, bool]) -> Figures:
+    from tests.stepped.airflow_home import make_home
+
+    seeds, shapes, shrinks = arguments
+    make_home()
+    return explore(seeds, shapes=shapes, shrinks=shrinks)
+
+
+def main() -> int:
+    """Explore as the command line says; 1 where something does not hold."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
+    parser.add_argument("--seeds", default="1-100", help="such as 17 or 1-1000")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--shapes", default="", help="only these, with commas")
+    parser.add_argument("--no-shrinking", action="store_true")
+    parser.add_argument("--json", default="", help="a file for the figures")
+    options = parser.parse_args()
+    first, _, last = options.seeds.partition("-")
+    seeds = list(range(int(first), int(last or first) + 1))
+    shapes = [name for name in options.shapes.split(",") if name] or None
+    began = time.monotonic()
+    shares = [(seeds[job :: options.jobs], shapes, not options.no_shrinking) for job in range(options.jobs)]
+    figures = Figures()
+    if options.jobs == 1:
+        figures = _in_process(shares[0])
+    else:
+        with multiprocessing.get_context("spawn").Pool(options.jobs) as pool:
+            for each in pool.imap_unordered(_in_process, shares):
+                figures.merge(each)
+    print(figures.describe(time.monotonic() - began))
+    if options.json:
+        with open(options.json, "w") as file:
+            json.dump({"found": figures.found, "reports": figures.reports}, file, indent=1)
+    return 1 if figures.found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,450 @@
+"""
+What must hold after every sequence: B1 to B8 of the bracket's guarantee, judged by what Coveo saw.
+
+Nothing here looks at what the product keeps. Where a sequence makes an invariant moot by Airflow's nature, the
+exemption stands beside a comment that says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.stepped.engine import FINISHED, Engine, Seen, short
+
+OWN = frozenset({"begin", "open", "close", "outcome", "done", "delete_old_items"})
+ACTIVE = frozenset({"REBUILD", "REFRESH", "INCREMENTAL"})
+LIVE_RUNS = frozenset({"running", "queued"})
+
+
+@dataclass(frozen=True)
+class Violation:
+    """
+    An invariant that does not hold.
+
+    :param invariant: which, such as ``B1``.
+    :param what: what is wrong.
+    """
+
+    invariant: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.invariant}: {self.what}"
+
+
+@dataclass(frozen=True)
+class Bracket:
+    """One ``push_source_update`` of a DAG: its group, its members, and what comes behind it."""
+
+    dag_id: str
+    group: str
+    members: frozenset[str]
+    own: frozenset[str]
+    after: frozenset[str]
+    exclusive: bool
+    deletes: bool
+    mapped: bool
+
+    def holds(self, task_id: str) -> bool:
+        return task_id in self.members or task_id in self.own
+
+
+@dataclass
+class Place:
+    """A bracket in a run, and in a mapped one its map index."""
+
+    bracket: Bracket
+    run: str
+    map_index: int
+    opened: bool = False
+    sources: set[str] = field(default_factory=set)
+
+    def key(self) -> tuple[str, str, int]:
+        return self.run, self.bracket.group, self.map_index
+
+
+def brackets_of(dag: Any) -> list[Bracket]:
+    """Find the brackets of a DAG by the tasks that the guide names, and their members by the graph."""
+    found = []
+    for task in dag.tasks:
+        if short(task.task_id) != "open":
+            continue
+        group = task.task_id.rpartition(".")[0]
+        own = {f"{group}.{name}" for name in OWN} & set(dag.task_dict)
+        close = dag.get_task(f"{group}.close")
+        below = task.get_flat_relative_ids(upstream=False)
+        between = below & close.get_flat_relative_ids(upstream=True)
+        # Written below `open`, in whatever way: a member, even where the wiring forgot it.
+        inside = {other for other in dag.task_dict if other.startswith(f"{group}.")}
+        direct = set(task.downstream_task_ids)
+        others_own = {
+            f"{other.task_id.rpartition('.')[0]}.{name}"
+            for other in dag.tasks
+            if short(other.task_id) == "open"
+            for name in OWN
+        }
+        members = (between | inside | direct) - own - others_own
+        done = f"{group}.done"
+        after = dag.get_task(done).get_flat_relative_ids(upstream=False) - members - own
+        found.append(
+            Bracket(
+                dag.dag_id,
+                group,
+                frozenset(members),
+                frozenset(own),
+                frozenset(after - others_own),
+                # Public parameters of the bracket's own task.
+                bool(getattr(task, "exclusive", False)),
+                f"{group}.delete_old_items" in own,
+                task.get_closest_mapped_task_group() is not None,
+            )
+        )
+    return found
+
+
+class Judge:
+    """
+    Judges the sequence that an engine has played.
+
+    :param engine: whose sequence has been settled.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.brackets = {dag_id: brackets_of(engine.dags[dag_id]) for dag_id in set(engine.run_dags.values())}
+        self.states = {key: engine.states(key) for key in engine.run_dags}
+        self.runs = engine.run_states()
+
+    def violations(self) -> list[Violation]:
+        """Return all that does not hold, each invariant once."""
+        found: dict[str, Violation] = {}
+        for check in (self.b1, self.b2, self.b3, self.b4, self.b5, self.b6, self.b7, self.b8):
+            for violation in check():
+                found.setdefault(violation.invariant, violation)
+        return list(found.values())
+
+    # --- who did what ---
+
+    def bracket_of(self, seen: Seen) -> Bracket | None:
+        """Return the bracket that a request was sent for, by the task that sent it."""
+        for bracket in self.brackets.get(seen.dag_id, []):
+            if bracket.holds(seen.task_id):
+                return bracket
+        return None
+
+    def place_of(self, seen: Seen) -> tuple[str, str, int] | None:
+        bracket = self.bracket_of(seen)
+        if bracket is None:
+            return None
+        return seen.run, bracket.group, seen.map_index if bracket.mapped else -1
+
+    def _states_of(
+        self, states: dict[tuple[str, int], str | None], tasks: frozenset[str], map_index: int = -1
+    ) -> dict[tuple[str, int], str | None]:
+        return {
+            place: state
+            for place, state in states.items()
+            if place[0] in tasks and (map_index < 0 or place[1] in (-1, map_index))
+        }
+
+    def _is_live(self, place: tuple[str, str, int], at: Seen) -> bool:
+        """Say whether a bracket could still act by itself when something was sent."""
+        run, group, map_index = place
+        if at.facts["runs"].get(run) not in LIVE_RUNS:
+            return False
+        bracket = self._bracket(run, group)
+        if bracket is None:
+            return False
+        states = self._states_of(at.facts["states"][run], bracket.members | bracket.own, map_index)
+        closing = states.get((f"{group}.close", map_index))
+        return any(state not in FINISHED for state in states.values()) and closing not in FINISHED
+
+    def _bracket(self, run: str, group: str) -> Bracket | None:
+        found = [each for each in self.brackets[self.engine.run_dags[run]] if each.group == group]
+        return found[0] if found else None
+
+    def _last_accepted(self, source: str) -> Seen | None:
+        statuses = [
+            seen for seen in self.engine.seen if seen.source == source and seen.status and seen.applied
+        ]
+        return statuses[-1] if statuses else None
+
+    # --- the invariants ---
+
+    def b1(self) -> Iterator[Violation]:
+        """Nothing is live any longer, so each source is IDLE."""
+        engine = self.engine
+        for source in sorted({seen.source for seen in engine.seen if seen.status in ACTIVE}):
+            last = self._last_accepted(source)
+            if last is None or last.status == "IDLE" or not last.run:
+                continue
+            # Airflow kept no trace of a run that was deleted, and told nobody: only the watchdog is left.
+            if last.run in engine.deleted_runs:
+                continue
+            # The DAG processor was killed with the last resort in its hands. Where the closing could have run
+            # all the same, it counts.
+            if last.run in engine.lost_callbacks:
+                continue
+            yield Violation("B1", f"source {source} stays {last.status}, which {last.actor} set")
+
+    def b2(self) -> Iterator[Violation]:
+        """A run tells the truth."""
+        engine = self.engine
+        for run, state in self.runs.items():
+            for bracket in self.brackets[engine.run_dags[run]]:
+                yield from self._b2_success(run, state, bracket)
+                yield from self._b2_blame(run, bracket)
+
+    def _b2_success(self, run: str, state: str, bracket: Bracket) -> Iterator[Violation]:
+        engine = self.engine
+        # Whoever marks a run as a success says so himself.
+        if state != "success" or engine.marked_runs.get(run) == "success":
+            return
+        states = self._states_of(self.states[run], bracket.members)
+        ignored = {task.task_id for task in engine.dags[bracket.dag_id].tasks if _may_fail(task)}
+        bad = sorted(
+            engine.name_of(run, *place)
+            for place, each in states.items()
+            if each in {"failed", "upstream_failed"} and place[0] not in ignored
+        )
+        if bad:
+            yield Violation("B2", f"run {run} is a success, and {', '.join(bad)} failed")
+        outcome = self._states_of(self.states[run], frozenset({f"{bracket.group}.outcome"}))
+        for source in self._opened_by(run, bracket):
+            own = [
+                seen
+                for seen in engine.seen
+                if seen.source == source and seen.status and seen.applied and seen.run == run
+            ]
+            left_to_another = self._last_accepted(source)
+            if own[-1].status != "IDLE" and left_to_another is own[-1]:
+                # A closing that was marked by hand: that person took it on himself.
+                if any(engine.marked.get((run, *place)) == "success" for place in outcome):
+                    continue
+                yield Violation("B2", f"run {run} is a success, and Coveo accepted no IDLE for {source}")
+
+    def _b2_blame(self, run: str, bracket: Bracket) -> Iterator[Violation]:
+        engine = self.engine
+        outcomes = self._states_of(self.states[run], frozenset({f"{bracket.group}.outcome"}))
+        for place, state in outcomes.items():
+            if state != "failed" or (run, *place) in engine.marked:
+                continue
+            if any(short(name.partition("[")[0]) == "outcome" for name in self._hurt(run)):
+                continue
+            index = place[1]
+            around = self._states_of(self.states[run], bracket.members | bracket.own - {place[0]}, index)
+            blamed = [each for each in around.values() if each in {"failed", "upstream_failed"}]
+            if not blamed and not self._was_refused(run, "IDLE"):
+                yield Violation("B2", f"{engine.name_of(run, *place)} failed, and nothing in its bracket did")
+
+    def _hurt(self, run: str) -> set[str]:
+        """Return the tasks of a run that were killed, timed out or lost their result."""
+        words = ("kill -9 ", "timeout at")
+        return {
+            word
+            for _, note in self.engine.log
+            if any(each in note for each in words)
+            for word in note.split()
+            if word.startswith(f"{run}.")
+        }
+
+    def _was_refused(self, run: str, status: str) -> bool:
+        return any(
+            seen.run == run and seen.status == status and not 200 <= seen.exchange.status < 300
+            for seen in self.engine.seen
+        )
+
+    def _opened_by(self, run: str, bracket: Bracket) -> set[str]:
+        return {
+            seen.source
+            for seen in self.engine.seen
+            if seen.run == run and seen.status in ACTIVE and seen.applied and self.bracket_of(seen) == bracket
+        }
+
+    def b3(self) -> Iterator[Violation]:
+        """Only old content is deleted."""
+        for number, seen in enumerate(self.engine.seen):
+            if seen.exchange.operation != "olderthan" or not seen.applied or not seen.run:
+                continue
+            before = self.engine.seen[:number]
+            own = [each for each in before if each.run == seen.run and each.source == seen.source]
+            who = f"{seen.actor} deletes old items of {seen.source}"
+            if not any(each.status in ACTIVE and each.applied for each in own):
+                yield Violation("B3", f"{who}, which its run never opened")
+            pushes = [each for each in own if each.word == "push"]
+            if not pushes:
+                yield Violation("B3", f"{who}, to which its run pushed nothing")
+            else:
+                cut_off = int(seen.exchange.query["orderingId"])
+                first = pushes[0].exchange.at
+                if cut_off > first:
+                    late = cut_off - first
+                    yield Violation("B3", f"{who} by a cut-off {late} ms after its run's first push")
+            yield from self._b3_members(seen, who)
+
+    def _b3_members(self, seen: Seen, who: str) -> Iterator[Violation]:
+        bracket = self.bracket_of(seen)
+        process = seen.facts.get("process")
+        if bracket is None or process is None:
+            return
+        index = seen.map_index if bracket.mapped else -1
+
+        def bad(states: dict[tuple[str, int], str | None]) -> set[str]:
+            return {
+                self.engine.name_of(seen.run, *place)
+                for place, state in self._states_of(states, bracket.members, index).items()
+                if state != "success" and not (state == "removed")
+            }
+
+        # What changes between the deletion's look at its members and its request can't be seen by it.
+        bad_all_along = bad(process.states_at_start) & bad(seen.facts["states"][seen.run])
+        if bad_all_along:
+            yield Violation("B3", f"{who}, although {', '.join(sorted(bad_all_along))} did not succeed")
+
+    def b4(self) -> Iterator[Violation]:
+        """No member works in a bracket that is closed."""
+        last: dict[str, Seen] = {}
+        for seen in self.engine.seen:
+            if seen.status and seen.applied:
+                last[seen.source] = seen
+            if seen.word != "push" or not seen.run or seen.task_id not in self._members(seen):
+                continue
+            # A task that was marked, cleared or timed out goes on until its supervisor learns of it, by a
+            # heartbeat: no DAG can change that.
+            if seen.orphan:
+                continue
+            status = last.get(seen.source)
+            if status is not None and status.status == "IDLE" and self._by_same(status, seen):
+                yield Violation(
+                    "B4", f"{seen.actor} pushes to {seen.source} while it is IDLE by {status.actor}"
+                )
+
+    def _members(self, seen: Seen) -> frozenset[str]:
+        bracket = self.bracket_of(seen)
+        return bracket.members if bracket else frozenset()
+
+    def _by_same(self, one: Seen, other: Seen) -> bool:
+        """Say whether two requests are of one bracket; a callback is of all of its run's."""
+        if one.run != other.run:
+            return False
+        return not one.task_id or self.place_of(one) == self.place_of(other)
+
+    def b5(self) -> Iterator[Violation]:
+        """No bracket takes a source from another that is live."""
+        holders: dict[str, list[tuple[tuple[str, str, int], Seen]]] = {}
+        for seen in self.engine.seen:
+            if not seen.status or not seen.applied:
+                continue
+            held = holders.setdefault(seen.source, [])
+            place = self.place_of(seen)
+            others = [
+                (holder, opened)
+                for holder, opened in held
+                if holder[0] != seen.run and self._is_live(holder, seen)
+            ]
+            bracket = self.bracket_of(seen)
+            # A task that lingers knows nothing of what came after it; kept apart, it is a fault of its own.
+            if others and seen.run and not seen.orphan:
+                other = others[0][1].actor
+                if seen.status == "IDLE" and seen.dag_id != "watchdog":
+                    yield Violation(
+                        "B5", f"{seen.actor} closes {seen.source} while {other}'s bracket works on it"
+                    )
+                elif seen.status in ACTIVE and bracket is not None and bracket.exclusive:
+                    yield Violation(
+                        "B5", f"{seen.actor} opens {seen.source} while {other}'s bracket holds it"
+                    )
+            if seen.status in ACTIVE and place is not None:
+                holders[seen.source] = [each for each in held if each[0] != place] + [(place, seen)]
+            elif seen.status == "IDLE":
+                holders[seen.source] = [each for each in held if each[0][0] != seen.run and seen.run != ""]
+
+    def b6(self) -> Iterator[Violation]:
+        """Nothing is closed that was not opened."""
+        asked: set[tuple[str, str]] = set()
+        for seen in self.engine.seen:
+            if not seen.status or not seen.run or seen.dag_id == "watchdog":
+                continue
+            if seen.status in ACTIVE:
+                asked.add((seen.run, seen.source))
+            elif (seen.run, seen.source) not in asked:
+                yield Violation("B6", f"{seen.actor} sends IDLE to {seen.source}, which its run never opened")
+
+    def b7(self) -> Iterator[Violation]:
+        """What is wired behind a bracket runs only after it went well."""
+        first: dict[int, int] = {}
+        for number, seen in enumerate(self.engine.seen):
+            process = seen.facts.get("process")
+            if process is not None:
+                first.setdefault(id(process), number)
+            if seen.word != "push" or first.get(id(process)) != number or process is None:
+                continue
+            for bracket in self.brackets.get(seen.dag_id, []):
+                if seen.task_id in bracket.after:
+                    yield from self._b7(seen, number, bracket, process)
+
+    def _b7(self, seen: Seen, number: int, bracket: Bracket, process: Any) -> Iterator[Violation]:
+        engine = self.engine
+        # Whoever marked what lies between, or the closing itself, let it run.
+        done = f"{bracket.group}.done"
+        by_hand = {place[1] for place in engine.marked if place[0] == seen.run}
+        if by_hand & ({done, seen.task_id} | bracket.own):
+            return
+        who = f"{seen.actor} runs behind {bracket.group}"
+        states = self._states_of(process.states_at_start, bracket.members)
+        ignored = {task.task_id for task in engine.dags[bracket.dag_id].tasks if _may_fail(task)}
+        failed = [
+            engine.name_of(seen.run, *place)
+            for place, state in states.items()
+            if state in {"failed", "upstream_failed"} and place[0] not in ignored
+        ]
+        # Marked after the bracket was through.
+        failed = [name for name in failed if not self._is_marked(seen.run, name)]
+        if failed:
+            yield Violation("B7", f"{who}, and {', '.join(failed)} failed")
+        own = [
+            each
+            for each in engine.seen[:number]
+            if each.run == seen.run and each.status and each.applied and self.bracket_of(each) == bracket
+        ]
+        if not own:
+            yield Violation("B7", f"{who}, which never opened")
+        elif own[-1].status != "IDLE" and not self._was_left_to_another(own[-1], number):
+            yield Violation("B7", f"{who}, and Coveo accepted no IDLE of it")
+
+    def _was_left_to_another(self, last: Seen, number: int) -> bool:
+        """Say whether another run opened the source since, and so was left to close it."""
+        later = self.engine.seen[self.engine.seen.index(last) : number]
+        return any(
+            each.source == last.source and each.status in ACTIVE and each.run != last.run for each in later
+        )
+
+    def _is_marked(self, run: str, name: str) -> bool:
+        return any(self.engine.name_of(*place) == name for place in self.engine.marked if place[0] == run)
+
+    def b8(self) -> Iterator[Violation]:
+        """The watchdog closes no source that a live bracket holds."""
+        opened: dict[str, Seen] = {}
+        for seen in self.engine.seen:
+            if not seen.status or not seen.applied:
+                continue
+            if seen.dag_id == "watchdog" and seen.status == "IDLE" and seen.source in opened:
+                holder = opened[seen.source]
+                place = self.place_of(holder)
+                paused = any(note.endswith(" paused") for _, note in self.engine.log)
+                # The guide says of a paused DAG that the watchdog closes its source.
+                if place is not None and self._is_live(place, seen) and not paused:
+                    yield Violation(
+                        "B8", f"the watchdog closes {seen.source}, which {holder.actor}'s bracket holds"
+                    )
+            if seen.status in ACTIVE:
+                opened[seen.source] = seen
+            else:
+                opened.pop(seen.source, None)
+
+
+def _may_fail(task: Any) -> bool:
+    """Say whether a task's failure is nothing to its run, by Airflow's own rule: a teardown's."""
+    return bool(task.is_teardown and not task.on_failure_fail_dagrun)
