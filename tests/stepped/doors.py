@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio.to_thread
 import httpx
+from fastapi.dependencies import utils
 
 
 def answer_in_place() -> None:
@@ -18,6 +19,17 @@ def answer_in_place() -> None:
         return function(*arguments)
 
     anyio.to_thread.run_sync = run_sync  # type: ignore[assignment]
+    # FastAPI looks at the signature of each dependency that is overridden, again for each request.
+    look = utils.get_dependant
+    known: dict[Any, Any] = {}
+
+    def get_dependant(**about: Any) -> Any:
+        key = tuple((name, value if callable(value) else repr(value)) for name, value in about.items())
+        if key not in known:
+            known[key] = look(**about)
+        return known[key]
+
+    utils.get_dependant = get_dependant  # type: ignore[assignment]
 
 
 class DirectTransport(httpx.BaseTransport):

@@ -279,6 +279,10 @@ class Engine:
         #: What people said of tasks and runs, by hand.
         self.marked: dict[tuple[str, str, int], str] = {}
         self.marked_runs: dict[str, str] = {}
+        #: Of those, what was marked in a run that was over, which Airflow does not judge again.
+        self.marked_late: set[tuple[str, str, int]] = set()
+        #: What runs were about to set, whether or not they lived to send it: run, source and status.
+        self.intents: set[tuple[str, str, str]] = set()
         self.deleted_runs: set[str] = set()
         self.lost_callbacks: set[str] = set()
         self.dropped_writes = 0
@@ -557,6 +561,8 @@ class Engine:
             return self._send_for_real(session, prepared, **options)
         is_look = prepared.method == "GET"
         what = _words(prepared.method or "", url.path, url.query)
+        if url.path.endswith("/status"):
+            self.intents.add((self._run_of(actor), url.path.split("/")[-2], what))
         order = "go" if is_look else actor.stop_at("request", what)
         if order == "timeout":
             raise task_runner.AirflowTaskTimeout("Timeout, PID: 1")
@@ -578,6 +584,9 @@ class Engine:
         if order == "lose":
             raise lost_answer()
         return answer
+
+    def _run_of(self, actor: Actor) -> str:
+        return actor.name.partition(".")[0]
 
     def _ask_coveo(self, prepared: requests.PreparedRequest) -> requests.Response:
         """Ask the simulator without a socket: its coroutine waits for nothing."""
@@ -755,8 +764,11 @@ class Engine:
         self._note_marks(key, state, self.rest("PATCH", path, {"new_state": state}, or_not=True))
 
     def _note_marks(self, key: str, state: str, answer: Any) -> None:
+        is_over = self.run_states().get(key) not in {"running", "queued"}
         for ti in answer["task_instances"]:
-            self.marked[key, ti["task_id"], ti["map_index"]] = state
+            place = key, ti["task_id"], ti["map_index"]
+            self.marked[place] = state
+            (self.marked_late.add if is_over else self.marked_late.discard)(place)
 
     def mark_run(self, key: str, state: str) -> None:
         """Mark a run."""

@@ -303,7 +303,7 @@ class Director:
             choices.append((0.5, ("trigger", "b", self.shape)))
         if "c" not in engine.run_dags:
             choices.append((0.4, ("trigger", "c", _OTHER_RUNS.get(self.shape, "other"))))
-        choices += [(0.25, ("watch",)), (1.5, ("settle",))]
+        choices += [(0.15, ("watch",)), (0.9, ("settle",))]
         states = [state for run in runs for state in engine.states(run).values()]
         if "up_for_retry" in states:
             choices.append((2, ("retries_due",)))
@@ -335,7 +335,7 @@ class Director:
                 if actor.at == "start":
                     choices.append((0.3, ("lose_callback", actor.name)))
             elif actor.at != "start":
-                choices.append((0.8, ("kill", actor.name)))
+                choices.append((1.2, ("kill", actor.name)))
             if actor.at == "request":
                 order = chance.choices(list(_REFUSALS), list(_REFUSALS.values()))[0]
                 if order != "lose":
@@ -358,22 +358,22 @@ class Director:
             "upstream": chance.random() < 0.15,
             "only_failed": chance.random() < 0.35,
         }
-        choices.append((1.6, ("clear_with", key, [task], options)))
+        choices.append((1.0, ("clear_with", key, [task], options)))
         several = sorted({task, chance.choice(named)})
-        choices.append((0.3, ("clear_with", key, several, options)))
-        choices.append((0.5, ("clear_run", key, chance.random() < 0.4)))
+        choices.append((0.2, ("clear_with", key, several, options)))
+        choices.append((0.3, ("clear_run", key, chance.random() < 0.4)))
         state = chance.choice(["success", "failed", "failed", "skipped"])
         marks = {name: options[name] for name in ("downstream", "upstream")}
         if chance.random() < 0.5:
             marks["downstream"] = False
-        choices.append((1.4, ("mark", key, task, state, marks)))
+        choices.append((0.9, ("mark", key, task, state, marks)))
         if self.groups:
-            choices.append((0.5, ("mark_group", key, chance.choice(self.groups), state)))
-        choices.append((0.8, ("mark_run", key, chance.choice(["success", "failed"]))))
+            choices.append((0.35, ("mark_group", key, chance.choice(self.groups), state)))
+        choices.append((0.5, ("mark_run", key, chance.choice(["success", "failed"]))))
         choices += [(0.15, ("pause", True)), (0.15, ("pause", False)), (0.1, ("delete_run", key))]
         if self.members:
             member = chance.choice(self.members)
-            choices.append((0.9, ("tell", key, member, chance.choice(["fail", "fail", "skip"]))))
+            choices.append((0.5, ("tell", key, member, chance.choice(["fail", "fail", "skip"]))))
         if self.shape == "branch":
             choices.append((0.6, ("tell", key, "choose", "skip")))
 

@@ -149,17 +149,17 @@ class Judge:
             if place[0] in tasks and (map_index < 0 or place[1] in (-1, map_index))
         }
 
-    def _is_live(self, place: tuple[str, str, int], at: Seen) -> bool:
-        """Say whether a bracket could still act by itself when something was sent."""
+    def _works(self, place: tuple[str, str, int], at: Seen) -> bool:
+        """Say whether a bracket still had work to do, other than to close, when something was sent."""
         run, group, map_index = place
         if at.facts["runs"].get(run) not in LIVE_RUNS:
             return False
         bracket = self._bracket(run, group)
         if bracket is None:
             return False
-        states = self._states_of(at.facts["states"][run], bracket.members | bracket.own, map_index)
-        closing = states.get((f"{group}.close", map_index))
-        return any(state not in FINISHED for state in states.values()) and closing not in FINISHED
+        deletion = frozenset({f"{group}.delete_old_items"}) & bracket.own
+        states = self._states_of(at.facts["states"][run], bracket.members | deletion, map_index)
+        return any(state not in FINISHED for state in states.values())
 
     def _bracket(self, run: str, group: str) -> Bracket | None:
         found = [each for each in self.brackets[self.engine.run_dags[run]] if each.group == group]
@@ -207,11 +207,16 @@ class Judge:
         bad = sorted(
             engine.name_of(run, *place)
             for place, each in states.items()
-            if each in {"failed", "upstream_failed"} and place[0] not in ignored
+            if each in {"failed", "upstream_failed"}
+            and place[0] not in ignored
+            and (run, *place) not in engine.marked_late
         )
+        # Whoever marks the task that judges took the judging on himself.
+        outcomes = self._states_of(self.states[run], frozenset({f"{bracket.group}.outcome"}))
+        if any(engine.marked.get((run, *place)) in {"success", "skipped"} for place in outcomes):
+            return
         if bad:
             yield Violation("B2", f"run {run} is a success, and {', '.join(bad)} failed")
-        outcome = self._states_of(self.states[run], frozenset({f"{bracket.group}.outcome"}))
         for source in self._opened_by(run, bracket):
             own = [
                 seen
@@ -220,9 +225,6 @@ class Judge:
             ]
             left_to_another = self._last_accepted(source)
             if own[-1].status != "IDLE" and left_to_another is own[-1]:
-                # A closing that was marked by hand: that person took it on himself.
-                if any(engine.marked.get((run, *place)) == "success" for place in outcome):
-                    continue
                 yield Violation("B2", f"run {run} is a success, and Coveo accepted no IDLE for {source}")
 
     def _b2_blame(self, run: str, bracket: Bracket) -> Iterator[Violation]:
@@ -342,7 +344,7 @@ class Judge:
             others = [
                 (holder, opened)
                 for holder, opened in held
-                if holder[0] != seen.run and self._is_live(holder, seen)
+                if holder[0] != seen.run and self._works(holder, seen)
             ]
             bracket = self.bracket_of(seen)
             # A task that lingers knows nothing of what came after it; kept apart, it is a fault of its own.
@@ -363,13 +365,12 @@ class Judge:
 
     def b6(self) -> Iterator[Violation]:
         """Nothing is closed that was not opened."""
-        asked: set[tuple[str, str]] = set()
+        # An opening that was killed before its request can't be told from one killed behind it.
+        asked = {(run, source) for run, source, status in self.engine.intents if status in ACTIVE}
         for seen in self.engine.seen:
             if not seen.status or not seen.run or seen.dag_id == "watchdog":
                 continue
-            if seen.status in ACTIVE:
-                asked.add((seen.run, seen.source))
-            elif (seen.run, seen.source) not in asked:
+            if seen.status == "IDLE" and (seen.run, seen.source) not in asked:
                 yield Violation("B6", f"{seen.actor} sends IDLE to {seen.source}, which its run never opened")
 
     def b7(self) -> Iterator[Violation]:
@@ -435,7 +436,7 @@ class Judge:
                 place = self.place_of(holder)
                 paused = any(note.endswith(" paused") for _, note in self.engine.log)
                 # The guide says of a paused DAG that the watchdog closes its source.
-                if place is not None and self._is_live(place, seen) and not paused:
+                if place is not None and self._works(place, seen) and not paused:
                     yield Violation(
                         "B8", f"the watchdog closes {seen.source}, which {holder.actor}'s bracket holds"
                     )
