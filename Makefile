@@ -75,7 +75,8 @@ test: ## Everything: lint, and all tests on Airflow 3 and on Airflow 2
 
 .PHONY: test-airflow-3 test-airflow-2
 test-airflow-3: $(VENV_3)/.installed ## All tests on Airflow 3
-	@$(call pytest,$(VENV_3),tests)
+	@$(call pytest,$(VENV_3),tests --ignore=tests/stepped)
+	@$(call pytest,$(VENV_3),tests/stepped)
 test-airflow-2: $(VENV_2)/.installed ## All tests on Airflow 2
 	@$(call pytest,$(VENV_2),tests)
 
@@ -93,6 +94,17 @@ test-bracket: $(foreach line,$(LINES),$(call bracket_venv,$(line))/.installed) #
 	( $(call pytest,$(call bracket_venv,$(line)),tests/airflow/bracket) ) || failed+=" $(line)";) \
 	test $(BRACKET_TABLE) -ef build/bracket-table.md || cp build/bracket-table.md $(BRACKET_TABLE); \
 	cat $(BRACKET_TABLE); test -z "$$failed" || { echo "Not as expected on Airflow$$failed" >&2; exit 1; }
+
+.PHONY: test-stepped
+test-stepped: $(VENV_3)/.installed ## The bracket in an Airflow that is stepped in process, in a fixed set of sequences
+	@$(call pytest,$(VENV_3),tests/stepped)
+
+# A seed is a sequence of events; half a second to three seconds of CPU each.
+SEEDS = 1-1000
+JOBS = 2
+.PHONY: explore
+explore: $(VENV_3)/.installed ## Random sequences of events around a bracket, e.g.: make explore SEEDS=1-1000 JOBS=2
+	@$(VENV_3)/bin/python -m tests.stepped.explore --seeds $(SEEDS) --jobs $(JOBS)
 
 .PHONY: fan-out
 fan-out: $(VENV_3)/.installed ## 200 sources in one run on a real Airflow, while Coveo allows 250 calls in five minutes

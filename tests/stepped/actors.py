@@ -31,7 +31,7 @@ class Killed(BaseException):
     """Ends the thread of an actor that was killed, whatever it does."""
 
 
-class Stuck(RuntimeError):
+class StuckError(RuntimeError):
     """An actor did not come to its next stop: a fault of this harness, or something that really waits."""
 
 
@@ -82,7 +82,7 @@ class Actor:
             else:
                 self._go.release()
             if not self._stopped.acquire(timeout=_PATIENCE):
-                raise Stuck(f"{self!r} does not come to its next stop")
+                raise StuckError(f"{self!r} does not come to its next stop")
 
     def kill(self) -> None:
         """End it where it stands: nothing of it is heard any longer."""
@@ -94,7 +94,7 @@ class Actor:
             self._go.release()
             self._thread.join(_PATIENCE)
         if self._thread.is_alive():
-            raise Stuck(f"{self!r} does not die")
+            raise StuckError(f"{self!r} does not die")
 
     @contextmanager
     def _running(self) -> Iterator[None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,7 @@ IS_AIRFLOW_3 = not version("apache-airflow").startswith("2.")
 
 
 @pytest.fixture(scope="session")
-def airflow() -> Iterator[Engine]:
+def airflow() -> Engine:
     if not IS_AIRFLOW_3:
         pytest.skip("the harness steps Airflow 3, whose tasks ask for everything through its execution API")
     if "airflow.settings" in sys.modules:
@@ -26,7 +25,7 @@ def airflow() -> Iterator[Engine]:
     make_home()
     from tests.stepped.explore import make_engine
 
-    yield make_engine()
+    return make_engine()
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 """
 Plays random sequences of events over all shapes, and looks whether the bracket's guarantee holds after each.
 
-A seed is a shape and a sequence, always the same. On a violation the sequence is shrunk: events are dropped as
-long as the same invariant is still violated. What is printed can be pasted as a test.
+A seed is a shape and a sequence, always the same. On a violation the sequence is shrunk: events are dropped
+as long as the same invariant is still violated. What is printed can be pasted as a test.
 
     python -m tests.stepped.explore --seeds 1-1000 --jobs 2
 """
@@ -20,6 +20,7 @@ import traceback
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -443,13 +444,14 @@ class Figures:
     def describe(self, seconds: float) -> str:
         """Say it in words."""
         count = max(1, self.sequences)
+        rate = self.sequences / seconds * 3600
+        cpu, events = self.cpu_seconds / count, self.events / count
+        violating = {seed for seeds in self.found.values() for seed in seeds}
         lines = [
-            f"{self.sequences} sequences in {seconds:.0f} s: {self.sequences / seconds * 3600:.0f} an hour, "
-            f"{self.cpu_seconds / count:.2f} s of CPU and {self.events / count:.1f} events each",
+            f"{self.sequences} sequences in {seconds:.0f} s, {rate:.0f} an hour: {cpu:.2f} s of CPU, {events:.1f} events",
             "shapes: " + ", ".join(f"{name} {number}" for name, number in self.shapes.most_common()),
             "events: " + ", ".join(f"{name} {number}" for name, number in self.kinds.most_common()),
-            f"{len(self.found)} kinds of violation in "
-            f"{len({seed for seeds in self.found.values() for seed in seeds})} sequences",
+            f"{len(self.found)} kinds of violation in {len(violating)} sequences",
         ]
         for each, seeds in sorted(self.found.items(), key=lambda item: -len(item[1])):
             lines.append(f"  {len(seeds):4} times {each} (seeds {', '.join(map(str, sorted(seeds)[:5]))})")
@@ -518,8 +520,8 @@ def main() -> int:
                 figures.merge(each)
     print(figures.describe(time.monotonic() - began))
     if options.json:
-        with open(options.json, "w") as file:
-            json.dump({"found": figures.found, "reports": figures.reports}, file, indent=1)
+        figures_of_it = {"found": figures.found, "reports": figures.reports}
+        Path(options.json).write_text(json.dumps(figures_of_it, indent=1))
     return 1 if figures.found else 0
 
 

@@ -1,8 +1,8 @@
 """
 What must hold after every sequence: B1 to B8 of the bracket's guarantee, judged by what Coveo saw.
 
-Nothing here looks at what the product keeps. Where a sequence makes an invariant moot by Airflow's nature, the
-exemption stands beside a comment that says why.
+Nothing here looks at what the product keeps. Where a sequence makes an invariant moot by Airflow's nature,
+the exemption stands beside a comment that says why.
 """
 
 from __future__ import annotations
@@ -297,7 +297,7 @@ class Judge:
             return {
                 self.engine.name_of(seen.run, *place)
                 for place, state in self._states_of(states, bracket.members, index).items()
-                if state != "success" and not (state == "removed")
+                if state not in {"success", "removed"}
             }
 
         # What changes between the deletion's look at its members and its request can't be seen by it.

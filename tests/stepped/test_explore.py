@@ -1,0 +1,41 @@
+"""
+The bracket's guarantee holds in sequences of events that nobody thought of.
+
+Here a fixed set of seeds is played; ``make explore SEEDS=1-1000`` plays as many as one likes. A sequence that
+broke the guarantee is kept below as a test of its own, as :func:`~tests.stepped.explore.script` prints it.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.stepped.explore import play, play_seed, script
+
+if TYPE_CHECKING:
+    from tests.stepped.engine import Engine
+
+#: As many as two minutes of one core allow.
+SEEDS = range(1, int(os.environ.get("STEPPED_SEEDS", "80")) + 1)
+
+pytestmark = pytest.mark.explore
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_seed(engine: Engine, seed: int) -> None:
+    played = play_seed(engine, seed)
+    assert not played.violations, f"{played.violations}\n{played.story}\n{script(played)}"
+
+
+def test_a_seed_is_always_the_same_sequence(engine: Engine) -> None:
+    first, second = play_seed(engine, 7), play_seed(engine, 7)
+    assert first.events == second.events
+    assert first.violations == second.violations
+
+
+def test_a_sequence_is_played_again_as_it_was(engine: Engine) -> None:
+    first = play_seed(engine, 7)
+    second = play(engine, first.shape, first.events, strictly=True)
+    assert (second.events, second.violations) == (first.events, first.violations)
