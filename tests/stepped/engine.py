@@ -63,6 +63,7 @@ SECONDS_A_STEP = 3.0
 #: What passes where a retry or a look at a source is waited for.
 SECONDS_A_WAIT = 70.0
 _BUNDLE = "dags-folder"
+_FIRST_LOGICAL_DATE = datetime(2026, 1, 1, tzinfo=timezone.utc)
 #: What belongs to a sequence, and is gone with it. Of dag_run, what hangs on it goes as well.
 _TABLES = (
     *("task_state_store", "task_instance_history", "task_reschedule", "rendered_task_instance_fields"),
@@ -309,7 +310,6 @@ class Engine:
             if hasattr(value, "cache_clear"):
                 value.cache_clear()
         with create_session() as session:
-            session.execute(sa.text("PRAGMA foreign_keys=OFF"))
             for table in _TABLES:
                 session.execute(sa.text(f"DELETE FROM {table}"))  # noqa: S608 - names of ours
             session.execute(sa.text("UPDATE dag SET is_paused = 0, exceeds_max_non_backfill = 0"))
@@ -329,7 +329,14 @@ class Engine:
         self._happens(f"run {key} of {dag_id}")
         # SQLite's present has whole seconds, so a run of this second would lie in its future.
         at = datetime.now(timezone.utc) - timedelta(hours=1)
-        body = {"dag_run_id": key, "logical_date": None, "run_after": at.isoformat(), "conf": {}}
+        # Without a logical date, as the API lets it be, no run would have one before it.
+        logical_date = _FIRST_LOGICAL_DATE + timedelta(days=len(self.run_dags))
+        body = {
+            "dag_run_id": key,
+            "logical_date": logical_date.isoformat(),
+            "run_after": at.isoformat(),
+            "conf": {},
+        }
         self.rest("POST", f"/dags/{dag_id}/dagRuns", body)
         self.run_dags[key] = dag_id
 

@@ -170,11 +170,14 @@ class Director:
         if self.trouble:
             return False
         kind, *arguments = event
+        noted = len(self.engine.log)
         try:
             getattr(self, f"_{kind}")(*arguments)
         except Unplayable:
             if strictly:
                 raise
+            # It did not happen.
+            del self.engine.log[noted:]
             return False
         except Exception:
             self.trouble = traceback.format_exc(limit=-4)
@@ -297,9 +300,10 @@ class Director:
         engine = self.engine
         choices: list[tuple[float, Event]] = []
         runs = [key for key in engine.run_dags if key not in engine.deleted_runs]
-        key = chance.choice([key for key in runs if engine.run_dags[key] == self.shape] or ["a"])
         self._draw_work(chance, choices)
-        self._draw_people(chance, choices, key)
+        key = chance.choice([key for key in runs if engine.run_dags[key] == self.shape] or [""])
+        if key:
+            self._draw_people(chance, choices, key)
         if not any(engine.run_dags.get(other) == self.shape for other in ("b",)):
             choices.append((0.5, ("trigger", "b", self.shape)))
         if "c" not in engine.run_dags:
@@ -312,7 +316,7 @@ class Director:
             for (task_id, index), state in engine.states(run).items():
                 if state == "deferred":
                     choices.append((2, ("fire", engine.name_of(run, task_id, index))))
-        if self.shape == "timed":
+        if self.shape == "timed" and key:
             choices.append((1, ("time_run_out", key)))
         if self.shape == "named_by_variable":
             choices.append((1.5, ("variable", chance.choice(["one", "two"]))))
@@ -448,7 +452,7 @@ class Figures:
         cpu, events = self.cpu_seconds / count, self.events / count
         violating = {seed for seeds in self.found.values() for seed in seeds}
         lines = [
-            f"{self.sequences} sequences in {seconds:.0f} s, {rate:.0f} an hour: {cpu:.2f} s of CPU, {events:.1f} events",
+            f"{self.sequences} sequences in {seconds:.0f} s, {rate:.0f} an hour; each {cpu:.2f} s, {events:.1f} events",
             "shapes: " + ", ".join(f"{name} {number}" for name, number in self.shapes.most_common()),
             "events: " + ", ".join(f"{name} {number}" for name, number in self.kinds.most_common()),
             f"{len(self.found)} kinds of violation in {len(violating)} sequences",

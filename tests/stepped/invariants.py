@@ -158,7 +158,11 @@ class Judge:
         if bracket is None:
             return False
         deletion = frozenset({f"{group}.delete_old_items"}) & bracket.own
-        states = self._states_of(at.facts["states"][run], bracket.members | deletion, map_index)
+        states_of_run = at.facts["states"][run]
+        # What was cleared opens again before it works.
+        if states_of_run.get((f"{group}.open", map_index)) not in {"running", *FINISHED}:
+            return False
+        states = self._states_of(states_of_run, bracket.members | deletion, map_index)
         return any(state not in FINISHED for state in states.values())
 
     def _bracket(self, run: str, group: str) -> Bracket | None:

@@ -1,0 +1,112 @@
+"""
+Sequences that once broke the bracket's guarantee; the numbers are those of the specimens.
+
+Each is played to its end, and all of B1 to B8 must hold.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.stepped.explore import Event, play, script
+
+if TYPE_CHECKING:
+    from tests.stepped.engine import Engine
+
+ALONE = {"downstream": False, "upstream": False}
+BELOW = {"downstream": True, "upstream": False}
+CLEAR_BELOW = {**BELOW, "only_failed": False}
+CLEAR_ONLY_FAILED = {**BELOW, "only_failed": True}
+
+
+def opened(run: str = "a", group: str = "") -> list[Event]:
+    """Play a run until its source is open, and what comes next is queued."""
+    names = [f"{run}.{group}begin", f"{run}.{group}open"]
+    played: list[Event] = [("tick",), ("tick",)]
+    for name in names:
+        played += [("finish", name), ("tick",)]
+    return played
+
+
+SPECIMENS: dict[str, tuple[str, list[Event]]] = {
+    "1-open-marked-success-while-it-waits": (
+        "exclusive",
+        [
+            ("trigger", "c", "exclusive_other"),
+            *opened("c"),
+            ("finish", "a.begin"),
+            ("tick",),
+            ("finish", "a.open"),
+            ("mark", "a", "open", "success", ALONE),
+            ("settle",),
+            ("clear_with", "a", ["delete_old_items"], CLEAR_BELOW),
+        ],
+    ),
+    "2-the-variable-that-names-the-source-changes": (
+        "named_by_variable",
+        [*opened(), ("step", "a.work1"), ("step", "a.work1"), ("variable", "two")],
+    ),
+    "3-wired-below-open-inside-the-with": ("joined_inside", [("tell", "a", "outside", "fail")]),
+    "4-two-brackets-on-one-source": ("two_in_a_row", []),
+    "5-pushed-to-another-source": ("pushing_elsewhere", []),
+    "6-depends-on-past": (
+        "depending_on_past",
+        [("tell", "a", "work1", "fail"), ("settle",), ("trigger", "b", "depending_on_past")],
+    ),
+    "7-open-repeats-its-request-after-the-run-was-marked": (
+        "one_task",
+        [
+            ("tick",),
+            ("tick",),
+            ("finish", "a.begin"),
+            ("tick",),
+            ("step", "a.open"),
+            ("step", "a.open", "refuse:503"),
+            ("mark_run", "a", "failed"),
+            ("tick",),
+            ("finish", "a.close"),
+            ("step", "a.open"),
+            ("step", "a.open"),
+        ],
+    ),
+    "8-group-marked-success": (
+        "in_a_row",
+        [*opened(), ("step", "a.work1"), ("mark_group", "a", "push_source_update", "success")],
+    ),
+    "21-only-failed-clear-in-a-mapped-group": (
+        "mapped_group_inside",
+        [
+            ("tell", "a", "first", "fail"),
+            ("settle",),
+            ("clear_with", "a", ["first[0]"], CLEAR_ONLY_FAILED),
+            ("clear_with", "a", ["first[1]"], CLEAR_ONLY_FAILED),
+        ],
+    ),
+    "24-a-branch-skips-the-bracket": ("branch", [("tell", "a", "choose", "skip")]),
+    "32-a-finished-member-is-marked-failed": (
+        "in_a_row",
+        [
+            *opened(),
+            ("finish", "a.work1"),
+            ("tick",),
+            ("step", "a.work2"),
+            ("mark", "a", "work1", "failed", ALONE),
+            ("tick",),
+            ("tick",),
+            ("tick",),
+        ],
+    ),
+    "33-begin-is-marked-skipped-with-downstream": (
+        "in_a_row",
+        [*opened(), ("step", "a.work1"), ("mark", "a", "begin", "skipped", BELOW), ("tick",)],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SPECIMENS)
+def test_a_specimen(engine: Engine, name: str) -> None:
+    shape, events = SPECIMENS[name]
+    played: Any = play(engine, shape, events, strictly=True)
+    assert not played.violations, f"{played.violations}\n{played.story}\n{script(played)}"
