@@ -449,16 +449,16 @@ class Figures:
         """Say it in words."""
         count = max(1, self.sequences)
         rate = self.sequences / seconds * 3600
-        cpu, events = self.cpu_seconds / count, self.events / count
+        each = f"{self.cpu_seconds / count:.2f} s of CPU and {self.events / count:.1f} events each"
         violating = {seed for seeds in self.found.values() for seed in seeds}
         lines = [
-            f"{self.sequences} sequences in {seconds:.0f} s, {rate:.0f} an hour; each {cpu:.2f} s, {events:.1f} events",
+            f"{self.sequences} sequences in {seconds:.0f} s, {rate:.0f} an hour, {each}",
             "shapes: " + ", ".join(f"{name} {number}" for name, number in self.shapes.most_common()),
             "events: " + ", ".join(f"{name} {number}" for name, number in self.kinds.most_common()),
             f"{len(self.found)} kinds of violation in {len(violating)} sequences",
         ]
-        for each, seeds in sorted(self.found.items(), key=lambda item: -len(item[1])):
-            lines.append(f"  {len(seeds):4} times {each} (seeds {', '.join(map(str, sorted(seeds)[:5]))})")
+        for kind, seeds in sorted(self.found.items(), key=lambda item: -len(item[1])):
+            lines.append(f"  {len(seeds):4} times {kind} (seeds {', '.join(map(str, sorted(seeds)[:5]))})")
         return "\n".join(lines)
 
 
