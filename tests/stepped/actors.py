@@ -9,7 +9,9 @@ Coveo, and before the task's result is told to Airflow.
 from __future__ import annotations
 
 import signal
+import sys
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -82,7 +84,7 @@ class Actor:
             else:
                 self._go.release()
             if not self._stopped.acquire(timeout=_PATIENCE):
-                raise StuckError(f"{self!r} does not come to its next stop")
+                raise StuckError(f"{self!r} does not come to its next stop: {self._where()}")
 
     def kill(self) -> None:
         """End it where it stands: nothing of it is heard any longer."""
@@ -94,7 +96,11 @@ class Actor:
             self._go.release()
             self._thread.join(_PATIENCE)
         if self._thread.is_alive():
-            raise StuckError(f"{self!r} does not die")
+            raise StuckError(f"{self!r} does not die: {self._where()}")
+
+    def _where(self) -> str:
+        frame = sys._current_frames().get(self._thread.ident or 0)
+        return "".join(traceback.format_stack(frame)[-6:]) if frame else "its thread is gone"
 
     @contextmanager
     def _running(self) -> Iterator[None]:

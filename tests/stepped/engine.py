@@ -15,6 +15,7 @@ import io
 import os
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
@@ -52,7 +53,7 @@ from requests.adapters import HTTPAdapter
 
 from airflow_provider_coveo.simulator import Exchange, Simulator
 from airflow_provider_coveo.simulator.app import App
-from tests.stepped.actors import Actor, Comms, leave_signals_alone, lost_answer, without_comms
+from tests.stepped.actors import Actor, Comms, StuckError, leave_signals_alone, lost_answer, without_comms
 from tests.stepped.clock import FakeClock
 from tests.stepped.doors import DirectTransport, answer_in_place
 
@@ -271,10 +272,10 @@ class Engine:
 
     def reset(self) -> None:
         """Begin a sequence: no run, no Variable, a Coveo without history."""
-        for process in getattr(self, "processes", []):
-            process.actor.kill()
-        for callback in getattr(self, "callbacks", []):
-            callback.actor.kill()
+        for process in [*getattr(self, "processes", []), *getattr(self, "callbacks", [])]:
+            # One that is stuck has been reported, and is left behind.
+            with suppress(StuckError):
+                process.actor.kill()
         Actor.current = None
         without_comms()
         self.executor.forget()

@@ -180,7 +180,7 @@ class Director:
             del self.engine.log[noted:]
             return False
         except Exception:
-            self.trouble = traceback.format_exc(limit=-4)
+            self.trouble = traceback.format_exc(limit=-6)
         return True
 
     def end(self, played: list[Event]) -> Played:
@@ -482,7 +482,9 @@ def explore(seeds: Iterable[int], *, shapes: Sequence[str] | None = None, shrink
         for wanted, (invariant, what) in played.signatures().items():
             if wanted in known or invariant == "HARNESS":
                 if invariant == "HARNESS":
-                    figures.reports.append(f"seed {seed}: {what}\n{played.story}\n{script(played)}")
+                    report = f"seed {seed}: the harness failed\n{played.story}\n{script(played)}"
+                    figures.reports.append(report)
+                    print(report, end="\n\n", flush=True)
                 continue
             shortest = shrink(engine, played, wanted) if shrinks else played
             report = (
