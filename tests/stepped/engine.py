@@ -210,6 +210,8 @@ class Engine:
         settings.engine.dispose()
         initdb()
         self.dags: dict[str, Any] = {}
+        #: Whether sequences may lose the write of a Variable, which Airflow 3.3 never does silently.
+        self.drops_writes = False
         self._make_airflow()
         self._make_doors()
         self.reset()
@@ -1095,6 +1097,5 @@ def _session_send(engine: Engine) -> Callable[..., Any]:
 def _without_fsync(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA synchronous=OFF")
-    cursor.execute("PRAGMA journal_mode=MEMORY")
     cursor.execute("PRAGMA temp_store=MEMORY")
     cursor.close()
