@@ -30,7 +30,7 @@ import urllib3
 from airflow import settings
 from airflow.api_fastapi.app import create_app
 from airflow.api_fastapi.common.dagbag import dag_bag_from_app
-from airflow.callbacks.callback_requests import DagCallbackRequest
+from airflow.callbacks.callback_requests import DagCallbackRequest, TaskCallbackRequest
 from airflow.dag_processing import processor
 from airflow.dag_processing.collection import update_dag_parsing_results_in_db
 from airflow.executors.base_executor import BaseExecutor
@@ -373,7 +373,7 @@ class Engine:
             self.processes.append(self._process(workload))
         self.executor.workloads.clear()
         for request in self.executor.requests:
-            if isinstance(request, DagCallbackRequest):
+            if isinstance(request, (DagCallbackRequest, TaskCallbackRequest)):
                 self.callbacks.append(self._callback(request))
         self.executor.requests.clear()
 
@@ -688,15 +688,21 @@ class Engine:
 
     # --- callbacks ---
 
-    def _callback(self, request: DagCallbackRequest) -> Process:
-        name = f"{request.run_id}.callback"
+    def _callback(self, request: DagCallbackRequest | TaskCallbackRequest) -> Process:
+        if isinstance(request, TaskCallbackRequest):
+            ti = request.ti
+            name = f"{self.name_of(ti.run_id, ti.task_id, ti.map_index)}.callback"
+            place = SimpleNamespace(dag_id=ti.dag_id, run_id=ti.run_id)
+        else:
+            name = f"{request.run_id}.callback"
+            place = SimpleNamespace(dag_id=request.dag_id, run_id=request.run_id)
         process = Process(
             Actor(name, lambda actor: self._call_back(process)),
             request,
             "",
             -1,
-            request.dag_id,
-            request.run_id,
+            place.dag_id,
+            place.run_id,
         )
         return process
 
@@ -715,7 +721,10 @@ class Engine:
         bag: Any = SimpleNamespace(dags=self.dags)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            processor._execute_dag_callbacks(bag, request, _LOG)
+            if isinstance(request, TaskCallbackRequest):
+                processor._execute_task_callbacks(bag, request, _LOG)
+            else:
+                processor._execute_dag_callbacks(bag, request, _LOG)
 
     def lose_callback(self, name: str) -> None:
         """Have the DAG processor never call a callback, as when it is killed."""
