@@ -226,10 +226,30 @@ class Engine:
         self.executor = _Executor()
         job = Job()
         self.runner = SchedulerJobRunner(job=job, executors=[self.executor], log=_LoudLog())
+        self._spare_what_finds_nothing()
         job.prepare_for_execution()
         self.executor.job_id = job.id
         # As long as the database knows it, no sequence needs another.
         self._job_id = job.id
+
+    def _spare_what_finds_nothing(self) -> None:
+        """Have a tick ask for queued runs, and for scheduled tasks, only where there are some."""
+        start, enqueue = (
+            self.runner._start_queued_dagruns,
+            self.runner._critical_section_enqueue_task_instances,
+        )
+
+        def start_queued_dagruns(session: Any) -> None:
+            if session.scalar(sa.text("SELECT 1 FROM dag_run WHERE state = 'queued' LIMIT 1")):
+                start(session)
+
+        def enqueue_task_instances(session: Any) -> int:
+            if session.scalar(sa.text("SELECT 1 FROM task_instance WHERE state = 'scheduled' LIMIT 1")):
+                return enqueue(session)
+            return 0
+
+        self.runner._start_queued_dagruns = start_queued_dagruns  # type: ignore[method-assign]
+        self.runner._critical_section_enqueue_task_instances = enqueue_task_instances  # type: ignore
 
     def _make_doors(self) -> None:
         answer_in_place()

@@ -128,7 +128,7 @@ def play_seed(engine: Engine, seed: int, shapes: Sequence[str] | None = None) ->
         event = director.draw(chance)
         if director.do(event):
             played.append(event)
-        if chance.random() < 0.7:
+        if event != ("tick",) and chance.random() < 0.7:
             director.do(("tick",))
             played.append(("tick",))
     ended = director.end(played)
@@ -309,6 +309,8 @@ class Director:
         if "c" not in engine.run_dags:
             choices.append((0.4, ("trigger", "c", _OTHER_RUNS.get(self.shape, "other"))))
         goes_on = any(state in {"running", "queued"} for state in engine.run_states().values())
+        if goes_on and not self._works():
+            choices.append((6, ("tick",)))
         choices += [(0.15, ("watch",)), (0.9 if goes_on else 0.05, ("settle",))]
         states = [state for run in runs for state in engine.states(run).values()]
         if "up_for_retry" in states:
@@ -323,6 +325,9 @@ class Director:
             choices.append((1.5, ("variable", chance.choice(["one", "two"]))))
         weights = [weight for weight, _ in choices]
         return chance.choices([event for _, event in choices], weights)[0]
+
+    def _works(self) -> bool:
+        return any(not actor.ended for actor in self.engine.runnable())
 
     def _draw_work(self, chance: random.Random, choices: list[tuple[float, Event]]) -> None:
         engine = self.engine
@@ -341,13 +346,13 @@ class Director:
                 if actor.at == "start":
                     choices.append((0.3, ("lose_callback", actor.name)))
             elif actor.at != "start":
-                choices.append((1.2, ("kill", actor.name)))
+                choices.append((2.0, ("kill", actor.name)))
             if engine.drops_writes and process in engine.processes and actor.at in {"request", "answered"}:
                 choices.append((0.6, ("step", actor.name, "drop_write")))
             if actor.at == "request":
                 order = chance.choices(list(_REFUSALS), list(_REFUSALS.values()))[0]
                 if order != "lose":
-                    choices.append((1.2, ("step", actor.name, order)))
+                    choices.append((2.0, ("step", actor.name, order)))
             elif actor.at == "answered":
                 choices.append((0.4, ("step", actor.name, "lose")))
         for process in engine.killed:
@@ -381,7 +386,7 @@ class Director:
         if self.groups:
             choices.append((0.35 * rarely, ("mark_group", key, chance.choice(self.groups), state)))
         choices.append((0.5 * rarely, ("mark_run", key, chance.choice(["success", "failed"]))))
-        choices += [(0.15, ("pause", True)), (0.15, ("pause", False)), (0.1, ("delete_run", key))]
+        choices += [(0.1, ("pause", True)), (0.1, ("pause", False)), (0.1, ("delete_run", key))]
         if self.members:
             member = chance.choice(self.members)
             choices.append((0.5 * rarely, ("tell", key, member, chance.choice(["fail", "fail", "skip"]))))
