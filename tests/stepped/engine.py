@@ -13,6 +13,7 @@ from __future__ import annotations
 import gc
 import io
 import os
+import sys
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -327,9 +328,9 @@ class Engine:
         self.unpaused = True
         self.simulator.reset()
         self.clock.offset = 0.0
-        from airflow_provider_coveo.coveo import throttle
-
-        for value in vars(throttle).values():
+        # What a process remembers of its calls; each task has a process of its own.
+        throttle = sys.modules.get("airflow_provider_coveo.coveo.throttle")
+        for value in vars(throttle).values() if throttle else ():
             if hasattr(value, "cache_clear"):
                 value.cache_clear()
         with create_session() as session:

