@@ -191,15 +191,16 @@ def batches(sheet: _Sheet) -> None:
 #: The rooms of the package from top to bottom, as the linter's contract has them.
 ROOMS: Final = (
     ("task_groups", "decorators"),
+    ("bracket",),
     ("sensors",),
     ("operators", "triggers"),
     ("lineage",),
     ("links", "assets", "notifications"),
     ("hooks",),
-    ("run_state",),
+    ("state",),
     ("coveo",),
 )
-_MORE_OF_A_ROOM: Final = {"run_state": "run_state.py", "coveo": "coveo/   (knows nothing of Airflow)"}
+_MORE_OF_A_ROOM: Final = {"coveo": "coveo/   (knows nothing of Airflow)"}
 
 
 @_diagram

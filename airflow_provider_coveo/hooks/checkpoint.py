@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_coveo.coveo.batches import AcceptedBatches
-from airflow_provider_coveo.run_state import RunState, try_set
+from airflow_provider_coveo.state.task_store import RunState, try_set
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context

@@ -91,6 +91,7 @@ from airflow_provider_coveo.hooks.push import (
     checked_concurrency,
     checked_iterable,
 )
+from airflow_provider_coveo.hooks.run_records import record_accepted
 from airflow_provider_coveo.hooks.sources import SourceRequests
 from airflow_provider_coveo.hooks.wire import (
     BearerAuth,
@@ -165,6 +166,8 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         self._stopped = threading.Event()
         self._branches: weakref.WeakSet[CoveoPushHook] = weakref.WeakSet()
         self._clocks_of_own_sources: dict[str, CoveoClock] = {}
+        #: The sources of which the running task's run has recorded that Coveo accepted an item.
+        self.recorded_sources: set[str] = set()
 
     def __reduce__(self) -> Any:
         # Sessions and locks stay behind: a copy makes its own.
@@ -668,6 +671,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
             body=body,
         )
         count_accepted(source_id, {ADD: 1}, len(body))
+        record_accepted(self, source_id)
         return {
             "source_id": source_id,
             "document_id": prepared.document_id,
@@ -754,6 +758,8 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         push.complete()
         tell_lineage(self, self.organization_id, source_id)
         result = {"source_id": source_id, **push.result(), **invalid.result()}
+        if result["accepted_adds"]:
+            record_accepted(self, source_id)
         self.log.info(
             "Source %s: %d items and %d deletions accepted in %d batches (%.1f MB, %.1f s), %d of which an "
             "earlier try had pushed; %d items were invalid and left out.",

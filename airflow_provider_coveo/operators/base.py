@@ -105,6 +105,18 @@ def _checked(check: Callable[[Any], T], value: object) -> T:
     raise refused
 
 
+def _refuse_nothing(value: object, tried: str, cause: str) -> None:
+    """Refuse a parameter that was given, and turned out as nothing, which would stand for its default."""
+    if value is not None:
+        return
+    from airflow_provider_coveo.coveo.errors import CoveoInputError
+    from airflow_provider_coveo.hooks.answers import failing_at_once
+
+    raise failing_at_once(
+        CoveoInputError(tried, cause=cause, remedy="See that task's log, or leave the parameter out")
+    )
+
+
 def _checked_duration(name: str, value: object) -> timedelta:
     from airflow_provider_coveo.coveo.errors import CoveoInputError, shown
 

@@ -5,20 +5,17 @@ from __future__ import annotations
 import itertools
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_coveo.coveo.errors import CoveoError
 from airflow_provider_coveo.operators.base import (
     _as_typed,
-    _checked,
-    _checked_duration,
     _CoveoOperator,
     _CoveoPushOperator,
     _filled,
     _given,
     _is_true,
+    _refuse_nothing,
     _without_none,
 )
 from airflow_provider_coveo.operators.coveo_source import (
@@ -29,6 +26,9 @@ from airflow_provider_coveo.operators.coveo_source import (
 )
 from airflow_provider_coveo.operators.coveo_source import (
     RecreatePushSourceOperator as RecreatePushSourceOperator,
+)
+from airflow_provider_coveo.operators.coveo_watchdog import (
+    CloseAbandonedPushSourcesOperator as CloseAbandonedPushSourcesOperator,
 )
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class ResetPushSourceOperator(_CoveoPushOperator):
         return _without_none(result)
 
     def _cut_off_of_this_try_set(self, context: Context) -> int:
-        from airflow_provider_coveo.run_state import RunState, try_set
+        from airflow_provider_coveo.state.task_store import RunState, try_set
 
         if "ti" not in context:
             # Executed by hand, so there is no other try to agree with.
@@ -139,173 +139,6 @@ class ResetPushSourceOperator(_CoveoPushOperator):
             cut_off = self.hook.current_cut_off(self.source_id)
             state.set(key, cut_off)
         return int(cut_off)
-
-
-class CloseAbandonedPushSourcesOperator(_CoveoOperator):
-    """
-    Close sources that have been active for too long and that no running bracket holds open.
-
-    It is for what no wiring of a DAG covers: a DAG that was paused in the middle of an update, an outage of
-    Coveo that outlasted all retries of the closing task, a scheduler that was down, a deleted DAG or run. Put
-    it into a DAG of its own that runs every hour.
-
-    Who holds a source open is known for updates in ``push_source_update`` only. An update that opens its
-    source by other means is abandoned as far as this operator can tell, so the limit must be longer than
-    any of those takes, or ``source_ids`` must leave their sources out. The key must be allowed to view
-    sources. See https://docs.coveo.com/en/35/ for the statuses.
-
-    :param source_ids: The sources to look after, a list of IDs; default: all Push sources of the
-        organization. (templated)
-    :param active_longer_than: How long a source must have been active. Default six hours.
-    :param report_only: Whether to only say which sources are abandoned. Default ``False``. (templated)
-    :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
-    :param organization_id: The organization, where it is not the connection's. (templated)
-    :return: The IDs of the sources that are ``abandoned``, of those of them that were ``closed``, and of
-        those that are ``held`` open by a running bracket, 100 each at most, and how many are ``active``.
-    :raises AccessDeniedError: if the key may not view sources.
-    :raises CoveoInputError: if a value can't be right; nothing was sent, and the task does not retry.
-    :raises CoveoError: once all sources were looked at, if one of them could not be read or closed.
-    """
-
-    template_fields: Sequence[str] = (*_CoveoOperator.template_fields, "source_ids", "report_only")
-
-    def __init__(
-        self,
-        *,
-        source_ids: Sequence[str] | None = None,
-        active_longer_than: timedelta = timedelta(hours=6),
-        report_only: bool | str = False,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.source_ids = source_ids
-        self.active_longer_than = active_longer_than
-        self.report_only = report_only
-        self._has_source_ids = source_ids is not None
-
-    def execute(self, context: Context) -> dict[str, Any]:
-        """Look at each source, and close what nobody will close."""
-        from airflow_provider_coveo.coveo.sources import is_active
-
-        self._refuse_bad_input()
-        report_only = str(self.report_only).strip().lower() in {"true", "1", "yes"}
-        found: dict[str, list[str]] = {"abandoned": [], "closed": [], "held": []}
-        active = 0
-        failures: list[CoveoError] = []
-        for source in self._sources(failures):
-            if not is_active(source):
-                continue
-            active += 1
-            source_id = str(source["id"])
-            verdict = self._verdict(source)
-            if verdict is not None:
-                found[verdict].append(source_id)
-            if verdict == "abandoned" and not report_only:
-                try:
-                    self._close(source_id)
-                    found["closed"].append(source_id)
-                except CoveoError as error:
-                    self.log.warning("%s", error)
-                    failures.append(error)
-        if failures:
-            raise failures[0]
-        return {**{name: source_ids[:100] for name, source_ids in found.items()}, "active": active}
-
-    def _refuse_bad_input(self) -> None:
-        if self._has_source_ids:
-            _refuse_nothing(
-                self.source_ids,
-                "No source was looked at: source_ids turned out as None",
-                "the task that should have given them gave none, and None would stand for all sources",
-            )
-        _checked(partial(_checked_duration, "active_longer_than"), self.active_longer_than)
-        if self.source_ids is not None:
-            self.source_ids = _checked(_checked_source_ids, self.source_ids)
-
-    def _sources(self, failures: list[CoveoError]) -> Iterator[Mapping[str, Any]]:
-        """
-        Yield the sources to look after.
-
-        :param failures: Where to put the errors of those that can't be read, for the sake of the others.
-        """
-        from airflow_provider_coveo.coveo.errors import (
-            AccessDeniedError,
-            NotFoundError,
-            SourceDoesNotExistError,
-        )
-
-        if self.source_ids is None:
-            yield from self.hook.list_sources()
-            return
-        for source_id in self.source_ids:
-            try:
-                source = self.hook.get_source(source_id)
-            except (AccessDeniedError, NotFoundError, SourceDoesNotExistError) as error:
-                self.log.warning("%s", error)
-                failures.append(error)
-            else:
-                yield source
-
-    def _verdict(self, source: Mapping[str, Any]) -> str | None:
-        from airflow_provider_coveo.coveo.ordering_ids import now_ms
-        from airflow_provider_coveo.coveo.sources import active_since_ms
-        from airflow_provider_coveo.run_state import Holder, is_run_working
-
-        source_id, since = str(source["id"]), active_since_ms(source)
-        if since is None:
-            self.log.warning(
-                "Coveo does not say since when source %s is active; it is left alone.", source_id
-            )
-            return None
-        active_for = timedelta(milliseconds=now_ms() - since)
-        holder = Holder.of_source(self.hook.organization_id, source_id)
-        if holder is not None and is_run_working(holder.dag_id, holder.run_id):
-            self.log.info(
-                "Source %s has been active for %s; %s holds it open.", source_id, active_for, holder
-            )
-            return "held"
-        if active_for < self.active_longer_than:
-            self.log.info("Source %s has been active for %s, which is not too long.", source_id, active_for)
-            return None
-        self.log.warning(
-            "Source %s has been active for %s, and nobody holds it open%s.",
-            source_id,
-            active_for,
-            f" any more: {holder} does not go on" if holder else "",
-        )
-        return "abandoned"
-
-    def _close(self, source_id: str) -> None:
-        from airflow_provider_coveo.run_state import Holder
-
-        holder = Holder.of_source(self.hook.organization_id, source_id)
-        self.hook.set_source_status(source_id, "IDLE")
-        if holder is not None:
-            holder.release(self.hook.organization_id, source_id)
-
-
-def _checked_source_ids(source_ids: Any) -> list[str]:
-    from airflow_provider_coveo.coveo.endpoints import checked_source_id
-    from airflow_provider_coveo.coveo.errors import CoveoInputError, shown
-
-    if isinstance(source_ids, (str, bytes)) or not isinstance(source_ids, Iterable):
-        raise CoveoInputError(
-            f"source_ids is {shown(source_ids)}",
-            remedy="Give a list of IDs, each of which may be a template, or what a task returned",
-        )
-    return [checked_source_id(source_id) for source_id in source_ids]
-
-
-def _refuse_nothing(value: object, tried: str, cause: str) -> None:
-    """Refuse a parameter that was given, and turned out as nothing, which would stand for its default."""
-    if value is not None:
-        return
-    from airflow_provider_coveo.coveo.errors import CoveoInputError
-    from airflow_provider_coveo.hooks.answers import failing_at_once
-
-    raise failing_at_once(
-        CoveoInputError(tried, cause=cause, remedy="See that task's log, or leave the parameter out")
-    )
 
 
 def _says(task: Any, attribute: str) -> bool:
@@ -350,12 +183,17 @@ def _taken_over(operator: _CoveoPushOperator, context: Context) -> str | None:
         # Executed by hand, so there is no run.
         return None
     from airflow_provider_coveo.coveo.endpoints import checked_source_id
-    from airflow_provider_coveo.run_state import take_over_content
+    from airflow_provider_coveo.state.ledger import SourceLedger
 
     task_instance: Any = context["ti"]
     try:
-        source_id, organization_id = checked_source_id(operator.source_id), operator.hook.organization_id
-        return take_over_content(organization_id, source_id, task_instance.dag_id, task_instance.run_id)
+        source_id, ledger = checked_source_id(operator.source_id), SourceLedger(operator.hook.organization_id)
+        return ledger.content_changed(
+            source_id,
+            task_instance.dag_id,
+            task_instance.run_id,
+            pushes=_says(operator, "pushes_items"),
+        )
     except CoveoError:
         # The hook says so, and better, once it is called.
         return None
@@ -647,6 +485,8 @@ class DeleteItemsOperator(_ItemsPushOperator):
     :raises CoveoError: if Coveo refuses or does not answer; the task retries where that can help.
     """
 
+    #: It adds nothing to what a bracket counts as pushed.
+    pushes_items: bool = False
     #: Whether what a task downstream pushed may be gone once this one runs again.
     removes_items: bool = True
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_coveo.coveo.errors import CoveoError
     from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
-    from airflow_provider_coveo.run_state import MadeSource
+    from airflow_provider_coveo.state.created_sources import MadeSource
 
 
 #: The item that a copy is tested with, unless another one is given. Nobody may see it in a secured source.
@@ -176,7 +176,9 @@ class DeletePushSourceOperator(_CoveoPushOperator):
         """Delete the source, if the name is right."""
         from airflow_provider_coveo.coveo.errors import NotFoundError, SourceDoesNotExistError
         from airflow_provider_coveo.coveo.sources import is_being_deleted, managed_by
-        from airflow_provider_coveo.run_state import MadeSource, RunState, forget_content
+        from airflow_provider_coveo.state.created_sources import MadeSource
+        from airflow_provider_coveo.state.ledger import SourceLedger
+        from airflow_provider_coveo.state.task_store import RunState
 
         state = RunState(context) if "ti" in context else None
         what = {"source_id": self.source_id, "source_name": self.source_name}
@@ -202,7 +204,7 @@ class DeletePushSourceOperator(_CoveoPushOperator):
             made = MadeSource.named(organization_id, self.source_name)
             if made is not None and made.source_id == self.source_id:
                 made.forget(organization_id)
-            forget_content(organization_id, self.source_id)
+            SourceLedger(organization_id).forget_content(self.source_id)
         return what
 
     def _refuse_other_name(self, source: Mapping[str, Any]) -> None:
@@ -235,7 +237,7 @@ class RecreatePushSourceOperator(_CoveoPushOperator):
     (https://docs.coveo.com/en/60/), so a new one is made by hand in the Administration Console.
 
     The task may be killed, tried again, cleared, or run anew at any point: it goes on with the copy that it
-    made, and makes no second one. How that is remembered: :mod:`airflow_provider_coveo.run_state`. A source
+    made, and makes no second one. How that is remembered: :mod:`airflow_provider_coveo.state`. A source
     of the new name that it did not make is refused. Nothing is done to the original. Two runs must not
     recreate one source at the same time.
 
@@ -460,9 +462,9 @@ class RecreatePushSourceOperator(_CoveoPushOperator):
         if not self.source_id_variable:
             return
         from airflow_provider_coveo.coveo.errors import CoveoInputError, shown
-        from airflow_provider_coveo.run_state import text_in_variable
+        from airflow_provider_coveo.state.variables import read_text
 
-        held = text_in_variable(self.source_id_variable)
+        held = read_text(self.source_id_variable)
         known = {None, original_id, making.made.source_id if making.made else None}
         if held not in known:
             raise _final(
@@ -480,9 +482,9 @@ class RecreatePushSourceOperator(_CoveoPushOperator):
         Otherwise a later try, to which a template of the Variable gives that copy, would not find the
         original.
         """
-        from airflow_provider_coveo.run_state import text_in_variable
+        from airflow_provider_coveo.state.variables import read_text
 
-        if self.source_id_variable and text_in_variable(self.source_id_variable) is not None:
+        if self.source_id_variable and read_text(self.source_id_variable) is not None:
             self._hand_over(original_id)
 
     def _hand_over(self, copy_id: str) -> None:
@@ -490,14 +492,14 @@ class RecreatePushSourceOperator(_CoveoPushOperator):
         if not variable:
             return
         from airflow_provider_coveo.coveo.errors import CoveoConfigurationError, shown
-        from airflow_provider_coveo.run_state import put_text_in_variable, text_in_variable
+        from airflow_provider_coveo.state.variables import read_text, write_text
 
-        if text_in_variable(variable) == copy_id:
+        if read_text(variable) == copy_id:
             return
-        put_text_in_variable(
+        write_text(
             variable, copy_id, f"The ID of a Coveo source; {self.dag_id}.{self.task_id} hands it over."
         )
-        held = text_in_variable(variable)
+        held = read_text(variable)
         if held != copy_id:
             raise _final(
                 CoveoConfigurationError(
@@ -520,7 +522,7 @@ class _Making:
     """
 
     def __init__(self, context: Context, hook: CoveoPushHook, name: str) -> None:
-        from airflow_provider_coveo.run_state import MadeSource
+        from airflow_provider_coveo.state.created_sources import MadeSource
 
         self._hook = hook
         self._remembers = "ti" in context
@@ -562,7 +564,7 @@ class _Making:
             SourceNameTakenError,
             UnexpectedAnswerError,
         )
-        from airflow_provider_coveo.run_state import MadeSource
+        from airflow_provider_coveo.state.created_sources import MadeSource
 
         source = self._known(original_id)
         there = self._hook.sources_named(self.name) if source is None else [source]

@@ -3,30 +3,40 @@
 from __future__ import annotations
 
 import functools
-import logging
+import itertools
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, Any, ClassVar, Final, ParamSpec
 
 from airflow.providers.common.compat.sdk import TaskGroup, get_current_context
 
+from airflow_provider_coveo.bracket.callbacks import attach_callbacks
+from airflow_provider_coveo.bracket.deadline import add_deadline
+from airflow_provider_coveo.bracket.members import UpdateTasks, bracket_role, listed, mapped_group_id
+from airflow_provider_coveo.bracket.reopening import (
+    IDENTITY_FIELDS,
+    _Reopening,
+    pre_execute_of,
+    reopen_if_closed,
+    set_pre_execute,
+    tasks_of,
+)
+from airflow_provider_coveo.bracket.tasks import (
+    ClosePushSourceUpdateOperator,
+    DeleteOldItemsOfUpdateOperator,
+    JudgePushSourceUpdateOperator,
+    OpenPushSourceUpdateOperator,
+    PushSourceUpdateDone,
+    check_deletes_with,
+)
 from airflow_provider_coveo.coveo.endpoints import checked_source_id
 from airflow_provider_coveo.coveo.errors import CoveoInputError, shown
 from airflow_provider_coveo.coveo.ordering_ids import checked_queue_delay
 from airflow_provider_coveo.coveo.statuses import checked_active_status
 from airflow_provider_coveo.operators.base import _checked_duration, _given_connection
-from airflow_provider_coveo.operators.coveo_push_update import (
-    OPENING_XCOM_KEY,
-    ClosePushSourceUpdateOperator,
-    DeleteOldItemsOfUpdateOperator,
-    JudgePushSourceUpdateOperator,
-    OpenPushSourceUpdateOperator,
-    UpdateTasks,
-    as_list,
-    reopen_if_closed,
-)
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Asset, Context
@@ -38,44 +48,51 @@ else:
         from airflow.operators.empty import EmptyOperator
 
 P = ParamSpec("P")
-log = logging.getLogger(__name__)
 
-
-#: What a DAG's default_args say is meant for its work, and could keep the bracket from closing.
-_OWN_WAY: dict[str, Any] = {
-    "depends_on_past": False,
-    "wait_for_downstream": False,
-    "execution_timeout": None,
-    "do_xcom_push": True,
+#: What the bracket's tasks take from default_args: who is responsible and is told, where a task can run, and
+#: the connection. Anything else is meant for the DAG's work, and could keep the bracket from closing.
+_ALLOWED_DEFAULT_ARGS: Final = frozenset(
+    {
+        "owner",
+        "email",
+        "email_on_failure",
+        "email_on_retry",
+        "on_failure_callback",
+        "queue",
+        "executor",
+        "executor_config",
+        "run_as_user",
+        "coveo_conn_id",
+        "organization_id",
+    }
+)
+#: What those take besides that come before the source is active: how they are retried, and when they run.
+_ALLOWED_BEFORE_OPENING: Final = _ALLOWED_DEFAULT_ARGS | {
+    "retries",
+    "retry_delay",
+    "retry_exponential_backoff",
+    "max_retry_delay",
+    "on_retry_callback",
+    "pool",
+    "pool_slots",
+    "priority_weight",
+    "weight_rule",
 }
+#: By which a task waits for the run before its own.
+_WAITING_FOR_THE_PAST: Final = ("depends_on_past", "wait_for_downstream")
 
-
-_LONGEST_TRY = timedelta(minutes=30)
+_LONGEST_TRY: Final = timedelta(minutes=30)
 
 
 class OverlappingRunsWarning(UserWarning):
     """Given where two runs of a DAG could update one source at the same time and close it for each other."""
 
 
-class PushSourceUpdateDone(EmptyOperator):
-    """The last task of a bracket, which does nothing: what follows the bracket waits for it."""
+class _PushSourceUpdateBegin(EmptyOperator):
+    """The first task of a bracket, which does nothing: it lets the teardowns run if ``open`` fails."""
 
-    shallow_copy_attrs: Sequence[str] = ("followed",)
-    #: Called with each task that is wired below this one.
-    followed: Callable[[Any], None] | None = None
-
-    def update_relative(self, other: Any, upstream: bool = True, edge_modifier: Any = None) -> None:
-        """Take note of a task that follows the bracket."""
-        super().update_relative(other, upstream, edge_modifier)
-        if not upstream and self.followed is not None:
-            self.followed(other)
-
-    def set_downstream(self, task_or_task_list: Any, edge_modifier: Any = None) -> None:
-        """Take note of tasks that follow the bracket."""
-        super().set_downstream(task_or_task_list, edge_modifier)
-        if self.followed is not None:
-            for task in as_list(task_or_task_list):
-                self.followed(task)
+    bracket_role: ClassVar[str] = "begin"
+    custom_operator_name = "PushSourceUpdateBegin"
 
 
 class PushSourceUpdate(TaskGroup):
@@ -83,7 +100,7 @@ class PushSourceUpdate(TaskGroup):
     The task group that ``push_source_update`` makes.
 
     Its tasks are ``begin`` (a setup without effect), ``open`` (sets the active status), the user's tasks,
-    ``delete_old_items`` where it was asked for, ``close`` (sets ``IDLE``), ``outcome`` (fails if any of them
+    ``delete_old_items`` if it was asked for, ``close`` (sets ``IDLE``), ``outcome`` (fails if any of them
     failed) and ``done`` (what ``update >> after`` waits for).
 
     :param update: What was asked for.
@@ -97,7 +114,13 @@ class PushSourceUpdate(TaskGroup):
         super().__init__(**kwargs)
         self._update = update
         self._members: set[str] = set()
+        #: Those of them that were not created in the group, with the edges that they were given for it.
+        self._from_outside: dict[str, set[str]] = {}
         self._own_task_ids: set[str] = set()
+        self._followers: list[Any] = []
+        self._is_completing = False
+        self._is_sealing = False
+        self._is_entered = False
 
     @property
     def ordering_id(self) -> Any:
@@ -107,6 +130,7 @@ class PushSourceUpdate(TaskGroup):
 
     def __enter__(self) -> PushSourceUpdate:
         super().__enter__()
+        self._is_entered = True
         try:
             self._make_opening()
         except BaseException:
@@ -123,29 +147,57 @@ class PushSourceUpdate(TaskGroup):
             "source_id": update.source_id,
             **_given_connection(update.coveo_conn_id, update.organization_id),
             "update_tasks": self._tasks,
-            **_OWN_WAY,
-            # Longer than the hook is patient; it ends a try whose answer never comes to its end.
+            # Longer than the hook's retry limit; it ends an attempt whose response never comes to its end.
             "execution_timeout": _LONGEST_TRY,
         }
         self._common = common
-        begin = EmptyOperator(task_id="begin", trigger_rule="all_success", **_OWN_WAY)
-        self._begin = begin
-        self.open = OpenPushSourceUpdateOperator(
-            task_id="open",
-            status=update.status,
-            exclusive=update.exclusive,
-            exclusive_timeout=update.exclusive_timeout.total_seconds(),
-            poll_interval=update.poll_interval.total_seconds(),
-            trigger_rule="all_success",
-            **{**common, "execution_timeout": _LONGEST_TRY + update.exclusive_timeout},
-        )
+        with self._own_tasks_only_take(_ALLOWED_BEFORE_OPENING):
+            begin = _PushSourceUpdateBegin(
+                task_id="begin", trigger_rule="all_success", execution_timeout=None
+            )
+            self._begin = begin
+            self.open = OpenPushSourceUpdateOperator(
+                task_id="open",
+                status=update.status,
+                exclusive=update.exclusive,
+                exclusive_timeout=update.exclusive_timeout.total_seconds(),
+                poll_interval=update.poll_interval.total_seconds(),
+                deletes_old_items=update.delete_old_items,
+                trigger_rule="all_success",
+                **{**common, "execution_timeout": _LONGEST_TRY + update.exclusive_timeout},
+            )
         begin >> self.open
         self.open.joined = self._joined
+        self.open.complete = self._reject_unfinished
+
+    @contextmanager
+    def _own_tasks_only_take(self, allowed: frozenset[str]) -> Iterator[None]:
+        """Let the tasks that are created now take nothing else from default_args."""
+        dag: Any = self.dag
+        kept = dag.default_args, self.default_args
+        dag.default_args, self.default_args = (
+            {name: value for name, value in (each or {}).items() if name in allowed} for each in kept
+        )
+        try:
+            yield
+        except Exception as error:
+            if type(error).__name__ != "DuplicateTaskIdFound":
+                raise
+            raise CoveoInputError(
+                f"The bracket {self.group_id!r} can't create its tasks: {error}",
+                cause="a task in it has the name of one of the bracket's own: begin, open, delete_old_items, "
+                "close, outcome or done",
+                remedy="Rename that task, or give the bracket a group_id of its own (and leave "
+                "prefix_group_id as it is)",
+            ) from None
+        finally:
+            dag.default_args, self.default_args = kept
 
     def _joined(self, task: Any) -> None:
         # Inside the `with`, what is wired below `open` is looked at once, at its end.
         if self._own_task_ids:
             self._join(task)
+            self._complete()
 
     def __exit__(
         self,
@@ -157,16 +209,57 @@ class PushSourceUpdate(TaskGroup):
             if exc_type is None:
                 self._seal()
         finally:
+            self._is_entered = False
+            # Airflow then asks for what is below it, and hears if it was never given a closing.
+            self.open.is_setup = True
             super().__exit__(exc_type, exc_value, traceback)  # type: ignore[no-untyped-call]
+        if exc_type is None:
+            for follower, edge_modifier in self._followers:
+                self.set_downstream(follower, edge_modifier)
+
+    # --- what follows, said inside the `with` already ---
+
+    def set_downstream(self, task_or_task_list: Any, edge_modifier: Any = None) -> None:
+        """Have tasks follow the bracket."""
+        if edge_modifier is not None and any(edge_modifier is each for each in self.open.labels):
+            # Behind a label Airflow takes the group for the task; `update.open >> Label() >> task` is meant.
+            self.open.set_downstream(task_or_task_list, edge_modifier)
+        elif self._own_task_ids:
+            super().set_downstream(task_or_task_list, edge_modifier)
+        else:
+            self._followers.append((task_or_task_list, edge_modifier))
+
+    def set_upstream(self, task_or_task_list: Any, edge_modifier: Any = None) -> None:
+        """Have the bracket follow tasks."""
+        labels = self.close.labels if self._own_task_ids else []
+        if edge_modifier is not None and any(edge_modifier is each for each in labels):
+            self.close.set_upstream(task_or_task_list, edge_modifier)
+        else:
+            super().set_upstream(task_or_task_list, edge_modifier)
+
+    def update_relative(self, other: Any, upstream: bool = True, edge_modifier: Any = None) -> None:
+        """Note what is wired to the group."""
+        if self._own_task_ids or upstream:
+            super().update_relative(other, upstream, edge_modifier)
+        elif not any(other is follower for follower, _ in self._followers):
+            self._followers.append((other, edge_modifier))
+
+    def get_leaves(self) -> Generator[Any, None, None]:
+        """Return what ends the group: nothing yet inside the ``with``."""
+        if self._own_task_ids:
+            yield from super().get_leaves()
 
     # --- the wiring ---
 
     def _seal(self) -> None:
         update, dag = self._update, self.dag
         begin, opening = self._begin, self.open
-        work = [task for task in self if task.task_id not in {begin.task_id, opening.task_id}]
-        self._refuse_what_can_not_work(work)
+        before = opening.get_flat_relative_ids(upstream=True)
+        work = [task for task in self if task.task_id not in {begin.task_id, opening.task_id} | before]
+        self._reject_what_can_not_work(work)
+        self._reject_what_stands_before_as_well()
         inside = {task.task_id for task in work}
+        self._inside = inside
         roots = [task for task in work if task.upstream_task_ids.isdisjoint(inside | {opening.task_id})]
         for task in roots:
             opening >> task
@@ -177,30 +270,36 @@ class PushSourceUpdate(TaskGroup):
             "retry_exponential_backoff": True,
             "max_retry_delay": timedelta(minutes=15),
         }
-        self.close = ClosePushSourceUpdateOperator(task_id="close", **closing_common)
-        self.close.joined = self._join_above
-        # It succeeds only where the source was opened, every task of the bracket went well and IDLE was sent.
-        outcome = JudgePushSourceUpdateOperator(task_id="outcome", outlets=update.outlets, **closing_common)
         fail_fast = getattr(dag, "fail_fast", False) or getattr(dag, "fail_stop", False)
-        # Airflow allows no other rule in a DAG that fails fast; there, a skipped task skips `done` as well.
-        done = PushSourceUpdateDone(
-            task_id="done", trigger_rule="all_success" if fail_fast else "none_failed", **_OWN_WAY
-        )
-        done.followed = self._followed
-        self._outcome, self._done = outcome, done
         self._delete: DeleteOldItemsOfUpdateOperator | None = None
-        if update.delete_old_items:
-            self._delete = DeleteOldItemsOfUpdateOperator(
-                task_id="delete_old_items",
-                queue_delay=update.queue_delay,
-                allow_empty=update.allow_empty,
-                trigger_rule="all_success",
-                **self._common,
+        with self._own_tasks_only_take(_ALLOWED_DEFAULT_ARGS):
+            self.close = ClosePushSourceUpdateOperator(task_id="close", **closing_common)
+            # It succeeds only if every task of the bracket did and IDLE was sent, or nothing was opened.
+            outcome = JudgePushSourceUpdateOperator(
+                task_id="outcome", outlets=update.outlets, **closing_common
             )
+            # Airflow allows no other rule in a DAG that fails fast; there, a skipped task skips `done` too.
+            done = PushSourceUpdateDone(
+                task_id="done",
+                update_tasks=self._tasks,
+                trigger_rule="all_success" if fail_fast else "none_failed",
+                retries=update.close_retries,
+            )
+            if update.delete_old_items:
+                self._delete = DeleteOldItemsOfUpdateOperator(
+                    task_id="delete_old_items",
+                    queue_delay=update.queue_delay,
+                    allow_empty=update.allow_empty,
+                    trigger_rule="all_success",
+                    **self._common,
+                )
+        self._outcome, self._done = outcome, done
+        if self._delete is not None:
             self._delete >> done
         self.close.as_teardown(setups=[begin, opening])
         outcome.as_teardown(setups=begin, on_failure_fail_dagrun=True)
         self.close >> outcome
+        # Not below `outcome`, whose failure would then fail no run. It closes what is open by then itself.
         self.close >> done
         if self._delete is not None:
             self._let_reopen(self._delete)
@@ -211,10 +310,34 @@ class PushSourceUpdate(TaskGroup):
             for task in (begin, opening, self.close, outcome, done, self._delete)
             if task is not None
         }
-        for task in work:
+        for task in [*work, *self._directly_below_open()]:
             self._join(task)
-        _append_failure_callback(dag, _LastResort(self._tasks))
+        self.close.joined = self._join_above
+        done.followed = self._followed
+        opening.complete = self._complete
+        self._add_deadline()
+        self._is_sealing = True
+        self._complete()
+        self._is_sealing = False
         self._warn_of_overlap()
+
+    def _add_deadline(self) -> None:
+        after = self._update.close_overdue_after
+        if after is None:
+            return
+        is_mapped = mapped_group_id(self.open) is not None
+        try:
+            add_deadline(self.dag, self._tasks, after, is_mapped=is_mapped)
+        except ImportError:
+            raise CoveoInputError(
+                f"The bracket {self.group_id!r} can't have close_overdue_after",
+                cause="this Airflow has no deadline alerts; 3.1 is the first one that does",
+                remedy="Leave it out, and run the watchdog (CloseAbandonedPushSourcesOperator) instead",
+            ) from None
+
+    def _directly_below_open(self) -> list[Any]:
+        below = self.open.downstream_task_ids - self._own_task_ids
+        return [self.dag.get_task(task_id) for task_id in sorted(below)]
 
     def _join(self, task: Any) -> None:
         """
@@ -223,13 +346,29 @@ class PushSourceUpdate(TaskGroup):
         Also called for tasks from outside the group that are wired below ``open`` or above ``close``.
         """
         if not hasattr(task, "task_id"):
-            for inner in _tasks_of(task):
+            for inner in tasks_of(task):
                 self._join(inner)
             return
         if task.task_id in self._own_task_ids or task.task_id in self._members:
             return
+        if bracket_role(task):
+            self._reject_bracket_inside()
+        if (group := mapped_group_id(self.open)) is not None and mapped_group_id(task) != group:
+            raise CoveoInputError(
+                f"Task {task.task_id!r} can't belong to the bracket {self.group_id!r}",
+                cause=f"the bracket is mapped, and the task stands outside of its task group {group!r}",
+                remedy="Create the task in that group, or wire it before or after it",
+            )
+        before = set(task.downstream_task_ids)
         self._members.add(task.task_id)
         self._let_reopen(task)
+        self._wire(task)
+        if task.task_id not in self._inside:
+            given = (set(task.downstream_task_ids) - before) & self._own_task_ids
+            self._from_outside[task.task_id] = given
+            self._watch(task)
+
+    def _wire(self, task: Any) -> None:
         if task.is_setup:
             # A setup right above a teardown would become that teardown's own.
             return
@@ -243,9 +382,7 @@ class PushSourceUpdate(TaskGroup):
 
     def _join_above(self, task: Any) -> None:
         """Make a task that is wired above ``close`` one of the bracket's, and have it wait for ``open``."""
-        if not self._own_task_ids:
-            return
-        tasks = [task] if hasattr(task, "task_id") else list(_tasks_of(task))
+        tasks = [task] if hasattr(task, "task_id") else tasks_of(task)
         before = self.open.get_flat_relative_ids(upstream=True)
         for joining in tasks:
             # What the opening needs, the closing may need as well.
@@ -254,37 +391,174 @@ class PushSourceUpdate(TaskGroup):
             self._join(joining)
             if joining.upstream_task_ids.isdisjoint({other.task_id for other in tasks}):
                 self.open >> joining
+        self._complete()
 
     def _followed(self, task: Any) -> None:
+        self._complete()
+
+    def _watch(self, task: Any) -> None:
+        """Take note when a task from outside, or one above it, is wired below another one."""
+        todo = [task]
+        while todo:
+            watched = todo.pop()
+            if isinstance(watched.upstream_task_ids, _WatchedIds):
+                watched.upstream_task_ids.callbacks.add(self._complete)
+            else:
+                watched.upstream_task_ids = _WatchedIds(watched.upstream_task_ids, self._complete)
+            known = self._own_task_ids | self._inside
+            todo += [
+                above
+                for task_id in watched.upstream_task_ids - known
+                if (above := self.dag.get_task(task_id)) is not None
+                and self._complete not in getattr(above.upstream_task_ids, "callbacks", ())
+            ]
+
+    def _complete(self) -> None:
+        """
+        Bring the bracket up to what the graph has become: who belongs to it, and who comes after it.
+
+        Airflow builds a DAG edge by edge, and asks for its setups once it is complete. This is called for
+        both, so that it holds in every order.
+        """
+        if self._is_completing:
+            return
+        self._is_completing = True
+        try:
+            self._let_go_of_what_comes_after()
+            self._join_what_lies_between()
+            self._reject_what_stands_before_as_well()
+            self._check_first_tasks()
+            if not self._is_sealing:
+                self._wait_for_the_past()
+            attach_callbacks(self.dag, self._tasks)
+            self._done.is_followed = bool(self._done.downstream_task_ids)
+        finally:
+            self._is_completing = False
+
+    def _let_go_of_what_comes_after(self) -> None:
         """Let go of a task that came in by the cut-off that it is given, and turns out to come after."""
-        for following in [task] if hasattr(task, "task_id") else _tasks_of(task):
-            if following.task_id not in self._members:
+        closing = {self.close.task_id, self._outcome.task_id, self._done.task_id}
+        followers = set().union(*(self.dag.get_task(own).downstream_task_ids for own in closing))
+        if not followers - self._own_task_ids:
+            return
+        for task_id in sorted(self._members):
+            if not self._comes_after(task_id, closing):
                 continue
-            self._members.discard(following.task_id)
-            _set_pre_execute(following, _pre_execute_of(following))
-            for own_task_id in self._own_task_ids - {self.open.task_id}:
-                following.downstream_task_ids.discard(own_task_id)
-                self.dag.get_task(own_task_id).upstream_task_ids.discard(following.task_id)
+            given = self._from_outside.get(task_id)
+            task = self.dag.get_task(task_id)
+            if given is None or (task.downstream_task_ids & closing) - given:
+                raise CoveoInputError(
+                    f"Task {task_id!r} is in the bracket {self.group_id!r}, and wired after it as well",
+                    cause="it would wait for the end of the bracket, which waits for the task",
+                    remedy="Create it outside of the `with` block and wire it by `update >> task`; or leave "
+                    "that wiring out",
+                )
+            self._members.discard(task_id)
+            del self._from_outside[task_id]
+            set_pre_execute(task, pre_execute_of(task))
+            for own_task_id in given:
+                task.downstream_task_ids.discard(own_task_id)
+                self.dag.get_task(own_task_id).upstream_task_ids.discard(task_id)
+
+    def _comes_after(self, task_id: str, closing: set[str]) -> bool:
+        seen: set[str] = set()
+        todo = [task_id]
+        while todo:
+            for above in self.dag.get_task(todo.pop()).upstream_task_ids:
+                if above in closing:
+                    return True
+                if above not in seen and above not in self._own_task_ids:
+                    seen.add(above)
+                    todo.append(above)
+        return False
+
+    def _join_what_lies_between(self) -> None:
+        below = self.open.get_flat_relative_ids(upstream=False)
+        above = self.close.get_flat_relative_ids(upstream=True)
+        for task_id in sorted((below & above) - self._own_task_ids - self._members):
+            self._join(self.dag.get_task(task_id))
+
+    def _reject_what_stands_before_as_well(self) -> None:
+        before = self.open.get_flat_relative_ids(upstream=True) - {self._begin.task_id}
+        both = before & (self._own_task_ids | self._members)
+        both |= {task.task_id for task in self if task.task_id in task.upstream_task_ids}
+        if both:
+            raise CoveoInputError(
+                f"The bracket {self.group_id!r} would wait for itself: {listed(both)} would have to end "
+                "before it begins",
+                cause="a task inside or after the bracket is wired before it as well",
+                remedy="Leave that wiring out",
+            )
+
+    def _check_first_tasks(self) -> None:
+        for task in self._directly_below_open():
+            by_default = self._is_sealing and task.trigger_rule in self._default_trigger_rules()
+            if task.task_id not in self._members or task.is_teardown or by_default:
+                continue
+            if task.trigger_rule != "all_success":
+                raise CoveoInputError(
+                    f"Task {task.task_id!r} is a first task of the bracket {self.group_id!r}, and has the "
+                    f"trigger rule {getattr(task.trigger_rule, 'value', task.trigger_rule)!r}",
+                    cause="Airflow runs a task right below a setup by the rule 'all_success' only",
+                    remedy="Leave the rule out; or put a task without one before it inside the bracket, such "
+                    "as an EmptyOperator; or have what decides about it come before the bracket: "
+                    "`decision >> update`",
+                )
+
+    def _default_trigger_rules(self) -> set[Any]:
+        """Return the rules of default_args, whose first task may get another before the DAG is checked."""
+        dag: Any = self.dag
+        given = [(each or {}).get("trigger_rule") for each in (dag.default_args, self.default_args)]
+        return {rule for rule in given if rule is not None}
+
+    def _wait_for_the_past(self) -> None:
+        """
+        Have the bracket wait for the run before, if a task in it does.
+
+        Else the source is opened, and is active for as long as that task waits, which may be for ever.
+        """
+        waiting = [
+            task
+            for task_id in self._members
+            if any(_setting(task := self.dag.get_task(task_id), name) for name in _WAITING_FOR_THE_PAST)
+        ]
+        self._begin.depends_on_past = self._begin.wait_for_downstream = bool(waiting)
+        if waiting:
+            self._begin.ignore_first_depends_on_past = any(
+                _setting(task, "ignore_first_depends_on_past") for task in waiting
+            )
 
     def _let_reopen(self, task: Any) -> None:
-        """Have a task look, before it works, whether its bracket was closed already."""
+        """Have a task check, before it works, whether its bracket is open."""
         if getattr(task, "inherits_from_empty_operator", False):
             return
-        _set_pre_execute(task, _Reopening(self._tasks, _pre_execute_of(task)))
+        follows = [name for name in IDENTITY_FIELDS if _same_template(task, self.open, name)]
+        set_pre_execute(task, _Reopening(self._tasks, pre_execute_of(task), follows))
 
-    def _refuse_what_can_not_work(self, work: list[Any]) -> None:
+    def _reject_what_can_not_work(self, work: list[Any]) -> None:
         if not work:
             raise CoveoInputError(
                 f"The bracket {self.group_id!r} holds no task",
                 remedy="Create the tasks that push inside the `with` block",
             )
-        for task in work:
-            if isinstance(task, OpenPushSourceUpdateOperator):
-                raise CoveoInputError(
-                    f"The bracket {self.group_id!r} holds another bracket",
-                    cause="the inner one's closing would end the activity of the outer one",
-                    remedy="Put them one after the other, or side by side in a TaskGroup",
-                )
+        if any(bracket_role(task) for task in work):
+            self._reject_bracket_inside()
+
+    def _reject_unfinished(self) -> None:
+        """Reject a DAG whose `with` block ended with an error that its author caught: nothing would close."""
+        if not self._own_task_ids and not self._is_entered:
+            raise CoveoInputError(
+                f"The bracket {self.group_id!r} has no closing, because its `with` block ended with an error",
+                cause="the DAG file caught that error and went on",
+                remedy="Let the error through, or catch it inside the block",
+            )
+
+    def _reject_bracket_inside(self) -> None:
+        raise CoveoInputError(
+            f"The bracket {self.group_id!r} holds another bracket",
+            cause="the inner one's closing would end the activity of the outer one",
+            remedy="Put them one after the other, or side by side in a TaskGroup",
+        )
 
     def _warn_of_overlap(self) -> None:
         if self.dag.max_active_runs == 1 or self._update.exclusive:
@@ -296,6 +570,48 @@ class PushSourceUpdate(TaskGroup):
             OverlappingRunsWarning,
             stacklevel=4,
         )
+
+
+class _WatchedIds(set[str]):
+    """IDs of tasks that call back when one is added."""
+
+    def __init__(self, ids: Iterable[str], callback: Callable[[], None]) -> None:
+        super().__init__(ids)
+        self.callbacks = {callback}
+
+    def add(self, task_id: str) -> None:
+        """Add an ID."""
+        if task_id not in self:
+            super().add(task_id)
+            self._call()
+
+    def update(self, *others: Iterable[str]) -> None:
+        """Add several."""
+        super().update(*others)
+        self._call()
+
+    def _call(self) -> None:
+        for callback in tuple(self.callbacks):
+            callback()
+
+    def __reduce__(self) -> Any:
+        # A copy of the DAG is complete, so it watches for nothing.
+        return set, (list(self),)
+
+
+def _setting(task: Any, name: str) -> Any:
+    """Return a setting of a task, mapped or not."""
+    return getattr(task, name, None)
+
+
+def _same_template(task: Any, opening: Any, name: str) -> bool:
+    """Return whether a task names something by the same template as the bracket's ``open``."""
+    partial = getattr(task, "partial_kwargs", None)
+    its = getattr(task, name, None) if partial is None else partial.get(name)
+    given = getattr(opening, name, None)
+    if its is None or given is None or not _is_template(given):
+        return False
+    return type(its) is type(given) and bool(its == given)
 
 
 class push_source_update:  # noqa: N801 - it reads as what it does, in a `with` and as a decorator
@@ -337,6 +653,10 @@ class push_source_update:  # noqa: N801 - it reads as what it does, in a `with` 
         Default 12.
     :param close_retry_delay: The first delay between two such tries; it doubles, up to 15 minutes. Default
         one minute.
+    :param close_overdue_after: How long after its run was queued a bracket is overdue: its source is then
+        closed as soon as no task of the run works any more, by a deadline alert that Airflow's triggerer
+        runs, also if the DAG is paused, deleted or can't be imported. Needs Airflow 3.1 or later and a
+        triggerer. Default ``None``: that is left to the watchdog.
     :param outlets: The assets that the update brings up to date, such as the source's own by
         :func:`~airflow_provider_coveo.assets.coveo_push.push_source_asset`. DAGs that are scheduled on them
         run once the update went well and ``IDLE`` was sent; after a failure, or where the whole bracket was
@@ -363,6 +683,7 @@ class push_source_update:  # noqa: N801 - it reads as what it does, in a `with` 
         poll_interval: timedelta = timedelta(minutes=1),
         close_retries: int = 12,
         close_retry_delay: timedelta = timedelta(minutes=1),
+        close_overdue_after: timedelta | None = None,
         outlets: Sequence[Asset] = (),
         group_id: str | None = None,
         **kwargs: Any,
@@ -378,6 +699,8 @@ class push_source_update:  # noqa: N801 - it reads as what it does, in a `with` 
         self.coveo_conn_id = coveo_conn_id
         self.organization_id = organization_id
         self.delete_old_items = _checked_truth("delete_old_items", delete_old_items)
+        if self.delete_old_items and not _is_template(status):
+            check_deletes_with(status)
         self.queue_delay = queue_delay
         self.allow_empty = _checked_truth("allow_empty", allow_empty)
         self.exclusive = _checked_truth("exclusive", exclusive)
@@ -387,6 +710,11 @@ class push_source_update:  # noqa: N801 - it reads as what it does, in a `with` 
             raise CoveoInputError(f"close_retries is {shown(close_retries)}", remedy="Give 0 or more")
         self.close_retries = close_retries
         self.close_retry_delay = _checked_duration("close_retry_delay", close_retry_delay)
+        self.close_overdue_after = (
+            None
+            if close_overdue_after is None
+            else _checked_duration("close_overdue_after", close_overdue_after)
+        )
         self.outlets = list(outlets)
         self.group_id = group_id
         self._group_kwargs = kwargs
@@ -417,9 +745,17 @@ class push_source_update:  # noqa: N801 - it reads as what it does, in a `with` 
         return bracket
 
     def _new_group(self, group_id: str) -> PushSourceUpdate:
-        return PushSourceUpdate(
-            update=self, group_id=group_id, add_suffix_on_collision=True, **self._group_kwargs
-        )
+        options = {"add_suffix_on_collision": True, **self._group_kwargs}
+        adds_numbers = options.pop("add_suffix_on_collision")
+        # Airflow adds numbers as well, but goes wrong with groups inside another group.
+        numbered = (f"{group_id}__{number}" for number in range(1, 1000))
+        for name in itertools.chain([group_id], numbered):
+            try:
+                return PushSourceUpdate(update=self, group_id=name, **options)
+            except Exception as error:
+                if type(error).__name__ != "DuplicateTaskIdFound" or not adds_numbers:
+                    raise
+        raise CoveoInputError(f"The DAG has too many groups named {group_id!r}", remedy="Give a group_id")
 
 
 def _is_template(value: object) -> bool:
@@ -473,143 +809,3 @@ def _update_around(task: Any) -> UpdateTasks | None:
     if not around:
         return None
     return max(around, key=lambda upstream: len(upstream.get_flat_relative_ids(upstream=True))).update_tasks
-
-
-class _Reopening:
-    """A task's ``pre_execute`` that opens its bracket again where it was closed, then does what was there."""
-
-    def __init__(self, update_tasks: UpdateTasks, then: Callable[[Any], None] | None) -> None:
-        self._update_tasks = update_tasks
-        self._then = then
-
-    def __call__(self, context: Context) -> None:
-        if reopen_if_closed(context, self._update_tasks):
-            log.info("The bracket had been closed; the source is open again.")
-        if self._then is not None:
-            self._then(context)
-
-
-def _pre_execute_of(task: Any) -> Callable[[Any], None] | None:
-    partial = getattr(task, "partial_kwargs", None)
-    found = task._pre_execute_hook if partial is None else partial.get("pre_execute")
-    # A task created in one bracket and wired into it twice would otherwise look twice.
-    return found._then if isinstance(found, _Reopening) else found
-
-
-def _set_pre_execute(task: Any, hook: Callable[[Any], None] | None) -> None:
-    partial = getattr(task, "partial_kwargs", None)
-    if partial is None:
-        task._pre_execute_hook = hook
-    else:
-        partial["pre_execute"] = hook
-
-
-def _tasks_of(group: Any) -> Iterable[Any]:
-    """Return the tasks of a task group, or of what a decorated task returns."""
-    tasks: Iterable[Any] = iter(group) if isinstance(group, TaskGroup) else group.roots
-    return tasks
-
-
-class _LastResort:
-    """
-    A DAG's failure callback that sends IDLE where a bracket was opened and its closing task did not close it.
-
-    It runs in the DAG processor. Whoever holds the source open by then is left alone unless it is this run,
-    so a bracket that a later run opened is never closed.
-    """
-
-    def __init__(self, update_tasks: UpdateTasks) -> None:
-        self._update_tasks = update_tasks
-
-    def __call__(self, context: Context) -> None:
-        dag_id = context["dag"].dag_id
-        run_id = str(context["run_id"])
-        try:
-            self._close_what_is_open(dag_id, run_id)
-        except Exception as error:
-            # `airflow dags test` of Airflow 3, for one, lets callbacks ask nothing.
-            log.warning(
-                "The last resort could not see whether run %r of DAG %r left a source open: %s: %s. "
-                "Look whether task %r succeeded. `airflow dags test` of Airflow 3 lets no callback see it.",
-                run_id,
-                dag_id,
-                type(error).__name__,
-                error,
-                self._update_tasks.close,
-            )
-
-    def _close_what_is_open(self, dag_id: str, run_id: str) -> None:
-        from airflow_provider_coveo.run_state import (
-            callbacks_may_ask,
-            is_run_over,
-            task_states,
-            values_in_variables,
-        )
-
-        tasks = self._update_tasks
-        if not callbacks_may_ask():
-            # Nor can it be seen whether the run was cleared in the meantime and goes on.
-            kept = values_in_variables(dag_id, tasks.open, run_id, OPENING_XCOM_KEY)
-            map_indexes, opening = list(kept), kept.get
-        elif is_run_over(dag_id, run_id, [tasks.close, tasks.outcome]):
-            map_indexes = list(task_states(dag_id, run_id, [tasks.open])[tasks.open])
-            opening = functools.partial(self._opening_in_xcom, dag_id, run_id)
-        else:
-            log.info("Run %r of DAG %r goes on, and closes its source itself.", run_id, dag_id)
-            return
-        for map_index in map_indexes:
-            try:
-                self._close(dag_id, run_id, map_index, opening(map_index))
-            except Exception:
-                # In a mapped bracket, the others' sources are still to be closed.
-                log.exception("The source of task %s[%d] may still be open.", tasks.open, map_index)
-
-    def _opening_in_xcom(self, dag_id: str, run_id: str, map_index: int) -> Any:
-        from airflow.providers.common.compat.sdk import XCom
-
-        return XCom.get_one(
-            key=OPENING_XCOM_KEY,
-            dag_id=dag_id,
-            task_id=self._update_tasks.open,
-            run_id=run_id,
-            map_index=map_index,
-        )
-
-    def _close(self, dag_id: str, run_id: str, map_index: int, opened: Any) -> None:
-        from airflow_provider_coveo.coveo.retries import RetryPolicy
-        from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
-        from airflow_provider_coveo.run_state import Holder
-
-        if not opened:
-            return
-        organization_id, source_id = opened["organization_id"], opened["source_id"]
-        this = Holder(dag_id, run_id, self._update_tasks.open, map_index)
-        holder = Holder.of_source(organization_id, source_id)
-        if holder != this:
-            if holder is not None:
-                log.info("Source %s is held open by %s, and is left alone.", source_id, holder)
-            return
-        log.warning(
-            "Source %s was left open by %s: its closing task did not close it, so it is closed from here.",
-            source_id,
-            this,
-        )
-        hook = CoveoPushHook(
-            opened["coveo_conn_id"],
-            organization_id=organization_id,
-            # The DAG processor gives a file and its callbacks 50 seconds by default.
-            retry=RetryPolicy(total_seconds=20),
-            timeout=10,
-            call_interval=0,
-            caller="push_source_update.last_resort",
-        )
-        hook.set_source_status(source_id, "IDLE")
-        this.release(organization_id, source_id)
-
-
-def _append_failure_callback(dag: Any, callback: Callable[[Any], None]) -> None:
-    present = dag.on_failure_callback
-    callbacks = list(present) if isinstance(present, (list, tuple)) else [present] if present else []
-    dag.on_failure_callback = [*callbacks, callback]
-    # Both Airflow lines decide by this whether to call any; they set it when the DAG is made.
-    dag.has_on_failure_callback = True

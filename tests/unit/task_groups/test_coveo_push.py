@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -21,7 +21,7 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_coveo.assets.coveo_push import push_source_asset
 from airflow_provider_coveo.coveo.errors import CoveoInputError
-from airflow_provider_coveo.operators.coveo_push import PushItemsOperator
+from airflow_provider_coveo.operators.coveo_push import PushItemsOperator, ResetPushSourceOperator
 from airflow_provider_coveo.task_groups.coveo_push import (
     OverlappingRunsWarning,
     _update_around,
@@ -546,14 +546,16 @@ def second_callback(context: Any) -> None: ...
         ([first_callback, second_callback], [first_callback, second_callback]),
     ],
 )
-def test_the_dags_own_failure_callbacks_stay_in_place_and_in_order_before_ours(given: Any, kept: Any) -> None:
-    with a_dag(on_failure_callback=given) as dag, push_source_update(source_id=SOURCE):
+def test_our_callback_comes_before_the_dags_own_which_stay_in_order(given: Any, kept: Any) -> None:
+    both = {"on_failure_callback": given, "on_success_callback": given}
+    with a_dag(**both) as dag, push_source_update(source_id=SOURCE):
         Work(task_id="work")
 
-    callbacks: Any = dag.on_failure_callback
-    assert callbacks[:-1] == kept
-    assert type(callbacks[-1]).__name__ == "_LastResort"
+    for callbacks in (dag.on_failure_callback, dag.on_success_callback):
+        assert type(callbacks[0]).__name__ == "_LastResort"
+        assert callbacks[1:] == kept
     assert stored(dag).has_on_failure_callback
+    assert stored(dag).has_on_success_callback
 
 
 def test_the_users_pre_execute_still_runs(dag: DAG) -> None:
@@ -581,6 +583,7 @@ def test_default_args_can_not_keep_the_bracket_from_closing() -> None:
 
     for name in ("begin", "open", "close", "outcome", "done"):
         own = of(update, name)
+        assert own.max_active_tis_per_dag is None, name
         # Where there is a request, its own limit; the others have nothing to limit.
         assert own.execution_timeout is None or own.execution_timeout >= timedelta(minutes=30), name
         assert not own.depends_on_past, name
@@ -726,3 +729,258 @@ def test_a_task_opens_its_own_bracket_again_and_not_one_before_it(dag: DAG) -> N
         found = _update_around(dag.get_task(f"late_{number}"))
         assert found is not None
         assert found.open == f"update_{number}.open"
+
+
+# --- by the graph, in whatever order its edges are made ---
+
+
+def checked(dag: DAG) -> None:
+    """Check a DAG as Airflow does once its file was read."""
+    dag.validate()
+
+
+def test_a_task_wired_below_the_opening_inside_the_with_is_a_member(dag: DAG) -> None:
+    outside = Work(task_id="outside")
+    with push_source_update(source_id=SOURCE, delete_old_items=True) as update:
+        Work(task_id="work")
+        update.open >> outside
+
+    assert is_member(update, outside)
+    assert "outside" in of(update, "delete_old_items").upstream_task_ids
+
+
+def test_a_task_from_outside_between_two_members_is_a_member(dag: DAG) -> None:
+    with push_source_update(source_id=SOURCE) as update:
+        first, last = Work(task_id="first"), Work(task_id="last")
+    between = Work(task_id="between")
+    first >> between >> last
+    checked(dag)
+
+    assert is_member(update, between)
+
+
+def test_a_task_inside_that_comes_before_the_opening_is_no_member(dag: DAG) -> None:
+    with push_source_update(source_id=SOURCE) as update:
+        before, inside = Work(task_id="before"), Work(task_id="work")
+        before >> update.open
+    checked(dag)
+
+    assert not is_member(update, before)
+    assert is_member(update, inside)
+
+
+@pytest.mark.parametrize("cut_off_first", [True, False])
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_a_task_after_the_bracket_may_use_the_cut_off_however_it_is_wired(
+    dag: DAG, steps: int, cut_off_first: bool
+) -> None:
+    with push_source_update(source_id=SOURCE, delete_old_items=True) as update:
+        Work(task_id="work")
+    waits = [Work(task_id=f"wait_{step}") for step in range(steps)]
+    if cut_off_first:
+        reset = ResetPushSourceOperator(task_id="r", source_id=SOURCE, ordering_id=update.ordering_id)
+        for above, below in zip([*waits, reset][-2::-1], [*waits, reset][:0:-1], strict=True):
+            above >> below
+        chain(update, [*waits, reset][0])
+    else:
+        chain(update, *waits)
+        reset = ResetPushSourceOperator(task_id="r", source_id=SOURCE, ordering_id=update.ordering_id)
+        chain([update, *waits][-1], reset)
+
+    assert not is_member(update, reset)
+    assert not _looks_before_it_works(reset)
+    assert "r" not in judged(update)
+    assert reset.upstream_task_ids >= {update.open.task_id}
+
+
+def test_what_follows_may_be_wired_inside_the_with(dag: DAG) -> None:
+    follows, late = Work(task_id="follows"), Work(task_id="late")
+    with push_source_update(source_id=SOURCE) as update:
+        update >> follows
+        inside = Work(task_id="work")
+        late << update
+    checked(dag)
+    for after in (follows, late):
+        assert after.upstream_task_ids == {of(update, "done").task_id}
+        assert not is_member(update, after)
+    assert below(inside) == AFTER_WORK
+
+
+def in_and_after() -> None:
+    with push_source_update(source_id=SOURCE) as update:
+        inside = Work(task_id="inside")
+    after = Work(task_id="after")
+    update >> after >> inside
+
+
+def other_bracket_below_the_opening() -> None:
+    with push_source_update(source_id=SOURCE) as update:
+        Work(task_id="inside")
+    with push_source_update(source_id="other") as other:
+        Work(task_id="inside")
+    update.open >> other
+
+
+def other_bracket_between() -> None:
+    with push_source_update(source_id=SOURCE):
+        first, last = Work(task_id="first"), Work(task_id="last")
+    with push_source_update(source_id="other") as other:
+        Work(task_id="inside")
+    first >> other >> last
+
+
+def a_first_task_with_a_rule() -> None:
+    with push_source_update(source_id=SOURCE):
+        Work(task_id="inside", trigger_rule="none_failed")
+
+
+def a_first_task_with_a_rule_from_outside() -> None:
+    with push_source_update(source_id=SOURCE) as update:
+        Work(task_id="inside")
+    update.open >> Work(task_id="outside", trigger_rule="all_done")
+
+
+def a_task_of_that_name() -> None:
+    with push_source_update(source_id=SOURCE):
+        Work(task_id="close")
+
+
+def two_without_prefix() -> None:
+    for source in ("one", "two"):
+        with push_source_update(source_id=source, group_id=source, prefix_group_id=False):
+            Work(task_id=f"work_{source}")
+
+
+def a_delta_that_deletes() -> None:
+    with push_source_update(source_id=SOURCE, status="incremental", delete_old_items=True):
+        Work(task_id="inside")
+
+
+def a_member_outside_of_the_mapped_bracket() -> None:
+    brackets = []
+
+    @task_group
+    def each(source_id: str) -> None:
+        with push_source_update(source_id=source_id, group_id="update") as update:
+            work()
+        brackets.append(update)
+
+    each.expand(source_id=["one", "two"])
+    brackets[0].open >> Work(task_id="outside")
+
+
+@pytest.mark.parametrize(
+    ("shape", "named"),
+    [
+        (in_and_after, r"'push_source_update\.inside'.*wired after it.*update >> task"),
+        (other_bracket_below_the_opening, "holds another bracket"),
+        (other_bracket_between, "holds another bracket"),
+        (a_first_task_with_a_rule, r"'push_source_update\.inside' is a first task.*'none_failed'.*Remedy"),
+        (a_first_task_with_a_rule_from_outside, "'outside' is a first task.*'all_done'.*Remedy"),
+        (a_task_of_that_name, "name of one of the bracket's own.*Rename"),
+        (two_without_prefix, "name of one of the bracket's own"),
+        (a_delta_that_deletes, "status INCREMENTAL.*REBUILD"),
+        (a_member_outside_of_the_mapped_bracket, "'outside'.*mapped.*'each'"),
+    ],
+)
+def test_what_airflow_could_not_run_is_refused_in_our_own_words_before_it_is_in_airflows(
+    shape: Callable[[], None], named: str
+) -> None:
+    def build() -> None:
+        with a_dag() as dag:
+            shape()
+        dag.validate()
+
+    with pytest.raises(CoveoInputError, match=f"(?s){named}"):
+        build()
+
+
+def test_a_rule_in_default_args_is_refused_when_the_dag_is_checked() -> None:
+    with a_dag(default_args={"trigger_rule": "none_failed"}) as dag, push_source_update(source_id=SOURCE):
+        Work(task_id="work")
+    with pytest.raises(CoveoInputError, match="is a first task"):
+        dag.validate()
+
+
+def test_a_callback_that_the_dag_is_given_later_takes_nothing_away() -> None:
+    with a_dag() as dag, push_source_update(source_id=SOURCE):
+        Work(task_id="work")
+    dag.on_failure_callback = first_callback
+    dag.on_success_callback = None
+    checked(dag)
+    for callbacks, others in ((dag.on_failure_callback, [first_callback]), (dag.on_success_callback, [])):
+        found: Any = callbacks
+        assert [type(found[0]).__name__, *found[1:]] == ["_LastResort", *others]
+
+
+def test_one_callback_stands_for_all_brackets_of_a_dag(dag: DAG) -> None:
+    for source in ("one", "two", "three"):
+        with push_source_update(source_id=source):
+            Work(task_id="work")
+    checked(dag)
+    callbacks: Any = dag.on_failure_callback
+    (ours,) = callbacks
+    assert len(ours.brackets) == 3
+    assert dag.on_success_callback == [ours]
+
+
+@pytest.mark.parametrize("name", ["depends_on_past", "wait_for_downstream"])
+@pytest.mark.parametrize("by_default", [True, False])
+def test_a_bracket_waits_for_the_run_before_as_a_task_in_it_does(name: str, by_default: bool) -> None:
+    with a_dag(default_args={name: True} if by_default else {}) as dag:
+        with push_source_update(source_id=SOURCE) as update:
+            Work(task_id="first") >> Work(task_id="last", **({} if by_default else {name: True}))
+        with push_source_update(source_id="other", default_args={name: False}) as other:
+            Work(task_id="work")
+    checked(dag)
+    begin = of(update, "begin")
+    assert begin.depends_on_past
+    assert begin.wait_for_downstream
+    assert not of(other, "begin").depends_on_past
+    for own in ("open", "close", "outcome", "done"):
+        assert not of(update, own).depends_on_past
+
+
+def test_the_brackets_tasks_take_from_default_args_only_what_can_not_keep_them_from_closing() -> None:
+    harmful: dict[str, Any] = {
+        "pre_execute": first_callback,
+        "post_execute": first_callback,
+        "on_execute_callback": first_callback,
+        "on_success_callback": first_callback,
+        "end_date": datetime(2025, 1, 1, tzinfo=timezone.utc),
+        "pool": "small",
+        "pool_slots": 9,
+        "wait_for_past_depends_before_skipping": True,
+        "inlets": ["x"],
+        "outlets": ["x"],
+        "map_index_template": "{{ 1 / 0 }}",
+    }
+    allowed = {"owner": "search", "queue": "eu", "on_failure_callback": first_callback}
+    with a_dag(default_args={**harmful, **allowed}) as dag:
+        with push_source_update(source_id=SOURCE, delete_old_items=True) as update:
+            Work(task_id="work")
+        dag_wide = dict(dag.default_args)
+    assert dag_wide == {**harmful, **allowed}
+    for name in ("begin", "open", "delete_old_items", "close", "outcome", "done"):
+        own: Any = of(update, name)
+        assert own._pre_execute_hook is None or type(own._pre_execute_hook).__name__ == "_Reopening", name
+        assert own._post_execute_hook is None, name
+        for kind in ("on_execute_callback", "on_success_callback", "inlets", "outlets"):
+            assert not getattr(own, kind), (name, kind)
+        assert own.end_date is None, name
+        assert own.map_index_template is None, name
+        assert (own.owner, own.queue) == ("search", "eu"), name
+    for name in ("delete_old_items", "close", "outcome", "done"):
+        assert (of(update, name).pool, of(update, name).pool_slots) == ("default_pool", 1), name
+
+
+def test_the_last_task_needs_a_worker_only_if_a_task_follows() -> None:
+    with a_dag() as dag:
+        with push_source_update(source_id=SOURCE) as alone:
+            Work(task_id="work")
+        with push_source_update(source_id="other") as followed:
+            Work(task_id="work")
+        followed >> Work(task_id="after")
+    seen = stored(dag)
+    assert seen.get_task(of(alone, "done").task_id).inherits_from_empty_operator
+    assert not seen.get_task(of(followed, "done").task_id).inherits_from_empty_operator

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 from typing import Any
 
+import airflow.providers.common.compat.sdk as sdk
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowSkipException, BaseOperator, XCom
 
-from airflow_provider_coveo import run_state
+from airflow_provider_coveo.bracket import callbacks, opening
 from airflow_provider_coveo.coveo.errors import CoveoError, CoveoInputError
 from airflow_provider_coveo.operators.coveo_push_update import (
     NothingWasPushed,
@@ -20,12 +22,23 @@ from airflow_provider_coveo.operators.coveo_push_update import (
     UnknownFirstOpening,
 )
 from airflow_provider_coveo.simulator import Simulator
+from airflow_provider_coveo.state import airflow_runs, liveness
+from airflow_provider_coveo.state.airflow_runs import RunFacts
+from airflow_provider_coveo.state.ledger import (
+    BracketRecord,
+    Holder,
+    Phase,
+    SourceLedger,
+    SourceRecord,
+    write_bracket,
+)
 from airflow_provider_coveo.task_groups.coveo_push import (
     PushSourceUpdate,
     ensure_source_open,
     push_source_update,
 )
 from tests.conftest import SOURCE
+from tests.unit.conftest import Variables
 
 pytestmark = pytest.mark.usefixtures("connect")
 
@@ -44,13 +57,15 @@ class Run:
         self.xcoms: dict[tuple[str, str], Any] = {}
         self.kept: dict[str, dict[str, Any]] = {}
         self.states: dict[str, str] = {}
-        self.variables: dict[str, Any] = {}
-        self.state = "running"
-        monkeypatch.setattr(run_state, "_read_variable", self.variables.get)
-        monkeypatch.setattr(run_state, "_write_variable", lambda name, value, _: self.write(name, value))
-        monkeypatch.setattr(run_state, "_delete_variable", lambda name: self.variables.pop(name, None))
-        monkeypatch.setattr(run_state, "_task_instance_states", self.task_instance_states)
-        monkeypatch.setattr(run_state, "_run_state", lambda dag_id, run_id: (self.state, False))
+        variables = Variables()
+        self.variables = variables.values
+        self.state = self.state_of_later = "running"
+        monkeypatch.setattr(sdk, "Variable", variables, raising=False)
+        monkeypatch.setattr(airflow_runs, "_task_instance_states", self.task_instance_states)
+        for module in (liveness, callbacks):
+            monkeypatch.setattr(module, "run_facts", self.run_facts)
+        monkeypatch.setattr(callbacks, "_SECONDS_BETWEEN_CHECKS", 0.01)
+        monkeypatch.setattr(opening, "_SETTLE_SECONDS", 0.01)
         monkeypatch.setattr(XCom, "get_one", self.get_one)
         monkeypatch.setattr("airflow.__version__", "3.3.2")
         with DAG("d", start_date=datetime(2025, 1, 1), schedule=None, max_active_runs=1) as dag:
@@ -61,10 +76,12 @@ class Run:
         self.dag = dag
         self.update: PushSourceUpdate = update
 
-    def write(self, name: str, value: Any) -> None:
-        self.variables[name] = value
+    def run_facts(self, dag_id: str, run_id: str) -> RunFacts:
+        return RunFacts(self.state if run_id == "r" else self.state_of_later, False)
 
     def task_instance_states(self, dag_id: str, run_id: str, task_ids: Any) -> Any:
+        if run_id != "r":
+            return []
         return [(task_id, -1, self.states.get(task_id)) for task_id in task_ids or self.dag.task_ids]
 
     def get_one(self, *, key: str, task_id: str, **_: Any) -> Any:
@@ -128,7 +145,8 @@ class Run:
             del self.xcoms[key]
 
     def held_by_another_run(self) -> None:
-        run_state.Holder("d", "later", self.update.open.task_id).take("acme", SOURCE)
+        later = SourceRecord("d", "later", self.update.open.task_id, opening="later")
+        SourceLedger("acme").hold(SOURCE, later)
 
     def fail(self) -> None:
         """End the run, skipping what is left of it, and call the failure callbacks of the DAG."""
@@ -137,9 +155,13 @@ class Run:
             self.states.setdefault(task_id, "skipped")
         self.call_back()
 
-    def call_back(self) -> None:
-        callbacks: Any = self.dag.on_failure_callback
-        for callback in callbacks:
+    def succeed(self) -> None:
+        """End the run, and call the success callbacks of the DAG."""
+        self.state = "success"
+        self.call_back(self.dag.on_success_callback)
+
+    def call_back(self, kind: Any = None) -> None:
+        for callback in kind or self.dag.on_failure_callback:
             callback({"dag": self.dag, "run_id": "r"})
 
 
@@ -156,11 +178,11 @@ def test_the_source_is_closed_and_no_longer_on_record_as_held(
 ) -> None:
     run = a_run(status="refresh")
     run.execute("open")
-    assert run_state.Holder.of_source("acme", SOURCE) is not None
+    assert Holder.of_source("acme", SOURCE) is not None
     run.execute("close")
 
     assert coveo.statuses(SOURCE) == ["REFRESH", "IDLE"]
-    assert run_state.Holder.of_source("acme", SOURCE) is None
+    assert Holder.of_source("acme", SOURCE) is None
 
 
 @pytest.mark.parametrize("state", ["running", "queued"])
@@ -170,7 +192,7 @@ def test_a_source_that_another_run_has_opened_since_is_left_for_it_to_close(
     run = a_run()
     run.execute("open")
     run.held_by_another_run()
-    run.state = state
+    run.state_of_later = state
     assert run.execute("close")["status"] is None
 
     assert coveo.statuses(SOURCE) == ["REBUILD"]
@@ -185,7 +207,7 @@ def test_a_source_that_a_run_opened_which_is_over_is_closed(
     run = a_run()
     run.execute("open")
     run.held_by_another_run()
-    run.state = "failed"
+    run.state_of_later = "failed"
     run.execute("close")
 
     assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
@@ -200,7 +222,7 @@ def test_a_source_is_closed_where_airflow_can_not_tell_who_holds_it(
     run = a_run()
     run.execute("open")
     run.held_by_another_run()
-    monkeypatch.setattr(run_state, "_run_state", no_answer)
+    monkeypatch.setattr(liveness, "run_facts", no_answer)
     run.execute("close")
 
     assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
@@ -347,6 +369,7 @@ def test_where_the_first_opening_is_forgotten_nothing_is_deleted(
     run = a_run(delete_old_items=True, queue_delay=0)
     run.execute("open")
     run.kept.clear()
+    run.variables.clear()
     run.clear("open")
     run.execute("open", max_tries=1)
 
@@ -438,7 +461,9 @@ def test_a_task_whose_closing_failed_works_on_an_open_source_as_well(
 ) -> None:
     run = a_run()
     run.execute("open")
-    run.states["push_source_update.close"] = "failed"
+    coveo.faults.answer(403, operation="status", status_type="IDLE")
+    with pytest.raises(CoveoError):
+        run.execute("close")
     assert ensure_source_open(run.context("work")) is True
 
     assert coveo.statuses(SOURCE) == ["REBUILD", "REBUILD"]
@@ -457,16 +482,19 @@ def test_users_tasks_may_ask_for_an_open_source_themselves(
 
 
 @pytest.mark.parametrize("state", ["running", "success", "failed"])
-def test_a_task_that_nothing_would_close_after_does_not_open_the_source(
+def test_a_task_that_was_cleared_alone_opens_the_source_and_the_end_of_the_run_closes_it(
     coveo: Simulator, a_run: Callable[..., Run], state: str
 ) -> None:
+    """Airflow 3.1 and 3.2 clear no setups and teardowns with it."""
     run = a_run()
     closed_with_work_cleared(run)
     run.states["push_source_update.outcome"] = state
+    assert ensure_source_open(run.context("work")) is True
+    assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE", "REBUILD"]
 
-    with pytest.raises(PushSourceUpdateNotBracketed):
-        ensure_source_open(run.context("work"))
-    assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
+    run.states |= {"push_source_update.work": "success", "push_source_update.outcome": "success"}
+    run.succeed()
+    assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE", "REBUILD", "IDLE"]
 
 
 def test_a_task_after_the_bracket_does_not_open_its_source(
@@ -504,18 +532,19 @@ def test_an_update_that_can_not_be_opened_neither_opens_nor_closes_anything(
         run.execute("outcome")
 
     assert coveo.requests == []
-    assert run.variables == {}
+    assert not any(name.startswith("coveo_open") for name in run.variables)
 
 
 def test_who_opens_a_bracket_changes_the_source_s_content_from_there_on(a_run: Callable[..., Run]) -> None:
     """So that a push of another run that failed before does not go on where it failed."""
     run = a_run()
-    another = run_state.take_over_content("acme", SOURCE, "another", "r")
+    ledger = SourceLedger("acme")
+    another = ledger.content_changed(SOURCE, "another", "r")
     run.execute("open")
-    ours = run_state.take_over_content("acme", SOURCE, "d", "r")
+    ours = ledger.content_changed(SOURCE, "d", "r")
     run.execute("close")
-    assert run_state.take_over_content("acme", SOURCE, "d", "r") == ours
-    assert run_state.take_over_content("acme", SOURCE, "another", "r") != another
+    assert ledger.content_changed(SOURCE, "d", "r") == ours
+    assert ledger.content_changed(SOURCE, "another", "r") != another
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 412])
@@ -529,7 +558,7 @@ def test_an_opening_that_coveo_refuses_is_not_closed_since_somebody_else_may_use
     run.execute("close")
 
     assert [request.query["statusType"] for request in coveo.requests] == ["REBUILD"]
-    assert run.variables == {}
+    assert not any(name.startswith("coveo_open") for name in run.variables)
 
 
 def test_an_opening_that_is_refused_after_one_that_may_have_been_carried_out_is_closed(
@@ -577,14 +606,46 @@ def test_the_last_resort_is_patient_for_no_longer_than_a_callback_may_last(
     assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
 
 
+@pytest.mark.parametrize("task", ["begin", "open", "close", "outcome"])
 def test_a_run_that_was_cleared_before_the_callback_came_closes_its_source_itself(
-    coveo: Simulator, a_run: Callable[..., Run]
+    coveo: Simulator, a_run: Callable[..., Run], task: str
 ) -> None:
     run = a_run()
     run.execute("open")
+    run.states[f"push_source_update.{task}"] = "scheduled"
     run.call_back()
 
     assert coveo.statuses(SOURCE) == ["REBUILD"]
+
+
+@pytest.mark.parametrize(
+    ("seconds_ago", "statuses"), [(0, ["REBUILD"]), (60, ["REBUILD"]), (-60, ["REBUILD", "IDLE"])]
+)
+def test_a_callback_that_comes_late_leaves_alone_what_a_later_pass_of_the_run_opened(
+    coveo: Simulator, a_run: Callable[..., Run], seconds_ago: float, statuses: list[str]
+) -> None:
+    run = a_run()
+    run.execute("open")
+    run.states |= {"push_source_update.open": "success", "push_source_update.work": "running"}
+    run.state = "running" if seconds_ago >= 0 else "failed"
+    ended = datetime.now(timezone.utc) - timedelta(seconds=seconds_ago)
+    for callback in run.dag.on_success_callback:  # type: ignore[union-attr]
+        callback({"dag": run.dag, "run_id": "r", "dag_run": SimpleNamespace(end_date=ended)})
+
+    assert coveo.statuses(SOURCE) == statuses
+
+
+def test_a_run_that_failed_while_a_task_of_it_works_is_closed_as_airflow_never_will(
+    coveo: Simulator, a_run: Callable[..., Run]
+) -> None:
+    """A task marked by hand can fail a run at once, whose other tasks then keep no state."""
+    run = a_run()
+    run.execute("open")
+    run.state = "failed"
+    run.states["push_source_update.work"] = "running"
+    run.call_back()
+
+    assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
 
 
 def test_a_callback_that_can_not_ask_about_the_run_says_so_in_one_line(
@@ -598,14 +659,13 @@ def test_a_callback_that_can_not_ask_about_the_run_says_so_in_one_line(
 
     run = a_run()
     run.execute("open")
-    monkeypatch.setattr(run_state, "_task_instance_states", no_supervisor)
-    monkeypatch.setattr(run_state, "_run_state", no_supervisor)
+    monkeypatch.setattr(sdk.Variable, "get", no_supervisor)
     run.call_back()
 
     assert coveo.statuses(SOURCE) == ["REBUILD"]
-    [line] = [record.getMessage() for record in caplog.records if "last resort" in record.getMessage()]
+    [line] = [record.getMessage() for record in caplog.records if "left a source open" in record.getMessage()]
     assert "SUPERVISOR_COMMS" in line
-    assert "Look whether task 'push_source_update.close' succeeded. `airflow dags test`" in line
+    assert "Check whether task 'push_source_update.close' succeeded: `airflow dags test`" in line
     assert "\n" not in line
 
 
@@ -624,8 +684,8 @@ def test_a_callback_that_airflow_3_0_answers_nothing_goes_by_variables(
     monkeypatch.setattr(run, "context", without_a_store)
     monkeypatch.setattr("airflow.__version__", "3.0.6")
     run.execute("open")
-    monkeypatch.setattr(run_state, "_task_instance_states", no_answer)
-    monkeypatch.setattr(run_state, "_run_state", no_answer)
+    monkeypatch.setattr(airflow_runs, "_task_instance_states", no_answer)
+    monkeypatch.setattr(callbacks, "callbacks_see_runs", lambda: False)
     monkeypatch.setattr(XCom, "get_one", no_answer)
     run.call_back()
     assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
@@ -635,32 +695,27 @@ def test_a_callback_that_airflow_3_0_answers_nothing_goes_by_variables(
 
 
 @pytest.mark.parametrize(
-    ("airflow", "work", "statuses"),
+    ("work", "statuses"),
     [
-        ("3.1.8", "skipped", ["REBUILD", "IDLE"]),
-        # It was cleared, and goes on.
-        ("3.1.8", "scheduled", ["REBUILD"]),
-        ("3.3.2", "skipped", ["REBUILD"]),
+        ("skipped", ["REBUILD", "IDLE"]),
+        # It was cleared alone, after all others had ended, and calls back again.
+        ("scheduled", ["REBUILD"]),
     ],
 )
-def test_a_run_that_timed_out_on_airflow_3_1_leaves_its_last_tasks_without_a_state(
-    coveo: Simulator,
-    a_run: Callable[..., Run],
-    monkeypatch: pytest.MonkeyPatch,
-    airflow: str,
-    work: str,
-    statuses: list[str],
+def test_a_task_that_was_cleared_alone_calls_back_again(
+    coveo: Simulator, a_run: Callable[..., Run], work: str, statuses: list[str]
 ) -> None:
     run = a_run()
     run.execute("open")
-    monkeypatch.setattr("airflow.__version__", airflow)
-    monkeypatch.setattr(run_state, "_runtime_task_instance", lambda: object)
-    run.states[run.task("work").task_id] = work
+    for name in ("close", "outcome"):
+        run.states[f"push_source_update.{name}"] = "success"
+    run.states["push_source_update.work"] = work
+    run.state = "failed" if work == "skipped" else "running"
     run.call_back()
     assert coveo.statuses(SOURCE) == statuses
 
 
-def test_an_opening_that_was_refused_is_not_in_variables(
+def test_an_opening_that_was_rejected_is_not_closed_by_a_callback(
     coveo: Simulator, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     coveo.faults.answer(403, operation="status", status_type="REBUILD")
@@ -668,8 +723,6 @@ def test_an_opening_that_was_refused_is_not_in_variables(
     monkeypatch.setattr("airflow.__version__", "3.0.6")
     with pytest.raises(CoveoError):
         run.execute("open")
-    assert run_state.callbacks_may_ask() is False
-    assert "coveo_opening" not in run.kept[run.update.open.task_id]
     run.call_back()
     assert [request.query["statusType"] for request in coveo.requests] == ["REBUILD"]
 
@@ -682,7 +735,7 @@ def test_a_source_that_was_left_open_is_closed_when_the_run_fails(
     run.fail()
 
     assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
-    assert run_state.Holder.of_source("acme", SOURCE) is None
+    assert Holder.of_source("acme", SOURCE) is None
 
 
 def test_a_source_that_was_closed_is_not_closed_again_when_the_run_fails(
@@ -711,30 +764,23 @@ def test_where_one_source_of_a_mapped_bracket_can_not_be_closed_the_others_are(
     coveo: Simulator, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = a_run()
-    run.execute("open")
     opening = run.update.open.task_id
-    described = run.xcoms[opening, "coveo_opening"]
-    connections = ["coveo_nowhere", "coveo_default"]
-    sources = ["no-such-source", SOURCE]
-    for index, source in enumerate(sources):
-        run_state.Holder("d", "r", opening, index).take("acme", source)
+    opened = BracketRecord(organization_id="acme", phase=Phase.OPEN, first_cut_off_ms=1)
+    for index, (conn_id, source) in enumerate(
+        [("coveo_nowhere", "no-such-source"), ("coveo_default", SOURCE)]
+    ):
+        write_bracket(
+            Holder("d", "r", opening, index), replace(opened, coveo_conn_id=conn_id, source_id=source)
+        )
+    monkeypatch.setattr(callbacks, "mapped_group_id", lambda task: "each")
     monkeypatch.setattr(
-        run_state,
+        airflow_runs,
         "_task_instance_states",
-        lambda _dag, _run, names: [(opening, 0, None), (opening, 1, None)] if opening in names else [],
-    )
-    monkeypatch.setattr(
-        XCom,
-        "get_one",
-        lambda *, map_index, **_: {
-            **described,
-            "coveo_conn_id": connections[map_index],
-            "source_id": sources[map_index],
-        },
+        lambda _dag, _run, names: [(name, index, "skipped") for name in names for index in (0, 1)],
     )
     run.fail()
 
-    assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
+    assert coveo.statuses(SOURCE) == ["IDLE"]
 
 
 def test_a_run_that_fails_before_it_opened_anything_sends_nothing(

@@ -1,0 +1,256 @@
+"""What closes a bracket's source if the run ended and its own tasks did not: a DAG's callbacks."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow_provider_coveo.bracket.closing import close_source, hook_of, other_at_work
+from airflow_provider_coveo.bracket.members import UpdateTasks, mapped_group_id, member_ids
+from airflow_provider_coveo.coveo.errors import CoveoError
+from airflow_provider_coveo.state.airflow_runs import (
+    FINISHED_STATES,
+    PENDING_STATES,
+    callbacks_can_query,
+    callbacks_can_read,
+    callbacks_see_runs,
+    run_facts,
+    task_states,
+)
+from airflow_provider_coveo.state.ledger import BracketRecord, Holder, Phase, read_bracket
+from airflow_provider_coveo.state.liveness import seems_live
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+
+log = logging.getLogger(__name__)
+
+#: The DAG processor gives a file and all its callbacks 50 seconds by default.
+_BUDGET_SECONDS: Final = 30.0
+#: How long a request to Coveo may take of these, and how little is left for the last one.
+_MAX_SECONDS: Final = 20.0
+_MIN_SECONDS: Final = 3.0
+#: A run that was cleared looks like one that ended, until its scheduler takes it up.
+_CHECKS: Final = 4
+_SECONDS_BETWEEN_CHECKS: Final = 1.0
+#: How far apart the clocks of a worker and a scheduler may be.
+_CLOCK_SKEW: Final = 2.0
+#: How many map indexes in a row may have no record before there are taken to be no more.
+_LONGEST_GAP: Final = 100
+
+
+class _LastResort:
+    """
+    The failure and success callback of a DAG that sends IDLE for each bracket that its own tasks left open.
+
+    One stands for all brackets of a DAG, and is called before all other callbacks: the DAG processor gives
+    all of them one limit. A bracket of another run that holds the source by then is left alone.
+    """
+
+    def __init__(self) -> None:
+        self.brackets: list[UpdateTasks] = []
+
+    def __repr__(self) -> str:
+        """Name the brackets, as Airflow logs each callback."""
+        return f"push_source_update({', '.join(tasks.open for tasks in self.brackets)})"
+
+    def __call__(self, context: Context) -> None:
+        if context.get("reason") == "success" and not callbacks_can_read():
+            # `airflow dags test` of Airflow 3, where every run that goes well would be warned of.
+            return
+        dag: Any = context["dag"]
+        run_id = str(context["run_id"])
+        until = time.monotonic() + _BUDGET_SECONDS
+        for position, tasks in enumerate(self.brackets):
+            try:
+                run = _EndedRun(dag, run_id, tasks, _ended_at(context), until, len(self.brackets) - position)
+                run.close()
+            except Exception as error:
+                # `airflow dags test` of Airflow 3, for one, lets callbacks query nothing.
+                log.warning(
+                    "Could not find out whether run %r of DAG %r left a source open: %s: %s. "
+                    "Check whether task %r succeeded: `airflow dags test` of Airflow 3 lets none query.",
+                    run_id,
+                    dag.dag_id,
+                    type(error).__name__,
+                    error,
+                    tasks.close,
+                )
+
+
+class _EndedRun:
+    """One bracket of a run that has ended as far as its callback knows."""
+
+    def __init__(
+        self, dag: Any, run_id: str, tasks: UpdateTasks, ended_at: float, until: float, shares: int
+    ) -> None:
+        self._dag = dag
+        self._dag_id = dag.dag_id
+        self._run_id = run_id
+        self._tasks = tasks
+        self._ended_at = ended_at
+        self._until = until
+        self._shares = shares
+
+    def close(self) -> None:
+        """Close what the bracket left open, in a mapped bracket of each map index."""
+        for holder in self._holders():
+            try:
+                self._close_one(holder)
+            except Exception as error:
+                if holder.map_index < 0:
+                    raise
+                log.warning("The source of %s may still be open: %s: %s", holder, type(error).__name__, error)
+
+    def _holders(self) -> Iterator[Holder]:
+        opening = self._tasks.open
+        if not self._dag.has_task(opening) or mapped_group_id(self._dag.get_task(opening)) is None:
+            yield Holder(self._dag_id, self._run_id, opening)
+        elif callbacks_can_query():
+            for map_index in task_states(self._dag_id, self._run_id, [opening])[opening]:
+                yield Holder(self._dag_id, self._run_id, opening, map_index)
+        else:
+            # Nothing says how many there are, and those that never began to open left no record.
+            gap = 0
+            for map_index in itertools.count():
+                holder = Holder(self._dag_id, self._run_id, opening, map_index)
+                gap = gap + 1 if read_bracket(holder) is None else 0
+                if gap > _LONGEST_GAP:
+                    return
+                if not gap:
+                    yield holder
+
+    def _close_one(self, holder: Holder) -> None:
+        record = read_bracket(holder) or self._record_of_0_1(holder)
+        if record is None or not record.is_pinned or record.phase is Phase.REJECTED:
+            return
+        if record.phase is Phase.CLOSED and record.is_concluded:
+            return
+        if self._goes_on(holder, record):
+            log.info("Run %r of DAG %r goes on, and closes its source itself.", self._run_id, self._dag_id)
+            return
+        if record.phase is Phase.LEFT and other_at_work(holder, record, seems_live) is not None:
+            return
+        hook = self._hook(record)
+        if record.phase is Phase.CLOSED and not _is_active(hook, record.source_id):
+            return
+        log.warning(
+            "Source %s was left open by %s: its own tasks did not close it, so it is closed from here.",
+            record.source_id,
+            holder,
+        )
+        try:
+            closing = close_source(hook, holder, replace(record, is_concluded=True), seems_live)
+        except CoveoError as error:
+            log.warning("%s The watchdog (CloseAbandonedPushSourcesOperator) is what is left.", error)
+            return
+        if closing.left_for is not None:
+            log.info("Source %s is held open by %s, and is left alone.", record.source_id, closing.left_for)
+
+    def _goes_on(self, holder: Holder, record: BracketRecord) -> bool:
+        """
+        Return whether the run was cleared in the meantime, so that it closes its source itself.
+
+        On Airflow 3 a callback can't see a run's state. What it sees are states of tasks, which in a run that
+        was cleared look for a moment like those of one that ended; and a run may fail while a task of it
+        works, whose bracket Airflow then never closes.
+        """
+        if callbacks_see_runs():
+            return run_facts(self._dag_id, self._run_id).is_active
+        if not callbacks_can_query():
+            return 0 < self._ended_at < record.opened_at
+        # By the clocks of a worker and a scheduler; a run hardly ends in the moment in which it opens.
+        opened_since = 0 < self._ended_at < record.opened_at + _CLOCK_SKEW
+        tasks = self._tasks
+        own = [tasks.begin, tasks.open, tasks.close, tasks.outcome]
+        member = member_ids(self._dag, self._tasks)
+        for check in range(_CHECKS):
+            if check:
+                time.sleep(_SECONDS_BETWEEN_CHECKS)
+            found = task_states(self._dag_id, self._run_id, [*own, *member])
+            states = [found[task_id].get(holder.map_index) for task_id in own]
+            if PENDING_STATES.intersection(states):
+                return True
+            is_over = all(state in FINISHED_STATES for state in states[2:])
+            works = any(state in PENDING_STATES for name in member for state in found[name].values())
+            if works:
+                # A task that was cleared alone, whose run calls this again; or one that outlives its run.
+                return is_over or opened_since
+            if is_over:
+                return False
+        return False
+
+    def _record_of_0_1(self, holder: Holder) -> BracketRecord | None:
+        if not callbacks_can_query():
+            return None
+        from airflow.providers.common.compat.sdk import XCom
+
+        from airflow_provider_coveo.bracket.tasks import OPENING_XCOM_KEY, record_of_0_1
+
+        opened = XCom.get_one(
+            key=OPENING_XCOM_KEY,
+            dag_id=holder.dag_id,
+            task_id=holder.open_task_id,
+            run_id=holder.run_id,
+            map_index=holder.map_index,
+        )
+        return record_of_0_1(holder, opened, None) if isinstance(opened, dict) and opened else None
+
+    def _hook(self, record: BracketRecord) -> CoveoPushHook:
+        from airflow_provider_coveo.coveo.retries import RetryPolicy
+
+        left = (self._until - time.monotonic()) / self._shares
+        seconds = max(_MIN_SECONDS, min(_MAX_SECONDS, left))
+        return hook_of(
+            record,
+            retry=RetryPolicy(total_seconds=seconds),
+            timeout=min(10, seconds),
+            call_interval=0,
+            caller="push_source_update.last_resort",
+        )
+
+
+def attach_callbacks(dag: Any, update_tasks: UpdateTasks) -> None:
+    """
+    Have a DAG's callbacks close a bracket, before all others that the DAG has; safe to call again.
+
+    :param dag: The DAG.
+    :param update_tasks: The bracket's tasks.
+    """
+    present = [_as_list(dag.on_failure_callback), _as_list(dag.on_success_callback)]
+    ours = next((each for each in itertools.chain(*present) if isinstance(each, _LastResort)), None)
+    ours = ours or _LastResort()
+    if update_tasks not in ours.brackets:
+        ours.brackets.append(update_tasks)
+    failure, success = ([ours, *(each for each in kind if each is not ours)] for kind in present)
+    dag.on_failure_callback, dag.on_success_callback = failure, success
+    # Both Airflow lines decide by these whether to call any; they set them when the DAG is made.
+    dag.has_on_failure_callback = dag.has_on_success_callback = True
+
+
+def _as_list(callbacks: Any) -> list[Callable[[Any], None]]:
+    if not callbacks:
+        return []
+    return list(callbacks) if isinstance(callbacks, Iterable) else [callbacks]
+
+
+def _ended_at(context: Context) -> float:
+    """Return when the run ended, in epoch seconds; 0 if Airflow does not say."""
+    ended_at = getattr(context.get("dag_run"), "end_date", None)
+    return float(ended_at.timestamp()) if ended_at is not None else 0.0
+
+
+def _is_active(hook: CoveoPushHook, source_id: str) -> bool:
+    from airflow_provider_coveo.coveo.errors import AccessDeniedError
+    from airflow_provider_coveo.coveo.sources import is_active
+
+    try:
+        return is_active(hook.get_source(source_id))
+    except AccessDeniedError:
+        return True

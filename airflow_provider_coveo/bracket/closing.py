@@ -1,0 +1,139 @@
+"""How a bracket closes its source: never under the feet of another bracket that holds it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from airflow_provider_coveo.state.ledger import (
+    BracketRecord,
+    Holder,
+    Phase,
+    SourceLedger,
+    SourceRecord,
+    write_bracket,
+)
+from airflow_provider_coveo.state.liveness import is_live
+
+if TYPE_CHECKING:
+    from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+
+log = logging.getLogger(__name__)
+
+
+class Closing(NamedTuple):
+    """
+    How a bracket closed its source.
+
+    :param result: What Coveo answered, ``None`` if nothing was sent.
+    :param left_for: The bracket that the source was left open for.
+    """
+
+    result: dict[str, Any] | None
+    left_for: Holder | None = None
+
+
+def close_source(
+    hook: CoveoPushHook,
+    bracket: Holder,
+    record: BracketRecord,
+    still_live: Callable[[SourceRecord], bool] = is_live,
+) -> Closing:
+    """
+    Set a bracket's source to ``IDLE``, unless another bracket that is at work holds it.
+
+    The record that the bracket holds the source goes before the request: an opening that is still under way
+    looks for it after its own request, and closes the source itself if it is gone.
+
+    :param hook: The hook to send with.
+    :param bracket: The bracket.
+    :param record: What it did in its run.
+    :param still_live: Says whether another bracket is at work.
+    :raises CoveoError: if the request fails.
+    """
+    ledger = SourceLedger(record.organization_id)
+    source_id = record.source_id
+    holders = ledger.holders(source_id)
+    others = [holder for holder in holders if holder.bracket != bracket.bracket]
+    other = next((each for each in others if _is_live(each, still_live)), None)
+    if other is not None:
+        ledger.release(source_id, bracket, holders)
+        _keep(bracket, replace(record, phase=Phase.LEFT, reopened_by=None))
+        return Closing(None, other.bracket)
+    try:
+        ledger.release_all(source_id, holders)
+    except Exception:
+        log.warning("Could not record that nobody holds source %s any more", source_id, exc_info=True)
+    _keep(bracket, replace(record, phase=Phase.CLOSING))
+    result = hook.set_source_status(source_id, "IDLE")
+    _keep(bracket, replace(record, phase=Phase.CLOSED, closed_at=time.time(), reopened_by=None))
+    _give_back(hook, ledger, bracket, source_id, still_live)
+    return Closing(result)
+
+
+def _give_back(
+    hook: CoveoPushHook,
+    ledger: SourceLedger,
+    bracket: Holder,
+    source_id: str,
+    still_live: Callable[[SourceRecord], bool],
+) -> None:
+    """Set the status again of a bracket that opened the source while this one's ``IDLE`` was under way."""
+    for holder in ledger.holders(source_id):
+        if holder.bracket != bracket.bracket and holder.status and _is_live(holder, still_live):
+            log.warning("%s opened source %s meanwhile: setting %s again", holder, source_id, holder.status)
+            hook.set_source_status(source_id, holder.status)
+            return
+
+
+def other_at_work(
+    bracket: Holder, record: BracketRecord, still_live: Callable[[SourceRecord], bool] = is_live
+) -> Holder | None:
+    """
+    Return another bracket that is at work and holds the source of this one.
+
+    :param bracket: The bracket.
+    :param record: What it did in its run.
+    :param still_live: Says whether another bracket is at work.
+    """
+    for holder in SourceLedger(record.organization_id).holders(record.source_id):
+        if holder.bracket != bracket.bracket and _is_live(holder, still_live):
+            return holder.bracket
+    return None
+
+
+def hook_of(record: BracketRecord, **options: Any) -> CoveoPushHook:
+    """
+    Return a hook for the source that a bracket opened.
+
+    :param record: What the bracket did in its run.
+    :param options: What else the hook takes.
+    """
+    # A DAG file imports this module; the hook brings requests with it.
+    from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+
+    return CoveoPushHook(
+        record.coveo_conn_id,
+        organization_id=record.organization_id or None,
+        **{"caller": "push_source_update", **options},
+    )
+
+
+def _is_live(holder: SourceRecord, still_live: Callable[[SourceRecord], bool]) -> bool:
+    try:
+        return still_live(holder)
+    except Exception:
+        # An IDLE too many does less harm than one too few.
+        log.warning("Could not find out whether %s is at work", holder, exc_info=True)
+        return False
+
+
+def _keep(bracket: Holder, record: BracketRecord) -> None:
+    """Store what a bracket did; that it can't be stored must not keep a source active."""
+    try:
+        write_bracket(bracket, record)
+    except Exception:
+        log.warning("Could not record that the bracket of %s is %s", bracket, record.phase, exc_info=True)

@@ -1,0 +1,132 @@
+"""What closes a bracket whose run is overdue, if nothing else of Airflow looks after it: a deadline alert."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import time
+from datetime import timedelta
+from typing import Any, Final
+
+from airflow_provider_coveo.bracket.closing import close_source, hook_of
+from airflow_provider_coveo.bracket.members import UpdateTasks
+from airflow_provider_coveo.state.airflow_runs import (
+    FINISHED_STATES,
+    WORKING_STATES,
+    all_task_states,
+    task_states,
+)
+from airflow_provider_coveo.state.ledger import Holder, Phase, SourceRecord, read_bracket
+
+log = logging.getLogger(__name__)
+
+_SECONDS_BETWEEN_CHECKS: Final = 60.0
+#: In how many checks in a row no task of the run may work before the bracket counts as given up.
+_IDLE_CHECKS: Final = 3
+#: How long a run that goes on after its deadline is looked after.
+_LONGEST: Final = timedelta(days=2)
+
+
+async def close_overdue(
+    open_task_id: str, is_mapped: bool, context: dict[str, Any] | None = None, **_: Any
+) -> None:
+    """
+    Close the source of a bracket whose run is overdue, once no task of the run works any more.
+
+    Airflow's triggerer awaits it after the deadline, also if the DAG is paused, deleted or can't be imported.
+    A run whose tasks work is left alone, and looked at again every minute for two days.
+
+    :param open_task_id: The bracket's ``open`` task.
+    :param is_mapped: Whether the whole bracket is mapped.
+    :param context: What Airflow says of the run.
+    """
+    run: dict[str, Any] = (context or {}).get("dag_run") or {}
+    dag_id, run_id = str(run.get("dag_id", "")), str(run.get("dag_run_id", ""))
+    overdue = _OverdueBracket(Holder(dag_id, run_id, open_task_id), is_mapped=is_mapped)
+    until = time.monotonic() + _LONGEST.total_seconds()
+    idle = 0
+    while time.monotonic() < until:
+        # The records are read as tasks do it, which would hold up the triggerer.
+        open_ones = await asyncio.to_thread(overdue.still_open)
+        if not open_ones:
+            return
+        idle = 0 if await asyncio.to_thread(overdue.works) else idle + 1
+        if idle >= _IDLE_CHECKS:
+            await asyncio.to_thread(overdue.close, open_ones)
+            return
+        await asyncio.sleep(_SECONDS_BETWEEN_CHECKS)
+
+
+class _OverdueBracket:
+    def __init__(self, holder: Holder, *, is_mapped: bool) -> None:
+        self._holder = holder
+        self._is_mapped = is_mapped
+
+    def still_open(self) -> list[Holder]:
+        """Return the bracket, or those of its map indexes, that may have left their source active."""
+        found = []
+        for holder in self._holders():
+            record = read_bracket(holder)
+            if record is not None and (record.may_be_open or not record.is_concluded):
+                found.append(holder)
+        return found
+
+    def works(self) -> bool:
+        """Return whether a task of the run works."""
+        states = all_task_states(self._holder.dag_id, self._holder.run_id).values()
+        return bool(WORKING_STATES.intersection(states))
+
+    def close(self, holders: list[Holder]) -> None:
+        """Close the sources."""
+        for holder in holders:
+            record = read_bracket(holder)
+            if record is None or record.phase is Phase.CLOSED:
+                continue
+            log.warning("Source %s is overdue, and nothing of %s works: closing it", record.source_id, holder)
+            hook = hook_of(record, caller="push_source_update.deadline")
+            try:
+                close_source(hook, holder, record, _seems_at_work)
+            except Exception as error:
+                log.warning("The source of %s may still be open: %s: %s", holder, type(error).__name__, error)
+
+    def _holders(self) -> list[Holder]:
+        holder = self._holder
+        if not self._is_mapped:
+            return [holder]
+        indexes = task_states(holder.dag_id, holder.run_id, [holder.open_task_id])[holder.open_task_id]
+        return [Holder(holder.dag_id, holder.run_id, holder.open_task_id, index) for index in indexes]
+
+
+def _seems_at_work(holder: SourceRecord) -> bool:
+    """Return whether another bracket is at work, by its tasks: the triggerer can't ask for its DAG."""
+    closing = [holder.task_id("close"), holder.task_id("outcome")]
+    states = task_states(holder.dag_id, holder.run_id, closing)
+    return not all(states[name].get(holder.map_index) in FINISHED_STATES for name in closing)
+
+
+def add_deadline(dag: Any, update_tasks: UpdateTasks, after: timedelta, *, is_mapped: bool) -> None:
+    """
+    Have Airflow look after a bracket whose run is overdue.
+
+    :param dag: The DAG. Its own deadline alerts stay.
+    :param update_tasks: The bracket's tasks.
+    :param after: How long after the run was queued.
+    :param is_mapped: Whether the whole bracket is mapped.
+    :raises ImportError: before Airflow 3.1, which has no deadline alerts.
+    """
+    deadline = importlib.import_module("airflow.sdk.definitions.deadline")
+    try:
+        callback_class = importlib.import_module("airflow.sdk.definitions.callback").AsyncCallback
+    except ImportError:
+        # 3.1 has it beside the alert.
+        callback_class = deadline.AsyncCallback
+    alert = deadline.DeadlineAlert(
+        reference=deadline.DeadlineReference.DAGRUN_QUEUED_AT,
+        interval=after,
+        callback=callback_class(
+            close_overdue, kwargs={"open_task_id": update_tasks.open, "is_mapped": is_mapped}
+        ),
+    )
+    present = getattr(dag, "deadline", None) or []
+    dag.deadline = [*(present if isinstance(present, list) else [present]), alert]

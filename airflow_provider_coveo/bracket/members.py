@@ -1,0 +1,175 @@
+"""Which tasks belong to a bracket, by the graph, and their states in a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from airflow_provider_coveo.state.airflow_runs import TaskStates, task_states
+from airflow_provider_coveo.state.ledger import Holder
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+
+@dataclass(frozen=True)
+class UpdateTasks:
+    """
+    The IDs of a bracket's tasks.
+
+    :param begin: The setup without effect that lets the teardowns run if ``open`` fails.
+    :param open: The setup that sets the active status.
+    :param close: The teardown that sets ``IDLE``.
+    :param outcome: The teardown that makes the run tell the truth.
+    """
+
+    NAMES: ClassVar = ("begin", "open", "close", "outcome")
+
+    begin: str
+    open: str
+    close: str
+    outcome: str
+
+
+def bracket_role(task: Any) -> str:
+    """
+    Return which of a bracket's own tasks a task is, such as ``open``; an empty text for any other task.
+
+    :param task: The task, mapped or not.
+    """
+    return str(getattr(operator_class(task), "bracket_role", ""))
+
+
+def operator_class(task: Any) -> type[Any]:
+    """
+    Return the class of a task's operator, also if the task is mapped.
+
+    :param task: The task.
+    """
+    found = getattr(task, "operator_class", None)
+    return found if isinstance(found, type) else type(task)
+
+
+def member_ids(dag: Any, update_tasks: UpdateTasks) -> list[str]:
+    """
+    Return the tasks between a bracket's ``open`` and its ``close``, wherever they were created.
+
+    :param dag: The DAG.
+    :param update_tasks: The bracket's tasks.
+    """
+    below = dag.get_task(update_tasks.open).get_flat_relative_ids(upstream=False)
+    above = dag.get_task(update_tasks.close).get_flat_relative_ids(upstream=True)
+    return sorted(task_id for task_id in below & above if not bracket_role(dag.get_task(task_id)))
+
+
+def members(task: Any, update_tasks: UpdateTasks) -> Iterator[Any]:
+    """
+    Yield the tasks between a bracket's ``open`` and its ``close``.
+
+    :param task: One of the bracket's tasks.
+    :param update_tasks: The bracket's tasks.
+    """
+    for task_id in member_ids(task.dag, update_tasks):
+        yield task.dag.get_task(task_id)
+
+
+def own_tasks(task: Any, update_tasks: UpdateTasks) -> Iterator[Any]:
+    """
+    Yield those of a bracket's own tasks by which the run is judged.
+
+    :param task: One of the bracket's tasks.
+    :param update_tasks: The bracket's tasks.
+    """
+    dag = task.dag
+    yield dag.get_task(update_tasks.open)
+    yield dag.get_task(update_tasks.close)
+    for task_id in dag.get_task(update_tasks.close).upstream_task_ids:
+        upstream = dag.get_task(task_id)
+        if bracket_role(upstream) == "delete_old_items":
+            yield upstream
+
+
+def failure_is_ignored(task: Any) -> bool:
+    """
+    Return whether a task may fail without the run failing: Airflow's own rule for teardowns.
+
+    :param task: The task, not one of the bracket's own.
+    """
+    return bool(task.is_teardown and not task.on_failure_fail_dagrun)
+
+
+def holder_of_update(context: Context, update_tasks: UpdateTasks) -> Holder:
+    """
+    Return how the bracket of this run is named as the holder of its source.
+
+    :param context: The context of one of its tasks.
+    :param update_tasks: The bracket's tasks.
+    """
+    task_instance: Any = context["ti"]
+    return Holder(
+        task_instance.dag_id,
+        task_instance.run_id,
+        update_tasks.open,
+        bracket_map_index(context, update_tasks),
+    )
+
+
+def bracket_map_index(context: Context, update_tasks: UpdateTasks) -> int:
+    """
+    Return the map index of a bracket for one of its tasks: -1 unless the whole bracket is mapped.
+
+    A task in a mapped task group *inside* the bracket has a map index of its own, which says nothing of the
+    bracket.
+
+    :param context: The context of the task.
+    :param update_tasks: The bracket's tasks.
+    """
+    task, task_instance = cast("tuple[Any, Any]", (context["task"], context["ti"]))
+    group = mapped_group_id(task.dag.get_task(update_tasks.open))
+    return int(task_instance.map_index) if group is not None else -1
+
+
+def mapped_group_id(task: Any) -> str | None:
+    """
+    Return the mapped task group that a task stands in, ``None`` if there is none.
+
+    :param task: The task.
+    """
+    group = task.get_closest_mapped_task_group()
+    return None if group is None else str(group.group_id)
+
+
+def states(context: Context, update_tasks: UpdateTasks, task_ids: Iterable[str]) -> TaskStates:
+    """
+    Return the states of some of a bracket's tasks in this run, in a mapped bracket those of its map index.
+
+    :param context: The context of one of its tasks.
+    :param update_tasks: The bracket's tasks.
+    :param task_ids: The tasks.
+    """
+    task_instance: Any = context["ti"]
+    dag: Any = context["task"].dag
+    found = task_states(task_instance.dag_id, task_instance.run_id, task_ids)
+    group = mapped_group_id(dag.get_task(update_tasks.open))
+    if group is None:
+        return found
+    own = int(task_instance.map_index)
+    return {
+        task_id: {i: state for i, state in by_index.items() if i == own}
+        if mapped_group_id(dag.get_task(task_id)) == group
+        else by_index
+        for task_id, by_index in found.items()
+    }
+
+
+def listed(names: Iterable[str], most: int = 20) -> str:
+    """
+    Return names as words, the first ones of many.
+
+    :param names: The names.
+    :param most: How many are named. Default 20.
+    """
+    every = sorted(names)
+    more = f" and {len(every) - most} more" if len(every) > most else ""
+    return ", ".join(every[:most]) + more

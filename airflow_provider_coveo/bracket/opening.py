@@ -1,0 +1,230 @@
+"""How a bracket opens its source: on record before the request, and looked at again after it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow_provider_coveo.bracket.errors import PushSourceUpdateFailed
+from airflow_provider_coveo.coveo.errors import (
+    AccessDeniedError,
+    AuthenticationError,
+    CertificateError,
+    CoveoInputError,
+    InvalidParameterError,
+    InvalidRequestError,
+    NotFoundError,
+    OrganizationPausedError,
+    SourceDoesNotExistError,
+)
+from airflow_provider_coveo.state.ledger import (
+    BracketRecord,
+    Holder,
+    Phase,
+    SourceLedger,
+    SourceRecord,
+    new_opening,
+    read_bracket,
+    write_bracket,
+)
+from airflow_provider_coveo.state.liveness import is_live
+
+if TYPE_CHECKING:
+    from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+
+#: The errors after which it is certain that a status was not set.
+_NOT_APPLIED: Final = (
+    AccessDeniedError,
+    AuthenticationError,
+    CertificateError,
+    CoveoInputError,
+    InvalidParameterError,
+    InvalidRequestError,
+    NotFoundError,
+    OrganizationPausedError,
+    SourceDoesNotExistError,
+)
+#: How long a claim stands before it is read back: longer than another task takes from its look to its claim.
+_SETTLE_SECONDS: Final = 2.0
+_CLOSED_PHASES: Final = frozenset({Phase.CLOSING, Phase.CLOSED, Phase.LEFT})
+
+
+class SourceBusyError(Exception):
+    """
+    The source is in use, so that an exclusive bracket does not open it now.
+
+    :param holder: The bracket that uses it, ``None`` if it is something outside the provider.
+    """
+
+    def __init__(self, holder: Holder | None) -> None:
+        super().__init__()
+        self.holder = holder
+
+    def __str__(self) -> str:
+        return str(self.holder) if self.holder else "something outside this provider"
+
+
+@dataclass(frozen=True)
+class Opening:
+    """
+    One opening of a source by a bracket.
+
+    :param hook: The hook to send with.
+    :param bracket: The bracket.
+    :param record: What the bracket knows from before. Its identity is the one to open, if it is pinned.
+    :param source_id: The source.
+    :param coveo_conn_id: The connection.
+    :param status: The active status.
+    :param exclusive: Whether to open only if nobody else uses the source.
+    :param reopened_by: The task that opens the bracket again, and its map index, if it is a member.
+    :param announce: Called with the record before anything is sent.
+    """
+
+    hook: CoveoPushHook
+    bracket: Holder
+    record: BracketRecord
+    source_id: str
+    coveo_conn_id: str
+    status: str
+    exclusive: bool = False
+    reopened_by: tuple[str, int] | None = None
+    announce: Callable[[BracketRecord], None] | None = None
+
+    def run(self) -> tuple[dict[str, Any], BracketRecord]:
+        """
+        Open the source.
+
+        :return: What Coveo answered, and what the bracket knows now.
+        :raises SourceBusyError: if it is to be exclusive and somebody else uses the source; nothing is sent.
+        :raises PushSourceUpdateFailed: if the bracket was closed while the request was under way.
+        :raises CoveoError: if the request fails.
+        """
+        ledger = SourceLedger(self.hook.organization_id)
+        mine = SourceRecord(
+            self.bracket.dag_id,
+            self.bracket.run_id,
+            self.bracket.open_task_id,
+            self.bracket.map_index,
+            opening=new_opening(),
+            status=self.status,
+            coveo_conn_id=self.coveo_conn_id,
+            reopened_by=self.reopened_by,
+        )
+        holders = ledger.holders(self.source_id)
+        holds_already = any(holder.bracket == self.bracket for holder in holders)
+        if self.exclusive and not (holds_already and self.record.may_be_open):
+            holders = self._claim(ledger, mine, holders)
+            claimed = True
+        else:
+            claimed = False
+        opening = replace(
+            self.record,
+            organization_id=self.hook.organization_id,
+            source_id=self.source_id,
+            coveo_conn_id=self.coveo_conn_id,
+            status=self.status,
+            phase=Phase.OPENING,
+            opening=mine.opening,
+            is_concluded=False,
+            opened_at=time.time(),
+            reopened_by=self.reopened_by,
+            waiting=None,
+        )
+        # From here on the closing must follow, so all that it and the callbacks go by is there first.
+        write_bracket(self.bracket, opening)
+        if not claimed:
+            ledger.hold(self.source_id, mine, holders)
+        if self.announce is not None:
+            self.announce(opening)
+        try:
+            result = self.hook.set_source_status(self.source_id, self.status)
+        except BaseException as error:
+            self._conclude_failure(ledger, opening, error)
+            raise
+        run = ledger.opened(self.source_id, self.bracket, result.get("ordering_id"), opening, among=holders)
+        opened = replace(
+            opening,
+            phase=Phase.OPEN,
+            is_concluded=True,
+            first_cut_off_ms=None if run.why_unknown else run.first_cut_off_ms,
+            why_unknown=run.why_unknown,
+        )
+        self._look_again(ledger, replace(mine, since_ms=result.get("ordering_id")), opened)
+        return result, opened
+
+    def _claim(
+        self, ledger: SourceLedger, mine: SourceRecord, holders: tuple[SourceRecord, ...]
+    ) -> tuple[SourceRecord, ...]:
+        """Claim the source, let the claim settle, read it back, and look at Coveo."""
+        others = [holder for holder in holders if holder.bracket != self.bracket]
+        for other in others:
+            if is_live(other):
+                raise SourceBusyError(other)
+        ledger.hold(self.source_id, mine, holders)
+        try:
+            time.sleep(_SETTLE_SECONDS)
+            holders = ledger.holders(self.source_id)
+            # Those that are no longer at work may have left the source active: this bracket closes it.
+            self._check_claim(mine, holders, is_free=not any(map(_left_active, others)))
+        except BaseException:
+            ledger.release(self.source_id, self.bracket)
+            raise
+        return holders
+
+    def _check_claim(self, mine: SourceRecord, holders: tuple[SourceRecord, ...], *, is_free: bool) -> None:
+        from airflow_provider_coveo.coveo.sources import is_active
+
+        if not holders or holders[0].opening != mine.opening:
+            # Whoever claimed last has it; the other one steps back.
+            raise SourceBusyError(holders[0].bracket if holders else None)
+        if is_free and is_active(self.hook.get_source(self.source_id)):
+            raise SourceBusyError(None)
+
+    def _conclude_failure(self, ledger: SourceLedger, opening: BracketRecord, error: BaseException) -> None:
+        """Record how a request failed, unless the bracket was closed in the meantime."""
+        current = read_bracket(self.bracket) or opening
+        if current.opening != opening.opening:
+            return
+        if current.phase in _CLOSED_PHASES:
+            write_bracket(self.bracket, replace(current, is_concluded=True))
+        elif isinstance(error, _NOT_APPLIED) and not self.record.may_be_open:
+            # There is nothing to close, and an IDLE would end the activity of whoever uses the source.
+            ledger.release(self.source_id, self.bracket)
+            write_bracket(
+                self.bracket, replace(self.record, phase=Phase.REJECTED, is_concluded=True, waiting=None)
+            )
+        else:
+            write_bracket(self.bracket, replace(opening, phase=Phase.UNSURE, is_concluded=True))
+
+    def _look_again(self, ledger: SourceLedger, mine: SourceRecord, opened: BracketRecord) -> None:
+        """Close the source again if the bracket was closed while the request was under way."""
+        holders = ledger.holders(self.source_id)
+        is_on_record = any(holder.opening == mine.opening for holder in holders)
+        if not is_on_record:
+            current = read_bracket(self.bracket)
+            if current is not None and current.opening != mine.opening:
+                # Another task of the bracket has opened it since.
+                return
+            if current is not None and current.phase in _CLOSED_PHASES:
+                if not any(is_live(holder) for holder in holders):
+                    self.hook.set_source_status(self.source_id, "IDLE")
+                write_bracket(
+                    self.bracket, replace(opened, phase=Phase.CLOSED, opening=mine.opening, is_concluded=True)
+                )
+                raise PushSourceUpdateFailed(
+                    f"Could not open source {self.source_id!r}: the bracket was closed while the request was "
+                    "under way, so the source is set to IDLE again. Likely cause: the run or this task was "
+                    "marked by hand. Remedy: Clear the run if it is to go on."
+                )
+        ledger.hold(self.source_id, mine, holders)
+        if not is_on_record:
+            # Another bracket closed the source at the same time, and may have done so after this request.
+            self.hook.set_source_status(self.source_id, self.status)
+        write_bracket(self.bracket, opened)
+
+
+def _left_active(holder: Holder) -> bool:
+    record = read_bracket(holder.bracket)
+    return record is None or record.may_be_open

@@ -1,0 +1,262 @@
+"""What a task of a bracket does before it works: it makes sure that the source is open."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow.providers.common.compat.sdk import TaskGroup
+
+from airflow_provider_coveo.bracket.closing import hook_of
+from airflow_provider_coveo.bracket.errors import PushSourceInUse, PushSourceUpdateNotBracketed
+from airflow_provider_coveo.bracket.members import UpdateTasks, holder_of_update, states
+from airflow_provider_coveo.bracket.opening import Opening, SourceBusyError
+from airflow_provider_coveo.bracket.tasks import record_before_this_version
+from airflow_provider_coveo.state.airflow_runs import FINISHED_STATES, is_temporary_run
+from airflow_provider_coveo.state.ledger import (
+    BracketRecord,
+    Holder,
+    Phase,
+    read_bracket,
+    write_bracket,
+)
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+
+log = logging.getLogger(__name__)
+
+#: The fields by which a task of the provider names its source, which follow the bracket's.
+IDENTITY_FIELDS: Final = ("source_id", "coveo_conn_id", "organization_id")
+#: The states in which the last task of a bracket waits for others of its tasks no longer.
+_NOT_WAITING_STATES: Final = FINISHED_STATES | {"running"}
+
+
+class _Reopening:
+    """
+    A task's ``pre_execute`` that opens its bracket if it is closed, then calls what was there.
+
+    :param update_tasks: The bracket's tasks.
+    :param then: The ``pre_execute`` that the DAG's author gave.
+    :param follows: The fields that are the same templates as the bracket's, and so must name the same.
+    """
+
+    def __init__(
+        self,
+        update_tasks: UpdateTasks,
+        then: Callable[[Any], None] | None,
+        follows: Sequence[str] = (),
+    ) -> None:
+        self._update_tasks = update_tasks
+        self._then = then
+        self._follows = tuple(follows)
+
+    def __call__(self, context: Context) -> None:
+        record = _open_if_needed(context, self._update_tasks)
+        if record is not None:
+            self._follow(context, record)
+        if self._then is not None:
+            self._then(context)
+
+    def _follow(self, context: Context, record: BracketRecord) -> None:
+        """Have the task name what the run opened, whatever the same templates render to by now."""
+        task: Any = context["task"]
+        for name in self._follows:
+            pinned, rendered = getattr(record, name), getattr(task, name, None)
+            if record.is_pinned and rendered != pinned and not (name != "source_id" and rendered is None):
+                log.warning(
+                    "%s renders to %r now; this run opened the source with %r, and keeps to it",
+                    name,
+                    rendered,
+                    pinned,
+                )
+                setattr(task, name, pinned)
+                task.__dict__.pop("hook", None)
+
+
+def reopen_if_closed(context: Context, update_tasks: UpdateTasks) -> bool:
+    """
+    Open a bracket if it is closed, or was never opened because its ``open`` was marked by hand.
+
+    That is what a clear leads to that does not clear the bracket's own tasks: the work runs again, and
+    neither ``open`` nor ``close`` does. The bracket's last task closes the source again; if that one does not
+    run again either, the DAG's callback does when the run ends.
+
+    :param context: The context of the task that is about to work.
+    :param update_tasks: The bracket's tasks.
+    :return: Whether the source was opened.
+    :raises PushSourceUpdateNotBracketed: if nothing would close the source again.
+    :raises PushSourceInUse: if the bracket is exclusive and another one uses the source.
+    """
+    before = read_bracket(holder_of_update(context, update_tasks))
+    after = _open_if_needed(context, update_tasks, before)
+    return after is not None and after.opening != (before.opening if before is not None else "")
+
+
+_UNREAD: Final = object()
+
+
+def _open_if_needed(
+    context: Context, update_tasks: UpdateTasks, found: Any = _UNREAD
+) -> BracketRecord | None:
+    holder = holder_of_update(context, update_tasks)
+    record: BracketRecord | None = read_bracket(holder) if found is _UNREAD else found
+    if record is None:
+        record = record_before_this_version(context, update_tasks)
+    if record is None or not record.is_pinned or record.phase is Phase.REJECTED:
+        return _open_instead(context, update_tasks, holder, record or BracketRecord())
+    if record.phase in {Phase.OPENING, Phase.OPEN, Phase.UNSURE}:
+        return _work_in_open_bracket(context, holder, record)
+    return _reopen(context, update_tasks, holder, record)
+
+
+def _work_in_open_bracket(context: Context, holder: Holder, record: BracketRecord) -> BracketRecord:
+    if record.first_cut_off_ms is None and not record.why_unknown:
+        # `open` was marked by hand before it had ended.
+        record = _without_cut_off(holder, record, "a task worked before the bracket's open had ended")
+    if record.reopened_by is not None and record.reopened_by != _name_of(context):
+        # Whoever opened it again may have been killed before its request; to repeat that does no harm.
+        hook_of(record).set_source_status(record.source_id, record.status)
+    return record
+
+
+def _open_instead(
+    context: Context, update_tasks: UpdateTasks, holder: Holder, record: BracketRecord
+) -> BracketRecord | None:
+    """Open a bracket whose ``open`` never did; only if it was marked as success, as then work is to go on."""
+    if is_temporary_run(holder.run_id):
+        return None
+    if not record.why_unknown:
+        record = _without_cut_off(
+            holder, record, "a task worked although the bracket's open had not opened the source"
+        )
+    task: Any = context["task"]
+    opening: Any = task.dag.get_task(update_tasks.open)
+    state = states(context, update_tasks, [update_tasks.open])[update_tasks.open].get(holder.map_index)
+    if state != "success":
+        return None
+    log.warning("Task %s opened nothing and was marked as success: opening the source now", update_tasks.open)
+    if not record.is_pinned:
+        rendered = {name: _rendered(opening, name, context) for name in (*IDENTITY_FIELDS, "status")}
+        identity = replace(
+            record,
+            coveo_conn_id=str(rendered["coveo_conn_id"]),
+            organization_id=str(rendered["organization_id"] or ""),
+        )
+        hook = hook_of(identity)
+        record = replace(record, status=str(rendered["status"]))
+        source_id, coveo_conn_id = str(rendered["source_id"]), str(rendered["coveo_conn_id"])
+    else:
+        hook, source_id, coveo_conn_id = hook_of(record), record.source_id, record.coveo_conn_id
+    return _send(context, update_tasks, holder, record, hook, source_id, coveo_conn_id)
+
+
+def _reopen(
+    context: Context, update_tasks: UpdateTasks, holder: Holder, record: BracketRecord
+) -> BracketRecord:
+    task_instance: Any = context["ti"]
+    is_waited_for = update_tasks.outcome in context["task"].get_flat_relative_ids(upstream=False)
+    if not is_waited_for or is_temporary_run(holder.run_id):
+        raise PushSourceUpdateNotBracketed(
+            f"Task {task_instance.task_id!r} would work on source {record.source_id!r} while it is IDLE, and "
+            "no task would close the source again. Likely cause: the task does not belong to the bracket, or "
+            "runs by `airflow tasks test`. Remedy: Wire it above update.close; or clear it in the run."
+        )
+    opened = _send(
+        context, update_tasks, holder, record, hook_of(record), record.source_id, record.coveo_conn_id
+    )
+    log.info("The bracket had been closed; source %s is open again", record.source_id)
+    outcome = states(context, update_tasks, [update_tasks.outcome])[update_tasks.outcome]
+    if outcome.get(holder.map_index) in _NOT_WAITING_STATES:
+        log.info(
+            "Task %s has run already and was not cleared: the DAG's callback closes the source when the run "
+            "ends",
+            update_tasks.outcome,
+        )
+    return opened
+
+
+def _send(
+    context: Context,
+    update_tasks: UpdateTasks,
+    holder: Holder,
+    record: BracketRecord,
+    hook: CoveoPushHook,
+    source_id: str,
+    coveo_conn_id: str,
+) -> BracketRecord:
+    task: Any = context["task"]
+    opening: Any = task.dag.get_task(update_tasks.open)
+    try:
+        return Opening(
+            hook=hook,
+            bracket=holder,
+            record=record,
+            source_id=source_id,
+            coveo_conn_id=coveo_conn_id,
+            status=record.status,
+            exclusive=opening.exclusive,
+            reopened_by=_name_of(context),
+        ).run()[1]
+    except SourceBusyError as busy:
+        in_use = PushSourceInUse(
+            f"Could not open source {source_id!r} again: it is in use by {busy}, and the bracket is "
+            "exclusive. Remedy: Clear the task once that one has ended."
+        )
+    raise in_use
+
+
+def _without_cut_off(holder: Holder, record: BracketRecord, why: str) -> BracketRecord:
+    """Record that the moment before the run's first push can't be established any more."""
+    record = replace(record, why_unknown=why)
+    write_bracket(holder, record)
+    return record
+
+
+def _name_of(context: Context) -> tuple[str, int]:
+    task_instance: Any = context["ti"]
+    return str(task_instance.task_id), int(task_instance.map_index)
+
+
+def _rendered(task: Any, name: str, context: Context) -> Any:
+    value = getattr(task, name)
+    return task.render_template(value, context) if value is not None else None
+
+
+def pre_execute_of(task: Any) -> Callable[[Any], None] | None:
+    """
+    Return the ``pre_execute`` that a DAG's author gave to a task, mapped or not.
+
+    :param task: The task.
+    """
+    partial = getattr(task, "partial_kwargs", None)
+    found = task._pre_execute_hook if partial is None else partial.get("pre_execute")
+    # A task created in one bracket and wired into it twice would otherwise check twice.
+    return found._then if isinstance(found, _Reopening) else found
+
+
+def set_pre_execute(task: Any, hook: Callable[[Any], None] | None) -> None:
+    """
+    Give a task, mapped or not, its ``pre_execute``.
+
+    :param task: The task.
+    :param hook: What to call.
+    """
+    partial = getattr(task, "partial_kwargs", None)
+    if partial is None:
+        task._pre_execute_hook = hook
+    else:
+        partial["pre_execute"] = hook
+
+
+def tasks_of(group: Any) -> Sequence[Any]:
+    """
+    Return the tasks of a task group, or of what a decorated task returns.
+
+    :param group: The group.
+    """
+    return list(iter(group) if isinstance(group, TaskGroup) else group.roots)

@@ -1,0 +1,187 @@
+"""
+States of tasks and runs, as far as Airflow tells a task or a callback, and every check of its version.
+
+What may be asked differs by release and by process; each function says what it does where there is no answer.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple
+
+#: The states in which a task instance does something, or will without anybody's help.
+WORKING_STATES: Final = frozenset({"queued", "running", "deferred", "restarting"})
+#: The same, and those in which only a scheduler that still looks after the run makes it go on.
+PENDING_STATES: Final = WORKING_STATES | {"scheduled", "up_for_retry", "up_for_reschedule"}
+#: The states in which a task instance is at its end.
+FINISHED_STATES: Final = frozenset({"success", "failed", "upstream_failed", "skipped", "removed"})
+ACTIVE_RUN_STATES: Final = frozenset({"running", "queued"})
+
+#: How the runs begin that ``airflow tasks test`` and ``airflow tasks run`` make, and delete again.
+_TEMPORARY_RUN_PREFIX: Final = "__airflow_temporary_run_"
+
+TaskStates = dict[str, dict[int, "str | None"]]
+
+
+class RunFacts(NamedTuple):
+    """
+    What Airflow says of a run.
+
+    :param state: Its state, ``None`` if it is over or does not exist.
+    :param is_paused: Whether its DAG is paused, ``None`` where that can't be asked.
+    :param is_gone: Whether Airflow looks after the DAG no longer, ``None`` where that can't be asked.
+    """
+
+    state: str | None
+    is_paused: bool | None
+    is_gone: bool | None = None
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the run is not over."""
+        return self.state in ACTIVE_RUN_STATES
+
+
+def airflow_version() -> str:
+    """Return Airflow's version."""
+    from airflow import __version__
+
+    return __version__
+
+
+def callbacks_can_query() -> bool:
+    """
+    Return whether a DAG's callback may query the states of tasks and XComs.
+
+    The DAG processor of Airflow 3.0 answers neither, and a callback that queries waits until it is killed.
+    """
+    return not airflow_version().startswith("3.0.")
+
+
+def callbacks_can_read() -> bool:
+    """Return whether a callback may ask at all: not in ``airflow dags test`` of Airflow 3."""
+    return callbacks_see_runs() or supervisor() is not None
+
+
+def supervisor() -> Any:
+    """Return what a task or a callback of Airflow 3 asks the API server by, ``None`` elsewhere."""
+    runner = sys.modules.get("airflow.sdk.execution_time.task_runner")
+    return getattr(runner, "SUPERVISOR_COMMS", None)
+
+
+def is_temporary_run(run_id: str) -> bool:
+    """Return whether a run is one that ``airflow tasks test`` made and deletes, without ending it."""
+    return run_id.startswith(_TEMPORARY_RUN_PREFIX)
+
+
+def task_states(dag_id: str, run_id: str, task_ids: Iterable[str]) -> TaskStates:
+    """Return the states of some tasks of a run: by task ID, then by map index (-1 if it isn't mapped)."""
+    wanted = sorted(set(task_ids))
+    found: TaskStates = {task_id: {} for task_id in wanted}
+    for task_id, map_index, state in _task_instance_states(dag_id, run_id, wanted):
+        found[task_id][map_index] = state
+    return found
+
+
+def all_task_states(dag_id: str, run_id: str) -> dict[str, str | None]:
+    """Return the states of all task instances of a run, by a name for each."""
+    return {
+        f"{task_id}[{map_index}]" if map_index >= 0 else task_id: state
+        for task_id, map_index, state in _task_instance_states(dag_id, run_id, None)
+    }
+
+
+def run_facts(dag_id: str, run_id: str) -> RunFacts:
+    """Return what Airflow says of a run to a task; on Airflow 3, callbacks can't ask this."""
+    runtime = _runtime_task_instance()
+    if runtime is None:
+        return _run_facts_of_database(dag_id, run_id)
+    if not runtime.get_dr_count(dag_id=dag_id, run_ids=[run_id], states=sorted(ACTIVE_RUN_STATES)):
+        return RunFacts(None, None)
+    get_dag = getattr(runtime, "get_dag", None)
+    return RunFacts("running", get_dag(dag_id).is_paused if get_dag else None)
+
+
+def callbacks_see_runs() -> bool:
+    """Return whether a callback may ask for a run's state: on Airflow 2, which lets it read the database."""
+    return _runtime_task_instance() is None
+
+
+def _task_instance_states(
+    dag_id: str, run_id: str, task_ids: list[str] | None
+) -> list[tuple[str, int, str | None]]:
+    runtime = _runtime_task_instance()
+    if runtime is None:
+        return _task_instance_states_of_database(dag_id, run_id, task_ids)
+    if task_ids is None:
+        states = runtime.get_task_states(dag_id=dag_id, run_ids=[run_id]).get(run_id, {})
+        return [(*_task_and_map_index(name, set()), state) for name, state in states.items()]
+    found = []
+    for asked in _without_shared_names(task_ids):
+        states = runtime.get_task_states(dag_id=dag_id, task_ids=asked, run_ids=[run_id]).get(run_id, {})
+        found += [(*_task_and_map_index(name, set(asked)), state) for name, state in states.items()]
+    return found
+
+
+def _without_shared_names(task_ids: list[str]) -> list[list[str]]:
+    """
+    Part tasks so that Airflow's answer names no two task instances alike.
+
+    Task ``push`` with the map index 1 and a task ``push_1`` have one name there, so that one state is lost.
+    """
+    known = set(task_ids)
+    parts: list[list[str]] = []
+    left = task_ids
+    while left:
+        shared = {task_id for task_id in left if _task_and_map_index(task_id, known - {task_id})[0] in left}
+        shared.discard(left[0])
+        parts.append([task_id for task_id in left if task_id not in shared])
+        left = [task_id for task_id in left if task_id in shared]
+    return parts or [[]]
+
+
+def _task_and_map_index(name: str, task_ids: set[str]) -> tuple[str, int]:
+    # Airflow 3 writes the map index behind the task ID, with an underscore that IDs may hold as well.
+    if name in task_ids:
+        return name, -1
+    task_id, _, index = name.rpartition("_")
+    return (task_id, int(index)) if task_id in task_ids and index.isdigit() else (name, -1)
+
+
+def _task_instance_states_of_database(
+    dag_id: str, run_id: str, task_ids: list[str] | None
+) -> list[tuple[str, int, str | None]]:
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        query = session.query(TaskInstance.task_id, TaskInstance.map_index, TaskInstance.state).filter(
+            TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id
+        )
+        if task_ids is not None:
+            query = query.filter(TaskInstance.task_id.in_(task_ids))
+        return [(task_id, map_index, state) for task_id, map_index, state in query]
+
+
+def _run_facts_of_database(dag_id: str, run_id: str) -> RunFacts:
+    from airflow.models.dag import DagModel
+    from airflow.models.dagrun import DagRun
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        run = session.query(DagRun.state).filter(DagRun.dag_id == dag_id, DagRun.run_id == run_id).first()
+        dag = session.query(DagModel.is_paused, DagModel.is_active).filter(DagModel.dag_id == dag_id).first()
+        state = run.state if run else None
+        if dag is None:
+            return RunFacts(state, None, is_gone=True)
+        return RunFacts(state, dag.is_paused, is_gone=not dag.is_active)
+
+
+def _runtime_task_instance() -> Any:
+    """Return Airflow 3's client for the API server, ``None`` on Airflow 2, where tasks read the database."""
+    try:
+        from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+    except ImportError:
+        return None
+    return RuntimeTaskInstance

@@ -1,0 +1,111 @@
+"""
+Values of one task in one run that survive its retries and clears.
+
+XComs do not survive: Airflow deletes a task's own when the task starts again. Airflow 3.3 has a task state
+store, which is used if it is there. Before 3.3 the values are kept in one Airflow Variable for each task
+(and map index), named ``coveo_state__<dag>__<task>``, which holds the last runs of that task only. The
+difference shows if runs of one DAG overlap: two tasks that write at the same time may overwrite each other's
+value there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow_provider_coveo.state.variables import (
+    delete_variable,
+    read_variable,
+    variable_name,
+    write_variable,
+)
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+#: How many runs of one task are kept in a Variable, the latest ones.
+RUNS_REMEMBERED: Final = 30
+
+
+class RunState:
+    """
+    The values of one task (and map index) in one DAG run.
+
+    :param context: The context that Airflow passes to ``execute``.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._store: Any = context.get("task_state_store")
+        if self._store is None:
+            ti: Any = context["ti"]
+            self._store = _VariableStore(ti.dag_id, ti.task_id, ti.run_id, getattr(ti, "map_index", -1))
+
+    def get(self, key: str) -> Any:
+        """Return what an earlier attempt of this run stored under ``key``, ``None`` if there is nothing."""
+        return self._store.get(key)
+
+    def set(self, key: str, value: Any) -> None:
+        """Store a JSON value under ``key`` for later attempts of this run."""
+        self._store.set(key, value)
+
+    def delete(self, key: str) -> None:
+        """Delete what is stored under ``key``."""
+        self._store.delete(key)
+
+
+def try_set(context: Context) -> str:
+    """
+    Return a name for the series of attempts that the present one belongs to: a clear starts another series.
+
+    A clear raises ``max_tries`` by the attempts that were used up, and nothing else changes it.
+    """
+    return str(context["ti"].max_tries)
+
+
+def was_cleared(context: Context) -> bool:
+    """Return whether the task was cleared in this run, from what Airflow has raised ``max_tries`` to."""
+    return bool(context["ti"].max_tries > (context["task"].retries or 0))
+
+
+class _VariableStore:
+    def __init__(self, dag_id: str, task_id: str, run_id: str, map_index: int) -> None:
+        self._run_id = run_id
+        self._name = variable_name(
+            "coveo_state", dag_id, task_id, *([str(map_index)] if map_index >= 0 else [])
+        )
+
+    def get(self, key: str) -> Any:
+        return self._read().get(self._run_id, {}).get(key)
+
+    def delete(self, key: str) -> None:
+        runs = self._read()
+        if key not in runs.get(self._run_id, {}):
+            return
+        del runs[self._run_id][key]
+        if not runs[self._run_id]:
+            del runs[self._run_id]
+        if runs:
+            self._write(runs)
+        else:
+            delete_variable(self._name)
+
+    def set(self, key: str, value: Any) -> None:
+        runs = self._read()
+        # The run that was written last stands last, so that the oldest is what is dropped.
+        run = {**runs.pop(self._run_id, {}), key: value}
+        kept = dict(list(runs.items())[-(RUNS_REMEMBERED - 1) :])
+        self._write({**kept, self._run_id: run})
+
+    def _write(self, runs: dict[str, dict[str, Any]]) -> None:
+        write_variable(
+            self._name,
+            runs,
+            "What the Coveo provider keeps between attempts of a task; safe to delete while no run of the "
+            "DAG is under way.",
+        )
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        runs = read_variable(self._name)
+        if not isinstance(runs, Mapping):
+            return {}
+        return {run_id: dict(run) for run_id, run in runs.items() if isinstance(run, Mapping)}

@@ -1,0 +1,182 @@
+"""
+The only reader and writer of Airflow Variables.
+
+On Airflow 3 it asks the API server by itself. ``Variable.get`` takes an API server that does not answer for a
+Variable that does not exist (3.1 and later), and ``Variable.set`` logs an error and goes on (3.0 to 3.2,
+apache/airflow#68537): an absent record would then be believed. Airflow's secrets cache is bypassed: it serves
+values that are up to 15 minutes old, and who holds a source open changes within seconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from contextlib import suppress
+from typing import Any, Final
+
+from airflow_provider_coveo.state.airflow_runs import supervisor
+
+_ATTEMPTS_TO_READ: Final = 3
+#: The longest key of a Variable that the metadata database stores.
+_MAX_KEY: Final = 250
+
+
+def read_variable(name: str, *, as_json: bool = True) -> Any:
+    """
+    Return a Variable as it is in the metadata database now, ``None`` if it does not exist.
+
+    :param name: Its key.
+    :param as_json: Whether to decode it; text that is no JSON then counts as missing. Default ``True``.
+    """
+    _forget_cached(name)
+    comms = supervisor()
+    text = _read_by_class(name) if comms is None else _read_by_supervisor(comms, name)
+    if text is None or not as_json:
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        # Someone edited it by hand.
+        return None
+
+
+def write_variable(name: str, value: Any, description: str) -> None:
+    """
+    Store a JSON value in a Variable.
+
+    :param name: Its key.
+    :param value: The value.
+    :param description: The text that Airflow's UI shows beside it.
+    """
+    try:
+        _write_json(name, value, description)
+    except Exception:
+        # If two tasks create a Variable at the same time, the database rejects one of them.
+        if read_variable(name) == json.loads(json.dumps(value)):
+            return
+        _write_json(name, value, description)
+
+
+def delete_variable(name: str) -> None:
+    """
+    Delete a Variable, if it exists.
+
+    :param name: Its key.
+    """
+    comms = supervisor()
+    try:
+        if comms is None:
+            _variable_class().delete(name)
+        else:
+            from airflow.sdk.execution_time.comms import DeleteVariable
+
+            comms.send(DeleteVariable(key=name))
+    except Exception:
+        # Another task may have deleted it.
+        if read_variable(name, as_json=False) is not None:
+            raise
+    _forget_cached(name)
+
+
+def read_text(key: str) -> str | None:
+    """
+    Return a Variable as text, ``None`` if it does not exist.
+
+    :param key: Its key.
+    """
+    value = read_variable(key, as_json=False)
+    return None if value is None else str(value)
+
+
+def write_text(key: str, text: str, description: str) -> None:
+    """
+    Store text in a Variable.
+
+    :param key: Its key.
+    :param text: The text.
+    :param description: The text that Airflow's UI shows beside it.
+    """
+    comms = supervisor()
+    if comms is None:
+        _variable_class().set(key, text, description=description)
+    else:
+        from airflow.sdk.execution_time.comms import PutVariable
+
+        # An error of the API server is raised, unlike by Variable.set of some releases.
+        comms.send(PutVariable(key=key, value=text, description=description))
+    _forget_cached(key)
+
+
+def _write_json(name: str, value: Any, description: str) -> None:
+    if supervisor() is None:
+        _variable_class().set(name, value, description=description, serialize_json=True)
+        _forget_cached(name)
+    else:
+        # As Airflow itself does, so that its UI shows it in lines.
+        write_text(name, json.dumps(value, indent=2), description)
+
+
+def variable_name(*parts: str) -> str:
+    """
+    Return the key of the Variable that stands for some names, shortened by a digest where it is too long.
+
+    :param parts: What it is, then what it is about, such as ``coveo_open``, an organization and a source.
+    """
+    name = "__".join(parts)
+    if len(name) <= _MAX_KEY:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:32]
+    return f"{name[: _MAX_KEY - 34]}__{digest}"
+
+
+def _variable_class() -> Any:
+    from airflow.providers.common.compat.sdk import Variable
+
+    return Variable
+
+
+def _read_by_supervisor(comms: Any, name: str) -> str | None:
+    from airflow.sdk.exceptions import AirflowRuntimeError
+    from airflow.sdk.execution_time.comms import ErrorResponse, GetVariable
+
+    for _ in range(_ATTEMPTS_TO_READ):
+        answer = comms.send(GetVariable(key=name))
+        if isinstance(answer, ErrorResponse):
+            if _is_not_found(answer):
+                return None
+            raise AirflowRuntimeError(answer)
+        # After a timeout has interrupted a request, a process gets the answer to the one before.
+        if getattr(answer, "key", None) == name:
+            value = answer.value
+            return None if value is None else str(value)
+    raise RuntimeError(f"Airflow does not answer what it is asked for: the Variable {name!r}")
+
+
+def _read_by_class(name: str) -> str | None:
+    try:
+        value = _variable_class().get(name)
+    except Exception as error:
+        # Airflow 2.11 raises KeyError, Airflow 3 AirflowRuntimeError with this code.
+        if isinstance(error, KeyError) or _is_not_found(getattr(error, "error", None)):
+            return None
+        raise
+    return None if value is None else str(value)
+
+
+def _is_not_found(answer: Any) -> bool:
+    code = getattr(answer, "error", None)
+    return getattr(code, "value", None) == "VARIABLE_NOT_FOUND"
+
+
+def _forget_cached(name: str) -> None:
+    # The DAG processor has a cache if `[secrets] use_cache` is on, for its callbacks as well.
+    for module in ("airflow.sdk.execution_time.cache", "airflow.secrets.cache"):
+        try:
+            cache = importlib.import_module(module).SecretCache
+        except (ImportError, AttributeError):
+            continue
+        # It is shared by way of another process, which may be gone: then nothing is cached any more.
+        with suppress(Exception):
+            cache.invalidate_variable(name)
+        return

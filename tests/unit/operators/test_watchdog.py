@@ -1,0 +1,169 @@
+"""When a source counts as abandoned, and when a bracket that holds it is at work."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from airflow_provider_coveo.coveo.errors import CoveoError, CoveoInputError
+from airflow_provider_coveo.coveo.statuses import SourceStatus
+from airflow_provider_coveo.operators import coveo_watchdog
+from airflow_provider_coveo.operators.coveo_push import CloseAbandonedPushSourcesOperator
+from airflow_provider_coveo.simulator import Simulator
+from airflow_provider_coveo.state import liveness
+from airflow_provider_coveo.state.airflow_runs import RunFacts
+from airflow_provider_coveo.state.ledger import Phase, SourceLedger, read_bracket
+from tests.conftest import SOURCE
+from tests.unit.task_groups.test_coveo_push_tasks import Run
+
+SEVEN_HOURS = timedelta(hours=7)
+
+
+@pytest.fixture
+def opened(coveo: Simulator, connect: Any, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A run whose bracket opened its source seven hours ago, and whose work goes on."""
+    run = Run(monkeypatch)
+    coveo.clock.shift(seconds=-SEVEN_HOURS.total_seconds())
+    run.execute("open")
+    coveo.clock.shift(seconds=0)
+    run.states |= {run.task("begin").task_id: "success", run.task("work").task_id: "running"}
+    return run
+
+
+def look(**options: Any) -> dict[str, Any]:
+    return CloseAbandonedPushSourcesOperator(task_id="watchdog", **options).execute({})
+
+
+def test_a_source_of_a_bracket_at_work_is_left_alone_for_as_long_as_it_takes(
+    coveo: Simulator, opened: Run
+) -> None:
+    assert look()["held"] == [SOURCE]
+    assert coveo.statuses(SOURCE) == ["REBUILD"]
+
+
+def test_an_absolute_limit_ends_even_a_bracket_at_work(coveo: Simulator, opened: Run) -> None:
+    assert look(even_if_held_longer_than=timedelta(hours=8))["held"] == [SOURCE]
+    assert look(even_if_held_longer_than=SEVEN_HOURS)["closed"] == [SOURCE]
+    assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
+
+
+def test_a_bracket_that_is_over_holds_nothing_although_its_run_goes_on(coveo: Simulator, opened: Run) -> None:
+    """All tasks of the bracket were marked as success, and other tasks of the run work for hours."""
+    for name in ("open", "work", "close", "outcome", "done"):
+        opened.states[opened.task(name).task_id] = "success"
+    opened.states["elsewhere"] = "running"
+    assert look()["closed"] == [SOURCE]
+
+
+@pytest.mark.parametrize("state", ["scheduled", "up_for_retry", "up_for_reschedule", None])
+def test_a_run_in_which_nothing_changes_any_more_holds_nothing(
+    coveo: Simulator, opened: Run, monkeypatch: pytest.MonkeyPatch, state: str | None
+) -> None:
+    """Its DAG was deleted, or can't be imported: Airflow leaves it running for ever."""
+    opened.states[opened.task("work").task_id] = state  # type: ignore[assignment]
+    assert look()["held"] == [SOURCE]
+    assert look()["held"] == [SOURCE]
+    limit = "_STALLED_AFTER_WAITING" if state else "_STALLED_AFTER"
+    monkeypatch.setattr(coveo_watchdog, limit, timedelta(0))
+    assert look()["closed"] == [SOURCE]
+
+
+def test_a_change_in_the_run_begins_the_time_anew(
+    coveo: Simulator, opened: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coveo_watchdog, "_STALLED_AFTER", timedelta(seconds=60))
+    now = [0.0]
+    monkeypatch.setattr(coveo_watchdog.time, "time", lambda: now[0])
+    work = opened.task("work").task_id
+    for at, state, held in [(0, None, True), (50, "success", True), (100, "success", True)]:
+        now[0], opened.states[work] = at, state  # type: ignore[assignment]
+        assert bool(look()["held"]) is held, at
+    now[0] = 111
+    assert look()["closed"] == [SOURCE]
+
+
+@pytest.mark.parametrize(
+    ("facts", "work", "verdict"),
+    [
+        (RunFacts("running", True), "running", "held"),
+        (RunFacts("running", True), "scheduled", "closed"),
+        (RunFacts("running", None), "queued", "held"),
+        (RunFacts("running", False, is_gone=True), None, "closed"),
+        (RunFacts("failed", False), "running", "closed"),
+        (RunFacts(None, None), "running", "closed"),
+    ],
+)
+def test_a_bracket_is_at_work_while_a_task_can_act(
+    opened: Run, monkeypatch: pytest.MonkeyPatch, facts: RunFacts, work: Any, verdict: str
+) -> None:
+    monkeypatch.setattr(liveness, "run_facts", lambda *_: facts)
+    opened.states[opened.task("work").task_id] = work
+    assert look()[verdict] == [SOURCE]
+
+
+def test_what_was_closed_is_known_to_the_bracket(coveo: Simulator, opened: Run) -> None:
+    (holder,) = SourceLedger("acme").holders(SOURCE)
+    opened.state = "failed"
+    look()
+    record = read_bracket(holder.bracket)
+    assert record is not None
+    assert record.phase is Phase.CLOSED
+    assert SourceLedger("acme").holders(SOURCE) == ()
+    assert SourceLedger("acme").seen(SOURCE) == {}
+
+
+def test_one_source_that_makes_trouble_does_not_keep_it_from_the_others(
+    coveo: Simulator, opened: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened.state = "failed"
+    for name in ("a-broken", "z-broken"):
+        coveo.add_source(name)
+        coveo.state.set_status(name, SourceStatus.REBUILD, "somebody")
+    ledger = SourceLedger.holders
+
+    def broken(self: SourceLedger, source_id: str) -> Any:
+        if "broken" in source_id:
+            raise RuntimeError("a record that can't be read")
+        return ledger(self, source_id)
+
+    monkeypatch.setattr(SourceLedger, "holders", broken)
+    with pytest.raises(RuntimeError, match="can't be read"):
+        look()
+    assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
+
+
+@pytest.mark.parametrize("failing", [503, 403, 404, 500])
+def test_one_source_that_can_not_be_read_does_not_keep_it_from_the_others(
+    coveo: Simulator, opened: Run, failing: int
+) -> None:
+    opened.state = "failed"
+    coveo.add_source("broken")
+    coveo.faults.answer(
+        failing, operation="source", source="broken", times=None, headers={"Retry-After": "3000"}
+    )
+    with pytest.raises(CoveoError):
+        look(source_ids=["broken", SOURCE])
+    assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
+
+
+@pytest.mark.parametrize("value", ["on", "On", " yes ", "1", "TRUE", True])
+def test_a_report_closes_nothing(coveo: Simulator, opened: Run, value: Any) -> None:
+    opened.state = "failed"
+    assert look(report_only=value)["closed"] == []
+    assert coveo.statuses(SOURCE) == ["REBUILD"]
+
+
+@pytest.mark.parametrize("value", ["", "maybe", "None", None, 2, "{{ params.report_only }}"])
+def test_a_word_that_is_no_answer_closes_nothing(coveo: Simulator, opened: Run, value: Any) -> None:
+    opened.state = "failed"
+    with pytest.raises(CoveoInputError, match="Invalid report_only"):
+        look(report_only=value)
+    assert coveo.statuses(SOURCE) == ["REBUILD"]
+
+
+@pytest.mark.parametrize("value", [timedelta(0), 60, "1h"])
+def test_a_limit_that_is_none_is_refused(opened: Run, value: Any) -> None:
+    with pytest.raises(CoveoInputError, match="even_if_held_longer_than"):
+        look(even_if_held_longer_than=value)

@@ -1,0 +1,639 @@
+"""What the records of a bracket guarantee, against a Coveo at the socket and a run that is made up."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import airflow.providers.common.compat.sdk as sdk
+import pytest
+from airflow.providers.common.compat.sdk import AirflowSkipException, TaskDeferred
+
+from airflow_provider_coveo.bracket import deadline, opening, tasks
+from airflow_provider_coveo.bracket.closing import close_source
+from airflow_provider_coveo.bracket.errors import (
+    NothingWasPushed,
+    PushSourceInUse,
+    PushSourceUpdateFailed,
+    PushSourceUpdateNotBracketed,
+    UnknownFirstOpening,
+)
+from airflow_provider_coveo.bracket.reopening import _Reopening
+from airflow_provider_coveo.coveo.errors import AccessDeniedError, CoveoError, CoveoInputError
+from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+from airflow_provider_coveo.simulator import Simulator
+from airflow_provider_coveo.state import ledger as ledger_module
+from airflow_provider_coveo.state.ledger import Holder, Phase, SourceLedger, SourceRecord, read_bracket
+from airflow_provider_coveo.task_groups.coveo_push import push_source_update
+from tests.conftest import SOURCE
+from tests.unit.task_groups.test_coveo_push import stored
+from tests.unit.task_groups.test_coveo_push_tasks import Run, Work
+
+pytestmark = pytest.mark.usefixtures("connect")
+
+OTHER = "acme-books"
+
+
+@pytest.fixture
+def a_run(monkeypatch: pytest.MonkeyPatch, coveo: Simulator) -> Callable[..., Run]:
+    coveo.add_source(OTHER)
+    return lambda **options: Run(monkeypatch, **options)
+
+
+def deletions(coveo: Simulator) -> list[str]:
+    return [request.path.split("/")[-3] for request in coveo.requests if request.operation == "olderthan"]
+
+
+def push_as(run: Run, task: str, source: str = SOURCE, monkeypatch: Any = None) -> None:
+    """Push an item from a task, as its code does by the hook."""
+    context = run.context(task)
+    monkeypatch.setattr(
+        "airflow_provider_coveo.hooks.run_records.get_current_context", lambda: context, raising=True
+    )
+    CoveoPushHook().add_or_update_item(source, {"documentId": f"https://example.com/{task}", "data": "x"})
+    run.states[run.task(task).task_id] = "success"
+
+
+def begin_work(run: Run, task: str = "work") -> None:
+    """Do what a task's process does before its own work."""
+    run.task(task)._pre_execute_hook(run.context(task))
+
+
+def bracket_of(run: Run) -> Any:
+    return read_bracket(Holder("d", "r", run.update.open.task_id))
+
+
+# --- the first cut-off: taken before the run's first push, or unknown ---
+
+
+def test_an_opening_that_was_marked_as_success_takes_no_cut_off_after_the_run_has_pushed(
+    coveo: Simulator, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = a_run(delete_old_items=True, queue_delay=0, exclusive=True)
+    coveo.state.set_status(SOURCE, _status("REBUILD"), "somebody-else")
+    with pytest.raises(TaskDeferred):
+        run.execute("open")
+    coveo.state.set_status(SOURCE, _status("IDLE"), "somebody-else")
+    run.states[run.update.open.task_id] = "success"
+    begin_work(run)
+    assert coveo.statuses(SOURCE)[-1] == "REBUILD"
+    push_as(run, "work", monkeypatch=monkeypatch)
+
+    run.clear("open")
+    run.execute("open", max_tries=1)
+    with pytest.raises(UnknownFirstOpening, match="a task worked although the bracket's open had not"):
+        run.execute("delete_old_items")
+    assert deletions(coveo) == []
+    run.execute("close")
+    assert coveo.statuses(SOURCE)[-1] == "IDLE"
+
+
+def _status(name: str) -> Any:
+    from airflow_provider_coveo.coveo.statuses import SourceStatus
+
+    return SourceStatus[name]
+
+
+def test_a_push_before_the_bracket_leaves_no_cut_off_that_is_safe(
+    coveo: Simulator, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = a_run(delete_old_items=True, queue_delay=0)
+    push_as(run, "elsewhere", monkeypatch=monkeypatch)
+    assert "ordering_id" not in run.execute("open")
+    push_as(run, "work", monkeypatch=monkeypatch)
+    with pytest.raises(UnknownFirstOpening, match="pushed to the source before the bracket opened it"):
+        run.execute("delete_old_items")
+    assert deletions(coveo) == []
+
+
+def test_two_brackets_of_a_run_share_the_first_cut_off_of_their_source(
+    coveo: Simulator, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = a_run()
+    with run.dag, push_source_update(source_id=SOURCE, delete_old_items=True, group_id="second"):
+        Work(task_id="work2")
+    first = run.execute("open")["ordering_id"]
+    push_as(run, "work", monkeypatch=monkeypatch)
+    run.execute("close")
+    assert run.execute("second.open")["ordering_id"] == first
+    push_as(run, "second.work2", monkeypatch=monkeypatch)
+    assert run.execute("second.delete_old_items")["ordering_id"] == first
+
+
+def test_a_write_that_airflow_dropped_moves_no_cut_off(
+    coveo: Simulator, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = a_run(delete_old_items=True, queue_delay=0)
+    keep = sdk.Variable.set
+
+    def drop(key: str, value: Any, **more: Any) -> None:
+        if not (isinstance(value, dict) and (value.get("first_cut_off_ms") or value.get("runs"))):
+            keep(key, value, **more)
+
+    monkeypatch.setattr(sdk.Variable, "set", drop)
+    run.execute("open")
+    monkeypatch.setattr(sdk.Variable, "set", keep)
+    begin_work(run)
+    push_as(run, "work", monkeypatch=monkeypatch)
+    run.clear("open")
+    run.execute("open", max_tries=1)
+    with pytest.raises(UnknownFirstOpening):
+        run.execute("delete_old_items")
+    assert deletions(coveo) == []
+
+
+def test_a_retry_of_the_opening_before_any_work_still_finds_a_cut_off(
+    coveo: Simulator, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = a_run(delete_old_items=True, queue_delay=0)
+    coveo.faults.answer(503, headers={"Retry-After": "3000"}, operation="status")
+    with pytest.raises(CoveoError):
+        run.execute("open")
+    opened = run.execute("open")["ordering_id"]
+    push_as(run, "work", monkeypatch=monkeypatch)
+    assert run.execute("delete_old_items")["ordering_id"] == opened
+
+
+# --- what a run opened is what it works on ---
+
+
+def test_templates_that_render_to_another_source_by_now_change_nothing_in_the_run(
+    coveo: Simulator, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = a_run(delete_old_items=True, queue_delay=0)
+    run.execute("open")
+    push_as(run, "work", monkeypatch=monkeypatch)
+    for name in ("open", "delete_old_items", "close", "outcome"):
+        run.task(name).source_id = OTHER
+    run.execute("delete_old_items")
+    run.execute("close")
+    run.execute("outcome")
+    run.clear("open")
+    run.execute("open", max_tries=1)
+    assert deletions(coveo) == [SOURCE]
+    assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE", "REBUILD"]
+    assert coveo.statuses(OTHER) == []
+
+
+def test_a_task_with_the_brackets_own_template_works_on_the_brackets_source(
+    a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = a_run()
+    run.execute("open")
+    work = run.task("work")
+    work.source_id, work.coveo_conn_id = OTHER, "coveo_default"
+    _Reopening(run.update._tasks, None, ["source_id", "coveo_conn_id"])(run.context("work"))
+    assert work.source_id == SOURCE
+    work.source_id = OTHER
+    _Reopening(run.update._tasks, None, [])(run.context("work"))
+    assert work.source_id == OTHER
+
+
+def test_a_connection_that_was_renamed_meanwhile_does_not_keep_a_source_open(
+    coveo: Simulator, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = a_run()
+    monkeypatch.setenv("AIRFLOW_CONN_COVEO_OLD", coveo.connection_json())
+    run.task("open").coveo_conn_id = "coveo_old"
+    run.execute("open")
+    monkeypatch.delenv("AIRFLOW_CONN_COVEO_OLD")
+    run.execute("close")
+    assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
+
+
+def test_old_items_of_a_source_stay_if_the_run_pushed_to_another_one(
+    coveo: Simulator, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = a_run(delete_old_items=True, queue_delay=0)
+    run.execute("open")
+    push_as(run, "work", OTHER, monkeypatch=monkeypatch)
+    run.xcoms[run.task("work").task_id, "return_value"] = {"source_id": OTHER, "accepted_adds": 5}
+    with pytest.raises(NothingWasPushed, match="pushed to another source"):
+        run.execute("delete_old_items")
+    assert deletions(coveo) == []
+
+
+# --- who holds a source ---
+
+
+def test_an_opening_that_is_rejected_leaves_on_record_who_holds_the_source(
+    coveo: Simulator, a_run: Callable[..., Run]
+) -> None:
+    run = a_run()
+    run.held_by_another_run()
+    coveo.faults.answer(401, operation="status", status_type="REBUILD")
+    with pytest.raises(CoveoError):
+        run.execute("open")
+    (holder,) = SourceLedger("acme").holders(SOURCE)
+    assert holder.run_id == "later"
+
+
+def test_the_bracket_that_closes_first_leaves_the_source_open_for_the_one_that_opened_before(
+    coveo: Simulator, a_run: Callable[..., Run]
+) -> None:
+    run = a_run()
+    run.held_by_another_run()
+    run.execute("open")
+    assert run.execute("close")["status"] is None
+    assert coveo.statuses(SOURCE) == ["REBUILD"]
+    # It has ended by now without closing, so that the last task is the one to do so.
+    run.state_of_later = "failed"
+    run.execute("outcome")
+    assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
+
+
+def test_a_bracket_that_opens_while_another_closes_gets_its_status_again(
+    coveo: Simulator, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = a_run()
+    run.execute("open")
+    send = CoveoPushHook.set_source_status
+
+    def opened_meanwhile(hook: Any, source_id: str, status: Any) -> Any:
+        result = send(hook, source_id, status)
+        if status == "IDLE":
+            later = SourceRecord("d", "later", "x.open", opening="later", status="REFRESH")
+            SourceLedger("acme").hold(SOURCE, later)
+        return result
+
+    monkeypatch.setattr(CoveoPushHook, "set_source_status", opened_meanwhile)
+    run.execute("close")
+    assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE", "REFRESH"]
+
+
+def test_of_two_exclusive_brackets_that_claim_at_once_the_last_one_opens(
+    coveo: Simulator, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = a_run(exclusive=True)
+
+    def another_claims(seconds: float) -> None:
+        SourceLedger("acme").hold(SOURCE, SourceRecord("e", "x", "u.open", opening="theirs"), ())
+
+    monkeypatch.setattr(opening, "time", SimpleNamespace(sleep=another_claims, time=time.time))
+    with pytest.raises(TaskDeferred):
+        run.execute("open")
+    assert coveo.statuses(SOURCE) == []
+    (holder,) = SourceLedger("acme").holders(SOURCE)
+    assert holder.dag_id == "e"
+
+
+def test_an_exclusive_bracket_is_not_opened_again_while_another_one_holds_the_source(
+    coveo: Simulator, a_run: Callable[..., Run]
+) -> None:
+    run = a_run(exclusive=True)
+    run.execute("open")
+    run.execute("close")
+    run.held_by_another_run()
+    with pytest.raises(PushSourceInUse, match="'later'"):
+        begin_work(run)
+    assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
+
+
+def test_an_exclusive_bracket_opens_what_one_that_is_over_left_active(
+    coveo: Simulator, a_run: Callable[..., Run]
+) -> None:
+    run = a_run(exclusive=True)
+    run.held_by_another_run()
+    run.state_of_later = "failed"
+    coveo.state.set_status(SOURCE, _status("REBUILD"), "later")
+    run.execute("open")
+    run.execute("close")
+    assert coveo.statuses(SOURCE)[-1] == "IDLE"
+    assert SourceLedger("acme").holders(SOURCE) == ()
+
+
+def test_the_wait_for_a_source_ends_without_a_triggerer(coveo: Simulator, a_run: Callable[..., Run]) -> None:
+    run = a_run(exclusive=True)
+    run.held_by_another_run()
+    with pytest.raises(TaskDeferred) as deferred:
+        run.execute("open")
+    assert 3600 <= deferred.value.timeout.total_seconds() <= 3700
+    # A retry goes on waiting instead of beginning anew.
+    run.update.open.exclusive_timeout = 0.1
+    time.sleep(0.2)
+    with pytest.raises(PushSourceInUse):
+        run.execute("open")
+    with pytest.raises(PushSourceInUse):
+        run.execute("open", max_tries=0)
+
+
+# --- an opening that outlives its closing ---
+
+
+def test_an_opening_whose_request_arrives_after_the_closing_closes_the_source_itself(
+    coveo: Simulator, a_run: Callable[..., Run]
+) -> None:
+    run = a_run()
+    coveo.faults.answer(503, headers={"Retry-After": "1"}, operation="status", status_type="REBUILD")
+    holder = Holder("d", "r", run.update.open.task_id)
+
+    def close_meanwhile() -> None:
+        until = time.monotonic() + 20
+        while not coveo.requests and time.monotonic() < until:
+            time.sleep(0.01)
+        record = read_bracket(holder)
+        assert record is not None
+        close_source(CoveoPushHook(), holder, record)
+
+    closing = threading.Thread(target=close_meanwhile)
+    closing.start()
+    with pytest.raises(PushSourceUpdateFailed, match="closed while the request was under way"):
+        run.execute("open")
+    closing.join(30)
+    assert coveo.statuses(SOURCE) == ["IDLE", "REBUILD", "IDLE"]
+
+
+@pytest.mark.parametrize(("arrives", "statuses"), [(True, ["IDLE", "REBUILD", "IDLE"]), (False, ["IDLE"])])
+def test_the_last_task_looks_once_more_if_the_opening_was_killed_in_its_request(
+    coveo: Simulator,
+    a_run: Callable[..., Run],
+    monkeypatch: pytest.MonkeyPatch,
+    arrives: bool,
+    statuses: list[str],
+) -> None:
+    run = a_run()
+
+    def killed(*_: Any) -> Any:
+        raise SystemExit
+
+    # Nothing that an opening does after its request is done.
+    monkeypatch.setattr(tasks.Opening, "_conclude_failure", lambda *_: None)
+    monkeypatch.setattr(tasks, "_LONGEST_LINGERING", 0.2)
+    with monkeypatch.context() as patch:
+        patch.setattr(CoveoPushHook, "set_source_status", killed)
+        with pytest.raises(SystemExit):
+            run.task("open").execute(run.context("open"))
+    run.states[run.update.open.task_id] = "failed"
+    run.execute("close")
+    if arrives:
+        coveo.state.set_status(SOURCE, _status("REBUILD"), "a request that was under way")
+    with pytest.raises(PushSourceUpdateFailed, match="The source is closed"):
+        run.execute("outcome")
+    assert coveo.statuses(SOURCE) == statuses
+
+
+def test_the_run_of_tasks_test_opens_nothing(coveo: Simulator, a_run: Callable[..., Run]) -> None:
+    run = a_run()
+    context = run.context("open")
+    context["ti"].run_id = "__airflow_temporary_run_2026-01-01T00:00:00+00:00__"
+    with pytest.raises(PushSourceUpdateNotBracketed, match="airflow dags test"):
+        run.task("open").execute(context)
+    assert coveo.requests == []
+
+
+# --- what follows ---
+
+
+def test_what_follows_runs_only_if_this_run_opened_and_closed(
+    coveo: Simulator, a_run: Callable[..., Run]
+) -> None:
+    run = a_run()
+    with pytest.raises(AirflowSkipException, match="opened nothing"):
+        run.task("done").execute(run.context("done"))
+    run.execute("open")
+    run.held_by_another_run()
+    run.execute("close")
+    with pytest.raises(AirflowSkipException, match="left open for another bracket"):
+        run.task("done").execute(run.context("done"))
+
+
+def test_what_follows_is_skipped_in_a_pass_that_skips_the_bracket(
+    coveo: Simulator, a_run: Callable[..., Run]
+) -> None:
+    run = a_run()
+    run.execute("open")
+    run.execute("close")
+    run.states[run.update.open.task_id] = "skipped"
+    with pytest.raises(AirflowSkipException, match="opened nothing"):
+        run.task("done").execute(run.context("done"))
+
+
+def test_the_claim_of_an_opening_that_was_killed_is_taken_back(
+    coveo: Simulator, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = a_run(exclusive=True)
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(opening.Opening, "_check_claim", killed)
+        patch.setattr(SourceLedger, "release", killed)
+        with pytest.raises(SystemExit):
+            run.execute("open")
+    assert len(SourceLedger("acme").holders(SOURCE)) == 1
+    run.execute("close")
+    assert SourceLedger("acme").holders(SOURCE) == ()
+    assert coveo.statuses(SOURCE) == []
+
+
+def test_what_follows_waits_for_idle_although_the_closing_was_marked(
+    coveo: Simulator, a_run: Callable[..., Run]
+) -> None:
+    run = a_run()
+    run.execute("open")
+    run.task("done").execute(run.context("done"))
+    assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
+
+
+# --- what can't be right ---
+
+
+def test_a_delta_does_not_delete_what_did_not_change(coveo: Simulator, a_run: Callable[..., Run]) -> None:
+    run = a_run(delete_old_items=True, status="{{ params.status }}")
+    run.task("open").status = "Incremental"
+    with pytest.raises(CoveoInputError, match="would delete all that did not"):
+        run.execute("open")
+    run.execute("close")
+    assert coveo.requests == []
+
+
+def test_nothing_is_retried_where_nothing_was_opened(coveo: Simulator, a_run: Callable[..., Run]) -> None:
+    run = a_run()
+    coveo.faults.answer(403, operation="status", status_type="REBUILD")
+    with pytest.raises(AccessDeniedError):
+        run.execute("open")
+    for name in ("close", "outcome"):
+        run.task(name).coveo_conn_id = "coveo_nowhere"
+    run.execute("close")
+    with pytest.raises(PushSourceUpdateFailed, match=r"open failed"):
+        run.execute("outcome")
+    assert len(coveo.requests) == 1
+
+
+# --- records of other versions ---
+
+
+@pytest.mark.parametrize("closed_by", ["close", "outcome", "callback", "member"])
+def test_a_run_that_0_1_0_opened_is_closed_by_this_version(
+    coveo: Simulator, a_run: Callable[..., Run], closed_by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = a_run(delete_old_items=True, queue_delay=0)
+    coveo.state.set_status(SOURCE, _status("REBUILD"), "0.1.0")
+    holder = Holder("d", "r", run.update.open.task_id)
+    run.variables[f"coveo_open__acme__{SOURCE}"] = json.dumps(asdict(holder))
+    run.variables[f"coveo_content__acme__{SOURCE}"] = json.dumps(
+        {"dag_id": "d", "run_id": "r", "since": "abc"}
+    )
+    run.xcoms[holder.open_task_id, "coveo_opening"] = {
+        "source_id": SOURCE,
+        "organization_id": "acme",
+        "coveo_conn_id": "coveo_default",
+        "status": "REBUILD",
+    }
+    first = int(time.time() * 1000) - 60_000
+    run.xcoms[holder.open_task_id, "return_value"] = {"ordering_id": first}
+    run.states[holder.open_task_id] = "success"
+    begin_work(run)
+    push_as(run, "work", monkeypatch=monkeypatch)
+    assert run.execute("delete_old_items")["ordering_id"] == first
+    if closed_by == "callback":
+        run.fail()
+    elif closed_by == "member":
+        run.execute("close")
+        begin_work(run)
+        run.execute("outcome")
+    else:
+        run.execute(closed_by)
+    assert coveo.statuses(SOURCE)[-1] == "IDLE"
+    assert SourceLedger("acme").holders(SOURCE) == ()
+
+
+def test_a_phase_of_a_later_version_is_closed_to_be_sure(coveo: Simulator, a_run: Callable[..., Run]) -> None:
+    run = a_run()
+    run.execute("open")
+    (name,) = [name for name in run.variables if name.startswith("coveo_bracket")]
+    run.variables[name] = json.dumps({**json.loads(run.variables[name]), "phase": "pausing", "more": 1})
+    run.execute("close")
+    assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
+
+
+# --- how often the records are read ---
+
+
+def test_a_bracket_that_goes_well_reads_its_records_no_more_than_twice_as_often_as_0_1_0_did_and_two(
+    coveo: Simulator, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """0.1.0 looked up 7 values in Variables and in the task state store, and two XComs."""
+    run = a_run(delete_old_items=False)
+    reads: list[str] = []
+    read = ledger_module.read_variable
+
+    def counted(name: str, **options: Any) -> Any:
+        reads.append(name.split("__")[0])
+        return read(name, **options)
+
+    monkeypatch.setattr(ledger_module, "read_variable", counted)
+    for name in ("open", "close", "outcome"):
+        run.execute(name)
+    run.succeed()
+    assert bracket_of(run).phase is Phase.CLOSED
+    assert len(reads) - 1 <= 9, reads
+    assert [request.operation for request in coveo.requests] == ["status", "status"]
+
+
+# --- the deadline ---
+
+
+@pytest.fixture
+def overdue(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    monkeypatch.setattr(deadline, "_SECONDS_BETWEEN_CHECKS", 0.01)
+
+    def pass_deadline() -> None:
+        context = {"dag_run": {"dag_id": "d", "dag_run_id": "r"}}
+        until = deadline.close_overdue("push_source_update.open", False, context=context)
+        asyncio.run(asyncio.wait_for(until, 10))
+
+    return pass_deadline
+
+
+def test_a_source_whose_run_is_overdue_is_closed_once_nothing_works(
+    coveo: Simulator, a_run: Callable[..., Run], overdue: Callable[[], None]
+) -> None:
+    run = a_run()
+    run.execute("open")
+    work = run.task("work").task_id
+    run.states[work] = "running"
+    threading.Timer(0.5, run.states.pop, [work]).start()
+    overdue()
+    assert work not in run.states
+    assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
+
+
+def test_a_source_that_was_closed_or_that_another_one_holds_is_not_overdue(
+    coveo: Simulator, a_run: Callable[..., Run], overdue: Callable[[], None]
+) -> None:
+    run = a_run()
+    overdue()
+    run.execute("open")
+    run.execute("close")
+    overdue()
+    assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
+    run.execute("open")
+    run.held_by_another_run()
+    overdue()
+    assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE", "REBUILD"]
+
+
+def test_a_deadline_is_an_alert_beside_those_of_the_dag(a_run: Callable[..., Run]) -> None:
+    if not hasattr(sdk.DAG, "deadline") and not _has_deadlines():
+        with pytest.raises(CoveoInputError, match=r"close_overdue_after.*3\.1"):
+            a_run(close_overdue_after=timedelta(hours=6))
+        return
+    run = a_run(close_overdue_after=timedelta(hours=6))
+    found: Any = run.dag.deadline
+    (alert,) = found
+    assert alert.interval == timedelta(hours=6)
+    assert alert.callback.kwargs == {"open_task_id": run.update.open.task_id, "is_mapped": False}
+    assert stored(run.dag).dag_id == "d"
+
+
+def _has_deadlines() -> bool:
+    return importlib.util.find_spec("airflow.sdk") is not None and (
+        importlib.util.find_spec("airflow.sdk.definitions.deadline") is not None
+    )
+
+
+@pytest.mark.parametrize("value", [timedelta(0), 60, "1h"])
+def test_a_deadline_is_a_time(value: Any) -> None:
+    with pytest.raises(CoveoInputError, match="close_overdue_after"):
+        push_source_update(source_id=SOURCE, close_overdue_after=value)
+
+
+# --- a teardown of the DAG's author ---
+
+
+@pytest.mark.parametrize(("ended", "deletes"), [("success", True), ("failed", False), (None, None)])
+def test_old_items_are_deleted_only_after_a_teardown_inside_ended_well(
+    coveo: Simulator,
+    monkeypatch: pytest.MonkeyPatch,
+    ended: str | None,
+    deletes: bool | None,
+) -> None:
+    run = Run(monkeypatch)
+    with run.dag, push_source_update(source_id=SOURCE, delete_old_items=True, group_id="g") as update:
+        room, clean = Work(task_id="make_room"), Work(task_id="clean_up")
+        room >> Work(task_id="work2") >> clean.as_teardown(setups=room)
+    run.execute("g.open")
+    for name in ("make_room", "work2"):
+        push_as(run, f"g.{name}", monkeypatch=monkeypatch)
+    monkeypatch.setattr(tasks, "_BETWEEN_CHECKS", timedelta(seconds=0.05))
+    run.states["g.clean_up"] = "running"
+    if ended is not None:
+        threading.Timer(0.2, run.states.__setitem__, ["g.clean_up", ended]).start()
+    if deletes:
+        run.execute("g.delete_old_items")
+    else:
+        expected = AirflowSkipException if ended else tasks.AirflowRescheduleException
+        with pytest.raises(expected):
+            run.execute("g.delete_old_items")
+    assert deletions(coveo) == [SOURCE] * bool(deletes)
+    assert update.dag.get_task("g.clean_up").downstream_task_ids == {"g.close", "g.outcome"}

@@ -1,0 +1,232 @@
+"""Records that were edited or are gone, and names that Airflow gives twice."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from airflow_provider_coveo.coveo.errors import CoveoError
+from airflow_provider_coveo.operators.coveo_watchdog import CloseAbandonedPushSourcesOperator
+from airflow_provider_coveo.simulator import Simulator
+from airflow_provider_coveo.state import airflow_runs, liveness
+from airflow_provider_coveo.state.airflow_runs import RunFacts
+from airflow_provider_coveo.state.ledger import (
+    BracketRecord,
+    Holder,
+    Phase,
+    SourceLedger,
+    SourceRecord,
+    read_bracket,
+    write_bracket,
+)
+from airflow_provider_coveo.task_groups.coveo_push import push_source_update
+from tests.conftest import SOURCE
+from tests.unit.task_groups.test_bracket_guarantee import begin_work, deletions, push_as
+from tests.unit.task_groups.test_coveo_push_tasks import Run, Work
+
+pytestmark = pytest.mark.usefixtures("connect")
+
+_NO_TIME = timedelta(microseconds=1)
+
+
+@pytest.fixture
+def a_run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
+    return lambda **options: Run(monkeypatch, **options)
+
+
+# --- records ---
+
+
+@pytest.mark.parametrize("kind", ["coveo_open", "coveo_bracket", "coveo_content"])
+@pytest.mark.parametrize(
+    "text", ["[]", "5", "null", '"x"', "{}", "no json", '{"phase": "open"}', '{"runs": 5}', '{"others": [5]}']
+)
+@pytest.mark.parametrize("after", ["open", "work", "delete_old_items"])
+def test_a_record_that_was_replaced_by_hand_leaves_no_source_open(
+    coveo: Simulator,
+    a_run: Callable[..., Run],
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    text: str,
+    after: str,
+) -> None:
+    run = a_run(delete_old_items=True, queue_delay=0)
+
+    def damage(step: str) -> None:
+        for name in [name for name in run.variables if name.startswith(kind) and step == after]:
+            run.variables[name] = text
+
+    run.execute("open")
+    damage("open")
+    begin_work(run)
+    push_as(run, "work", monkeypatch=monkeypatch)
+    damage("work")
+    try:
+        run.execute("delete_old_items")
+    except Exception:
+        assert deletions(coveo) == []
+    damage("delete_old_items")
+    run.execute("close")
+    assert coveo.statuses(SOURCE)[-1] == "IDLE"
+
+
+@pytest.mark.parametrize("value", [None, 5, "x", [], {}, [1], True, -1.5], ids=repr)
+@pytest.mark.parametrize(
+    ("kind", "field"),
+    [
+        *(("coveo_bracket", field) for field in ("phase", "first_cut_off_ms", "closed_at", "reopened_by")),
+        *(("coveo_open", field) for field in ("since_ms", "opening", "others", "reopened_by")),
+        *(("coveo_content", field) for field in ("dag_id", "since", "runs")),
+    ],
+)
+def test_a_field_that_was_edited_by_hand_leaves_no_source_open(
+    coveo: Simulator, a_run: Callable[..., Run], kind: str, field: str, value: Any
+) -> None:
+    run = a_run()
+    run.execute("open")
+    for name in [name for name in run.variables if name.startswith(kind)]:
+        run.variables[name] = json.dumps({**json.loads(run.variables[name]), field: value})
+    begin_work(run)
+    run.execute("close")
+    run.execute("outcome")
+    assert coveo.statuses(SOURCE)[-1] == "IDLE"
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "value"),
+    [
+        *(("coveo_bracket", field, None) for field in ("source_id", "organization_id", "coveo_conn_id")),
+        *(("coveo_open", field, None) for field in ("dag_id", "run_id", "open_task_id", "map_index")),
+        ("coveo_bracket", "source_id", ""),
+        ("coveo_bracket", "organization_id", 5),
+    ],
+)
+def test_an_identity_that_was_edited_by_hand_leaves_no_source_open(
+    coveo: Simulator, a_run: Callable[..., Run], kind: str, field: str, value: Any
+) -> None:
+    run = a_run()
+    run.execute("open")
+    (name,) = [name for name in run.variables if name.startswith(kind)]
+    run.variables[name] = json.dumps({**json.loads(run.variables[name]), field: value})
+    run.execute("close")
+    assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
+
+
+@pytest.mark.parametrize("holders", [5, [1], "x", None, {"d r push_source_update.open -1": {"digest": 5}}])
+def test_what_the_watchdog_saw_may_be_edited_by_hand(
+    coveo: Simulator, a_run: Callable[..., Run], holders: Any
+) -> None:
+    run = a_run()
+    run.execute("open")
+    run.state = "failed"
+    CloseAbandonedPushSourcesOperator(task_id="looks", source_ids=[SOURCE]).execute({})
+    name = f"coveo_seen__acme__{SOURCE}"
+    run.variables[name] = json.dumps({**json.loads(run.variables[name]), "holders": holders})
+    watchdog = CloseAbandonedPushSourcesOperator(
+        task_id="watchdog", source_ids=[SOURCE], active_longer_than=_NO_TIME
+    )
+    assert watchdog.execute({})["closed"] == [SOURCE]
+
+
+@pytest.mark.parametrize("gone", ["coveo_content", "coveo_"])
+def test_a_second_bracket_takes_no_later_cut_off_where_the_sources_record_is_gone(
+    coveo: Simulator, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, gone: str
+) -> None:
+    """Thirty other runs on the source push it out of its record as well."""
+    run = a_run()
+    with run.dag, push_source_update(source_id=SOURCE, delete_old_items=True, group_id="second"):
+        Work(task_id="work2")
+    first = run.execute("open")["ordering_id"]
+    push_as(run, "work", monkeypatch=monkeypatch)
+    run.execute("close")
+    for name in [name for name in run.variables if name.startswith(gone)]:
+        del run.variables[name]
+    # Coveo's clock, as its answers give it, has seconds.
+    time.sleep(1.1)
+    run.execute("second.open")
+    push_as(run, "second.work2", monkeypatch=monkeypatch)
+    assert run.execute("second.delete_old_items")["ordering_id"] == first
+
+
+# --- states ---
+
+
+@pytest.mark.parametrize("other", ["push_1", "push_1_0"])
+def test_a_task_named_like_a_mapped_one_hides_no_state(monkeypatch: pytest.MonkeyPatch, other: str) -> None:
+    """Airflow 3 names the second instance of `push` and a task `push_1` alike, and answers with one."""
+    instances = {
+        ("push", 0): "success",
+        ("push", 1): "failed",
+        ("push_1", -1): "success",
+        ("push_1_0", -1): "success",
+    }
+
+    def answer(*, dag_id: str, task_ids: list[str], run_ids: list[str]) -> Any:
+        named = {
+            task_id if index < 0 else f"{task_id}_{index}": state
+            for (task_id, index), state in instances.items()
+            if task_id in task_ids
+        }
+        return {run_ids[0]: named}
+
+    runtime = SimpleNamespace(get_task_states=answer)
+    monkeypatch.setattr(airflow_runs, "_runtime_task_instance", lambda: runtime)
+    found = airflow_runs.task_states("d", "r", ["push", other])
+    assert found == {"push": {0: "success", 1: "failed"}, other: {-1: "success"}}
+
+
+def test_a_bracket_that_two_cleared_tasks_work_in_is_not_over_when_the_first_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    states = {"u.close": "success", "u.outcome": "success", "u.first": "success", "u.second": "running"}
+    monkeypatch.setattr(
+        airflow_runs,
+        "_task_instance_states",
+        lambda dag_id, run_id, ids: [(name, -1, states.get(name)) for name in ids or states],
+    )
+    monkeypatch.setattr(liveness, "run_facts", lambda *_: RunFacts("running", False))
+    holder = SourceRecord("d", "r", "u.open", opening="x", reopened_by=("u.first", -1))
+    assert liveness.is_live(holder)
+    states["u.second"] = "success"
+    assert not liveness.is_live(holder)
+
+
+def test_on_3_0_the_callback_closes_the_brackets_behind_one_that_never_began(
+    coveo: Simulator, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = a_run()
+    monkeypatch.setattr("airflow.__version__", "3.0.6")
+    monkeypatch.setattr("airflow_provider_coveo.bracket.callbacks.mapped_group_id", lambda task: "group")
+    monkeypatch.setattr("airflow_provider_coveo.bracket.callbacks.callbacks_see_runs", lambda: False)
+    monkeypatch.setattr("airflow_provider_coveo.state.liveness.callbacks_see_runs", lambda: False)
+    holder = Holder("d", "r", run.update.open.task_id, 2)
+    record = BracketRecord("acme", SOURCE, "coveo_default", "REBUILD", Phase.OPEN, "x", first_cut_off_ms=1)
+    write_bracket(holder, record)
+    run.fail()
+    assert coveo.statuses(SOURCE) == ["IDLE"]
+
+
+def test_an_idle_of_the_watchdog_that_coveo_rejects_is_not_on_record_as_accepted(
+    coveo: Simulator, a_run: Callable[..., Run]
+) -> None:
+    run = a_run()
+    run.execute("open")
+    coveo.faults.answer(403, operation="status", status_type="IDLE")
+    run.state = "failed"
+    watchdog = CloseAbandonedPushSourcesOperator(
+        task_id="watchdog", source_ids=[SOURCE], active_longer_than=_NO_TIME
+    )
+    with pytest.raises(CoveoError):
+        watchdog.execute({})
+    record = read_bracket(Holder("d", "r", run.update.open.task_id))
+    assert record is not None
+    assert record.phase is not Phase.CLOSED
+    run.fail()
+    assert coveo.statuses(SOURCE)[-1] == "IDLE"
+    assert SourceLedger("acme").holders(SOURCE) == ()
