@@ -215,9 +215,14 @@ class Judge:
             and place[0] not in ignored
             and (run, *place) not in engine.marked_late
         )
+        # What is marked after its bracket was judged, or in one that was skipped, nothing judges again.
+        judged = set(self._states_of(self.states[run], frozenset({f"{bracket.group}.outcome"})).values())
+        if judged <= {"success", "skipped"}:
+            by_hand = {engine.name_of(run, *each[1:]) for each in engine.marked if each[0] == run}
+            bad = [name for name in bad if name not in by_hand]
         # Whoever marks the task that judges took the judging on himself.
         outcomes = self._states_of(self.states[run], frozenset({f"{bracket.group}.outcome"}))
-        if any(engine.marked.get((run, *place)) in {"success", "skipped"} for place in outcomes):
+        if any((run, *place) in engine.marked for place in outcomes):
             return
         if bad:
             yield Violation("B2", f"run {run} is a success, and {', '.join(bad)} failed")
@@ -354,7 +359,10 @@ class Judge:
             # A task that lingers knows nothing of what came after it; kept apart, it is a fault of its own.
             if others and seen.run and not seen.orphan:
                 other = others[0][1].actor
-                if seen.status == "IDLE" and seen.dag_id != "watchdog":
+                if self._is_given_back(seen, other):
+                    # Airflow has no compare-and-set: a status may be wrong for the length of a request.
+                    pass
+                elif seen.status == "IDLE" and seen.dag_id != "watchdog":
                     yield Violation(
                         "B5", f"{seen.actor} closes {seen.source} while {other}'s bracket works on it"
                     )
@@ -366,6 +374,17 @@ class Judge:
                 holders[seen.source] = [each for each in held if each[0] != place] + [(place, seen)]
             elif seen.status == "IDLE":
                 holders[seen.source] = [each for each in held if each[0][0] != seen.run and seen.run != ""]
+
+    def _is_given_back(self, idle: Seen, opener: str) -> bool:
+        """Say whether the next status is an active one, by who closed or by whose bracket it is."""
+        later = self.engine.seen[self.engine.seen.index(idle) + 1 :]
+        following = next((each for each in later if each.source == idle.source and each.applied), None)
+        return (
+            idle.status == "IDLE"
+            and following is not None
+            and following.status in ACTIVE
+            and following.actor in {idle.actor, opener}
+        )
 
     def b6(self) -> Iterator[Violation]:
         """Nothing is closed that was not opened."""
