@@ -26,13 +26,14 @@ def cell(
     on_2: dict[str, Any] | None = None,
     otherwise_on_2: dict[str, Any] | None = None,
     on_3_0: dict[str, Any] | None = None,
+    on_3_1: dict[str, Any] | None = None,
     **options: Any,
 ) -> Callable[[Callable[[Story], None]], Callable[[Story], None]]:
     """
     Make a cell of the function that plays it.
 
     ``on_2`` is what else is expected of Airflow 2, and ``otherwise_on_2`` what may come of it there instead;
-    ``on_3_0`` is what else is expected of Airflow 3.0 alone.
+    ``on_3_0`` is what else is expected of Airflow 3.0 alone, and ``on_3_1`` of 3.1 and 3.2.
     """
     facts: dict[str, Any] = {
         "sequence": sequence,
@@ -49,6 +50,8 @@ def cell(
             expected_2 = replace(expected_2, otherwise=replace(expected_2, **otherwise_on_2))
         if on_3_0:
             options["expected_3_0"] = Expected(**{**facts, **on_3_0})
+        if on_3_1:
+            options["expected_3_1"] = Expected(**{**facts, **on_3_1})
         CELLS.append(Cell(cell_id, title, play, Expected(**facts), expected_2, **options))
         return play
 
@@ -466,6 +469,7 @@ def _(story: Story) -> None:
     "REBUILD push IDLE (clear work1) REBUILD push IDLE",
     "failed",
     "begin ok#2, open ok#2, work1 ok#2, work2 upf, close ok#2, outcome FAIL#2",
+    on_3_1={"tasks": "work1 ok#2, work2 upf"},
 )
 def _(story: Story) -> None:
     with_work1_failed(story)
@@ -504,6 +508,7 @@ def _(story: Story) -> None:
     "REBUILD push IDLE (clear work1 only failed) REBUILD push IDLE",
     "failed",
     "work1 ok#2, work2 upf, outcome FAIL#2",
+    on_3_1={"tasks": "work1 ok#2, work2 upf"},
 )
 def _(story: Story) -> None:
     with_work1_failed(story)
@@ -530,6 +535,7 @@ def _(story: Story) -> None:
     "REBUILD push IDLE (clear open) REBUILD IDLE",
     "failed",
     "open ok#2, work1 FAIL, work2 upf, close ok#2",
+    on_3_1={"tasks": "open ok#2, work1 FAIL, work2 upf"},
 )
 def _(story: Story) -> None:
     with_work1_failed(story)
@@ -580,6 +586,7 @@ def _(story: Story) -> None:
     "a second clear",
     "REBUILD push IDLE (clear work1 + downstream) REBUILD push IDLE (clear work2) REBUILD push IDLE",
     tasks="begin ok#3, open ok#3, work1 ok#2, work2 ok#2, close ok#3, outcome ok#3, done ok",
+    on_3_1={"tasks": "begin ok#2, open ok#2, work1 ok#2, work2 ok#2, close ok#2, outcome ok#2, done ok"},
 )
 def _(story: Story) -> None:
     with_work1_failed(story)
@@ -587,6 +594,8 @@ def _(story: Story) -> None:
     story.until_quiet()
     story.clear("work2", downstream=False)
     story.until_quiet()
+    # On 3.1 and 3.2 by the callback of the run, which comes a little later.
+    story.until_seen("IDLE")
 
 
 @cell(
@@ -1219,6 +1228,7 @@ def _(story: Story) -> None:
     "clear of the opening task only, after a run that went well",
     "push REBUILD push delete-old IDLE (clear open) REBUILD IDLE",
     tasks="open ok#2, work1 ok, work2 ok, delete_old_items ok, close ok#2",
+    on_3_1={"tasks": "open ok#2, work1 ok, work2 ok, delete_old_items ok"},
     items="work1/-1 work2/-1",
     bracket=DELETING,
 )
@@ -1228,6 +1238,7 @@ def _(story: Story) -> None:
     story.until_quiet()
     story.clear("open", downstream=False)
     story.until_quiet()
+    story.until_seen("IDLE")
 
 
 @cell(
@@ -1276,3 +1287,228 @@ def _(story: Story) -> None:
 def _(story: Story) -> None:
     old_item_in_place(story)
     story.trigger()
+
+
+# --- what hostile readers found ---
+
+
+@cell(
+    "G01",
+    "the opening is marked as success while it waits, and the deletion is cleared",
+    "push REBUILD (somebody else opened it) IDLE (open marked success) REBUILD push REBUILD push REBUILD "
+    "IDLE (clear delete_old_items + downstream) REBUILD IDLE",
+    "failed",
+    "open ok, work1 ok, work2 ok, delete_old_items FAIL",
+    items="old work1/-1 work2/-1",
+    bracket={**DELETING, "exclusive": True, "poll_interval": 600},
+)
+def _(story: Story) -> None:
+    old_item_in_place(story)
+    story.open_as_somebody_else()
+    story.did("somebody else opened it")
+    story.trigger()
+    story.until_task("open", "deferred")
+    story.close_as_somebody_else()
+    story.mark_task("open", "success")
+    story.until_quiet()
+    story.clear("delete_old_items")
+    story.until_quiet()
+
+
+@cell(
+    "G02",
+    "the Variable that names the source changes while the update is under way",
+    "(Variable = G02-one) REBUILD push (Variable = G02-two) push delete-old IDLE | "
+    "(Variable = G02-one) (Variable = G02-two)",
+    tasks="work1 ok, work2 ok, delete_old_items ok",
+    bracket=DELETING,
+    shape="named_by_variable",
+    sources=("G02-one", "G02-two"),
+)
+def _(story: Story) -> None:
+    story.variable("G02", "G02-one")
+    story.hold("work1")
+    story.trigger()
+    story.until_seen("push")
+    story.variable("G02", "G02-two")
+    story.release("work1")
+
+
+@cell(
+    "G03",
+    "a task wired below the opening inside the `with` fails: nothing is deleted",
+    "push REBUILD push IDLE",
+    "failed",
+    "work1 ok, outside FAIL, delete_old_items upf",
+    items="old outside/-1 work1/-1",
+    bracket=DELETING,
+    shape="joined_inside",
+)
+def _(story: Story) -> None:
+    old_item_in_place(story)
+    story.fail("outside")
+    story.trigger()
+
+
+@cell(
+    "G04",
+    "two brackets on one source, the second of which deletes old items",
+    "push REBUILD push IDLE REBUILD push delete-old IDLE",
+    tasks="begin -, open -, close -, outcome -, done -, work_one ok, work_two ok, delete_old_items ok",
+    items="work_one/-1 work_two/-1",
+    bracket=DELETING,
+    shape="two_that_delete",
+)
+def _(story: Story) -> None:
+    old_item_in_place(story)
+    story.trigger()
+
+
+cell(
+    "G05",
+    "the push goes to another source than the bracket's: nothing is deleted",
+    "REBUILD IDLE | push",
+    "failed",
+    "work1 ok, delete_old_items FAIL",
+    last="IDLE",
+    bracket=DELETING,
+    shape="pushing_elsewhere",
+    sources=("G05-one", "G05-two"),
+    representative=True,
+)(run_to_the_end)
+
+
+@cell(
+    "G06",
+    "depends_on_past, and the run before failed: nothing is opened until that is mended",
+    "REBUILD push IDLE (second run waits) (clear run) REBUILD push IDLE REBUILD push IDLE",
+    "a success, b success",
+    dag={"default_args": {"depends_on_past": True}, "max_active_runs": 2},
+)
+def _(story: Story) -> None:
+    story.fail("work1")
+    # A run without a logical date has no run before it.
+    story.trigger(logical_date="2025-02-01T00:00:00+00:00")
+    story.until_quiet()
+    story.mend("work1")
+    story.trigger("b", logical_date="2025-02-02T00:00:00+00:00")
+    story.until_age_of_run(20, key="b")
+    story.did("second run waits")
+    story.clear_run()
+    story.until_quiet()
+
+
+@cell(
+    "G08",
+    "the bracket's task group is marked as success",
+    "REBUILD push (group marked success) push? IDLE push?",
+    tasks="work1 ok, work2 ok",
+    since=(3, 3),
+)
+def _(story: Story) -> None:
+    with_work1_at_work(story)
+    story.mark_group("success")
+    story.until_over()
+    story.until_seen("IDLE")
+
+
+@cell(
+    "G08b",
+    "a task and what is below it marked as success",
+    "REBUILD push (work1 marked success + downstream) push? IDLE push?",
+    tasks="work1 ok, work2 ok",
+    representative=True,
+)
+def _(story: Story) -> None:
+    with_work1_at_work(story)
+    story.mark_task("work1", "success", downstream=True)
+    story.until_over()
+    story.until_seen("IDLE")
+
+
+cell(
+    "G11",
+    "a pre_execute in default_args that skips",
+    "REBUILD IDLE",
+    tasks="work1 skip",
+    shape="skipped_by_default",
+)(run_to_the_end)
+
+
+@cell(
+    "G21",
+    "clear of what failed in a mapped group inside",
+    "REBUILD push IDLE (clear run only failed) REBUILD push REBUILD? push? IDLE",
+    tasks="first[0] ok, first[1] ok#2, second[0] ok, second[1] ok, outcome ok#2",
+    shape="mapped_group_inside",
+)
+def _(story: Story) -> None:
+    story.fail("first.1")
+    story.trigger()
+    story.until_quiet()
+    story.mend("first.1")
+    story.clear_run(only_failed=True)
+    story.until_quiet()
+
+
+cell(
+    "G24",
+    "a branch goes past the bracket: what follows it is skipped",
+    "",
+    tasks="choose ok, other -, begin skip, open skip, work1 skip, close skip, outcome skip, done skip, "
+    "after skip",
+    last="",
+    shape="branched_around",
+    representative=True,
+)(run_to_the_end)
+
+
+@cell(
+    "G32",
+    "a finished task marked as failed while a later one works",
+    "REBUILD push (work1 marked failed) push? IDLE push?",
+    "failed",
+    "work1 FAIL, work2 -, close -, outcome -, done -",
+    representative=True,
+)
+def _(story: Story) -> None:
+    story.hold("work2")
+    story.trigger()
+    story.until_task("work2", "running")
+    story.until_seen("push", times=2)
+    story.mark_task("work1", "failed")
+    story.until_over()
+    story.until_seen("IDLE")
+
+
+@cell(
+    "G33",
+    "the bracket's first task marked as skipped, with what is below",
+    "REBUILD push (begin marked skipped + downstream) push? IDLE push?",
+    tasks="begin skip, open -, work1 -, work2 -, close -, outcome -, done -",
+    only_3="2.11 can't mark a task as skipped",
+)
+def _(story: Story) -> None:
+    with_work1_at_work(story)
+    story.mark_task("begin", "skipped", downstream=True)
+    story.until_over()
+    story.until_seen("IDLE")
+
+
+@cell(
+    "G14",
+    "DAG paused, with close_overdue_after",
+    "REBUILD push (paused) push? IDLE (unpaused) REBUILD push IDLE",
+    tasks="work1 ok, work2 ok",
+    bracket={"close_overdue_after": 60},
+    since=(3, 1),
+)
+def _(story: Story) -> None:
+    with_work1_at_work(story)
+    story.did("paused")
+    story.airflow.pause(story.dag_id)
+    story.release("work1")
+    story.until_task("work1", "success")
+    story.until_seen("IDLE")
+    story.did("unpaused")
+    story.airflow.unpause(story.dag_id)

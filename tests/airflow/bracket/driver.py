@@ -24,6 +24,7 @@ from urllib.parse import quote
 
 import httpx
 import psutil
+from airflow_client import AirflowError
 from local_airflow import LocalAirflow
 
 from airflow_provider_coveo.simulator import Exchange, Simulator
@@ -84,6 +85,8 @@ class Cell:
     :param like_2_before: the Airflow 3 before which it ends as on Airflow 2.
     :param only_3: why it can't be on Airflow 2.
     :param expected_3_0: what must come of it on Airflow 3.0, where that differs from all others.
+    :param expected_3_1: the same for 3.1 and 3.2, which clear no setups and teardowns with a single task.
+    :param since: the first line that can do what is done to it.
     :param not_on_3_0: why it can't be on Airflow 3.0.
     """
 
@@ -101,16 +104,22 @@ class Cell:
     like_2_before: tuple[int, int] = (3, 0)
     only_3: str = ""
     expected_3_0: Expected | None = None
+    expected_3_1: Expected | None = None
+    since: tuple[int, int] = (2, 11)
     not_on_3_0: str = ""
 
     def why_not(self, line: tuple[int, int]) -> str:
         """Say why it can't be on an Airflow, if it can't."""
-        if line < (3, 0):
+        if line < (3, 0) and self.only_3:
             return self.only_3
+        if line < self.since:
+            return f"Airflow {line[0]}.{line[1]} has nothing of the kind; {self.since[0]}.{self.since[1]} has"
         return self.not_on_3_0 if line == (3, 0) else ""
 
     def expected_on(self, line: tuple[int, int]) -> Expected:
         """Return what must come of it on an Airflow."""
+        if line in {(3, 1), (3, 2)} and self.expected_3_1 is not None:
+            return self.expected_3_1
         if line == (3, 0) and self.expected_3_0 is not None:
             return self.expected_3_0
         if line < self.like_2_before and self.expected_2 is not None:
@@ -252,8 +261,8 @@ class Story:
     def dag_of(self, key: str) -> str:
         return self.dag_ids.get(key, self.dag_id)
 
-    def trigger(self, key: str = "a") -> str:
-        self.run_ids[key] = self.airflow.trigger(self.dag_of(key), {"key": key})
+    def trigger(self, key: str = "a", logical_date: str | None = None) -> str:
+        self.run_ids[key] = self.airflow.trigger(self.dag_of(key), {"key": key}, logical_date)
         return self.run_ids[key]
 
     def mark_run(self, state: str, key: str = "a") -> None:
@@ -300,6 +309,21 @@ class Story:
             self.dag_id, self.run_ids[key], ids, downstream=downstream, only_failed=only_failed
         )
         return {short(name) for name in cleared}
+
+    def mark_group(self, state: str) -> None:
+        """Mark the bracket's task group, as one does in the UI."""
+        self.did(f"group marked {state}")
+        run_id = quote(self.run_ids["a"], safe="")
+        path = f"/dags/{self.dag_id}/dagRuns/{run_id}/taskGroupInstances/push_source_update"
+        self.airflow.rest("PATCH", path, {"new_state": state})
+
+    def variable(self, key: str, value: str) -> None:
+        """Give an Airflow Variable a value."""
+        self.did(f"Variable = {value}")
+        try:
+            self.airflow.rest("PATCH", f"/variables/{key}", {"key": key, "value": value})
+        except AirflowError:
+            self.airflow.rest("POST", "/variables", {"key": key, "value": value})
 
     def clear_run(self, *, only_failed: bool = False, key: str = "a") -> None:
         self.did("clear run" + " only failed" * only_failed)

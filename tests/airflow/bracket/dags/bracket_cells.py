@@ -35,6 +35,11 @@ from airflow_provider_coveo.operators.coveo_push import PushItemsOperator
 from airflow_provider_coveo.operators.coveo_push_update import _time_delta_trigger
 from airflow_provider_coveo.task_groups.coveo_push import OverlappingRunsWarning, push_source_update
 
+try:
+    from airflow.providers.standard.operators.empty import EmptyOperator
+except ImportError:  # Airflow 2.11 without the standard provider
+    from airflow.operators.empty import EmptyOperator
+
 FOLDER = Path(os.environ["BRACKET_FOLDER"])
 #: How long a held task pushes at most: longer than all that a cell waits for meanwhile, and not for ever.
 LONGEST_HOLD = 900
@@ -140,7 +145,7 @@ def _is_airflow_3() -> bool:
 
 def bracket(dag_id: str, options: dict[str, Any]) -> push_source_update:
     options = dict(options)
-    for name in ("exclusive_timeout", "poll_interval"):
+    for name in ("exclusive_timeout", "poll_interval", "close_overdue_after"):
         if name in options:
             options[name] = timedelta(seconds=options[name])
     defaults = {"source_id": dag_id, "close_retries": 3, "close_retry_delay": timedelta(seconds=1)}
@@ -320,6 +325,65 @@ def own_setup_and_teardown(dag_id: str, dag: dict[str, Any], options: dict[str, 
         make_room = work.override(task_id="make_room")()
         clean_up = work.override(task_id="clean_up")()
         make_room >> work.override(task_id="work1")() >> clean_up.as_teardown(setups=make_room)
+
+
+def joined_inside(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> None:
+    """Make a task from outside that is wired below the opening while the bracket is still being made."""
+    with a_dag(dag_id, dag):
+        outside = work.override(task_id="outside")()
+        with bracket(dag_id, options) as update:
+            work.override(task_id="work1")()
+            update.open >> outside
+
+
+def named_by_variable(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> None:
+    """Make a bracket and a push whose source a Variable names, and a task that is held between them."""
+    source_id = "{{ var.value." + dag_id + " }}"
+    with a_dag(dag_id, dag), bracket(dag_id, {**options, "source_id": source_id}):
+        item = {"documentId": "https://example.com/work2/-1", "data": "x"}
+        pushing = PushItemsOperator(task_id="work2", source_id=source_id, items=[item])
+        work.override(task_id="work1")(f"{dag_id}-one") >> pushing
+
+
+def two_that_delete(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> None:
+    """Make two brackets on one source, one after the other, of which the second deletes old items."""
+    with a_dag(dag_id, dag):
+        with bracket(dag_id, {**options, "delete_old_items": False, "group_id": "one"}) as one:
+            work.override(task_id="work_one")()
+        with bracket(dag_id, {**options, "group_id": "two"}) as two:
+            work.override(task_id="work_two")()
+        one >> two
+
+
+def pushing_elsewhere(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> None:
+    """Make a bracket on one source, whose task pushes to another one."""
+    with a_dag(dag_id, dag), bracket(dag_id, {**options, "source_id": f"{dag_id}-one"}):
+        work.override(task_id="work1")(f"{dag_id}-two")
+
+
+def skipped_by_default(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> None:
+    """Make a bracket in a DAG that skips its tasks at night, by its default_args."""
+    arguments = {**dag, "default_args": {"pre_execute": skip_now}}
+    with a_dag(dag_id, arguments), bracket(dag_id, options):
+        work.override(task_id="work1")()
+
+
+def skip_now(context: Any) -> None:
+    raise AirflowSkipException("It is night.")
+
+
+def branched_around(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> None:
+    """Make a branch that goes past the bracket, and a task that follows it."""
+    with a_dag(dag_id, dag):
+
+        @task.branch
+        def choose() -> str:
+            return "other"
+
+        with bracket(dag_id, options) as update:
+            work.override(task_id="work1")()
+        choose() >> [update, EmptyOperator(task_id="other")]
+        update >> work.override(task_id="after")()
 
 
 def build(dag_id: str, described: dict[str, Any]) -> None:
