@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_coveo.bracket.closing import close_source, hook_of, other_at_work
+from airflow_provider_coveo.bracket.closing import close_source, hook_of, may_be_active, other_at_work
 from airflow_provider_coveo.bracket.members import UpdateTasks, mapped_group_id, member_ids
 from airflow_provider_coveo.coveo.errors import CoveoError
 from airflow_provider_coveo.state.airflow_runs import (
@@ -138,7 +138,7 @@ class _EndedRun:
         if record.phase is Phase.LEFT and other_at_work(holder, record, seems_live) is not None:
             return
         hook = self._hook(record)
-        if record.phase is Phase.CLOSED and not _is_active(hook, record.source_id):
+        if record.phase is Phase.CLOSED and not may_be_active(hook, record.source_id):
             return
         log.warning(
             "Source %s was left open by %s: its own tasks did not close it, so it is closed from here.",
@@ -244,13 +244,3 @@ def _ended_at(context: Context) -> float:
     """Return when the run ended, in epoch seconds; 0 if Airflow does not say."""
     ended_at = getattr(context.get("dag_run"), "end_date", None)
     return float(ended_at.timestamp()) if ended_at is not None else 0.0
-
-
-def _is_active(hook: CoveoPushHook, source_id: str) -> bool:
-    from airflow_provider_coveo.coveo.errors import AccessDeniedError
-    from airflow_provider_coveo.coveo.sources import is_active
-
-    try:
-        return is_active(hook.get_source(source_id))
-    except AccessDeniedError:
-        return True

@@ -105,6 +105,23 @@ def other_at_work(
     return None
 
 
+def may_be_active(hook: CoveoPushHook, source_id: str) -> bool:
+    """
+    Return whether a source is active, as far as the key may view it.
+
+    :param hook: The hook to ask with.
+    :param source_id: The source.
+    """
+    from airflow_provider_coveo.coveo.errors import AccessDeniedError
+    from airflow_provider_coveo.coveo.sources import is_active
+
+    try:
+        return is_active(hook.get_source(source_id))
+    except AccessDeniedError:
+        log.info("The key may not view source %s, so IDLE is sent once more to be sure.", source_id)
+        return True
+
+
 def hook_of(record: BracketRecord, **options: Any) -> CoveoPushHook:
     """
     Return a hook for the source that a bracket opened.

@@ -12,12 +12,12 @@ from typing import Any, Final
 from airflow_provider_coveo.bracket.closing import close_source, hook_of
 from airflow_provider_coveo.bracket.members import UpdateTasks
 from airflow_provider_coveo.state.airflow_runs import (
-    FINISHED_STATES,
     WORKING_STATES,
     all_task_states,
     task_states,
 )
 from airflow_provider_coveo.state.ledger import Holder, Phase, SourceRecord, read_bracket
+from airflow_provider_coveo.state.liveness import is_over
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class _OverdueBracket:
             log.warning("Source %s is overdue, and nothing of %s works: closing it", record.source_id, holder)
             hook = hook_of(record, caller="push_source_update.deadline")
             try:
-                close_source(hook, holder, record, _seems_at_work)
+                close_source(hook, holder, record, _may_work)
             except Exception as error:
                 log.warning("The source of %s may still be open: %s: %s", holder, type(error).__name__, error)
 
@@ -98,11 +98,9 @@ class _OverdueBracket:
         return [Holder(holder.dag_id, holder.run_id, holder.open_task_id, index) for index in indexes]
 
 
-def _seems_at_work(holder: SourceRecord) -> bool:
-    """Return whether another bracket is at work, by its tasks: the triggerer can't ask for its DAG."""
-    closing = [holder.task_id("close"), holder.task_id("outcome")]
-    states = task_states(holder.dag_id, holder.run_id, closing)
-    return not all(states[name].get(holder.map_index) in FINISHED_STATES for name in closing)
+def _may_work(holder: SourceRecord) -> bool:
+    """Return whether another bracket may be at work, by its tasks: the triggerer can't ask for its DAG."""
+    return not is_over(holder)
 
 
 def add_deadline(dag: Any, update_tasks: UpdateTasks, after: timedelta, *, is_mapped: bool) -> None:

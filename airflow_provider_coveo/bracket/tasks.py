@@ -25,7 +25,13 @@ try:
 except ImportError:  # before Airflow 3.2
     from airflow.exceptions import AirflowRescheduleException
 
-from airflow_provider_coveo.bracket.closing import Closing, close_source, hook_of, other_at_work
+from airflow_provider_coveo.bracket.closing import (
+    Closing,
+    close_source,
+    hook_of,
+    may_be_active,
+    other_at_work,
+)
 from airflow_provider_coveo.bracket.errors import (
     NothingWasPushed,
     PushSourceInUse,
@@ -44,7 +50,7 @@ from airflow_provider_coveo.bracket.members import (
     states,
 )
 from airflow_provider_coveo.bracket.opening import Opening, SourceBusyError
-from airflow_provider_coveo.coveo.errors import AccessDeniedError, CoveoConfigurationError, CoveoError
+from airflow_provider_coveo.coveo.errors import CoveoConfigurationError, CoveoError
 from airflow_provider_coveo.operators.base import (
     _checked,
     _CoveoPushOperator,
@@ -640,13 +646,8 @@ class JudgePushSourceUpdateOperator(_ClosingOperator):
         current = read_bracket(holder) or record
         if current.is_concluded:
             return current
-        from airflow_provider_coveo.coveo.sources import is_active
-
-        try:
-            if not is_active(self.hook.get_source(self.source_id)):
-                return replace(current, phase=Phase.CLOSED)
-        except AccessDeniedError:
-            self.log.info("The key may not view the source, so IDLE is sent once more to be sure.")
+        if not may_be_active(self.hook, self.source_id):
+            return replace(current, phase=Phase.CLOSED)
         return replace(current, phase=Phase.UNSURE, is_concluded=True)
 
 

@@ -520,12 +520,12 @@ class PushSourceUpdate(TaskGroup):
         waiting = [
             task
             for task_id in self._members
-            if any(_setting(task := self.dag.get_task(task_id), name) for name in _WAITING_FOR_THE_PAST)
+            if any(getattr(task := self.dag.get_task(task_id), name, None) for name in _WAITING_FOR_THE_PAST)
         ]
         self._begin.depends_on_past = self._begin.wait_for_downstream = bool(waiting)
         if waiting:
             self._begin.ignore_first_depends_on_past = any(
-                _setting(task, "ignore_first_depends_on_past") for task in waiting
+                getattr(task, "ignore_first_depends_on_past", None) for task in waiting
             )
 
     def _let_reopen(self, task: Any) -> None:
@@ -597,11 +597,6 @@ class _WatchedIds(set[str]):
     def __reduce__(self) -> Any:
         # A copy of the DAG is complete, so it watches for nothing.
         return set, (list(self),)
-
-
-def _setting(task: Any, name: str) -> Any:
-    """Return a setting of a task, mapped or not."""
-    return getattr(task, name, None)
 
 
 def _same_template(task: Any, opening: Any, name: str) -> bool:
