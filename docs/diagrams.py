@@ -197,6 +197,7 @@ ROOMS: Final = (
     ("lineage",),
     ("links", "assets", "notifications"),
     ("hooks",),
+    ("content",),
     ("state",),
     ("coveo",),
 )

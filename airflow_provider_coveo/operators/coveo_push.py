@@ -444,7 +444,7 @@ class PushItemsOperator(_ItemsAddOperator):
                 )
             )
         if self.path is not None:
-            from airflow_provider_coveo.hooks.item_files import items_of_files
+            from airflow_provider_coveo.content.files import items_of_files
 
             items = items_of_files(self.path, file_format=self.file_format or None, columns=self.columns)
         return self._push(
@@ -586,7 +586,7 @@ class SqlToCoveoPushOperator(_ItemsAddOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Push the rows."""
-        from airflow_provider_coveo.hooks.item_rows import items_of_query
+        from airflow_provider_coveo.content.query import items_of_query
 
         rows = items_of_query(
             self.sql_conn_id,

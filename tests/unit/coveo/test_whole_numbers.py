@@ -4,13 +4,13 @@ import re
 
 import pytest
 
+from airflow_provider_coveo.content.query import items_of_query
 from airflow_provider_coveo.coveo.batches import checked_batch_bytes
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.coveo.indexing import checked_max_refused
 from airflow_provider_coveo.coveo.ordering_ids import checked_queue_delay
 from airflow_provider_coveo.coveo.waits import checked_items
 from airflow_provider_coveo.coveo.whole_numbers import whole_number
-from airflow_provider_coveo.hooks.item_rows import items_of_query
 from airflow_provider_coveo.hooks.push import InvalidItems, checked_concurrency
 
 NOT_WHOLE = [None, "", " ", "ten", "1.5", "-1", "1e3", "٣", "²", True, False, 2.0, b"2", [2], "9" * 5000]

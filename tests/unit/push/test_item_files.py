@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 
+from airflow_provider_coveo.content import files as item_files
+from airflow_provider_coveo.content.files import items_of_files
 from airflow_provider_coveo.coveo.errors import CoveoInputError
-from airflow_provider_coveo.hooks import item_files
-from airflow_provider_coveo.hooks.item_files import items_of_files
 
 ITEMS: list[dict[str, Any]] = [
     {"documentId": "a://1", "data": 'braces {in} "quotes" [and] \\ more', "price": 1.5},

@@ -17,8 +17,8 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException
 from local_postgres import LocalPostgres, find_postgres
 
+from airflow_provider_coveo.content.query import items_of_query
 from airflow_provider_coveo.coveo.errors import CoveoError, CoveoInputError
-from airflow_provider_coveo.hooks.item_rows import items_of_query
 from airflow_provider_coveo.operators.coveo_push import SqlToCoveoPushOperator
 from airflow_provider_coveo.simulator import Simulator
 from tests.conftest import SOURCE

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from airflow.providers.common.compat.sdk import DAG
 
-from airflow_provider_coveo.hooks.item_rows import items_of_query
+from airflow_provider_coveo.content.query import items_of_query
 from airflow_provider_coveo.operators.coveo_push import SqlToCoveoPushOperator
 from airflow_provider_coveo.simulator import Simulator
 from tests.conftest import SOURCE

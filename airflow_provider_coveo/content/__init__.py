@@ -1,0 +1,1 @@
+"""Where items come from: files, tables and queries, read one item after the other."""

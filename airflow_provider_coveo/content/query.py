@@ -1,0 +1,122 @@
+"""Items out of a database, row after row: a table of any size needs no more memory than a few rows."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from typing import Any, Final
+
+from airflow.providers.common.compat.sdk import AirflowException, BaseHook
+
+from airflow_provider_coveo.content.rows import item_maker
+from airflow_provider_coveo.coveo.errors import CoveoInputError, shown
+from airflow_provider_coveo.coveo.whole_numbers import whole_number
+
+_CURSOR_NAME: Final = "coveo_push"
+#: The drivers for MySQL and MariaDB that Airflow's hook brings: mysqlclient and mysql-connector-python.
+_MYSQL_DRIVERS: Final = frozenset({"MySQLdb", "mysql"})
+#: How many seconds a MySQL server waits for somebody who reads the rows no faster than they are pushed.
+_PATIENCE_OF_MYSQL: Final = 3600
+
+
+def items_of_query(
+    conn_id: str,
+    sql: str,
+    *,
+    parameters: Mapping[str, Any] | Sequence[Any] | None = None,
+    columns: Mapping[str, str] | None = None,
+    hook_params: Mapping[str, Any] | None = None,
+    fetch_size: int | str = 2000,
+) -> Generator[dict[str, Any], None, None]:
+    """
+    Yield an item for each row of a query.
+
+    :param conn_id: The connection of the database.
+    :param sql: The query.
+    :param parameters: Values for its placeholders.
+    :param columns: What an item is made of, as :func:`~airflow_provider_coveo.content.rows.item_maker`
+        takes it.
+    :param hook_params: Further arguments of the database's hook.
+    :param fetch_size: How many rows are fetched at a time.
+    :raises CoveoInputError: if the connection is of no database, or the query gives no usable rows.
+    """
+    rows_at_a_time = whole_number(fetch_size)
+    if rows_at_a_time is None or rows_at_a_time < 1:
+        raise CoveoInputError(f"fetch_size is {shown(fetch_size)}", remedy="Give a whole number, one or more")
+    connection = BaseHook.get_connection(conn_id)
+    try:
+        hook = connection.get_hook(hook_params=dict(hook_params or {}))
+    except AirflowException as unknown:
+        raise CoveoInputError(
+            f"The connection {conn_id!r} has no hook to query a database with",
+            answer=str(unknown),
+            cause=f"no provider for connections of the type {connection.conn_type!r} is on the worker",
+            remedy="Install that database's provider, as in pip install apache-airflow-providers-postgres",
+        ) from unknown
+    if not hasattr(hook, "get_conn") or not hasattr(hook, "get_records"):
+        raise CoveoInputError(
+            f"The connection {conn_id!r} is of no database that can be queried: its hook is "
+            f"{type(hook).__name__}",
+            remedy="Name a connection whose hook is one of Airflow's DbApiHook",
+        )
+    with _streaming_cursor(hook.get_conn()) as cursor:
+        cursor.arraysize = rows_at_a_time
+        if parameters:
+            cursor.execute(sql, parameters)
+        else:
+            cursor.execute(sql)
+        rows = _rows(cursor, rows_at_a_time)
+        first = next(rows, None)
+        if cursor.description is None:
+            raise CoveoInputError(
+                f"The query on {conn_id!r} gives no rows",
+                remedy="Give a SELECT, or another query with a result",
+            )
+        names = [str(column[0]) for column in cursor.description]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise CoveoInputError(
+                f"The query on {conn_id!r} gives two columns named {twice!r}", remedy="Rename one with AS"
+            )
+        make = item_maker(names, columns, f"The query on {conn_id!r}")
+        if first is not None:
+            yield make(dict(zip(names, first, strict=True)))
+        for row in rows:
+            yield make(dict(zip(names, row, strict=True)))
+
+
+def _rows(cursor: Any, fetch_size: int) -> Iterator[Sequence[Any]]:
+    while rows := cursor.fetchmany(fetch_size):
+        yield from rows
+
+
+@contextmanager
+def _streaming_cursor(connection: Any) -> Iterator[Any]:
+    """Give a cursor that leaves the result at the server where the driver would fetch it whole."""
+    # Airflow's hook may wrap the driver's own connection.
+    driver = type(connection).__module__.partition(".")[0]
+    opened = [connection]
+    try:
+        if driver in _MYSQL_DRIVERS:
+            # The server gives up whoever does not take its rows for a minute, as a push that waits does not.
+            with suppress(Exception), closing(connection.cursor()) as settings:
+                settings.execute(f"SET SESSION net_write_timeout = {_PATIENCE_OF_MYSQL}")
+        cursor = _cursor(connection, driver)
+        # A cursor of MySQL reads all that is left when it is closed, unless the connection is gone by then.
+        opened.insert(1 if driver in _MYSQL_DRIVERS else 0, cursor)
+        yield cursor
+    finally:
+        # Also if the rows are not read to their end. What was pushed does not fail because of that any more.
+        for one in opened:
+            with suppress(Exception):
+                one.close()
+
+
+def _cursor(connection: Any, driver: str) -> Any:
+    if driver in {"psycopg", "psycopg2"}:
+        return connection.cursor(name=_CURSOR_NAME)
+    if driver == "MySQLdb":
+        from MySQLdb.cursors import SSCursor
+
+        return connection.cursor(SSCursor)
+    return connection.cursor()
