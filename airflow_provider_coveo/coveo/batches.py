@@ -32,6 +32,9 @@ _LONGEST_RULE_SHOWN: Final = 500
 _ITEMS_TO_LOOK_THROUGH: Final = 10_000
 _SECONDS_TO_LOOK_FOR_MORE: Final = 10.0
 
+#: Makes a digest another one than by versions that took less into it, so that none of theirs is equal.
+_DIGEST_VERSION: Final = b"2 "
+
 ADD: Final = "addOrUpdate"
 DELETE: Final = "delete"
 
@@ -64,6 +67,7 @@ class Batch:
     :param counts: How many entries of the input it stands for, by section. An entry that a later one of the
         same batch replaced is among them.
     :param replaced: How many those are.
+    :param children: How many of its deletions take the items with them whose IDs begin with theirs.
     :param pieces: The JSON in pieces, with entries in between whose large content is uploaded first.
     :param size: How many bytes that is, large content included.
     """
@@ -75,11 +79,17 @@ class Batch:
     replaced: int
     pieces: tuple[bytes | memoryview | Entry, ...]
     size: int
+    children: int = 0
 
     @property
     def entries(self) -> int:
         """How many entries of the input it stands for."""
         return sum(self.counts.values())
+
+    @property
+    def sent(self) -> int:
+        """How many entries it holds, each of which is an operation for Coveo."""
+        return self.entries - self.replaced
 
     def body(self, upload: Callable[[bytes], str]) -> Body:
         """
@@ -96,13 +106,21 @@ class Batch:
                 parts.append(piece)
         return Body(tuple(parts))
 
-    def digest(self) -> str:
-        """Return what tells this batch from one with other content."""
-        digest = hashlib.sha256()
+    def digest(self, target: str = "") -> str:
+        """
+        Return what tells this batch from one with other content, or for another target.
+
+        It covers what is sent, byte for byte, but for the names that Coveo gives to containers, in whose
+        place the containers' content counts.
+
+        :param target: What else the batch must have in common with an equal one, such as where it is sent.
+            Default nothing.
+        """
+        digest = hashlib.sha256(_DIGEST_VERSION + hashlib.sha256(target.encode()).digest())
         for piece in self.pieces:
             if isinstance(piece, Entry):
-                digest.update(piece.encoded)
-                digest.update(hashlib.sha256(piece.large.data if piece.large else b"").digest())
+                content = b"" if piece.large is None else piece.large.data
+                digest.update(piece.encoded_with(hashlib.sha256(content).hexdigest()))
             else:
                 digest.update(piece)
         return base64.urlsafe_b64encode(digest.digest()[:9]).decode()
@@ -111,14 +129,23 @@ class Batch:
 @dataclass(frozen=True)
 class AcceptedBatches:
     """
-    The batches at the beginning of an input that were accepted.
+    The batches at the beginning of an input that were accepted, and what else may have been.
 
     :param digests: Their digests, in order.
     :param started: The moment by Coveo's clock, in epoch milliseconds, before the first of them was sent.
+    :param since: The change of the source's content since which they stand; see
+        :mod:`airflow_provider_coveo.state.content_changes`.
+    :param sent: How many batches may have been accepted, those included whose acceptance was not kept.
+    :param repeated_batches: How many times a batch was sent although Coveo may have taken it before.
+    :param repeated_items: How many entries those batches held.
     """
 
     digests: Sequence[str] = ()
     started: int | None = None
+    since: str = ""
+    sent: int = 0
+    repeated_batches: int = 0
+    repeated_items: int = 0
 
 
 class Checkpoint(Protocol):
@@ -291,7 +318,14 @@ class Batcher:
         replaced = sum(self._replaced.values())
         pieces = tuple(self._pieces())
         batch = Batch(
-            self._next_number, self._next_first, self.last, counts, replaced, pieces, sum(map(_size, pieces))
+            self._next_number,
+            self._next_first,
+            self.last,
+            counts,
+            replaced,
+            pieces,
+            sum(map(_size, pieces)),
+            len(self._apart),
         )
         self._next_number += 1
         self._next_first = self.last + 1

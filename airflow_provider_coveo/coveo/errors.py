@@ -44,6 +44,8 @@ class CoveoError(Exception):
     default_remedy: ClassVar[str] = ""
     #: Whether the same request may succeed later. Where it can't, a task fails without using up its retries.
     retry_can_help: ClassVar[bool] = False
+    #: Whether Coveo may have done what was asked, where no answer says so.
+    may_be_done: bool = True
 
     def __init__(
         self,

@@ -49,12 +49,17 @@ class RunCheckpoint:
         if header is None:
             return AcceptedBatches()
         digests = self._digests(header)
+        # 0.1.0 and 0.1.1 kept no more than the batches.
+        repeated = header.get("repeated") or (0, 0)
+        sent = header.get("sent", header["count"])
         if digests is None:
             log.info("What an earlier try got accepted does not count for this one: all is pushed.")
             self.forget()
-            return AcceptedBatches()
+            return AcceptedBatches(sent=sent, repeated_batches=repeated[0], repeated_items=repeated[1])
         self._written, self._pages = digests, header["pages"]
-        return AcceptedBatches(list(digests), header["started"])
+        return AcceptedBatches(
+            list(digests), header["started"], header.get("since", ""), sent, repeated[0], repeated[1]
+        )
 
     def _digests(self, header: dict[str, Any]) -> list[str] | None:
         # Another worker's clock may be ahead.
@@ -91,6 +96,9 @@ class RunCheckpoint:
                 "width": len(digests[0]) if digests else 1,
                 "check": _digest("".join(digests)),
                 "started": accepted.started,
+                "since": accepted.since,
+                "sent": accepted.sent,
+                "repeated": [accepted.repeated_batches, accepted.repeated_items],
                 "at": int(time.time()),
             },
         )

@@ -44,6 +44,7 @@ from airflow_provider_coveo.coveo.errors import (
     CoveoInputError,
     NoAnswerError,
     NotFoundError,
+    ServiceError,
     UnexpectedAnswerError,
     UploadError,
     shown,
@@ -78,6 +79,7 @@ from airflow_provider_coveo.hooks.answers import (
     request_id_of,
     unexpected,
 )
+from airflow_provider_coveo.hooks.content_changes import PushRecords, changed_source, recording
 from airflow_provider_coveo.hooks.item_logs import ItemLogRequests
 from airflow_provider_coveo.hooks.lineage import tell_lineage
 from airflow_provider_coveo.hooks.metrics import count_accepted, count_request
@@ -110,6 +112,8 @@ R = TypeVar("R")
 
 #: How many file containers are tried for one upload before its refusal is taken for final.
 _CONTAINERS_PER_UPLOAD = 3
+#: How the path ends that has Coveo take a batch of items.
+_BATCH = "/documents/batch"
 
 
 class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
@@ -168,6 +172,10 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         self._clocks_of_own_sources: dict[str, CoveoClock] = {}
         #: The sources of which the running task's run has recorded that Coveo accepted an item.
         self.recorded_sources: set[str] = set()
+        #: The context of the task that uses the hook, where it is not the one that Airflow executes.
+        self.task_context: Any = None
+        #: The change of each source's content that the hook recorded last.
+        self.last_changes: dict[str, str] = {}
 
     def __reduce__(self) -> Any:
         # Sessions and locks stay behind: a copy makes its own.
@@ -302,7 +310,8 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
                     check=extra_options.get("check_response", True),
                 )
 
-        return self.repeated(attempt)
+        with recording(self, changed_source(prepped_request.method, path)):
+            return self.repeated(attempt)
 
     # --- one request ---
 
@@ -379,11 +388,38 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         if answer_seconds is not None and self._given_timeout is None:
             timeout = (timeout[0], max(timeout[1], answer_seconds))
 
-        def attempt(number: int) -> requests.Response:
-            with self._turn(path):
-                return self._send(session, prepared, tried, number, timeout=timeout)
+        may_be_done = 0
 
-        return self.repeated(attempt, retry)
+        def attempt(number: int) -> requests.Response:
+            nonlocal may_be_done
+            try:
+                with self._turn(path):
+                    return self._send(session, prepared, tried, number, timeout=timeout)
+            except (ServiceError, NoAnswerError) as error:
+                may_be_done += error.may_be_done
+                raise
+
+        # A push records by itself what it sends.
+        changed = None if path.endswith(_BATCH) else changed_source(method, path)
+        with recording(self, changed):
+            answer = self.repeated(attempt, retry)
+        self._sessions.sent_again = may_be_done
+        return answer
+
+    def _sent_again(self, what: str) -> int:
+        """
+        Return how many times this thread's last request was sent although Coveo may have carried it out.
+
+        :param what: What was requested, in words.
+        """
+        times = int(getattr(self._sessions, "sent_again", 0))
+        if times:
+            self.log.warning(
+                "%s was sent again, though Coveo may have taken it: it may show %d times in the item logs.",
+                what,
+                times + 1,
+            )
+        return times
 
     @property
     def _throttle(self) -> CallThrottle:
@@ -427,12 +463,14 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         default_class: type[CoveoError] | None = None,
     ) -> requests.Response:
         if self._stopped.is_set():
-            raise NoAnswerError(
+            unsent = NoAnswerError(
                 tried,
                 answer="nothing was sent",
                 cause="the task was killed or marked",
                 remedy="Clear the task to have it done again",
             )
+            unsent.may_be_done = False
+            raise unsent
         where = urlsplit(str(prepared.url))
         started = time.monotonic()
         answer: requests.Response | None = None
@@ -643,8 +681,9 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         :param item: ``documentId``, one of ``data``, ``compressedBinaryData`` (Base64) and
             ``compressedBinaryDataFileId``, and metadata.
         :param ordering_id: Leave it out, as Coveo advises: the item is then stamped when it arrives.
-        :return: ``source_id``, ``document_id`` and ``request_id``. Coveo has accepted the item, which does
-            not mean that it is indexed.
+        :return: ``source_id``, ``document_id``, ``request_id`` and ``repeated_items``: how many times it was
+            sent although Coveo may have taken it before. Coveo has accepted the item, which does not mean
+            that it is indexed.
         :raises CoveoInputError: before anything is sent, if the item or another argument can't be right.
         :raises CoveoError: if Coveo refuses, or does not answer.
         """
@@ -670,12 +709,14 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
             query=query,
             body=body,
         )
+        repeated = self._sent_again(f"The item {prepared.document_id!r}")
         count_accepted(source_id, {ADD: 1}, len(body))
         record_accepted(self, source_id)
         return {
             "source_id": source_id,
             "document_id": prepared.document_id,
             "request_id": request_id_of(answer),
+            "repeated_items": repeated,
         }
 
     @final_errors_fail_at_once
@@ -720,14 +761,17 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
             100.
         :param progress: Called with the result so far after each batch that was accepted.
         :param checkpoint: Where to keep which batches were accepted, so that a later call with the same
-            input goes on where this one failed.
+            input goes on where this one failed. It is of one push in one task, and not shared by others.
         :param check_quota: Whether to ask first how many items may still be pushed today, and to warn if
             that will not do, or when it no longer does. Default ``False``.
         :return: ``source_id``; ``accepted_adds`` and ``accepted_deletes``: how many entries of the input
             Coveo has accepted, which does not mean that they are indexed yet; ``replaced``: how many of them
             were not sent because a later one of the same batch has the same ID; ``batches`` and ``bytes``;
             ``resumed_batches``: how many of them an earlier try got accepted, so that they were not sent
-            again, and ``resumed_entries``: how many entries these stand for; ``seconds``;
+            again, and ``resumed_entries``: how many entries these stand for; ``repeated_batches``: how many
+            times a batch was sent although Coveo may have taken it before, because no answer told, or an
+            earlier try was killed, and ``repeated_items``: how many operations those held, so that the item
+            logs may show up to that many more; ``deletes_with_children``; ``seconds``;
             ``first_request_id`` and ``last_request_id`` of what was sent; ``ordering_id``: the moment by
             Coveo's clock in epoch milliseconds before the first batch was sent, by whichever try it was;
             ``invalid`` and ``invalid_items``: how many items were left out, and the first of them with
@@ -747,6 +791,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
             names={ADD: "accepted_adds", DELETE: "accepted_deletes"},
             concurrency=checked_concurrency(upload_concurrency),
             checkpoint=checkpoint,
+            records=PushRecords(self, source_id, resumable=checkpoint is not None),
             progress=progress,
             count=lambda batch: count_accepted(source_id, batch.counts, batch.size),
         )
@@ -757,7 +802,12 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         invalid.raise_if_too_many(push)
         push.complete()
         tell_lineage(self, self.organization_id, source_id)
-        result = {"source_id": source_id, **push.result(), **invalid.result()}
+        result = {
+            "source_id": source_id,
+            **push.result(),
+            "deletes_with_children": push.account.children,
+            **invalid.result(),
+        }
         if result["accepted_adds"]:
             record_accepted(self, source_id)
         self.log.info(
@@ -793,7 +843,8 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         :param delete_children: Whether to delete the items too whose IDs begin with this one's. It is a
             prefix, not the ``parentId``.
         :param ordering_id: Leave it out, as Coveo advises.
-        :return: ``source_id``, ``document_id`` and ``request_id``. Accepted does not mean deleted yet.
+        :return: ``source_id``, ``document_id``, ``request_id`` and ``repeated_items``: how many times it was
+            sent although Coveo may have taken it before. Accepted does not mean deleted yet.
         :raises CoveoInputError: before anything is sent, if an argument can't be right.
         :raises CoveoError: if Coveo refuses, or does not answer.
         """
@@ -815,8 +866,14 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
                 **_ordering(ordering_id),
             },
         )
+        repeated = self._sent_again(f"The deletion of {document_id!r}")
         count_accepted(source_id, {DELETE: 1}, 0)
-        return {"source_id": source_id, "document_id": document_id, "request_id": request_id_of(answer)}
+        return {
+            "source_id": source_id,
+            "document_id": document_id,
+            "request_id": request_id_of(answer),
+            "repeated_items": repeated,
+        }
 
     # --- security identities ---
 
@@ -849,6 +906,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         :param progress: Called with the result so far after each batch that was accepted.
         :return: ``provider_id``; ``accepted_members``, ``accepted_mappings`` and ``accepted_deleted``;
             ``batches``, ``bytes``, ``seconds``, ``first_request_id``, ``last_request_id`` and ``replaced``;
+            ``repeated_batches`` and ``repeated_items`` as :meth:`push_items` says;
             ``ordering_id``: the moment before by Coveo's clock in epoch milliseconds, which is the cut-off
             to disable older identities by.
         :raises CoveoInputError: if an argument or an identity can't be right; batches before that identity

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import requests
 
-from airflow_provider_coveo.coveo.batches import AcceptedBatches, Batch, Checkpoint, InvalidEntries
+from airflow_provider_coveo.coveo.batches import DELETE, AcceptedBatches, Batch, Checkpoint, InvalidEntries
 from airflow_provider_coveo.coveo.errors import (
     CoveoError,
     CoveoInputError,
@@ -30,6 +30,7 @@ from airflow_provider_coveo.coveo.retries import RetryPolicy
 from airflow_provider_coveo.coveo.whole_numbers import whole_number
 
 if TYPE_CHECKING:
+    from airflow_provider_coveo.hooks.content_changes import PushRecords
     from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 
 #: How many uploads are under way at the same time, unless one says otherwise.
@@ -48,6 +49,10 @@ _SECONDS_BETWEEN_PROGRESS: Final = 5.0
 #: than such a share of the time.
 _SECONDS_BETWEEN_LOOKS: Final = 0.5
 _MOST_OF_THE_TIME: Final = 0.05
+#: How many batches are sent, at first, before it is kept that they may have been accepted: a process that is
+#: killed without warning can't say how far it came.
+_BATCHES_AHEAD: Final = 8
+_MOST_BATCHES_AHEAD: Final = 4_096
 #: For how many batches that is done.
 _MOST_BATCHES_KEPT: Final = 40_000
 #: How long a killed task waits for a request that is under way, to say whether it was accepted.
@@ -82,6 +87,10 @@ class Account:
     :param resumed_batches: How many of these an earlier try got accepted, so that they were not sent again.
     :param resumed_entries: How many entries of the input those stand for.
     :param resumed_size: How many bytes of JSON those are.
+    :param repeated_batches: How many times a batch was sent although Coveo may have taken it before, by
+        earlier tries as well.
+    :param repeated_items: How many entries those batches held.
+    :param children: How many deletions take other items with them.
     :param size: How many bytes of JSON.
     :param first_request_id: The request ID of the first batch that was sent.
     :param last_request_id: The request ID of the last one.
@@ -95,6 +104,9 @@ class Account:
     resumed_batches: int = 0
     resumed_entries: int = 0
     resumed_size: int = 0
+    repeated_batches: int = 0
+    repeated_items: int = 0
+    children: int = 0
     size: int = 0
     first_request_id: str | None = None
     last_request_id: str | None = None
@@ -105,6 +117,7 @@ class Account:
         for section, count in batch.counts.items():
             self.entries[section] = self.entries.get(section, 0) + count
         self.replaced += batch.replaced
+        self.children += batch.children
         self.batches += 1
         self.size += batch.size
 
@@ -115,6 +128,11 @@ class Account:
         self.resumed_entries += batch.entries
         self.resumed_size += batch.size
         self.started = started
+
+    def add_repeated(self, batch: Batch) -> None:
+        """Count that a batch is sent although Coveo may have taken it before."""
+        self.repeated_batches += 1
+        self.repeated_items += batch.sent
 
     @property
     def total(self) -> int:
@@ -180,6 +198,7 @@ class ContainerPush:
     :param names: How the result calls what was accepted in each section of the batches.
     :param concurrency: How many uploads are under way at the same time.
     :param checkpoint: Where to keep, for a later try, which batches were accepted.
+    :param records: What is on record of the source's content, ``None`` where nothing is kept of the target.
     :param progress: Called with the result so far after each batch that was accepted.
     :param count: Called with each batch that was accepted.
     """
@@ -194,6 +213,7 @@ class ContainerPush:
         names: Mapping[str, str],
         concurrency: int,
         checkpoint: Checkpoint | None = None,
+        records: PushRecords | None = None,
         progress: Callable[[dict[str, Any]], None] | None = None,
         count: Callable[[Batch], None] | None = None,
     ) -> None:
@@ -207,7 +227,10 @@ class ContainerPush:
         self._concurrency = concurrency
         self._progress = progress
         self._count = count
-        self._checkpoints = None if checkpoint is None else _Checkpoints(checkpoint, hook.log)
+        self._records = records
+        self._checkpoints = None
+        if checkpoint is not None:
+            self._checkpoints = _Checkpoints(checkpoint, hook, path, records, self.account)
         self._began = time.monotonic()
         self._changed = threading.Condition()
         # Guarded by the condition:
@@ -251,6 +274,8 @@ class ContainerPush:
             uploads.shutdown(wait=False, cancel_futures=True)
             if not succeeded:
                 self.keep()
+            if self._records is not None:
+                self._records.end()
 
     def _run(self, batches: Iterable[Batch], uploads: ThreadPoolExecutor) -> None:
         handed_over = 0
@@ -293,7 +318,7 @@ class ContainerPush:
     def keep(self) -> None:
         """Keep what was accepted for the next try, since the push is not complete."""
         if self._checkpoints is not None:
-            self._checkpoints.save()
+            self._checkpoints.end(is_settled=self._taker is None or not self._taker.is_alive())
 
     def complete(self) -> None:
         """Take note that the whole input was pushed, so that the next try of the task begins anew."""
@@ -310,6 +335,8 @@ class ContainerPush:
             "batches": account.batches,
             "resumed_batches": account.resumed_batches,
             "resumed_entries": account.resumed_entries,
+            "repeated_batches": account.repeated_batches,
+            "repeated_items": account.repeated_items,
             "bytes": account.size,
             "seconds": round(self.seconds, 3),
             "first_request_id": account.first_request_id,
@@ -349,8 +376,11 @@ class ContainerPush:
     def _begin(self) -> None:
         # The connection is read here, so that the threads don't all do it.
         self._hook.settings  # noqa: B018
+        since = ""
+        if self._records is not None:
+            since = self._records.begin(self._checkpoints.since if self._checkpoints is not None else "")
         if self._checkpoints is not None:
-            self._checkpoints.begin()
+            self._checkpoints.begin(since)
         if self.account.resumed_batches:
             self._hook.log.info(
                 "An earlier try got the first %d batches (%d %s) accepted, and they are unchanged: the push "
@@ -366,7 +396,7 @@ class ContainerPush:
     # --- the threads that upload ---
 
     def _upload(self, batch: Batch) -> tuple[Uploaded, str | None]:
-        digest = None if self._checkpoints is None else batch.digest()
+        digest = None if self._checkpoints is None else self._checkpoints.digest(batch)
         return self._upload_anew(batch), digest
 
     def _upload_anew(self, batch: Batch) -> Uploaded:
@@ -421,6 +451,13 @@ class ContainerPush:
         account = self.account
         if account.started is None:
             account.started = uploaded.clock.now_ms() - int((time.monotonic() - uploaded.made_at) * 1000)
+        if self._records is not None:
+            self._records.sending(deletes=bool(batch.counts.get(DELETE)))
+        if self._checkpoints is not None and self._checkpoints.sending(batch):
+            self._hook.log.warning(
+                "An earlier try may have got %s accepted already, without its being kept: it is sent again.",
+                self._named(batch),
+            )
         request_id = self._accepted(batch, uploaded).headers.get("X-Request-ID")
         account.add(batch)
         account.first_request_id = account.first_request_id or request_id
@@ -436,18 +473,26 @@ class ContainerPush:
         tried = f"Could not push {self._named(batch)}"
         uploaded: Uploaded | None = first
         refused_containers = 0
+        may_be_taken = False
 
         def attempt(number: int) -> requests.Response:
-            nonlocal uploaded, refused_containers
+            nonlocal uploaded, refused_containers, may_be_taken
             while True:
                 if uploaded is None or time.monotonic() - uploaded.made_at > _OLDEST_CONTAINER:
                     uploaded = self._upload_anew(batch)
+                if may_be_taken:
+                    may_be_taken = False
+                    self._sent_again(batch)
                 try:
                     return self._hook.take_batch(self._path, uploaded.file_id, tried, _ONE_ATTEMPT)
-                except (ServiceError, NoAnswerError):
+                except (ServiceError, NoAnswerError) as error:
                     # Coveo may have taken the batch all the same, and with it used up the container. To
-                    # take the same batch twice in a row makes no difference.
+                    # take the same batch twice in a row makes no difference to the index.
                     uploaded = None
+                    if error.may_be_done:
+                        may_be_taken = True
+                        if self._checkpoints is not None:
+                            self._checkpoints.unsure = batch
                     raise
                 except (InvalidParameterError, NotFoundError) as error:
                     uploaded = None
@@ -457,6 +502,16 @@ class ContainerPush:
                     self._hook.log.warning("The batch's container may be gone; a new one is made. %s", error)
 
         return self._hook.repeated(attempt)
+
+    def _sent_again(self, batch: Batch) -> None:
+        self.account.add_repeated(batch)
+        if self._checkpoints is not None:
+            self._checkpoints.unsure = None
+        self._hook.log.warning(
+            "Coveo may have taken %s, which is sent again: its %s may show twice in the item logs.",
+            self._named(batch),
+            self._noun,
+        )
 
     # --- words ---
 
@@ -619,40 +674,106 @@ class _Checkpoints:
     A push does not fail because it can't be kept: then a later try has more to do.
 
     :param checkpoint: Where it is kept.
-    :param log: Where to say so.
+    :param hook: The hook that pushes.
+    :param path: The path that has Coveo take a batch.
+    :param records: What is on record of the source's content.
+    :param account: What is accepted.
     """
 
-    def __init__(self, checkpoint: Checkpoint, log: Any) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        hook: CoveoPushHook,
+        path: str,
+        records: PushRecords | None,
+        account: Account,
+    ) -> None:
         self.earlier = checkpoint.read()
+        #: The batch that Coveo may have taken, and that was neither accepted nor sent again.
+        self.unsure: Batch | None = None
         self._checkpoint = checkpoint
-        self._log = log
+        self._log = hook.log
+        self._target = hook.settings.push_url + path
+        self._records = records
+        self._account = account
+        account.repeated_batches = self.earlier.repeated_batches
+        account.repeated_items = self.earlier.repeated_items
+        self._known = self.earlier.digests
+        if self._known and records is not None and not records.still_stands(self.earlier.since):
+            self._log.info(
+                "The content was changed since an earlier try, or that can't be told: all is pushed."
+            )
+            self._known = ()
         self._digests: list[str] = []
         self._started = self.earlier.started
+        self._has_begun = False
+        self._since = ""
+        self._step = _BATCHES_AHEAD
+        self._sent_at = time.monotonic()
         # Guarded by the lock:
         self._lock = threading.Lock()
-        self._is_kept = bool(self.earlier.digests)
-        self._saved = 0
+        self._is_kept = self.earlier != AcceptedBatches()
+        self._kept: AcceptedBatches | None = None
+        self._sent = 0
         self._due_at = 0.0
 
     def has(self, batch: Batch) -> bool:
         """Whether an earlier try got this batch accepted after the same ones; asked in their order."""
-        if batch.number >= len(self.earlier.digests):
+        if batch.number >= len(self._known):
             return False
-        digest = batch.digest()
-        if digest != self.earlier.digests[batch.number]:
+        if self._records is not None and not self._records.is_alone:
+            # What gives the items has changed the source's content meanwhile.
+            return False
+        digest = self.digest(batch)
+        if digest != self._known[batch.number]:
             return False
         self._digests.append(digest)
         return True
 
-    def begin(self) -> None:
+    @property
+    def since(self) -> str:
+        """The change of the content since which stands what an earlier try got accepted, if anything."""
+        return self.earlier.since if self._digests else ""
+
+    def digest(self, batch: Batch) -> str:
+        """Return what tells a batch from others, and from the same for another source."""
+        return batch.digest(self._target)
+
+    def begin(self, since: str) -> None:
         """Forget what an earlier try got accepted behind the first difference, before anything is sent."""
-        self._saved = len(self._digests)
-        if self._is_kept:
-            # Without that, a later try could take for accepted what this one is about to replace.
-            self._checkpoint.write(AcceptedBatches(list(self._digests), self._started))
+        self._has_begun = True
+        self._since = since
+        self._sent = len(self._digests) + self._step
+        try:
+            self._write()
+        except Exception as problem:
+            if self._is_kept:
+                # Without that, a later try could take for accepted what this one is about to replace.
+                raise
+            self._warn(problem)
+
+    def sending(self, batch: Batch) -> bool:
+        """
+        Keep that a batch may be accepted from now on, and say whether an earlier try may have sent it.
+
+        :param batch: The batch.
+        """
+        if batch.number >= self._sent:
+            began = time.monotonic()
+            self._sent = batch.number + self._step
+            self.save()
+            ended = time.monotonic()
+            if ended - began > (ended - self._sent_at) * _MOST_OF_THE_TIME:
+                self._step = min(2 * self._step, _MOST_BATCHES_AHEAD)
+            self._sent_at = ended
+        if batch.number >= self.earlier.sent:
+            return False
+        self._account.add_repeated(batch)
+        return True
 
     def accepted(self, digest: str, started: int | None) -> None:
         """Take note of the next batch that was accepted."""
+        self.unsure = None
         if len(self._digests) < _MOST_BATCHES_KEPT:
             self._started = started
             self._digests.append(digest)
@@ -665,27 +786,55 @@ class _Checkpoints:
     def save(self) -> None:
         """Keep what was not kept yet."""
         with self._lock:
-            digests = list(self._digests)
-            if len(digests) == self._saved:
+            if self._kept is not None and self._accepted_so_far() == self._kept:
                 return
             began = time.monotonic()
             try:
-                self._checkpoint.write(AcceptedBatches(digests, self._started))
+                self._write()
             except Exception as problem:
-                self._log.warning("A later try will have to push more again than it should: %r", problem)
-            else:
-                self._saved, self._is_kept = len(digests), True
+                self._warn(problem)
             ended = time.monotonic()
             self._due_at = ended + (ended - began) / _MOST_OF_THE_TIME
+
+    def end(self, *, is_settled: bool) -> None:
+        """
+        Keep what was not kept yet, because the push has ended before its time.
+
+        :param is_settled: Whether nothing is under way any more.
+        """
+        if not self._has_begun:
+            return
+        if is_settled:
+            self._sent = self._account.batches
+        self.save()
 
     def forget(self) -> None:
         """Keep nothing more: all is accepted."""
         with self._lock:
             # So that a save that comes late finds nothing to do.
-            self._saved = len(self._digests)
+            self._kept = self._accepted_so_far()
             if not self._is_kept:
                 return
             try:
                 self._checkpoint.forget()
             except Exception as problem:
                 self._log.warning("What was accepted is still kept, though it all was: %r", problem)
+
+    def _accepted_so_far(self) -> AcceptedBatches:
+        unsure = self.unsure
+        return AcceptedBatches(
+            list(self._digests),
+            self._started,
+            self._since,
+            self._sent,
+            self._account.repeated_batches + (unsure is not None),
+            self._account.repeated_items + (0 if unsure is None else unsure.sent),
+        )
+
+    def _write(self) -> None:
+        accepted = self._accepted_so_far()
+        self._checkpoint.write(accepted)
+        self._kept, self._is_kept = accepted, True
+
+    def _warn(self, problem: Exception) -> None:
+        self._log.warning("A later try will have to push more again than it should: %r", problem)

@@ -9,6 +9,7 @@ import platform
 import re
 
 import requests
+import urllib3
 from requests.auth import AuthBase
 
 from airflow_provider_coveo import __version__
@@ -116,11 +117,23 @@ def error_without_answer(tried: str, problem: Exception) -> CoveoError:
     if isinstance(problem, requests.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in words:
         return CertificateError(tried, answer=words)
     if isinstance(problem, requests.exceptions.ProxyError):
-        return NoAnswerError(tried, answer=words, cause="the proxy of the connection or of the environment")
+        return _unsent_if_so(
+            NoAnswerError(tried, answer=words, cause="the proxy of the connection or of the environment"),
+            problem,
+        )
     if isinstance(problem, ValueError) or not isinstance(problem, requests.RequestException):
         # InvalidURL and its like, and an unreadable CA bundle.
         return CoveoConfigurationError(tried, answer=words)
-    return NoAnswerError(tried, answer=words)
+    return _unsent_if_so(NoAnswerError(tried, answer=words), problem)
+
+
+def _unsent_if_so(error: NoAnswerError, problem: Exception) -> NoAnswerError:
+    """Let an error say that nothing was sent where no connection came about."""
+    is_unsent = isinstance(problem, requests.exceptions.ConnectTimeout) or isinstance(
+        _innermost(problem), urllib3.exceptions.NewConnectionError
+    )
+    error.may_be_done = not is_unsent
+    return error
 
 
 def _innermost(problem: BaseException) -> object:

@@ -186,6 +186,7 @@ def _taken_over(operator: _CoveoPushOperator, context: Context) -> str | None:
     from airflow_provider_coveo.state.ledger import SourceLedger
 
     task_instance: Any = context["ti"]
+    operator.hook.task_context = context
     try:
         source_id, ledger = checked_source_id(operator.source_id), SourceLedger(operator.hook.organization_id)
         return ledger.content_changed(

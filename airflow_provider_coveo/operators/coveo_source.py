@@ -176,11 +176,13 @@ class DeletePushSourceOperator(_CoveoPushOperator):
         """Delete the source, if the name is right."""
         from airflow_provider_coveo.coveo.errors import NotFoundError, SourceDoesNotExistError
         from airflow_provider_coveo.coveo.sources import is_being_deleted, managed_by
+        from airflow_provider_coveo.state.content_changes import ContentChanges
         from airflow_provider_coveo.state.created_sources import MadeSource
         from airflow_provider_coveo.state.ledger import SourceLedger
         from airflow_provider_coveo.state.task_store import RunState
 
         state = RunState(context) if "ti" in context else None
+        self.hook.task_context = context
         what = {"source_id": self.source_id, "source_name": self.source_name}
         try:
             source = self.hook.get_source(self.source_id)
@@ -205,6 +207,7 @@ class DeletePushSourceOperator(_CoveoPushOperator):
             if made is not None and made.source_id == self.source_id:
                 made.forget(organization_id)
             SourceLedger(organization_id).forget_content(self.source_id)
+            ContentChanges(organization_id, self.source_id).forget()
         return what
 
     def _refuse_other_name(self, source: Mapping[str, Any]) -> None:

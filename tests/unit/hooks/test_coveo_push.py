@@ -528,6 +528,7 @@ def test_an_item_is_pushed_replaced_and_deleted_by_the_same_id(
         "source_id": SOURCE,
         "document_id": document_id,
         "request_id": coveo.requests[0].response_headers["x-request-id"],
+        "repeated_items": 0,
     }
     hook.add_or_update_item(SOURCE, {**ITEM, "documentId": document_id, "title": "Better {{ anvil }}"})
     assert {key: item["title"] for key, item in coveo.items(SOURCE).items()} == {

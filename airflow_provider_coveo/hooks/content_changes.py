@@ -1,0 +1,212 @@
+"""What the hook records of requests that change a source's content, so that no push goes on behind them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
+
+from airflow.providers.common.compat.sdk import get_current_context
+
+from airflow_provider_coveo.state.content_changes import ContentChanges
+
+if TYPE_CHECKING:
+    from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+
+_SOURCE: Final = re.compile(r"/(?:push/v1|rest)/organizations/([^/]+)/sources/([^/]+)(.*)")
+#: What is done to a source that leaves its content as it is. Anything else may change it.
+_HARMLESS: Final = re.compile(r"/(status|duplicate|tasks/abort|pushRefresh|stopRefresh)/?")
+#: By these, Airflow tells a task's process which task it is, and those that it starts.
+_IN_ENVIRONMENT: Final = (
+    "AIRFLOW_CTX_DAG_ID",
+    "AIRFLOW_CTX_DAG_RUN_ID",
+    "AIRFLOW_CTX_TASK_ID",
+)
+
+_lock = threading.Lock()
+#: How often this process has changed the content of each source, pushes that can be resumed apart.
+_changes_of_this_process: Counter[tuple[str, str]] = Counter()
+
+
+def changed_source(method: str | None, path: str) -> str | None:
+    """
+    Return the source whose content a request may change, ``None`` if it changes none.
+
+    :param method: The HTTP method.
+    :param path: The path.
+    """
+    if str(method).upper() in {"GET", "HEAD", "OPTIONS"}:
+        return None
+    # A prefix, as of a gateway, may stand before it.
+    found = _SOURCE.search(path)
+    if found is None or _HARMLESS.fullmatch(found[3]):
+        return None
+    source_id = unquote(found[2])
+    if not found[3] and str(method).upper() == "POST":
+        return None
+    # Names that are no IDs: /sources/pages and /sources/raw are of all sources.
+    return None if source_id in {"pages", "raw"} else source_id
+
+
+def run_of(hook: CoveoPushHook) -> tuple[str, str] | None:
+    """Return names for the run and for the task and map index that use a hook, ``None`` outside a run."""
+    context: Any = hook.task_context
+    if context is None:
+        try:
+            context = get_current_context()
+        except Exception:
+            # No task is executed; which error says so depends on Airflow's version.
+            context = {}
+    ti: Any = context.get("ti")
+    if ti is not None:
+        run = (str(ti.dag_id), str(ti.run_id))
+        task = (str(ti.task_id), str(getattr(ti, "map_index", -1)))
+    else:
+        # A task's callbacks, and what it starts, have no context.
+        known = [os.environ.get(name, "") for name in _IN_ENVIRONMENT]
+        if not all(known[:2]):
+            return None
+        run, task = (known[0], known[1]), (known[2], "")
+    return _name(*run), _name(*run, *task)
+
+
+def _name(*parts: str) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+@contextmanager
+def recording(hook: CoveoPushHook, source_id: str | None) -> Iterator[None]:
+    """
+    Record around a request that it changes the content of a source.
+
+    It is recorded before, in case that the process is killed, and once more after it if a push began
+    meanwhile. Nothing is written where nobody has recorded anything since this hook did.
+
+    :param hook: The hook that makes the request.
+    :param source_id: The source, ``None`` if the request changes none.
+    """
+    if source_id is None:
+        yield
+        return
+    with _lock:
+        _changes_of_this_process[hook.organization_id, source_id] += 1
+    run = run_of(hook)
+    if run is None:
+        yield
+        return
+    _record(hook, source_id, run[0])
+    try:
+        yield
+    finally:
+        _record(hook, source_id, run[0])
+
+
+def _record(hook: CoveoPushHook, source_id: str, run: str) -> None:
+    changes = ContentChanges(hook.organization_id, source_id)
+    try:
+        last = changes.last()
+        if last is None or last.name != hook.last_changes.get(source_id):
+            hook.last_changes[source_id] = changes.add(run).name
+    except Exception as problem:
+        _warn(hook, source_id, problem)
+
+
+def _warn(hook: CoveoPushHook, source_id: str, problem: Exception) -> None:
+    hook.log.warning(
+        "It can't be noted that this run changes the content of source %s, so that a try of this task or "
+        "another one's may not go on where an earlier one failed: %r",
+        source_id,
+        problem,
+    )
+
+
+class PushRecords:
+    """
+    What a push records of itself, and whether what an earlier try of it got accepted still stands.
+
+    :param hook: The hook that pushes.
+    :param source_id: The source.
+    :param resumable: Whether a later try may go on where this one ends.
+    """
+
+    def __init__(self, hook: CoveoPushHook, source_id: str, *, resumable: bool) -> None:
+        self._hook = hook
+        self._source_id = source_id
+        self._key = (hook.organization_id, source_id)
+        self._run = run_of(hook)
+        self._resumable = resumable
+        self._changes = ContentChanges(*self._key)
+        self._made_before = _changes_of_this_process[self._key]
+        self._told_of_deletions = False
+        self._began = False
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether this process did nothing else to the source's content since the push began."""
+        return _changes_of_this_process[self._key] == self._made_before
+
+    def still_stands(self, since: str) -> bool:
+        """
+        Say whether nothing but the tries of this push changed the source's content.
+
+        :param since: Since which change, as :meth:`begin` returned it.
+        """
+        if self._run is None:
+            # There is no run on whose changes anything is recorded.
+            return not since
+        try:
+            return bool(since) and self._changes.still_stands(since, *self._run)
+        except Exception as problem:
+            _warn(self._hook, self._source_id, problem)
+            return False
+
+    def begin(self, since: str = "") -> str:
+        """
+        Record that the push sends its first batch.
+
+        :param since: The change since which its earlier batches stand, if there are some.
+        :return: The change since which its batches stand; empty outside a run.
+        """
+        self._began = True
+        if not self._resumable:
+            with _lock:
+                _changes_of_this_process[self._key] += 1
+        if self._run is None or since:
+            return since
+        try:
+            change = (
+                self._changes.of_run(self._run[0]) if self._resumable else self._changes.add(self._run[0])
+            )
+        except Exception as problem:
+            _warn(self._hook, self._source_id, problem)
+            return ""
+        return change.name
+
+    def sending(self, *, deletes: bool) -> None:
+        """
+        Record, before a batch is taken, that it deletes items, which those of others may be among.
+
+        :param deletes: Whether it does.
+        """
+        if deletes and self._resumable and not self._told_of_deletions:
+            self._told_of_deletions = True
+            self._add()
+
+    def end(self) -> None:
+        """Record that the push has ended, for pushes that began meanwhile."""
+        if self._began and (self._told_of_deletions or not self._resumable):
+            self._add()
+
+    def _add(self) -> None:
+        if self._run is None:
+            return
+        try:
+            self._changes.add(self._run[0], self._run[1] if self._resumable else "")
+        except Exception as problem:
+            _warn(self._hook, self._source_id, problem)

@@ -1,0 +1,123 @@
+"""
+What changed the content of a source, so that a push knows whether its batches still stand.
+
+The record is the Airflow Variable ``coveo_changes__<organization>__<source>``: the last changes, the latest
+last, each with a name of its own, the run that made it, and the push that made it, if it was one that can be
+resumed. What Coveo accepted of such a push still stands if nobody but that push itself changed the content
+since. Pushes of one run that only add items are not told apart: in which order they come is left open by
+their DAG.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from airflow_provider_coveo.state.variables import (
+    delete_variable,
+    read_variable,
+    variable_name,
+    write_variable,
+)
+
+#: How many changes are recorded, the latest ones. A push whose beginning is older is not resumed.
+_MAX_CHANGES: Final = 50
+_ATTEMPTS_TO_WRITE: Final = 3
+
+
+@dataclass(frozen=True)
+class Change:
+    """
+    A change of a source's content.
+
+    :param name: A name that no other change has.
+    :param run: The run that made it.
+    :param push: The push that made it, if it can be resumed; the run itself where pushes of it that only add
+        items began.
+    """
+
+    name: str
+    run: str
+    push: str = ""
+
+
+class ContentChanges:
+    """
+    The changes of the content of one source.
+
+    :param organization_id: The organization.
+    :param source_id: The source.
+    """
+
+    def __init__(self, organization_id: str, source_id: str) -> None:
+        self._variable = variable_name("coveo_changes", organization_id, source_id)
+
+    def all(self) -> list[Change]:
+        """Return the changes that are on record, the latest last."""
+        value = read_variable(self._variable)
+        entries = value.get("changes") if isinstance(value, Mapping) else None
+        return [change for entry in entries or () if (change := _change(entry)) is not None]
+
+    def last(self) -> Change | None:
+        """Return the latest change, ``None`` if none is on record."""
+        changes = self.all()
+        return changes[-1] if changes else None
+
+    def add(self, run: str, push: str = "") -> Change:
+        """
+        Record a change, before it is made or after.
+
+        :param run: The run that makes it.
+        :param push: The push that makes it, if it can be resumed.
+        :return: The change.
+        """
+        change = Change(uuid.uuid4().hex[:16], run, push)
+        for attempt in range(1, _ATTEMPTS_TO_WRITE + 1):
+            changes = [*self.all(), change][-_MAX_CHANGES:]
+            record = {"changes": [[each.name, each.run, each.push] for each in changes]}
+            try:
+                write_variable(
+                    self._variable,
+                    record,
+                    "What changed a Coveo source's content last; safe to delete while no task pushes to it.",
+                )
+            except Exception:
+                # If tasks write at the same time, the database may reject all but one.
+                if attempt == _ATTEMPTS_TO_WRITE:
+                    raise
+            else:
+                break
+        return change
+
+    def of_run(self, run: str) -> Change:
+        """Return the latest change, once one of that run is: to be recorded when a push of it begins."""
+        last = self.last()
+        is_of_pushes = last is not None and last.run == run and last.push
+        return last if last is not None and is_of_pushes else self.add(run, run)
+
+    def still_stands(self, name: str, run: str, push: str) -> bool:
+        """
+        Say whether nothing but one push changed the content since, pushes of its run that add items apart.
+
+        :param name: The change since which.
+        :param run: The run.
+        :param push: The push.
+        """
+        changes = self.all()
+        names = [change.name for change in changes]
+        if name not in names:
+            return False
+        return all(change.push in {run, push} for change in changes[names.index(name) + 1 :])
+
+    def forget(self) -> None:
+        """Delete the record, because the source is deleted."""
+        if read_variable(self._variable) is not None:
+            delete_variable(self._variable)
+
+
+def _change(entry: Any) -> Change | None:
+    if isinstance(entry, (list, tuple)) and len(entry) == 3 and all(isinstance(each, str) for each in entry):
+        return Change(*entry)
+    return None

@@ -1,0 +1,494 @@
+"""What is skipped by a later try, what makes two batches equal, and what was sent twice."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG, task
+
+from airflow_provider_coveo.coveo.batches import Batch, item_batches
+from airflow_provider_coveo.coveo.errors import CoveoError, NoAnswerError, ServiceError
+from airflow_provider_coveo.coveo.items import LARGEST_INLINE_DATA, Delete, Entry
+from airflow_provider_coveo.coveo.retries import RetryPolicy
+from airflow_provider_coveo.hooks.checkpoint import RunCheckpoint
+from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+from airflow_provider_coveo.operators.coveo_push import (
+    DeleteItemsOperator,
+    PushItemsOperator,
+    ResetPushSourceOperator,
+)
+from airflow_provider_coveo.operators.coveo_source import DeletePushSourceOperator
+from airflow_provider_coveo.simulator import Simulator
+from tests.conftest import SOURCE
+from tests.unit.push.model import indexed
+from tests.unit.push.test_operators import _failed_after, _many, _operator, _Store, _try, dag, run
+
+__all__ = ["dag"]
+
+pytestmark = pytest.mark.usefixtures("connect", "variables")
+
+
+@pytest.fixture
+def as_task(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Say which task the process is that of, as Airflow does for what has no context."""
+
+    def _as_task(task_id: str = "code", run_id: str = "r", dag_id: str = "d") -> None:
+        monkeypatch.setenv("AIRFLOW_CTX_DAG_ID", dag_id)
+        monkeypatch.setenv("AIRFLOW_CTX_DAG_RUN_ID", run_id)
+        monkeypatch.setenv("AIRFLOW_CTX_TASK_ID", task_id)
+
+    return _as_task
+
+
+def assert_indexed_as_pushed(coveo: Simulator, items: list[dict[str, Any]]) -> None:
+    assert {name: text for name, text in indexed(coveo, SOURCE).items() if name.startswith("a://")} == {
+        item["documentId"]: item["data"] for item in items
+    }
+
+
+# --- what undoes or overtakes a push that goes on ---
+
+OVERTAKEN = {"documentId": "a://2", "data": "overtaken"}
+CHANGES: dict[str, Callable[[CoveoPushHook], Any]] = {
+    "delete_old_items": lambda hook: hook.delete_old_items(SOURCE, queue_delay=0),
+    "delete_item": lambda hook: hook.delete_item(SOURCE, "a://2"),
+    "delete_item with children": lambda hook: hook.delete_item(SOURCE, "a://2", delete_children=True),
+    "add_or_update_item": lambda hook: hook.add_or_update_item(SOURCE, OVERTAKEN),
+    "push_items": lambda hook: hook.push_items(SOURCE, [OVERTAKEN]),
+    "push_items with a deletion": lambda hook: hook.push_items(SOURCE, [], delete=["a://2"]),
+    "a request of one's own": lambda hook: hook.run(
+        f"/push/v1/organizations/acme/sources/{SOURCE}/documents?documentId=a%3A%2F%2F2",
+    ),
+}
+
+
+def change(kind: str) -> None:
+    CHANGES[kind](CoveoPushHook(**({"method": "DELETE"} if kind == "a request of one's own" else {})))
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+@pytest.mark.parametrize(
+    "who", [{}, {"run_id": "another"}, {"dag_id": "another"}, {"task_id": "t"}], ids=repr
+)
+def test_what_a_hook_did_to_the_source_between_two_tries_is_pushed_over(
+    coveo: Simulator, dag: DAG, as_task: Callable[..., None], kind: str, who: dict[str, str]
+) -> None:
+    store = _Store()
+    _failed_after(coveo, 7, _operator(dag, _many()), store)
+    as_task(**who)
+    change(kind)
+    assert _try(_operator(dag, _many()), store, number=2)["resumed_batches"] == 0
+    assert_indexed_as_pushed(coveo, _many())
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_a_task_that_is_cleared_with_what_came_before_it_begins_anew(
+    coveo: Simulator, dag: DAG, as_task: Callable[..., None], kind: str
+) -> None:
+    store = _Store()
+    as_task()
+    change(kind)
+    _failed_after(coveo, 7, _operator(dag, _many()), store)
+    assert _try(_operator(dag, _many()), _Store(store), number=2)["resumed_batches"] == 7
+    change(kind)
+    assert _try(_operator(dag, _many()), store, number=2, max_tries=1)["resumed_batches"] == 0
+    assert_indexed_as_pushed(coveo, _many())
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_so_does_a_function_that_changes_the_content_before_it_yields(
+    coveo: Simulator, dag: DAG, as_task: Callable[..., None], kind: str
+) -> None:
+    as_task("t")
+
+    @task.coveo_push(source_id=SOURCE, batch_bytes=1024, upload_concurrency=1, check_quota=False)
+    def content() -> Iterator[dict[str, Any]]:
+        change(kind)
+        yield from _many()
+
+    store, operator = _Store(), content()
+    _failed_after(coveo, 7, operator, store)
+    assert _try(operator, store, number=2)["resumed_batches"] == 0
+    assert_indexed_as_pushed(coveo, _many())
+
+
+def test_what_a_function_deletes_in_the_middle_is_sent_again_behind_it(
+    coveo: Simulator, dag: DAG, as_task: Callable[..., None]
+) -> None:
+    as_task("t")
+    deletes = [False]
+
+    @task.coveo_push(source_id=SOURCE, batch_bytes=1024, upload_concurrency=1, check_quota=False)
+    def content() -> Iterator[dict[str, Any]]:
+        yield from _many(count=4)
+        if deletes[0]:
+            CoveoPushHook().delete_item(SOURCE, "a://5")
+        yield from _many()[4:]
+
+    store, operator = _Store(), content()
+    _failed_after(coveo, 7, operator, store)
+    deletes[0] = True
+    assert _try(operator, store, number=2)["resumed_batches"] == 3
+    assert_indexed_as_pushed(coveo, _many())
+
+
+@pytest.mark.parametrize("kind", ["deletes", "pushes and deletes", "resets"])
+def test_another_task_of_the_run_that_deletes_is_pushed_over(coveo: Simulator, dag: DAG, kind: str) -> None:
+    store = _Store()
+    other: Any = {
+        "deletes": lambda: DeleteItemsOperator(task_id="o", source_id=SOURCE, document_ids=["a://2"]),
+        "pushes and deletes": lambda: _operator(dag, [{"documentId": "b://1", "data": "x"}, Delete("a://2")]),
+        "resets": lambda: ResetPushSourceOperator(task_id="o", source_id=SOURCE, queue_delay=0),
+    }[kind]()
+    _failed_after(coveo, 7, _operator(dag, _many()), store)
+    context = SimpleNamespace(max_tries=0, try_number=1, dag_id="d", task_id="o", run_id="r", map_index=-1)
+    run(other, ti=context, task_state_store=_Store())
+    assert _try(_operator(dag, _many()), store, number=2)["resumed_batches"] == 0
+    assert_indexed_as_pushed(coveo, _many())
+
+
+def test_so_is_another_map_index_that_deletes(coveo: Simulator, dag: DAG) -> None:
+    store = _Store()
+    _failed_after(coveo, 7, _operator(dag, _many()), store)
+    context = SimpleNamespace(max_tries=0, try_number=1, dag_id="d", task_id="t", run_id="r", map_index=3)
+    run(_operator(dag, [Delete("a://2")]), ti=context, task_state_store=_Store())
+    assert _try(_operator(dag, _many()), store, number=2)["resumed_batches"] == 0
+    assert_indexed_as_pushed(coveo, _many())
+
+
+def test_a_push_does_not_overtake_itself_by_its_own_deletions(coveo: Simulator, dag: DAG) -> None:
+    items = [*_many(count=4), Delete("a://1"), Delete("a://2"), *_many()[4:]]
+    store = _Store()
+    _failed_after(coveo, 7, _operator(dag, items), store)
+    assert _try(_operator(dag, items), store, number=2)["resumed_batches"] == 7
+
+
+def test_a_source_that_was_deleted_and_made_again_is_filled_from_the_start(
+    coveo: Simulator, dag: DAG, connect: Callable[..., None]
+) -> None:
+    connect(**json.loads(coveo.connection_json()))
+    store = _Store()
+    _failed_after(coveo, 7, _operator(dag, _many()), store)
+    name = CoveoPushHook().get_source(SOURCE)["name"]
+    _try(DeletePushSourceOperator(task_id="o", source_id=SOURCE, source_name=name), _Store())
+    coveo.add_source(SOURCE)
+    assert _try(_operator(dag, _many()), store, number=2)["resumed_batches"] == 0
+    assert_indexed_as_pushed(coveo, _many())
+
+
+def test_what_leaves_the_content_as_it_is_does_not_matter(
+    coveo: Simulator, dag: DAG, as_task: Callable[..., None]
+) -> None:
+    as_task()
+    store = _Store()
+    _failed_after(coveo, 7, _operator(dag, _many()), store)
+    hook = CoveoPushHook()
+    hook.set_source_status(SOURCE, "REBUILD")
+    hook.get_source(SOURCE)
+    hook.current_cut_off(SOURCE)
+    hook.push_identities("provider", members=[{"identity": {"name": "a", "type": "USER"}, "members": []}])
+    assert _try(_operator(dag, _many()), store, number=2)["resumed_batches"] == 7
+
+
+def test_two_pushes_of_one_task_do_not_go_on_behind_each_other(
+    coveo: Simulator, hook: CoveoPushHook, as_task: Callable[..., None]
+) -> None:
+    """The first one is whole and is made again, so that the second may not skip what that overtakes."""
+    as_task("t")
+    store = _Store()
+
+    def pushes(number: int) -> dict[str, Any]:
+        ti = SimpleNamespace(
+            max_tries=0, try_number=number, dag_id="d", task_id="t", run_id="r", map_index=-1
+        )
+        context: Any = {"ti": ti, "task_state_store": store}
+        for items in ([OVERTAKEN], _many()):
+            checkpoint = RunCheckpoint(context, ["same"], only_retries=False)
+            result = hook.push_items(
+                SOURCE, items, batch_bytes=1024, upload_concurrency=1, checkpoint=checkpoint
+            )
+        return result
+
+    coveo.faults.answer(400, error_code="INVALID_JSON", operation="batch", after=8)
+    with pytest.raises(CoveoError):
+        pushes(1)
+    assert pushes(2)["resumed_batches"] == 0
+    assert_indexed_as_pushed(coveo, _many())
+
+
+def test_that_nothing_can_be_recorded_ends_no_request_and_is_said(
+    coveo: Simulator,
+    variables: Any,
+    hook: CoveoPushHook,
+    as_task: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    logged: Callable[[], str],
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no database")
+
+    monkeypatch.setattr(variables, "set", refuse)
+    as_task()
+    hook.delete_item(SOURCE, "a://2")
+    assert coveo.requests[-1].status == 202
+    assert "It can't be noted that this run changes the content" in logged()
+
+
+def test_outside_a_run_nothing_is_recorded(variables: Any, hook: CoveoPushHook) -> None:
+    hook.add_or_update_item(SOURCE, OVERTAKEN)
+    hook.push_items(SOURCE, [OVERTAKEN])
+    assert variables.values == {}
+
+
+# --- what makes two batches equal ---
+
+
+def batches(items: list[Any]) -> list[Batch]:
+    return list(item_batches(items, 1024, lambda place, error: False))
+
+
+LARGE = base64.b64encode(b"\x00" * (LARGEST_INLINE_DATA + 1)).decode()
+ITEM = {
+    "documentId": "a://1",
+    "title": "One",
+    "data": "text",
+    "fileExtension": ".html",
+    "parentId": "a://1",
+    "price": 1,
+    "tags": ["a", "b"],
+    "permissions": [{"allowAnonymous": True, "allowedPermissions": [], "deniedPermissions": []}],
+}
+LARGE_ITEM = {
+    "documentId": "a://1",
+    "compressedBinaryData": LARGE,
+    "compressionType": "UNCOMPRESSED",
+    "title": "One",
+}
+OTHERS: dict[str, tuple[list[Any], list[Any]]] = {
+    **{
+        key: ([ITEM], [{**ITEM, key: value}])
+        for key, value in {
+            "documentId": "a://2",
+            "title": "Two",
+            "data": "text.",
+            "fileExtension": ".txt",
+            "parentId": "a://2",
+            "price": 1.5,
+            "tags": ["b", "a"],
+            "permissions": [{"allowAnonymous": False, "allowedPermissions": [], "deniedPermissions": []}],
+            "another": "x",
+        }.items()
+    },
+    "a key is missing": ([ITEM], [{key: value for key, value in ITEM.items() if key != "price"}]),
+    "a number as text": ([ITEM], [{**ITEM, "price": "1"}]),
+    "the order": ([ITEM, {**ITEM, "documentId": "a://2"}], [{**ITEM, "documentId": "a://2"}, ITEM]),
+    "the section": ([ITEM], [Delete("a://1")]),
+    "deleteChildren": ([Delete("a://1")], [Delete("a://1", delete_children=True)]),
+    "which is deleted": ([Delete("a://1")], [Delete("a://2")]),
+    **{
+        f"compressionType {compression}": ([LARGE_ITEM], [{**LARGE_ITEM, "compressionType": compression}])
+        for compression in ("ZLIB", "GZIP", "DEFLATE", "LZMA")
+    },
+    "no compressionType": (
+        [LARGE_ITEM],
+        [{key: value for key, value in LARGE_ITEM.items() if key != "compressionType"}],
+    ),
+    "large content": ([LARGE_ITEM], [{**LARGE_ITEM, "compressedBinaryData": f"AQ=={LARGE}"[4:-4] + "AAAB"}]),
+    "what is beside large content": ([LARGE_ITEM], [{**LARGE_ITEM, "title": "Two"}]),
+    "text that stands for the content's digest": (
+        [LARGE_ITEM],
+        [
+            {
+                **{key: value for key, value in LARGE_ITEM.items() if key != "compressedBinaryData"},
+                "compressedBinaryDataFileId": "x",
+            }
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_batches_that_differ_in_what_is_sent_have_other_digests(name: str) -> None:
+    one, other = (batches(items)[0].digest("target") for items in OTHERS[name])
+    assert one != other
+    assert [batches(items)[0].digest("target") for items in OTHERS[name]] == [one, other]
+
+
+def test_the_same_batch_for_another_target_has_another_digest() -> None:
+    (batch,) = batches([ITEM])
+    assert batch.digest("one") != batch.digest("another")
+
+
+def old_digest(batch: Batch) -> str:
+    """Return the digest that 0.1.0 and 0.1.1 made."""
+    digest = hashlib.sha256()
+    for piece in batch.pieces:
+        if isinstance(piece, Entry):
+            digest.update(piece.encoded)
+            digest.update(hashlib.sha256(piece.large.data if piece.large else b"").digest())
+        else:
+            digest.update(piece)
+    return base64.urlsafe_b64encode(digest.digest()[:9]).decode()
+
+
+@pytest.mark.parametrize("keeps_new_keys", [True, False])
+def test_what_0_1_kept_does_not_count(coveo: Simulator, dag: DAG, keeps_new_keys: bool) -> None:
+    store = _Store()
+    _failed_after(coveo, 7, _operator(dag, _many()), store)
+    text = "".join(old_digest(batch) for batch in batches(_many())[:7])
+    header = store["coveo_push"]
+    assert len(text) == len(store["coveo_push_0"])
+    store["coveo_push_0"] = text
+    header["check"] = hashlib.sha256(text.encode()).hexdigest()[:16]
+    if not keeps_new_keys:
+        for key in ("since", "sent", "repeated"):
+            del header[key]
+    result = _try(_operator(dag, _many()), store, number=2)
+    assert (result["resumed_batches"], result["repeated_batches"]) == (0, 7)
+    assert_indexed_as_pushed(coveo, _many())
+
+
+def test_a_compression_type_that_was_corrected_reaches_coveo(coveo: Simulator, dag: DAG) -> None:
+    store = _Store()
+    wrong = [{**LARGE_ITEM, "compressionType": "ZLIB"}, *_many()[2:4]]
+    _failed_after(coveo, 2, _operator(dag, wrong), store)
+    result = _try(_operator(dag, [LARGE_ITEM, *_many()[2:4]]), store, number=2)
+    assert result["resumed_batches"] == 0
+    bodies = [one.body for one in coveo.requests if one.operation == "upload" and b"a://1" in one.body]
+    assert [json.loads(body)["addOrUpdate"][0]["compressionType"] for body in bodies] == [
+        "ZLIB",
+        "UNCOMPRESSED",
+    ]
+
+
+# --- what was sent twice ---
+
+PATIENT = RetryPolicy(total_seconds=30, first_wait=0.01, longest_wait=0.02)
+
+
+def faults(coveo: Simulator, kind: str, **which: Any) -> None:
+    which = {"operation": "batch", **which}
+    if kind == "504 after Coveo took it":
+        coveo.faults.answer(504, applied=True, **which)
+    elif kind == "dropped after Coveo took it":
+        coveo.faults.drop(before=False, **which)
+    elif kind == "500":
+        coveo.faults.answer(500, **which)
+    elif kind == "429":
+        coveo.faults.answer(429, headers={"Retry-After": "0"}, **which)
+    else:
+        coveo.faults.expire_container(**which)
+
+
+@pytest.mark.parametrize(
+    ("kind", "times"),
+    [
+        ("504 after Coveo took it", 1),
+        ("504 after Coveo took it", 2),
+        ("dropped after Coveo took it", 1),
+        ("500", 1),
+        ("429", 0),
+        ("the container expired", 0),
+    ],
+)
+def test_the_result_says_how_often_a_batch_was_sent_though_coveo_may_have_had_it(
+    coveo: Simulator, kind: str, times: int, logged: Callable[[], str]
+) -> None:
+    hook = CoveoPushHook(retry=PATIENT)
+    faults(coveo, kind, after=1, times=max(times, 1))
+    items = [*_many(count=3), {"documentId": "a://4", "data": "x"}, {"documentId": "a://4", "data": "y"}]
+    result = hook.push_items(SOURCE, items, batch_bytes=2048, upload_concurrency=1)
+    # The second batch has two items, one of which replaced another before it was sent.
+    assert (result["batches"], result["replaced"]) == (2, 1)
+    assert (result["repeated_batches"], result["repeated_items"]) == (times, 2 * times)
+    assert ("Coveo may have taken" in logged()) == bool(times)
+    assert json.loads(json.dumps(result)) == result
+
+
+def test_a_request_that_never_left_was_not_sent_twice(coveo: Simulator, connect: Callable[..., None]) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as unused:
+        port = unused.getsockname()[1]
+    given = json.loads(coveo.connection_json())
+    connect(**{**given, "host": f"http://127.0.0.1:{port}", "port": None})
+    hook = CoveoPushHook(retry=RetryPolicy(total_seconds=0))
+    with pytest.raises(NoAnswerError) as failed:
+        hook.delete_item(SOURCE, "a://1")
+    assert not failed.value.may_be_done
+
+
+@pytest.mark.parametrize("times", [0, 2])
+def test_of_single_items_too(coveo: Simulator, times: int) -> None:
+    hook = CoveoPushHook(retry=PATIENT)
+    if times:
+        faults(coveo, "504 after Coveo took it", operation=["item", "delete"], times=times)
+    assert hook.add_or_update_item(SOURCE, OVERTAKEN)["repeated_items"] == times
+    if times:
+        faults(coveo, "dropped after Coveo took it", operation=["item", "delete"], times=times)
+    assert hook.delete_item(SOURCE, "a://2")["repeated_items"] == times
+    assert hook.delete_item(SOURCE, "a://2")["repeated_items"] == 0
+
+
+def impatient(operator: Any) -> Any:
+    operator = getattr(operator, "operator", operator)
+    operator.__dict__["hook"] = CoveoPushHook(retry=RetryPolicy(total_seconds=0))
+    return operator
+
+
+def test_a_batch_that_failed_a_try_and_may_be_taken_is_counted_by_the_next(
+    coveo: Simulator, dag: DAG
+) -> None:
+    store = _Store()
+    for number, after in ((1, 3), (2, 2)):
+        faults(coveo, "504 after Coveo took it", after=after)
+        with pytest.raises(ServiceError):
+            _try(impatient(_operator(dag, _many())), store, number=number)
+    result = _try(_operator(dag, _many()), store, number=3)
+    assert result["resumed_batches"] == 5
+    assert (result["repeated_batches"], result["repeated_items"]) == (2, 2)
+    log = coveo.state.source(SOURCE).log
+    assert sum(record.operation in {"ADD", "UPDATE"} for record in log) == 12
+
+
+def test_what_a_killed_process_could_not_keep_is_counted_by_the_next(coveo: Simulator, dag: DAG) -> None:
+    class Killed(_Store):
+        """As a process leaves it that is killed without warning, before it has kept any batch."""
+
+        def set(self, key: str, value: Any) -> None:
+            if "coveo_push" not in self:
+                super().set(key, value)
+
+    store = Killed()
+    _failed_after(coveo, 7, _operator(dag, _many()), store)
+    assert store["coveo_push"]["count"] == 0
+    result = _try(_operator(dag, _many()), _Store(store), number=2)
+    # It is known how far that process may have come.
+    assert 7 <= result["repeated_batches"] <= 8
+    assert result["resumed_batches"] == 0
+
+
+def test_so_is_what_is_sent_again_because_it_does_not_stand(
+    coveo: Simulator, dag: DAG, as_task: Callable[..., None]
+) -> None:
+    store = _Store()
+    _failed_after(coveo, 7, _operator(dag, _many()), store)
+    as_task()
+    change("delete_item")
+    result = _try(_operator(dag, _many()), store, number=2)
+    assert (result["repeated_batches"], result["repeated_items"]) == (7, 7)
+
+
+def test_a_push_without_trouble_repeats_nothing(coveo: Simulator, dag: DAG) -> None:
+    store = _Store()
+    _failed_after(coveo, 7, _operator(dag, _many()), store)
+    result = _try(_operator(dag, _many()), store, number=2)
+    assert (result["resumed_batches"], result["repeated_batches"], result["repeated_items"]) == (7, 0, 0)
+    result = _try(PushItemsOperator(task_id="n", source_id=SOURCE, items=_many()), _Store())
+    assert (result["repeated_batches"], result["repeated_items"]) == (0, 0)
