@@ -311,6 +311,12 @@ class ItemsRefusedError(CoveoError):
     default_remedy = "Correct the items by the reasons that Coveo gives, and push them again"
 
 
+class IndexingUnknownError(CoveoError):
+    """It can't be told whether all items that were pushed are indexed."""
+
+    default_remedy = "Push again, or accept it with on_repeated='warn'"
+
+
 _BY_ERROR_CODE: dict[str, type[CoveoError]] = {
     "INVALID_JSON": InvalidJsonError,
     "ORGANIZATION_IS_PAUSED": OrganizationPausedError,

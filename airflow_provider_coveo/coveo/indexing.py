@@ -5,6 +5,11 @@ Coveo accepts a push before it looks at its items, and what becomes of them show
 logs have one entry for each stage that an item went through, and no key of the batch that brought it. So what
 belongs to a push is told by the source and by the time, and whether all of it is through by counting: those
 that the last stage completed, and those that some stage did not let pass.
+
+A batch that was sent again, because no answer told whether Coveo had taken it, may count twice, and an item
+that shows twice must not stand for one that is still missing. So all is through for certain if as many
+operations show as were sent, repeats included, or if as many different ones show as were pushed. Where the
+logs say neither, nothing is concluded before they have been still for a while, and then not that all is well.
 """
 
 from __future__ import annotations
@@ -19,8 +24,15 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, Final
 
 from airflow_provider_coveo.coveo.endpoints import checked_source_id
-from airflow_provider_coveo.coveo.errors import CoveoInputError, ItemsRefusedError, shortened, shown
+from airflow_provider_coveo.coveo.errors import (
+    CoveoInputError,
+    IndexingUnknownError,
+    ItemsRefusedError,
+    shortened,
+    shown,
+)
 from airflow_provider_coveo.coveo.item_logs import (
+    ENTRIES_PER_PAGE,
     KEPT,
     LONGEST_WINDOW,
     counting,
@@ -37,6 +49,8 @@ from airflow_provider_coveo.coveo.whole_numbers import whole_number
 #: How long the logs must have shown an item as indexed: an index commits about once a minute
 #: (https://docs.coveo.com/en/32/), and only then is the item found.
 DEFAULT_SETTLE_SECONDS: Final = 60.0
+#: How long the logs must have been still before it counts that they can't tell whether all is through.
+DEFAULT_QUIET_SECONDS: Final = 600.0
 #: The results that mean that an item was not indexed.
 DEFAULT_REFUSALS: Final = ("ERROR", "REJECTED", "SKIPPED")
 #: How many refused items a message names.
@@ -48,6 +62,8 @@ _DELETES: Final = ("DELETE", "DELETE_AND_CHILDREN")
 _PASSED: Final = ("COMPLETED", "WARNING")
 _NOT_PASSED: Final = ("ERROR", "REJECTED", "SKIPPED")
 _MOST_PAGES: Final = 10
+#: Of how many operations it is looked up which they are: each hundred is a request.
+_MOST_LOOKED_UP: Final = _MOST_PAGES * ENTRIES_PER_PAGE
 _LONGEST_REASON: Final = 160
 _LONGEST_ID: Final = 120
 
@@ -168,11 +184,18 @@ class Pushed:
     :param source_id: The source.
     :param operations: How many additions, updates and deletions were sent.
     :param started: Before the first was sent: epoch milliseconds by Coveo's clock.
+    :param repeated: How many of them were sent although Coveo may have taken them before.
+    :param adds: How many of them are additions and updates, at least.
+    :param children: How many of them delete other items as well, of which the logs may tell more than once;
+        ``None`` where that is not known.
     """
 
     source_id: str
     operations: int
     started: int
+    repeated: int = 0
+    adds: int = 0
+    children: int | None = None
 
     @classmethod
     def read(cls, result: object, source_id: str | None = None) -> Pushed:
@@ -195,10 +218,15 @@ class Pushed:
         started = [one.get("ordering_id") for one, count in zip(results, counted, strict=True) if count]
         if not all(isinstance(start, int) for start in started):
             raise _no_result(result, "it does not say when the push began")
+        known = all("deletes_with_children" in one for one in results)
         return cls(
             checked_source_id(sources.pop()),
             operations,
             min((int(str(start)) for start in started), default=0),
+            # 0.1.0 and 0.1.1 did not count them.
+            sum(_number(one, "repeated_items") for one in results),
+            sum(max(0, _number(one, "accepted_adds") - _number(one, "replaced")) for one in results),
+            sum(_number(one, "deletes_with_children") for one in results) if known else None,
         )
 
 
@@ -232,6 +260,13 @@ def _counted(result: Mapping[str, Any]) -> int:
         raise _no_result(result, "it does not say how many items were accepted")
     adds, deletes, replaced = numbers
     return max(0, int(adds + deletes - replaced))
+
+
+def _number(result: Mapping[str, Any], name: str) -> int:
+    number = result.get(name, 0)
+    if not isinstance(number, int) or number < 0:
+        raise _no_result(result, f"its {name} is no number")
+    return int(number)
 
 
 def _no_result(result: object, why: str) -> CoveoInputError:
@@ -269,10 +304,23 @@ def checked_max_refused(value: object) -> int:
     return number
 
 
-def checked_settle_seconds(value: object) -> float:
+def checked_on_repeated(value: object) -> str:
     """
-    Return for how long the logs must have shown that all is through.
+    Return what is done if it can't be told whether all is through.
 
+    :raises CoveoInputError: if it is neither ``fail`` nor ``warn``.
+    """
+    if isinstance(value, str) and value.strip().lower() in {"fail", "warn"}:
+        return value.strip().lower()
+    raise CoveoInputError(f"on_repeated is {shown(value)}", remedy="Use 'fail' or 'warn'")
+
+
+def checked_settle_seconds(value: object, name: str = "settle_time") -> float:
+    """
+    Return for how long the logs must have shown something.
+
+    :param value: What was given.
+    :param name: The parameter. Default ``settle_time``.
     :raises CoveoInputError: if it is no time, below zero, or longer than the logs can show.
     """
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
@@ -282,7 +330,7 @@ def checked_settle_seconds(value: object) -> float:
     longest = LONGEST_WINDOW.total_seconds()
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < longest:
         raise CoveoInputError(
-            f"settle_time is {shown(value)}",
+            f"{name} is {shown(value)}",
             remedy=f"Give seconds or a timedelta, from zero to less than {LONGEST_WINDOW.days} days",
         )
     return float(seconds)
@@ -297,18 +345,25 @@ class ItemsIndexedWait:
     :param max_refused: How many refused items are put up with.
     :param settle_seconds: How long the logs must have shown it.
     :param refusals: The results that count as refused; the others of an item that did not pass count as done.
+    :param on_repeated: What to do if some was sent twice, and the logs can't tell whether all is through:
+        ``fail`` or ``warn``.
+    :param quiet_seconds: How long the logs must have been still before that.
     """
 
     pushed: Pushed
     max_refused: int = 0
     settle_seconds: float = DEFAULT_SETTLE_SECONDS
     refusals: tuple[str, ...] = DEFAULT_REFUSALS
+    on_repeated: str = "fail"
+    quiet_seconds: float = DEFAULT_QUIET_SECONDS
 
     def look(self, organization_id: str) -> Asking[Seen]:
         """
-        Count in the logs, by two requests; where something was refused, read which.
+        Count in the logs, by two requests; where something was refused or sent twice, read which.
 
         :raises ItemsRefusedError: if more was refused than is put up with.
+        :raises IndexingUnknownError: if the logs can't tell whether all that was sent twice is through, and
+            that is to fail.
         :raises CoveoInputError: if the push is longer ago than Coveo keeps logs.
         """
         if not self.pushed.operations:
@@ -323,10 +378,11 @@ class ItemsIndexedWait:
         held = yield from self._counted(
             organization_id, start, end, results=_NOT_PASSED, operations=(*_ADDS, *_DELETES, "BATCH_FILE")
         )
-        indexed, entries = sum(passed["results"].values()), sum(held["results"].values())
+        indexed = sum(passed["results"].values()) - self._of_children(passed, held)
+        entries = sum(held["results"].values())
         if held["operations"].get("BATCH_FILE"):
             yield from self._refusing_batches(organization_id, start, end)
-        if indexed + entries < self.pushed.operations:
+        if indexed + entries < self.pushed.operations or self._lacks_additions(passed, held):
             return self._not_through(indexed, entries)
         refused: list[Refusal] = []
         more: Counter[str] = Counter()
@@ -338,7 +394,80 @@ class ItemsIndexedWait:
                 )
             if indexed + _total(refused) + more.total() < self.pushed.operations:
                 return self._not_through(indexed, _total(refused) + more.total())
-        return self._seen(indexed, more, refused)
+        seen = self._seen(indexed, more, refused)
+        if self.pushed.repeated > seen.result["repeated"]:
+            is_told = yield from self._all_are_different(organization_id, start, settled, indexed, refused)
+            if not is_told:
+                return (yield from self._if_not_told(organization_id, start, end, seen))
+        return seen
+
+    def _of_children(self, *counted: Mapping[str, Mapping[str, int]]) -> int:
+        """Return how many entries tell of what was deleted along with other items."""
+        if self.pushed.children is None:
+            return 0
+        told = sum(counts["operations"].get("DELETE_AND_CHILDREN", 0) for counts in counted)
+        return max(0, told - self.pushed.children - self.pushed.repeated)
+
+    def _lacks_additions(self, *counted: Mapping[str, Mapping[str, int]]) -> bool:
+        """Whether fewer additions show than were sent, so that deletions must not stand for them."""
+        operations = [counts["operations"] for counts in counted]
+        told = sum(counts.get(operation, 0) for counts in operations for operation in _ADDS)
+        # Without a facet there is nothing to tell them apart by.
+        return any(operations) and told < self.pushed.adds
+
+    def _all_are_different(
+        self, organization_id: str, start: datetime, end: datetime, indexed: int, held: list[Refusal]
+    ) -> Asking[bool]:
+        """
+        Look up whether as many different operations are through as were pushed.
+
+        Then none shows twice. Where they are too many to be looked up, that is not known. A push that itself
+        has an item in two batches has fewer different ones.
+        """
+        if indexed > _MOST_LOOKED_UP:
+            return False
+        different = {refusal.key for refusal in held}
+        for page in range(_MOST_PAGES):
+            question = page_question(
+                organization_id,
+                self.pushed.source_id,
+                start,
+                end,
+                page=page,
+                tasks=[_LAST_STAGE],
+                results=_PASSED,
+                operations=_ADDS + _DELETES,
+            )
+            entries, goes_on = yield from reading_page(question)
+            different |= {(str(entry.get("id")), entry.get("operation") in _DELETES) for entry in entries}
+            if not goes_on:
+                break
+        return len(different) >= self.pushed.operations
+
+    def _if_not_told(self, organization_id: str, start: datetime, end: datetime, seen: Seen) -> Asking[Seen]:
+        """Wait until the logs are still; then it can't be told any more."""
+        pushed = self.pushed
+        shown_of_all = (
+            f"{pushed.operations + seen.result['repeated']:,} operations on source {pushed.source_id} show, "
+            f"and {pushed.operations:,} were pushed, {pushed.repeated:,} of them twice: it can't be told "
+            "whether all of them are through"
+        )
+        quiet_since = end - timedelta(seconds=self.quiet_seconds)
+        if quiet_since > start:
+            lately = yield from self._counted(organization_id, quiet_since, end)
+            if not any(lately["results"].values()):
+                if self.on_repeated != "warn":
+                    raise IndexingUnknownError(
+                        f"Could not tell whether all of the push to source {pushed.source_id!r} is indexed",
+                        cause=f"{shown_of_all}, and nothing came for {self.quiet_seconds:,.0f} seconds",
+                    )
+                return Seen(
+                    True,
+                    f"{shown_of_all}.",
+                    seen.result,
+                    " ".join((f"{shown_of_all}.", seen.warning)).strip(),
+                )
+        return Seen(False, f"{shown_of_all} yet.")
 
     def _window(self, now: datetime) -> tuple[datetime, datetime]:
         start = moment(self.pushed.started)
@@ -444,8 +573,10 @@ class ItemsIndexedWait:
     def _seen(self, indexed: int, more: Counter[str], held: list[Refusal]) -> Seen:
         pushed = self.pushed
         refused = [refusal for refusal in held if refusal.result in self.refusals]
-        total = _total(refused) + sum(more[result] for result in self.refusals)
-        not_passed = _total(held) + more.total()
+        # What was refused twice because it was sent twice is refused once.
+        twice = min(pushed.repeated, sum(refusal.times - 1 for refusal in refused))
+        total = _total(refused) - twice + sum(more[result] for result in self.refusals)
+        not_passed = _total(held) - twice + more.total()
         table = table_of(refused, total) if total else ""
         of_these = f"{total:,} of {pushed.operations:,} operations on source {pushed.source_id!r}"
         if total > self.max_refused:
@@ -453,11 +584,15 @@ class ItemsIndexedWait:
                 f"{of_these} were accepted by Coveo and then refused by its pipeline",
                 note="\n" + table,
             )
-        others = max(0, indexed + not_passed - pushed.operations)
+        surplus = max(0, indexed + not_passed + twice - pushed.operations)
+        repeated = min(surplus, pushed.repeated)
+        others = surplus - repeated
         words = (
             f"All {pushed.operations:,} operations on source {pushed.source_id} are through, {total:,} of "
             "them refused."
         )
+        if repeated:
+            words += f" {repeated:,} of them show twice, because they were sent again."
         if others:
             words += (
                 f" The logs tell of {others:,} more in that time, and not which are of this push: somebody "
@@ -469,6 +604,7 @@ class ItemsIndexedWait:
             "indexed": max(0, pushed.operations - not_passed),
             "refused": total,
             "skipped": not_passed - total,
+            "repeated": repeated,
             "others": others,
         }
         return Seen(True, words, result, f"{of_these} were refused:\n{table}" if total else "")

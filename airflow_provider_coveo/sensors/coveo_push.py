@@ -229,6 +229,15 @@ class PushedItemsIndexedSensor(_CoveoSensor):
       to the source meanwhile is counted as well. The log says so where more operations show than were pushed.
     * Whether the ``requestId`` of an entry is that of the push is not documented, so it is shown, and nothing
       is concluded from it.
+    * A batch may be sent twice: because no answer told whether Coveo had taken it, or because the process
+      that sent it was killed. The result of the push says of how many operations (``repeated_items``), and
+      the logs may show these twice. All is through once as many operations show as were sent, repeats
+      included, or once as many different ones show as were pushed, which is looked up for up to 1,000. Where
+      neither is so, because Coveo had not taken them before, or the push has an item in two of its batches,
+      it can't be told: see ``on_repeated``.
+    * The same holds for what an earlier push of the same items still has in the pipeline when this one
+      begins, as after a clear of a task that had succeeded: those count as what others push.
+    * Deletions with children count as often as they were sent, however many items go with them.
     * An operation that several stages tell of counts once; how often Coveo logs an operation in one stage is
       not documented, and taken for once.
     * They are kept for 14 days, and answer for 7 at a time.
@@ -248,6 +257,10 @@ class PushedItemsIndexedSensor(_CoveoSensor):
         (https://docs.coveo.com/en/32/), and items are found only then. (templated)
     :param refused_results: The results that count as refused: some of ``ERROR``, ``REJECTED`` and
         ``SKIPPED``. Default all three; an item with another of them counts as through. (templated)
+    :param on_repeated: What to do if some was sent twice, enough operations show, and it can't be told
+        whether all that was pushed is among them: ``fail`` (the default), or ``warn`` to succeed with a
+        warning. Neither happens before nothing has come into the logs for ``quiet_time``. (templated)
+    :param quiet_time: For how long, in seconds or as a ``timedelta``. Default ten minutes. (templated)
     :param deferrable: Whether to wait in the triggerer rather than in a worker. Default: as the setting
         ``[operators] default_deferrable`` says.
     :param poke_interval: Seconds from one look to the next, or a ``timedelta``. Default 120.
@@ -256,11 +269,13 @@ class PushedItemsIndexedSensor(_CoveoSensor):
     :param organization_id: The organization, where it is not the connection's. (templated)
     :return: ``source_id``; ``operations``: how many additions, updates and deletions were sent; ``indexed``
         and ``refused``: how many of them were; ``skipped``: how many did not pass with a result that does not
-        count as refused; ``others``: how many more operations showed in the logs.
+        count as refused; ``repeated``: how many more operations showed in the logs than were pushed, up to as
+        many as were sent twice; ``others``: how many more than that.
     :raises CoveoInputError: if a value can't be right, or the push is longer ago than logs are kept; the task
         does not retry.
     :raises ItemsRefusedError: if the pipeline refused more items than are put up with; the task does not
         retry.
+    :raises IndexingUnknownError: if it can't be told whether all is through; the task does not retry.
     :raises AccessDeniedError: if the key may not view logs.
     :raises CoveoError: if Coveo refuses or does not answer; the task retries where that can help.
     """
@@ -271,6 +286,8 @@ class PushedItemsIndexedSensor(_CoveoSensor):
         "max_refused",
         "settle_time",
         "refused_results",
+        "on_repeated",
+        "quiet_time",
         *_CoveoOperator.template_fields,
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"result": "json"}
@@ -283,6 +300,8 @@ class PushedItemsIndexedSensor(_CoveoSensor):
         max_refused: int | str = 0,
         settle_time: timedelta | float | str = 60.0,
         refused_results: Any = ("ERROR", "REJECTED", "SKIPPED"),
+        on_repeated: str = "fail",
+        quiet_time: timedelta | float | str = 600.0,
         poke_interval: timedelta | float = 120.0,
         timeout: timedelta | float = timedelta(hours=2),
         **kwargs: Any,
@@ -293,6 +312,8 @@ class PushedItemsIndexedSensor(_CoveoSensor):
         self.max_refused = max_refused
         self.settle_time = settle_time
         self.refused_results = refused_results
+        self.on_repeated = on_repeated
+        self.quiet_time = quiet_time
 
     def _wait(self) -> Wait:
         return self._checked()
@@ -302,6 +323,7 @@ class PushedItemsIndexedSensor(_CoveoSensor):
             ItemsIndexedWait,
             Pushed,
             checked_max_refused,
+            checked_on_repeated,
             checked_refusals,
             checked_settle_seconds,
         )
@@ -311,6 +333,8 @@ class PushedItemsIndexedSensor(_CoveoSensor):
             checked_max_refused(self.max_refused),
             checked_settle_seconds(self.settle_time),
             checked_refusals(self.refused_results),
+            checked_on_repeated(self.on_repeated),
+            checked_settle_seconds(self.quiet_time, "quiet_time"),
         )
 
     def _trigger(self, **how: Any) -> Any:
@@ -324,6 +348,11 @@ class PushedItemsIndexedSensor(_CoveoSensor):
             max_refused=wait.max_refused,
             settle_seconds=wait.settle_seconds,
             refusals=wait.refusals,
+            repeated=wait.pushed.repeated,
+            adds=wait.pushed.adds,
+            children=wait.pushed.children,
+            on_repeated=wait.on_repeated,
+            quiet_seconds=wait.quiet_seconds,
             **how,
         )
 

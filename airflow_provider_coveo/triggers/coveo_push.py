@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_coveo.coveo.errors import CoveoError, error_to_json
-from airflow_provider_coveo.coveo.indexing import ItemsIndexedWait, Pushed
+from airflow_provider_coveo.coveo.indexing import DEFAULT_QUIET_SECONDS, ItemsIndexedWait, Pushed
 from airflow_provider_coveo.coveo.statuses import SourceStatus
 from airflow_provider_coveo.coveo.waits import DailyQuotaWait, Seen, SourceStatusWait, Wait
 
@@ -168,6 +168,11 @@ class PushedItemsIndexedTrigger(_CoveoTrigger):
     :param max_refused: How many refused items are put up with.
     :param settle_seconds: For how long the logs must have shown that all is through.
     :param refusals: The results of a stage that count as refused.
+    :param repeated: How many were sent although Coveo may have taken them before. Default none.
+    :param adds: How many are additions and updates, at least. Default 0.
+    :param children: How many delete other items as well. Default: not known.
+    :param on_repeated: What to do if the logs can't tell whether all is through: ``fail`` or ``warn``.
+    :param quiet_seconds: How long the logs must have been still before that.
     :param coveo_conn_id: The Coveo connection.
     :param poke_interval: Seconds from one look to the next.
     :param give_up_at: When to look for the last time, in seconds since the epoch.
@@ -184,11 +189,21 @@ class PushedItemsIndexedTrigger(_CoveoTrigger):
         max_refused: int,
         settle_seconds: float,
         refusals: Sequence[str],
+        repeated: int = 0,
+        adds: int = 0,
+        children: int | None = None,
+        on_repeated: str = "fail",
+        quiet_seconds: float = DEFAULT_QUIET_SECONDS,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.source_id = source_id
         self.operations = operations
+        self.repeated = repeated
+        self.adds = adds
+        self.children = children
+        self.on_repeated = on_repeated
+        self.quiet_seconds = quiet_seconds
         self.started = started
         self.max_refused = max_refused
         self.settle_seconds = settle_seconds
@@ -197,10 +212,12 @@ class PushedItemsIndexedTrigger(_CoveoTrigger):
     def wait(self) -> Wait:
         """Return what is waited for."""
         return ItemsIndexedWait(
-            Pushed(self.source_id, self.operations, self.started),
+            Pushed(self.source_id, self.operations, self.started, self.repeated, self.adds, self.children),
             self.max_refused,
             self.settle_seconds,
             tuple(self.refusals),
+            self.on_repeated,
+            self.quiet_seconds,
         )
 
     def _parameters(self) -> dict[str, Any]:
@@ -211,6 +228,11 @@ class PushedItemsIndexedTrigger(_CoveoTrigger):
             "max_refused": self.max_refused,
             "settle_seconds": self.settle_seconds,
             "refusals": self.refusals,
+            "repeated": self.repeated,
+            "adds": self.adds,
+            "children": self.children,
+            "on_repeated": self.on_repeated,
+            "quiet_seconds": self.quiet_seconds,
         }
 
 

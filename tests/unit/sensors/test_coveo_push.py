@@ -27,12 +27,14 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_coveo.coveo.errors import (
     AccessDeniedError,
     CoveoInputError,
+    IndexingUnknownError,
     ItemsRefusedError,
     NotFoundError,
     OrganizationPausedError,
     ServiceError,
     SourceNotUsableError,
 )
+from airflow_provider_coveo.coveo.items import Delete
 from airflow_provider_coveo.coveo.ordering_ids import now_ms
 from airflow_provider_coveo.coveo.retries import RetryPolicy
 from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
@@ -727,3 +729,132 @@ def test_the_example_s_sensors_see_the_quota_and_what_its_task_pushed(coveo: Sim
     indexed.result, indexed.max_refused = CoveoPushHook().push_items(SOURCE, items(3)), 0
     indexed.settle_time = 0
     assert outcome(indexed)["indexed"] == 3
+
+
+# --- what was sent twice must not stand for what is missing ---
+
+LATER = 600
+
+
+def pushed_with_a_504(
+    coveo: Simulator, *, applied: bool, count: int = 10
+) -> tuple[dict[str, Any], Callable[[], None]]:
+    """
+    Push in two batches, the first of which is sent twice, and the second of which waits in the pipeline.
+
+    :return: the result, and what lets the pipeline come to the second batch.
+    """
+    coveo.faults.answer(504, applied=applied, operation="batch")
+    hook = CoveoPushHook(retry=RetryPolicy(total_seconds=30, first_wait=0.01, longest_wait=0.02))
+
+    def hold_up(_: dict[str, Any]) -> None:
+        coveo.indexing_delay = LATER
+
+    pushed = [{"documentId": f"product://{number:05}", "data": "x" * 200} for number in range(count)]
+    size = len(json.dumps(pushed[0], separators=(",", ":"))) + 1
+    result = hook.push_items(SOURCE, pushed, batch_bytes=31 + count // 2 * size, progress=hold_up)
+    assert result["batches"] == 2
+    assert (result["repeated_batches"], result["repeated_items"]) == (1, count // 2)
+    return result, lambda: index_now(coveo)
+
+
+@WAYS
+def test_doubled_entries_do_not_stand_for_missing_ones(
+    coveo: Simulator, hook: CoveoPushHook, deferrable: bool, logged: Callable[[], str]
+) -> None:
+    result, finish = pushed_with_a_504(coveo, applied=True)
+    assert len(coveo.items(SOURCE)) == 5
+    # As many operations show in the logs as were pushed.
+    assert sum(record.operation in {"ADD", "UPDATE"} for record in coveo.state.source(SOURCE).log) == 10
+    with pytest.raises(AirflowSensorTimeout) as late:
+        outcome(indexed_sensor(result, deferrable=deferrable, timeout=0.2))
+    said = logged()
+    assert "it can't be told whether all of them are through yet" in said + str(late.value)
+    assert "All 10" not in said
+    finish()
+    counted = outcome(indexed_sensor(result, deferrable=deferrable))
+    assert (counted["indexed"], counted["repeated"], counted["others"]) == (10, 5, 0)
+    assert "5 of them show twice, because they were sent again" in logged()
+
+
+@WAYS
+def test_without_a_doubled_entry_all_different_items_are_enough(coveo: Simulator, deferrable: bool) -> None:
+    result, finish = pushed_with_a_504(coveo, applied=False)
+    finish()
+    counted = outcome(indexed_sensor(result, deferrable=deferrable))
+    assert (counted["indexed"], counted["repeated"], counted["others"]) == (10, 0, 0)
+
+
+@WAYS
+def test_what_can_t_be_told_fails_by_name_once_the_logs_are_still(coveo: Simulator, deferrable: bool) -> None:
+    result, finish = pushed_with_a_504(coveo, applied=False, count=2400)
+    finish()
+    # Too many to be looked up, and 1200 of them may be repeats.
+    with pytest.raises(AirflowSensorTimeout):
+        outcome(indexed_sensor(result, deferrable=deferrable, timeout=0.1))
+    with pytest.raises(IndexingUnknownError, match="on_repeated='warn'") as raised:
+        outcome(indexed_sensor(result, deferrable=deferrable, quiet_time=0))
+    assert isinstance(raised.value, AirflowFailException)
+
+
+@WAYS
+def test_or_warns_if_told_so(coveo: Simulator, deferrable: bool, logged: Callable[[], str]) -> None:
+    result, finish = pushed_with_a_504(coveo, applied=False, count=2400)
+    finish()
+    sensor = indexed_sensor(result, deferrable=deferrable, quiet_time="0", on_repeated="Warn")
+    assert outcome(sensor)["operations"] == 2400
+    assert "it can't be told whether all of them are through" in logged()
+    assert "All 2,400" not in logged()
+
+
+def test_deletions_do_not_stand_for_additions(coveo: Simulator, hook: CoveoPushHook) -> None:
+    coveo.indexing_delay = LATER
+    result = hook.push_items(SOURCE, items(3))
+    coveo.indexing_delay = 0
+    hook.push_items(SOURCE, [], delete=[f"other://{number}" for number in range(3)])
+    with pytest.raises(AirflowSensorTimeout):
+        outcome(indexed_sensor(result, timeout=0.2))
+    coveo.indexing_delay = LATER
+    index_now(coveo)
+    assert outcome(indexed_sensor(result))["operations"] == 3
+
+
+def test_what_goes_with_a_deletion_does_not_stand_for_others(coveo: Simulator, hook: CoveoPushHook) -> None:
+    result = hook.push_items(SOURCE, [], delete=[Delete("file://a", delete_children=True)])
+    assert result["deletes_with_children"] == 1
+    coveo.indexing_delay = LATER
+    more = hook.push_items(SOURCE, [], delete=["file://c"])
+    coveo.indexing_delay = 0
+    # Coveo may tell of each item that is deleted so.
+    source = coveo.state.source(SOURCE)
+    coveo.state.log(source, "file://a/b", "DELETE_AND_CHILDREN", "request")
+    with pytest.raises(AirflowSensorTimeout):
+        outcome(indexed_sensor([result, more], timeout=0.2))
+    coveo.indexing_delay = LATER
+    index_now(coveo)
+    assert outcome(indexed_sensor([result, more]))["operations"] == 2
+
+
+def test_what_is_refused_twice_because_it_was_sent_twice_is_refused_once(coveo: Simulator) -> None:
+    coveo.reject_item("product://00001", "CONSUMING", "REJECTED", "no permissions")
+    result, finish = pushed_with_a_504(coveo, applied=True)
+    finish()
+    counted = outcome(indexed_sensor(result, max_refused=1))
+    assert (counted["indexed"], counted["refused"], counted["repeated"]) == (9, 1, 5)
+
+
+def test_a_result_of_0_1_is_read_as_it_was(hook: CoveoPushHook) -> None:
+    result = hook.push_items(SOURCE, items(2), delete=["a://1"])
+    for key in ("repeated_batches", "repeated_items", "deletes_with_children"):
+        del result[key]
+    assert outcome(indexed_sensor(result))["operations"] == 3
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"on_repeated": "shrug"}, {"on_repeated": None}, {"quiet_time": -1}, {"quiet_time": "soon"}]
+)
+def test_what_else_can_t_be_right_is_refused(coveo: Simulator, arguments: dict[str, Any]) -> None:
+    result = {"source_id": SOURCE, "accepted_adds": 1, "ordering_id": 1}
+    with pytest.raises(CoveoInputError, match=next(iter(arguments))):
+        outcome(indexed_sensor(result, **arguments))
+    assert coveo.requests == []
