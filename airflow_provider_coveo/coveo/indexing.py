@@ -188,6 +188,7 @@ class Pushed:
     :param adds: How many of them are additions and updates, at least.
     :param children: How many of them delete other items as well, of which the logs may tell more than once;
         ``None`` where that is not known.
+    :param earlier: How many of them an earlier try sent as well, which may still be in the pipeline.
     """
 
     source_id: str
@@ -196,6 +197,7 @@ class Pushed:
     repeated: int = 0
     adds: int = 0
     children: int | None = None
+    earlier: int = 0
 
     @classmethod
     def read(cls, result: object, source_id: str | None = None) -> Pushed:
@@ -227,6 +229,7 @@ class Pushed:
             sum(_number(one, "repeated_items") for one in results),
             sum(max(0, _number(one, "accepted_adds") - _number(one, "replaced")) for one in results),
             sum(_number(one, "deletes_with_children") for one in results) if known else None,
+            sum(_number(one, "earlier_items") for one in results),
         )
 
 
@@ -395,7 +398,11 @@ class ItemsIndexedWait:
             if indexed + _total(refused) + more.total() < self.pushed.operations:
                 return self._not_through(indexed, _total(refused) + more.total())
         seen = self._seen(indexed, more, refused)
-        if self.pushed.repeated > seen.result["repeated"]:
+        surplus = seen.result["repeated"] + seen.result["others"]
+        if self.pushed.earlier and surplus < self.pushed.earlier + self.pushed.repeated:
+            # What an earlier try left in the pipeline may have the same IDs.
+            return (yield from self._if_not_told(organization_id, start, end, seen))
+        if self.pushed.repeated > surplus:
             is_told = yield from self._all_are_different(organization_id, start, settled, indexed, refused)
             if not is_told:
                 return (yield from self._if_not_told(organization_id, start, end, seen))
@@ -447,15 +454,19 @@ class ItemsIndexedWait:
     def _if_not_told(self, organization_id: str, start: datetime, end: datetime, seen: Seen) -> Asking[Seen]:
         """Wait until the logs are still; then it can't be told any more."""
         pushed = self.pushed
+        shows = pushed.operations + seen.result["repeated"] + seen.result["others"]
         shown_of_all = (
-            f"{pushed.operations + seen.result['repeated']:,} operations on source {pushed.source_id} show, "
-            f"and {pushed.operations:,} were pushed, {pushed.repeated:,} of them twice: it can't be told "
-            "whether all of them are through"
+            f"{shows:,} operations on source {pushed.source_id} show, and {pushed.operations:,} were pushed, "
+            f"{pushed.repeated + pushed.earlier:,} of them twice: it can't be told whether all of them are "
+            "through"
         )
         quiet_since = end - timedelta(seconds=self.quiet_seconds)
         if quiet_since > start:
             lately = yield from self._counted(organization_id, quiet_since, end)
             if not any(lately["results"].values()):
+                if pushed.repeated <= seen.result["repeated"]:
+                    # Nothing of the earlier try, nor of this one, is under way any more.
+                    return seen
                 if self.on_repeated != "warn":
                     raise IndexingUnknownError(
                         f"Could not tell whether all of the push to source {pushed.source_id!r} is indexed",

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 from airflow.providers.common.compat.sdk import get_current_context
 
-from airflow_provider_coveo.state.content_changes import ContentChanges
+from airflow_provider_coveo.state.content_changes import ContentChanges, RecentPushes
 
 if TYPE_CHECKING:
     from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
@@ -27,6 +27,7 @@ _IN_ENVIRONMENT: Final = (
     "AIRFLOW_CTX_DAG_ID",
     "AIRFLOW_CTX_DAG_RUN_ID",
     "AIRFLOW_CTX_TASK_ID",
+    "AIRFLOW_CTX_TRY_NUMBER",
 )
 
 _lock = threading.Lock()
@@ -54,8 +55,13 @@ def changed_source(method: str | None, path: str) -> str | None:
     return None if source_id in {"pages", "raw"} else source_id
 
 
-def run_of(hook: CoveoPushHook) -> tuple[str, str] | None:
-    """Return names for the run and for the task and map index that use a hook, ``None`` outside a run."""
+def run_of(hook: CoveoPushHook) -> tuple[str, str, str] | None:
+    """
+    Return names for the run, the task with its map index, and the try that use a hook.
+
+    :param hook: The hook.
+    :return: ``None`` outside a run.
+    """
     context: Any = hook.task_context
     if context is None:
         try:
@@ -67,13 +73,14 @@ def run_of(hook: CoveoPushHook) -> tuple[str, str] | None:
     if ti is not None:
         run = (str(ti.dag_id), str(ti.run_id))
         task = (str(ti.task_id), str(getattr(ti, "map_index", -1)))
+        this_try = f"{getattr(ti, 'try_number', 0)} {getattr(ti, 'max_tries', 0)}"
     else:
         # A task's callbacks, and what it starts, have no context.
         known = [os.environ.get(name, "") for name in _IN_ENVIRONMENT]
         if not all(known[:2]):
             return None
-        run, task = (known[0], known[1]), (known[2], "")
-    return _name(*run), _name(*run, *task)
+        run, task, this_try = (known[0], known[1]), (known[2], ""), known[3]
+    return _name(*run), _name(*run, *task), this_try
 
 
 def _name(*parts: str) -> str:
@@ -161,7 +168,7 @@ class PushRecords:
             # There is no run on whose changes anything is recorded.
             return not since
         try:
-            return bool(since) and self._changes.still_stands(since, *self._run)
+            return bool(since) and self._changes.still_stands(since, *self._run[:2])
         except Exception as problem:
             _warn(self._hook, self._source_id, problem)
             return False
@@ -198,10 +205,32 @@ class PushRecords:
             self._told_of_deletions = True
             self._add()
 
-    def end(self) -> None:
-        """Record that the push has ended, for pushes that began meanwhile."""
-        if self._began and (self._told_of_deletions or not self._resumable):
+    def batches_before(self) -> int:
+        """Return how many batches other tries of the task sent lately, as far as that is known."""
+        if self._run is None:
+            return 0
+        try:
+            return RecentPushes(*self._key).batches_before(*self._run[1:])
+        except Exception as problem:
+            _warn(self._hook, self._source_id, problem)
+            return 0
+
+    def end(self, batches: int) -> None:
+        """
+        Record that the push has ended, for pushes that began meanwhile and for later tries.
+
+        :param batches: How many batches it sent.
+        """
+        if not self._began:
+            return
+        if self._told_of_deletions or not self._resumable:
             self._add()
+        if self._run is None or not batches:
+            return
+        try:
+            RecentPushes(*self._key).add(*self._run[1:], batches)
+        except Exception as problem:
+            _warn(self._hook, self._source_id, problem)
 
     def _add(self) -> None:
         if self._run is None:

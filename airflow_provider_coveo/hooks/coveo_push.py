@@ -771,7 +771,9 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
             again, and ``resumed_entries``: how many entries these stand for; ``repeated_batches``: how many
             times a batch was sent although Coveo may have taken it before, because no answer told, or an
             earlier try was killed, and ``repeated_items``: how many operations those held, so that the item
-            logs may show up to that many more; ``deletes_with_children``; ``seconds``;
+            logs may show up to that many more; ``earlier_items``: how many operations another try of the
+            task, which had succeeded, sent within the last hour, so that they may still be in Coveo's
+            pipeline; ``deletes_with_children``; ``seconds``;
             ``first_request_id`` and ``last_request_id`` of what was sent; ``ordering_id``: the moment by
             Coveo's clock in epoch milliseconds before the first batch was sent, by whichever try it was;
             ``invalid`` and ``invalid_items``: how many items were left out, and the first of them with
@@ -935,7 +937,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         invalid.raise_if_too_many(push)
         self.log.info("%s: %d identities accepted.", target, push.account.total)
         result = push.result()
-        del result["resumed_batches"], result["resumed_entries"]
+        del result["resumed_batches"], result["resumed_entries"], result["earlier_items"]
         return {"provider_id": provider_id, **result}
 
     @final_errors_fail_at_once

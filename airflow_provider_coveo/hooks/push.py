@@ -90,6 +90,8 @@ class Account:
     :param repeated_batches: How many times a batch was sent although Coveo may have taken it before, by
         earlier tries as well.
     :param repeated_items: How many entries those batches held.
+    :param earlier_items: How many entries an earlier try may have sent as well, of whose batches nothing is
+        kept any more because it succeeded.
     :param children: How many deletions take other items with them.
     :param size: How many bytes of JSON.
     :param first_request_id: The request ID of the first batch that was sent.
@@ -106,6 +108,7 @@ class Account:
     resumed_size: int = 0
     repeated_batches: int = 0
     repeated_items: int = 0
+    earlier_items: int = 0
     children: int = 0
     size: int = 0
     first_request_id: str | None = None
@@ -239,6 +242,8 @@ class ContainerPush:
         self._no_more = False
         self._failure: BaseException | None = None
         self._taker: threading.Thread | None = None
+        # Known once that thread begins:
+        self._batches_before = 0
         self._ended = threading.Event()
 
     @property
@@ -275,7 +280,7 @@ class ContainerPush:
             if not succeeded:
                 self.keep()
             if self._records is not None:
-                self._records.end()
+                self._records.end(self.account.batches - self.account.resumed_batches)
 
     def _run(self, batches: Iterable[Batch], uploads: ThreadPoolExecutor) -> None:
         handed_over = 0
@@ -337,6 +342,7 @@ class ContainerPush:
             "resumed_entries": account.resumed_entries,
             "repeated_batches": account.repeated_batches,
             "repeated_items": account.repeated_items,
+            "earlier_items": account.earlier_items,
             "bytes": account.size,
             "seconds": round(self.seconds, 3),
             "first_request_id": account.first_request_id,
@@ -379,6 +385,8 @@ class ContainerPush:
         since = ""
         if self._records is not None:
             since = self._records.begin(self._checkpoints.since if self._checkpoints is not None else "")
+            if self._checkpoints is None or not self._checkpoints.earlier.sent:
+                self._batches_before = self._records.batches_before()
         if self._checkpoints is not None:
             self._checkpoints.begin(since)
         if self.account.resumed_batches:
@@ -458,6 +466,8 @@ class ContainerPush:
                 "An earlier try may have got %s accepted already, without its being kept: it is sent again.",
                 self._named(batch),
             )
+        if batch.number < self._batches_before:
+            account.earlier_items += batch.sent
         request_id = self._accepted(batch, uploaded).headers.get("X-Request-ID")
         account.add(batch)
         account.first_request_id = account.first_request_id or request_id

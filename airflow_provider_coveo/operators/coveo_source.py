@@ -176,7 +176,7 @@ class DeletePushSourceOperator(_CoveoPushOperator):
         """Delete the source, if the name is right."""
         from airflow_provider_coveo.coveo.errors import NotFoundError, SourceDoesNotExistError
         from airflow_provider_coveo.coveo.sources import is_being_deleted, managed_by
-        from airflow_provider_coveo.state.content_changes import ContentChanges
+        from airflow_provider_coveo.state.content_changes import ContentChanges, RecentPushes
         from airflow_provider_coveo.state.created_sources import MadeSource
         from airflow_provider_coveo.state.ledger import SourceLedger
         from airflow_provider_coveo.state.task_store import RunState
@@ -208,6 +208,7 @@ class DeletePushSourceOperator(_CoveoPushOperator):
                 made.forget(organization_id)
             SourceLedger(organization_id).forget_content(self.source_id)
             ContentChanges(organization_id, self.source_id).forget()
+            RecentPushes(organization_id, self.source_id).forget()
         return what
 
     def _refuse_other_name(self, source: Mapping[str, Any]) -> None:

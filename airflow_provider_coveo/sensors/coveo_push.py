@@ -235,8 +235,9 @@ class PushedItemsIndexedSensor(_CoveoSensor):
       included, or once as many different ones show as were pushed, which is looked up for up to 1,000. Where
       neither is so, because Coveo had not taken them before, or the push has an item in two of its batches,
       it can't be told: see ``on_repeated``.
-    * The same holds for what an earlier push of the same items still has in the pipeline when this one
-      begins, as after a clear of a task that had succeeded: those count as what others push.
+    * A task that had succeeded and was cleared may push while its first push is still in the pipeline. Where
+      that was within the last hour, the result says so (``earlier_items``), and all is through only once as
+      many more operations show, or nothing has come into the logs for ``quiet_time``.
     * Deletions with children count as often as they were sent, however many items go with them.
     * An operation that several stages tell of counts once; how often Coveo logs an operation in one stage is
       not documented, and taken for once.
@@ -351,6 +352,7 @@ class PushedItemsIndexedSensor(_CoveoSensor):
             repeated=wait.pushed.repeated,
             adds=wait.pushed.adds,
             children=wait.pushed.children,
+            earlier=wait.pushed.earlier,
             on_repeated=wait.on_repeated,
             quiet_seconds=wait.quiet_seconds,
             **how,

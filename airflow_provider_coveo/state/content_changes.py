@@ -10,6 +10,7 @@ their DAG.
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +26,10 @@ from airflow_provider_coveo.state.variables import (
 #: How many changes are recorded, the latest ones. A push whose beginning is older is not resumed.
 _MAX_CHANGES: Final = 50
 _ATTEMPTS_TO_WRITE: Final = 3
+#: Of how many tasks it is recorded how much they pushed, and for how long that may matter: the pipeline is
+#: through with most items in minutes.
+_MAX_PUSHES: Final = 100
+_SECONDS_IN_PIPELINE: Final = 3600
 
 
 @dataclass(frozen=True)
@@ -115,6 +120,68 @@ class ContentChanges:
         """Delete the record, because the source is deleted."""
         if read_variable(self._variable) is not None:
             delete_variable(self._variable)
+
+
+class RecentPushes:
+    """
+    How much each task pushed to a source lately, so that a try knows what of others may be in the pipeline.
+
+    The Airflow Variable ``coveo_pushed__<organization>__<source>`` holds it. Where two tasks write at the
+    same time, one of the two may be lost.
+
+    :param organization_id: The organization.
+    :param source_id: The source.
+    """
+
+    def __init__(self, organization_id: str, source_id: str) -> None:
+        self._variable = variable_name("coveo_pushed", organization_id, source_id)
+
+    def batches_before(self, push: str, this_try: str) -> int:
+        """
+        Return how many batches other tries of a task sent within the last hour.
+
+        :param push: The task.
+        :param this_try: Its present try.
+        """
+        return sum(
+            batches
+            for (its_push, its_try), (batches, _) in self._recent().items()
+            if its_push == push and its_try != this_try
+        )
+
+    def add(self, push: str, this_try: str, batches: int) -> None:
+        """
+        Record that a try has sent batches.
+
+        :param push: The task.
+        :param this_try: Its present try.
+        :param batches: How many.
+        """
+        recent = self._recent()
+        before, _ = recent.pop((push, this_try), (0, 0))
+        recent[push, this_try] = (before + batches, int(time.time()))
+        write_variable(
+            self._variable,
+            {"pushes": [[*key, *value] for key, value in recent.items()][-_MAX_PUSHES:]},
+            "How much was pushed to a Coveo source within the last hour; safe to delete.",
+        )
+
+    def forget(self) -> None:
+        """Delete the record, because the source is deleted."""
+        if read_variable(self._variable) is not None:
+            delete_variable(self._variable)
+
+    def _recent(self) -> dict[tuple[str, str], tuple[int, int]]:
+        value = read_variable(self._variable)
+        entries = value.get("pushes") if isinstance(value, Mapping) else None
+        now = time.time()
+        return {
+            (entry[0], entry[1]): (entry[2], entry[3])
+            for entry in (entries if isinstance(entries, list) else ())
+            if isinstance(entry, list)
+            and [type(each) for each in entry] == [str, str, int, int]
+            and abs(now - entry[3]) < _SECONDS_IN_PIPELINE
+        }
 
 
 def _change(entry: Any) -> Change | None:

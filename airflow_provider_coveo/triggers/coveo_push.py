@@ -171,6 +171,7 @@ class PushedItemsIndexedTrigger(_CoveoTrigger):
     :param repeated: How many were sent although Coveo may have taken them before. Default none.
     :param adds: How many are additions and updates, at least. Default 0.
     :param children: How many delete other items as well. Default: not known.
+    :param earlier: How many an earlier try sent as well, which may still be in the pipeline. Default none.
     :param on_repeated: What to do if the logs can't tell whether all is through: ``fail`` or ``warn``.
     :param quiet_seconds: How long the logs must have been still before that.
     :param coveo_conn_id: The Coveo connection.
@@ -192,6 +193,7 @@ class PushedItemsIndexedTrigger(_CoveoTrigger):
         repeated: int = 0,
         adds: int = 0,
         children: int | None = None,
+        earlier: int = 0,
         on_repeated: str = "fail",
         quiet_seconds: float = DEFAULT_QUIET_SECONDS,
         **kwargs: Any,
@@ -202,6 +204,7 @@ class PushedItemsIndexedTrigger(_CoveoTrigger):
         self.repeated = repeated
         self.adds = adds
         self.children = children
+        self.earlier = earlier
         self.on_repeated = on_repeated
         self.quiet_seconds = quiet_seconds
         self.started = started
@@ -212,7 +215,15 @@ class PushedItemsIndexedTrigger(_CoveoTrigger):
     def wait(self) -> Wait:
         """Return what is waited for."""
         return ItemsIndexedWait(
-            Pushed(self.source_id, self.operations, self.started, self.repeated, self.adds, self.children),
+            Pushed(
+                self.source_id,
+                self.operations,
+                self.started,
+                self.repeated,
+                self.adds,
+                self.children,
+                self.earlier,
+            ),
             self.max_refused,
             self.settle_seconds,
             tuple(self.refusals),
@@ -231,6 +242,7 @@ class PushedItemsIndexedTrigger(_CoveoTrigger):
             "repeated": self.repeated,
             "adds": self.adds,
             "children": self.children,
+            "earlier": self.earlier,
             "on_repeated": self.on_repeated,
             "quiet_seconds": self.quiet_seconds,
         }

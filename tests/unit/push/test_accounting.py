@@ -485,6 +485,34 @@ def test_so_is_what_is_sent_again_because_it_does_not_stand(
     assert (result["repeated_batches"], result["repeated_items"]) == (7, 7)
 
 
+@pytest.mark.parametrize("resume", [True, False])
+def test_what_was_pushed_whole_and_is_cleared_may_show_twice(
+    coveo: Simulator, dag: DAG, variables: Any, resume: bool
+) -> None:
+    store = _Store()
+    assert _try(_operator(dag, _many(), resume=resume), store)["earlier_items"] == 0
+    result = _try(_operator(dag, _many(), resume=resume), store, number=2, max_tries=1)
+    assert (result["resumed_batches"], result["repeated_items"], result["earlier_items"]) == (0, 0, 10)
+    # Another run's push is another one's; and after an hour the pipeline is through.
+    assert _try(_operator(dag, _many()), _Store(), run_id="another")["earlier_items"] == 0
+    name = f"coveo_pushed__acme__{SOURCE}"
+    variables.values[name] = json.dumps(
+        {"pushes": [[*entry[:3], entry[3] - 3601] for entry in json.loads(variables.values[name])["pushes"]]}
+    )
+    assert _try(_operator(dag, _many()), store, number=3, max_tries=2)["earlier_items"] == 0
+
+
+def test_two_pushes_of_one_try_are_not_taken_for_two_tries(
+    coveo: Simulator, hook: CoveoPushHook, as_task: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_task()
+    monkeypatch.setenv("AIRFLOW_CTX_TRY_NUMBER", "1")
+    for _ in range(2):
+        assert hook.push_items(SOURCE, _many())["earlier_items"] == 0
+    monkeypatch.setenv("AIRFLOW_CTX_TRY_NUMBER", "2")
+    assert hook.push_items(SOURCE, _many())["earlier_items"] == 10
+
+
 def test_a_push_without_trouble_repeats_nothing(coveo: Simulator, dag: DAG) -> None:
     store = _Store()
     _failed_after(coveo, 7, _operator(dag, _many()), store)

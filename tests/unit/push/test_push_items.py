@@ -81,6 +81,7 @@ def test_one_batch_is_three_requests(coveo: Simulator, hook: CoveoPushHook) -> N
         "resumed_entries": 0,
         "repeated_batches": 0,
         "repeated_items": 0,
+        "earlier_items": 0,
         "deletes_with_children": 0,
         "bytes": len(coveo.requests[1].body),
         "seconds": result["seconds"],

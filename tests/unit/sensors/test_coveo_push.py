@@ -843,9 +843,23 @@ def test_what_is_refused_twice_because_it_was_sent_twice_is_refused_once(coveo: 
     assert (counted["indexed"], counted["refused"], counted["repeated"]) == (9, 1, 5)
 
 
+@WAYS
+def test_what_a_cleared_task_left_in_the_pipeline_does_not_stand_for_its_next_push(
+    coveo: Simulator, hook: CoveoPushHook, deferrable: bool, logged: Callable[[], str]
+) -> None:
+    result = {**hook.push_items(SOURCE, items(5)), "earlier_items": 5}
+    with pytest.raises(AirflowSensorTimeout):
+        outcome(indexed_sensor(result, deferrable=deferrable, timeout=0.2))
+    assert "All 5" not in logged()
+    # Either what was left shows as well, or nothing comes any more.
+    assert outcome(indexed_sensor(result, deferrable=deferrable, quiet_time=0))["indexed"] == 5
+    hook.push_items(SOURCE, items(5))
+    assert outcome(indexed_sensor(result, deferrable=deferrable))["others"] == 5
+
+
 def test_a_result_of_0_1_is_read_as_it_was(hook: CoveoPushHook) -> None:
     result = hook.push_items(SOURCE, items(2), delete=["a://1"])
-    for key in ("repeated_batches", "repeated_items", "deletes_with_children"):
+    for key in ("repeated_batches", "repeated_items", "earlier_items", "deletes_with_children"):
         del result[key]
     assert outcome(indexed_sensor(result))["operations"] == 3
 
