@@ -169,9 +169,15 @@ class Contracts:
 @lru_cache(maxsize=1)
 def load_contracts() -> Contracts | None:
     """Return the contracts, ``None`` where the files are not at hand."""
+    directory = find_openapi_directory()
+    return Contracts(directory) if directory else None
+
+
+def find_openapi_directory() -> Path | None:
+    """Return where the files are, ``None`` where they are not at hand."""
     given = os.environ.get("COVEO_OPENAPI_DIR")
     directory = Path(given) if given else Path(__file__).resolve().parents[2] / "shared" / "openapi"
-    return Contracts(directory) if all((directory / name).is_file() for name in FILES) else None
+    return directory if all((directory / name).is_file() for name in FILES) else None
 
 
 def _loosen(value: Any, is_openapi_3: bool | None = None) -> Any:
