@@ -110,7 +110,9 @@ def _identity(value: object, where: str, known: set[str]) -> dict[str, Any]:
         (provider or "").encode()
     except UnicodeEncodeError:
         raise CoveoInputError(f"a name in {where} holds half of a surrogate pair") from None
-    return {**value, "type": kind.upper()}
+    # A null is no object of texts, as Coveo's additionalInfo has to be.
+    given = {key: part for key, part in value.items() if part is not None}
+    return {**given, "type": kind.upper()}
 
 
 def identity_batches(

@@ -259,8 +259,9 @@ class ItemEncoder:
             raise InvalidItemError(None, _not_json(encoded, error)) from None
         if type(item) is not dict:
             raise InvalidItemError(None, f"it is a JSON {_json_type(item)}, not an object")
+        sent = item
         try:
-            document_id, _ = self._checked(item)
+            document_id, sent = self._checked(item)
         except _NotPlainError:
             document_id = checked_item(item).document_id
         # What msgspec would write for the dict as well holds each key once, at every depth.
@@ -268,6 +269,9 @@ class ItemEncoder:
             _refuse_repeated_keys(document_id, encoded)
         if len(encoded) > LARGEST_INLINE_DATA:
             return self._of_prepared(item)
+        if sent is not item:
+            # Permissions that Coveo spells otherwise.
+            encoded = _encoder.encode(sent)
         return document_id, encoded
 
     @staticmethod

@@ -10,12 +10,33 @@ from airflow_provider_coveo.coveo.metadata import checked_text
 
 #: Coveo's pipeline rejects an item with more.
 MOST_PERMISSIONS: Final = 5_000
-_IDENTITY_TYPES: Final = frozenset({"USER", "GROUP", "VIRTUALGROUP", "UNKNOWN"})
+#: The types of identities as the Push API spells them in permissions, by how others write them.
+_IDENTITY_TYPES: Final = {name.upper(): name for name in ("User", "Group", "VirtualGroup", "Unknown")}
+_SPELLED_TYPES: Final = frozenset(_IDENTITY_TYPES.values())
+#: The keys of levels, sets and identities, by their lower case.
+_KEYS: Final = {
+    key.lower(): key
+    for key in (
+        "name",
+        "permissionSets",
+        "allowAnonymous",
+        "allowedPermissions",
+        "deniedPermissions",
+        "identity",
+        "identityType",
+        "securityProvider",
+        "additionalInfo",
+    )
+}
+_SPELLED_KEYS: Final = frozenset(_KEYS.values())
 
 
 def checked_permissions(key: str, value: object) -> list[Any]:
     """
-    Return the permissions of an item if Coveo accepts them.
+    Return the permissions of an item as Coveo spells them, if it accepts them.
+
+    Keys and types of identities may be given in other letters, and ``VIRTUAL_GROUP`` for ``VirtualGroup``.
+    What is spelled right is returned as it is.
 
     :param key: The key under which they stand.
     :param value: A list of permission sets (https://docs.coveo.com/en/107/) or of levels
@@ -38,7 +59,35 @@ def checked_permissions(key: str, value: object) -> list[Any]:
             f"it has {count:,} permissions, and Coveo's pipeline rejects more than {MOST_PERMISSIONS:,}",
             remedy="Use groups instead of single users",
         )
-    return value
+    return value if _is_spelled(value) else [_spelled(entry) for entry in value]
+
+
+def _is_spelled(entries: list[Any]) -> bool:
+    """Say whether checked permissions are in the letters of the Push API, at every depth."""
+    for entry in entries:
+        if not entry.keys() <= _SPELLED_KEYS or None in entry.values():
+            return False
+        for key, value in entry.items():
+            if key == "identityType":
+                if value not in _SPELLED_TYPES:
+                    return False
+            elif type(value) is list and not _is_spelled(value):
+                return False
+    return True
+
+
+def _spelled(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a level, a set or an identity in the letters of the Push API, what has no value left out."""
+    result: dict[str, Any] = {}
+    for key, value in entry.items():
+        name = _KEYS[key.lower()]
+        if name == "identityType":
+            result[name] = _IDENTITY_TYPES[value.replace("_", "").upper()]
+        elif isinstance(value, list):
+            result[name] = [_spelled(part) for part in value]
+        elif value is not None:
+            result[name] = value
+    return result
 
 
 def _permission_level(level: dict[str, Any], number: int) -> int:

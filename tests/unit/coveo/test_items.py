@@ -202,6 +202,7 @@ def test_values_of_numpy_arrive_as_python_s_own() -> None:
 
 
 _USER = {"identity": "asmith@example.com", "identityType": "User"}
+_UPPER = {name.upper(): value for name, value in _USER.items()}
 
 
 @pytest.mark.parametrize(
@@ -210,13 +211,47 @@ _USER = {"identity": "asmith@example.com", "identityType": "User"}
         [],
         [{"allowAnonymous": True}],
         [{"allowAnonymous": False, "allowedPermissions": [_USER], "deniedPermissions": []}],
-        [{"AllowedPermissions": [{**_USER, "identityType": "VIRTUAL_GROUP", "securityProvider": "AD"}]}],
+        [{"allowedPermissions": [{**_USER, "identityType": "VirtualGroup", "securityProvider": "AD"}]}],
         [{"allowedPermissions": [{**_USER, "additionalInfo": {"domain": "x"}}]}],
         [{"name": "level", "permissionSets": [{"name": "set", "allowedPermissions": [_USER]}]}],
     ],
 )
 def test_both_permission_models_are_taken_as_they_are(permissions: list[Any]) -> None:
     assert sent(permissions=permissions)["permissions"] == permissions
+
+
+@pytest.mark.parametrize(
+    ("permissions", "spelled"),
+    [
+        ([{"AllowedPermissions": [_USER]}], [{"allowedPermissions": [_USER]}]),
+        ([{"ALLOWANONYMOUS": True}], [{"allowAnonymous": True}]),
+        *(
+            (
+                [{"deniedPermissions": [{"identity": "x", "identityType": given}]}],
+                [{"deniedPermissions": [{"identity": "x", "identityType": spelled}]}],
+            )
+            for given, spelled in [
+                ("VIRTUAL_GROUP", "VirtualGroup"),
+                ("virtualgroup", "VirtualGroup"),
+                ("USER", "User"),
+                ("group", "Group"),
+                ("UNKNOWN", "Unknown"),
+            ]
+        ),
+        (
+            [{"allowedPermissions": [{**_USER, "securityProvider": None, "additionalInfo": None}]}],
+            [{"allowedPermissions": [_USER]}],
+        ),
+        (
+            [{"Name": "level", "PermissionSets": [{"Name": "set", "DeniedPermissions": [_UPPER]}]}],
+            [{"name": "level", "permissionSets": [{"name": "set", "deniedPermissions": [_USER]}]}],
+        ),
+    ],
+)
+def test_permissions_are_sent_in_the_letters_of_the_push_api(
+    permissions: list[Any], spelled: list[Any]
+) -> None:
+    assert sent(permissions=permissions)["permissions"] == spelled
 
 
 def test_as_many_permissions_are_taken_as_the_pipeline_takes() -> None:
