@@ -8,7 +8,7 @@ import json
 import lzma
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from tests.strict_coveo.declarations import Operation
@@ -25,7 +25,7 @@ MAX_PERMISSIONS = 5000
 COMPRESSION_TYPES = ("UNCOMPRESSED", "ZLIB", "GZIP", "LZMA", "DEFLATE")
 CONTENT_KEYS = ("data", "compressedBinaryData", "compressedBinaryDataFileId")
 #: https://docs.coveo.com/en/78: <scheme>://<hier_part>[?query][#fragment]
-URI = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://[^\s].*", re.DOTALL)
+URI = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://.+", re.DOTALL)
 
 #: Gives the content of a file container once, or says why it can't.
 TakeContainer = Callable[[str], "bytes | str"]
@@ -119,13 +119,11 @@ def judge_item(
         yield f"an item is {type(item).__name__}, no object"
         return
     properties = operation.document["definitions"]["DocumentBody"]["properties"]
-    by_name = {name.lower(): name for name in properties}
+    item = with_documented_keys(item, properties)
     for name, value in item.items():
         if name in properties:
             if name != "permissions":
                 yield from operation.violations({"properties": {name: properties[name]}}, {name: value})
-        elif name.lower() in by_name:
-            yield f"{name!r} is {by_name[name.lower()]!r} in other letters"
         elif name.lower() in ("documentid", "orderingid", "compressiontype"):
             yield f"{name!r} is reserved"
         else:
@@ -138,6 +136,12 @@ def judge_item(
     if isinstance(extension, str) and not re.fullmatch(r"\..+", extension):
         yield f"the fileExtension {extension!r} does not begin with a dot"
     yield from _judge_content(item, take_container, compression_type)
+
+
+def with_documented_keys(item: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Return an item with these keys as documented; their letters do not matter (docs.coveo.com/en/78)."""
+    by_name = {name.lower(): name for name in names}
+    return {by_name.get(name.lower(), name): value for name, value in item.items()}
 
 
 def _judge_metadata(name: str, value: Any) -> Iterator[str]:
@@ -227,17 +231,43 @@ def judge_permissions(operation: Operation, permissions: Any) -> Iterator[str]:
             "properties": {**definition["properties"], "name": {"type": "string"}},
         }
     for permission_set in sets:
-        found = [f"permissions: {sentence}" for sentence in operation.violations(definition, permission_set)]
+        judged = _without_additional_info(permission_set)
+        found = [f"permissions: {sentence}" for sentence in operation.violations(definition, judged)]
         yield from found
         if found:
             continue
         for key in ("allowedPermissions", "deniedPermissions"):
             for identity in permission_set.get(key, []):
                 count += 1
-                if not identity.get("identity"):
-                    yield f"permissions: {key} has an identity without a name: {identity!r:.200}"
+                if not identity.get("identity") or "identityType" not in identity:
+                    yield f"permissions: {key} has an identity without a name and a type: {identity!r:.200}"
     if count > MAX_PERMISSIONS:
         yield f"permissions: {count} identities, more than {MAX_PERMISSIONS}"
+
+
+def _without_additional_info(permission_set: Any) -> Any:
+    """
+    Return a permission set as the file describes it.
+
+    Coveo's Python client (coveo-labs/SDK-Push-Python) sends an ``additionalInfo`` of texts with an identity,
+    as the file declares it of the identities of a security provider.
+    """
+    if not isinstance(permission_set, dict):
+        return permission_set
+    judged = dict(permission_set)
+    for key in ("allowedPermissions", "deniedPermissions"):
+        if isinstance(judged.get(key), list):
+            judged[key] = [
+                {name: value for name, value in identity.items() if name != "additionalInfo"}
+                if isinstance(identity, dict) and _is_text_by_name(identity.get("additionalInfo", {}))
+                else identity
+                for identity in judged[key]
+            ]
+    return judged
+
+
+def _is_text_by_name(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
 
 
 def judge_item_batch(operation: Operation, batch: Any, take_container: TakeContainer) -> Iterator[str]:
@@ -259,6 +289,7 @@ def judge_item_batch(operation: Operation, batch: Any, take_container: TakeConta
         if not isinstance(item, dict):
             yield f"{where}: {type(item).__name__} is no object"
             continue
+        item = with_documented_keys(item, ("documentId", "compressionType"))
         rest = {name: value for name, value in item.items() if name not in ("documentId", "compressionType")}
         for sentence in judge_uri("documentId", item.get("documentId")):
             yield f"{where}: {sentence}"

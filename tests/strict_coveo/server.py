@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.strict_coveo.content import (
+    CONTENT_KEYS,
     MAX_CONTAINER_SIZE,
     MAX_REQUEST_SIZE,
     InvalidJsonError,
@@ -22,6 +23,7 @@ from tests.strict_coveo.content import (
     judge_item_batch,
     judge_uri,
     read_json,
+    with_documented_keys,
 )
 from tests.strict_coveo.declarations import (
     Operation,
@@ -33,6 +35,7 @@ from tests.strict_coveo.declarations import (
 )
 
 STORAGE = "/strict-coveo-storage/proda/blobstore/"
+DOCUMENTED_KEYS = ("documentId", "compressionType", "parentId", "fileExtension", "permissions", *CONTENT_KEYS)
 #: Headers of HTTP itself, which no ``requiredHeaders`` names.
 TRANSPORT_HEADERS = {
     "host",
@@ -44,40 +47,15 @@ TRANSPORT_HEADERS = {
     "traceparent",
     "tracestate",
 }
+#: What other files of Coveo's declare, which are not at hand: not found, and no reason to object.
+ELSEWHERE = re.compile(
+    r"/rest/organizations/[^/]+/(limits/content/[A-Za-z]+|status)|/rest/global/regions", re.ASCII
+)
 IDENTITY_BODIES = {
     "identityBody": "IdentityBody",
     "mappedIdentityBody": "MappedIdentityBody",
     "baseIdentityBody": "BaseIdentityBody",
 }
-
-
-@dataclass(frozen=True)
-class Call:
-    """
-    A request as it was understood.
-
-    :param operation: the method and the declared path, ``"PUT upload"`` for an upload.
-    :param path: the values in the path.
-    :param query: the parameters.
-    :param body: what the body says, parsed; of an upload its bytes.
-    :param status: how it was answered.
-    """
-
-    operation: str
-    path: dict[str, str]
-    query: dict[str, str]
-    body: Any
-    status: int
-
-
-@dataclass
-class Container:
-    """A file container: the one address and the headers that it takes, and what was uploaded."""
-
-    target: str
-    headers: dict[str, str]
-    content: bytes | None = None
-    is_used: bool = False
 
 
 @dataclass
@@ -92,6 +70,37 @@ class Request:
     def header(self, name: str) -> str | None:
         found = [value for key, value in self.headers if key.lower() == name]
         return ", ".join(found) if found else None
+
+
+@dataclass(frozen=True)
+class Call:
+    """
+    A request as it was understood.
+
+    :param operation: the method and the declared path, ``"PUT upload"`` for an upload.
+    :param path: the values in the path.
+    :param query: the parameters.
+    :param body: what the body says, parsed; of an upload its bytes.
+    :param status: how it was answered.
+    :param request: the request as it came.
+    """
+
+    operation: str
+    path: dict[str, str]
+    query: dict[str, str]
+    body: Any
+    status: int
+    request: Request = field(repr=False)
+
+
+@dataclass
+class Container:
+    """A file container: the one address and the headers that it takes, and what was uploaded."""
+
+    target: str
+    headers: dict[str, str]
+    content: bytes | None = None
+    is_used: bool = False
 
 
 class Refusal(Exception):  # noqa: N818 - it is an answer rather than an error.
@@ -113,9 +122,10 @@ class StrictCoveo:
     directory: Path
     objections: list[str] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
-    #: Items as the batches and single requests brought them, in order, and the deletions of batches.
-    items: list[dict[str, Any]] = field(default_factory=list)
-    deletions: list[dict[str, Any]] = field(default_factory=list)
+    #: What was taken, in order: of a single item a batch of one. Content stays in ``contents``.
+    batches: list[dict[str, Any]] = field(default_factory=list)
+    #: The contents of the file containers that items named, by fileId.
+    contents: dict[str, bytes] = field(default_factory=dict)
     #: Answers to give instead of the least one, by method and declared path.
     answers: dict[str, Any] = field(default_factory=dict)
 
@@ -147,12 +157,25 @@ class StrictCoveo:
     def reset(self) -> None:
         """Forget what came."""
         with self._lock:
-            for kept in (self.objections, self.calls, self.items, self.deletions):
+            for kept in (self.objections, self.calls, self.batches):
                 kept.clear()
+            self.contents.clear()
+            self.answers.clear()
 
-    def calls_of(self, operation: str) -> list[Call]:
-        """Return the calls whose method and declared path end so, such as ``"/documents/batch"``."""
-        return [call for call in self.calls if call.operation.endswith(operation)]
+    def items(self) -> dict[str, dict[str, Any]]:
+        """Return what the batches come to, by documentId."""
+        index: dict[str, dict[str, Any]] = {}
+        with self._lock:
+            for batch in self.batches:
+                for item in batch.get("addOrUpdate", []):
+                    named = with_documented_keys(item, DOCUMENTED_KEYS)
+                    index[named["documentId"]] = named
+                for deletion in batch.get("delete", []):
+                    index.pop(deletion["documentId"], None)
+                    if deletion.get("deleteChildren"):
+                        prefix = f"{deletion['documentId']}/"
+                        index = {name: item for name, item in index.items() if not name.startswith(prefix)}
+        return index
 
     # -- the answer to a request -------------------------------------------------------------------
 
@@ -176,7 +199,7 @@ class StrictCoveo:
                     refusal.status,
                     {"errorCode": refusal.code, "message": "; ".join(refusal.sentences)},
                 )
-            self.calls.append(Call(**call, status=status))
+            self.calls.append(Call(**call, status=status, request=request))
             if status == 204:
                 return status, "", b""
             return status, "application/json", json.dumps(value).encode()
@@ -190,6 +213,8 @@ class StrictCoveo:
     ) -> tuple[int, Any]:
         found = find_operation(self.operations, request.method, path)
         if isinstance(found, str):
+            if request.method == "GET" and ELSEWHERE.fullmatch(path):
+                raise Refusal(404, "NOT_FOUND")
             raise Refusal(404, "NOT_FOUND", found)
         operation, call["path"] = found
         call["operation"] = operation.name
@@ -234,9 +259,9 @@ class StrictCoveo:
         ):
             sentences.append(f"{call['path']['epochMilliseconds']!r} is not milliseconds since the epoch")
         if documents == "documents" and operation.method == "PUT":
-            sentences += judge_item(operation, body, self._take, query.get("compressionType"))
+            sentences += judge_item(operation, body, self._take_item, query.get("compressionType"))
             if not sentences:
-                self.items.append({"documentId": query["documentId"], **body})
+                self.batches.append({"addOrUpdate": [{"documentId": query["documentId"], **body}]})
         elif "fileId" in query:
             sentences += self._judge_batch(operation, query["fileId"])
         for parameter, definition in IDENTITY_BODIES.items():
@@ -294,6 +319,12 @@ class StrictCoveo:
         content, container.content = container.content, None
         return content
 
+    def _take_item(self, file_id: str) -> bytes | str:
+        content = self._take(file_id)
+        if isinstance(content, bytes):
+            self.contents[file_id] = content
+        return content
+
     def _judge_batch(self, operation: Operation, file_id: str) -> Iterator[str]:
         content = self._take(file_id)
         if isinstance(content, str):
@@ -309,10 +340,9 @@ class StrictCoveo:
         elif "/stream/" in operation.template:
             found = [] if isinstance(batch, dict) else ["the stream's content is no object"]
         else:
-            found = list(judge_item_batch(operation, batch, self._take))
+            found = list(judge_item_batch(operation, batch, self._take_item))
             if not found:
-                self.items += batch.get("addOrUpdate", [])
-                self.deletions += batch.get("delete", [])
+                self.batches.append(batch)
         yield from found
 
     def _answer_upload(self, request: Request) -> tuple[int, str, bytes]:
@@ -332,7 +362,7 @@ class StrictCoveo:
             else:
                 container.content = request.body
         self._object(request, *sentences)
-        self.calls.append(Call("PUT upload", {"fileId": file_id}, {}, request.body, status))
+        self.calls.append(Call("PUT upload", {"fileId": file_id}, {}, request.body, status, request))
         if status == 200:
             return status, "", b""
         return status, "application/xml", f"<Error><Code>{code}</Code></Error>".encode()

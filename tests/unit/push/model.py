@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import pytest
+
 from airflow_provider_coveo.coveo.items import Delete
 from airflow_provider_coveo.simulator import Simulator
+
+#: Marks a test that only pushes and looks at what was received: the strict receiver judges it as well.
+on_both = pytest.mark.parametrize("coveo", ["simulator", "strict"], indirect=True)
 
 
 def one_by_one(operations: Iterable[Any]) -> dict[str, str]:

@@ -27,7 +27,7 @@ from airflow_provider_coveo.operators.coveo_push import (
 from airflow_provider_coveo.simulator import Simulator
 from tests.conftest import SOURCE, keep_off_midnight
 from tests.unit.conftest import Variables
-from tests.unit.push.model import indexed
+from tests.unit.push.model import indexed, on_both
 
 pytestmark = pytest.mark.usefixtures("connect")
 
@@ -57,6 +57,7 @@ def operations(coveo: Simulator) -> list[str]:
 # --- PushItemsOperator ---
 
 
+@on_both
 def test_items_arrive_as_typed_braces_and_all(coveo: Simulator, dag: DAG) -> None:
     result = run(
         PushItemsOperator(task_id="t", source_id="{{ params.s }}", items=ITEMS), params={"s": SOURCE}
@@ -87,6 +88,7 @@ def test_what_another_task_returned_is_pushed_after_it(coveo: Simulator, dag: DA
     assert operator.upstream_task_ids == {"made", "gone"}
 
 
+@on_both
 def test_files_are_pushed_by_their_rendered_path(coveo: Simulator, dag: DAG, tmp_path: Path) -> None:
     (tmp_path / "2026-11-24.csv").write_text("sku,text\n1,{{ ds }}\n2,two\n")
     result = run(
@@ -102,6 +104,7 @@ def test_files_are_pushed_by_their_rendered_path(coveo: Simulator, dag: DAG, tmp
     assert result["accepted_adds"] == 2
 
 
+@on_both
 def test_what_each_of_a_mapped_task_returned_is_pushed(coveo: Simulator, dag: DAG) -> None:
     # Airflow gives a sequence of what each returned.
     items, gone = UserList([[ITEMS[0]], [], ITEMS[1]]), UserList([["a://2"], "a://3"])
@@ -111,6 +114,7 @@ def test_what_each_of_a_mapped_task_returned_is_pushed(coveo: Simulator, dag: DA
     assert coveo.items(SOURCE) == {}
 
 
+@on_both
 def test_deletions_can_come_with_items_or_alone(coveo: Simulator, dag: DAG) -> None:
     run(PushItemsOperator(task_id="a", source_id=SOURCE, items=ITEMS, delete=["a://1", Delete("a://5")]))
     assert set(coveo.items(SOURCE)) == {"a://2"}
@@ -141,6 +145,7 @@ def test_bad_input_fails_at_once_without_a_push(
     assert set(operations(coveo)) <= {"limit"}
 
 
+@on_both
 def test_every_value_may_be_rendered(coveo: Simulator, dag: DAG) -> None:
     values = {"batch_bytes": "2000", "upload_concurrency": "2", "on_invalid": "skip", "max_invalid": "1"}
     result = run(
@@ -198,6 +203,7 @@ def test_a_task_that_is_killed_while_a_request_hangs_ends_soon_and_says_what_was
 # --- DeleteItemsOperator ---
 
 
+@on_both
 @pytest.mark.parametrize("children", [True, "True", False, "{{ false }}"])
 def test_items_are_deleted_by_id_with_their_children_if_asked(
     coveo: Simulator, dag: DAG, children: bool | str
@@ -228,6 +234,7 @@ def test_what_can_t_be_ids_is_refused(coveo: Simulator, dag: DAG, document_ids: 
 # --- @task.coveo_push ---
 
 
+@on_both
 def test_what_a_function_yields_is_pushed(coveo: Simulator, dag: DAG) -> None:
     @task.coveo_push(source_id="{{ params.s }}")
     def catalog(count: int, ds: str | None = None, *, more: str) -> Iterator[Any]:
@@ -247,6 +254,7 @@ def test_what_a_function_yields_is_pushed(coveo: Simulator, dag: DAG) -> None:
     assert (result["accepted_adds"], result["accepted_deletes"]) == (4, 1)
 
 
+@on_both
 @pytest.mark.parametrize(
     ("returned", "adds"), [(ITEMS, 2), (ITEMS[0], 1), (Item("a://1", "x"), 1), ([], 0), ((), 0)]
 )
@@ -301,6 +309,7 @@ def test_a_function_may_skip_its_task(coveo: Simulator, dag: DAG) -> None:
         run(catalog())
 
 
+@on_both
 def test_the_function_gets_the_whole_context_if_it_takes_any_keyword(coveo: Simulator, dag: DAG) -> None:
     @task.coveo_push(source_id=SOURCE)
     def catalog(prefix: str, **context: Any) -> list[Any]:
@@ -310,6 +319,7 @@ def test_the_function_gets_the_whole_context_if_it_takes_any_keyword(coveo: Simu
     assert set(coveo.items(SOURCE)) == {"a://2026"}
 
 
+@on_both
 @pytest.mark.parametrize("takes_all", [False, True])
 def test_what_the_function_is_given_by_place_counts_before_the_context(
     coveo: Simulator, dag: DAG, takes_all: bool
@@ -599,6 +609,7 @@ def test_without_variables_it_pushes_and_begins_anew(
     assert "It can't be noted that this run changes the content" in logged()
 
 
+@on_both
 @resuming
 def test_after_invalid_items_were_corrected_it_goes_on_as_well(coveo: Simulator, dag: DAG) -> None:
     store = _Store()
@@ -608,6 +619,7 @@ def test_after_invalid_items_were_corrected_it_goes_on_as_well(coveo: Simulator,
     assert _try(_operator(dag, items), store, number=2, max_tries=1)["resumed_batches"] == 7
 
 
+@on_both
 @resuming
 def test_a_small_push_writes_no_state(coveo: Simulator, dag: DAG) -> None:
     store = _Store()

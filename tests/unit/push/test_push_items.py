@@ -30,7 +30,7 @@ from airflow_provider_coveo.coveo.retries import RetryPolicy
 from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 from airflow_provider_coveo.simulator import Simulator
 from tests.conftest import SOURCE, keep_off_midnight
-from tests.unit.push.model import indexed, one_by_one
+from tests.unit.push.model import indexed, on_both, one_by_one
 
 
 def item(number: int, size: int = 20, **more: Any) -> dict[str, Any]:
@@ -97,6 +97,7 @@ def test_one_batch_is_three_requests(coveo: Simulator, hook: CoveoPushHook) -> N
     json.dumps(result)
 
 
+@on_both
 def test_no_request_bears_an_ordering_id_and_no_upload_the_key(coveo: Simulator, hook: CoveoPushHook) -> None:
     hook.push_items(SOURCE, [item(number) for number in range(50)], batch_bytes=1024)
     assert not [request for request in coveo.requests if "orderingId" in request.query]
@@ -111,6 +112,7 @@ def test_nothing_to_push_is_no_request(coveo: Simulator, hook: CoveoPushHook) ->
     assert (result["batches"], result["ordering_id"], result["first_request_id"]) == (0, None, None)
 
 
+@on_both
 def test_items_may_be_dicts_items_and_bytes(coveo: Simulator, hook: CoveoPushHook) -> None:
     moment = datetime(2026, 11, 24, 8, tzinfo=timezone.utc)
     written = b'{ "DocumentId" : "a://3", "data": "\\u00e9", "price": 1.50 }'
@@ -135,6 +137,7 @@ def test_items_may_be_dicts_items_and_bytes(coveo: Simulator, hook: CoveoPushHoo
     assert written in next(request.body for request in coveo.requests if request.operation == "upload")
 
 
+@on_both
 def test_a_batch_is_bounded_in_bytes_as_it_goes_over_the_wire(coveo: Simulator, hook: CoveoPushHook) -> None:
     items = [item(number, 100, title="é" * (number % 40)) for number in range(300)]
     result = hook.push_items(SOURCE, items, batch_bytes=4000)
@@ -159,11 +162,13 @@ def test_no_batch_is_larger_by_a_byte_and_none_much_smaller(as_json: bool) -> No
         assert min(sizes[:-1]) > limit - 100
 
 
+@on_both
 def test_an_item_that_is_larger_than_a_batch_goes_alone(coveo: Simulator, hook: CoveoPushHook) -> None:
     hook.push_items(SOURCE, [item(1), item(2, 5000), item(3)], batch_bytes=1024)
     assert [len(batch["addOrUpdate"]) for batch in batches(coveo)] == [1, 1, 1]
 
 
+@on_both
 def test_a_batch_is_bounded_in_entries(coveo: Simulator, hook: CoveoPushHook) -> None:
     result = hook.push_items(SOURCE, (), delete=(f"a://{number}" for number in range(MOST_ENTRIES + 1)))
     assert (result["accepted_deletes"], result["batches"]) == (MOST_ENTRIES + 1, 2)
@@ -173,6 +178,7 @@ def test_the_default_size_of_a_batch_is_within_what_a_container_takes() -> None:
     assert DEFAULT_BATCH_BYTES <= LARGEST_UPLOAD <= 256 * 1024 * 1024
 
 
+@on_both
 @pytest.mark.parametrize("batch_bytes", [1024, "1024", LARGEST_UPLOAD])
 def test_a_batch_may_be_as_small_and_as_large_as_that(
     coveo: Simulator, hook: CoveoPushHook, batch_bytes: int | str
@@ -180,6 +186,7 @@ def test_a_batch_may_be_as_small_and_as_large_as_that(
     assert hook.push_items(SOURCE, [item(1)], batch_bytes=batch_bytes)["accepted_adds"] == 1
 
 
+@on_both
 @pytest.mark.parametrize("as_json", [False, True])
 def test_what_no_container_takes_is_refused_before_anything_is_sent(
     coveo: Simulator, hook: CoveoPushHook, monkeypatch: pytest.MonkeyPatch, as_json: bool
@@ -202,12 +209,14 @@ def test_what_no_container_takes_is_refused_before_anything_is_sent(
     assert push(data="x", title="x" * LARGEST_INLINE_DATA)["accepted_adds"] == 1
 
 
+@on_both
 def test_deletions_come_after_the_items(coveo: Simulator, hook: CoveoPushHook) -> None:
     result = hook.push_items(SOURCE, [item(1)], delete=["product://1", Delete("product://2")])
     assert coveo.items(SOURCE) == {}
     assert (result["accepted_adds"], result["accepted_deletes"], result["batches"]) == (1, 2, 2)
 
 
+@on_both
 def test_add_and_delete_of_one_id_never_share_a_batch(coveo: Simulator, hook: CoveoPushHook) -> None:
     pushed = [item(1), Delete("product://1"), item(2), item(1, 30), Delete("product://2")]
     result = hook.push_items(SOURCE, pushed)
@@ -219,6 +228,7 @@ def test_add_and_delete_of_one_id_never_share_a_batch(coveo: Simulator, hook: Co
     assert coveo.undocumented == []
 
 
+@on_both
 def test_of_two_items_with_one_id_in_a_batch_the_later_is_sent(coveo: Simulator, hook: CoveoPushHook) -> None:
     result = hook.push_items(SOURCE, [item(1), item(2), item(1, 30)])
     assert batches(coveo) == [{"addOrUpdate": [item(1, 30), item(2)], "delete": []}]
@@ -226,12 +236,14 @@ def test_of_two_items_with_one_id_in_a_batch_the_later_is_sent(coveo: Simulator,
     assert coveo.undocumented == []
 
 
+@on_both
 def test_what_was_replaced_takes_no_room_in_its_batch(coveo: Simulator, hook: CoveoPushHook) -> None:
     result = hook.push_items(SOURCE, [item(1, 500 + number) for number in range(20)], batch_bytes=1500)
     assert (result["batches"], result["replaced"]) == (1, 19)
     assert batches(coveo) == [{"addOrUpdate": [item(1, 519)], "delete": []}]
 
 
+@on_both
 def test_a_deletion_with_children_shares_no_batch_with_items(coveo: Simulator, hook: CoveoPushHook) -> None:
     pushed = [
         item(1),
@@ -246,6 +258,7 @@ def test_a_deletion_with_children_shares_no_batch_with_items(coveo: Simulator, h
     assert indexed(coveo, SOURCE) == one_by_one(pushed)
 
 
+@on_both
 def test_large_text_goes_by_a_container_of_its_own(coveo: Simulator, hook: CoveoPushHook) -> None:
     text = "é" * (LARGEST_INLINE_DATA // 2 + 1)
     result = hook.push_items(
@@ -270,6 +283,7 @@ def test_large_text_goes_by_a_container_of_its_own(coveo: Simulator, hook: Coveo
     assert coveo.undocumented == []
 
 
+@on_both
 @pytest.mark.parametrize("key", ["data", "compressedBinaryData"])
 def test_large_content_of_json_bytes_goes_by_a_container_as_well(
     coveo: Simulator, hook: CoveoPushHook, key: str
@@ -288,6 +302,7 @@ def test_large_content_of_json_bytes_goes_by_a_container_as_well(
     assert set(coveo.items(SOURCE)) == {"product://1", "product://2", "a://large"}
 
 
+@on_both
 def test_large_binary_content_goes_decoded_and_keeps_its_compression(
     coveo: Simulator, hook: CoveoPushHook
 ) -> None:
@@ -469,6 +484,7 @@ class _StopError(CoveoError):
         super().__init__("that is enough")
 
 
+@on_both
 def test_a_push_never_passes_for_complete_because_an_error_could_not_be_told(
     coveo: Simulator, hook: CoveoPushHook
 ) -> None:
@@ -490,6 +506,7 @@ def test_a_wrong_key_fails_at_once(
     assert "Nothing was accepted" in str(failed.value)
 
 
+@on_both
 def test_a_stopped_push_ends_before_its_next_request(coveo: Simulator, hook: CoveoPushHook) -> None:
     def items() -> Iterator[dict[str, Any]]:
         for number in range(1000):
@@ -518,6 +535,7 @@ def test_a_stopped_push_does_not_wait_for_its_next_attempt(
     assert time.monotonic() - started < 5
 
 
+@on_both
 def test_an_error_of_the_input_is_raised_once_what_came_before_is_through(
     coveo: Simulator, hook: CoveoPushHook
 ) -> None:
@@ -546,6 +564,7 @@ def test_an_interrupted_push_ends_soon(coveo: Simulator, connect: Callable[..., 
     assert time.monotonic() - started < 4.5
 
 
+@on_both
 def test_a_hook_can_push_again_and_two_at_a_time(coveo: Simulator, hook: CoveoPushHook) -> None:
     coveo.add_source("other")
     threads = [
@@ -603,6 +622,7 @@ def test_the_report_is_bounded_and_comes_soon(coveo: Simulator, hook: CoveoPushH
     assert time.monotonic() - started < 15
 
 
+@on_both
 def test_batches_before_an_invalid_item_were_pushed_and_its_own_was_not(
     coveo: Simulator, hook: CoveoPushHook
 ) -> None:
@@ -613,6 +633,7 @@ def test_batches_before_an_invalid_item_were_pushed_and_its_own_was_not(
     assert refused.value.accepted["accepted_adds"] == len(coveo.items(SOURCE)) == 9
 
 
+@on_both
 def test_invalid_items_can_be_left_out(coveo: Simulator, hook: CoveoPushHook) -> None:
     items = [item(1), {}, item(2), b"{", item(3), Delete("no id")]
     result = hook.push_items(SOURCE, items, on_invalid="skip", max_invalid=3)
@@ -660,6 +681,7 @@ def test_an_argument_that_can_t_be_right_is_refused_before_anything_is_sent(
 # --- what is told on the way ---
 
 
+@on_both
 def test_progress_is_told_after_each_batch(coveo: Simulator, hook: CoveoPushHook) -> None:
     told: list[dict[str, Any]] = []
     hook.push_items(

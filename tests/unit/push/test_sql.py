@@ -22,6 +22,7 @@ from airflow_provider_coveo.coveo.errors import CoveoError, CoveoInputError
 from airflow_provider_coveo.operators.coveo_push import SqlToCoveoPushOperator
 from airflow_provider_coveo.simulator import Simulator
 from tests.conftest import SOURCE
+from tests.unit.push.model import on_both
 
 _TABLE = """
 CREATE TABLE product (sku int, name text, price numeric, updated timestamptz, naive timestamp, tags text[]);
@@ -86,6 +87,7 @@ def run(sql: str = QUERY, columns: Any = COLUMNS, **more: Any) -> dict[str, Any]
     return result
 
 
+@on_both
 def test_rows_become_items_by_a_mapping_of_columns(coveo: Simulator) -> None:
     assert run()["accepted_adds"] == 2
     items = coveo.items(SOURCE)
@@ -106,6 +108,7 @@ def test_rows_become_items_by_a_mapping_of_columns(coveo: Simulator) -> None:
     assert coveo.undocumented == []
 
 
+@on_both
 def test_the_example_pushes_the_rows(coveo: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_CATALOG_DB", os.environ["AIRFLOW_CONN_SHOP"])
     example = Path(__file__).resolve().parents[3] / "dags_examples" / "coveo_push_query.py"
@@ -115,12 +118,14 @@ def test_the_example_pushes_the_rows(coveo: Simulator, monkeypatch: pytest.Monke
     assert coveo.items(SOURCE)["product://2"]["title"] == "Rope"
 
 
+@on_both
 def test_query_and_parameters_are_rendered(coveo: Simulator) -> None:
     sql = "SELECT 'a://' || sku AS \"documentId\", name AS data FROM {{ 'product' }} WHERE sku = %(sku)s"
     run(sql, None, parameters={"sku": "{{ params.sku }}"})
     assert set(coveo.items(SOURCE)) == {"a://1"}
 
 
+@on_both
 def test_a_query_may_stand_in_a_file(coveo: Simulator, tmp_path: Path) -> None:
     (tmp_path / "products.sql").write_text(QUERY)
     with DAG("d", schedule=None, start_date=datetime(2025, 1, 1), template_searchpath=str(tmp_path)):

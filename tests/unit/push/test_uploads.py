@@ -24,6 +24,7 @@ from airflow_provider_coveo.coveo.retries import RetryPolicy
 from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 from airflow_provider_coveo.simulator import Simulator
 from tests.conftest import SOURCE
+from tests.unit.push.model import on_both
 
 
 def items(count: int) -> list[dict[str, Any]]:
@@ -134,6 +135,7 @@ def test_too_many_uploads_wait_with_the_same_container(coveo: Simulator, hook: C
 # --- on which way ---
 
 
+@on_both
 def test_a_netrc_adds_no_credentials_to_an_upload(coveo: Simulator, hook: CoveoPushHook) -> None:
     netrc = Path(os.environ["HOME"]) / ".netrc"
     netrc.write_text("machine 127.0.0.1 login other password other\n")
@@ -143,6 +145,7 @@ def test_a_netrc_adds_no_credentials_to_an_upload(coveo: Simulator, hook: CoveoP
     assert "authorization" not in upload.headers
 
 
+@on_both
 @pytest.mark.parametrize("where", ["connection", "environment"])
 def test_uploads_take_the_same_proxy_as_the_api(
     coveo: Simulator,
