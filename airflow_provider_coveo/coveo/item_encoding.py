@@ -82,7 +82,7 @@ class ItemEncoder:
         Return an item's ID and its JSON, as an :class:`Entry` where its content is large.
 
         :param item: A mapping, an :class:`Item`, or bytes that hold one JSON object. Bytes are checked and
-            returned as they are.
+            returned as they are, but for permissions that Coveo spells otherwise.
         :raises InvalidItemError: if Coveo would refuse it.
         """
         if type(item) is bytes:

@@ -73,7 +73,8 @@ class Item:
     :param compression_type: How binary content is compressed: ``UNCOMPRESSED``, ``DEFLATE``, ``GZIP``,
         ``LZMA`` or ``ZLIB``. Coveo's default is ``ZLIB``.
     :param permissions: Who may see it, as https://docs.coveo.com/en/107/ (simple model) and
-        https://docs.coveo.com/en/25/ (complete model) say.
+        https://docs.coveo.com/en/25/ (complete model) say. Keys and types of identities are sent in Coveo's
+        letters, whichever they are given in.
     :param metadata: Anything else: strings, numbers, booleans, times, and lists of these.
     """
 

@@ -27,16 +27,17 @@ class RetryPolicy:
     wait is at least that long. No wait begins that would end after ``total_seconds``: the error is raised at
     once, and Airflow's own retries, which hold no worker, take over.
 
-    A call that is refused with 429 and without ``Retry-After`` waits for ``refused_wait``, the time over
-    which Coveo counts an organization's calls of the Stream API (https://docs.coveo.com/en/l62e0540/; of the
-    Push API it does not say). So each task is refused once and not again and again, and by then the whole
+    Coveo's API declares ``Retry-After``, a number of seconds, for each answer 429; a gateway before it may
+    leave it out. A call that is refused without it waits for ``refused_wait``, the time over which Coveo
+    counts an organization's calls of the Stream API (https://docs.coveo.com/en/l62e0540/; of the Push API it
+    does not say). So each task is refused once and not again and again, and by then the whole
     allowance is free. A policy that has not the patience for that treats the refusal like any other error.
 
     :param total_seconds: Seconds from the first attempt within which the last one may begin; 0 to 3000, well
         under the 60 minutes that a file container lives. 0 never repeats a request.
     :param first_wait: Upper bound of the first wait, in seconds.
     :param longest_wait: Upper bound of any wait for another reason than 429, in seconds.
-    :param refused_wait: How long a refused call waits where Coveo does not say it, in seconds.
+    :param refused_wait: How long a call waits that was refused without ``Retry-After``, in seconds.
     :raises CoveoInputError: if a value is out of its bounds.
     """
 

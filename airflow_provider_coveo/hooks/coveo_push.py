@@ -748,7 +748,8 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
 
         :param source_id: The Push source.
         :param items: What to push: dicts in Coveo's words, :class:`~airflow_provider_coveo.coveo.items.Item`,
-            bytes that hold one JSON object each (they are checked, and sent as they are), and
+            bytes that hold one JSON object each (they are checked, and sent as they are; only permissions in
+            other letters than Coveo's are written anew), and
             :class:`~airflow_provider_coveo.coveo.items.Delete` for deletions.
         :param delete: What to delete after that: IDs, or ``Delete``.
         :param batch_bytes: How large a batch is at most: 1 KiB to 256 MB. An item that is larger by itself

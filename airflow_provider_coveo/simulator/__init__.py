@@ -43,7 +43,7 @@ be done answers 400, and an unknown source 404, with a ``message``.
 ``POST /_simulator/organization``
     ``{"paused": true}`` or ``{"paused": false}``.
 ``POST /_simulator/limits``
-    ``{"call_limit": [150, 300], "retry_after": true, "daily_documents": null, "document_limit": null}``, or
+    ``{"call_limit": [150, 300], "retry_after": false, "daily_documents": null, "document_limit": null}``, or
     some of these: as the attributes of those names.
 ``POST /_simulator/source-state``
     ``{"source": ..., "state": "PAUSED_ON_ERROR", "error_code": ...}``: as ``Simulator.set_source_state``;
@@ -90,8 +90,12 @@ Items and batches
     * Metadata that is null (noted), an orderingId inside an item (noted), compressionType in the body of
       a single item (noted), and a fileExtension without its dot (noted) are accepted, and mean nothing.
     * More than one of the data keys: as none of them.
-    * Data that cannot be decompressed: ERROR at PROCESSING. Text or compressed data above 5 MB, and more than
-      5,000 permissions: REJECTED at CONSUMING.
+    * Content, inline or from a file container, that is not what its compression type says to its last byte:
+      ERROR at PROCESSING. DEFLATE has no header; LZMA is a file of ``.lzma`` or ``.xz``.
+    * Text or compressed data above 5 MB, and more than 5,000 permissions: REJECTED at CONSUMING.
+    * Permissions that are not of the simple or the complete model, such as ``[1]``, or an identityType in
+      other letters: 400 for a single item, REJECTED at CONSUMING in a batch. Further keys in them, what is
+      null, and an identity without a type (noted) mean nothing. Whether an identity exists does not matter.
     * A documentId twice in one batch (noted): the entries are taken in order, additions before deletions.
     * An empty batch (noted) and one with other keys (noted) are accepted; malformed entries are REJECTED
       at CONSUMING, and a batch that is no JSON is an ERROR at CONSUMING_BATCH.
@@ -128,6 +132,8 @@ Limits
       count.
     * A day begins at midnight UTC. Of its items only additions and updates count. The batch that crosses the
       limit is taken, the one after it is not.
+    * Each answer 429 bears ``Retry-After`` with whole seconds: until there is room for the call, or until the
+      day ends. ``Simulator.retry_after`` leaves the header out, as a gateway may.
     * A body that is too long for the API has the code REQUEST_ENTITY_TOO_LARGE.
     * Uploads are answered as S3 answers: XML, and ``x-amz-request-id`` instead of ``X-Request-ID``.
 """

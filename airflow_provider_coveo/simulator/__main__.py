@@ -151,8 +151,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     limits.add_argument(
         "--retry-after",
-        action="store_true",
-        help="tell refused calls in Retry-After when there is room again",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="tell what is refused with 429 in Retry-After when there is room again (default: tell)",
     )
     limits.add_argument("--daily-documents", type=_count, metavar="N", help="items a day (UTC)")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")

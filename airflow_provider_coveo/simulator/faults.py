@@ -160,7 +160,8 @@ class Faults:
         :param status: the HTTP status.
         :param error_code: the ``errorCode`` of the body; a fitting one by default.
         :param message: the ``message`` of the body.
-        :param headers: further headers, such as ``{"Retry-After": "1"}``.
+        :param headers: further headers, such as ``{"Retry-After": "1"}``. By default a 429 bears
+            ``Retry-After: 0``, as Coveo declares a number for each; with ``{}`` it bears none.
         :param body: the body itself, instead of the pair above; ``""`` for an empty one.
         :param content_type: the type of that body.
         :param applied: whether Coveo does what was asked all the same.
@@ -169,7 +170,7 @@ class Faults:
             code = error_code or _ERROR_CODES.get(status, f"SIMULATED_{status}")
             body = json.dumps({"errorCode": code, "message": message})
         encoded = body.encode() if isinstance(body, str) else body
-        answer = Answer(status, encoded, content_type, dict(headers or {}))
+        answer = Answer(status, encoded, content_type, _headers(status) if headers is None else dict(headers))
         return self.add(f"answer {status}", Action(applied=applied, answer=answer), **which)
 
     def drop(self, *, before: bool = True, **which: Any) -> Fault:
@@ -335,4 +336,9 @@ def _random_action(kind: str) -> Action:
         return Action(applied=False, answer=Answer(504, GATEWAY_TIMEOUT_BODY))
     status = 500 if kind == "applied" else int(kind)
     body = json.dumps({"errorCode": _ERROR_CODES[status], "message": "Simulated fault."}).encode()
-    return Action(applied=kind == "applied", answer=Answer(status, body))
+    return Action(applied=kind == "applied", answer=Answer(status, body, headers=_headers(status)))
+
+
+def _headers(status: int) -> dict[str, str]:
+    """Return the headers that an answer of that status bears by Coveo's declaration."""
+    return {"Retry-After": "0"} if status == 429 else {}

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import gzip
-import lzma
 import re
-import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from airflow_provider_coveo.simulator.content import COMPRESSION_TYPES, base64_problem, content_problem
 from airflow_provider_coveo.simulator.json_body import has_repeated_keys
+from airflow_provider_coveo.simulator.permissions import (
+    count_permissions,
+    permissions_oddities,
+    permissions_problem,
+)
 
 MEGABYTE = 1024 * 1024
 #: The text of an item, and its compressed data, may not be longer; a file container may hold more.
@@ -36,15 +36,6 @@ RESERVED_KEYS = {
 DATA_KEYS = ("data", "compressedBinaryData", "compressedBinaryDataFileId")
 
 _DOCUMENT_ID = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://.+", re.DOTALL)
-
-_DECOMPRESS: dict[str, Callable[[bytes], bytes]] = {
-    "UNCOMPRESSED": bytes,
-    "DEFLATE": lambda data: zlib.decompress(data, -zlib.MAX_WBITS),
-    "GZIP": gzip.decompress,
-    "LZMA": lzma.decompress,
-    "ZLIB": zlib.decompress,
-}
-COMPRESSION_TYPES = tuple(_DECOMPRESS)
 
 
 @dataclass(frozen=True)
@@ -87,6 +78,9 @@ def json_problem(item: Any) -> str | None:
         if name == "permissions":
             if value is not None and not isinstance(value, list):
                 return "permissions is an array."
+            problem = permissions_problem(value or [])
+            if problem is not None:
+                return problem
         elif name == "orderingId":
             continue
         elif name is not None:
@@ -107,45 +101,44 @@ def oddities(item: dict[str, Any]) -> list[str]:
     extension = item.get("fileExtension")
     if extension is not None and not extension.startswith("."):
         found.append(f"fileExtension {extension!r} without a leading dot")
+    found += permissions_oddities(item.get("permissions") or [])
     return found
 
 
-def pipeline_problem(item: dict[str, Any], *, compression_type: str, secured: bool) -> Rejection | None:
-    """Return why the pipeline would reject this (canonical) item that the API accepted, or ``None``."""
+def pipeline_problem(
+    item: dict[str, Any], *, compression_type: str, secured: bool, content: bytes | None = None
+) -> Rejection | None:
+    """
+    Return why the pipeline would reject an item that the API accepted, or ``None``.
+
+    :param item: the (canonical) item.
+    :param compression_type: how its binary content is compressed.
+    :param secured: whether the source is.
+    :param content: what the file container held that the item names.
+    """
     permissions = item.get("permissions")
     if secured and not permissions:
         return Rejection("CONSUMING", "ERROR", "The source is secured and the item has no permissions.")
     if permissions and count_permissions(permissions) > PERMISSIONS_LIMIT:
         return Rejection("CONSUMING", "REJECTED", f"The item has more than {PERMISSIONS_LIMIT} permissions.")
     text = item.get("data")
-    if text is not None and len(text.encode("utf-8", "surrogatepass")) > DATA_LIMIT:
-        return Rejection("CONSUMING", "REJECTED", "data is longer than 5 MB.")
+    if text is not None:
+        if len(text.encode("utf-8", "surrogatepass")) > DATA_LIMIT:
+            return Rejection("CONSUMING", "REJECTED", "data is longer than 5 MB.")
+        return None
+    if compression_type not in COMPRESSION_TYPES:
+        return Rejection("CONSUMING", "REJECTED", f"There is no compression type {compression_type!r}.")
     encoded = item.get("compressedBinaryData")
     if encoded is not None:
         if len(encoded) > DATA_LIMIT:
             return Rejection("CONSUMING", "REJECTED", "compressedBinaryData is longer than 5 MB.")
-        decompress = _DECOMPRESS.get(compression_type)
-        if decompress is None:
-            return Rejection("CONSUMING", "REJECTED", f"There is no compression type {compression_type!r}.")
-        try:
-            decompress(base64.b64decode(encoded, validate=True))
-        except (binascii.Error, ValueError, zlib.error, lzma.LZMAError, OSError, EOFError) as error:
-            reason = f"compressedBinaryData is not {compression_type} in Base64: {error}."
+        problem = base64_problem(encoded, compression_type)
+        if problem is not None:
+            reason = f"compressedBinaryData is not {compression_type} in Base64: {problem}."
+            return Rejection("PROCESSING", "ERROR", reason)
+    elif content is not None:
+        problem = content_problem(content, compression_type)
+        if problem is not None:
+            reason = f"What the file container held is not {compression_type}: {problem}."
             return Rejection("PROCESSING", "ERROR", reason)
     return None
-
-
-def count_permissions(permissions: list[Any]) -> int:
-    """Return how many identities are allowed or denied, in the simple model and in the one with levels."""
-    total = 0
-    for entry in permissions:
-        if not isinstance(entry, dict):
-            continue
-        for key, value in entry.items():
-            if not isinstance(value, list):
-                continue
-            if key.lower() == "permissionsets":
-                total += count_permissions(value)
-            elif key.lower() in {"allowedpermissions", "deniedpermissions"}:
-                total += len(value)
-    return total

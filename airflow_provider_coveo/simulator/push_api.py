@@ -8,10 +8,10 @@ from starlette.routing import Route
 
 from airflow_provider_coveo.coveo.statuses import SourceStatus
 from airflow_provider_coveo.simulator.call import INT32_MAX, Call, json_answer
+from airflow_provider_coveo.simulator.content import COMPRESSION_TYPES
 from airflow_provider_coveo.simulator.errors import ApiError
 from airflow_provider_coveo.simulator.exchange import Answer
 from airflow_provider_coveo.simulator.items import (
-    COMPRESSION_TYPES,
     Rejection,
     canonical,
     is_document_id,
@@ -60,13 +60,16 @@ def put_item(call: Call) -> Answer:
     if "compressionType" in item:
         call.undocumented("compressionType in the body of a single item; it belongs in the query")
     organization.check_document_limits()
-    _take_data(call, item)
+    content = _take_data(call, item)
     for oddity in oddities(item):
         call.undocumented(oddity)
     ordering_id = call.ordering_id()
     item["documentId"] = document_id
     rejection = pipeline_problem(
-        item, compression_type=compression_type, secured=source.visibility == "SECURED"
+        item,
+        compression_type=compression_type,
+        secured=source.visibility == "SECURED",
+        content=content,
     )
     with organization.transaction():
         facts = {"document_id": document_id, "ordering_id": ordering_id, "request_id": call.request_id}
@@ -243,10 +246,11 @@ def _queue_delay(call: Call) -> int:
     return DEFAULT_QUEUE_DELAY_MINUTES if delay is None else delay
 
 
-def _take_data(call: Call, item: dict[str, Any]) -> None:
-    """Use up the container that holds the data of an item."""
-    if "compressedBinaryDataFileId" in item:
-        call.organization.take_content(item["compressedBinaryDataFileId"])
+def _take_data(call: Call, item: dict[str, Any]) -> bytes | None:
+    """Use up the container that holds the data of an item, and return what it held."""
+    if "compressedBinaryDataFileId" not in item:
+        return None
+    return call.organization.take_content(item["compressedBinaryDataFileId"])
 
 
 def _read_batch(content: bytes) -> tuple[dict[str, Any], str | None]:
@@ -311,12 +315,12 @@ def _entry(call: Call, source: Source, entry: Any) -> tuple[str, dict[str, Any] 
     for oddity in oddities(item):
         call.undocumented(oddity)
     try:
-        _take_data(call, item)
+        content = _take_data(call, item)
     except ApiError as error:
         return item["documentId"], None, Rejection("CONSUMING", "ERROR", error.message)
     compression_type = item.get("compressionType", DEFAULT_COMPRESSION_TYPE)
     secured = source.visibility == "SECURED"
-    rejection = pipeline_problem(item, compression_type=compression_type, secured=secured)
+    rejection = pipeline_problem(item, compression_type=compression_type, secured=secured, content=content)
     return item["documentId"], item, rejection
 
 

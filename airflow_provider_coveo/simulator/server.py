@@ -48,8 +48,8 @@ class Simulator:
     :param tls: the files with the certificate (and its chain) and its key, both PEM: it then speaks https.
         Other machines' connections need that, because Airflow sends an API key by http on loopback only.
     :param call_limit: how many Push API calls in how many seconds, such as ``(150, 300)``; none by default.
-    :param retry_after: whether a call beyond that limit is told in ``Retry-After`` when there is room again;
-        Coveo documents no such header, so by default it is not.
+    :param retry_after: whether an answer 429 bears ``Retry-After``, the whole seconds until there is room
+        again. Coveo declares it for each 429, so by default it does.
     :param daily_documents: how many items a day; no limit by default.
     :param document_limit: how many items the index may hold; no limit by default.
     :param request_limit: how many of the last requests to record; all by default.
@@ -71,7 +71,7 @@ class Simulator:
         host: str = HOST,
         tls: tuple[str, str] | None = None,
         call_limit: tuple[int, float] | None = None,
-        retry_after: bool = False,
+        retry_after: bool = True,
         daily_documents: int | None = None,
         document_limit: int | None = None,
         request_limit: int | None = None,
@@ -337,7 +337,7 @@ class Simulator:
 
     @property
     def retry_after(self) -> bool:
-        """Whether a call beyond the limit is told in ``Retry-After`` when there is room again."""
+        """Whether an answer 429 bears ``Retry-After``: the seconds until there is room again."""
         return self.state.settings.retry_after
 
     @retry_after.setter

@@ -40,7 +40,7 @@ class Settings:
     What can be set while the simulator runs.
 
     :param call_limit: how many Push API calls in how many seconds, or ``None`` for no limit.
-    :param retry_after: whether a call beyond that is told in ``Retry-After`` when there is room again.
+    :param retry_after: whether an answer 429 bears ``Retry-After``, the seconds until there is room again.
     :param daily_documents: how many items a day (UTC), or ``None`` for no limit.
     :param document_limit: how many items the index may hold, or ``None`` for no limit.
     :param indexing_delay: seconds from the acceptance of an item until it is indexed.
@@ -50,7 +50,7 @@ class Settings:
     call_limit: tuple[int, float] | None = None
     daily_documents: int | None = None
     document_limit: int | None = None
-    retry_after: bool = False
+    retry_after: bool = True
     indexing_delay: float = 0.0
     success_body: bytes | None = None
 
@@ -147,10 +147,12 @@ class Organization:
                 self._calls.popleft()
             if len(self._calls) >= limit:
                 message = f"The limit of {limit} calls in {seconds:g} seconds is reached."
-                room_in = math.ceil(self._calls[0] + seconds - now)
-                headers = {"Retry-After": str(room_in)} if self.settings.retry_after else None
+                headers = self._retry_after(self._calls[0] + seconds - now)
                 raise ApiError(429, "TOO_MANY_REQUESTS", message, headers)
             self._calls.append(now)
+
+    def _retry_after(self, seconds: float) -> dict[str, str]:
+        return {"Retry-After": str(math.ceil(seconds))} if self.settings.retry_after else {}
 
     def check_document_limits(self) -> None:
         """Refuse a push of items if the organization has no room left for even one."""
@@ -158,7 +160,8 @@ class Organization:
             daily, most = self.settings.daily_documents, self.settings.document_limit
             if daily is not None and self.documents_today() >= daily:
                 message = f"The limit of {daily} items a day is reached."
-                raise ApiError(429, "TOO_MANY_DOCUMENTS_DAILY", message)
+                headers = self._retry_after(86_400 - self.clock.now() % 86_400)
+                raise ApiError(429, "TOO_MANY_DOCUMENTS_DAILY", message, headers)
             if most is not None and sum(len(source.items) for source in self.sources.values()) >= most:
                 message = f"The index holds {most} items, which is the limit."
                 raise ApiError(412, "DOCUMENT_LIMIT_EXCEEDED", message)

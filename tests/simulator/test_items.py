@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import lzma
+import tracemalloc
 import zlib
 from typing import Any
 
@@ -144,8 +145,154 @@ def test_compressed_data_is_unpacked_as_its_type_says(
     assert failures(coveo) == [(ID, "PROCESSING", "ERROR")]
 
 
+CONTENT = b"some text" * 100_000
+#: What is declared, and what is given: some of it is right, all else is not.
+DECLARED: list[tuple[str | None, bytes, bool]] = [
+    (None, zlib.compress(CONTENT), True),
+    (None, zlib.compress(b""), True),
+    (None, CONTENT, False),
+    (None, bytes(1000), False),
+    (None, b"", False),
+    ("ZLIB", zlib.compress(CONTENT)[:-1], False),
+    ("ZLIB", zlib.compress(CONTENT) + b"x", False),
+    ("ZLIB", gzip.compress(CONTENT), False),
+    ("GZIP", gzip.compress(CONTENT), True),
+    ("GZIP", gzip.compress(CONTENT) + gzip.compress(CONTENT), True),
+    ("GZIP", gzip.compress(CONTENT)[:-1], False),
+    ("GZIP", zlib.compress(CONTENT), False),
+    ("GZIP", b"", False),
+    ("DEFLATE", zlib.compress(CONTENT)[2:-4], True),
+    ("DEFLATE", zlib.compress(CONTENT)[2:-5], False),
+    ("DEFLATE", zlib.compress(CONTENT), False),
+    ("LZMA", lzma.compress(CONTENT), True),
+    ("LZMA", lzma.compress(CONTENT, format=lzma.FORMAT_ALONE), True),
+    ("LZMA", lzma.compress(CONTENT)[:-1], False),
+    ("LZMA", CONTENT, False),
+    ("UNCOMPRESSED", CONTENT, True),
+    ("UNCOMPRESSED", b"", True),
+]
+
+
+@pytest.mark.parametrize("way", ["single, inline", "single, container", "batch, inline", "batch, container"])
+@pytest.mark.parametrize(("declared", "content", "is_right"), DECLARED)
+def test_content_is_read_to_its_end_by_its_declared_type(
+    coveo: Simulator, client: Client, way: str, declared: str | None, content: bytes, is_right: bool
+) -> None:
+    kind = {} if declared is None else {"compressionType": declared}
+    if "inline" in way:
+        item = {"compressedBinaryData": base64.b64encode(content).decode()}
+    else:
+        item = {"compressedBinaryDataFileId": client.filled_container(content)}
+    if "single" in way:
+        answer = client.put(ID, item, **kind)
+    else:
+        answer = client.batch({"addOrUpdate": [{"documentId": ID, **item, **kind}]})
+    assert answer.status_code == 202
+    assert failures(coveo) == ([] if is_right else [(ID, "PROCESSING", "ERROR")])
+    assert (ID in coveo.items(SOURCE)) is is_right
+
+
+@pytest.mark.parametrize("encoded", ["eJ", "e J w=", "eJw=eJw=", "ü", "eJwDAAAAAAE=" * 100_000])
+def test_what_is_no_base64_is_an_error_in_the_logs(coveo: Simulator, client: Client, encoded: str) -> None:
+    assert (
+        client.put(ID, {"compressedBinaryData": encoded}, compressionType="UNCOMPRESSED").status_code == 202
+    )
+    assert failures(coveo) == [(ID, "PROCESSING", "ERROR")]
+
+
+def test_content_that_grows_a_thousandfold_is_read_in_bounded_memory(
+    coveo: Simulator, client: Client
+) -> None:
+    bomb = zlib.compress(bytes(200 * 1024 * 1024))
+    file_id = client.filled_container(bomb)
+    tracemalloc.start()
+    try:
+        assert client.put(ID, {"compressedBinaryDataFileId": file_id}).status_code == 202
+        assert tracemalloc.get_traced_memory()[1] < 20 * 1024 * 1024
+    finally:
+        tracemalloc.stop()
+    assert failures(coveo) == []
+
+
+USER = {"identity": "asmith@example.com", "identityType": "User"}
+
+
+@pytest.mark.parametrize("source", [SOURCE, "secured"])
+@pytest.mark.parametrize(
+    "permissions",
+    [
+        [1],
+        ["a"],
+        [None],
+        [[USER]],
+        "a",
+        {},
+        [{"allowedPermissions": {}}],
+        [{"allowedPermissions": ["a"]}],
+        [{"deniedPermissions": [{"identityType": "User"}]}],
+        [{"deniedPermissions": [{**USER, "identity": 1}]}],
+        [{"deniedPermissions": [{**USER, "identityType": "USER"}]}],
+        [{"deniedPermissions": [{**USER, "securityProvider": 1}]}],
+        [{"deniedPermissions": [{**USER, "additionalInfo": {"a": 1}}]}],
+        [{"allowAnonymous": "true"}],
+        [{"name": "level", "permissionSets": {}}],
+        [{"name": "level", "permissionSets": [1]}],
+        [{"name": 1, "permissionSets": []}],
+        [{"name": "level", "permissionSets": [{"allowedPermissions": [1]}]}],
+    ],
+)
+def test_permissions_of_no_documented_form_are_refused(
+    coveo: Simulator, client: Client, source: str, permissions: Any
+) -> None:
+    if source == "secured":
+        coveo.add_source(source, visibility="SECURED")
+    item = {"data": "text", "permissions": permissions}
+    assert error(client.put(ID, item, source)) == (400, "INVALID_JSON")
+    assert client.batch({"addOrUpdate": [{"documentId": ID, **item}]}, source).status_code == 202
+    assert failures(coveo, source) == [(ID, "CONSUMING", "REJECTED")]
+    assert coveo.items(source) == {}
+
+
+@pytest.mark.parametrize(
+    "permissions",
+    [
+        [],
+        [{}],
+        [{"allowAnonymous": True}],
+        [{"AllowedPermissions": [USER], "deniedPermissions": []}],
+        [{"allowedPermissions": [{**USER, "securityProvider": "AD", "additionalInfo": {"a": "b"}}]}],
+        [{"name": "level", "permissionSets": [{"name": "set", "allowedPermissions": [USER]}]}],
+    ],
+)
+def test_permissions_of_both_models_are_taken(
+    coveo: Simulator, client: Client, permissions: list[Any]
+) -> None:
+    assert client.put(ID, {"data": "text", "permissions": permissions}).status_code == 202
+    assert coveo.items(SOURCE)[ID]["permissions"] == permissions
+    assert coveo.undocumented == []
+
+
+@pytest.mark.parametrize(
+    "permissions",
+    [
+        [{"allowedPermisions": [USER]}],
+        [{"allowAnonymous": None}],
+        [{"allowedPermissions": [{"identity": "a"}]}],
+        [{"allowedPermissions": [{**USER, "rights": "all"}]}],
+        [{"level": 1, "permissionSets": []}],
+    ],
+)
+def test_what_permissions_hold_beyond_the_documents_is_noted(
+    coveo: Simulator, client: Client, permissions: list[Any]
+) -> None:
+    item = {"documentId": ID, "data": "text", "permissions": permissions}
+    assert client.batch({"addOrUpdate": [item]}).status_code == 202
+    assert failures(coveo) == []
+    assert len(coveo.undocumented) == 1
+
+
 def test_large_data_comes_from_a_container_that_is_used_up(coveo: Simulator, client: Client) -> None:
-    file_id = client.filled_container(b"binary")
+    file_id = client.filled_container(zlib.compress(b"binary"))
     assert client.put(ID, {"compressedBinaryDataFileId": file_id}).status_code == 202
     assert coveo.items(SOURCE)[ID]["compressedBinaryDataFileId"] == file_id
     assert coveo.undocumented == []

@@ -99,7 +99,7 @@ def test_an_unknown_path_is_not_found(client: Client) -> None:
 def test_calls_beyond_the_limit_are_refused_until_the_window_has_passed(
     coveo: Simulator, client: Client
 ) -> None:
-    coveo.call_limit = (2, 300)
+    coveo.call_limit, coveo.retry_after = (2, 300), False
     assert client.status("REBUILD").status_code == 201
     coveo.clock.advance(seconds=200)
     assert client.status("IDLE").status_code == 201
@@ -112,10 +112,8 @@ def test_calls_beyond_the_limit_are_refused_until_the_window_has_passed(
     assert client.status("IDLE").status_code == 429
 
 
-def test_a_refused_call_is_told_when_there_is_room_again_where_that_is_wished(
-    coveo: Simulator, client: Client
-) -> None:
-    coveo.call_limit, coveo.retry_after = (1, 300), True
+def test_a_refused_call_is_told_when_there_is_room_again(coveo: Simulator, client: Client) -> None:
+    coveo.call_limit = (1, 300)
     began = time.monotonic()
     assert client.status("REBUILD").status_code == 201
     coveo.clock.advance(seconds=100)
@@ -125,6 +123,25 @@ def test_a_refused_call_is_told_when_there_is_room_again_where_that_is_wished(
     assert 200 - (time.monotonic() - began) <= int(refused.headers["Retry-After"]) <= 200
     coveo.clock.advance(seconds=200)
     assert client.status("IDLE").status_code == 201
+
+
+def test_each_refusal_for_a_limit_is_told_in_whole_seconds_when_it_ends(
+    coveo: Simulator, client: Client
+) -> None:
+    keep_off_midnight(coveo)
+    coveo.daily_documents = 0
+    refused = client.put(A)
+    assert error(refused) == (429, "TOO_MANY_DOCUMENTS_DAILY")
+    coveo.clock.advance(seconds=int(refused.headers["Retry-After"]) + 1)
+    coveo.daily_documents = 1
+    assert client.put(A).status_code == 202
+    fault = coveo.faults.answer(429, operation="status")
+    assert client.status("IDLE").headers["Retry-After"].isdecimal()
+    assert fault.used == 1
+    coveo.faults.answer(429, operation="status", headers={})
+    assert "Retry-After" not in client.status("IDLE").headers
+    coveo.faults.random(seed=1, rate=1, kinds=["429"])
+    assert client.status("IDLE").headers["Retry-After"].isdecimal()
 
 
 def test_items_beyond_the_daily_limit_are_refused_until_the_next_day(

@@ -252,6 +252,11 @@ def test_permissions_are_sent_in_the_letters_of_the_push_api(
     permissions: list[Any], spelled: list[Any]
 ) -> None:
     assert sent(permissions=permissions)["permissions"] == spelled
+    given = item(permissions=permissions, price=1.5)
+    for form in (given, json.dumps(given).encode()):
+        encoded = ItemEncoder().encode(form)
+        assert isinstance(encoded, tuple)
+        assert json.loads(encoded[1]) == {**given, "permissions": spelled}
 
 
 def test_as_many_permissions_are_taken_as_the_pipeline_takes() -> None:

@@ -122,7 +122,7 @@ def assert_all_updated(coveo: Simulator) -> None:
 def test_tasks_that_know_nothing_of_the_limit_exceed_it_by_no_more_than_the_slots_of_their_pool(
     coveo: Simulator, run_pool: Callable[..., None]
 ) -> None:
-    coveo.call_limit = LIMIT
+    coveo.call_limit, coveo.retry_after = LIMIT, False
     use_up(coveo)
     run_pool({**PATIENCE, "refused_wait": LIMIT[1]})
     assert_all_updated(coveo)
@@ -134,7 +134,7 @@ def test_tasks_that_know_nothing_of_the_limit_exceed_it_by_no_more_than_the_slot
 def test_tasks_that_are_told_when_to_come_back_all_succeed(
     coveo: Simulator, run_pool: Callable[..., None]
 ) -> None:
-    coveo.call_limit, coveo.retry_after = LIMIT, True
+    coveo.call_limit = LIMIT
     use_up(coveo)
     run_pool(PATIENCE)
     assert_all_updated(coveo)
@@ -155,7 +155,7 @@ def test_with_a_call_interval_for_the_pool_no_call_is_refused_at_all(
 def test_while_one_call_waits_after_a_refusal_no_other_thread_makes_one(
     coveo: Simulator, connect: Callable[..., None], logged: Callable[[], str]
 ) -> None:
-    coveo.faults.answer(429, operation="status")
+    coveo.faults.answer(429, headers={}, operation="status")
     hook = CoveoPushHook(retry=RetryPolicy(total_seconds=10, first_wait=0.01, refused_wait=1))
     refused = threading.Thread(target=hook.set_source_status, args=(SOURCE, "REBUILD"))
     refused.start()
@@ -205,9 +205,9 @@ def test_uploads_and_the_platform_api_are_not_counted(coveo: Simulator, connect:
 def test_a_policy_without_the_patience_for_the_whole_wait_repeats_a_refused_call_sooner(
     coveo: Simulator, hook: CoveoPushHook
 ) -> None:
-    coveo.faults.answer(429, times=2, operation="status")
+    coveo.faults.answer(429, headers={}, times=2, operation="status")
     hook.set_source_status(SOURCE, "IDLE")
-    coveo.faults.answer(429, times=None, operation="status")
+    coveo.faults.answer(429, headers={}, times=None, operation="status")
     with pytest.raises(TooManyRequestsError):
         CoveoPushHook(retry=RetryPolicy(total_seconds=0)).set_source_status(SOURCE, "IDLE")
 

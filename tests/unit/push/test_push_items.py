@@ -435,7 +435,7 @@ def test_a_used_up_daily_quota_fails_at_once_and_says_when_it_renews(
     coveo: Simulator, hook: CoveoPushHook
 ) -> None:
     keep_off_midnight(coveo)
-    coveo.daily_documents = 2
+    coveo.daily_documents, coveo.retry_after = 2, False
     with pytest.raises(DailyQuotaExceededError, match="it renews the next day") as failed:
         hook.push_items(SOURCE, [item(number, 900) for number in range(20)], batch_bytes=1024)
     assert isinstance(failed.value, AirflowFailException)
