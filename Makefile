@@ -69,16 +69,35 @@ help: ## List the targets
 demo: $(VENV_3)/.installed ## Two runs on a real Airflow against a simulated Coveo; KEEP=1 leaves both up to look around
 	@$(VENV_3)/bin/python scripts/demo.py $(if $(KEEP),--keep)
 
+# Side by side, the longest first. All parts find what they need installed: they would else do it at the same time.
+TEST_PARTS = "Airflow $(AIRFLOW_3), running" test-running-3 "Airflow $(AIRFLOW_2), running" test-running-2 \
+	"Airflow $(AIRFLOW_3), the rest" test-rest-3 "Airflow $(AIRFLOW_2), the rest" test-rest-2 \
+	"Airflow $(AIRFLOW_3), stepped" test-stepped
+# How many parts go on at a time; by default one more than there are cores.
+AT_A_TIME =
+RUN_ALL = $(PYTHON_3) scripts/run_all_checks $(if $(AT_A_TIME),--jobs $(AT_A_TIME))
+
 .PHONY: test
-test: ## Everything: lint, and all tests on Airflow 3 and on Airflow 2
-	@scripts/run_all_checks "lint" lint "tests on Airflow $(AIRFLOW_3)" test-airflow-3 "tests on Airflow $(AIRFLOW_2)" test-airflow-2
+test: $(VENV_3)/.installed $(VENV_2)/.installed ## Everything: lint, and all tests on Airflow 3 and on Airflow 2
+	@$(RUN_ALL) $(TEST_PARTS) "lint" lint
+
+# A test folder that is named nowhere here belongs to the rest.
+RUNNING := tests/airflow tests/browser
+REST := tests $(RUNNING:%=--ignore=%) --ignore=tests/stepped
 
 .PHONY: test-airflow-3 test-airflow-2
-test-airflow-3: $(VENV_3)/.installed ## All tests on Airflow 3
-	@$(call pytest,$(VENV_3),tests --ignore=tests/stepped)
-	@$(call pytest,$(VENV_3),tests/stepped)
-test-airflow-2: $(VENV_2)/.installed ## All tests on Airflow 2
-	@$(call pytest,$(VENV_2),tests)
+test-airflow-3: test-rest-3 test-running-3 test-stepped ## All tests on Airflow 3
+test-airflow-2: test-rest-2 test-running-2 ## All tests on Airflow 2
+
+.PHONY: test-running-3 test-running-2 test-rest-3 test-rest-2
+test-running-3: $(VENV_3)/.installed
+	@$(call pytest,$(VENV_3),$(RUNNING))
+test-running-2: $(VENV_2)/.installed
+	@$(call pytest,$(VENV_2),$(RUNNING))
+test-rest-3: $(VENV_3)/.installed
+	@$(call pytest,$(VENV_3),$(REST))
+test-rest-2: $(VENV_2)/.installed
+	@$(call pytest,$(VENV_2),$(REST))
 
 .PHONY: test-unit
 test-unit: $(VENV_3)/.installed $(VENV_2)/.installed ## The tests that need no running Airflow, on both
@@ -175,10 +194,9 @@ check-version: $(UV) ## That version, CHANGELOG.md and what passed belong togeth
 	@$(PYTHON_3) scripts/release.py check $(TAG)
 
 .PHONY: release-check
-release-check: ## All that can be known of a release before its tag is set
-	@scripts/run_all_checks "version" check-version "lint" lint "workflows" lint-workflows "documentation" docs \
-		"distributions" check-dist \
-		"SBOM" sbom "tests on Airflow $(AIRFLOW_3)" test-airflow-3 "tests on Airflow $(AIRFLOW_2)" test-airflow-2
+release-check: $(VENV_3)/.installed $(VENV_2)/.installed $(VENV_RELEASE)/.installed ## All that can be known of a release before its tag is set
+	@$(RUN_ALL) "documentation" docs "lint" lint "version" check-version "workflows" lint-workflows \
+		"distributions" check-dist then "SBOM" sbom $(TEST_PARTS)
 
 .PHONY: pictures
 pictures: $(VENV_3)/.installed ## docs/pictures, taken from a real Airflow's UI and the simulator's page in Chromium

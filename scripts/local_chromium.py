@@ -6,13 +6,11 @@ with chromium() as browser:
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from debian_packages import install_packages
 from playwright.sync_api import Browser, sync_playwright
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -26,16 +24,7 @@ def find_chromium(*, install: bool = True) -> str:
     for name in _NAMES:
         if found := shutil.which(name):
             return found
-    if install and os.geteuid() == 0 and shutil.which("apt-get"):
-        print("Installing Chromium with apt-get ...", file=sys.stderr)
-        quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        subprocess.run(["apt-get", "update", "-qq"], check=True, env=quiet)
-        subprocess.run(
-            ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium"],
-            check=True,
-            env=quiet,
-            stdout=subprocess.DEVNULL,
-        )
+    if install and install_packages("chromium"):
         return find_chromium(install=False)
     raise RuntimeError(
         f"No browser was found ({', '.join(_NAMES)} were tried): install one, on Debian with "

@@ -10,11 +10,12 @@ import os
 import pwd
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from debian_packages import install_packages
 
 # Nothing in this database outlives a test run, so it need not survive a power cut: that makes it several
 # times faster. Shared memory as files in the data folder leaves nothing in /dev/shm when it is killed.
@@ -27,23 +28,6 @@ _SETTINGS = {
     "max_connections": "200",
     "synchronous_commit": "off",
 }
-
-
-def install_packages(*names: str) -> bool:
-    """Install Debian packages, as root on Debian or Ubuntu; say whether that could be done."""
-    if os.geteuid() != 0 or not shutil.which("apt-get"):
-        return False
-    print(f"Installing {' '.join(names)} with apt-get ...", file=sys.stderr)
-    # The runlevel keeps servers that come with a package from being started.
-    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-    subprocess.run(["apt-get", "update", "-qq"], check=True, env=quiet)
-    subprocess.run(
-        ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *names],
-        check=True,
-        env=quiet,
-        stdout=subprocess.DEVNULL,
-    )
-    return True
 
 
 def find_postgres(*, install: bool = True) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 from local_airflow import LocalAirflow
 from local_postgres import LocalPostgres, find_postgres
+from process_keeper import Keeper
 
 from airflow_provider_coveo.simulator import Simulator
 
@@ -54,7 +54,9 @@ def local_airflow(
 def shop(local_airflow: LocalAirflow) -> Iterator[Callable[[str], None]]:
     """A PostgreSQL that the running Airflow knows as ``shop``, and what runs a script in it."""
     server = LocalPostgres("shop")
+    keeper = Keeper(server.folder)
     process = server.launch()
+    keeper.end_with_us(process, server=True)
 
     def run(script: str) -> None:
         command = [find_postgres() / "psql", "-h", server.folder, "-U", "postgres", "-q", "shop"]
@@ -68,6 +70,5 @@ def shop(local_airflow: LocalAirflow) -> Iterator[Callable[[str], None]]:
         )
         yield run
     finally:
-        process.send_signal(signal.SIGINT)
+        keeper.close()
         process.wait(timeout=120)
-        shutil.rmtree(server.folder, ignore_errors=True)

@@ -25,7 +25,9 @@ pytestmark = [
 
 PROJECT = Path(__file__).resolve().parents[2]
 #: What is in a checkout that was worked in, and not part of the project.
-LEFTOVERS = shutil.ignore_patterns(".*_cache", ".git", ".venv", "__pycache__", "*.egg-info", "build", "dist")
+LEFTOVERS = shutil.ignore_patterns(
+    *(".*_cache", ".git", ".hypothesis", ".venv", "__pycache__", "*.egg-info", "_parts", "build", "dist")
+)
 
 
 #: Where a repository might be.
