@@ -1,9 +1,29 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
+from tests.fresh import FreshPython, RunFresh
+
+#: What DAG files and Airflow itself have imported before they import anything of this package.
+AIRFLOW_ALONE = """
+import airflow.providers.common.compat.sdk as sdk
+from airflow.triggers.base import BaseTrigger
+for name in ("Asset", "BaseNotifier", "BaseOperator", "BaseOperatorLink", "BaseSensorOperator", "DAG",
+             "DecoratedOperator", "PokeReturnValue", "TaskGroup", "XCom", "XComArg", "conf",
+             "task_decorator_factory"):
+    getattr(sdk, name)
+try:
+    import airflow.providers.standard.operators.empty
+except ImportError:
+    import airflow.operators.empty
+# On 3.x it has asked what there is.
+known = {"airflow_provider_coveo", "airflow_provider_coveo.get_provider_info"}
+assert not [name for name in sys.modules if name.startswith("airflow_provider_coveo") and name not in known]
+"""
 
 
 class Variables:
@@ -33,3 +53,15 @@ def variables(monkeypatch: pytest.MonkeyPatch) -> Variables:
     fake = Variables()
     monkeypatch.setattr(sdk, "Variable", fake, raising=False)
     return fake
+
+
+@pytest.fixture(scope="session")
+def _fresh_python() -> Iterator[FreshPython]:
+    with FreshPython(AIRFLOW_ALONE) as python:
+        yield python
+
+
+@pytest.fixture
+def run_fresh(_fresh_python: FreshPython) -> RunFresh:
+    """Run a script where Airflow has been imported, and nothing of this package."""
+    return _fresh_python.run

@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
@@ -15,6 +13,7 @@ import airflow_provider_coveo
 from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 from airflow_provider_coveo.task_groups.coveo_push import push_source_update
 from airflow_provider_coveo.task_groups.coveo_source import recreate_push_source
+from tests.fresh import RunFresh
 
 #: The rooms whose modules a DAG file imports, or Airflow when it reads one.
 ROOMS = ("assets", "decorators", "links", "notifications", "operators", "sensors", "task_groups", "triggers")
@@ -83,7 +82,9 @@ def test_the_hook_is_called_as_it_always_was(name: str) -> None:
     assert by_keyword <= {one.name for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
-def test_importing_what_stands_in_dag_files_brings_neither_http_libraries_nor_the_hook() -> None:
+def test_importing_what_stands_in_dag_files_brings_neither_http_libraries_nor_the_hook(
+    run_fresh: RunFresh,
+) -> None:
     script = f"""
 import importlib, sys
 import airflow.providers.common.compat.sdk as sdk
@@ -104,5 +105,5 @@ for module in {modules()!r}:
     brought = [name for name in new if name.split(".")[0] in unwanted or "coveo.hooks." in name]
     assert not brought, (module, brought)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    done = run_fresh(script)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from airflow_provider_coveo.operators.coveo_push import (
     SqlToCoveoPushOperator,
 )
 from airflow_provider_coveo.simulator import Simulator
+from tests.fresh import RunFresh
 
 ITEM = {"documentId": "product://1", "data": "x"}
 WITHOUT_THE_PROVIDER = """
@@ -30,8 +29,10 @@ assert push.get_openlineage_facets_on_complete(None) is None
 """
 
 
-def test_nothing_is_missed_where_the_provider_is_not_installed() -> None:
-    subprocess.run([sys.executable, "-c", WITHOUT_THE_PROVIDER], check=True, timeout=120)
+def test_nothing_is_missed_where_the_provider_is_not_installed(
+    run_fresh: RunFresh,
+) -> None:
+    run_fresh(WITHOUT_THE_PROVIDER).check_returncode()
 
 
 @pytest.fixture(autouse=True)

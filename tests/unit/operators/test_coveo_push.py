@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from types import SimpleNamespace
@@ -24,6 +22,7 @@ from airflow_provider_coveo.operators.coveo_push import (
 )
 from airflow_provider_coveo.simulator import Simulator
 from tests.conftest import SOURCE
+from tests.fresh import RunFresh
 
 
 class _Store(dict[str, Any]):
@@ -290,7 +289,9 @@ def test_sources_that_turn_out_as_nothing_are_not_taken_for_all(
 # --- what an import costs ---
 
 
-def test_importing_the_operators_brings_neither_http_libraries_nor_the_hook() -> None:
+def test_importing_the_operators_brings_neither_http_libraries_nor_the_hook(
+    run_fresh: RunFresh,
+) -> None:
     script = """
 import sys
 from airflow.providers.common.compat.sdk import BaseOperator
@@ -303,5 +304,5 @@ assert not [name for name in new if name.split(".")[0] in ("requests", "aiohttp"
 assert "airflow_provider_coveo.hooks.coveo_push" not in sys.modules
 assert len(new) < 40
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    done = run_fresh(script)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -17,7 +17,7 @@ from airflow_provider_coveo.coveo.items import Delete
 from airflow_provider_coveo.coveo.retries import RetryPolicy
 from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 from airflow_provider_coveo.simulator import Simulator
-from tests.unit.push.model import indexed, one_by_one
+from tests.unit.push.model import examples, indexed, one_by_one
 
 _IDS = st.sampled_from(["a://1", "a://1/x", "a://1/x/y", "a://10", "a://2", "a://2/x"])
 _ADDS = st.builds(
@@ -34,7 +34,7 @@ def coveo() -> Iterator[Simulator]:
 
 
 @settings(
-    max_examples=150,
+    max_examples=examples(150),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -97,7 +97,7 @@ class _Kept:
 
 
 @settings(
-    max_examples=60,
+    max_examples=examples(60),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

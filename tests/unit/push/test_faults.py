@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import time
-from importlib.metadata import version
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,12 +15,11 @@ from airflow_provider_coveo.coveo.retries import RetryPolicy
 from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 from airflow_provider_coveo.simulator import Simulator
 from airflow_provider_coveo.simulator.faults import Fault
-from tests.unit.push.model import indexed, one_by_one
+from tests.unit.push.model import examples, indexed, one_by_one
 
 _S3_REFUSAL = "<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>"
 _HTML = "<html><head><title>Be right back</title></head></html>"
-#: What else Airflow 2.11 brings than Airflow 3, such as an older urllib3, shows in fewer as well.
-_FAULTS_WANTED = 2_000 if version("apache-airflow").startswith("2.") else 10_000
+_FAULTS_WANTED = examples(10_000)
 #: What the simulator rightly calls undocumented, because these faults bring it about.
 _EXPECTED = ("the answer to a fileId whose container expired",)
 

@@ -19,6 +19,7 @@ from airflow_provider_coveo.coveo.item_encoding import ItemEncoder
 from airflow_provider_coveo.coveo.items import Delete, InvalidItemError
 from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 from airflow_provider_coveo.simulator import Simulator
+from tests.unit.push.model import examples
 
 _TEXT = st.one_of(
     st.text(max_size=20),
@@ -77,7 +78,7 @@ def coveo() -> Iterator[Simulator]:
         yield simulator
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(400), deadline=None, suppress_health_check=list(HealthCheck))
 @given(fuzzed=_ANYTHING)
 def test_fuzzed_items_are_pushed_or_refused(
     coveo: Simulator, monkeypatch: pytest.MonkeyPatch, fuzzed: Any
@@ -106,7 +107,7 @@ def test_fuzzed_items_are_pushed_or_refused(
     assert not [text for text in coveo.undocumented if "fileId" not in text]
 
 
-@settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(1500), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(fuzzed=_ITEMS)
 def test_an_item_as_dict_is_taken_if_and_as_its_json_is(fuzzed: Any) -> None:
     encoder = ItemEncoder()
@@ -126,7 +127,7 @@ def test_an_item_as_dict_is_taken_if_and_as_its_json_is(fuzzed: Any) -> None:
             assert value == given.isoformat()
 
 
-@settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(1500), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(fuzzed=_BYTES)
 def test_json_is_taken_if_the_dict_that_it_holds_is(fuzzed: bytes) -> None:
     encoder = ItemEncoder()

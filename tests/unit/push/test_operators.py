@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import threading
 import time
 from collections import UserList
@@ -26,6 +24,7 @@ from airflow_provider_coveo.operators.coveo_push import (
 )
 from airflow_provider_coveo.simulator import Simulator
 from tests.conftest import SOURCE, keep_off_midnight
+from tests.fresh import RunFresh
 from tests.unit.conftest import Variables
 from tests.unit.push.model import indexed, on_both
 
@@ -758,7 +757,9 @@ def test_a_connection_that_can_t_be_used_fails_at_once(
 # --- what an import costs ---
 
 
-def test_importing_the_decorator_brings_neither_http_libraries_nor_the_hook() -> None:
+def test_importing_the_decorator_brings_neither_http_libraries_nor_the_hook(
+    run_fresh: RunFresh,
+) -> None:
     script = """
 import sys
 from airflow.providers.common.compat.sdk import BaseOperator, DecoratedOperator, XComArg
@@ -770,5 +771,5 @@ unwanted = {"requests", "aiohttp", "urllib3", "tenacity", "pandas", "pyarrow", "
 assert not [name for name in new if name.split(".")[0] in unwanted], new
 assert "airflow_provider_coveo.hooks.coveo_push" not in sys.modules
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    done = run_fresh(script)
     assert done.returncode == 0, done.stdout + done.stderr

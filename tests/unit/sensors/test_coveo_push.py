@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import runpy
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -46,6 +44,7 @@ from airflow_provider_coveo.sensors.coveo_push import (
 from airflow_provider_coveo.simulator import Simulator
 from airflow_provider_coveo.simulator.items import Rejection
 from tests.conftest import SOURCE, index_now, keep_off_midnight
+from tests.fresh import RunFresh
 from tests.unit.triggers.helpers import fired
 
 pytestmark = pytest.mark.usefixtures("connect")
@@ -350,7 +349,9 @@ def test_whether_to_defer_is_as_airflow_is_configured(monkeypatch: pytest.Monkey
     assert status_sensor(deferrable=False).deferrable is False
 
 
-def test_importing_the_sensors_brings_neither_http_libraries_nor_the_hook() -> None:
+def test_importing_the_sensors_brings_neither_http_libraries_nor_the_hook(
+    run_fresh: RunFresh,
+) -> None:
     script = """
 import sys
 from airflow.providers.common.compat.sdk import BaseSensorOperator, PokeReturnValue, XComArg, conf
@@ -360,7 +361,7 @@ new = set(sys.modules) - before
 assert not [name for name in new if name.split(".")[0] in ("requests", "aiohttp", "urllib3", "tenacity")], new
 assert not [name for name in new if ".hooks." in name or ".triggers." in name], new
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    done = run_fresh(script)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -7,8 +7,6 @@ import gc
 import json
 import os
 import re
-import subprocess
-import sys
 import time
 import warnings
 from collections import Counter
@@ -46,6 +44,7 @@ from airflow_provider_coveo.triggers.coveo_push import (
     PushSourceStatusTrigger,
 )
 from tests.conftest import SOURCE
+from tests.fresh import RunFresh
 from tests.unit.triggers.helpers import fired, made_again
 
 pytestmark = pytest.mark.usefixtures("connect")
@@ -438,7 +437,7 @@ def test_a_trigger_that_is_cancelled_leaves_no_connection_open(coveo: Simulator)
     asyncio.run(wait())
 
 
-def test_what_a_trigger_needs_is_loaded_beside_the_loop(coveo: Simulator) -> None:
+def test_what_a_trigger_needs_is_loaded_beside_the_loop(coveo: Simulator, run_fresh: RunFresh) -> None:
     script = """
 import asyncio, sys, threading
 from airflow_provider_coveo.triggers.coveo_push import PushSourceStatusTrigger
@@ -459,5 +458,5 @@ sys.meta_path.insert(0, Watch())
 assert asyncio.run(first_event()) == "there"
 assert Watch.loaded["aiohttp"] is False, Watch.loaded
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    done = run_fresh(script)
     assert done.returncode == 0, done.stdout + done.stderr
