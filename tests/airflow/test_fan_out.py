@@ -14,13 +14,15 @@ from benchmarks.fan_out import DAG_ID, POOL, most_open
 pytestmark = pytest.mark.timeout(900)
 
 SLOTS = 3
+#: More than may be open at a time.
+BRANCHES = 8
 _numbers = itertools.count(1)
 
 
 @pytest.fixture
 def sources(coveo_server: Simulator) -> Iterator[list[str]]:
     number = next(_numbers)
-    source_ids = [f"acme-branch-{number}-{branch}" for branch in range(12)]
+    source_ids = [f"acme-branch-{number}-{branch}" for branch in range(BRANCHES)]
     for source_id in source_ids:
         coveo_server.add_source(source_id)
     yield source_ids
@@ -70,7 +72,7 @@ def test_each_of_many_sources_is_closed_by_its_own_bracket_however_the_others_fa
     # No task failed but those that had to, and each of the two runs' outcomes says so.
     assert failed == {
         "update.refresh.push_one[0]", "update.refresh.outcome[0]",
-        "update.refresh.open[12]", "update.refresh.outcome[12]",
+        f"update.refresh.open[{BRANCHES}]", f"update.refresh.outcome[{BRANCHES}]",
     }  # fmt: skip
     # A bracket that is open goes before one that is not.
     assert most_open([coveo_server.timeline(source_id) for source_id in sources]) <= 2 * SLOTS
