@@ -31,14 +31,14 @@ class Daemon:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._send(b"")
-        self._thread.join(timeout=10)
+        self._thread.join(timeout=100)
         self._socket.close()
 
     def counters(self) -> Counter[str]:
         """Return the counters of all that was sent before."""
         self._marked.clear()
         self._send(_MARK)
-        assert self._marked.wait(timeout=10)
+        assert self._marked.wait(timeout=100)
         return Counter(self._counted)
 
     def _send(self, packet: bytes) -> None:

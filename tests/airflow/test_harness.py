@@ -54,7 +54,7 @@ def start_working(airflow: LocalAirflow) -> str:
     run_id = airflow.trigger(DAG_ID)
     airflow.wait_for_task(DAG_ID, run_id, "work", {"running"})
     airflow.wait_until(
-        lambda: "at work" in airflow.task_log(DAG_ID, run_id, "work"), 30, "the task is at work"
+        lambda: "at work" in airflow.task_log(DAG_ID, run_id, "work"), 120, "the task is at work"
     )
     return run_id
 

@@ -89,7 +89,7 @@ def test_threads_share_a_hook_and_each_has_its_own_session(coveo: Simulator, hoo
     ready = threading.Barrier(4)
 
     def work() -> None:
-        ready.wait(timeout=10)
+        ready.wait(timeout=100)
         for _ in range(5):
             hook.set_source_status(SOURCE, "REBUILD")
 
@@ -146,11 +146,11 @@ def test_the_timeout_of_the_connection_reaches_the_wire(
     coveo: Simulator, connect: Callable[..., None]
 ) -> None:
     connect(extra={"timeout": "5,0.2"})
-    coveo.faults.stall(20)
+    coveo.faults.stall(60)
     started = time.monotonic()
     with pytest.raises(errors.NoAnswerError, match="timed out"):
         CoveoPushHook(retry=RetryPolicy(total_seconds=0)).set_source_status(SOURCE, "IDLE")
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 50
 
 
 def test_the_timeout_of_the_hook_wins(coveo: Simulator, connect: Callable[..., None]) -> None:
@@ -314,10 +314,9 @@ def test_a_retry_after_that_is_no_time_at_all_does_not_become_a_loop(
 
 def test_a_wait_beyond_the_budget_is_left_to_airflow(coveo: Simulator, hook: CoveoPushHook) -> None:
     coveo.faults.answer(429, headers={"Retry-After": "3600"}, operation="status")
-    started = time.monotonic()
     with pytest.raises(errors.TooManyRequestsError) as raised:
         hook.set_source_status(SOURCE, "REBUILD")
-    assert time.monotonic() - started < 5
+    assert len(coveo.requests) == 1
     assert raised.value.retry_after == 3600
     assert not isinstance(raised.value, AirflowFailException)
 
@@ -395,7 +394,7 @@ def test_a_stopped_hook_ends_its_wait_and_sends_nothing_more(
     thread.start()
     coveo.wait_for(lambda: coveo.requests and coveo.requests[0].status == 503)
     hook.stop()
-    thread.join(timeout=10)
+    thread.join(timeout=100)
     assert not thread.is_alive()
     assert failures
     with pytest.raises(CoveoError, match="killed or marked"):

@@ -576,7 +576,7 @@ def test_a_test_that_takes_too_long_fails_and_the_next_try_goes_on_with_the_same
     began = time.monotonic()
     with pytest.raises(SourceTestFailedError, match=why):
         recreate(confirm_timeout=timedelta(seconds=0.3), source_id_variable=VARIABLE)
-    assert 0.3 <= time.monotonic() - began < 10
+    assert 0.3 <= time.monotonic() - began < 100
     assert VARIABLE not in variables.values
     coveo.indexing_delay = 0
     coveo.faults.clear()

@@ -180,7 +180,7 @@ def test_a_task_that_is_killed_while_a_request_hangs_ends_soon_and_says_what_was
     from airflow_provider_coveo.hooks import push
 
     monkeypatch.setattr(push, "_SECONDS_TO_SETTLE", 0.5)
-    hanging = coveo.faults.stall(15, operation=operation, after=1)
+    hanging = coveo.faults.stall(60, operation=operation, after=1)
     operator = _operator(dag, _many(count=batches), upload_concurrency=1)
 
     def kill() -> None:
@@ -194,7 +194,7 @@ def test_a_task_that_is_killed_while_a_request_hangs_ends_soon_and_says_what_was
     with pytest.raises(CoveoError, match=r"killed or marked.*Accepted before: the first 1 valid") as killed:
         run(operator)
     killer.join()
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 50
     assert killed.value.accepted is not None
     assert killed.value.accepted["accepted_adds"] == 1
 

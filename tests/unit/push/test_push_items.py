@@ -532,7 +532,7 @@ def test_a_stopped_push_does_not_wait_for_its_next_attempt(
     started = time.monotonic()
     with pytest.raises(CoveoError):
         hook.push_items(SOURCE, [item(number, 900) for number in range(20)], batch_bytes=1024)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 50
 
 
 @on_both
@@ -548,7 +548,11 @@ def test_an_error_of_the_input_is_raised_once_what_came_before_is_through(
     assert len(coveo.items(SOURCE)) == 4, "the batch under way is dropped"
 
 
-def test_an_interrupted_push_ends_soon(coveo: Simulator, connect: Callable[..., None]) -> None:
+def test_an_interrupted_push_ends_soon(
+    coveo: Simulator, connect: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow_provider_coveo.hooks import push
+
     class Killed(BaseException):
         pass
 
@@ -556,12 +560,13 @@ def test_an_interrupted_push_ends_soon(coveo: Simulator, connect: Callable[..., 
         yield from (item(number, 900) for number in range(5))
         raise Killed
 
+    monkeypatch.setattr(push, "_SECONDS_TO_SETTLE", 50)
     coveo.faults.answer(503, headers={"Retry-After": "60"}, operation="batch")
     started = time.monotonic()
     with pytest.raises(Killed):
         CoveoPushHook().push_items(SOURCE, items(), batch_bytes=1024)
     # Nor did it take the seconds that what is under way gets to end.
-    assert time.monotonic() - started < 4.5
+    assert time.monotonic() - started < 45
 
 
 @on_both
@@ -619,7 +624,7 @@ def test_the_report_is_bounded_and_comes_soon(coveo: Simulator, hook: CoveoPushH
     assert len(str(refused.value)) < 20_000
     assert refused.value.accepted is not None
     assert len(refused.value.accepted["invalid_items"]) == 20
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 100
 
 
 @on_both

@@ -167,11 +167,11 @@ def test_the_timeout_of_the_connection_counts_for_uploads(
     coveo: Simulator, connect: Callable[..., None]
 ) -> None:
     connect(extra={"timeout": "5,1"})
-    coveo.faults.stall(20, operation="upload")
+    coveo.faults.stall(60, operation="upload")
     started = time.monotonic()
     with pytest.raises(errors.NoAnswerError, match=r"Could not upload batch 1.*timed out"):
         CoveoPushHook(retry=RetryPolicy(total_seconds=0)).push_items(SOURCE, items(1))
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 50
 
 
 def test_a_push_keeps_its_connections(coveo: Simulator, hook: CoveoPushHook) -> None:

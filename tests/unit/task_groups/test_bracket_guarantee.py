@@ -332,11 +332,12 @@ def test_an_opening_whose_request_arrives_after_the_closing_closes_the_source_it
     coveo: Simulator, a_run: Callable[..., Run]
 ) -> None:
     run = a_run()
-    coveo.faults.answer(503, headers={"Retry-After": "1"}, operation="status", status_type="REBUILD")
+    # Time enough to close in between.
+    coveo.faults.answer(503, headers={"Retry-After": "4"}, operation="status", status_type="REBUILD")
     holder = Holder("d", "r", run.update.open.task_id)
 
     def close_meanwhile() -> None:
-        until = time.monotonic() + 20
+        until = time.monotonic() + 200
         while not coveo.requests and time.monotonic() < until:
             time.sleep(0.01)
         record = read_bracket(holder)
@@ -347,7 +348,7 @@ def test_an_opening_whose_request_arrives_after_the_closing_closes_the_source_it
     closing.start()
     with pytest.raises(PushSourceUpdateFailed, match="closed while the request was under way"):
         run.execute("open")
-    closing.join(30)
+    closing.join(200)
     assert coveo.statuses(SOURCE) == ["IDLE", "REBUILD", "IDLE"]
 
 

@@ -587,7 +587,7 @@ def test_the_last_resort_takes_no_time_between_calls(
     started = time.monotonic()
     run.fail()
 
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 28
     assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
 
 
@@ -600,7 +600,7 @@ def test_the_last_resort_is_patient_for_no_longer_than_a_callback_may_last(
     started = time.monotonic()
     run.fail()
 
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 28
     assert coveo.statuses(SOURCE) == ["REBUILD"]
     run.call_back()
     assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]

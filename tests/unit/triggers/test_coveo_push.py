@@ -215,11 +215,11 @@ def test_the_timeout_of_the_connection_reaches_the_wire(
     coveo: Simulator, connect: Callable[..., None]
 ) -> None:
     connect(extra=json.dumps({"timeout": "5,0.2"}))
-    coveo.faults.stall(30, operation="source", times=None)
+    coveo.faults.stall(60, operation="source", times=None)
     started = time.monotonic()
     with pytest.raises(NoAnswerError, match="Timeout"):
         ask_for_source(RetryPolicy(total_seconds=0))
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 50
 
 
 def test_nobody_listening_is_an_error_that_names_the_host(connect: Callable[..., None]) -> None:
@@ -403,7 +403,7 @@ def test_triggers_share_a_session_and_the_last_one_closes_it(coveo: Simulator, h
         del waiting
         gc.collect()
         # What is collected of them is closed by the loop.
-        until = time.monotonic() + 20
+        until = time.monotonic() + 200
         while async_client._transports[asyncio.get_running_loop()]:
             assert time.monotonic() < until
             await asyncio.sleep(0.01)
