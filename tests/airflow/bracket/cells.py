@@ -351,8 +351,8 @@ def _(story: Story) -> None:
     "work1 skip, work2 skip, close skip, outcome skip, done skip",
     on_2={"tasks": "work1 skip, work2 none, close none, outcome none, done none"},
     like_2_before=(3, 2),
-    # Enough for a busy machine to come to the first push.
-    dag={"dagrun_timeout": 60},
+    # Enough for a busy machine to come to the first push; others take as long.
+    dag={"dagrun_timeout": 120},
     representative=True,
 )
 def _(story: Story) -> None:
