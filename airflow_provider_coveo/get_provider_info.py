@@ -41,8 +41,14 @@ CONNECTION_FORM: Final[dict[str, Any]] = {
         },
         "timeout": {
             "label": "Timeout (s)",
-            "description": "Seconds to wait for the connection and for an answer: one number, or two with a "
-            "comma between them. Empty means 10,60.",
+            "description": "Seconds to wait for the connection and for the next byte: one number, or two "
+            "with a comma between them. Empty means 10,60.",
+            "schema": {"type": ["string", "null"]},
+        },
+        "total_timeout": {
+            "label": "Total timeout (s)",
+            "description": "Seconds that one request may take in all. Empty means five times the timeout, "
+            "and one second for each 16 KiB of the request.",
             "schema": {"type": ["string", "null"]},
         },
         "proxies": {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,13 +19,22 @@ from airflow_provider_coveo.coveo.endpoints import (
 )
 from airflow_provider_coveo.coveo.errors import CoveoConfigurationError, CoveoInputError, shown
 
-#: Seconds to wait for a connection, and for each part of an answer.
+#: Seconds to wait for a connection, and for the next byte in either direction.
 DEFAULT_TIMEOUT: Final = (10.0, 60.0)
+
+#: A request may take so many times the silence that is allowed, and a second for so many bytes that it sends.
+_SILENCES: Final = 5
+_BYTES_PER_SECOND: Final = 16 * 1024
+#: A file container lives for an hour (https://docs.coveo.com/en/43/), so that no upload is of use after that.
+_LONGEST_BY_SIZE: Final = 3600.0
+_DAY: Final = 86_400
 
 #: The longest distance between two calls, in seconds: a callback of one's own has less than a minute in all.
 _LONGEST_CALL_INTERVAL: Final = 30.0
 
-_EXTRAS: Final = frozenset({"region", "platform_host", "timeout", "proxies", "verify", "call_interval"})
+_EXTRAS: Final = frozenset(
+    {"region", "platform_host", "timeout", "total_timeout", "proxies", "verify", "call_interval"}
+)
 
 
 @dataclass(frozen=True)
@@ -38,7 +48,8 @@ class ConnectionSettings:
     :param push_url: The base URL of the Push API.
     :param platform_url: The base URL of the platform's REST API.
     :param console_url: The base URL of the Administration Console, ``None`` where it isn't known.
-    :param timeout: Seconds to wait for a connection, and for an answer.
+    :param timeout: Seconds to wait for a connection, and for the next byte in either direction.
+    :param total_timeout: Seconds that one request may take in all, ``None`` where its size decides.
     :param proxies: Proxies by scheme; empty where the environment decides.
     :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
     :param call_interval: Seconds between two Push API calls of one process, and before its first one.
@@ -51,6 +62,7 @@ class ConnectionSettings:
     platform_url: str
     console_url: str | None = None
     timeout: tuple[float, float] = DEFAULT_TIMEOUT
+    total_timeout: float | None = None
     proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
     verify: bool | str = True
     call_interval: float = 0.0
@@ -64,27 +76,32 @@ class ConnectionSettings:
         host: str | None,
         port: int | None,
         schema: str | None,
-        extra: Mapping[str, Any],
+        extra: str | Mapping[str, Any] | None,
         organization_id: str | None = None,
         timeout: Any = None,
+        total_timeout: Any = None,
         call_interval: Any = None,
     ) -> ConnectionSettings:
         """
         Read the fields of a connection; blank ones, which forms save, count as absent.
 
+        :param extra: The extra as it is stored, or what its JSON says.
         :param organization_id: Wins over ``login``.
         :param timeout: Wins over the extra of that name.
+        :param total_timeout: Wins over the extra of that name.
         :param call_interval: Wins over the extra of that name.
         :raises CoveoConfigurationError: if a field is missing or can't be used.
         """
-        given = _given_extras(extra)
+        given = _given_extras(_parsed(extra))
+        _check_scheme(schema, is_needed=not _is_blank(host))
         if _is_blank(host):
             region = region_named(_text(given, "region"))
             push_url, platform_url = region.push_url, region.platform_url
         else:
             region_named(_text(given, "region"))
             region = None
-            push_url = base_url(str(host), port=port, scheme=None if _is_blank(schema) else schema)
+            scheme = None if schema is None or _is_blank(schema) else schema.strip().lower()
+            push_url = base_url(str(host), port=port, scheme=scheme)
             # A request with the key never goes to another host than the one that was named.
             platform_url = push_url
         if "platform_host" in given:
@@ -102,6 +119,9 @@ class ConnectionSettings:
                 is_named="platform_host" in given,
             ),
             timeout=_timeout(given.get("timeout") if timeout is None else timeout),
+            total_timeout=_total_timeout(
+                given.get("total_timeout") if total_timeout is None else total_timeout
+            ),
             proxies=_proxies(given.get("proxies")),
             verify=_verify(given.get("verify")),
             call_interval=_call_interval(
@@ -109,20 +129,87 @@ class ConnectionSettings:
             ),
         )
 
+    def total_seconds(self, size: int, timeout: Any = None) -> float:
+        """
+        Return how many seconds a request may take in all.
+
+        :param size: How many bytes its body has.
+        :param timeout: Its own timeout, where it has one: a number, or a pair.
+        """
+        if self.total_timeout is not None:
+            return self.total_timeout
+        silence = timeout[-1] if isinstance(timeout, tuple) else timeout
+        base = _SILENCES * float(self.timeout[1] if silence is None else silence)
+        return max(base, min(_LONGEST_BY_SIZE, base + size / _BYTES_PER_SECOND))
+
+
+def unreadable_extra(why: str = "it is not JSON, or no object") -> CoveoConfigurationError:
+    """
+    Return the error for an extra that can't be read.
+
+    :param why: What is wrong with it; not what it says, which may hold a proxy's password.
+    """
+    return CoveoConfigurationError(
+        f"The connection's extra can't be read: {why}",
+        cause="a comma, a quote or a brace too many or too few; nothing was sent",
+        remedy='Give a JSON object, as in {"region": "eu"}',
+    )
+
+
+def _parsed(extra: object) -> Any:
+    if extra is None or (isinstance(extra, (str, bytes)) and not extra.strip()):
+        return {}
+    if not isinstance(extra, (str, bytes)):
+        return extra
+    try:
+        return json.loads(extra, object_pairs_hook=_without_repetition)
+    except json.JSONDecodeError as error:
+        raise unreadable_extra(
+            f"it is not JSON ({error.msg} at line {error.lineno}, column {error.colno})"
+        ) from None
+    except (ValueError, RecursionError):
+        raise unreadable_extra("it is not JSON") from None
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    for name in names:
+        if names.count(name) > 1:
+            raise unreadable_extra(f"it has {shown(name)} twice")
+    return dict(pairs)
+
 
 def _given_extras(extra: object) -> dict[str, Any]:
     if not isinstance(extra, Mapping):
-        raise CoveoConfigurationError(
-            f"The connection's extra is a {type(extra).__name__}, not a JSON object",
-            remedy='Give an object, as in {"region": "eu"}',
-        )
+        raise unreadable_extra(f"its JSON is a {type(extra).__name__}, not an object")
     for key in extra:
-        if key not in _EXTRAS and str(key).lower() in _EXTRAS:
-            raise CoveoConfigurationError(
-                f"The connection's extra has {shown(key)}, which would be ignored",
-                remedy=f"Spell it {str(key).lower()}",
-            )
+        if key not in _EXTRAS:
+            raise _unknown(str(key))
     return {key: value for key, value in extra.items() if not _is_blank(value)}
+
+
+def _unknown(key: str) -> CoveoConfigurationError:
+    # Airflow's forms once put this before the name.
+    plain = key.strip().lower().removeprefix("extra__coveo__").replace("-", "_").replace(" ", "_")
+    meant = difflib.get_close_matches(plain, sorted(_EXTRAS), n=1)
+    return CoveoConfigurationError(
+        f"The connection's extra has {shown(key)}, which would be ignored",
+        cause="a misspelled name, or one that another type of connection has; nothing was sent",
+        remedy=(f"Spell it {meant[0]}" if meant else "Take it out")
+        + f"; the extra of a Coveo connection has {', '.join(sorted(_EXTRAS))}",
+    )
+
+
+def _check_scheme(schema: str | None, *, is_needed: bool) -> None:
+    if schema is None or _is_blank(schema):
+        return
+    allowed = {"http", "https"} if is_needed else {"https"}
+    if schema.strip().lower() not in allowed:
+        raise CoveoConfigurationError(
+            f"The connection's schema is {shown(schema)}",
+            cause="the schema is that of the URL in the connection's host; nothing was sent",
+            remedy='Leave it empty; a region belongs into the extra, as in {"region": "eu"}',
+        )
 
 
 def _is_blank(value: object) -> bool:
@@ -174,26 +261,40 @@ def _timeout(value: Any) -> tuple[float, float]:
     parts = value.split(",") if isinstance(value, str) else value
     if isinstance(parts, (int, float)):
         parts = [parts]
-    try:
-        seconds = [float(part) for part in parts]
-    except (TypeError, ValueError):
-        seconds = []
-    if isinstance(value, bool) or len(seconds) not in {1, 2} or not all(0 < s < 86_400 for s in seconds):
+    seconds = [_seconds(part) for part in parts] if isinstance(parts, (list, tuple)) else []
+    if len(seconds) not in {1, 2} or not all(0 < s < _DAY for s in seconds):
         raise CoveoConfigurationError(
-            f"{value!r} is not a timeout",
-            remedy="Give seconds above zero: one number, or two (connection, answer), as in 10,60",
+            f"{shown(value)} is not a timeout",
+            remedy="Give seconds above zero: one number, or two (connection, silence), as in 10,60",
         )
     return seconds[0], seconds[-1]
 
 
-def _call_interval(value: Any) -> float:
+def _seconds(value: Any) -> float:
+    """Return a number of seconds, one that is out of any bounds where it is none."""
     try:
-        seconds = 0.0 if value is None else float(value)
-    except (TypeError, ValueError):
-        seconds = -1.0
-    if isinstance(value, bool) or not 0 <= seconds <= _LONGEST_CALL_INTERVAL:
+        return -1.0 if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return -1.0
+
+
+def _total_timeout(value: Any) -> float | None:
+    if value is None:
+        return None
+    seconds = _seconds(value)
+    if not 0 < seconds <= _DAY:
         raise CoveoConfigurationError(
-            f"{value!r} is not a call_interval",
+            f"{shown(value)} is not a total_timeout",
+            remedy=f"Give seconds above zero, up to {_DAY}, or leave it empty for what suits each request",
+        )
+    return seconds
+
+
+def _call_interval(value: Any) -> float:
+    seconds = 0.0 if value is None else _seconds(value)
+    if not 0 <= seconds <= _LONGEST_CALL_INTERVAL:
+        raise CoveoConfigurationError(
+            f"{shown(value)} is not a call_interval",
             remedy=f"Give seconds from 0 to {_LONGEST_CALL_INTERVAL:g}; where that is not enough, give the "
             "pool fewer slots",
         )
@@ -242,6 +343,11 @@ def _check_proxy(scheme: str, url: str) -> None:
 def _verify(value: Any) -> bool | str:
     if value is None or isinstance(value, bool):
         return True if value is None else value
+    if not isinstance(value, (str, int)):
+        raise CoveoConfigurationError(
+            f"The connection's verify is a {type(value).__name__}",
+            remedy="Give true, false, or the path of a CA bundle that exists on every worker",
+        )
     text = str(value).strip()
     if text.lower() in {"true", "yes", "1"}:
         return True

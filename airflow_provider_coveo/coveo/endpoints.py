@@ -44,6 +44,8 @@ DEFAULT_REGION: Final = "us"
 _HOSTNAME = re.compile(
     r"[A-Za-z0-9_\-]{1,63}(?:\.[A-Za-z0-9_\-]{1,63})*\.?\Z|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\Z"
 )
+#: No host is called that: a region of Coveo's by its name or its country's, or one of AWS.
+_REGION_NAME = re.compile(r"us|usa|ca|can|canada|eu|europe|ireland|au|aus|australia|hipaa|[a-z]{2}-[a-z]+-\d")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*\Z")
 
 
@@ -56,8 +58,14 @@ def region_named(name: str | None) -> Region:
     wanted = (name or "").strip().lower() or DEFAULT_REGION
     if wanted in REGIONS:
         return REGIONS[wanted]
-    offered = ", ".join(f"{region.name} ({region.title})" for region in REGIONS.values())
-    raise CoveoConfigurationError(f"There is no Coveo region {name!r}", remedy=f"Use one of {offered}")
+    raise CoveoConfigurationError(
+        f"There is no Coveo region {shown(name)}", remedy=f"Use one of {regions_in_words()}"
+    )
+
+
+def regions_in_words() -> str:
+    """Return the list of the regions, by what is put into a connection, and by what Coveo calls them."""
+    return ", ".join(f"{region.name} ({region.title})" for region in REGIONS.values())
 
 
 def base_url(host: str, *, port: int | None = None, scheme: str | None = None, field: str = "host") -> str:
@@ -87,6 +95,18 @@ def base_url(host: str, *, port: int | None = None, scheme: str | None = None, f
         raise _unusable(field, host, f"its scheme is {parts.scheme!r}, not https")
     if not parts.hostname or len(parts.hostname) > 253 or not _HOSTNAME.match(parts.hostname):
         raise _unusable(field, host, "it names no host")
+    labels = parts.hostname.rstrip(".").split(".")
+    if any(label.startswith("-") or label.endswith("-") for label in labels):
+        raise _unusable(field, host, "a part of its name begins or ends with a hyphen")
+    if labels[-1].isdigit() and not _is_ip_address(parts.hostname):
+        raise _unusable(field, host, "it is neither a name nor an IP address")
+    if _REGION_NAME.fullmatch(parts.hostname.lower()):
+        raise CoveoConfigurationError(
+            f"The connection's {field} {shown(host)} is the name of a region, not of a host",
+            cause="the region was put into the wrong field; nothing was sent",
+            remedy=f"Leave {field} empty, and give the region in the extra, as in "
+            f'{{"region": "eu"}}: one of {regions_in_words()}',
+        )
     if parts.username is not None or parts.query or parts.fragment:
         raise _unusable(field, "…", "it may hold scheme, host, port and path only")
     if parts.scheme == "http" and not _is_loopback(parts.hostname):
@@ -104,6 +124,14 @@ def _unusable(field: str, host: str, why: str) -> CoveoConfigurationError:
         f"The connection's {field} {shown(host)} is not a base URL: {why}",
         remedy="Leave it empty to use the region's host, or give a URL such as https://proxy.example.com",
     )
+
+
+def _is_ip_address(hostname: str) -> bool:
+    try:
+        ipaddress.ip_address(hostname)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_loopback(hostname: str) -> bool:

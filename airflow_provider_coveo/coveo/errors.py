@@ -477,7 +477,7 @@ def _from_truncated_json(text: str) -> tuple[str | None, str]:
 
 
 def _element(text: str, name: str) -> str | None:
-    found = re.search(rf"<{name}(?:\s[^>]*)?>([^<]*)", text, flags=re.IGNORECASE)
+    found = re.search(rf"<{name}(?:\s[^<>]*)?>([^<]*)", text, flags=re.IGNORECASE)
     return found.group(1).strip() if found else None
 
 

@@ -28,6 +28,7 @@ class Question:
     :param query: The parameters of the query.
     :param body: What to send as JSON.
     :param of_platform: Whether the platform's host answers it, and not that of the Push API.
+    :param expected: The status that is documented as its success.
     :param answer_seconds: How long an answer may take at least; ``None`` for no longer than any other.
     """
 
@@ -38,6 +39,7 @@ class Question:
     query: Mapping[str, Any] = field(default_factory=dict)
     body: Mapping[str, Any] | None = None
     of_platform: bool = True
+    expected: int = 200
     answer_seconds: float | None = None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import dataclass
 from datetime import timezone
 from email.utils import parsedate_to_datetime
@@ -15,6 +16,7 @@ from airflow_provider_coveo.coveo.errors import CoveoInputError
 COUNTED_OVER_SECONDS: Final = 300.0
 #: No ``Retry-After`` is taken for longer, so that a time which is that far away can still be named.
 _LONGEST_RETRY_AFTER: Final = 999_999_999.0
+_NUMBER: Final = re.compile(r"[0-9]+(?:\.[0-9]*)?")
 
 
 @dataclass(frozen=True)
@@ -76,14 +78,17 @@ def retry_after_seconds(value: str | None, now_seconds: float) -> float | None:
     """
     Return how long a ``Retry-After`` header asks to wait, ``None`` where it is absent or unreadable.
 
-    :param value: The header: a number of seconds, or an HTTP date.
+    :param value: The header: a number of seconds, which Coveo's OpenAPI file allows to be a fraction, or an
+        HTTP date.
     :param now_seconds: The present by the clock that the date is measured against.
     """
     if not value:
         return None
     text = value.strip()
-    if text.isascii() and text.isdigit():
-        return min(float(text[:10]), _LONGEST_RETRY_AFTER)
+    if _NUMBER.fullmatch(text):
+        # More digits than that are more than the longest anyway.
+        whole, _, fraction = text.partition(".")
+        return min(float(f"{whole[:400]}.{fraction[:9] or 0}"), _LONGEST_RETRY_AFTER)
     try:
         moment = parsedate_to_datetime(text)
         # An HTTP date is in GMT, also where it does not say so.

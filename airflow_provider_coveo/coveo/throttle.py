@@ -7,7 +7,11 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
+from typing import Final
+
+#: How often who waits for another's call looks whether the task is killed.
+_SECONDS_BETWEEN_LOOKS: Final = 0.25
 
 
 class CallThrottle:
@@ -29,7 +33,9 @@ class CallThrottle:
         self._refused_until = 0.0
 
     @contextmanager
-    def turn(self, wait: Callable[[float], object]) -> Iterator[None]:
+    def turn(
+        self, wait: Callable[[float], object], is_stopped: Callable[[], bool] = lambda: False
+    ) -> Iterator[None]:
         """
         Make one call in the ``with`` block, when it is time for it.
 
@@ -37,8 +43,12 @@ class CallThrottle:
         so are two calls that far apart where Coveo counts them.
 
         :param wait: Waits for some seconds, or for less where the task is killed.
+        :param is_stopped: Whether the task is killed; then nobody waits for the call of somebody else.
         """
-        with self._one_at_a_time if self._interval else nullcontext():
+        has_lock = False
+        while self._interval and not has_lock and not is_stopped():
+            has_lock = self._one_at_a_time.acquire(timeout=_SECONDS_BETWEEN_LOOKS)
+        try:
             seconds = max(self._next, self._refused_until) - time.monotonic()
             if seconds > 0:
                 wait(seconds)
@@ -46,6 +56,9 @@ class CallThrottle:
                 yield
             finally:
                 self._next = time.monotonic() + self._interval
+        finally:
+            if has_lock:
+                self._one_at_a_time.release()
 
     def refused(self, seconds: float) -> None:
         """Let no call begin for that long, because Coveo refused one."""

@@ -18,6 +18,7 @@ from airflow_provider_coveo.coveo.errors import (
     TooManyRequestsError,
     UnexpectedAnswerError,
     error_from_answer,
+    shortened,
     without_privilege,
 )
 from airflow_provider_coveo.coveo.ordering_ids import CoveoClock
@@ -30,6 +31,11 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+#: No longer a body that begins like no object or array is tried to be read as JSON.
+_LONGEST_UNDECLARED: Final = 1024
+#: No more of a request ID than this is kept.
+_LONGEST_REQUEST_ID: Final = 200
 
 #: What a request is repeated after.
 REPEATED: Final = (TooManyRequestsError, ServiceError, NoAnswerError)
@@ -55,8 +61,8 @@ class CoveoRequests:
         query: Mapping[str, Any] | None = None,
         body: bytes | None = None,
         retry: RetryPolicy | None = None,
-        base: str | None = None,
         answer_seconds: float | None = None,
+        expected: int = 200,
     ) -> requests.Response:
         raise NotImplementedError
 
@@ -127,8 +133,20 @@ def clock_of(answer: Answer) -> CoveoClock:
     return CoveoClock.from_http_date(answer.headers.get("Date"))
 
 
-def refusal(answer: Answer, tried: str, default_class: type[CoveoError] | None = None) -> CoveoError | None:
-    """Return the error that an answer stands for, ``None`` where it is a success."""
+def refusal(
+    answer: Answer,
+    tried: str,
+    default_class: type[CoveoError] | None = None,
+    expected: int | None = None,
+) -> CoveoError | None:
+    """
+    Return the error that an answer stands for, ``None`` where it is a success.
+
+    :param answer: The answer.
+    :param tried: What was tried, for the message.
+    :param default_class: The class for a 4xx answer whose code Coveo does not document for this call.
+    :param expected: The only status that is documented as this call's success; ``None`` for any 2xx.
+    """
     if not 200 <= answer.status_code < 300:
         seconds = retry_after_seconds(answer.headers.get("Retry-After"), clock_of(answer).shown_ms() / 1000)
         return error_from_answer(
@@ -139,14 +157,43 @@ def refusal(answer: Answer, tried: str, default_class: type[CoveoError] | None =
             retry_after=seconds,
             default_class=default_class,
         )
-    if answer.headers.get("Content-Type", "").lower().startswith("text/html"):
-        return UnexpectedAnswerError(
-            tried,
-            status_code=answer.status_code,
-            answer="a web page",
-            cause="a proxy or a login page answered in Coveo's place",
-        )
-    return None
+    what = _what_came(answer)
+    if what is None and expected in {None, answer.status_code}:
+        return None
+    return UnexpectedAnswerError(
+        tried,
+        status_code=answer.status_code,
+        request_id=request_id_of(answer),
+        answer=what or f"where {expected} is documented",
+        cause="a proxy, a gateway or a login page answered in its place",
+        remedy="Check the connection's host, platform_host and proxies, and the proxies of the environment",
+    )
+
+
+def _what_came(answer: Answer) -> str | None:
+    """
+    Say what the body of a success is, ``None`` where it is one that Coveo may have sent.
+
+    Coveo's bodies are JSON or empty, and those of file containers are empty. The body of an answer that says
+    of itself that it is JSON is left to who reads it.
+    """
+    content_type = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if content_type in {"text/html", "application/xhtml+xml"}:
+        return "a web page"
+    if content_type == "application/json" or content_type.endswith("+json"):
+        return None
+    body = answer.content.strip()
+    if not body:
+        return None
+    if body.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<"):
+        return "a web page"
+    if len(body) <= _LONGEST_UNDECLARED or body[:1] in b"{[":
+        try:
+            json.loads(body)
+        except (ValueError, RecursionError):
+            return f"a body that is not JSON ({content_type or 'of no declared type'})"
+        return None
+    return f"a body that is not JSON ({content_type or 'of no declared type'})"
 
 
 def patience(policy: RetryPolicy, log: Any, refused: Callable[[float], None] | None = None) -> dict[str, Any]:
@@ -195,12 +242,18 @@ def json_object(answer: Answer, tried: str, *keys: str) -> dict[str, Any]:
 
 
 def unexpected(answer: Answer, tried: str, what: str) -> UnexpectedAnswerError:
-    """Return the error for a success whose body is not what Coveo documents."""
+    """Return the error for a success whose body is not what Coveo documents, and give up its connection."""
+    getattr(answer, "give_up_connection", _nothing)()
     return UnexpectedAnswerError(
         tried, status_code=answer.status_code, request_id=request_id_of(answer), answer=what
     )
 
 
+def _nothing() -> None:
+    pass
+
+
 def request_id_of(answer: Answer) -> str | None:
     """Return the ID that Coveo's support asks for."""
-    return answer.headers.get("X-Request-ID")
+    request_id = answer.headers.get("X-Request-ID")
+    return None if request_id is None else shortened(request_id)[:_LONGEST_REQUEST_ID]

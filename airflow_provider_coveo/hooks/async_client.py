@@ -15,12 +15,12 @@ import logging
 import ssl
 import time
 import weakref
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import quote, urlencode, urlsplit
 
 import aiohttp
@@ -43,7 +43,11 @@ from airflow_provider_coveo.coveo.retries import RetryPolicy
 from airflow_provider_coveo.hooks.answers import json_object, patience, refusal
 from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 from airflow_provider_coveo.hooks.metrics import count_request
-from airflow_provider_coveo.hooks.wire import LARGEST_ANSWER, LARGEST_ERROR, user_agent
+from airflow_provider_coveo.hooks.wire import LARGEST_ANSWER, LARGEST_ERROR, stopped_error, user_agent
+from airflow_provider_coveo.transports.exchange import SLICE, StopSignal
+
+if TYPE_CHECKING:
+    import threading
 
 T = TypeVar("T")
 
@@ -58,8 +62,8 @@ class _Transport:
     users: int = 0
 
 
-# A session for each trigger would mean a TLS context for each, with all certificates in it, and a handshake
-# for each request: 950 MB for 1,000 triggers instead of 20 MB (benchmarks/triggers.py).
+# A session for each trigger would mean a TLS context for each, with all certificates in it: 950 MB for 1,000
+# triggers instead of 20 MB (benchmarks/triggers.py).
 _transports: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[bool | str, _Transport]] = (
     weakref.WeakKeyDictionary()
 )
@@ -81,7 +85,9 @@ async def _shared_session(verify: bool | str) -> AsyncIterator[aiohttp.ClientSes
         if verify not in shared:
             shared[verify] = _Transport(
                 aiohttp.ClientSession(
-                    connector=aiohttp.TCPConnector(ssl=context),
+                    # aiohttp takes what comes over an idle connection for the next request's response. Triggers
+                    # ask too rarely to find one open anyway.
+                    connector=aiohttp.TCPConnector(ssl=context, force_close=True),
                     cookie_jar=aiohttp.DummyCookieJar(),
                     # What the environment says of proxies is read as for the hook; ~/.netrc is not.
                     trust_env=False,
@@ -132,7 +138,8 @@ class CoveoAsyncClient:
     """
     Ask Coveo on an event loop, with the same settings, patience and errors as :class:`CoveoPushHook`.
 
-    A context manager: while it is open, it shares a session with others of its loop.
+    A context manager: while it is open, it shares a session with others of its loop. Cancelling its task ends
+    what is under way at once; :meth:`stop` does so from a signal handler or another thread.
 
     :param coveo_conn_id: The Coveo connection.
     :param organization_id: The organization, where it is not the connection's.
@@ -156,6 +163,7 @@ class CoveoAsyncClient:
         self._routes: dict[str, _Route] = {}
         self._sessions: dict[bool | str, aiohttp.ClientSession] = {}
         self._held = AsyncExitStack()
+        self._stopped = StopSignal()
 
     async def __aenter__(self) -> CoveoAsyncClient:
         return self
@@ -165,6 +173,10 @@ class CoveoAsyncClient:
     ) -> None:
         self._sessions.clear()
         await self._held.aclose()
+
+    def stop(self) -> None:
+        """End what is under way within two seconds, and let no further request begin; it takes no lock."""
+        self._stopped.set()
 
     async def conclusion(self, asking: Asking[T]) -> T:
         """
@@ -228,14 +240,37 @@ class CoveoAsyncClient:
         attempts = itertools.count(1)
         session = await self._session(self._routes[base].verify)
 
-        async def attempt() -> _Answer:
-            return await self._send(session, settings, question, url, base, next(attempts))
+        async def attempt() -> dict[str, Any]:
+            sending = self._send(session, settings, question, url, base, next(attempts))
+            return await self._unless_stopped(sending, question.tried)
 
         retrying = tenacity.AsyncRetrying(
-            stop=tenacity.stop_before_delay(self._retry.total_seconds), **patience(self._retry, log)
+            stop=tenacity.stop_before_delay(self._retry.total_seconds)
+            | tenacity.stop_when_event_set(cast("threading.Event", self._stopped)),
+            sleep=self._sleep,
+            **patience(self._retry, log),
         )
-        answer: _Answer = await retrying(attempt)
-        return json_object(answer, question.tried, *question.keys)
+        answer: dict[str, Any] = await retrying(attempt)
+        return answer
+
+    async def _unless_stopped(self, sending: Coroutine[Any, Any, T], tried: str) -> T:
+        if self._stopped.is_set():
+            sending.close()
+            raise stopped_error(tried, "nothing was sent")
+        request = asyncio.ensure_future(sending)
+        try:
+            while not (await asyncio.wait({request}, timeout=SLICE))[0]:
+                if self._stopped.is_set():
+                    raise stopped_error(tried, "the request was ended before its response came")
+        finally:
+            # Without effect on one that is over.
+            request.cancel()
+        return request.result()
+
+    async def _sleep(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while not self._stopped.is_set() and (left := until - time.monotonic()) > 0:
+            await asyncio.sleep(min(left, SLICE))
 
     async def _session(self, verify: bool | str) -> aiohttp.ClientSession:
         if verify not in self._sessions:
@@ -250,8 +285,10 @@ class CoveoAsyncClient:
         url: str,
         base: str,
         attempt: int,
-    ) -> _Answer:
+    ) -> dict[str, Any]:
         seconds = max(settings.timeout[1], question.answer_seconds or 0)
+        body = None if question.body is None else json.dumps(question.body).encode()
+        total = settings.total_seconds(len(body or b""), seconds)
         started = time.monotonic()
         outcome: int | str = "cancelled"
         try:
@@ -259,17 +296,18 @@ class CoveoAsyncClient:
                 question.method,
                 # yarl would otherwise undo some of the percent-encoding.
                 yarl.URL(url, encoded=True),
-                data=None if question.body is None else json.dumps(question.body).encode(),
+                data=body,
                 headers=self._headers(settings, question),
                 proxy=self._routes[base].proxy,
                 timeout=aiohttp.ClientTimeout(
-                    total=None, sock_connect=settings.timeout[0], sock_read=seconds
+                    total=total, sock_connect=settings.timeout[0], sock_read=seconds
                 ),
                 allow_redirects=False,
             ) as response:
                 answer = _Answer(response.status, response.headers, await _body(response))
+            parsed, refused = _understood(answer, question)
             outcome = answer.status_code
-        except (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError) as problem:
+        except Exception as problem:
             failure = _error_without_answer(question.tried, problem)
             outcome = type(failure).__name__
             count_request(outcome)
@@ -285,10 +323,9 @@ class CoveoAsyncClient:
                 attempt,
             )
         count_request(outcome)
-        refused = refusal(answer, question.tried)
         if refused is not None:
             raise refused
-        return answer
+        return parsed
 
     def _headers(self, settings: ConnectionSettings, question: Question) -> dict[str, str]:
         headers = {
@@ -301,8 +338,23 @@ class CoveoAsyncClient:
         return headers
 
 
+def _understood(answer: _Answer, question: Question) -> tuple[dict[str, Any], CoveoError | None]:
+    """Return what an answer says, and the error that it stands for if it does."""
+    refused = refusal(answer, question.tried, expected=question.expected)
+    if refused is not None:
+        return {}, refused
+    try:
+        return json_object(answer, question.tried, *question.keys), None
+    except CoveoError as error:
+        return {}, error
+
+
 async def _body(response: aiohttp.ClientResponse) -> bytes:
     """Return the body, no longer than is sane."""
+    if 300 <= response.status < 400:
+        # Nothing in it is of use, and who sent it is not Coveo.
+        response.close()
+        return b""
     limit = LARGEST_ANSWER if response.ok else LARGEST_ERROR
     body = bytearray()
     async for chunk in response.content.iter_chunked(64 * 1024):
@@ -328,11 +380,14 @@ def _checked_proxy(proxy: str | None) -> str | None:
 
 
 def _error_without_answer(tried: str, problem: Exception) -> CoveoError:
+    if isinstance(problem, UnicodeError):
+        # Its text holds the bytes that could not be read.
+        return NoAnswerError(tried, answer=f"{type(problem).__name__}: the response can't be read")
     words = f"{type(problem).__name__}: {shortened(str(problem))}".rstrip(": ")
     if isinstance(problem, aiohttp.ClientConnectorCertificateError):
         return CertificateError(tried, answer=words)
     if isinstance(problem, (aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError)):
         return NoAnswerError(tried, answer=words, cause="the proxy of the connection or of the environment")
-    if isinstance(problem, ValueError):
+    if isinstance(problem, aiohttp.InvalidURL):
         return CoveoConfigurationError(tried, answer=words)
     return NoAnswerError(tried, answer=words)

@@ -6,7 +6,6 @@ import itertools
 import re
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterable, Mapping, Sized
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast
@@ -14,7 +13,6 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import requests
 import tenacity
-import urllib3
 from airflow.providers.http.hooks.http import HttpHook
 from requests.auth import AuthBase
 
@@ -28,14 +26,14 @@ from airflow_provider_coveo.coveo.batches import (
     deletions,
     item_batches,
 )
-from airflow_provider_coveo.coveo.connection import ConnectionSettings
+from airflow_provider_coveo.coveo.connection import ConnectionSettings, unreadable_extra
 from airflow_provider_coveo.coveo.endpoints import (
-    REGIONS,
     base_url,
     checked_source_id,
     is_push_path,
     platform_path,
     push_path,
+    regions_in_words,
 )
 from airflow_provider_coveo.coveo.errors import (
     AccessDeniedError,
@@ -99,10 +97,16 @@ from airflow_provider_coveo.hooks.wire import (
     BearerAuth,
     NoAuth,
     error_without_answer,
+    failure_of,
     mask_in_logs,
+    mount_limits,
     read_body,
+    sent,
+    stopped_error,
+    unsent_error,
     user_agent,
 )
+from airflow_provider_coveo.transports.exchange import Exchange, StopSignal
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
@@ -135,8 +139,11 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         region. Default ``coveo_default``.
     :param organization_id: The organization, where it is not the connection's.
     :param retry: How patiently requests are repeated; default: for up to 900 seconds.
-    :param timeout: Seconds to wait for a connection and for an answer: a number or a pair. Wins over the
-        connection's; default 10 and 60.
+    :param timeout: Seconds to wait for a connection, and for the next byte to move in either direction: a
+        number or a pair. Wins over the connection's; default 10 and 60.
+    :param total_timeout: Seconds that one request may take in all, up to 86400. Wins over the connection's;
+        default five times the second ``timeout``, and a second for each 16 KiB of the request, but no more
+        than 3600 unless that ``timeout`` asks for more.
     :param call_interval: Seconds between two Push API calls, 0 to 30. Wins over the connection's; default 0.
     :param caller: Who uses the hook, for the ``User-Agent`` header.
     :raises CoveoConfigurationError: on first use, if the connection can't be used as it stands.
@@ -154,6 +161,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         organization_id: str | None = None,
         retry: RetryPolicy | None = None,
         timeout: float | tuple[float, float] | None = None,
+        total_timeout: float | None = None,
         call_interval: float | None = None,
         caller: str = "CoveoPushHook",
         **kwargs: Any,
@@ -162,13 +170,13 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         self.coveo_conn_id = coveo_conn_id
         self._given_organization_id = organization_id
         self._given_timeout = timeout
+        self._given_total_timeout = total_timeout
         self._given_call_interval = call_interval
         self._retry = RetryPolicy() if retry is None else retry
         self._caller = re.sub(r"[^\w.\-]", "_", caller, flags=re.ASCII)
         self._settings: ConnectionSettings | None = None
         self._sessions = threading.local()
-        self._stopped = threading.Event()
-        self._branches: weakref.WeakSet[CoveoPushHook] = weakref.WeakSet()
+        self._stopped = StopSignal()
         self._clocks_of_own_sources: dict[str, CoveoClock] = {}
         #: The sources of which the running task's run has recorded that Coveo accepted an item.
         self.recorded_sources: set[str] = set()
@@ -183,6 +191,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
             "organization_id": self._given_organization_id,
             "retry": self._retry,
             "timeout": self._given_timeout,
+            "total_timeout": self._given_total_timeout,
             "call_interval": self._given_call_interval,
             "caller": self._caller,
             "method": self.method,
@@ -243,12 +252,16 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
             host=connection.host,
             port=connection.port,
             schema=connection.schema,
-            extra=connection.extra_dejson,
+            # Airflow's own reading of the extra takes what is not JSON for nothing.
+            extra=connection.extra,
             organization_id=self._given_organization_id,
             timeout=self._given_timeout,
+            total_timeout=self._given_total_timeout,
             call_interval=self._given_call_interval,
         )
         mask_in_logs(self._settings.api_key)
+        # Reading it has Airflow mask the secrets in it.
+        connection.extra_dejson  # noqa: B018
         self.base_url = self._settings.push_url
         self._base_url_initialized = True
 
@@ -261,12 +274,27 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         Without arguments it is this thread's own, so that a warm hook reuses its connection.
         """
         if headers or extra_options:
-            return super().get_conn(headers, {"allow_redirects": False, **(extra_options or {})})
+            return self._new_session(headers, extra_options)
         session = getattr(self._sessions, "api", None)
         if session is None:
-            # HttpHook looks at its extra options only where there are some.
-            session = super().get_conn(None, {"allow_redirects": False})
+            session = self._new_session(None, None)
             self._sessions.api = session
+        return cast("requests.Session", session)
+
+    def _new_session(
+        self, headers: dict[Any, Any] | None, extra_options: dict[str, Any] | None
+    ) -> requests.Session:
+        try:
+            # HttpHook looks at its extra options only where there are some.
+            session = super().get_conn(headers, {"allow_redirects": False, **(extra_options or {})})
+        except ValueError as problem:
+            if isinstance(problem, CoveoError) or "extra" not in str(problem):
+                raise
+            # Airflow 2.11 itself refuses an extra that is no JSON object; its text repeats what there is.
+            raise unreadable_extra() from None
+        # An adapter that the hook was given is left in its place.
+        if getattr(self, "adapter", None) is None:
+            mount_limits(session)
         return cast("requests.Session", session)
 
     def _extract_auth(self, connection: Connection) -> AuthBase:
@@ -305,7 +333,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
                     prepped_request,
                     tried,
                     number,
-                    timeout=extra_options.get("timeout"),
+                    timeout=extra_options.get("timeout") or self.settings.timeout,
                     allow_redirects=extra_options.get("allow_redirects", False),
                     check=extra_options.get("check_response", True),
                 )
@@ -317,13 +345,13 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
 
     def stop(self) -> None:
         """
-        Make a wait before a repeated request end at once, and let no further request begin.
+        End what is under way within two seconds, and let no further request begin.
 
-        Operators call it from ``on_kill``.
+        It ends waits, and requests while they connect, send, wait and receive. A request that was sent whole
+        may still get its response for one second. Operators call it from ``on_kill``; it takes no lock, so
+        that a signal handler may call it.
         """
         self._stopped.set()
-        for branch in list(self._branches):
-            branch.stop()
 
     @property
     def is_stopped(self) -> bool:
@@ -347,11 +375,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         """Return a hook that shares this one's connection, is stopped with it, and can be stopped alone."""
         branch = type(self).__new__(type(self))
         branch.__dict__.update(self.__dict__)
-        branch._stopped = threading.Event()
-        branch._branches = weakref.WeakSet()
-        self._branches.add(branch)
-        if self._stopped.is_set():
-            branch.stop()
+        branch._stopped = StopSignal(self._stopped)
         return branch
 
     def _request(
@@ -364,17 +388,17 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         query: Mapping[str, Any] | None = None,
         body: bytes | None = None,
         retry: RetryPolicy | None = None,
-        base: str | None = None,
         answer_seconds: float | None = None,
+        expected: int = 200,
     ) -> requests.Response:
         """
         Make one request of the Push API or the platform's, and return its answer or raise its error.
 
         :param answer_seconds: How long an answer may take at least, unless the hook was given a timeout.
+        :param expected: The status that is documented as this call's success.
         """
         session = self.get_conn()
-        if base is None:
-            base = self.settings.platform_url if platform_api else self.settings.push_url
+        base = self.settings.platform_url if platform_api else self.settings.push_url
         url = base + path
         if query:
             # requests would write a space as '+', which a URI's query does not know.
@@ -394,7 +418,9 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
             nonlocal may_be_done
             try:
                 with self._turn(path):
-                    return self._send(session, prepared, tried, number, timeout=timeout)
+                    return self._send(
+                        session, prepared, tried, number, timeout=timeout, expected=expected
+                    )
             except (ServiceError, NoAnswerError) as error:
                 may_be_done += error.may_be_done
                 raise
@@ -427,7 +453,9 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         return call_throttle(settings.push_url, settings.organization_id, settings.call_interval)
 
     def _turn(self, path: str) -> AbstractContextManager[None]:
-        return self._throttle.turn(self._wait_for_turn) if is_push_path(path) else nullcontext()
+        if not is_push_path(path):
+            return nullcontext()
+        return self._throttle.turn(self._wait_for_turn, self._stopped.is_set)
 
     def _wait_for_turn(self, seconds: float) -> None:
         self.log.info("The next call to Coveo is to wait for its turn: %.1f s.", seconds)
@@ -444,8 +472,8 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         attempts = itertools.count(1)
         retrying = tenacity.Retrying(
             stop=tenacity.stop_before_delay(policy.total_seconds)
-            | tenacity.stop_when_event_set(self._stopped),
-            sleep=tenacity.sleep_using_event(self._stopped),
+            | tenacity.stop_when_event_set(cast("threading.Event", self._stopped)),
+            sleep=tenacity.sleep_using_event(cast("threading.Event", self._stopped)),
             **patience(policy, self.log, self._throttle.refused),
         )
         return retrying(lambda: attempt(next(attempts)))
@@ -457,37 +485,40 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         tried: str,
         attempt: int,
         *,
-        timeout: Any = None,
+        timeout: Any,
         allow_redirects: bool = False,
         check: bool = True,
         default_class: type[CoveoError] | None = None,
+        expected: int | None = None,
     ) -> requests.Response:
         if self._stopped.is_set():
-            unsent = NoAnswerError(
-                tried,
-                answer="nothing was sent",
-                cause="the task was killed or marked",
-                remedy="Clear the task to have it done again",
-            )
+            unsent = stopped_error(tried, "nothing was sent")
             unsent.may_be_done = False
             raise unsent
         where = urlsplit(str(prepared.url))
         started = time.monotonic()
         answer: requests.Response | None = None
         failure: CoveoError | None = None
+        size = int(prepared.headers.get("Content-Length") or 0)
+        exchange = Exchange(total=self.settings.total_seconds(size, timeout), stop=self._stopped)
         try:
-            answer = session.send(
-                prepared,
-                timeout=self.settings.timeout if timeout is None else timeout,
-                allow_redirects=allow_redirects,
-                **session.merge_environment_settings(
-                    prepared.url, session.proxies, session.stream, session.verify, session.cert
-                ),
-            )
-            read_body(answer)
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as problem:
+            with exchange:
+                answer = sent(session, prepared, timeout=timeout, allow_redirects=allow_redirects)
+                read_body(answer)
+        except Exception as problem:
             # The text of these exceptions can hold a signed URL, so they are not chained to ours.
-            failure = error_without_answer(tried, problem)
+            failure = failure_of(exchange, tried, problem)
+        if failure is None and answer is not None and answer.ok and not exchange.is_sent:
+            failure = unsent_error(tried, answer.status_code)
+        refused = None
+        if failure is None and answer is not None:
+            refused = refusal(answer, tried, default_class, expected)
+            # Whether it holds what it should, only who reads it can tell.
+            answer.give_up_connection = exchange.end  # type: ignore[attr-defined]
+        if failure is not None or refused is not None:
+            exchange.end()
+        else:
+            exchange.end_if_uncertain()
         milliseconds = (time.monotonic() - started) * 1000
         outcome = type(failure).__name__ if failure is not None or answer is None else answer.status_code
         self.log.info(
@@ -499,11 +530,11 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
             attempt,
         )
         count_request(outcome)
-        if failure is not None or answer is None:
-            raise failure or NoAnswerError(tried)
+        if failure is not None:
+            raise failure
+        assert answer is not None
         self._sessions.clock = clock_of(answer)
-        refused = refusal(answer, tried, default_class) if check else None
-        if refused is not None:
+        if refused is not None and check:
             raise refused
         return answer
 
@@ -516,7 +547,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         """
         for container in range(1, _CONTAINERS_PER_UPLOAD + 1):
             made_at = time.monotonic()
-            answer = self._request(tried, "POST", push_path(self.organization_id, "files"))
+            answer = self._request(tried, "POST", push_path(self.organization_id, "files"), expected=201)
             described = json_object(answer, tried, "fileId", "uploadUri", "requiredHeaders")
             if not _is_container(described):
                 raise unexpected(answer, tried, "not a file container with texts for what it needs")
@@ -541,7 +572,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         :param tried: What is tried, for the error.
         :param retry: How patient to be.
         """
-        return self._request(tried, "PUT", path, query={"fileId": file_id}, retry=retry)
+        return self._request(tried, "PUT", path, query={"fileId": file_id}, retry=retry, expected=202)
 
     def _put_into_container(self, described: Mapping[str, Any], data: bytes | Body, tried: str) -> None:
         session = getattr(self._sessions, "upload", None)
@@ -549,6 +580,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
             session = requests.Session()
             session.auth = NoAuth()
             self._configure_transport(session, {})
+            mount_limits(session)
             self._sessions.upload = session
         try:
             prepared = session.prepare_request(
@@ -559,14 +591,23 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         except (requests.RequestException, UnicodeError) as problem:
             # Its text can hold the presigned URL.
             raise error_without_answer(tried, problem) from None
+        timeout = self.settings.timeout
         answer = self.repeated(
-            lambda attempt: self._send(session, prepared, tried, attempt, default_class=UploadError)
+            lambda attempt: self._send(
+                session,
+                prepared,
+                tried,
+                attempt,
+                timeout=timeout,
+                default_class=UploadError,
+                expected=200,
+            )
         )
-        if answer.status_code != 200:
+        if answer.content.strip():
             raise UnexpectedAnswerError(
                 tried,
                 status_code=answer.status_code,
-                cause="a file container says 200 of what it took, so something answered in its place",
+                cause="a file container answers with nothing, so something answered in its place",
                 remedy="Check the proxies of the connection and of the environment",
             )
 
@@ -595,6 +636,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
             "POST",
             push_path(self.organization_id, "sources", source_id, "status"),
             query={"statusType": status.value},
+            expected=201,
         )
         self.log.info("Source %s is %s.", source_id, status)
         return {
@@ -643,6 +685,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
             "DELETE",
             push_path(self.organization_id, "sources", source_id, "documents", "olderthan"),
             query={"orderingId": cut_off, "queueDelay": minutes},
+            expected=202,
         )
         self.log.info(
             "Items of source %s older than orderingId %d will be deleted in %d min.",
@@ -708,6 +751,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
             push_path(self.organization_id, "sources", source_id, "documents"),
             query=query,
             body=body,
+            expected=202,
         )
         repeated = self._sent_again(f"The item {prepared.document_id!r}")
         count_accepted(source_id, {ADD: 1}, len(body))
@@ -868,6 +912,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
                 "deleteChildren": "true" if delete_children else "false",
                 **_ordering(ordering_id),
             },
+            expected=202,
         )
         repeated = self._sent_again(f"The deletion of {document_id!r}")
         count_accepted(source_id, {DELETE: 1}, 0)
@@ -969,6 +1014,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
             "DELETE",
             push_path(self.organization_id, "providers", provider_id, "permissions", "olderthan"),
             query={"orderingId": cut_off, "queueDelay": minutes},
+            expected=202,
         )
         return {
             "provider_id": provider_id,
@@ -1049,7 +1095,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
             return False, str(error)
         region = f" in region {settings.region.name}" if settings.region else f" at {settings.push_url}"
         where = f"organization {settings.organization_id!r}{region}"
-        verdict = self._probe(settings.platform_url)
+        verdict = self._probe()
         if isinstance(verdict, int):
             return True, f"Connected to {where}; the key can view {verdict} Push sources."
         if isinstance(verdict, AccessDeniedError):
@@ -1057,30 +1103,18 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
                 f"Connected to {where}. The key may not view sources, as is usual for a key that may only "
                 "push: whether it may push shows with the first request."
             )
-        if isinstance(verdict, (AuthenticationError, NotFoundError)) and settings.region is not None:
-            for other in REGIONS.values():
-                if other != settings.region and self._is_at_home(self._probe(other.platform_url)):
-                    return False, (
-                        f"Organization {settings.organization_id!r} answers in region {other.name} "
-                        f"({other.title}), not in {settings.region.name}: set the connection's region to "
-                        f"{other.name}."
-                    )
+        # The key is not tried in the other regions: it goes to the hosts of the connection only.
+        hint = "" if settings.region is None else f" Check the region, too: Coveo has {regions_in_words()}."
         if isinstance(verdict, NotFoundError):
-            return False, f"There is no {where}. {verdict}"
+            return False, f"There is no {where}. {verdict}{hint}"
         if isinstance(verdict, AuthenticationError):
-            return False, f"The API key is not valid for {where}. {verdict}"
+            return False, f"The API key is not valid for {where}. {verdict}{hint}"
         return False, str(verdict)
 
-    @staticmethod
-    def _is_at_home(verdict: int | CoveoError) -> bool:
-        return isinstance(verdict, (int, AccessDeniedError))
-
-    def _probe(self, platform_url: str) -> int | CoveoError:
-        """Return how many Push sources the key can view there, or why it can't."""
+    def _probe(self) -> int | CoveoError:
+        """Return how many Push sources the key can view, or why it can't."""
         try:
-            page = self._sources_page(
-                0, 1, host_type="PUSH", base=platform_url, retry=RetryPolicy(total_seconds=0)
-            )
+            page = self._sources_page(0, 1, host_type="PUSH", retry=RetryPolicy(total_seconds=0))
         except CoveoError as error:
             return error
         return int(page.get("totalEntries", len(page["sourceModels"])))

@@ -44,5 +44,6 @@ class QuestionRequests(CoveoRequests):
             query=question.query,
             body=None if question.body is None else json.dumps(question.body).encode(),
             answer_seconds=question.answer_seconds,
+            expected=question.expected,
         )
         return json_object(answer, question.tried, *question.keys)

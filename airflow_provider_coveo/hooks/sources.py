@@ -116,6 +116,7 @@ class SourceRequests(CoveoRequests):
                 platform_api=True,
                 body=json.dumps(body).encode(),
                 retry=_ONE_ATTEMPT,
+                expected=201,
             ),
             "the privilege Sources: Create",
         )
@@ -149,6 +150,7 @@ class SourceRequests(CoveoRequests):
                 platform_api=True,
                 query={"newSourceName": new_name},
                 retry=_ONE_ATTEMPT,
+                expected=201,
             ),
             "the privileges Sources: Edit and Create",
         )
@@ -267,7 +269,6 @@ class SourceRequests(CoveoRequests):
         per_page: int,
         *,
         host_type: str | None = None,
-        base: str | None = None,
         retry: RetryPolicy | None = None,
     ) -> dict[str, Any]:
         kind = "Push sources" if host_type == "PUSH" else "sources"
@@ -283,7 +284,6 @@ class SourceRequests(CoveoRequests):
                     "perPage": per_page,
                     **({} if host_type is None else {"filterHostType": host_type}),
                 },
-                base=base,
                 retry=retry,
             )
         found = json_object(answer, tried, "sourceModels")

@@ -7,6 +7,7 @@ import importlib
 import logging
 import platform
 import re
+from typing import Any, Final
 
 import requests
 import urllib3
@@ -20,11 +21,22 @@ from airflow_provider_coveo.coveo.errors import (
     NoAnswerError,
     shortened,
 )
+from airflow_provider_coveo.transports.adapter import LimitedAdapter
+from airflow_provider_coveo.transports.exchange import Exchange
 
 #: No more of a successful answer than this is read; a page of a hundred sources is far below it.
 LARGEST_ANSWER = 64 * 1024 * 1024
 #: No more of an error's body than this is read.
 LARGEST_ERROR = 64 * 1024
+
+#: What is wrong with a request that can't be sent as it stands.
+_OWN_FAULTS: Final = (
+    requests.exceptions.InvalidURL,
+    requests.exceptions.InvalidProxyURL,
+    requests.exceptions.InvalidSchema,
+    requests.exceptions.MissingSchema,
+    urllib3.exceptions.LocationValueError,
+)
 
 
 class _PresignedQueryFilter(logging.Filter):
@@ -96,6 +108,11 @@ def mask_in_logs(secret: str) -> None:
 
 def read_body(answer: requests.Response) -> None:
     """Read an answer's body, no longer than is sane, and free the connection for the next request."""
+    if 300 <= answer.status_code < 400:
+        # Nothing in it is of use, and who sent it is not Coveo.
+        answer.close()
+        answer._content = b""
+        return
     limit = LARGEST_ANSWER if answer.ok else LARGEST_ERROR
     body = bytearray()
     for chunk in answer.iter_content(64 * 1024):
@@ -106,13 +123,76 @@ def read_body(answer: requests.Response) -> None:
     answer._content = bytes(body[:limit])  # what requests itself sets when it reads a body whole
 
 
+def mount_limits(session: requests.Session) -> None:
+    """Have a session's requests keep to the exchange that is open in the thread."""
+    for scheme in ("https://", "http://"):
+        session.mount(scheme, LimitedAdapter())
+
+
+def sent(
+    session: requests.Session, prepared: requests.PreparedRequest, *, timeout: Any, allow_redirects: bool
+) -> requests.Response:
+    """Send a request, and return its response with the body still to be read."""
+    options = {
+        "timeout": timeout,
+        **session.merge_environment_settings(
+            prepared.url, session.proxies, session.stream, session.verify, session.cert
+        ),
+    }
+    if allow_redirects:
+        return session.send(prepared, allow_redirects=True, **options)
+    # A session reads where a redirect leads to, and its whole body, also if it is not to follow.
+    return session.get_adapter(str(prepared.url)).send(prepared, **options)
+
+
+def failure_of(exchange: Exchange, tried: str, problem: Exception) -> CoveoError:
+    """Return the error for an exchange that ended with an exception."""
+    if exchange.is_stopped:
+        return stopped_error(tried, "the request was ended before its response came")
+    if exchange.is_overdue:
+        return NoAnswerError(
+            tried,
+            answer=f"timed out: the request as a whole took longer than {exchange.total:g} s",
+            cause="a line that is slower than the request allows for, or a peer that keeps it open",
+            remedy="Raise the connection's total_timeout, or make batches smaller",
+        )
+    return error_without_answer(tried, problem)
+
+
+def stopped_error(tried: str, what: str) -> NoAnswerError:
+    """Return the error of a request that the end of its task ended, or kept from beginning."""
+    return NoAnswerError(
+        tried,
+        answer=what,
+        cause="the task was killed or marked",
+        remedy="Clear the task to have it done again",
+    )
+
+
+def unsent_error(tried: str, status_code: int) -> CoveoError:
+    """Return the error of a success that came before the request was sent."""
+    return NoAnswerError(
+        tried,
+        answer=f"{status_code} came before the request was sent whole, so it can't be its response",
+        cause="a proxy or a gateway that mixes up responses",
+    )
+
+
 def error_without_answer(tried: str, problem: Exception) -> CoveoError:
-    """Return the error for an exception of requests, without the URLs and headers that those repeat."""
+    """
+    Return the error for any exception that a request ended with, without what those repeat of it.
+
+    :param tried: What was tried, for the message.
+    :param problem: An exception of requests, urllib3, http.client, a socket, TLS or a decoder.
+    """
     name = type(problem).__name__
     if isinstance(problem, requests.exceptions.InvalidHeader):
         # The request's own headers are known to be right, so it is an answer's: a broken gateway. The text
         # of this exception can hold the key.
         return NoAnswerError(tried, answer=f"{name}: the answer's headers contradict each other")
+    if isinstance(problem, UnicodeError):
+        # Its text holds the bytes that could not be read.
+        return NoAnswerError(tried, answer=f"{name}: the response can't be read")
     words = f"{name}: {shortened(str(_innermost(problem)))}"
     if isinstance(problem, requests.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in words:
         return CertificateError(tried, answer=words)
@@ -121,8 +201,11 @@ def error_without_answer(tried: str, problem: Exception) -> CoveoError:
             NoAnswerError(tried, answer=words, cause="the proxy of the connection or of the environment"),
             problem,
         )
-    if isinstance(problem, ValueError) or not isinstance(problem, requests.RequestException):
-        # InvalidURL and its like, and an unreadable CA bundle.
+    if isinstance(problem, _OWN_FAULTS) or (
+        isinstance(problem, OSError)
+        and not isinstance(problem, (requests.RequestException, ConnectionError, TimeoutError))
+    ):
+        # Among the latter is an unreadable CA bundle.
         return CoveoConfigurationError(tried, answer=words)
     return _unsent_if_so(NoAnswerError(tried, answer=words), problem)
 

@@ -115,9 +115,9 @@ def test_the_key_goes_as_bearer_and_a_netrc_does_not_replace_it(
 def test_nothing_of_the_extra_becomes_a_header(
     coveo: Simulator, hook: CoveoPushHook, connect: Callable[..., None]
 ) -> None:
-    connect(extra={"organization_id": "x-extra", "X-Odd": "x-extra", "count": 5, "api_key": "x-extra"})
+    connect(extra={"timeout": "30.5", "region": "us", "verify": "true", "call_interval": ""})
     hook.set_source_status(SOURCE, "IDLE")
-    assert not [value for value in coveo.requests[0].headers.values() if "x-extra" in value or value == "5"]
+    assert not [value for value in coveo.requests[0].headers.values() if value in {"30.5", "us", "true"}]
     assert set(coveo.requests[0].headers) <= {
         "host", "user-agent", "accept", "accept-encoding", "connection", "content-length", "authorization",
     }  # fmt: skip
@@ -757,8 +757,9 @@ def test_a_bad_connection_is_told_what_is_wrong(
     assert SENTINEL not in message
 
 
-def test_a_wrong_region_is_told_with_the_right_one(
-    coveo: Simulator, connect: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("what_is_wrong", ["region", "key"])
+def test_a_connection_test_sends_the_key_to_no_other_region(
+    coveo: Simulator, connect: Callable[..., None], monkeypatch: pytest.MonkeyPatch, what_is_wrong: str
 ) -> None:
     from airflow_provider_coveo.coveo.endpoints import REGIONS, Region
 
@@ -766,10 +767,15 @@ def test_a_wrong_region_is_told_with_the_right_one(
         for name in REGIONS:
             url = coveo.url if name == "eu" else elsewhere.url
             monkeypatch.setitem(REGIONS, name, Region(name, name.upper(), url, url))
-        connect(host="", extra={"region": "us"}, password=coveo.api_key)
+        if what_is_wrong == "region":
+            connect(host="", extra={"region": "us"}, password=coveo.api_key)
+        else:
+            connect(host="", extra={"region": "us"}, password=SENTINEL, login="someone-else")
         works, message = CoveoPushHook().test_connection()
         assert not works
-        assert "set the connection's region to eu" in message
+        assert "Check the region, too: Coveo has us (US), ca (CA), eu (EU), au (AU), hipaa (HIPAA)" in message
+        assert len(elsewhere.requests) == 1
+        assert coveo.requests == []
 
 
 # --- what shows and what does not ---

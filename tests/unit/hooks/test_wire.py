@@ -1,0 +1,674 @@
+"""What a server may do on the wire: nothing of it passes for success, gets mixed up, or goes on for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_coveo.coveo import errors
+from airflow_provider_coveo.coveo.errors import CoveoError
+from airflow_provider_coveo.coveo.questions import Question, asking
+from airflow_provider_coveo.coveo.retries import RetryPolicy
+from airflow_provider_coveo.hooks.async_client import CoveoAsyncClient
+from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+from tests.conftest import SOURCE
+from tests.raw import Client, RawServer, always, answer
+
+ONCE = RetryPolicy(total_seconds=0)
+ITEM = {"documentId": "product://4711", "data": "An anvil."}
+MIB = 1024 * 1024
+
+
+def at(connect: Callable[..., None], server: RawServer, **options: Any) -> CoveoPushHook:
+    """Return a hook whose connection names the server."""
+    extra = {"verify": "false"} if server.url.startswith("https") else {}
+    connect(host=server.url, extra=extra)
+    return CoveoPushHook(**{"retry": ONCE, "timeout": (5, 5), **options})
+
+
+def by_hook(hook: CoveoPushHook) -> Any:
+    return hook.get_source(SOURCE)
+
+
+def by_client(hook: CoveoPushHook) -> Any:
+    """Ask as a trigger does."""
+
+    async def ask() -> Any:
+        async with CoveoAsyncClient("coveo_default", retry=ONCE) as client:
+            path = f"/rest/organizations/acme/sources/{SOURCE}"
+            return await client.conclusion(asking(Question("Could not read it", "GET", path, keys=("id",))))
+
+    return asyncio.run(ask())
+
+
+BOTH = pytest.mark.parametrize("ask", [by_hook, by_client])
+SCHEMES = pytest.mark.parametrize("secure", [False, True], ids=["http", "https"])
+
+
+@contextmanager
+def ended_within(seconds: float) -> Iterator[None]:
+    """Fail if it takes longer: so much that no busy machine makes the difference."""
+    started = time.monotonic()
+    yield
+    assert time.monotonic() - started < seconds
+
+
+# --- which response belongs to which request ---
+
+
+INTERIM = [
+    b"HTTP/1.1 100 Continue\r\n\r\n",
+    b"HTTP/1.1 102 Processing\r\n\r\n",
+    b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n",
+    b"HTTP/1.1 199 Whatever\r\nContent-Length: 0\r\n\r\n",
+    b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n",
+]
+
+
+@SCHEMES
+@pytest.mark.parametrize("interim", INTERIM)
+def test_informational_responses_are_skipped(
+    connect: Callable[..., None], certificate: tuple[Path, Path], interim: bytes, secure: bool
+) -> None:
+    statuses = iter([201, 403, 202])
+
+    def script(client: Client) -> None:
+        while client.read_request():
+            client.send(interim)
+            client.send(interim + answer(next(statuses)))
+
+    with RawServer(script, certificate=certificate if secure else None) as server:
+        hook = at(connect, server)
+        assert hook.set_source_status(SOURCE, "IDLE")["status"] == "IDLE"
+        with pytest.raises(errors.AccessDeniedError):
+            hook.set_source_status(SOURCE, "IDLE")
+        hook.delete_item(SOURCE, "product://1")
+
+
+@pytest.mark.parametrize("interim", INTERIM)
+def test_a_client_on_a_loop_skips_them_too(connect: Callable[..., None], interim: bytes) -> None:
+    def script(client: Client) -> None:
+        while client.read_request():
+            client.send(interim + answer(200, b'{"id": "acme-products"}'))
+
+    with RawServer(script) as server:
+        assert by_client(at(connect, server))["id"] == SOURCE
+
+
+def test_an_informational_response_in_the_middle_of_an_upload_does_not_end_it(
+    connect: Callable[..., None],
+) -> None:
+    def script(client: Client) -> None:
+        while head := client.read_request(body=False):
+            if b"/files" in head:
+                client.send(answer(201, container(server)))
+            else:
+                client.send(b"HTTP/1.1 102 Processing\r\n\r\n")
+                length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
+                got = len(client._rest)
+                client._rest = b""
+                while got < length:
+                    got += len(client.sock.recv(65_536))
+                client.send(answer(200))
+
+    with RawServer(script) as server:
+        at(connect, server).upload(b"x" * (8 * MIB), "Could not upload")
+
+
+def test_endless_informational_responses_are_an_error(connect: Callable[..., None]) -> None:
+    def script(client: Client) -> None:
+        client.read_request()
+        for _ in range(100_000):
+            client.send(INTERIM[1])
+
+    with RawServer(script) as server, pytest.raises(errors.NoAnswerError, match="informational"):
+        at(connect, server).set_source_status(SOURCE, "IDLE")
+
+
+#: What a server sends that leaves open where the response ends, or sends after it; each time with 201.
+UNCERTAIN = {
+    "another response": answer(201) + answer(403),
+    "more than its length": answer(201, b"{}") + b"more",
+    "much more than its length": answer(201, b"{}") + b"x" * 100_000,
+    "two lengths": b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\nContent-Length: 0\r\n\r\n",
+    "a length and chunks": (
+        b"HTTP/1.1 201 Created\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    ),
+    "HTTP/1.0": answer(201, b"", "Connection: keep-alive", version="HTTP/1.0"),
+    "no length": b"HTTP/1.1 201 Created\r\nConnection: close\r\n\r\n",
+}
+
+
+@SCHEMES
+@pytest.mark.parametrize("how", UNCERTAIN)
+def test_no_connection_is_kept_whose_state_is_uncertain(
+    connect: Callable[..., None], certificate: tuple[Path, Path], how: str, secure: bool
+) -> None:
+    def script(client: Client) -> None:
+        client.read_request()
+        client.send(UNCERTAIN[how] if client.number == 1 else answer(403))
+        if how != "no length":
+            client.wait_until_gone()
+
+    with RawServer(script, certificate=certificate if secure else None) as server:
+        hook = at(connect, server)
+        hook.set_source_status(SOURCE, "IDLE")
+        with pytest.raises(errors.AccessDeniedError):
+            hook.set_source_status(SOURCE, "IDLE")
+        assert [number for number, _ in server.requests] == [1, 2]
+
+
+def test_what_comes_over_an_idle_connection_is_no_answer(connect: Callable[..., None]) -> None:
+    late, came = threading.Event(), threading.Event()
+
+    def script(client: Client) -> None:
+        client.read_request()
+        client.send(answer(201) if client.number == 1 else answer(403))
+        if client.number == 1:
+            late.wait(30)
+            client.send(answer(201))
+            came.set()
+        client.wait_until_gone()
+
+    with RawServer(script) as server:
+        hook = at(connect, server)
+        hook.set_source_status(SOURCE, "IDLE")
+        late.set()
+        assert came.wait(30)
+        with pytest.raises(errors.AccessDeniedError):
+            hook.set_source_status(SOURCE, "IDLE")
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "response",
+    [
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        answer(302, b"", "Location: https://example.com/"),
+        answer(204),
+        answer(202, b'{"id": "acme-products"}'),
+        answer(503),
+        answer(404, b"{}"),
+        answer(200, b"[]"),
+    ],
+)
+def test_no_connection_is_kept_after_an_answer_that_is_no_success(
+    connect: Callable[..., None], ask: Callable[[CoveoPushHook], Any], response: bytes
+) -> None:
+    """Else what such a server sends later would be taken for the next answer."""
+
+    def script(client: Client) -> None:
+        client.read_request()
+        client.send(response)
+        client.wait_until_gone()
+
+    with RawServer(script) as server:
+        hook = at(connect, server)
+        for number in (1, 2):
+            with pytest.raises(CoveoError):
+                ask(hook)
+            assert server.connections == number
+
+
+@pytest.mark.parametrize("what", ["a length and chunks", "another response", "more", "late"])
+def test_a_client_on_a_loop_keeps_no_connection_whose_state_is_uncertain(
+    connect: Callable[..., None], what: str
+) -> None:
+    good, other = (answer(200, b'{"id": "%s"}' % name) for name in (b"first", b"other"))
+    late = threading.Event()
+    came = threading.Event()
+    responses = {
+        "a length and chunks": good.replace(
+            b"Content-Length: 15", b"Content-Length: 99\r\nTransfer-Encoding: chunked"
+        ).replace(b'{"id": "first"}', b'f\r\n{"id": "first"}\r\n0\r\n\r\n'),
+        "another response": good + other,
+        "more": good + b"x" * 1000,
+        "late": good,
+    }
+
+    def script(client: Client) -> None:
+        client.read_request()
+        if client.number > 1:
+            client.send(answer(403))
+            return
+        client.send(responses[what])
+        if what == "late":
+            late.wait(30)
+            client.send(other)
+            came.set()
+        client.wait_until_gone()
+
+    async def ask() -> None:
+        async with CoveoAsyncClient("coveo_default", retry=ONCE) as client:
+            question = Question("Could not read it", "GET", "/rest/x", keys=("id",))
+            with suppress(errors.NoAnswerError):
+                assert await client.conclusion(asking(question)) == {"id": "first"}
+            if what == "late":
+                late.set()
+                assert await asyncio.to_thread(came.wait, 30)
+                # What came has to get through the loop before anybody can know of it.
+                for _ in range(100):
+                    await asyncio.sleep(0.001)
+            with pytest.raises(errors.AccessDeniedError):
+                await client.conclusion(asking(question))
+
+    with RawServer(script) as server:
+        at(connect, server)
+        asyncio.run(ask())
+
+
+def test_no_connection_is_kept_after_a_timeout(connect: Callable[..., None]) -> None:
+    gone = threading.Event()
+
+    def script(client: Client) -> None:
+        client.read_request()
+        if client.number == 1:
+            client.wait_until_gone()
+            gone.set()
+        client.send(answer(403))
+
+    with RawServer(script) as server:
+        hook = at(connect, server, timeout=(5, 0.2))
+        with pytest.raises(errors.NoAnswerError, match="timed out"):
+            hook.set_source_status(SOURCE, "IDLE")
+        assert gone.wait(30)
+        with pytest.raises(errors.AccessDeniedError):
+            at(connect, server).set_source_status(SOURCE, "IDLE")
+
+
+def container(server: RawServer) -> bytes:
+    """Describe a file container on the server."""
+    return json.dumps(
+        {
+            "uploadUri": f"{server.url}/bucket/1?X-Amz-Signature=0",
+            "fileId": "1",
+            "requiredHeaders": {"Content-Type": "application/octet-stream"},
+        }
+    ).encode()
+
+
+@SCHEMES
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(413, errors.RequestTooLargeError), (403, errors.UploadError), (200, errors.NoAnswerError)],
+)
+def test_an_answer_that_comes_before_the_request_was_sent_is_heard_and_no_success(
+    connect: Callable[..., None],
+    certificate: tuple[Path, Path],
+    status: int,
+    error: type[CoveoError],
+    secure: bool,
+) -> None:
+    def script(client: Client) -> None:
+        while head := client.read_request(body=False):
+            if b"/files" in head:
+                client.send(answer(201, container(server)))
+            else:
+                # It reads no more than the head, and leaves the connection open.
+                client.send(answer(status))
+                time.sleep(3)
+                return
+
+    with RawServer(script, certificate=certificate if secure else None) as server, pytest.raises(error):
+        at(connect, server, timeout=(5, 20)).upload(b"x" * (64 * MIB), "Could not upload")
+
+
+# --- how long it may take ---
+
+
+@SCHEMES
+def test_silence_ends_an_upload_that_nobody_reads(
+    connect: Callable[..., None], certificate: tuple[Path, Path], secure: bool
+) -> None:
+    def script(client: Client) -> None:
+        while head := client.read_request(body=False):
+            if b"/files" in head:
+                client.send(answer(201, container(server)))
+            else:
+                over.wait(30)
+                return
+
+    over = threading.Event()
+    with (
+        RawServer(script, certificate=certificate if secure else None) as server,
+        ended_within(20),
+        pytest.raises(errors.NoAnswerError, match=r"timed out: nothing moved for 0\.5 s"),
+    ):
+        at(connect, server, timeout=(5, 0.5)).upload(b"x" * (64 * MIB), "Could not upload")
+    over.set()
+
+
+@SCHEMES
+def test_a_slow_line_is_not_silent_whatever_the_timeout_for_connecting(
+    connect: Callable[..., None], certificate: tuple[Path, Path], secure: bool
+) -> None:
+    """The whole takes several times either timeout."""
+
+    def script(client: Client) -> None:
+        while head := client.read_request(body=False):
+            if b"/files" in head:
+                client.send(answer(201, container(server)))
+                continue
+            left = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0]) - len(client._rest)
+            client._rest = b""
+            client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+            while left:
+                time.sleep(0.01)
+                left -= len(client.sock.recv(256 * 1024))
+            client.send(answer(200))
+
+    with RawServer(script, certificate=certificate if secure else None) as server:
+        hook = at(connect, server, timeout=(0.5, 1.0))
+        hook.upload(b"x" * (24 * MIB), "Could not upload")
+
+
+DRIPS: dict[str, Callable[[Client], None]] = {
+    "the status line": lambda client: client.drip(b"HTTP/1.1 200 " + b"x" * 100_000),
+    "the headers": lambda client: client.drip(b"HTTP/1.1 200 OK\r\n" + b"X-A: b\r\n" * 90_000),
+    "the body": lambda client: (
+        client.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"),
+        client.drip(b" " * 1_000_000),
+    )[-1],
+    "an error's body": lambda client: (
+        client.send(b"HTTP/1.1 503 Oh\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        client.drip(b"1\r\n \r\n" * 100_000),
+    )[-1],
+    "informational responses": lambda client: client.drip(INTERIM[1] * 90),
+}
+
+
+@BOTH
+@pytest.mark.parametrize("what", DRIPS)
+def test_a_peer_that_drips_is_given_up_when_the_whole_takes_too_long(
+    connect: Callable[..., None], ask: Callable[[CoveoPushHook], Any], what: str
+) -> None:
+    def script(client: Client) -> None:
+        client.read_request()
+        DRIPS[what](client)
+
+    with RawServer(script) as server:
+        hook = at(connect, server, total_timeout=0.6)
+        connect(host=server.url, extra={"total_timeout": "0.6"})
+        with ended_within(20), pytest.raises(errors.NoAnswerError, match=r"timed out|Timeout"):
+            ask(hook)
+
+
+def test_a_request_may_take_longer_the_more_it_sends(connect: Callable[..., None]) -> None:
+    settings = CoveoPushHook().settings
+    assert settings.total_seconds(0) == 300
+    # A line of 2 Mbit/s that three uploads share.
+    assert settings.total_seconds(12 * MIB) > 3 * 12 * MIB / 250_000
+    assert settings.total_seconds(64 * MIB) > 3 * 64 * MIB / 2_000_000
+    assert settings.total_seconds(256 * MIB) == 3600
+    assert settings.total_seconds(0, (10, 120)) == 600
+    assert settings.total_seconds(0, 2000) == 10_000
+
+
+# --- stop ---
+
+
+def under_way(script: Callable[[Client, threading.Event], None]) -> Callable[..., Any]:
+    def begin(begun: threading.Event) -> Callable[[Client], None]:
+        return lambda client: script(client, begun)
+
+    return begin
+
+
+def _no_handshake(client: Client, begun: threading.Event) -> None:
+    begun.set()
+    client.wait_until_gone()
+
+
+def _no_answer(client: Client, begun: threading.Event) -> None:
+    client.read_request()
+    begun.set()
+    client.wait_until_gone()
+
+
+def _dripping_body(client: Client, begun: threading.Event) -> None:
+    client.read_request()
+    client.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+    begun.set()
+    client.drip(b" " * 1_000_000, 0.01)
+
+
+def _try_later(client: Client, begun: threading.Event) -> None:
+    client.read_request()
+    client.send(answer(503, b"", "Retry-After: 300"))
+    begun.set()
+    client.wait_until_gone()
+
+
+STOPPED = {
+    "handshake": (_no_handshake, "https"),
+    "waiting": (_no_answer, "http"),
+    "reading": (_dripping_body, "http"),
+    "sleeping": (_try_later, "http"),
+}
+
+
+@pytest.mark.parametrize("phase", STOPPED)
+def test_stop_ends_a_request_of_the_hook_in_each_phase(connect: Callable[..., None], phase: str) -> None:
+    script, scheme = STOPPED[phase]
+    begun = threading.Event()
+    with RawServer(lambda client: script(client, begun)) as server:
+        connect(host=f"{scheme}://127.0.0.1:{server.port}")
+        hook = CoveoPushHook(timeout=(60, 60), retry=RetryPolicy(total_seconds=900))
+        _stopped_while(begun, hook.stop, lambda: hook.get_source(SOURCE))
+
+
+def _stopped_while(begun: threading.Event, stop: Callable[[], None], work: Callable[[], Any]) -> None:
+    """Expect that work ends with an error, long before any of its timeouts, once it was stopped."""
+
+    def stop_it() -> None:
+        begun.wait(30)
+        stop()
+
+    threading.Thread(target=stop_it, daemon=True).start()
+    with ended_within(30), pytest.raises((errors.NoAnswerError, errors.ServiceError)):
+        work()
+
+
+def test_stop_ends_an_upload_that_nobody_reads(connect: Callable[..., None]) -> None:
+    begun = threading.Event()
+
+    def script(client: Client) -> None:
+        while head := client.read_request(body=False):
+            if b"/files" in head:
+                client.send(answer(201, container(server)))
+            else:
+                begun.set()
+                time.sleep(40)
+
+    with RawServer(script) as server:
+        hook = at(connect, server, timeout=(60, 60))
+        _stopped_while(begun, hook.stop, lambda: hook.upload(b"x" * (64 * MIB), "Could not upload"))
+
+
+def test_stop_ends_an_attempt_to_connect(connect: Callable[..., None]) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        # Nobody accepts, and the queue is full: further attempts get no answer.
+        port = full.getsockname()[1]
+        fillers = []
+        for _ in range(3):
+            filler = socket.socket()
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.1", port))
+            fillers.append(filler)
+        connect(host=f"http://127.0.0.1:{port}")
+        hook = CoveoPushHook(timeout=(60, 60), retry=ONCE)
+        begun = threading.Event()
+        begun.set()
+        _stopped_while(begun, hook.stop, lambda: hook.get_source(SOURCE))
+        for filler in fillers:
+            filler.close()
+
+
+def test_a_response_that_comes_at_once_after_a_stop_still_counts(connect: Callable[..., None]) -> None:
+    """So that a killed push knows whether its last batch was accepted."""
+    hooks: list[CoveoPushHook] = []
+
+    def script(client: Client) -> None:
+        client.read_request()
+        hooks[0].stop()
+        client.send(answer(201))
+
+    with RawServer(script) as server:
+        hooks.append(at(connect, server))
+        assert hooks[0].set_source_status(SOURCE, "IDLE")["status"] == "IDLE"
+        with pytest.raises(errors.NoAnswerError, match="nothing was sent"):
+            hooks[0].set_source_status(SOURCE, "IDLE")
+
+
+@pytest.mark.parametrize("phase", ["waiting", "sleeping"])
+def test_a_signal_handler_may_stop_the_hook_whatever_it_interrupts(
+    connect: Callable[..., None], phase: str
+) -> None:
+    script, _ = STOPPED[phase]
+    begun = threading.Event()
+    with RawServer(lambda client: script(client, begun)) as server:
+        connect(host=server.url)
+        hook = CoveoPushHook(timeout=(60, 60), retry=RetryPolicy(total_seconds=900))
+        before = signal.signal(signal.SIGUSR1, lambda *_: hook.stop())
+        try:
+            main = threading.get_ident()
+            _stopped_while(
+                begun,
+                lambda: signal.pthread_kill(main, signal.SIGUSR1),
+                lambda: hook.get_source(SOURCE),
+            )
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.parametrize("phase", STOPPED)
+def test_stop_ends_a_request_of_the_client_in_each_phase(connect: Callable[..., None], phase: str) -> None:
+    script, scheme = STOPPED[phase]
+    begun = threading.Event()
+    clients: list[CoveoAsyncClient] = []
+
+    async def ask() -> None:
+        async with CoveoAsyncClient("coveo_default") as client:
+            clients.append(client)
+            await client.conclusion(asking(Question("Could not read it", "GET", "/rest/x")))
+
+    with RawServer(lambda client: script(client, begun)) as server:
+        connect(host=f"{scheme}://127.0.0.1:{server.port}", extra={"timeout": "60"})
+        _stopped_while(begun, lambda: clients[0].stop(), lambda: asyncio.run(ask()))
+
+
+# --- what may come in place of an answer ---
+
+
+def gzipped(body: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+
+
+GARBAGE = {
+    "location in Latin-1": b"HTTP/1.1 302 Found\r\nLocation: /caf\xe9\r\nContent-Length: 0\r\n\r\n",
+    "location that is no URL": b"HTTP/1.1 301 Moved\r\nLocation: http://[bad\r\nContent-Length: 0\r\n\r\n",
+    "location with a bad port": b"HTTP/1.1 307 Go\r\nLocation: http://a:b:c/\r\nContent-Length: 0\r\n\r\n",
+    "empty location": b"HTTP/1.1 308 Go\r\nLocation:\r\nContent-Length: 0\r\n\r\n",
+    "no location": b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n",
+    "redirect with an endless body": b"HTTP/1.1 302 F\r\nLocation: /\r\nContent-Length: 999999999\r\n\r\nx",
+    "no HTTP": b"SSH-2.0-OpenSSH_9.6\r\n",
+    "binary": bytes(range(256)) * 40,
+    "status that is no number": b"HTTP/1.1 OK 200\r\n\r\n",
+    "status of two digits": b"HTTP/1.1 20 OK\r\n\r\n",
+    "status of four digits": b"HTTP/1.1 2000 OK\r\n\r\n",
+    "long status line": b"HTTP/1.1 200 " + b"x" * 100_000 + b"\r\n\r\n",
+    "HTTP/2 preface": b"\x00\x00\x12\x04\x00\x00\x00\x00\x00",
+    "HTTP/3.7": b"HTTP/3.7 200 OK\r\nContent-Length: 0\r\n\r\n",
+    "long header": b"HTTP/1.1 200 OK\r\nX: " + b"x" * 200_000 + b"\r\n\r\n",
+    "many headers": b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 1_000 + b"\r\n",
+    "header that is none": b"HTTP/1.1 200 OK\r\nno colon here\r\nContent-Length: 2\r\n\r\n{}",
+    "header name in Latin-1": b"HTTP/1.1 200 OK\r\n\xe9: \xff\x00\r\nContent-Length: 2\r\n\r\n{}",
+    "two lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+    "negative length": b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n{}",
+    "length that is no number": b"HTTP/1.1 200 OK\r\nContent-Length: two\r\n\r\n{}",
+    "endless length": b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5_000 + b"\r\n\r\n{}",
+    "bad chunk size": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n{}\r\n0\r\n\r\n",
+    "negative chunk size": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-2\r\n{}\r\n0\r\n\r\n",
+    "long chunk size": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1" * 100_000,
+    "chunk that breaks off": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{}",
+    "unknown coding": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, x\r\n\r\n{}",
+    "gzip that is none": gzipped(b"this is not gzip"),
+    "gzip that breaks off": gzipped(b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"),
+    "many codings": b"HTTP/1.1 200 OK\r\nContent-Encoding: " + b"gzip," * 50 + b"gzip\r\n"
+    b"Content-Length: 2\r\n\r\n{}",
+    "deflate that is none": b"HTTP/1.1 200 OK\r\nContent-Encoding: deflate\r\nContent-Length: 3\r\n\r\nabc",
+    "unknown charset": b"HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=klingon\r\n"
+    b"Content-Length: 2\r\n\r\n{}",
+    "charset with NUL": b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=\x00\r\n"
+    b"Content-Length: 2\r\n\r\n{}",
+    "UTF-16": b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n" + '{"'.encode("utf-16"),
+    "broken UTF-8": answer(200, b'{"id": "\xff\xfe"'),
+    "no JSON": answer(200, b"nothing"),
+    "another shape": answer(200, b'["id"]'),
+    "deep": answer(200, b"[" * 100_000),
+    "a huge number": answer(200, b"9" * 10_000),
+    "a bare number": answer(200, b"1e999"),
+    "a bad date": answer(200, b"{}", "Date: Thu, 99 Foo 99999999 99:99:99 GMT"),
+    "a bad Retry-After": answer(503, b"", "Retry-After: " + "9" * 5_000, "Date: \xff"),
+    "a cookie": answer(200, b"{}", "Set-Cookie: \xe9=\xff; expires=never; Max-Age=x"),
+    "an empty page": answer(404, b""),
+    "an error without end": b"HTTP/1.1 500 Oh\r\nContent-Type: text/html\r\n\r\n" + b"<title " * 30_000,
+    "nothing": b"",
+}
+
+
+@BOTH
+@SCHEMES
+@pytest.mark.parametrize("what", GARBAGE)
+def test_whatever_comes_is_one_of_the_hook_s_own_errors(
+    connect: Callable[..., None],
+    certificate: tuple[Path, Path],
+    ask: Callable[[CoveoPushHook], Any],
+    what: str,
+    secure: bool,
+) -> None:
+    def script(client: Client) -> None:
+        client.read_request()
+        client.send(GARBAGE[what])
+
+    with RawServer(script, certificate=certificate if secure else None) as server:
+        hook = at(connect, server)
+        with ended_within(60), pytest.raises(CoveoError) as raised:
+            ask(hook)
+        assert len(str(raised.value)) < 2_000
+        assert not isinstance(raised.value, errors.CoveoConfigurationError)
+        assert "location" not in what or isinstance(raised.value, errors.RedirectError)
+
+
+@pytest.mark.parametrize("what", [what for what in GARBAGE if "location" in what or "redirect" in what])
+def test_a_redirect_is_an_error_wherever_it_leads(connect: Callable[..., None], what: str) -> None:
+    with RawServer(always(GARBAGE[what])) as server:
+        for call in (
+            lambda hook: hook.set_source_status(SOURCE, "IDLE"),
+            lambda hook: hook.add_or_update_item(SOURCE, ITEM),
+            lambda hook: hook.run(f"/rest/organizations/acme/sources/{SOURCE}"),
+            lambda hook: hook.push_items(SOURCE, [ITEM]),
+        ):
+            with pytest.raises(errors.RedirectError):
+                call(at(connect, server))
+
+
+def test_an_upload_that_is_redirected_anywhere_is_an_error(connect: Callable[..., None]) -> None:
+    def script(client: Client) -> None:
+        while head := client.read_request():
+            client.send(
+                answer(201, container(server)) if b"/files" in head else GARBAGE["location in Latin-1"]
+            )
+
+    with RawServer(script) as server, pytest.raises(errors.RedirectError):
+        at(connect, server).push_items(SOURCE, [ITEM])
