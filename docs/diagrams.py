@@ -198,7 +198,7 @@ ROOMS: Final = (
     ("links", "assets", "notifications"),
     ("hooks",),
     ("content",),
-    ("state",),
+    ("state", "transports"),
     ("coveo",),
 )
 _MORE_OF_A_ROOM: Final = {"coveo": "coveo/   (knows nothing of Airflow)"}

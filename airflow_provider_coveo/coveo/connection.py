@@ -167,6 +167,8 @@ def _parsed(extra: object) -> Any:
         raise unreadable_extra(
             f"it is not JSON ({error.msg} at line {error.lineno}, column {error.colno})"
         ) from None
+    except CoveoConfigurationError:
+        raise
     except (ValueError, RecursionError):
         raise unreadable_extra("it is not JSON") from None
 
@@ -219,7 +221,10 @@ def _is_blank(value: object) -> bool:
 def _text(extra: Mapping[str, Any], name: str) -> str | None:
     value = extra.get(name)
     if value is not None and not isinstance(value, str):
-        raise CoveoConfigurationError(f"The connection's {name} must be a string, not {type(value).__name__}")
+        raise CoveoConfigurationError(
+            f"The connection's {name} must be a string, not {type(value).__name__}",
+            remedy="Give one text in quotes",
+        )
     return value
 
 

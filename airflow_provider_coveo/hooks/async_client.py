@@ -85,7 +85,7 @@ async def _shared_session(verify: bool | str) -> AsyncIterator[aiohttp.ClientSes
         if verify not in shared:
             shared[verify] = _Transport(
                 aiohttp.ClientSession(
-                    # aiohttp takes what comes over an idle connection for the next request's response. Triggers
+                    # aiohttp takes what comes over an idle connection for the next response. Triggers
                     # ask too rarely to find one open anyway.
                     connector=aiohttp.TCPConnector(ssl=context, force_close=True),
                     cookie_jar=aiohttp.DummyCookieJar(),

@@ -295,7 +295,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         # An adapter that the hook was given is left in its place.
         if getattr(self, "adapter", None) is None:
             mount_limits(session)
-        return cast("requests.Session", session)
+        return session
 
     def _extract_auth(self, connection: Connection) -> AuthBase:
         return BearerAuth(self.settings.api_key)

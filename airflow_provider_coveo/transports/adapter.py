@@ -115,7 +115,9 @@ class _WatchedSocket:
         if exchange is None:
             self._apply(self._timeout)
             return int(self._sock.recv_into(buffer))
-        return int(self._watched(exchange, functools.partial(self._sock.recv_into, buffer)))
+        size = int(self._watched(exchange, functools.partial(self._sock.recv_into, buffer)))
+        exchange.is_answered = exchange.is_sent
+        return size
 
     def has_more(self, reader: io.BufferedReader) -> bool:
         """Return whether more came than the response that was read."""
@@ -149,8 +151,9 @@ class _WatchedSocket:
                 left = _queued_bytes(self._sock)
                 quiet = 0.0 if 0 <= left < queued else quiet + exchange.slice_seconds
                 queued = left
-                if exchange.silence is not None and quiet >= exchange.silence:
-                    raise TimeoutError(f"timed out: nothing moved for {exchange.silence:g} s") from None
+                allowed = exchange.allowed_silence
+                if allowed is not None and quiet >= allowed:
+                    raise TimeoutError(f"timed out: nothing moved for {allowed:g} s") from None
                 if between is not None:
                     between()
 
@@ -356,7 +359,13 @@ class LimitedAdapter(HTTPAdapter):
         return manager
 
     def send(
-        self, request: requests.PreparedRequest, stream: bool = False, timeout: Any = None, **kwargs: Any
+        self,
+        request: requests.PreparedRequest,
+        stream: bool = False,
+        timeout: Any = None,
+        verify: Any = True,
+        cert: Any = None,
+        proxies: Any = None,
     ) -> requests.Response:
         """
         Send a request.
@@ -367,9 +376,10 @@ class LimitedAdapter(HTTPAdapter):
         exchange = current_exchange()
         if exchange is None:
             with Exchange(silence=_silence(timeout)):
-                return super().send(request, stream, timeout, **kwargs)
+                return super().send(request, stream, timeout, verify, cert, proxies)
         exchange.silence = _silence(timeout)
-        return super().send(request, stream, timeout, **kwargs)
+        exchange.size = int(request.headers.get("Content-Length") or 0)
+        return super().send(request, stream, timeout, verify, cert, proxies)
 
 
 def _silence(timeout: Any) -> float | None:

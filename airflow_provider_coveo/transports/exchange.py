@@ -12,6 +12,9 @@ SLICE: Final = 0.25
 #: Seconds that the response to a request that was sent whole may still take after a stop, so that the task
 #: can report whether Coveo accepted it.
 GRACE_SECONDS: Final = 1.0
+#: For each so many bytes of a request, its response may take another silence: buffers on the way, of a proxy or
+#: of the peer, can hold all of it, and nobody here sees it move on.
+BYTES_PER_SILENCE: Final = 4 * 1024 * 1024
 
 
 class StopSignal:
@@ -91,6 +94,10 @@ class Exchange:
         self.is_sent = False
         #: Whether the response leaves its connection in a state that the next request can rely on.
         self.is_clean = True
+        #: Whether a byte of the response has come.
+        self.is_answered = False
+        #: How many bytes the request's body has.
+        self.size = 0
         self.connection: Any = None
         self._stop = stop
         self._deadline = None if total is None else time.monotonic() + total
@@ -119,6 +126,13 @@ class Exchange:
         if self._deadline is not None and time.monotonic() >= self._deadline:
             self.is_overdue = True
             raise TotalTimeoutError(f"timed out: the request as a whole took longer than {self.total:g} s")
+
+    @property
+    def allowed_silence(self) -> float | None:
+        """Seconds without a byte in either direction that are allowed at present."""
+        if self.silence is None or not self.is_sent or self.is_answered:
+            return self.silence
+        return self.silence * (1 + self.size / BYTES_PER_SILENCE)
 
     @property
     def slice_seconds(self) -> float:

@@ -112,6 +112,47 @@ def test_one_proxy_serves_both_schemes() -> None:
         ({"extra": {"proxies": {"https": "http://user:xx564559@127.0.0.1:99999"}}}, "proxy"),
         ({"extra": {"proxies": {"htps": "http://127.0.0.1:3128"}}}, "htps"),
         ({"extra": [1]}, "extra"),
+        ({"extra": '{"region": "eu",}'}, "line 1, column 17"),
+        ({"extra": "region=eu"}, "extra"),
+        ({"extra": "{"}, "extra"),
+        ({"extra": '"eu"'}, "not an object"),
+        ({"extra": "[]"}, "not an object"),
+        ({"extra": "null"}, "not an object"),
+        ({"extra": "7"}, "not an object"),
+        ({"extra": '"{\\"region\\": \\"eu\\"}"'}, "not an object"),
+        ({"extra": "[" * 100_000}, "extra"),
+        ({"extra": '{"region": "us", "region": "eu"}'}, "'region' twice"),
+        ({"extra": '{"region": "eu"} {}'}, "extra"),
+        ({"extra": '{"proxies": "http://user:xx564559@p:1"'}, "extra"),
+        ({"extra": {"regoin": "eu"}}, r"regoin.*Spell it region"),
+        ({"extra": {"extra__coveo__region": "eu"}}, "Spell it region"),
+        ({"extra": {"proxy": "http://p:1"}}, "Spell it proxies"),
+        ({"extra": {"platform-host": "https://p"}}, "Spell it platform_host"),
+        ({"extra": {"timeouts": 5}}, "Spell it timeout"),
+        ({"extra": {" region": "eu"}}, "Spell it region"),
+        ({"extra": {"colour": "red"}}, "colour.*Take it out"),
+        ({"extra": {"region": ["eu"]}}, "region"),
+        ({"extra": {"region": {}}}, "region"),
+        ({"extra": {"region": True}}, "region"),
+        ({"extra": {"platform_host": 7}}, "platform_host"),
+        ({"extra": {"platform_host": "eu"}}, "name of a region"),
+        ({"extra": {"timeout": {"10": 60}}}, "timeout"),
+        ({"extra": {"timeout": [True, 5]}}, "timeout"),
+        ({"extra": {"timeout": [5, None]}}, "timeout"),
+        ({"extra": {"timeout": 10**400}}, "timeout"),
+        ({"extra": {"total_timeout": 0}}, "total_timeout"),
+        ({"extra": {"total_timeout": "1,2"}}, "total_timeout"),
+        ({"extra": {"total_timeout": True}}, "total_timeout"),
+        ({"extra": {"total_timeout": 86_401}}, "total_timeout"),
+        ({"extra": {"call_interval": [1]}}, "call_interval"),
+        ({"extra": {"verify": {}}}, "verify"),
+        ({"extra": {"verify": []}}, "verify"),
+        ({"extra": {"verify": 0.5}}, "verify"),
+        ({"extra": {"proxies": []}}, "proxies"),
+        ({"extra": {"proxies": {"https": 3128}}}, "proxies"),
+        ({"schema": "eu"}, "schema.*region"),
+        ({"schema": "ftp", "host": "p.example.com"}, "schema"),
+        ({"schema": "http"}, "schema"),
         ({"extra": {"Region": "eu"}}, "Region"),
         ({"extra": {"verify": "x" * 100_000}}, "verify"),
         ({"password": "Bearer xx"}, "space"),
@@ -130,6 +171,18 @@ def test_what_can_not_be_used_is_refused_and_named(fields: dict[str, Any], names
     assert KEY not in str(refused.value)
     assert "xx564559" not in str(refused.value)
     assert len(str(refused.value)) < 1000
+
+
+@pytest.mark.parametrize("extra", [None, "", "  ", "{}", {}, '{"region": null}', b'{"region": ""}'])
+def test_an_extra_that_says_nothing_is_none(extra: Any) -> None:
+    assert read(extra=extra) == read()
+
+
+def test_the_extra_is_read_as_it_is_stored() -> None:
+    settings = read(extra='{"region": "eu", "timeout": "5,20", "total_timeout": "90"}')
+    assert settings.push_url == "https://api-eu.cloud.coveo.com"
+    assert settings.timeout == (5, 20)
+    assert settings.total_seconds(10**9) == 90
 
 
 def test_the_key_shows_in_no_representation() -> None:

@@ -71,12 +71,43 @@ def test_a_host_is_taken_in_any_usual_form(host: str, expected: str) -> None:
         "https://api.cloud.coveo.com:notaport",
         "https://api cloud",
         "https://[::1",
+        "eu",
+        "EU",
+        " us ",
+        "hipaa",
+        "https://ca",
+        "https://au/",
+        "ireland",
+        "eu-west-1",
+        "us-east-1:443",
+        "1",
+        "10.0.0",
+        "10.0.0.256",
+        "-a.example.com",
+        "a-.example.com",
+        "api.cloud.coveo.com, api-eu.cloud.coveo.com",
+        "mailto:someone",
     ],
 )
 def test_a_host_that_is_unsafe_or_unusable_is_refused(host: str) -> None:
     with pytest.raises(CoveoConfigurationError) as refused:
         base_url(host)
     assert "secret" not in str(refused.value)
+    assert refused.value.remedy
+
+
+def test_a_region_in_place_of_a_host_is_told_where_it_belongs() -> None:
+    with pytest.raises(
+        CoveoConfigurationError, match=r'name of a region.*\{"region": "eu"\}.*eu \(Ireland\)'
+    ):
+        base_url("eu")
+
+
+@pytest.mark.parametrize(
+    "host", ["gateway", "coveo-proxy", "eu.example.com", "my_proxy.internal", "10.0.0.7"]
+)
+def test_a_host_may_have_any_name_that_is_no_region_s(host: str) -> None:
+    assert base_url(host) == f"https://{host}"
 
 
 @pytest.mark.parametrize("check", [checked_source_id, checked_organization_id])

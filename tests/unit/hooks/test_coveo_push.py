@@ -778,6 +778,75 @@ def test_a_connection_test_sends_the_key_to_no_other_region(
         assert coveo.requests == []
 
 
+# --- a connection as Airflow stores it ---
+
+
+@pytest.mark.parametrize(
+    ("extra", "named"),
+    [
+        ('{"region": "eu",}', "extra"),
+        ("region=eu", "extra"),
+        ('["eu"]', "extra"),
+        ('"eu"', "extra"),
+        ('{"regoin": "eu"}', "regoin"),
+        ('{"region": ["eu"]}', "region"),
+        ('{"region": "us", "region": "eu"}', "region"),
+    ],
+)
+@pytest.mark.parametrize("form", ["JSON", "URI", "JSON object"])
+def test_an_extra_that_can_not_be_read_is_refused_and_the_key_unsent(
+    coveo: Simulator, monkeypatch: pytest.MonkeyPatch, form: str, extra: str, named: str
+) -> None:
+    """Airflow itself would go on without it, and the key would go to another region."""
+    from urllib.parse import quote, urlsplit
+
+    host = urlsplit(coveo.url).netloc
+    if form == "URI":
+        stored = f"coveo://acme:{SENTINEL}@{host}/?__extra__={quote(extra, safe='')}"
+    else:
+        try:
+            given = json.loads(extra) if form == "JSON object" else extra
+        except ValueError:
+            pytest.skip("no JSON object")
+        if given == {"region": "eu"}:
+            pytest.skip("a repeated name does not outlive Python's own reader")
+        stored = json.dumps(
+            {"conn_type": "coveo", "login": "acme", "password": SENTINEL, "host": coveo.url, "extra": given}
+        )
+    monkeypatch.setenv("AIRFLOW_CONN_COVEO_DEFAULT", stored)
+    for call in (
+        lambda: CoveoPushHook().set_source_status(SOURCE, "IDLE"),
+        lambda: CoveoPushHook().run("/rest"),
+    ):
+        with pytest.raises(errors.CoveoConfigurationError, match=named) as refused:
+            call()
+        assert SENTINEL not in str(refused.value)
+        assert refused.value.remedy
+    works, message = CoveoPushHook().test_connection()
+    assert not works
+    assert named in message
+    assert coveo.requests == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"host": "eu"}, "name of a region"),
+        ({"host": "not a host"}, "host"),
+        ({"login": "acme inc"}, "organization ID"),
+        ({"schema": "eu", "host": "p.example.com"}, "schema"),
+    ],
+)
+def test_what_can_be_no_host_is_refused_before_anybody_waits_for_it(
+    connect: Callable[..., None], fields: dict[str, Any], named: str
+) -> None:
+    connect(**{"host": "", **fields})
+    # The whole patience of 900 seconds, none of which is used.
+    with pytest.raises(errors.CoveoConfigurationError, match=named) as refused:
+        CoveoPushHook().set_source_status(SOURCE, "IDLE")
+    assert isinstance(refused.value, AirflowFailException)
+
+
 # --- what shows and what does not ---
 
 

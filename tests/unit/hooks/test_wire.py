@@ -372,6 +372,25 @@ def test_a_slow_line_is_not_silent_whatever_the_timeout_for_connecting(
         hook.upload(b"x" * (24 * MIB), "Could not upload")
 
 
+def test_the_response_to_much_may_take_longer_as_others_may_still_pass_it_on(
+    connect: Callable[..., None],
+) -> None:
+    def script(client: Client) -> None:
+        while head := client.read_request():
+            if b"/files" in head:
+                client.send(answer(201, container(server)))
+            else:
+                # As a proxy that takes all at once, and passes it on slowly.
+                time.sleep(1.5)
+                client.send(answer(200))
+
+    with RawServer(script) as server:
+        hook = at(connect, server, timeout=(5, 0.5))
+        hook.upload(b"x" * (24 * MIB), "Could not upload")
+        with pytest.raises(errors.NoAnswerError, match="timed out"):
+            hook.upload(b"x", "Could not upload")
+
+
 DRIPS: dict[str, Callable[[Client], None]] = {
     "the status line": lambda client: client.drip(b"HTTP/1.1 200 " + b"x" * 100_000),
     "the headers": lambda client: client.drip(b"HTTP/1.1 200 OK\r\n" + b"X-A: b\r\n" * 90_000),
@@ -412,6 +431,77 @@ def test_a_request_may_take_longer_the_more_it_sends(connect: Callable[..., None
     assert settings.total_seconds(256 * MIB) == 3600
     assert settings.total_seconds(0, (10, 120)) == 600
     assert settings.total_seconds(0, 2000) == 10_000
+
+
+# --- through a proxy ---
+
+
+def relay(client: Client) -> None:
+    """Pass a connection on to the host that is asked for, as a proxy does for TLS."""
+    head = client.read_request()
+    target = head.split(b" ")[1].decode()
+    host, _, port = target.partition(":")
+    with socket.create_connection((host, int(port))) as upstream:
+        client.send(b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 Connection established\r\n\r\n")
+
+        def back() -> None:
+            with suppress(OSError):
+                while piece := upstream.recv(65_536):
+                    client.send(piece)
+
+        threading.Thread(target=back, daemon=True).start()
+        with suppress(OSError):
+            while piece := client.sock.recv(65_536):
+                upstream.sendall(piece)
+
+
+@pytest.mark.parametrize("secure_proxy", [False, True], ids=["http proxy", "https proxy"])
+def test_limits_and_responses_are_the_same_through_a_proxy(
+    connect: Callable[..., None], certificate: tuple[Path, Path], secure_proxy: bool
+) -> None:
+    def script(client: Client) -> None:
+        number = 0
+        while head := client.read_request():
+            number += 1
+            if b"/files" in head:
+                client.send(INTERIM[4] + answer(201, container(server)))
+            elif head.startswith(b"PUT /bucket"):
+                client.send(INTERIM[1] + answer(200))
+            elif b"/batch" in head:
+                client.send(answer(202) + answer(500))
+            else:
+                client.wait_until_gone()
+
+    with (
+        RawServer(script, certificate=certificate) as server,
+        RawServer(relay, certificate=certificate if secure_proxy else None) as proxy,
+    ):
+        connect(host=server.url, extra={"verify": str(certificate[0]), "proxies": {"https": proxy.url}})
+        hook = CoveoPushHook(retry=ONCE, timeout=(5, 1))
+        many = [{"documentId": f"product://{number}", "data": "x" * MIB} for number in range(4)]
+        assert hook.push_items(SOURCE, many, batch_bytes=2 * MIB)["accepted_adds"] == 4
+        with pytest.raises(errors.NoAnswerError, match="timed out"):
+            hook.get_source(SOURCE)
+        assert proxy.connections == server.connections > 1
+
+
+@pytest.mark.parametrize("stopped", [False, True], ids=["total", "stop"])
+def test_a_proxy_that_drips_its_answer_is_given_up(connect: Callable[..., None], stopped: bool) -> None:
+    begun = threading.Event()
+
+    def script(client: Client) -> None:
+        client.read_request()
+        begun.set()
+        client.drip(b"HTTP/1.1 200 " + b"x" * 60_000)
+
+    with RawServer(script) as proxy:
+        connect(host="https://127.0.0.1:9", extra={"proxies": {"https": proxy.url}})
+        hook = CoveoPushHook(retry=ONCE, timeout=(5, 5), total_timeout=60 if stopped else 0.6)
+        if stopped:
+            _stopped_while(begun, hook.stop, lambda: hook.get_source(SOURCE))
+        else:
+            with ended_within(20), pytest.raises(errors.NoAnswerError, match="as a whole"):
+                hook.get_source(SOURCE)
 
 
 # --- stop ---
