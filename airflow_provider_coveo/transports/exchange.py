@@ -12,8 +12,8 @@ SLICE: Final = 0.25
 #: Seconds that the response to a request that was sent whole may still take after a stop, so that the task
 #: can report whether Coveo accepted it.
 GRACE_SECONDS: Final = 1.0
-#: For each so many bytes of a request, its response may take another silence: buffers on the way, of a proxy or
-#: of the peer, can hold all of it, and nobody here sees it move on.
+#: For each so many bytes of a request, its response may take another silence: buffers on the way, such as a
+#: proxy's, can hold all of it, and nobody here sees it move on.
 BYTES_PER_SILENCE: Final = 4 * 1024 * 1024
 
 
