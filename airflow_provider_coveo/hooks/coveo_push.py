@@ -418,9 +418,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
             nonlocal may_be_done
             try:
                 with self._turn(path):
-                    return self._send(
-                        session, prepared, tried, number, timeout=timeout, expected=expected
-                    )
+                    return self._send(session, prepared, tried, number, timeout=timeout, expected=expected)
             except (ServiceError, NoAnswerError) as error:
                 may_be_done += error.may_be_done
                 raise

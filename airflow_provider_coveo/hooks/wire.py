@@ -148,14 +148,18 @@ def sent(
 def failure_of(exchange: Exchange, tried: str, problem: Exception) -> CoveoError:
     """Return the error for an exchange that ended with an exception."""
     if exchange.is_stopped:
-        return stopped_error(tried, "the request was ended before its response came")
+        stopped = stopped_error(tried, "the request was ended before its response came")
+        stopped.may_be_done = exchange.is_begun
+        return stopped
     if exchange.is_overdue:
-        return NoAnswerError(
+        overdue = NoAnswerError(
             tried,
             answer=f"timed out: the request as a whole took longer than {exchange.total:g} s",
             cause="a line that is slower than the request allows for, or a peer that keeps it open",
             remedy="Raise the connection's total_timeout, or make batches smaller",
         )
+        overdue.may_be_done = exchange.is_begun
+        return overdue
     return error_without_answer(tried, problem)
 
 

@@ -90,6 +90,7 @@ class _WatchedSocket:
             self._apply(self._timeout)
             self._sock.sendall(data)
             return
+        exchange.is_begun = True
         with memoryview(data) as view, view.cast("B") as left:
             start = 0
             while start < len(left):

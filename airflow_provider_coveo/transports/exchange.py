@@ -90,6 +90,8 @@ class Exchange:
         self.silence = silence
         self.is_stopped = False
         self.is_overdue = False
+        #: Whether a byte of the request left this machine.
+        self.is_begun = False
         #: Whether the request left this machine whole, before any final response came.
         self.is_sent = False
         #: Whether the response leaves its connection in a state that the next request can rely on.
