@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from airflow.providers.common.compat.sdk import AirflowException, BaseHook
 
-from airflow_provider_coveo.content.rows import item_maker
+from airflow_provider_coveo.content.rows import checked_names, item_maker, row_reader
 from airflow_provider_coveo.coveo.errors import CoveoInputError, shown
 from airflow_provider_coveo.coveo.whole_numbers import whole_number
 
@@ -66,23 +66,20 @@ def items_of_query(
         else:
             cursor.execute(sql)
         rows = _rows(cursor, rows_at_a_time)
+        # Some drivers know the columns once a row was fetched.
         first = next(rows, None)
         if cursor.description is None:
             raise CoveoInputError(
                 f"The query on {conn_id!r} gives no rows",
                 remedy="Give a SELECT, or another query with a result",
             )
-        names = [str(column[0]) for column in cursor.description]
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise CoveoInputError(
-                f"The query on {conn_id!r} gives two columns named {twice!r}", remedy="Rename one with AS"
-            )
-        make = item_maker(names, columns, f"The query on {conn_id!r}")
+        source = f"The query on {conn_id!r}"
+        names = checked_names((column[0] for column in cursor.description), source)
+        make, read = item_maker(names, columns, source), row_reader(names, source)
         if first is not None:
-            yield make(dict(zip(names, first, strict=True)))
+            yield make(read(first))
         for row in rows:
-            yield make(dict(zip(names, row, strict=True)))
+            yield make(read(row))
 
 
 def _rows(cursor: Any, fetch_size: int) -> Iterator[Sequence[Any]]:
@@ -113,8 +110,15 @@ def _streaming_cursor(connection: Any) -> Iterator[Any]:
 
 
 def _cursor(connection: Any, driver: str) -> Any:
-    if driver in {"psycopg", "psycopg2"}:
-        return connection.cursor(name=_CURSOR_NAME)
+    # Rows come as tuples, whatever else the connection would make of them.
+    if driver == "psycopg":
+        from psycopg.rows import tuple_row
+
+        return connection.cursor(name=_CURSOR_NAME, row_factory=tuple_row)
+    if driver == "psycopg2":
+        from psycopg2.extensions import cursor
+
+        return connection.cursor(name=_CURSOR_NAME, cursor_factory=cursor)
     if driver == "MySQLdb":
         from MySQLdb.cursors import SSCursor
 

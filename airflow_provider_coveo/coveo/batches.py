@@ -7,12 +7,13 @@ import hashlib
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, cast
 
 from airflow_provider_coveo.coveo.errors import CoveoInputError, shown
 from airflow_provider_coveo.coveo.item_encoding import ItemEncoder
-from airflow_provider_coveo.coveo.items import LARGEST_UPLOAD, Delete, Entry, InvalidItemError
+from airflow_provider_coveo.coveo.items import LARGEST_UPLOAD, CheckedDelete, Delete, Entry, InvalidItemError
 from airflow_provider_coveo.coveo.whole_numbers import whole_number
 
 #: How many bytes of JSON a batch holds at most, unless one says otherwise. Measured with
@@ -476,16 +477,19 @@ def deletions(delete: Iterable[str | Delete]) -> Iterator[Delete]:
 
     :raises CoveoInputError: if it is a single string, of which each character would be taken for an ID.
     """
-    if isinstance(delete, (str, bytes)) or not isinstance(delete, Iterable):
+    if isinstance(delete, (str, bytes, bytearray, memoryview)) or not isinstance(delete, Iterable):
         raise CoveoInputError(
             f"What to delete must be a list of documentIds, not {type(delete).__name__}",
             remedy="Put a single ID into a list",
         )
-    return (entry if isinstance(entry, Delete) else Delete(entry) for entry in delete)
+    return (entry if issubclass(type(entry), Delete) else Delete(entry) for entry in delete)
 
 
 def item_batches(
-    items: Iterable[Any], limit: int, on_invalid: Callable[[int, InvalidItemError], bool]
+    items: Iterable[Any],
+    limit: int,
+    on_invalid: Callable[[int, InvalidItemError], bool],
+    on_failure: Callable[[Exception], object] | None = None,
 ) -> Iterator[Batch]:
     """
     Cut a stream of items and deletions into batches.
@@ -497,13 +501,15 @@ def item_batches(
         each, and :class:`~airflow_provider_coveo.coveo.items.Delete`.
     :param limit: How many bytes of JSON a batch may have.
     :param on_invalid: Called with the index and the error of each that Coveo would refuse; whether to go on.
+    :param on_failure: Called with the exception by which the stream itself fails. It is raised once all that
+        came before it was looked at, unless an entry that was not to be skipped has ended the stream by then.
     """
     batcher = Batcher((ADD, DELETE), limit)
     encoder = ItemEncoder()
     encode = encoder.encode
     places, added, size, room = batcher.places, batcher.lists[ADD], batcher.size, batcher.room_limit
     place = -1
-    groups = _groups(items, batcher)
+    groups = _groups(items, batcher, on_failure)
     for group in groups:
         run = encoder.encode_run(group) if type(group) is list else None
         if run is not None:
@@ -522,33 +528,28 @@ def item_batches(
         for item in entries:
             place += 1
             try:
-                if isinstance(item, Delete):
-                    batcher.size, batcher.last = size, place - 1
-                    full = _add_deletion(batcher, place, item)
-                else:
-                    encoded = encode(item)
-                    if type(encoded) is tuple:
-                        # Most items just join the batch under way, which is done right here because calls
-                        # take their time.
-                        item_id, text = encoded
-                        size_then = size + len(text) + 1
-                        if size_then <= room and item_id not in places and len(places) < MOST_ENTRIES:
-                            places[item_id] = len(added) * 2
-                            added.append(text)
-                            size = size_then
-                            continue
-                        batcher.size, batcher.last = size, place - 1
-                        full = batcher.add(place, ADD, item_id, text)
-                    else:
-                        entry = cast("Entry", encoded)
-                        batcher.size, batcher.last = size, place - 1
-                        full = batcher.add(place, ADD, entry.document_id, entry)
+                encoded = encode(item)
             except InvalidItemError as error:
                 if on_invalid(place, error):
                     continue
                 rest = itertools.chain(entries, itertools.chain.from_iterable(groups))
                 _look_for_more(enumerate(rest, place + 1), encode, on_invalid)
                 return
+            if type(encoded) is tuple:
+                # Most items just join the batch under way, which is done right here because calls take
+                # their time.
+                item_id, text = encoded
+                size_then = size + len(text) + 1
+                if size_then <= room and item_id not in places and len(places) < MOST_ENTRIES:
+                    places[item_id] = len(added) * 2
+                    added.append(text)
+                    size = size_then
+                    continue
+                batcher.size, batcher.last = size, place - 1
+                full = batcher.add(place, ADD, item_id, text)
+            else:
+                batcher.size, batcher.last = size, place - 1
+                full = _add_other(batcher, place, cast("Entry | CheckedDelete", encoded))
             places, added, size, room = batcher.places, batcher.lists[ADD], batcher.size, batcher.room_limit
             if full is not None:
                 yield full
@@ -560,36 +561,48 @@ def item_batches(
         yield full
 
 
-def _groups(items: Iterable[Any], batcher: Batcher) -> Iterator[list[bytes] | tuple[Any]]:
+def _groups(
+    items: Iterable[Any], batcher: Batcher, on_failure: Callable[[Exception], object] | None
+) -> Iterator[list[bytes] | tuple[Any]]:
     """Yield each item by itself, but bytes in a row together, as far as they fit into the batch."""
     run: list[bytes] = []
     room = 0
-    for item in items:
-        if type(item) is bytes:
-            room -= len(item) + 2
-            if room < 0:
+    failure = None
+    try:
+        for item in items:
+            if type(item) is bytes:
+                room -= len(item) + 2
+                if room < 0:
+                    if run:
+                        yield run
+                        run = []
+                    room = min(_RUN_BYTES, batcher.room_behind(len(item) + 2)) - len(item) - 2
+                run.append(item)
+            else:
                 if run:
                     yield run
                     run = []
-                room = min(_RUN_BYTES, batcher.room_behind(len(item) + 2)) - len(item) - 2
-            run.append(item)
-        else:
-            if run:
-                yield run
-                run = []
-            yield (item,)
-            room = 0
+                yield (item,)
+                room = 0
+    except Exception as problem:
+        failure = problem
     if run:
         yield run
+    if failure is not None:
+        if on_failure is not None:
+            on_failure(failure)
+        raise failure
 
 
-def _add_deletion(batcher: Batcher, place: int, deletion: Delete) -> Batch | None:
-    encoded = deletion.entry()
-    key = deletion.document_id
-    if not deletion.delete_children and batcher.holds_apart(key):
-        encoded = Delete(key, delete_children=True).entry()
+def _add_other(batcher: Batcher, place: int, entry: Entry | CheckedDelete) -> Batch | None:
+    if isinstance(entry, Entry):
+        return batcher.add(place, ADD, entry.document_id, entry)
+    key = entry.document_id
+    encoded = entry.encoded()
+    if not entry.delete_children and batcher.holds_apart(key):
+        encoded = CheckedDelete(key, delete_children=True).encoded()
     # What is deleted with its children takes others with it, so no item may be added in the same batch.
-    return batcher.add(place, DELETE, key, encoded, apart=deletion.delete_children)
+    return batcher.add(place, DELETE, key, encoded, apart=entry.delete_children)
 
 
 def _look_for_more(
@@ -599,14 +612,13 @@ def _look_for_more(
 ) -> None:
     found = 1
     until = time.monotonic() + _SECONDS_TO_LOOK_FOR_MORE
-    for place, item in itertools.islice(places, _ITEMS_TO_LOOK_THROUGH):
-        try:
-            if isinstance(item, Delete):
-                item.entry()
-            else:
+    # If the stream itself fails, what was found before is told all the same.
+    with suppress(Exception):
+        for place, item in itertools.islice(places, _ITEMS_TO_LOOK_THROUGH):
+            try:
                 encode(item)
-        except InvalidItemError as error:
-            on_invalid(place, error)
-            found += 1
-        if found >= INVALID_SHOWN or time.monotonic() > until:
-            return
+            except InvalidItemError as error:
+                on_invalid(place, error)
+                found += 1
+            if found >= INVALID_SHOWN or time.monotonic() > until:
+                return

@@ -10,7 +10,8 @@ import msgspec
 from airflow_provider_coveo.coveo.batches import Batch, Batcher
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.coveo.items import InvalidItemError
-from airflow_provider_coveo.coveo.permissions import checked_additional_info
+from airflow_provider_coveo.coveo.metadata import plain_list, type_name, unreadable
+from airflow_provider_coveo.coveo.permissions import checked_additional_info, plain_json
 
 MEMBERS: Final = "members"
 MAPPINGS: Final = "mappings"
@@ -39,7 +40,7 @@ def checked_provider_id(provider_id: object) -> str:
     return provider_id
 
 
-def encoded_identity(section: str, body: object) -> tuple[tuple[str, str], bytes]:
+def encoded_identity(section: str, body: Any) -> tuple[tuple[str, str], bytes]:
     """
     Check one entry of a batch of identities, and return what it is about and its JSON.
 
@@ -51,12 +52,9 @@ def encoded_identity(section: str, body: object) -> tuple[tuple[str, str], bytes
         https://docs.coveo.com/en/167/, https://docs.coveo.com/en/142/ and https://docs.coveo.com/en/84/.
     :raises InvalidItemError: if Coveo would refuse or misread it.
     """
-    if not isinstance(body, Mapping):
-        raise InvalidItemError(None, f"it is of type {type(body).__name__}", "Give a dict")
-    if section == DELETED and "identity" not in body:
-        body = {"identity": body}
     name = None
     try:
+        body = _body(section, body)
         identity = _identity(body.get("identity"), "identity", {"name", "type", "additionalInfo"})
         name = identity["name"]
         sent: dict[str, Any] = {"identity": identity}
@@ -71,11 +69,25 @@ def encoded_identity(section: str, body: object) -> tuple[tuple[str, str], bytes
         encoded = _encoder.encode(sent)
     except CoveoInputError as error:
         raise InvalidItemError(name, error.tried, error.remedy) from None
+    except MemoryError:
+        raise
+    except Exception as problem:
+        error = unreadable("it", problem)
+        raise InvalidItemError(name, error.tried, error.remedy) from None
     return (identity["type"], identity["name"]), encoded
 
 
+def _body(section: str, body: object) -> dict[str, Any]:
+    plain = plain_json(body, "it")
+    if type(plain) is not dict:
+        raise CoveoInputError(f"it is of type {type_name(body)}", remedy="Give a dict")
+    return {"identity": plain} if section == DELETED and "identity" not in plain else plain
+
+
 def _identities(value: object, key: str, known: set[str]) -> list[dict[str, Any]]:
-    if not isinstance(value, (list, tuple)):
+    if isinstance(value, tuple):
+        value = [plain_json(entry, key) for entry in plain_list(value)]
+    if not isinstance(value, list):
         raise CoveoInputError(f"{key} is not a list")
     return [_identity(entry, key, known) for entry in value]
 

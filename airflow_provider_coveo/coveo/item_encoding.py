@@ -20,6 +20,8 @@ from airflow_provider_coveo.coveo.items import (
     LARGEST_UPLOAD,
     RESERVED_KEYS,
     RULES,
+    CheckedDelete,
+    Delete,
     Entry,
     InvalidItemError,
     as_dict,
@@ -33,6 +35,7 @@ from airflow_provider_coveo.coveo.metadata import (
     SMALLEST_INT,
     checked_list,
     checked_metadata,
+    unreadable,
 )
 
 _DOCUMENT_ID = re.compile(DOCUMENT_ID + r"\Z")
@@ -49,6 +52,7 @@ _MOST_RUN_KINDS: Final = 64
 #: After how many runs that could not be checked as a whole it is tried again.
 _RUN_TRIED_AGAIN_AFTER: Final = 16
 
+_DATA_KEYS: Final = frozenset(map(str.lower, DATA_KEYS))
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder()
 #: Takes an object without anything in it that metadata may not hold, permissions apart.
@@ -77,29 +81,41 @@ class ItemEncoder:
         self._run_kinds: dict[tuple[Any, ...], _RunKind | None] = {}
         self._runs_to_skip = 0
 
-    def encode(self, item: object) -> Entry | tuple[str, bytes]:
+    def encode(self, item: object) -> Entry | CheckedDelete | tuple[str, bytes]:
         """
         Return an item's ID and its JSON, as an :class:`Entry` where its content is large.
 
         :param item: A mapping, an :class:`Item`, or bytes that hold one JSON object. Bytes are checked and
-            returned as they are, but for permissions that Coveo spells otherwise.
-        :raises InvalidItemError: if Coveo would refuse it.
+            returned as they are, but for permissions that Coveo spells otherwise, and content that is missing.
+            A :class:`Delete` is checked and returned as :class:`CheckedDelete`.
+        :raises InvalidItemError: if Coveo would refuse it, or it raises an exception when it is read.
         """
-        if type(item) is bytes:
-            return self._checked_bytes(item.strip())
-        if type(item) is not dict:
-            if isinstance(item, (bytes, bytearray, memoryview)):
-                return self._checked_bytes(bytes(item).strip())
-            item = as_dict(item)
         try:
-            document_id, checked = self._checked(item)
-            encoded = _encoder.encode(checked)
-        except _NotPlainError:
-            return self._of_prepared(item)
-        except (TypeError, ValueError, OverflowError, RecursionError):
-            return self._of_prepared(item)
-        if len(encoded) > LARGEST_INLINE_DATA:
-            return self._of_prepared(item)
+            if type(item) is bytes:
+                return self._checked_bytes(item.strip())
+            if type(item) is not dict:
+                # Whether it is one of these, its class says, and not the object itself.
+                kind = type(item)
+                if issubclass(kind, Delete):
+                    return item.checked()  # type: ignore[attr-defined]
+                if issubclass(kind, (bytes, bytearray, memoryview)):
+                    return self._checked_bytes(memoryview(item).tobytes().strip())  # type: ignore[arg-type]
+                item = as_dict(item)
+            try:
+                document_id, checked = self._checked(item)
+                encoded = _encoder.encode(checked)
+            except (InvalidItemError, MemoryError):
+                raise
+            except Exception:
+                # It has to be looked at closely, perhaps to say what is wrong with it.
+                return self._of_prepared(item)
+            if len(encoded) > LARGEST_INLINE_DATA:
+                return self._of_prepared(item)
+        except (InvalidItemError, MemoryError):
+            raise
+        except Exception as problem:
+            error = unreadable("it", problem)
+            raise InvalidItemError(None, error.tried, error.remedy) from None
         return document_id, encoded
 
     def encode_run(self, texts: list[bytes]) -> tuple[list[str], memoryview, list[int], int] | None:
@@ -268,6 +284,9 @@ class ItemEncoder:
         if _encoder.encode(item) != encoded and _may_have_repeated_keys(encoded, item):
             _refuse_repeated_keys(document_id, encoded)
         if len(encoded) > LARGEST_INLINE_DATA:
+            return self._of_prepared(item)
+        if not any(key.lower() in _DATA_KEYS for key in item):
+            # It has metadata, or it would have been refused.
             return self._of_prepared(item)
         if sent is not item:
             # Permissions that Coveo spells otherwise.

@@ -15,7 +15,16 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from airflow_provider_coveo.coveo.errors import CoveoInputError, shown
-from airflow_provider_coveo.coveo.metadata import checked_metadata, checked_text
+from airflow_provider_coveo.coveo.invalid_items import InvalidItemError as InvalidItemError
+from airflow_provider_coveo.coveo.invalid_items import InvalidValue, ItemWithoutId
+from airflow_provider_coveo.coveo.metadata import (
+    checked_metadata,
+    checked_text,
+    plain_text,
+    type_name,
+    unreadable,
+)
+from airflow_provider_coveo.coveo.other_formats import other_format
 from airflow_provider_coveo.coveo.permissions import checked_permissions
 
 #: The ways to give an item's content, of which an item has exactly one. See https://docs.coveo.com/en/73/.
@@ -61,7 +70,8 @@ class Item:
     Nothing is public by default: without ``permissions``, the item is sent without any.
 
     :param document_id: The item's URI, such as ``product://4711``.
-    :param data: Its content as text or HTML. Text above 5 MB goes by a file container.
+    :param data: Its content as text or HTML. Text above 5 MB goes by a file container. An item that has
+        metadata and no content is sent with an empty text.
     :param title: Its title.
     :param author: Its author.
     :param date: When it was last modified; a time needs a time zone. Coveo's default is the time of the push.
@@ -86,7 +96,7 @@ class Item:
     clickable_uri: str | None = None
     file_extension: str | None = None
     parent_id: str | None = None
-    compressed_binary_data: bytes | str | None = None
+    compressed_binary_data: bytes | bytearray | memoryview | str | None = None
     compressed_binary_data_file_id: str | None = None
     compression_type: str | None = None
     permissions: list[Any] | None = None
@@ -109,7 +119,7 @@ class Item:
             "parentId": self.parent_id,
             "data": self.data,
             "compressedBinaryData": base64.b64encode(binary).decode()
-            if isinstance(binary, bytes)
+            if isinstance(binary, (bytes, bytearray, memoryview))
             else binary,
             "compressedBinaryDataFileId": self.compressed_binary_data_file_id,
             "compressionType": self.compression_type,
@@ -136,35 +146,51 @@ class Delete:
     document_id: str
     delete_children: bool = False
 
+    def checked(self) -> CheckedDelete:
+        """
+        Return the deletion as a batch holds it.
+
+        :raises InvalidItemError: if it is malformed.
+        """
+        given: object = None
+        try:
+            given, children = self.document_id, self.delete_children
+            document_id = checked_document_id(given)
+        except CoveoInputError as error:
+            raise InvalidItemError(shown(given), error.tried, error.remedy) from None
+        except MemoryError:
+            raise
+        except Exception as problem:
+            error = unreadable("a deletion", problem)
+            raise InvalidItemError(None, error.tried, error.remedy) from None
+        if type(children) is not bool:
+            raise InvalidItemError(document_id, f"delete_children is {shown(children)}, not a boolean")
+        return CheckedDelete(document_id, children)
+
     def entry(self) -> bytes:
         """
         Return what a batch says of it.
 
         :raises InvalidItemError: if it is malformed.
         """
-        try:
-            document_id = checked_document_id(self.document_id)
-        except CoveoInputError as error:
-            raise InvalidItemError(shown(self.document_id), error.tried, error.remedy) from None
-        if not isinstance(self.delete_children, bool):
-            raise InvalidItemError(document_id, f"delete_children is {self.delete_children!r}, not a boolean")
-        return _encoder.encode({"documentId": document_id, "deleteChildren": self.delete_children})
+        return self.checked().encoded()
 
 
-class InvalidItemError(Exception):
+@dataclass(frozen=True)
+class CheckedDelete:
     """
-    An item that Coveo would refuse.
+    A deletion that was checked.
 
-    :param document_id: The item's ID, as far as it has one.
-    :param rule: What is wrong with it.
-    :param remedy: What to do about it.
+    :param document_id: The item's ``documentId``.
+    :param delete_children: Whether to delete the items too whose IDs begin with this one's.
     """
 
-    def __init__(self, document_id: str | None, rule: str, remedy: str = "") -> None:
-        super().__init__(document_id, rule, remedy)
-        self.document_id = document_id
-        self.rule = rule
-        self.remedy = remedy
+    document_id: str
+    delete_children: bool
+
+    def encoded(self) -> bytes:
+        """Return what a batch says of it."""
+        return _encoder.encode({"documentId": self.document_id, "deleteChildren": self.delete_children})
 
 
 @dataclass(frozen=True)
@@ -310,9 +336,15 @@ def checked_document_id(document_id: object) -> str:
     :param document_id: The ID.
     :raises CoveoInputError: if it is none.
     """
-    if isinstance(document_id, str) and _DOCUMENT_ID.match(document_id):
-        checked_text(document_id, "documentId")
-        return document_id
+    try:
+        if isinstance(document_id, str):
+            text = plain_text(document_id)
+            if _DOCUMENT_ID.match(text):
+                return checked_text(text, "documentId")
+    except (CoveoInputError, MemoryError):
+        raise
+    except Exception as problem:
+        raise unreadable("the documentId", problem) from None
     raise CoveoInputError(
         f"{shown(document_id)} is not the documentId of an item",
         remedy="Use a URI with a scheme, such as product://4711 or https://example.com/page; "
@@ -339,8 +371,9 @@ def prepared_item(item: object) -> PreparedItem:
     Check one item and return it in the form that its request needs.
 
     :param item: An :class:`Item`, or a mapping with ``documentId``, exactly one of ``data``,
-        ``compressedBinaryData`` (Base64) and ``compressedBinaryDataFileId``, and any metadata. Nothing is
-        made public by default: an item without ``permissions`` is sent without any.
+        ``compressedBinaryData`` (Base64) and ``compressedBinaryDataFileId``, and any metadata. An item with
+        metadata and none of the three is sent with an empty ``data``. Nothing is made public by default: an
+        item without ``permissions`` is sent without any.
     :raises CoveoInputError: if Coveo would refuse it, naming the item and the rule.
     """
     try:
@@ -357,18 +390,30 @@ def as_dict(item: object) -> dict[str, Any]:
     :param item: A mapping, or an :class:`Item`.
     :raises InvalidItemError: if it is neither.
     """
-    if isinstance(item, Item):
-        try:
+    if type(item) is ItemWithoutId:
+        raise InvalidItemError(None, item.reason.rule, item.reason.remedy)
+    document_id = None
+    try:
+        if isinstance(item, Item):
+            document_id = item.document_id
             return item.as_dict()
-        except CoveoInputError as error:
-            raise InvalidItemError(shown(item.document_id), error.tried, error.remedy) from None
-    if isinstance(item, Mapping):
-        return dict(item)
+        if isinstance(item, Mapping):
+            return dict(item)
+    except CoveoInputError as error:
+        raise _invalid(document_id, error) from None
+    except MemoryError:
+        raise
+    except Exception as problem:
+        raise _invalid(document_id, unreadable("it", problem)) from None
     raise InvalidItemError(
         None,
-        f"it is of type {type(item).__name__}",
+        f"it is of type {type_name(item)}",
         "Give a dict, an Item, a Delete, or bytes that hold one JSON object",
     )
+
+
+def _invalid(document_id: object, error: CoveoInputError) -> InvalidItemError:
+    return InvalidItemError(None if document_id is None else shown(document_id), error.tried, error.remedy)
 
 
 # --- the rules ---
@@ -381,23 +426,47 @@ def checked_item(item: object) -> PreparedItem:
     :param item: The item.
     :raises InvalidItemError: if Coveo would refuse it.
     """
-    if not isinstance(item, Mapping):
-        item = as_dict(item)
+    item = item if type(item) is dict else as_dict(item)
     document_id = None
     try:
         properties = _with_canonical_reserved_keys(item)
-        document_id = checked_document_id(properties.pop("documentId", None))
+        document_id = _id_of(properties)
         return _prepared_properties(document_id, properties)
     except CoveoInputError as error:
         raise InvalidItemError(document_id, error.tried, error.remedy) from None
+    except MemoryError:
+        raise
+    except Exception as problem:
+        error = unreadable("it", problem)
+        raise InvalidItemError(document_id, error.tried, error.remedy) from None
+
+
+def _made(value: Any) -> Any:
+    if type(value) is InvalidValue:
+        raise CoveoInputError(value.rule, remedy=value.remedy)
+    return value
+
+
+def _id_of(properties: dict[str, Any]) -> str:
+    if "documentId" in properties:
+        return checked_document_id(_made(properties.pop("documentId")))
+    what, remedy = other_format(properties) or ("", "")
+    if what:
+        raise CoveoInputError(f"it is {what}, and not an item", remedy=remedy)
+    keys = ", ".join(map(shown, list(properties)[:10])) or "none"
+    raise CoveoInputError(
+        f"it has no documentId; its keys are {keys}{', …' if len(properties) > 10 else ''}",
+        remedy="Give it one, such as product://4711; see https://docs.coveo.com/en/78/",
+    )
 
 
 def _with_canonical_reserved_keys(item: Mapping[Any, Any]) -> dict[str, Any]:
     properties: dict[str, Any] = {}
     seen: dict[str, str] = {}
     for key, value in item.items():
-        if not isinstance(key, str) or not key:
+        if not isinstance(key, str) or not plain_text(key):
             raise CoveoInputError(f"an item's keys must be non-empty strings, and {shown(key)} is not")
+        key = plain_text(key)
         lower_case = key.lower()
         if lower_case in seen:
             raise CoveoInputError(
@@ -415,6 +484,8 @@ def _prepared_properties(document_id: str, properties: dict[str, Any]) -> Prepar
             "an item holds no orderingId of its own",
             remedy="Leave it out: Coveo stamps the item; see https://docs.coveo.com/en/147/",
         )
+    for value in properties.values():
+        _made(value)
     content_key, content = _content(properties)
     compression_type = None
     if "compressionType" in properties:
@@ -427,18 +498,24 @@ def _prepared_properties(document_id: str, properties: dict[str, Any]) -> Prepar
 
 def _content(properties: dict[str, Any]) -> tuple[str, str]:
     given = [key for key in DATA_KEYS if key in properties]
+    if not given and properties.keys() - RESERVED_KEYS.values() and "compressionType" not in properties:
+        # Coveo's OpenAPI file asks for none, but its page on errors (https://docs.coveo.com/en/95/) wants
+        # the key. An empty text satisfies both.
+        return "data", ""
     if len(given) != 1:
         raise CoveoInputError(
-            f"it has {' and '.join(given) or 'no content'}",
-            remedy=f"Give exactly one of {', '.join(DATA_KEYS)}; see https://docs.coveo.com/en/73/",
+            f"it has {' and '.join(given) or 'no content and no metadata'}",
+            remedy=f"Give exactly one of {', '.join(DATA_KEYS)}, see https://docs.coveo.com/en/73/; "
+            'or {"data": ""} for an item that has none'
+            + ("" if given else "; to delete an item, give a Delete"),
         )
     content = properties.pop(given[0])
     if not isinstance(content, str):
         raise CoveoInputError(
-            f"{given[0]} must be a string, not {type(content).__name__}",
+            f"{given[0]} must be a string, not {type_name(content)}",
             remedy="Give text as data, and bytes Base64-encoded as compressedBinaryData",
         )
-    checked_text(content, given[0])
+    content = checked_text(plain_text(content), given[0])
     if given[0] == "compressedBinaryData":
         checked_base64(given[0], content)
     return given[0], content
@@ -460,12 +537,12 @@ def checked_base64(key: str, value: str) -> str:
 
 
 def _compression_type(key: str, value: object) -> str:
-    if not isinstance(value, str) or value not in COMPRESSION_TYPES:
+    if not isinstance(value, str) or plain_text(value) not in COMPRESSION_TYPES:
         raise CoveoInputError(
             f"{shown(value)} is not a {key}",
             remedy=f"Use one of {', '.join(COMPRESSION_TYPES)} in upper case",
         )
-    return value
+    return plain_text(value)
 
 
 @functools.lru_cache(maxsize=256)
@@ -481,9 +558,10 @@ def known_file_extension(key: str, value: str) -> str:
 
 
 def _file_extension(key: str, value: object) -> str:
-    if not isinstance(value, str) or not value.startswith(".") or len(value) < 2:
+    text = plain_text(value) if isinstance(value, str) else ""
+    if not text.startswith(".") or len(text) < 2:
         raise CoveoInputError(f"{shown(value)} is not a {key}", remedy="Start it with a dot, as in .html")
-    return checked_text(value, key)
+    return checked_text(text, key)
 
 
 def _parent_id(key: str, value: object) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from datetime import date, datetime, timedelta, timezone
+from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
+from enum import Enum
 from typing import Any, Final
+from uuid import UUID
 
 import msgspec
 
@@ -17,6 +19,9 @@ SMALLEST_INT: Final = -(2**63)
 LARGEST_INT: Final = 2**63 - 1
 #: The types of metadata values that are sent as they are, if the encoder takes them.
 PLAIN_TYPES: Final = frozenset({str, bool})
+#: As many digits as PostgreSQL's numeric has at most; an exponent can stand for more than memory holds.
+_MOST_DIGITS: Final = 131_072 + 16_383
+_CONTAINERS: Final = (Mapping, list, tuple, set, frozenset, bytes, bytearray, memoryview)
 
 
 def checked_metadata(key: str, value: object) -> Any:
@@ -24,17 +29,23 @@ def checked_metadata(key: str, value: object) -> Any:
     Return the value of a field as it is sent; the very same object where it needs no change.
 
     :param key: The field.
-    :param value: A string, a number, a boolean, a time, what stands for one of these, or a list of them.
-    :raises CoveoInputError: if no field can hold it.
+    :param value: A string, a number, a boolean, a time, what stands for one of these, or a list of them. What
+        is of a subclass of these types is taken as the type's own value, whatever its methods say.
+    :raises CoveoInputError: if no field can hold it, or it can't be read.
     """
-    if hasattr(value, "dtype") and hasattr(value, "tolist"):
+    try:
         value = _of_numpy(key, value)
-    if isinstance(value, (list, tuple)):
-        sent = [_metadata_scalar(key, entry) for entry in value]
-        # What needs no change is returned as it is, which spares a copy of the item.
-        unchanged = type(value) is list and all(new is old for new, old in zip(sent, value, strict=True))
-        return value if unchanged else sent
-    return _metadata_scalar(key, value)
+        if isinstance(value, (list, tuple)):
+            entries = plain_list(value)
+            sent = [_metadata_scalar(key, entry) for entry in entries]
+            # What needs no change is returned as it is, which spares a copy of the item.
+            unchanged = entries is value and all(new is old for new, old in zip(sent, entries, strict=True))
+            return value if unchanged else sent
+        return _metadata_scalar(key, value)
+    except (CoveoInputError, MemoryError):
+        raise
+    except Exception as problem:
+        raise unreadable(f"the value of {shown(key)}", problem) from None
 
 
 def checked_list(key: str, value: list[Any]) -> Any:
@@ -49,43 +60,155 @@ def checked_list(key: str, value: list[Any]) -> Any:
     return value if PLAIN_TYPES.issuperset(map(type, value)) else checked_metadata(key, value)
 
 
+def metadata_as_text(name: str, value: object, *, in_id: bool = False) -> str:
+    """
+    Return a value as it stands in a text that is composed of several: as metadata sends it, without quotes.
+
+    :param name: The value's name.
+    :param value: What :func:`checked_metadata` takes, except for a list.
+    :param in_id: Whether the text is the ID of an item. A float or a boolean in one is refused: 4711 that
+        came as 4711.0, as from a column that once held NULL, would be another item.
+    :raises CoveoInputError: if no field can hold it, or it has no place in the text.
+    """
+    if type(value) is str:
+        return value
+    sent = checked_metadata(name, value)
+    if type(sent) is str:
+        return sent
+    if type(sent) is list or (in_id and type(sent) in {bool, float}):
+        raise CoveoInputError(
+            f"the value of {shown(name)} is a {type_name(value)}, which has no place in "
+            + ("an ID" if in_id else "a text"),
+            remedy="Convert it to text where the values come from, or to a whole number",
+        )
+    if type(sent) is bool:
+        return "true" if sent else "false"
+    # A whole number has no more than 64 bits by now.
+    return format(Decimal(repr(sent)), "f")
+
+
+def plain_text(text: str) -> str:
+    """
+    Return a text as exactly a ``str``, whatever a subclass makes of itself.
+
+    :param text: The text.
+    """
+    return text if type(text) is str else str.__str__(text)
+
+
+def plain_list(entries: list[Any] | tuple[Any, ...]) -> list[Any] | tuple[Any, ...]:
+    """
+    Return a list or a tuple as exactly one, whatever a subclass makes of itself.
+
+    :param entries: The list.
+    """
+    if type(entries) is list or type(entries) is tuple:
+        return entries
+    return list.copy(entries) if isinstance(entries, list) else tuple.__getitem__(entries, slice(None))
+
+
+def type_name(value: object) -> str:
+    """
+    Return what the class of a value is called.
+
+    :param value: The value.
+    """
+    name: str = type.__dict__["__name__"].__get__(type(value))
+    return name
+
+
+def unreadable(what: str, problem: Exception) -> CoveoInputError:
+    """
+    Return the error for something that raised an exception of its own when it was looked at.
+
+    :param what: What it is.
+    :param problem: What it raised.
+    """
+    if isinstance(problem, RecursionError):
+        return CoveoInputError(f"{what} is nested too deeply", remedy="Flatten it")
+    return CoveoInputError(
+        f"{what} can't be read: {shown(problem)}",
+        remedy="Leave it out, or convert it to a plain value where it comes from",
+    )
+
+
 def _of_numpy(key: str, value: Any) -> Any:
-    """Return a scalar or an array of numpy as Python's own."""
-    if getattr(value.dtype, "kind", "") in "mM":
+    """Return a scalar or an array of numpy or pandas as Python's own, anything else as it is."""
+    if type(value) in PLAIN_TYPES or not (hasattr(value, "dtype") and hasattr(value, "tolist")):
+        return value
+    kind = getattr(value.dtype, "kind", "")
+    if kind == "M" and getattr(value.dtype, "tz", None) is None:
         raise CoveoInputError(
             f"the time {shown(key)} has no time zone",
             remedy="Use an aware datetime, for example pandas.Timestamp(value, tz='UTC')",
+        )
+    if kind == "m":
+        # Python's own would be a number for some units, and nothing would tell of which.
+        raise CoveoInputError(
+            f"the value of {shown(key)} is a {type_name(value)}",
+            remedy="Use a datetime.timedelta, or a number of seconds",
         )
     return value.tolist()
 
 
 def _metadata_scalar(key: str, value: object) -> Any:
-    if hasattr(value, "dtype") and hasattr(value, "tolist"):
-        value = _of_numpy(key, value)
-    if isinstance(value, str):
-        return checked_text(value if type(value) is str else "".join(value), key)
-    if isinstance(value, bool):
+    kind = type(value)
+    if kind is str:
+        return checked_text(value, key)  # type: ignore[arg-type]
+    if kind is bool:
         return value
+    if kind is float:
+        return _number(key, value)  # type: ignore[arg-type]
+    if kind is int:
+        return _whole_number(key, value)  # type: ignore[arg-type]
+    if isinstance(value, Enum):
+        return _metadata_scalar(key, value._value_)
+    if isinstance(value, str):
+        return checked_text(plain_text(value), key)
+    value = _of_numpy(key, value)
     if isinstance(value, float):
-        return _number(key, value if type(value) is float else float(value))
-    if isinstance(value, int) and type(value) is int:
-        return _whole_number(key, value)
-    if isinstance(value, datetime):
+        return _number(key, float.__float__(value))
+    if isinstance(value, int):
+        return value if type(value) is bool else _whole_number(key, int.__index__(value))
+    if type(value) is str:
+        return checked_text(value, key)
+    if isinstance(value, (date, time, timedelta)):
         return _time(key, value)
-    if isinstance(value, date):
-        return value.isoformat()
-    if value is None or isinstance(
-        value, (Mapping, list, tuple, set, frozenset, bytes, bytearray, memoryview)
-    ):
+    if isinstance(value, Decimal):
+        return _decimal(key, value)
+    if isinstance(value, UUID):
+        return UUID.__str__(value)
+    if value is None or isinstance(value, _CONTAINERS):
         raise CoveoInputError(
-            f"the value of {shown(key)} is {'None' if value is None else 'a ' + type(value).__name__}",
+            f"the value of {shown(key)} is {'None' if value is None else 'a ' + type_name(value)}",
             remedy="Metadata holds strings, numbers, booleans, times and lists of these; leave out what has "
             "no value; see https://docs.coveo.com/en/162/",
         )
-    return _metadata_scalar_of_a_library(key, value)
+    raise CoveoInputError(
+        f"the value of {shown(key)} is of type {type_name(value)}, not JSON",
+        remedy="Metadata holds strings, numbers, booleans, times and lists of these",
+    )
 
 
-def _time(key: str, value: datetime) -> str:
+def _time(key: str, value: date | time | timedelta) -> str:
+    """Return a moment, a day, a time of day or a duration in ISO 8601, by what the plain types know of it."""
+    if isinstance(value, datetime):
+        return _moment(key, value)
+    if isinstance(value, date):
+        return date.isoformat(value)
+    if isinstance(value, time):
+        text = time.isoformat(value)
+        return text[:-6] + "Z" if text.endswith("+00:00") else text
+    parts = [getattr(timedelta, part).__get__(value) for part in ("days", "seconds", "microseconds")]
+    duration: str = msgspec.to_builtins(timedelta(*parts))
+    return duration
+
+
+def _moment(key: str, value: datetime) -> str:
+    if type_name(value) == "NaTType":
+        raise CoveoInputError(f"the time {shown(key)} is NaT, which is none", remedy="Leave it out")
+    if type(value) is not datetime:
+        value = datetime.combine(datetime.date(value), datetime.timetz(value))
     offset = value.utcoffset()
     if offset is None:
         raise CoveoInputError(
@@ -104,20 +227,16 @@ def _time(key: str, value: datetime) -> str:
     return value.isoformat()
 
 
-def _metadata_scalar_of_a_library(key: str, value: object) -> Any:
-    """Return an enum, a Decimal, a UUID and the like as what it stands for."""
-    if isinstance(value, Decimal) and not value.is_finite():
-        raise CoveoInputError(f"{shown(key)} is {value}, which is no number that a field can hold")
-    try:
-        sent = msgspec.to_builtins(value)
-    except (TypeError, ValueError, OverflowError):
-        sent = None
-    if type(sent) in {str, bool, int, float}:
-        return _metadata_scalar(key, sent)
-    raise CoveoInputError(
-        f"the value of {shown(key)} is of type {type(value).__name__}, not JSON",
-        remedy="Metadata holds strings, numbers, booleans, times and lists of these",
-    )
+def _decimal(key: str, value: Decimal) -> str:
+    if not Decimal.is_finite(value):
+        raise CoveoInputError(
+            f"{shown(key)} is {Decimal.__str__(value)}, which is no number that a field can hold"
+        )
+    _, digits, exponent = Decimal.as_tuple(value)
+    assert isinstance(exponent, int)
+    if len(digits) + abs(exponent) > _MOST_DIGITS:
+        raise CoveoInputError(f"{shown(key)} is a number of more than {_MOST_DIGITS:,} digits")
+    return Decimal.__format__(value, "f")
 
 
 def _number(key: str, value: float) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from airflow_provider_coveo.coveo.errors import CoveoInputError, shown
-from airflow_provider_coveo.coveo.metadata import checked_text
+from airflow_provider_coveo.coveo.metadata import checked_text, plain_list, plain_text, unreadable
 
 #: Coveo's pipeline rejects an item with more.
 MOST_PERMISSIONS: Final = 5_000
@@ -29,6 +29,9 @@ _KEYS: Final = {
     )
 }
 _SPELLED_KEYS: Final = frozenset(_KEYS.values())
+_STRINGS: Final = frozenset({str})
+#: Levels, sets, lists of identities, identities and their additionalInfo: nothing is nested deeper.
+_DEEPEST: Final = 10
 
 
 def checked_permissions(key: str, value: object) -> list[Any]:
@@ -41,9 +44,11 @@ def checked_permissions(key: str, value: object) -> list[Any]:
     :param key: The key under which they stand.
     :param value: A list of permission sets (https://docs.coveo.com/en/107/) or of levels
         (https://docs.coveo.com/en/25/).
-    :raises CoveoInputError: if it is anything else.
+    :return: The permissions in types that the encoder takes.
+    :raises CoveoInputError: if it is anything else, or can't be read.
     """
-    if not isinstance(value, list) or not all(isinstance(entry, Mapping) for entry in value):
+    value = plain_json(value, key)
+    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
         raise CoveoInputError(
             f"{key} must be a list of permission sets or levels", remedy="See https://docs.coveo.com/en/107/"
         )
@@ -90,6 +95,59 @@ def _spelled(entry: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
+def plain_json(value: Any, what: str) -> Any:
+    """
+    Return what is nested as exactly lists, dicts and strings, so that what is checked is what is sent.
+
+    A tuple becomes a list only as a part of something. Anything else is left for the rules to judge.
+
+    :param value: The value.
+    :param what: What it is, for the error.
+    :return: The very same object if there is nothing to change about it.
+    :raises CoveoInputError: if it can't be read.
+    """
+    try:
+        return _plain(value, what, 0)
+    except (CoveoInputError, MemoryError):
+        raise
+    except Exception as problem:
+        raise unreadable(what, problem) from None
+
+
+def _plain(value: Any, what: str, depth: int) -> Any:
+    kind = type(value)
+    if kind is str or kind is bool or value is None:
+        return value
+    if depth > _DEEPEST:
+        raise RecursionError
+    if isinstance(value, str):
+        return plain_text(value)
+    if isinstance(value, list):
+        entries = plain_list(value)
+        plain = [_plain(entry, what, depth + 1) for entry in entries]
+        unchanged = entries is value and all(new is old for new, old in zip(plain, entries, strict=True))
+        return value if unchanged else plain
+    if (
+        kind is dict
+        and _STRINGS.issuperset(map(type, value))
+        and _STRINGS.issuperset(map(type, value.values()))
+    ):
+        return value
+    if isinstance(value, Mapping):
+        members = value if kind is dict else dict(value)
+        pairs = [
+            (_plain(key, what, depth + 1), _plain(entry, what, depth + 1)) for key, entry in members.items()
+        ]
+        if members is value and all(
+            key is old and entry is members[old] for (key, entry), old in zip(pairs, members, strict=True)
+        ):
+            return value
+        if len({key for key, _ in pairs}) < len(pairs):
+            raise CoveoInputError(f"{what} has a key twice")
+        return dict(pairs)
+    return value
+
+
 def _permission_level(level: dict[str, Any], number: int) -> int:
     where = f"permission level {number}"
     name, sets = level.pop("name", None), level.pop("permissionsets")
@@ -98,7 +156,7 @@ def _permission_level(level: dict[str, Any], number: int) -> int:
     checked_text(name, "name")
     if level:
         raise _bad_permission(f"{where} has the unknown key {shown(next(iter(level)))}")
-    if not isinstance(sets, list) or not all(isinstance(entry, Mapping) for entry in sets):
+    if not isinstance(sets, list) or not all(isinstance(entry, dict) for entry in sets):
         raise _bad_permission(f"permissionSets of {where} is not a list of permission sets")
     return sum(
         _permission_set(_lower_case_keys(entry, where), f"permission set {index} of level {shown(name)}")
@@ -130,7 +188,7 @@ def _permission_set(permission_set: dict[str, Any], where: str) -> int:
 
 
 def _permission_identity(identity: object, where: str) -> None:
-    if not isinstance(identity, Mapping):
+    if not isinstance(identity, dict):
         raise _bad_permission(f"{where} holds {shown(identity)}, which is no identity")
     given = _lower_case_keys(identity, where)
     name = given.pop("identity", None)

@@ -58,7 +58,7 @@ class _CoveoPushDecoratedOperator(DecoratedOperator, _ItemsAddOperator):
         from airflow_provider_coveo.coveo.errors import CoveoInputError
         from airflow_provider_coveo.coveo.items import Delete, Item
 
-        if isinstance(items, (Mapping, Item, Delete, bytes)):
+        if isinstance(items, (Mapping, Item, Delete, bytes, bytearray, memoryview)):
             return [items]
         if isinstance(items, Iterable) and not isinstance(items, str):
             return items

@@ -843,7 +843,11 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         entries = itertools.chain(checked_iterable(items, "items"), deletions(delete))
         if check_quota:
             push.quota = Quota(self.remaining_daily_items(), len(items) if isinstance(items, Sized) else None)
-        push.run(item_batches(entries, limit, invalid.goes_on))
+        try:
+            push.run(item_batches(entries, limit, invalid.goes_on, invalid.input_failed))
+        except Exception as failure:
+            invalid.tell_with(failure, self.log)
+            raise
         invalid.raise_if_too_many(push)
         push.complete()
         tell_lineage(self, self.organization_id, source_id)

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Final
@@ -600,7 +601,8 @@ def checked_iterable(items: object, name: str) -> Iterable[Any]:
 
     :raises CoveoInputError: if it is a single item, a string, or nothing to go through.
     """
-    if isinstance(items, (str, bytes, Mapping, Item)) or not isinstance(items, Iterable):
+    single = (str, bytes, bytearray, memoryview, Mapping, Item)
+    if isinstance(items, single) or not isinstance(items, Iterable):
         raise CoveoInputError(
             f"{name} must be something to go through, such as a list or a generator, not "
             f"{type(items).__name__}",
@@ -623,6 +625,7 @@ class InvalidItems:
         self._skips = skips
         self._most = most
         self._target = target
+        self._failure: Exception | None = None
 
     @classmethod
     def checked(cls, on_invalid: object, max_invalid: object, target: str) -> InvalidItems:
@@ -645,23 +648,39 @@ class InvalidItems:
         self.found.add(index, error)
         return self._skips and self.found.count <= self._most
 
+    def input_failed(self, failure: Exception) -> None:
+        """Take note that the input raised an exception when it was read on."""
+        self._failure = failure
+
+    def tell_with(self, failure: Exception, log: Any) -> None:
+        """Say in the task's log, and in the traceback, which items were invalid before a push failed."""
+        if not self.found.count:
+            return
+        words = f"Before that, Coveo would have refused {self.found.count:,} items: {self.found.words()}"
+        log.error("%s", words)
+        with suppress(Exception):
+            # From Python 3.11.
+            failure.add_note(words)  # type: ignore[attr-defined,unused-ignore]
+
     def raise_if_too_many(self, push: ContainerPush) -> None:
         """
         Raise the error that invalid items ended the push with, if they did.
 
-        :raises CoveoInputError: if so, naming the first ones.
+        :raises CoveoInputError: if so, naming the first ones, and the exception that the input raised behind
+            them.
         """
         if not self.found.count or (self._skips and self.found.count <= self._most):
             return
         push.keep()
+        failed = "" if self._failure is None else f" Behind them, the input failed: {shown(self._failure)}"
         allowed = f", more than the {self._most:,} that may be left out" if self._skips else ""
         raise CoveoInputError(
             f"Could not push all items to {self._target}: Coveo would refuse {self.found.count:,} of them"
-            f"{allowed}. {self.found.words()}",
+            f"{allowed}. {self.found.words()}{failed}",
             remedy="Correct them, or leave them out with on_invalid='skip'",
             note=push.so_far(),
             accepted={**push.result(), **self.result()},
-        )
+        ) from self._failure
 
     def result(self) -> dict[str, Any]:
         """Return how many were left out, and the first of them, as small JSON."""

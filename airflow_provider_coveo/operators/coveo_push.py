@@ -212,10 +212,11 @@ def _joined(value: Any) -> Any:
     """Return a list whose entries may be lists themselves, such as a mapped task returns, as one."""
     if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
         return value
-    if isinstance(value, list) and not any(isinstance(entry, (list, tuple)) for entry in value):
+    # What an entry is, its class says: an item may be anything, and is judged when it is pushed.
+    if isinstance(value, list) and not any(issubclass(type(entry), (list, tuple)) for entry in value):
         return value
     return itertools.chain.from_iterable(
-        entry if isinstance(entry, (list, tuple)) else (entry,) for entry in value
+        entry if issubclass(type(entry), (list, tuple)) else (entry,) for entry in value
     )
 
 
@@ -509,7 +510,11 @@ class DeleteItemsOperator(_ItemsPushOperator):
 
         def entries() -> Iterator[Delete]:
             for entry in deletions(_joined(_given(self.document_ids))):
-                yield entry if children is False else Delete(entry.document_id, children)  # type: ignore[arg-type]
+                document_id: Any = entry
+                with suppress(Exception):
+                    # If it can't be read, it is refused as what it is.
+                    document_id = entry.document_id
+                yield entry if children is False else Delete(document_id, children)  # type: ignore[arg-type]
 
         return self._push(context, (), entries())
 
@@ -584,6 +589,26 @@ class SqlToCoveoPushOperator(_ItemsAddOperator):
         self.parameters = parameters
         self.hook_params = hook_params
         self.fetch_size = fetch_size
+
+    def resolve_template_files(self) -> None:
+        """Read the query if it stands in a file. No other parameter names one, whatever its value ends in."""
+        all_fields = self.template_fields
+        self.template_fields = ("sql",)
+        try:
+            super().resolve_template_files()
+        finally:
+            self.template_fields = all_fields
+
+    def _do_render_template_fields(
+        self, parent: Any, template_fields: Iterable[str], *args: Any, **kwargs: Any
+    ) -> None:
+        for field in template_fields:
+            if parent is not self or field != "sql":
+                self.template_ext = ()
+            try:
+                super()._do_render_template_fields(parent, [field], *args, **kwargs)
+            finally:
+                self.template_ext = type(self).template_ext
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Push the rows."""
