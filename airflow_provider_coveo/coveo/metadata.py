@@ -39,7 +39,9 @@ def checked_metadata(key: str, value: object) -> Any:
             entries = plain_list(value)
             sent = [_metadata_scalar(key, entry) for entry in entries]
             # What needs no change is returned as it is, which spares a copy of the item.
-            unchanged = entries is value and all(new is old for new, old in zip(sent, entries, strict=True))
+            unchanged = type(value) is list and all(
+                new is old for new, old in zip(sent, entries, strict=True)
+            )
             return value if unchanged else sent
         return _metadata_scalar(key, value)
     except (CoveoInputError, MemoryError):

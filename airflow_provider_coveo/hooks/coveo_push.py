@@ -848,6 +848,8 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         except Exception as failure:
             invalid.tell_with(failure, self.log)
             raise
+        if invalid.failure is not None:
+            self.log.error("The input failed behind an invalid item.", exc_info=invalid.failure)
         invalid.raise_if_too_many(push)
         push.complete()
         tell_lineage(self, self.organization_id, source_id)

@@ -620,12 +620,14 @@ class InvalidItems:
     :param target: Where to, in words.
     """
 
+    #: The exception that the input raised when it was read on.
+    failure: Exception | None = None
+
     def __init__(self, skips: bool, most: int, target: str) -> None:
         self.found = InvalidEntries()
         self._skips = skips
         self._most = most
         self._target = target
-        self._failure: Exception | None = None
 
     @classmethod
     def checked(cls, on_invalid: object, max_invalid: object, target: str) -> InvalidItems:
@@ -650,7 +652,7 @@ class InvalidItems:
 
     def input_failed(self, failure: Exception) -> None:
         """Take note that the input raised an exception when it was read on."""
-        self._failure = failure
+        self.failure = failure
 
     def tell_with(self, failure: Exception, log: Any) -> None:
         """Say in the task's log, and in the traceback, which items were invalid before a push failed."""
@@ -672,7 +674,7 @@ class InvalidItems:
         if not self.found.count or (self._skips and self.found.count <= self._most):
             return
         push.keep()
-        failed = "" if self._failure is None else f" Behind them, the input failed: {shown(self._failure)}"
+        failed = "" if self.failure is None else f" Behind them, the input failed: {shown(self.failure)}"
         allowed = f", more than the {self._most:,} that may be left out" if self._skips else ""
         raise CoveoInputError(
             f"Could not push all items to {self._target}: Coveo would refuse {self.found.count:,} of them"
@@ -680,7 +682,7 @@ class InvalidItems:
             remedy="Correct them, or leave them out with on_invalid='skip'",
             note=push.so_far(),
             accepted={**push.result(), **self.result()},
-        ) from self._failure
+        )
 
     def result(self) -> dict[str, Any]:
         """Return how many were left out, and the first of them, as small JSON."""

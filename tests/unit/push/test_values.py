@@ -1,0 +1,677 @@
+"""What becomes part of an item passes one gate, whichever way it comes: as meant, or refused by name."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import enum
+import ipaddress
+import itertools
+import json
+import math
+import pathlib
+import uuid
+from collections.abc import Iterator, Mapping
+from datetime import date, datetime, time, timedelta, timezone, tzinfo
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_coveo.content.rows import item_maker
+from airflow_provider_coveo.coveo.errors import CoveoInputError
+from airflow_provider_coveo.coveo.items import Delete, Item
+from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+from airflow_provider_coveo.simulator import Simulator
+
+_sources = itertools.count()
+UTC = timezone.utc
+AWARE = datetime(2026, 1, 31, 8, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def coveo() -> Iterator[Simulator]:
+    with Simulator() as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def source(coveo: Simulator, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("AIRFLOW_CONN_COVEO_DEFAULT", coveo.connection_json())
+    return new_source(coveo)
+
+
+def new_source(coveo: Simulator) -> str:
+    coveo.reset()
+    name = f"source-{next(_sources)}"
+    coveo.add_source(name)
+    return name
+
+
+class Text(str):
+    """A text that makes something else of itself wherever it can."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "other"
+
+    def __format__(self, spec: str) -> str:
+        return "other"
+
+    def __iter__(self) -> Iterator[str]:
+        raise ValueError("no text")
+
+    def encode(self, *args: Any) -> bytes:
+        raise ValueError("no text")
+
+    def lower(self) -> str:
+        return "other"
+
+
+class Whole(int):
+    def __str__(self) -> str:
+        return "other"
+
+    def __int__(self) -> int:
+        raise ValueError("no number")
+
+
+class Real(float):
+    def __repr__(self) -> str:
+        return "other"
+
+    def __float__(self) -> float:
+        raise ValueError("no number")
+
+
+class Listed(list[Any]):
+    def __iter__(self) -> Iterator[Any]:
+        raise ValueError("no list")
+
+
+class Moment(datetime):
+    def isoformat(self, *args: Any) -> str:
+        return "other"
+
+
+class Amount(Decimal):
+    def __str__(self) -> str:
+        return "other"
+
+    def __format__(self, *args: Any) -> str:
+        return "other"
+
+
+class Color(str, enum.Enum):
+    RED = "red"
+
+
+class Plain(enum.Enum):
+    TEXT = "text"
+    PAIR = (1, 2)
+    NAIVE = datetime(2026, 1, 31)
+
+
+class Level(enum.IntEnum):
+    HIGH = 3
+
+
+class NaTType(datetime):
+    """As pandas has a time that is none."""
+
+    def utcoffset(self) -> Any:
+        raise ValueError("NaTType does not support utcoffset")
+
+
+class BadZone(tzinfo):
+    def utcoffset(self, moment: Any) -> Any:
+        raise RuntimeError("no such zone")
+
+
+class Nasty:
+    """Whatever is asked of it raises."""
+
+    def _refuse(self, *args: Any) -> Any:
+        raise RuntimeError("nasty")
+
+    __str__ = __repr__ = __eq__ = __iter__ = __len__ = __bool__ = __format__ = _refuse  # type: ignore[assignment]
+    __hash__ = __getattr__ = isoformat = _refuse  # type: ignore[assignment]
+
+    @property
+    def __class__(self) -> Any:
+        raise RuntimeError("nasty")
+
+
+class NastyMapping(Mapping[str, Any]):
+    """A mapping that lies about what it holds."""
+
+    def __getitem__(self, key: str) -> Any:
+        raise RuntimeError("nasty")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(["documentId", "data"])
+
+    def __len__(self) -> int:
+        return 2
+
+
+@dataclasses.dataclass
+class Record:
+    name: str = "x"
+
+
+class Struct(msgspec.Struct):
+    name: str = "x"
+
+
+def _recursive() -> list[Any]:
+    inner: list[Any] = []
+    inner.append(inner)
+    return inner
+
+
+async def _later() -> int:
+    return 1
+
+
+#: A value, what metadata sends for it, and how it stands in a text.
+TAKEN = {
+    "str": ("a", "a", "a"),
+    "str subclass": (Text("a"), "a", "a"),
+    "numpy str": (np.str_("a"), "a", "a"),
+    "str enum": (Color.RED, "red", "red"),
+    "enum": (Plain.TEXT, "text", "text"),
+    "int enum": (Level.HIGH, 3, "3"),
+    "int": (4711, 4711, "4711"),
+    "int subclass": (Whole(3), 3, "3"),
+    "numpy int": (np.int64(3), 3, "3"),
+    "0-d array": (np.array(3), 3, "3"),
+    "float": (4711.0, 4711.0, "4711.0"),
+    "large float": (1e22, 1e22, "10000000000000000000000"),
+    "small float": (1e-7, 1e-7, "0.0000001"),
+    "float subclass": (Real(2.5), 2.5, "2.5"),
+    "numpy float": (np.float32(2.5), 2.5, "2.5"),
+    "bool": (True, True, "true"),
+    "numpy bool": (np.bool_(False), False, "false"),
+    "decimal": (Decimal("9.90"), "9.90", "9.90"),
+    "decimal zero": (Decimal("0E-10"), "0.0000000000", "0.0000000000"),
+    "decimal exponent": (Decimal("1E+2"), "100", "100"),
+    "decimal subclass": (Amount("1E+2"), "100", "100"),
+    "uuid": (uuid.UUID(int=1), str(uuid.UUID(int=1)), str(uuid.UUID(int=1))),
+    "aware": (AWARE, "2026-01-31T08:00:00+00:00", "2026-01-31T08:00:00+00:00"),
+    "datetime subclass": (
+        Moment(2026, 1, 31, tzinfo=UTC), "2026-01-31T00:00:00+00:00", "2026-01-31T00:00:00+00:00"
+    ),
+    "date": (date(2026, 1, 31), "2026-01-31", "2026-01-31"),
+    "time": (time(8), "08:00:00", "08:00:00"),
+    "duration": (timedelta(days=1, seconds=3), "P1DT3S", "P1DT3S"),
+}  # fmt: skip
+#: In a text there is no place for these, but metadata takes them.
+LISTS = {
+    "list": ([1, "a"], [1, "a"]),
+    "tuple": ((1, "a"), [1, "a"]),
+    "list subclass": (Listed([Text("a"), Whole(1)]), ["a", 1]),
+    "named tuple": (collections.namedtuple("Pair", "a b")(1, 2), [1, 2]),
+    "array": (np.array([1, 2]), [1, 2]),
+}
+#: No field holds these.
+REFUSED: dict[str, Any] = {
+    "bytes": b"4711",
+    "memoryview": memoryview(b"4711"),
+    "bytearray": bytearray(b"4711"),
+    "numpy bytes": np.bytes_(b"a"),
+    "NaN": math.nan,
+    "infinity": -math.inf,
+    "numpy NaN": np.float32("nan"),
+    "decimal NaN": Decimal("NaN"),
+    "decimal sNaN": Decimal("sNaN"),
+    "decimal of too many digits": Decimal("1E+999999999"),
+    "dict": {"a": 1},
+    "set": {1},
+    "frozenset": frozenset(),
+    "nested": [[1]],
+    "recursive": _recursive(),
+    "naive": datetime(2026, 1, 31),
+    "naive subclass": Moment(2026, 1, 31),
+    "numpy datetime": np.datetime64("2026-01-31"),
+    "numpy NaT": np.datetime64("NaT"),
+    "numpy duration": np.timedelta64(1, "s"),
+    "NaT": NaTType(2026, 1, 31),
+    "bad zone": datetime(2026, 1, 31, tzinfo=BadZone()),
+    "enum of a tuple": Plain.PAIR,
+    "enum of a naive time": Plain.NAIVE,
+    "large int": 2**63,
+    "int of too many digits": 10**5000,
+    "surrogate": "\ud800",
+    "surrogate subclass": Text("\ud800"),
+    "fraction": Fraction(1, 3),
+    "complex": 1j,
+    "range": range(3),
+    "address": ipaddress.ip_address("127.0.0.1"),
+    "path": pathlib.PurePath("/a"),
+    "nasty": Nasty,
+    "nasty mapping": NastyMapping(),
+    "generator": (number for number in (1,)),
+    "dataclass": Record(),
+    "struct": Struct(),
+    "class": object,
+    "masked": np.ma.masked,
+    "object array": np.array([object()], dtype=object),
+}
+
+
+def refused_value(name: str) -> Any:
+    # pytest looks at what a module holds, which this one does not survive.
+    return Nasty() if name == "nasty" else REFUSED.get(name)
+
+
+def push(source: str, items: Any, **options: Any) -> dict[str, Any]:
+    return CoveoPushHook().push_items(source, items, **options)
+
+
+def refusal(source: str, coveo: Simulator, item: Any, document_id: str | None = None) -> str:
+    """Push an item behind a good one, and return the rule by which it is refused, once each way."""
+    good = {"documentId": "good://1", "data": ""}
+    before = len(coveo.requests)
+    with pytest.raises(CoveoInputError) as refused:
+        push(source, [good, item])
+    assert len(coveo.requests) == before
+    assert "number 1 (" in str(refused.value)
+    skipped = push(source, [good, item], on_invalid="skip")
+    assert (skipped["accepted_adds"], skipped["accepted_deletes"], skipped["invalid"]) == (1, 0, 1)
+    (told,) = skipped["invalid_items"]
+    assert told["index"] == 1
+    if document_id is not None:
+        assert told["document_id"] == document_id
+    json.dumps(told)
+    assert told["rule"]
+    return str(told["rule"])
+
+
+def row_item(value: Any, columns: dict[str, str]) -> dict[str, Any]:
+    return item_maker(["sku", "value"], columns, "The test")({"sku": 1, "value": value})
+
+
+PLAIN = {"documentId": "product://{sku}", "data": "sku", "field": "value"}
+IN_TEXT = {"documentId": "product://{sku}", "data": "<{value}>"}
+IN_ID = {"documentId": "product://{value}", "data": "text{sku}"}
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_a_value_stands_in_a_text_as_metadata_sends_it(coveo: Simulator, source: str, name: str) -> None:
+    value, sent, text = TAKEN[name]
+    items = [
+        {"documentId": "a://dict", "data": "", "field": value},
+        Item("a://item", data="", metadata={"field": value}),
+        row_item(value, {**PLAIN, "documentId": "a://row{sku}", "data": "text{sku}"}),
+        row_item(value, {**IN_TEXT, "documentId": "a://text"} | {"documentId": "a://text{sku}"}),
+    ]
+    assert push(source, items)["accepted_adds"] == 4
+    indexed = coveo.items(source)
+    assert [indexed[key]["field"] for key in ("a://dict", "a://item", "a://row1")] == [sent] * 3
+    assert type(indexed["a://dict"]["field"]) is type(sent)
+    assert indexed["a://text1"]["data"] == f"<{text}>"
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_an_id_holds_no_float_and_no_boolean(coveo: Simulator, source: str, name: str) -> None:
+    value, sent, text = TAKEN[name]
+    if type(sent) in {float, bool}:
+        assert "no place in an ID" in refusal(source, coveo, row_item(value, IN_ID))
+    else:
+        push(source, [row_item(value, IN_ID)])
+        assert set(coveo.items(source)) == {f"product://{text}"}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_list_is_metadata_and_no_part_of_a_text(coveo: Simulator, source: str, name: str) -> None:
+    value, sent = LISTS[name]
+    push(source, [row_item(value, {**PLAIN, "data": "text{sku}"})])
+    assert coveo.items(source)["product://1"]["field"] == sent
+    assert "'value' is a" in refusal(source, coveo, row_item(value, IN_TEXT), "product://1")
+    assert "'value' is a" in refusal(source, coveo, row_item(value, IN_ID))
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_metadata_can_t_hold_is_refused_each_way(coveo: Simulator, source: str, name: str) -> None:
+    value = refused_value(name)
+    plain = refusal(source, coveo, row_item(value, {**PLAIN, "data": "text{sku}"}), "product://1")
+    assert "'field'" in plain
+    if "surrogate" not in name:
+        assert "'value'" in refusal(source, coveo, row_item(value, IN_TEXT), "product://1")
+        assert "'value'" in refusal(source, coveo, row_item(value, IN_ID))
+    refusal(source, coveo, row_item(value, IN_TEXT), "product://1")
+    refusal(source, coveo, row_item(value, IN_ID))
+    refusal(source, coveo, Item("product://1", data="", metadata={"field": value}), "product://1")
+    refusal(source, coveo, {"documentId": "product://1", "data": "", "field": ["a", value]}, "product://1")
+
+
+@pytest.mark.parametrize("name", [*REFUSED, "None"])
+@pytest.mark.parametrize(
+    "key", ["documentId", "data", "parentId", "fileExtension", "compressedBinaryData", "permissions"]
+)
+def test_no_value_breaks_a_key_of_coveo_s_own(coveo: Simulator, source: str, key: str, name: str) -> None:
+    item = {
+        "documentId": "a://b",
+        **({} if key.startswith("compressed") else {"data": ""}),
+        key: refused_value(name),
+    }
+    assert refusal(source, coveo, item, None if key == "documentId" else "a://b")
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_no_item_breaks_a_push(coveo: Simulator, source: str, name: str) -> None:
+    value = refused_value(name)
+    assert refusal(source, coveo, value)
+    assert refusal(source, coveo, Delete(value))
+    assert refusal(source, coveo, Delete("a://b", delete_children=value), "a://b")
+    with pytest.raises(CoveoInputError):
+        push(source, [], delete=[value])
+    with pytest.raises(CoveoInputError):
+        CoveoPushHook().add_or_update_item(source, {"documentId": "a://b", "data": "", "x": value})
+    with pytest.raises(CoveoInputError):
+        CoveoPushHook().delete_item(source, value)
+
+
+def test_a_property_that_raises_makes_an_invalid_item(coveo: Simulator, source: str) -> None:
+    class Lazy(Item):
+        @property
+        def title(self) -> str:
+            raise LookupError("gone")
+
+        @title.setter
+        def title(self, value: str) -> None:
+            pass
+
+    class LazyDelete(Delete):
+        def __getattribute__(self, name: str) -> Any:
+            raise LookupError("gone")
+
+    assert "gone" in refusal(source, coveo, Lazy("a://b", data=""), "'a://b'")
+    assert "gone" in refusal(source, coveo, LazyDelete("a://b"))
+
+
+class Odd(dict[Any, Any]):
+    def items(self) -> Any:
+        raise ValueError("no dict")
+
+    def __getitem__(self, key: Any) -> Any:
+        raise ValueError("no dict")
+
+
+def test_subclasses_are_what_they_are_in_coveo_s_own_keys(coveo: Simulator, source: str) -> None:
+    user = Odd(
+        {Text("identity"): Text("ada"), "identityType": Text("User"), "additionalInfo": Odd(a=Text("b"))}
+    )
+    item = Odd(
+        {
+            Text("documentId"): Text("a://b"),
+            Text("data"): Text("content"),
+            "fileExtension": Text(".html"),
+            "parentId": np.str_("a://c"),
+            "permissions": Listed([Odd(allowedPermissions=Listed([user]), allowAnonymous=False)]),
+            Text("Field"): Real(1.5),
+        }
+    )
+    binary = {
+        "documentId": Text("a://d"),
+        "compressedBinaryData": Text("eJwDAAAAAAE="),
+        "compressionType": Text("ZLIB"),
+    }
+    assert push(source, [item, binary, Delete(Text("a://e"))])["accepted_deletes"] == 1
+    indexed = coveo.items(source)
+    assert {**indexed["a://b"], "orderingId": 0} == {
+        "documentId": "a://b",
+        "data": "content",
+        "fileExtension": ".html",
+        "parentId": "a://c",
+        "permissions": [
+            {
+                "allowedPermissions": [
+                    {"identity": "ada", "identityType": "User", "additionalInfo": {"a": "b"}}
+                ],
+                "allowAnonymous": False,
+            }
+        ],
+        "Field": 1.5,
+        "orderingId": 0,
+    }
+    assert set(indexed) == {"a://b", "a://d"}
+    push(source, [], delete=[Text("a://b"), np.str_("a://d")])
+    assert coveo.items(source) == {}
+
+
+def test_bytes_of_any_kind_are_json(coveo: Simulator, source: str) -> None:
+    class Bytes(bytes):
+        def __bytes__(self) -> bytes:
+            raise ValueError("no bytes")
+
+        def strip(self, *args: Any) -> bytes:
+            raise ValueError("no bytes")
+
+    text = b'{"documentId": "a://%d", "data": ""}'
+    released = memoryview(b"x")
+    released.release()
+    push(source, [Bytes(text % 1), bytearray(text % 2), memoryview(text % 3)])
+    assert set(coveo.items(source)) == {"a://1", "a://2", "a://3"}
+    assert refusal(source, coveo, released)
+
+
+def test_one_kind_of_item_does_not_let_another_through(coveo: Simulator, source: str) -> None:
+    keys = enum.Enum("keys", {"field": "field"}, type=str)  # type: ignore[misc]
+    first = {"documentId": "a://1", "data": "", "field": AWARE}
+    second = {"documentId": "a://2", "data": "", keys("field"): AWARE}
+    push(source, [first, second, first | {"documentId": Text("a://3")}])
+    assert {item["field"] for item in coveo.items(source).values()} == {"2026-01-31T08:00:00+00:00"}
+
+
+# --- identities and permissions ---
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_no_value_breaks_an_identity(source: str, name: str) -> None:
+    value = refused_value(name)
+    good = {"name": "ada", "type": "USER"}
+    for members in (
+        [value],
+        [{"identity": value}],
+        [{"identity": {**good, "name": value}}],
+        [{"identity": {**good, "type": value}}],
+        [{"identity": {**good, "additionalInfo": {"a": value}}}],
+        [{"identity": good, "members": value}],
+        [{"identity": good, "members": [value]}],
+    ):
+        with pytest.raises(CoveoInputError, match=r"number 0 \("):
+            CoveoPushHook().push_identities("P", members=members)
+
+
+def test_subclasses_are_what_they_are_in_identities(coveo: Simulator, source: str) -> None:
+    ada = Odd({Text("name"): Text("ada"), "type": Text("user"), "additionalInfo": Odd(a=Text("b"))})
+    team = Odd(identity=Odd(name=Color.RED, type="GROUP"), members=Listed([ada]))
+    result = CoveoPushHook().push_identities(
+        "P", members=[team], deleted=[Odd(name=Text("bob"), type="USER")]
+    )
+    assert (result["accepted_members"], result["accepted_deleted"]) == (1, 1)
+
+
+# --- the input itself ---
+
+
+def test_neither_the_input_s_failure_nor_an_invalid_item_hides_the_other(
+    coveo: Simulator, source: str
+) -> None:
+    def items(as_bytes: bool) -> Iterator[Any]:
+        yield {"documentId": "a://1", "data": ""}
+        yield b'{"documentId": "none"}' if as_bytes else {"documentId": "none"}
+        yield b'{"documentId": "a://2", "data": ""}' if as_bytes else {"documentId": "a://2", "data": ""}
+        raise LookupError("the line broke")
+
+    for as_bytes in (False, True):
+        with pytest.raises(CoveoInputError, match=r"number 1 .*'none'.* the input failed.*line broke"):
+            push(source, items(as_bytes))
+        with pytest.raises(LookupError, match="the line broke") as failed:
+            push(source, items(as_bytes), on_invalid="skip")
+        notes = getattr(failed.value, "__notes__", None)
+        assert notes is None or "'none'" in notes[0]
+    assert coveo.requests == []
+
+
+def test_what_came_before_the_input_failed_is_accounted_for(
+    coveo: Simulator, source: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def items() -> Iterator[Any]:
+        for number in range(40):
+            yield json.dumps({"documentId": f"a://{number}", "data": "x" * 100}).encode()
+        yield b"{}"
+        raise CoveoInputError("The file ended")
+
+    with pytest.raises(CoveoInputError, match="The file ended"):
+        push(source, items(), on_invalid="skip", batch_bytes=1024)
+    assert coveo.items(source)
+    with pytest.raises(CoveoInputError, match=r"number 40 .*The file ended"):
+        push(source, items(), batch_bytes=1024)
+
+
+# --- items without content, and other formats ---
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_an_item_with_metadata_needs_no_content(coveo: Simulator, source: str, as_json: bool) -> None:
+    titled = {"documentId": "a://1", "title": "Anvil"}
+    push(source, [json.dumps(titled).encode() if as_json else titled] * 2)
+    if not as_json:
+        CoveoPushHook().add_or_update_item(source, Item("a://2", title="Rope"))
+        assert coveo.items(source)["a://2"]["data"] == ""
+    assert {**coveo.items(source)["a://1"], "orderingId": 0} == {**titled, "data": "", "orderingId": 0}
+    for item in ({"documentId": "a://1"}, {"documentId": "a://1", "compressionType": "GZIP", "title": "x"}):
+        rule = refusal(source, coveo, json.dumps(item).encode() if as_json else item, "a://1")
+        assert '{"data": ""}' in rule
+
+
+@pytest.mark.parametrize(
+    ("item", "named"),
+    [
+        ({"addOrUpdate": [{"documentId": "a://1", "data": ""}], "delete": []}, "whole batch.*Delete"),
+        ({"AddOrUpdate": []}, "whole batch"),
+        ({"delete": [{"documentId": "a://1"}]}, "whole batch"),
+        ({"index": {"_index": "products", "_id": "1"}}, "Elasticsearch's bulk format.*Leave such lines out"),
+        ({"delete": {"_index": "products", "_id": "1"}}, "Elasticsearch's bulk format"),
+        ({"doc": {"title": "x"}, "doc_as_upsert": True}, "Elasticsearch.*doc"),
+        ({"_index": "products", "_id": "1", "_source": {"title": "x"}}, "Elasticsearch.*_source"),
+        ({"identity": {"name": "ada", "type": "USER"}}, "PushSecurityIdentitiesOperator"),
+        ({"title": "Anvil", "uri": "a://1"}, "no documentId; its keys are 'title', 'uri'"),
+        ({}, "its keys are none"),
+    ],
+)
+def test_what_is_no_item_is_named(coveo: Simulator, source: str, item: Any, named: str) -> None:
+    with pytest.raises(CoveoInputError, match=f"number 0 .*{named}"):
+        push(source, [item])
+    with pytest.raises(CoveoInputError, match=f"number 0 .*{named}"):
+        push(source, [json.dumps(item).encode()])
+
+
+# --- any value at all ---
+
+_SUBCLASSES = st.one_of(
+    st.text(max_size=5).map(Text),
+    st.integers().map(Whole),
+    st.floats().map(Real),
+    st.floats(width=32).map(np.float32),
+    st.integers(-(2**63), 2**63 - 1).map(np.int64),
+    st.text(max_size=5).map(np.str_),
+    st.decimals().map(Amount),
+    st.builds(Decimal, st.tuples(st.integers(0, 1), st.tuples(st.integers(0, 9)), st.integers(-20, 20))),
+)
+_SCALARS = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.binary(max_size=3),
+    st.text(st.characters(categories=["Cs"]), min_size=1, max_size=2), st.decimals(), st.dates(), st.times(),
+    st.timedeltas(), st.uuids(), st.datetimes(), st.datetimes(timezones=st.just(UTC)), st.fractions(),
+    st.complex_numbers(), _SUBCLASSES,
+    st.sampled_from([value for name, value in REFUSED.items() if name not in {"bad zone", "nasty"}]),
+)  # fmt: skip
+_VALUES = _SCALARS | st.lists(_SCALARS, max_size=3) | st.lists(_SCALARS, max_size=2).map(tuple)
+
+
+def expected(value: Any) -> Any:
+    """Return what metadata sends, told without the code that is tested; ``REFUSED`` if it sends nothing."""
+    if type(value) in {list, tuple}:
+        sent = [expected(entry) if type(entry) not in {list, tuple} else REFUSED for entry in value]
+        return REFUSED if any(entry is REFUSED for entry in sent) else sent
+    if isinstance(value, (np.datetime64, np.timedelta64)):
+        return REFUSED
+    if isinstance(value, np.generic) and not isinstance(value, (str, bytes)):
+        value = value.item()
+    kind = next((kind for kind in (str, bool, int, float, Decimal) if issubclass(type(value), kind)), None)
+    if kind is str:
+        text = str.__str__(value)
+        return REFUSED if any(0xD800 <= ord(sign) <= 0xDFFF for sign in text) else text
+    if kind is bool:
+        return bool(value)
+    if kind is int:
+        number = int.__index__(value)
+        return number if -(2**63) <= number < 2**63 else REFUSED
+    if kind is float:
+        return float.__add__(value, 0.0) if math.isfinite(value) else REFUSED
+    if kind is Decimal and Decimal.is_finite(value) and abs(Decimal.adjusted(value)) < 10_000:
+        sign, digits, exponent = Decimal.as_tuple(value)
+        whole = "".join(map(str, digits)) + "0" * max(exponent, 0)  # type: ignore[arg-type, type-var]
+        whole = whole.rjust(1 - min(exponent, 0), "0")  # type: ignore[arg-type, type-var]
+        point = len(whole) + min(exponent, 0)  # type: ignore[arg-type, type-var]
+        whole = (whole[:point].lstrip("0") or "0") + ("." + whole[point:] if whole[point:] else "")
+        return "-" * sign + whole
+    if type(value) is datetime and value.tzinfo is UTC:
+        return value.isoformat()
+    if type(value) in {date, time}:
+        return value.isoformat()
+    if type(value) is timedelta:
+        return msgspec.to_builtins(value)
+    return str(value) if type(value) is uuid.UUID else REFUSED
+
+
+@settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(value=_VALUES)
+def test_a_column_and_a_text_have_the_same_verdict(
+    coveo: Simulator, monkeypatch: pytest.MonkeyPatch, value: Any
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_COVEO_DEFAULT", coveo.connection_json())
+    source = new_source(coveo)
+    sent = expected(value)
+    empty = value is None or sent == ""
+    rows = {
+        "plain": row_item(value, {"documentId": "plain://{sku}", "data": "text{sku}", "field": "value"}),
+        "text": row_item(value, {"documentId": "text://{sku}", "data": "<{value}>"}),
+        "id": row_item(value, {"documentId": "id://{value}", "data": ""} | {"data": "text{sku}"}),
+    }
+    taken = {}
+    for name, item in rows.items():
+        result = push(source, [item], on_invalid="skip")
+        taken[name] = not result["invalid"]
+        if result["invalid"]:
+            (told,) = result["invalid_items"]
+            assert told["index"] == 0
+            assert told["rule"]
+            assert told["document_id"] == {"plain": "plain://1", "text": "text://1", "id": None}[name]
+    indexed = coveo.items(source)
+    assert taken["plain"] == (sent is not REFUSED or empty)
+    if taken["plain"] and not empty:
+        assert indexed["plain://1"]["field"] == sent
+        assert type(indexed["plain://1"]["field"]) is type(sent)
+    assert taken["text"] == (taken["plain"] and type(sent) is not list)
+    if taken["text"]:
+        words = "" if empty else {True: "true", False: "false"}[sent] if type(sent) is bool else sent
+        if type(words) is float:
+            assert float(indexed["text://1"]["data"][1:-1]) == words
+            assert "e" not in indexed["text://1"]["data"]
+        else:
+            assert indexed["text://1"]["data"] == f"<{words}>"
+    if taken["id"]:
+        assert f"id://{sent}" in indexed
+    if not taken["text"] or empty or type(sent) in {bool, float}:
+        assert not taken["id"]
+    assert not coveo.undocumented
