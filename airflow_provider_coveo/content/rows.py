@@ -51,7 +51,7 @@ def item_maker(
     :raises CoveoInputError: if there is no such column.
     """
     plain, composed = _assigned(names, columns, source)
-    keys = [key for key, *_ in (*plain, *composed)]
+    keys = list(names if columns is None else columns)
     _refuse_ambiguous_keys(keys, source)
     if not any(key.lower() == "documentid" for key in keys):
         raise CoveoInputError(
@@ -201,6 +201,8 @@ class _Text:
                 value = row[part]
             except Exception as problem:
                 return _unread(part, problem)
+            if type(value) is InvalidValue:
+                return value
             if value is None or _is_empty(value):
                 if self._is_id:
                     # An item whose parent is not known has none; one must have an ID.

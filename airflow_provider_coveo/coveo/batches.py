@@ -482,7 +482,11 @@ def deletions(delete: Iterable[str | Delete]) -> Iterator[Delete]:
             f"What to delete must be a list of documentIds, not {type(delete).__name__}",
             remedy="Put a single ID into a list",
         )
-    return (entry if issubclass(type(entry), Delete) else Delete(entry) for entry in delete)
+    # What an entry is, its class says: it may be anything, and is judged when it is pushed.
+    return (
+        cast("Delete", entry) if issubclass(type(entry), Delete) else Delete(cast("str", entry))
+        for entry in delete
+    )
 
 
 def item_batches(

@@ -72,8 +72,8 @@ def encoded_identity(section: str, body: Any) -> tuple[tuple[str, str], bytes]:
     except MemoryError:
         raise
     except Exception as problem:
-        error = unreadable("it", problem)
-        raise InvalidItemError(name, error.tried, error.remedy) from None
+        raised = unreadable("it", problem)
+        raise InvalidItemError(name, raised.tried, raised.remedy) from None
     return (identity["type"], identity["name"]), encoded
 
 

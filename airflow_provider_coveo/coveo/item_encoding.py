@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias, cast
 
 import msgspec
 
@@ -97,7 +97,7 @@ class ItemEncoder:
                 # Whether it is one of these, its class says, and not the object itself.
                 kind = type(item)
                 if issubclass(kind, Delete):
-                    return item.checked()  # type: ignore[attr-defined]
+                    return cast("Delete", item).checked()
                 if issubclass(kind, (bytes, bytearray, memoryview)):
                     return self._checked_bytes(memoryview(item).tobytes().strip())  # type: ignore[arg-type]
                 item = as_dict(item)

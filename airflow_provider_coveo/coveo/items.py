@@ -161,8 +161,7 @@ class Delete:
         except MemoryError:
             raise
         except Exception as problem:
-            error = unreadable("a deletion", problem)
-            raise InvalidItemError(None, error.tried, error.remedy) from None
+            raise _invalid(None, unreadable("a deletion", problem)) from None
         if type(children) is not bool:
             raise InvalidItemError(document_id, f"delete_children is {shown(children)}, not a boolean")
         return CheckedDelete(document_id, children)
@@ -437,8 +436,8 @@ def checked_item(item: object) -> PreparedItem:
     except MemoryError:
         raise
     except Exception as problem:
-        error = unreadable("it", problem)
-        raise InvalidItemError(document_id, error.tried, error.remedy) from None
+        raised = unreadable("it", problem)
+        raise InvalidItemError(document_id, raised.tried, raised.remedy) from None
 
 
 def _made(value: Any) -> Any:

@@ -9,12 +9,16 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, AirflowFailException
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, BaseHook
 from local_postgres import LocalPostgres, find_postgres
 
 from airflow_provider_coveo.content.query import items_of_query
@@ -116,6 +120,144 @@ def test_the_example_pushes_the_rows(coveo: Simulator, monkeypatch: pytest.Monke
     operator.render_template_fields({"params": {"source_id": SOURCE}})
     assert operator.execute({})["accepted_adds"] == 2
     assert coveo.items(SOURCE)["product://2"]["title"] == "Rope"
+
+
+@pytest.mark.parametrize("cursor", ["dictcursor", "realdictcursor", "namedtuplecursor"])
+def test_the_cursor_of_the_connection_makes_no_difference(
+    coveo: Simulator, monkeypatch: pytest.MonkeyPatch, cursor: str
+) -> None:
+    described = json.loads(os.environ["AIRFLOW_CONN_SHOP"])
+    monkeypatch.setenv("AIRFLOW_CONN_SHOP", json.dumps({**described, "extra": {"cursor": cursor}}))
+    sql = "SELECT 'sku-' || n AS sku, n AS name, 1.5 AS price FROM generate_series(1, 500) AS n"
+    columns = {"documentId": "product://{sku}", "data": "{name}"}
+    try:
+        connection = BaseHook.get_connection("shop").get_hook().get_conn()
+    except ValueError as unknown:
+        pytest.skip(str(unknown))
+    connection.close()
+    assert run(sql, columns)["accepted_adds"] == 500
+    assert set(coveo.items(SOURCE)) == {f"product://sku-{number}" for number in range(1, 501)}
+
+
+@dataclass
+class _Product:
+    sku: int
+    name: str
+
+
+def _connections(database: LocalPostgres) -> Iterator[tuple[str, Callable[[], Any]]]:
+    where = f"host={database.folder} user=postgres dbname=shop"
+    with suppress(ImportError):
+        import psycopg2.extras
+
+        for name in ("DictCursor", "RealDictCursor", "NamedTupleCursor", "LoggingCursor"):
+            factory = getattr(psycopg2.extras, name)
+            yield name, partial(psycopg2.connect, where, cursor_factory=factory)
+        for name in ("DictConnection", "RealDictConnection", "NamedTupleConnection"):
+            factory = getattr(psycopg2.extras, name)
+            yield name, partial(psycopg2.connect, where, connection_factory=factory)
+    with suppress(ImportError):
+        import psycopg
+        from psycopg import rows
+
+        factories = {
+            "tuple_row": rows.tuple_row,
+            "dict_row": rows.dict_row,
+            "namedtuple_row": rows.namedtuple_row,
+            "scalar_row": rows.scalar_row,
+            "class_row": rows.class_row(_Product),
+            "args_row": rows.args_row(lambda *values: set(values)),
+            "kwargs_row": rows.kwargs_row(lambda **values: values.keys()),
+        }
+        for name, row_factory in factories.items():
+            yield name, partial(psycopg.connect, where, row_factory=row_factory)
+        for cursor_factory in (psycopg.Cursor, psycopg.ClientCursor, psycopg.RawCursor):
+            yield cursor_factory.__name__, partial(psycopg.connect, where, cursor_factory=cursor_factory)
+
+
+def test_no_cursor_and_no_row_factory_of_a_driver_makes_a_difference(
+    coveo: Simulator, database: LocalPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook = type(BaseHook.get_connection("shop").get_hook())
+    tried = []
+    for name, connect in _connections(database):
+        monkeypatch.setattr(hook, "get_conn", lambda _, connect=connect: connect())
+        items = list(items_of_query("shop", "SELECT sku, name FROM product ORDER BY sku", columns={
+            "documentId": "product://{sku}", "data": "name"
+        }))  # fmt: skip
+        assert [item["documentId"] for item in items] == ["product://1", "product://2"], name
+        tried.append(name)
+    assert len(tried) >= 7
+
+
+_PLAIN_AND_COMPOSED = [
+    ("'\\x34373131'::bytea", "memoryview|bytes"),
+    ("'NaN'::numeric", "no number"),
+    ("'NaN'::float8", "JSON"),
+    ("'{1,2}'::int[]", "list"),
+    ("'2026-01-31'::timestamp", "no time zone"),
+    ("'{\"a\": 1}'::jsonb", "dict"),
+    ("int4range(1, 5)", "Range"),
+    ("4711::float8", "no place in an ID"),
+    ("true", "no place in an ID"),
+]
+
+
+@pytest.mark.parametrize(("value", "reason"), _PLAIN_AND_COMPOSED)
+def test_a_value_is_looked_at_before_it_becomes_part_of_an_id(
+    coveo: Simulator, value: str, reason: str
+) -> None:
+    with pytest.raises(CoveoInputError, match=f"number 0 .*'value'.*({reason})"):
+        run(f"SELECT {value} AS value", {"documentId": "product://{value}", "title": "value"})
+    assert not [request for request in coveo.requests if request.operation != "limit"]
+
+
+def test_numbers_are_written_in_digits(coveo: Simulator) -> None:
+    run(
+        "SELECT 1 AS sku, 0::numeric(20,10) AS zero, 1e22::float8 AS large, '1E+2'::numeric AS hundred",
+        {"documentId": "a://{sku}/{hundred}", "data": "{zero} {large}", "zero": "zero"},
+    )
+    item = coveo.items(SOURCE)["a://1/100"]
+    assert (item["data"], item["zero"]) == ("0.0000000000 10000000000000000000000", "0.0000000000")
+
+
+def test_no_parameter_but_the_query_names_a_file(coveo: Simulator, tmp_path: Path) -> None:
+    (tmp_path / "paths.sql").write_text(
+        "SELECT path, 'x' AS data FROM (VALUES ('{{ params.sku }}.sql'), ('b.txt')) AS t (path) "
+        "WHERE path LIKE %(pattern)s AND path <> ALL (%(other)s)"
+    )
+    (tmp_path / "%.sql").write_text("no")
+    with DAG("d", schedule=None, start_date=datetime(2025, 1, 1), template_searchpath=str(tmp_path)):
+        operator = SqlToCoveoPushOperator(
+            task_id="t",
+            source_id=SOURCE,
+            sql="paths.sql",
+            sql_conn_id="shop",
+            parameters={"pattern": "%.sql", "other": ["paths.sql", "{{ params.sku }}.txt"]},
+            columns={"documentId": "repo://{path}", "data": "data", "title": "in {path}.sql"},
+        )
+        mapped = SqlToCoveoPushOperator.partial(
+            task_id="m", source_id=SOURCE, sql="paths.sql", sql_conn_id="shop.sql"
+        ).expand(parameters=[{"pattern": "%.sql"}])
+    operator.resolve_template_files()
+    assert operator.parameters["other"][0] == "paths.sql"
+    operator.render_template_fields({"params": {"sku": 1}})
+    assert operator.execute({})["accepted_adds"] == 1
+    assert coveo.items(SOURCE)["repo://1.sql"]["title"] == "in 1.sql.sql"
+    unmapped: Any = mapped.unmap({"parameters": {"pattern": "%.sql"}})
+    environment = unmapped.get_template_env()
+    unmapped._do_render_template_fields(
+        unmapped, mapped.template_fields, {"params": {"sku": 1}}, environment, set()
+    )
+    assert (unmapped.parameters, unmapped.sql_conn_id) == ({"pattern": "%.sql"}, "shop.sql")
+    assert unmapped.sql.startswith("SELECT path")
+
+
+def test_only_what_is_a_query_may_stand_in_a_file() -> None:
+    for module in ("coveo_push", "coveo_push_update", "coveo_source", "coveo_watchdog"):
+        for name, operator in vars(import_module(f"airflow_provider_coveo.operators.{module}")).items():
+            if getattr(operator, "template_ext", ()):
+                assert name == "SqlToCoveoPushOperator"
 
 
 @on_both

@@ -1,0 +1,254 @@
+"""Rows of any driver become items: by name from mappings, by place from what else PEP 249 calls rows."""
+
+from __future__ import annotations
+
+import collections
+import sqlite3
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import BaseHook
+
+from airflow_provider_coveo.content.query import items_of_query
+from airflow_provider_coveo.content.rows import item_maker, items_of_rows
+from airflow_provider_coveo.coveo.errors import CoveoInputError
+from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+from airflow_provider_coveo.simulator import Simulator
+from tests.conftest import SOURCE
+
+COLUMNS = {"documentId": "product://{sku}", "title": "name", "data": "{name}"}
+SQL = "SELECT 1 AS sku, 'Anvil' AS name UNION SELECT 2, 'Rope' ORDER BY sku"
+
+
+class PlaceRow:
+    """A row of a class of the driver's own, as pyodbc has: a sequence in all but name."""
+
+    def __init__(self, names: list[str], values: tuple[Any, ...]) -> None:
+        self.cursor_description = names
+        self._values = values
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getitem__(self, place: int) -> Any:
+        return self._values[place]
+
+
+class NamedRow(PlaceRow):
+    """As BigQuery's: by place and by name, with the methods of a mapping, and gone through by value."""
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._values[self.cursor_description.index(key) if isinstance(key, str) else key]
+
+    def keys(self) -> list[str]:
+        return self.cursor_description
+
+    def values(self) -> tuple[Any, ...]:
+        return self._values
+
+    def items(self) -> Any:
+        return zip(self.cursor_description, self._values, strict=True)
+
+
+class NameIteratedRow(NamedRow):
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.cursor_description)
+
+
+class TupleRow(tuple[Any, ...]):
+    """As the rows of Databricks and Spark."""
+
+    __slots__ = ()
+
+    def asDict(self) -> dict[str, Any]:  # noqa: N802
+        raise AssertionError("not needed")
+
+
+class ListRow(list[Any]):
+    """As psycopg2's DictRow, a list with an index of names."""
+
+    def keys(self) -> Iterator[str]:
+        return iter(("sku", "name"))
+
+
+class BrokenRow(PlaceRow):
+    def __getitem__(self, place: int) -> Any:
+        raise ValueError("can't decode")
+
+
+FACTORIES: dict[str, Callable[[list[str], tuple[Any, ...]], Any]] = {
+    "tuple": lambda names, row: row,
+    "list": lambda names, row: list(row),
+    "dict": lambda names, row: dict(zip(names, row, strict=True)),
+    "dict in another order": lambda names, row: dict(reversed(list(zip(names, row, strict=True)))),
+    "ordered dict": lambda names, row: collections.OrderedDict(zip(names, row, strict=True)),
+    "user dict": lambda names, row: collections.UserDict(zip(names, row, strict=True)),
+    "named tuple": lambda names, row: collections.namedtuple("Row", names)(*row),
+    "by place": PlaceRow,
+    "by place and name": NamedRow,
+    "gone through by name": NameIteratedRow,
+    "tuple subclass": lambda names, row: TupleRow(row),
+    "list subclass": lambda names, row: ListRow(row),
+}
+#: What a row factory makes, and how the refusal names it.
+MISREAD: dict[str, tuple[Callable[[list[str], tuple[Any, ...]], Any], str]] = {
+    "scalar": (lambda names, row: row[0], "of type int"),
+    "text of as many letters": (lambda names, row: "ab", "of type str"),
+    "bytes": (lambda names, row: b"ab", "of type bytes"),
+    "object": (lambda names, row: SimpleNamespace(**dict(zip(names, row, strict=True))), "SimpleNamespace"),
+    "set": (lambda names, row: set(row), "of type set"),
+    "generator": (lambda names, row: (value for value in row), "of type generator"),
+    "too few": (lambda names, row: row[:1], "with 1 values"),
+    "too many": (lambda names, row: (*row, 3), "with 3 values"),
+    "other names": (lambda names, row: {"SKU": row[0], "NAME": row[1]}, "with the names 'SKU', 'NAME'"),
+    "too few names": (lambda names, row: {"sku": row[0]}, "with the names 'sku'"),
+    "no names": (lambda names, row: {}, "with the names"),
+}
+
+
+class Database:
+    """A database whose connections may be told what rows they make."""
+
+    row_factory: Any = None
+    cursor_class: type[sqlite3.Cursor] = sqlite3.Cursor
+
+    def connection(self) -> Any:
+        cursor_class = self.cursor_class
+
+        class Connection(sqlite3.Connection):
+            def cursor(self) -> Any:  # type: ignore[override]
+                return super().cursor(cursor_class)
+
+        connection = sqlite3.connect(":memory:", factory=Connection)
+        connection.row_factory = self.row_factory
+        return connection
+
+    def makes(self, factory: Callable[[list[str], tuple[Any, ...]], Any]) -> None:
+        self.row_factory = lambda cursor, row: factory([column[0] for column in cursor.description], row)
+
+
+@pytest.fixture
+def database(connect: Any, monkeypatch: pytest.MonkeyPatch) -> Database:
+    """A database to which Airflow knows the connection ``shop``."""
+    database = Database()
+    hook = SimpleNamespace(get_conn=database.connection, get_records=None)
+    known = SimpleNamespace(get_hook=lambda hook_params: hook, conn_type="sqlite")
+    get_connection = BaseHook.get_connection
+    found = classmethod(lambda _, name: known if name == "shop" else get_connection(name))
+    monkeypatch.setattr(BaseHook, "get_connection", found)
+    return database
+
+
+def push(sql: str = SQL, columns: Any = COLUMNS, **options: Any) -> dict[str, Any]:
+    return CoveoPushHook().push_items(SOURCE, items_of_query("shop", sql, columns=columns), **options)
+
+
+@pytest.mark.parametrize("name", FACTORIES)
+def test_each_row_is_an_item(coveo: Simulator, database: Database, name: str) -> None:
+    database.makes(FACTORIES[name])
+    assert push()["accepted_adds"] == 2
+    assert {key: item["title"] for key, item in coveo.items(SOURCE).items()} == {
+        "product://1": "Anvil", "product://2": "Rope",
+    }  # fmt: skip
+
+
+def test_rows_of_sqlite_s_own_class(coveo: Simulator, database: Database) -> None:
+    database.row_factory = sqlite3.Row
+    assert push()["accepted_adds"] == 2
+    assert set(coveo.items(SOURCE)) == {"product://1", "product://2"}
+
+
+@pytest.mark.parametrize("name", MISREAD)
+def test_a_row_that_is_not_understood_is_named(coveo: Simulator, database: Database, name: str) -> None:
+    factory, named = MISREAD[name]
+    database.makes(factory)
+    for on_invalid in ("fail", "skip"):
+        with pytest.raises(CoveoInputError, match=f"'shop' has the 2 columns 'sku', 'name'.*{named}"):
+            push(on_invalid=on_invalid)
+    assert coveo.requests == []
+
+
+def test_a_row_that_can_t_be_read_is_an_invalid_item(coveo: Simulator, database: Database) -> None:
+    database.makes(lambda names, row: (BrokenRow if row[0] == 1 else PlaceRow)(names, row))
+    result = push(on_invalid="skip")
+    assert (result["accepted_adds"], result["invalid_items"][0]["index"]) == (1, 0)
+    assert "can't decode" in result["invalid_items"][0]["rule"]
+
+
+@pytest.mark.parametrize(
+    ("sql", "columns", "reason"),
+    [
+        ("SELECT 1 AS sku, 2 AS sku", COLUMNS, "two columns named 'sku'"),
+        ("SELECT 'a://1' AS documentId, '' AS data, 1 AS price, 2 AS PRICE", None, "'price' and 'PRICE'"),
+        ("SELECT 'a://1' AS documentId, '' AS data, 1 AS DATA", None, "two columns|'data' and 'DATA'"),
+        (
+            "SELECT 1 AS sku",
+            {"documentId": "a://{sku}", "DocumentID": "sku"},
+            "differ by case",
+        ),
+        ("SELECT 1 AS sku, 2 AS [ ]", {"documentId": "a://{sku}", "": "sku"}, "has the key ''"),
+        ("SELECT 1 AS sku", {"documentId": "a://{sku}", 1: "sku"}, "has the key 1"),
+        ("SELECT 1 AS sku", {"documentId": "a://{sku}", "x": 1}, "maps 'x' to 1"),
+        ("SELECT 1 AS sku", [("documentId", "sku")], "columns must be a mapping"),
+        ("SELECT 1 AS sku, 2 AS ''", COLUMNS, "no name to its column 2"),
+    ],
+)
+def test_names_that_can_t_be_told_apart_are_refused(
+    coveo: Simulator, database: Database, sql: str, columns: Any, reason: str
+) -> None:
+    with pytest.raises(CoveoInputError, match=reason):
+        push(sql, columns)
+    assert coveo.requests == []
+
+
+@pytest.mark.parametrize("name", [None, b"sku", 3])
+def test_a_column_is_named_by_a_text(name: Any, coveo: Simulator, database: Database) -> None:
+    class Cursor(sqlite3.Cursor):
+        @property
+        def description(self) -> Any:
+            return ((name, None), ("name", None))
+
+    database.cursor_class = Cursor
+    with pytest.raises(CoveoInputError, match="no name to its column 1"):
+        push()
+
+
+def test_columns_that_differ_by_case_are_told_apart_by_columns(coveo: Simulator, database: Database) -> None:
+    push("SELECT 1 AS sku, 2 AS SKU", {"documentId": "a://{sku}", "data": "{SKU}"})
+    assert coveo.items(SOURCE)["a://1"]["data"] == "2"
+
+
+@pytest.mark.parametrize("empty", ["NULL", "''"])
+def test_what_is_empty_is_left_out_and_an_id_is_never_composed_of_it(
+    coveo: Simulator, database: Database, empty: str
+) -> None:
+    columns = {
+        "documentId": "a://{sku}/{part}",
+        "parentId": "a://{parent}",
+        "title": "{name}",
+        "data": "{name}",
+        "author": "name",
+    }
+    sql = f"SELECT 1 AS sku, 2 AS part, {empty} AS parent, {empty} AS name"
+    push(sql, columns)
+    assert {**coveo.items(SOURCE)["a://1/2"], "orderingId": 0} == {
+        "documentId": "a://1/2", "data": "", "orderingId": 0
+    }  # fmt: skip
+    with pytest.raises(CoveoInputError, match=r"number 1 .*no documentId: the column 'part'.* is empty"):
+        push(f"{sql} UNION ALL SELECT 2, {empty}, 3, 'x'", columns)
+
+
+def test_rows_of_one_file_may_have_other_columns_than_the_first() -> None:
+    rows = [{"documentId": "a://1"}, {"documentId": "a://2", "title": "x"}, {"documentId": "a://3"}]
+    assert list(items_of_rows(iter(rows), None, "x")) == rows
+    make = item_maker(["documentId", "title"], None, "x")
+    assert "title" in make({"documentId": "a://1"})["title"].rule
+
+
+def test_braces_that_name_no_column_are_refused_and_others_stand_as_they_are() -> None:
+    make = item_maker(["sku", "a {b}"], {"documentId": "a://{{sku}}", "data": "a {b}"}, "x")
+    assert make({"sku": 1, "a {b}": "y"}) == {"documentId": "a://{1}", "data": "y"}
+    with pytest.raises(CoveoInputError, match="no column 'other'"):
+        item_maker(["sku"], {"documentId": "a://{other}"}, "x")
