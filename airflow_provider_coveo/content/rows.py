@@ -101,27 +101,35 @@ def row_reader(names: Sequence[str], source: str) -> Callable[[Any], Mapping[str
     known = set(names)
 
     def read(row: Any) -> Mapping[str, Any]:
-        kind = type(row)
-        if kind is not tuple and kind is not list:
-            if issubclass(kind, Mapping):
-                if len(row) != count or not known.issuperset(row):
-                    raise _misread(f"with the names {_named(row)}")
-                return row  # type: ignore[no-any-return]
-            if issubclass(kind, (str, bytes, bytearray, memoryview)) or not (
-                hasattr(kind, "__len__") and hasattr(kind, "__getitem__")
-            ):
-                raise _misread(f"of type {type_name(row)}")
-            if len(row) == count:
-                try:
-                    # A class of a driver may give names when it is gone through.
-                    row = [row[place] for place in range(count)]
-                except Exception as problem:
-                    return dict.fromkeys(names, _unread(names[0], problem))
+        if type(row) is not tuple and type(row) is not list:
+            try:
+                row = read_other(row)
+            except (CoveoInputError, MemoryError):
+                raise
+            except Exception as problem:
+                return dict.fromkeys(names, _unread(names[0], problem))
+            if type(row) is dict:
+                return row
         if len(row) != count:
-            raise _misread(f"with {len(row)} values")
+            raise misread(f"with {len(row)} values")
         return dict(zip(names, row, strict=True))
 
-    def _misread(what: str) -> CoveoInputError:
+    def read_other(row: Any) -> dict[str, Any] | list[Any]:
+        kind = type(row)
+        if issubclass(kind, Mapping):
+            if len(row) != count or not known.issuperset(row):
+                raise misread(f"with the names {_named(row)}")
+            return {name: row[name] for name in names}
+        if issubclass(kind, (str, bytes, bytearray, memoryview)) or not (
+            hasattr(kind, "__len__") and hasattr(kind, "__getitem__")
+        ):
+            raise misread(f"of type {type_name(row)}")
+        if len(row) != count:
+            raise misread(f"with {len(row)} values")
+        # A class of a driver may give names when it is gone through.
+        return [row[place] for place in range(count)]
+
+    def misread(what: str) -> CoveoInputError:
         return CoveoInputError(
             f"{source} has the {count} columns {_named(names)}, and gives a row {what}",
             cause="the connection or hook_params set a cursor or a row factory that makes something else of "

@@ -846,8 +846,10 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         try:
             push.run(item_batches(entries, limit, invalid.goes_on, invalid.input_failed))
         except Exception as failure:
-            invalid.tell_with(failure, self.log)
-            raise
+            told = invalid.told_with(failure, self.log)
+            if told is failure:
+                raise
+            raise told from failure.__cause__
         if invalid.failure is not None:
             self.log.error("The input failed behind an invalid item.", exc_info=invalid.failure)
         invalid.raise_if_too_many(push)

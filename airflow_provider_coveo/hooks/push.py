@@ -654,15 +654,20 @@ class InvalidItems:
         """Take note that the input raised an exception when it was read on."""
         self.failure = failure
 
-    def tell_with(self, failure: Exception, log: Any) -> None:
-        """Say in the task's log, and in the traceback, which items were invalid before a push failed."""
+    def told_with(self, failure: Exception, log: Any) -> Exception:
+        """Return what a push failed with so that it tells of the items too that were invalid before."""
         if not self.found.count:
-            return
+            return failure
         words = f"Before that, Coveo would have refused {self.found.count:,} items: {self.found.words()}"
         log.error("%s", words)
         with suppress(Exception):
+            if isinstance(failure, CoveoError):
+                fields = failure.fields()
+                fields["note"] = f"{failure.note} {words}".strip()
+                return type(failure)(failure.tried, **fields)
             # From Python 3.11.
             failure.add_note(words)  # type: ignore[attr-defined,unused-ignore]
+        return failure
 
     def raise_if_too_many(self, push: ContainerPush) -> None:
         """

@@ -385,8 +385,8 @@ class PushItemsOperator(_ItemsAddOperator):
         (templated)
     :param columns: For tables, what an item is made of: its keys, each with the name of a column or a text
         with names of columns in braces, as in ``{"documentId": "product://{sku}", "title": "name", "data":
-        "{name} {description}"}``. Default: each column under its own name. What is empty is left out.
-        (templated)
+        "{name} {description}"}``. Default: each column under its own name. What is empty is left out. In a
+        text, values stand as metadata is sent; a ``documentId`` holds no float and no boolean. (templated)
     :param batch_bytes: How large a batch is at most, in bytes: 1 KiB to 256 MB. Default 12 MiB. (templated)
     :param upload_concurrency: How many batches are uploaded at the same time, 1 to 32. Default 3. (templated)
     :param on_invalid: What to do with an item that Coveo would refuse: ``fail`` (the default), or ``skip`` to
@@ -534,12 +534,13 @@ class SqlToCoveoPushOperator(_ItemsAddOperator):
     ``[sql]`` and the provider of the database.
 
     :param source_id: The ID of the Push source. (templated)
-    :param sql: The query, or a file of that name (``.sql``). (templated)
+    :param sql: The query, or a file of that name (``.sql``). No other parameter names a file. (templated)
     :param sql_conn_id: The connection of the database. Its hook must be one of Airflow's ``DbApiHook``.
         (templated)
     :param columns: What an item is made of: its keys, each with the name of a column or a text with names of
         columns in braces, as in ``{"documentId": "product://{sku}", "title": "name", "data": "{name}
-        {description}"}``. Default: each column under its own name. (templated)
+        {description}"}``. Default: each column under its own name. In a text, values stand as metadata is
+        sent; a ``documentId`` holds no float and no boolean. (templated)
     :param parameters: Values for the placeholders of the query. (templated)
     :param hook_params: Further arguments of the database's hook. Default none.
     :param fetch_size: How many rows are fetched at a time. Default 2000. (templated)

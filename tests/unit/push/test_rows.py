@@ -129,6 +129,14 @@ class Database:
         self.row_factory = lambda cursor, row: factory([column[0] for column in cursor.description], row)
 
 
+class BrokenMapping(collections.UserDict[str, Any]):
+    def __len__(self) -> int:
+        return 2
+
+    def __iter__(self) -> Iterator[str]:
+        raise ValueError("can't decode")
+
+
 @pytest.fixture
 def database(connect: Any, monkeypatch: pytest.MonkeyPatch) -> Database:
     """A database to which Airflow knows the connection ``shop``."""
@@ -170,8 +178,11 @@ def test_a_row_that_is_not_understood_is_named(coveo: Simulator, database: Datab
     assert coveo.requests == []
 
 
-def test_a_row_that_can_t_be_read_is_an_invalid_item(coveo: Simulator, database: Database) -> None:
-    database.makes(lambda names, row: (BrokenRow if row[0] == 1 else PlaceRow)(names, row))
+@pytest.mark.parametrize("broken", [BrokenRow, lambda names, row: BrokenMapping()])
+def test_a_row_that_can_t_be_read_is_an_invalid_item(
+    coveo: Simulator, database: Database, broken: Any
+) -> None:
+    database.makes(lambda names, row: (broken if row[0] == 1 else PlaceRow)(names, row))
     result = push(on_invalid="skip")
     assert (result["accepted_adds"], result["invalid_items"][0]["index"]) == (1, 0)
     assert "can't decode" in result["invalid_items"][0]["rule"]
