@@ -86,8 +86,8 @@ class ItemEncoder:
         Return an item's ID and its JSON, as an :class:`Entry` where its content is large.
 
         :param item: A mapping, an :class:`Item`, or bytes that hold one JSON object. Bytes are checked and
-            returned as they are, but for permissions that Coveo spells otherwise, and content that is missing.
-            A :class:`Delete` is checked and returned as :class:`CheckedDelete`.
+            returned as they are, but for permissions that Coveo spells otherwise and for content that is
+            missing. A :class:`Delete` is checked and returned as :class:`CheckedDelete`.
         :raises InvalidItemError: if Coveo would refuse it, or it raises an exception when it is read.
         """
         try:

@@ -122,6 +122,7 @@ def test_the_example_pushes_the_rows(coveo: Simulator, monkeypatch: pytest.Monke
     assert coveo.items(SOURCE)["product://2"]["title"] == "Rope"
 
 
+@on_both
 @pytest.mark.parametrize("cursor", ["dictcursor", "realdictcursor", "namedtuplecursor"])
 def test_the_cursor_of_the_connection_makes_no_difference(
     coveo: Simulator, monkeypatch: pytest.MonkeyPatch, cursor: str
@@ -175,6 +176,7 @@ def _connections(database: LocalPostgres) -> Iterator[tuple[str, Callable[[], An
             yield cursor_factory.__name__, partial(psycopg.connect, where, cursor_factory=cursor_factory)
 
 
+@on_both
 def test_no_cursor_and_no_row_factory_of_a_driver_makes_a_difference(
     coveo: Simulator, database: LocalPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,6 +223,7 @@ def test_numbers_are_written_in_digits(coveo: Simulator) -> None:
     assert (item["data"], item["zero"]) == ("0.0000000000 10000000000000000000000", "0.0000000000")
 
 
+@on_both
 def test_no_parameter_but_the_query_names_a_file(coveo: Simulator, tmp_path: Path) -> None:
     (tmp_path / "paths.sql").write_text(
         "SELECT path, 'x' AS data FROM (VALUES ('{{ params.sku }}.sql'), ('b.txt')) AS t (path) "
