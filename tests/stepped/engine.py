@@ -10,11 +10,14 @@ Import :mod:`tests.stepped.airflow_home` and call ``make_home()`` before this.
 
 from __future__ import annotations
 
+import functools
 import gc
 import io
 import os
+import sqlite3
 import sys
 import warnings
+from collections import namedtuple
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -23,6 +26,7 @@ from types import SimpleNamespace
 from typing import Any, get_args
 from urllib.parse import quote, unquote, urlsplit
 
+import httpx
 import psutil
 import requests
 import sqlalchemy as sa
@@ -49,14 +53,13 @@ from airflow.serialization.serialized_objects import LazyDeserializedDAG
 from airflow.triggers.base import TriggerEvent
 from airflow.utils.db import initdb
 from airflow.utils.session import create_session
-from fastapi.testclient import TestClient
 from requests.adapters import HTTPAdapter
 
 from airflow_provider_coveo.simulator import Exchange, Simulator
 from airflow_provider_coveo.simulator.app import App
 from tests.stepped.actors import Actor, Comms, StuckError, leave_signals_alone, lost_answer, without_comms
 from tests.stepped.clock import FakeClock
-from tests.stepped.doors import DirectTransport, answer_in_place
+from tests.stepped.doors import DirectTransport, ShortWay, answer_in_place, of_one_version
 
 ORGANIZATION = "acme"
 SOURCES = ("one", "two", "three")
@@ -157,6 +160,21 @@ class _Executor(BaseExecutor):
         self.event_buffer.clear()
 
 
+class _Bag(DBDagBag):
+    """The DAGs as the scheduler and the API know them, which here are new only where the engine says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.latest: dict[str, Any] = {}
+
+    def _version_from_dag_run(self, dag_run: Any, *, session: Any) -> Any:  # type: ignore[override]
+        known = self.latest.get(dag_run.dag_id)
+        if known is None:
+            known = super()._version_from_dag_run(dag_run, session=session)
+            self.latest[dag_run.dag_id] = known
+        return known
+
+
 class _Supervisor(InProcessTestSupervisor):
     """A supervisor whose task may have been killed."""
 
@@ -210,6 +228,9 @@ class Engine:
         sa.event.listen(settings.engine, "connect", _without_fsync)
         settings.engine.dispose()
         initdb()
+        self._database = sqlite3.connect(
+            str(settings.engine.url.database), isolation_level=None, check_same_thread=False
+        )
         self.dags: dict[str, Any] = {}
         #: Whether sequences may lose the write of a Variable, which Airflow 3.3 never does silently.
         self.drops_writes = False
@@ -227,6 +248,8 @@ class Engine:
         self.executor = _Executor()
         job = Job()
         self.runner = SchedulerJobRunner(job=job, executors=[self.executor], log=_LoudLog())
+        self._bag = self.runner.scheduler_dag_bag = _Bag()
+        self._changed_dags: set[str] = set()
         self._spare_what_finds_nothing()
         job.prepare_for_execution()
         self.executor.job_id = job.id
@@ -234,14 +257,20 @@ class Engine:
         self._job_id = job.id
 
     def _spare_what_finds_nothing(self) -> None:
-        """Have a tick ask for queued runs, and for scheduled tasks, only where there are some."""
+        """Have a tick ask for queued runs, scheduled tasks and changed DAGs only where there are some."""
+        verify = self.runner._verify_integrity_if_dag_changed
+
+        def verify_integrity(dag_run: Any, session: Any) -> bool:
+            return dag_run.dag_id not in self._changed_dags or verify(dag_run=dag_run, session=session)
+
+        self.runner._verify_integrity_if_dag_changed = verify_integrity  # type: ignore[method-assign]
         start, enqueue = (
             self.runner._start_queued_dagruns,
             self.runner._critical_section_enqueue_task_instances,
         )
 
         def start_queued_dagruns(session: Any) -> None:
-            if session.scalar(sa.text("SELECT 1 FROM dag_run WHERE state = 'queued' LIMIT 1")):
+            if self._rows("SELECT 1 AS found FROM dag_run WHERE state = 'queued' LIMIT 1"):
                 start(session)
 
         def enqueue_task_instances(session: Any) -> int:
@@ -254,21 +283,22 @@ class Engine:
 
     def _make_doors(self) -> None:
         answer_in_place()
-        api = in_process_api_server()
-        # They mark and re-issue tokens, which nobody asks for here, at a third of what a question costs.
-        api.app.user_middleware = [
-            each
-            for each in api.app.user_middleware
-            if each.cls.__name__ not in {"JWTReissueMiddleware", "CorrelationIdMiddleware"}
-        ]
-        bag = DBDagBag()
-        api.app.dependency_overrides[dag_bag_from_app] = lambda: bag
-        self.client = _Supervisor._Client(
-            base_url=None, token="", dry_run=True, transport=DirectTransport(api.app)
-        )
+        api = of_one_version(in_process_api_server().app)
+        bag = self._bag
+        api.dependency_overrides[dag_bag_from_app] = lambda: bag
+        short_way = ShortWay(api, bag)
+
+        class Client(_Supervisor._Client):
+            def request(self, method: str, url: Any, **about: Any) -> httpx.Response:
+                answer = short_way.request(method, str(url), **about)
+                return super().request(method, url, **about) if answer is None else answer
+
+        self.client = Client(base_url=None, token="", dry_run=True, transport=DirectTransport(api))
         self.client.base_url = "http://in-process.invalid./"
-        self._rest = TestClient(create_app(apps="core"), raise_server_exceptions=False)
-        self._rest.__enter__()
+        app = create_app(apps="core")
+        # They refresh the cookies of browsers, compress and write the access log.
+        app.user_middleware.clear()
+        self._rest = httpx.Client(transport=DirectTransport(app), base_url="http://in-process.invalid")
         token = self._rest.get("/auth/token").json()["access_token"]
         self._rest.headers["Authorization"] = f"Bearer {token}"
 
@@ -568,12 +598,9 @@ class Engine:
         """Say whether Airflow took a task away from the process that works on it."""
         if process.supervisor is None or process.started_at < 0:
             return False
-        with create_session() as session:
-            row = session.execute(
-                sa.text("SELECT state, try_number FROM task_instance WHERE id = :id"),
-                {"id": str(process.workload.ti.id).replace("-", "")},
-            ).first()
-        return row is None or row.state != "running" or row.try_number != process.workload.ti.try_number
+        ti = process.workload.ti
+        rows = self._rows("SELECT state, try_number FROM task_instance WHERE id = :id", id=ti.id.hex)
+        return not rows or rows[0].state != "running" or rows[0].try_number != ti.try_number
 
     def terminate(self, name: str) -> None:
         """End a process that goes on with what Airflow took away from it, as its supervisor does."""
@@ -940,8 +967,11 @@ class Engine:
     # --- what is so ---
 
     def _rows(self, statement: str, **parameters: Any) -> list[Any]:
-        with settings.engine.connect() as connection:
-            return list(connection.execute(sa.text(statement), parameters))
+        # By the driver itself: it is asked several times for each thing that happens.
+        cursor = self._database.execute(statement, parameters)
+        names = [column[0] for column in cursor.description]
+        row = _row(*names)
+        return [row(*values) for values in cursor]
 
     def run_states(self) -> dict[str, str]:
         """Return the state of each run by its key."""
@@ -1081,6 +1111,11 @@ class Engine:
             tasks = ", ".join(f"{name} {state}" for name, state in sorted(self.tries(key).items()))
             lines.append(f"  run {key}: {self.run_states().get(key, 'deleted')}; {tasks}")
         return "\n".join(lines)
+
+
+@functools.cache
+def _row(*names: str) -> Any:
+    return namedtuple("Row", names)
 
 
 _LOG = structlog.get_logger("stepped")
