@@ -116,12 +116,30 @@ def _task_instance_states(
         return _task_instance_states_of_database(dag_id, run_id, task_ids)
     if task_ids is None:
         states = runtime.get_task_states(dag_id=dag_id, run_ids=[run_id]).get(run_id, {})
-        return [(*_task_and_map_index(name, set()), state) for name, state in states.items()]
+        every = [(*_task_and_map_index(name, set()), state) for name, state in states.items()]
+        return [*every, *_hidden_task_instances(runtime, dag_id, run_id, list(states.values()))]
     found = []
     for asked in _without_shared_names(task_ids):
         states = runtime.get_task_states(dag_id=dag_id, task_ids=asked, run_ids=[run_id]).get(run_id, {})
         found += [(*_task_and_map_index(name, set(asked)), state) for name, state in states.items()]
     return found
+
+
+def _hidden_task_instances(
+    runtime: Any, dag_id: str, run_id: str, known: list[str | None]
+) -> list[tuple[str, int, str | None]]:
+    """
+    Return what still happens in task instances that Airflow's answer named like another one.
+
+    Which those are isn't said where the tasks can't be named one by one; so they are counted.
+    """
+    if runtime.get_ti_count(dag_id=dag_id, run_ids=[run_id]) <= len(known):
+        return []
+    return [
+        (f"(another one that is {state})", -1, state)
+        for state in sorted(PENDING_STATES)
+        if runtime.get_ti_count(dag_id=dag_id, run_ids=[run_id], states=[state]) > known.count(state)
+    ]
 
 
 def _without_shared_names(task_ids: list[str]) -> list[list[str]]:

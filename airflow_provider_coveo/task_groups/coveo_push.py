@@ -15,7 +15,13 @@ from airflow.providers.common.compat.sdk import TaskGroup, get_current_context
 
 from airflow_provider_coveo.bracket.callbacks import attach_callbacks
 from airflow_provider_coveo.bracket.deadline import add_deadline
-from airflow_provider_coveo.bracket.members import UpdateTasks, bracket_role, listed, mapped_group_id
+from airflow_provider_coveo.bracket.members import (
+    UpdateTasks,
+    bracket_role,
+    failure_is_ignored,
+    listed,
+    mapped_group_id,
+)
 from airflow_provider_coveo.bracket.reopening import (
     IDENTITY_FIELDS,
     _Reopening,
@@ -121,6 +127,24 @@ class PushSourceUpdate(TaskGroup):
         self._is_completing = False
         self._is_sealing = False
         self._is_entered = False
+        self._makes_own_tasks = False
+        #: The edges to the bracket's own tasks that members were given, by member.
+        self._given_edges: dict[str, set[str]] = {}
+
+    def add(self, task: Any) -> Any:
+        """Add a task; refuse one whose ID is that of one of the bracket's own."""
+        if not self._makes_own_tasks and getattr(task, "node_id", None) in self._reserved_ids():
+            raise CoveoInputError(
+                f"The bracket {self.group_id!r} can't hold a task named {task.node_id!r}",
+                cause="it is the name of one of the bracket's own tasks",
+                remedy="Rename the task, or give the bracket a group_id of its own (and leave "
+                "prefix_group_id as it is)",
+            )
+        return super().add(task)
+
+    def _reserved_ids(self) -> set[str]:
+        names = {*UpdateTasks.NAMES, "done", *["delete_old_items"] * self._update.delete_old_items}
+        return {str(self.child_id(name)) for name in names}
 
     @property
     def ordering_id(self) -> Any:
@@ -178,6 +202,7 @@ class PushSourceUpdate(TaskGroup):
         dag.default_args, self.default_args = (
             {name: value for name, value in (each or {}).items() if name in allowed} for each in kept
         )
+        self._makes_own_tasks = True
         try:
             yield
         except Exception as error:
@@ -191,6 +216,7 @@ class PushSourceUpdate(TaskGroup):
                 "prefix_group_id as it is)",
             ) from None
         finally:
+            self._makes_own_tasks = False
             dag.default_args, self.default_args = kept
 
     def _joined(self, task: Any) -> None:
@@ -314,7 +340,7 @@ class PushSourceUpdate(TaskGroup):
             self._join(task)
         self.close.joined = self._join_above
         done.followed = self._followed
-        opening.complete = self._complete
+        opening.complete = self._complete_for_good
         self._add_deadline()
         self._is_sealing = True
         self._complete()
@@ -372,13 +398,30 @@ class PushSourceUpdate(TaskGroup):
         if task.is_setup:
             # A setup right above a teardown would become that teardown's own.
             return
+        before = set(task.downstream_task_ids)
         task >> self.close
         task >> self._outcome
-        if task.is_teardown and not task.on_failure_fail_dagrun:
-            return
-        task >> self._done
-        if self._delete is not None:
-            task >> self._delete
+        if not failure_is_ignored(task):
+            task >> self._done
+            if self._delete is not None:
+                task >> self._delete
+        given = (set(task.downstream_task_ids) - before) & self._own_task_ids
+        self._given_edges.setdefault(task.task_id, set()).update(given)
+
+    def _take_back_edges(self) -> None:
+        """Take back what a member was given that has become a setup or a teardown since."""
+        for task_id, given in self._given_edges.items():
+            task = self.dag.get_task(task_id)
+            if task.is_setup:
+                wrong = set(given)
+            elif failure_is_ignored(task):
+                wrong = given - {self.close.task_id, self._outcome.task_id}
+            else:
+                continue
+            for own_task_id in wrong:
+                task.downstream_task_ids.discard(own_task_id)
+                self.dag.get_task(own_task_id).upstream_task_ids.discard(task_id)
+            given -= wrong
 
     def _join_above(self, task: Any) -> None:
         """Make a task that is wired above ``close`` one of the bracket's, and have it wait for ``open``."""
@@ -424,6 +467,7 @@ class PushSourceUpdate(TaskGroup):
             return
         self._is_completing = True
         try:
+            self._take_back_edges()
             self._let_go_of_what_comes_after()
             self._join_what_lies_between()
             self._reject_what_stands_before_as_well()
@@ -434,6 +478,38 @@ class PushSourceUpdate(TaskGroup):
             self._done.is_followed = bool(self._done.downstream_task_ids)
         finally:
             self._is_completing = False
+
+    def _complete_for_good(self) -> None:
+        """Bring the bracket up to the whole graph, which Airflow is about to check."""
+        if self._is_completing:
+            return
+        self._take_in_late_tasks()
+        self._complete()
+        self._reject_setups_that_nothing_waits_for()
+
+    def _take_in_late_tasks(self) -> None:
+        """Take in what was put into the group behind the `with`, by ``task_group=update``."""
+        known = self._own_task_ids | self._members | self._inside
+        late = {task.task_id: task for task in self if task.task_id not in known}
+        closing = {self.close.task_id, self._outcome.task_id, self._done.task_id}
+        before = self.open.get_flat_relative_ids(upstream=True)
+        for task_id, task in late.items():
+            if task_id in before or self._comes_after(task_id, closing):
+                continue
+            if task.upstream_task_ids.isdisjoint(self._members | late.keys()):
+                self.open >> task
+            self._join(task)
+
+    def _reject_setups_that_nothing_waits_for(self) -> None:
+        for task_id in sorted(self._members):
+            task = self.dag.get_task(task_id)
+            if task.is_setup and self.close.task_id not in task.get_flat_relative_ids(upstream=False):
+                raise CoveoInputError(
+                    f"No task of the bracket {self.group_id!r} follows the setup {task_id!r}",
+                    cause="nothing waits for a setup but the tasks below it, so the source would be closed "
+                    "while it works",
+                    remedy="Wire a task of the bracket below it, or don't make it a setup",
+                )
 
     def _let_go_of_what_comes_after(self) -> None:
         """Let go of a task that came in by the cut-off that it is given, and turns out to come after."""

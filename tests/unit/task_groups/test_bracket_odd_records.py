@@ -181,6 +181,26 @@ def test_a_task_named_like_a_mapped_one_hides_no_state(monkeypatch: pytest.Monke
     assert found == {"push": {0: "success", 1: "failed"}, other: {-1: "success"}}
 
 
+@pytest.mark.parametrize("hidden", ["running", "queued", "deferred", "up_for_retry", "scheduled"])
+def test_a_task_that_airflow_names_like_another_one_is_not_overlooked_among_all(
+    monkeypatch: pytest.MonkeyPatch, hidden: str
+) -> None:
+    """Where the tasks can't be named, as in the triggerer, what stands behind the other one is counted."""
+    instances = [hidden, "success", "success"]
+
+    def count(*, dag_id: str, run_ids: list[str], states: list[str] | None = None) -> int:
+        return sum(states is None or state in states for state in instances)
+
+    runtime = SimpleNamespace(
+        get_task_states=lambda *, dag_id, run_ids: {"r": {"push_0": "success", "push_1": "success"}},
+        get_ti_count=count,
+    )
+    monkeypatch.setattr(airflow_runs, "_runtime_task_instance", lambda: runtime)
+    assert hidden in airflow_runs.all_task_states("d", "r").values()
+    instances.remove(hidden)
+    assert set(airflow_runs.all_task_states("d", "r").values()) == {"success"}
+
+
 def test_a_bracket_that_two_cleared_tasks_work_in_is_not_over_when_the_first_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

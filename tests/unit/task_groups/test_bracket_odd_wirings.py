@@ -48,6 +48,17 @@ def test_a_label_at_an_edge_changes_nothing(wiring: str) -> None:
     assert update.close.task_id in found.downstream_task_ids
 
 
+def test_behind_a_label_a_list_of_a_groups_tasks_is_the_group() -> None:
+    """Airflow's own rule, by which nothing tells the list from the group; the guide says so."""
+    with a_dag() as dag:
+        with push_source_update(source_id=SOURCE) as update:
+            Work(task_id="work")
+        [update.open] >> Label("x") >> Work(task_id="after")
+    after = checked(dag).get_task("after")
+    assert after.upstream_task_ids == {f"{update.group_id}.done"}
+    assert not after.downstream_task_ids
+
+
 def test_three_brackets_in_a_group_are_numbered() -> None:
     with a_dag() as dag, TaskGroup("all"):
         for _ in range(3):
@@ -94,3 +105,80 @@ def test_a_bracket_that_would_wait_for_itself_is_refused(wiring: str) -> None:
 
     with pytest.raises(CoveoInputError, match="would wait for itself"):
         build()
+
+
+@pytest.mark.parametrize("name", ["begin", "open", "delete_old_items", "close", "outcome", "done"])
+@pytest.mark.parametrize("prefixes", [True, False])
+def test_a_task_with_an_id_of_the_brackets_own_is_refused_by_name(name: str, prefixes: bool) -> None:
+    with (
+        a_dag(),
+        pytest.raises(CoveoInputError, match=rf"\b{name}'.*Rename the task"),
+        push_source_update(source_id=SOURCE, delete_old_items=True, prefix_group_id=prefixes),
+    ):
+        Work(task_id=name)
+
+
+def test_an_id_that_is_the_brackets_own_only_with_an_option_is_free_without_it() -> None:
+    with a_dag() as dag, push_source_update(source_id=SOURCE):
+        Work(task_id="delete_old_items")
+    assert "push_source_update.delete_old_items" in checked(dag).task_ids
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_members_that_become_setup_and_teardown_behind_the_block_keep_that_meaning(kept: bool) -> None:
+    with a_dag() as dag:
+        with push_source_update(source_id=SOURCE, delete_old_items=True) as update:
+            first, work, last = Work(task_id="first"), Work(task_id="work"), Work(task_id="last")
+            first >> work >> last
+        last.as_teardown(setups=first, on_failure_fail_dagrun=kept)
+    found = checked(dag)
+    own = {task_id.rpartition(".")[2]: task_id for task_id in found.task_ids}
+    assert found.get_task(first.task_id).downstream_task_ids == {work.task_id, last.task_id}
+    below = {own["close"], own["outcome"], *([own["done"], own["delete_old_items"]] if kept else [])}
+    assert found.get_task(last.task_id).downstream_task_ids == below
+    assert own["close"] in found.get_task(work.task_id).downstream_task_ids
+    assert first.task_id not in found.get_task(update.close.task_id).upstream_task_ids
+
+
+@pytest.mark.parametrize("wiring", ["alone", "below", "in_a_group", "two"])
+def test_a_task_that_is_put_into_the_group_behind_the_block_is_a_member(wiring: str) -> None:
+    with a_dag() as dag:
+        with push_source_update(source_id=SOURCE, delete_old_items=True) as update:
+            work = Work(task_id="work")
+        if wiring == "in_a_group":
+            with TaskGroup("inner", parent_group=update):
+                late = Work(task_id="late")
+        else:
+            late = Work(task_id="late", task_group=update)
+        if wiring == "below":
+            work >> late
+        if wiring == "two":
+            late >> Work(task_id="later", task_group=update)
+    found = checked(dag).get_task(late.task_id)
+    above = {work.task_id} if wiring == "below" else {update.open.task_id}
+    assert found.upstream_task_ids == above
+    names = {task_id.rpartition(".")[2] for task_id in found.downstream_task_ids}
+    assert names >= {"close", "outcome", "done", "delete_old_items"}
+    if wiring == "two":
+        later = checked(dag).get_task(f"{update.group_id}.later")
+        assert later.upstream_task_ids == {late.task_id}
+        assert update.close.task_id in later.downstream_task_ids
+
+
+def test_a_task_in_the_group_that_follows_the_bracket_is_refused() -> None:
+    with a_dag() as dag:
+        with push_source_update(source_id=SOURCE) as update:
+            Work(task_id="work")
+        update >> Work(task_id="late", task_group=update)
+    with pytest.raises(CoveoInputError, match="would wait for itself"):
+        dag.validate()
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_a_setup_that_nothing_waits_for_is_refused(beside: bool) -> None:
+    with a_dag() as dag, push_source_update(source_id=SOURCE):
+        Work(task_id="make_room").as_setup()
+        if beside:
+            Work(task_id="work")
+    with pytest.raises(CoveoInputError, match=r"follows the setup '.*make_room'.*Wire a task"):
+        dag.validate()
