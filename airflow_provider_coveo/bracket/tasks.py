@@ -87,6 +87,8 @@ _KNOWN_FROM_THE_START_OF_0_1: Final = "known_from_the_start"
 #: How long the process of a task that was marked or cleared may go on: with Airflow's default heartbeats up
 #: to 8 seconds, and on 2.11 up to 26 if it was marked as success.
 _LONGEST_LINGERING: Final = 30.0
+#: How far apart the clocks of a worker and a scheduler may be.
+_CLOCK_SKEW: Final = 2.0
 #: How much later than its limit a wait ends that no triggerer looks after.
 _GRACE: Final = timedelta(minutes=1)
 #: How long to wait for a teardown before checking again; 3.0 takes less for a task that was killed.
@@ -200,7 +202,7 @@ class OpenPushSourceUpdateOperator(_UpdateOperator, SetPushSourceStatusOperator)
                 "test`, which runs the whole bracket."
             )
         record = read_bracket(self._holder(context))
-        if record is None:
+        if record is None or _is_of_a_deleted_run(context, record):
             record = self._first_record(context)
             write_bracket(self._holder(context), record)
         return self._open_when_free(context, record)
@@ -774,6 +776,24 @@ def record_of_0_1(holder: Holder, opened: dict[str, Any], result: Any) -> Bracke
 def _keeps_its_result(task: Any) -> bool:
     partial = getattr(task, "partial_kwargs", None)
     return bool(task.do_xcom_push if partial is None else partial.get("do_xcom_push", True))
+
+
+def _is_of_a_deleted_run(context: Context, record: BracketRecord) -> bool:
+    """
+    Return whether a record is that of a run that was deleted, and had the ID of the present one.
+
+    Records are named after the run's ID, which is all that every process knows. The first attempt of a run's
+    first opening can't have opened anything before its run began.
+
+    :param context: The context of the bracket's ``open``.
+    :param record: The record.
+    """
+    run: Any = context.get("dag_run")
+    began = getattr(run, "start_date", None)
+    is_first = getattr(context["ti"], "try_number", 0) == 1 and not was_cleared(context)
+    if not is_first or began is None or getattr(run, "clear_number", None) != 0:
+        return False
+    return 0 < record.opened_at < began.timestamp() - _CLOCK_SKEW
 
 
 def labels_among(task_or_task_list: Any) -> list[Any]:

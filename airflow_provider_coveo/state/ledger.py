@@ -10,7 +10,8 @@ the DAG processor and the watchdog read them:
   that its first opening pinned, the phase it is in, and its first cut-off. It exists before anything is sent,
   so that an absent record never stands for "nothing was opened".
 - ``coveo_content__<organization>__<source>``: which run last changed the source's content, and for the last
-  runs their first cut-off and whether Coveo accepted an item of theirs.
+  runs their first cut-off and whether Coveo accepted an item of theirs. Of a thousand runs before those it is
+  known that they did; their first cut-off is then unknown, not the next opening's.
 
 A Variable has no compare-and-set. So each record has few writers, what must outlive a race is stored twice,
 and if a fact can't be established the record says so: an unknown cut-off deletes nothing.
@@ -42,6 +43,10 @@ _MAX_HOLDERS: Final = 20
 _MAX_RUNS: Final = 30
 #: For how many of them the records of their brackets are kept.
 _MAX_RUNS_WITH_BRACKETS: Final = 10
+#: Of how many runs that it no longer keeps it is known that they worked on the source, by a digest of each.
+_MAX_FORGOTTEN: Final = 1000
+_DIGITS_OF_A_FORGOTTEN: Final = 8
+_FORGOTTEN: Final = "thirty other runs have worked on the source since the run first did"
 _ATTEMPTS_TO_WRITE: Final = 3
 #: What a bracket's record holds at least; one without it was edited by hand, and says nothing.
 _NEEDED_OF_A_BRACKET: Final = frozenset({"organization_id", "source_id", "coveo_conn_id", "phase"})
@@ -311,7 +316,7 @@ class SourceLedger:
 
     def run(self, source_id: str, dag_id: str, run_id: str) -> RunRecord:
         """Return what a run did to a source, as far as that is on record."""
-        return _run_among(self._content(source_id), dag_id, run_id) or RunRecord(dag_id, run_id)
+        return _run_or_what_is_left(self._content(source_id), dag_id, run_id)
 
     def opened(
         self,
@@ -335,7 +340,9 @@ class SourceLedger:
         """
 
         def with_opening(run: RunRecord) -> RunRecord:
-            why_unknown = run.why_unknown or known.why_unknown
+            # The bracket's own record outlives the source's of the run.
+            is_known = known.first_cut_off_ms is not None and run.why_unknown == _FORGOTTEN
+            why_unknown = known.why_unknown if is_known else run.why_unknown or known.why_unknown
             first = run.first_cut_off_ms if known.first_cut_off_ms is None else known.first_cut_off_ms
             if first is not None and run.first_cut_off_ms is not None:
                 first = min(first, run.first_cut_off_ms)
@@ -406,7 +413,7 @@ class SourceLedger:
                 # Derived, so that tasks of one run that begin at the same time come to the same.
                 since = hashlib.sha256(f"{since} {dag_id} {run_id}".encode()).hexdigest()[:16]
             before = _run_among(content, dag_id, run_id)
-            run = change(before or RunRecord(dag_id, run_id))
+            run = change(before or _run_or_what_is_left(content, dag_id, run_id))
             if is_last and run == before:
                 return run, since
             if is_last and before is None and run == RunRecord(dag_id, run_id):
@@ -414,13 +421,15 @@ class SourceLedger:
                 return run, since
             runs = [each for each in _runs(content) if (each.dag_id, each.run_id) != (dag_id, run_id)]
             old, recent = _split(runs, holding)
-            kept = [*(replace(each, brackets=()) for each in old), *recent, run][-_MAX_RUNS:]
+            every = [*(replace(each, brackets=()) for each in old), *recent, run]
+            kept = every[-_MAX_RUNS:]
             record = {
                 "dag_id": dag_id,
                 "run_id": run_id,
                 "since": since,
                 "version": _VERSION,
                 "runs": [asdict(each) for each in kept],
+                "forgotten": _forgotten_with(content, every[:-_MAX_RUNS]),
             }
             try:
                 write_variable(
@@ -511,6 +520,32 @@ def _bracket_name(value: Any) -> tuple[str, int] | None:
 
 def _run_among(content: Mapping[str, Any], dag_id: str, run_id: str) -> RunRecord | None:
     return next((run for run in _runs(content) if (run.dag_id, run.run_id) == (dag_id, run_id)), None)
+
+
+def _run_or_what_is_left(content: Mapping[str, Any], dag_id: str, run_id: str) -> RunRecord:
+    """Return the record of a run; of one that is no longer kept, that its first cut-off can't be known."""
+    found = _run_among(content, dag_id, run_id)
+    if found is not None:
+        return found
+    run = RunRecord(dag_id, run_id)
+    return replace(run, why_unknown=_FORGOTTEN) if _digest(run) in _forgotten(content) else run
+
+
+def _forgotten(content: Mapping[str, Any]) -> list[str]:
+    text, size = content.get("forgotten"), _DIGITS_OF_A_FORGOTTEN
+    if not isinstance(text, str):
+        return []
+    return [text[start : start + size] for start in range(0, len(text), size)]
+
+
+def _forgotten_with(content: Mapping[str, Any], runs: list[RunRecord]) -> str:
+    # Without a separator, as a source may see many runs: 8 kB at most.
+    digests = dict.fromkeys([*_forgotten(content), *map(_digest, runs)])
+    return "".join(list(digests)[-_MAX_FORGOTTEN:])
+
+
+def _digest(run: RunRecord) -> str:
+    return hashlib.sha256(f"{run.dag_id} {run.run_id}".encode()).hexdigest()[:_DIGITS_OF_A_FORGOTTEN]
 
 
 def _pair(value: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 from typing import Any
 
@@ -152,6 +152,51 @@ def test_a_second_bracket_takes_no_later_cut_off_where_the_sources_record_is_gon
     run.execute("second.open")
     push_as(run, "second.work2", monkeypatch=monkeypatch)
     assert run.execute("second.delete_old_items")["ordering_id"] == first
+
+
+@pytest.mark.parametrize("others", [5, 31, 400])
+@pytest.mark.parametrize("knows", [True, False])
+def test_however_many_runs_came_since_no_later_cut_off_is_taken_for_a_runs_first(
+    connect: Any, a_run: Callable[..., Run], others: int, knows: bool
+) -> None:
+    a_run()
+    ledger, bracket = SourceLedger("acme"), Holder("d", "r", "b.open")
+    ledger.content_changed(SOURCE, "d", "r", pushes=True)
+    for number in range(others):
+        ledger.content_changed(SOURCE, "d", f"other {number}", pushes=True)
+    # What the bracket knows by its own record, it goes on knowing.
+    known = BracketRecord(first_cut_off_ms=7) if knows else BracketRecord()
+    opened = ledger.opened(SOURCE, bracket, 1_000, known)
+    assert opened.first_cut_off_ms == (7 if knows else None)
+    assert bool(opened.why_unknown) is not knows
+    fresh = ledger.opened(SOURCE, Holder("d", "fresh", "b.open"), 2_000, BracketRecord())
+    assert (fresh.first_cut_off_ms, fresh.why_unknown) == (2_000, "")
+
+
+@pytest.mark.parametrize(
+    ("about", "is_another"),
+    [
+        ({}, True),
+        ({"try_number": 2}, False),
+        ({"max_tries": 1}, False),
+        ({"clear_number": 1}, False),
+        ({"began": -60}, False),
+    ],
+)
+def test_a_run_with_the_id_of_a_deleted_one_does_not_keep_to_its_source(
+    coveo: Simulator, a_run: Callable[..., Run], about: dict[str, int], is_another: bool
+) -> None:
+    run = a_run()
+    coveo.add_source("acme-books")
+    run.execute("open")
+    context = run.context("open", max_tries=about.get("max_tries", 0))
+    context["ti"].try_number = about.get("try_number", 1)
+    began = datetime.now(timezone.utc) + timedelta(seconds=about.get("began", 60))
+    context["dag_run"] = SimpleNamespace(start_date=began, clear_number=about.get("clear_number", 0))
+    task = run.task("open")
+    task.source_id = "acme-books"
+    task.execute(context)
+    assert coveo.statuses("acme-books") == (["REBUILD"] if is_another else [])
 
 
 # --- states ---
