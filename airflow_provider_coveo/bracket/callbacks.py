@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_coveo.bracket.closing import close_source, hook_of, may_be_active, other_at_work
-from airflow_provider_coveo.bracket.members import UpdateTasks, mapped_group_id, member_ids
+from airflow_provider_coveo.bracket.members import UpdateTasks, each_map_index, mapped_group_id, member_ids
 from airflow_provider_coveo.coveo.errors import CoveoError
 from airflow_provider_coveo.state.airflow_runs import (
     FINISHED_STATES,
@@ -41,8 +41,8 @@ _CHECKS: Final = 4
 _SECONDS_BETWEEN_CHECKS: Final = 1.0
 #: How far apart the clocks of a worker and a scheduler may be.
 _CLOCK_SKEW: Final = 2.0
-#: How many map indexes in a row may have no record before there are taken to be no more.
-_LONGEST_GAP: Final = 100
+#: How many map indexes are named that were left.
+_MOST_NAMED: Final = 20
 
 
 class _LastResort:
@@ -99,32 +99,44 @@ class _EndedRun:
         self._shares = shares
 
     def close(self) -> None:
-        """Close what the bracket left open, in a mapped bracket of each map index."""
-        for holder in self._holders():
+        """
+        Close what the bracket left open, in a mapped bracket of each map index.
+
+        The DAG processor kills a file's callbacks that take too long, and with them those of the brackets
+        that come later. So of many map indexes as many are closed as the bracket's share of the time allows.
+        """
+        now = time.monotonic()
+        until = now + max(0.0, self._until - now) / self._shares
+        left = []
+        for position, holder in enumerate(self._holders()):
+            if position and time.monotonic() > until:
+                left.append(str(holder.map_index))
+                if callbacks_can_query():
+                    continue
+                # There, each further one costs a question.
+                left[0] += " and those after it"
+                break
             try:
                 self._close_one(holder)
             except Exception as error:
                 if holder.map_index < 0:
                     raise
                 log.warning("The source of %s may still be open: %s: %s", holder, type(error).__name__, error)
+        if left:
+            log.warning(
+                "Time is up before the sources of all map indexes of %s in run %r of DAG %r were closed. Not "
+                "looked at: %s. The watchdog (CloseAbandonedPushSourcesOperator) closes what is active.",
+                self._tasks.open,
+                self._run_id,
+                self._dag_id,
+                ", ".join(left[:_MOST_NAMED])
+                + f" and {len(left) - _MOST_NAMED} more" * (len(left) > _MOST_NAMED),
+            )
 
     def _holders(self) -> Iterator[Holder]:
         opening = self._tasks.open
-        if not self._dag.has_task(opening) or mapped_group_id(self._dag.get_task(opening)) is None:
-            yield Holder(self._dag_id, self._run_id, opening)
-        elif callbacks_can_query():
-            for map_index in task_states(self._dag_id, self._run_id, [opening])[opening]:
-                yield Holder(self._dag_id, self._run_id, opening, map_index)
-        else:
-            # Nothing says how many there are, and those that never began to open left no record.
-            gap = 0
-            for map_index in itertools.count():
-                holder = Holder(self._dag_id, self._run_id, opening, map_index)
-                gap = gap + 1 if read_bracket(holder) is None else 0
-                if gap > _LONGEST_GAP:
-                    return
-                if not gap:
-                    yield holder
+        is_mapped = self._dag.has_task(opening) and mapped_group_id(self._dag.get_task(opening)) is not None
+        return each_map_index(Holder(self._dag_id, self._run_id, opening), is_mapped=is_mapped)
 
     def _close_one(self, holder: Holder) -> None:
         record = read_bracket(holder) or self._record_of_0_1(holder)

@@ -10,11 +10,10 @@ from datetime import timedelta
 from typing import Any, Final
 
 from airflow_provider_coveo.bracket.closing import close_source, hook_of
-from airflow_provider_coveo.bracket.members import UpdateTasks
+from airflow_provider_coveo.bracket.members import UpdateTasks, each_map_index
 from airflow_provider_coveo.state.airflow_runs import (
     WORKING_STATES,
     all_task_states,
-    task_states,
 )
 from airflow_provider_coveo.state.ledger import Holder, Phase, SourceRecord, read_bracket
 from airflow_provider_coveo.state.liveness import is_over
@@ -91,11 +90,7 @@ class _OverdueBracket:
                 log.warning("The source of %s may still be open: %s: %s", holder, type(error).__name__, error)
 
     def _holders(self) -> list[Holder]:
-        holder = self._holder
-        if not self._is_mapped:
-            return [holder]
-        indexes = task_states(holder.dag_id, holder.run_id, [holder.open_task_id])[holder.open_task_id]
-        return [Holder(holder.dag_id, holder.run_id, holder.open_task_id, index) for index in indexes]
+        return list(each_map_index(self._holder, is_mapped=self._is_mapped))
 
 
 def _may_work(holder: SourceRecord) -> bool:

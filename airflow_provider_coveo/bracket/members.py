@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
-from airflow_provider_coveo.state.airflow_runs import TaskStates, task_states
-from airflow_provider_coveo.state.ledger import Holder
+from airflow_provider_coveo.state.airflow_runs import TaskStates, callbacks_can_query, task_states
+from airflow_provider_coveo.state.ledger import Holder, read_bracket
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+
+#: How many map indexes in a row may have no record before there are taken to be no more.
+_LONGEST_GAP: Final = 100
 
 
 @dataclass(frozen=True)
@@ -138,6 +142,32 @@ def mapped_group_id(task: Any) -> str | None:
     """
     group = task.get_closest_mapped_task_group()
     return None if group is None else str(group.group_id)
+
+
+def each_map_index(holder: Holder, *, is_mapped: bool) -> Iterator[Holder]:
+    """
+    Yield a bracket of a run, or if the whole bracket is mapped each of its map indexes; not asked by a task.
+
+    :param holder: The bracket.
+    :param is_mapped: Whether it is mapped.
+    """
+    if not is_mapped:
+        yield holder
+    elif callbacks_can_query():
+        for map_index in task_states(holder.dag_id, holder.run_id, [holder.open_task_id])[
+            holder.open_task_id
+        ]:
+            yield replace(holder, map_index=map_index)
+    else:
+        # Nothing says how many there are, and those that never began to open left no record.
+        gap = 0
+        for map_index in itertools.count():
+            one = replace(holder, map_index=map_index)
+            gap = gap + 1 if read_bracket(one) is None else 0
+            if gap > _LONGEST_GAP:
+                return
+            if not gap:
+                yield one
 
 
 def states(context: Context, update_tasks: UpdateTasks, task_ids: Iterable[str]) -> TaskStates:

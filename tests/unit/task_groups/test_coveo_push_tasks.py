@@ -783,6 +783,40 @@ def test_where_one_source_of_a_mapped_bracket_can_not_be_closed_the_others_are(
     assert coveo.statuses(SOURCE) == ["IDLE"]
 
 
+@pytest.mark.parametrize("version", ["3.3.2", "3.0.6"])
+def test_of_more_map_indexes_than_there_is_time_for_those_left_are_named(
+    coveo: Simulator,
+    a_run: Callable[..., Run],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    version: str,
+) -> None:
+    run = a_run()
+    monkeypatch.setattr("airflow.__version__", version)
+    opening = run.update.open.task_id
+    opened = BracketRecord(
+        organization_id="acme", phase=Phase.OPEN, coveo_conn_id="coveo_default", source_id=SOURCE
+    )
+    indexes = range(40)
+    for index in indexes:
+        write_bracket(Holder("d", "r", opening, index), opened)
+    monkeypatch.setattr(callbacks, "mapped_group_id", lambda task: "each")
+    for module in (callbacks, liveness):
+        monkeypatch.setattr(module, "callbacks_see_runs", lambda: False)
+    monkeypatch.setattr(
+        airflow_runs,
+        "_task_instance_states",
+        lambda _dag, _run, names: [(name, index, "skipped") for name in names for index in indexes],
+    )
+    monkeypatch.setattr(callbacks, "_BUDGET_SECONDS", 0.0)
+    run.fail()
+
+    assert coveo.statuses(SOURCE) == ["IDLE"]
+    named = "1, 2, 3" if version == "3.3.2" else "1 and those after it"
+    assert f"Not looked at: {named}" in caplog.text
+    assert ("19 more" in caplog.text) is (version == "3.3.2")
+
+
 def test_a_run_that_fails_before_it_opened_anything_sends_nothing(
     coveo: Simulator, a_run: Callable[..., Run]
 ) -> None:
