@@ -488,8 +488,14 @@ def explore(
     shapes: Sequence[str] | None = None,
     shrinks: bool = True,
     drops_writes: bool = False,
+    progress: int = 0,
 ) -> Figures:
-    """Play the sequences of seeds in this process; each kind of violation is shrunk once."""
+    """
+    Play the sequences of seeds in this process; each kind of violation is shrunk once.
+
+    :param progress: after how many sequences the figures are printed each time; 0 for only at the end.
+    """
+    began = time.monotonic()
     engine = make_engine()
     engine.drops_writes = drops_writes
     figures = Figures()
@@ -497,6 +503,8 @@ def explore(
         played = play_seed(engine, seed, shapes)
         known = set(figures.found)
         figures.add(played)
+        if progress and figures.sequences % progress == 0:
+            print(figures.describe(time.monotonic() - began), end="\n\n", flush=True)
         for wanted, (invariant, what) in played.signatures().items():
             if wanted in known or invariant == "HARNESS":
                 if invariant == "HARNESS":
@@ -530,13 +538,20 @@ def main() -> int:
     parser.add_argument("--no-shrinking", action="store_true")
     about_writes = "let writes of Variables be lost, as Airflow 3.0 to 3.2 do where one fails"
     parser.add_argument("--drop-writes", action="store_true", help=about_writes)
+    about_progress = "print each process' figures after so many sequences"
+    parser.add_argument("--progress", type=int, default=0, help=about_progress)
     parser.add_argument("--json", default="", help="a file for the figures")
     options = parser.parse_args()
     first, _, last = options.seeds.partition("-")
     seeds = list(range(int(first), int(last or first) + 1))
     shapes = [name for name in options.shapes.split(",") if name] or None
     began = time.monotonic()
-    how = {"shapes": shapes, "shrinks": not options.no_shrinking, "drops_writes": options.drop_writes}
+    how = {
+        "shapes": shapes,
+        "shrinks": not options.no_shrinking,
+        "drops_writes": options.drop_writes,
+        "progress": options.progress,
+    }
     shares = [(seeds[job :: options.jobs], how) for job in range(options.jobs)]
     figures = Figures()
     if options.jobs == 1:
