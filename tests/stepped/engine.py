@@ -307,8 +307,17 @@ class Engine:
     def add(self, *dags: Any) -> None:
         """Have Airflow know DAGs, once for all sequences."""
         dags = tuple(dag for dag in dags if dag.dag_id not in self.dags)
-        if not dags:
-            return
+        if dags:
+            self._parse(dags)
+
+    def change(self, dag: Any) -> None:
+        """Have Airflow know another form of a DAG, as after its file was edited."""
+        self._happens(f"{dag.dag_id} is edited")
+        self._parse((dag,))
+        self._changed_dags.add(dag.dag_id)
+        self._bag.latest.pop(dag.dag_id, None)
+
+    def _parse(self, dags: tuple[Any, ...]) -> None:
         self.clock.install()
         for dag in dags:
             dag.validate()

@@ -105,3 +105,27 @@ def test_a_specimen(engine: Engine, name: str) -> None:
     shape, events = SPECIMENS[name]
     played: Any = play(engine, shape, events, strictly=True)
     assert not played.violations, f"{played.violations}\n{played.story}\n{script(played)}"
+
+
+@pytest.mark.parametrize("at", ["a.open", "a.work1"])
+def test_16_a_bracket_that_is_removed_in_mid_run_is_closed_by_the_watchdog(engine: Engine, at: str) -> None:
+    """All its tasks are `removed`, and the DAG's callback is gone with it: the run is a success."""
+    from tests.stepped import shapes
+
+    dag_id = f"edited_at_{at[2:]}"
+    with shapes.a_dag(dag_id) as before:
+        with shapes.bracket():
+            shapes.work.override(task_id="work1")()
+        shapes.work.override(task_id="elsewhere")("three")
+    with shapes.a_dag(dag_id) as after:
+        shapes.work.override(task_id="elsewhere")("three")
+    engine.add(before)
+    engine.trigger("a", dag_id)
+    engine.until(at, "answered", "REBUILD" if at == "a.open" else "push")
+    engine.change(after)
+    engine.settle()
+    assert engine.run_states()["a"] == "success", engine.story()
+    assert engine.last_status("one") == "REBUILD", engine.story()
+    engine.let_time_pass(7 * 3600)
+    engine.run("w1", "watchdog")
+    assert engine.sequence("one").endswith("IDLE"), engine.story()
