@@ -377,8 +377,8 @@ class PushItemsOperator(_ItemsAddOperator):
         resolved, texts are not templated)
     :param path: A file, a folder or a glob, or a list of these, on the worker or on an object storage
         (``s3://conn_id@bucket/catalog/*.ndjson.gz``, an ``ObjectStoragePath``). JSON arrays, JSON Lines, CSV,
-        TSV and Parquet, and any of the first four in gzip or zstd. Files are read one after the other by
-        name, and each as a stream. (templated)
+        TSV and Parquet, and any of the first four in gzip, zstd, bzip2 or xz. Files are read one after the
+        other by name, and each as a stream. (templated)
     :param delete: Ids of items to delete once the others are pushed, or ``Delete``. (references are
         resolved, texts are not templated)
     :param file_format: ``json``, ``ndjson``, ``csv``, ``tsv`` or ``parquet``. Default: as the name says.
@@ -387,6 +387,21 @@ class PushItemsOperator(_ItemsAddOperator):
         with names of columns in braces, as in ``{"documentId": "product://{sku}", "title": "name", "data":
         "{name} {description}"}``. Default: each column under its own name. What is empty is left out. In a
         text, values stand as metadata is sent; a ``documentId`` holds no float and no boolean. (templated)
+    :param delimiter: For CSV and TSV, the character between two fields. Default ``,`` in CSV and the tab in
+        TSV. (templated)
+    :param quotechar: For CSV and TSV, the character around fields that hold a delimiter, a quote or an end of
+        a line; within a field it is written twice. ``None`` for none: each line is a row, and quotes are part
+        of the fields. Default ``"`` in CSV, none in TSV. (templated)
+    :param escapechar: For CSV and TSV, the character that takes the meaning of the one behind it. Default
+        none. (templated)
+    :param null_values: For CSV and TSV, the fields that stand for no value, such as ``["\\\\N"]``. Default
+        none. (templated)
+    :param column_names: For CSV and TSV, the names of the columns, if the first line is a row and does not
+        give them. Default: the first line gives them. (templated)
+    :param encoding: The encoding of JSON, CSV and TSV, such as ``latin-1``, ``cp1252`` or ``utf-16``. Default
+        UTF-8, with or without a mark at its beginning. (templated)
+    :param partitioning: ``hive`` (the default) to take folders such as ``country=ch`` for columns, whose
+        values are texts; ``None`` to take no notice of them. (templated)
     :param batch_bytes: How large a batch is at most, in bytes: 1 KiB to 256 MB. Default 12 MiB. (templated)
     :param upload_concurrency: How many batches are uploaded at the same time, 1 to 32. Default 3. (templated)
     :param on_invalid: What to do with an item that Coveo would refuse: ``fail`` (the default), or ``skip`` to
@@ -412,6 +427,13 @@ class PushItemsOperator(_ItemsAddOperator):
         "delete",
         "file_format",
         "columns",
+        "delimiter",
+        "quotechar",
+        "escapechar",
+        "null_values",
+        "column_names",
+        "encoding",
+        "partitioning",
     )
 
     def __init__(
@@ -422,6 +444,13 @@ class PushItemsOperator(_ItemsAddOperator):
         delete: Any = None,
         file_format: str | None = None,
         columns: Mapping[str, str] | None = None,
+        delimiter: str | None = None,
+        quotechar: str | bool | None = "default",
+        escapechar: str | None = None,
+        null_values: str | Sequence[str] | None = None,
+        column_names: Sequence[str] | None = None,
+        encoding: str | None = None,
+        partitioning: str | bool | None = "hive",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -430,6 +459,13 @@ class PushItemsOperator(_ItemsAddOperator):
         self.delete = _as_typed(delete)
         self.file_format = file_format
         self.columns = columns
+        self.delimiter = delimiter
+        self.quotechar = quotechar
+        self.escapechar = escapechar
+        self.null_values = null_values
+        self.column_names = column_names
+        self.encoding = encoding
+        self.partitioning = partitioning
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Push the items."""
@@ -448,7 +484,18 @@ class PushItemsOperator(_ItemsAddOperator):
         if self.path is not None:
             from airflow_provider_coveo.content.files import items_of_files
 
-            items = items_of_files(self.path, file_format=self.file_format or None, columns=self.columns)
+            items = items_of_files(
+                self.path,
+                file_format=self.file_format or None,
+                columns=self.columns,
+                delimiter=self.delimiter,
+                quotechar=self.quotechar,
+                escapechar=self.escapechar,
+                null_values=self.null_values,
+                column_names=self.column_names,
+                encoding=self.encoding,
+                partitioning=self.partitioning,
+            )
         return self._push(
             context,
             () if items is None else items,

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-from airflow_provider_coveo.content import files as item_files
+from airflow_provider_coveo.content import streams
 from airflow_provider_coveo.content.files import items_of_files
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 
@@ -56,8 +56,7 @@ def test_a_line_is_an_item(tmp_path: Path, name: str, start: bytes, ending: byte
 def test_an_element_of_an_array_is_an_item(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, indent: int | None, chunk: int
 ) -> None:
-    monkeypatch.setattr(item_files, "_CHUNK", chunk)
-    monkeypatch.setattr(item_files._Window._more, "__defaults__", (chunk,))
+    monkeypatch.setattr(streams, "CHUNK", chunk)
     path = written(tmp_path / "a.json", b" " + json.dumps(ITEMS, indent=indent).encode() + b"\n")
     assert read(path) == ITEMS
 
@@ -307,7 +306,7 @@ def test_a_zstd_file_that_unpacks_to_very_much_needs_little_memory(tmp_path: Pat
 def test_a_file_without_an_end_of_a_line_is_not_read_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, begin: bytes
 ) -> None:
-    monkeypatch.setattr(item_files, "_LONGEST_ITEM", 100_000)
+    monkeypatch.setattr(streams, "LONGEST_ITEM", 100_000)
     path = written(tmp_path / name, (begin if name == "a.csv" else b"") + b"a://1," * 5_000_000)
     tracemalloc.start()
     with pytest.raises(CoveoInputError, match="a line is longer than 100,000"):

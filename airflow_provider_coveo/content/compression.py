@@ -1,0 +1,242 @@
+"""Files that are compressed: what with, by their first bytes and by their names, and what they hold."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import PurePosixPath
+from typing import IO, Any, Final
+
+from airflow_provider_coveo.content.streams import CHUNK, MalformedError
+from airflow_provider_coveo.coveo.errors import CoveoInputError
+
+#: By the end of a name, with what it stands for.
+_SUFFIXES: Final = {
+    ".gz": "gzip",
+    ".gzip": "gzip",
+    ".zst": "zstd",
+    ".zstd": "zstd",
+    ".bz2": "bzip2",
+    ".xz": "xz",
+}
+_OTHER_SUFFIXES: Final = {
+    ".zip": "ZIP",
+    ".7z": "7-Zip",
+    ".rar": "RAR",
+    ".tar": "tar",
+    ".tgz": "tar",
+    ".lz4": "LZ4",
+    ".lzma": "LZMA",
+    ".lz": "lzip",
+    ".lzo": "LZO",
+    ".br": "Brotli",
+    ".snappy": "Snappy",
+    ".sz": "Snappy",
+    ".z": "compress",
+}
+_MAGIC: Final = {
+    "gzip": re.compile(rb"\x1f\x8b"),
+    #: Of a frame, or of one to skip, which some writers begin with.
+    "zstd": re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18", re.DOTALL),
+    # Behind the size, of a block or of the end.
+    "bzip2": re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)", re.DOTALL),
+    "xz": re.compile(rb"\xfd7zXZ\x00"),
+}
+#: What else a file may begin with that is neither JSON nor a table.
+_OTHER_MAGIC: Final = {
+    "a ZIP archive": re.compile(rb"PK(?:\x03\x04|\x05\x06|\x07\x08)"),
+    "a 7-Zip archive": re.compile(rb"7z\xbc\xaf\x27\x1c"),
+    "a RAR archive": re.compile(rb"Rar!\x1a\x07"),
+    "compressed with LZ4": re.compile(rb"\x04\x22\x4d\x18"),
+    "compressed with Snappy": re.compile(rb"\xff\x06\x00\x00sNaPpY"),
+    "compressed with compress (.Z)": re.compile(rb"\x1f\x9d"),
+    "compressed with lzip": re.compile(rb"LZIP\x01"),
+    "compressed with LZO": re.compile(rb"\x89LZO\x00"),
+    "compressed with LZMA": re.compile(rb"\x5d\x00\x00.{3,}\xff\xff", re.DOTALL),
+    "a tar archive": re.compile(rb".{257}ustar", re.DOTALL),
+    "Parquet": re.compile(rb"PAR1"),
+    "ORC": re.compile(rb"ORC[\x00-\x20]"),
+    "Avro": re.compile(rb"Obj\x01"),
+}
+#: How much of a file is unpacked at a time: four bytes of zstd may stand for 128 KiB.
+_PACKED_CHUNK: Final = 1024
+#: How much memory xz may take for its dictionary; the highest of xz's own settings takes 64 MiB.
+_XZ_MEMORY: Final = 256 * 1024 * 1024
+
+
+def suffixes_without_compression(name: str) -> list[str]:
+    """Return the ends of a file's name, in lower case, but for those that name a compression."""
+    suffixes = [suffix.lower() for suffix in PurePosixPath(name).suffixes]
+    while suffixes and suffixes[-1] in {**_SUFFIXES, **_OTHER_SUFFIXES}:
+        suffixes.pop()
+    return suffixes
+
+
+def refuse_other_compression(name: str, shown: str) -> str | None:
+    """
+    Return with what a file is compressed by its name, ``None`` if the name doesn't say so.
+
+    :param name: The name.
+    :param shown: The file, for a message.
+    :raises CoveoInputError: if it is one that can't be unpacked here.
+    """
+    suffixes = [suffix.lower() for suffix in PurePosixPath(name).suffixes]
+    last = suffixes[-1] if suffixes else ""
+    if last in _OTHER_SUFFIXES:
+        raise CoveoInputError(
+            f"{shown!r} can't be read: by its name it is compressed or packed with {_OTHER_SUFFIXES[last]}",
+            remedy=_UNPACK,
+        )
+    if last in _SUFFIXES and len(suffixes) > 1 and suffixes[-2] in {**_SUFFIXES, **_OTHER_SUFFIXES}:
+        raise CoveoInputError(
+            f"{shown!r} can't be read: by its name it is packed or compressed more than once",
+            remedy=_UNPACK,
+        )
+    return _SUFFIXES.get(last)
+
+
+_UNPACK: Final = (
+    "Unpack it first; gzip, zstd, bzip2 and xz are read as they are, each once over plain content"
+)
+
+
+def decompressed(raw: Any, named: str | None, stack: ExitStack) -> io.BufferedReader:
+    """
+    Return what a file holds, unpacked.
+
+    :param raw: The file, open.
+    :param named: With what it is compressed by its name, as :func:`refuse_other_compression` returns it.
+    :param stack: Closes what is opened.
+    :raises MalformedError: if its content is not what its name says, or nothing that can be read.
+    """
+    # Not every file can be read twice, such as a pipe.
+    content = io.BufferedReader(raw, CHUNK)
+    found = _compression(content)
+    if named is not None and found != named:
+        what = "it is empty" if not content.peek(1) else f"it is {found or 'not compressed, or damaged'}"
+        raise MalformedError(f"its name says that it is {named}, but {what}; name it as what it is")
+    if found == "gzip":
+        unpacked: Any = stack.enter_context(gzip.GzipFile(fileobj=content))
+    elif found is not None:
+        unpacked = _Unpacked(content, *_UNPACKERS[found]())
+    else:
+        unpacked = None
+    if unpacked is not None:
+        # A BufferedReader reads lines faster than GzipFile does.
+        content = io.BufferedReader(unpacked, CHUNK)
+        if again := _compression(content):
+            raise MalformedError(f"it is compressed twice: {again} in {found}; unpack it once")
+    refuse_what_is_no_text(content)
+    return content
+
+
+def _compression(content: io.BufferedReader) -> str | None:
+    begin = content.peek(16)[:16]
+    return next((name for name, magic in _MAGIC.items() if magic.match(begin)), None)
+
+
+def refuse_what_is_no_text(content: io.BufferedReader) -> None:
+    """Refuse what is known by its first bytes to be neither JSON nor a table."""
+    begin = content.peek(300)[:300]
+    for what, magic in _OTHER_MAGIC.items():
+        if magic.match(begin):
+            raise MalformedError(
+                f"it is {what}, which file_format='parquet' reads"
+                if what == "Parquet"
+                else f"it is {what}, which can't be read here; unpack or convert it first"
+            )
+
+
+_Unpacker = Callable[[bytes], bytes]
+
+
+def _zstd() -> tuple[Callable[[], Any], type[Exception]]:
+    try:
+        import zstandard
+    except ImportError:
+        raise CoveoInputError(
+            "A zstd file can't be read here",
+            cause="the package zstandard is not installed",
+            remedy="On the workers: pip install 'airflow-provider-coveo[zstd]'",
+        ) from None
+    return lambda: zstandard.ZstdDecompressor().decompressobj(), zstandard.ZstdError
+
+
+_UNPACKERS: Final[dict[str, Callable[[], tuple[Callable[[], Any], type[Exception]]]]] = {
+    "zstd": _zstd,
+    "bzip2": lambda: (bz2.BZ2Decompressor, OSError),
+    "xz": lambda: (lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY), lzma.LZMAError),
+}
+
+
+class _Unpacked(io.RawIOBase):
+    """
+    What a file holds that was compressed, in one part or several, each of which must be complete.
+
+    The libraries' own readers say nothing of a zstd file that was cut off, nor of what follows the last part
+    of one in bzip2.
+
+    :param raw: The file.
+    :param new: Makes what unpacks a part.
+    :param problem: The library's error.
+    """
+
+    def __init__(self, raw: IO[bytes], new: Callable[[], Any], problem: type[Exception]) -> None:
+        self._raw = raw
+        self._new = new
+        self._problem = problem
+        self._ready = memoryview(b"")
+        self._pieces = self._unpacked()
+
+    def readable(self) -> bool:
+        """Return whether it can be read."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the buffer, at least partly unless the file is at its end."""
+        while not self._ready:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return 0
+            self._ready = memoryview(piece)
+        count = min(len(buffer), len(self._ready))
+        buffer[:count] = self._ready[:count]
+        self._ready = self._ready[count:]
+        return count
+
+    def _unpacked(self) -> Iterator[bytes]:
+        part: Any = None
+        packed = b""
+        first = True
+        while packed := packed or self._raw.read(_PACKED_CHUNK):
+            if part is None:
+                if not first and not packed.strip(b"\0"):
+                    # As xz, and tapes, fill up to the end of a block.
+                    packed = b""
+                    continue
+                part, first = self._new(), False
+            yield from self._pieces_of(part, packed)
+            packed = b""
+            if part.eof:
+                packed, part = part.unused_data, None
+                if packed.startswith(b"\0"):
+                    packed = packed.lstrip(b"\0")
+        if part is not None:
+            raise EOFError("the compressed file ended before the end-of-stream marker")
+
+    def _pieces_of(self, part: Any, packed: bytes) -> Iterator[bytes]:
+        # What the standard library unpacks can be asked for in pieces; a kilobyte of zstd is little enough.
+        in_pieces = hasattr(part, "needs_input")
+        try:
+            yield part.decompress(packed, CHUNK) if in_pieces else part.decompress(packed)
+            while in_pieces and not part.eof and not part.needs_input:
+                yield part.decompress(b"", CHUNK)
+        except EOFError:
+            raise
+        except self._problem as error:
+            raise MalformedError(str(error)) from None

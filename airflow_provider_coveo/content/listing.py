@@ -1,0 +1,345 @@
+"""
+Which files a path, a folder or a glob stands for, on this machine and on object storages.
+
+Nothing is left out silently: what can't be listed or looked at is an error. That is why neither ``glob`` nor
+the methods of paths and storages are used that return ``False`` or nothing where they fail.
+"""
+
+from __future__ import annotations
+
+import errno
+import fnmatch
+import functools
+import logging
+import os
+import re
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from airflow_provider_coveo.content import storage
+from airflow_provider_coveo.content.storage import Found
+from airflow_provider_coveo.coveo.errors import CoveoInputError
+
+_log: Final = logging.getLogger(__name__)
+_GLOB_CHARACTERS: Final = re.compile(r"[*?\[]")
+
+
+class Tree(Protocol):
+    """Where files are: this machine or an object storage."""
+
+    def names(self, folder: str) -> list[str]:
+        """Return the names in a folder, in their order."""
+
+    def at(self, path: str) -> Found | None:
+        """Return what a path leads to, ``None`` if there is nothing."""
+
+    def look(self, folder: str, name: str) -> Found | None:
+        """Return what has a name in a folder, ``None`` if there is nothing."""
+
+    def below(self, folder: str) -> list[str] | None:
+        """Return the paths of all files below a folder where one listing gives them, else ``None``."""
+
+
+def files_of(path: Any) -> list[Any]:
+    """
+    Return the files that a path stands for, in the order of their names.
+
+    :param path: A path, a folder, a glob or a URL, or an ``ObjectStoragePath``.
+    :raises CoveoInputError: if there are none, or one is neither a file nor a folder.
+    :raises OSError: if what is there can't be listed.
+    """
+    if isinstance(path, str) and "://" in path:
+        local = storage.local_path(path)
+        return _local_files(local) if local is not None else _stored_files(storage.opened(path))
+    if not isinstance(path, (str, Path)) or "://" in str(path):
+        if hasattr(path, "fs") and hasattr(path, "path"):
+            # With universal-pathlib before 0.3, an ObjectStoragePath is a pathlib.Path on Python 3.12.
+            local = storage.local_path(str(path))
+            return _local_files(local) if local is not None else _stored_files(storage.of_path(path))
+        if hasattr(path, "is_dir") and hasattr(path, "open"):
+            return _files_at(path)
+    if not isinstance(path, (str, Path)) or not str(path) or "\0" in str(path):
+        raise CoveoInputError(
+            f"{path!r} is not the path of a file", remedy="Give a path, a glob or a URL such as s3://…"
+        )
+    return _local_files(str(path))
+
+
+def _files_at(path: Any) -> list[Any]:
+    """Return a file that is a path of another kind, as a list."""
+    if path.is_dir() or not path.exists():
+        raise _no_file(path)
+    return [path]
+
+
+def _local_files(path: str) -> list[Any]:
+    tree = _LocalTree()
+    found = tree.at(path)
+    if found is not None and not found.is_folder:
+        return [Path(path)]
+    if found is not None:
+        return _none_missing(path, [Path(file) for file in _below(tree, found)])
+    if not _GLOB_CHARACTERS.search(path):
+        raise _no_file(path)
+    base, segments = _split_glob(path)
+    return _none_missing(path, [Path(file) for file in _matching(tree, base, segments, path)])
+
+
+def _stored_files(place: storage.Place) -> list[Any]:
+    tree = storage.StoredTree(place)
+    shown = place.shown(place.path)
+    has_signs = place.may_be_glob and _GLOB_CHARACTERS.search(place.path) is not None
+    try:
+        found = tree.at(place.path)
+    except OSError:
+        # Whoever may list may not look at all that a pattern could be the name of.
+        if not has_signs:
+            raise
+        found = None
+    if found is not None and not found.is_folder and not place.is_folder:
+        return [storage.StoredFile(place, place.path)]
+    if found is not None:
+        return _none_missing(shown, _as_stored(place, _below(tree, found)))
+    if not has_signs:
+        raise _no_file(shown)
+    base, segments = _split_glob(place.path)
+    if not base:
+        raise CoveoInputError(f"{shown!r} has a pattern for the bucket", remedy="Name the bucket")
+    return _none_missing(shown, _as_stored(place, _matching(tree, base, segments, shown)))
+
+
+def _as_stored(place: storage.Place, paths: Sequence[str]) -> list[Any]:
+    return [storage.StoredFile(place, path) for path in paths]
+
+
+def _no_file(path: Any) -> CoveoInputError:
+    return CoveoInputError(
+        f"There is no file {str(path)!r}",
+        remedy="Check the path, and that the worker sees it: a worker on another machine has other files",
+    )
+
+
+def _none_missing(path: str, files: list[Any]) -> list[Any]:
+    if not files:
+        raise CoveoInputError(
+            f"No file was found by {path!r}",
+            remedy="Check the path, and whether what writes the files ran before",
+        )
+    return files
+
+
+# --- folders and globs, wherever they are ---
+
+
+def _is_hidden(name: str) -> bool:
+    # As Spark has it: a folder of a partition is none of its own files, whatever the column is called.
+    return name.startswith(".") or (name.startswith("_") and "=" not in name)
+
+
+def _below(tree: Tree, folder: Found) -> list[str]:
+    """Return the files in a folder and in its folders, but for those that are hidden."""
+    flat = tree.below(folder.path)
+    if flat is not None:
+        begin = len(folder.path.rstrip("/")) + 1
+        return sorted(path for path in flat if not any(map(_is_hidden, path[begin:].split("/"))))
+    return sorted(_files_below(tree, folder, {folder.identity}, _is_hidden))
+
+
+def _files_below(tree: Tree, folder: Found, seen: set[Any], is_hidden: Any) -> Iterator[str]:
+    for name in tree.names(folder.path):
+        if is_hidden(name):
+            continue
+        found = _existing(tree.look(folder.path, name), folder.path, name)
+        if not found.is_folder:
+            yield found.path
+        elif found.identity is None or found.identity not in seen:
+            # Else a link leads back to where we came from.
+            seen.add(found.identity)
+            yield from _files_below(tree, found, seen, is_hidden)
+
+
+def _existing(found: Found | None, folder: str, name: str) -> Found:
+    if found is None:
+        raise FileNotFoundError(
+            errno.ENOENT,
+            "It was there when the folder was listed, and is gone",
+            f"{folder.rstrip('/')}/{name}",
+        )
+    return found
+
+
+def _split_glob(path: str) -> tuple[str, list[str]]:
+    """Split a path before the first of its segments that is a pattern."""
+    segments = path.split("/")
+    first = next(place for place, segment in enumerate(segments) if _GLOB_CHARACTERS.search(segment))
+    base = "/".join(segments[:first])
+    return base or ("/" if path.startswith("/") else ""), [segment for segment in segments[first:] if segment]
+
+
+def _matching(tree: Tree, base: str, segments: list[str], shown: str) -> list[str]:
+    """Return the files that a pattern below a folder matches."""
+    root = tree.at(base or ".")
+    if root is None or not root.is_folder:
+        return []
+    root = replace(root, path=base)
+    folders: list[str] = []
+    files = sorted(set(_matches(tree, root, segments, folders, set())))
+    if folders and not files:
+        raise CoveoInputError(
+            f"No file was found by {shown!r}, which matches folders only, such as {folders[0]!r}",
+            remedy="To read the files in them, end the pattern with /* or /**",
+        )
+    if folders:
+        _log.warning(
+            "%r matches %d folders, which are not read, such as %r; to read the files in them as well, end "
+            "the pattern with /**",
+            shown,
+            len(folders),
+            folders[0],
+        )
+    return files
+
+
+def _dotted(name: str) -> bool:
+    return name.startswith(".")
+
+
+def _matches(
+    tree: Tree, folder: Found, segments: list[str], folders: list[str], seen: set[Any]
+) -> Iterator[str]:
+    head, *rest = segments
+    if head == "**":
+        seen.add((folder.identity, len(rest)))
+        yield from _matches_below(tree, folder, rest, folders, seen)
+        return
+    is_pattern = _GLOB_CHARACTERS.search(head) is not None
+    for name in tree.names(folder.path) if is_pattern else [head]:
+        if not _is_name_matched(name.rstrip("/"), head):
+            continue
+        found = tree.look(folder.path, name)
+        if found is None and not is_pattern:
+            continue
+        found = _existing(found, folder.path, name)
+        if rest and found.is_folder:
+            yield from _matches(tree, found, rest, folders, seen)
+        elif not rest and found.is_folder:
+            folders.append(found.path)
+        elif not rest:
+            yield found.path
+
+
+def _matches_below(
+    tree: Tree, folder: Found, segments: list[str], folders: list[str], seen: set[Any]
+) -> Iterator[str]:
+    """Yield what matches in a folder and in all below it."""
+    flat = tree.below(folder.path)
+    if flat is not None:
+        begin = len(folder.path.rstrip("/")) + 1
+        yield from (path for path in flat if _is_matched(path[begin:].split("/"), ["**", *segments]))
+        return
+    if not segments:
+        yield from _files_below(tree, folder, {folder.identity}, _dotted)
+        return
+    yield from _matches(tree, folder, segments, folders, seen)
+    for name in tree.names(folder.path):
+        if _dotted(name):
+            continue
+        found = _existing(tree.look(folder.path, name), folder.path, name)
+        key = (found.identity, len(segments))
+        if found.is_folder and (found.identity is None or key not in seen):
+            seen.add(key)
+            yield from _matches_below(tree, found, segments, folders, seen)
+
+
+def _is_matched(names: Sequence[str], segments: Sequence[str]) -> bool:
+    """Say whether the names of a path below a folder are what a pattern matches."""
+    if not segments or not names:
+        return not segments and not names
+    head, rest = segments[0], segments[1:]
+    if head != "**":
+        return _is_name_matched(names[0], head) and _is_matched(names[1:], rest)
+    hidden = next((place for place, name in enumerate(names) if _dotted(name)), len(names))
+    if not rest:
+        return hidden == len(names)
+    return any(_is_matched(names[place:], rest) for place in range(min(hidden + 1, len(names))))
+
+
+def _is_name_matched(name: str, segment: str) -> bool:
+    if not _GLOB_CHARACTERS.search(segment):
+        return name == segment
+    return bool(_pattern(segment).match(name)) and (not _dotted(name) or _dotted(segment))
+
+
+@functools.lru_cache
+def _pattern(segment: str) -> re.Pattern[str]:
+    return re.compile(fnmatch.translate(segment))
+
+
+# --- this machine ---
+
+
+class _LocalTree:
+    """The files of this machine. Each folder is listed once."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, list[str]] = {}
+
+    def names(self, folder: str) -> list[str]:
+        """Return the names in a folder, in their order."""
+        if folder not in self._names:
+            with os.scandir(folder or ".") as entries:
+                self._names[folder] = sorted(entry.name for entry in entries)
+        return self._names[folder]
+
+    def look(self, folder: str, name: str) -> Found | None:
+        """Return what has a name in a folder."""
+        return self._found(os.path.join(folder, name), any_kind=False)  # noqa: PTH118 - a Path has no empty folder
+
+    def at(self, path: str) -> Found | None:
+        """Return what a path leads to."""
+        return self._found(path, any_kind=True)
+
+    def _found(self, path: str, *, any_kind: bool) -> Found | None:
+        name = os.path.basename(path)  # noqa: PTH119
+        try:
+            is_at = os.stat(path)  # noqa: PTH116
+        except (FileNotFoundError, NotADirectoryError):
+            if _is_link(path):
+                raise CoveoInputError(
+                    f"{path!r} is a link to a file that is not there",
+                    remedy="Check whether what writes the files ran before, or choose the files with a glob",
+                ) from None
+            return None
+        except OSError as problem:
+            if problem.errno != errno.ELOOP:
+                raise
+            raise CoveoInputError(
+                f"{path!r} is a link that leads back to itself",
+                remedy="Remove the link, or let it lead to a file",
+            ) from None
+        if stat.S_ISDIR(is_at.st_mode):
+            return Found(name, path, True, (is_at.st_dev, is_at.st_ino))
+        if not any_kind and not stat.S_ISREG(is_at.st_mode):
+            raise CoveoInputError(
+                f"{path!r} is neither a file nor a folder, but {_kind(is_at.st_mode)}",
+                remedy="Take it out of the folder, or choose files with a glob; path may name a pipe",
+            )
+        return Found(name, path, False)
+
+    def below(self, folder: str) -> None:
+        """Return nothing: a folder is listed without what is in its folders."""
+
+
+def _is_link(path: str) -> bool:
+    try:
+        return stat.S_ISLNK(os.lstat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _kind(mode: int) -> str:
+    kinds = {stat.S_ISFIFO: "a pipe", stat.S_ISSOCK: "a socket"}
+    return next((kind for is_kind, kind in kinds.items() if is_kind(mode)), "a device")

@@ -1,0 +1,333 @@
+"""
+Files on object storages, through what Airflow's ``ObjectStoragePath`` is made of.
+
+The storages' own ``exists``, ``isfile``, ``glob`` and ``walk`` take a call that failed for a file that is not
+there. So only ``info``, ``ls`` and ``find`` are used here, which raise, and never what they remember of
+earlier calls.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
+
+_Result = TypeVar("_Result")
+#: Storages whose ``find`` is one listing of all keys, each of which may hold slashes side by side.
+_FLAT: Final = frozenset({"s3", "s3a"})
+_WEB: Final = frozenset({"http", "https"})
+#: What tells one content of an object from another, as the storages call it.
+_VERSION_KEYS: Final = (
+    *("size", "ETag", "etag", "VersionId", "version_id", "generation", "md5Hash", "content_settings"),
+    *("LastModified", "last_modified", "mtime", "updated", "modified"),
+)
+
+
+@dataclass(frozen=True)
+class Found:
+    """
+    What stands in a folder, or where a path leads.
+
+    :param name: Its name.
+    :param path: Its path.
+    :param is_folder: Whether it is a folder.
+    :param identity: What tells a folder from another if links lead to both; ``None`` without links.
+    """
+
+    name: str
+    path: str
+    is_folder: bool
+    identity: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Place:
+    """
+    Where a URL leads.
+
+    :param fs: The storage.
+    :param path: The path there, as the storage has it.
+    :param begin: What the URL has before the path.
+    :param is_folder: Whether the URL ends as that of a folder.
+    :param may_be_glob: Whether the storage can list, so that the path may be a pattern.
+    """
+
+    fs: Any
+    path: str
+    begin: str
+    is_folder: bool = False
+    may_be_glob: bool = True
+
+    def shown(self, path: str) -> str:
+        """Return a path as a URL, without what may be a secret in it."""
+        if path.split("://")[0] in _WEB:
+            return path.partition("?")[0]
+        return f"{self.begin}{path}"
+
+
+def local_path(url: str) -> str | None:
+    """Return the path of a URL on this machine, ``None`` for one of a storage."""
+    scheme, _, rest = url.partition("://")
+    if scheme not in {"file", "local"}:
+        return None
+    host, slash, path = rest.partition("/")
+    return host.rpartition("@")[2] + slash + path
+
+
+def opened(url: str) -> Place:
+    """
+    Return where a URL leads.
+
+    :param url: Such as ``s3://conn_id@bucket/key``. What follows the bucket is taken as it is.
+    """
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    scheme, _, rest = url.partition("://")
+    if scheme in _WEB:
+        return Place(ObjectStoragePath(url).fs, url, "", may_be_glob=False)
+    bucket, slash, key = rest.partition("/")
+    # ObjectStoragePath takes a part of a key with # or ? for a part of the URL.
+    fs = ObjectStoragePath(f"{scheme}://{bucket}{slash}").fs
+    conn_id, at, _ = bucket.rpartition("@")
+    plain = fs._strip_protocol(f"{scheme}://{bucket[len(conn_id + at) :]}{slash}{key}")
+    return Place(fs, plain, f"{scheme}://{conn_id}{at}", rest.endswith("/"))
+
+
+def of_path(path: Any) -> Place:
+    """Return where an ``ObjectStoragePath`` leads."""
+    scheme, _, rest = str(path).partition("://")
+    conn_id, at, _ = rest.split("/")[0].rpartition("@")
+    return Place(
+        path.fs,
+        path.fs._strip_protocol(path.path),
+        "" if scheme in _WEB else f"{scheme}://{conn_id}{at}",
+        rest.endswith("/"),
+        scheme not in _WEB,
+    )
+
+
+def _called(what: str, shown: str, call: Callable[[], _Result]) -> _Result:
+    """Call a storage, and name the file or folder in what it raises."""
+    try:
+        return call()
+    except OSError as problem:
+        changed = type(problem).__name__ == "FileExpired"
+        reason = "it changed while it was read" if changed else problem.strerror or str(problem)
+        kinds = {FileNotFoundError: errno.ENOENT, PermissionError: errno.EACCES}
+        number = problem.errno or next(
+            (number for kind, number in kinds.items() if isinstance(problem, kind)), errno.EIO
+        )
+        raise OSError(number, f"{what} failed: {reason}", shown) from problem
+    except (ValueError, TypeError, NotImplementedError):
+        raise
+    except Exception as problem:
+        # Such as what a client of HTTP raises.
+        raise OSError(errno.EIO, f"{what} failed: {type(problem).__name__}: {problem}", shown) from problem
+
+
+class StoredTree:
+    """
+    The files of a storage.
+
+    :param place: Where to look.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._entries: dict[str, dict[str, Found]] = {}
+        place.fs.invalidate_cache()
+
+    def at(self, path: str) -> Found | None:
+        """Return what a path leads to."""
+        name = path.rpartition("/")[2]
+        try:
+            info = _called("Looking at it", self._place.shown(path), lambda: self._place.fs.info(path))
+        except FileNotFoundError:
+            return None
+        return Found(name, path, info["type"] == "directory")
+
+    def names(self, folder: str) -> list[str]:
+        """Return the names in a folder, in their order."""
+        return sorted(self._listed(folder))
+
+    def look(self, folder: str, name: str) -> Found | None:
+        """Return what has a name in a folder."""
+        return self._listed(folder).get(name)
+
+    def _listed(self, folder: str) -> dict[str, Found]:
+        if folder in self._entries:
+            return self._entries[folder]
+        shown = self._place.shown(folder)
+        entries: dict[str, Found] = {}
+        for info in _called("Listing it", shown, lambda: self._place.fs.ls(folder, detail=True)):
+            path, is_folder = info["name"].rstrip("/"), info["type"] == "directory"
+            name = path.rpartition("/")[2]
+            if path.strip("/") == folder.strip("/"):
+                if is_folder and info["name"].rstrip("/") != info["name"]:
+                    entries[""] = Found("", info["name"], True)
+                else:
+                    _refuse_content_of_folder(info, shown)
+                continue
+            if name in entries and entries[name].is_folder != is_folder:
+                # An object and others below it, which no folder on a disk could have.
+                entries[f"{name}/"] = Found(name, path, True)
+                entries[name] = Found(name, path, False)
+                continue
+            entries[name] = Found(name, path, is_folder)
+        if "" in entries and not self._is_flat:
+            raise OSError(errno.EINVAL, "Listing it failed: it has keys with two slashes side by side", shown)
+        entries.pop("", None)
+        self._entries[folder] = entries
+        return entries
+
+    @property
+    def _is_flat(self) -> bool:
+        protocol = self._place.fs.protocol
+        return not _FLAT.isdisjoint([protocol] if isinstance(protocol, str) else protocol)
+
+    def below(self, folder: str) -> list[str] | None:
+        """Return the paths of all files below a folder, if the storage lists its keys without folders."""
+        if not self._is_flat:
+            return None
+        shown = self._place.shown(folder)
+        found = _called("Listing it", shown, lambda: self._place.fs.find(folder, detail=True))
+        paths = []
+        for path, info in found.items():
+            if path.endswith("/") or info["type"] == "directory":
+                _refuse_content_of_folder(info, self._place.shown(path))
+            elif path != folder:
+                paths.append(path)
+        return paths
+
+
+def _refuse_content_of_folder(info: dict[str, Any], shown: str) -> None:
+    """Go past an object that stands for a folder, but not past one that holds something."""
+    if info.get("size"):
+        raise OSError(
+            errno.EISDIR, "Listing it failed: an object with the name of a folder has content", shown
+        )
+
+
+class StoredFile:
+    """
+    A file on a storage.
+
+    :param place: Where the storage is.
+    :param path: The path of the file there.
+    """
+
+    def __init__(self, place: Place, path: str) -> None:
+        self._place = place
+        self._path = path
+        self.name = (urlsplit(path).path if not place.may_be_glob else path).rpartition("/")[2]
+
+    def __str__(self) -> str:
+        return self._place.shown(self._path)
+
+    def open(self, mode: str) -> StoredContent:
+        """Open the file, as it is now."""
+        self._place.fs.invalidate_cache()
+        raw = _called("Opening it", str(self), lambda: self._place.fs.open(self._path, mode))
+        before = _version_of(getattr(raw, "details", None)) or self._version()
+        self._note_as_read()
+        return StoredContent(raw, str(self), lambda: self._version() == before)
+
+    def _note_as_read(self) -> None:
+        # As for what is written: only where somebody asks for it.
+        if "airflow.providers.openlineage" not in sys.modules:
+            return
+        from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
+
+        get_hook_lineage_collector().add_input_asset(context=self, uri=str(self))
+
+    def _version(self) -> dict[str, str]:
+        self._place.fs.invalidate_cache()
+        info = _called("Looking at it", str(self), lambda: self._place.fs.info(self._path))
+        return _version_of(info)
+
+
+def _version_of(info: Any) -> dict[str, str]:
+    """Return what tells a content of an object from another."""
+    if not isinstance(info, dict):
+        return {}
+    return {key: str(info[key]) for key in _VERSION_KEYS if info.get(key)}
+
+
+class StoredContent(io.RawIOBase):
+    """
+    What a file on a storage holds: whole, and of one time.
+
+    :param raw: The file, as the storage opened it.
+    :param shown: Its URL, for messages.
+    :param is_unchanged: Says whether it is still the object that was opened.
+    """
+
+    def __init__(self, raw: Any, shown: str, is_unchanged: Callable[[], bool]) -> None:
+        self._raw = raw
+        self._shown = shown
+        self._is_unchanged = is_unchanged
+        self._at = 0
+        self._is_checked = False
+
+    def readable(self) -> bool:
+        """Return whether it can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return whether it can be read from any place."""
+        return bool(self._raw.seekable())
+
+    def tell(self) -> int:
+        """Return the place that is read next."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a place."""
+        self._at = self._raw.seek(offset, whence)
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the buffer, at least partly unless the file is at its end."""
+        data = _called(
+            f"Reading it from byte {self._at:,} on", self._shown, lambda: self._raw.read(len(buffer))
+        )
+        buffer[: len(data)] = data
+        self._at += len(data)
+        if not data and len(buffer) and not self._is_checked:
+            self.check_end()
+        return len(data)
+
+    def check_end(self) -> None:
+        """
+        Check that all was read of what was opened.
+
+        :raises OSError: if it ended too early, or is no longer what it was.
+        """
+        size = getattr(self._raw, "size", None)
+        if isinstance(size, int) and self._at < size:
+            raise OSError(
+                errno.EIO, f"Reading it failed: it ended at byte {self._at:,} of {size:,}", self._shown
+            )
+        self.check_unchanged()
+
+    def check_unchanged(self) -> None:
+        """
+        Check that the object is still the one that was opened.
+
+        :raises OSError: if it is not.
+        """
+        if self._is_checked:
+            return
+        self._is_checked = True
+        if not self._is_unchanged():
+            raise OSError(errno.EBUSY, "Reading it failed: it changed while it was read", self._shown)
+
+    def close(self) -> None:
+        """Close the file."""
+        if not self.closed:
+            self._raw.close()
+        super().close()

@@ -1,0 +1,336 @@
+"""Tables in files of text: CSV, as RFC 4180 has it, and TSV, in which no sign quotes another."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from airflow_provider_coveo.content import streams
+from airflow_provider_coveo.content.streams import MalformedError
+from airflow_provider_coveo.coveo.errors import CoveoInputError
+
+#: Of what stands for the default, which depends on the format.
+DEFAULT: Final = "default"
+_DELIMITERS: Final = {"csv": ",", "tsv": "\t"}
+_QUOTES: Final = {"csv": '"', "tsv": None}
+#: What parts columns in files that have another delimiter than their names say.
+_USUAL_DELIMITERS: Final = ";\t|,"
+#: Before a field that stands for no value, and for a delimiter that is escaped: no text has these characters.
+_NULL: Final = "\ufdd0"
+_ESCAPED_DELIMITER: Final = "\ufdd1"
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """
+    How a table is written.
+
+    :param delimiter: What parts two fields.
+    :param quotechar: What stands around a field that holds a delimiter, a quote or an end of a line; ``None``
+        where no sign does.
+    :param escapechar: What takes the meaning of the sign behind it; ``None`` where no sign does.
+    :param null_values: The fields that stand for no value.
+    :param column_names: The names of the columns, where the first line does not give them.
+    :param is_given: Whether the delimiter was given.
+    """
+
+    delimiter: str = ","
+    quotechar: str | None = '"'
+    escapechar: str | None = None
+    null_values: tuple[str, ...] = ()
+    column_names: tuple[str, ...] = ()
+    is_given: bool = False
+
+
+def dialect_of(
+    file_format: str,
+    *,
+    delimiter: str | None = None,
+    quotechar: str | bool | None = DEFAULT,
+    escapechar: str | None = None,
+    null_values: str | Sequence[str] | None = None,
+    column_names: Sequence[str] | None = None,
+) -> Dialect:
+    """
+    Return how a table is written.
+
+    :param file_format: ``csv`` or ``tsv``.
+    :param delimiter: One character; ``\\t`` and ``tab`` are the tab.
+    :param quotechar: One character; ``None``, ``False`` or nothing for none.
+    :param escapechar: One character.
+    :param null_values: One or several texts.
+    :param column_names: The names of the columns.
+    :raises CoveoInputError: if a value can't be right.
+    """
+    of_a_tab = {"\\t": "\t", "tab": "\t"}
+    parts = of_a_tab.get(delimiter, delimiter) if isinstance(delimiter, str) else delimiter
+    if parts is None or parts == "":
+        parts = _DELIMITERS[file_format]
+    quote = _QUOTES[file_format] if quotechar == DEFAULT else quotechar
+    if quote is False or quote in ("", "None"):
+        quote = None
+    escape = None if escapechar in ("", "None", None) else escapechar
+    signs = {"delimiter": parts, "quotechar": quote, "escapechar": escape}
+    for name, sign in signs.items():
+        if sign is None and name != "delimiter":
+            continue
+        if not isinstance(sign, str) or len(sign) != 1 or sign in "\r\n\0":
+            raise CoveoInputError(
+                f"{name} can't be {sign!r}", remedy="Give one character that does not end a line"
+            )
+    given = [sign for sign in signs.values() if sign is not None]
+    if len(set(given)) < len(given):
+        raise CoveoInputError(
+            "delimiter, quotechar and escapechar must differ: "
+            + ", ".join(f"{name}={sign!r}" for name, sign in signs.items()),
+            remedy="Give each a character of its own, and quotechar=None if no sign quotes another",
+        )
+    assert isinstance(parts, str)
+    assert quote is None or isinstance(quote, str)
+    return Dialect(
+        parts,
+        quote,
+        escape,
+        _texts("null_values", [null_values] if isinstance(null_values, str) else null_values),
+        _names_given(column_names),
+        is_given=bool(delimiter),
+    )
+
+
+def _texts(name: str, values: Any) -> tuple[str, ...]:
+    if values is None:
+        return ()
+    is_list = isinstance(values, Sequence) and not isinstance(values, (str, bytes))
+    if not is_list or not all(isinstance(value, str) for value in values):
+        raise CoveoInputError(f"{name} must be a list of texts, not {values!r}")
+    return tuple(values)
+
+
+def _names_given(column_names: Any) -> tuple[str, ...]:
+    names = _texts("column_names", column_names)
+    if len(set(names)) < len(names) or "" in names:
+        raise CoveoInputError(
+            f"column_names has a name twice, or one that is empty: {list(names)!r}",
+            remedy="Give each column of the file a name of its own, in their order",
+        )
+    return names
+
+
+def rows_of_table(
+    content: io.BufferedReader, dialect: Dialect, *, by_their_names: bool = False
+) -> Iterator[dict[str, Any]]:
+    """
+    Yield the rows of a table, by the names of their columns.
+
+    :param content: The table, in UTF-8.
+    :param dialect: How it is written.
+    :param by_their_names: Whether the columns become the keys of items under their own names.
+    :raises MalformedError: if it is not written so, with the line.
+    """
+    lines = _Lines(content)
+    records = _records(lines, dialect)
+    names = list(dialect.column_names) or _header(records, dialect, by_their_names)
+    unnamed = [place for place, name in enumerate(names) if not name]
+    nulls = _nulls(dialect)
+    count = len(names)
+    for record in records:
+        if len(record) != count:
+            raise _unequal(record, count, lines, dialect)
+        if unnamed and any(record[place] for place in unnamed):
+            raise MalformedError(
+                f"line {lines.number} has a value in column {unnamed[0] + 1}, which has no name in the first "
+                "line; name it there, or give column_names"
+            )
+        row: dict[str, Any] = dict(zip(names, record, strict=True))
+        if unnamed:
+            row.pop("", None)
+        if nulls:
+            for name, value in row.items():
+                if value in nulls:
+                    row[name] = None
+        yield row
+
+
+def _header(records: Iterator[list[str]], dialect: Dialect, by_their_names: bool) -> list[str]:
+    names = next(records, None)
+    if names is None:
+        raise MalformedError(
+            "it is empty: it has not even a first line with the names of its columns; give column_names if "
+            "it needs none"
+        )
+    if len(names) == 1 and not dialect.is_given and (other := _other_delimiter(names[0], dialect)):
+        raise MalformedError(f"the first line has one column {names[0][:200]!r}; give delimiter={other!r}")
+    named = [name for name in names if name]
+    if len(set(named)) < len(named):
+        raise MalformedError("a column's name occurs twice in its first line")
+    if by_their_names and (padded := [name for name in named if name != name.strip()]):
+        raise MalformedError(
+            f"the name of column {padded[0]!r} begins or ends with white space; give columns, or column_names"
+        )
+    return names
+
+
+def _other_delimiter(text: str, dialect: Dialect) -> str | None:
+    found = [sign for sign in _USUAL_DELIMITERS if sign in text and sign != dialect.delimiter]
+    return max(found, key=text.count) if found else None
+
+
+def _unequal(record: list[str], count: int, lines: _Lines, dialect: Dialect) -> MalformedError:
+    which = "more" if len(record) > count else "fewer"
+    whose = "there are column_names" if dialect.column_names else "the first one"
+    hint = ""
+    if len(record) == 1 and not dialect.is_given and (other := _other_delimiter(record[0], dialect)):
+        hint = f"; give delimiter={other!r}"
+    elif dialect.quotechar is None and any(field.startswith('"') for field in record):
+        hint = "; give quotechar='\"' if quotes stand around fields"
+    return MalformedError(
+        f"line {lines.number} has {which} columns than {whose}: {len(record):,} and not {count:,}{hint}"
+    )
+
+
+class _Lines:
+    """
+    The lines of a text, with their ends.
+
+    :param content: The text, in UTF-8.
+    """
+
+    def __init__(self, content: io.BufferedReader) -> None:
+        begin = content.peek(streams.CHUNK)
+        # Of files from old Macs. Elsewhere, a carriage return is no end of a line.
+        self._returns = b"\r" in begin and b"\n" not in begin and not begin.endswith(b"\r")
+        self._content = content
+        self.number = 0
+        #: How many bytes were given since the last row ended, and the line that it began with.
+        self.bytes_of_row = 0
+        self.first_of_row = 1
+
+    def row_ended(self) -> None:
+        """Note that what comes next is a row of its own."""
+        self.bytes_of_row = 0
+        self.first_of_row = self.number + 1
+
+    def __iter__(self) -> Iterator[str]:
+        longest = streams.LONGEST_ITEM
+        for line in (
+            self._by_returns() if self._returns else iter(lambda: self._content.readline(longest), b"")
+        ):
+            self.number += 1
+            self.bytes_of_row += len(line)
+            if self.bytes_of_row >= longest:
+                raise MalformedError(
+                    f"line {self.number}: a line is longer than {longest:,} bytes"
+                    if self.bytes_of_row == len(line)
+                    else f"line {self.first_of_row}: a row is longer than {longest:,} bytes; is a quote "
+                    "not closed?"
+                )
+            if b"\0" in line:
+                raise MalformedError(
+                    f"line {self.number} holds a zero byte, which no text does; give its encoding, such as "
+                    "'utf-16-le', if it is in another one than UTF-8"
+                )
+            try:
+                text = line.decode()
+            except UnicodeDecodeError as error:
+                raise MalformedError(
+                    f"line {self.number}: byte 0x{line[error.start]:02x} is not UTF-8 ({error.reason}); give "
+                    "its encoding, such as 'cp1252' or 'latin-1'"
+                ) from None
+            yield text
+
+    def _by_returns(self) -> Iterator[bytes]:
+        rest = b""
+        while more := self._content.read(64 * 1024):
+            *whole, rest = (rest + more).split(b"\r")
+            if b"\n" in more:
+                raise MalformedError(
+                    "some of its lines end with a carriage return, and others with a line feed"
+                )
+            if len(rest) >= streams.LONGEST_ITEM:
+                break
+            yield from (line + b"\n" for line in whole)
+        if rest:
+            yield rest
+
+
+def _records(lines: _Lines, dialect: Dialect) -> Iterator[list[str]]:
+    """Yield the fields of each row; a line in which nothing stands is none."""
+    if dialect.quotechar is None and dialect.escapechar is None:
+        delimiter = dialect.delimiter
+        for line in lines:
+            lines.bytes_of_row = 0
+            text = line[:-2] if line.endswith("\r\n") else line[:-1] if line.endswith("\n") else line
+            if text:
+                yield text.split(delimiter)
+        return
+    csv.field_size_limit(streams.LONGEST_ITEM)
+    reader = csv.reader(
+        _with_nulls(iter(lines), dialect),
+        delimiter=dialect.delimiter,
+        quotechar=dialect.quotechar,
+        escapechar=dialect.escapechar,
+        quoting=csv.QUOTE_MINIMAL if dialect.quotechar else csv.QUOTE_NONE,
+        strict=True,
+    )
+    try:
+        for record in reader:
+            lines.row_ended()
+            if record:
+                yield record
+    except csv.Error as error:
+        raise MalformedError(_said_of(error, lines, dialect)) from None
+
+
+def _said_of(error: csv.Error, lines: _Lines, dialect: Dialect) -> str:
+    text = str(error)
+    if "unexpected end of data" in text:
+        return f"line {lines.first_of_row}: a quote of this row is not closed before the end ({text})"
+    if "new-line character" in text:
+        return (
+            f"line {lines.number}: a carriage return stands alone, outside of quotes; put quotes around the "
+            "field, or give quotechar=None if no sign quotes another"
+        )
+    if "expected after" in text:
+        return (
+            f"line {lines.number}: something follows the quote that ends a field ({text}); write the quotes "
+            f"within a field twice, or give quotechar=None if no sign quotes another"
+        )
+    return f"line {lines.number}: {text}"
+
+
+def _escaped_nulls(dialect: Dialect) -> list[str]:
+    escape = dialect.escapechar
+    return [text for text in dialect.null_values if escape and text.startswith(escape)]
+
+
+def _nulls(dialect: Dialect) -> frozenset[str]:
+    """Return the fields that stand for no value, as :func:`_records` yields them."""
+    escaped = _escaped_nulls(dialect)
+    return frozenset(_NULL + text if text in escaped else text for text in dialect.null_values)
+
+
+def _with_nulls(lines: Iterator[str], dialect: Dialect) -> Iterator[str]:
+    r"""Mark fields such as ``\N``, before the escape makes the letter of it."""
+    escaped = sorted(_escaped_nulls(dialect), key=len, reverse=True)
+    if not escaped:
+        return lines
+    escape, between = re.escape(dialect.escapechar or ""), re.escape(dialect.delimiter)
+    field = re.compile(f"(^|{between})({'|'.join(map(re.escape, escaped))})(?={between}|\r?\n?$)")
+    # A delimiter that was escaped itself begins no field.
+    after_escape = re.compile(f"{escape}{between}")
+
+    def marked(line: str) -> str:
+        if after_escape.search(line):
+            line = after_escape.sub(_ESCAPED_DELIMITER, line)
+            line = field.sub(_as_marked, line)
+            return line.replace(_ESCAPED_DELIMITER, f"{dialect.escapechar}{dialect.delimiter}")
+        return field.sub(_as_marked, line)
+
+    def _as_marked(found: re.Match[str]) -> str:
+        return found[1] + _NULL + found[2].replace(dialect.escapechar or "", (dialect.escapechar or "") * 2)
+
+    return map(marked, lines)

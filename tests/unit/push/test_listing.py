@@ -1,0 +1,214 @@
+"""Which files are read: all that are there, or an error that names what could not be looked at."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_coveo.content.files import items_of_files
+from airflow_provider_coveo.coveo.errors import CoveoInputError
+
+
+def put(path: Path, identity: str = "") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"documentId": identity or path.name}) + "\n")
+    return path
+
+
+def ids(path: Any) -> list[str]:
+    return [json.loads(item)["documentId"] for item in items_of_files(path)]
+
+
+_AS_NOBODY = """
+import os, sys
+sys.path[:0] = {search!r}
+import json
+from airflow_provider_coveo.content.files import items_of_files
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+try:
+    print(sum(1 for _ in items_of_files({path!r})))
+except OSError as problem:
+    print(type(problem).__name__, problem)
+"""
+
+
+@pytest.fixture
+def open_to_all(tmp_path: Path) -> Path:
+    """A folder that all users may look into."""
+    if os.getuid() != 0:
+        pytest.skip("only root can become another user")
+    place = tmp_path
+    while place != place.parent and place.stat().st_uid == os.getuid():
+        if not place.stat().st_mode & 0o001 and place.name:
+            place.chmod(0o755)
+        place = place.parent
+    return tmp_path
+
+
+def read_as_nobody(path: str) -> str:
+    code = _AS_NOBODY.format(search=[entry for entry in sys.path if entry], path=path)
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize("prefix", ["", "file://"])
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "",
+        "/*/*.ndjson",
+        "/**/*.ndjson",
+        "/**",
+        "/closed/*.ndjson",
+        "/c*/b.ndjson",
+        "/closed/b.ndjson",
+        "/closed/sub",
+    ],
+)
+@pytest.mark.parametrize("mode", [0o000, 0o444, 0o311])
+def test_a_folder_that_may_not_be_read_is_an_error(
+    open_to_all: Path, prefix: str, pattern: str, mode: int
+) -> None:
+    put(open_to_all / "open" / "a.ndjson")
+    put(open_to_all / "closed" / "b.ndjson")
+    put(open_to_all / "closed" / "sub" / "c.ndjson")
+    (open_to_all / "closed").chmod(mode)
+    said = read_as_nobody(f"{prefix}{open_to_all}{pattern}")
+    (open_to_all / "closed").chmod(0o755)
+    if mode == 0o311 and pattern in {"/closed/b.ndjson", "/closed/sub", "/c*/b.ndjson"}:
+        # What is named may be read, though not be listed.
+        assert said == "1"
+    else:
+        assert said.startswith("PermissionError")
+        assert "closed" in said
+
+
+@pytest.mark.parametrize("pattern", ["", "/*.ndjson", "/**/*.ndjson", "/b.ndjson"])
+def test_a_file_that_may_not_be_read_is_an_error(open_to_all: Path, pattern: str) -> None:
+    put(open_to_all / "a.ndjson")
+    put(open_to_all / "b.ndjson").chmod(0o000)
+    assert read_as_nobody(f"{open_to_all}{pattern}").startswith("PermissionError")
+
+
+@pytest.mark.parametrize("pattern", ["", "/*", "/**/*.ndjson", "/**", "/*.ndjson", "/b.ndjson"])
+@pytest.mark.parametrize("target", ["gone.ndjson", "b.ndjson", "gone/x.ndjson"])
+def test_a_link_that_leads_to_no_file_is_an_error(tmp_path: Path, pattern: str, target: str) -> None:
+    put(tmp_path / "a.ndjson")
+    (tmp_path / "b.ndjson").symlink_to(tmp_path / target)
+    with pytest.raises(CoveoInputError, match=r"b\.ndjson' is a link"):
+        ids(f"{tmp_path}{pattern}")
+
+
+def test_a_link_that_no_pattern_matches_is_no_matter(tmp_path: Path) -> None:
+    put(tmp_path / "a.ndjson")
+    (tmp_path / "b.csv").symlink_to(tmp_path / "gone")
+    (tmp_path / ".hidden").symlink_to(tmp_path / "gone")
+    assert ids(f"{tmp_path}/*.ndjson") == ["a.ndjson"]
+
+
+@pytest.mark.parametrize("pattern", ["", "/**/*.ndjson", "/**"])
+def test_links_that_lead_in_a_circle_end(tmp_path: Path, pattern: str) -> None:
+    put(tmp_path / "sub" / "a.ndjson")
+    put(tmp_path / "b.ndjson")
+    (tmp_path / "sub" / "back").symlink_to(tmp_path)
+    (tmp_path / "sub" / "here").symlink_to(tmp_path / "sub")
+    assert sorted(ids(f"{tmp_path}{pattern}")) == ["a.ndjson", "b.ndjson"]
+
+
+@pytest.mark.parametrize("pattern", ["", "/*", "/**/*", "/*.ndjson"])
+@pytest.mark.parametrize("kind", ["a pipe", "a socket", "a device"])
+def test_what_is_no_file_is_refused_by_name(tmp_path: Path, pattern: str, kind: str) -> None:
+    put(tmp_path / "a.ndjson")
+    path = tmp_path / "b.ndjson"
+    if kind == "a pipe":
+        os.mkfifo(path)
+    elif kind == "a socket":
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(path))
+    else:
+        path.symlink_to("/dev/null")
+    with pytest.raises(CoveoInputError, match=rf"b\.ndjson' is neither a file nor a folder, but {kind}"):
+        ids(f"{tmp_path}{pattern}")
+
+
+def test_a_file_that_vanishes_before_it_is_opened_is_an_error(tmp_path: Path) -> None:
+    put(tmp_path / "a.ndjson")
+    path = put(tmp_path / "b.ndjson")
+    items = items_of_files(str(tmp_path))
+    next(items)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"b\.ndjson"):
+        list(items)
+
+
+@pytest.mark.parametrize("change", ["grown", "cut"])
+def test_a_file_that_changes_while_it_is_read_is_an_error(tmp_path: Path, change: str) -> None:
+    path = tmp_path / "a.ndjson"
+    path.write_text('{"documentId": "a"}\n' * 200_000)
+    items = items_of_files(str(path))
+    next(items)
+    with path.open("r+b") as file:
+        file.seek(0, os.SEEK_END)
+        file.write(b'{"documentId": "b"}\n') if change == "grown" else file.truncate(2_000_000)
+    with pytest.raises(OSError, match="changed while it was read"):
+        list(items)
+
+
+def test_names_of_any_characters_are_read(tmp_path: Path) -> None:
+    names = [
+        "a b.ndjson",
+        "a#b?c.ndjson",
+        "ü😀.ndjson",
+        "100%.ndjson",
+        "a\nb.ndjson",
+        "[x].ndjson",
+        "a\\b.ndjson",
+    ]
+    for name in names:
+        put(tmp_path / name)
+        assert ids(str(tmp_path / name)) == ids(f"file://{tmp_path / name}") == [name]
+    (tmp_path / os.fsdecode(b"\xff.ndjson")).write_text('{"documentId": "raw"}')
+    assert sorted(ids(str(tmp_path))) == sorted([*names, "raw"])
+
+
+def test_a_glob_that_matches_folders_only_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    put(tmp_path / "day=1" / "a.ndjson")
+    with pytest.raises(CoveoInputError, match=r"which matches folders only.*end the pattern with"):
+        ids(f"{tmp_path}/day=*")
+    put(tmp_path / "b.ndjson")
+    assert ids(f"{tmp_path}/*") == ["b.ndjson"]
+    assert "matches 1 folders, which are not read" in caplog.text
+
+
+def test_patterns_are_those_of_a_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (
+        "a.ndjson",
+        "b.ndjson",
+        "sub/c.ndjson",
+        "sub/deep/d.ndjson",
+        ".e.ndjson",
+        ".git/f.ndjson",
+        "_g.ndjson",
+    ):
+        put(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    for root in ("", f"{tmp_path}/", "./"):
+        assert ids(f"{root}*.ndjson") == ["_g.ndjson", "a.ndjson", "b.ndjson"]
+        assert ids(f"{root}?.ndjson") == ["a.ndjson", "b.ndjson"]
+        assert ids(f"{root}[!a].ndjson") == ["b.ndjson"]
+        assert ids(f"{root}.*.ndjson") == [".e.ndjson"]
+        assert ids(f"{root}**/[cd].ndjson") == ["c.ndjson", "d.ndjson"]
+        assert ids(f"{root}**/sub/**/*.ndjson") == ["c.ndjson", "d.ndjson"]
+        assert ids(f"{root}s*/deep/*") == ["d.ndjson"]
+        assert len(ids(f"{root}**")) == 5
+    assert ids(".") == ["a.ndjson", "b.ndjson", "c.ndjson", "d.ndjson"]

@@ -1,0 +1,330 @@
+"""CSV and TSV: each row comes as it was written, or the file is refused with the line and what would help."""
+
+from __future__ import annotations
+
+import gzip
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_coveo.content import streams
+from airflow_provider_coveo.content.files import items_of_files
+from airflow_provider_coveo.coveo.errors import CoveoInputError
+from airflow_provider_coveo.operators.coveo_push import PushItemsOperator
+from airflow_provider_coveo.simulator import Simulator
+from tests.conftest import SOURCE
+from tests.unit.push.model import indexed
+
+
+def read(folder: Path, name: str, content: bytes, **options: Any) -> list[list[Any]]:
+    """Return the rows of a table as lists of what is not empty."""
+    (folder / name).write_bytes(content)
+    return [list(item.values()) for item in items_of_files(str(folder / name), **options)]
+
+
+def refused(folder: Path, name: str, content: bytes, **options: Any) -> str:
+    with pytest.raises(CoveoInputError) as error:
+        read(folder, name, content, **options)
+    assert len(str(error.value)) < 1_000
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        '"',
+        '"Swing it',
+        'Swing it"',
+        '"Swing it" magistern',
+        '""',
+        'a"b',
+        "'",
+        "a,b;c|d",
+        "\\",
+        "\\N",
+        "back\\slash\\",
+        "line\u2028separator\u2029\x85\x0b\x0c\x1c",
+        "\ufeff",
+        " both sides ",
+        "lone\rcarriage return",
+        "é😀",
+        "x" * 300_000,
+    ],
+)
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("has_last_end", [True, False])
+def test_each_line_of_tsv_is_a_row_whatever_stands_in_it(
+    tmp_path: Path, value: str, end: bytes, has_last_end: bool
+) -> None:
+    rows = ["documentId\ttitle\tdata", f"a://1\t{value}\tone", f"a://2\ttwo\t{value}", "a://3\tthree\tz"]
+    content = end.join(row.encode() for row in rows) + (end if has_last_end else b"")
+    assert read(tmp_path, "a.tsv", content) == [
+        ["a://1", value, "one"],
+        ["a://2", "two", value],
+        ["a://3", "three", "z"],
+    ]
+
+
+@pytest.mark.parametrize("value", ['"', 'a "b" c', "a,b", "a\nb", "a\r\nb", "a\rb", "\n", '""', "\u2028"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_quoted_field_of_csv_holds_anything(tmp_path: Path, value: str, end: str) -> None:
+    quoted = '"' + value.replace('"', '""') + '"'
+    content = end.join(["documentId,title,data", f"a://1,{quoted},x", f"a://2,y,{quoted}"])
+    assert read(tmp_path, "a.csv", content.encode()) == [["a://1", value, "x"], ["a://2", "y", value]]
+
+
+@pytest.mark.parametrize("sign", [";", "\t", "|"])
+def test_another_delimiter_is_named_and_never_taken_for_one_column(tmp_path: Path, sign: str) -> None:
+    content = sign.join(["documentId", "title", "data"]) + "\n" + sign.join(["a://1", "x", "y, z"]) + "\n"
+    said = refused(tmp_path, "a.csv", content.encode())
+    assert f"the first line has one column {sign.join(['documentId', 'title', 'data'])!r}" in said
+    assert f"give delimiter={sign!r}" in said
+    assert read(tmp_path, "a.csv", content.encode(), delimiter=sign) == [["a://1", "x", "y, z"]]
+    names = ["documentId", "title", "data"]
+    assert f"give delimiter={sign!r}" in refused(tmp_path, "a.csv", content.encode(), column_names=names)
+
+
+def test_csv_in_a_file_named_tsv_is_named_as_well(tmp_path: Path) -> None:
+    assert "give delimiter=','" in refused(tmp_path, "a.tsv", b"documentId,title\na://1,x\n")
+    assert read(tmp_path, "a.tsv", b"documentId,title\na://1,x\n", file_format="csv") == [["a://1", "x"]]
+    assert read(
+        tmp_path, "a.csv", b"documentId;x\na://1\n", delimiter=",", columns={"documentId": "documentId;x"}
+    )
+
+
+@pytest.mark.parametrize("delimiter", ["\t", "\\t", "tab"])
+def test_a_tab_can_be_given_in_words(tmp_path: Path, delimiter: str) -> None:
+    assert read(tmp_path, "a.csv", b"documentId\tb\na://1\tx\n", delimiter=delimiter) == [["a://1", "x"]]
+
+
+@pytest.mark.parametrize("quotechar", [None, "", False, "None"])
+def test_quotes_can_be_taken_for_characters_and_other_signs_for_quotes(
+    tmp_path: Path, quotechar: Any
+) -> None:
+    content = b'documentId,title\na://1,"Swing it" magistern\n'
+    assert read(tmp_path, "a.csv", content, quotechar=quotechar) == [["a://1", '"Swing it" magistern']]
+    assert "give quotechar=None" in refused(tmp_path, "a.csv", content)
+    assert read(tmp_path, "a.csv", b"documentId,b\na://1,'x, y'\n", quotechar="'") == [["a://1", "x, y"]]
+    content = b'documentId\ttitle\na://1\t"x\ty"\n'
+    assert "give quotechar='\"'" in refused(tmp_path, "a.tsv", content)
+    assert read(tmp_path, "a.tsv", content, quotechar='"') == [["a://1", "x\ty"]]
+
+
+@pytest.mark.parametrize("quotechar", [None, '"'])
+def test_escapes_and_null_values_are_those_of_databases(tmp_path: Path, quotechar: str | None) -> None:
+    content = rb"""documentId|b|c|d
+a://1|\N|\N|x\|y
+a://2|N|\\N|NULL
+a://3|\Nx|z\|\N|\N
+"""
+    options: dict[str, Any] = {"escapechar": "\\", "null_values": ["\\N", "NULL"], "quotechar": quotechar}
+    assert read(tmp_path, "a.csv", content, delimiter="|", **options) == [
+        ["a://1", "x|y"],
+        ["a://2", "N", "\\N"],
+        ["a://3", "Nx", "z|N"],
+    ]
+
+
+@pytest.mark.parametrize("null_values", ["\\N", ["\\N"], ("NULL", "\\N")])
+def test_a_field_that_stands_for_no_value_is_left_out(tmp_path: Path, null_values: Any) -> None:
+    content = b"documentId\tdata\tb\na://1\t\\N\tx\\N\na://2\ty\t\\N\r\n"
+    assert read(tmp_path, "a.tsv", content, null_values=null_values) == [["a://1", "x\\N"], ["a://2", "y"]]
+    assert read(tmp_path, "a.tsv", content)[0] == ["a://1", "\\N", "x\\N"]
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "utf-16", "utf-16-le", "utf-32", "iso-8859-15"])
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv.gz", "a.ndjson", "a.json"])
+def test_text_may_be_in_another_encoding(tmp_path: Path, encoding: str, name: str) -> None:
+    if "json" in name:
+        text = '{"documentId": "a://é", "data": "ü"}\n{"documentId": "a://2", "data": "ÿ"}'
+    else:
+        sign = "," if "csv" in name else "\t"
+        text = f"documentId{sign}data\na://é{sign}ü\na://2{sign}ÿ\n"
+    content = text.encode(encoding)
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    items = list(items_of_files(str(tmp_path / name), encoding=encoding))
+    assert len(items) == 2
+    if not isinstance(items[0], bytes):
+        assert items == [{"documentId": "a://é", "data": "ü"}, {"documentId": "a://2", "data": "ÿ"}]
+    else:
+        assert b"".join(items).decode() == text.replace("\n", "" if name == "a.json" else "\n")
+
+
+@pytest.mark.parametrize("encoding", [None, "utf-8", "UTF8", "utf-8-sig"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_utf_8_may_have_a_mark(tmp_path: Path, encoding: str | None, mark: bytes) -> None:
+    assert read(tmp_path, "a.csv", mark + "documentId\na://é\n".encode(), encoding=encoding) == [["a://é"]]
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding", "said"),
+    [
+        (b"documentId,data\na://1,x\na://2,\xe9\n", None, "line 3: byte 0xe9 is not UTF-8"),
+        (b"documentId,data\na://1,x\na://2,\x81\n", "cp1252", "line 3: the bytes 81 are not cp1252"),
+        (b"documentId\n" * 3 + b"\xff", "ascii", "line 4: the bytes ff are not ascii"),
+        ("documentId\na://1\n".encode("utf-16-le")[:-1], "utf-16-le", "line 2"),
+        ("documentId\na://1\n".encode("utf-16-le"), None, "line 1 holds a zero byte"),
+        ("documentId\n".encode("utf-16"), "cp1252", "it is UTF-16 and not CP1252"),
+        (b"\xef\xbb\xbfdocumentId\n", "latin-1", "it is UTF-8 and not"),
+        ("documentId\n".encode("utf-32"), None, "it is UTF-32 and not UTF-8; give encoding='utf-32'"),
+    ],
+)
+def test_what_can_t_be_decoded_is_refused_with_its_line(
+    tmp_path: Path, content: bytes, encoding: str | None, said: str
+) -> None:
+    assert said in refused(tmp_path, "a.csv", content, encoding=encoding)
+
+
+@pytest.mark.parametrize("encoding", ["latin-7x", "base64", "rot13", "hex", "zip", "undefined", "no\0"])
+def test_an_encoding_that_there_is_not_is_refused_by_name(tmp_path: Path, encoding: str) -> None:
+    assert "There is no encoding" in refused(tmp_path, "a.csv", b"documentId\n", encoding=encoding)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "it is empty"),
+        (b"\n\r\n\n", "it is empty"),
+        (b"documentId,data\na://1\n", "line 2 has fewer columns than the first one: 1 and not 2"),
+        (b"documentId,data\na://0,y\na://1,x,\n", "line 3 has more columns than the first one: 3 and not 2"),
+        (b"documentId,data,data\n", "a column's name occurs twice"),
+        (b"documentId, data\na://1,x\n", "the name of column ' data' begins or ends with white space"),
+        (b"documentId,,\na://1,,x\n", "line 2 has a value in column 2, which has no name"),
+        (b'documentId,data\na://1,"x\na://2,y\na://3,z\n', "line 2: a quote of this row is not closed"),
+        (b'documentId,data\na://1,"x" y\n', "line 2: something follows the quote"),
+        (b"documentId,data\na://1,x\ry\na://2,z\n", "line 2: a carriage return stands alone"),
+        (b"documentId,data\na://1,\0\n", "line 2 holds a zero byte"),
+    ],
+)
+def test_what_is_no_csv_is_refused_with_its_line(tmp_path: Path, content: bytes, said: str) -> None:
+    assert said in refused(tmp_path, "a.csv", content)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+def test_what_stands_for_nothing_is_gone_past(tmp_path: Path, name: str) -> None:
+    content = b"\n\ndocumentId,data,\n\na://1,x,\n\r\n\na://2,y,"
+    content = content.replace(b",", b"\t") if name == "a.tsv" else content
+    assert read(tmp_path, name, content) == [["a://1", "x"], ["a://2", "y"]]
+    assert read(tmp_path, name, b"documentId\n") == read(tmp_path, name, b"documentId") == []
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+def test_lines_of_old_macs_end_with_a_carriage_return(tmp_path: Path, name: str) -> None:
+    content = b"documentId,data\ra://1,x\r" + b"a://2,y\r" * 50_000 + b"a://3,z"
+    content = content.replace(b",", b"\t") if name == "a.tsv" else content
+    rows = read(tmp_path, name, content)
+    assert (len(rows), rows[0], rows[-1]) == (50_002, ["a://1", "x"], ["a://3", "z"])
+
+
+@pytest.mark.parametrize("names", [["documentId", "data"], ("documentId", "data")])
+def test_names_can_be_given_where_the_first_line_has_none(tmp_path: Path, names: Any) -> None:
+    assert read(tmp_path, "a.csv", b"a://1,x\n", column_names=names) == [["a://1", "x"]]
+    assert read(tmp_path, "a.csv", b"", column_names=names) == []
+    said = refused(tmp_path, "a.csv", b"a://1,x,y\n", column_names=names)
+    assert "line 1 has more columns than there are column_names: 3 and not 2" in said
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"delimiter": "::"},
+        {"delimiter": "\n"},
+        {"delimiter": '"'},
+        {"delimiter": 5},
+        {"quotechar": "''"},
+        {"quotechar": True},
+        {"quotechar": ","},
+        {"escapechar": '"'},
+        {"escapechar": "\\\\"},
+        {"null_values": [None]},
+        {"null_values": 5},
+        {"column_names": ["a", "a"]},
+        {"column_names": ["a", ""]},
+        {"column_names": "a"},
+        {"partitioning": "directory"},
+    ],
+)
+def test_a_value_that_can_t_be_right_is_refused_by_name(tmp_path: Path, options: dict[str, Any]) -> None:
+    said = refused(tmp_path, "a.csv", b"documentId\na://1\n", **options)
+    assert next(iter(options)) in said
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *[
+            (name, options)
+            for name in ("a.json", "a.ndjson", "a.parquet")
+            for options in (
+                {"delimiter": ";"},
+                {"quotechar": None},
+                {"escapechar": "\\"},
+                {"null_values": ["x"]},
+                {"column_names": ["a"]},
+            )
+        ],
+        ("a.parquet", {"encoding": "latin-1"}),
+        ("a.json", {"columns": {"documentId": "a"}}),
+    ],
+)
+def test_a_parameter_that_a_format_has_not_is_refused(
+    tmp_path: Path, name: str, options: dict[str, Any]
+) -> None:
+    (parameter,) = options
+    assert f"which has no {parameter}" in refused(tmp_path, name, b"{}", **options)
+
+
+# --- memory ---
+
+
+@pytest.mark.parametrize(
+    ("begin", "repeated", "said"),
+    [
+        (b"documentId,data\na://1,", b"x" * 1_000_000, "a line is longer"),
+        (b'documentId,data\na://1,"', b"x" * 999_999 + b"\n", "line 2: a row is longer"),
+        (b'documentId,data\na://1,"', (b"x" * 99 + b'",\n"') * 10_000, "more columns|a row is longer"),
+        (b"documentId,data\n", b"," * 1_000_000, "a line is longer"),
+    ],
+)
+def test_a_row_without_an_end_costs_no_more_than_the_largest_item(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begin: bytes, repeated: bytes, said: str
+) -> None:
+    monkeypatch.setattr(streams, "LONGEST_ITEM", 3_000_000)
+    with (tmp_path / "a.csv").open("wb") as file:
+        file.write(begin)
+        for _ in range(60):
+            file.write(repeated)
+    tracemalloc.start()
+    with pytest.raises(CoveoInputError, match=said):
+        list(items_of_files(str(tmp_path / "a.csv")))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 40_000_000
+
+
+# --- from the operator ---
+
+
+@pytest.mark.usefixtures("connect")
+def test_the_operator_reads_as_it_is_told(tmp_path: Path, coveo: Simulator) -> None:
+    (tmp_path / "a.txt").write_bytes("1;'é';\\N\n2;x\\;y;z\n".encode("cp1252"))
+    operator = PushItemsOperator(
+        task_id="push",
+        source_id=SOURCE,
+        path=str(tmp_path / "a.txt"),
+        file_format="csv",
+        columns={"documentId": "a://{id}", "data": "text", "title": "name"},
+        delimiter="{{ params.delimiter }}",
+        quotechar="'",
+        escapechar="\\",
+        null_values=["\\N"],
+        column_names=["id", "text", "name"],
+        encoding="{{ params.encoding }}",
+        partitioning=None,
+    )
+    context: Any = {"params": {"delimiter": ";", "encoding": "cp1252"}}
+    operator.render_template_fields(context)
+    operator.execute(context)
+    assert indexed(coveo, SOURCE) == {"a://1": "é", "a://2": "x;y"}
