@@ -1,0 +1,348 @@
+"""Files on an S3 over a socket: all that is there is read whole, or the task fails and names what was not."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+pytest.importorskip("s3fs")
+pytest.importorskip("moto")
+pytest.importorskip("airflow.providers.amazon")
+
+from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+from airflow_provider_coveo.content.files import items_of_files
+from airflow_provider_coveo.content.listing import files_of
+from airflow_provider_coveo.coveo.errors import CoveoInputError
+from airflow_provider_coveo.operators.coveo_push import PushItemsOperator
+from airflow_provider_coveo.simulator import Simulator
+from tests.conftest import SOURCE
+from tests.unit.push.model import indexed
+from tests.unit.push.object_storage import Request, Storage, connection_to, running_storage
+
+ROOT = "s3://coveo_test_s3@bucket"
+
+
+@pytest.fixture(scope="module")
+def _running() -> Iterator[Storage]:
+    with running_storage() as (storage, url), pytest.MonkeyPatch.context() as patched:
+        patched.setenv("AIRFLOW_CONN_COVEO_TEST_S3", connection_to(url))
+        yield storage
+
+
+@pytest.fixture
+def storage(_running: Storage) -> Storage:
+    _running.clear()
+    return _running
+
+
+def line(identity: str) -> bytes:
+    return json.dumps({"documentId": f"a://{identity}", "data": "x"}).encode() + b"\n"
+
+
+def _put_pages(storage: Storage) -> None:
+    """Write one object more than a page of a listing holds."""
+    if not storage.has("pages/1000.ndjson"):
+        for number in range(1_001):
+            storage.put(f"pages/{number:04}.ndjson", line(str(number)))
+
+
+def ids(path: Any, **options: Any) -> list[str]:
+    items = items_of_files(path, **options)
+    return [
+        (json.loads(item) if isinstance(item, bytes) else item)["documentId"].removeprefix("a://")
+        for item in items
+    ]
+
+
+# --- which files ---
+
+
+def test_more_keys_than_one_page_of_a_listing_holds_are_all_read(storage: Storage) -> None:
+    _put_pages(storage)
+    for path in ("/pages", "/pages/*.ndjson", "/pages/**"):
+        storage.seen.clear()
+        files = files_of(f"{ROOT}{path}")
+        assert [file.name for file in files] == [f"{number:04}.ndjson" for number in range(1_001)]
+        # One listing of two pages, and not a look at each object.
+        assert len(storage.seen) <= 6
+    assert ids(f"{ROOT}/pages/1*0.ndjson") == ["1000"]
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("/catalog", ["1", "2", "3"]),
+        ("/catalog/", ["1", "2", "3"]),
+        ("/catalog/*.ndjson", ["1"]),
+        ("/catalog/*/*.ndjson", ["2"]),
+        ("/catalog/**/*.ndjson", ["1", "2", "3"]),
+        ("/catalog/**", ["1", "2", "3", "of _"]),
+        ("/cat*/sub/deep/?.ndjson", ["3"]),
+        ("/catalog/sub/[ab].ndjson", ["2"]),
+        ("/catalog/a.ndjson", ["1"]),
+    ],
+)
+def test_folders_and_globs_find_what_they_do_on_a_disk(storage: Storage, path: str, found: list[str]) -> None:
+    storage.put("catalog/", b"")
+    storage.put("catalog/a.ndjson", line("1"))
+    storage.put("catalog/sub/", b"")
+    storage.put("catalog/sub/b.ndjson", line("2"))
+    storage.put("catalog/sub/deep/c.ndjson", line("3"))
+    storage.put("catalog/.hidden.ndjson", line("hidden"))
+    storage.put("catalog/.git/d.ndjson", line("hidden"))
+    if not path.endswith("*.ndjson"):
+        storage.put("catalog/sub/deep/x_/_SUCCESS.ndjson", line("of _"))
+    storage.put("catalog2/e.ndjson", line("another"))
+    assert ids(f"{ROOT}{path}") == found
+    assert ids(ObjectStoragePath(f"{ROOT}{path}")) == found
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "a b/ü#1?x=2&y%20z+.ndjson",
+        "a[1]/b[!x]*.ndjson",
+        "a//b.ndjson",
+        "A/a.ndjson",
+        "a@b/c:d.ndjson",
+        "日本/😀.ndjson",
+        "q?/versions.ndjson",
+        "trailing./a..ndjson",
+    ],
+)
+def test_a_key_of_any_characters_is_read_by_its_name_and_in_its_folder(storage: Storage, key: str) -> None:
+    storage.put(f"odd/{key}", line("odd"))
+    storage.put("odd/z.ndjson", line("usual"))
+    assert ids(f"{ROOT}/odd/{key}") == ["odd"]
+    assert sorted(ids(f"{ROOT}/odd")) == ["odd", "usual"]
+    assert sorted(ids(f"{ROOT}/odd/**/*.ndjson")) == ["odd", "usual"]
+
+
+def test_an_object_and_others_below_its_name_are_both_read(storage: Storage) -> None:
+    storage.put("both/a.ndjson", line("object"))
+    storage.put("both/a.ndjson/b.ndjson", line("below"))
+    assert sorted(ids(f"{ROOT}/both")) == ["below", "object"]
+    assert ids(f"{ROOT}/both/*.ndjson") == ["object"]
+    assert ids(f"{ROOT}/both/*/*.ndjson") == ["below"]
+    assert ids(f"{ROOT}/both/a.ndjson") == ["object"]
+    assert ids(f"{ROOT}/both/a.ndjson/") == ["below"]
+
+
+def test_what_was_written_since_the_last_listing_is_read_and_what_was_deleted_is_not(
+    storage: Storage,
+) -> None:
+    storage.put("fresh/a.ndjson", line("1"))
+    assert ids(f"{ROOT}/fresh") == ids(f"{ROOT}/fresh/*.ndjson") == ["1"]
+    storage.put("fresh/b.ndjson", line("2"))
+    storage.put("fresh/a.ndjson", line("longer than before"))
+    for path in ("/fresh", "/fresh/*.ndjson", "/fresh/**"):
+        assert ids(f"{ROOT}{path}") == ["longer than before", "2"]
+    storage.client.delete_object(Bucket="bucket", Key="fresh/b.ndjson")
+    for path in ("/fresh", "/fresh/*.ndjson", "/fresh/**"):
+        assert ids(f"{ROOT}{path}") == ["longer than before"]
+
+
+@pytest.mark.parametrize("path", ["/none", "/none/", "/none/*.ndjson", "/none/**/*.ndjson", "/none.ndjson"])
+def test_a_path_that_leads_nowhere_is_an_error(storage: Storage, path: str) -> None:
+    storage.put("other/a.ndjson", line("1"))
+    with pytest.raises(CoveoInputError, match=r"No file was found|There is no file"):
+        ids(f"{ROOT}{path}")
+
+
+def test_an_object_of_a_folder_s_name_that_has_content_is_an_error(storage: Storage) -> None:
+    storage.put("folder/sub/", line("lost"))
+    storage.put("folder/sub/a.ndjson", line("1"))
+    for path in ("/folder", "/folder/sub", "/folder/**/*.ndjson", "/folder/sub/*.ndjson"):
+        with pytest.raises(OSError, match="an object with the name of a folder has content"):
+            ids(f"{ROOT}{path}")
+
+
+# --- what fails ---
+
+
+@pytest.mark.parametrize("status", [403, 503])
+@pytest.mark.parametrize("path", ["/closed", "/closed/*.ndjson", "/closed/**/*.ndjson", "/closed/*/*.ndjson"])
+def test_a_listing_that_fails_is_an_error_and_never_an_empty_folder(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, path: str, status: int
+) -> None:
+    _without_waits(monkeypatch)
+    storage.put("closed/a.ndjson", line("1"))
+    storage.put("closed/sub/b.ndjson", line("2"))
+    storage.fault = lambda request: status if request.is_listing else None
+    with pytest.raises(OSError, match="failed") as failed:
+        ids(f"{ROOT}{path}")
+    assert "bucket/closed" in str(failed.value)
+    assert not isinstance(failed.value, FileNotFoundError)
+
+
+@pytest.mark.parametrize("path", ["/some/*/*.ndjson", "/some/sub*/b.ndjson"])
+def test_a_sub_listing_that_fails_is_an_error(storage: Storage, path: str) -> None:
+    for name in ("sub1", "sub2", "sub3"):
+        storage.put(f"some/{name}/b.ndjson", line(name))
+    storage.fault = lambda request: 403 if request.is_listing and "sub2" in request.path else None
+    with pytest.raises(PermissionError, match="sub2"):
+        ids(f"{ROOT}{path}")
+
+
+def test_a_second_page_of_a_listing_that_fails_is_an_error(storage: Storage) -> None:
+    _put_pages(storage)
+    for path in ("/pages", "/pages/*.ndjson"):
+        storage.fault = lambda request: 403 if "continuation-token" in request.path else None
+        with pytest.raises(PermissionError, match="pages"):
+            next(items_of_files(f"{ROOT}{path}"))
+
+
+@pytest.mark.parametrize("path", ["/heads", "/heads/*.ndjson", "/heads/b.ndjson", "/heads/**/*.ndjson"])
+@pytest.mark.parametrize("method", ["HEAD", "GET"])
+def test_an_object_that_can_t_be_looked_at_or_read_is_an_error(
+    storage: Storage, path: str, method: str
+) -> None:
+    for name in "abc":
+        storage.put(f"heads/{name}.ndjson", line(name))
+
+    def fault(request: Request) -> int | None:
+        return 403 if request.method == method and "/b.ndjson" in request.path else None
+
+    storage.fault = fault
+    with pytest.raises(PermissionError, match=r"b\.ndjson"):
+        ids(f"{ROOT}{path}")
+
+
+def test_an_object_that_vanishes_before_it_is_opened_is_an_error(storage: Storage) -> None:
+    storage.put("gone/a.ndjson", line("1"))
+    storage.put("gone/b.ndjson", line("2"))
+    items = items_of_files(f"{ROOT}/gone")
+    next(items)
+    storage.client.delete_object(Bucket="bucket", Key="gone/b.ndjson")
+    with pytest.raises(FileNotFoundError, match=r"gone/b\.ndjson"):
+        list(items)
+
+
+def test_a_read_that_breaks_off_once_is_gone_on_with(storage: Storage, monkeypatch: Any) -> None:
+    _without_waits(monkeypatch)
+    content = b"".join(line(str(number)) for number in range(20_000))
+    storage.put("cut/a.ndjson", content)
+    reads = []
+
+    def fault(request: Request) -> int | None:
+        if request.is_read:
+            reads.append(request)
+            return -100_000 if len(reads) == 1 else None
+        return None
+
+    storage.fault = fault
+    assert ids(f"{ROOT}/cut/a.ndjson") == [str(number) for number in range(20_000)]
+    assert len(reads) > 1
+
+
+@pytest.mark.parametrize("name", ["a.ndjson", "a.csv", "a.json", "a.parquet"])
+@pytest.mark.parametrize("cut", [-1, -100_000])
+def test_a_read_that_breaks_off_again_and_again_is_an_error_and_no_shorter_file(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, name: str, cut: int
+) -> None:
+    _without_waits(monkeypatch)
+    rows = [f"a://{number}" for number in range(20_000)]
+    if name.endswith("csv"):
+        content = "\n".join(["documentId", *rows]).encode()
+    elif name.endswith("parquet"):
+        pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        written = io.BytesIO()
+        parquet.write_table(pyarrow.table({"documentId": rows}), written, compression="none")
+        content = written.getvalue()
+    else:
+        content = b"\n".join(line(row) for row in rows)
+    storage.put(f"cut/{name}", content)
+    storage.fault = lambda request: cut if request.is_read else None
+    with pytest.raises(OSError, match=rf"Reading it.*failed.*cut/{name}") as failed:
+        ids(f"{ROOT}/cut/{name}")
+    assert not isinstance(failed.value, CoveoInputError)
+
+
+def test_a_storage_that_says_unavailable_is_an_error_that_names_the_object(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _without_waits(monkeypatch)
+    storage.put("busy/a.ndjson", line("1"))
+    storage.fault = lambda request: 503 if request.is_read else None
+    with pytest.raises(OSError, match=r"busy/a\.ndjson"):
+        ids(f"{ROOT}/busy/a.ndjson")
+
+
+@pytest.mark.parametrize("name", ["a.ndjson", "a.csv", "a.parquet"])
+@pytest.mark.parametrize("is_large", [False, True])
+def test_an_object_that_changes_while_it_is_read_is_an_error(
+    storage: Storage, name: str, is_large: bool
+) -> None:
+    import s3fs
+
+    def content(mark: str) -> bytes:
+        rows = [f"a://{mark}{number:09}{'x' * 300}" for number in range(250_000 if is_large else 3_000)]
+        if name.endswith("parquet"):
+            pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+            written = io.BytesIO()
+            table = pyarrow.table({"documentId": rows})
+            parquet.write_table(table, written, compression="none", use_dictionary=False)
+            return written.getvalue()
+        lines = rows if name.endswith("csv") else [line(row).decode().strip() for row in rows]
+        return "\n".join((["documentId"] if name.endswith("csv") else []) + lines).encode()
+
+    if is_large:
+        # More than the storage's client reads ahead.
+        assert len(content("a")) > s3fs.S3FileSystem.default_block_size + 10_000_000
+    storage.put(f"changing/{name}", content("a"))
+    items = items_of_files(f"{ROOT}/changing/{name}")
+    next(items)
+    storage.put(f"changing/{name}", content("b"))
+    with pytest.raises(OSError, match=rf"it changed while it was read.*changing/{name}"):
+        for _ in items:
+            pass
+
+
+# --- columns out of folders ---
+
+
+@pytest.mark.parametrize("path", ["/hive", "/hive/country=*/*", "/hive/**/*.csv", "/hive/country=ch"])
+def test_folders_give_columns(storage: Storage, path: str) -> None:
+    storage.put("hive/country=ch/day=2026-01-01/a%2Fb=x%20y%23/part.csv", b"documentId\na://1\n")
+    storage.put("hive/country=ch/part.csv", b"documentId\na://0\n")
+    pattern = path.replace("/country=*/*", "/country=*/**")
+    items = {item["documentId"]: item for item in items_of_files(f"{ROOT}{pattern}")}
+    assert items == {
+        "a://0": {"documentId": "a://0", "country": "ch"},
+        "a://1": {"documentId": "a://1", "country": "ch", "day": "2026-01-01", "a/b": "x y#"},
+    }
+
+
+@pytest.mark.usefixtures("connect")
+def test_an_operator_pushes_from_it(storage: Storage, coveo: Simulator) -> None:
+    storage.put("country=ch/a.tsv", b'sku\tname\n1\t"Swing it" magistern\n2\t\\N\n')
+    PushItemsOperator(
+        task_id="push",
+        source_id=SOURCE,
+        path=f"{ROOT}/country=ch/*.tsv",
+        columns={"documentId": "film://{country}/{sku}", "data": "country", "title": "name"},
+        null_values=["\\N"],
+    ).execute({})
+    assert indexed(coveo, SOURCE) == {"film://ch/1": "ch", "film://ch/2": "ch"}
+
+
+def _without_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the storage's client try again at once."""
+    import asyncio
+
+    import s3fs.core
+
+    class Hurrying:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(asyncio, name)
+
+        @staticmethod
+        async def sleep(seconds: float) -> None:
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(s3fs.core, "asyncio", Hurrying())
