@@ -50,7 +50,16 @@ SUITES: Final = {
     "smoke": ["tests/airflow", "-m", "smoke"],
 }
 #: Airflow's providers that come with this one and its tests.
-_PROVIDERS: Final = ("common-compat", "common-io", "common-sql", "http", "postgres", "smtp", "standard")
+_PROVIDERS: Final = (
+    "amazon",
+    "common-compat",
+    "common-io",
+    "common-sql",
+    "http",
+    "postgres",
+    "smtp",
+    "standard",
+)
 
 
 @dataclass(frozen=True)
