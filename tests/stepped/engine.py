@@ -57,6 +57,7 @@ from requests.adapters import HTTPAdapter
 
 from airflow_provider_coveo.simulator import Exchange, Simulator
 from airflow_provider_coveo.simulator.app import App
+from airflow_provider_coveo.transports.exchange import current_exchange
 from tests.stepped.actors import Actor, Comms, StuckError, leave_signals_alone, lost_answer, without_comms
 from tests.stepped.clock import FakeClock
 from tests.stepped.doors import DirectTransport, ShortWay, answer_in_place, of_one_version
@@ -222,8 +223,8 @@ class Engine:
         os.environ["AIRFLOW_CONN_COVEO_DEFAULT"] = self.simulator.connection_json()
         self._app = App(self.simulator, {})
         self._adapter = HTTPAdapter()
-        self._send_for_real = requests.Session.send
-        requests.Session.send = _session_send(self)  # type: ignore[method-assign]
+        self._send_for_real = HTTPAdapter.send
+        HTTPAdapter.send = _adapter_send(self)  # type: ignore[method-assign]
         leave_signals_alone()
         sa.event.listen(settings.engine, "connect", _without_fsync)
         settings.engine.dispose()
@@ -645,11 +646,13 @@ class Engine:
             seen.facts["states"] = {run: self.states(run) for run in self.run_dags}
         self.seen.append(seen)
 
-    def _send(self, session: requests.Session, prepared: requests.PreparedRequest, **options: Any) -> Any:
+    def _send(
+        self, adapter: HTTPAdapter, prepared: requests.PreparedRequest, *rest: Any, **options: Any
+    ) -> Any:
         actor = Actor.current
         url = urlsplit(str(prepared.url))
         if actor is None or f"{url.scheme}://{url.netloc}" != self.simulator.url:
-            return self._send_for_real(session, prepared, **options)
+            return self._send_for_real(adapter, prepared, *rest, **options)
         is_look = prepared.method == "GET"
         what = _words(prepared.method or "", url.path, url.query)
         if url.path.endswith("/status"):
@@ -665,6 +668,10 @@ class Engine:
             headers = {} if how == "refuse" else _NOT_SOON
             self.simulator.faults.answer(int(status), applied=applied, headers=headers)
         before = len(self.seen)
+        exchange = current_exchange()
+        if exchange is not None:
+            # What the product's own connection notes, which is not in use here.
+            exchange.is_begun = exchange.is_sent = exchange.is_answered = True
         answer = self._ask_coveo(prepared)
         for seen in self.seen[before:]:
             if order.startswith("refuse"):
@@ -1161,9 +1168,9 @@ def _words(method: str, path: str, query: str) -> str:
     return f"{method} {path.rpartition('/')[2]}"
 
 
-def _session_send(engine: Engine) -> Callable[..., Any]:
-    def send(session: requests.Session, request: requests.PreparedRequest, **options: Any) -> Any:
-        return engine._send(session, request, **options)
+def _adapter_send(engine: Engine) -> Callable[..., Any]:
+    def send(adapter: HTTPAdapter, request: requests.PreparedRequest, *rest: Any, **options: Any) -> Any:
+        return engine._send(adapter, request, *rest, **options)
 
     return send
 

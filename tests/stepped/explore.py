@@ -79,6 +79,7 @@ class Played:
     :param violations: what does not hold, as ``(invariant, what)``.
     :param story: all that happened, for people.
     :param seconds: of CPU.
+    :param words: what Coveo saw, by kind.
     """
 
     shape: str
@@ -87,6 +88,7 @@ class Played:
     story: str = ""
     seconds: float = 0.0
     seed: int = 0
+    words: Counter[str] = field(default_factory=Counter)
 
     def signatures(self) -> dict[str, tuple[str, str]]:
         """Return the violations by what they are about, names of tasks and numbers left aside."""
@@ -206,7 +208,8 @@ class Director:
             violations.append(("HARNESS", self.trouble.splitlines()[-1]))
         story = engine.story() + (f"\n{self.trouble}" if self.trouble else "")
         seconds = time.process_time() - self.began
-        return Played(self.shape, played, violations, story, seconds)
+        words = Counter(seen.word for seen in engine.seen if seen.word)
+        return Played(self.shape, played, violations, story, seconds, words=words)
 
     # --- events ---
 
@@ -434,6 +437,7 @@ class Figures:
     events: int = 0
     shapes: Counter[str] = field(default_factory=Counter)
     kinds: Counter[str] = field(default_factory=Counter)
+    words: Counter[str] = field(default_factory=Counter)
     found: dict[str, list[int]] = field(default_factory=dict)
     reports: list[str] = field(default_factory=list)
 
@@ -443,6 +447,7 @@ class Figures:
         self.events += sum(event[0] != "tick" for event in played.events)
         self.shapes[played.shape] += 1
         self.kinds.update(_kind(event) for event in played.events)
+        self.words += played.words
         for each in played.signatures():
             self.found.setdefault(each, []).append(played.seed)
 
@@ -452,6 +457,7 @@ class Figures:
         self.events += other.events
         self.shapes += other.shapes
         self.kinds += other.kinds
+        self.words += other.words
         for each, seeds in other.found.items():
             self.found.setdefault(each, []).extend(seeds)
         self.reports += other.reports
@@ -466,6 +472,7 @@ class Figures:
             f"{self.sequences} sequences in {seconds:.0f} s, {rate:.0f} an hour, {each}",
             "shapes: " + ", ".join(f"{name} {number}" for name, number in self.shapes.most_common()),
             "events: " + ", ".join(f"{name} {number}" for name, number in self.kinds.most_common()),
+            "Coveo saw: " + ", ".join(f"{name} {number}" for name, number in self.words.most_common()),
             f"{len(self.found)} kinds of violation in {len(violating)} sequences",
         ]
         for kind, seeds in sorted(self.found.items(), key=lambda item: -len(item[1])):
