@@ -793,7 +793,7 @@ def _is_of_a_deleted_run(context: Context, record: BracketRecord) -> bool:
     is_first = getattr(context["ti"], "try_number", 0) == 1 and not was_cleared(context)
     if not is_first or began is None or getattr(run, "clear_number", None) != 0:
         return False
-    return 0 < record.opened_at < began.timestamp() - _CLOCK_SKEW
+    return 0 < record.opened_at < float(began.timestamp()) - _CLOCK_SKEW
 
 
 def labels_among(task_or_task_list: Any) -> list[Any]:

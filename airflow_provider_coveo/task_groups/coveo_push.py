@@ -144,7 +144,8 @@ class PushSourceUpdate(TaskGroup):
 
     def _reserved_ids(self) -> set[str]:
         names = {*UpdateTasks.NAMES, "done", *["delete_old_items"] * self._update.delete_old_items}
-        return {str(self.child_id(name)) for name in names}
+        child_id: Callable[[str], str] = self.child_id
+        return {child_id(name) for name in names}
 
     @property
     def ordering_id(self) -> Any:
