@@ -862,18 +862,25 @@ class Engine:
         task_id, index = marker if isinstance(marker, list) else (marker, -1)
         path = f"{self._run_path(key)}/taskInstances/{task_id}{f'/{index}' if index >= 0 else ''}"
         body = {"new_state": state, "include_downstream": downstream, "include_upstream": upstream}
-        self._note_marks(key, state, self.rest("PATCH", path, body, or_not=True))
+        before = self.states(key)
+        self._note_marks(key, state, before, self.rest("PATCH", path, body, or_not=True))
 
     def mark_group(self, key: str, group_id: str, state: str) -> None:
         """Mark all tasks of a group, as its own button does."""
         self._happens(f"group {key}.{group_id} marked {state}")
         path = f"{self._run_path(key)}/taskGroupInstances/{quote(group_id, safe='')}"
-        self._note_marks(key, state, self.rest("PATCH", path, {"new_state": state}, or_not=True))
+        before = self.states(key)
+        self._note_marks(key, state, before, self.rest("PATCH", path, {"new_state": state}, or_not=True))
 
-    def _note_marks(self, key: str, state: str, answer: Any) -> None:
+    def _note_marks(
+        self, key: str, state: str, before: dict[tuple[str, int], str | None], answer: Any
+    ) -> None:
         is_over = self.run_states().get(key) not in {"running", "queued"}
-        for ti in answer["task_instances"]:
-            place = key, ti["task_id"], ti["map_index"]
+        marked = {(ti["task_id"], ti["map_index"]) for ti in answer["task_instances"]}
+        # Of tasks that are marked along with one, the answer doesn't name all.
+        marked |= {place for place, now in self.states(key).items() if now != before.get(place)}
+        for task_id, map_index in sorted(marked):
+            place = key, task_id, map_index
             self.marked[place] = state
             (self.marked_late.add if is_over else self.marked_late.discard)(place)
 

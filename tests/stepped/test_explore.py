@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.stepped.explore import play, play_seed, script
+from tests.stepped.explore import Event, play, play_seed, script
 
 if TYPE_CHECKING:
     from tests.stepped.engine import Engine
@@ -27,6 +27,20 @@ pytestmark = pytest.mark.explore
 def test_a_seed(engine: Engine, seed: int) -> None:
     played = play_seed(engine, seed)
     assert not played.violations, f"{played.violations}\n{played.story}\n{script(played)}"
+
+
+def test_whatever_is_marked_along_with_a_task_is_known_to_be_marked_by_hand(engine: Engine) -> None:
+    """Airflow's answer names only the task itself; a member that is marked behind its bracket's outcome."""
+    events: list[Event] = [
+        ("trigger", "b", "two_in_a_row"),
+        *[("tick",), ("tick",), ("finish", "b.first.open"), ("tick",), ("finish", "b.work1"), ("tick",)],
+        *[("finish", "b.first.close"), ("tick",), ("finish", "b.first.done"), ("finish", "b.first.outcome")],
+        ("tick",),
+        ("mark", "b", "first.done", "failed", {"downstream": False, "upstream": True}),
+    ]
+    played = play(engine, "two_in_a_row", events, strictly=True)
+    assert ("b", "first.work1", -1) in engine.marked
+    assert not played.violations, f"{played.violations}\n{played.story}"
 
 
 def test_a_seed_is_always_the_same_sequence(engine: Engine) -> None:
