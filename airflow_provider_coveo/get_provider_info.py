@@ -109,8 +109,30 @@ def get_provider_info() -> dict[str, Any]:
         "extra-links": [
             "airflow_provider_coveo.links.coveo_push.CoveoSourcesLink",
             "airflow_provider_coveo.links.coveo_push.CoveoLogBrowserLink",
+            "airflow_provider_coveo.links.coveo_push.PushSourceLink",
         ],
         "notifications": ["airflow_provider_coveo.notifications.coveo_push.CoveoSourceStatusNotifier"],
+        # The entry point `airflow.plugins` has the same name, so that it is loaded once.
+        "plugins": [
+            {
+                "name": "coveo_push_sources",
+                "plugin-class": "airflow_provider_coveo.plugins.push_sources.PushSourcesPlugin",
+            }
+        ],
+        "config": {
+            "coveo": {
+                "description": "Settings of the provider for Coveo.",
+                "options": {
+                    "push_sources_page": {
+                        "description": "Whether Airflow's web interface has the page *Push sources*.",
+                        "version_added": "0.2.0",
+                        "type": "boolean",
+                        "example": None,
+                        "default": "True",
+                    }
+                },
+            }
+        },
         "asset-uris": [_ASSET_URI],
         # Airflow 2.11 calls assets datasets.
         "dataset-uris": [_ASSET_URI],

@@ -8,6 +8,7 @@ is the URI as it was written, so :func:`push_source_asset` writes the normal for
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import SplitResult, urlsplit
 
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.openlineage.facet import Dataset
 
 SCHEME: Final = "coveo"
+#: Airflow 3.4 shows the tab *Push source* on the page of each asset of this group.
+_GROUP: Final[dict[str, Any]] = (
+    {"group": SCHEME} if "group" in inspect.signature(Asset.__init__).parameters else {}
+)
 
 
 def push_source_asset(*, source_id: str, organization_id: str, extra: dict[str, Any] | None = None) -> Asset:
@@ -36,7 +41,7 @@ def push_source_asset(*, source_id: str, organization_id: str, extra: dict[str, 
         parsed.
     """
     uri = f"{SCHEME}://{checked_organization_id(organization_id).lower()}/{checked_source_id(source_id)}"
-    return Asset(uri=uri, extra=extra)
+    return Asset(uri=uri, extra=extra, **_GROUP)
 
 
 def sanitize_uri(uri: SplitResult) -> SplitResult:

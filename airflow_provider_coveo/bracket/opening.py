@@ -131,6 +131,7 @@ class Opening:
             opened_at=time.time(),
             reopened_by=self.reopened_by,
             waiting=None,
+            closed_by="",
         )
         # From here on the closing must follow, so all that it and the callbacks go by is there first.
         write_bracket(self.bracket, opening)

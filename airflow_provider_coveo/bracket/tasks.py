@@ -72,6 +72,7 @@ from airflow_provider_coveo.state.ledger import (
     read_bracket,
     write_bracket,
 )
+from airflow_provider_coveo.state.records import PUSHED_XCOM_KEY
 from airflow_provider_coveo.state.task_store import RunState, try_set, was_cleared
 
 if TYPE_CHECKING:
@@ -606,7 +607,34 @@ class JudgePushSourceUpdateOperator(_ClosingOperator):
                 f"The update of source {self.source_id!r} failed: {what}. {how_it_is_left}; see the logs of "
                 "these tasks."
             )
+        if self.outlets:
+            self._tell_assets(context, judged)
         return {"source_id": self.source_id, "tasks": len(judged)}
+
+    def _tell_assets(self, context: Context, judged: Iterable[str]) -> None:
+        """Put how many items the bracket's tasks pushed into the events of the bracket's assets."""
+        from airflow_provider_coveo.hooks.run_records import tell_assets
+
+        counts: dict[str, dict[str, int]] = {}
+        try:
+            for pushed in self._pulled(context, list(judged)):
+                for name, its in (pushed if isinstance(pushed, dict) else {}).items():
+                    organization_id, _, source_id = str(name).partition("/")
+                    added = counts.setdefault(f"coveo://{organization_id.lower()}/{source_id}", {})
+                    for kind, count in its.items():
+                        added[kind] = added.get(kind, 0) + count
+            tell_assets(cast("Any", context), counts)
+        except Exception:
+            self.log.warning("Could not tell the assets how many items were pushed", exc_info=True)
+
+    def _pulled(self, context: Context, task_ids: list[str]) -> list[Any]:
+        """Return what the tasks kept of their pushes, of mapped ones that of each map index."""
+        task_instance: Any = context["ti"]
+        found: list[Any] = []
+        for task_id in task_ids:
+            pulled = task_instance.xcom_pull(task_ids=task_id, key=PUSHED_XCOM_KEY)
+            found += [pulled] if isinstance(pulled, dict) else list(pulled or ())
+        return found
 
     def _close_what_is_still_open(self, context: Context, found: TaskStates) -> tuple[bool, Holder | None]:
         """Send ``IDLE`` if the bracket is open; return whether it is closed, and for whom it is left."""

@@ -91,7 +91,11 @@ from airflow_provider_coveo.hooks.push import (
     checked_concurrency,
     checked_iterable,
 )
-from airflow_provider_coveo.hooks.run_records import record_accepted
+from airflow_provider_coveo.hooks.run_records import (
+    counted_if_it_fails,
+    record_accepted,
+    record_pushed,
+)
 from airflow_provider_coveo.hooks.sources import SourceRequests
 from airflow_provider_coveo.hooks.wire import (
     BearerAuth,
@@ -843,16 +847,17 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         entries = itertools.chain(checked_iterable(items, "items"), deletions(delete))
         if check_quota:
             push.quota = Quota(self.remaining_daily_items(), len(items) if isinstance(items, Sized) else None)
-        try:
-            push.run(item_batches(entries, limit, invalid.goes_on, invalid.input_failed))
-        except Exception as failure:
-            told = invalid.told_with(failure, self.log)
-            if told is failure:
-                raise
-            raise told from failure.__cause__
-        if invalid.failure is not None:
-            self.log.error("The input failed behind an invalid item.", exc_info=invalid.failure)
-        invalid.raise_if_too_many(push)
+        with counted_if_it_fails(self, source_id, lambda: {**push.result(), **invalid.result()}):
+            try:
+                push.run(item_batches(entries, limit, invalid.goes_on, invalid.input_failed))
+            except Exception as failure:
+                told = invalid.told_with(failure, self.log)
+                if told is failure:
+                    raise
+                raise told from failure.__cause__
+            if invalid.failure is not None:
+                self.log.error("The input failed behind an invalid item.", exc_info=invalid.failure)
+            invalid.raise_if_too_many(push)
         push.complete()
         tell_lineage(self, self.organization_id, source_id)
         result = {
@@ -863,6 +868,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         }
         if result["accepted_adds"]:
             record_accepted(self, source_id)
+        record_pushed(self, source_id, result)
         self.log.info(
             "Source %s: %d items and %d deletions accepted in %d batches (%.1f MB, %.1f s), %d of which an "
             "earlier try had pushed; %d items were invalid and left out.",
@@ -1043,19 +1049,30 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         """
         return self.conclusion(asking(limit_question(self.organization_id, key)))
 
+    def daily_items(self) -> tuple[int, int]:
+        """
+        Return how many items may be pushed in a day, and how many have been today; asked for once.
+
+        :raises CoveoError: if Coveo does not say, as it does not to a key that may not view limits.
+        """
+        tried = "Could not read how many items may be pushed in a day"
+        path = limit_question(self.organization_id).path
+        answer = self._request(tried, "GET", path, platform_api=True, retry=RetryPolicy(total_seconds=0))
+        limit = json_object(answer, tried, "limit", "actualCount")
+        if not all(type(limit[name]) is int for name in ("limit", "actualCount")):
+            raise UnexpectedAnswerError(tried, answer="not a limit and a count")
+        return limit["limit"], limit["actualCount"]
+
     def remaining_daily_items(self) -> int | None:
         """
         Return how many items may still be pushed today, ``None`` where that can't be told.
 
         It is asked for once and briefly: not to know it is no reason to fail.
         """
-        tried = "Could not read how many items may still be pushed today"
-        path = limit_question(self.organization_id).path
         try:
-            answer = self._request(tried, "GET", path, platform_api=True, retry=RetryPolicy(total_seconds=0))
-            limit = json_object(answer, tried, "limit", "actualCount")
-            return max(0, int(limit["limit"]) - int(limit["actualCount"]))
-        except (CoveoError, TypeError, ValueError, OverflowError) as error:
+            limit, used = self.daily_items()
+            return max(0, limit - used)
+        except CoveoError as error:
             self.log.info("How many items may still be pushed today is not known. %s", error)
             return None
 

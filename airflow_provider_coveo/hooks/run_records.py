@@ -1,18 +1,32 @@
-"""What the hook records of the run that uses it: that Coveo accepted an item of it."""
+"""What the hook records of the run that uses it: that an item of it was accepted, and how many were."""
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow.providers.common.compat.sdk import get_current_context
 
 from airflow_provider_coveo.state.ledger import SourceLedger
+from airflow_provider_coveo.state.records import PUSHED_XCOM_KEY
 
 if TYPE_CHECKING:
     from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 
 log = logging.getLogger(__name__)
+
+#: What a count is called in a push's result. ``unchanged`` is there if the push leaves out what is unchanged.
+_COUNTS: Final = {
+    "accepted": "accepted_adds",
+    "deleted": "accepted_deletes",
+    "refused": "invalid",
+    "unchanged": "unchanged",
+}
+#: What the task of this process has pushed, by source, and the task instance.
+_pushed: dict[str, dict[str, int]] = {}
+_pushed_by: list[Any] = []
 
 
 def record_accepted(hook: CoveoPushHook, source_id: str) -> None:
@@ -47,3 +61,78 @@ def record_accepted(hook: CoveoPushHook, source_id: str) -> None:
         )
         return
     hook.recorded_sources.add(source_id)
+
+
+def record_pushed(hook: CoveoPushHook, source_id: str, result: Mapping[str, Any] | None) -> None:
+    """
+    Keep how many items the running task pushed to a source: in an XCom, and in the events of its assets.
+
+    The task's pushes are added up. A push that failed counts with what was accepted before. Outside a task
+    nothing is kept; a count that can't be kept fails nothing.
+
+    :param hook: The hook.
+    :param source_id: The source.
+    :param result: What the push came to, ``None`` if nothing is known of it.
+    """
+    if result is None:
+        return
+    try:
+        context: Any = get_current_context()
+        task_instance = context["ti"]
+        push = task_instance.xcom_push
+    except Exception:
+        # No task is running; which error says so depends on Airflow's version.
+        return
+    try:
+        name = f"{hook.organization_id}/{source_id}"
+        counts = _added_up(task_instance, name, result)
+        push(key=PUSHED_XCOM_KEY, value={each: dict(its) for each, its in _pushed.items()})
+        uri = f"coveo://{hook.organization_id.lower()}/{source_id}"
+        tell_assets(context, {uri: counts})
+    except Exception:
+        log.warning("Could not keep how many items were pushed to source %s", source_id, exc_info=True)
+
+
+@contextmanager
+def counted_if_it_fails(
+    hook: CoveoPushHook, source_id: str, so_far: Callable[[], Mapping[str, Any]]
+) -> Iterator[None]:
+    """
+    Keep what a push came to if it fails; not if it is killed, as its process is about to end.
+
+    :param hook: The hook.
+    :param source_id: The source.
+    :param so_far: Says what it came to.
+    """
+    try:
+        yield
+    except Exception:
+        record_pushed(hook, source_id, so_far())
+        raise
+
+
+def _added_up(task_instance: Any, name: str, result: Mapping[str, Any]) -> dict[str, int]:
+    # One that was deferred, or is tried again, pushes in a process of its own; a test may not.
+    if not any(task_instance is each for each in _pushed_by):
+        _pushed.clear()
+        _pushed_by[:] = [task_instance]
+    counts = _pushed.setdefault(name, {})
+    for kind, key in _COUNTS.items():
+        count = result.get(key)
+        if isinstance(count, int) and not isinstance(count, bool):
+            counts[kind] = counts.get(kind, 0) + count
+    return counts
+
+
+def tell_assets(context: Mapping[str, Any], counts: Mapping[str, Mapping[str, int]]) -> None:
+    """
+    Put counts into the events of the running task's assets, where Airflow's page of an asset shows them.
+
+    :param context: The task's context.
+    :param counts: The counts, by the URI of the asset.
+    """
+    outlets: Iterable[Any] = getattr(context["task"], "outlets", None) or ()
+    for outlet in outlets:
+        of_this = counts.get(str(getattr(outlet, "uri", "")))
+        if of_this:
+            context["outlet_events"][outlet].extra.update(of_this)

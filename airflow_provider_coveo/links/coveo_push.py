@@ -1,5 +1,5 @@
 """
-The links of tasks to Coveo's Administration Console, in Airflow's UI.
+The links of tasks to Coveo's Administration Console, and to the page *Push sources*, in Airflow's UI.
 
 A task keeps their addresses in XComs as it begins: only the task is sure to find its connection, and so it
 has its links while it works and after it was killed. No server reads a connection to show them.
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
 
 from airflow_provider_coveo.coveo.endpoints import console_page
+from airflow_provider_coveo.links.push_sources_page import page_address, page_exists
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -70,6 +71,32 @@ class CoveoLogBrowserLink(_ConsoleLink):
     page = "logs/browser/"
 
 
+class PushSourceLink(BaseOperatorLink):
+    """The task's source on Airflow's own page *Push sources*, where Airflow has that page."""
+
+    name = "Push source"
+    xcom_key = "coveo_push_source_link"
+
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+        """Return the address of the source's row, nothing where there is no page."""
+        if hasattr(operator, "hook"):
+            return self.address(operator)
+        return str(XCom.get_value(key=self.xcom_key, ti_key=ti_key) or "")
+
+    def address(self, operator: Any) -> str:
+        """Return the address of the row by the task's own connection."""
+        source_id = getattr(operator, "source_id", None)
+        if not isinstance(source_id, str) or not source_id or not page_exists():
+            return ""
+        try:
+            organization_id = operator.hook.settings.organization_id
+        except Exception as error:
+            # The task itself will fail by it, and say more.
+            log.debug("No link to the page Push sources: %s", type(error).__name__)
+            return ""
+        return page_address(organization_id, source_id)
+
+
 def keep_links(operator: Any, context: Context) -> None:
     """
     Keep the addresses of a task's links where Airflow's UI finds them.
@@ -81,7 +108,8 @@ def keep_links(operator: Any, context: Context) -> None:
     if task_instance is None:
         return
     for link in operator.operator_extra_links:
-        address = link.address(operator) if isinstance(link, _ConsoleLink) else ""
+        is_ours = isinstance(link, (_ConsoleLink, PushSourceLink))
+        address = link.address(operator) if is_ours else ""
         if not address:
             continue
         try:

@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import BaseOperator, XComArg
 
-from airflow_provider_coveo.links.coveo_push import CoveoLogBrowserLink, CoveoSourcesLink, keep_links
+from airflow_provider_coveo.links.coveo_push import (
+    CoveoLogBrowserLink,
+    CoveoSourcesLink,
+    PushSourceLink,
+    keep_links,
+)
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -68,6 +73,7 @@ class _CoveoPushOperator(_CoveoOperator):
     """What the operators for one source share."""
 
     template_fields: Sequence[str] = ("source_id", *_CoveoOperator.template_fields)
+    operator_extra_links = (*_CoveoOperator.operator_extra_links, PushSourceLink())
 
     def __init__(self, *, source_id: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)

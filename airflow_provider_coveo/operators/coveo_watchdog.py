@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from airflow_provider_coveo.coveo.errors import CoveoError, CoveoInputError, shown
 from airflow_provider_coveo.operators.base import (
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_coveo.state.ledger import Phase, SourceLedger, SourceRecord
+    from airflow_provider_coveo.state.watch_record import SeenSource, WatchRecord
 
 #: How long nothing may change in a run of which no task is even waiting to be started. A scheduler that looks
 #: after a run starts or ends it within seconds.
@@ -28,6 +29,22 @@ _STALLED_AFTER: Final = timedelta(minutes=15)
 #: The same if a task waits for a slot, for its retry or to be rescheduled.
 _STALLED_AFTER_WAITING: Final = timedelta(hours=6)
 _MAX_LISTED: Final = 100
+#: How many sources a run's conf may name.
+_MAX_NAMED: Final = 100
+
+
+class Order(NamedTuple):
+    """
+    What one run of the watchdog is told to do.
+
+    :param source_ids: The sources to look at; ``None`` for all of the organization.
+    :param report_only: Whether to close nothing.
+    :param close_now: Whether to close what no bracket at work holds, however short it has been active.
+    """
+
+    source_ids: list[str] | None
+    report_only: bool
+    close_now: bool = False
 
 
 class CloseAbandonedPushSourcesOperator(_CoveoOperator):
@@ -36,7 +53,7 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
 
     It is for what no wiring of a DAG covers: a DAG that was paused in the middle of an update, an outage of
     Coveo that outlasted all retries of the ``close`` task, a scheduler that was down, a deleted DAG or run.
-    Put it into a DAG of its own that runs every hour.
+    Put it into a DAG of its own that runs every five minutes to every hour.
 
     A bracket is at work while one of its tasks can still act. So a bracket whose ``close`` and ``outcome``
     have run holds nothing, even if its run goes on; nor does one whose DAG was paused, deleted or can't be
@@ -48,6 +65,18 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
     any of those takes, or ``source_ids`` must leave their sources out. The key must be allowed to view
     sources. See https://docs.coveo.com/en/35/ for the statuses.
 
+    What it saw is kept in one Variable for each organization, ``coveo_watch__<organization>``: names and
+    statuses of sources, and the day's quota of items if the key may view limits. Airflow's page *Push
+    sources* shows it. Nothing else reads it.
+
+    With ``takes_conf``, the conf of a run may say what to do; the buttons of that page write it:
+
+    - ``source_ids``: a list of up to 100 sources, to look at no other;
+    - ``report_only``: ``true`` to close nothing;
+    - ``close_now``: ``true`` to close each of ``source_ids`` that is active and that no bracket at work
+      holds, however short it has been active;
+    - ``organization_id``: the organization that is meant; the run fails if the connection has another.
+
     :param source_ids: The sources to look after, a list of IDs; default: all Push sources of the
         organization. (templated)
     :param active_longer_than: How long a source must have been active. Default six hours.
@@ -55,6 +84,8 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
         it open; longer than any update takes. Default ``None``: without limit.
     :param report_only: Whether to only report which sources are abandoned: a bool, or a text that says
         ``true``, ``false``, ``yes``, ``no``, ``on``, ``off``, ``1`` or ``0``. Default ``False``. (templated)
+    :param takes_conf: Whether a run's conf may say what to do, as above. Whoever may trigger the DAG can then
+        close a source early. Default ``False``.
     :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
     :param organization_id: The organization, where it is not the connection's. (templated)
     :return: The IDs of the sources that are ``abandoned``, of those of them that were ``closed``, and of
@@ -73,6 +104,7 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
         active_longer_than: timedelta = timedelta(hours=6),
         even_if_held_longer_than: timedelta | None = None,
         report_only: bool | str = False,
+        takes_conf: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -80,36 +112,20 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
         self.active_longer_than = active_longer_than
         self.even_if_held_longer_than = even_if_held_longer_than
         self.report_only = report_only
+        self.takes_conf = takes_conf
         self._has_source_ids = source_ids is not None
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Check each source, and close what nobody will close."""
-        from airflow_provider_coveo.coveo.sources import is_active
-
-        report_only = self._reject_bad_input()
-        found: dict[str, list[str]] = {"abandoned": [], "closed": [], "held": []}
-        active = 0
-        failures: list[Exception] = []
-        for source in self._sources(failures):
-            source_id = str(source["id"])
-            # One source that can't be read or closed does not keep this from the others.
-            try:
-                if not is_active(source):
-                    self._forget(source_id)
-                    continue
-                active += 1
-                verdict = self._verdict(source)
-                if verdict is not None:
-                    found[verdict].append(source_id)
-                if verdict == "abandoned" and not report_only:
-                    self._close(source_id)
-                    found["closed"].append(source_id)
-            except Exception as error:
-                self.log.warning("Source %s: %s", source_id, error)
-                failures.append(error)
-        if failures:
-            raise failures[0]
-        return {**{name: ids[:_MAX_LISTED] for name, ids in found.items()}, "active": active}
+        order = self._order(context, self._reject_bad_input())
+        look = _Look(self, context, order)
+        try:
+            look.at_all()
+        finally:
+            look.keep()
+        if look.failures:
+            raise look.failures[0]
+        return {**{name: ids[:_MAX_LISTED] for name, ids in look.found.items()}, "active": look.active}
 
     def _reject_bad_input(self) -> bool:
         if self._has_source_ids:
@@ -125,23 +141,18 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
             self.source_ids = _checked(_validate_source_ids, self.source_ids)
         return _checked(_validate_truth, self.report_only)
 
-    def _sources(self, failures: list[Exception]) -> Iterator[Mapping[str, Any]]:
-        """
-        Yield the sources to look after.
-
-        :param failures: Where to put the errors of those that can't be read, for the sake of the others.
-        """
-        if self.source_ids is None:
-            yield from self.hook.list_sources()
-            return
-        for source_id in self.source_ids:
-            try:
-                source = self.hook.get_source(source_id)
-            except CoveoError as error:
-                self.log.warning("%s", error)
-                failures.append(error)
-            else:
-                yield source
+    def _order(self, context: Context, report_only: bool) -> Order:
+        own = None if self.source_ids is None else list(self.source_ids)
+        conf: Any = getattr(context.get("dag_run"), "conf", None)
+        if not self.takes_conf or not conf:
+            return Order(own, report_only)
+        order = _checked(partial(_order_of_conf, own, report_only), conf)
+        meant = conf.get("organization_id")
+        if meant and str(meant).lower() != self.hook.organization_id.lower():
+            _checked(partial(_reject_organization, self.hook.organization_id), meant)
+        if order.source_ids is not None:
+            self.log.info("Only looking at %s, as this run's conf says", ", ".join(order.source_ids))
+        return order
 
     @property
     def _ledger(self) -> SourceLedger:
@@ -149,17 +160,23 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
 
         return SourceLedger(self.hook.organization_id)
 
-    def _verdict(self, source: Mapping[str, Any]) -> str | None:
+    def verdict(self, source: Mapping[str, Any], *, at_once: bool = False) -> str | None:
+        """
+        Return whether a source that is active is ``held`` or ``abandoned``, ``None`` if it is neither.
+
+        :param source: The source.
+        :param at_once: Whether it may be closed however short it has been active. Default ``False``.
+        """
         from airflow_provider_coveo.coveo.ordering_ids import now_ms
         from airflow_provider_coveo.coveo.sources import active_since_ms
 
         source_id, since = str(source["id"]), active_since_ms(source)
-        if since is None:
+        if since is None and not at_once:
             self.log.warning(
                 "Coveo does not say since when source %s is active; it is left alone.", source_id
             )
             return None
-        active_for = timedelta(milliseconds=now_ms() - since)
+        active_for = timedelta(milliseconds=0 if since is None else now_ms() - since)
         holders = self._ledger.holders(source_id)
         live = self._live_holder(source_id, holders, since)
         if live is not None:
@@ -177,7 +194,7 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
                 live,
             )
             return "abandoned"
-        if active_for < self.active_longer_than:
+        if active_for < self.active_longer_than and not at_once:
             self.log.info("Source %s has been active for %s, which is not too long.", source_id, active_for)
             return None
         self.log.warning(
@@ -189,7 +206,7 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
         return "abandoned"
 
     def _live_holder(
-        self, source_id: str, holders: Iterable[SourceRecord], since: int
+        self, source_id: str, holders: Iterable[SourceRecord], since: int | None
     ) -> SourceRecord | None:
         """Return a bracket that holds the source and is at work, and record what was seen."""
         from airflow_provider_coveo.state.liveness import is_live
@@ -231,12 +248,13 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
         goes_on = works or now - unchanged_since < limit.total_seconds()
         return goes_on, {"digest": digest, "unchanged_since": unchanged_since}
 
-    def _forget(self, source_id: str) -> None:
+    def forget(self, source_id: str) -> None:
         """Delete what was seen while the source was active."""
         if self._ledger.seen(source_id):
             self._ledger.saw(source_id, None)
 
-    def _close(self, source_id: str) -> None:
+    def close(self, source_id: str) -> None:
+        """Close a source, and let the brackets that held it know."""
         from airflow_provider_coveo.state.ledger import Phase
 
         ledger = self._ledger
@@ -246,7 +264,7 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
         self._keep_phase(source_id, holders, Phase.CLOSING)
         self.hook.set_source_status(source_id, "IDLE")
         self._keep_phase(source_id, holders, Phase.CLOSED)
-        self._forget(source_id)
+        self.forget(source_id)
 
     def _keep_phase(self, source_id: str, holders: Iterable[SourceRecord], phase: Phase) -> None:
         from dataclasses import replace
@@ -256,9 +274,184 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
         for holder in holders:
             record = read_bracket(holder.bracket)
             if record is not None and record.source_id == source_id:
-                write_bracket(
-                    holder.bracket, replace(record, phase=phase, closed_at=time.time(), reopened_by=None)
+                record = replace(
+                    record, phase=phase, closed_at=time.time(), reopened_by=None, closed_by="watchdog"
                 )
+                write_bracket(holder.bracket, record)
+
+
+class _Look:
+    """
+    One look of the watchdog at its sources.
+
+    :param watchdog: The watchdog.
+    :param context: The context of its task.
+    :param order: What it is told to do.
+    """
+
+    def __init__(self, watchdog: CloseAbandonedPushSourcesOperator, context: Context, order: Order) -> None:
+        self._watchdog = watchdog
+        self._context = context
+        self._order = order
+        self._before: WatchRecord | None = None
+        self._seen: dict[str, SeenSource] = {}
+        self._is_of_all = False
+        self._can_keep = True
+        self._quota: tuple[int | None, int | None] = (None, None)
+        self.found: dict[str, list[str]] = {"abandoned": [], "closed": [], "held": []}
+        self.active = 0
+        self.failures: list[Exception] = []
+
+    def at_all(self) -> None:
+        """Look at each source, and close what nobody will close."""
+        from airflow_provider_coveo.state.watch_record import read_watch
+
+        try:
+            self._before = read_watch(self._watchdog.hook.organization_id)
+        except Exception:
+            # It is for the page alone, and no reason to leave sources active.
+            self._watchdog.log.warning("Could not read what was seen before", exc_info=True)
+            self._can_keep = False
+        for source in self._sources():
+            # One source that can't be read or closed does not keep this from the others.
+            try:
+                self._at(source)
+            except Exception as error:
+                self._fails(str(source["id"]), error)
+
+    def _at(self, source: Mapping[str, Any]) -> None:
+        from dataclasses import replace
+
+        source_id = str(source["id"])
+        before = self._before.source(source_id) if self._before else None
+        seen = self._seen[source_id] = _seen(source)
+        if not seen.is_active:
+            # Nothing is there to forget of a source that was idle before.
+            if before is None or before.is_active or before.error:
+                self._watchdog.forget(source_id)
+            return
+        self.active += 1
+        verdict = self._watchdog.verdict(source, at_once=self._order.close_now)
+        if verdict is not None:
+            self.found[verdict].append(source_id)
+        if verdict == "abandoned" and not self._order.report_only:
+            self._watchdog.close(source_id)
+            self.found["closed"].append(source_id)
+            self._seen[source_id] = replace(
+                seen, status="IDLE", is_active=False, since_ms=None, at=time.time()
+            )
+
+    def _fails(self, source_id: str, error: Exception) -> None:
+        from dataclasses import replace
+
+        from airflow_provider_coveo.state.watch_record import SeenSource, brief
+
+        self._watchdog.log.warning("Source %s: %s", source_id, error)
+        self.failures.append(error)
+        known = self._seen.get(source_id) or (self._before.source(source_id) if self._before else None)
+        self._seen[source_id] = replace(known or SeenSource(source_id), error=brief(error))
+
+    def _sources(self) -> Iterator[Mapping[str, Any]]:
+        hook = self._watchdog.hook
+        if self._order.source_ids is None:
+            every = hook.list_sources()
+            self._is_of_all = True
+            self._quota = self._read_quota()
+            yield from every
+            return
+        for source_id in self._order.source_ids:
+            try:
+                source = hook.get_source(source_id)
+            except CoveoError as error:
+                self._fails(source_id, error)
+            else:
+                yield source
+
+    def _read_quota(self) -> tuple[int | None, int | None]:
+        """Return the day's quota of items and how much of it is used, if the key may view limits."""
+        try:
+            limit = self._watchdog.hook.daily_items()
+        except CoveoError as error:
+            self._watchdog.log.info("The day's quota of items is not known: %s", error)
+            return None, None
+        return limit
+
+    def keep(self) -> None:
+        """Keep what was seen for the page; that it can't be kept is no reason to fail."""
+        from dataclasses import replace
+
+        from airflow_provider_coveo.state.watch_record import WatchRecord, write_watch
+
+        if not self._is_of_all and not (self._seen and self._can_keep):
+            return
+        task_instance: Any = self._context.get("ti")
+        try:
+            record = self._before or WatchRecord(self._watchdog.hook.organization_id)
+            if task_instance is not None:
+                record = replace(record, dag_id=task_instance.dag_id, task_id=task_instance.task_id)
+            record = replace(record, takes_conf=self._watchdog.takes_conf)
+            if self._is_of_all:
+                limit, used = self._quota
+                record = replace(record, at=time.time(), quota_limit=limit, quota_used=used)
+            write_watch(record.with_sources(self._seen.values(), only=self._is_of_all))
+        except Exception:
+            self._watchdog.log.warning("Could not keep what was seen", exc_info=True)
+
+
+def _seen(source: Mapping[str, Any]) -> SeenSource:
+    from airflow_provider_coveo.coveo.sources import (
+        active_since_ms,
+        is_active,
+        push_status,
+        status_in_words,
+    )
+    from airflow_provider_coveo.state.watch_record import SeenSource, brief
+
+    status, active = push_status(source), is_active(source)
+    return SeenSource(
+        id=str(source["id"]),
+        name=brief(source.get("name") or ""),
+        status=status.value if status is not None else "",
+        words="" if status is not None else brief(status_in_words(source)),
+        is_active=active,
+        since_ms=active_since_ms(source) if active else None,
+        at=time.time(),
+    )
+
+
+def _order_of_conf(own: list[str] | None, report_only: bool, conf: Any) -> Order:
+    """Return what a run's conf says is to be done; nothing that it leaves open may close a source."""
+    if not isinstance(conf, Mapping):
+        raise CoveoInputError(f"The run's conf is {shown(conf)}", remedy="Trigger the DAG with a JSON object")
+    named = conf.get("source_ids")
+    source_ids = own
+    if named is not None:
+        source_ids = list(dict.fromkeys(_validate_source_ids(named)))
+        strangers = [] if own is None else [each for each in source_ids if each not in own]
+        if not source_ids or len(source_ids) > _MAX_NAMED or strangers:
+            raise CoveoInputError(
+                f"The run's conf names {len(source_ids)} sources, which are not 1 to {_MAX_NAMED} of those "
+                "that this task looks after"
+                + (f": {', '.join(strangers[:_MAX_NAMED])} are not" if strangers else ""),
+                remedy="Name sources of this watchdog, or leave source_ids out for all of them",
+            )
+    close_now = _validate_truth(conf.get("close_now") or False, "close_now")
+    report_only = report_only or _validate_truth(conf.get("report_only") or False)
+    if close_now and (report_only or named is None):
+        raise CoveoInputError(
+            "The run's conf says close_now"
+            + (" and report_only" if report_only else ", and not which sources are meant"),
+            cause="nothing is closed early that is not named",
+            remedy="Give source_ids, and no report_only",
+        )
+    return Order(source_ids, report_only, close_now)
+
+
+def _reject_organization(organization_id: str, meant: Any) -> None:
+    raise CoveoInputError(
+        f"The run's conf means organization {shown(meant)}, and the connection is of {organization_id!r}",
+        remedy="Trigger the DAG of that organization's watchdog",
+    )
 
 
 def _validate_source_ids(source_ids: Any) -> list[str]:
@@ -272,7 +465,7 @@ def _validate_source_ids(source_ids: Any) -> list[str]:
     return [checked_source_id(source_id) for source_id in source_ids]
 
 
-def _validate_truth(value: Any) -> bool:
+def _validate_truth(value: Any, name: str = "report_only") -> bool:
     if isinstance(value, bool):
         return value
     text = str(value).strip().lower()
@@ -281,7 +474,7 @@ def _validate_truth(value: Any) -> bool:
     if text in {"false", "no", "off", "0"}:
         return False
     raise CoveoInputError(
-        f"Invalid report_only: {shown(value)}",
+        f"Invalid {name}: {shown(value)}",
         cause="any other text would be taken for an order to close sources",
         remedy="Pass a bool, or a text such as 'true' or 'false'",
     )

@@ -18,7 +18,7 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_coveo.operators.base import _CoveoOperator
+from airflow_provider_coveo.operators.base import _CoveoOperator, _CoveoPushOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 #: By how much Airflow's own watch over a deferred task is behind the trigger's, which says what it saw last,
 #: and may take half of that for a last look.
 _GRACE = timedelta(seconds=60)
+#: The links of those sensors that wait for one source.
+_LINKS = _CoveoPushOperator.operator_extra_links
 
 
 class _CoveoSensor(_CoveoOperator, BaseSensorOperator):
@@ -193,6 +195,7 @@ class PushSourceStatusSensor(_CoveoSensor):
     """
 
     template_fields: Sequence[str] = ("source_id", "statuses", *_CoveoOperator.template_fields)
+    operator_extra_links = _LINKS
 
     def __init__(self, *, source_id: str, statuses: Any = "IDLE", **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -292,6 +295,7 @@ class PushedItemsIndexedSensor(_CoveoSensor):
         *_CoveoOperator.template_fields,
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"result": "json"}
+    operator_extra_links = _LINKS
 
     def __init__(
         self,

@@ -158,6 +158,7 @@ class BracketRecord:
     :param closed_at: When Coveo accepted ``IDLE``, on Airflow's clock in epoch seconds.
     :param reopened_by: The task that opened the bracket again, and its map index.
     :param waiting: The series of attempts that waits for the source, and since when.
+    :param closed_by: What closed the source if not the bracket itself: ``watchdog``.
     :param version: The version of the record.
     """
 
@@ -174,6 +175,7 @@ class BracketRecord:
     closed_at: float = 0.0
     reopened_by: tuple[str, int] | None = None
     waiting: tuple[str, float] | None = None
+    closed_by: str = ""
     version: int = _VERSION
 
     @property
@@ -212,7 +214,15 @@ class RunRecord:
 
 def read_bracket(holder: Holder) -> BracketRecord | None:
     """Return what a bracket did in its run, ``None`` if that is not on record, or not fully."""
-    value = read_variable(_bracket_variable(holder))
+    return bracket_in(read_variable(bracket_variable(holder)))
+
+
+def bracket_in(value: Any) -> BracketRecord | None:
+    """
+    Return what a record says of a bracket, ``None`` if that is nothing, or not all that is needed.
+
+    :param value: The value of its Variable.
+    """
     record = from_record(BracketRecord, value)
     if record is None or not value.keys() >= _NEEDED_OF_A_BRACKET:
         return None
@@ -229,7 +239,7 @@ def read_bracket(holder: Holder) -> BracketRecord | None:
 def write_bracket(holder: Holder, record: BracketRecord) -> None:
     """Store what a bracket did in its run."""
     write_variable(
-        _bracket_variable(holder),
+        bracket_variable(holder),
         {**asdict(record), "phase": record.phase.value},
         f"What the bracket of {holder} did; the Coveo provider deletes it some runs later.",
     )
@@ -249,15 +259,7 @@ class SourceLedger:
 
     def holders(self, source_id: str) -> tuple[SourceRecord, ...]:
         """Return the brackets that hold a source open, the latest first."""
-        value = read_variable(self._variable("coveo_open", source_id))
-        if not isinstance(value, Mapping):
-            return ()
-        others = value.get("others")
-        entries = [value, *(others if isinstance(others, list) else [])]
-        records = [from_record(SourceRecord, entry) for entry in entries]
-        return tuple(
-            replace(record, reopened_by=_pair(record.reopened_by)) for record in records if record is not None
-        )
+        return holders_in(read_variable(self._variable("coveo_open", source_id)))
 
     def hold(
         self, source_id: str, record: SourceRecord, among: tuple[SourceRecord, ...] | None = None
@@ -308,7 +310,13 @@ class SourceLedger:
         first, *others = (asdict(record) for record in holders[:_MAX_HOLDERS])
         write_variable(
             name,
-            {**first, "version": _VERSION, "others": others},
+            {
+                **first,
+                "version": _VERSION,
+                "others": others,
+                "organization_id": self._organization_id,
+                "source_id": source_id,
+            },
             "Which DAG runs hold a Coveo source open; the Coveo provider deletes it with the closing.",
         )
 
@@ -419,7 +427,7 @@ class SourceLedger:
             if is_last and before is None and run == RunRecord(dag_id, run_id):
                 # 0.1.0 wrote the rest.
                 return run, since
-            runs = [each for each in _runs(content) if (each.dag_id, each.run_id) != (dag_id, run_id)]
+            runs = [each for each in runs_in(content) if (each.dag_id, each.run_id) != (dag_id, run_id)]
             old, recent = _split(runs, holding)
             every = [*(replace(each, brackets=()) for each in old), *recent, run]
             kept = every[-_MAX_RUNS:]
@@ -428,6 +436,8 @@ class SourceLedger:
                 "run_id": run_id,
                 "since": since,
                 "version": _VERSION,
+                "organization_id": self._organization_id,
+                "source_id": source_id,
                 "runs": [asdict(each) for each in kept],
                 "forgotten": _forgotten_with(content, every[:-_MAX_RUNS]),
             }
@@ -476,7 +486,12 @@ def new_opening() -> str:
     return uuid.uuid4().hex[:16]
 
 
-def _bracket_variable(holder: Holder) -> str:
+def bracket_variable(holder: Holder) -> str:
+    """
+    Return the key of the Variable that says what a bracket did in its run.
+
+    :param holder: The bracket.
+    """
     mapped = [str(holder.map_index)] if holder.map_index >= 0 else []
     digest = hashlib.sha256(holder.run_id.encode()).hexdigest()[:16]
     return variable_name("coveo_bracket", holder.dag_id, holder.open_task_id, *mapped, digest)
@@ -499,10 +514,31 @@ def _forget_brackets(runs: list[RunRecord]) -> None:
         for open_task_id, map_index in run.brackets:
             # Nothing depends on it.
             with suppress(Exception):
-                delete_variable(_bracket_variable(Holder(run.dag_id, run.run_id, open_task_id, map_index)))
+                delete_variable(bracket_variable(Holder(run.dag_id, run.run_id, open_task_id, map_index)))
 
 
-def _runs(content: Mapping[str, Any]) -> list[RunRecord]:
+def holders_in(value: Any) -> tuple[SourceRecord, ...]:
+    """
+    Return the brackets that hold a source open by its record, the latest first.
+
+    :param value: The value of its Variable.
+    """
+    if not isinstance(value, Mapping):
+        return ()
+    others = value.get("others")
+    entries = [value, *(others if isinstance(others, list) else [])]
+    records = [from_record(SourceRecord, entry) for entry in entries]
+    return tuple(
+        replace(record, reopened_by=_pair(record.reopened_by)) for record in records if record is not None
+    )
+
+
+def runs_in(content: Mapping[str, Any]) -> list[RunRecord]:
+    """
+    Return what runs did to a source by its record, the latest last.
+
+    :param content: The value of its Variable.
+    """
     entries = content.get("runs")
     found = [from_record(RunRecord, entry) for entry in (entries if isinstance(entries, list) else [])]
     return [
@@ -519,7 +555,7 @@ def _bracket_name(value: Any) -> tuple[str, int] | None:
 
 
 def _run_among(content: Mapping[str, Any], dag_id: str, run_id: str) -> RunRecord | None:
-    return next((run for run in _runs(content) if (run.dag_id, run.run_id) == (dag_id, run_id)), None)
+    return next((run for run in runs_in(content) if (run.dag_id, run.run_id) == (dag_id, run_id)), None)
 
 
 def _run_or_what_is_left(content: Mapping[str, Any], dag_id: str, run_id: str) -> RunRecord:

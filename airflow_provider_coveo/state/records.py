@@ -8,6 +8,9 @@ from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 
+#: The XCom in which a task keeps how many items it pushed, by source.
+PUSHED_XCOM_KEY: Final = "coveo_pushed"
+
 _NUMBERS: Final[dict[str, Any]] = {"int": int, "float": (int, float)}
 
 

@@ -36,7 +36,7 @@ with DAG("at_work", schedule=None, start_date=datetime(2025, 1, 1), max_active_r
         work(1) >> work(2)
 """
 
-#: The example's, without the runs at each full hour: one would look while a test is half through.
+#: The example's, without the runs every five minutes: one would look while a test is half through.
 WATCHDOG = "close_abandoned_when_asked"
 SEVEN_HOURS = 7 * 3600
 
@@ -53,7 +53,7 @@ def airflow(local_airflow: LocalAirflow) -> LocalAirflow:
     example = (EXAMPLES / "coveo_close_abandoned.py").read_text()
     for given, changed in {
         'dag_id="coveo_close_abandoned"': f'dag_id="{WATCHDOG}"',
-        "schedule=timedelta(hours=1)": "schedule=None",
+        "schedule=timedelta(minutes=5)": "schedule=None",
     }.items():
         assert example.count(given) == 1
         example = example.replace(given, changed)

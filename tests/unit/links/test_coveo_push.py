@@ -6,13 +6,18 @@ import importlib
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import requests
 from airflow.providers.common.compat.sdk import DAG
 
 from airflow_provider_coveo.decorators.coveo_push import coveo_push_task
-from airflow_provider_coveo.links.coveo_push import CoveoLogBrowserLink, CoveoSourcesLink
+from airflow_provider_coveo.links.coveo_push import (
+    CoveoLogBrowserLink,
+    CoveoSourcesLink,
+    PushSourceLink,
+)
 from airflow_provider_coveo.operators.coveo_push import (
     CloseAbandonedPushSourcesOperator,
     PushSecurityIdentitiesOperator,
@@ -22,6 +27,7 @@ from airflow_provider_coveo.simulator import Simulator
 from airflow_provider_coveo.task_groups.coveo_push import push_source_update
 
 BOTH = ["Coveo log browser", "Coveo sources"]
+ALL = [*BOTH, "Push source"]
 
 
 class TaskInstance:
@@ -40,6 +46,8 @@ def kept_links(**parameters: Any) -> dict[str, Any]:
     )
     task_instance = TaskInstance()
     operator.pre_execute({"ti": task_instance})
+    row = task_instance.kept.pop("coveo_push_source_link", "")
+    assert not row or row.endswith("=" + quote(f"{operator.hook.organization_id}/acme-products", safe=""))
     return task_instance.kept
 
 
@@ -158,9 +166,8 @@ def test_every_task_of_ours_shows_the_links_also_once_its_dag_was_serialized() -
     without = {"push_source_update.begin", "push_source_update.done"}
     assert {name for name, links in shown.items() if not links} == without
     assert {name: sorted(links) for name, links in shown.items() if name not in without} == {
-        f"push_source_update.{name}": BOTH
-        for name in ("open", "push", "delete_old_items", "close", "outcome")
-    } | dict.fromkeys(("mapped", "identities", "watchdog"), BOTH)
+        f"push_source_update.{name}": ALL for name in ("open", "push", "delete_old_items", "close", "outcome")
+    } | {"mapped": ALL, "identities": BOTH, "watchdog": BOTH}
 
 
 @pytest.mark.parametrize("module", ["operators.coveo_push", "sensors.coveo_push"])
@@ -173,7 +180,9 @@ def test_every_operator_and_sensor_has_the_links(module: str) -> None:
     ]
     assert len(classes) >= 3
     for operator in classes:
-        assert sorted(link.name for link in operator.operator_extra_links) == BOTH, operator
+        links = sorted(link.name for link in operator.operator_extra_links)
+        of_a_source = "source_id" in getattr(operator, "template_fields", ())
+        assert links == (ALL if of_a_source else BOTH), operator
 
 
 def test_the_links_are_registered() -> None:
@@ -181,5 +190,54 @@ def test_the_links_are_registered() -> None:
 
     registered = get_provider_info()["extra-links"]
     assert registered == [
-        f"{link.__module__}.{link.__name__}" for link in (CoveoSourcesLink, CoveoLogBrowserLink)
+        f"{link.__module__}.{link.__name__}"
+        for link in (CoveoSourcesLink, CoveoLogBrowserLink, PushSourceLink)
     ]
+
+
+# --- the row on the page Push sources ---
+
+
+@pytest.mark.parametrize(
+    ("version", "base_url", "address"),
+    [
+        ("2.11.2", "https://airflow.example.com/below", "https://airflow.example.com/below/coveo/"),
+        ("3.0.6", "https://airflow.example.com", ""),
+        ("3.1.8", "https://airflow.example.com/", "https://airflow.example.com/plugin/coveo_push_sources"),
+        (
+            "3.3.2",
+            "https://airflow.example.com/below",
+            "https://airflow.example.com/below/plugin/coveo_push_sources",
+        ),
+        ("3.4.0b2", "", "/plugin/coveo_push_sources"),
+    ],
+)
+def test_the_link_to_the_row_is_there_where_the_page_is(
+    connect: Callable[..., None], monkeypatch: pytest.MonkeyPatch, version: str, base_url: str, address: str
+) -> None:
+    connect()
+    monkeypatch.setattr("airflow.__version__", version)
+    section = "WEBSERVER" if version.startswith("2") else "API"
+    monkeypatch.setenv(f"AIRFLOW__{section}__BASE_URL", base_url)
+    operator = SetPushSourceStatusOperator(task_id="t", source_id="a-source", status="IDLE")
+    row = "?source=acme%2Fa-source" if address else ""
+    assert PushSourceLink().get_link(operator, ti_key=None) == f"{address}{row}"
+
+
+@pytest.mark.parametrize("off", ["False", "false", "0"])
+def test_there_is_no_link_where_the_page_is_turned_off(
+    connect: Callable[..., None], monkeypatch: pytest.MonkeyPatch, off: str
+) -> None:
+    connect()
+    operator = SetPushSourceStatusOperator(task_id="t", source_id="a-source", status="IDLE")
+    monkeypatch.setattr("airflow.__version__", "3.3.2")
+    assert PushSourceLink().address(operator)
+    monkeypatch.setenv("AIRFLOW__COVEO__PUSH_SOURCES_PAGE", off)
+    assert PushSourceLink().address(operator) == ""
+
+
+def test_a_source_that_is_not_known_yet_has_no_row(connect: Callable[..., None]) -> None:
+    connect()
+    operator = SetPushSourceStatusOperator(task_id="t", source_id="a-source", status="IDLE")
+    operator.source_id = None  # type: ignore[assignment]
+    assert PushSourceLink().address(operator) == ""

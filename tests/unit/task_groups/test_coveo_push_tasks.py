@@ -13,6 +13,7 @@ import airflow.providers.common.compat.sdk as sdk
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowSkipException, BaseOperator, XCom
 
+from airflow_provider_coveo.assets.coveo_push import push_source_asset
 from airflow_provider_coveo.bracket import callbacks, opening
 from airflow_provider_coveo.coveo.errors import CoveoError, CoveoInputError
 from airflow_provider_coveo.operators.coveo_push_update import (
@@ -823,3 +824,47 @@ def test_a_run_that_fails_before_it_opened_anything_sends_nothing(
     a_run().fail()
 
     assert coveo.requests == []
+
+
+# --- the events of its assets ---
+
+
+def test_the_event_of_the_bracket_s_asset_has_the_counts_of_its_pushes(
+    coveo: Simulator, a_run: Callable[..., Run]
+) -> None:
+    asset, other = (
+        push_source_asset(source_id=SOURCE, organization_id="acme"),
+        sdk.Asset("coveo://acme/other"),
+    )
+    run = a_run(outlets=[asset, other])
+    run.execute("open")
+    run.execute("work")
+    run.xcoms[run.task("work").task_id, "coveo_pushed"] = [
+        {f"acme/{SOURCE}": {"accepted": 2, "deleted": 1}},
+        {f"acme/{SOURCE}": {"accepted": 3}, "acme/elsewhere": {"accepted": 9}},
+    ]
+    run.execute("close")
+    events = {asset.uri: SimpleNamespace(extra={"mine": 1}), other.uri: SimpleNamespace(extra={})}
+
+    class Events:
+        def __getitem__(self, outlet: Any) -> Any:
+            return events[outlet.uri]
+
+    context = {**run.context("outcome"), "outlet_events": Events()}
+    run.task("outcome").execute(context)
+    assert events[asset.uri].extra == {"mine": 1, "accepted": 5, "deleted": 1}
+    assert events[other.uri].extra == {}
+
+
+@pytest.mark.parametrize(
+    "pushed", [None, "x", [None], {"acme/acme-products": None}, {"acme/acme-products": 3}]
+)
+def test_counts_that_can_not_be_read_fail_no_bracket(
+    coveo: Simulator, a_run: Callable[..., Run], pushed: Any
+) -> None:
+    run = a_run(outlets=[push_source_asset(source_id=SOURCE, organization_id="acme")])
+    run.execute("open")
+    run.execute("work")
+    run.xcoms[run.task("work").task_id, "coveo_pushed"] = pushed
+    run.execute("close")
+    assert run.execute("outcome")["source_id"] == SOURCE

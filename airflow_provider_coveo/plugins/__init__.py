@@ -1,0 +1,1 @@
+"""The page *Push sources* in Airflow's web interface."""

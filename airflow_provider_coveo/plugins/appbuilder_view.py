@@ -1,0 +1,67 @@
+"""
+The page in the webserver of Airflow 2.11.
+
+Each route names who may use it, and all of them only read; the page's buttons use Airflow's own REST API,
+with the rights of who presses them.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from airflow.auth.managers.models.resource_details import DagAccessEntity, DagDetails
+from airflow.www.auth import has_access_view
+from airflow.www.extensions.init_auth_manager import get_auth_manager
+from airflow.www.views import AirflowBaseView
+from flask import current_app, jsonify
+from flask_appbuilder import expose
+from flask_wtf.csrf import generate_csrf
+from markupsafe import Markup
+
+from airflow_provider_coveo.links.push_sources_page import URL_PREFIX
+from airflow_provider_coveo.plugins.overview import Viewer, overview
+from airflow_provider_coveo.plugins.page import HEADERS, fragment
+from airflow_provider_coveo.state.database import DatabaseStore
+
+_LAYOUT = """
+{% extends "airflow/main.html" %}
+{% block content %}{{ fragment }}{% endblock %}
+"""
+
+
+class PushSourcesView(AirflowBaseView):  # type: ignore[misc]
+    """The page under *Browse*."""
+
+    route_base = URL_PREFIX
+    default_view = "page"
+
+    @expose("/")
+    @has_access_view()
+    def page(self) -> Any:
+        """Show the page to whoever may see Airflow's web interface: there is no row in it."""
+        layout = current_app.jinja_env.from_string(_LAYOUT)
+        html = Markup(fragment(csrf_token=generate_csrf()))  # noqa: S704 - nothing of anybody's is in it
+        return self.render_template(layout, title="Push sources", fragment=html)
+
+    @expose("/sources")
+    @has_access_view()
+    def sources(self) -> Any:
+        """Return the rows that have to do with DAGs that the user may read."""
+        manager = get_auth_manager()
+
+        def may_trigger(dag_id: str) -> bool:
+            return bool(
+                manager.is_authorized_dag(
+                    method="POST", access_entity=DagAccessEntity.RUN, details=DagDetails(id=dag_id)
+                )
+            )
+
+        viewer = Viewer(
+            readable=frozenset(manager.get_permitted_dag_ids(methods=["GET"])),
+            sees_records=bool(manager.is_authorized_variable(method="GET")),
+            may_trigger=may_trigger,
+        )
+        response = jsonify(overview(DatabaseStore(), viewer, time.time()))
+        response.headers.update(HEADERS)
+        return response

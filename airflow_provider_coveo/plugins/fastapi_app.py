@@ -1,0 +1,57 @@
+"""
+The page's server in the API server of Airflow 3.1 and later.
+
+Airflow mounts it beside its own routes and guards none of them: each route here names who may use it. All of
+them only read; the page's buttons use Airflow's own REST API, with the rights of who presses them.
+"""
+
+from __future__ import annotations
+
+import time
+
+from airflow.api_fastapi.app import get_auth_manager
+from airflow.api_fastapi.auth.managers.models.resource_details import (
+    DagAccessEntity,
+    DagDetails,
+    VariableDetails,
+)
+from airflow.api_fastapi.core_api.security import GetUserDep
+from fastapi import FastAPI
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+
+from airflow_provider_coveo.plugins.overview import Viewer, overview
+from airflow_provider_coveo.plugins.page import HEADERS, content_security_policy, page
+from airflow_provider_coveo.state.database import DatabaseStore
+
+
+def make_app() -> FastAPI:
+    """Return the server, without FastAPI's own pages about it."""
+    app = FastAPI(title="Push sources", docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_api_route("/", show_page, methods=["GET"], response_class=HTMLResponse)
+    app.add_api_route("/sources", show_sources, methods=["GET"], response_class=JSONResponse)
+    return app
+
+
+def show_page(user: GetUserDep) -> Response:
+    """Return the page to whoever is signed in: there is no row in it."""
+    headers = {**HEADERS, "Content-Security-Policy": content_security_policy()}
+    return HTMLResponse(page(), headers=headers)
+
+
+def show_sources(user: GetUserDep) -> Response:
+    """Return the rows to whoever is signed in: those that have to do with DAGs that the user may read."""
+    manager = get_auth_manager()
+
+    def may_trigger(dag_id: str) -> bool:
+        return bool(
+            manager.is_authorized_dag(
+                method="POST", access_entity=DagAccessEntity.RUN, details=DagDetails(id=dag_id), user=user
+            )
+        )
+
+    viewer = Viewer(
+        readable=frozenset(manager.get_authorized_dag_ids(user=user, method="GET")),
+        sees_records=bool(manager.is_authorized_variable(method="GET", details=VariableDetails(), user=user)),
+        may_trigger=may_trigger,
+    )
+    return JSONResponse(overview(DatabaseStore(), viewer, time.time()), headers=HEADERS)

@@ -1,0 +1,243 @@
+"""
+Records and runs as Airflow's web server reads them: from the metadata database, in a few queries.
+
+It is for the API server, on 2.11 the webserver. There the Task SDK has no API server to ask, and
+``Variable.get`` would read one record at a time, and through the secrets backends. Nothing is written here.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Final, NamedTuple, Protocol
+
+from airflow_provider_coveo.state.records import PUSHED_XCOM_KEY
+
+#: The Variables that are records of this provider. No other one is read, not even encrypted.
+RECORD_PREFIXES: Final = ("coveo_open__", "coveo_content__", "coveo_bracket__", "coveo_watch__")
+#: How many pairs one query asks for: SQLite, MySQL and PostgreSQL all take as many.
+_PAIRS_AT_ONCE: Final = 200
+
+RunKey = tuple[str, str]
+
+
+class UnreadableRecordError(Exception):
+    """A record is no JSON, or can't be decrypted."""
+
+
+class RunRow(NamedTuple):
+    """
+    What the database says of a run.
+
+    :param state: Its state.
+    :param began: When it began, in epoch seconds.
+    :param ended: When it ended, in epoch seconds.
+    """
+
+    state: str | None
+    began: float | None
+    ended: float | None
+
+
+class DagRow(NamedTuple):
+    """
+    What the database says of a DAG.
+
+    :param is_paused: Whether it is paused.
+    :param is_gone: Whether Airflow looks after it no longer.
+    :param next_run: When its next run is due, in epoch seconds.
+    """
+
+    is_paused: bool
+    is_gone: bool
+    next_run: float | None
+
+
+class TaskRow(NamedTuple):
+    """
+    A task instance.
+
+    :param task_id: Its task.
+    :param map_index: Its map index, -1 if it isn't mapped.
+    :param state: Its state.
+    """
+
+    task_id: str
+    map_index: int
+    state: str | None
+
+
+class Store(Protocol):
+    """Where the page's facts come from."""
+
+    def records(self) -> Mapping[str, Callable[[], Any]]:
+        """Return what decodes each record, by the key of its Variable."""
+        ...
+
+    def runs(self, keys: Iterable[RunKey]) -> dict[RunKey, RunRow]:
+        """Return what is known of runs."""
+        ...
+
+    def dags(self, dag_ids: Iterable[str]) -> dict[str, DagRow]:
+        """Return what is known of DAGs."""
+        ...
+
+    def tasks(
+        self, keys: Iterable[RunKey], *, task_ids: Iterable[str] = (), states: Iterable[str] = ()
+    ) -> dict[RunKey, list[TaskRow]]:
+        """Return the task instances of runs: all, those of some tasks, or those in some states."""
+        ...
+
+    def pushed(self, keys: Iterable[RunKey]) -> dict[RunKey, list[Any]]:
+        """Return what tasks of runs kept of what they pushed."""
+        ...
+
+
+class DatabaseStore:
+    """
+    The metadata database of this process.
+
+    :param seconds: After how long no further query begins. Default 10.
+    """
+
+    def __init__(self, seconds: float = 10) -> None:
+        self._until = time.monotonic() + seconds
+
+    def records(self) -> Mapping[str, Callable[[], Any]]:
+        """Return what decodes each record: most of them are never needed, and decrypting takes long."""
+        from airflow.models.variable import Variable
+        from sqlalchemy import or_
+
+        key, encrypted = Variable.key, Variable.is_encrypted
+        # The columns rather than the object, which decrypts and masks each value as it is loaded.
+        value = Variable.__table__.c.val
+        wanted = or_(*(key.startswith(prefix, autoescape=True) for prefix in RECORD_PREFIXES))
+        with self._session() as session:
+            rows = session.query(key, value, encrypted).filter(wanted).all()
+        return {name: _decoder(text, bool(is_encrypted)) for name, text, is_encrypted in rows}
+
+    def runs(self, keys: Iterable[RunKey]) -> dict[RunKey, RunRow]:
+        """Return what is known of runs."""
+        from airflow.models.dagrun import DagRun
+
+        columns = (DagRun.dag_id, DagRun.run_id, DagRun.state, DagRun.start_date, DagRun.end_date)
+        return {
+            (dag_id, run_id): RunRow(_text(state), _seconds(began), _seconds(ended))
+            for dag_id, run_id, state, began, ended in self._of_runs(DagRun, columns, keys)
+        }
+
+    def dags(self, dag_ids: Iterable[str]) -> dict[str, DagRow]:
+        """Return what is known of DAGs."""
+        from airflow.models.dag import DagModel
+
+        # Airflow 3 calls a DAG stale that 2.11 calls not active.
+        gone = getattr(DagModel, "is_stale", None)
+        state = DagModel.is_active if gone is None else gone
+        columns = (DagModel.dag_id, DagModel.is_paused, state, DagModel.next_dagrun_create_after)
+        found = {}
+        for some in _chunks(sorted(set(dag_ids))):
+            with self._session() as session:
+                rows = session.query(*columns).filter(DagModel.dag_id.in_(some)).all()
+            for dag_id, is_paused, flag, next_run in rows:
+                is_gone = bool(flag) if gone is not None else not flag
+                found[dag_id] = DagRow(bool(is_paused), is_gone, _seconds(next_run))
+        return found
+
+    def tasks(
+        self, keys: Iterable[RunKey], *, task_ids: Iterable[str] = (), states: Iterable[str] = ()
+    ) -> dict[RunKey, list[TaskRow]]:
+        """Return the task instances of runs: all, those of some tasks, or those in some states."""
+        from airflow.models.taskinstance import TaskInstance
+
+        names, only = sorted(set(task_ids)), sorted(states)
+        conditions = [
+            *([TaskInstance.task_id.in_(names)] if names else []),
+            *([TaskInstance.state.in_(only)] if only else []),
+        ]
+        columns = (
+            TaskInstance.dag_id,
+            TaskInstance.run_id,
+            TaskInstance.task_id,
+            TaskInstance.map_index,
+            TaskInstance.state,
+        )
+        found: dict[RunKey, list[TaskRow]] = {}
+        for dag_id, run_id, task_id, map_index, state in self._of_runs(
+            TaskInstance, columns, keys, *conditions
+        ):
+            found.setdefault((dag_id, run_id), []).append(TaskRow(task_id, map_index, _text(state)))
+        return found
+
+    def pushed(self, keys: Iterable[RunKey]) -> dict[RunKey, list[Any]]:
+        """Return what tasks of runs kept of what they pushed."""
+        import airflow.models.xcom as xcom
+
+        model: Any = getattr(xcom, "XComModel", None) or xcom.BaseXCom
+        columns = (model.dag_id, model.run_id, model.__table__.c.value)
+        found: dict[RunKey, list[Any]] = {}
+        for dag_id, run_id, value in self._of_runs(model, columns, keys, model.key == PUSHED_XCOM_KEY):
+            found.setdefault((dag_id, run_id), []).append(_json(value))
+        return found
+
+    def _of_runs(
+        self, model: Any, columns: Iterable[Any], keys: Iterable[RunKey], *conditions: Any
+    ) -> Iterator[Any]:
+        from sqlalchemy import tuple_
+
+        columns = tuple(columns)
+        for some in _chunks(sorted(set(keys))):
+            with self._session() as session:
+                among = tuple_(model.dag_id, model.run_id).in_(some)
+                yield from session.query(*columns).filter(among, *conditions).all()
+
+    def _session(self) -> AbstractContextManager[Any]:
+        from airflow.utils.session import create_session
+
+        if time.monotonic() > self._until:
+            raise TimeoutError("Airflow's database answers too slowly")
+        session: AbstractContextManager[Any] = create_session()
+        return session
+
+
+def _decoder(text: str | None, is_encrypted: bool) -> Callable[[], Any]:
+    def decode() -> Any:
+        try:
+            return json.loads(_decrypted(text or "") if is_encrypted else text or "")
+        except Exception as error:
+            # Neither the text nor what a library says of it may get into a message.
+            raise UnreadableRecordError(type(error).__name__) from None
+
+    return decode
+
+
+def _decrypted(text: str) -> str:
+    from airflow.models.crypto import get_fernet
+
+    return str(get_fernet().decrypt(text.encode()).decode())
+
+
+def _json(value: Any) -> Any:
+    """Return an XCom's value, which each release stores in another form; ``None`` if that isn't known."""
+    for _ in range(2):
+        if not isinstance(value, (str, bytes)):
+            break
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return None
+    return value
+
+
+def _chunks(values: list[Any]) -> Iterator[list[Any]]:
+    for start in range(0, len(values), _PAIRS_AT_ONCE):
+        yield values[start : start + _PAIRS_AT_ONCE]
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(getattr(value, "value", value))
+
+
+def _seconds(moment: Any) -> float | None:
+    return None if moment is None else float(moment.timestamp())

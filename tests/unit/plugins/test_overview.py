@@ -1,0 +1,464 @@
+"""The rows of the page *Push sources*, from records and from what a database would say of runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+
+from airflow_provider_coveo.plugins.overview import MAX_UPDATES, WATCHDOG_DAG_ID, Viewer, overview
+from airflow_provider_coveo.state.database import DagRow, RunRow, TaskRow, UnreadableRecordError
+from airflow_provider_coveo.state.ledger import (
+    BracketRecord,
+    Holder,
+    Phase,
+    RunRecord,
+    SourceRecord,
+    bracket_variable,
+)
+from airflow_provider_coveo.state.watch_record import SeenSource, WatchRecord
+
+NOW = 1_800_000_000.0
+ORG, SOURCE, OPEN = "acme", "acme-products", "update.open"
+KEY = f"{ORG}/{SOURCE}"
+
+
+class Facts:
+    """What Airflow's database would say, with a record of each kind as this version writes it."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+        self.run_rows: dict[tuple[str, str], RunRow] = {}
+        self.dag_rows: dict[str, DagRow] = {}
+        self.task_rows: dict[tuple[str, str], list[TaskRow]] = {}
+        self.pushes: dict[tuple[str, str], list[Any]] = {}
+        self.down: set[str] = set()
+
+    # --- what is on record ---
+
+    def hold(self, source: str = SOURCE, **fields: Any) -> SourceRecord:
+        record = SourceRecord("d", "r", OPEN, since_ms=int((NOW - 7200) * 1000), status="REBUILD")
+        record = SourceRecord(**{**asdict(record), **fields})
+        self.values[f"coveo_open__{ORG}__{source}"] = {
+            **asdict(record),
+            "others": [],
+            "organization_id": ORG,
+            "source_id": source,
+        }
+        return record
+
+    def update(self, run_id: str = "r", source: str = SOURCE, dag_id: str = "d", **fields: Any) -> None:
+        holder = Holder(dag_id, run_id, OPEN)
+        record = BracketRecord(
+            **{
+                "organization_id": ORG,
+                "source_id": source,
+                "coveo_conn_id": "coveo_default",
+                "status": "REBUILD",
+                "phase": Phase.CLOSED,
+                "opened_at": NOW - 7200,
+                "closed_at": NOW - 3600,
+                **fields,
+            }
+        )
+        self.values[bracket_variable(holder)] = {**asdict(record), "phase": record.phase.value}
+        content = self.values.setdefault(
+            f"coveo_content__{ORG}__{source}", {"organization_id": ORG, "source_id": source, "runs": []}
+        )
+        content["runs"].append(asdict(RunRecord(dag_id, run_id, brackets=((OPEN, -1),))))
+
+    def watch(self, *seen: SeenSource, **fields: Any) -> None:
+        record = WatchRecord(**{"organization_id": ORG, "dag_id": "dog", "takes_conf": True, **fields})
+        self.values[f"coveo_watch__{ORG}"] = asdict(record.with_sources(seen, only=True))
+        self.dag_rows["dog"] = DagRow(False, False, None)
+
+    def run(
+        self,
+        state: str | None = "running",
+        *tasks: tuple[str, str | None],
+        paused: bool = False,
+        gone: bool = False,
+    ) -> None:
+        self.run_rows["d", "r"] = RunRow(state, NOW - 7300, None if state == "running" else NOW - 60)
+        self.dag_rows["d"] = DagRow(paused, gone, NOW + 3600)
+        self.task_rows["d", "r"] = [TaskRow(name, -1, its) for name, its in tasks]
+
+    # --- a store ---
+
+    def records(self) -> Mapping[str, Callable[[], Any]]:
+        self._ask("records")
+
+        def decoded(value: Any) -> Any:
+            if value is UnreadableRecordError:
+                raise UnreadableRecordError("InvalidToken")
+            return json.loads(json.dumps(value))
+
+        return {name: lambda value=value: decoded(value) for name, value in self.values.items()}
+
+    def runs(self, keys: Iterable[Any]) -> Any:
+        self._ask("runs")
+        return {key: self.run_rows[key] for key in keys if key in self.run_rows}
+
+    def dags(self, dag_ids: Iterable[str]) -> Any:
+        self._ask("dags")
+        return {name: self.dag_rows[name] for name in dag_ids if name in self.dag_rows}
+
+    def tasks(self, keys: Iterable[Any], *, task_ids: Iterable[str] = (), states: Iterable[str] = ()) -> Any:
+        self._ask("tasks")
+        names, only = set(task_ids), set(states)
+        return {
+            key: [
+                row
+                for row in self.task_rows.get(key, [])
+                if (not names or row.task_id in names) and (not only or row.state in only)
+            ]
+            for key in keys
+        }
+
+    def pushed(self, keys: Iterable[Any]) -> Any:
+        self._ask("pushed")
+        return {key: self.pushes.get(key, []) for key in keys}
+
+    def _ask(self, what: str) -> None:
+        if what in self.down:
+            raise OSError("password=secret: connection refused")
+
+    def shown(self, **viewer: Any) -> dict[str, Any]:
+        given = {"readable": frozenset(self.dag_rows), "sees_records": True, "may_trigger": lambda _: True}
+        return overview(self, Viewer(**{**given, **viewer}), NOW)
+
+    def row(self, **viewer: Any) -> dict[str, Any]:
+        (row,) = self.shown(**viewer)["rows"]
+        return dict(row)
+
+
+@pytest.fixture
+def facts() -> Facts:
+    return Facts()
+
+
+def seen(status: str = "REBUILD", *, at: float = NOW - 60, **fields: Any) -> SeenSource:
+    active = status != "IDLE"
+    since = int((NOW - 7200) * 1000) if active else None
+    return SeenSource(
+        **{
+            "id": SOURCE,
+            "name": "Products",
+            "status": status,
+            "is_active": active,
+            "since_ms": since,
+            "at": at,
+        }
+        | fields
+    )
+
+
+# --- which source is active, and by whose doing ---
+
+
+def test_nothing_on_record_is_an_empty_page_that_says_how_to_add_the_watchdog(facts: Facts) -> None:
+    shown = facts.shown()
+    assert shown["rows"] == []
+    assert shown["organizations"][""]["watchdog"] == {"dag_id": WATCHDOG_DAG_ID, "usable": "absent"}
+
+
+def test_a_source_whose_bracket_is_at_work(facts: Facts) -> None:
+    facts.hold()
+    facts.update(phase=Phase.OPEN, closed_at=0.0)
+    facts.run("running", ("work", "running"))
+    row = facts.row()
+    assert row["state"] == "working"
+    assert row["status"]["label"] == "Rebuild"
+    assert row["status"]["since"] == NOW - 7200
+    (holder,) = row["holders"]
+    assert (holder["dag_id"], holder["run_id"], holder["task_id"]) == ("d", "r", OPEN)
+    assert holder["is_live"] is True
+    (update,) = row["updates"]
+    assert update["ended"] is None
+    assert row["last"]["result"] == "running"
+    assert row["next_run"] == {"dag_id": "d", "at": NOW + 3600, "is_paused": False, "is_gone": False}
+
+
+ENDED = (("update.close", "failed"), ("update.outcome", "failed"))
+
+
+@pytest.mark.parametrize(
+    ("run", "why"),
+    [
+        (None, "the run is not there any more"),
+        ({"state": "failed"}, "the run has ended (failed)"),
+        ({"state": "running", "tasks": ENDED}, "its tasks close and outcome have run"),
+        ({"state": "running", "tasks": (("w", "scheduled"),), "paused": True}, "the DAG is paused"),
+        ({"state": "running", "tasks": (("w", None),), "gone": True}, "the DAG is not there any more"),
+    ],
+)
+def test_a_source_that_is_active_without_a_bracket_at_work_is_marked_and_says_why(
+    facts: Facts, run: dict[str, Any] | None, why: str
+) -> None:
+    facts.hold()
+    facts.update(phase=Phase.OPEN, closed_at=0.0)
+    if run is not None:
+        facts.run(run["state"], *run.get("tasks", ()), paused="paused" in run, gone="gone" in run)
+    row = facts.row()
+    assert row["state"] == "abandoned"
+    assert why in row["holders"][0]["why"]
+    assert row["holders"][0]["is_live"] is False
+
+
+@pytest.mark.parametrize("options", [{"paused": True}, {"gone": True}])
+def test_a_task_that_still_works_keeps_the_bracket_at_work(facts: Facts, options: Any) -> None:
+    facts.hold()
+    facts.run("running", ("w", "running"), **options)
+    assert facts.row()["state"] == "working"
+
+
+def test_a_bracket_that_a_task_opened_again_is_at_work_as_long_as_tasks_wait(facts: Facts) -> None:
+    facts.hold(reopened_by=("work", -1))
+    facts.run("running", *ENDED, ("work", "running"))
+    assert facts.row()["state"] == "working"
+    facts.run("running", *ENDED, ("work", "success"))
+    assert facts.row()["state"] == "abandoned"
+
+
+def test_a_mapped_bracket_is_judged_by_the_tasks_of_its_own_map_index(facts: Facts) -> None:
+    facts.hold(map_index=1)
+    facts.run("running")
+    facts.task_rows["d", "r"] = [TaskRow(name, index, "success") for name, _ in ENDED for index in (0,)]
+    assert facts.row()["state"] == "working"
+    facts.task_rows["d", "r"] = [TaskRow(name, 1, "success") for name, _ in ENDED]
+    assert facts.row()["state"] == "abandoned"
+
+
+@pytest.mark.parametrize(
+    ("watched", "closed_at", "state", "by"),
+    [
+        (("REBUILD", NOW - 60), NOW - 3600, "abandoned", "coveo"),
+        (("REBUILD", NOW - 3700), NOW - 3600, "idle", "airflow"),
+        (("IDLE", NOW - 60), NOW - 3600, "idle", "coveo"),
+        (("", NOW - 60), NOW - 3600, "idle", "coveo"),
+    ],
+)
+def test_the_newest_of_what_coveo_and_the_records_say_is_shown(
+    facts: Facts, watched: tuple[str, float], closed_at: float, state: str, by: str
+) -> None:
+    status, at = watched
+    source = seen(status or "IDLE", at=at)
+    if not status:
+        source = (
+            seen("IDLE", at=at, words="PAUSED_ON_ERROR")
+            if status
+            else SeenSource(SOURCE, words="DISABLED", at=at)
+        )
+    facts.watch(source)
+    facts.update(closed_at=closed_at)
+    facts.run("success")
+    row = facts.row()
+    assert (row["state"], row["status"]["by"]) == (state, by)
+    assert row["status"]["as_of"] == max(at, closed_at)
+
+
+def test_the_status_is_called_as_coveo_s_console_calls_it(facts: Facts) -> None:
+    facts.watch(*(seen(status, id=status) for status in ("REBUILD", "REFRESH", "INCREMENTAL", "IDLE")))
+    labels = {row["source"]: row["status"]["label"] for row in facts.shown()["rows"]}
+    assert labels == {
+        "REBUILD": "Rebuild",
+        "REFRESH": "Rescan",
+        "INCREMENTAL": "Refresh",
+        "IDLE": "Ready to receive content",
+    }
+
+
+# --- the last update ---
+
+
+def test_the_last_update_says_how_it_ended_and_what_it_pushed(facts: Facts) -> None:
+    facts.update("before")
+    facts.update(closed_by="watchdog")
+    facts.run("failed", ("work", "failed"), ("update.outcome", "failed"), ("other", "success"))
+    facts.pushes["d", "r"] = [
+        {KEY: {"accepted": 2, "refused": 1}, "acme/other": {"accepted": 100}},
+        {KEY: {"accepted": 3, "deleted": 4, "unchanged": 5}},
+    ]
+    last = facts.row()["last"]
+    assert last["result"] == "failed"
+    assert last["failed"] == ["update.outcome", "work"]
+    assert last["counts"] == {"accepted": 5, "refused": 1, "deleted": 4, "unchanged": 5}
+    assert (last["began"], last["ended"]) == (NOW - 7200, NOW - 3600)
+    assert last["closed_by"] == "watchdog"
+
+
+@pytest.mark.parametrize(
+    "odd", [None, [], "x", {KEY: None}, {KEY: {"accepted": "many"}}, {KEY: {"accepted": True}}]
+)
+def test_counts_that_are_none_are_left_out(facts: Facts, odd: Any) -> None:
+    facts.update()
+    facts.run("success")
+    facts.pushes["d", "r"] = [odd]
+    assert facts.row()["last"]["counts"] is None
+
+
+def test_a_push_without_a_bracket_goes_by_its_run(facts: Facts) -> None:
+    facts.values[f"coveo_content__{ORG}__{SOURCE}"] = {"runs": [asdict(RunRecord("d", "r"))]}
+    facts.run("success")
+    last = facts.row()["last"]
+    assert (last["result"], last["began"], last["ended"]) == ("success", NOW - 7300, NOW - 60)
+
+
+def test_the_timeline_is_bounded_and_ends_where_the_source_was_seen_idle(facts: Facts) -> None:
+    for number in range(MAX_UPDATES + 5):
+        facts.update(f"r{number:02}", opened_at=NOW - 9000 + number, closed_at=NOW - 8000 + number)
+    facts.update("dead", phase=Phase.UNSURE, opened_at=NOW - 500, closed_at=0.0)
+    facts.watch(seen("IDLE", at=NOW - 100))
+    updates = facts.row()["updates"]
+    assert len(updates) == MAX_UPDATES
+    assert updates[-1]["run_id"] == "dead"
+    assert updates[-1]["ended"] == NOW - 100
+
+
+# --- damage ---
+
+
+@pytest.mark.parametrize("kind", ["coveo_open__", "coveo_content__", "coveo_bracket__", "coveo_watch__"])
+@pytest.mark.parametrize(
+    "value",
+    [UnreadableRecordError, None, [], "x", 3, {}, {"runs": 3}, {"phase": "closed"}, {"sources": {"a": 1}}],
+)
+def test_a_damaged_record_is_said_and_hides_no_other_source(facts: Facts, kind: str, value: Any) -> None:
+    facts.hold()
+    facts.update()
+    facts.run("running")
+    facts.watch(seen())
+    facts.update("other", source="healthy")
+    (name,) = [name for name in facts.values if name.startswith(kind) and "healthy" not in name][:1]
+    facts.values[name] = value
+    shown = facts.shown()
+    rows = {row["source"]: row for row in shown["rows"]}
+    assert rows["healthy"]["state"] == "idle"
+    assert rows["healthy"]["troubles"] == []
+    assert SOURCE in rows
+    said = [*rows[SOURCE]["troubles"], *shown["troubles"]]
+    # An empty record of content says that nothing was done.
+    if not (kind == "coveo_content__" and isinstance(value, dict)):
+        assert any(name in text for text in said), said
+
+
+def test_a_record_of_which_nothing_can_be_read_is_a_row_with_the_reason(facts: Facts) -> None:
+    facts.values[f"coveo_open__{ORG}__{SOURCE}"] = UnreadableRecordError
+    row = facts.row()
+    assert (row["organization"], row["source"], row["state"]) == (ORG, SOURCE, "unreadable")
+    assert "can't be read (InvalidToken)" in row["troubles"][0]
+
+
+@pytest.mark.parametrize("more", [{"color": "blue"}, {"version": 99}])
+def test_a_field_of_a_later_version_costs_nothing(facts: Facts, more: dict[str, Any]) -> None:
+    facts.hold()
+    facts.update(phase=Phase.OPEN, closed_at=0.0)
+    facts.watch(seen())
+    facts.run("running", ("w", "running"))
+    for value in facts.values.values():
+        value |= more
+    assert facts.row()["state"] == "working"
+    assert facts.row()["troubles"] == []
+
+
+def test_the_records_of_0_1_0_are_shown_as_far_as_they_go(facts: Facts) -> None:
+    facts.values[f"coveo_open__{ORG}__{SOURCE}"] = {"dag_id": "d", "run_id": "r", "open_task_id": OPEN}
+    facts.values[f"coveo_content__{ORG}__{SOURCE}"] = {"dag_id": "d", "run_id": "r", "since": "x"}
+    facts.run("running")
+    row = facts.row()
+    assert (row["state"], row["last"]["run_id"]) == ("working", "r")
+
+
+@pytest.mark.parametrize("down", ["records", "runs", "dags", "tasks", "pushed"])
+def test_a_query_that_fails_is_said_without_what_the_driver_says(facts: Facts, down: str) -> None:
+    facts.hold()
+    facts.update(phase=Phase.OPEN, closed_at=0.0)
+    facts.run("running", ("w", "running"))
+    facts.down.add(down)
+    shown = facts.shown()
+    assert any("OSError" in text for text in shown["troubles"])
+    assert "secret" not in json.dumps(shown)
+    if down == "records":
+        assert shown["rows"] == []
+    elif down == "pushed":
+        assert shown["rows"][0]["state"] == "working"
+    else:
+        assert shown["rows"][0]["state"] == "unsure"
+
+
+# --- who sees what ---
+
+
+def test_only_sources_of_dags_that_one_may_read_are_shown(facts: Facts) -> None:
+    facts.update()
+    facts.update("r", source="theirs", dag_id="secret")
+    facts.watch(seen("IDLE", id="unheard-of"))
+
+    def sources(**viewer: Any) -> set[str]:
+        return {row["source"] for row in facts.shown(sees_records=False, **viewer)["rows"]}
+
+    assert sources(readable=frozenset()) == set()
+    assert sources(readable=frozenset({"d"})) == {SOURCE}
+    assert sources(readable=frozenset({"dog"})) == {SOURCE, "theirs", "unheard-of"}
+
+
+def test_what_is_shown_of_a_source_names_no_dag_that_one_may_not_read(facts: Facts) -> None:
+    facts.hold(dag_id="secret", run_id="secret-run")
+    facts.update()
+    facts.update("secret-run", dag_id="secret")
+    facts.watch(seen())
+    facts.dag_rows["secret"] = DagRow(False, False, None)
+    shown = facts.shown(readable=frozenset({"d"}), sees_records=False)
+    assert "secret" not in json.dumps(shown)
+    assert '"dog"' not in json.dumps(shown)
+    (row,) = shown["rows"]
+    assert row["holders"] == [{"hidden": True, "is_live": False}]
+    assert row["last"]["run_id"] == "r"
+
+
+def test_nothing_of_a_record_but_what_is_meant_is_shown(facts: Facts) -> None:
+    facts.hold(opening="opening-id")
+    facts.update(coveo_conn_id="my_connection", phase=Phase.OPEN, closed_at=0.0)
+    for value in facts.values.values():
+        value |= {"api_key": "xx-secret", "uploadUri": "https://bucket/?X-Amz-Signature=1", "data": "content"}
+    text = json.dumps(facts.shown())
+    for hidden in ("xx-secret", "X-Amz", "content", "my_connection", "opening-id"):
+        assert hidden not in text
+
+
+# --- the buttons ---
+
+
+@pytest.mark.parametrize(
+    ("watch", "dag", "viewer", "usable"),
+    [
+        ({}, DagRow(False, False, None), {}, "ready"),
+        ({}, DagRow(True, False, None), {}, "paused"),
+        ({}, DagRow(False, True, None), {}, "absent"),
+        ({"takes_conf": False}, DagRow(False, False, None), {}, "deaf"),
+        ({}, DagRow(False, False, None), {"may_trigger": lambda _: False}, "forbidden"),
+        ({}, DagRow(False, False, None), {"readable": frozenset({"d"}), "sees_records": False}, "forbidden"),
+    ],
+)
+def test_whether_the_buttons_can_be_used_is_known_beforehand(
+    facts: Facts, watch: Any, dag: DagRow, viewer: Any, usable: str
+) -> None:
+    facts.update()
+    facts.watch(seen(), **watch)
+    facts.dag_rows["dog"] = dag
+    facts.dag_rows["d"] = DagRow(False, False, None)
+    assert facts.shown(**viewer)["organizations"][ORG]["watchdog"]["usable"] == usable
+
+
+def test_the_quota_is_that_of_the_watchdog_s_last_look(facts: Facts) -> None:
+    facts.watch(seen(), at=NOW - 60, quota_limit=1000, quota_used=400)
+    assert facts.shown()["organizations"][ORG]["quota"] == {"limit": 1000, "used": 400, "as_of": NOW - 60}
+
+
+def test_what_needs_somebody_comes_first(facts: Facts) -> None:
+    facts.watch(seen("IDLE", id="idle"), seen("REBUILD", id="left", name="Z"))
+    facts.values["coveo_open__acme__odd"] = UnreadableRecordError
+    assert [row["source"] for row in facts.shown()["rows"]] == ["left", "odd", "idle"]

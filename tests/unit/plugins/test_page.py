@@ -1,0 +1,91 @@
+"""The page itself: what a browser may run of it, and that it makes text of whatever is in a record."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+
+import pytest
+
+from airflow_provider_coveo.plugins import page as page_module
+from airflow_provider_coveo.plugins.page import content_security_policy, fragment, page
+
+
+def parts(name: str) -> list[str]:
+    return re.findall(rf"<{name}>(.*?)</{name}>", page(), re.DOTALL)
+
+
+def test_the_policy_allows_the_page_s_own_style_and_script_and_nothing_else() -> None:
+    policy = dict(each.split(" ", 1) for each in content_security_policy().split("; "))
+    for directive, name in (("script-src", "script"), ("style-src", "style")):
+        (text,) = parts(name)
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert policy.pop(directive) == f"'sha256-{digest}'"
+    assert policy == {
+        "default-src": "'none'",
+        "connect-src": "'self'",
+        "img-src": "data:",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+        "frame-ancestors": "'self'",
+    }
+    # Neither attribute would be run under this policy.
+    assert not re.search(r"<[^>]+\s(?:style|on\w+)=", page())
+
+
+@pytest.mark.parametrize(
+    "never",
+    [
+        *(
+            "innerHTML",
+            "outerHTML",
+            "insertAdjacentHTML",
+            "document.write",
+            "eval(",
+            "new Function",
+            "srcdoc",
+        ),
+        *("_blank", "_top", "window.open", "confirm(", "alert(", "prompt(", "http://", "https://"),
+    ],
+)
+def test_the_script_makes_no_markup_of_text_and_opens_no_window(never: str) -> None:
+    (script,) = parts("script")
+    calls = script.replace("confirmClosing(", "")
+    assert never not in calls
+
+
+def test_all_addresses_are_relative() -> None:
+    (script,) = parts("script")
+    assert not re.search(r"""["']/[a-z]""", script)
+    assert not re.search(r"fetch\([\"'`]/|URL\([\"'`]/", script)
+    assert not re.search(r"""(?:href|src|action)=["']/""", page())
+
+
+def test_the_fragment_stands_in_airflow_2_s_own_layout_with_the_session_s_token() -> None:
+    text = fragment(csrf_token="IjA4.Zx-9_a")
+    assert 'data-line="2" data-csrf="IjA4.Zx-9_a"' in text
+    assert "<html" not in text
+    assert "<body" not in text
+    assert text.count("<script>") == text.count("</script>") == text.count("<style>") == 1
+
+
+@pytest.mark.parametrize("token", ['"><script>', "a b", "a'b"])
+def test_a_token_that_is_none_gets_into_no_attribute(token: str) -> None:
+    with pytest.raises(ValueError, match="CSRF"):
+        fragment(csrf_token=token)
+
+
+def test_every_selector_is_within_the_page_so_that_airflow_2_s_own_looks_stay() -> None:
+    (style,) = parts("style")
+    flat = re.sub(r"@media[^{]+\{|\}\s*\}", "}", style)
+    for selector in re.findall(r"(?:^|\})\s*([^{}@]+)\{", flat):
+        for each in selector.split(","):
+            if not each.strip().startswith((":root", "html:has", "body:has")):
+                assert each.strip().startswith("#push-sources"), each
+
+
+def test_what_can_be_used_has_a_name() -> None:
+    assert page_module.page().count('aria-label="Filters"') == 1
+    for label in re.findall(r"<label[^>]*>(.*?)</label>", page()):
+        assert re.sub(r"<[^>]+>", "", label).strip()
