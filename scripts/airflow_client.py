@@ -65,6 +65,8 @@ class AirflowClient:
         self._credentials = credentials
         # Loopback requests must not go through a proxy that the environment names.
         self._http = httpx.Client(base_url=url, timeout=60, trust_env=False)
+        if credentials and not is_airflow_3:
+            self._http.auth = credentials
 
     def sign_in(self) -> None:
         """Get a token, if there is none yet and this Airflow wants one."""

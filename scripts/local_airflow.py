@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import base64
 import configparser
+import json
 import os
 import secrets
 import signal
@@ -119,6 +120,9 @@ class LocalAirflow(AirflowClient):
     :param database: ``"sqlite"`` or ``"postgres"``; the default is what that Airflow can run tasks in
         parallel with: SQLite on 3.x, PostgreSQL on 2.11 (whose SQLite takes the SequentialExecutor only)
     :param triggerer: start a triggerer as well: deferrable tasks need it
+    :param users: who may sign in, each with a role (``viewer``, ``user``, ``op``, ``admin``), by the name as
+        password; ``admin`` must be one. By default nobody needs to, and everybody is an administrator
+    :param base_path: the path that it is served below, on Airflow 3, e.g. ``/airflow``
     :param start_timeout: seconds until all components must be up
     """
 
@@ -131,6 +135,8 @@ class LocalAirflow(AirflowClient):
         config: Config | None = None,
         database: str | None = None,
         triggerer: bool = False,
+        users: Mapping[str, str] | None = None,
+        base_path: str = "",
         start_timeout: float = 240,
     ) -> None:
         self.python = str(python)
@@ -144,7 +150,13 @@ class LocalAirflow(AirflowClient):
         self.logs = self.home / "component-logs"
         self.logs.mkdir()
         self.port = _free_port()
-        super().__init__(f"http://127.0.0.1:{self.port}", self.home / "logs", is_airflow_3=is_airflow_3)
+        super().__init__(
+            f"http://127.0.0.1:{self.port}{base_path}",
+            self.home / "logs",
+            is_airflow_3=is_airflow_3,
+            credentials=("admin", "admin") if users else None,
+        )
+        self._users = dict(users or {})
         #: The running components, by name.
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._env = dict(env or {})
@@ -180,6 +192,7 @@ class LocalAirflow(AirflowClient):
                 # something.
                 self._launch("api-server")
             self._migrate()
+            self._create_users()
             for component in self.components:
                 if component not in self.processes:
                     self._launch(component)
@@ -320,10 +333,11 @@ class LocalAirflow(AirflowClient):
                     "access_logfile": os.devnull,
                 },
             }
-            (self.home / "webserver_config.py").write_text('AUTH_ROLE_PUBLIC = "Admin"\n')
+            public = "" if self._users else 'AUTH_ROLE_PUBLIC = "Admin"'
+            (self.home / "webserver_config.py").write_text(f"{public}\n")
         quick = _QUICK_3 if self.is_airflow_3 else _QUICK_2
         parser = configparser.RawConfigParser()
-        for config in (_QUICK, quick, own, of_this_line, self._config):
+        for config in (_QUICK, quick, own, of_this_line, self._signing_in(), self._config):
             for section, options in config.items():
                 if not parser.has_section(section):
                     parser.add_section(section)
@@ -332,6 +346,32 @@ class LocalAirflow(AirflowClient):
                     parser.set(section, option, str(value).replace("%", "%%"))
         with (self.home / "airflow.cfg").open("w") as file:
             parser.write(file)
+
+    def _signing_in(self) -> Config:
+        """Give the settings by which those users sign in, and no one else."""
+        if not self._users:
+            return {}
+        if not self.is_airflow_3:
+            backends = (
+                "airflow.providers.fab.auth_manager.api.auth.backend.basic_auth",
+                "airflow.api.auth.backend.session",
+            )
+            return {"api": {"auth_backends": ",".join(backends)}}
+        passwords = self.home / "passwords.json"
+        passwords.write_text(json.dumps({name: name for name in self._users}))
+        return {
+            "core": {
+                "simple_auth_manager_all_admins": False,
+                "simple_auth_manager_users": ",".join(f"{name}:{role}" for name, role in self._users.items()),
+                "simple_auth_manager_passwords_file": passwords,
+            }
+        }
+
+    def _create_users(self) -> None:
+        """Make the users, whom Airflow 3 reads from its settings instead."""
+        for name, role in () if self.is_airflow_3 else self._users.items():
+            names = [f"--{what}={name}" for what in ("username", "password", "firstname", "lastname")]
+            self.command("users", "create", *names, f"--role={role.title()}", f"--email={name}@example.com")
 
     def _migrate(self) -> None:
         if self.database == "sqlite":

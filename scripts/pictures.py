@@ -17,8 +17,9 @@ from urllib.parse import quote
 from connection_form import ConnectionForm3
 from local_airflow import LocalAirflow
 from local_chromium import chromium
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Frame, Locator, Page, expect
 
+from airflow_provider_coveo.coveo.statuses import SourceStatus
 from airflow_provider_coveo.simulator import Simulator
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,6 +27,7 @@ FOLDER = ROOT / "docs" / "pictures"
 DAG_ID = "coveo_full_rebuild"
 SOURCE_ID = "acme-products"
 GROUP_ID = "rebuild"
+WATCHDOG = "coveo_close_abandoned"
 
 
 @dataclass
@@ -146,6 +148,38 @@ def _simulator(studio: Studio, width: int, scale: float) -> Iterator[Page]:
         yield page
 
 
+def push_sources(studio: Studio, path: Path) -> None:
+    with _push_sources(studio, (1500, 560)) as (page, _):
+        page.screenshot(path=path)
+
+
+def push_sources_dialog(studio: Studio, path: Path) -> None:
+    with _push_sources(studio, (1200, 560)) as (_, frame):
+        frame.get_by_role("button", name="Set Manuals to IDLE").click()
+        frame.locator("#ps-dialog").screenshot(path=path)
+
+
+@contextmanager
+def _push_sources(studio: Studio, size: tuple[int, int]) -> Iterator[tuple[Page, Frame]]:
+    """The page, while a source is active that nobody is working on."""
+    coveo = studio.coveo
+    if "acme-manuals" not in coveo.state.sources:
+        coveo.add_source("acme-manuals")
+        coveo.state.source("acme-manuals").name = "Manuals"
+        coveo.state.source(SOURCE_ID).name = "Products"
+        coveo.state.set_status("acme-manuals", SourceStatus.REFRESH, "somebody")
+        run_id = studio.airflow.trigger(WATCHDOG, {"report_only": True})
+        studio.airflow.wait_for_run(WATCHDOG, run_id)
+    with studio.page(*size, scale=1) as page:
+        page.goto(f"{studio.airflow.url}/plugin/coveo_push_sources")
+        frame = page.wait_for_selector("iframe").content_frame()
+        if frame is None:
+            raise RuntimeError("The page is in no frame")
+        frame.locator("#ps-range").select_option("3600")
+        expect(frame.locator("tbody")).to_have_count(2)
+        yield page, frame
+
+
 def _take(page: Page, path: Path, *things: Locator, margin: tuple[int, int]) -> None:
     """Take the rectangle that these things lie in, and a margin beside and above it."""
     boxes = [box for thing in things if (box := thing.bounding_box())]
@@ -164,6 +198,9 @@ PICTURES: dict[str, Callable[[Studio, Path], None]] = {
     "bracket-graph-success.png": graph_of_the_run_that_went_well,
     "bracket-graph.png": graph_of_the_run_that_failed,
     "console-link.png": console_link,
+    # They add a source, which the others do not show.
+    "push-sources.png": push_sources,
+    "push-sources-dialog.png": push_sources_dialog,
 }
 
 

@@ -33,7 +33,7 @@ class _CoveoOperator(BaseOperator):
     """What the operators share: the connection and the hook."""
 
     template_fields: Sequence[str] = ("coveo_conn_id", "organization_id")
-    operator_extra_links = (CoveoSourcesLink(), CoveoLogBrowserLink())
+    operator_extra_links: tuple[Any, ...] = (CoveoSourcesLink(), CoveoLogBrowserLink())
     ui_color: str = "#d7e3fc"
 
     def __init__(

@@ -36,16 +36,16 @@ class PushSourcesView(AirflowBaseView):  # type: ignore[misc]
     route_base = URL_PREFIX
     default_view = "page"
 
-    @expose("/")
-    @has_access_view()
+    @expose("/")  # type: ignore[untyped-decorator]
+    @has_access_view()  # type: ignore[untyped-decorator]
     def page(self) -> Any:
         """Show the page to whoever may see Airflow's web interface: there is no row in it."""
         layout = current_app.jinja_env.from_string(_LAYOUT)
         html = Markup(fragment(csrf_token=generate_csrf()))  # noqa: S704 - nothing of anybody's is in it
         return self.render_template(layout, title="Push sources", fragment=html)
 
-    @expose("/sources")
-    @has_access_view()
+    @expose("/sources")  # type: ignore[untyped-decorator]
+    @has_access_view()  # type: ignore[untyped-decorator]
     def sources(self) -> Any:
         """Return the rows that have to do with DAGs that the user may read."""
         manager = get_auth_manager()

@@ -89,7 +89,7 @@ class _Source:
     @property
     def dag_ids(self) -> set[str]:
         """The DAGs that have to do with the source."""
-        return {each.dag_id for each in (*self.holders, *self.runs)}
+        return {each.dag_id for each in self.holders} | {each.dag_id for each in self.runs}
 
     @property
     def last_run(self) -> RunKey | None:

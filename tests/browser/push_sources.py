@@ -1,0 +1,113 @@
+"""An Airflow with the page Push sources, a Coveo beside it, and who signs in there; also for pictures."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import httpx
+from local_airflow import LocalAirflow
+
+from airflow_provider_coveo.links.push_sources_page import airflow_line
+from airflow_provider_coveo.simulator import Simulator
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Frame, Page
+
+HERE = Path(__file__).parent
+DAGS = HERE / "dags_of_push_sources"
+WATCHDOG = "coveo_close_abandoned"
+EXAMPLE = HERE.parents[1] / "dags_examples" / f"{WATCHDOG}.py"
+USERS = {name: name for name in ("viewer", "user", "op", "admin")}
+#: A source whose name is markup, one that nobody updates, and those of the DAGs.
+SOURCES = ("catalog", "paused", "left", "failing", "odd")
+MARKUP = '<img src=x onerror="document.title=1">'
+#: The path that Airflow 3 is served below, as behind a proxy.
+BELOW = "/below"
+
+
+@dataclass
+class Stage:
+    """
+    What a test works with.
+
+    :param airflow: The Airflow.
+    :param coveo: The Coveo that its DAGs push to.
+    :param runs: The runs that are under way, by their sources.
+    """
+
+    airflow: LocalAirflow
+    coveo: Simulator
+    runs: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        """The address of Airflow's web interface."""
+        return self.airflow.url
+
+    @contextmanager
+    def client(self, name: str | None) -> Iterator[httpx.Client]:
+        """A client that somebody has signed in with, or nobody."""
+        with httpx.Client(base_url=self.url, timeout=60, trust_env=False) as client:
+            if name is not None and self.airflow.is_airflow_3:
+                answer = client.post("/auth/token", json={"username": name, "password": name})
+                answer.raise_for_status()
+                client.cookies.set("_token", answer.json()["access_token"], domain="127.0.0.1", path="/")
+            elif name is not None:
+                form = client.get("/login/").text
+                token = form.split('name="csrf_token" type="hidden" value="')[1].split('"')[0]
+                data = {"username": name, "password": name, "csrf_token": token}
+                answer = client.post("/login/", data=data, follow_redirects=False)
+                assert answer.status_code == 302, answer.text
+            yield client
+
+    @contextmanager
+    def page(self, browser: Browser, name: str, **options: Any) -> Iterator[Page]:
+        """A page of a browser that somebody has signed in with."""
+        context = browser.new_context(**{"viewport": {"width": 1500, "height": 900}, **options})
+        context.set_default_timeout(60_000)
+        with self.client(name) as client:
+            host = urlsplit(self.url).hostname
+            context.add_cookies(
+                [
+                    {"name": each.name, "value": str(each.value), "domain": str(host), "path": "/"}
+                    for each in client.cookies.jar
+                ]
+            )
+        yield context.new_page()
+        context.close()
+
+    def show(self, page: Page, query: str = "") -> Frame:
+        """Go to the page Push sources as Airflow shows it, and return the frame that it is in."""
+        if not self.airflow.is_airflow_3:
+            page.goto(f"{self.url}/coveo/{query}")
+            page.wait_for_selector("#push-sources")
+            return page.main_frame
+        page.goto(f"{self.url}/plugin/coveo_push_sources{query}")
+        frame = page.wait_for_selector("iframe").content_frame()
+        assert frame is not None
+        frame.wait_for_selector("#push-sources")
+        return frame
+
+
+@contextmanager
+def push_sources_stage(folder: Path, **options: Any) -> Iterator[Stage]:
+    """Start both."""
+    dags = Path(shutil.copytree(DAGS, folder / "dags", ignore=shutil.ignore_patterns("__pycache__")))
+    # A scheduled look would come while a test is half through.
+    example = EXAMPLE.read_text().replace("schedule=timedelta(minutes=5)", "schedule=None")
+    (dags / EXAMPLE.name).write_text(example)
+    with Simulator(organization="acme", sources=SOURCES) as coveo:
+        coveo.state.source("odd").name = MARKUP
+        env = {"AIRFLOW_CONN_COVEO_DEFAULT": coveo.connection_json()}
+        below = BELOW if airflow_line() >= (3, 0) else ""
+        with LocalAirflow(dags, env=env, users=USERS, base_path=below, **options) as airflow:
+            for dag_id in (WATCHDOG, "update_catalog", "update_paused", "left_active", "fails"):
+                airflow.wait_for_dag(dag_id)
+                airflow.unpause(dag_id)
+            yield Stage(airflow, coveo)

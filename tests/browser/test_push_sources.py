@@ -1,0 +1,249 @@
+"""The page Push sources in a real Airflow's web interface: what it shows, who sees what, and its buttons."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_provider_coveo.links.push_sources_page import airflow_line, page_exists
+from tests.browser.push_sources import MARKUP, WATCHDOG, Stage, push_sources_stage
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Frame
+
+expect = pytest.importorskip("playwright.sync_api").expect
+pytestmark = [
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(not page_exists(), reason="Airflow 3.0 has no place for the page"),
+]
+
+#: Each route of the page, and what who asks for it is answered.
+SIGNED_IN = dict.fromkeys(("viewer", "user", "op", "admin"), 200)
+ROUTES = {"/": {None: 401, **SIGNED_IN}, "/sources": {None: 401, **SIGNED_IN}}
+WORD = "push_source_update.wait_for_the_word"
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """An Airflow in which one run works, one was given up, and one source was left active by hand."""
+    with push_sources_stage(tmp_path_factory.mktemp("stage")) as made:
+        airflow, coveo = made.airflow, made.coveo
+        assert airflow.wait_for_run("left_active", airflow.trigger("left_active")) == "success"
+        assert airflow.wait_for_run("fails", airflow.trigger("fails")) == "failed"
+        runs = {name: airflow.trigger(f"update_{name}") for name in ("catalog", "paused")}
+        for name, run_id in runs.items():
+            airflow.wait_for_task(f"update_{name}", run_id, WORD, {"running"})
+        airflow.pause("update_paused")
+        coveo.state.source("paused").name = "go on"
+        airflow.wait_for_task("update_paused", runs["paused"], WORD, {"success"})
+        look = airflow.trigger(WATCHDOG, {"report_only": True})
+        assert airflow.wait_for_run(WATCHDOG, look) == "success"
+        made.runs = runs
+        yield made
+
+
+def rows(stage: Stage, name: str = "admin") -> dict[str, dict[str, Any]]:
+    with stage.client(name) as client:
+        return {row["source"]: row for row in client.get("/coveo/sources").json()["rows"]}
+
+
+# --- who sees what ---
+
+
+@pytest.mark.skipif(airflow_line() < (3, 1), reason="the app of Airflow 3.1 and later")
+def test_no_route_of_the_app_is_left_unnamed() -> None:
+    from airflow_provider_coveo.plugins.fastapi_app import make_app
+
+    routes: list[Any] = list(make_app().routes)
+    assert {route.path for route in routes} == set(ROUTES)
+    # Nothing changes anything, so that no other site can have a browser change it.
+    assert {method for route in routes for method in route.methods} == {"GET"}
+
+
+@pytest.mark.parametrize("path", ROUTES)
+@pytest.mark.parametrize("name", [None, "viewer", "user", "op", "admin"])
+def test_each_route_names_who_may_use_it(stage: Stage, path: str, name: str | None) -> None:
+    with stage.client(name) as client:
+        answer = client.get(f"/coveo{path}", follow_redirects=False)
+        expected = ROUTES[path][name]
+        if airflow_line() < (3, 0) and expected == 401:
+            # Airflow 2.11 leads to its form instead.
+            assert answer.status_code == 302
+            assert "/login/" in answer.headers["location"]
+            return
+        assert answer.status_code == expected
+        if airflow_line() >= (3, 1) and expected == 200:
+            assert answer.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize("path", ROUTES)
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+@pytest.mark.parametrize("kind", ["application/json", "text/plain"])
+def test_nothing_is_taken_from_another_site_nor_from_this_one(
+    stage: Stage, path: str, method: str, kind: str
+) -> None:
+    headers = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site", "Content-Type": kind}
+    with stage.client("admin") as client:
+        answer = client.request(method, f"/coveo{path}", headers=headers, content="{}")
+        # 2.11 looks for its token first.
+        assert answer.status_code in {400, 405}
+
+
+@pytest.mark.parametrize("name", ["viewer", "admin"])
+def test_no_answer_holds_a_key_or_content(stage: Stage, name: str) -> None:
+    with stage.client(name) as client:
+        text = "".join(client.get(f"/coveo{path}").text for path in ROUTES)
+    for secret in (stage.coveo.api_key, "coveo_default", "product://", "X-Amz", "password"):
+        assert secret not in text
+
+
+def test_who_may_not_trigger_the_watchdog_can_not_use_the_buttons(stage: Stage, browser: Browser) -> None:
+    with stage.page(browser, "viewer") as page:
+        frame = stage.show(page)
+        row = frame.locator('tbody[data-key="acme/left"]')
+        expect(row.get_by_role("button", name="Look now")).to_be_disabled()
+        expect(row.get_by_role("button", name="to IDLE")).to_be_disabled()
+        expect(frame.locator("#ps-notes")).to_contain_text("You may look, and not use the buttons")
+
+
+# --- what it shows ---
+
+
+def test_each_source_says_what_is_the_matter(stage: Stage) -> None:
+    found = rows(stage)
+    assert {name: row["state"] for name, row in found.items()} == {
+        "catalog": "working",
+        "paused": "abandoned",
+        "left": "abandoned",
+        "failing": "idle",
+        "odd": "idle",
+    }
+    assert found["paused"]["holders"][0]["why"] == "the DAG is paused, and no task of the run works"
+    assert found["failing"]["last"]["result"] == "failed"
+    assert "push_source_update.push" in found["failing"]["last"]["failed"]
+    assert found["catalog"]["last"]["counts"] == {"accepted": 3, "deleted": 0, "refused": 1}
+    assert found["catalog"]["holders"][0]["run_id"] == stage.runs["catalog"]
+
+
+def test_the_page_lives_while_a_dag_runs_and_makes_text_of_markup(stage: Stage, browser: Browser) -> None:
+    airflow = stage.airflow
+    with stage.page(browser, "admin") as page:
+        problems: list[str] = []
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        frame = stage.show(page)
+        expect(frame.locator('tbody[data-key="acme/odd"] .name')).to_have_text(MARKUP)
+        row = frame.locator('tbody[data-key="acme/catalog"]')
+        expect(row.locator(".status")).to_have_text("Rebuild")
+        expect(row).to_contain_text("3 accepted, 1 refused")
+        stage.coveo.state.source("catalog").name = "go on"
+        run_id = stage.runs["catalog"]
+        assert airflow.wait_for_run("update_catalog", run_id) == "success"
+        expect(row.locator(".status")).to_have_text("Ready to receive content")
+        expect(row).to_contain_text("succeeded")
+        assert page.title() != "1"
+        assert not problems
+        # To the run, in Airflow's own pages and not in the frame.
+        row.get_by_role("link", name="update_catalog").first.click()
+        page.wait_for_url("**/dags/update_catalog/**")
+        assert page.url.startswith(stage.url)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_is_as_dark_as_airflow_around_it(stage: Stage, browser: Browser, scheme: Any) -> None:
+    with stage.page(browser, "admin", color_scheme=scheme) as page:
+        frame = stage.show(page)
+        # 2.11 turns the colors of its whole page around.
+        expected = scheme if airflow_line() >= (3, 1) else "light"
+        expect(frame.locator("#push-sources")).to_have_attribute("data-theme", expected)
+
+
+def test_its_filters_and_a_link_to_a_row(stage: Stage, browser: Browser) -> None:
+    with stage.page(browser, "admin") as page:
+        frame = stage.show(page, "?source=acme%2Fleft")
+        expect(frame.locator("tbody.marked")).to_have_attribute("data-key", "acme/left")
+        frame.get_by_label("State").select_option("abandoned")
+        keys = frame.locator("tbody")
+        expect(keys).to_have_count(2)
+        frame.get_by_label("DAG").select_option("update_paused")
+        expect(keys).to_have_count(1)
+        frame.get_by_label("DAG").select_option("")
+        frame.get_by_label("State").select_option("")
+        frame.get_by_role("searchbox", name="Source").fill("IMG SRC")
+        expect(keys).to_have_count(1)
+
+
+def test_a_task_links_to_its_row(stage: Stage) -> None:
+    path = f"/dags/update_paused/dagRuns/{stage.runs['paused'].replace('+', '%2B')}"
+    answer = stage.airflow.rest("GET", f"{path}/taskInstances/push_source_update.open/links")
+    address = answer.get("extra_links", answer)["Push source"]
+    assert address.startswith(f"{stage.url}/")
+    assert address.endswith("?source=acme%2Fpaused")
+
+
+def test_it_fits_a_phone(stage: Stage, browser: Browser) -> None:
+    size = {"width": 390, "height": 844}
+    with stage.page(browser, "admin", viewport=size, is_mobile=True, has_touch=True) as page:
+        page.goto(f"{stage.url}/coveo/")
+        page.wait_for_selector("tbody")
+        wide = "document.querySelector('#push-sources').scrollWidth"
+        assert page.evaluate(wide) <= page.evaluate("document.querySelector('#push-sources').clientWidth")
+
+
+# --- its buttons ---
+
+
+def closed(stage: Stage, frame: Frame, source: str) -> None:
+    row = frame.locator(f'tbody[data-key="acme/{source}"]')
+    expect(row).to_contain_text("Set to IDLE.", timeout=120_000)
+    expect(row.locator(".status")).to_have_text("Ready to receive content")
+    assert stage.coveo.statuses(source)[-1] == "IDLE"
+
+
+def test_a_source_that_was_left_active_is_set_back_with_the_keyboard_alone(
+    stage: Stage, browser: Browser
+) -> None:
+    with stage.page(browser, "user") as page:
+        frame = stage.show(page)
+        button = frame.locator('tbody[data-key="acme/left"]').get_by_role("button", name="to IDLE")
+        button.focus()
+        page.keyboard.press("Enter")
+        dialog = frame.locator("#ps-dialog")
+        expect(dialog).to_contain_text("No run that Airflow knows of opened it")
+        page.keyboard.press("Escape")
+        expect(dialog).to_be_hidden()
+        expect(button).to_be_focused()
+        page.keyboard.press("Enter")
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        closed(stage, frame, "left")
+    if stage.airflow.is_airflow_3:
+        events = json.dumps(stage.airflow.rest("GET", "/eventLogs?limit=200"))
+        assert '"owner": "user"' in events
+
+
+def test_what_a_paused_dag_left_open_is_set_back_end_to_end(stage: Stage, browser: Browser) -> None:
+    with stage.page(browser, "admin") as page:
+        frame = stage.show(page)
+        row = frame.locator('tbody[data-key="acme/paused"]')
+        expect(row).to_contain_text("the DAG is paused, and no task of the run works")
+        row.get_by_role("button", name="Look now").click()
+        expect(row).to_contain_text("Looked at Coveo at", timeout=120_000)
+        assert stage.coveo.statuses("paused")[-1] == "REBUILD"
+        row.get_by_role("button", name="to IDLE").click()
+        expect(frame.locator("#ps-dialog")).to_contain_text("the DAG is paused")
+        frame.get_by_role("button", name="Set to IDLE", exact=True).last.click()
+        closed(stage, frame, "paused")
+        expect(row).to_contain_text("closed by the watchdog")
+
+
+def test_without_the_watchdog_the_page_says_how_to_add_it(stage: Stage, browser: Browser) -> None:
+    airflow = stage.airflow
+    airflow.pause(WATCHDOG)
+    with stage.page(browser, "admin") as page:
+        frame = stage.show(page)
+        expect(frame.locator("#ps-notes")).to_contain_text("its DAG is paused: unpause")
+        expect(frame.get_by_role("button", name="Look now").first).to_be_disabled()
+    airflow.unpause(WATCHDOG)
