@@ -190,7 +190,7 @@ def _collect(
             if not source.holders:
                 source.troubles.append(f"The Variable {key} says nothing that this version knows")
         elif isinstance(value, Mapping):
-            source.runs = runs_in(value) or _runs_of_0_1(value)
+            source.runs = runs_in(_recent(value)) or _runs_of_0_1(value)
         else:
             source.troubles.append(f"The Variable {key} says nothing that this version knows")
     for source in sources.values():
@@ -217,6 +217,12 @@ def _identity(name: str, value: Any) -> tuple[str, str]:
 
 def _source(sources: dict[tuple[str, str], _Source], organization_id: str, source_id: str) -> _Source:
     return sources.setdefault((organization_id, source_id), _Source(organization_id, source_id))
+
+
+def _recent(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a record without the runs that are too long ago to be shown."""
+    runs = content.get("runs")
+    return {**content, "runs": runs[-MAX_UPDATES:]} if isinstance(runs, list) else content
 
 
 def _runs_of_0_1(content: Mapping[str, Any]) -> list[RunRecord]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import cache
 from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
@@ -26,7 +27,7 @@ def from_record(record_type: type[T], value: Any) -> T | None:
     """
     if not isinstance(value, Mapping):
         return None
-    known = {field.name: str(field.type) for field in fields(record_type)}  # type: ignore[arg-type]
+    known = _kinds(record_type)
     given = {name: each for name, each in value.items() if name in known}
     if not all(_fits(known[name], each) for name, each in given.items()):
         return None
@@ -36,9 +37,17 @@ def from_record(record_type: type[T], value: Any) -> T | None:
         return None
 
 
-def _fits(annotation: str, value: Any) -> bool:
-    """Return whether JSON may hold a value for a field, by the field's annotation as it is written."""
-    return any(_is_a(each.strip(), value) for each in annotation.split("|"))
+@cache
+def _kinds(record_type: type[Any]) -> dict[str, tuple[str, ...]]:
+    """Return the fields of a record, each with what JSON may hold for it, by its annotation."""
+    return {
+        field.name: tuple(each.strip() for each in str(field.type).split("|"))
+        for field in fields(record_type)
+    }
+
+
+def _fits(kinds: tuple[str, ...], value: Any) -> bool:
+    return any(_is_a(each, value) for each in kinds)
 
 
 def _is_a(name: str, value: Any) -> bool:
