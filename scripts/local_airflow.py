@@ -369,7 +369,11 @@ class LocalAirflow(AirflowClient):
 
     def _create_users(self) -> None:
         """Make the users, whom Airflow 3 reads from its settings instead."""
-        for name, role in () if self.is_airflow_3 else self._users.items():
+        if self.is_airflow_3 or not self._users:
+            return
+        # Its web server would make the roles, and is not up yet.
+        self.command("sync-perm")
+        for name, role in self._users.items():
             names = [f"--{what}={name}" for what in ("username", "password", "firstname", "lastname")]
             self.command("users", "create", *names, f"--role={role.title()}", f"--email={name}@example.com")
 

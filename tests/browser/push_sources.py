@@ -39,11 +39,13 @@ class Stage:
     :param airflow: The Airflow.
     :param coveo: The Coveo that its DAGs push to.
     :param runs: The runs that are under way, by their sources.
+    :param signed_in: The cookies of those who have signed in.
     """
 
     airflow: LocalAirflow
     coveo: Simulator
     runs: dict[str, str] = field(default_factory=dict)
+    signed_in: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -54,17 +56,28 @@ class Stage:
     def client(self, name: str | None) -> Iterator[httpx.Client]:
         """A client that somebody has signed in with, or nobody."""
         with httpx.Client(base_url=self.url, timeout=60, trust_env=False) as client:
-            if name is not None and self.airflow.is_airflow_3:
-                answer = client.post("/auth/token", json={"username": name, "password": name})
-                answer.raise_for_status()
-                client.cookies.set("_token", answer.json()["access_token"], domain="127.0.0.1", path="/")
-            elif name is not None:
-                form = client.get("/login/").text
-                token = form.split('name="csrf_token" type="hidden" value="')[1].split('"')[0]
-                data = {"username": name, "password": name, "csrf_token": token}
-                answer = client.post("/login/", data=data, follow_redirects=False)
-                assert answer.status_code == 302, answer.text
+            if name is not None:
+                if name not in self.signed_in:
+                    # Airflow 2.11 lets nobody sign in often.
+                    self._sign_in(client, name)
+                    self.signed_in[name] = dict(client.cookies)
+                client.cookies.clear()
+                for cookie, value in self.signed_in[name].items():
+                    client.cookies.set(cookie, value, domain="127.0.0.1", path="/")
             yield client
+
+    def _sign_in(self, client: httpx.Client, name: str) -> None:
+        if self.airflow.is_airflow_3:
+            answer = client.post("/auth/token", json={"username": name, "password": name})
+            answer.raise_for_status()
+            client.cookies.set("_token", answer.json()["access_token"], domain="127.0.0.1", path="/")
+            return
+        form = client.get("/login/").text
+        token = form.split('name="csrf_token" type="hidden" value="')[1].split('"')[0]
+        data = {"username": name, "password": name, "csrf_token": token}
+        answer = client.post("/login/", data=data, follow_redirects=False)
+        assert answer.status_code == 302, answer.text
+        assert "/login" not in answer.headers["location"], answer.headers
 
     @contextmanager
     def page(self, browser: Browser, name: str, **options: Any) -> Iterator[Page]:
