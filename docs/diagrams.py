@@ -190,6 +190,7 @@ def batches(sheet: _Sheet) -> None:
 
 #: The rooms of the package from top to bottom, as the linter's contract has them.
 ROOMS: Final = (
+    ("plugins",),
     ("task_groups", "decorators"),
     ("bracket",),
     ("sensors",),

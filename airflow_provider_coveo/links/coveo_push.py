@@ -78,13 +78,22 @@ class PushSourceLink(BaseOperatorLink):
     xcom_key = "coveo_push_source_link"
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
-        """Return the address of the source's row, nothing where there is no page."""
+        """
+        Return the address of the source's row, nothing where there is no page.
+
+        :param operator: The task's operator, on 2.11 as it was serialized.
+        :param ti_key: The task instance.
+        """
         if hasattr(operator, "hook"):
             return self.address(operator)
         return str(XCom.get_value(key=self.xcom_key, ti_key=ti_key) or "")
 
     def address(self, operator: Any) -> str:
-        """Return the address of the row by the task's own connection."""
+        """
+        Return the address of the row by the task's own connection.
+
+        :param operator: The task's operator.
+        """
         source_id = getattr(operator, "source_id", None)
         if not isinstance(source_id, str) or not source_id or not page_exists():
             return ""

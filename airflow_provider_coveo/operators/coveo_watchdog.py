@@ -33,7 +33,7 @@ _MAX_LISTED: Final = 100
 _MAX_NAMED: Final = 100
 
 
-class Order(NamedTuple):
+class _Order(NamedTuple):
     """
     What one run of the watchdog is told to do.
 
@@ -141,11 +141,11 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
             self.source_ids = _checked(_validate_source_ids, self.source_ids)
         return _checked(_validate_truth, self.report_only)
 
-    def _order(self, context: Context, report_only: bool) -> Order:
+    def _order(self, context: Context, report_only: bool) -> _Order:
         own = None if self.source_ids is None else list(self.source_ids)
         conf: Any = getattr(context.get("dag_run"), "conf", None)
         if not self.takes_conf or not conf:
-            return Order(own, report_only)
+            return _Order(own, report_only)
         order = _checked(partial(_order_of_conf, own, report_only), conf)
         meant = conf.get("organization_id")
         if meant and str(meant).lower() != self.hook.organization_id.lower():
@@ -160,7 +160,7 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
 
         return SourceLedger(self.hook.organization_id)
 
-    def verdict(self, source: Mapping[str, Any], *, at_once: bool = False) -> str | None:
+    def _verdict(self, source: Mapping[str, Any], *, at_once: bool = False) -> str | None:
         """
         Return whether a source that is active is ``held`` or ``abandoned``, ``None`` if it is neither.
 
@@ -248,12 +248,12 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
         goes_on = works or now - unchanged_since < limit.total_seconds()
         return goes_on, {"digest": digest, "unchanged_since": unchanged_since}
 
-    def forget(self, source_id: str) -> None:
+    def _forget(self, source_id: str) -> None:
         """Delete what was seen while the source was active."""
         if self._ledger.seen(source_id):
             self._ledger.saw(source_id, None)
 
-    def close(self, source_id: str) -> None:
+    def _close(self, source_id: str) -> None:
         """Close a source, and let the brackets that held it know."""
         from airflow_provider_coveo.state.ledger import Phase
 
@@ -264,7 +264,7 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
         self._keep_phase(source_id, holders, Phase.CLOSING)
         self.hook.set_source_status(source_id, "IDLE")
         self._keep_phase(source_id, holders, Phase.CLOSED)
-        self.forget(source_id)
+        self._forget(source_id)
 
     def _keep_phase(self, source_id: str, holders: Iterable[SourceRecord], phase: Phase) -> None:
         from dataclasses import replace
@@ -289,7 +289,7 @@ class _Look:
     :param order: What it is told to do.
     """
 
-    def __init__(self, watchdog: CloseAbandonedPushSourcesOperator, context: Context, order: Order) -> None:
+    def __init__(self, watchdog: CloseAbandonedPushSourcesOperator, context: Context, order: _Order) -> None:
         self._watchdog = watchdog
         self._context = context
         self._order = order
@@ -328,14 +328,14 @@ class _Look:
         if not seen.is_active:
             # Nothing is there to forget of a source that was idle before.
             if before is None or before.is_active or before.error:
-                self._watchdog.forget(source_id)
+                self._watchdog._forget(source_id)
             return
         self.active += 1
-        verdict = self._watchdog.verdict(source, at_once=self._order.close_now)
+        verdict = self._watchdog._verdict(source, at_once=self._order.close_now)
         if verdict is not None:
             self.found[verdict].append(source_id)
         if verdict == "abandoned" and not self._order.report_only:
-            self._watchdog.close(source_id)
+            self._watchdog._close(source_id)
             self.found["closed"].append(source_id)
             self._seen[source_id] = replace(
                 seen, status="IDLE", is_active=False, since_ms=None, at=time.time()
@@ -419,7 +419,7 @@ def _seen(source: Mapping[str, Any]) -> SeenSource:
     )
 
 
-def _order_of_conf(own: list[str] | None, report_only: bool, conf: Any) -> Order:
+def _order_of_conf(own: list[str] | None, report_only: bool, conf: Any) -> _Order:
     """Return what a run's conf says is to be done; nothing that it leaves open may close a source."""
     if not isinstance(conf, Mapping):
         raise CoveoInputError(f"The run's conf is {shown(conf)}", remedy="Trigger the DAG with a JSON object")
@@ -444,7 +444,7 @@ def _order_of_conf(own: list[str] | None, report_only: bool, conf: Any) -> Order
             cause="nothing is closed early that is not named",
             remedy="Give source_ids, and no report_only",
         )
-    return Order(source_ids, report_only, close_now)
+    return _Order(source_ids, report_only, close_now)
 
 
 def _reject_organization(organization_id: str, meant: Any) -> None:

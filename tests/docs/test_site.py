@@ -27,14 +27,14 @@ if find_spec("sphinx") is None:
 
 pytestmark = pytest.mark.timeout(900)
 
-#: What one reaches over HTTP only: the simulator's inside. It is no API.
+#: What one reaches over HTTP only: the simulator's inside, and what serves the page Push sources.
 NOT_API = {
     f"airflow_provider_coveo.simulator.{name}"
     for name in (
         *("__main__", "app", "call", "control", "errors", "items", "json_body", "logs_api", "models"),
         *("platform_api", "push_api", "records", "state", "uploads"),
     )
-}
+} | {f"airflow_provider_coveo.plugins.{name}" for name in ("appbuilder_view", "fastapi_app")}
 
 
 @pytest.fixture(scope="module")

@@ -101,6 +101,18 @@ def test_a_push_that_fails_counts_with_what_was_accepted_before(
     assert task.pushed[NAME]["accepted"] == raised.value.accepted["accepted_adds"] == 1
 
 
+def test_input_that_breaks_off_counts_with_what_was_accepted_before(
+    coveo: Simulator, hook: CoveoPushHook, task: Task
+) -> None:
+    def broken_off() -> Any:
+        yield from items(3, text="x" * 900)
+        raise RuntimeError("the database is away")
+
+    with pytest.raises(RuntimeError):
+        hook.push_items(SOURCE, broken_off(), batch_bytes=1024)
+    assert task.pushed[NAME]["accepted"] == 3 - 1
+
+
 @pytest.mark.parametrize("broken", ["xcom_push", "outlet_events"])
 def test_a_count_that_can_not_be_kept_fails_no_push(
     coveo: Simulator, hook: CoveoPushHook, task: Task, broken: str

@@ -257,4 +257,4 @@ def test_how_many_sources_are_kept_is_bounded_and_active_ones_come_first(
 
 def test_an_order_is_what_it_says() -> None:
     order = coveo_watchdog._order_of_conf(None, False, {"source_ids": ["a", "a"], "close_now": "yes"})
-    assert order == coveo_watchdog.Order(["a"], report_only=False, close_now=True)
+    assert order == coveo_watchdog._Order(["a"], report_only=False, close_now=True)
