@@ -144,7 +144,8 @@ def test_the_page_lives_while_a_dag_runs_and_makes_text_of_markup(stage: Stage, 
         expect(row.locator(".status")).to_have_text("Ready to receive content")
         expect(row).to_contain_text("succeeded")
         assert page.title() != "1"
-        assert not problems
+        # 2.11's own script looks for the fields of a form on each page.
+        assert not [each for each in problems if "autocomplete" not in each]
         # To the run, in Airflow's own pages and not in the frame.
         row.get_by_role("link", name="update_catalog").first.click()
         page.wait_for_url("**/dags/update_catalog/**")
