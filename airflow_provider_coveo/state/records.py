@@ -27,7 +27,7 @@ def from_record(record_type: type[T], value: Any) -> T | None:
     """
     if not isinstance(value, Mapping):
         return None
-    known = _kinds(record_type)
+    known = _kinds(record_type)  # type: ignore[arg-type]
     given = {name: each for name, each in value.items() if name in known}
     if not all(_fits(known[name], each) for name, each in given.items()):
         return None
