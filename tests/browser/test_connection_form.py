@@ -142,6 +142,7 @@ def test_each_field_that_is_typed_arrives_at_coveo(
         "region": "eu",
         "platform_host": "https://platform-au.cloud.coveo.com",
         "timeout": "5,3",
+        "total_timeout": "60",
         "proxies": json.dumps({"https": proxy.url}),
         "verify": str(certificate[0]),
         "call_interval": "2.5",
