@@ -42,7 +42,7 @@ def item_maker(
 
     A value becomes part of a text as metadata is sent: numbers in digits, times in ISO 8601. One that
     metadata can't hold, or that can't be read, makes the item invalid, as it does in a column of its own: in
-    its place stands an :class:`~airflow_provider_coveo.coveo.items.InvalidValue`.
+    its place stands an :class:`~airflow_provider_coveo.coveo.invalid_items.InvalidValue`.
 
     :param names: The names of the columns.
     :param columns: The item's keys, each with the name of a column or a text with names of columns in braces.

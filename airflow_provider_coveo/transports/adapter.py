@@ -1,5 +1,6 @@
 """
-An adapter for requests whose connections keep to an :class:`~.exchange.Exchange`.
+An adapter for requests whose connections keep to an
+:class:`~airflow_provider_coveo.transports.exchange.Exchange`.
 
 urllib3 sends a request's body under the timeout for connecting, and knows neither a limit for a whole
 request nor a way to end one from outside. http.client skips no informational response but 100. Subclasses of
