@@ -66,7 +66,7 @@ help: ## List the targets
 # ---- what one runs ------------------------------------------------------------------------------------------------
 
 .PHONY: demo
-demo: $(VENV_3)/.installed ## Two runs on a real Airflow against a simulated Coveo; KEEP=1 leaves both up to look around
+demo: $(VENV_3)/.installed ## Two runs on a real Airflow against a simulated Coveo; KEEP=1 keeps both running
 	@$(VENV_3)/bin/python scripts/demo.py $(if $(KEEP),--keep)
 
 # Side by side, the longest first. All parts find what they need installed: they would else do it at the same time.
@@ -106,7 +106,7 @@ test-unit: $(VENV_3)/.installed $(VENV_2)/.installed ## The tests that need no r
 
 # The rows of lines that are not played stay as they are.
 .PHONY: test-bracket
-test-bracket: $(foreach line,$(LINES),$(call bracket_venv,$(line))/.installed) ## All that may happen to a bracket, and the table of it; LINES="3.1 3.2" plays some lines
+test-bracket: $(foreach line,$(LINES),$(call bracket_venv,$(line))/.installed) ## Test the bracket's situations and write their table; LINES="3.1 3.2" selects lines
 	@mkdir -p $(dir $(BRACKET_TABLE)) build; failed=; \
 	export COVEO_BRACKET=full COVEO_BRACKET_TABLE=build/bracket-table.md; \
 	$(foreach line,$(LINES),echo "==== Airflow $(line)"; \
@@ -115,7 +115,7 @@ test-bracket: $(foreach line,$(LINES),$(call bracket_venv,$(line))/.installed) #
 	cat $(BRACKET_TABLE); test -z "$$failed" || { echo "Not as expected on Airflow$$failed" >&2; exit 1; }
 
 .PHONY: test-stepped
-test-stepped: $(VENV_3)/.installed ## The bracket in an Airflow that is stepped in process, in a fixed set of sequences
+test-stepped: $(VENV_3)/.installed ## Test the bracket in an Airflow that is stepped in process, with a fixed set of sequences
 	@$(call pytest,$(VENV_3),tests/stepped)
 
 # A seed is a sequence of events; half a second to three seconds of CPU each.
@@ -134,33 +134,33 @@ cluster: $(VENV_CLUSTER)/.installed ## Airflow with two Celery workers, as in do
 	@scripts/cluster start
 
 .PHONY: cluster-test
-cluster-test: $(VENV_CLUSTER)/.installed ## What comes of a push when a worker, the broker, the scheduler, ... dies
+cluster-test: $(VENV_CLUSTER)/.installed ## Test pushes while a worker, the broker, the scheduler, ... dies
 	@$(call pytest,$(VENV_CLUSTER),tests/cluster)
 
 .PHONY: test-mysql
-test-mysql: $(VENV_MYSQL)/.installed ## Rows of a real MariaDB; on Debian and Ubuntu it is installed (as root) where it is missing
+test-mysql: $(VENV_MYSQL)/.installed ## Test rows of a real MariaDB; on Debian and Ubuntu, installs it (as root) if it is missing
 	@$(call pytest,$(VENV_MYSQL),tests/unit/push/test_mysql.py)
 
 # The machine finds out about all cells in about an hour and a half.
 .PHONY: test-matrix
-test-matrix: $(UV) ## The Pythons and Airflows that are supported; CELLS="3.12-3.2 lowest" runs some of them
+test-matrix: $(UV) ## Test the supported Pythons and Airflows; CELLS="3.12-3.2 lowest" runs some of them
 	@$(PYTHON_3) scripts/matrix.py run $(CELLS)
 
 .PHONY: lint
-lint: $(VENV_3)/.installed ## Style, types, and the arrows between the rooms
+lint: $(VENV_3)/.installed ## Style, types, and the imports between the layers
 	$(VENV_3)/bin/ruff check .
 	$(VENV_3)/bin/ruff format --check .
 	$(VENV_3)/bin/mypy
 	$(VENV_3)/bin/lint-imports
 
 .PHONY: docs
-docs: $(VENV_3)/.installed ## The documentation, into build/docs; a warning, such as of a dead link, fails it
+docs: $(VENV_3)/.installed ## Build the documentation into build/docs; a warning, such as a dead link, fails the build
 	@home=$$(mktemp -d); trap 'rm -rf "$$home"' EXIT; \
 	AIRFLOW_HOME="$$home" $(VENV_3)/bin/python -m sphinx -q -W --keep-going -b html docs build/docs
 	@echo "Open build/docs/index.html"
 
 .PHONY: lint-workflows
-lint-workflows: $(VENV_RELEASE)/.installed ## What GitHub reads: its form, and what a stranger could make of it
+lint-workflows: $(VENV_RELEASE)/.installed ## Check the GitHub workflows and forms: schemas and security
 	$(VENV_RELEASE)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(VENV_RELEASE)/bin/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	$(VENV_RELEASE)/bin/check-jsonschema --builtin-schema vendor.github-issue-forms $(ISSUE_FORMS)
@@ -169,18 +169,18 @@ lint-workflows: $(VENV_RELEASE)/.installed ## What GitHub reads: its form, and w
 
 # Built twice at the same commit, the wheel is the same byte for byte.
 .PHONY: build
-build: $(VENV_RELEASE)/.installed ## Wheel and source distribution, into dist/
+build: $(VENV_RELEASE)/.installed ## Build the wheel and the source distribution into dist/
 	rm -rf dist
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2>/dev/null || date +%s) $(VENV_RELEASE)/bin/python -m build --no-isolation
 
 .PHONY: check-dist
-check-dist: build ## What dist/ holds, and that its README can be shown by a package index
+check-dist: build ## Check the contents of dist/, and that a package index can render its README
 	$(VENV_RELEASE)/bin/twine check --strict dist/*
 	$(VENV_RELEASE)/bin/check-wheel-contents dist/*.whl
 
 # Of the wheel in dist/, with the dependencies that it is tested with.
 .PHONY: sbom
-sbom: $(VENV_RELEASE)/.installed ## The software bill of materials (CycloneDX), into build/sbom.cdx.json
+sbom: $(VENV_RELEASE)/.installed ## Write the software bill of materials (CycloneDX) to build/sbom.cdx.json
 	@test -n "$$(ls dist/*.whl 2>/dev/null)" || $(MAKE) build
 	@mkdir -p build
 	$(UV) venv --quiet --clear --python "$(PYTHON_3)" build/sbom
@@ -190,16 +190,16 @@ sbom: $(VENV_RELEASE)/.installed ## The software bill of materials (CycloneDX), 
 	rm -rf build/sbom
 
 .PHONY: check-version
-check-version: $(UV) ## That version, CHANGELOG.md and what passed belong together; TAG=v1.2.3 names the tag
+check-version: $(UV) ## Check that version, CHANGELOG.md and test results match; TAG=v1.2.3 names the tag
 	@$(PYTHON_3) scripts/release.py check $(TAG)
 
 .PHONY: release-check
-release-check: $(VENV_3)/.installed $(VENV_2)/.installed $(VENV_RELEASE)/.installed ## All that can be known of a release before its tag is set
+release-check: $(VENV_3)/.installed $(VENV_2)/.installed $(VENV_RELEASE)/.installed ## All checks of a release that can run before its tag is pushed
 	@$(RUN_ALL) "documentation" docs "lint" lint "version" check-version "workflows" lint-workflows \
 		"distributions" check-dist then "SBOM" sbom $(TEST_PARTS)
 
 .PHONY: pictures
-pictures: $(VENV_3)/.installed ## docs/pictures, taken from a real Airflow's UI and the simulator's page in Chromium
+pictures: $(VENV_3)/.installed ## Take docs/pictures of a real Airflow's UI and the simulator's page in Chromium
 	$(VENV_3)/bin/python scripts/pictures.py
 
 .PHONY: constraints
@@ -209,7 +209,7 @@ constraints: $(UV) ## Pin the newest versions that fit, on all Pythons at once
 	$(call compile,$(RELEASE),$(CONSTRAINTS_RELEASE))
 
 .PHONY: clean
-clean: ## Delete what the other targets made
+clean: ## Delete what the other targets created
 	rm -rf .venv build dist docs/_parts *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -296,7 +296,7 @@ def table() -> str:
         )
         if (result := results.get(name)) and result.verdict == "passed"
     ]
-    also = f"\n\nPassed as well: {'; '.join(said)}." if said else ""
+    also = f"\n\nAlso passed: {'; '.join(said)}." if said else ""
     return "\n".join(f"| {' | '.join(row)} |".replace("|  |", "| |") for row in rows) + also
 
 

@@ -129,7 +129,7 @@ def test_a_package_index_can_show_the_readme_and_takes_the_metadata(dist: Path, 
     assert set(described.get_all("Classifier", [])) <= classifiers
     assert described["License-Expression"] == "Apache-2.0"
     text = described.get_payload()
-    assert "## What there is" in text
+    assert "## What's included" in text
     assert relative_targets(text) == []
     # Nobody knows where the repository is, so nothing of it can be shown.
     assert "![" not in text
