@@ -1,4 +1,4 @@
-"""How Sphinx builds the documentation: ``make docs``."""
+"""The Sphinx configuration of the documentation: ``make docs``."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ extensions = [
 ]
 exclude_patterns = ["_build", "_parts"]
 
-# Every reference must lead somewhere. What lies outside of this project is not looked up, so that the site
-# builds without a network.
+# Every reference must resolve. References to other projects are not looked up, so that the site builds
+# without a network.
 nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(airflow|requests|urllib|urllib3|msgspec|tenacity)(\..*)?"),

@@ -1,4 +1,4 @@
-"""The diagrams of the pages, drawn as SVG. ``python docs/diagrams.py`` writes them to look at."""
+"""The diagrams in the docs, drawn as SVG. To preview them, run ``python docs/diagrams.py``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LINE: Final = 0.36
 
 
 class _Sheet:
-    """A drawing in units of about a line's height, with y growing downwards."""
+    """A drawing whose unit is about the height of a line, with y growing downwards."""
 
     def __init__(self) -> None:
         self.drawing = schemdraw.Drawing(show=False)
@@ -41,7 +41,7 @@ class _Sheet:
     def text(
         self, at: Point, text: str, size: float = 10, align: str = "center", color: str = "black"
     ) -> None:
-        """Write lines, the middle of which is at a point."""
+        """Write lines of text centered on a point."""
         lines = text.split("\n")
         for number, line in enumerate(lines):
             y = at[1] + (number - (len(lines) - 1) / 2) * _LINE * size / 10 * 1.1
@@ -76,7 +76,7 @@ def _diagram(function: Callable[[_Sheet], None]) -> Callable[[_Sheet], None]:
 
 @_diagram
 def statuses(sheet: _Sheet) -> None:
-    """The statuses of a source, and what leads from one to another."""
+    """The statuses of a source and the transitions between them."""
     sheet.box((-0.5, 1.6), (4.1, 1.2), "IDLE\n“Ready to receive content”", _OURS, round_corners=True)
     for row, (name, shown) in enumerate(
         [("REBUILD", "“Rebuild”"), ("REFRESH", "“Rescan”"), ("INCREMENTAL", "“Refresh”")]
@@ -86,16 +86,16 @@ def statuses(sheet: _Sheet) -> None:
         middle = y + 0.6
         sheet.arrow((3.6, 2.0 if row == 0 else 2.15 if row == 1 else 2.3), (7.4, middle - 0.18))
         sheet.arrow((7.4, middle + 0.22), (3.6, 2.1 if row == 0 else 2.3 if row == 1 else 2.4))
-    sheet.text((5.5, 0.35), "an update begins:\nan activity is opened", size=9)
+    sheet.text((5.5, 0.35), "an update starts:\nan activity opens", size=9)
     sheet.text((5.5, 4.25), "an update ends:\nIDLE closes the activity", size=9)
 
 
 @_diagram
 def accepted(sheet: _Sheet) -> None:
-    """What happens to an item after Coveo accepted it."""
+    """The stages of an item after Coveo has accepted it."""
     steps = [
         ("your task\npushes", _YOURS),
-        ("Push API\nanswers 202", _COVEO),
+        ("Push API\nreturns 202", _COVEO),
         ("CONSUMING", _COVEO),
         ("PROCESSING", _COVEO),
         ("INDEXING", _COVEO),
@@ -111,10 +111,10 @@ def accepted(sheet: _Sheet) -> None:
             sheet.arrow((x + width / 2, 1), (x + width / 2, 2))
     begin = 2 * (width + gap)
     sheet.box(
-        (begin, 2), (3 * width + 2 * gap, 1), "REJECTED, ERROR or SKIPPED:\nonly Coveo's item logs tell", _BAD
+        (begin, 2), (3 * width + 2 * gap, 1), "REJECTED, ERROR or SKIPPED:\nsee Coveo's item logs", _BAD
     )
     sheet.line((width + gap + width / 2, 1), (width + gap + width / 2, 3.6), dashed=True)
-    sheet.text((width + gap + width / 2 + 0.15, 3.4), "the task is done here", size=9, align="left")
+    sheet.text((width + gap + width / 2 + 0.15, 3.4), "the task ends here", size=9, align="left")
     end = 5 * (width + gap) + width / 2
     sheet.line((end, 1), (end, 3.6), dashed=True)
     sheet.text((end - 0.15, 3.4), "some minutes later", size=9, align="right")
@@ -122,13 +122,13 @@ def accepted(sheet: _Sheet) -> None:
 
 @_diagram
 def ordering_ids(sheet: _Sheet) -> None:
-    """Which items a cut-off deletes."""
+    """The items that a cut-off deletes."""
     sheet.arrow((0, 2.2), (14.6, 2.2))
     sheet.text((14.4, 1.95), "time", size=9, align="right")
     sheet.box((0.3, 0.2), (3.9, 1.1), "pushed by earlier runs,\nand not since", _BAD)
     sheet.box((5.6, 0.2), (4.2, 1.1), "pushed, or pushed again,\nby this run", _YOURS)
     for x, text in [
-        (4.9, "open: REBUILD\ncut-off is taken"),
+        (4.9, "open: REBUILD\ncut-off is saved"),
         (10.4, "delete_old_items\nis accepted"),
         (13.2, "deleted, after\nthe queue delay"),
     ]:
@@ -148,9 +148,9 @@ def bracket(sheet: _Sheet) -> None:
         ("begin", 1.5, "setup, does nothing", _OURS),
         ("open", 1.5, "setup: REBUILD", _OURS),
         ("your tasks", 2.3, "any", _YOURS),
-        ("delete_old_items", 2.7, "if asked for", _OURS),
+        ("delete_old_items", 2.7, "if set", _OURS),
         ("close", 1.5, "teardown: IDLE", _OURS),
-        ("outcome", 1.7, "teardown: judges", _OURS),
+        ("outcome", 1.7, "teardown: result", _OURS),
         ("done", 1.3, "", _OURS),
     ]:
         sheet.box((x, 1), (width, 0.8), name, fill, round_corners=True)
@@ -161,7 +161,7 @@ def bracket(sheet: _Sheet) -> None:
         x += width + 0.8
     work = boxes["your tasks"] + 1.15
     sheet.arrow((work, 1), (work, 0.35), (boxes["close"] + 0.5, 0.35), (boxes["close"] + 0.5, 1), dashed=True)
-    sheet.text(((work + boxes["close"] + 0.5) / 2, 0.12), "close runs whatever became of them", size=9)
+    sheet.text(((work + boxes["close"] + 0.5) / 2, 0.12), "close runs whatever their state", size=9)
     done = boxes["done"] + 0.65
     sheet.arrow((done + 0.65, 1.4), (done + 1.4, 1.4))
     sheet.box((done + 1.4, 1), (1.4, 0.8), "after", _YOURS, round_corners=True)
@@ -170,10 +170,10 @@ def bracket(sheet: _Sheet) -> None:
 
 @_diagram
 def batches(sheet: _Sheet) -> None:
-    """How push_items works."""
+    """The steps of push_items."""
     sheet.box((0, 1.2), (2.2, 1.2), "your items,\none by one", _YOURS)
     sheet.arrow((2.2, 1.8), (3, 1.8))
-    sheet.box((3, 1.2), (2.4, 1.2), "checked and\nencoded, once", _OURS)
+    sheet.box((3, 1.2), (2.4, 1.2), "validated and\nencoded, once", _OURS)
     for row in range(3):
         y = row * 1.2 + 0.1
         sheet.arrow((5.4, 1.8), (6.4, y + 0.4))
@@ -188,8 +188,8 @@ def batches(sheet: _Sheet) -> None:
     sheet.text((13.95, 3.85), "accepted: in input order", size=9)
 
 
-#: The rooms of the package from top to bottom, as the linter's contract has them.
-ROOMS: Final = (
+#: The layers of the package from top to bottom, as in the linter's contract.
+LAYERS: Final = (
     ("plugins",),
     ("task_groups", "decorators"),
     ("bracket",),
@@ -202,19 +202,19 @@ ROOMS: Final = (
     ("state", "transports"),
     ("coveo",),
 )
-_MORE_OF_A_ROOM: Final = {"coveo": "coveo/   (knows nothing of Airflow)"}
+_LAYER_TITLES: Final = {"coveo": "coveo/   (knows nothing of Airflow)"}
 
 
 @_diagram
-def rooms(sheet: _Sheet) -> None:
-    """The rooms of the package; what is above may import what is below."""
-    for number, row in enumerate(ROOMS):
+def layers(sheet: _Sheet) -> None:
+    """The layers of the package; a layer can import those below it."""
+    for number, row in enumerate(LAYERS):
         y = number * 0.95
         width = (7.8 - 0.4 * (len(row) - 1)) / len(row)
         for column, name in enumerate(row):
-            title = _MORE_OF_A_ROOM.get(name, f"{name}/")
+            title = _LAYER_TITLES.get(name, f"{name}/")
             sheet.box((column * (width + 0.4), y), (width, 0.7), title, _OURS)
-    bottom = (len(ROOMS) - 1) * 0.95
+    bottom = (len(LAYERS) - 1) * 0.95
     sheet.box((9.4, bottom - 1.9), (3.2, 0.7), "simulator/", _COVEO)
     sheet.arrow((11, bottom - 1.2), (11, bottom + 0.35), (7.8, bottom + 0.35))
     sheet.arrow((8.4, 0), (8.4, bottom + 0.1))
@@ -229,7 +229,7 @@ def recreate(sheet: _Sheet) -> None:
         ("push a test item,\nwait until indexed", _OURS),
         ("write the new ID\ninto a Variable", _OURS),
         ("fill the copy\n(your tasks)", _YOURS),
-        ("somebody\napproves", _COVEO),
+        ("someone\napproves", _COVEO),
         ("delete the\nold source", _BAD),
     ]
     x = 0.0
@@ -251,7 +251,7 @@ def _drawn(draw: Callable[[_Sheet], None]) -> str:
     return image.decode()
 
 
-#: By the name of its file, what draws each diagram.
+#: The function that draws each diagram, by file name.
 DIAGRAMS: Final[dict[str, Callable[[], str]]] = {
     name: (lambda draw=draw: _drawn(draw)) for name, draw in _made.items()
 }

@@ -31,8 +31,8 @@ pytestmark = pytest.mark.timeout(900)
 NOT_API = {
     f"airflow_provider_coveo.simulator.{name}"
     for name in (
-        *("__main__", "app", "call", "control", "errors", "items", "json_body", "logs_api", "models"),
-        *("platform_api", "push_api", "records", "state", "uploads"),
+        *("__main__", "app", "call", "content", "control", "errors", "items", "json_body", "logs_api"),
+        *("models", "permissions", "platform_api", "push_api", "records", "state", "uploads"),
     )
 } | {f"airflow_provider_coveo.plugins.{name}" for name in ("appbuilder_view", "fastapi_app")}
 
@@ -123,22 +123,22 @@ def test_every_public_name_is_in_the_reference(site: Path) -> None:
     assert sorted(public - documented) == []
 
 
-def test_the_picture_of_the_rooms_is_what_the_linter_keeps() -> None:
-    from docs.diagrams import ROOMS
+def test_the_picture_of_the_layers_is_what_the_linter_keeps() -> None:
+    from docs.diagrams import LAYERS
 
     (layers,) = re.findall(
         r"^layers = \[(.*?)^\]", (ROOT / "pyproject.toml").read_text(), re.DOTALL | re.MULTILINE
     )
     rows = [tuple(re.findall(r"\w+", row)) for row in re.findall(r'"(.*)"', layers)]
-    assert rows == list(ROOMS)
+    assert rows == list(LAYERS)
 
 
 def test_the_architecture_page_names_all_there_is() -> None:
     page = (DOCS / "architecture.md").read_text()
     package = Path(airflow_provider_coveo.__file__).parent
-    rooms = {path.name for path in package.iterdir() if (path / "__init__.py").exists()}
+    layers = {path.name for path in package.iterdir() if (path / "__init__.py").exists()}
     tests = {f"tests/{path.name}" for path in (ROOT / "tests").iterdir() if (path / "__init__.py").exists()}
-    assert {room for room in rooms if f"`{room}/`" not in page} == set()
+    assert {layer for layer in layers if f"`{layer}/`" not in page} == set()
     assert {folder for folder in tests if f"`{folder}`" not in page} == set()
 
 
