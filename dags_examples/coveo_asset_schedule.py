@@ -1,12 +1,12 @@
 """
-Run a DAG whenever a Push source was updated, by an asset (on Airflow 2.11 a dataset).
+Run a DAG after each update of a Push source, scheduled on an asset (on Airflow 2.11, a dataset).
 
-This DAG updates the source, and names the source's asset among the outlets of the update. The other one in
-this file, `coveo_asset_schedule_after`, is scheduled on that asset: it runs once the update went well and the
-source is IDLE again, and not after a failure.
+This DAG updates the source, and passes the source's asset as an outlet of the update. The other DAG in this
+file, `coveo_asset_schedule_after`, is scheduled on that asset. It runs once the update has succeeded and the
+source is IDLE again. It does not run after a failure.
 
-An asset is named by the IDs of organization and source, `coveo://acme/acme-products`. They are written here
-and not taken from the connection, because Airflow must know a DAG's assets when it parses the file.
+The IDs of organization and source identify an asset: `coveo://acme/acme-products`. They are set here instead
+of read from the connection, because Airflow must know a DAG's assets when it parses the file.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ with DAG(
     start_date=datetime(2025, 1, 1),
     catchup=False,
     max_active_runs=1,
-    params={"fail": Param(False, type="boolean", description="Fail, to see that nothing follows")},
+    params={"fail": Param(False, type="boolean", description="Fail, to see that the other DAG does not run")},
     tags=["coveo"],
 ) as dag:
     # [START outlets]

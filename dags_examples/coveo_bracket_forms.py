@@ -1,7 +1,7 @@
 """
-The bracket as a decorator, around tasks that were created elsewhere, and with the waits that it can do.
+Three forms of the bracket: as a decorator, with `exclusive=True`, and with tasks created elsewhere.
 
-Each of the three updates its source after the one before is IDLE again.
+Each of the three updates the source once the one before it is IDLE again.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ with DAG(
         source_id=SOURCE_ID,
         status="INCREMENTAL",
         group_id="alone",
-        # Wait in the triggerer while somebody else updates the source.
+        # Wait in the triggerer while someone else updates the source.
         exclusive=True,
         exclusive_timeout=timedelta(hours=2),
     ) as alone:
@@ -67,12 +67,12 @@ with DAG(
 
         assert params is not None
         for number in range(3):
-            # In the middle of long work: if the source was closed meanwhile, open it again.
+            # During a long task: if the source was closed meanwhile, open it again.
             ensure_source_open()
             item = {"documentId": f"page://slow/{number}", "title": "Page", "data": "Welcome."}
             CoveoPushHook().add_or_update_item(params["source_id"], item)
 
-    # A task from outside belongs to the bracket once it is wired below `open`.
+    # A task from outside joins the bracket once it is wired downstream of `open`.
     wired.open >> push_slowly()
     # [END own_wiring]
 

@@ -1,11 +1,12 @@
 """
-Every five minutes, close the Push sources that have been active for over six hours and that no run works on.
+Every five minutes, close the Push sources that have been active for over six hours and that no run is updating.
 
-It covers what a DAG cannot do for itself: when it was paused in the middle of an update, deleted, or kept
-from closing by an outage that outlasted all retries. The connection's key must be allowed to view sources.
+It covers what a DAG can't do for itself: the DAG was paused mid-update or deleted, or an outage that
+outlasted all retries prevented it from closing the source. The connection's key needs the privilege to view
+sources.
 
-The page *Push sources* shows what it saw, and its buttons start runs of this DAG: to look at one source now,
-or to close one that nobody works on, however short it has been active.
+The *Push sources* page shows what it saw. Its buttons start runs of this DAG: to check one source now, or to
+close one that no run is updating, however briefly it has been active.
 """
 
 from __future__ import annotations
@@ -24,19 +25,19 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     params={
-        "report_only": Param(False, type="boolean", description="Only say which ones, close nothing"),
-        "source_ids": Param(None, type=["null", "array"], description="Look at these sources and no others"),
-        "close_now": Param(False, type="boolean", description="Close these however short they are active"),
+        "report_only": Param(False, type="boolean", description="Only report them, close nothing"),
+        "source_ids": Param(None, type=["null", "array"], description="Check these sources and no others"),
+        "close_now": Param(False, type="boolean", description="Close them however briefly they were active"),
     },
     tags=["coveo"],
 ) as dag:
     # [START watchdog]
     CloseAbandonedPushSourcesOperator(
         task_id="close_abandoned",
-        # Longer than the longest update takes that does not use push_source_update.
+        # Longer than the longest update that does not use push_source_update.
         active_longer_than=timedelta(hours=6),
         report_only="{{ params.report_only }}",
-        # The buttons of the page Push sources say in a run's conf which source is meant.
+        # The buttons of the Push sources page name the source in the conf of the run.
         takes_conf=True,
         retries=1,
         retry_delay=timedelta(seconds=30),

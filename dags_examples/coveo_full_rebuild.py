@@ -1,8 +1,8 @@
 """
 Rebuild a Push source: push everything, delete what was not pushed again, and leave the source IDLE.
 
-The bracket sets the source to REBUILD before the tasks in it and to IDLE after them, whatever happens; a
-failed push still shows as a failed run. Run it once with `{"fail": true}` to see that.
+The bracket sets the source to REBUILD before its tasks and to IDLE after them, whatever happens. If a push
+fails, the run still fails. To see that, run it once with `{"fail": true}`.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ with DAG(
     schedule=None,
     start_date=datetime(2025, 1, 1),
     catchup=False,
-    # Status is not a lock: two runs on one source would close each other's update.
+    # A status is not a lock: two runs on one source would close each other's update.
     max_active_runs=1,
     default_args={"retries": 2, "retry_delay": timedelta(seconds=30)},
     params={
         "source_id": Param("acme-products", type="string", description="The ID of the Push source"),
-        "fail": Param(False, type="boolean", description="Fail in the middle, to see the source come back"),
+        "fail": Param(False, type="boolean", description="Fail mid-push, to see the source return to IDLE"),
     },
     tags=["coveo"],
 ) as dag:

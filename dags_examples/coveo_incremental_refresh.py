@@ -1,8 +1,8 @@
 """
 Push what changed since the last run: additions, updates and deletions, every hour.
 
-INCREMENTAL is shown as "Refresh" in Coveo's console. Nothing is deleted by time: what was removed at the
-origin is deleted item by item.
+Coveo's console shows INCREMENTAL as "Refresh". Nothing is deleted by time: the DAG deletes each item that was
+removed at the origin by its ID.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ with DAG(
 
     @task
     def read_changes() -> dict[str, list[dict[str, Any]]]:
-        """Ask the system that is indexed for its delta; here it is made up."""
+        """Read the delta from the indexed system; here it is sample data."""
         return {
             "changed": [{"sku": "4711", "name": "Anvil, 50 kg", "price": 94.5}],
             "removed": [{"sku": "4713"}],
@@ -52,7 +52,7 @@ with DAG(
     # [END push_changes]
 
     # [START incremental]
-    # The source is active only while there is something to push, not while the delta is read.
+    # The source is active only during the push, not while the delta is read.
     changes = read_changes()
     with push_source_update(
         source_id="{{ params.source_id }}", status="INCREMENTAL", group_id="refresh"

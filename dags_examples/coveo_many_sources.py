@@ -1,8 +1,8 @@
 """
-Refresh many Push sources in one run, each in a bracket of its own, by mapping a task group over their IDs.
+Refresh many Push sources in one run, each in its own bracket, by mapping a task group over their IDs.
 
-A source that fails comes back to IDLE like the others, and does not stop them. With POOL, all DAGs that push
-to one organization share how many of their tasks call Coveo at a time.
+If the update of one source fails, that source returns to IDLE like the others, and does not stop them. With
+POOL, all DAGs that push to one organization share a limit of tasks that call Coveo at the same time.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from airflow.providers.common.compat.sdk import DAG, Param, task, task_group
 
 from airflow_provider_coveo.task_groups.coveo_push import push_source_update
 
-#: A pool of few slots, as the documentation says under "Update many sources"; here, the one that is there.
+#: A pool with few slots: see "Update many sources" in the docs. This example uses the default pool.
 POOL = "default_pool"
 
 with DAG(
@@ -30,7 +30,7 @@ with DAG(
         "retries": 2,
         "retry_delay": timedelta(seconds=30),
         "pool": POOL,
-        # What is open is pushed and closed before more is opened.
+        # Push to and close open sources before opening more.
         "weight_rule": "upstream",
     },
     # [END pool]

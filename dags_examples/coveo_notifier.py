@@ -1,7 +1,7 @@
 """
-Set a source back to IDLE by a callback of the DAG, where the run fails.
+Return a source to IDLE from a callback of the DAG if the run fails.
 
-For those who wire callbacks themselves: the bracket (`push_source_update`) needs none.
+For users who set callbacks themselves: the bracket (`push_source_update`) needs none.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ with DAG(
     max_active_runs=1,
     params={
         "source_id": Param("acme-products", type="string", description="The ID of the Push source"),
-        "fail": Param(True, type="boolean", description="Fail in the middle, to see the source come back"),
+        "fail": Param(True, type="boolean", description="Fail mid-push, to see the source return to IDLE"),
     },
     tags=["coveo"],
 ) as dag:

@@ -1,9 +1,9 @@
 """
-The bracket without the task group: two status operators, of which the second has trigger_rule="all_done".
+The bracket without the task group: two status operators, the second with trigger_rule="all_done".
 
-It is the least that works, and it does not survive everything: a run that is marked by hand, a
-ShortCircuitOperator and a dagrun_timeout skip the closing task, and a failed push is hidden by its success
-unless something below it tells (the `watcher` here). The documentation compares both forms.
+This is the minimum, and it does not survive everything. A run that is marked by hand, a ShortCircuitOperator
+and a dagrun_timeout skip the closing task. Its success hides a failed push unless a task after it fails
+(here, `watcher`). The docs compare both forms.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ with DAG(
     max_active_runs=1,
     params={
         "source_id": Param("acme-products", type="string", description="The ID of the Push source"),
-        "fail": Param(False, type="boolean", description="Fail in the middle, to see the source come back"),
+        "fail": Param(False, type="boolean", description="Fail mid-push, to see the source return to IDLE"),
     },
     tags=["coveo"],
 ) as dag:
@@ -56,7 +56,7 @@ with DAG(
 
     @task(trigger_rule="one_failed")
     def watcher() -> None:
-        """Make the run fail where a task did, which the success of `idle` would hide."""
+        """Fail the run if a task failed, which the success of `idle` would hide."""
         raise AirflowFailException("A task of this run failed")
 
     pushed = push()

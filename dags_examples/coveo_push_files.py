@@ -1,7 +1,7 @@
 """
-Push items from files and from other tasks, and delete items by their IDs.
+Push items from files and from other tasks, and delete items by ID.
 
-The files may be of any size: they are read as they are pushed. Trigger it with the paths of your own, for
+The files can be of any size: they are read while they are pushed. Trigger it with your own paths, for
 example `{"path": "/data/catalog/*.ndjson.gz", "table": "/data/prices.csv"}`.
 """
 
@@ -37,7 +37,7 @@ with DAG(
 
     @task
     def new_items() -> list[dict[str, Any]]:
-        """Return a few items; for many, yield them in a task of @task.coveo_push."""
+        """Return a few items; to push many, yield them from a @task.coveo_push function."""
         return [{"documentId": "product://4714", "title": "Giant magnet", "data": "The famous magnet."}]
 
     @task

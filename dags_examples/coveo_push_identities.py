@@ -1,8 +1,8 @@
 """
 Update a secured source: first the security identities, then the items whose permissions name them.
 
-Who is in the group `warehouse` may see the items. What the run did not push again, identities and items, is
-disabled and deleted afterwards.
+Members of the group `warehouse` can see the items. Afterwards, identities that the run did not push again are
+disabled, and items that it did not push again are deleted.
 """
 
 from __future__ import annotations

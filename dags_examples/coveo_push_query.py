@@ -1,5 +1,5 @@
 """
-Push the rows of a database query, as a stream: a table of any size needs no more memory than a few batches.
+Push the rows of a database query as a stream: a table of any size needs only the memory of a few batches.
 
 It needs a connection `catalog_db` to a database with a table `product`, the extra `[sql]`, and the provider
 of the database, such as `apache-airflow-providers-postgres`.
@@ -31,7 +31,7 @@ with DAG(
             task_id="push_rows",
             source_id="{{ params.source_id }}",
             sql_conn_id="catalog_db",
-            # Only an order lets a task that is tried again go on where it failed.
+            # A retry can resume where the task failed only if the rows have an order.
             sql="SELECT sku, name, price, updated FROM product ORDER BY sku",
             columns={
                 "documentId": "product://{sku}",

@@ -1,12 +1,13 @@
 """
-Replace a Push source by a copy of itself, where it can't be reset: Coveo for Sitecore or the Crawling Module
-manages it, or a cut-off in the future made it refuse all content.
+Replace a Push source with a copy of itself if it can't be reset: Coveo for Sitecore or the Crawling Module
+manages it, or a cut-off in the future makes it reject all content.
 
-The source is duplicated, the copy is tested with an item, and the Airflow Variable `acme_products_source_id`
-is set to the copy's ID. All DAGs that push there read it by `{{ var.value.acme_products_source_id }}`, so
-nothing else must be changed in Airflow. Then the copy is filled. The old source is deleted only after
-somebody approved: on Airflow 3.1 and later under *Required Actions*, before that by triggering the DAG again
-with the same `new_name` and the old source's name as `delete_old_source`.
+The DAG duplicates the source, tests the copy with an item, and sets the Airflow Variable
+`acme_products_source_id` to the copy's ID. All DAGs that push there read it with
+`{{ var.value.acme_products_source_id }}`, so nothing else needs to change in Airflow. Then it fills the copy.
+It deletes the old source only after someone has approved: on Airflow 3.1 and later under *Required Actions*,
+before that by triggering the DAG again with the same `new_name` and the old source's name as
+`delete_old_source`.
 """
 
 from __future__ import annotations

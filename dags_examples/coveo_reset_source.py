@@ -1,7 +1,7 @@
 """
 Empty a Push source, once the person who starts the run has repeated its ID.
 
-Every item that was pushed before the run is deleted after the queue delay. Trigger it with, for example,
+Coveo deletes every item that was pushed before the run, after the queue delay. Trigger it with, for example,
 `{"source_id": "acme-products", "repeat_source_id": "acme-products"}`.
 """
 

@@ -1,8 +1,8 @@
 """
-Create the Push sources of an environment and put their IDs into Airflow Variables, or take them down again.
+Create the Push sources of an environment and write their IDs into Airflow Variables, or delete the sources.
 
-Run it as often as you like: a source that it made before is found again, and no second one is made. Trigger
-it with `{"tear_down": true}` to delete the sources and everything in them.
+Run it as often as you like: it finds a source that it created before, and does not create a second one. To
+delete the sources and everything in them, trigger it with `{"tear_down": true}`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from airflow.providers.common.compat.sdk import DAG, Param, Variable, task
 
 from airflow_provider_coveo.operators.coveo_push import CreatePushSourceOperator, DeletePushSourceOperator
 
-#: The Variable that the DAGs read a source's ID from, and the source's name behind the environment's.
+#: The Variable that holds a source's ID, and the source's name after the environment's prefix.
 SOURCES = {"acme_products_source_id": "products", "acme_manuals_source_id": "manuals"}
 
 with DAG(

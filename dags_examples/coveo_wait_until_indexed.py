@@ -1,13 +1,13 @@
 """
-Push, and go on only once what was pushed is found: or fail with Coveo's reasons.
+Push, and continue only once the pushed items are indexed, or fail with Coveo's reasons.
 
-Coveo accepts a push before it looks at the items, so a green push task does not mean that they are in the
-index. `indexed` waits on Coveo's item logs. It fails with a table of the items that the pipeline refused, and
-what depends on the new content runs after it. Before anything is pushed, `quota` checks that the day's quota
-of items will do; otherwise the run ends there, skipped.
+Coveo accepts a push before it processes the items, so a successful push task does not mean that they are in
+the index. `indexed` polls Coveo's item logs. It fails with a table of the items that the pipeline rejected.
+Tasks that depend on the new content run after it. Before the push, `quota` checks once that the day's quota
+of items is sufficient; if not, the run ends there, skipped.
 
-The key must be allowed to view the organization and all sources, which one that may only push is not. Both
-sensors wait in the triggerer, so no worker is held.
+The key needs the privileges to view the organization and all sources, which a push-only key lacks. `indexed`
+waits in the triggerer, so it occupies no worker.
 """
 
 from __future__ import annotations
@@ -33,15 +33,13 @@ with DAG(
     schedule=None,
     start_date=datetime(2025, 1, 1),
     catchup=False,
-    # Status is not a lock: two runs on one source would close each other's update. And items of another run
-    # would be taken for this one's.
+    # A status is not a lock: two runs on one source would close each other's update. And the sensor would
+    # count another run's items as this run's.
     max_active_runs=1,
     default_args={"retries": 2, "retry_delay": timedelta(seconds=30)},
     params={
         "source_id": Param("acme-products", type="string", description="The ID of the Push source"),
-        "max_refused": Param(
-            0, type="integer", minimum=0, description="How many refused items to put up with"
-        ),
+        "max_refused": Param(0, type="integer", minimum=0, description="How many rejected items to allow"),
     },
     tags=["coveo"],
 ) as dag:
@@ -71,7 +69,7 @@ with DAG(
         result=pushed,
         max_refused="{{ params.max_refused }}",
         deferrable=True,
-        # Coveo's logs are slow to answer, and items appear after some minutes.
+        # Coveo's logs are slow to respond, and items appear after some minutes.
         poke_interval=timedelta(minutes=2),
         timeout=timedelta(hours=2),
     )
