@@ -1,4 +1,4 @@
-"""Parts of the pages that are made from the code, so that they can't say anything else than it does."""
+"""Parts of the pages that are generated from the code, so that they can't contradict it."""
 
 from __future__ import annotations
 
@@ -15,58 +15,57 @@ from airflow_provider_coveo.coveo.retries import RetryPolicy
 from airflow_provider_coveo.coveo.statuses import SourceStatus
 from airflow_provider_coveo.get_provider_info import CONNECTION_FORM
 
-#: How long the hook is patient.
+#: How long the hook retries.
 PATIENCE: Final = f"{RetryPolicy().total_seconds / 60:g} minutes"
 
 HERE = Path(__file__).resolve().parent
 PARTS = HERE / "_parts"
 
-#: The standard fields of a connection, which the form only labels anew.
+#: The standard fields of a connection, which the form only relabels.
 _STANDARD_FIELDS: Final = {
     "login": "The [organization ID](https://docs.coveo.com/en/148/).",
     "password": "The API key. It is the only secret here.",
-    "host": "Leave it empty. A base URL only where a proxy or the simulator stands in for Coveo: `https`, or "
-    "`http` on this machine's loopback address.",
+    "host": "Leave it empty, unless a proxy or the simulator stands in for Coveo. Then set a base URL: "
+    "`https`, or `http` on this machine's loopback address.",
 }
 
-#: What else is to be said about an error than its class does.
+#: Advice that the class of an error does not give.
 _MORE: Final[dict[str, str]] = {
-    "INVALID_TOKEN": "*Test* in the connection form tries the other regions, and names the one in which the "
-    "organization answers.",
-    "ACCESS_DENIED": "[Which privilege is for what](security.md#what-a-key-may-do) lists what each part of "
-    "the provider needs.",
-    "ORGANIZATION_NOT_FOUND": "*Test* in the connection form tells which of organization, key and region is "
-    "wrong.",
+    "INVALID_TOKEN": "*Test* of the connection lists the regions. It sends the key to no other host.",
+    "ACCESS_DENIED": "[API key privileges](security.md#what-a-key-may-do) lists what each part of the "
+    "provider needs.",
+    "ORGANIZATION_NOT_FOUND": "*Test* of the connection shows which of organization, key and region "
+    "is wrong.",
     "SOURCE_DOES_NOT_EXIST": "The Sources page has the ID under **More → Copy source ID**. It is not the "
     "source's name.",
-    "TOO_MANY_REQUESTS": f"The hook has already waited, for up to {PATIENCE} and no shorter than Coveo's "
-    "`Retry-After` asked. If it happens often, [push fewer and larger batches](pushing.md), and give the "
-    "tasks that push a [pool](guides/many-sources.md).",
-    "TOO_MANY_DOCUMENTS_DAILY": "The push can be [resumed](pushing.md#resuming): what was accepted today is "
-    "not sent again when the same run's task is cleared tomorrow.",
-    "INVALID_JSON": "Items are checked before they are sent, so this is rare. A proxy on the way may have "
-    "changed the request.",
-    "UploadError": "The upload goes to Amazon S3 and not to Coveo's own host. A firewall that lets only "
-    "`*.cloud.coveo.com` through shows here.",
-    "NoAnswerError": "Every request of this provider may be repeated, so a retry does no harm.",
+    "TOO_MANY_REQUESTS": f"The hook has already waited, for up to {PATIENCE} and at least as long as Coveo's "
+    "`Retry-After` says. If this happens often, [push fewer and larger batches](pushing.md), and set a "
+    "[pool](guides/many-sources.md) on the tasks that push.",
+    "TOO_MANY_DOCUMENTS_DAILY": "The push can be [resumed](pushing.md#resuming): if you clear the same run's "
+    "task tomorrow, it does not send again what was accepted today.",
+    "INVALID_JSON": "The provider validates items before it sends them, so this is rare. A proxy in between "
+    "may have changed the request.",
+    "UploadError": "The upload goes to Amazon S3, not to Coveo's own host. A firewall that allows only "
+    "`*.cloud.coveo.com` blocks it.",
+    "NoAnswerError": "Every request of this provider can be repeated, so a retry does no harm.",
     "CoveoInputError": "The message names the value and the rule.",
 }
 
-#: How the classes without a code of Coveo's are called on the page.
+#: The titles of the classes that have no error code from Coveo.
 _WITHOUT_CODE: Final = {
     "InvalidRequestError": "400, without a code",
     "NotFoundError": "404, for a source or an activity",
     "RequestTooLargeError": "413",
     "ServiceError": "408, 500, 502, 503, 504",
     "RedirectError": "A redirect (3xx)",
-    "UnexpectedAnswerError": "Any other answer",
+    "UnexpectedAnswerError": "Any other response",
     "FirewallBlockedError": "Blocked by the firewall",
-    "UploadError": "A refused upload",
-    "NoAnswerError": "No answer",
+    "UploadError": "A failed upload",
+    "NoAnswerError": "No response",
     "CertificateError": "A certificate that can't be verified",
 }
 
-#: Of those, the answers that stand for them.
+#: Sample responses for those classes.
 _ANSWERS: Final[dict[str, tuple[int, dict[str, str]]]] = {
     "InvalidRequestError": (400, {}),
     "NotFoundError": (404, {}),
@@ -119,7 +118,7 @@ def statuses() -> str:
 
 
 def error_classes() -> list[type[errors.CoveoError]]:
-    """Return the classes of errors in the order of their definition, the base class apart."""
+    """Return the error classes in the order of their definition, without the base class."""
     return [
         value
         for value in vars(errors).values()
@@ -128,7 +127,7 @@ def error_classes() -> list[type[errors.CoveoError]]:
 
 
 def _of_answers() -> dict[str, list[tuple[int, str | None]]]:
-    """Return the answers of Coveo that each class stands for, as the code itself maps them."""
+    """Return the responses of Coveo that each class represents, as the code itself maps them."""
     found: dict[str, list[tuple[int, str | None]]] = {}
     for code, error_class in errors._BY_ERROR_CODE.items():
         status = re.match(r"(\d{3})", error_class.__doc__ or "")
@@ -142,9 +141,9 @@ def _section(title: str, names: Sequence[str], error: errors.CoveoError) -> str:
     words = (error_class.__doc__ or "").strip().splitlines()[0]
     more = [_MORE[name] for name in (*names, error_class.__name__) if name in _MORE]
     retried = (
-        f"The hook repeats the request for up to {PATIENCE}, and Airflow's retries follow."
+        f"The hook retries the request for up to {PATIENCE}; Airflow's retries follow."
         if error_class.retry_can_help
-        else "The task fails at once. Its retries stay unused, because they could not help."
+        else "The task fails immediately. Airflow does not use its retries, because they could not help."
     )
     what_to_do = [f"{_sentence(error.remedy)}"] if error.remedy else []
     lines = [
@@ -159,9 +158,9 @@ def _section(title: str, names: Sequence[str], error: errors.CoveoError) -> str:
         "",
     ]
     if error.cause:
-        lines += ["Why", f": {_sentence(error.cause)}", ""]
+        lines += ["Likely cause", f": {_sentence(error.cause)}", ""]
     if what_to_do or more:
-        lines += ["What to do", f": {' '.join([*what_to_do, *more])}", ""]
+        lines += ["Remedy", f": {' '.join([*what_to_do, *more])}", ""]
     lines += ["Retries", f": {retried}", ""]
     lines += ["Class", f": {{py:class}}`~airflow_provider_coveo.coveo.errors.{error_class.__name__}`", ""]
     return "\n".join(lines)
@@ -186,7 +185,7 @@ def errors_of_coveo() -> str:
 
 
 def errors_without_code() -> str:
-    """Return a section for each error that bears no code."""
+    """Return a section for each error without a code."""
     by_name = {error_class.__name__: error_class for error_class in error_classes()}
     sections = []
     for name, title in _WITHOUT_CODE.items():
@@ -200,7 +199,7 @@ def errors_without_code() -> str:
 
 
 def errors_of_the_provider() -> str:
-    """Return the table of errors that the provider raises of itself."""
+    """Return the table of errors that the provider itself raises."""
     coded = {*_of_answers(), *_WITHOUT_CODE}
     rows = []
     for error_class in error_classes():
@@ -208,10 +207,10 @@ def errors_of_the_provider() -> str:
             continue
         words = (error_class.__doc__ or "").strip().splitlines()[0].replace("``", "`")
         remedy = _sentence(error_class.default_remedy) if error_class.default_remedy else ""
-        what_to_do = f"{remedy} {_MORE.get(error_class.__name__, '')}".strip() or "As the message says."
+        what_to_do = f"{remedy} {_MORE.get(error_class.__name__, '')}".strip() or "See the message."
         name = f"{{py:class}}`~airflow_provider_coveo.coveo.errors.{error_class.__name__}`"
         rows.append([name, words, what_to_do])
-    return table(["Error", "When", "What to do"], rows)
+    return table(["Error", "When", "Remedy"], rows)
 
 
 _PARTS: Final[dict[str, Callable[[], str]]] = {
@@ -225,7 +224,7 @@ _PARTS: Final[dict[str, Callable[[], str]]] = {
 
 
 def make_parts(_app: Any = None) -> None:
-    """Write the parts, those that changed."""
+    """Write the parts that changed."""
     PARTS.mkdir(exist_ok=True)
     for name, make in {**_PARTS, **DIAGRAMS}.items():
         text, path = make(), PARTS / name
@@ -234,7 +233,7 @@ def make_parts(_app: Any = None) -> None:
 
 
 def _leave_types_alone(_app: Any, _env: Any, node: Any, content: Any) -> Any:
-    """Show a type in a signature as it is where no page describes it: nobody wrote a link."""
+    """Show a type in a signature as plain text if no page describes it: nobody wrote a link."""
     written_by_somebody = node.get("refexplicit") or "." in node.get("reftarget", "")
     if node.get("reftype") in {"class", "obj"} and (
         not written_by_somebody or re.search(r"\.(_\w+|[A-Z])$", node["reftarget"])
@@ -244,7 +243,7 @@ def _leave_types_alone(_app: Any, _env: Any, node: Any, content: Any) -> Any:
 
 
 def setup(app: Any) -> dict[str, bool]:
-    """Let Sphinx make the parts before it reads the pages."""
+    """Have Sphinx generate the parts before it reads the pages."""
     app.connect("builder-inited", make_parts)
     app.connect("missing-reference", _leave_types_alone)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
