@@ -15,6 +15,7 @@ from airflow_provider_coveo.coveo.endpoints import (
     base_url,
     checked_organization_id,
     console_url,
+    is_on_this_machine,
     region_named,
 )
 from airflow_provider_coveo.coveo.errors import CoveoConfigurationError, CoveoInputError, shown
@@ -106,6 +107,8 @@ class ConnectionSettings:
             platform_url = push_url
         if "platform_host" in given:
             platform_url = base_url(str(_text(given, "platform_host")), field="platform_host")
+        proxies = _proxies(given.get("proxies"))
+        _check_way_around(proxies, push_url, platform_url)
         return cls(
             organization_id=_organization_id(organization_id, login),
             api_key=_api_key(password),
@@ -122,7 +125,7 @@ class ConnectionSettings:
             total_timeout=_total_timeout(
                 given.get("total_timeout") if total_timeout is None else total_timeout
             ),
-            proxies=_proxies(given.get("proxies")),
+            proxies=proxies,
             verify=_verify(given.get("verify")),
             call_interval=_call_interval(
                 given.get("call_interval") if call_interval is None else call_interval
@@ -343,6 +346,21 @@ def _check_proxy(scheme: str, url: str) -> None:
             f"The connection's proxies name the scheme {shown(scheme)}, so that requests would go around it",
             remedy="Name http, https or all",
         )
+
+
+def _check_way_around(proxies: Mapping[str, str], *urls: str) -> None:
+    """Refuse a proxy on another machine that would get the API key in clear."""
+    if all(urlsplit(url).scheme == "https" for url in urls):
+        return
+    if all(
+        scheme.partition("://")[0] == "https" or is_on_this_machine(url) for scheme, url in proxies.items()
+    ):
+        return
+    raise CoveoConfigurationError(
+        "The connection's host is on this machine and http, and its proxy is not: it would get the API key "
+        "in clear",
+        remedy="Leave out the proxies, or use https",
+    )
 
 
 def _verify(value: Any) -> bool | str:

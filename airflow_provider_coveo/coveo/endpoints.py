@@ -134,6 +134,18 @@ def _is_ip_address(hostname: str) -> bool:
     return True
 
 
+def is_on_this_machine(url: str) -> bool:
+    """
+    Say whether a URL leads to this machine's own loopback address.
+
+    :param url: A URL, with or without a scheme.
+    """
+    try:
+        return _is_loopback(urlsplit(url if "://" in url else f"//{url}").hostname or "")
+    except ValueError:
+        return False
+
+
 def _is_loopback(hostname: str) -> bool:
     if hostname.lower() == "localhost":
         return True

@@ -43,7 +43,13 @@ from airflow_provider_coveo.coveo.retries import RetryPolicy
 from airflow_provider_coveo.hooks.answers import json_object, patience, refusal
 from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 from airflow_provider_coveo.hooks.metrics import count_request
-from airflow_provider_coveo.hooks.wire import LARGEST_ANSWER, LARGEST_ERROR, stopped_error, user_agent
+from airflow_provider_coveo.hooks.wire import (
+    LARGEST_ANSWER,
+    LARGEST_ERROR,
+    settings_for,
+    stopped_error,
+    user_agent,
+)
 from airflow_provider_coveo.transports.exchange import SLICE, StopSignal
 
 if TYPE_CHECKING:
@@ -213,9 +219,7 @@ class CoveoAsyncClient:
         with hook.get_conn() as session:
             settings = hook.settings
             for base in {settings.push_url, settings.platform_url}:
-                by_requests = session.merge_environment_settings(
-                    base, session.proxies, session.stream, session.verify, session.cert
-                )
+                by_requests = settings_for(session, base)
                 proxy = select_proxy(base, by_requests["proxies"])
                 verify = by_requests["verify"]
                 self._routes[base] = _Route(_checked_proxy(proxy), True if verify is None else verify)

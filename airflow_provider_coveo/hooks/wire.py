@@ -8,12 +8,15 @@ import logging
 import platform
 import re
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import requests
 import urllib3
 from requests.auth import AuthBase
+from requests.utils import select_proxy
 
 from airflow_provider_coveo import __version__
+from airflow_provider_coveo.coveo.endpoints import is_on_this_machine
 from airflow_provider_coveo.coveo.errors import (
     CertificateError,
     CoveoConfigurationError,
@@ -41,26 +44,37 @@ _OWN_FAULTS: Final = (
 
 class _PresignedQueryFilter(logging.Filter):
     """
-    Takes the signature out of what urllib3 logs at debug level.
+    Takes the signature out of what urllib3 logs: each request at debug level, odd headers as a warning.
 
     Masking each presigned URL through Airflow would make its masker slower with every upload, without end.
     """
 
-    _signature = re.compile(r"(?i)signature=")
+    _signature = re.compile(r"(?i)(?:signature|credential|token|[?&]sig)=")
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if isinstance(record.args, tuple) and any(
-            isinstance(arg, str) and self._signature.search(arg) for arg in record.args
-        ):
+        if isinstance(record.args, tuple) and any(map(self._is_presigned, record.args)):
             record.args = tuple(
-                arg.split("?", 1)[0] + "?…" if isinstance(arg, str) and self._signature.search(arg) else arg
-                for arg in record.args
+                str(arg).split("?", 1)[0] + "?…" if self._is_presigned(arg) else arg for arg in record.args
             )
+            # Airflow may show the local variables of a traceback.
+            record.exc_info = None
         return True
+
+    def _is_presigned(self, arg: object) -> bool:
+        return isinstance(arg, (str, Exception)) and bool(self._signature.search(str(arg)))
 
 
 _presigned_query_filter = _PresignedQueryFilter()
-for _logger_name in ("urllib3.connectionpool", "urllib3.util.retry"):
+# A filter of a logger does not see what those below it log.
+for _logger_name in (
+    "urllib3",
+    "urllib3.connection",
+    "urllib3.connectionpool",
+    "urllib3.poolmanager",
+    "urllib3.response",
+    "urllib3.util",
+    "urllib3.util.retry",
+):
     logging.getLogger(_logger_name).addFilter(_presigned_query_filter)
 
 
@@ -129,16 +143,28 @@ def mount_limits(session: requests.Session) -> None:
         session.mount(scheme, LimitedAdapter())
 
 
+def settings_for(session: requests.Session, url: str) -> dict[str, Any]:
+    """
+    Return a session's proxies and TLS settings for a URL, the environment's where it has none.
+
+    ``http`` is for this machine's loopback address, and stays on this machine: a proxy on another one, such
+    as the environment may name for all hosts, would get the API key in clear.
+    """
+    settings: dict[str, Any] = session.merge_environment_settings(
+        url, session.proxies, session.stream, session.verify, session.cert
+    )
+    if urlsplit(url).scheme == "http":
+        proxy = select_proxy(url, settings["proxies"])
+        if proxy and not is_on_this_machine(proxy):
+            settings["proxies"] = {}
+    return settings
+
+
 def sent(
     session: requests.Session, prepared: requests.PreparedRequest, *, timeout: Any, allow_redirects: bool
 ) -> requests.Response:
     """Send a request, and return its response with the body still to be read."""
-    options = {
-        "timeout": timeout,
-        **session.merge_environment_settings(
-            prepared.url, session.proxies, session.stream, session.verify, session.cert
-        ),
-    }
+    options = {"timeout": timeout, **settings_for(session, str(prepared.url))}
     if allow_redirects:
         return session.send(prepared, allow_redirects=True, **options)
     # A session reads where a redirect leads to, and its whole body, also if it is not to follow.

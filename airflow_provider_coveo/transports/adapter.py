@@ -235,7 +235,15 @@ class _Response(http.client.HTTPResponse):
         """Return whether the two ends could differ over where the response ends."""
         lengths = self.headers.get_all("Content-Length", [])
         codings = self.headers.get_all("Transfer-Encoding", [])
-        return bool(codings and lengths) or len(lengths) > 1 or len(codings) > 1 or self.version != 11
+        return (
+            bool(codings and lengths)
+            or len(lengths) > 1
+            or len(codings) > 1
+            or not all(re.fullmatch(r"[0-9]+", length.strip(" \t")) for length in lengths)
+            # What stands in a line that can't be read may have been one of them.
+            or bool(self.headers.defects)
+            or self.version != 11
+        )
 
     def _close_conn(self) -> None:
         exchange = current_exchange()

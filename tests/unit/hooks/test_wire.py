@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import signal
 import socket
 import threading
@@ -61,6 +62,67 @@ def ended_within(seconds: float) -> Iterator[None]:
     started = time.monotonic()
     yield
     assert time.monotonic() - started < seconds
+
+
+# --- where requests go, and what is told of it ---
+
+
+@BOTH
+@pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "ALL_PROXY"])
+def test_what_is_http_leaves_this_machine_by_no_proxy(
+    connect: Callable[..., None], monkeypatch: pytest.MonkeyPatch, ask: Callable[..., Any], name: str
+) -> None:
+    response = answer(200, b'{"id": "acme-products"}')
+    with RawServer(always(response)) as server, RawServer(always(response)) as proxy:
+        hook = at(connect, server)
+        # An address that leads here, and is none of the loopback's.
+        monkeypatch.setenv(name, f"http://user:pass@0.0.0.0:{proxy.port}")
+        ask(hook)
+        assert (len(server.requests), len(proxy.requests)) == (1, 0)
+        monkeypatch.setenv(name, proxy.url)
+        ask(hook if ask is by_client else at(connect, server))
+        assert (len(server.requests), len(proxy.requests)) == (1, 1)
+
+
+@pytest.mark.parametrize("query", ["X-Amz-Signature=s3cr3t", "sig=s3cr3t", "X-Amz-Security-Token=s3cr3t&X=1"])
+@pytest.mark.parametrize(
+    "response",
+    [
+        answer(200),
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nno header at all\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n folded: from nothing\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"",
+    ],
+)
+def test_no_log_of_urllib3_has_a_presigned_url(
+    connect: Callable[..., None], logged: Callable[[], str], response: bytes, query: str
+) -> None:
+    def script(client: Client) -> None:
+        while request := client.read_request():
+            if b"/files" in request.split(b"\r\n")[0]:
+                uri = f"{server.url}/bucket/1?{query}"
+                client.send(
+                    answer(201, json.dumps({"fileId": "1", "uploadUri": uri, "requiredHeaders": {}}).encode())
+                )
+            elif b"/bucket" in request:
+                client.send(response)
+                if not response:
+                    return
+            else:
+                client.send(answer(202))
+
+    logger = logging.getLogger("urllib3")
+    level = logger.level
+    logger.setLevel(logging.DEBUG)
+    try:
+        with RawServer(script) as server, suppress(CoveoError):
+            at(connect, server).push_items(SOURCE, [ITEM])
+    finally:
+        logger.setLevel(level)
+    shown = logged()
+    assert "/bucket/1" in shown
+    assert "s3cr3t" not in shown
 
 
 # --- which response belongs to which request ---
@@ -145,6 +207,9 @@ UNCERTAIN = {
         b"HTTP/1.1 201 Created\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
     ),
     "HTTP/1.0": answer(201, b"", "Connection: keep-alive", version="HTTP/1.0"),
+    "a line that is no header": b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\nwhat is this\r\n\r\n",
+    "a length that others may read otherwise": (b"HTTP/1.1 201 Created\r\nContent-Length: 0_0\r\n\r\n"),
+    "a length with a sign": b"HTTP/1.1 201 Created\r\nContent-Length: +0\r\n\r\n",
     "no length": b"HTTP/1.1 201 Created\r\nConnection: close\r\n\r\n",
 }
 
