@@ -51,6 +51,11 @@ from airflow_provider_coveo.hooks.wire import (
     user_agent,
 )
 from airflow_provider_coveo.transports.exchange import SLICE, StopSignal
+from airflow_provider_coveo.transports.loop_connections import (
+    TrustedConnector,
+    has_certain_end,
+    used_connections,
+)
 
 if TYPE_CHECKING:
     import threading
@@ -91,9 +96,7 @@ async def _shared_session(verify: bool | str) -> AsyncIterator[aiohttp.ClientSes
         if verify not in shared:
             shared[verify] = _Transport(
                 aiohttp.ClientSession(
-                    # aiohttp takes what comes over an idle connection for the next response. Triggers
-                    # ask too rarely to find one open anyway.
-                    connector=aiohttp.TCPConnector(ssl=context, force_close=True),
+                    connector=TrustedConnector(ssl=context),
                     cookie_jar=aiohttp.DummyCookieJar(),
                     # What the environment says of proxies is read as for the hook; ~/.netrc is not.
                     trust_env=False,
@@ -295,28 +298,30 @@ class CoveoAsyncClient:
         total = settings.total_seconds(len(body or b""), seconds)
         started = time.monotonic()
         outcome: int | str = "cancelled"
+        failure: CoveoError | None = None
         try:
-            async with session.request(
-                question.method,
-                # yarl would otherwise undo some of the percent-encoding.
-                yarl.URL(url, encoded=True),
-                data=body,
-                headers=self._headers(settings, question),
-                proxy=self._routes[base].proxy,
-                timeout=aiohttp.ClientTimeout(
-                    total=total, sock_connect=settings.timeout[0], sock_read=seconds
-                ),
-                allow_redirects=False,
-            ) as response:
-                answer = _Answer(response.status, response.headers, await _body(response))
-            parsed, refused = _understood(answer, question)
+            with used_connections() as used:
+                async with session.request(
+                    question.method,
+                    # yarl would otherwise undo some of the percent-encoding.
+                    yarl.URL(url, encoded=True),
+                    data=body,
+                    headers=self._headers(settings, question),
+                    proxy=self._routes[base].proxy,
+                    timeout=aiohttp.ClientTimeout(
+                        total=total, sock_connect=settings.timeout[0], sock_read=seconds
+                    ),
+                    allow_redirects=False,
+                ) as response:
+                    answer = _Answer(response.status, response.headers, await _body(response))
+            parsed, failure = _understood(answer, question)
             outcome = answer.status_code
+            if failure is None and has_certain_end(response):
+                _trust(session, used)
         except Exception as problem:
+            # These exceptions can hold more than should be shown, such as the key, so they are not chained.
             failure = _error_without_answer(question.tried, problem)
             outcome = type(failure).__name__
-            count_request(outcome)
-            # The text of these exceptions can hold more than should be shown, so they are not chained.
-            raise failure from None
         finally:
             log.debug(
                 "%s %s -> %s in %.0f ms (attempt %d)",
@@ -327,8 +332,8 @@ class CoveoAsyncClient:
                 attempt,
             )
         count_request(outcome)
-        if refused is not None:
-            raise refused
+        if failure is not None:
+            raise failure
         return parsed
 
     def _headers(self, settings: ConnectionSettings, question: Question) -> dict[str, str]:
@@ -340,6 +345,11 @@ class CoveoAsyncClient:
         if question.body is not None:
             headers["Content-Type"] = "application/json"
         return headers
+
+
+def _trust(session: aiohttp.ClientSession, used: list[Any]) -> None:
+    if isinstance(session.connector, TrustedConnector):
+        session.connector.trust(used)
 
 
 def _understood(answer: _Answer, question: Question) -> tuple[dict[str, Any], CoveoError | None]:

@@ -332,6 +332,80 @@ def test_a_client_on_a_loop_keeps_no_connection_whose_state_is_uncertain(
         asyncio.run(ask())
 
 
+#: What comes over an idle connection, and what a response says so that its connection is not kept.
+NOT_TRUSTED = {
+    "a whole response": (b"", answer(200, b'{"id": "stale"}')),
+    "a part of a response": (b"", b"HTTP/1.1 200 OK\r\nContent-Le"),
+    "a byte": (b"", b"H"),
+    "chunks and no length": (b"Transfer-Encoding: chunked\r\n", b""),
+    "HTTP/1.0": (b"", b""),
+}
+
+
+@SCHEMES
+@pytest.mark.parametrize("what", [None, *NOT_TRUSTED])
+def test_a_client_on_a_loop_uses_a_connection_again_only_if_nothing_is_left_on_it(
+    connect: Callable[..., None], certificate: tuple[Path, Path], what: str | None, secure: bool
+) -> None:
+    judged, sent = threading.Event(), threading.Event()
+    headers, late = NOT_TRUSTED.get(what or "", (b"", b""))
+    body = b'{"id": "good"}'
+    good = answer(200, body, version="HTTP/1.0" if what == "HTTP/1.0" else "HTTP/1.1")
+    if what == "HTTP/1.0":
+        good = good.replace(b"\r\n", b"\r\nConnection: keep-alive\r\n", 1)
+    chunked = b"HTTP/1.1 200 OK\r\n" + headers + b"\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+
+    def script(client: Client) -> None:
+        while client.read_request():
+            client.send(chunked if headers else good)
+            if late and not sent.is_set():
+                judged.wait(30)
+                client.send(late)
+            sent.set()
+
+    async def ask() -> None:
+        async with CoveoAsyncClient("coveo_default", retry=ONCE) as client:
+            for _ in range(3):
+                question = Question("Could not read it", "GET", "/rest/x", keys=("id",))
+                assert await client.conclusion(asking(question)) == {"id": "good"}
+                judged.set()
+                assert await asyncio.to_thread(sent.wait, 30)
+
+    with RawServer(script, certificate=certificate if secure else None) as server:
+        at(connect, server)
+        asyncio.run(ask())
+        # One that carries chunks has a certain end, too.
+        expected = {None: 1, "chunks and no length": 1, "HTTP/1.0": 3}.get(what, 2)
+        assert server.connections == expected
+        assert len(server.requests) == 3
+
+
+def test_a_client_on_a_loop_takes_no_connection_whose_response_nobody_has_judged(
+    connect: Callable[..., None],
+) -> None:
+    """While one waits for a verdict, another may look for a connection."""
+
+    def script(client: Client) -> None:
+        while client.read_request():
+            client.send(answer(202, b'{"id": "undocumented"}'))
+
+    async def ask() -> None:
+        async with CoveoAsyncClient("coveo_default", retry=ONCE) as client:
+
+            async def one() -> None:
+                question = Question("Could not read it", "GET", "/rest/x", keys=("id",))
+                for _ in range(5):
+                    with pytest.raises(errors.UnexpectedAnswerError):
+                        await client.conclusion(asking(question))
+
+            await asyncio.gather(*(one() for _ in range(5)))
+
+    with RawServer(script) as server:
+        at(connect, server)
+        asyncio.run(ask())
+        assert server.connections == len(server.requests) == 25
+
+
 def test_no_connection_is_kept_after_a_timeout(connect: Callable[..., None]) -> None:
     gone = threading.Event()
 
