@@ -34,6 +34,8 @@ R = TypeVar("R")
 
 #: No longer a body that begins like no object or array is tried to be read as JSON.
 _LONGEST_UNDECLARED: Final = 1024
+#: A longer body of an answer is one that somebody reads.
+_LONGEST_UNREAD: Final = 16 * 1024
 #: No more of a request ID than this is kept.
 _LONGEST_REQUEST_ID: Final = 200
 
@@ -174,15 +176,17 @@ def _what_came(answer: Answer) -> str | None:
     """
     Say what the body of a success is, ``None`` where it is one that Coveo may have sent.
 
-    Coveo's bodies are JSON or empty, and those of file containers are empty. The body of an answer that says
-    of itself that it is JSON is left to who reads it.
+    Coveo's bodies are JSON or empty, and those of file containers are empty. A long body that says of itself
+    that it is JSON is left to who reads it: that of a success that nobody reads is short.
     """
     content_type = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if content_type in {"text/html", "application/xhtml+xml"}:
         return "a web page"
-    if content_type == "application/json" or content_type.endswith("+json"):
-        return None
     body = answer.content.strip()
+    if content_type == "application/problem+json":
+        return "a problem"
+    if content_type == "application/json" or content_type.endswith("+json"):
+        return _what_json_is(body)
     if not body:
         return None
     if body.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<"):
@@ -194,6 +198,22 @@ def _what_came(answer: Answer) -> str | None:
             return f"a body that is not JSON ({content_type or 'of no declared type'})"
         return None
     return f"a body that is not JSON ({content_type or 'of no declared type'})"
+
+
+def _what_json_is(body: bytes) -> str | None:
+    if not body:
+        return None
+    if body[:1] == b"<":
+        return "a web page"
+    if len(body) > _LONGEST_UNREAD:
+        return None
+    try:
+        parsed = json.loads(body)
+    except (ValueError, RecursionError):
+        return "a body that is not JSON, though it says so"
+    if isinstance(parsed, dict) and parsed.get("errorCode"):
+        return f"an error: {shortened(str(parsed['errorCode']))}"
+    return None
 
 
 def patience(policy: RetryPolicy, log: Any, refused: Callable[[float], None] | None = None) -> dict[str, Any]:

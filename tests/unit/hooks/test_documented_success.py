@@ -229,6 +229,29 @@ def test_a_page_is_no_success_even_with_the_documented_status(
     assert page == "words" or re.search("web page|not JSON|in its place", str(refused.value))
 
 
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize(
+    ("type_", "body"),
+    [
+        ("application/json", b"<html>Sign in</html>"),
+        ("application/json", b"<html>" + b"x" * 100_000),
+        ("application/json", b"Please sign in"),
+        ("application/json", b'{"requestId": '),
+        ("application/vnd.api+json", b"\n<html>Sign in</html>"),
+        ("application/json", b'{"errorCode": "ACCESS_DENIED", "message": "No."}'),
+        ("application/problem+json", b'{"status": 403, "title": "No."}'),
+    ],
+)
+def test_nor_is_what_is_no_json_or_an_error_though_it_is_declared_as_json(
+    connect: Callable[..., None], name: str, type_: str, body: bytes
+) -> None:
+    with (
+        serving(name, respond(CALLS[name][2], body, [f"Content-Type: {type_}"])) as server,
+        pytest.raises(UnexpectedAnswerError),
+    ):
+        call(connect, server, name)
+
+
 @pytest.mark.parametrize("name", [name for name in CALLS if name not in BODIES and name != "container"])
 @pytest.mark.parametrize("body", [b"", b" \r\n", b"null", b"{}", b'{"requestId": "x"}'])
 @pytest.mark.parametrize("headers", [[], ["Content-Type: text/plain"], ["Content-Type: application/json"]])
