@@ -44,8 +44,20 @@ DEFAULT_REGION: Final = "us"
 _HOSTNAME = re.compile(
     r"[A-Za-z0-9_\-]{1,63}(?:\.[A-Za-z0-9_\-]{1,63})*\.?\Z|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\Z"
 )
-#: No host is called that: a region of Coveo's by its name or its country's, or one of AWS.
-_REGION_NAME = re.compile(r"us|usa|ca|can|canada|eu|europe|ireland|au|aus|australia|hipaa|[a-z]{2}-[a-z]+-\d")
+#: No host is called by these words alone, one of which is a place's: a region of Coveo's, or of a cloud's.
+_PLACES: Final = (
+    "us|usa|america|virginia|ohio|oregon|ca|can|canada|montreal|eu|eur|emea|europe|ireland|dublin|uk|ap|apac"
+    "|asia|au|aus|australia|sydney|hipaa"
+)
+_BESIDE_PLACES: Final = "gov|north|south|east|west|central|region|api|platform"
+_REGION_NAME = re.compile(
+    rf"(?:(?:{_BESIDE_PLACES})[\d_\-]*)*(?:{_PLACES})[\d_\-]*(?:(?:{_PLACES}|{_BESIDE_PLACES})[\d_\-]*)*"
+    r"|[a-z]{2}-[a-z]+-\d"
+)
+#: Beneath this domain, Coveo's APIs are at hosts of these names only.
+_COVEO_DOMAIN: Final = "coveo.com"
+_COVEO_HOST = re.compile(r"(?:api|platform)[a-z0-9\-]*\.cloud\.coveo\.com")
+_ORGANIZATION_HOST = re.compile(r"[a-z0-9\-]+(?:\.[a-z]+)?\.org\.coveo\.com")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*\Z")
 
 
@@ -100,13 +112,15 @@ def base_url(host: str, *, port: int | None = None, scheme: str | None = None, f
         raise _unusable(field, host, "a part of its name begins or ends with a hyphen")
     if labels[-1].isdigit() and not _is_ip_address(parts.hostname):
         raise _unusable(field, host, "it is neither a name nor an IP address")
-    if _REGION_NAME.fullmatch(parts.hostname.lower()):
+    name = parts.hostname.lower().rstrip(".")
+    if _REGION_NAME.fullmatch(name):
         raise CoveoConfigurationError(
             f"The connection's {field} {shown(host)} is the name of a region, not of a host",
             cause="the region was put into the wrong field; nothing was sent",
             remedy=f"Leave {field} empty, and give the region in the extra, as in "
             f'{{"region": "eu"}}: one of {regions_in_words()}',
         )
+    _check_coveo_host(name, field, host)
     if parts.username is not None or parts.query or parts.fragment:
         raise _unusable(field, "…", "it may hold scheme, host, port and path only")
     if parts.scheme == "http" and not _is_loopback(parts.hostname):
@@ -117,6 +131,24 @@ def base_url(host: str, *, port: int | None = None, scheme: str | None = None, f
     hostname = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     authority = f"{hostname}:{effective_port}" if effective_port else hostname
     return f"{parts.scheme}://{authority}{parts.path.rstrip('/')}"
+
+
+def _check_coveo_host(name: str, field: str, host: str) -> None:
+    if field not in {"host", "platform_host"} or (
+        name != _COVEO_DOMAIN and not name.endswith(f".{_COVEO_DOMAIN}")
+    ):
+        return
+    is_organization = _ORGANIZATION_HOST.fullmatch(name) is not None
+    if _COVEO_HOST.fullmatch(name) or (is_organization and field == "platform_host"):
+        return
+    raise CoveoConfigurationError(
+        f"The connection's {field} {shown(host)} is a host of Coveo's where the Push API is not",
+        cause="it is an organization endpoint; nothing was sent"
+        if is_organization
+        else "there is no such API host; nothing was sent",
+        remedy=f"Leave {field} empty, and give the region in the extra: one of {regions_in_words()}; "
+        "see https://docs.coveo.com/en/78/",
+    )
 
 
 def _unusable(field: str, host: str, why: str) -> CoveoConfigurationError:

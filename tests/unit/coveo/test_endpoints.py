@@ -96,15 +96,59 @@ def test_a_host_that_is_unsafe_or_unusable_is_refused(host: str) -> None:
     assert refused.value.remedy
 
 
-def test_a_region_in_place_of_a_host_is_told_where_it_belongs() -> None:
+@pytest.mark.parametrize(
+    "host",
+    [
+        *(
+            "eu",
+            "EU",
+            "eu.",
+            "https://eu/",
+            "eu:443",
+            "hipaa.",
+            "us-gov-west-1",
+            "eu-west",
+            "europe-west1",
+            "eu1",
+        ),
+        *("us-east", "useast", "us_east_1", "ap-southeast-2", "canada-central", "australia-east", "virginia"),
+        *("api-eu", "platform-au", "apihipaa", "sa-east-1", "region-eu"),
+    ],
+)
+def test_a_region_in_place_of_a_host_is_told_where_it_belongs(host: str) -> None:
     with pytest.raises(
         CoveoConfigurationError, match=r'name of a region.*\{"region": "eu"\}.*eu \(Ireland\)'
     ):
-        base_url("eu")
+        base_url(host)
 
 
 @pytest.mark.parametrize(
-    "host", ["gateway", "coveo-proxy", "eu.example.com", "my_proxy.internal", "10.0.0.7"]
+    "host",
+    [
+        *("coveo.com", "cloud.coveo.com", "eu.coveo.com", "api.eu.cloud.coveo.com", "api.cloud.coveo.com."),
+        *(
+            "acme.org.coveo.com",
+            "acme.admin.org.coveo.com",
+            "usageanalytics.coveo.com",
+            "API.Cloud.Coveo.com",
+        ),
+    ],
+)
+def test_of_coveo_s_hosts_only_those_of_its_apis_are_taken(host: str) -> None:
+    if host.lower().rstrip(".") == "api.cloud.coveo.com":
+        assert base_url(host)
+        return
+    with pytest.raises(CoveoConfigurationError, match=r"where the Push API is not.*region.*eu \(Ireland\)"):
+        base_url(host)
+
+
+def test_an_organization_endpoint_may_be_the_platform_s_host() -> None:
+    assert base_url("acme.org.coveo.com", field="platform_host") == "https://acme.org.coveo.com"
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["gateway", "api", "coveo-eu", "west", "coveo-proxy", "eu.example.com", "my_proxy.internal", "10.0.0.7"],
 )
 def test_a_host_may_have_any_name_that_is_no_region_s(host: str) -> None:
     assert base_url(host) == f"https://{host}"
