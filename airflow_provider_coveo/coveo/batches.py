@@ -139,6 +139,7 @@ class AcceptedBatches:
     :param sent: How many batches may have been accepted, those included whose acceptance was not kept.
     :param repeated_batches: How many times a batch was sent although Coveo may have taken it before.
     :param repeated_items: How many entries those batches held.
+    :param repeated_children: How many of those are deletions that take other items with them.
     """
 
     digests: Sequence[str] = ()
@@ -147,6 +148,7 @@ class AcceptedBatches:
     sent: int = 0
     repeated_batches: int = 0
     repeated_items: int = 0
+    repeated_children: int = 0
 
 
 class Checkpoint(Protocol):

@@ -50,16 +50,14 @@ class RunCheckpoint:
             return AcceptedBatches()
         digests = self._digests(header)
         # 0.1.0 and 0.1.1 kept no more than the batches.
-        repeated = header.get("repeated") or (0, 0)
+        repeated = [*(header.get("repeated") or ()), 0, 0, 0][:3]
         sent = header.get("sent", header["count"])
         if digests is None:
             log.info("What an earlier try got accepted does not count for this one: all is pushed.")
             self.forget()
-            return AcceptedBatches(sent=sent, repeated_batches=repeated[0], repeated_items=repeated[1])
+            return AcceptedBatches((), None, "", sent, *repeated)
         self._written, self._pages = digests, header["pages"]
-        return AcceptedBatches(
-            list(digests), header["started"], header.get("since", ""), sent, repeated[0], repeated[1]
-        )
+        return AcceptedBatches(list(digests), header["started"], header.get("since", ""), sent, *repeated)
 
     def _digests(self, header: dict[str, Any]) -> list[str] | None:
         # Another worker's clock may be ahead.
@@ -98,7 +96,11 @@ class RunCheckpoint:
                 "started": accepted.started,
                 "since": accepted.since,
                 "sent": accepted.sent,
-                "repeated": [accepted.repeated_batches, accepted.repeated_items],
+                "repeated": [
+                    accepted.repeated_batches,
+                    accepted.repeated_items,
+                    accepted.repeated_children,
+                ],
                 "at": int(time.time()),
             },
         )

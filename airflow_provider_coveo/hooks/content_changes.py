@@ -30,6 +30,9 @@ _IN_ENVIRONMENT: Final = (
     "AIRFLOW_CTX_TRY_NUMBER",
 )
 
+#: How many batches of a push that can't be resumed are recorded, at first, before they are sent.
+_BATCHES_AHEAD: Final = 8
+
 _lock = threading.Lock()
 #: How often this process has changed the content of each source, pushes that can be resumed apart.
 _changes_of_this_process: Counter[tuple[str, str]] = Counter()
@@ -152,6 +155,8 @@ class PushRecords:
         self._made_before = _changes_of_this_process[self._key]
         self._told_of_deletions = False
         self._began = False
+        #: How many batches are on record as sent by this push.
+        self._recorded = 0
 
     @property
     def is_alone(self) -> bool:
@@ -195,12 +200,18 @@ class PushRecords:
             return ""
         return change.name
 
-    def sending(self, *, deletes: bool) -> None:
+    def sending(self, batches: int, *, deletes: bool) -> None:
         """
         Record, before a batch is taken, that it deletes items, which those of others may be among.
 
-        :param deletes: Whether it does.
+        Of a push that can't be resumed it is recorded as well how much it may have sent, for a process that
+        is killed without warning records nothing any more.
+
+        :param batches: How many batches it sent before.
+        :param deletes: Whether this one deletes.
         """
+        if not self._resumable and batches >= self._recorded:
+            self._record_pushed(2 * max(batches, _BATCHES_AHEAD // 2))
         if deletes and self._resumable and not self._told_of_deletions:
             self._told_of_deletions = True
             self._add()
@@ -225,12 +236,19 @@ class PushRecords:
             return
         if self._told_of_deletions or not self._resumable:
             self._add()
-        if self._run is None or not batches:
+        if batches != self._recorded:
+            self._record_pushed(batches)
+
+    def _record_pushed(self, batches: int) -> None:
+        """Record how many batches the push has sent, in the place of what it recorded before."""
+        if self._run is None:
             return
         try:
-            RecentPushes(*self._key).add(*self._run[1:], batches)
+            RecentPushes(*self._key).add(*self._run[1:], batches - self._recorded)
         except Exception as problem:
             _warn(self._hook, self._source_id, problem)
+        else:
+            self._recorded = batches
 
     def _add(self) -> None:
         if self._run is None:

@@ -38,6 +38,7 @@ from airflow_provider_coveo.coveo.endpoints import (
 from airflow_provider_coveo.coveo.errors import (
     AccessDeniedError,
     AuthenticationError,
+    CoveoConfigurationError,
     CoveoError,
     CoveoInputError,
     NoAnswerError,
@@ -554,8 +555,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
             if not _is_container(described):
                 raise unexpected(answer, tried, "not a file container with texts for what it needs")
             try:
-                # A presigned URL is as good as a key: it goes over the wire as safely as one.
-                base_url(str(described["uploadUri"]).partition("?")[0], field="uploadUri")
+                _check_upload_uri(answer, str(described["uploadUri"]), tried)
                 self._put_into_container(described, data, tried)
             except UploadError as error:
                 if container == _CONTAINERS_PER_UPLOAD:
@@ -820,7 +820,8 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
             earlier try was killed, and ``repeated_items``: how many operations those held, so that the item
             logs may show up to that many more; ``earlier_items``: how many operations another try of the
             task, which had succeeded, sent within the last hour, so that they may still be in Coveo's
-            pipeline; ``deletes_with_children``; ``seconds``;
+            pipeline; ``deletes_with_children``, and how many of these are among ``repeated_items``:
+            ``repeated_deletes_with_children``; ``seconds``;
             ``first_request_id`` and ``last_request_id`` of what was sent; ``ordering_id``: the moment by
             Coveo's clock in epoch milliseconds before the first batch was sent, by whichever try it was;
             ``invalid`` and ``invalid_items``: how many items were left out, and the first of them with
@@ -864,6 +865,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
             "source_id": source_id,
             **push.result(),
             "deletes_with_children": push.account.children,
+            "repeated_deletes_with_children": push.account.repeated_children,
             **invalid.result(),
         }
         if result["accepted_adds"]:
@@ -1152,6 +1154,24 @@ def _is_container(described: Mapping[str, Any]) -> bool:
     return all(
         isinstance(text, str) and text == text.strip() and text.isascii() and text.isprintable()
         for text in texts
+    )
+
+
+def _check_upload_uri(answer: requests.Response, uri: str, tried: str) -> None:
+    """Refuse to upload where a presigned URL, which is as good as a key, would not be as safe as one."""
+    try:
+        base_url(uri.partition("?")[0], field="uploadUri")
+    except CoveoConfigurationError:
+        # Its text has the address.
+        pass
+    else:
+        return
+    answer.give_up_connection()  # type: ignore[attr-defined]
+    raise CoveoConfigurationError(
+        tried,
+        answer="the address for the upload is no https URL",
+        cause="something answered in Coveo's place",
+        remedy="Check the connection's host, and the proxies of the connection and of the environment",
     )
 
 

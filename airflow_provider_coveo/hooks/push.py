@@ -22,13 +22,16 @@ from airflow_provider_coveo.coveo.errors import (
     InvalidParameterError,
     NoAnswerError,
     NotFoundError,
+    RedirectError,
     ServiceError,
+    UnexpectedAnswerError,
     shown,
 )
 from airflow_provider_coveo.coveo.items import InvalidItemError, Item
 from airflow_provider_coveo.coveo.ordering_ids import CoveoClock
 from airflow_provider_coveo.coveo.retries import RetryPolicy
 from airflow_provider_coveo.coveo.whole_numbers import whole_number
+from airflow_provider_coveo.hooks.answers import request_id_of
 
 if TYPE_CHECKING:
     from airflow_provider_coveo.hooks.content_changes import PushRecords
@@ -94,6 +97,7 @@ class Account:
     :param earlier_items: How many entries an earlier try may have sent as well, of whose batches nothing is
         kept any more because it succeeded.
     :param children: How many deletions take other items with them.
+    :param repeated_children: How many of those were in the batches that were repeated.
     :param size: How many bytes of JSON.
     :param first_request_id: The request ID of the first batch that was sent.
     :param last_request_id: The request ID of the last one.
@@ -111,6 +115,7 @@ class Account:
     repeated_items: int = 0
     earlier_items: int = 0
     children: int = 0
+    repeated_children: int = 0
     size: int = 0
     first_request_id: str | None = None
     last_request_id: str | None = None
@@ -137,6 +142,7 @@ class Account:
         """Count that a batch is sent although Coveo may have taken it before."""
         self.repeated_batches += 1
         self.repeated_items += batch.sent
+        self.repeated_children += batch.children
 
     @property
     def total(self) -> int:
@@ -461,7 +467,8 @@ class ContainerPush:
         if account.started is None:
             account.started = uploaded.clock.now_ms() - int((time.monotonic() - uploaded.made_at) * 1000)
         if self._records is not None:
-            self._records.sending(deletes=bool(batch.counts.get(DELETE)))
+            sent_before = self.account.batches - self.account.resumed_batches
+            self._records.sending(sent_before, deletes=bool(batch.counts.get(DELETE)))
         if self._checkpoints is not None and self._checkpoints.sending(batch):
             self._hook.log.warning(
                 "An earlier try may have got %s accepted already, without its being kept: it is sent again.",
@@ -469,7 +476,7 @@ class ContainerPush:
             )
         if batch.number < self._batches_before:
             account.earlier_items += batch.sent
-        request_id = self._accepted(batch, uploaded).headers.get("X-Request-ID")
+        request_id = request_id_of(self._accepted(batch, uploaded))
         account.add(batch)
         account.first_request_id = account.first_request_id or request_id
         account.last_request_id = request_id
@@ -504,6 +511,11 @@ class ContainerPush:
                         may_be_taken = True
                         if self._checkpoints is not None:
                             self._checkpoints.unsure = batch
+                    raise
+                except (UnexpectedAnswerError, RedirectError):
+                    # Whoever answered in Coveo's place may have passed the request on.
+                    if self._checkpoints is not None:
+                        self._checkpoints.unsure = batch
                     raise
                 except (InvalidParameterError, NotFoundError) as error:
                     uploaded = None
@@ -548,7 +560,8 @@ class ContainerPush:
         """Return the error with what was accepted before it."""
         fields = error.fields()
         note = self.so_far()
-        if isinstance(error, (ServiceError, NoAnswerError)) and error.tried.startswith("Could not push"):
+        unsure = (ServiceError, NoAnswerError, UnexpectedAnswerError, RedirectError)
+        if isinstance(error, unsure) and error.tried.startswith("Could not push"):
             note += " Whether Coveo took this batch as well is not known; to push it again is safe."
         if isinstance(error, DailyQuotaExceededError):
             fields["cause"] = f"the organization's daily quota of items is used up; {_renewal(error)}"
@@ -734,6 +747,7 @@ class _Checkpoints:
         self._account = account
         account.repeated_batches = self.earlier.repeated_batches
         account.repeated_items = self.earlier.repeated_items
+        account.repeated_children = self.earlier.repeated_children
         self._known = self.earlier.digests
         if self._known and records is not None and not records.still_stands(self.earlier.since):
             self._log.info(
@@ -865,6 +879,7 @@ class _Checkpoints:
             self._sent,
             self._account.repeated_batches + (unsure is not None),
             self._account.repeated_items + (0 if unsure is None else unsure.sent),
+            self._account.repeated_children + (0 if unsure is None else unsure.children),
         )
 
     def _write(self) -> None:

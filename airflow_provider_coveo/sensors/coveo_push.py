@@ -357,6 +357,7 @@ class PushedItemsIndexedSensor(_CoveoSensor):
             adds=wait.pushed.adds,
             children=wait.pushed.children,
             earlier=wait.pushed.earlier,
+            repeated_children=wait.pushed.repeated_children,
             on_repeated=wait.on_repeated,
             quiet_seconds=wait.quiet_seconds,
             **how,

@@ -171,6 +171,7 @@ class PushedItemsIndexedTrigger(_CoveoTrigger):
     :param repeated: How many were sent although Coveo may have taken them before. Default none.
     :param adds: How many are additions and updates, at least. Default 0.
     :param children: How many delete other items as well. Default: not known.
+    :param repeated_children: How many of those that were sent twice delete other items as well. Default none.
     :param earlier: How many an earlier try sent as well, which may still be in the pipeline. Default none.
     :param on_repeated: What to do if the logs can't tell whether all is through: ``fail`` or ``warn``.
     :param quiet_seconds: How long the logs must have been still before that.
@@ -194,6 +195,7 @@ class PushedItemsIndexedTrigger(_CoveoTrigger):
         adds: int = 0,
         children: int | None = None,
         earlier: int = 0,
+        repeated_children: int = 0,
         on_repeated: str = "fail",
         quiet_seconds: float = DEFAULT_QUIET_SECONDS,
         **kwargs: Any,
@@ -205,6 +207,7 @@ class PushedItemsIndexedTrigger(_CoveoTrigger):
         self.adds = adds
         self.children = children
         self.earlier = earlier
+        self.repeated_children = repeated_children
         self.on_repeated = on_repeated
         self.quiet_seconds = quiet_seconds
         self.started = started
@@ -223,6 +226,7 @@ class PushedItemsIndexedTrigger(_CoveoTrigger):
                 self.adds,
                 self.children,
                 self.earlier,
+                self.repeated_children,
             ),
             self.max_refused,
             self.settle_seconds,
@@ -243,6 +247,7 @@ class PushedItemsIndexedTrigger(_CoveoTrigger):
             "adds": self.adds,
             "children": self.children,
             "earlier": self.earlier,
+            "repeated_children": self.repeated_children,
             "on_repeated": self.on_repeated,
             "quiet_seconds": self.quiet_seconds,
         }

@@ -607,7 +607,13 @@ def test_a_container_that_is_always_refused_is_an_error_that_a_later_retry_may_m
     assert coveo.items(SOURCE) == {}
 
 
-@pytest.mark.parametrize("uri", ["http://example.com/x?X-Amz-Signature=s3cr3t", "ftp://example.com/x", ""])
+@pytest.mark.parametrize(
+    "uri",
+    [
+        *("http://example.com/x?X-Amz-Signature=s3cr3t", "ftp://example.com/x", "", "https://eu/s3cr3t"),
+        *("https://[s3cr3t/x", "https://example.com;s3cr3t/x", "https://example.com:s3cr3t/x"),
+    ],
+)
 def test_an_upload_goes_nowhere_that_is_not_safe(coveo: Simulator, hook: CoveoPushHook, uri: str) -> None:
     body = json.dumps({"uploadUri": uri, "fileId": "f", "requiredHeaders": {}})
     coveo.faults.answer(201, body=body, operation="files")

@@ -457,6 +457,58 @@ def test_a_batch_that_failed_a_try_and_may_be_taken_is_counted_by_the_next(
     assert sum(record.operation in {"ADD", "UPDATE"} for record in log) == 12
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"status": 200, "body": "<html>Sign in</html>"},
+        {"status": 202, "body": "<html>Sign in</html>"},
+        {"status": 302, "headers": {"Location": "https://login.example.com/"}},
+        {"status": 499, "body": ""},
+    ],
+)
+def test_so_is_one_of_which_something_in_coveo_s_place_said_what_became_of_it(
+    coveo: Simulator, dag: DAG, answer: dict[str, Any]
+) -> None:
+    store = _Store()
+    coveo.faults.answer(applied=True, operation="batch", after=3, **answer)
+    with pytest.raises(CoveoError, match="is not known; to push it again is safe"):
+        _try(_operator(dag, _many()), store)
+    result = _try(_operator(dag, _many()), store, number=2)
+    assert (result["resumed_batches"], result["repeated_batches"], result["repeated_items"]) == (3, 1, 1)
+
+
+def test_of_a_push_that_can_t_go_on_the_next_try_knows_how_far_a_killed_one_may_have_come(
+    coveo: Simulator,
+    hook: CoveoPushHook,
+    as_task: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    variables: Any,
+) -> None:
+    as_task()
+    monkeypatch.setenv("AIRFLOW_CTX_TRY_NUMBER", "1")
+    name = f"coveo_pushed__acme__{SOURCE}"
+    left: dict[str, str] = {}
+
+    def killed(accepted: dict[str, Any]) -> None:
+        # What another process finds, had this one ended here.
+        if accepted["batches"] == 9:
+            left.update(variables.values)
+
+    hook.push_items(SOURCE, _many(), batch_bytes=1024, upload_concurrency=1, progress=killed)
+    assert json.loads(left[name])["pushes"][0][2] == 16
+    variables.values[name] = left[name]
+    monkeypatch.setenv("AIRFLOW_CTX_TRY_NUMBER", "2")
+    result = hook.push_items(SOURCE, _many(), batch_bytes=1024, upload_concurrency=1)
+    assert result["earlier_items"] == 10
+    # And once a push has ended, it is known exactly.
+    assert [push[2] for push in json.loads(variables.values[name])["pushes"]] == [16, 10]
+
+
+def test_no_request_id_makes_the_result_large(coveo: Simulator, hook: CoveoPushHook) -> None:
+    coveo.faults.answer(202, applied=True, operation="batch", body="", headers={"X-Request-ID": "x" * 50_000})
+    assert len(json.dumps(hook.push_items(SOURCE, _many(count=1)))) < 2_000
+
+
 def test_what_a_killed_process_could_not_keep_is_counted_by_the_next(coveo: Simulator, dag: DAG) -> None:
     class Killed(_Store):
         """As a process leaves it that is killed without warning, before it has kept any batch."""

@@ -83,6 +83,7 @@ def test_one_batch_is_three_requests(coveo: Simulator, hook: CoveoPushHook) -> N
         "repeated_items": 0,
         "earlier_items": 0,
         "deletes_with_children": 0,
+        "repeated_deletes_with_children": 0,
         "bytes": len(coveo.requests[1].body),
         "seconds": result["seconds"],
         "first_request_id": request_id,

@@ -836,6 +836,26 @@ def test_what_goes_with_a_deletion_does_not_stand_for_others(coveo: Simulator, h
     assert outcome(indexed_sensor([result, more]))["operations"] == 2
 
 
+@pytest.mark.parametrize("names", [("file://a/b", "file://a/c"), ("other://b", "other://c")])
+def test_nor_for_what_was_sent_twice(coveo: Simulator, names: tuple[str, ...]) -> None:
+    """Two items are missing, two show twice, and two more show because they went with a deletion."""
+    coveo.faults.answer(504, applied=True, operation="batch")
+    hook = CoveoPushHook(retry=RetryPolicy(total_seconds=30, first_wait=0.01, longest_wait=0.02))
+    first = hook.push_items(SOURCE, items(2))
+    folder = hook.push_items(SOURCE, [], delete=[Delete("file://a", delete_children=True)])
+    coveo.indexing_delay = LATER
+    more = hook.push_items(SOURCE, items(2, 2))
+    coveo.indexing_delay = 0
+    source = coveo.state.source(SOURCE)
+    for name in names:
+        coveo.state.log(source, name, "DELETE_AND_CHILDREN", "request")
+    with pytest.raises(AirflowSensorTimeout):
+        outcome(indexed_sensor([first, folder, more], timeout=0.2))
+    coveo.indexing_delay = LATER
+    index_now(coveo)
+    assert outcome(indexed_sensor([first, folder, more]))["operations"] == 5
+
+
 def test_what_is_refused_twice_because_it_was_sent_twice_is_refused_once(coveo: Simulator) -> None:
     coveo.reject_item("product://00001", "CONSUMING", "REJECTED", "no permissions")
     result, finish = pushed_with_a_504(coveo, applied=True)

@@ -65,6 +65,7 @@ TRIGGERS = [
         adds=3,
         children=1,
         earlier=4,
+        repeated_children=1,
         on_repeated="warn",
         quiet_seconds=5.0,
         **HOW,
