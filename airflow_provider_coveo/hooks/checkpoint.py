@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_coveo.coveo.batches import AcceptedBatches
@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 _KEY: Final = "coveo_push"
 #: How many digests are kept under one key: less than the 64 KiB above which Airflow warns.
 _PAGE: Final = 4_000
+#: More digests, or pages of them, than this are no push's.
+_MOST_DIGESTS: Final = 100_000
 #: What was accepted longer ago than this is pushed again. It is long enough for what failed before a weekend,
 #: or because the day's quota was used up.
 _OLDEST_SECONDS: Final = 7 * 24 * 3600
@@ -119,7 +121,31 @@ class RunCheckpoint:
 
     def _header(self) -> dict[str, Any] | None:
         header: dict[str, Any] | None = self._state.get(_KEY)
-        return header
+        return header if _is_readable(header) else None
+
+
+def _is_readable(header: Any) -> bool:
+    """Return whether a header is one of this version, or an earlier one, that nobody edited."""
+    if not isinstance(header, Mapping):
+        return False
+    started, repeated = header.get("started"), header.get("repeated") or []
+    return (
+        all(isinstance(header.get(name), str) for name in ("what", "check"))
+        and isinstance(header.get("since", ""), str)
+        and all(_is_count(header.get(name)) for name in ("try", "count", "pages", "width", "at"))
+        and _is_count(header.get("sent", 0))
+        and header["count"] <= _MOST_DIGESTS
+        and header["pages"] <= _MOST_DIGESTS
+        and header["width"] > 0
+        and (started is None or _is_count(started))
+        and (started is not None or not header["count"])
+        and isinstance(repeated, (list, tuple))
+        and all(map(_is_count, repeated))
+    )
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _page_key(page: int) -> str:

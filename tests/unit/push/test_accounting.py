@@ -356,6 +356,29 @@ def test_what_0_1_kept_does_not_count(coveo: Simulator, dag: DAG, keeps_new_keys
     assert_indexed_as_pushed(coveo, _many())
 
 
+@pytest.mark.parametrize(
+    "kept",
+    [
+        *({}, "text", [], 7, {"what": 1}),
+        *({"try": "x"}, {"sent": "x"}, {"sent": -5}, {"started": "x"}, {"started": None}, {"since": 7}),
+        *({"width": 0}, {"width": "x"}, {"pages": "x"}, {"pages": 10**9}, {"count": 10**9}, {"count": -1}),
+        *({"at": "x"}, {"check": None}, {"repeated": "x"}, {"repeated": [1, "a"]}, {"repeated": 7}),
+        *({"repeated": []}, {"a later version's": {}}),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("whole", [False, True])
+def test_what_is_kept_in_no_form_of_this_version_is_not_believed_and_fails_nothing(
+    coveo: Simulator, dag: DAG, kept: Any, whole: bool
+) -> None:
+    store = _Store()
+    _failed_after(coveo, 7, _operator(dag, _many()), store)
+    store["coveo_push"] = {**store["coveo_push"], **kept} if isinstance(kept, dict) and whole else kept
+    result = _try(_operator(dag, _many()), store, number=2)
+    assert (result["accepted_adds"], len(coveo.items(SOURCE))) == (10, 10)
+    assert all(result[name] >= 0 for name in ("repeated_batches", "repeated_items", "ordering_id"))
+
+
 def test_a_compression_type_that_was_corrected_reaches_coveo(coveo: Simulator, dag: DAG) -> None:
     store = _Store()
     wrong = [{**LARGE_ITEM, "compressionType": "ZLIB"}, *_many()[2:4]]
