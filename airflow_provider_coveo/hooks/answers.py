@@ -210,7 +210,7 @@ def _what_json_is(body: bytes) -> str | None:
     try:
         parsed = json.loads(body)
     except (ValueError, RecursionError):
-        return "a body that is not JSON, though it says so"
+        return "a body that is no JSON object, though it says to be JSON"
     if isinstance(parsed, dict) and parsed.get("errorCode"):
         return f"an error: {shortened(str(parsed['errorCode']))}"
     return None
