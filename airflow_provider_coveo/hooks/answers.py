@@ -204,13 +204,13 @@ def _what_json_is(body: bytes) -> str | None:
     if not body:
         return None
     if body[:1] == b"<":
-        return "a web page"
+        return "a web page, not a JSON object"
     if len(body) > _LONGEST_UNREAD:
         return None
     try:
         parsed = json.loads(body)
     except (ValueError, RecursionError):
-        return "a body that is no JSON object, though it says to be JSON"
+        return "not a JSON object, though it says so"
     if isinstance(parsed, dict) and parsed.get("errorCode"):
         return f"an error: {shortened(str(parsed['errorCode']))}"
     return None
