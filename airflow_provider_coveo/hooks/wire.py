@@ -150,8 +150,8 @@ def settings_for(session: requests.Session, url: str) -> dict[str, Any]:
     ``http`` is for this machine's loopback address, and stays on this machine: a proxy on another one, such
     as the environment may name for all hosts, would get the API key in clear.
     """
-    settings: dict[str, Any] = session.merge_environment_settings(
-        url, session.proxies, session.stream, session.verify, session.cert
+    settings: dict[str, Any] = dict(
+        session.merge_environment_settings(url, session.proxies, session.stream, session.verify, session.cert)
     )
     if urlsplit(url).scheme == "http":
         proxy = select_proxy(url, settings["proxies"])

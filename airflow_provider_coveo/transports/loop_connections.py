@@ -48,7 +48,7 @@ class TrustedConnector(aiohttp.TCPConnector):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         # Where aiohttp has another way to make them, no connection is trusted.
-        self._factory = functools.partial(_CountingHandler, loop=self._loop)
+        self._factory: Any = functools.partial(_CountingHandler, loop=self._loop)
         # How often something had come over each when its last response was found to be right.
         self._trusted: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
         self._known: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
