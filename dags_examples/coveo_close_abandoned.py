@@ -1,5 +1,5 @@
 """
-Every five minutes, close the Push sources that have been active for over six hours and that no run is updating.
+Every five minutes, close the Push sources that no run is updating and that have been active for six hours.
 
 It covers what a DAG can't do for itself: the DAG was paused mid-update or deleted, or an outage that
 outlasted all retries prevented it from closing the source. The connection's key needs the privilege to view
