@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +14,7 @@ from airflow_provider_coveo.state.ledger import (
     Phase,
     SourceLedger,
     SourceRecord,
+    read_bracket,
     write_bracket,
 )
 from airflow_provider_coveo.state.liveness import is_live
@@ -70,8 +71,25 @@ def close_source(
     _keep(bracket, replace(record, phase=Phase.CLOSING))
     result = hook.set_source_status(source_id, "IDLE")
     _keep(bracket, replace(record, phase=Phase.CLOSED, closed_at=time.time(), reopened_by=None))
+    _tell_closed(others, source_id)
     _give_back(hook, ledger, bracket, source_id, still_live)
     return Closing(result)
+
+
+def _tell_closed(others: Iterable[SourceRecord], source_id: str) -> None:
+    """
+    Record that the source is closed for other brackets, too, which held it and seemed to be over.
+
+    One whose DAG was paused may continue. Its tasks then open the source again.
+    """
+    for other in others:
+        try:
+            record = read_bracket(other.bracket)
+        except Exception:
+            log.warning("Could not read what the bracket of %s did", other.bracket, exc_info=True)
+            continue
+        if record is not None and record.source_id == source_id:
+            _keep(other.bracket, replace(record, phase=Phase.CLOSED, closed_at=time.time(), reopened_by=None))
 
 
 def _give_back(

@@ -362,6 +362,9 @@ class Judge:
                 if self._is_given_back(seen, other):
                     # Airflow has no compare-and-set: a status may be wrong for the length of a request.
                     pass
+                elif self._was_paused() and self._opens_again(seen, others[0][1].run):
+                    # While its DAG was paused, nothing of it worked; when it continues, it opens the source.
+                    pass
                 elif seen.status == "IDLE" and seen.dag_id != "watchdog":
                     yield Violation(
                         "B5", f"{seen.actor} closes {seen.source} while {other}'s bracket works on it"
@@ -374,6 +377,15 @@ class Judge:
                 holders[seen.source] = [each for each in held if each[0] != place] + [(place, seen)]
             elif seen.status == "IDLE":
                 holders[seen.source] = [each for each in held if each[0][0] != seen.run and seen.run != ""]
+
+    def _was_paused(self) -> bool:
+        return any(note.endswith(" paused") for _, note in self.engine.log)
+
+    def _opens_again(self, idle: Seen, run: str) -> bool:
+        """Say whether the next that a run sends to the source that was closed is an active status."""
+        later = self.engine.seen[self.engine.seen.index(idle) + 1 :]
+        following = next((each for each in later if each.source == idle.source and each.run == run), None)
+        return idle.status == "IDLE" and (following is None or following.status in ACTIVE)
 
     def _is_given_back(self, idle: Seen, opener: str) -> bool:
         """Say whether the next status is an active one, by who closed or by whose bracket it is."""
@@ -457,7 +469,7 @@ class Judge:
             if seen.dag_id == "watchdog" and seen.status == "IDLE" and seen.source in opened:
                 holder = opened[seen.source]
                 place = self.place_of(holder)
-                paused = any(note.endswith(" paused") for _, note in self.engine.log)
+                paused = self._was_paused()
                 # The guide says of a paused DAG that the watchdog closes its source.
                 if place is not None and self._works(place, seen) and not paused:
                     yield Violation(

@@ -97,6 +97,24 @@ SPECIMENS: dict[str, tuple[str, list[Event]]] = {
         "in_a_row",
         [*opened(), ("step", "a.work1"), ("mark", "a", "begin", "skipped", BELOW), ("tick",)],
     ),
+    "a-paused-bracket-that-another-one-closed-continues": (
+        "own_setup_and_teardown",
+        [
+            ("delete_run", "a"),
+            ("trigger", "b", "own_setup_and_teardown"),
+            ("tick",),
+            ("trigger", "c", "other"),
+            ("tick",),
+            ("pause", True),
+            ("finish", "b.open"),
+            ("tick",),
+            ("finish", "c.open"),
+            ("tick",),
+            ("finish", "c.work1"),
+            ("tick",),
+            ("step", "c.close"),
+        ],
+    ),
 }
 
 
