@@ -75,7 +75,7 @@ def _refuse_wrapped(text: bytes) -> None:
     """Refuse a file's first object if it is no item, but holds items or says what to do with the next one."""
     try:
         first = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         # Whoever checks the item says so.
         return
     names = {name.lower(): name for name in first}

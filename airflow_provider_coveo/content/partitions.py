@@ -91,7 +91,7 @@ def objects_with_partitions(
     for text in objects:
         try:
             item = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
-        except (msgspec.DecodeError, RecursionError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             # Whoever checks the item says so.
             yield text
             continue
@@ -103,7 +103,7 @@ def objects_with_partitions(
             else:
                 try:
                     own = msgspec.json.decode(item[name])
-                except (msgspec.DecodeError, RecursionError):
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                     own = bytes(item[name])
                 if not _is_same(own, value):
                     raise _conflict(name, value, own)

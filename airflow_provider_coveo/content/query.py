@@ -60,7 +60,9 @@ def items_of_query(
             remedy="Name a connection whose hook is one of Airflow's DbApiHook",
         )
     with _streaming_cursor(hook.get_conn()) as cursor:
-        cursor.arraysize = rows_at_a_time
+        with suppress(Exception):
+            # How many are asked for counts. Some drivers also go by this, and others have no such attribute.
+            cursor.arraysize = rows_at_a_time
         if parameters:
             cursor.execute(sql, parameters)
         else:

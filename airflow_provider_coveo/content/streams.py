@@ -116,6 +116,12 @@ class _Transcoded(io.RawIOBase):
         except UnicodeEncodeError as error:
             line = self._lines + text[: error.start].count("\n")
             raise MalformedError(f"line {line}: a part of a character stands alone") from None
+        except UnicodeError as error:
+            # Decoders raise this where no byte is wrong by itself, such as without UTF-16's mark.
+            raise MalformedError(
+                f"line {self._lines}: it is not {self._encoding} ({error}); give another encoding, such as "
+                "'utf-8' or 'utf-16-le'"
+            ) from None
         if text and not self._begun:
             self._begun = True
             if text.startswith("\ufeff"):

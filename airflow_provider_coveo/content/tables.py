@@ -164,6 +164,12 @@ def _header(records: Iterator[list[str]], dialect: Dialect, by_their_names: bool
         )
     if len(names) == 1 and not dialect.is_given and (other := _other_delimiter(names[0], dialect)):
         raise MalformedError(f"the first line has one column {names[0][:200]!r}; give delimiter={other!r}")
+    if dialect.quotechar is None and any("\r" in name for name in names):
+        # What ends its lines can't be told, and rows may stand in what is taken for the first line.
+        raise MalformedError(
+            "its first line holds a carriage return; end all lines with a line feed, or all with a carriage "
+            "return"
+        )
     named = [name for name in names if name]
     if len(set(named)) < len(named):
         raise MalformedError("a column's name occurs twice in its first line")
@@ -201,8 +207,9 @@ class _Lines:
 
     def __init__(self, content: io.BufferedReader) -> None:
         begin = content.peek(streams.CHUNK)
-        # Of files from old Macs. Elsewhere, a carriage return is no end of a line.
-        self._returns = b"\r" in begin and b"\n" not in begin and not begin.endswith(b"\r")
+        # Of files from old Macs. Elsewhere, a carriage return is no end of a line. A line feed may be what
+        # follows the last byte.
+        self._returns = b"\r" in begin[:-1] and b"\n" not in begin
         self._content = content
         self.number = 0
         #: How many bytes were given since the last row ended, and the line that it began with.
@@ -252,7 +259,7 @@ class _Lines:
                 )
             if len(rest) >= streams.LONGEST_ITEM:
                 break
-            yield from (line + b"\n" for line in whole)
+            yield from (line + b"\r" for line in whole)
         if rest:
             yield rest
 
@@ -263,7 +270,7 @@ def _records(lines: _Lines, dialect: Dialect) -> Iterator[list[str]]:
         delimiter = dialect.delimiter
         for line in lines:
             lines.bytes_of_row = 0
-            text = line[:-2] if line.endswith("\r\n") else line[:-1] if line.endswith("\n") else line
+            text = line[:-2] if line.endswith("\r\n") else line[:-1] if line.endswith(("\n", "\r")) else line
             if text:
                 yield text.split(delimiter)
         return

@@ -457,8 +457,12 @@ def _not_json(encoded: bytes, error: Exception) -> str:
 
 
 def _is_json_but_for_surrogates(encoded: bytes) -> bool:
+    def refuse(name: str) -> None:
+        raise ValueError(name)
+
     try:
-        json.loads(encoded)
+        # NaN and Infinity are no JSON, though Python takes them.
+        json.loads(encoded, parse_constant=refuse)
     except (ValueError, RecursionError):
         return False
     return True

@@ -218,6 +218,49 @@ def test_lines_of_old_macs_end_with_a_carriage_return(tmp_path: Path, name: str)
     assert (len(rows), rows[0], rows[-1]) == (50_002, ["a://1", "x"], ["a://3", "z"])
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+@pytest.mark.parametrize("end", ["", "\r", "\r\r"])
+@pytest.mark.parametrize("encoding", [None, "utf-16"])
+def test_the_last_of_them_may_end_so_as_well(
+    tmp_path: Path, name: str, end: str, encoding: str | None
+) -> None:
+    sign = "," if name == "a.csv" else "\t"
+    content = "\r" + "\r".join(["documentId,data", "a://1,x", "", "a://2,y"]).replace(",", sign) + end
+    read_so = read(tmp_path, name, content.encode(encoding or "utf-8"), encoding=encoding)
+    assert read_so == [["a://1", "x"], ["a://2", "y"]]
+    header = f"documentId{sign}data{end}".encode(encoding or "utf-8")
+    assert read(tmp_path, name, header, encoding=encoding) == []
+
+
+@pytest.mark.parametrize("quoted", ["a\rb", "\r", "a\r\rb"])
+def test_a_carriage_return_within_quotes_stays_where_others_end_lines(tmp_path: Path, quoted: str) -> None:
+    content = f'documentId,data\ra://1,"{quoted}"\ra://2,y\r'
+    assert read(tmp_path, "a.csv", content.encode()) == [["a://1", quoted], ["a://2", "y"]]
+
+
+def test_a_file_that_was_cut_within_the_end_of_its_last_line_is_whole(tmp_path: Path) -> None:
+    for name in ("a.csv", "a.tsv"):
+        content = b"documentId,data\r\na://1,x\r".replace(b",", b"," if name == "a.csv" else b"\t")
+        assert read(tmp_path, name, content) == [["a://1", "x"]]
+
+
+def test_rows_do_not_vanish_in_a_first_line(tmp_path: Path) -> None:
+    content = b"documentId\tdata\ra://1\tx\ra://2\ty\n"
+    assert "its first line holds a carriage return" in refused(tmp_path, "a.tsv", content)
+    content = content.replace(b"\t", b",")
+    assert "its first line holds a carriage return" in refused(tmp_path, "a.csv", content, quotechar=None)
+    assert "line 1: a carriage return stands alone" in refused(tmp_path, "a.csv", content)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.ndjson", "a.json"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_a_text_without_the_mark_that_its_encoding_needs_is_refused(
+    tmp_path: Path, name: str, encoding: str
+) -> None:
+    content = '{"documentId": "a://1", "data": "x"}'.encode(f"{encoding}-be")
+    assert name in refused(tmp_path, name, content, encoding=encoding)
+
+
 @pytest.mark.parametrize("names", [["documentId", "data"], ("documentId", "data")])
 def test_names_can_be_given_where_the_first_line_has_none(tmp_path: Path, names: Any) -> None:
     assert read(tmp_path, "a.csv", b"a://1,x\n", column_names=names) == [["a://1", "x"]]
