@@ -38,7 +38,8 @@ def rows_of_parquet(raw: Any) -> Iterator[dict[str, Any]]:
             if schema != rows.schema:
                 rows = Table.from_batches([rows]).cast(schema, safe=False)
             yield from rows.to_pylist()
-    except (ArrowException, OSError, ValueError, OverflowError) as error:
+    except (ArrowException, OSError, ValueError, OverflowError, LookupError) as error:
+        # Among these are days and time zones that Python does not have.
         if error is watched.problem:
             # The storage can't be read, which says nothing of what it holds.
             raise

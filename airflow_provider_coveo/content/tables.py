@@ -19,9 +19,6 @@ _DELIMITERS: Final = {"csv": ",", "tsv": "\t"}
 _QUOTES: Final = {"csv": '"', "tsv": None}
 #: What parts columns in files that have another delimiter than their names say.
 _USUAL_DELIMITERS: Final = ";\t|,"
-#: Before a field that stands for no value, and for a delimiter that is escaped: no text has these characters.
-_NULL: Final = "\ufdd0"
-_ESCAPED_DELIMITER: Final = "\ufdd1"
 
 
 @dataclass(frozen=True)
@@ -132,10 +129,13 @@ def rows_of_table(
     :raises MalformedError: if it is not written so, with the line.
     """
     lines = _Lines(content)
-    records = _records(lines, dialect)
+    records: Iterator[list[Any]]
+    if _has_escaped_nulls(dialect):
+        records, nulls = _records_with_nulls(lines, dialect), frozenset[str]()
+    else:
+        records, nulls = _records(lines, dialect), frozenset(dialect.null_values)
     names = list(dialect.column_names) or _header(records, dialect, by_their_names)
     unnamed = [place for place, name in enumerate(names) if not name]
-    nulls = _nulls(dialect)
     count = len(names)
     for record in records:
         if len(record) != count:
@@ -155,13 +155,14 @@ def rows_of_table(
         yield row
 
 
-def _header(records: Iterator[list[str]], dialect: Dialect, by_their_names: bool) -> list[str]:
+def _header(records: Iterator[list[Any]], dialect: Dialect, by_their_names: bool) -> list[str]:
     names = next(records, None)
     if names is None:
         raise MalformedError(
             "it is empty: it has not even a first line with the names of its columns; give column_names if "
             "it needs none"
         )
+    names = [name or "" for name in names]
     if len(names) == 1 and not dialect.is_given and (other := _other_delimiter(names[0], dialect)):
         raise MalformedError(f"the first line has one column {names[0][:200]!r}; give delimiter={other!r}")
     if dialect.quotechar is None and any("\r" in name for name in names):
@@ -185,13 +186,13 @@ def _other_delimiter(text: str, dialect: Dialect) -> str | None:
     return max(found, key=text.count) if found else None
 
 
-def _unequal(record: list[str], count: int, lines: _Lines, dialect: Dialect) -> MalformedError:
+def _unequal(record: list[str | None], count: int, lines: _Lines, dialect: Dialect) -> MalformedError:
     which = "more" if len(record) > count else "fewer"
     whose = "there are column_names" if dialect.column_names else "the first one"
     hint = ""
-    if len(record) == 1 and not dialect.is_given and (other := _other_delimiter(record[0], dialect)):
+    if len(record) == 1 and not dialect.is_given and (other := _other_delimiter(record[0] or "", dialect)):
         hint = f"; give delimiter={other!r}"
-    elif dialect.quotechar is None and any(field.startswith('"') for field in record):
+    elif dialect.quotechar is None and any((field or "").startswith('"') for field in record):
         hint = "; give quotechar='\"' if quotes stand around fields"
     return MalformedError(
         f"line {lines.number} has {which} columns than {whose}: {len(record):,} and not {count:,}{hint}"
@@ -270,13 +271,13 @@ def _records(lines: _Lines, dialect: Dialect) -> Iterator[list[str]]:
         delimiter = dialect.delimiter
         for line in lines:
             lines.bytes_of_row = 0
-            text = line[:-2] if line.endswith("\r\n") else line[:-1] if line.endswith(("\n", "\r")) else line
+            text = line[:-2] if line.endswith("\r\n") else line.removesuffix("\n").removesuffix("\r")
             if text:
                 yield text.split(delimiter)
         return
     csv.field_size_limit(streams.LONGEST_ITEM)
     reader = csv.reader(
-        _with_nulls(iter(lines), dialect),
+        iter(lines),
         delimiter=dialect.delimiter,
         quotechar=dialect.quotechar,
         escapechar=dialect.escapechar,
@@ -309,35 +310,124 @@ def _said_of(error: csv.Error, lines: _Lines, dialect: Dialect) -> str:
     return f"line {lines.number}: {text}"
 
 
-def _escaped_nulls(dialect: Dialect) -> list[str]:
+def _has_escaped_nulls(dialect: Dialect) -> bool:
     escape = dialect.escapechar
-    return [text for text in dialect.null_values if escape and text.startswith(escape)]
+    return escape is not None and any(escape in text for text in dialect.null_values)
 
 
-def _nulls(dialect: Dialect) -> frozenset[str]:
-    """Return the fields that stand for no value, as :func:`_records` yields them."""
-    escaped = _escaped_nulls(dialect)
-    return frozenset(_NULL + text if text in escaped else text for text in dialect.null_values)
+def _records_with_nulls(lines: _Lines, dialect: Dialect) -> Iterator[list[str | None]]:
+    r"""
+    Yield the fields of each row as :func:`_records` does, with ``None`` for a field such as ``\N``.
+
+    Once the escape has taken the meaning of what is behind it, such a field is one of a letter. So this goes
+    by what was written, which Python's own reader does not tell.
+    """
+    fields = _Fields(dialect)
+    for line in lines:
+        ends = 2 if line.endswith("\r\n") else int(line.endswith(("\n", "\r")))
+        text = line[: len(line) - ends]
+        if not text and not fields.is_open:
+            lines.row_ended()
+            continue
+        try:
+            record = fields.more(text, line[len(text) :])
+        except MalformedError as error:
+            raise MalformedError(f"line {lines.number}: {error}") from None
+        if record is not None:
+            lines.row_ended()
+            yield record
+    if fields.is_open:
+        raise MalformedError(
+            f"line {lines.first_of_row}: a quote of this row is not closed before the end, or nothing "
+            "follows its last escape"
+        )
 
 
-def _with_nulls(lines: Iterator[str], dialect: Dialect) -> Iterator[str]:
-    r"""Mark fields such as ``\N``, before the escape makes the letter of it."""
-    escaped = sorted(_escaped_nulls(dialect), key=len, reverse=True)
-    if not escaped:
-        return lines
-    escape, between = re.escape(dialect.escapechar or ""), re.escape(dialect.delimiter)
-    field = re.compile(f"(^|{between})({'|'.join(map(re.escape, escaped))})(?={between}|\r?\n?$)")
-    # A delimiter that was escaped itself begins no field.
-    after_escape = re.compile(f"{escape}{between}")
+class _Fields:
+    """
+    The fields of a row, of which one line after the other comes.
 
-    def marked(line: str) -> str:
-        if after_escape.search(line):
-            line = after_escape.sub(_ESCAPED_DELIMITER, line)
-            line = field.sub(_as_marked, line)
-            return line.replace(_ESCAPED_DELIMITER, f"{dialect.escapechar}{dialect.delimiter}")
-        return field.sub(_as_marked, line)
+    :param dialect: How it is written.
+    """
 
-    def _as_marked(found: re.Match[str]) -> str:
-        return found[1] + _NULL + found[2].replace(dialect.escapechar or "", (dialect.escapechar or "") * 2)
+    def __init__(self, dialect: Dialect) -> None:
+        self._delimiter = dialect.delimiter
+        self._quote = dialect.quotechar
+        self._escape = dialect.escapechar
+        self._nulls = frozenset(dialect.null_values)
+        signs = re.escape(dialect.delimiter + (dialect.quotechar or "") + (dialect.escapechar or ""))
+        self._plain = re.compile(f"[^{signs}\r]+")
+        self._begin()
 
-    return map(marked, lines)
+    def _begin(self) -> None:
+        self._record: list[str | None] = []
+        self._field_begins()
+        #: Whether the row goes on in the next line.
+        self.is_open = False
+
+    def _field_begins(self) -> None:
+        self._field: list[str] = []
+        self._written: list[str] = []
+        self._in_quotes = self._was_quoted = False
+
+    def _field_ends(self) -> None:
+        is_null = "".join(self._written) in self._nulls
+        self._record.append(None if is_null else "".join(self._field))
+        self._field_begins()
+
+    def _take(self, text: str, written: str) -> None:
+        if self._was_quoted and not self._in_quotes:
+            raise MalformedError(
+                "something follows the quote that ends a field; write the quotes within a field twice, or "
+                "give quotechar=None if no sign quotes another"
+            )
+        self._field.append(text)
+        self._written.append(written)
+
+    def more(self, text: str, end: str) -> list[str | None] | None:
+        """
+        Take a line, and return the row if it ends here.
+
+        :param text: The line without its end.
+        :param end: Its end.
+        """
+        at, length = 0, len(text)
+        while at < length:
+            run = self._plain.match(text, at)
+            if run is not None:
+                self._take(run[0], run[0])
+                at = run.end()
+                continue
+            sign = text[at]
+            at += 1
+            if sign == self._escape:
+                if at == length:
+                    self._take(end, sign + end)
+                    self.is_open = True
+                    return None
+                self._take(text[at], sign + text[at])
+                at += 1
+            elif sign == self._quote and self._in_quotes:
+                if text[at : at + 1] == sign:
+                    self._take(sign, sign)
+                    at += 1
+                else:
+                    self._in_quotes = False
+            elif sign == self._quote and not self._written and not self._was_quoted:
+                self._in_quotes = self._was_quoted = True
+            elif sign == self._delimiter and not self._in_quotes:
+                self._field_ends()
+            elif sign == "\r" and not self._in_quotes:
+                raise MalformedError(
+                    "a carriage return stands alone, outside of quotes; put quotes around the field"
+                )
+            else:
+                self._take(sign, sign)
+        if self._in_quotes:
+            self._take(end, end)
+            self.is_open = True
+            return None
+        self._field_ends()
+        record = self._record
+        self._begin()
+        return record

@@ -21,10 +21,11 @@ from pyarrow import parquet
 
 FORMATS: Final = ("csv", "tsv", "parquet", "json", "ndjson", "sql")
 _TEXTS: Final = (
-    "", "Anvil", "a,b;c|d", 'say "hello"', '"', '"quoted"', "two\nlines", "two\r\nlines", "lone\rreturn",
-    "\t", "\\N", "\\", "back\\slash", "NULL", "null", "NA", "N/A", "nan", "true", "007", "1e5", "-0",
-    " both sides ", "é", "Größe €", "日本語", "😀", "e\u0301", "\u2028", "\xa0", "'", "{", "}", "[1]", "<b>&amp;</b>", "#",
-    "=1+1", "%41", "\x7f", "\x01", "\ufeff", "x" * 3_000, "None", "0", "-", "a=b", "http://x/?a=1&b=2",
+    "", "Anvil", "a,b;c|d", 'say "hello"', '"', '"quoted"', "two\nlines", "two\r\nlines",
+    "lone\rreturn", "\t", "\\N", "\\", "back\\slash", "NULL", "null", "NA", "N/A", "nan", "true",
+    "007", "1e5", "-0", " both sides ", "é", "Größe €", "日本語", "😀", "e\u0301", "\u2028", "\xa0",
+    "'", "{", "}", "[1]", "<b>&amp;</b>", "#", "=1+1", "%41", "\x7f", "\x01", "\ufeff", "x" * 3_000,
+    "None", "0", "-", "a=b", "http://x/?a=1&b=2",
 )  # fmt: skip
 _INTS: Final = (0, 1, -1, 7, 4711, 2**31, -(2**31), 2**53 + 1, 2**63 - 1, -(2**63), 2**32)
 _FLOATS: Final = (0.0, -0.0, 0.1, 1.5, -2.25, 1e-7, 1e22, 1e300, 5e-324, 4711.0)

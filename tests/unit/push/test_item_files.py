@@ -414,6 +414,16 @@ def test_a_column_s_name_that_occurs_twice_in_parquet_is_an_error(tmp_path: Path
         read(str(tmp_path / "a.parquet"))
 
 
+def test_a_time_zone_that_python_has_not_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    kind = pyarrow.timestamp("us", "Mars/Olympus")
+    table = pyarrow.table({"documentId": ["a://1"], "seen": pyarrow.array([0], kind)})
+    parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(CoveoInputError, match=r"a\.parquet.*Mars/Olympus"):
+        read(str(tmp_path / "a.parquet"))
+
+
 def test_a_time_of_parquet_that_python_has_not_is_an_error_that_names_the_file(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")

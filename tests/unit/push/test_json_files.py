@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import re
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,9 @@ import pytest
 
 from airflow_provider_coveo.content import json_objects, streams
 from airflow_provider_coveo.content.files import items_of_files
+from airflow_provider_coveo.coveo.batches import item_batches
 from airflow_provider_coveo.coveo.errors import CoveoInputError
+from airflow_provider_coveo.coveo.invalid_items import InvalidItemError
 
 
 def objects(content: bytes) -> list[bytes]:
@@ -230,3 +233,42 @@ def test_an_item_that_is_nested_very_deeply_is_an_invalid_item(tmp_path: Path) -
     assert objects(b"[" + text + b"]") == [text]
     with pytest.raises(RecursionError):
         msgspec.json.decode(text)
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.ndjson", "c=1/a.json", "c=1/a.ndjson"])
+@pytest.mark.parametrize(
+    ("item", "rule"),
+    [
+        (b'{"documentId": "a://1", "data": "\xff"}', "it is not UTF-8"),
+        (b'{"documentId": "a://1", "data": "", "\xff": 1}', "it is not UTF-8"),
+        (b'{"documentId": "a://1", "data": "", "c": "\xff"}', "it is not UTF-8|its folder gives 'c'"),
+        (b'{"documentId": "a://1", "data": "\\u00e9", "x": NaN}', "it is not one JSON object.*invalid"),
+        (
+            b'{"documentId": "a://1", "data": "\\u00e9", "x": [-Infinity]}',
+            "it is not one JSON object.*invalid",
+        ),
+        (b'{"documentId": "a://1", "data": "\\ud800"}', "half of a surrogate pair"),
+    ],
+)
+def test_bytes_that_are_no_text_are_told_of_the_item_that_holds_them(
+    tmp_path: Path, name: str, item: bytes, rule: str
+) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    between = b"\n" if name.endswith("ndjson") else b" "
+    path.write_bytes(between.join([item, b'{"documentId": "a://2", "data": "", "c": "1"}']))
+    rules: dict[int, str] = {}
+
+    def noted(place: int, error: InvalidItemError) -> bool:
+        rules[place] = error.rule
+        return True
+
+    try:
+        batches = list(item_batches(items_of_files(str(path)), 10_000, noted))
+    except CoveoInputError as error:
+        assert str(path) in str(error)  # noqa: PT017
+        assert re.search(rule, str(error))  # noqa: PT017
+    else:
+        assert [batch.sent for batch in batches] == [1]
+        assert list(rules) == [0]
+        assert re.search(rule, rules[0])

@@ -168,6 +168,18 @@ def test_rows_of_sqlite_s_own_class(coveo: Simulator, database: Database) -> Non
     assert set(coveo.items(SOURCE)) == {"product://1", "product://2"}
 
 
+def test_a_cursor_needs_no_more_than_is_called(coveo: Simulator, database: Database) -> None:
+    class Bare(sqlite3.Cursor):
+        """As DuckDB's, whose cursors take no other attributes."""
+
+        @property
+        def arraysize(self) -> int:
+            return 1
+
+    database.cursor_class = Bare
+    assert push()["accepted_adds"] == 2
+
+
 @pytest.mark.parametrize("name", MISREAD)
 def test_a_row_that_is_not_understood_is_named(coveo: Simulator, database: Database, name: str) -> None:
     factory, named = MISREAD[name]

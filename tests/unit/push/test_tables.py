@@ -127,6 +127,53 @@ a://3|\Nx|z\|\N|\N
     ]
 
 
+@pytest.mark.parametrize(
+    ("line", "fields"),
+    [
+        (r'"\N",x', ["x"]),
+        (r'\N,"\N"', []),
+        (r'"a,\N,b",x', ["a,N,b", "x"]),
+        (r'"a,\N",\N', ["a,N"]),
+        (r"a\,\N,\N", ["a,N"]),
+        (r'\\N,"\\N"', ["\\N", "\\N"]),
+        (r'"a""\N",x', ['a"N', "x"]),
+        ('"a\n\\N\n,\\N",\\N', ["a\nN\n,N"]),
+        ('a\\\nb,"c\\\n\n"', ["a\nb", "c\n\n"]),
+        ('a"b,"c\rd"', ['a"b', "c\rd"]),
+        ("\ufdd0x,\ufdd1\\,", ["\ufdd0x", "\ufdd1,"]),
+    ],
+)
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_an_escaped_null_stands_for_no_value_where_it_is_a_whole_field(
+    tmp_path: Path, line: str, fields: list[str], end: str
+) -> None:
+    content = f"a://1,{line}{end}".encode()
+    options: dict[str, Any] = {"escapechar": "\\", "column_names": ["documentId", "b", "c"]}
+    assert read(tmp_path, "a.csv", content, null_values=["\\N"], **options) == [["a://1", *fields]]
+    if "\\N" not in line:
+        assert read(tmp_path, "a.csv", content, **options) == [["a://1", *fields]]
+
+
+@pytest.mark.parametrize("null_values", [None, ["\\N"]])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('x,y\na,"b\nc,d\n', "line 2: a quote of this row is not closed"),
+        ('x,y\na,"b"c\n', "line 2: something follows the quote"),
+        ("x,y\na,b\rc\nd,e\n", "line 2: a carriage return stands alone"),
+        ("x,y\na,b\\", "line 2: a quote of this row is not closed"),
+        ("x,y\na\n", "line 2 has fewer columns"),
+        ("", "it is empty"),
+    ],
+)
+def test_what_escapes_do_not_mend_is_refused(
+    tmp_path: Path, content: str, said: str, null_values: Any
+) -> None:
+    columns = {"documentId": "a://{x}"}
+    options: dict[str, Any] = {"escapechar": "\\", "null_values": null_values, "columns": columns}
+    assert said in refused(tmp_path, "a.csv", content.encode(), **options)
+
+
 @pytest.mark.parametrize("null_values", ["\\N", ["\\N"], ("NULL", "\\N")])
 def test_a_field_that_stands_for_no_value_is_left_out(tmp_path: Path, null_values: Any) -> None:
     content = b"documentId\tdata\tb\na://1\t\\N\tx\\N\na://2\ty\t\\N\r\n"

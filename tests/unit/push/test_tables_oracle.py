@@ -419,7 +419,8 @@ def judge(table: Table) -> str:
     if not table.is_damaged:
         assert empty or DOCUMENTED.search(played.refusal), (table.number, played.refusal)
     else:
-        assert problem is not None or DOCUMENTED.search(played.refusal), (table.number, played.refusal)
+        is_wrong = problem is not None or any(row.get("documentId") is INVALID for row in other or ())
+        assert is_wrong or DOCUMENTED.search(played.refusal), (table.number, played.refusal)
     return "refused"
 
 
@@ -504,13 +505,19 @@ def test_what_is_sent_of_a_table_is_what_another_library_reads(
     tmp_path: Path, known: Callable[[DbApiHook], None]
 ) -> None:
     ended: Counter[tuple[str, str]] = Counter()
+    failures = []
     for number in chosen():
         table = drawn(number, tmp_path)
-        end = judge_query(table, tmp_path, known) if table.file_format == "sql" else judge(table)
+        try:
+            end = judge_query(table, tmp_path, known) if table.file_format == "sql" else judge(table)
+        except Exception as failure:
+            failures.append((number, failure))
+            continue
         ended[table.file_format, end] += 1
         shutil.rmtree(tmp_path / str(number), ignore_errors=True)
     for (file_format, end), count in sorted(ended.items()):
         print(f"{file_format:8} {end:28} {count:6,}")
+    assert not failures, failures[:5]
     if len(chosen()) >= 600:
         # Neither is everything refused, nor nothing.
         for file_format in ("csv", "tsv", "json", "ndjson", "parquet"):
@@ -588,6 +595,10 @@ def test_pandas_reads_the_same_csv(tmp_path: Path) -> None:
             continue
         played = Played(items_of_files(str(table.path), **options))
         if played.refusal is not None:
+            continue
+        texts = [unpacked(path.read_bytes(), table.packed).decode(table.encoding) for path, _ in table.files]
+        if any(re.search("\r(?!\n)", text) for text in texts):
+            # pandas loses an empty first field behind an empty line there.
             continue
         is_csv = table.file_format == "csv"
         quotechar = options.get("quotechar", '"' if is_csv else None)
