@@ -186,7 +186,7 @@ def _other_delimiter(text: str, dialect: Dialect) -> str | None:
     return max(found, key=text.count) if found else None
 
 
-def _unequal(record: list[str | None], count: int, lines: _Lines, dialect: Dialect) -> MalformedError:
+def _unequal(record: Sequence[str | None], count: int, lines: _Lines, dialect: Dialect) -> MalformedError:
     which = "more" if len(record) > count else "fewer"
     whose = "there are column_names" if dialect.column_names else "the first one"
     hint = ""

@@ -427,7 +427,7 @@ def _parquet(table: Table, rows: list[list[Any]], random: Random) -> bytes:
         use_dictionary=random.random() < 0.5,
         version=random.choice(("2.4", "2.6")),
     )
-    return sink.getvalue().to_pybytes()
+    return bytes(sink.getvalue().to_pybytes())
 
 
 _WRITERS: Final = {"json": _json, "ndjson": _ndjson, "parquet": _parquet}

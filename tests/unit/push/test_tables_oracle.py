@@ -94,6 +94,7 @@ def sent(value: Any) -> Any:
         return value if math.isfinite(value) else INVALID
     if isinstance(value, Decimal):
         sign, digits, exponent = value.as_tuple()
+        assert isinstance(exponent, int)
         whole = str(int("".join(map(str, digits))) * 10 ** max(exponent, 0)).rjust(1 - min(exponent, 0), "0")
         point = len(whole) + min(exponent, 0)
         return "-" * sign + whole[:point] + ("." + whole[point:] if whole[point:] else "")
