@@ -275,8 +275,13 @@ def packed(content: bytes, how: str) -> bytes:
     if how == "zst":
         import zstandard
 
-        return zstandard.ZstdCompressor().compress(content)
-    by_name = {"": bytes, "gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
+        return bytes(zstandard.ZstdCompressor().compress(content))
+    by_name: dict[str, Callable[[bytes], bytes]] = {
+        "": bytes,
+        "gz": gzip.compress,
+        "bz2": bz2.compress,
+        "xz": lzma.compress,
+    }
     return by_name[how](content)
 
 
