@@ -302,8 +302,15 @@ def _damaged(table: Table, content: bytes, random: Random) -> bytes:
 
 def unpacked(content: bytes, how: str) -> bytes:
     """Return what is compressed, by another library than the product's where there is one."""
-    if how in {"", "xz"}:
-        return lzma.decompress(content) if how else content
+    if not how:
+        return content
+    if how == "xz":
+        # `lzma.decompress` would say nothing of what follows the end of the compressed data.
+        stream = lzma.LZMADecompressor()
+        text = stream.decompress(content)
+        if not stream.eof or stream.unused_data:
+            raise lzma.LZMAError("it is cut off, or something follows its end")
+        return text
     codec = {"gz": "gzip", "bz2": "bz2", "zst": "zstd"}[how]
     with pa.input_stream(pa.BufferReader(content), compression=codec) as stream:
         return bytes(stream.read())
