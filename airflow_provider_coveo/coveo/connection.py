@@ -159,6 +159,9 @@ def unreadable_extra(why: str = "it is not JSON, or no object") -> CoveoConfigur
     )
 
 
+_FORM_PREFIX: Final = "extra__coveo__"
+
+
 def _parsed(extra: object) -> Any:
     if extra is None or (isinstance(extra, (str, bytes)) and not extra.strip()):
         return {}
@@ -187,15 +190,22 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _given_extras(extra: object) -> dict[str, Any]:
     if not isinstance(extra, Mapping):
         raise unreadable_extra(f"its JSON is a {type(extra).__name__}, not an object")
-    for key in extra:
-        if key not in _EXTRAS:
+    given: dict[str, Any] = {}
+    for key, value in extra.items():
+        # Airflow 2.11's form puts this before the names of a provider's fields, beside the plain names.
+        name = key.removeprefix(_FORM_PREFIX) if isinstance(key, str) else key
+        if name not in _EXTRAS:
             raise _unknown(str(key))
-    return {key: value for key, value in extra.items() if not _is_blank(value)}
+        if _is_blank(value):
+            continue
+        if name in given and given[name] != value:
+            raise unreadable_extra(f"it has {shown(name)} twice, with different values")
+        given[name] = value
+    return given
 
 
 def _unknown(key: str) -> CoveoConfigurationError:
-    # Airflow's forms once put this before the name.
-    plain = key.strip().lower().removeprefix("extra__coveo__").replace("-", "_").replace(" ", "_")
+    plain = key.strip().lower().removeprefix(_FORM_PREFIX).replace("-", "_").replace(" ", "_")
     meant = difflib.get_close_matches(plain, sorted(_EXTRAS), n=1)
     return CoveoConfigurationError(
         f"The connection's extra has {shown(key)}, which would be ignored",

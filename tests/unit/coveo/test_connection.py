@@ -31,6 +31,13 @@ def test_what_a_form_saves_blank_counts_as_absent() -> None:
     assert read(host="", schema="", extra=blank) == read()
 
 
+@pytest.mark.parametrize(
+    "extra", [{"extra__coveo__region": "eu"}, {"extra__coveo__region": "eu", "region": "eu"}]
+)
+def test_a_field_may_have_the_name_that_the_form_of_airflow_2_gives_it(extra: dict[str, str]) -> None:
+    assert read(extra=extra) == read(extra={"region": "eu"})
+
+
 def test_a_host_of_its_own_stands_in_for_the_platform_too() -> None:
     settings = read(host="http://127.0.0.1", port=8642)
     assert settings.push_url == settings.platform_url == "http://127.0.0.1:8642"
@@ -125,7 +132,8 @@ def test_one_proxy_serves_both_schemes() -> None:
         ({"extra": '{"region": "eu"} {}'}, "extra"),
         ({"extra": '{"proxies": "http://user:xx564559@p:1"'}, "extra"),
         ({"extra": {"regoin": "eu"}}, r"regoin.*Spell it region"),
-        ({"extra": {"extra__coveo__region": "eu"}}, "Spell it region"),
+        ({"extra": {"extra__coveo__regoin": "eu"}}, "Spell it region"),
+        ({"extra": {"extra__coveo__region": "eu", "region": "us"}}, "twice, with different values"),
         ({"extra": {"proxy": "http://p:1"}}, "Spell it proxies"),
         ({"extra": {"platform-host": "https://p"}}, "Spell it platform_host"),
         ({"extra": {"timeouts": 5}}, "Spell it timeout"),
