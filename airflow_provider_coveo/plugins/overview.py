@@ -176,7 +176,9 @@ def _collect(
         if prefix == "coveo_watch__":
             watch = watch_in(value)
             if watch is None:
-                unattributed.append(trouble or f"The Variable {key} says nothing that this version knows")
+                unattributed.append(
+                    trouble or f"The Variable {key} has nothing in it that this version knows"
+                )
                 continue
             watches[watch.organization_id] = watch
             for seen in watch.sources:
@@ -188,11 +190,11 @@ def _collect(
         elif prefix == "coveo_open__":
             source.holders = holders_in(value)
             if not source.holders:
-                source.troubles.append(f"The Variable {key} says nothing that this version knows")
+                source.troubles.append(f"The Variable {key} has nothing in it that this version knows")
         elif isinstance(value, Mapping):
             source.runs = runs_in(_recent(value)) or _runs_of_0_1(value)
         else:
-            source.troubles.append(f"The Variable {key} says nothing that this version knows")
+            source.troubles.append(f"The Variable {key} has nothing in it that this version knows")
     for source in sources.values():
         _add_brackets(source, records)
     return sources, watches, unattributed
@@ -246,7 +248,7 @@ def _add_brackets(source: _Source, records: Mapping[str, Callable[[], Any]]) -> 
         value, trouble = _decoded(key, records[key])
         record = bracket_in(value)
         if record is None:
-            source.troubles.append(trouble or f"The Variable {key} says nothing that this version knows")
+            source.troubles.append(trouble or f"The Variable {key} has nothing in it that this version knows")
         elif (record.organization_id, record.source_id) == (source.organization_id, source.source_id):
             source.brackets[holder] = record
 
@@ -381,7 +383,7 @@ def _judged(holder: SourceRecord, facts: _Facts) -> tuple[bool | None, str]:
     key = (holder.dag_id, holder.run_id)
     run, dag = facts.runs.get(key), facts.dags.get(holder.dag_id)
     if run is None:
-        return False, "the run is not there any more"
+        return False, "the run no longer exists"
     if run.state not in ACTIVE_RUN_STATES:
         return False, f"the run has ended ({run.state})"
     tasks = facts.tasks.get(key, [])
@@ -393,10 +395,10 @@ def _judged(holder: SourceRecord, facts: _Facts) -> tuple[bool | None, str]:
         return False, "its tasks close and outcome have run"
     if dag is not None and not dag.is_paused and not dag.is_gone:
         return True, ""
-    what = "is paused" if dag is not None and not dag.is_gone else "is not there any more"
+    what = "is paused" if dag is not None and not dag.is_gone else "no longer exists"
     if WORKING_STATES.intersection(states):
-        return True, f"the DAG {what}, but a task of the run works"
-    return False, f"the DAG {what}, and no task of the run works"
+        return True, f"the DAG {what}, but a task of the run is running"
+    return False, f"the DAG {what}, and no task of the run is running"
 
 
 def _updates(

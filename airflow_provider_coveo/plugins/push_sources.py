@@ -56,7 +56,8 @@ def _fastapi_apps() -> list[Any]:
 
 
 def _external_views() -> list[Any]:
-    if airflow_line() < (3, 1):
+    # Without the server behind it, an entry in the navigation would lead to an error.
+    if airflow_line() < (3, 1) or not PushSourcesPlugin.fastapi_apps:
         return []
     # Relative, as Airflow may be served below a path.
     href = f"{URL_PREFIX.lstrip('/')}/"

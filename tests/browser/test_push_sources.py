@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -104,9 +105,9 @@ def test_who_may_not_trigger_the_watchdog_can_not_use_the_buttons(stage: Stage, 
     with stage.page(browser, "viewer") as page:
         frame = stage.show(page)
         row = frame.locator('tbody[data-key="acme/left"]')
-        expect(row.get_by_role("button", name="Look now")).to_be_disabled()
+        expect(row.get_by_role("button", name="Check now")).to_be_disabled()
         expect(row.get_by_role("button", name="to IDLE")).to_be_disabled()
-        expect(frame.locator("#ps-notes")).to_contain_text("You may look, and not use the buttons")
+        expect(frame.locator("#ps-notes")).to_contain_text("Read-only: to use the buttons")
 
 
 # --- what it shows ---
@@ -121,7 +122,7 @@ def test_each_source_says_what_is_the_matter(stage: Stage) -> None:
         "failing": "idle",
         "odd": "idle",
     }
-    assert found["paused"]["holders"][0]["why"] == "the DAG is paused, and no task of the run works"
+    assert found["paused"]["holders"][0]["why"] == "the DAG is paused, and no task of the run is running"
     assert found["failing"]["last"]["result"] == "failed"
     assert "push_source_update.push" in found["failing"]["last"]["failed"]
     assert found["catalog"]["last"]["counts"] == {"accepted": 3, "deleted": 0, "refused": 1}
@@ -137,7 +138,7 @@ def test_the_page_lives_while_a_dag_runs_and_makes_text_of_markup(stage: Stage, 
         expect(frame.locator('tbody[data-key="acme/odd"] .name')).to_have_text(MARKUP)
         row = frame.locator('tbody[data-key="acme/catalog"]')
         expect(row.locator(".status")).to_have_text("Rebuild")
-        expect(row).to_contain_text("3 accepted, 1 refused")
+        expect(row).to_contain_text("3 accepted, 1 invalid")
         stage.coveo.state.source("catalog").name = "go on"
         run_id = stage.runs["catalog"]
         assert airflow.wait_for_run("update_catalog", run_id) == "success"
@@ -193,12 +194,36 @@ def test_it_fits_a_phone(stage: Stage, browser: Browser) -> None:
         assert page.evaluate(wide) <= page.evaluate("document.querySelector('#push-sources').clientWidth")
 
 
+def test_sources_that_could_not_be_read_are_not_called_missing(stage: Stage, browser: Browser) -> None:
+    nothing = {
+        "now": 1.0,
+        "rows": [],
+        "organizations": {"": {"watchdog": {"usable": "ready", "dag_id": None}}},
+        "troubles": ["Could not read the records from Airflow's database"],
+    }
+    for answer in ({"json": nothing}, {"status": 500, "body": ""}):
+        with stage.page(browser, "admin") as page:
+            page.route("**/coveo/sources", lambda route, answer=answer: route.fulfill(**answer))
+            frame = stage.show(page)
+            expect(frame.locator("#ps-empty")).to_contain_text("No source could be read")
+
+
+def test_an_abandoned_source_is_explained_above_the_rows(stage: Stage, browser: Browser) -> None:
+    with stage.page(browser, "admin", timezone_id="America/New_York") as page:
+        frame = stage.show(page)
+        expect(frame.locator("#ps-notes")).to_contain_text("2 sources abandoned (orange).")
+        expect(frame.locator("#ps-notes")).to_contain_text("press Set to IDLE")
+        expect(frame.locator("#ps-count")).to_have_text("5 sources, 2 abandoned")
+        expect(frame.locator("#ps-fresh")).to_contain_text(re.compile(r"UTC-0[45]:00"))
+        expect(frame.locator("#ps-legend")).to_contain_text("status in the last 24 hours")
+
+
 # --- its buttons ---
 
 
 def closed(stage: Stage, frame: Frame, source: str) -> None:
     row = frame.locator(f'tbody[data-key="acme/{source}"]')
-    expect(row).to_contain_text("Set to IDLE.", timeout=120_000)
+    expect(row).to_contain_text("Set to IDLE at", timeout=120_000)
     expect(row.locator(".status")).to_have_text("Ready to receive content")
     assert stage.coveo.statuses(source)[-1] == "IDLE"
 
@@ -212,7 +237,7 @@ def test_a_source_that_was_left_active_is_set_back_with_the_keyboard_alone(
         button.focus()
         page.keyboard.press("Enter")
         dialog = frame.locator("#ps-dialog")
-        expect(dialog).to_contain_text("No run that Airflow knows of opened it")
+        expect(dialog).to_contain_text("Airflow has no record of a run that opened it")
         page.keyboard.press("Escape")
         expect(dialog).to_be_hidden()
         expect(button).to_be_focused()
@@ -229,9 +254,9 @@ def test_what_a_paused_dag_left_open_is_set_back_end_to_end(stage: Stage, browse
     with stage.page(browser, "admin") as page:
         frame = stage.show(page)
         row = frame.locator('tbody[data-key="acme/paused"]')
-        expect(row).to_contain_text("the DAG is paused, and no task of the run works")
-        row.get_by_role("button", name="Look now").click()
-        expect(row).to_contain_text("Looked at Coveo at", timeout=120_000)
+        expect(row).to_contain_text("the DAG is paused, and no task of the run is running")
+        row.get_by_role("button", name="Check now").click()
+        expect(row).to_contain_text("Checked in Coveo at", timeout=120_000)
         assert stage.coveo.statuses("paused")[-1] == "REBUILD"
         row.get_by_role("button", name="to IDLE").click()
         expect(frame.locator("#ps-dialog")).to_contain_text("the DAG is paused")
@@ -246,5 +271,5 @@ def test_without_the_watchdog_the_page_says_how_to_add_it(stage: Stage, browser:
     with stage.page(browser, "admin") as page:
         frame = stage.show(page)
         expect(frame.locator("#ps-notes")).to_contain_text("its DAG is paused: unpause")
-        expect(frame.get_by_role("button", name="Look now").first).to_be_disabled()
+        expect(frame.get_by_role("button", name="Check now").first).to_be_disabled()
     airflow.unpause(WATCHDOG)

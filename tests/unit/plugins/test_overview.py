@@ -188,11 +188,11 @@ ENDED = (("update.close", "failed"), ("update.outcome", "failed"))
 @pytest.mark.parametrize(
     ("run", "why"),
     [
-        (None, "the run is not there any more"),
+        (None, "the run no longer exists"),
         ({"state": "failed"}, "the run has ended (failed)"),
         ({"state": "running", "tasks": ENDED}, "its tasks close and outcome have run"),
         ({"state": "running", "tasks": (("w", "scheduled"),), "paused": True}, "the DAG is paused"),
-        ({"state": "running", "tasks": (("w", None),), "gone": True}, "the DAG is not there any more"),
+        ({"state": "running", "tasks": (("w", None),), "gone": True}, "the DAG no longer exists"),
     ],
 )
 def test_a_source_that_is_active_without_a_bracket_at_work_is_marked_and_says_why(

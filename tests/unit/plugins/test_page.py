@@ -85,6 +85,42 @@ def test_every_selector_is_within_the_page_so_that_airflow_2_s_own_looks_stay() 
                 assert each.strip().startswith("#push-sources"), each
 
 
+def palettes() -> list[dict[str, str]]:
+    (style,) = parts("style")
+    blocks = re.findall(r"\{([^{}]*--page:[^{}]*)\}", style)
+    return [dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6});", block)) for block in blocks]
+
+
+def contrast(one: str, other: str) -> float:
+    """Return the ratio that WCAG 2 defines."""
+
+    def luminance(color: str) -> float:
+        channels = [int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        red, green, blue = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_text_and_controls_can_be_told_from_what_is_behind_them(number: int) -> None:
+    """By the limits of WCAG 2, level AA: 4.5 for text, 3 for the edges of controls."""
+    palette = palettes()[number]
+    texts = ("text", "soft", "accent", "rebuild", "refresh", "incremental", "idle", "bad", "warn")
+    pairs = {(text, behind): 4.5 for text in texts for behind in ("page", "card", "warn-soft")}
+    pairs |= {("on-accent", "accent"): 4.5, ("text", "button"): 4.5}
+    pairs |= {("edge", behind): 3.0 for behind in ("page", "card", "warn-soft", "button")}
+    found = {pair: round(contrast(*(palette[name] for name in pair)), 2) for pair in pairs}
+    assert {pair: ratio for pair, ratio in found.items() if ratio < pairs[pair]} == {}
+
+
+def test_the_dark_palette_is_the_same_whoever_asks_for_it() -> None:
+    light, dark, preferred = palettes()
+    assert dark == preferred
+    assert light.keys() == dark.keys()
+
+
 def test_what_can_be_used_has_a_name() -> None:
     assert page_module.page().count('aria-label="Filters"') == 1
     for label in re.findall(r"<label[^>]*>(.*?)</label>", page()):

@@ -96,7 +96,11 @@ def test_what_can_not_be_made_is_left_out_and_logged(
         raise broken
 
     monkeypatch.setattr(sys.modules["airflow_provider_coveo.plugins.fastapi_app"], "make_app", fail)
-    assert PushSourcesPlugin.fastapi_apps == []
+    # In the order in which Airflow reads them, and in the other one.
+    for names in (NAMES, reversed(NAMES)):
+        assert [getattr(PushSourcesPlugin, name) for name in names] == [[], [], []]
+        for name in NAMES:
+            monkeypatch.setattr(vars(PushSourcesPlugin)[name], "_made", None)
     assert "could not be made" in caplog.text
 
 
