@@ -216,6 +216,24 @@ def test_an_abandoned_source_is_explained_above_the_rows(stage: Stage, browser: 
         expect(frame.locator("#ps-count")).to_have_text("5 sources, 2 abandoned")
         expect(frame.locator("#ps-fresh")).to_contain_text(re.compile(r"UTC-0[45]:00"))
         expect(frame.locator("#ps-legend")).to_contain_text("status in the last 24 hours")
+        # In the tab of one asset, only that source counts.
+        for source, words in (("catalog", "1 source"), ("left", "1 source, 1 abandoned")):
+            page.goto(f"{stage.url}/coveo/?asset=coveo%3A%2F%2Facme%2F{source}")
+            expect(page.locator("#ps-count")).to_have_text(words)
+            expect(page.locator("#ps-filters")).to_be_hidden()
+
+
+@pytest.mark.skipif(airflow_line() < (3, 1), reason="2.11 shows the page in no frame")
+def test_the_tab_of_an_asset_grows_to_show_the_whole_row(stage: Stage, browser: Browser) -> None:
+    html = (
+        "<iframe src='coveo/?asset=coveo%3A%2F%2Facme%2Fleft' style='width: 360px; height: 150px'></iframe>"
+    )
+    with stage.page(browser, "admin") as page:
+        page.route("**/around", lambda route: route.fulfill(body=html, content_type="text/html"))
+        page.goto(f"{stage.url}/around")
+        frame = page.frame_locator("iframe")
+        expect(frame.get_by_role("button", name="Set left to IDLE")).to_be_in_viewport()
+        expect(frame.locator("#ps-legend")).to_be_hidden()
 
 
 # --- its buttons ---
