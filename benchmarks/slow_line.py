@@ -25,11 +25,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+
+from local_certificate import write_certificate
 
 MIB = 1024 * 1024
 #: Bytes that the line gives at once.
@@ -122,37 +124,6 @@ def _response(status: int, body: bytes) -> bytes:
     return b"HTTP/1.1 %d OK\r\n%sContent-Length: %d\r\n\r\n%s" % (status, kind, len(body), body)
 
 
-def _certificate(folder: Path) -> tuple[Path, Path]:
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.x509.oid import NameOID
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "slow line")])
-    now = datetime.now(timezone.utc)
-    signed = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .sign(key, hashes.SHA256())
-    )
-    certificate_file, key_file = folder / "certificate.pem", folder / "key.pem"
-    certificate_file.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
-    key_file.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return certificate_file, key_file
-
-
 def _items(size: int) -> Iterator[dict[str, Any]]:
     text = "x" * 20_000
     for number in range(size // 20_060):
@@ -164,7 +135,7 @@ def _push(mbit: float, batch: int, batches: int, seconds: float) -> bool:
     from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 
     with tempfile.TemporaryDirectory() as folder:
-        certificate, key = _certificate(Path(folder))
+        certificate, key = write_certificate(Path(folder))
         command = [sys.executable, __file__, "--serve", "--mbit", str(mbit), "--seconds", str(seconds)]
         with subprocess.Popen(
             [*command, "--certificate", str(certificate), "--key", str(key)],

@@ -14,7 +14,7 @@ from airflow_provider_coveo.state.ledger import (
     Phase,
     SourceLedger,
     SourceRecord,
-    read_bracket,
+    record_closing,
     write_bracket,
 )
 from airflow_provider_coveo.state.liveness import is_live
@@ -84,12 +84,9 @@ def _tell_closed(others: Iterable[SourceRecord], source_id: str) -> None:
     """
     for other in others:
         try:
-            record = read_bracket(other.bracket)
+            record_closing(other, source_id, Phase.CLOSED)
         except Exception:
-            log.warning("Could not read what the bracket of %s did", other.bracket, exc_info=True)
-            continue
-        if record is not None and record.source_id == source_id:
-            _keep(other.bracket, replace(record, phase=Phase.CLOSED, closed_at=time.time(), reopened_by=None))
+            log.warning("Could not record that the source of %s is closed", other.bracket, exc_info=True)
 
 
 def _give_back(

@@ -39,6 +39,7 @@ _OTHER_SUFFIXES: Final = {
     ".sz": "Snappy",
     ".z": "compress",
 }
+_ALL_SUFFIXES: Final = frozenset({*_SUFFIXES, *_OTHER_SUFFIXES})
 _MAGIC: Final = {
     "gzip": re.compile(rb"\x1f\x8b"),
     #: Of a frame, or of one to skip, which some writers begin with.
@@ -72,7 +73,7 @@ _XZ_MEMORY: Final = 256 * 1024 * 1024
 def suffixes_without_compression(name: str) -> list[str]:
     """Return the ends of a file's name, in lower case, but for those that name a compression."""
     suffixes = [suffix.lower() for suffix in PurePosixPath(name).suffixes]
-    while suffixes and suffixes[-1] in {**_SUFFIXES, **_OTHER_SUFFIXES}:
+    while suffixes and suffixes[-1] in _ALL_SUFFIXES:
         suffixes.pop()
     return suffixes
 
@@ -92,7 +93,7 @@ def refuse_other_compression(name: str, shown: str) -> str | None:
             f"{shown!r} can't be read: by its name it is compressed or packed with {_OTHER_SUFFIXES[last]}",
             remedy=_UNPACK,
         )
-    if last in _SUFFIXES and len(suffixes) > 1 and suffixes[-2] in {**_SUFFIXES, **_OTHER_SUFFIXES}:
+    if last in _SUFFIXES and len(suffixes) > 1 and suffixes[-2] in _ALL_SUFFIXES:
         raise CoveoInputError(
             f"{shown!r} can't be read: by its name it is packed or compressed more than once",
             remedy=_UNPACK,
@@ -150,9 +151,6 @@ def refuse_what_is_no_text(content: io.BufferedReader) -> None:
                 if what == "Parquet"
                 else f"it is {what}, which can't be read here; unpack or convert it first"
             )
-
-
-_Unpacker = Callable[[bytes], bytes]
 
 
 def _zstd() -> tuple[Callable[[], Any], type[Exception]]:

@@ -38,19 +38,18 @@ def lines(content: io.BufferedReader) -> Iterator[bytes]:
     :param content: The file.
     :raises MalformedError: if a line is too long, or the file is JSON of another form.
     """
+    found = _lines(content)
+    first = next(found, None)
+    if first is None:
+        return
+    _refuse_another_form(first)
+    yield first
+    yield from found
+
+
+def _lines(content: io.BufferedReader) -> Iterator[bytes]:
     longest = streams.LONGEST_ITEM
-    number = 0
-    for line in iter(lambda: content.readline(longest), b""):
-        number += 1
-        if line.isspace():
-            continue
-        if len(line) == longest and not line.endswith(b"\n"):
-            raise MalformedError(f"line {number}: a line is longer than {longest:,} bytes")
-        _refuse_another_form(line)
-        yield line
-        break
-    for line in iter(lambda: content.readline(longest), b""):
-        number += 1
+    for number, line in enumerate(iter(lambda: content.readline(longest), b""), 1):
         if line.isspace():
             continue
         if len(line) == longest and not line.endswith(b"\n"):

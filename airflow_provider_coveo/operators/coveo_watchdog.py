@@ -20,7 +20,7 @@ from airflow_provider_coveo.operators.base import (
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_coveo.state.ledger import Phase, SourceLedger, SourceRecord
+    from airflow_provider_coveo.state.ledger import SourceLedger, SourceRecord
     from airflow_provider_coveo.state.watch_record import SeenSource, WatchRecord
 
 #: How long nothing may change in a run of which no task is even waiting to be started. A scheduler that looks
@@ -255,29 +255,18 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
 
     def _close(self, source_id: str) -> None:
         """Close a source, and let the brackets that held it know."""
-        from airflow_provider_coveo.state.ledger import Phase
+        from airflow_provider_coveo.state.ledger import Phase, record_closing
 
         ledger = self._ledger
         holders = ledger.holders(source_id)
         # Before the request, so that an opening that is still under way finds that it was closed.
         ledger.release_all(source_id, holders)
-        self._keep_phase(source_id, holders, Phase.CLOSING)
-        self.hook.set_source_status(source_id, "IDLE")
-        self._keep_phase(source_id, holders, Phase.CLOSED)
-        self._forget(source_id)
-
-    def _keep_phase(self, source_id: str, holders: Iterable[SourceRecord], phase: Phase) -> None:
-        from dataclasses import replace
-
-        from airflow_provider_coveo.state.ledger import read_bracket, write_bracket
-
         for holder in holders:
-            record = read_bracket(holder.bracket)
-            if record is not None and record.source_id == source_id:
-                record = replace(
-                    record, phase=phase, closed_at=time.time(), reopened_by=None, closed_by="watchdog"
-                )
-                write_bracket(holder.bracket, record)
+            record_closing(holder, source_id, Phase.CLOSING, "watchdog")
+        self.hook.set_source_status(source_id, "IDLE")
+        for holder in holders:
+            record_closing(holder, source_id, Phase.CLOSED, "watchdog")
+        self._forget(source_id)
 
 
 class _Look:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from airflow_provider_coveo.state.variables import (
-    delete_variable,
+    forget_variable,
     read_variable,
     variable_name,
     write_variable,
@@ -118,8 +118,7 @@ class ContentChanges:
 
     def forget(self) -> None:
         """Delete the record, because the source is deleted."""
-        if read_variable(self._variable) is not None:
-            delete_variable(self._variable)
+        forget_variable(self._variable)
 
 
 class RecentPushes:
@@ -168,8 +167,7 @@ class RecentPushes:
 
     def forget(self) -> None:
         """Delete the record, because the source is deleted."""
-        if read_variable(self._variable) is not None:
-            delete_variable(self._variable)
+        forget_variable(self._variable)
 
     def _recent(self) -> dict[tuple[str, str], tuple[int, int]]:
         value = read_variable(self._variable)

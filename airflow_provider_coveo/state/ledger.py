@@ -20,6 +20,7 @@ and if a fact can't be established the record says so: an unknown cut-off delete
 from __future__ import annotations
 
 import hashlib
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -30,6 +31,7 @@ from typing import Any, Final
 from airflow_provider_coveo.state.records import from_record
 from airflow_provider_coveo.state.variables import (
     delete_variable,
+    forget_variable,
     read_variable,
     variable_name,
     write_variable,
@@ -245,6 +247,21 @@ def write_bracket(holder: Holder, record: BracketRecord) -> None:
     )
 
 
+def record_closing(holder: SourceRecord, source_id: str, phase: Phase, closed_by: str = "") -> None:
+    """
+    Record of a bracket that held a source how far something else is that closes the source.
+
+    :param holder: The bracket.
+    :param source_id: The source.
+    :param phase: ``CLOSING`` or ``CLOSED``.
+    :param closed_by: What closes it, as its record names it. Default nothing.
+    """
+    record = read_bracket(holder.bracket)
+    if record is not None and record.source_id == source_id:
+        record = replace(record, phase=phase, closed_at=time.time(), reopened_by=None, closed_by=closed_by)
+        write_bracket(holder.bracket, record)
+
+
 class SourceLedger:
     """
     The records of one organization's sources.
@@ -392,9 +409,7 @@ class SourceLedger:
 
     def forget_content(self, source_id: str) -> None:
         """Delete what is on record of a source's content, because the source is deleted."""
-        name = self._variable("coveo_content", source_id)
-        if read_variable(name) is not None:
-            delete_variable(name)
+        forget_variable(self._variable("coveo_content", source_id))
 
     def _content(self, source_id: str) -> dict[str, Any]:
         value = read_variable(self._variable("coveo_content", source_id))

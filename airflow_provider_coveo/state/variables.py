@@ -79,6 +79,16 @@ def delete_variable(name: str) -> None:
     _forget_cached(name)
 
 
+def forget_variable(name: str) -> None:
+    """
+    Delete a Variable if a look says that it exists, so that none is asked to be deleted that never was.
+
+    :param name: Its key.
+    """
+    if read_variable(name) is not None:
+        delete_variable(name)
+
+
 def read_text(key: str) -> str | None:
     """
     Return a Variable as text, ``None`` if it does not exist.
