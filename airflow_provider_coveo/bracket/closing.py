@@ -80,11 +80,12 @@ def _tell_closed(others: Iterable[SourceRecord], source_id: str) -> None:
     """
     Record that the source is closed for other brackets, too, which held it and seemed to be over.
 
-    One whose DAG was paused may continue. Its tasks then open the source again.
+    One whose DAG was paused may continue. Its tasks then open the source again. One that is opening it right
+    now, and only seemed to be over, looks again after its request, and sets its status again.
     """
     for other in others:
         try:
-            record_closing(other, source_id, Phase.CLOSED)
+            record_closing(other, source_id, Phase.CLOSED, also_while_opening=False)
         except Exception:
             log.warning("Could not record that the source of %s is closed", other.bracket, exc_info=True)
 

@@ -247,7 +247,14 @@ def write_bracket(holder: Holder, record: BracketRecord) -> None:
     )
 
 
-def record_closing(holder: SourceRecord, source_id: str, phase: Phase, closed_by: str = "") -> None:
+def record_closing(
+    holder: SourceRecord,
+    source_id: str,
+    phase: Phase,
+    closed_by: str = "",
+    *,
+    also_while_opening: bool = True,
+) -> None:
     """
     Record of a bracket that held a source how far something else is that closes the source.
 
@@ -255,9 +262,13 @@ def record_closing(holder: SourceRecord, source_id: str, phase: Phase, closed_by
     :param source_id: The source.
     :param phase: ``CLOSING`` or ``CLOSED``.
     :param closed_by: What closes it, as its record names it. Default nothing.
+    :param also_while_opening: Whether also a bracket whose request to open is under way is told, so that it
+        closes the source again. Default ``True``.
     """
     record = read_bracket(holder.bracket)
-    if record is not None and record.source_id == source_id:
+    if record is None or record.source_id != source_id:
+        return
+    if record.is_concluded or also_while_opening:
         record = replace(record, phase=phase, closed_at=time.time(), reopened_by=None, closed_by=closed_by)
         write_bracket(holder.bracket, record)
 

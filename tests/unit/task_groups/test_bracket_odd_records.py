@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_coveo.bracket.closing import close_source, hook_of
 from airflow_provider_coveo.coveo.errors import CoveoError
 from airflow_provider_coveo.operators.coveo_watchdog import CloseAbandonedPushSourcesOperator
 from airflow_provider_coveo.simulator import Simulator
@@ -295,3 +296,33 @@ def test_an_idle_of_the_watchdog_that_coveo_rejects_is_not_on_record_as_accepted
     run.fail()
     assert coveo.statuses(SOURCE)[-1] == "IDLE"
     assert SourceLedger("acme").holders(SOURCE) == ()
+
+
+@pytest.mark.parametrize("is_concluded", [True, False])
+def test_a_closing_tells_another_bracket_only_once_its_opening_has_ended(
+    coveo: Simulator, a_run: Callable[..., Run], is_concluded: bool
+) -> None:
+    """While its request is under way, it looks again by itself, and sets its status again."""
+    run = a_run()
+    run.execute("open")
+    mine = Holder("d", "r", f"{run.update.group_id}.open")
+    other = Holder("another", "its_run", "update.open")
+    write_bracket(
+        other,
+        BracketRecord(
+            "acme", SOURCE, status="REFRESH", phase=Phase.OPENING, opening="one", is_concluded=is_concluded
+        ),
+    )
+    SourceLedger("acme").hold(
+        SOURCE, SourceRecord("another", "its_run", "update.open", opening="one", status="REFRESH")
+    )
+
+    def out_of_order(holder: SourceRecord) -> bool:
+        raise ConnectionError("Airflow does not answer")
+
+    record = read_bracket(mine)
+    assert record is not None
+    assert close_source(hook_of(record), mine, record, out_of_order).left_for is None
+    told = read_bracket(other)
+    assert told is not None
+    assert told.phase is (Phase.CLOSED if is_concluded else Phase.OPENING)
