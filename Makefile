@@ -73,7 +73,7 @@ demo: $(VENV_3)/.installed ## Two runs on a real Airflow against a simulated Cov
 TEST_PARTS = "Airflow $(AIRFLOW_3), running" test-running-3 "Airflow $(AIRFLOW_2), running" test-running-2 \
 	"Airflow $(AIRFLOW_3), the rest" test-rest-3 "Airflow $(AIRFLOW_2), the rest" test-rest-2 \
 	"Airflow $(AIRFLOW_3), stepped" test-stepped
-# How many parts go on at a time; by default one more than there are cores.
+# How many parts go on at a time; by default as many as there are cores, and two at least.
 AT_A_TIME =
 RUN_ALL = $(PYTHON_3) scripts/run_all_checks $(if $(AT_A_TIME),--jobs $(AT_A_TIME))
 

@@ -1011,7 +1011,7 @@ def _(story: Story) -> None:
     "REBUILD push (second run waits) push? IDLE REBUILD push IDLE",
     "a success, b success",
     dag={"max_active_runs": 2},
-    bracket={"exclusive": True, "poll_interval": 1},
+    bracket={"exclusive": True, "poll_interval": 5},
     representative=True,
 )
 def _(story: Story) -> None:
@@ -1030,7 +1030,7 @@ def _(story: Story) -> None:
     "REBUILD push (second DAG waits) push? IDLE REBUILD push IDLE",
     "a success, b success",
     shape="two_dags",
-    bracket={"exclusive": True, "poll_interval": 1},
+    bracket={"exclusive": True, "poll_interval": 5},
 )
 def _(story: Story) -> None:
     story.dag_ids["b"] = "S19c_other"
