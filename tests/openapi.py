@@ -36,7 +36,10 @@ FILES = {
     "coveo-source.yml": "",
     "coveo-activity.yml": "",
 }
-#: Requests that none of the four files describes.
+#: A file that may be missing, and the requests that are skipped then.
+FIELD_FILE = "coveo-field.yml"
+FIELD_REQUESTS = re.compile(r"/rest/organizations/[^/]+/indexes/fields(/.*)?")
+#: Requests that none of the files describes.
 SKIPPED = {
     "upload": re.compile(r"/coveo-simulator-file-containers/[^/]+/[^/]+"),
     "control": re.compile(r"/_simulator/.*|/"),
@@ -113,7 +116,8 @@ class Contracts:
     def __init__(self, directory: Path) -> None:
         self.operations: list[Operation] = []
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        for name, prefix in FILES.items():
+        self._has_fields = (directory / FIELD_FILE).is_file()
+        for name, prefix in {**FILES, **({FIELD_FILE: ""} if self._has_fields else {})}.items():
             document = _loosen(yaml.load((directory / name).read_text(), Loader=loader))  # noqa: S506
             if name == "coveo-push.yml":
                 metadata = {"type": ["string", "number", "boolean", "array"]}
@@ -137,6 +141,8 @@ class Contracts:
 
     def skipped(self, exchange: Exchange) -> str | None:
         """Return the name under which this request is skipped, if it is."""
+        if not self._has_fields and FIELD_REQUESTS.fullmatch(exchange.path):
+            return "field"
         return next((name for name, path in SKIPPED.items() if path.fullmatch(exchange.path)), None)
 
     def check_request(self, exchange: Exchange) -> list[str]:

@@ -59,9 +59,9 @@ the tamest thing. The real Coveo may differ in any of these. Where it says (note
 relies on it is noted in ``Simulator.undocumented``.
 
 Left out, with a 404 that says so:
-    the Stream API, fields, schedules, mappings, raw configurations, the update of a source, privileges,
-    security caches, the older ``GET`` of the item logs and their ``facets``, the resumption of an
-    organization (use the control API).
+    the Stream API, the update and deletion of fields, schedules, mappings, raw configurations, the update
+    of a source, privileges, security caches, the older ``GET`` of the item logs and their ``facets``, the
+    resumption of an organization (use the control API).
 
 Statuses
     * The status that runs already: its activity goes on. Another active status: the activity that runs
@@ -125,6 +125,11 @@ The platform API
     * A second source with the same name (noted) is allowed. A duplicate is an empty, ordinary Push
       source.
     * Something that is not there is 404 NOT_FOUND; wrong parameters have the codes of the Push API.
+    * The fields that Coveo's pages name as every organization's are there from the start.
+    * A field whose name exists (noted), and one that contradicts Coveo's description of its options, is
+      rejected with 412, and with it the whole batch; a batch with individual results creates the others.
+      Options that Coveo does not describe (noted) mean nothing. Fields are listed by name only.
+    * ``numberOfDocuments`` counts the items that are indexed at that moment.
     * Only the daily limit of items can be read; without such a limit a large number is shown.
 
 Limits

@@ -1,4 +1,4 @@
-"""The parts of Coveo's platform API that concern a Push source: sources, activities, limits, regions."""
+"""The parts of Coveo's platform API around a Push source: sources, activities, fields, limits, regions."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from starlette.routing import Route
 
 from airflow_provider_coveo.coveo.statuses import SourceStatus
+from airflow_provider_coveo.simulator import fields_api
 from airflow_provider_coveo.simulator.call import INT32_MAX, Call, json_answer, parse_moment, wildcard
 from airflow_provider_coveo.simulator.errors import ApiError
 from airflow_provider_coveo.simulator.exchange import Answer
@@ -264,6 +265,7 @@ ROUTES = [
     Route(_ACTIVITIES + "/latest", latest_activities, methods=["POST"], name="latest_activities"),
     Route(_ACTIVITIES + "/{activity}", get_activity, methods=["GET"], name="activity"),
     Route(_ORGANIZATION + "/limits/content/{key}", get_limit, methods=["GET"], name="limit"),
+    *fields_api.ROUTES,
 ]
 
 #: For these Coveo states no privilege, so any key may ask.

@@ -224,6 +224,11 @@ class Simulator:
         with self.state.reading():
             return {name: dict(item) for name, item in self.state.source(source_id).items.items()}
 
+    def fields(self) -> dict[str, dict[str, Any]]:
+        """Return the organization's fields by name, as the Field API shows them."""
+        with self.state.reading():
+            return {field["name"]: field for field in self.state.fields.all()}
+
     def source(self, source_id: str) -> dict[str, Any]:
         """
         Return a source as the Source API shows it.

@@ -17,6 +17,7 @@ from typing import Any
 from airflow_provider_coveo.coveo.statuses import SourceStatus
 from airflow_provider_coveo.simulator.clock import Clock
 from airflow_provider_coveo.simulator.errors import ApiError
+from airflow_provider_coveo.simulator.fields import Fields
 from airflow_provider_coveo.simulator.items import Rejection
 from airflow_provider_coveo.simulator.records import (
     CRAWLERS,
@@ -77,6 +78,7 @@ class Organization:
     def reset(self) -> None:
         """Forget everything but the settings."""
         self.paused = False
+        self.fields = Fields()
         self.sources: dict[str, Source] = {}
         self.providers: dict[str, Provider] = {}
         self.activities: list[Activity] = []

@@ -31,7 +31,8 @@ pytestmark = pytest.mark.timeout(900)
 NOT_API = {
     f"airflow_provider_coveo.simulator.{name}"
     for name in (
-        *("__main__", "app", "call", "content", "control", "errors", "items", "json_body", "logs_api"),
+        *("__main__", "app", "call", "content", "control", "errors", "fields", "fields_api"),
+        *("items", "json_body", "logs_api"),
         *("models", "permissions", "platform_api", "push_api", "records", "state", "uploads"),
     )
 } | {f"airflow_provider_coveo.plugins.{name}" for name in ("appbuilder_view", "fastapi_app")}

@@ -1,0 +1,159 @@
+"""Coveo's Field API: what fields an organization has, and how it gets more of them."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from starlette.routing import Route
+
+from airflow_provider_coveo.simulator.call import Call, json_answer
+from airflow_provider_coveo.simulator.errors import ApiError
+from airflow_provider_coveo.simulator.exchange import Answer
+from airflow_provider_coveo.simulator.fields import FIELD_TYPES, exists_error, undocumented_options
+from airflow_provider_coveo.simulator.json_body import RepeatedKeys, decode
+
+_MAX_PER_PAGE = 1000
+_TRI_STATES = ("ALL", "TRUE_ONLY", "FALSE_ONLY")
+_SWITCH_FILTERS = ("automaticFacetsCandidate", "facet", "sort")
+
+
+def get_field(call: Call) -> Answer:
+    """Show a field."""
+    return json_answer(call.organization.fields.get(call.path["field"]))
+
+
+def list_fields(call: Call) -> Answer:
+    """List a page of the fields that pass the filters."""
+    options = call.json_object()
+    page = _integer(options, "page", 0, least=0)
+    per_page = _integer(options, "perPage", 100, least=1, most=_MAX_PER_PAGE)
+    order = options.get("order") or "ASC"
+    if order not in {"ASC", "DESC"}:
+        raise ApiError.invalid_parameter("order", f"{order!r} is neither ASC nor DESC")
+    if (options.get("sortBy") or "name") != "name":
+        raise ApiError.invalid_parameter("sortBy", "the simulator only sorts by name")
+    found = _filtered(call.organization.fields.all(), options.get("filters") or {})
+    if order == "DESC":
+        found.reverse()
+    return json_answer(
+        {
+            "items": found[page * per_page : (page + 1) * per_page],
+            "totalEntries": len(found),
+            "totalPages": -(-len(found) // per_page),
+        }
+    )
+
+
+def create_field(call: Call) -> Answer:
+    """Create a field."""
+    _create(call, [call.json_object()])
+    return Answer(204)
+
+
+def create_fields(call: Call) -> Answer:
+    """Create several fields."""
+    _create(call, _models(call))
+    return Answer(204)
+
+
+def create_fields_with_results(call: Call) -> Answer:
+    """Create several fields, and tell for each whether it was created."""
+    results: list[dict[str, Any]] = []
+    for model in _models(call):
+        result = {"resourceModel": model, "successful": True, "operationResult": "SUCCESS"}
+        try:
+            _create(call, [model])
+        except ApiError as error:
+            result |= {"successful": False, "operationResult": "ERROR", "errorDetails": error.message}
+        results.append(result)
+    return json_answer(
+        {
+            "batchOperationId": str(uuid.uuid4()),
+            "status": "COMPLETED",
+            "batchOperationResourcesStatus": results,
+        }
+    )
+
+
+def _create(call: Call, models: list[dict[str, Any]]) -> None:
+    organization = call.organization
+    for model in models:
+        for option in undocumented_options(model):
+            call.undocumented(f"a field with the option {option!r}")
+        if exists_error(organization.fields, model):
+            call.undocumented(f"creating a field {model['name']!r} that exists")
+    with organization.transaction():
+        organization.fields.create(models)
+
+
+def _models(call: Call) -> list[dict[str, Any]]:
+    call.check_content_type()
+    try:
+        models = decode(call.exchange.body)
+    except ValueError as error:
+        raise ApiError.invalid_json(f"The body is not JSON: {error}.") from None
+    if not isinstance(models, list) or not all(type(model) is dict for model in models):
+        problem = "a key occurs twice in one" if _repeats(models) else "the body is not an array of fields"
+        raise ApiError.invalid_json(f"Not a list of fields: {problem}.")
+    for model in models:
+        if model.get("type") not in (None, *FIELD_TYPES):
+            why = f"{model['type']!r} is none of {', '.join(FIELD_TYPES)}"
+            raise ApiError.invalid_parameter("type", why)
+    return models
+
+
+def _repeats(models: Any) -> bool:
+    return isinstance(models, list) and any(isinstance(model, RepeatedKeys) for model in models)
+
+
+def _filtered(fields: list[dict[str, Any]], filters: dict[str, Any]) -> list[dict[str, Any]]:
+    kind, origin = filters.get("type"), filters.get("origin") or "ALL"
+    if kind is not None and kind not in FIELD_TYPES:
+        raise ApiError.invalid_parameter("type", f"{kind!r} is none of {', '.join(FIELD_TYPES)}")
+    if origin not in {"ALL", "USER", "SYSTEM"}:
+        raise ApiError.invalid_parameter("origin", f"{origin!r} is none of ALL, USER, SYSTEM")
+    if filters.get("projectId") is not None:
+        raise ApiError.invalid_parameter("projectId", "the simulator has no projects")
+    names, part = filters.get("fieldNames"), filters.get("name") or ""
+    found = [
+        field
+        for field in fields
+        if part in field["name"]
+        and (names is None or field["name"] in names)
+        and kind in (None, field["type"])
+        and origin in ("ALL", "SYSTEM" if field["system"] else "USER")
+    ]
+    for option in _SWITCH_FILTERS:
+        wanted = filters.get(option) or "ALL"
+        if wanted not in _TRI_STATES:
+            raise ApiError.invalid_parameter(option, f"{wanted!r} is none of {', '.join(_TRI_STATES)}")
+        if wanted != "ALL":
+            found = [field for field in found if field[option] is (wanted == "TRUE_ONLY")]
+    return found
+
+
+def _integer(options: dict[str, Any], name: str, default: int, *, least: int, most: int | None = None) -> int:
+    value = options.get(name)
+    if value is None:
+        return default
+    if type(value) is not int or value < least or (most is not None and value > most):
+        upper = "" if most is None else f" to {most}"
+        raise ApiError.invalid_parameter(name, f"{value!r} is no integer from {least}{upper}")
+    return value
+
+
+_FIELDS = "/rest/organizations/{organization}/indexes/fields"
+
+ROUTES = [
+    Route(_FIELDS, create_field, methods=["POST"], name="create_field"),
+    Route(_FIELDS + "/search", list_fields, methods=["POST"], name="list_fields"),
+    Route(_FIELDS + "/batch/create", create_fields, methods=["POST"], name="create_fields"),
+    Route(
+        _FIELDS + "/batch/create/results",
+        create_fields_with_results,
+        methods=["POST"],
+        name="create_fields_with_results",
+    ),
+    Route(_FIELDS + "/{field}", get_field, methods=["GET"], name="field"),
+]
