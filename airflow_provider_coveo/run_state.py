@@ -5,7 +5,7 @@ from __future__ import annotations
 from airflow_provider_coveo.state.airflow_runs import task_states
 from airflow_provider_coveo.state.created_sources import MadeSource
 from airflow_provider_coveo.state.ledger import Holder, SourceLedger
-from airflow_provider_coveo.state.task_store import RUNS_REMEMBERED, RunState, try_set
+from airflow_provider_coveo.state.task_store import RUNS_REMEMBERED, RunState, retry_series
 
 __all__ = [
     "RUNS_REMEMBERED",
@@ -13,9 +13,9 @@ __all__ = [
     "MadeSource",
     "RunState",
     "forget_content",
+    "retry_series",
     "take_over_content",
     "task_states",
-    "try_set",
 ]
 
 

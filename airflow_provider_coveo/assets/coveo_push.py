@@ -14,7 +14,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from airflow.providers.common.compat.sdk import Asset
 
-from airflow_provider_coveo.coveo.endpoints import checked_organization_id, checked_source_id
+from airflow_provider_coveo.coveo.endpoints import validate_organization_id, validate_source_id
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def push_source_asset(*, source_id: str, organization_id: str, extra: dict[str, 
     :raises CoveoInputError: if an ID can't be one. A template can't: a DAG's assets are known when it is
         parsed.
     """
-    uri = f"{SCHEME}://{checked_organization_id(organization_id).lower()}/{checked_source_id(source_id)}"
+    uri = f"{SCHEME}://{validate_organization_id(organization_id).lower()}/{validate_source_id(source_id)}"
     return Asset(uri=uri, extra=extra, **_GROUP)
 
 
@@ -52,8 +52,8 @@ def sanitize_uri(uri: SplitResult) -> SplitResult:
     :raises CoveoInputError: a ``ValueError``, if it is anything else.
     """
     try:
-        organization = checked_organization_id(uri.netloc.lower())
-        source = checked_source_id(uri._replace(scheme="", netloc="").geturl().strip("/"))
+        organization = validate_organization_id(uri.netloc.lower())
+        source = validate_source_id(uri._replace(scheme="", netloc="").geturl().strip("/"))
     except CoveoInputError as error:
         raise CoveoInputError(
             f"{uri.geturl()!r} names no Push source",

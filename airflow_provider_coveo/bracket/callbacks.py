@@ -42,10 +42,10 @@ _SECONDS_BETWEEN_CHECKS: Final = 1.0
 #: How far apart the clocks of a worker and a scheduler may be.
 _CLOCK_SKEW: Final = 2.0
 #: How many map indexes are named that were left.
-_MOST_NAMED: Final = 20
+_MAX_NAMED: Final = 20
 
 
-class _LastResort:
+class _FailureCallback:
     """
     The failure and success callback of a DAG that sends IDLE for each bracket that its own tasks left open.
 
@@ -129,8 +129,8 @@ class _EndedRun:
                 self._tasks.open,
                 self._run_id,
                 self._dag_id,
-                ", ".join(left[:_MOST_NAMED])
-                + f" and {len(left) - _MOST_NAMED} more" * (len(left) > _MOST_NAMED),
+                ", ".join(left[:_MAX_NAMED])
+                + f" and {len(left) - _MAX_NAMED} more" * (len(left) > _MAX_NAMED),
             )
 
     def _holders(self) -> Iterator[Holder]:
@@ -236,8 +236,8 @@ def attach_callbacks(dag: Any, update_tasks: UpdateTasks) -> None:
     :param update_tasks: The bracket's tasks.
     """
     present = [_as_list(dag.on_failure_callback), _as_list(dag.on_success_callback)]
-    ours = next((each for each in itertools.chain(*present) if isinstance(each, _LastResort)), None)
-    ours = ours or _LastResort()
+    ours = next((each for each in itertools.chain(*present) if isinstance(each, _FailureCallback)), None)
+    ours = ours or _FailureCallback()
     if update_tasks not in ours.brackets:
         ours.brackets.append(update_tasks)
     failure, success = ([ours, *(each for each in kind if each is not ours)] for kind in present)

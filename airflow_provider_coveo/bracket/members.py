@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 #: How many map indexes in a row may have no record before there are taken to be no more.
-_LONGEST_GAP: Final = 100
+_MAX_GAP: Final = 100
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def each_map_index(holder: Holder, *, is_mapped: bool) -> Iterator[Holder]:
         for map_index in itertools.count():
             one = replace(holder, map_index=map_index)
             gap = gap + 1 if read_bracket(one) is None else 0
-            if gap > _LONGEST_GAP:
+            if gap > _MAX_GAP:
                 return
             if not gap:
                 yield one

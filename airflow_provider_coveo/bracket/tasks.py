@@ -73,7 +73,7 @@ from airflow_provider_coveo.state.ledger import (
     write_bracket,
 )
 from airflow_provider_coveo.state.records import PUSHED_XCOM_KEY
-from airflow_provider_coveo.state.task_store import RunState, try_set, was_cleared
+from airflow_provider_coveo.state.task_store import RunState, retry_series, was_cleared
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -87,7 +87,7 @@ _KNOWN_FROM_THE_START_OF_0_1: Final = "known_from_the_start"
 
 #: How long the process of a task that was marked or cleared may go on: with Airflow's default heartbeats up
 #: to 8 seconds, and on 2.11 up to 26 if it was marked as success.
-_LONGEST_LINGERING: Final = 30.0
+_MAX_LINGERING: Final = 30.0
 #: How far apart the clocks of a worker and a scheduler may be.
 _CLOCK_SKEW: Final = 2.0
 #: How much later than its limit a wait ends that no triggerer looks after.
@@ -325,18 +325,18 @@ class OpenPushSourceUpdateOperator(_UpdateOperator, SetPushSourceStatusOperator)
         context["ti"].xcom_push(key=OPENING_XCOM_KEY, value=described)
 
     def _reject_what_can_not_be_opened(self) -> None:
-        from airflow_provider_coveo.coveo.endpoints import checked_source_id
-        from airflow_provider_coveo.coveo.statuses import checked_active_status
+        from airflow_provider_coveo.coveo.endpoints import validate_source_id
+        from airflow_provider_coveo.coveo.statuses import validate_active_status
 
-        _checked(checked_source_id, self.source_id)
-        _checked(checked_active_status, self.status)
+        _checked(validate_source_id, self.source_id)
+        _checked(validate_active_status, self.status)
         if self.deletes_old_items:
             _checked(check_deletes_with, self.status)
 
     def _wait_or_give_up(
         self, context: Context, record: BracketRecord, busy: SourceBusyError, waiting_since: float | None
     ) -> None:
-        series, now = try_set(context), time.time()
+        series, now = retry_series(context), time.time()
         if waiting_since is None:
             waited = record.waiting
             # A retry goes on waiting; a clear begins anew.
@@ -669,7 +669,7 @@ class JudgePushSourceUpdateOperator(_ClosingOperator):
         The opening was killed or marked in the middle of its request. Its process may live on for some
         seconds, and nobody hears what becomes of the request.
         """
-        lingers = record.closed_at + _LONGEST_LINGERING - time.time()
+        lingers = record.closed_at + _MAX_LINGERING - time.time()
         if lingers > 0:
             self.log.info("The opening was ended in the middle of its request; checking in %.0f s", lingers)
             time.sleep(lingers)

@@ -51,7 +51,7 @@ _PARAMETERS: Final = {
 }
 
 
-def items_of_files(
+def read_files(
     path: Any,
     *,
     file_format: str | None = None,
@@ -114,7 +114,7 @@ def items_of_files(
     # Refused before any file is looked for.
     dialects = {each: tables.dialect_of(each, **of_tables) for each in ("csv", "tsv")}  # type: ignore[arg-type]
     options = _Options(
-        columns, dialects, streams.checked_encoding(encoding), partitions.checked_partitioning(partitioning)
+        columns, dialects, streams.validate_encoding(encoding), partitions.validate_partitioning(partitioning)
     )
     paths = path if isinstance(path, Sequence) and not isinstance(path, (str, bytes)) else [path]
     found = [file for one in paths for file in listing.files_of(one)]

@@ -48,7 +48,7 @@ def lines(content: io.BufferedReader) -> Iterator[bytes]:
 
 
 def _lines(content: io.BufferedReader) -> Iterator[bytes]:
-    longest = streams.LONGEST_ITEM
+    longest = streams.MAX_ITEM
     for number, line in enumerate(iter(lambda: content.readline(longest), b""), 1):
         if line.isspace():
             continue
@@ -248,9 +248,9 @@ class _Window:
                 if len(data) - self._at > look_at:
                     self._refuse_if_malformed()
                     look_at *= 2
-                if len(data) - self._at > streams.LONGEST_ITEM:
+                if len(data) - self._at > streams.MAX_ITEM:
                     raise MalformedError(
-                        f"an object is longer than {streams.LONGEST_ITEM:,} bytes, {self.place()}"
+                        f"an object is longer than {streams.MAX_ITEM:,} bytes, {self.place()}"
                         + ("; if it holds the items, write their array alone" if may_wrap else "")
                     )
                 if not self._more():

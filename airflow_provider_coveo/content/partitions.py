@@ -15,7 +15,7 @@ from airflow_provider_coveo.coveo.errors import CoveoInputError
 _NO_VALUE: Final = "__HIVE_DEFAULT_PARTITION__"
 
 
-def checked_partitioning(partitioning: Any) -> bool:
+def validate_partitioning(partitioning: Any) -> bool:
     """
     Return whether the names of folders give columns.
 

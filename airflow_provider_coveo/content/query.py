@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from airflow.providers.common.compat.sdk import AirflowException, BaseHook
 
-from airflow_provider_coveo.content.rows import checked_names, item_maker, row_reader
-from airflow_provider_coveo.coveo.errors import CoveoInputError, shown
-from airflow_provider_coveo.coveo.whole_numbers import whole_number
+from airflow_provider_coveo.content.rows import row_mapper, row_reader, validate_names
+from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
+from airflow_provider_coveo.coveo.integers import parse_int
 
 _CURSOR_NAME: Final = "coveo_push"
 #: The drivers for MySQL and MariaDB that Airflow's hook brings: mysqlclient and mysql-connector-python.
@@ -19,7 +19,7 @@ _MYSQL_DRIVERS: Final = frozenset({"MySQLdb", "mysql"})
 _PATIENCE_OF_MYSQL: Final = 3600
 
 
-def items_of_query(
+def read_query(
     conn_id: str,
     sql: str,
     *,
@@ -34,15 +34,17 @@ def items_of_query(
     :param conn_id: The connection of the database.
     :param sql: The query.
     :param parameters: Values for its placeholders.
-    :param columns: What an item is made of, as :func:`~airflow_provider_coveo.content.rows.item_maker`
+    :param columns: What an item is made of, as :func:`~airflow_provider_coveo.content.rows.row_mapper`
         takes it.
     :param hook_params: Further arguments of the database's hook.
     :param fetch_size: How many rows are fetched at a time.
     :raises CoveoInputError: if the connection is of no database, or the query gives no usable rows.
     """
-    rows_at_a_time = whole_number(fetch_size)
+    rows_at_a_time = parse_int(fetch_size)
     if rows_at_a_time is None or rows_at_a_time < 1:
-        raise CoveoInputError(f"fetch_size is {shown(fetch_size)}", remedy="Give a whole number, one or more")
+        raise CoveoInputError(
+            f"fetch_size is {short_repr(fetch_size)}", remedy="Give a whole number, one or more"
+        )
     connection = BaseHook.get_connection(conn_id)
     try:
         hook = connection.get_hook(hook_params=dict(hook_params or {}))
@@ -76,8 +78,8 @@ def items_of_query(
                 remedy="Give a SELECT, or another query with a result",
             )
         source = f"The query on {conn_id!r}"
-        names = checked_names((column[0] for column in cursor.description), source)
-        make, read = item_maker(names, columns, source), row_reader(names, source)
+        names = validate_names((column[0] for column in cursor.description), source)
+        make, read = row_mapper(names, columns, source), row_reader(names, source)
         if first is not None:
             yield make(read(first))
         for row in rows:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from airflow_provider_coveo.coveo.errors import CoveoInputError, shown
+from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
 from airflow_provider_coveo.coveo.invalid_items import InvalidValue, ItemWithoutId
 from airflow_provider_coveo.coveo.metadata import metadata_as_text, plain_text, type_name, unreadable
 
@@ -23,18 +23,18 @@ def items_of_rows(
     Yield an item for each row.
 
     :param rows: The rows, by the names of their columns.
-    :param columns: As :func:`item_maker` takes it.
+    :param columns: As :func:`row_mapper` takes it.
     :param source: What the rows are read from.
     """
     make: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
     count = 0
     for row in rows:
         if make is None or len(row) != count:
-            make, count = item_maker(list(row), columns, repr(str(source))), len(row)
+            make, count = row_mapper(list(row), columns, repr(str(source))), len(row)
         yield make(row)
 
 
-def item_maker(
+def row_mapper(
     names: Sequence[str], columns: Mapping[str, str] | None, source: str
 ) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     """
@@ -140,7 +140,7 @@ def row_reader(names: Sequence[str], source: str) -> Callable[[Any], Mapping[str
     return read
 
 
-def checked_names(names: Iterable[Any], source: str) -> list[str]:
+def validate_names(names: Iterable[Any], source: str) -> list[str]:
     """
     Return the names of the columns of a result if each tells one column.
 
@@ -152,7 +152,7 @@ def checked_names(names: Iterable[Any], source: str) -> list[str]:
     for number, name in enumerate(names, 1):
         if not isinstance(name, str) or not plain_text(name):
             raise CoveoInputError(
-                f"{source} gives no name to its column {number}, but {shown(name)}",
+                f"{source} gives no name to its column {number}, but {short_repr(name)}",
                 remedy="Name it with AS",
             )
         checked.append(plain_text(name))
@@ -175,7 +175,7 @@ class _MissingPart:
     def reason(self) -> InvalidValue:
         """Return why the item has no ``documentId``."""
         return InvalidValue(
-            f"it has no documentId: the column {shown(self.name)}, of which that is composed, is empty",
+            f"it has no documentId: the column {short_repr(self.name)}, of which that is composed, is empty",
             "Leave such rows out of the input, or compose the documentId of columns that are never empty",
         )
 
@@ -241,12 +241,12 @@ def _assigned(
         if not isinstance(key, str) or not key:
             what = "columns has the key" if columns is not None else f"{source} has a column named"
             raise CoveoInputError(
-                f"{what} {shown(key)}, which is not the name of a field",
+                f"{what} {short_repr(key)}, which is not the name of a field",
                 remedy="Name each key that an item is to have by columns",
             )
         if not isinstance(text, str):
             raise CoveoInputError(
-                f"columns maps {shown(key)} to {shown(text)}, which is not the name of a column",
+                f"columns maps {short_repr(key)} to {short_repr(text)}, which is not the name of a column",
                 remedy=f"The columns are {_named(names)}",
             )
         pieces = _COLUMN.split(text)
@@ -282,10 +282,10 @@ def _is_empty(value: Any) -> bool:
 
 
 def _unread(name: str, problem: Exception) -> InvalidValue:
-    error = unreadable(f"the column {shown(name)}", problem)
+    error = unreadable(f"the column {short_repr(name)}", problem)
     return InvalidValue(error.tried, error.remedy)
 
 
 def _named(names: Iterable[Any]) -> str:
-    texts = [shown(name) for name in names]
+    texts = [short_repr(name) for name in names]
     return ", ".join(texts[:30]) + (", …" if len(texts) > 30 else "")

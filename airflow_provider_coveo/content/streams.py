@@ -7,12 +7,12 @@ import io
 from typing import Any, Final
 
 from airflow_provider_coveo.coveo.errors import CoveoInputError
-from airflow_provider_coveo.coveo.items import LARGEST_UPLOAD
+from airflow_provider_coveo.coveo.items import MAX_UPLOAD
 
 #: How much of a file is read at a time.
 CHUNK: Final = 1024 * 1024
 #: No item is longer, so neither is a line, a row of a table nor an object of an array.
-LONGEST_ITEM: Final = LARGEST_UPLOAD
+MAX_ITEM: Final = MAX_UPLOAD
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 #: With the name of the encoding that begins so. Those of UTF-32 come first: one begins as UTF-16's does.
 _MARKS: Final = {
@@ -28,7 +28,7 @@ class MalformedError(Exception):
     """A file that is not what it should be."""
 
 
-def checked_encoding(encoding: str | None) -> str | None:
+def validate_encoding(encoding: str | None) -> str | None:
     """
     Return the name of an encoding as Python has it, ``None`` for UTF-8.
 
@@ -56,7 +56,7 @@ def as_utf_8(content: io.BufferedReader, encoding: str | None) -> io.BufferedRea
     Return what a file of text holds as UTF-8, without a mark at its beginning.
 
     :param content: The file.
-    :param encoding: The encoding, as :func:`checked_encoding` returns it.
+    :param encoding: The encoding, as :func:`validate_encoding` returns it.
     :raises MalformedError: if its first bytes say that it is in another one.
     """
     begin = content.peek(4)[:4]

@@ -223,7 +223,7 @@ class _Lines:
         self.first_of_row = self.number + 1
 
     def __iter__(self) -> Iterator[str]:
-        longest = streams.LONGEST_ITEM
+        longest = streams.MAX_ITEM
         for line in (
             self._by_returns() if self._returns else iter(lambda: self._content.readline(longest), b"")
         ):
@@ -258,7 +258,7 @@ class _Lines:
                 raise MalformedError(
                     "some of its lines end with a carriage return, and others with a line feed"
                 )
-            if len(rest) >= streams.LONGEST_ITEM:
+            if len(rest) >= streams.MAX_ITEM:
                 break
             yield from (line + b"\r" for line in whole)
         if rest:
@@ -275,7 +275,7 @@ def _records(lines: _Lines, dialect: Dialect) -> Iterator[list[str]]:
             if text:
                 yield text.split(delimiter)
         return
-    csv.field_size_limit(streams.LONGEST_ITEM)
+    csv.field_size_limit(streams.MAX_ITEM)
     reader = csv.reader(
         iter(lines),
         delimiter=dialect.delimiter,

@@ -11,24 +11,24 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, cast
 
-from airflow_provider_coveo.coveo.errors import CoveoInputError, shown
+from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
+from airflow_provider_coveo.coveo.integers import parse_int
 from airflow_provider_coveo.coveo.item_encoding import ItemEncoder
-from airflow_provider_coveo.coveo.items import LARGEST_UPLOAD, CheckedDelete, Delete, Entry, InvalidItemError
-from airflow_provider_coveo.coveo.whole_numbers import whole_number
+from airflow_provider_coveo.coveo.items import MAX_UPLOAD, CheckedDelete, Delete, Entry, InvalidItemError
 
 #: How many bytes of JSON a batch holds at most, unless one says otherwise. Measured with
 #: ``benchmarks/push.py``: larger batches are no faster, and a push holds a handful of them in memory.
 DEFAULT_BATCH_BYTES: Final = 12 * 1024 * 1024
-SMALLEST_BATCH_BYTES: Final = 1024
+MIN_BATCH_BYTES: Final = 1024
 #: How many entries a batch holds at most, which bounds what is remembered of small ones.
-MOST_ENTRIES: Final = 50_000
+MAX_ENTRIES: Final = 50_000
 #: Items of JSON are checked at once in runs of this many bytes.
-_RUN_BYTES: Final = 512 * 1024
+_CHUNK_BYTES: Final = 512 * 1024
 #: How many invalid entries are told of one by one.
 INVALID_SHOWN: Final = 20
 
-_LONGEST_ID_SHOWN: Final = 200
-_LONGEST_RULE_SHOWN: Final = 500
+_MAX_ID_SHOWN: Final = 200
+_MAX_RULE_SHOWN: Final = 500
 #: Once an invalid item has ended a push, how far the rest is looked through for more of them.
 _ITEMS_TO_LOOK_THROUGH: Final = 10_000
 _SECONDS_TO_LOOK_FOR_MORE: Final = 10.0
@@ -164,17 +164,17 @@ class Checkpoint(Protocol):
         """Keep nothing more: the push is complete."""
 
 
-def checked_batch_bytes(value: object) -> int:
+def validate_batch_bytes(value: object) -> int:
     """
     Return the size of a batch in bytes.
 
     :raises CoveoInputError: if it is not within 1 KiB and 256 MB.
     """
-    size = whole_number(value)
-    if size is None or not SMALLEST_BATCH_BYTES <= size <= LARGEST_UPLOAD:
+    size = parse_int(value)
+    if size is None or not MIN_BATCH_BYTES <= size <= MAX_UPLOAD:
         raise CoveoInputError(
-            f"{shown(value)} is not a size of a batch",
-            remedy=f"Give the bytes, within {SMALLEST_BATCH_BYTES:,} and {LARGEST_UPLOAD:,}; "
+            f"{short_repr(value)} is not a size of a batch",
+            remedy=f"Give the bytes, within {MIN_BATCH_BYTES:,} and {MAX_UPLOAD:,}; "
             f"the default is {DEFAULT_BATCH_BYTES:,}",
         )
     return size
@@ -206,7 +206,7 @@ class Batcher:
     def _begin(self) -> None:
         self.lists: dict[str, list[bytes | Entry]] = {section: [] for section in self._sections}
         # Entries that were added as runs; there are no others besides them.
-        self.runs: list[_Run] = []
+        self.runs: list[_Chunk] = []
         # By key: the place in its section's list and the section, in one number.
         self.places: dict[Any, int] = {}
         self.size = self._size_when_empty
@@ -240,14 +240,14 @@ class Batcher:
         :param encoded: The entry.
         :param apart: Whether its batch may hold nothing in other sections.
         """
-        self.take_runs_apart()
+        self.split_chunks()
         number, known = self._numbers[section], self.places.get(key)
         entries = self.lists[section]
         size = _size(encoded) + 1
         full = None
         if self.places and (
             self.size + size > self._limit
-            or len(self.places) >= MOST_ENTRIES
+            or len(self.places) >= MAX_ENTRIES
             or (known is not None and known % len(self._sections) != number)
             or ((apart or self._apart) and len(entries) < len(self.places))
         ):
@@ -267,14 +267,14 @@ class Batcher:
         self.last = place
         return full
 
-    def flush_for_run(self, keys: list[Any], text: memoryview) -> Batch | None:
+    def flush_for_chunk(self, keys: list[Any], text: memoryview) -> Batch | None:
         """Return the batch of runs under way, if there is one and these entries do not fit into it."""
         return self.flush() if self.runs and not self._fits(keys, text) else None
 
     def _fits(self, keys: list[Any], text: memoryview) -> bool:
-        return len(self.places) + len(keys) <= MOST_ENTRIES and self.size + len(text) + 1 <= self._limit
+        return len(self.places) + len(keys) <= MAX_ENTRIES and self.size + len(text) + 1 <= self._limit
 
-    def add_run(
+    def add_chunk(
         self, last: int, section: str, keys: list[Any], text: memoryview, sizes: list[int], gap: int
     ) -> bool:
         """
@@ -300,12 +300,12 @@ class Batcher:
         if len(places) < len(keys) or not self.places.keys().isdisjoint(places):
             return False
         self.places.update(places)
-        self.runs.append(_Run(section, text, sizes, gap))
+        self.runs.append(_Chunk(section, text, sizes, gap))
         self.size += len(text) + 1
         self.last = last
         return True
 
-    def take_runs_apart(self) -> None:
+    def split_chunks(self) -> None:
         """Hold the entries of the batch under way one by one."""
         for run in self.runs:
             self.lists[run.section] += run.entries()
@@ -338,7 +338,7 @@ class Batcher:
     def _pieces(self) -> Iterator[bytes | memoryview | Entry]:
         """Yield the JSON, in one piece unless there are runs, or large content in between."""
         if self.runs:
-            yield from self._pieces_of_runs()
+            yield from self._pieces_of_chunks()
             return
         parts: list[bytes | Entry] = []
         for section in self._sections:
@@ -366,7 +366,7 @@ class Batcher:
             else:
                 yield part
 
-    def _pieces_of_runs(self) -> Iterator[bytes | memoryview]:
+    def _pieces_of_chunks(self) -> Iterator[bytes | memoryview]:
         before = b"{"
         for section in self._sections:
             yield before + b'"' + section.encode() + b'":['
@@ -379,7 +379,7 @@ class Batcher:
 
 
 @dataclass(frozen=True)
-class _Run:
+class _Chunk:
     """
     Entries that were checked and encoded together.
 
@@ -450,10 +450,10 @@ class InvalidEntries:
         if len(self.shown) < INVALID_SHOWN:
             document_id = error.document_id
             if document_id is not None:
-                document_id = _cut(document_id, _LONGEST_ID_SHOWN)
+                document_id = _cut(document_id, _MAX_ID_SHOWN)
             rule = error.rule + (f" ({error.remedy})" if error.remedy else "")
             self.shown.append(
-                {"index": index, "document_id": document_id, "rule": _cut(rule, _LONGEST_RULE_SHOWN)}
+                {"index": index, "document_id": document_id, "rule": _cut(rule, _MAX_RULE_SHOWN)}
             )
 
     def words(self) -> str:
@@ -517,18 +517,18 @@ def item_batches(
     place = -1
     groups = _groups(items, batcher, on_failure)
     for group in groups:
-        run = encoder.encode_run(group) if type(group) is list else None
+        run = encoder.encode_chunk(group) if type(group) is list else None
         if run is not None:
-            full = batcher.flush_for_run(*run[:2])
+            full = batcher.flush_for_chunk(*run[:2])
             if full is not None:
                 yield full
                 full = None
-            if batcher.add_run(place + len(group), ADD, *run):
+            if batcher.add_chunk(place + len(group), ADD, *run):
                 place += len(group)
                 size = batcher.size
                 continue
         if batcher.runs:
-            batcher.take_runs_apart()
+            batcher.split_chunks()
             places, added, size, room = batcher.places, batcher.lists[ADD], batcher.size, batcher.room_limit
         entries = iter(group)
         for item in entries:
@@ -546,7 +546,7 @@ def item_batches(
                 # their time.
                 item_id, text = encoded
                 size_then = size + len(text) + 1
-                if size_then <= room and item_id not in places and len(places) < MOST_ENTRIES:
+                if size_then <= room and item_id not in places and len(places) < MAX_ENTRIES:
                     places[item_id] = len(added) * 2
                     added.append(text)
                     size = size_then
@@ -582,7 +582,7 @@ def _groups(
                     if run:
                         yield run
                         run = []
-                    room = min(_RUN_BYTES, batcher.room_behind(len(item) + 2)) - len(item) - 2
+                    room = min(_CHUNK_BYTES, batcher.room_behind(len(item) + 2)) - len(item) - 2
                 run.append(item)
             else:
                 if run:

@@ -13,12 +13,12 @@ from urllib.parse import urlsplit
 from airflow_provider_coveo.coveo.endpoints import (
     Region,
     base_url,
-    checked_organization_id,
     console_url,
     is_on_this_machine,
     region_named,
+    validate_organization_id,
 )
-from airflow_provider_coveo.coveo.errors import CoveoConfigurationError, CoveoInputError, shown
+from airflow_provider_coveo.coveo.errors import CoveoConfigurationError, CoveoInputError, short_repr
 
 #: Seconds to wait for a connection, and for the next byte in either direction.
 DEFAULT_TIMEOUT: Final = (10.0, 60.0)
@@ -27,11 +27,11 @@ DEFAULT_TIMEOUT: Final = (10.0, 60.0)
 _SILENCES: Final = 5
 _BYTES_PER_SECOND: Final = 16 * 1024
 #: A file container lives for an hour (https://docs.coveo.com/en/43/), so that no upload is of use after that.
-_LONGEST_BY_SIZE: Final = 3600.0
+_MAX_BY_SIZE: Final = 3600.0
 _DAY: Final = 86_400
 
 #: The longest distance between two calls, in seconds: a callback of one's own has less than a minute in all.
-_LONGEST_CALL_INTERVAL: Final = 30.0
+_MAX_CALL_INTERVAL: Final = 30.0
 
 _EXTRAS: Final = frozenset(
     {"region", "platform_host", "timeout", "total_timeout", "proxies", "verify", "call_interval"}
@@ -143,7 +143,7 @@ class ConnectionSettings:
             return self.total_timeout
         silence = timeout[-1] if isinstance(timeout, tuple) else timeout
         base = _SILENCES * float(self.timeout[1] if silence is None else silence)
-        return max(base, min(_LONGEST_BY_SIZE, base + size / _BYTES_PER_SECOND))
+        return max(base, min(_MAX_BY_SIZE, base + size / _BYTES_PER_SECOND))
 
 
 def unreadable_extra(why: str = "it is not JSON, or no object") -> CoveoConfigurationError:
@@ -183,7 +183,7 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     names = [name for name, _ in pairs]
     for name in names:
         if names.count(name) > 1:
-            raise unreadable_extra(f"it has {shown(name)} twice")
+            raise unreadable_extra(f"it has {short_repr(name)} twice")
     return dict(pairs)
 
 
@@ -199,7 +199,7 @@ def _given_extras(extra: object) -> dict[str, Any]:
         if _is_blank(value):
             continue
         if name in given and given[name] != value:
-            raise unreadable_extra(f"it has {shown(name)} twice, with different values")
+            raise unreadable_extra(f"it has {short_repr(name)} twice, with different values")
         given[name] = value
     return given
 
@@ -208,7 +208,7 @@ def _unknown(key: str) -> CoveoConfigurationError:
     plain = key.strip().lower().removeprefix(_FORM_PREFIX).replace("-", "_").replace(" ", "_")
     meant = difflib.get_close_matches(plain, sorted(_EXTRAS), n=1)
     return CoveoConfigurationError(
-        f"The connection's extra has {shown(key)}, which would be ignored",
+        f"The connection's extra has {short_repr(key)}, which would be ignored",
         cause="a misspelled name, or one that another type of connection has; nothing was sent",
         remedy=(f"Spell it {meant[0]}" if meant else "Take it out")
         + f"; the extra of a Coveo connection has {', '.join(sorted(_EXTRAS))}",
@@ -221,7 +221,7 @@ def _check_scheme(schema: str | None, *, is_needed: bool) -> None:
     allowed = {"http", "https"} if is_needed else {"https"}
     if schema.strip().lower() not in allowed:
         raise CoveoConfigurationError(
-            f"The connection's schema is {shown(schema)}",
+            f"The connection's schema is {short_repr(schema)}",
             cause="the schema is that of the URL in the connection's host; nothing was sent",
             remedy='Leave it empty; a region belongs into the extra, as in {"region": "eu"}',
         )
@@ -249,7 +249,7 @@ def _organization_id(given: str | None, login: str | None) -> str:
             remedy="Leave it out (None) to take the connection's login",
         )
     try:
-        return checked_organization_id((login or "").strip() if given is None else given)
+        return validate_organization_id((login or "").strip() if given is None else given)
     except CoveoInputError as error:
         raise CoveoConfigurationError(error.tried, cause=error.cause, remedy=error.remedy) from None
 
@@ -282,7 +282,7 @@ def _timeout(value: Any) -> tuple[float, float]:
     seconds = [_seconds(part) for part in parts] if isinstance(parts, (list, tuple)) else []
     if len(seconds) not in {1, 2} or not all(0 < s < _DAY for s in seconds):
         raise CoveoConfigurationError(
-            f"{shown(value)} is not a timeout",
+            f"{short_repr(value)} is not a timeout",
             remedy="Give seconds above zero: one number, or two (connection, silence), as in 10,60",
         )
     return seconds[0], seconds[-1]
@@ -302,7 +302,7 @@ def _total_timeout(value: Any) -> float | None:
     seconds = _seconds(value)
     if not 0 < seconds <= _DAY:
         raise CoveoConfigurationError(
-            f"{shown(value)} is not a total_timeout",
+            f"{short_repr(value)} is not a total_timeout",
             remedy=f"Give seconds above zero, up to {_DAY}, or leave it empty for what suits each request",
         )
     return seconds
@@ -310,10 +310,10 @@ def _total_timeout(value: Any) -> float | None:
 
 def _call_interval(value: Any) -> float:
     seconds = 0.0 if value is None else _seconds(value)
-    if not 0 <= seconds <= _LONGEST_CALL_INTERVAL:
+    if not 0 <= seconds <= _MAX_CALL_INTERVAL:
         raise CoveoConfigurationError(
-            f"{shown(value)} is not a call_interval",
-            remedy=f"Give seconds from 0 to {_LONGEST_CALL_INTERVAL:g}; where that is not enough, give the "
+            f"{short_repr(value)} is not a call_interval",
+            remedy=f"Give seconds from 0 to {_MAX_CALL_INTERVAL:g}; where that is not enough, give the "
             "pool fewer slots",
         )
     return seconds
@@ -350,10 +350,11 @@ def _check_proxy(scheme: str, url: str) -> None:
     except ValueError:
         usable = False
     if not usable:
-        raise CoveoConfigurationError(f"The connection's proxy for {shown(scheme)} is not a URL")
+        raise CoveoConfigurationError(f"The connection's proxy for {short_repr(scheme)} is not a URL")
     if scheme.partition("://")[0] not in {"http", "https", "all"}:
         raise CoveoConfigurationError(
-            f"The connection's proxies name the scheme {shown(scheme)}, so that requests would go around it",
+            f"The connection's proxies name the scheme {short_repr(scheme)}, so that requests "
+            "would go around it",
             remedy="Name http, https or all",
         )
 
@@ -392,7 +393,7 @@ def _verify(value: Any) -> bool | str:
         exists = False
     if not exists:
         raise CoveoConfigurationError(
-            f"The connection's verify names {shown(text)}, and this worker has no such file",
+            f"The connection's verify names {short_repr(text)}, and this worker has no such file",
             remedy="Give true, false, or the path of a CA bundle that exists on every worker",
         )
     return text

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote, urlsplit
 
-from airflow_provider_coveo.coveo.errors import CoveoConfigurationError, CoveoInputError, shown
+from airflow_provider_coveo.coveo.errors import CoveoConfigurationError, CoveoInputError, short_repr
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def region_named(name: str | None) -> Region:
     if wanted in REGIONS:
         return REGIONS[wanted]
     raise CoveoConfigurationError(
-        f"There is no Coveo region {shown(name)}", remedy=f"Use one of {regions_in_words()}"
+        f"There is no Coveo region {short_repr(name)}", remedy=f"Use one of {regions_in_words()}"
     )
 
 
@@ -115,7 +115,7 @@ def base_url(host: str, *, port: int | None = None, scheme: str | None = None, f
     name = parts.hostname.lower().rstrip(".")
     if _REGION_NAME.fullmatch(name):
         raise CoveoConfigurationError(
-            f"The connection's {field} {shown(host)} is the name of a region, not of a host",
+            f"The connection's {field} {short_repr(host)} is the name of a region, not of a host",
             cause="the region was put into the wrong field; nothing was sent",
             remedy=f"Leave {field} empty, and give the region in the extra, as in "
             f'{{"region": "eu"}}: one of {regions_in_words()}',
@@ -142,7 +142,7 @@ def _check_coveo_host(name: str, field: str, host: str) -> None:
     if _COVEO_HOST.fullmatch(name) or (is_organization and field == "platform_host"):
         return
     raise CoveoConfigurationError(
-        f"The connection's {field} {shown(host)} is a host of Coveo's where the Push API is not",
+        f"The connection's {field} {short_repr(host)} is a host of Coveo's where the Push API is not",
         cause="it is an organization endpoint; nothing was sent"
         if is_organization
         else "there is no such API host; nothing was sent",
@@ -153,7 +153,7 @@ def _check_coveo_host(name: str, field: str, host: str) -> None:
 
 def _unusable(field: str, host: str, why: str) -> CoveoConfigurationError:
     return CoveoConfigurationError(
-        f"The connection's {field} {shown(host)} is not a base URL: {why}",
+        f"The connection's {field} {short_repr(host)} is not a base URL: {why}",
         remedy="Leave it empty to use the region's host, or give a URL such as https://proxy.example.com",
     )
 
@@ -187,31 +187,31 @@ def _is_loopback(hostname: str) -> bool:
         return False
 
 
-def checked_source_id(source_id: object) -> str:
+def validate_source_id(source_id: object) -> str:
     """
     Return the ID of a source if it can be one.
 
     :raises CoveoInputError: if it is empty or has characters that no ID has.
     """
-    return _checked_id(
+    return _validate_id(
         source_id, "a source ID", "Copy it from the Sources page of the Administration Console"
     )
 
 
-def checked_organization_id(organization_id: object) -> str:
+def validate_organization_id(organization_id: object) -> str:
     """
     Return the ID of an organization if it can be one.
 
     :raises CoveoInputError: if it is empty or has characters that no ID has.
     """
-    return _checked_id(
+    return _validate_id(
         organization_id,
         "an organization ID",
         "Put it into the connection's login, or pass organization_id; see https://docs.coveo.com/en/148/",
     )
 
 
-def _checked_id(value: object, what: str, remedy: str) -> str:
+def _validate_id(value: object, what: str, remedy: str) -> str:
     name = what.split(" ", 1)[1]
     if not isinstance(value, str):
         raise CoveoInputError(f"The {name} must be a string, not {type(value).__name__}", remedy=remedy)
@@ -221,7 +221,7 @@ def _checked_id(value: object, what: str, remedy: str) -> str:
         raise CoveoInputError(f"The {name} is 'None'", cause="a template rendered to nothing", remedy=remedy)
     if not _ID.match(value):
         raise CoveoInputError(
-            f"{shown(value)} is not {what}: letters, digits, '-', '_' and '.' are all that it can hold",
+            f"{short_repr(value)} is not {what}: letters, digits, '-', '_' and '.' are all that it can hold",
             remedy=remedy,
         )
     return value

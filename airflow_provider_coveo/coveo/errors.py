@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 #: No more of an answer's body than this is looked at, so that an endless error page costs nothing.
-_LONGEST_BODY_READ = 64 * 1024
+_MAX_BODY_READ = 64 * 1024
 #: No more of what Coveo said than this is repeated in a message.
-_LONGEST_MESSAGE = 400
+_MAX_MESSAGE = 400
 
 #: No more of a value that was refused is shown than this.
-_LONGEST_SHOWN = 120
+_MAX_SHOWN = 120
 _short_repr = reprlib.Repr()
-_short_repr.maxstring = _short_repr.maxother = _LONGEST_SHOWN
+_short_repr.maxstring = _short_repr.maxother = _MAX_SHOWN
 
 _URL_QUERY = re.compile(r"\?[^\s'\"<>)]+")
 _URL_USER = re.compile(r"//[^\s/@]+@")
@@ -346,7 +346,7 @@ _BY_STATUS_CODE: dict[int, type[CoveoError]] = {
 }
 
 
-def without_privilege(refused: AccessDeniedError, doing: str, privileges: str) -> AccessDeniedError:
+def missing_privilege_error(refused: AccessDeniedError, doing: str, privileges: str) -> AccessDeniedError:
     """
     Return a refusal with the privileges that are lacking.
 
@@ -441,7 +441,7 @@ def _error_class(
 
 def _read_body(body: bytes) -> tuple[str | None, str]:
     """Return the error code and the words of an error body in any of the forms that were seen."""
-    text = body[:_LONGEST_BODY_READ].decode("utf-8", errors="replace").strip()
+    text = body[:_MAX_BODY_READ].decode("utf-8", errors="replace").strip()
     if not text:
         return None, ""
     try:
@@ -449,31 +449,31 @@ def _read_body(body: bytes) -> tuple[str | None, str]:
     except (ValueError, RecursionError):
         parsed = None
     if isinstance(parsed, dict):
-        return _first_text(parsed, "errorCode", "code", "type"), shortened(
+        return _first_text(parsed, "errorCode", "code", "type"), sanitize(
             _first_text(parsed, "message", "detail", "title", "errorMessage") or ""
         )
     if text.startswith("{"):
         return _from_truncated_json(text)
     if re.match(r"<\?xml|<Error[\s>]", text):
         # S3's error bodies repeat the signed request: nothing but these two elements is taken from them.
-        return _element(text, "Code"), shortened(_element(text, "Message") or "")
+        return _element(text, "Code"), sanitize(_element(text, "Message") or "")
     if text.startswith("<"):
-        return None, shortened(_element(text, "title") or _element(text, "h1") or "a page of HTML")
-    return None, shortened(text)
+        return None, sanitize(_element(text, "title") or _element(text, "h1") or "a page of HTML")
+    return None, sanitize(text)
 
 
 def _first_text(parsed: Mapping[str, Any], *keys: str) -> str | None:
     for key in keys:
         value = parsed.get(key)
         if isinstance(value, str) and value:
-            return shortened(value)
+            return sanitize(value)
     return None
 
 
 def _from_truncated_json(text: str) -> tuple[str | None, str]:
     code = re.search(r'"errorCode"\s*:\s*"(\w+)"', text)
     message = re.search(r'"message"\s*:\s*"([^"]*)', text)
-    return (code.group(1) if code else None), shortened(message.group(1) if message else "a truncated answer")
+    return (code.group(1) if code else None), sanitize(message.group(1) if message else "a truncated answer")
 
 
 def _element(text: str, name: str) -> str | None:
@@ -481,7 +481,7 @@ def _element(text: str, name: str) -> str | None:
     return found.group(1).strip() if found else None
 
 
-def shortened(text: str) -> str:
+def sanitize(text: str) -> str:
     """
     Return ``text`` on one line, bounded, and without the queries of URLs, which can hold signatures.
 
@@ -489,10 +489,10 @@ def shortened(text: str) -> str:
     """
     printable = "".join(letter if letter.isprintable() else " " for letter in text)
     flat = without_url_queries(" ".join(printable.split()))
-    return flat if len(flat) <= _LONGEST_MESSAGE else flat[: _LONGEST_MESSAGE - 1] + "…"
+    return flat if len(flat) <= _MAX_MESSAGE else flat[: _MAX_MESSAGE - 1] + "…"
 
 
-def shown(value: object) -> str:
+def short_repr(value: object) -> str:
     """
     Return how a value that was refused is shown in a message: as Python writes it, but bounded.
 
@@ -502,7 +502,7 @@ def shown(value: object) -> str:
         text = _short_repr.repr(value)
     except Exception:
         text = f"<{type(value).__name__}>"
-    return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 1] + "…"
+    return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 1] + "…"
 
 
 def without_url_queries(text: str) -> str:
@@ -512,3 +512,9 @@ def without_url_queries(text: str) -> str:
     :param text: What may hold URLs.
     """
     return _URL_QUERY.sub("?…", _URL_USER.sub("//…@", text))
+
+
+# The names that 0.1 documented.
+shortened = sanitize
+shown = short_repr
+without_privilege = missing_privilege_error

@@ -11,7 +11,7 @@ from airflow_provider_coveo.coveo.batches import Batch, Batcher
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.coveo.items import InvalidItemError
 from airflow_provider_coveo.coveo.metadata import plain_list, type_name, unreadable
-from airflow_provider_coveo.coveo.permissions import checked_additional_info, plain_json
+from airflow_provider_coveo.coveo.permissions import plain_json, validate_additional_info
 
 MEMBERS: Final = "members"
 MAPPINGS: Final = "mappings"
@@ -26,7 +26,7 @@ _KEYS: Final = {
 _encoder = msgspec.json.Encoder()
 
 
-def checked_provider_id(provider_id: object) -> str:
+def validate_provider_id(provider_id: object) -> str:
     """
     Return the ID of a security identity provider, which may hold spaces, if it can be one.
 
@@ -116,7 +116,7 @@ def _identity(value: object, where: str, known: set[str]) -> dict[str, Any]:
     provider = value.get("provider")
     if "provider" in value and (not isinstance(provider, str) or not provider):
         raise CoveoInputError(f"the provider of {name[:100]!r} in {where} is not a name")
-    checked_additional_info(value.get("additionalInfo"), f"{name[:100]!r} in {where}")
+    validate_additional_info(value.get("additionalInfo"), f"{name[:100]!r} in {where}")
     try:
         name.encode()
         (provider or "").encode()

@@ -23,18 +23,19 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any, Final
 
-from airflow_provider_coveo.coveo.endpoints import checked_source_id
+from airflow_provider_coveo.coveo.endpoints import validate_source_id
 from airflow_provider_coveo.coveo.errors import (
     CoveoInputError,
     IndexingUnknownError,
     ItemsRefusedError,
-    shortened,
-    shown,
+    sanitize,
+    short_repr,
 )
+from airflow_provider_coveo.coveo.integers import parse_int
 from airflow_provider_coveo.coveo.item_logs import (
     ENTRIES_PER_PAGE,
     KEPT,
-    LONGEST_WINDOW,
+    MAX_WINDOW,
     counting,
     counts_question,
     iso,
@@ -44,7 +45,6 @@ from airflow_provider_coveo.coveo.item_logs import (
 )
 from airflow_provider_coveo.coveo.questions import Asking
 from airflow_provider_coveo.coveo.waits import Seen
-from airflow_provider_coveo.coveo.whole_numbers import whole_number
 
 #: How long the logs must have shown an item as indexed: an index commits about once a minute
 #: (https://docs.coveo.com/en/32/), and only then is the item found.
@@ -54,18 +54,18 @@ DEFAULT_QUIET_SECONDS: Final = 600.0
 #: The results that mean that an item was not indexed.
 DEFAULT_REFUSALS: Final = ("ERROR", "REJECTED", "SKIPPED")
 #: How many refused items a message names.
-MOST_NAMED: Final = 20
+MAX_NAMED: Final = 20
 
 _LAST_STAGE: Final = "INDEXING"
 _ADDS: Final = ("ADD", "ADD_BY_REFERENCE", "UPDATE")
 _DELETES: Final = ("DELETE", "DELETE_AND_CHILDREN")
 _PASSED: Final = ("COMPLETED", "WARNING")
 _NOT_PASSED: Final = ("ERROR", "REJECTED", "SKIPPED")
-_MOST_PAGES: Final = 10
+_MAX_PAGES: Final = 10
 #: Of how many operations it is looked up which they are: each hundred is a request.
-_MOST_LOOKED_UP: Final = _MOST_PAGES * ENTRIES_PER_PAGE
-_LONGEST_REASON: Final = 160
-_LONGEST_ID: Final = 120
+_MAX_LOOKED_UP: Final = _MAX_PAGES * ENTRIES_PER_PAGE
+_MAX_REASON: Final = 160
+_MAX_ID: Final = 120
 
 
 @dataclass(frozen=True)
@@ -142,8 +142,8 @@ def _reason(meta: object) -> str:
         return ""
     for key, value in meta.items():
         if str(key).lower() in {"error", "errormessage", "message", "reason", "cause", "details"} and value:
-            return shortened(str(value))[:_LONGEST_REASON]
-    return shortened(", ".join(f"{key}={value}" for key, value in meta.items()))[:_LONGEST_REASON]
+            return sanitize(str(value))[:_MAX_REASON]
+    return sanitize(", ".join(f"{key}={value}" for key, value in meta.items()))[:_MAX_REASON]
 
 
 def table_of(refusals: Sequence[Refusal], total: int) -> str:
@@ -151,21 +151,21 @@ def table_of(refusals: Sequence[Refusal], total: int) -> str:
     head = ("item", "operation", "task", "result", "reason", "request ID")
     rows = [
         (
-            _one_line(refusal.document_id, _LONGEST_ID) + (f" ({refusal.times}x)" * (refusal.times > 1)),
+            _one_line(refusal.document_id, _MAX_ID) + (f" ({refusal.times}x)" * (refusal.times > 1)),
             refusal.operation,
             refusal.task,
             refusal.result,
             refusal.reason,
             _one_line(refusal.request_id, 64),
         )
-        for refusal in refusals[:MOST_NAMED]
+        for refusal in refusals[:MAX_NAMED]
     ]
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in [head, *rows]
     ]
-    more = total - sum(refusal.times for refusal in refusals[:MOST_NAMED])
+    more = total - sum(refusal.times for refusal in refusals[:MAX_NAMED])
     if more > 0:
         lines.append(f"… and {more:,} more, in Coveo's Log Browser")
     return "\n".join(lines)
@@ -224,7 +224,7 @@ class Pushed:
             raise _no_result(result, "it does not say when the push began")
         known = all("deletes_with_children" in one for one in results)
         return cls(
-            checked_source_id(sources.pop()),
+            validate_source_id(sources.pop()),
             operations,
             min((int(str(start)) for start in started), default=0),
             # 0.1.0 and 0.1.1 did not count them.
@@ -277,12 +277,12 @@ def _number(result: Mapping[str, Any], name: str) -> int:
 
 def _no_result(result: object, why: str) -> CoveoInputError:
     return CoveoInputError(
-        f"{shown(result)} is not what a push task returns: {why}",
+        f"{short_repr(result)} is not what a push task returns: {why}",
         remedy="Give the output of PushItemsOperator, @task.coveo_push or hook.push_items",
     )
 
 
-def checked_refusals(value: object) -> tuple[str, ...]:
+def validate_refusals(value: object) -> tuple[str, ...]:
     """
     Return the results that count as refused.
 
@@ -292,25 +292,27 @@ def checked_refusals(value: object) -> tuple[str, ...]:
     wanted = tuple(str(one).strip().upper() for one in named) if isinstance(named, Iterable) else ()
     if not wanted or not set(wanted) <= set(_NOT_PASSED):
         raise CoveoInputError(
-            f"{shown(value)} are not results that refuse an item",
+            f"{short_repr(value)} are not results that refuse an item",
             remedy=f"Give some of {', '.join(_NOT_PASSED)}",
         )
     return wanted
 
 
-def checked_max_refused(value: object) -> int:
+def validate_max_refused(value: object) -> int:
     """
     Return how many refused items are put up with.
 
     :raises CoveoInputError: if it is no whole number, or below zero.
     """
-    number = whole_number(value)
+    number = parse_int(value)
     if number is None or number < 0:
-        raise CoveoInputError(f"max_refused is {shown(value)}", remedy="Give a whole number, zero or more")
+        raise CoveoInputError(
+            f"max_refused is {short_repr(value)}", remedy="Give a whole number, zero or more"
+        )
     return number
 
 
-def checked_on_repeated(value: object) -> str:
+def validate_on_repeated(value: object) -> str:
     """
     Return what is done if it can't be told whether all is through.
 
@@ -318,10 +320,10 @@ def checked_on_repeated(value: object) -> str:
     """
     if isinstance(value, str) and value.strip().lower() in {"fail", "warn"}:
         return value.strip().lower()
-    raise CoveoInputError(f"on_repeated is {shown(value)}", remedy="Use 'fail' or 'warn'")
+    raise CoveoInputError(f"on_repeated is {short_repr(value)}", remedy="Use 'fail' or 'warn'")
 
 
-def checked_settle_seconds(value: object, name: str = "settle_time") -> float:
+def validate_settle_seconds(value: object, name: str = "settle_time") -> float:
     """
     Return for how long the logs must have shown something.
 
@@ -333,11 +335,11 @@ def checked_settle_seconds(value: object, name: str = "settle_time") -> float:
     if isinstance(seconds, str):
         with suppress(ValueError):
             seconds = float(seconds)
-    longest = LONGEST_WINDOW.total_seconds()
+    longest = MAX_WINDOW.total_seconds()
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < longest:
         raise CoveoInputError(
-            f"{name} is {shown(value)}",
-            remedy=f"Give seconds or a timedelta, from zero to less than {LONGEST_WINDOW.days} days",
+            f"{name} is {short_repr(value)}",
+            remedy=f"Give seconds or a timedelta, from zero to less than {MAX_WINDOW.days} days",
         )
     return float(seconds)
 
@@ -434,10 +436,10 @@ class ItemsIndexedWait:
         Then none shows twice. Where they are too many to be looked up, that is not known. A push that itself
         has an item in two batches has fewer different ones.
         """
-        if indexed > _MOST_LOOKED_UP:
+        if indexed > _MAX_LOOKED_UP:
             return False
         different = {(refusal.document_id, refusal.operation) for refusal in held}
-        for page in range(_MOST_PAGES):
+        for page in range(_MAX_PAGES):
             question = page_question(
                 organization_id,
                 self.pushed.source_id,
@@ -506,7 +508,7 @@ class ItemsIndexedWait:
                 cause=f"it began at {iso(start)}, and Coveo keeps logs for {KEPT.days} days",
                 remedy="Push again, and wait for it sooner",
             )
-        return start, min(max(now, start), start + LONGEST_WINDOW)
+        return start, min(max(now, start), start + MAX_WINDOW)
 
     def _counted(
         self, organization_id: str, start: datetime, end: datetime, **narrowed: Sequence[str]
@@ -523,7 +525,7 @@ class ItemsIndexedWait:
         # Those that are to be named come first, however many others there are.
         for results in (self.refusals, tuple(set(_NOT_PASSED) - set(self.refusals))):
             unread = Counter({result: counted.get(result, 0) for result in results})
-            for page in range(_MOST_PAGES if unread.total() else 0):
+            for page in range(_MAX_PAGES if unread.total() else 0):
                 question = page_question(
                     organization_id,
                     self.pushed.source_id,
@@ -553,7 +555,7 @@ class ItemsIndexedWait:
         all of those were indexed, so were the others.
         """
         doubtful = [refusal for refusal in refused if refusal.task != _LAST_STAGE]
-        looked_up = doubtful[:MOST_NAMED]
+        looked_up = doubtful[:MAX_NAMED]
         indexed = []
         for refusal in looked_up:
             question = page_question(

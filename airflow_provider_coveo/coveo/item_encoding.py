@@ -12,12 +12,12 @@ from typing import Annotated, Any, Final, TypeAlias, cast
 
 import msgspec
 
-from airflow_provider_coveo.coveo.errors import CoveoInputError, shown
+from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
 from airflow_provider_coveo.coveo.items import (
     DATA_KEYS,
     DOCUMENT_ID,
-    LARGEST_INLINE_DATA,
-    LARGEST_UPLOAD,
+    MAX_INLINE_DATA,
+    MAX_UPLOAD,
     RESERVED_KEYS,
     RULES,
     CheckedDelete,
@@ -25,17 +25,17 @@ from airflow_provider_coveo.coveo.items import (
     Entry,
     InvalidItemError,
     as_dict,
-    checked_base64,
-    checked_item,
     known_file_extension,
+    validate_base64,
+    validate_item,
 )
 from airflow_provider_coveo.coveo.metadata import (
-    LARGEST_INT,
+    MAX_INT,
+    MIN_INT,
     PLAIN_TYPES,
-    SMALLEST_INT,
-    checked_list,
-    checked_metadata,
     unreadable,
+    validate_list,
+    validate_metadata,
 )
 
 _DOCUMENT_ID = re.compile(DOCUMENT_ID + r"\Z")
@@ -44,11 +44,11 @@ _DOCUMENT_IDS = re.compile(rf"(?:{DOCUMENT_ID}\n)+\Z")
 #: What msgspec does not take in the name of a field.
 _NOT_IN_FIELD_NAMES = re.compile(r'[\x00-\x1f"\\]')
 #: More kinds of items (by their keys and the types of their values) are not remembered at a time.
-_MOST_SHAPES: Final = 2_048
+_MAX_SHAPES: Final = 2_048
 #: After how many items of JSON that were looked at closely the short way is tried again.
 _TRIED_AGAIN_AFTER: Final = 100
 #: Runs of more kinds of items are not remembered at a time.
-_MOST_RUN_KINDS: Final = 64
+_MAX_CHUNK_KINDS: Final = 64
 #: After how many runs that could not be checked as a whole it is tried again.
 _RUN_TRIED_AGAIN_AFTER: Final = 16
 
@@ -56,7 +56,7 @@ _DATA_KEYS: Final = frozenset(map(str.lower, DATA_KEYS))
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder()
 #: Takes an object without anything in it that metadata may not hold, permissions apart.
-_PlainNumber: TypeAlias = Annotated[int, msgspec.Meta(ge=SMALLEST_INT, le=LARGEST_INT)] | float | bool
+_PlainNumber: TypeAlias = Annotated[int, msgspec.Meta(ge=MIN_INT, le=MAX_INT)] | float | bool
 _PlainValue: TypeAlias = str | _PlainNumber
 _plain_decoder = msgspec.json.Decoder(dict[str, _PlainValue | list[_PlainValue]])
 _raw_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -72,11 +72,11 @@ class ItemEncoder:
     """
 
     def __init__(self) -> None:
-        self._shapes: dict[tuple[Any, ...], _Shape | None] = {}
+        self._shapes: dict[tuple[Any, ...], _ItemSchema | None] = {}
         self._last_kind: tuple[Any, ...] = ()
-        self._last_shape: _Shape | None = None
+        self._last_shape: _ItemSchema | None = None
         self._last_keys: tuple[str, ...] = ()
-        self._last_keys_shape: _Shape | None = None
+        self._last_keys_shape: _ItemSchema | None = None
         self._not_plain = 0
         self._run_kinds: dict[tuple[Any, ...], _RunKind | None] = {}
         self._runs_to_skip = 0
@@ -92,14 +92,14 @@ class ItemEncoder:
         """
         try:
             if type(item) is bytes:
-                return self._checked_bytes(item.strip())
+                return self._validate_bytes(item.strip())
             if type(item) is not dict:
                 # Whether it is one of these, its class says, and not the object itself.
                 kind = type(item)
                 if issubclass(kind, Delete):
                     return cast("Delete", item).checked()
                 if issubclass(kind, (bytes, bytearray, memoryview)):
-                    return self._checked_bytes(memoryview(item).tobytes().strip())  # type: ignore[arg-type]
+                    return self._validate_bytes(memoryview(item).tobytes().strip())  # type: ignore[arg-type]
                 item = as_dict(item)
             try:
                 document_id, checked = self._checked(item)
@@ -109,7 +109,7 @@ class ItemEncoder:
             except Exception:
                 # It has to be looked at closely, perhaps to say what is wrong with it.
                 return self._of_prepared(item)
-            if len(encoded) > LARGEST_INLINE_DATA:
+            if len(encoded) > MAX_INLINE_DATA:
                 return self._of_prepared(item)
         except (InvalidItemError, MemoryError):
             raise
@@ -118,7 +118,7 @@ class ItemEncoder:
             raise InvalidItemError(None, error.tried, error.remedy) from None
         return document_id, encoded
 
-    def encode_run(self, texts: list[bytes]) -> tuple[list[str], memoryview, list[int], int] | None:
+    def encode_chunk(self, texts: list[bytes]) -> tuple[list[str], memoryview, list[int], int] | None:
         """
         Return the IDs of several items and their JSON with commas in between, if they can be checked at once;
         also how many bytes each has, and how many are between two of them.
@@ -131,15 +131,15 @@ class ItemEncoder:
         if self._runs_to_skip:
             self._runs_to_skip -= 1
             return None
-        if len(texts[0]) > LARGEST_INLINE_DATA:
+        if len(texts[0]) > MAX_INLINE_DATA:
             # It comes alone, and its content may have to go by a container of its own.
             return None
-        checked = self._checked_run(texts)
+        checked = self._validate_chunk(texts)
         if checked is None:
             self._runs_to_skip = _RUN_TRIED_AGAIN_AFTER
         return checked
 
-    def _checked_run(self, texts: list[bytes]) -> tuple[list[str], memoryview, list[int], int] | None:
+    def _validate_chunk(self, texts: list[bytes]) -> tuple[list[str], memoryview, list[int], int] | None:
         count = len(texts)
         between = b","
         if [text[-2:] for text in texts].count(b"}\n") < count:
@@ -184,7 +184,7 @@ class ItemEncoder:
         try:
             return self._run_kinds[signature]
         except KeyError:
-            if len(self._run_kinds) >= _MOST_RUN_KINDS:
+            if len(self._run_kinds) >= _MAX_CHUNK_KINDS:
                 self._run_kinds.clear()
             kind = self._run_kinds[signature] = _RunKind.of(first)
             return kind
@@ -194,16 +194,16 @@ class ItemEncoder:
         kind = (*item, *map(type, item.values()))
         shape = self._last_shape if kind == self._last_kind else self._shape_of(kind, item)
         if shape is None:
-            raise _NotPlainError
+            raise _NeedsSlowPathError
         document_id = item[shape.id_key]
         if not _DOCUMENT_ID.match(document_id):
-            raise _NotPlainError
+            raise _NeedsSlowPathError
         for key in shape.floats:
             if not math.isfinite(item[key]):
-                raise _NotPlainError
+                raise _NeedsSlowPathError
         for key in shape.ints:
-            if not SMALLEST_INT <= item[key] <= LARGEST_INT:
-                raise _NotPlainError
+            if not MIN_INT <= item[key] <= MAX_INT:
+                raise _NeedsSlowPathError
         checked = item
         for key, check in shape.checks:
             value = item[key]
@@ -217,17 +217,17 @@ class ItemEncoder:
                 checked[key] = sent
         return document_id, checked
 
-    def _shape_of(self, kind: tuple[Any, ...], item: dict[str, Any]) -> _Shape | None:
+    def _shape_of(self, kind: tuple[Any, ...], item: dict[str, Any]) -> _ItemSchema | None:
         try:
             shape = self._shapes[kind]
         except KeyError:
-            if len(self._shapes) >= _MOST_SHAPES:
+            if len(self._shapes) >= _MAX_SHAPES:
                 self._shapes.clear()
-            shape = self._shapes[kind] = _Shape.of(tuple(item), tuple(map(type, item.values())))
+            shape = self._shapes[kind] = _ItemSchema.of(tuple(item), tuple(map(type, item.values())))
         self._last_kind, self._last_shape = kind, shape
         return shape
 
-    def _checked_bytes(self, encoded: bytes) -> Entry | tuple[str, bytes]:
+    def _validate_bytes(self, encoded: bytes) -> Entry | tuple[str, bytes]:
         # Items of one kind come in rows: where the short way was not taken, it is not tried for a while.
         if self._not_plain:
             self._not_plain -= 1
@@ -236,7 +236,7 @@ class ItemEncoder:
             if document_id is not None:
                 return document_id, encoded
             self._not_plain = _TRIED_AGAIN_AFTER
-        return self._checked_json(encoded)
+        return self._validate_json(encoded)
 
     def _id_of_plain(self, encoded: bytes) -> str | None:
         """Return the ID of an item without permissions that is right in each way that msgspec can check."""
@@ -250,7 +250,7 @@ class ItemEncoder:
         else:
             shape = self._shape_of(("texts", *keys), dict.fromkeys(keys, ""))
             self._last_keys, self._last_keys_shape = keys, shape
-        if shape is None or len(encoded) > LARGEST_INLINE_DATA:
+        if shape is None or len(encoded) > MAX_INLINE_DATA:
             return None
         for key in shape.texts:
             if type(item[key]) is not str:
@@ -268,7 +268,7 @@ class ItemEncoder:
             return None
         return document_id
 
-    def _checked_json(self, encoded: bytes) -> Entry | tuple[str, bytes]:
+    def _validate_json(self, encoded: bytes) -> Entry | tuple[str, bytes]:
         try:
             item = _decoder.decode(encoded)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -278,12 +278,12 @@ class ItemEncoder:
         sent = item
         try:
             document_id, sent = self._checked(item)
-        except _NotPlainError:
-            document_id = checked_item(item).document_id
+        except _NeedsSlowPathError:
+            document_id = validate_item(item).document_id
         # What msgspec would write for the dict as well holds each key once, at every depth.
         if _encoder.encode(item) != encoded and _may_have_repeated_keys(encoded, item):
             _refuse_repeated_keys(document_id, encoded)
-        if len(encoded) > LARGEST_INLINE_DATA:
+        if len(encoded) > MAX_INLINE_DATA:
             return self._of_prepared(item)
         if not any(key.lower() in _DATA_KEYS for key in item):
             # It has metadata, or it would have been refused.
@@ -295,26 +295,26 @@ class ItemEncoder:
 
     @staticmethod
     def _of_prepared(item: object) -> Entry | tuple[str, bytes]:
-        prepared = checked_item(item)
+        prepared = validate_item(item)
         try:
             entry = prepared.entry()
         except CoveoInputError as error:
             raise InvalidItemError(prepared.document_id, error.tried, error.remedy) from None
-        if len(entry.encoded) > LARGEST_UPLOAD - 1024:
+        if len(entry.encoded) > MAX_UPLOAD - 1024:
             raise InvalidItemError(
                 prepared.document_id,
-                f"it has {len(entry.encoded):,} bytes, and a file container takes {LARGEST_UPLOAD:,}",
+                f"it has {len(entry.encoded):,} bytes, and a file container takes {MAX_UPLOAD:,}",
                 "Shorten its metadata",
             )
         return entry if entry.large is not None else (entry.document_id, entry.encoded)
 
 
-class _NotPlainError(Exception):
+class _NeedsSlowPathError(Exception):
     """An item that has to be looked at closely, perhaps to say what is wrong with it."""
 
 
 @dataclass(frozen=True)
-class _Shape:
+class _ItemSchema:
     """
     What the keys of an item and the types of its values decide.
 
@@ -333,7 +333,7 @@ class _Shape:
     checks: tuple[tuple[str, Callable[[str, Any], Any]], ...]
 
     @classmethod
-    def of(cls, keys: tuple[Any, ...], types: tuple[type, ...]) -> _Shape | None:
+    def of(cls, keys: tuple[Any, ...], types: tuple[type, ...]) -> _ItemSchema | None:
         """Return ``None`` if items of this kind can't be right."""
         if not all(type(key) is str and key for key in keys):
             return None
@@ -353,7 +353,7 @@ class _Shape:
                     return None
                 content_key = reserved
                 if reserved == "compressedBinaryData":
-                    checks.append((key, checked_base64))
+                    checks.append((key, validate_base64))
             elif reserved == "fileExtension" and value_type is str:
                 checks.append((key, known_file_extension))
             elif reserved in RULES:
@@ -365,9 +365,9 @@ class _Shape:
             elif value_type is int:
                 ints.append(key)
             elif value_type is list:
-                checks.append((key, checked_list))
+                checks.append((key, validate_list))
             elif value_type not in PLAIN_TYPES:
-                checks.append((key, checked_metadata))
+                checks.append((key, validate_metadata))
         if id_key is None or content_key is None:
             return None
         if content_key == "data" and any(key.lower() == "compressiontype" for key in keys):
@@ -407,7 +407,7 @@ class _RunKind:
     @classmethod
     def of(cls, item: dict[str, Any]) -> _RunKind | None:
         """Return ``None`` if such an item can't be right, or not without a closer look."""
-        shape = _Shape.of(tuple(item), (str,) * len(item))
+        shape = _ItemSchema.of(tuple(item), (str,) * len(item))
         if shape is None:
             return None
         kinds = {key: cls.kind_of_value(value) for key, value in item.items()}
@@ -504,7 +504,7 @@ def _refuse_repeated_keys(document_id: str, encoded: bytes) -> None:
             if key.lower() in seen:
                 raise InvalidItemError(
                     document_id,
-                    f"the key {shown(key)} occurs twice",
+                    f"the key {short_repr(key)} occurs twice",
                     "Coveo takes keys in any case: keep one",
                 )
             seen.add(key.lower())

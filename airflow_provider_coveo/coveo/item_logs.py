@@ -9,19 +9,19 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, Final
 from urllib.parse import quote
 
-from airflow_provider_coveo.coveo.endpoints import checked_source_id
+from airflow_provider_coveo.coveo.endpoints import validate_source_id
 from airflow_provider_coveo.coveo.errors import (
     AccessDeniedError,
     CoveoInputError,
     UnexpectedAnswerError,
-    shown,
-    without_privilege,
+    missing_privilege_error,
+    short_repr,
 )
 from airflow_provider_coveo.coveo.questions import Asking, Question
 
 #: The longest time that one request may ask for, and for how long Coveo keeps the logs.
 #: See https://docs.coveo.com/en/1864/.
-LONGEST_WINDOW: Final = timedelta(days=7)
+MAX_WINDOW: Final = timedelta(days=7)
 KEPT: Final = timedelta(days=14)
 #: Seconds to wait for an answer at least: a call may take up to a minute (https://docs.coveo.com/en/59/).
 ANSWER_SECONDS: Final = 120.0
@@ -86,7 +86,7 @@ def moment(value: object) -> datetime:
     if found is None or found.tzinfo is None:
         why = "it has no time zone" if found is not None else "it can't be read"
         raise CoveoInputError(
-            f"{shown(value)} is not a moment in time: {why}",
+            f"{short_repr(value)} is not a moment in time: {why}",
             remedy="Give a datetime with a time zone, ISO 8601 with one, or milliseconds since the epoch",
         )
     return found.astimezone(timezone.utc)
@@ -108,10 +108,10 @@ def log_window(start: object, end: object) -> dict[str, str]:
         raise CoveoInputError(
             f"The item logs can't be read from {iso(first)} to {iso(last)}: the end is before the start"
         )
-    if last - first > LONGEST_WINDOW:
+    if last - first > MAX_WINDOW:
         raise CoveoInputError(
             f"The item logs can't be read from {iso(first)} to {iso(last)} at once",
-            cause=f"Coveo answers for {LONGEST_WINDOW.days} days at most",
+            cause=f"Coveo answers for {MAX_WINDOW.days} days at most",
             remedy="Ask for one week after the other",
         )
     return {"from": iso(first), "to": iso(last)}
@@ -151,7 +151,7 @@ def _checked(name: str, values: Iterable[str], known: Collection[str]) -> set[st
     return wanted
 
 
-def checked_matching(value: object) -> str:
+def validate_matching(value: object) -> str:
     """
     Return how a document ID is to be matched.
 
@@ -160,7 +160,8 @@ def checked_matching(value: object) -> str:
     if isinstance(value, str) and value.upper() in MATCHINGS:
         return value.upper()
     raise CoveoInputError(
-        f"{shown(value)} is no way to match document IDs", remedy=f"Use one of {', '.join(sorted(MATCHINGS))}"
+        f"{short_repr(value)} is no way to match document IDs",
+        remedy=f"Use one of {', '.join(sorted(MATCHINGS))}",
     )
 
 
@@ -174,7 +175,7 @@ def counts_question(
 
     :raises CoveoInputError: if an argument can't be right.
     """
-    source_id = checked_source_id(source_id)
+    source_id = validate_source_id(source_id)
     return Question(
         f"Could not count the item logs of source {source_id!r}",
         "POST",
@@ -210,11 +211,11 @@ def page_question(
     :param document_id_matching: ``EXACT``, ``PARTIAL`` or ``WILDCARD``.
     :raises CoveoInputError: if an argument can't be right.
     """
-    source_id = checked_source_id(source_id)
+    source_id = validate_source_id(source_id)
     query: dict[str, Any] = {**log_window(start, end), "page": page, "perPage": per_page}
     if document_id is not None:
         query["documentId"] = document_id
-        query["documentIdMatching"] = checked_matching(document_id_matching)
+        query["documentIdMatching"] = validate_matching(document_id_matching)
     return Question(
         f"Could not read the item logs of source {source_id!r}",
         "POST",
@@ -264,6 +265,6 @@ def _asked(question: Question) -> Asking[dict[str, Any]]:
     try:
         return (yield question)
     except AccessDeniedError as refused:
-        raise without_privilege(
+        raise missing_privilege_error(
             refused, "view item logs", "the privileges Organization: View and Sources: View (all sources)"
         ) from None

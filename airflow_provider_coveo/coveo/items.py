@@ -14,18 +14,18 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from airflow_provider_coveo.coveo.errors import CoveoInputError, shown
+from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
 from airflow_provider_coveo.coveo.invalid_items import InvalidItemError as InvalidItemError
 from airflow_provider_coveo.coveo.invalid_items import InvalidValue, ItemWithoutId
 from airflow_provider_coveo.coveo.metadata import (
-    checked_metadata,
-    checked_text,
     plain_text,
     type_name,
     unreadable,
+    validate_metadata,
+    validate_text,
 )
 from airflow_provider_coveo.coveo.other_formats import other_format
-from airflow_provider_coveo.coveo.permissions import checked_permissions
+from airflow_provider_coveo.coveo.permissions import validate_permissions
 
 #: The ways to give an item's content, of which an item has exactly one. See https://docs.coveo.com/en/73/.
 DATA_KEYS: Final = ("data", "compressedBinaryData", "compressedBinaryDataFileId")
@@ -33,11 +33,11 @@ COMPRESSION_TYPES: Final = ("UNCOMPRESSED", "DEFLATE", "GZIP", "LZMA", "ZLIB")
 
 #: Text (UTF-8 bytes) and Base64 above 5 MB may not stand in an item (https://docs.coveo.com/en/45/). This and
 #: what follows are so many bytes on any reading of MB.
-LARGEST_INLINE_DATA: Final = 5_000_000
+MAX_INLINE_DATA: Final = 5_000_000
 #: A request for one item may not be larger than 6 MB (https://docs.coveo.com/en/63/).
-LARGEST_REQUEST: Final = 6_000_000
+MAX_REQUEST: Final = 6_000_000
 #: A file container takes 256 MB (https://docs.coveo.com/en/63/).
-LARGEST_UPLOAD: Final = 256_000_000
+MAX_UPLOAD: Final = 256_000_000
 
 #: A URI with a scheme, as a regular expression.
 DOCUMENT_ID: Final = r"[A-Za-z][A-Za-z0-9+.\-]*://[^\x00-\x1f\x7f]+"
@@ -128,7 +128,7 @@ class Item:
         item = {key: value for key, value in named.items() if value is not None}
         for key, value in self.metadata.items():
             if key in item:
-                raise CoveoInputError(f"metadata holds {shown(key)}, which is a parameter of Item")
+                raise CoveoInputError(f"metadata holds {short_repr(key)}, which is a parameter of Item")
             item[key] = value
         return item
 
@@ -155,15 +155,15 @@ class Delete:
         given: object = None
         try:
             given, children = self.document_id, self.delete_children
-            document_id = checked_document_id(given)
+            document_id = validate_document_id(given)
         except CoveoInputError as error:
-            raise InvalidItemError(shown(given), error.tried, error.remedy) from None
+            raise InvalidItemError(short_repr(given), error.tried, error.remedy) from None
         except MemoryError:
             raise
         except Exception as problem:
             raise _invalid(None, unreadable("a deletion", problem)) from None
         if type(children) is not bool:
-            raise InvalidItemError(document_id, f"delete_children is {shown(children)}, not a boolean")
+            raise InvalidItemError(document_id, f"delete_children is {short_repr(children)}, not a boolean")
         return CheckedDelete(document_id, children)
 
     def entry(self) -> bytes:
@@ -255,8 +255,7 @@ class PreparedItem:
     def is_too_large_for_inline_data(self) -> bool:
         """Whether the content has to go by a file container."""
         return (
-            self.content_key != "compressedBinaryDataFileId"
-            and len(self.content.encode()) > LARGEST_INLINE_DATA
+            self.content_key != "compressedBinaryDataFileId" and len(self.content.encode()) > MAX_INLINE_DATA
         )
 
     @property
@@ -266,7 +265,7 @@ class PreparedItem:
             return False
         if self.is_too_large_for_inline_data:
             return True
-        return len(_encoder.encode({**self.properties, self.content_key: self.content})) > LARGEST_REQUEST
+        return len(_encoder.encode({**self.properties, self.content_key: self.content})) > MAX_REQUEST
 
     def large_content(self) -> LargeContent:
         """
@@ -278,10 +277,11 @@ class PreparedItem:
             large = LargeContent(self.content.encode(), "UNCOMPRESSED")
         else:
             large = LargeContent(base64.b64decode(self.content), self.compression_type)
-        if len(large.data) > LARGEST_UPLOAD:
+        if len(large.data) > MAX_UPLOAD:
             raise CoveoInputError(
-                f"the content of {shown(self.document_id)} has {len(large.data):,} bytes, and a container "
-                f"takes {LARGEST_UPLOAD:,}",
+                f"the content of {short_repr(self.document_id)} has {len(large.data):,} bytes, "
+                "and a container "
+                f"takes {MAX_UPLOAD:,}",
                 remedy="Compress the content, or index the document in parts",
             )
         return large
@@ -305,10 +305,10 @@ class PreparedItem:
 
     def _encoded(self, body: dict[str, Any]) -> bytes:
         encoded = _encoder.encode(body)
-        if len(encoded) > LARGEST_REQUEST:
+        if len(encoded) > MAX_REQUEST:
             raise CoveoInputError(
                 f"The item {self.document_id!r} makes a request of {len(encoded):,} bytes, and Coveo takes "
-                f"{LARGEST_REQUEST:,}",
+                f"{MAX_REQUEST:,}",
                 remedy="Shorten its metadata",
             )
         return encoded
@@ -328,7 +328,7 @@ class PreparedItem:
         return Entry(self.document_id, _encoder.encode(entry))
 
 
-def checked_document_id(document_id: object) -> str:
+def validate_document_id(document_id: object) -> str:
     """
     Return the ID of an item if Coveo accepts it as one: a URI with a scheme, as in ``file://folder/a.html``.
 
@@ -339,13 +339,13 @@ def checked_document_id(document_id: object) -> str:
         if isinstance(document_id, str):
             text = plain_text(document_id)
             if _DOCUMENT_ID.match(text):
-                return checked_text(text, "documentId")
+                return validate_text(text, "documentId")
     except (CoveoInputError, MemoryError):
         raise
     except Exception as problem:
         raise unreadable("the documentId", problem) from None
     raise CoveoInputError(
-        f"{shown(document_id)} is not the documentId of an item",
+        f"{short_repr(document_id)} is not the documentId of an item",
         remedy="Use a URI with a scheme, such as product://4711 or https://example.com/page; "
         "see https://docs.coveo.com/en/78/",
     )
@@ -376,9 +376,9 @@ def prepared_item(item: object) -> PreparedItem:
     :raises CoveoInputError: if Coveo would refuse it, naming the item and the rule.
     """
     try:
-        return checked_item(item)
+        return validate_item(item)
     except InvalidItemError as error:
-        named = f"The item {shown(error.document_id)}" if error.document_id is not None else "The item"
+        named = f"The item {short_repr(error.document_id)}" if error.document_id is not None else "The item"
         raise CoveoInputError(f"{named} can't be pushed: {error.rule}", remedy=error.remedy) from None
 
 
@@ -412,13 +412,15 @@ def as_dict(item: object) -> dict[str, Any]:
 
 
 def _invalid(document_id: object, error: CoveoInputError) -> InvalidItemError:
-    return InvalidItemError(None if document_id is None else shown(document_id), error.tried, error.remedy)
+    return InvalidItemError(
+        None if document_id is None else short_repr(document_id), error.tried, error.remedy
+    )
 
 
 # --- the rules ---
 
 
-def checked_item(item: object) -> PreparedItem:
+def validate_item(item: object) -> PreparedItem:
     """
     Do what :func:`prepared_item` does, for one of many items.
 
@@ -448,11 +450,11 @@ def _made(value: Any) -> Any:
 
 def _id_of(properties: dict[str, Any]) -> str:
     if "documentId" in properties:
-        return checked_document_id(_made(properties.pop("documentId")))
+        return validate_document_id(_made(properties.pop("documentId")))
     what, remedy = other_format(properties) or ("", "")
     if what:
         raise CoveoInputError(f"it is {what}, and not an item", remedy=remedy)
-    keys = ", ".join(map(shown, list(properties)[:10])) or "none"
+    keys = ", ".join(map(short_repr, list(properties)[:10])) or "none"
     raise CoveoInputError(
         f"it has no documentId; its keys are {keys}{', …' if len(properties) > 10 else ''}",
         remedy="Give it one, such as product://4711; see https://docs.coveo.com/en/78/",
@@ -464,16 +466,16 @@ def _with_canonical_reserved_keys(item: Mapping[Any, Any]) -> dict[str, Any]:
     seen: dict[str, str] = {}
     for key, value in item.items():
         if not isinstance(key, str) or not plain_text(key):
-            raise CoveoInputError(f"an item's keys must be non-empty strings, and {shown(key)} is not")
+            raise CoveoInputError(f"an item's keys must be non-empty strings, and {short_repr(key)} is not")
         key = plain_text(key)
         lower_case = key.lower()
         if lower_case in seen:
             raise CoveoInputError(
-                f"the keys {shown(seen[lower_case])} and {shown(key)} differ by case only",
+                f"the keys {short_repr(seen[lower_case])} and {short_repr(key)} differ by case only",
                 remedy="Coveo takes keys in any case, so keep one of them",
             )
         seen[lower_case] = key
-        properties[RESERVED_KEYS.get(lower_case, checked_text(key, "a key"))] = value
+        properties[RESERVED_KEYS.get(lower_case, validate_text(key, "a key"))] = value
     return properties
 
 
@@ -514,13 +516,13 @@ def _content(properties: dict[str, Any]) -> tuple[str, str]:
             f"{given[0]} must be a string, not {type_name(content)}",
             remedy="Give text as data, and bytes Base64-encoded as compressedBinaryData",
         )
-    content = checked_text(plain_text(content), given[0])
+    content = validate_text(plain_text(content), given[0])
     if given[0] == "compressedBinaryData":
-        checked_base64(given[0], content)
+        validate_base64(given[0], content)
     return given[0], content
 
 
-def checked_base64(key: str, value: str) -> str:
+def validate_base64(key: str, value: str) -> str:
     """
     Return a text if it is Base64.
 
@@ -538,7 +540,7 @@ def checked_base64(key: str, value: str) -> str:
 def _compression_type(key: str, value: object) -> str:
     if not isinstance(value, str) or plain_text(value) not in COMPRESSION_TYPES:
         raise CoveoInputError(
-            f"{shown(value)} is not a {key}",
+            f"{short_repr(value)} is not a {key}",
             remedy=f"Use one of {', '.join(COMPRESSION_TYPES)} in upper case",
         )
     return plain_text(value)
@@ -559,20 +561,22 @@ def known_file_extension(key: str, value: str) -> str:
 def _file_extension(key: str, value: object) -> str:
     text = plain_text(value) if isinstance(value, str) else ""
     if not text.startswith(".") or len(text) < 2:
-        raise CoveoInputError(f"{shown(value)} is not a {key}", remedy="Start it with a dot, as in .html")
-    return checked_text(text, key)
+        raise CoveoInputError(
+            f"{short_repr(value)} is not a {key}", remedy="Start it with a dot, as in .html"
+        )
+    return validate_text(text, key)
 
 
 def _parent_id(key: str, value: object) -> str:
     try:
-        return checked_document_id(value)
+        return validate_document_id(value)
     except CoveoInputError as error:
         raise CoveoInputError(f"its {key} can't be right: {error.tried}", remedy=error.remedy) from None
 
 
 def _rule(key: str) -> Callable[[str, Any], Any]:
     """Return what checks a value under that key, and returns it as it is sent."""
-    return RULES.get(key, checked_metadata)
+    return RULES.get(key, validate_metadata)
 
 
 #: The reserved keys whose values have rules of their own.
@@ -580,5 +584,14 @@ RULES: Final[dict[str | None, Callable[[str, Any], Any]]] = {
     "compressionType": _compression_type,
     "fileExtension": _file_extension,
     "parentId": _parent_id,
-    "permissions": checked_permissions,
+    "permissions": validate_permissions,
 }
+
+
+# The names that 0.1 documented.
+LARGEST_INLINE_DATA = MAX_INLINE_DATA
+LARGEST_REQUEST = MAX_REQUEST
+LARGEST_UPLOAD = MAX_UPLOAD
+checked_base64 = validate_base64
+checked_document_id = validate_document_id
+checked_item = validate_item

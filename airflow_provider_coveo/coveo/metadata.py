@@ -12,19 +12,19 @@ from uuid import UUID
 
 import msgspec
 
-from airflow_provider_coveo.coveo.errors import CoveoInputError, shown
+from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
 
 #: Coveo's fields hold whole numbers of 64 bits.
-SMALLEST_INT: Final = -(2**63)
-LARGEST_INT: Final = 2**63 - 1
+MIN_INT: Final = -(2**63)
+MAX_INT: Final = 2**63 - 1
 #: The types of metadata values that are sent as they are, if the encoder takes them.
 PLAIN_TYPES: Final = frozenset({str, bool})
 #: As many digits as PostgreSQL's numeric has at most; an exponent can stand for more than memory holds.
-_MOST_DIGITS: Final = 131_072 + 16_383
+_MAX_DIGITS: Final = 131_072 + 16_383
 _CONTAINERS: Final = (Mapping, list, tuple, set, frozenset, bytes, bytearray, memoryview)
 
 
-def checked_metadata(key: str, value: object) -> Any:
+def validate_metadata(key: str, value: object) -> Any:
     """
     Return the value of a field as it is sent; the very same object where it needs no change.
 
@@ -47,19 +47,19 @@ def checked_metadata(key: str, value: object) -> Any:
     except (CoveoInputError, MemoryError):
         raise
     except Exception as problem:
-        raise unreadable(f"the value of {shown(key)}", problem) from None
+        raise unreadable(f"the value of {short_repr(key)}", problem) from None
 
 
-def checked_list(key: str, value: list[Any]) -> Any:
+def validate_list(key: str, value: list[Any]) -> Any:
     """
-    Do what :func:`checked_metadata` does, for a list that will be encoded as UTF-8 next.
+    Do what :func:`validate_metadata` does, for a list that will be encoded as UTF-8 next.
 
     :param key: The field.
     :param value: The list.
     :raises CoveoInputError: if no field can hold it.
     """
     # Texts that can't be expressed in UTF-8 are left to the encoder.
-    return value if PLAIN_TYPES.issuperset(map(type, value)) else checked_metadata(key, value)
+    return value if PLAIN_TYPES.issuperset(map(type, value)) else validate_metadata(key, value)
 
 
 def metadata_as_text(name: str, value: object, *, in_id: bool = False) -> str:
@@ -67,19 +67,19 @@ def metadata_as_text(name: str, value: object, *, in_id: bool = False) -> str:
     Return a value as it stands in a text that is composed of several: as metadata sends it, without quotes.
 
     :param name: The value's name.
-    :param value: What :func:`checked_metadata` takes, except for a list.
+    :param value: What :func:`validate_metadata` takes, except for a list.
     :param in_id: Whether the text is the ID of an item. A float or a boolean in one is refused: 4711 that
         came as 4711.0, as from a column that once held NULL, would be another item.
     :raises CoveoInputError: if no field can hold it, or it has no place in the text.
     """
     if type(value) is str:
         return value
-    sent = checked_metadata(name, value)
+    sent = validate_metadata(name, value)
     if type(sent) is str:
         return sent
     if type(sent) is list or (in_id and type(sent) in {bool, float}):
         raise CoveoInputError(
-            f"the value of {shown(name)} is a {type_name(value)}, which has no place in "
+            f"the value of {short_repr(name)} is a {type_name(value)}, which has no place in "
             + ("an ID" if in_id else "a text"),
             remedy="Convert it to text where the values come from, or to a whole number",
         )
@@ -129,7 +129,7 @@ def unreadable(what: str, problem: Exception) -> CoveoInputError:
     if isinstance(problem, RecursionError):
         return CoveoInputError(f"{what} is nested too deeply", remedy="Flatten it")
     return CoveoInputError(
-        f"{what} can't be read: {shown(problem)}",
+        f"{what} can't be read: {short_repr(problem)}",
         remedy="Leave it out, or convert it to a plain value where it comes from",
     )
 
@@ -141,13 +141,13 @@ def _of_numpy(key: str, value: Any) -> Any:
     kind = getattr(value.dtype, "kind", "")
     if kind == "M" and getattr(value.dtype, "tz", None) is None:
         raise CoveoInputError(
-            f"the time {shown(key)} has no time zone",
+            f"the time {short_repr(key)} has no time zone",
             remedy="Use an aware datetime, for example pandas.Timestamp(value, tz='UTC')",
         )
     if kind == "m":
         # Python's own would be a number for some units, and nothing would tell of which.
         raise CoveoInputError(
-            f"the value of {shown(key)} is a {type_name(value)}",
+            f"the value of {short_repr(key)} is a {type_name(value)}",
             remedy="Use a datetime.timedelta, or a number of seconds",
         )
     return value.tolist()
@@ -156,7 +156,7 @@ def _of_numpy(key: str, value: Any) -> Any:
 def _metadata_scalar(key: str, value: object) -> Any:
     kind = type(value)
     if kind is str:
-        return checked_text(value, key)  # type: ignore[arg-type]
+        return validate_text(value, key)  # type: ignore[arg-type]
     if kind is bool:
         return value
     if kind is float:
@@ -166,14 +166,14 @@ def _metadata_scalar(key: str, value: object) -> Any:
     if isinstance(value, Enum):
         return _metadata_scalar(key, value._value_)
     if isinstance(value, str):
-        return checked_text(plain_text(value), key)
+        return validate_text(plain_text(value), key)
     value = _of_numpy(key, value)
     if isinstance(value, float):
         return _number(key, float.__float__(value))
     if isinstance(value, int):
         return value if type(value) is bool else _whole_number(key, int.__index__(value))
     if type(value) is str:
-        return checked_text(value, key)
+        return validate_text(value, key)
     if isinstance(value, (date, time, timedelta)):
         return _time(key, value)
     if isinstance(value, Decimal):
@@ -182,12 +182,12 @@ def _metadata_scalar(key: str, value: object) -> Any:
         return UUID.__str__(value)
     if value is None or isinstance(value, _CONTAINERS):
         raise CoveoInputError(
-            f"the value of {shown(key)} is {'None' if value is None else 'a ' + type_name(value)}",
+            f"the value of {short_repr(key)} is {'None' if value is None else 'a ' + type_name(value)}",
             remedy="Metadata holds strings, numbers, booleans, times and lists of these; leave out what has "
             "no value; see https://docs.coveo.com/en/162/",
         )
     raise CoveoInputError(
-        f"the value of {shown(key)} is of type {type_name(value)}, not JSON",
+        f"the value of {short_repr(key)} is of type {type_name(value)}, not JSON",
         remedy="Metadata holds strings, numbers, booleans, times and lists of these",
     )
 
@@ -208,13 +208,13 @@ def _time(key: str, value: date | time | timedelta) -> str:
 
 def _moment(key: str, value: datetime) -> str:
     if type_name(value) == "NaTType":
-        raise CoveoInputError(f"the time {shown(key)} is NaT, which is none", remedy="Leave it out")
+        raise CoveoInputError(f"the time {short_repr(key)} is NaT, which is none", remedy="Leave it out")
     if type(value) is not datetime:
         value = datetime.combine(datetime.date(value), datetime.timetz(value))
     offset = value.utcoffset()
     if offset is None:
         raise CoveoInputError(
-            f"the time {shown(key)} has no time zone",
+            f"the time {short_repr(key)} has no time zone",
             remedy="Use an aware datetime, for example datetime.now(timezone.utc)",
         )
     if offset % timedelta(minutes=1):
@@ -223,7 +223,7 @@ def _moment(key: str, value: datetime) -> str:
             value = value.astimezone(timezone.utc)
         except OverflowError:
             raise CoveoInputError(
-                f"the time {shown(key)} ({value}) can't be told in UTC",
+                f"the time {short_repr(key)} ({value}) can't be told in UTC",
                 remedy="Leave out a time that stands for none",
             ) from None
     return value.isoformat()
@@ -232,30 +232,30 @@ def _moment(key: str, value: datetime) -> str:
 def _decimal(key: str, value: Decimal) -> str:
     if not Decimal.is_finite(value):
         raise CoveoInputError(
-            f"{shown(key)} is {Decimal.__str__(value)}, which is no number that a field can hold"
+            f"{short_repr(key)} is {Decimal.__str__(value)}, which is no number that a field can hold"
         )
     _, digits, exponent = Decimal.as_tuple(value)
     assert isinstance(exponent, int)
-    if len(digits) + abs(exponent) > _MOST_DIGITS:
-        raise CoveoInputError(f"{shown(key)} is a number of more than {_MOST_DIGITS:,} digits")
+    if len(digits) + abs(exponent) > _MAX_DIGITS:
+        raise CoveoInputError(f"{short_repr(key)} is a number of more than {_MAX_DIGITS:,} digits")
     return Decimal.__format__(value, "f")
 
 
 def _number(key: str, value: float) -> float:
     if not math.isfinite(value):
-        raise CoveoInputError(f"{shown(key)} is {value}, which JSON does not know")
+        raise CoveoInputError(f"{short_repr(key)} is {value}, which JSON does not know")
     return value
 
 
 def _whole_number(key: str, value: int) -> int:
-    if not SMALLEST_INT <= value <= LARGEST_INT:
+    if not MIN_INT <= value <= MAX_INT:
         raise CoveoInputError(
-            f"the number {shown(key)} does not fit into the 64 bits that Coveo's fields have"
+            f"the number {short_repr(key)} does not fit into the 64 bits that Coveo's fields have"
         )
     return value
 
 
-def checked_text(text: str, key: str) -> str:
+def validate_text(text: str, key: str) -> str:
     """
     Return a text if UTF-8 can express it.
 
@@ -267,7 +267,7 @@ def checked_text(text: str, key: str) -> str:
         text.encode()
     except UnicodeEncodeError:
         raise CoveoInputError(
-            f"{shown(key)} holds half of a surrogate pair, which UTF-8 can't express",
+            f"{short_repr(key)} holds half of a surrogate pair, which UTF-8 can't express",
             remedy="Decode the original bytes with the right encoding",
         ) from None
     return text

@@ -8,8 +8,8 @@ from datetime import timezone
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-from airflow_provider_coveo.coveo.errors import CoveoInputError, shown
-from airflow_provider_coveo.coveo.whole_numbers import whole_number
+from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
+from airflow_provider_coveo.coveo.integers import parse_int
 
 _WHY_IT_MATTERS: Final = (
     "Coveo remembers the highest cut-off and rejects all content that is older, so a wrong one bars new "
@@ -19,7 +19,7 @@ _WHY_IT_MATTERS: Final = (
 _REMEDY: Final = "Give the milliseconds since 1970-01-01 UTC, or leave it out to take the present moment"
 
 #: Milliseconds of 1973-03-03: a smaller number reads as seconds.
-_SMALLEST_MILLISECONDS: Final = 10**11
+_MIN_MILLISECONDS: Final = 10**11
 #: What a number above the present most likely is: upper bound and name, in rising order.
 _OTHER_UNITS: Final = (
     (10**14, None),
@@ -117,12 +117,12 @@ def parsed_ordering_id(value: object) -> int:
         value = int(text)
     if value <= 0:
         raise _refused(value, "it is not positive")
-    if value < _SMALLEST_MILLISECONDS:
+    if value < _MIN_MILLISECONDS:
         raise _refused(value, "it reads as seconds, not milliseconds")
     return value
 
 
-def checked_cut_off(value: object, latest_ms: int) -> int:
+def validate_cut_off(value: object, latest_ms: int) -> int:
     """
     Return an ordering ID that may serve as the cut-off of “delete old items”.
 
@@ -140,17 +140,17 @@ def checked_cut_off(value: object, latest_ms: int) -> int:
     raise _refused(value, f"it lies {ahead:,.3f} s in the future of Coveo's or of this worker's clock")
 
 
-def checked_queue_delay(minutes: object) -> int:
+def validate_queue_delay(minutes: object) -> int:
     """
     Return the queue delay in minutes: how long Coveo waits before it deletes.
 
     :param minutes: A whole number, or a string of its digits.
     :raises CoveoInputError: if it is not a whole number of minutes, or below zero.
     """
-    whole = whole_number(minutes)
+    whole = parse_int(minutes)
     if whole is None or not 0 <= whole < 2**31:
         raise CoveoInputError(
-            f"{shown(minutes)} is not a queue delay: it must be a whole number of minutes, zero or more",
+            f"{short_repr(minutes)} is not a queue delay: it must be a whole number of minutes, zero or more",
             remedy=f"Use {DEFAULT_QUEUE_DELAY_MINUTES}, Coveo's default, unless no push is under way",
         )
     return whole
@@ -162,3 +162,8 @@ def _refused(value: object, why: str) -> CoveoInputError:
         cause=_WHY_IT_MATTERS,
         remedy=_REMEDY,
     )
+
+
+# The names that 0.1 documented.
+checked_cut_off = validate_cut_off
+checked_queue_delay = validate_queue_delay

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from airflow_provider_coveo.coveo.errors import CoveoInputError, shown
-from airflow_provider_coveo.coveo.metadata import checked_text, plain_list, plain_text, unreadable
+from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
+from airflow_provider_coveo.coveo.metadata import plain_list, plain_text, unreadable, validate_text
 
 #: Coveo's pipeline rejects an item with more.
-MOST_PERMISSIONS: Final = 5_000
+MAX_PERMISSIONS: Final = 5_000
 #: The types of identities as the Push API spells them in permissions, by how others write them.
 _IDENTITY_TYPES: Final = {name.upper(): name for name in ("User", "Group", "VirtualGroup", "Unknown")}
 _SPELLED_TYPES: Final = frozenset(_IDENTITY_TYPES.values())
@@ -34,7 +34,7 @@ _STRINGS: Final = frozenset({str})
 _DEEPEST: Final = 10
 
 
-def checked_permissions(key: str, value: object) -> list[Any]:
+def validate_permissions(key: str, value: object) -> list[Any]:
     """
     Return the permissions of an item as Coveo spells them, if it accepts them.
 
@@ -59,9 +59,9 @@ def checked_permissions(key: str, value: object) -> list[Any]:
             count += _permission_level(lower_case, number)
         else:
             count += _permission_set(lower_case, f"permission set {number}")
-    if count > MOST_PERMISSIONS:
+    if count > MAX_PERMISSIONS:
         raise CoveoInputError(
-            f"it has {count:,} permissions, and Coveo's pipeline rejects more than {MOST_PERMISSIONS:,}",
+            f"it has {count:,} permissions, and Coveo's pipeline rejects more than {MAX_PERMISSIONS:,}",
             remedy="Use groups instead of single users",
         )
     return value if _is_spelled(value) else [_spelled(entry) for entry in value]
@@ -153,13 +153,13 @@ def _permission_level(level: dict[str, Any], number: int) -> int:
     name, sets = level.pop("name", None), level.pop("permissionsets")
     if not isinstance(name, str) or not name:
         raise _bad_permission(f"{where} has no name")
-    checked_text(name, "name")
+    validate_text(name, "name")
     if level:
-        raise _bad_permission(f"{where} has the unknown key {shown(next(iter(level)))}")
+        raise _bad_permission(f"{where} has the unknown key {short_repr(next(iter(level)))}")
     if not isinstance(sets, list) or not all(isinstance(entry, dict) for entry in sets):
         raise _bad_permission(f"permissionSets of {where} is not a list of permission sets")
     return sum(
-        _permission_set(_lower_case_keys(entry, where), f"permission set {index} of level {shown(name)}")
+        _permission_set(_lower_case_keys(entry, where), f"permission set {index} of level {short_repr(name)}")
         for index, entry in enumerate(sets, 1)
     )
 
@@ -172,45 +172,48 @@ def _permission_set(permission_set: dict[str, Any], where: str) -> int:
                 raise _bad_permission(f"{key} of {where} is not a list")
             count += len(value)
             # A set of too many is refused for their number, whatever they are.
-            if count <= MOST_PERMISSIONS:
+            if count <= MAX_PERMISSIONS:
                 for identity in value:
                     _permission_identity(identity, where)
         elif key == "allowanonymous":
             if not isinstance(value, bool):
-                raise _bad_permission(f"allowAnonymous of {where} is {shown(value)}, not true or false")
+                raise _bad_permission(f"allowAnonymous of {where} is {short_repr(value)}, not true or false")
         elif key == "name":
             if not isinstance(value, str):
                 raise _bad_permission(f"the name of {where} is not a string")
-            checked_text(value, "name")
+            validate_text(value, "name")
         else:
-            raise _bad_permission(f"{where} has the unknown key {shown(key)}")
+            raise _bad_permission(f"{where} has the unknown key {short_repr(key)}")
     return count
 
 
 def _permission_identity(identity: object, where: str) -> None:
     if not isinstance(identity, dict):
-        raise _bad_permission(f"{where} holds {shown(identity)}, which is no identity")
+        raise _bad_permission(f"{where} holds {short_repr(identity)}, which is no identity")
     given = _lower_case_keys(identity, where)
     name = given.pop("identity", None)
     if not isinstance(name, str) or not name:
         raise _bad_permission(f"{where} holds an identity without a name")
-    checked_text(name, "identity")
+    validate_text(name, "identity")
     kind = given.pop("identitytype", None)
     if not isinstance(kind, str) or kind.replace("_", "").upper() not in _IDENTITY_TYPES:
         raise _bad_permission(
-            f"the identityType of {shown(name)} in {where} is {shown(kind)}, and none of User, Group, "
+            f"the identityType of {short_repr(name)} in {where} is {short_repr(kind)}, and none "
+            "of User, Group, "
             "VirtualGroup and Unknown"
         )
     provider = given.pop("securityprovider", None)
     if provider is not None and (not isinstance(provider, str) or not provider):
-        raise _bad_permission(f"the securityProvider of {shown(name)} in {where} is no name")
-    checked_text(provider or "", "securityProvider")
-    checked_additional_info(given.pop("additionalinfo", None), f"{shown(name)} in {where}")
+        raise _bad_permission(f"the securityProvider of {short_repr(name)} in {where} is no name")
+    validate_text(provider or "", "securityProvider")
+    validate_additional_info(given.pop("additionalinfo", None), f"{short_repr(name)} in {where}")
     if given:
-        raise _bad_permission(f"{shown(name)} in {where} has the unknown key {shown(next(iter(given)))}")
+        raise _bad_permission(
+            f"{short_repr(name)} in {where} has the unknown key {short_repr(next(iter(given)))}"
+        )
 
 
-def checked_additional_info(value: object, of: str) -> None:
+def validate_additional_info(value: object, of: str) -> None:
     """
     Check the ``additionalInfo`` of a security identity: strings by name.
 
@@ -225,15 +228,15 @@ def checked_additional_info(value: object, of: str) -> None:
     for key, text in value.items():
         if not isinstance(key, str) or not isinstance(text, str):
             raise _bad_permission(f"the additionalInfo of {of} holds more than strings")
-        checked_text(key, "additionalInfo")
-        checked_text(text, "additionalInfo")
+        validate_text(key, "additionalInfo")
+        validate_text(text, "additionalInfo")
 
 
 def _lower_case_keys(entry: Mapping[Any, Any], where: str) -> dict[str, Any]:
     lower_case: dict[str, Any] = {}
     for key, value in entry.items():
         if not isinstance(key, str) or key.lower() in lower_case:
-            raise _bad_permission(f"{where} has the key {shown(key)} twice, or it is no string")
+            raise _bad_permission(f"{where} has the key {short_repr(key)} twice, or it is no string")
         lower_case[key.lower()] = value
     return lower_case
 

@@ -7,8 +7,8 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias, TypeVar
 
-from airflow_provider_coveo.coveo.endpoints import checked_source_id, platform_path
-from airflow_provider_coveo.coveo.errors import CoveoInputError, shown
+from airflow_provider_coveo.coveo.endpoints import platform_path, validate_source_id
+from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
 
 #: The limit of the items that may be pushed a day. See https://docs.coveo.com/en/63/.
 DAILY_ITEMS_LIMIT: Final = "pushApiMaximumDailyDocumentLimit"
@@ -54,7 +54,7 @@ def asking(question: Question) -> Asking[dict[str, Any]]:
 
 def source_question(organization_id: str, source_id: str) -> Question:
     """Ask for a source."""
-    source_id = checked_source_id(source_id)
+    source_id = validate_source_id(source_id)
     return Question(
         f"Could not read source {source_id!r}",
         "GET",
@@ -67,7 +67,7 @@ def limit_question(organization_id: str, key: str = DAILY_ITEMS_LIMIT) -> Questi
     """Ask for a limit and how much of it is used."""
     if not isinstance(key, str) or not re.fullmatch(r"\w+", key, re.ASCII):
         raise CoveoInputError(
-            f"{shown(key)} is not the key of a limit", remedy=f"Such as {DAILY_ITEMS_LIMIT}"
+            f"{short_repr(key)} is not the key of a limit", remedy=f"Such as {DAILY_ITEMS_LIMIT}"
         )
     return Question(
         f"Could not read the limit {key} of organization {organization_id!r}",

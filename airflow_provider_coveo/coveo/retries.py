@@ -15,7 +15,7 @@ from airflow_provider_coveo.coveo.errors import CoveoInputError
 #: API it does not say. See https://docs.coveo.com/en/l62e0540/.
 COUNTED_OVER_SECONDS: Final = 300.0
 #: No ``Retry-After`` is taken for longer, so that a time which is that far away can still be named.
-_LONGEST_RETRY_AFTER: Final = 999_999_999.0
+_MAX_RETRY_AFTER: Final = 999_999_999.0
 _NUMBER: Final = re.compile(r"[0-9]+(?:\.[0-9]*)?")
 
 
@@ -88,11 +88,11 @@ def retry_after_seconds(value: str | None, now_seconds: float) -> float | None:
     if _NUMBER.fullmatch(text):
         # More digits than that are more than the longest anyway.
         whole, _, fraction = text.partition(".")
-        return min(float(f"{whole[:400]}.{fraction[:9] or 0}"), _LONGEST_RETRY_AFTER)
+        return min(float(f"{whole[:400]}.{fraction[:9] or 0}"), _MAX_RETRY_AFTER)
     try:
         moment = parsedate_to_datetime(text)
         # An HTTP date is in GMT, also where it does not say so.
         moment = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
-        return min(max(0.0, moment.timestamp() - now_seconds), _LONGEST_RETRY_AFTER)
+        return min(max(0.0, moment.timestamp() - now_seconds), _MAX_RETRY_AFTER)
     except (ValueError, TypeError, OverflowError):
         return None

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any, Final
 
-from airflow_provider_coveo.coveo.errors import CoveoInputError, shown
+from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
 from airflow_provider_coveo.coveo.statuses import SourceStatus
 
 #: Who sees the items of a source: those that each item's permissions name, everybody, or those that the
@@ -28,7 +28,7 @@ _TROUBLE: Final = {
 }
 
 
-def checked_source_name(name: object) -> str:
+def validate_source_name(name: object) -> str:
     """
     Return the name of a source if it can be one.
 
@@ -41,13 +41,13 @@ def checked_source_name(name: object) -> str:
     if is_line and not rendered_to_nothing:
         return str(name)
     raise CoveoInputError(
-        f"{shown(name)} can't be the name of a source",
+        f"{short_repr(name)} can't be the name of a source",
         cause="a template rendered to nothing" if rendered_to_nothing else "",
         remedy="Give one line of text without spaces around it",
     )
 
 
-def checked_visibility(visibility: object) -> str:
+def validate_visibility(visibility: object) -> str:
     """
     Return a ``sourceVisibility`` in Coveo's spelling.
 
@@ -58,7 +58,7 @@ def checked_visibility(visibility: object) -> str:
     if wanted in VISIBILITIES:
         return str(wanted)
     raise CoveoInputError(
-        f"{shown(visibility)} is not the visibility of a source",
+        f"{short_repr(visibility)} is not the visibility of a source",
         remedy=f"Use one of {', '.join(VISIBILITIES)}",
     )
 
@@ -97,7 +97,7 @@ def status_in_words(source: Mapping[str, Any]) -> str:
     return " ".join(str(part) for part in (state, words.get("refreshType")) if part) or "unknown"
 
 
-def trouble(source: Mapping[str, Any]) -> str | None:
+def unusable_reason(source: Mapping[str, Any]) -> str | None:
     """
     Say what is wrong with a source that no waiting mends; ``None`` where nothing is.
 
@@ -175,3 +175,9 @@ def _epoch_ms(value: object) -> int | None:
             return None
         return int((moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp() * 1000)
     return None
+
+
+# The names that 0.1 documented.
+checked_source_name = validate_source_name
+checked_visibility = validate_visibility
+trouble = unusable_reason

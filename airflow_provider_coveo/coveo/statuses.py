@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
-from airflow_provider_coveo.coveo.errors import CoveoInputError, shown
+from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
 
 _CONSOLE_NAMES: Final = {
     "REBUILD": "Rebuild",
@@ -63,12 +63,12 @@ class SourceStatus(str, Enum):
                 pass
         offered = ", ".join(f"{status.value} ({status.console_name!r} in the console)" for status in cls)
         raise CoveoInputError(
-            f"{shown(value)} is not a status of a Push source",
+            f"{short_repr(value)} is not a status of a Push source",
             remedy=f"Use one of {offered}.",
         )
 
 
-def checked_active_status(value: object) -> SourceStatus:
+def validate_active_status(value: object) -> SourceStatus:
     """
     Return the status that ``value`` names, if it can begin an update.
 
@@ -79,3 +79,7 @@ def checked_active_status(value: object) -> SourceStatus:
     if status.is_active:
         return status
     raise CoveoInputError("IDLE ends an update", remedy="Begin it with REBUILD, REFRESH or INCREMENTAL")
+
+
+# The names that 0.1 documented.
+checked_active_status = validate_active_status

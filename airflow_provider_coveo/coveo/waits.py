@@ -21,18 +21,23 @@ from airflow_provider_coveo.coveo.errors import (
     OrganizationPausedError,
     SourceNotUsableError,
     UnexpectedAnswerError,
-    shown,
-    without_privilege,
+    missing_privilege_error,
+    short_repr,
 )
+from airflow_provider_coveo.coveo.integers import parse_int
 from airflow_provider_coveo.coveo.questions import (
     Asking,
     limit_question,
     organization_status_question,
     source_question,
 )
-from airflow_provider_coveo.coveo.sources import active_since_ms, push_status, status_in_words, trouble
+from airflow_provider_coveo.coveo.sources import (
+    active_since_ms,
+    push_status,
+    status_in_words,
+    unusable_reason,
+)
 from airflow_provider_coveo.coveo.statuses import SourceStatus
-from airflow_provider_coveo.coveo.whole_numbers import whole_number
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ class Wait(Protocol):
         """
 
 
-def checked_statuses(value: object) -> tuple[SourceStatus, ...]:
+def validate_statuses(value: object) -> tuple[SourceStatus, ...]:
     """
     Return the statuses that were named: one, or several in a list or with commas between them.
 
@@ -73,7 +78,7 @@ def checked_statuses(value: object) -> tuple[SourceStatus, ...]:
     if isinstance(named, SourceStatus):
         named = [named]
     if not isinstance(named, Iterable) or isinstance(named, (bytes, Mapping)):
-        raise CoveoInputError(f"{shown(value)} names no statuses", remedy="Give one, or a list")
+        raise CoveoInputError(f"{short_repr(value)} names no statuses", remedy="Give one, or a list")
     statuses = tuple(dict.fromkeys(SourceStatus.parse(name) for name in named))
     if not statuses:
         raise CoveoInputError("There is no status to wait for", remedy="Give at least one, such as IDLE")
@@ -105,7 +110,7 @@ class SourceStatusWait:
         since = active_since_ms(source) if status is not None and status.is_active else None
         if since is not None:
             words += f" since {_utc(since)}"
-        problem = trouble(source)
+        problem = unusable_reason(source)
         if problem is not None:
             raise SourceNotUsableError(
                 f"Source {self.source_id!r} will not be {self._wanted()} by waiting: it {problem}"
@@ -126,7 +131,7 @@ class SourceStatusWait:
         try:
             return (yield source_question(organization_id, self.source_id))
         except AccessDeniedError as refused:
-            raise without_privilege(refused, "view sources", "the privilege Sources: View") from None
+            raise missing_privilege_error(refused, "view sources", "the privilege Sources: View") from None
         except OrganizationNotFoundError:
             raise
         except NotFoundError as missing:
@@ -138,16 +143,16 @@ class SourceStatusWait:
         return " or ".join(str(status) for status in self.statuses)
 
 
-def checked_items(value: object) -> int:
+def validate_items(value: object) -> int:
     """
     Return a number of items.
 
     :raises CoveoInputError: if it is no whole number above zero.
     """
-    number = whole_number(value)
+    number = parse_int(value)
     if number is None or number < 1:
         raise CoveoInputError(
-            f"{shown(value)} is not a number of items", remedy="Give a whole number above zero"
+            f"{short_repr(value)} is not a number of items", remedy="Give a whole number above zero"
         )
     return number
 
@@ -174,7 +179,9 @@ class DailyQuotaWait:
         try:
             answer = yield question
         except AccessDeniedError as refused:
-            raise without_privilege(refused, "view limits", "the privilege Organization: View") from None
+            raise missing_privilege_error(
+                refused, "view limits", "the privilege Organization: View"
+            ) from None
         limit, used = answer["limit"], answer.get("actualCount")
         if not all(isinstance(number, int) and not isinstance(number, bool) for number in (limit, used)):
             raise UnexpectedAnswerError(question.tried, answer="not a limit and a count")

@@ -62,9 +62,9 @@ class _CoveoPushDecoratedOperator(DecoratedOperator, _ItemsAddOperator):
             return [items]
         if isinstance(items, Iterable) and not isinstance(items, str):
             return items
-        from airflow_provider_coveo.hooks.answers import failing_at_once
+        from airflow_provider_coveo.hooks.responses import as_non_retryable
 
-        raise failing_at_once(
+        raise as_non_retryable(
             CoveoInputError(
                 f"The function of task {self.task_id!r} returned {type(items).__name__}, so nothing was "
                 f"pushed to source {self.source_id!r}",

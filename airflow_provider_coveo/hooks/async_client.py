@@ -36,16 +36,16 @@ from airflow_provider_coveo.coveo.errors import (
     CoveoConfigurationError,
     CoveoError,
     NoAnswerError,
-    shortened,
+    sanitize,
 )
 from airflow_provider_coveo.coveo.questions import Asking, Question
 from airflow_provider_coveo.coveo.retries import RetryPolicy
-from airflow_provider_coveo.hooks.answers import json_object, patience, refusal
 from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 from airflow_provider_coveo.hooks.metrics import count_request
+from airflow_provider_coveo.hooks.responses import json_object, response_error, retry_options
 from airflow_provider_coveo.hooks.wire import (
-    LARGEST_ANSWER,
-    LARGEST_ERROR,
+    MAX_ERROR_BYTES,
+    MAX_RESPONSE_BYTES,
     settings_for,
     stopped_error,
     user_agent,
@@ -90,7 +90,7 @@ async def _shared_session(verify: bool | str) -> AsyncIterator[aiohttp.ClientSes
         except OSError as problem:
             raise CoveoConfigurationError(
                 f"The connection's verify {verify!r} can't be used",
-                answer=f"{type(problem).__name__}: {shortened(str(problem))}",
+                answer=f"{type(problem).__name__}: {sanitize(str(problem))}",
             ) from None
         # Another one may have made it meanwhile.
         if verify not in shared:
@@ -225,7 +225,7 @@ class CoveoAsyncClient:
                 by_requests = settings_for(session, base)
                 proxy = select_proxy(base, by_requests["proxies"])
                 verify = by_requests["verify"]
-                self._routes[base] = _Route(_checked_proxy(proxy), True if verify is None else verify)
+                self._routes[base] = _Route(_validate_proxy(proxy), True if verify is None else verify)
         return settings
 
     async def _ask(self, question: Question) -> dict[str, Any]:
@@ -255,7 +255,7 @@ class CoveoAsyncClient:
             stop=tenacity.stop_before_delay(self._retry.total_seconds)
             | tenacity.stop_when_event_set(cast("threading.Event", self._stopped)),
             sleep=self._sleep,
-            **patience(self._retry, log),
+            **retry_options(self._retry, log),
         )
         answer: dict[str, Any] = await retrying(attempt)
         return answer
@@ -354,7 +354,7 @@ def _trust(session: aiohttp.ClientSession, used: list[Any]) -> None:
 
 def _understood(answer: _Answer, question: Question) -> tuple[dict[str, Any], CoveoError | None]:
     """Return what an answer says, and the error that it stands for if it does."""
-    refused = refusal(answer, question.tried, expected=question.expected)
+    refused = response_error(answer, question.tried, expected=question.expected)
     if refused is not None:
         return {}, refused
     try:
@@ -369,7 +369,7 @@ async def _body(response: aiohttp.ClientResponse) -> bytes:
         # Nothing in it is of use, and who sent it is not Coveo.
         response.close()
         return b""
-    limit = LARGEST_ANSWER if response.ok else LARGEST_ERROR
+    limit = MAX_RESPONSE_BYTES if response.ok else MAX_ERROR_BYTES
     body = bytearray()
     async for chunk in response.content.iter_chunked(64 * 1024):
         body += chunk
@@ -379,7 +379,7 @@ async def _body(response: aiohttp.ClientResponse) -> bytes:
     return bytes(body[:limit])
 
 
-def _checked_proxy(proxy: str | None) -> str | None:
+def _validate_proxy(proxy: str | None) -> str | None:
     if not proxy:
         return None
     if "://" not in proxy:
@@ -397,7 +397,7 @@ def _error_without_answer(tried: str, problem: Exception) -> CoveoError:
     if isinstance(problem, UnicodeError):
         # Its text holds the bytes that could not be read.
         return NoAnswerError(tried, answer=f"{type(problem).__name__}: the response can't be read")
-    words = f"{type(problem).__name__}: {shortened(str(problem))}".rstrip(": ")
+    words = f"{type(problem).__name__}: {sanitize(str(problem))}".rstrip(": ")
     if isinstance(problem, aiohttp.ClientConnectorCertificateError):
         return CertificateError(tried, answer=words)
     if isinstance(problem, (aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError)):

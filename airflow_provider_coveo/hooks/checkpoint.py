@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_coveo.coveo.batches import AcceptedBatches
-from airflow_provider_coveo.state.task_store import RunState, try_set
+from airflow_provider_coveo.state.task_store import RunState, retry_series
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -20,10 +20,10 @@ _KEY: Final = "coveo_push"
 #: How many digests are kept under one key: less than the 64 KiB above which Airflow warns.
 _PAGE: Final = 4_000
 #: More digests, or pages of them, than this are no push's.
-_MOST_DIGESTS: Final = 100_000
+_MAX_DIGESTS: Final = 100_000
 #: What was accepted longer ago than this is pushed again. It is long enough for what failed before a weekend,
 #: or because the day's quota was used up.
-_OLDEST_SECONDS: Final = 7 * 24 * 3600
+_MAX_AGE_SECONDS: Final = 7 * 24 * 3600
 
 
 class RunCheckpoint:
@@ -40,7 +40,7 @@ class RunCheckpoint:
         self._state = RunState(context)
         task_instance: Any = context["ti"]
         self._try_number: int = getattr(task_instance, "try_number", 0)
-        series = [try_set(context)] if only_retries else []
+        series = [retry_series(context)] if only_retries else []
         self._what = _digest(repr([*what, *series]))
         self._written: list[str] = []
         self._pages = 0
@@ -63,7 +63,7 @@ class RunCheckpoint:
 
     def _digests(self, header: dict[str, Any]) -> list[str] | None:
         # Another worker's clock may be ahead.
-        if header["what"] != self._what or abs(time.time() - header["at"]) > _OLDEST_SECONDS:
+        if header["what"] != self._what or abs(time.time() - header["at"]) > _MAX_AGE_SECONDS:
             return None
         width, count = header["width"], header["count"]
         text = "".join(self._state.get(_page_key(page)) or "" for page in range(-(-count // _PAGE)))
@@ -134,8 +134,8 @@ def _is_readable(header: Any) -> bool:
         and isinstance(header.get("since", ""), str)
         and all(_is_count(header.get(name)) for name in ("try", "count", "pages", "width", "at"))
         and _is_count(header.get("sent", 0))
-        and header["count"] <= _MOST_DIGESTS
-        and header["pages"] <= _MOST_DIGESTS
+        and header["count"] <= _MAX_DIGESTS
+        and header["pages"] <= _MAX_DIGESTS
         and header["width"] > 0
         and (started is None or _is_count(started))
         and (started is not None or not header["count"])

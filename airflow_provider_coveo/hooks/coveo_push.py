@@ -22,18 +22,18 @@ from airflow_provider_coveo.coveo.batches import (
     DELETE,
     Body,
     Checkpoint,
-    checked_batch_bytes,
     deletions,
     item_batches,
+    validate_batch_bytes,
 )
 from airflow_provider_coveo.coveo.connection import ConnectionSettings, unreadable_extra
 from airflow_provider_coveo.coveo.endpoints import (
     base_url,
-    checked_source_id,
     is_push_path,
     platform_path,
     push_path,
     regions_in_words,
+    validate_source_id,
 )
 from airflow_provider_coveo.coveo.errors import (
     AccessDeniedError,
@@ -46,22 +46,22 @@ from airflow_provider_coveo.coveo.errors import (
     ServiceError,
     UnexpectedAnswerError,
     UploadError,
-    shown,
+    short_repr,
 )
 from airflow_provider_coveo.coveo.identities import (
     DELETED,
     MAPPINGS,
     MEMBERS,
-    checked_provider_id,
     identity_batches,
+    validate_provider_id,
 )
-from airflow_provider_coveo.coveo.items import Delete, checked_document_id, prepared_item
+from airflow_provider_coveo.coveo.items import Delete, prepared_item, validate_document_id
 from airflow_provider_coveo.coveo.ordering_ids import (
     DEFAULT_QUEUE_DELAY_MINUTES,
     CoveoClock,
-    checked_cut_off,
-    checked_queue_delay,
     now_ms,
+    validate_cut_off,
+    validate_queue_delay,
 )
 from airflow_provider_coveo.coveo.questions import DAILY_ITEMS_LIMIT, asking, limit_question
 from airflow_provider_coveo.coveo.retries import RetryPolicy
@@ -69,15 +69,6 @@ from airflow_provider_coveo.coveo.sources import managed_by
 from airflow_provider_coveo.coveo.statuses import SourceStatus
 from airflow_provider_coveo.coveo.throttle import CallThrottle, call_throttle
 from airflow_provider_coveo.get_provider_info import CONNECTION_FORM
-from airflow_provider_coveo.hooks.answers import (
-    clock_of,
-    final_errors_fail_at_once,
-    json_object,
-    patience,
-    refusal,
-    request_id_of,
-    unexpected,
-)
 from airflow_provider_coveo.hooks.content_changes import PushRecords, changed_source, recording
 from airflow_provider_coveo.hooks.item_logs import ItemLogRequests
 from airflow_provider_coveo.hooks.lineage import tell_lineage
@@ -89,8 +80,17 @@ from airflow_provider_coveo.hooks.push import (
     InvalidItems,
     Quota,
     Uploaded,
-    checked_concurrency,
-    checked_iterable,
+    validate_concurrency,
+    validate_iterable,
+)
+from airflow_provider_coveo.hooks.responses import (
+    clock_of,
+    json_object,
+    non_retryable_errors,
+    request_id_of,
+    response_error,
+    retry_options,
+    unexpected,
 )
 from airflow_provider_coveo.hooks.run_records import (
     counted_if_it_fails,
@@ -101,13 +101,13 @@ from airflow_provider_coveo.hooks.sources import SourceRequests
 from airflow_provider_coveo.hooks.wire import (
     BearerAuth,
     NoAuth,
-    error_without_answer,
     failure_of,
     mask_in_logs,
     mount_limits,
     read_body,
     sent,
     stopped_error,
+    transport_error,
     unsent_error,
     user_agent,
 )
@@ -412,7 +412,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         try:
             prepared = session.prepare_request(requests.Request(method, url, data=body, headers=headers))
         except (requests.RequestException, UnicodeError) as problem:
-            raise error_without_answer(tried, problem) from None
+            raise transport_error(tried, problem) from None
         timeout = self.settings.timeout
         if answer_seconds is not None and self._given_timeout is None:
             timeout = (timeout[0], max(timeout[1], answer_seconds))
@@ -477,7 +477,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
             stop=tenacity.stop_before_delay(policy.total_seconds)
             | tenacity.stop_when_event_set(cast("threading.Event", self._stopped)),
             sleep=tenacity.sleep_using_event(cast("threading.Event", self._stopped)),
-            **patience(policy, self.log, self._throttle.refused),
+            **retry_options(policy, self.log, self._throttle.refused),
         )
         return retrying(lambda: attempt(next(attempts)))
 
@@ -515,7 +515,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
             failure = unsent_error(tried, answer.status_code)
         refused = None
         if failure is None and answer is not None:
-            refused = refusal(answer, tried, default_class, expected)
+            refused = response_error(answer, tried, default_class, expected)
             # Whether it holds what it should, only who reads it can tell.
             answer.give_up_connection = exchange.end  # type: ignore[attr-defined]
         if failure is not None or refused is not None:
@@ -592,7 +592,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
             )
         except (requests.RequestException, UnicodeError) as problem:
             # Its text can hold the presigned URL.
-            raise error_without_answer(tried, problem) from None
+            raise transport_error(tried, problem) from None
         timeout = self.settings.timeout
         answer = self.repeated(
             lambda attempt: self._send(
@@ -615,7 +615,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
 
     # --- the status ---
 
-    @final_errors_fail_at_once
+    @non_retryable_errors
     def set_source_status(self, source_id: str, status: SourceStatus | str) -> dict[str, Any]:
         """
         Tell Coveo that a content update begins or ends, by one request.
@@ -631,7 +631,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         :raises CoveoInputError: before anything is sent, if an argument can't be right.
         :raises CoveoError: if Coveo refuses, or does not answer.
         """
-        source_id = checked_source_id(source_id)
+        source_id = validate_source_id(source_id)
         status = SourceStatus.parse(status)
         answer = self._request(
             f"Could not set the status of source {source_id!r} to {status}",
@@ -650,7 +650,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
 
     # --- items ---
 
-    @final_errors_fail_at_once
+    @non_retryable_errors
     def delete_old_items(
         self,
         source_id: str,
@@ -674,13 +674,15 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         :raises CoveoInputError: if an argument can't be right, or the source is managed by a product.
         :raises CoveoError: if Coveo refuses, or does not answer.
         """
-        source_id = checked_source_id(source_id)
-        minutes = checked_queue_delay(queue_delay)
+        source_id = validate_source_id(source_id)
+        minutes = validate_queue_delay(queue_delay)
         if ordering_id is not None:
-            checked_cut_off(ordering_id, now_ms())
+            validate_cut_off(ordering_id, now_ms())
         clock = self._clock_of_own_source(source_id)
         cut_off = (
-            clock.now_ms() if ordering_id is None else checked_cut_off(ordering_id, clock.latest_cut_off_ms())
+            clock.now_ms()
+            if ordering_id is None
+            else validate_cut_off(ordering_id, clock.latest_cut_off_ms())
         )
         answer = self._request(
             f"Could not delete the items of source {source_id!r} that are older than {cut_off}",
@@ -702,7 +704,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
             "request_id": request_id_of(answer),
         }
 
-    @final_errors_fail_at_once
+    @non_retryable_errors
     def current_cut_off(self, source_id: str) -> int:
         """
         Return the cut-off that :meth:`delete_old_items` would take for now, without deleting anything.
@@ -710,9 +712,9 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         :param source_id: The Push source.
         :raises CoveoInputError: if the source is managed by a product, so that it has no such cut-off.
         """
-        return self._clock_of_own_source(checked_source_id(source_id)).now_ms()
+        return self._clock_of_own_source(validate_source_id(source_id)).now_ms()
 
-    @final_errors_fail_at_once
+    @non_retryable_errors
     def add_or_update_item(
         self, source_id: str, item: Mapping[str, Any], *, ordering_id: int | str | None = None
     ) -> dict[str, Any]:
@@ -732,7 +734,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         :raises CoveoInputError: before anything is sent, if the item or another argument can't be right.
         :raises CoveoError: if Coveo refuses, or does not answer.
         """
-        source_id = checked_source_id(source_id)
+        source_id = validate_source_id(source_id)
         prepared = prepared_item(item)
         tried = f"Could not push the item {prepared.document_id!r} to source {source_id!r}"
         query: dict[str, Any] = {"documentId": prepared.document_id, **_ordering(ordering_id)}
@@ -765,7 +767,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
             "repeated_items": repeated,
         }
 
-    @final_errors_fail_at_once
+    @non_retryable_errors
     def push_items(
         self,
         source_id: str,
@@ -830,8 +832,8 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
             invalid: those in batches before them were accepted.
         :raises CoveoError: if Coveo refuses, or does not answer. ``accepted`` holds the result up to then.
         """
-        source_id = checked_source_id(source_id)
-        limit = checked_batch_bytes(batch_bytes)
+        source_id = validate_source_id(source_id)
+        limit = validate_batch_bytes(batch_bytes)
         invalid = InvalidItems.checked(on_invalid, max_invalid, f"source {source_id!r}")
         push = ContainerPush(
             self,
@@ -839,13 +841,13 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
             target=f"source {source_id!r}",
             noun="items",
             names={ADD: "accepted_adds", DELETE: "accepted_deletes"},
-            concurrency=checked_concurrency(upload_concurrency),
+            concurrency=validate_concurrency(upload_concurrency),
             checkpoint=checkpoint,
             records=PushRecords(self, source_id, resumable=checkpoint is not None),
             progress=progress,
             count=lambda batch: count_accepted(source_id, batch.counts, batch.size),
         )
-        entries = itertools.chain(checked_iterable(items, "items"), deletions(delete))
+        entries = itertools.chain(validate_iterable(items, "items"), deletions(delete))
         if check_quota:
             push.quota = Quota(self.remaining_daily_items(), len(items) if isinstance(items, Sized) else None)
         with counted_if_it_fails(self, source_id, lambda: {**push.result(), **invalid.result()}):
@@ -887,7 +889,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
             self.log.warning("Left out because Coveo would refuse them: %s", invalid.found.words())
         return result
 
-    @final_errors_fail_at_once
+    @non_retryable_errors
     def delete_item(
         self,
         source_id: str,
@@ -909,11 +911,11 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         :raises CoveoInputError: before anything is sent, if an argument can't be right.
         :raises CoveoError: if Coveo refuses, or does not answer.
         """
-        source_id = checked_source_id(source_id)
-        document_id = checked_document_id(document_id)
+        source_id = validate_source_id(source_id)
+        document_id = validate_document_id(document_id)
         if not isinstance(delete_children, bool):
             raise CoveoInputError(
-                f"delete_children is {shown(delete_children)}",
+                f"delete_children is {short_repr(delete_children)}",
                 cause="any text counts as true in Python, and true deletes every item with that prefix",
                 remedy="Give True or False",
             )
@@ -939,7 +941,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
 
     # --- security identities ---
 
-    @final_errors_fail_at_once
+    @non_retryable_errors
     def push_identities(
         self,
         provider_id: str,
@@ -975,9 +977,9 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
             were accepted.
         :raises CoveoError: if Coveo refuses, or does not answer. ``accepted`` holds the result up to then.
         """
-        provider_id = checked_provider_id(provider_id)
+        provider_id = validate_provider_id(provider_id)
         target = f"security identity provider {provider_id!r}"
-        limit = checked_batch_bytes(batch_bytes)
+        limit = validate_batch_bytes(batch_bytes)
         invalid = InvalidItems(False, 0, target)
         push = ContainerPush(
             self,
@@ -985,13 +987,13 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
             target=target,
             noun="identities",
             names={MEMBERS: "accepted_members", MAPPINGS: "accepted_mappings", DELETED: "accepted_deleted"},
-            concurrency=checked_concurrency(upload_concurrency),
+            concurrency=validate_concurrency(upload_concurrency),
             progress=progress,
         )
         sections = (
-            checked_iterable(members, "members"),
-            checked_iterable(mappings, "mappings"),
-            checked_iterable(deleted, "deleted"),
+            validate_iterable(members, "members"),
+            validate_iterable(mappings, "mappings"),
+            validate_iterable(deleted, "deleted"),
         )
         push.run(identity_batches(*sections, limit, invalid.goes_on))
         invalid.raise_if_too_many(push)
@@ -1000,7 +1002,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         del result["resumed_batches"], result["resumed_entries"], result["earlier_items"]
         return {"provider_id": provider_id, **result}
 
-    @final_errors_fail_at_once
+    @non_retryable_errors
     def delete_old_identities(
         self,
         provider_id: str,
@@ -1020,9 +1022,9 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         :raises CoveoInputError: before anything is sent, if an argument can't be right.
         :raises CoveoError: if Coveo refuses, or does not answer.
         """
-        provider_id = checked_provider_id(provider_id)
-        minutes = checked_queue_delay(queue_delay)
-        cut_off = checked_cut_off(ordering_id, now_ms())
+        provider_id = validate_provider_id(provider_id)
+        minutes = validate_queue_delay(queue_delay)
+        cut_off = validate_cut_off(ordering_id, now_ms())
         answer = self._request(
             f"Could not disable the identities of provider {provider_id!r} that are older than {cut_off}",
             "DELETE",
@@ -1039,7 +1041,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
 
     # --- limits ---
 
-    @final_errors_fail_at_once
+    @non_retryable_errors
     def get_limit(self, key: str = DAILY_ITEMS_LIMIT) -> dict[str, Any]:
         """
         Return a limit of the organization, and how much of it is used. See https://docs.coveo.com/en/63/.
@@ -1194,4 +1196,4 @@ def _refuse_managed(source_id: str, source: Mapping[str, Any]) -> None:
 
 
 def _ordering(ordering_id: int | str | None) -> dict[str, int]:
-    return {} if ordering_id is None else {"orderingId": checked_cut_off(ordering_id, now_ms())}
+    return {} if ordering_id is None else {"orderingId": validate_cut_off(ordering_id, now_ms())}

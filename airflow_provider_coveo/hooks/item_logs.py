@@ -16,14 +16,14 @@ from airflow_provider_coveo.coveo.item_logs import (
     reading_page,
 )
 from airflow_provider_coveo.coveo.questions import Question
-from airflow_provider_coveo.hooks.answers import final_errors_fail_at_once
 from airflow_provider_coveo.hooks.questions import QuestionRequests
+from airflow_provider_coveo.hooks.responses import non_retryable_errors
 
 
 class ItemLogRequests(QuestionRequests):
     """What the pipeline did with the items of a source."""
 
-    @final_errors_fail_at_once
+    @non_retryable_errors
     def count_item_logs(
         self,
         source_id: str,
@@ -65,7 +65,7 @@ class ItemLogRequests(QuestionRequests):
         )
         return self.conclusion(counting(question))
 
-    @final_errors_fail_at_once
+    @non_retryable_errors
     def list_item_logs(
         self,
         source_id: str,

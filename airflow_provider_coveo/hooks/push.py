@@ -25,13 +25,13 @@ from airflow_provider_coveo.coveo.errors import (
     RedirectError,
     ServiceError,
     UnexpectedAnswerError,
-    shown,
+    short_repr,
 )
+from airflow_provider_coveo.coveo.integers import parse_int
 from airflow_provider_coveo.coveo.items import InvalidItemError, Item
 from airflow_provider_coveo.coveo.ordering_ids import CoveoClock
 from airflow_provider_coveo.coveo.retries import RetryPolicy
-from airflow_provider_coveo.coveo.whole_numbers import whole_number
-from airflow_provider_coveo.hooks.answers import request_id_of
+from airflow_provider_coveo.hooks.responses import request_id_of
 
 if TYPE_CHECKING:
     from airflow_provider_coveo.hooks.content_changes import PushRecords
@@ -39,26 +39,26 @@ if TYPE_CHECKING:
 
 #: How many uploads are under way at the same time, unless one says otherwise.
 DEFAULT_UPLOAD_CONCURRENCY: Final = 3
-_MOST_UPLOADS: Final = 32
+_MAX_UPLOADS: Final = 32
 #: How many invalid items are left out at most, where they are, unless one says otherwise.
 DEFAULT_MAX_INVALID: Final = 100
 
 #: A container lives for 60 minutes (https://docs.coveo.com/en/43/). One that is older than this many seconds
 #: is not relied on any more.
-_OLDEST_CONTAINER: Final = 45 * 60
+_MAX_CONTAINER_AGE: Final = 45 * 60
 #: How many containers are made for one batch because the one before it was gone.
 _CONTAINERS_PER_BATCH: Final = 3
 _SECONDS_BETWEEN_PROGRESS: Final = 5.0
 #: How often what was accepted is kept where there is something new; less often where that would take more
 #: than such a share of the time.
 _SECONDS_BETWEEN_LOOKS: Final = 0.5
-_MOST_OF_THE_TIME: Final = 0.05
+_MAX_SHARE_OF_TIME: Final = 0.05
 #: How many batches are sent, at first, before it is kept that they may have been accepted: a process that is
 #: killed without warning can't say how far it came.
 _BATCHES_AHEAD: Final = 8
-_MOST_BATCHES_AHEAD: Final = 4_096
+_MAX_BATCHES_AHEAD: Final = 4_096
 #: For how many batches that is done.
-_MOST_BATCHES_KEPT: Final = 40_000
+_MAX_BATCHES_KEPT: Final = 40_000
 #: How long a killed task waits for a request that is under way, to say whether it was accepted.
 _SECONDS_TO_SETTLE: Final = 5.0
 
@@ -177,17 +177,17 @@ class Quota:
         )
 
 
-def checked_concurrency(value: object) -> int:
+def validate_concurrency(value: object) -> int:
     """
     Return how many uploads may be under way at the same time.
 
     :raises CoveoInputError: if it is not a whole number within 1 and 32.
     """
-    uploads = whole_number(value)
-    if uploads is None or not 1 <= uploads <= _MOST_UPLOADS:
+    uploads = parse_int(value)
+    if uploads is None or not 1 <= uploads <= _MAX_UPLOADS:
         raise CoveoInputError(
-            f"{shown(value)} is not a number of parallel uploads",
-            remedy=f"Give a whole number within 1 and {_MOST_UPLOADS}; the default is "
+            f"{short_repr(value)} is not a number of parallel uploads",
+            remedy=f"Give a whole number within 1 and {_MAX_UPLOADS}; the default is "
             f"{DEFAULT_UPLOAD_CONCURRENCY}",
         )
     return uploads
@@ -496,7 +496,7 @@ class ContainerPush:
         def attempt(number: int) -> requests.Response:
             nonlocal uploaded, refused_containers, may_be_taken
             while True:
-                if uploaded is None or time.monotonic() - uploaded.made_at > _OLDEST_CONTAINER:
+                if uploaded is None or time.monotonic() - uploaded.made_at > _MAX_CONTAINER_AGE:
                     uploaded = self._upload_anew(batch)
                 if may_be_taken:
                     may_be_taken = False
@@ -608,7 +608,7 @@ class ContainerPush:
             )
 
 
-def checked_iterable(items: object, name: str) -> Iterable[Any]:
+def validate_iterable(items: object, name: str) -> Iterable[Any]:
     """
     Return what is to be pushed if one can go through it.
 
@@ -651,10 +651,10 @@ class InvalidItems:
         """
         if on_invalid not in {"fail", "skip"}:
             raise CoveoInputError(f"on_invalid is {on_invalid!r}", remedy="Use 'fail' or 'skip'")
-        most = whole_number(max_invalid)
+        most = parse_int(max_invalid)
         if most is None or most < 0:
             raise CoveoInputError(
-                f"max_invalid is {shown(max_invalid)}", remedy="Give a whole number, zero or more"
+                f"max_invalid is {short_repr(max_invalid)}", remedy="Give a whole number, zero or more"
             )
         return cls(on_invalid == "skip", most, target)
 
@@ -692,7 +692,7 @@ class InvalidItems:
         if not self.found.count or (self._skips and self.found.count <= self._most):
             return
         push.keep()
-        failed = "" if self.failure is None else f" Behind them, the input failed: {shown(self.failure)}"
+        failed = "" if self.failure is None else f" Behind them, the input failed: {short_repr(self.failure)}"
         allowed = f", more than the {self._most:,} that may be left out" if self._skips else ""
         raise CoveoInputError(
             f"Could not push all items to {self._target}: Coveo would refuse {self.found.count:,} of them"
@@ -813,8 +813,8 @@ class _Checkpoints:
             self._sent = batch.number + self._step
             self.save()
             ended = time.monotonic()
-            if ended - began > (ended - self._sent_at) * _MOST_OF_THE_TIME:
-                self._step = min(2 * self._step, _MOST_BATCHES_AHEAD)
+            if ended - began > (ended - self._sent_at) * _MAX_SHARE_OF_TIME:
+                self._step = min(2 * self._step, _MAX_BATCHES_AHEAD)
             self._sent_at = ended
         if batch.number >= self.earlier.sent:
             return False
@@ -824,7 +824,7 @@ class _Checkpoints:
     def accepted(self, digest: str, started: int | None) -> None:
         """Take note of the next batch that was accepted."""
         self.unsure = None
-        if len(self._digests) < _MOST_BATCHES_KEPT:
+        if len(self._digests) < _MAX_BATCHES_KEPT:
             self._started = started
             self._digests.append(digest)
 
@@ -844,7 +844,7 @@ class _Checkpoints:
             except Exception as problem:
                 self._warn(problem)
             ended = time.monotonic()
-            self._due_at = ended + (ended - began) / _MOST_OF_THE_TIME
+            self._due_at = ended + (ended - began) / _MAX_SHARE_OF_TIME
 
     def end(self, *, is_settled: bool) -> None:
         """

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from airflow_provider_coveo.coveo.errors import CoveoError
 from airflow_provider_coveo.coveo.questions import Asking, Question
-from airflow_provider_coveo.hooks.answers import CoveoRequests, final_errors_fail_at_once, json_object
+from airflow_provider_coveo.hooks.responses import CoveoRequests, json_object, non_retryable_errors
 
 T = TypeVar("T")
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 class QuestionRequests(CoveoRequests):
     """Questions that anybody with a connection can ask."""
 
-    @final_errors_fail_at_once
+    @non_retryable_errors
     def conclusion(self, asking: Asking[T]) -> T:
         """
         Ask questions one after the other, and return what is concluded from the answers.

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_coveo.coveo.endpoints import checked_source_id, platform_path
+from airflow_provider_coveo.coveo.endpoints import platform_path, validate_source_id
 from airflow_provider_coveo.coveo.errors import (
     CoveoInputError,
     NoAnswerError,
@@ -15,15 +15,15 @@ from airflow_provider_coveo.coveo.errors import (
     ServiceError,
     SourceDoesNotExistError,
     SourceNameTakenError,
-    shown,
+    short_repr,
 )
 from airflow_provider_coveo.coveo.retries import RetryPolicy
-from airflow_provider_coveo.coveo.sources import checked_source_name, checked_visibility
-from airflow_provider_coveo.hooks.answers import (
+from airflow_provider_coveo.coveo.sources import validate_source_name, validate_visibility
+from airflow_provider_coveo.hooks.responses import (
     CoveoRequests,
-    final_errors_fail_at_once,
+    explain_missing_privilege,
     json_object,
-    needing,
+    non_retryable_errors,
     request_id_of,
     unexpected,
 )
@@ -46,7 +46,7 @@ class SourceRequests(CoveoRequests):
     Which privilege is for what: https://docs.coveo.com/en/1707/.
     """
 
-    @final_errors_fail_at_once
+    @non_retryable_errors
     def get_source(self, source_id: str) -> dict[str, Any]:
         """
         Return what Coveo knows of a source: its configuration, and its status under ``information``.
@@ -55,15 +55,15 @@ class SourceRequests(CoveoRequests):
         :raises AccessDeniedError: if the key may not view sources, as a push-only key.
         :raises CoveoError: if Coveo refuses otherwise, or does not answer.
         """
-        source_id = checked_source_id(source_id)
+        source_id = validate_source_id(source_id)
         tried = f"Could not read source {source_id!r}"
-        with needing("view sources", "the privilege Sources: View"):
+        with explain_missing_privilege("view sources", "the privilege Sources: View"):
             answer = self._request(
                 tried, "GET", platform_path(self.organization_id, "sources", source_id), platform_api=True
             )
         return json_object(answer, tried, "id")
 
-    @final_errors_fail_at_once
+    @non_retryable_errors
     def list_sources(self) -> list[dict[str, Any]]:
         """
         Return the organization's Push sources, as :meth:`get_source` does each.
@@ -73,7 +73,7 @@ class SourceRequests(CoveoRequests):
         """
         return list(self._sources(host_type="PUSH"))
 
-    @final_errors_fail_at_once
+    @non_retryable_errors
     def sources_named(self, name: str) -> list[dict[str, Any]]:
         """
         Return the sources of any kind that have exactly this name, as :meth:`get_source` does each.
@@ -82,9 +82,9 @@ class SourceRequests(CoveoRequests):
         :raises AccessDeniedError: if the key may not view sources, as a push-only key.
         :raises CoveoError: if Coveo refuses otherwise, or does not answer.
         """
-        return self._sources_named(checked_source_name(name))
+        return self._sources_named(validate_source_name(name))
 
-    @final_errors_fail_at_once
+    @non_retryable_errors
     def create_source(self, name: str, *, visibility: str) -> dict[str, Any]:
         """
         Create a Push source.
@@ -103,7 +103,7 @@ class SourceRequests(CoveoRequests):
         :raises AccessDeniedError: if the key may not view and create sources, as a push-only key.
         :raises CoveoError: if Coveo refuses otherwise, or does not answer.
         """
-        name, visibility = checked_source_name(name), checked_visibility(visibility)
+        name, visibility = validate_source_name(name), validate_visibility(visibility)
         tried = f"Could not create source {name!r} in organization {self.organization_id!r}"
         body = {"sourceType": "PUSH", "name": name, "sourceVisibility": visibility, "pushEnabled": True}
         return self._make_once(
@@ -121,7 +121,7 @@ class SourceRequests(CoveoRequests):
             "the privilege Sources: Create",
         )
 
-    @final_errors_fail_at_once
+    @non_retryable_errors
     def duplicate_source(self, source_id: str, new_name: str) -> dict[str, Any]:
         """
         Make an empty source with the configuration of another one.
@@ -138,7 +138,7 @@ class SourceRequests(CoveoRequests):
         :raises AccessDeniedError: if the key may not view, edit and create sources, as a push-only key.
         :raises CoveoError: if Coveo refuses otherwise, or does not answer.
         """
-        source_id, new_name = checked_source_id(source_id), checked_source_name(new_name)
+        source_id, new_name = validate_source_id(source_id), validate_source_name(new_name)
         tried = f"Could not duplicate source {source_id!r} as {new_name!r}"
         return self._make_once(
             tried,
@@ -155,7 +155,7 @@ class SourceRequests(CoveoRequests):
             "the privileges Sources: Edit and Create",
         )
 
-    @final_errors_fail_at_once
+    @non_retryable_errors
     def delete_source(self, source_id: str) -> dict[str, Any]:
         """
         Delete a source and all items in it, for good.
@@ -166,7 +166,7 @@ class SourceRequests(CoveoRequests):
         :raises AccessDeniedError: if the key may not edit the source, as a push-only key.
         :raises CoveoError: if Coveo refuses otherwise, or does not answer.
         """
-        source_id = checked_source_id(source_id)
+        source_id = validate_source_id(source_id)
         tried = f"Could not delete source {source_id!r}"
         may_be_deleted = False
 
@@ -189,12 +189,12 @@ class SourceRequests(CoveoRequests):
                 return None
             return request_id_of(answer)
 
-        with needing("delete this source", "the privilege Sources: Edit for it"):
+        with explain_missing_privilege("delete this source", "the privilege Sources: Edit for it"):
             request_id = self.repeated(attempt)
         self.log.info("Source %s is deleted.", source_id)
         return {"source_id": source_id, "request_id": request_id}
 
-    @final_errors_fail_at_once
+    @non_retryable_errors
     def abort_activity(self, source_id: str, activity_id: str) -> dict[str, Any]:
         """
         Abort an activity of a source, such as an update that was begun and is not to be ended as a success.
@@ -207,13 +207,13 @@ class SourceRequests(CoveoRequests):
         :raises AccessDeniedError: if the key may not edit the source, as a push-only key.
         :raises CoveoError: if Coveo refuses otherwise, or does not answer.
         """
-        source_id = checked_source_id(source_id)
+        source_id = validate_source_id(source_id)
         if not isinstance(activity_id, str) or not activity_id.strip():
             raise CoveoInputError(
-                f"{shown(activity_id)} is not the ID of an activity",
+                f"{short_repr(activity_id)} is not the ID of an activity",
                 remedy="Take activityId from the source's information.sourceStatus",
             )
-        with needing("edit this source", "the privilege Sources: Edit for it"):
+        with explain_missing_privilege("edit this source", "the privilege Sources: Edit for it"):
             answer = self._request(
                 f"Could not abort activity {activity_id!r} of source {source_id!r}",
                 "POST",
@@ -245,7 +245,7 @@ class SourceRequests(CoveoRequests):
                 may_be_made = True
                 raise
 
-        with needing("make sources", privileges):
+        with explain_missing_privilege("make sources", privileges):
             source = self.repeated(attempt)
         self.log.info("Source %s is made: %s.", source["id"], name)
         return source
@@ -273,7 +273,7 @@ class SourceRequests(CoveoRequests):
     ) -> dict[str, Any]:
         kind = "Push sources" if host_type == "PUSH" else "sources"
         tried = f"Could not list the {kind} of organization {self.organization_id!r}"
-        with needing("view sources", "the privilege Sources: View"):
+        with explain_missing_privilege("view sources", "the privilege Sources: View"):
             answer = self._request(
                 tried,
                 "GET",

@@ -22,15 +22,15 @@ from airflow_provider_coveo.coveo.errors import (
     CoveoConfigurationError,
     CoveoError,
     NoAnswerError,
-    shortened,
+    sanitize,
 )
 from airflow_provider_coveo.transports.adapter import LimitedAdapter
 from airflow_provider_coveo.transports.exchange import Exchange
 
 #: No more of a successful answer than this is read; a page of a hundred sources is far below it.
-LARGEST_ANSWER = 64 * 1024 * 1024
+MAX_RESPONSE_BYTES = 64 * 1024 * 1024
 #: No more of an error's body than this is read.
-LARGEST_ERROR = 64 * 1024
+MAX_ERROR_BYTES = 64 * 1024
 
 #: What is wrong with a request that can't be sent as it stands.
 _OWN_FAULTS: Final = (
@@ -127,7 +127,7 @@ def read_body(answer: requests.Response) -> None:
         answer.close()
         answer._content = b""
         return
-    limit = LARGEST_ANSWER if answer.ok else LARGEST_ERROR
+    limit = MAX_RESPONSE_BYTES if answer.ok else MAX_ERROR_BYTES
     body = bytearray()
     for chunk in answer.iter_content(64 * 1024):
         body += chunk
@@ -186,7 +186,7 @@ def failure_of(exchange: Exchange, tried: str, problem: Exception) -> CoveoError
         )
         overdue.may_be_done = exchange.is_begun
         return overdue
-    return error_without_answer(tried, problem)
+    return transport_error(tried, problem)
 
 
 def stopped_error(tried: str, what: str) -> NoAnswerError:
@@ -208,7 +208,7 @@ def unsent_error(tried: str, status_code: int) -> CoveoError:
     )
 
 
-def error_without_answer(tried: str, problem: Exception) -> CoveoError:
+def transport_error(tried: str, problem: Exception) -> CoveoError:
     """
     Return the error for any exception that a request ended with, without what those repeat of it.
 
@@ -223,7 +223,7 @@ def error_without_answer(tried: str, problem: Exception) -> CoveoError:
     if isinstance(problem, UnicodeError):
         # Its text holds the bytes that could not be read.
         return NoAnswerError(tried, answer=f"{name}: the response can't be read")
-    words = f"{name}: {shortened(str(_innermost(problem)))}"
+    words = f"{name}: {sanitize(str(_innermost(problem)))}"
     if isinstance(problem, requests.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in words:
         return CertificateError(tried, answer=words)
     if isinstance(problem, requests.exceptions.ProxyError):

@@ -102,12 +102,12 @@ def _is_true(value: bool | str) -> bool:
 def _checked(check: Callable[[Any], T], value: object) -> T:
     """Return a value as it was checked, or fail the task at once."""
     from airflow_provider_coveo.coveo.errors import CoveoInputError
-    from airflow_provider_coveo.hooks.answers import failing_at_once
+    from airflow_provider_coveo.hooks.responses import as_non_retryable
 
     try:
         return check(value)
     except CoveoInputError as error:
-        refused = failing_at_once(error)
+        refused = as_non_retryable(error)
     raise refused
 
 
@@ -116,22 +116,22 @@ def _refuse_nothing(value: object, tried: str, cause: str) -> None:
     if value is not None:
         return
     from airflow_provider_coveo.coveo.errors import CoveoInputError
-    from airflow_provider_coveo.hooks.answers import failing_at_once
+    from airflow_provider_coveo.hooks.responses import as_non_retryable
 
-    raise failing_at_once(
+    raise as_non_retryable(
         CoveoInputError(tried, cause=cause, remedy="See that task's log, or leave the parameter out")
     )
 
 
-def _checked_duration(name: str, value: object) -> timedelta:
-    from airflow_provider_coveo.coveo.errors import CoveoInputError, shown
+def _validate_duration(name: str, value: object) -> timedelta:
+    from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
 
     if isinstance(value, timedelta) and value > timedelta(0):
         return value
-    raise CoveoInputError(f"{name} is {shown(value)}", remedy="Give a timedelta above zero")
+    raise CoveoInputError(f"{name} is {short_repr(value)}", remedy="Give a timedelta above zero")
 
 
-class _AsTyped(_ResolveMixin):  # type: ignore[misc]
+class _Untemplated(_ResolveMixin):  # type: ignore[misc]
     """
     Items in a task's parameters: references to other tasks in them are resolved, texts are no templates.
 
@@ -148,9 +148,9 @@ class _AsTyped(_ResolveMixin):  # type: ignore[misc]
         """Find the references to other tasks, from which Airflow tells what is upstream."""
         yield from XComArg.iter_xcom_references(self.value)
 
-    def resolve(self, context: Context, **kwargs: Any) -> _AsTyped:
+    def resolve(self, context: Context, **kwargs: Any) -> _Untemplated:
         """Return the same with what other tasks returned."""
-        return _AsTyped(_resolved(self.value, context, kwargs))
+        return _Untemplated(_resolved(self.value, context, kwargs))
 
     def __repr__(self) -> str:
         """Say what there is without showing it."""
@@ -169,13 +169,13 @@ def _resolved(value: Any, context: Context, options: dict[str, Any]) -> Any:
     return value
 
 
-def _as_typed(value: Any) -> Any:
+def _untemplated(value: Any) -> Any:
     """Keep Airflow from taking what is in documents for templates; a plain string is one."""
-    return value if value is None or isinstance(value, (str, _AsTyped)) else _AsTyped(value)
+    return value if value is None or isinstance(value, (str, _Untemplated)) else _Untemplated(value)
 
 
 def _given(value: Any) -> Any:
-    return value.value if isinstance(value, _AsTyped) else value
+    return value.value if isinstance(value, _Untemplated) else value
 
 
 def _time_delta_trigger(delta: timedelta) -> Any:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_coveo.coveo.errors import CoveoError
 from airflow_provider_coveo.operators.base import (
-    _as_typed,
     _CoveoOperator,
     _CoveoPushOperator,
     _filled,
     _given,
     _is_true,
     _refuse_nothing,
+    _untemplated,
     _without_none,
 )
 from airflow_provider_coveo.operators.coveo_source import (
@@ -127,13 +127,13 @@ class ResetPushSourceOperator(_CoveoPushOperator):
         return _without_none(result)
 
     def _cut_off_of_this_try_set(self, context: Context) -> int:
-        from airflow_provider_coveo.state.task_store import RunState, try_set
+        from airflow_provider_coveo.state.task_store import RunState, retry_series
 
         if "ti" not in context:
             # Executed by hand, so there is no other try to agree with.
             return self.hook.current_cut_off(self.source_id)
         state = RunState(context)
-        key = f"reset_cut_off_{try_set(context)}"
+        key = f"reset_cut_off_{retry_series(context)}"
         cut_off = state.get(key)
         if cut_off is None:
             cut_off = self.hook.current_cut_off(self.source_id)
@@ -182,13 +182,16 @@ def _taken_over(operator: _CoveoPushOperator, context: Context) -> str | None:
     if "ti" not in context:
         # Executed by hand, so there is no run.
         return None
-    from airflow_provider_coveo.coveo.endpoints import checked_source_id
+    from airflow_provider_coveo.coveo.endpoints import validate_source_id
     from airflow_provider_coveo.state.ledger import SourceLedger
 
     task_instance: Any = context["ti"]
     operator.hook.task_context = context
     try:
-        source_id, ledger = checked_source_id(operator.source_id), SourceLedger(operator.hook.organization_id)
+        source_id, ledger = (
+            validate_source_id(operator.source_id),
+            SourceLedger(operator.hook.organization_id),
+        )
         return ledger.content_changed(
             source_id,
             task_instance.dag_id,
@@ -454,9 +457,9 @@ class PushItemsOperator(_ItemsAddOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.items = _as_typed(items)
+        self.items = _untemplated(items)
         self.path = path
-        self.delete = _as_typed(delete)
+        self.delete = _untemplated(delete)
         self.file_format = file_format
         self.columns = columns
         self.delimiter = delimiter
@@ -472,19 +475,19 @@ class PushItemsOperator(_ItemsAddOperator):
         items, delete = _joined(_given(self.items)), _joined(_given(self.delete))
         if (items is None) == (self.path is None) and (items is not None or delete is None):
             from airflow_provider_coveo.coveo.errors import CoveoInputError
-            from airflow_provider_coveo.hooks.answers import failing_at_once
+            from airflow_provider_coveo.hooks.responses import as_non_retryable
 
             what = "no items" if items is None else "both items and a path"
-            raise failing_at_once(
+            raise as_non_retryable(
                 CoveoInputError(
                     f"Task {self.task_id!r} has {what} to push to source {self.source_id!r}",
                     remedy="Give either items or path",
                 )
             )
         if self.path is not None:
-            from airflow_provider_coveo.content.files import items_of_files
+            from airflow_provider_coveo.content.files import read_files
 
-            items = items_of_files(
+            items = read_files(
                 self.path,
                 file_format=self.file_format or None,
                 columns=self.columns,
@@ -543,7 +546,7 @@ class DeleteItemsOperator(_ItemsPushOperator):
 
     def __init__(self, *, document_ids: Any, delete_children: bool | str = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.document_ids = _as_typed(document_ids)
+        self.document_ids = _untemplated(document_ids)
         self.delete_children = delete_children
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -660,9 +663,9 @@ class SqlToCoveoPushOperator(_ItemsAddOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Push the rows."""
-        from airflow_provider_coveo.content.query import items_of_query
+        from airflow_provider_coveo.content.query import read_query
 
-        rows = items_of_query(
+        rows = read_query(
             self.sql_conn_id,
             self.sql,
             parameters=self.parameters,
@@ -738,9 +741,9 @@ class PushSecurityIdentitiesOperator(_CoveoOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.provider_id = provider_id
-        self.members = _as_typed(members)
-        self.mappings = _as_typed(mappings)
-        self.deleted = _as_typed(deleted)
+        self.members = _untemplated(members)
+        self.mappings = _untemplated(mappings)
+        self.deleted = _untemplated(deleted)
         self.delete_old = delete_old
         self.queue_delay = queue_delay
         self.batch_bytes = batch_bytes
@@ -763,9 +766,9 @@ class PushSecurityIdentitiesOperator(_CoveoOperator):
             return result
         if not result["accepted_members"] + result["accepted_mappings"]:
             from airflow_provider_coveo.coveo.errors import CoveoInputError
-            from airflow_provider_coveo.hooks.answers import failing_at_once
+            from airflow_provider_coveo.hooks.responses import as_non_retryable
 
-            raise failing_at_once(
+            raise as_non_retryable(
                 CoveoInputError(
                     f"Old identities of provider {self.provider_id!r} stay: the task pushed none, and to "
                     "disable all others would lock everybody out",

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_coveo.operators.base import (
-    _as_typed,
     _checked,
-    _checked_duration,
     _CoveoOperator,
     _CoveoPushOperator,
     _given,
     _is_true,
     _time_delta_trigger,
+    _untemplated,
+    _validate_duration,
 )
 
 if TYPE_CHECKING:
@@ -47,12 +47,12 @@ _DELETING: Final = "deleting_source"
 @contextmanager
 def _needing(privileges: str) -> Iterator[None]:
     """Let a refusal name all that the task needs, so that nobody grants one privilege after the other."""
-    from airflow_provider_coveo.coveo.errors import AccessDeniedError, without_privilege
+    from airflow_provider_coveo.coveo.errors import AccessDeniedError, missing_privilege_error
 
     try:
         yield
     except AccessDeniedError as refused:
-        named = without_privilege(refused, "do this", f"the privileges {privileges}").fields()
+        named = missing_privilege_error(refused, "do this", f"the privileges {privileges}").fields()
         raise _final(AccessDeniedError(refused.tried, **{**named, "cause": refused.cause})) from None
 
 
@@ -102,11 +102,11 @@ class CreatePushSourceOperator(_CoveoOperator):
     @_needing("Sources: View and Create")
     def execute(self, context: Context) -> dict[str, Any]:
         """Create the source, unless it is there."""
-        from airflow_provider_coveo.coveo.sources import checked_source_name, checked_visibility
+        from airflow_provider_coveo.coveo.sources import validate_source_name, validate_visibility
 
-        name = _checked(checked_source_name, self.source_name)
-        visibility = _checked(checked_visibility, self.visibility)
-        making = _Making(context, self.hook, name)
+        name = _checked(validate_source_name, self.source_name)
+        visibility = _checked(validate_visibility, self.visibility)
+        making = _SourceCreation(context, self.hook, name)
         if _is_true(self.use_existing) and making.made is None:
             found = self._existing(name, visibility)
             if found is not None:
@@ -212,13 +212,13 @@ class DeletePushSourceOperator(_CoveoPushOperator):
         return what
 
     def _refuse_other_name(self, source: Mapping[str, Any]) -> None:
-        from airflow_provider_coveo.coveo.errors import CoveoInputError, shown
+        from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
 
         if source.get("name") != self.source_name:
             raise _final(
                 CoveoInputError(
                     f"Source {self.source_id!r} was not deleted",
-                    cause=f"its name is {source.get('name')!r}, and not {shown(self.source_name)}",
+                    cause=f"its name is {source.get('name')!r}, and not {short_repr(self.source_name)}",
                     remedy="Give the ID and the name of the same source",
                 )
             )
@@ -294,7 +294,7 @@ class RecreatePushSourceOperator(_CoveoPushOperator):
         super().__init__(**{"multiple_outputs": True, **kwargs})
         self.new_name = new_name
         self.source_id_variable = source_id_variable
-        self.test_item = _as_typed(test_item)
+        self.test_item = _untemplated(test_item)
         self.confirm_timeout = confirm_timeout
         self.poll_interval = poll_interval
         self.deferrable = (
@@ -315,18 +315,18 @@ class RecreatePushSourceOperator(_CoveoPushOperator):
 
     @_needing("Sources: View, Edit and Create, and Organization: View")
     def _recreate(self, context: Context, waiting_since: float, pushed_at: int | None) -> dict[str, Any]:
-        from airflow_provider_coveo.coveo.endpoints import checked_source_id
+        from airflow_provider_coveo.coveo.endpoints import validate_source_id
         from airflow_provider_coveo.coveo.items import prepared_item
-        from airflow_provider_coveo.coveo.sources import checked_source_name, managed_by
+        from airflow_provider_coveo.coveo.sources import managed_by, validate_source_name
 
-        new_name = _checked(checked_source_name, self.new_name)
+        new_name = _checked(validate_source_name, self.new_name)
         for duration in ("confirm_timeout", "poll_interval"):
-            _checked(partial(_checked_duration, duration), getattr(self, duration))
-        making = _Making(context, self.hook, new_name)
+            _checked(partial(_validate_duration, duration), getattr(self, duration))
+        making = _SourceCreation(context, self.hook, new_name)
         if _given(self.test_item) is not None:
             _checked(prepared_item, _given(self.test_item))
         # Once it is handed over, a template of the Variable gives the copy in the place of the original.
-        original_id = making.original_of(_checked(checked_source_id, self.source_id))
+        original_id = making.original_of(_checked(validate_source_id, self.source_id))
         original = self._original(original_id, making)
         self._refuse_wrong_variable(original_id, making)
         name = str(original["name"])
@@ -351,7 +351,7 @@ class RecreatePushSourceOperator(_CoveoPushOperator):
             "managed_by": managed_by(original) or "",
         }
 
-    def _original(self, original_id: str, making: _Making) -> Mapping[str, Any]:
+    def _original(self, original_id: str, making: _SourceCreation) -> Mapping[str, Any]:
         from airflow_provider_coveo.coveo.errors import (
             CoveoInputError,
             NotFoundError,
@@ -462,10 +462,10 @@ class RecreatePushSourceOperator(_CoveoPushOperator):
 
     # --- handing over ---
 
-    def _refuse_wrong_variable(self, original_id: str, making: _Making) -> None:
+    def _refuse_wrong_variable(self, original_id: str, making: _SourceCreation) -> None:
         if not self.source_id_variable:
             return
-        from airflow_provider_coveo.coveo.errors import CoveoInputError, shown
+        from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
         from airflow_provider_coveo.state.variables import read_text
 
         held = read_text(self.source_id_variable)
@@ -474,7 +474,7 @@ class RecreatePushSourceOperator(_CoveoPushOperator):
             raise _final(
                 CoveoInputError(
                     f"Source {original_id!r} was not recreated",
-                    cause=f"the Variable {self.source_id_variable!r} holds another ID: {shown(held)}",
+                    cause=f"the Variable {self.source_id_variable!r} holds another ID: {short_repr(held)}",
                     remedy="Name the Variable that holds this source's ID, or one that does not exist yet",
                 )
             )
@@ -495,7 +495,7 @@ class RecreatePushSourceOperator(_CoveoPushOperator):
         variable = self.source_id_variable
         if not variable:
             return
-        from airflow_provider_coveo.coveo.errors import CoveoConfigurationError, shown
+        from airflow_provider_coveo.coveo.errors import CoveoConfigurationError, short_repr
         from airflow_provider_coveo.state.variables import read_text, write_text
 
         if read_text(variable) == copy_id:
@@ -508,7 +508,7 @@ class RecreatePushSourceOperator(_CoveoPushOperator):
             raise _final(
                 CoveoConfigurationError(
                     f"Could not hand over to source {copy_id!r}",
-                    answer=f"the Variable {variable!r} reads {shown(held)} all the same",
+                    answer=f"the Variable {variable!r} reads {short_repr(held)} all the same",
                     cause="a secrets backend or an environment variable has precedence over what tasks write",
                     remedy=f"Put {copy_id} there yourself, then clear the task",
                 )
@@ -516,7 +516,7 @@ class RecreatePushSourceOperator(_CoveoPushOperator):
         self.log.info("The Variable %s holds the ID of source %s from now on.", variable, copy_id)
 
 
-class _Making:
+class _SourceCreation:
     """
     The making of a source under a name, over all tries of all runs.
 
@@ -671,6 +671,6 @@ def _refuse_being_deleted(sources: Iterable[Mapping[str, Any]], name: str) -> No
 
 
 def _final(error: CoveoError) -> CoveoError:
-    from airflow_provider_coveo.hooks.answers import failing_at_once
+    from airflow_provider_coveo.hooks.responses import as_non_retryable
 
-    return failing_at_once(error)
+    return as_non_retryable(error)

@@ -9,12 +9,12 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from airflow_provider_coveo.coveo.errors import CoveoError, CoveoInputError, shown
+from airflow_provider_coveo.coveo.errors import CoveoError, CoveoInputError, short_repr
 from airflow_provider_coveo.operators.base import (
     _checked,
-    _checked_duration,
     _CoveoOperator,
     _refuse_nothing,
+    _validate_duration,
 )
 
 if TYPE_CHECKING:
@@ -134,9 +134,9 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
                 "No source was looked at: source_ids turned out as None",
                 "the task that should have given them gave none, and None would stand for all sources",
             )
-        _checked(partial(_checked_duration, "active_longer_than"), self.active_longer_than)
+        _checked(partial(_validate_duration, "active_longer_than"), self.active_longer_than)
         if self.even_if_held_longer_than is not None:
-            _checked(partial(_checked_duration, "even_if_held_longer_than"), self.even_if_held_longer_than)
+            _checked(partial(_validate_duration, "even_if_held_longer_than"), self.even_if_held_longer_than)
         if self.source_ids is not None:
             self.source_ids = _checked(_validate_source_ids, self.source_ids)
         return _checked(_validate_truth, self.report_only)
@@ -411,7 +411,9 @@ def _seen(source: Mapping[str, Any]) -> SeenSource:
 def _order_of_conf(own: list[str] | None, report_only: bool, conf: Any) -> _Order:
     """Return what a run's conf says is to be done; nothing that it leaves open may close a source."""
     if not isinstance(conf, Mapping):
-        raise CoveoInputError(f"The run's conf is {shown(conf)}", remedy="Trigger the DAG with a JSON object")
+        raise CoveoInputError(
+            f"The run's conf is {short_repr(conf)}", remedy="Trigger the DAG with a JSON object"
+        )
     named = conf.get("source_ids")
     source_ids = own
     if named is not None:
@@ -438,20 +440,21 @@ def _order_of_conf(own: list[str] | None, report_only: bool, conf: Any) -> _Orde
 
 def _reject_organization(organization_id: str, meant: Any) -> None:
     raise CoveoInputError(
-        f"The run's conf means organization {shown(meant)}, and the connection is of {organization_id!r}",
+        f"The run's conf means organization {short_repr(meant)}, and the connection is of "
+        f"{organization_id!r}",
         remedy="Trigger the DAG of that organization's watchdog",
     )
 
 
 def _validate_source_ids(source_ids: Any) -> list[str]:
-    from airflow_provider_coveo.coveo.endpoints import checked_source_id
+    from airflow_provider_coveo.coveo.endpoints import validate_source_id
 
     if isinstance(source_ids, (str, bytes)) or not isinstance(source_ids, Iterable):
         raise CoveoInputError(
-            f"source_ids is {shown(source_ids)}",
+            f"source_ids is {short_repr(source_ids)}",
             remedy="Give a list of IDs, each of which may be a template, or what a task returned",
         )
-    return [checked_source_id(source_id) for source_id in source_ids]
+    return [validate_source_id(source_id) for source_id in source_ids]
 
 
 def _validate_truth(value: Any, name: str = "report_only") -> bool:
@@ -463,7 +466,7 @@ def _validate_truth(value: Any, name: str = "report_only") -> bool:
     if text in {"false", "no", "off", "0"}:
         return False
     raise CoveoInputError(
-        f"Invalid {name}: {shown(value)}",
+        f"Invalid {name}: {short_repr(value)}",
         cause="any other text would be taken for an order to close sources",
         remedy="Pass a bool, or a text such as 'true' or 'false'",
     )

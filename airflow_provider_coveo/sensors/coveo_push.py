@@ -82,12 +82,12 @@ class _CoveoSensor(_CoveoOperator, BaseSensorOperator):
 
     def _look(self) -> Seen:
         from airflow_provider_coveo.coveo.errors import CoveoError
-        from airflow_provider_coveo.hooks.answers import failing_at_once
+        from airflow_provider_coveo.hooks.responses import as_non_retryable
 
         try:
             wait = self._wait()
         except CoveoError as error:
-            raise failing_at_once(error) from None
+            raise as_non_retryable(error) from None
         seen = self.hook.conclusion(wait.look(self.hook.organization_id))
         self.log.info("%s", seen.words)
         if seen.warning:
@@ -132,9 +132,9 @@ class _CoveoSensor(_CoveoOperator, BaseSensorOperator):
                 )
             if outcome == "error":
                 from airflow_provider_coveo.coveo.errors import error_from_json
-                from airflow_provider_coveo.hooks.answers import failing_at_once
+                from airflow_provider_coveo.hooks.responses import as_non_retryable
 
-                raise failing_at_once(error_from_json(event["error"]))
+                raise as_non_retryable(error_from_json(event["error"]))
             if outcome == "too_late":
                 self._give_up(limit, event["words"])
             self.log.info("%s", event["words"])
@@ -203,16 +203,16 @@ class PushSourceStatusSensor(_CoveoSensor):
         self.statuses = statuses
 
     def _wait(self) -> Wait:
-        from airflow_provider_coveo.coveo.endpoints import checked_source_id
-        from airflow_provider_coveo.coveo.waits import SourceStatusWait, checked_statuses
+        from airflow_provider_coveo.coveo.endpoints import validate_source_id
+        from airflow_provider_coveo.coveo.waits import SourceStatusWait, validate_statuses
 
-        return SourceStatusWait(checked_source_id(self.source_id), checked_statuses(self.statuses))
+        return SourceStatusWait(validate_source_id(self.source_id), validate_statuses(self.statuses))
 
     def _trigger(self, **how: Any) -> Any:
-        from airflow_provider_coveo.coveo.waits import checked_statuses
+        from airflow_provider_coveo.coveo.waits import validate_statuses
         from airflow_provider_coveo.triggers.coveo_push import PushSourceStatusTrigger
 
-        statuses = [status.value for status in checked_statuses(self.statuses)]
+        statuses = [status.value for status in validate_statuses(self.statuses)]
         return PushSourceStatusTrigger(source_id=self.source_id, statuses=statuses, **how)
 
 
@@ -327,19 +327,19 @@ class PushedItemsIndexedSensor(_CoveoSensor):
         from airflow_provider_coveo.coveo.indexing import (
             ItemsIndexedWait,
             Pushed,
-            checked_max_refused,
-            checked_on_repeated,
-            checked_refusals,
-            checked_settle_seconds,
+            validate_max_refused,
+            validate_on_repeated,
+            validate_refusals,
+            validate_settle_seconds,
         )
 
         return ItemsIndexedWait(
             Pushed.read(self.result, self.source_id or None),
-            checked_max_refused(self.max_refused),
-            checked_settle_seconds(self.settle_time),
-            checked_refusals(self.refused_results),
-            checked_on_repeated(self.on_repeated),
-            checked_settle_seconds(self.quiet_time, "quiet_time"),
+            validate_max_refused(self.max_refused),
+            validate_settle_seconds(self.settle_time),
+            validate_refusals(self.refused_results),
+            validate_on_repeated(self.on_repeated),
+            validate_settle_seconds(self.quiet_time, "quiet_time"),
         )
 
     def _trigger(self, **how: Any) -> Any:
@@ -395,12 +395,12 @@ class PushApiQuotaSensor(_CoveoSensor):
         self.items = items
 
     def _wait(self) -> Wait:
-        from airflow_provider_coveo.coveo.waits import DailyQuotaWait, checked_items
+        from airflow_provider_coveo.coveo.waits import DailyQuotaWait, validate_items
 
-        return DailyQuotaWait(checked_items(self.items))
+        return DailyQuotaWait(validate_items(self.items))
 
     def _trigger(self, **how: Any) -> Any:
-        from airflow_provider_coveo.coveo.waits import checked_items
+        from airflow_provider_coveo.coveo.waits import validate_items
         from airflow_provider_coveo.triggers.coveo_push import PushApiQuotaTrigger
 
-        return PushApiQuotaTrigger(items=checked_items(self.items), **how)
+        return PushApiQuotaTrigger(items=validate_items(self.items), **how)

@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Sequence
 
-from airflow_provider_coveo.coveo.endpoints import checked_source_id
+from airflow_provider_coveo.coveo.endpoints import validate_source_id
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.simulator.server import HOST, Simulator
 
@@ -53,7 +53,7 @@ def _count(value: str) -> int:
 
 def _id(value: str) -> str:
     try:
-        return checked_source_id(value)
+        return validate_source_id(value)
     except CoveoInputError as error:
         raise argparse.ArgumentTypeError(error.tried) from None
 

@@ -15,7 +15,7 @@ from airflow_provider_coveo.simulator.exchange import Answer
 from airflow_provider_coveo.simulator.json_body import member
 from airflow_provider_coveo.simulator.records import LOG_OPERATIONS, LOG_RESULTS, LOG_TASKS, LogRecord
 
-LONGEST_WINDOW = timedelta(days=7)
+MAX_WINDOW = timedelta(days=7)
 KEPT = timedelta(days=14)
 DEFAULT_PAGE_SIZE = 100
 
@@ -71,7 +71,7 @@ def _entries(call: Call) -> Iterator[_Entry]:
     end = parse_moment("to", call.text("to"))
     if start > end:
         raise ApiError.invalid_parameter("from", "it is later than to")
-    if end - start > LONGEST_WINDOW:
+    if end - start > MAX_WINDOW:
         raise ApiError.invalid_parameter("from", "the window is longer than 7 days")
     matching = call.one_of("documentIdMatching", ("EXACT", "PARTIAL", "WILDCARD")) or "EXACT"
     matches = _matcher(call.exchange.query.get("documentId"), matching)

@@ -29,7 +29,7 @@ EVERYWHERE = "0.0.0.0"  # noqa: S104 - only where somebody asks for it
 #: Longer than any client keeps an idle connection, so that none is closed under a client's hands.
 _KEEP_ALIVE_SECONDS = 600
 #: Waiting threads look again after this long even if nothing was announced.
-_LONGEST_WAIT_SECONDS = 0.5
+_MAX_WAIT_SECONDS = 0.5
 
 
 class Simulator:
@@ -295,7 +295,7 @@ class Simulator:
                 left = min(left, due + 0.001)
             with self.state.changed:
                 if self.state.changes == seen:
-                    self.state.changed.wait(min(left, _LONGEST_WAIT_SECONDS))
+                    self.state.changed.wait(min(left, _MAX_WAIT_SECONDS))
 
     def _story(self) -> str:
         lines = []

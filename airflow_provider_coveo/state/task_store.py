@@ -53,7 +53,7 @@ class RunState:
         self._store.delete(key)
 
 
-def try_set(context: Context) -> str:
+def retry_series(context: Context) -> str:
     """
     Return a name for the series of attempts that the present one belongs to: a clear starts another series.
 

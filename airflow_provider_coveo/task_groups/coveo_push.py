@@ -38,11 +38,11 @@ from airflow_provider_coveo.bracket.tasks import (
     PushSourceUpdateDone,
     check_deletes_with,
 )
-from airflow_provider_coveo.coveo.endpoints import checked_source_id
-from airflow_provider_coveo.coveo.errors import CoveoInputError, shown
-from airflow_provider_coveo.coveo.ordering_ids import checked_queue_delay
-from airflow_provider_coveo.coveo.statuses import checked_active_status
-from airflow_provider_coveo.operators.base import _checked_duration, _given_connection
+from airflow_provider_coveo.coveo.endpoints import validate_source_id
+from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
+from airflow_provider_coveo.coveo.ordering_ids import validate_queue_delay
+from airflow_provider_coveo.coveo.statuses import validate_active_status
+from airflow_provider_coveo.operators.base import _given_connection, _validate_duration
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Asset, Context
@@ -87,7 +87,7 @@ _ALLOWED_BEFORE_OPENING: Final = _ALLOWED_DEFAULT_ARGS | {
 #: By which a task waits for the run before its own.
 _WAITING_FOR_THE_PAST: Final = ("depends_on_past", "wait_for_downstream")
 
-_LONGEST_TRY: Final = timedelta(minutes=30)
+_MAX_TRY: Final = timedelta(minutes=30)
 
 
 class OverlappingRunsWarning(UserWarning):
@@ -173,7 +173,7 @@ class PushSourceUpdate(TaskGroup):
             **_given_connection(update.coveo_conn_id, update.organization_id),
             "update_tasks": self._tasks,
             # Longer than the hook's retry limit; it ends an attempt whose response never comes to its end.
-            "execution_timeout": _LONGEST_TRY,
+            "execution_timeout": _MAX_TRY,
         }
         self._common = common
         with self._own_tasks_only_take(_ALLOWED_BEFORE_OPENING):
@@ -189,7 +189,7 @@ class PushSourceUpdate(TaskGroup):
                 poll_interval=update.poll_interval.total_seconds(),
                 deletes_old_items=update.delete_old_items,
                 trigger_rule="all_success",
-                **{**common, "execution_timeout": _LONGEST_TRY + update.exclusive_timeout},
+                **{**common, "execution_timeout": _MAX_TRY + update.exclusive_timeout},
             )
         begin >> self.open
         self.open.joined = self._joined
@@ -234,7 +234,7 @@ class PushSourceUpdate(TaskGroup):
     ) -> None:
         try:
             if exc_type is None:
-                self._seal()
+                self._wire_tasks()
         finally:
             self._is_entered = False
             # Airflow then asks for what is below it, and hears if it was never given a closing.
@@ -278,7 +278,7 @@ class PushSourceUpdate(TaskGroup):
 
     # --- the wiring ---
 
-    def _seal(self) -> None:
+    def _wire_tasks(self) -> None:
         update, dag = self._update, self.dag
         begin, opening = self._begin, self.open
         before = opening.get_flat_relative_ids(upstream=True)
@@ -761,31 +761,31 @@ class push_source_update:  # noqa: N801 - it reads as what it does, in a `with` 
         **kwargs: Any,
     ) -> None:
         if not _is_template(source_id):
-            checked_source_id(source_id)
+            validate_source_id(source_id)
         if not _is_template(status):
-            checked_active_status(status)
+            validate_active_status(status)
         if not _is_template(queue_delay):
-            checked_queue_delay(queue_delay)
+            validate_queue_delay(queue_delay)
         self.source_id = source_id
         self.status = status
         self.coveo_conn_id = coveo_conn_id
         self.organization_id = organization_id
-        self.delete_old_items = _checked_truth("delete_old_items", delete_old_items)
+        self.delete_old_items = _validate_truth("delete_old_items", delete_old_items)
         if self.delete_old_items and not _is_template(status):
             check_deletes_with(status)
         self.queue_delay = queue_delay
-        self.allow_empty = _checked_truth("allow_empty", allow_empty)
-        self.exclusive = _checked_truth("exclusive", exclusive)
-        self.exclusive_timeout = _checked_duration("exclusive_timeout", exclusive_timeout)
-        self.poll_interval = _checked_duration("poll_interval", poll_interval)
+        self.allow_empty = _validate_truth("allow_empty", allow_empty)
+        self.exclusive = _validate_truth("exclusive", exclusive)
+        self.exclusive_timeout = _validate_duration("exclusive_timeout", exclusive_timeout)
+        self.poll_interval = _validate_duration("poll_interval", poll_interval)
         if isinstance(close_retries, bool) or not isinstance(close_retries, int) or close_retries < 0:
-            raise CoveoInputError(f"close_retries is {shown(close_retries)}", remedy="Give 0 or more")
+            raise CoveoInputError(f"close_retries is {short_repr(close_retries)}", remedy="Give 0 or more")
         self.close_retries = close_retries
-        self.close_retry_delay = _checked_duration("close_retry_delay", close_retry_delay)
+        self.close_retry_delay = _validate_duration("close_retry_delay", close_retry_delay)
         self.close_overdue_after = (
             None
             if close_overdue_after is None
-            else _checked_duration("close_overdue_after", close_overdue_after)
+            else _validate_duration("close_overdue_after", close_overdue_after)
         )
         self.outlets = list(outlets)
         self.group_id = group_id
@@ -835,11 +835,11 @@ def _is_template(value: object) -> bool:
     return "{" in value if isinstance(value, str) else not isinstance(value, (int, float, bytes, type(None)))
 
 
-def _checked_truth(name: str, value: object) -> bool:
+def _validate_truth(name: str, value: object) -> bool:
     if isinstance(value, bool):
         return value
     raise CoveoInputError(
-        f"{name} is {shown(value)}",
+        f"{name} is {short_repr(value)}",
         cause="any text counts as true in Python, also one that renders to 'false'",
         remedy=f"Give True or False; {name} shapes the DAG, so it can't be a template",
     )

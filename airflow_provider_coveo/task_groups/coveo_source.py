@@ -70,13 +70,13 @@ class ApproveByParamOperator(BaseOperator):
                 f'DAG again, as this time and with the param "{self.param}": "{self.source_name}"'
             )
         if approved != self.source_name:
-            from airflow_provider_coveo.coveo.errors import CoveoInputError, shown
-            from airflow_provider_coveo.hooks.answers import failing_at_once
+            from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
+            from airflow_provider_coveo.hooks.responses import as_non_retryable
 
-            raise failing_at_once(
+            raise as_non_retryable(
                 CoveoInputError(
                     f"Source {self.source_name!r} was not deleted",
-                    cause=f"the param {self.param!r} approves the deletion of {shown(approved)}",
+                    cause=f"the param {self.param!r} approves the deletion of {short_repr(approved)}",
                     remedy="Repeat the name of the old source exactly",
                 )
             )

@@ -12,8 +12,8 @@ from airflow_provider_coveo.run_state import (
     Holder,
     MadeSource,
     RunState,
+    retry_series,
     take_over_content,
-    try_set,
 )
 from tests.unit.conftest import Variables
 
@@ -68,8 +68,8 @@ def test_names_are_bounded_and_stay_apart(variables: Variables) -> None:
 
 
 def test_a_clear_begins_another_series_of_tries() -> None:
-    assert try_set(context(max_tries=2)) == try_set(context(max_tries=2))
-    assert try_set(context(max_tries=2)) != try_set(context(max_tries=5))
+    assert retry_series(context(max_tries=2)) == retry_series(context(max_tries=2))
+    assert retry_series(context(max_tries=2)) != retry_series(context(max_tries=5))
 
 
 def test_what_is_deleted_is_gone_and_leaves_no_empty_variable(variables: Variables) -> None:

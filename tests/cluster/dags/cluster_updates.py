@@ -23,7 +23,7 @@ ITEMS_OF_A_PART = 30
 #: Each item is a batch of its own.
 BATCH_BYTES = 1024
 #: How long a push waits for its release at most: longer than any test does, and not for ever.
-LONGEST_HOLD = 240
+MAX_HOLD = 240
 
 
 def update(dag_id: str, **of_a_push: Any) -> DAG:
@@ -36,7 +36,7 @@ def update(dag_id: str, **of_a_push: Any) -> DAG:
         def push_part(part: int, params: dict[str, Any] | None = None) -> Iterator[dict[str, Any]]:
             assert params is not None
             release = Path(params["release"])
-            until = time.monotonic() + LONGEST_HOLD
+            until = time.monotonic() + MAX_HOLD
             for number in range(ITEMS_OF_A_PART):
                 yield {"documentId": f"part://{part}/{number}", "data": "x" * BATCH_BYTES}
                 if not release.exists():

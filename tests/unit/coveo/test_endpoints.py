@@ -5,11 +5,11 @@ import pytest
 from airflow_provider_coveo.coveo.endpoints import (
     REGIONS,
     base_url,
-    checked_organization_id,
-    checked_source_id,
     platform_path,
     push_path,
     region_named,
+    validate_organization_id,
+    validate_source_id,
 )
 from airflow_provider_coveo.coveo.errors import CoveoConfigurationError, CoveoInputError
 
@@ -154,7 +154,7 @@ def test_a_host_may_have_any_name_that_is_no_region_s(host: str) -> None:
     assert base_url(host) == f"https://{host}"
 
 
-@pytest.mark.parametrize("check", [checked_source_id, checked_organization_id])
+@pytest.mark.parametrize("check", [validate_source_id, validate_organization_id])
 @pytest.mark.parametrize("value", ["", "  ", "a/b", "a b", "../x", "a?b", "a\n", None, 7, "é"])
 def test_an_id_that_can_not_be_one_is_refused(check: object, value: object) -> None:
     with pytest.raises(CoveoInputError):
@@ -162,7 +162,7 @@ def test_an_id_that_can_not_be_one_is_refused(check: object, value: object) -> N
 
 
 def test_an_id_as_coveo_makes_them_is_taken() -> None:
-    assert checked_source_id("acme-rp5rxzbdz753uhndklv2ztkfgy") == "acme-rp5rxzbdz753uhndklv2ztkfgy"
+    assert validate_source_id("acme-rp5rxzbdz753uhndklv2ztkfgy") == "acme-rp5rxzbdz753uhndklv2ztkfgy"
 
 
 def test_paths_encode_what_a_provider_name_may_hold() -> None:

@@ -14,14 +14,14 @@ import pytest
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.coveo.item_encoding import ItemEncoder
 from airflow_provider_coveo.coveo.items import (
-    LARGEST_INLINE_DATA,
+    MAX_INLINE_DATA,
     InvalidItemError,
     Item,
-    checked_document_id,
     permanent_id,
     prepared_item,
+    validate_document_id,
 )
-from airflow_provider_coveo.coveo.permissions import MOST_PERMISSIONS
+from airflow_provider_coveo.coveo.permissions import MAX_PERMISSIONS
 
 
 class _Nowhere(tzinfo):
@@ -45,13 +45,13 @@ def sent(**properties: Any) -> dict[str, Any]:
     ["file://folder/a.html", "entity://1#en", "https://x.org/?a=1&b=2#c", "product://a b", "x+y.z-1://é"],
 )
 def test_any_uri_with_a_scheme_is_a_document_id(document_id: str) -> None:
-    assert checked_document_id(document_id) == document_id
+    assert validate_document_id(document_id) == document_id
 
 
 @pytest.mark.parametrize("document_id", ["", "4711", "a:b", "://x", "1x://y", "x://", "x://a\nb", None, 7])
 def test_anything_else_is_not(document_id: object) -> None:
     with pytest.raises(CoveoInputError, match="documentId"):
-        checked_document_id(document_id)
+        validate_document_id(document_id)
 
 
 def test_nothing_is_made_public_by_default() -> None:
@@ -112,7 +112,7 @@ def test_a_time_whose_zone_has_seconds_is_told_in_utc() -> None:
         ({"fileExtension": "."}, "fileExtension"),
         ({"parentId": "4711"}, "documentId"),
         ({"permissions": "all"}, "permissions"),
-        ({"permissions": [{"allowedPermissions": [{}] * (MOST_PERMISSIONS + 1)}]}, "5,001"),
+        ({"permissions": [{"allowedPermissions": [{}] * (MAX_PERMISSIONS + 1)}]}, "5,001"),
         ({"": "x"}, "non-empty"),
         ({3: "x"}, "non-empty"),
         ({"price": Decimal("NaN")}, "price.*no number"),
@@ -157,8 +157,8 @@ def test_a_compression_type_is_taken_in_upper_case_only() -> None:
 
 
 def test_size_is_counted_in_bytes() -> None:
-    assert not prepared_item(item(data="a" * LARGEST_INLINE_DATA)).is_too_large_for_inline_data
-    assert prepared_item(item(data="é" * (LARGEST_INLINE_DATA // 2 + 1))).is_too_large_for_inline_data
+    assert not prepared_item(item(data="a" * MAX_INLINE_DATA)).is_too_large_for_inline_data
+    assert prepared_item(item(data="é" * (MAX_INLINE_DATA // 2 + 1))).is_too_large_for_inline_data
     with pytest.raises(CoveoInputError, match="bytes"):
         prepared_item(item(note="a" * 6_500_000)).body()
 
@@ -261,7 +261,7 @@ def test_permissions_are_sent_in_the_letters_of_the_push_api(
 
 def test_as_many_permissions_are_taken_as_the_pipeline_takes() -> None:
     permissions = [{"allowedPermissions": [_USER] * 4_000, "deniedPermissions": [_USER] * 1_000}]
-    assert MOST_PERMISSIONS == 5_000
+    assert MAX_PERMISSIONS == 5_000
     assert sent(permissions=permissions)["permissions"] == permissions
 
 

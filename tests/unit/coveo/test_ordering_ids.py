@@ -8,9 +8,9 @@ import pytest
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.coveo.ordering_ids import (
     CoveoClock,
-    checked_cut_off,
-    checked_queue_delay,
     now_ms,
+    validate_cut_off,
+    validate_queue_delay,
 )
 
 NOW = 1_795_500_000_000
@@ -18,7 +18,7 @@ NOW = 1_795_500_000_000
 
 @pytest.mark.parametrize("value", [NOW, NOW - 1, 1_000_000_000_000, str(NOW), f" {NOW} "])
 def test_a_past_moment_in_milliseconds_is_taken(value: object) -> None:
-    assert checked_cut_off(value, NOW) == int(str(value))
+    assert validate_cut_off(value, NOW) == int(str(value))
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_a_past_moment_in_milliseconds_is_taken(value: object) -> None:
 )
 def test_anything_else_is_refused_with_the_reason(value: object, reason: str) -> None:
     with pytest.raises(CoveoInputError, match=reason) as refused:
-        checked_cut_off(value, NOW)
+        validate_cut_off(value, NOW)
     assert "recreate the source" in str(refused.value)
 
 
@@ -58,12 +58,12 @@ def test_coveo_s_clock_counts_where_the_worker_s_runs_ahead() -> None:
     clock = _at(-90)
     assert now_ms() - 92_000 <= clock.now_ms() <= now_ms() - 89_000
     with pytest.raises(CoveoInputError, match="in the future"):
-        checked_cut_off(now_ms(), clock.latest_cut_off_ms())
+        validate_cut_off(now_ms(), clock.latest_cut_off_ms())
 
 
 def test_a_worker_s_clock_that_runs_ahead_by_two_seconds_is_noticed() -> None:
     with pytest.raises(CoveoInputError, match="in the future"):
-        checked_cut_off(now_ms(), _at(-2).latest_cut_off_ms())
+        validate_cut_off(now_ms(), _at(-2).latest_cut_off_ms())
 
 
 def test_the_worker_s_clock_counts_where_it_runs_behind() -> None:
@@ -88,15 +88,15 @@ def test_without_a_readable_date_the_worker_s_clock_has_to_do(date: str | None) 
 def test_the_present_is_not_refused_for_the_second_that_http_dates_lack() -> None:
     clock = _at(0)
     present = now_ms()
-    assert checked_cut_off(present, clock.latest_cut_off_ms()) == present
+    assert validate_cut_off(present, clock.latest_cut_off_ms()) == present
 
 
 @pytest.mark.parametrize(("given", "minutes"), [(0, 0), (15, 15), ("15", 15), (" 3 ", 3)])
 def test_a_queue_delay_is_a_number_of_minutes(given: object, minutes: int) -> None:
-    assert checked_queue_delay(given) == minutes
+    assert validate_queue_delay(given) == minutes
 
 
 @pytest.mark.parametrize("given", [-1, "-1", 1.5, "1.5", None, True, "soon", 2**31])
 def test_a_queue_delay_below_zero_or_no_number_is_refused(given: object) -> None:
     with pytest.raises(CoveoInputError, match="queue delay"):
-        checked_queue_delay(given)
+        validate_queue_delay(given)

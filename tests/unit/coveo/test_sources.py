@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_coveo.coveo.errors import CoveoInputError
-from airflow_provider_coveo.coveo.sources import active_since_ms, checked_source_name, is_active, managed_by
+from airflow_provider_coveo.coveo.sources import active_since_ms, is_active, managed_by, validate_source_name
 
 
 def source(**status: Any) -> dict[str, Any]:
@@ -22,19 +22,19 @@ def test_a_source_is_active_while_it_is_refreshing(status: str | None, active: b
 
 @pytest.mark.parametrize("name", ["Products", "Schöne Dinge (2)", "none"])
 def test_a_name_is_a_line_of_text(name: str) -> None:
-    assert checked_source_name(name) == name
+    assert validate_source_name(name) == name
 
 
 @pytest.mark.parametrize("name", ["", " x", "x ", "a\nb", 5, []])
 def test_what_can_not_be_a_name_is_refused(name: object) -> None:
     with pytest.raises(CoveoInputError, match="can't be the name of a source"):
-        checked_source_name(name)
+        validate_source_name(name)
 
 
 @pytest.mark.parametrize("name", [None, "None"])
 def test_no_source_is_named_after_a_template_that_rendered_to_nothing(name: object) -> None:
     with pytest.raises(CoveoInputError, match="a template rendered to nothing"):
-        checked_source_name(name)
+        validate_source_name(name)
 
 
 @pytest.mark.parametrize("nothing", [{}, {"information": None}, {"information": {"sourceStatus": None}}])

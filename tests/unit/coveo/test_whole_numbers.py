@@ -4,14 +4,14 @@ import re
 
 import pytest
 
-from airflow_provider_coveo.content.query import items_of_query
-from airflow_provider_coveo.coveo.batches import checked_batch_bytes
+from airflow_provider_coveo.content.query import read_query
+from airflow_provider_coveo.coveo.batches import validate_batch_bytes
 from airflow_provider_coveo.coveo.errors import CoveoInputError
-from airflow_provider_coveo.coveo.indexing import checked_max_refused
-from airflow_provider_coveo.coveo.ordering_ids import checked_queue_delay
-from airflow_provider_coveo.coveo.waits import checked_items
-from airflow_provider_coveo.coveo.whole_numbers import whole_number
-from airflow_provider_coveo.hooks.push import InvalidItems, checked_concurrency
+from airflow_provider_coveo.coveo.indexing import validate_max_refused
+from airflow_provider_coveo.coveo.integers import parse_int
+from airflow_provider_coveo.coveo.ordering_ids import validate_queue_delay
+from airflow_provider_coveo.coveo.waits import validate_items
+from airflow_provider_coveo.hooks.push import InvalidItems, validate_concurrency
 
 NOT_WHOLE = [None, "", " ", "ten", "1.5", "-1", "1e3", "٣", "²", True, False, 2.0, b"2", [2], "9" * 5000]
 
@@ -20,25 +20,25 @@ NOT_WHOLE = [None, "", " ", "ten", "1.5", "-1", "1e3", "٣", "²", True, False, 
     ("given", "number"), [(0, 0), (-1, -1), (7, 7), ("7", 7), (" 07\n", 7), (10**30, 10**30)]
 )
 def test_a_whole_number_is_taken_as_such_or_as_a_template_renders_it(given, number):
-    assert whole_number(given) == number
+    assert parse_int(given) == number
 
 
 @pytest.mark.parametrize("given", NOT_WHOLE)
 def test_anything_else_is_none(given):
-    assert whole_number(given) is None
+    assert parse_int(given) is None
 
 
 @pytest.mark.parametrize("given", [*NOT_WHOLE, -1])
 @pytest.mark.parametrize(
     "check",
     [
-        checked_batch_bytes,
-        checked_concurrency,
-        checked_items,
-        checked_max_refused,
-        checked_queue_delay,
+        validate_batch_bytes,
+        validate_concurrency,
+        validate_items,
+        validate_max_refused,
+        validate_queue_delay,
         lambda given: InvalidItems.checked("skip", given, "source"),
-        lambda given: next(items_of_query("shop", "SELECT 1", fetch_size=given)),
+        lambda given: next(read_query("shop", "SELECT 1", fetch_size=given)),
     ],
 )
 def test_each_parameter_that_takes_one_refuses_the_rest_with_a_short_remedy(check, given):

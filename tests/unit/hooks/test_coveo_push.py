@@ -248,7 +248,7 @@ def test_an_answer_without_end_is_not_read_to_its_end(
         hook.get_source(SOURCE)
     assert endless_server.megabytes < 50
     endless_server.answer_with(200)
-    monkeypatch.setattr("airflow_provider_coveo.hooks.wire.LARGEST_ANSWER", 1_000_000)
+    monkeypatch.setattr("airflow_provider_coveo.hooks.wire.MAX_RESPONSE_BYTES", 1_000_000)
     with pytest.raises(errors.UnexpectedAnswerError):
         hook.get_source(SOURCE)
     assert endless_server.megabytes < 100

@@ -85,7 +85,7 @@ def _push_only(
     connect(password=coveo.push_only_key)
     # The rows of a query; a database is not what this is about.
     monkeypatch.setattr(
-        "airflow_provider_coveo.content.query.items_of_query",
+        "airflow_provider_coveo.content.query.read_query",
         lambda *args, **kwargs: (item for item in ITEMS),
     )
 

@@ -16,7 +16,7 @@ from airflow.providers.common.compat.sdk import DAG, task
 
 from airflow_provider_coveo.coveo.batches import Batch, item_batches
 from airflow_provider_coveo.coveo.errors import CoveoError, NoAnswerError, ServiceError
-from airflow_provider_coveo.coveo.items import LARGEST_INLINE_DATA, Delete, Entry
+from airflow_provider_coveo.coveo.items import MAX_INLINE_DATA, Delete, Entry
 from airflow_provider_coveo.coveo.retries import RetryPolicy
 from airflow_provider_coveo.hooks.checkpoint import RunCheckpoint
 from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
@@ -255,7 +255,7 @@ def batches(items: list[Any]) -> list[Batch]:
     return list(item_batches(items, 1024, lambda place, error: False))
 
 
-LARGE = base64.b64encode(b"\x00" * (LARGEST_INLINE_DATA + 1)).decode()
+LARGE = base64.b64encode(b"\x00" * (MAX_INLINE_DATA + 1)).decode()
 ITEM = {
     "documentId": "a://1",
     "title": "One",

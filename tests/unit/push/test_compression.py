@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_coveo.content.files import items_of_files
+from airflow_provider_coveo.content.files import read_files
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 
 LINES = b"".join(b'{"documentId":"a://%d","data":"%d"}\n' % (n, n * 7919) for n in range(20_000))
@@ -38,7 +38,7 @@ kinds = pytest.mark.parametrize("kind", PACK)
 
 def count(path: Path, content: bytes, **options: Any) -> int:
     path.write_bytes(content)
-    return sum(1 for _ in items_of_files(str(path), **options))
+    return sum(1 for _ in read_files(str(path), **options))
 
 
 def refused(path: Path, content: bytes, **options: Any) -> str:

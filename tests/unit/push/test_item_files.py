@@ -18,7 +18,7 @@ import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 
 from airflow_provider_coveo.content import streams
-from airflow_provider_coveo.content.files import items_of_files
+from airflow_provider_coveo.content.files import read_files
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 
 ITEMS: list[dict[str, Any]] = [
@@ -30,7 +30,7 @@ LINES = b"\n".join(json.dumps(item).encode() for item in ITEMS)
 
 
 def read(path: Any, **options: Any) -> list[Any]:
-    return [json.loads(item) if isinstance(item, bytes) else item for item in items_of_files(path, **options)]
+    return [json.loads(item) if isinstance(item, bytes) else item for item in read_files(path, **options)]
 
 
 def written(path: Path, content: bytes) -> str:
@@ -279,7 +279,7 @@ def test_a_large_file_needs_no_more_memory_than_a_small_one(tmp_path: Path, name
         )
         del whole
         tracemalloc.start()
-        assert sum(1 for _ in items_of_files(path)) == count
+        assert sum(1 for _ in read_files(path)) == count
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < peaks[0] * 1.1 + 100_000
@@ -306,7 +306,7 @@ def test_a_zstd_file_that_unpacks_to_very_much_needs_little_memory(tmp_path: Pat
 def test_a_file_without_an_end_of_a_line_is_not_read_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, begin: bytes
 ) -> None:
-    monkeypatch.setattr(streams, "LONGEST_ITEM", 100_000)
+    monkeypatch.setattr(streams, "MAX_ITEM", 100_000)
     path = written(tmp_path / name, (begin if name == "a.csv" else b"") + b"a://1," * 5_000_000)
     tracemalloc.start()
     with pytest.raises(CoveoInputError, match="a line is longer than 100,000"):

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from airflow_provider_coveo.content import json_objects, streams
-from airflow_provider_coveo.content.files import items_of_files
+from airflow_provider_coveo.content.files import read_files
 from airflow_provider_coveo.coveo.batches import item_batches
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.coveo.invalid_items import InvalidItemError
@@ -28,7 +28,7 @@ def objects(content: bytes) -> list[bytes]:
 def refused(path: Path, content: bytes) -> str:
     path.write_bytes(content)
     with pytest.raises(CoveoInputError) as error:
-        list(items_of_files(str(path)))
+        list(read_files(str(path)))
     assert len(str(error.value)) < 1_000
     return str(error.value)
 
@@ -118,7 +118,7 @@ def test_what_holds_items_and_is_none_is_named(
 def test_what_may_be_an_item_is_read(tmp_path: Path, content: bytes) -> None:
     for name in ("a.json", "a.ndjson"):
         (tmp_path / name).write_bytes(content)
-        assert list(items_of_files(str(tmp_path / name))) == [content]
+        assert list(read_files(str(tmp_path / name))) == [content]
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_what_may_be_an_item_is_read(tmp_path: Path, content: bytes) -> None:
 )
 def test_lines_that_are_none_are_named_and_read_as_json(tmp_path: Path, content: bytes) -> None:
     assert "file_format='json'" in refused(tmp_path / "a.ndjson", content)
-    assert list(items_of_files(str(tmp_path / "a.ndjson"), file_format="json"))
+    assert list(read_files(str(tmp_path / "a.ndjson"), file_format="json"))
 
 
 # --- memory ---
@@ -189,7 +189,7 @@ def peak_of(items: Iterator[bytes]) -> tuple[int, int, str]:
 def test_no_file_takes_more_memory_than_a_small_multiple_of_the_largest_item(
     monkeypatch: pytest.MonkeyPatch, begin: bytes, repeated: bytes, said: str
 ) -> None:
-    monkeypatch.setattr(streams, "LONGEST_ITEM", 4_000_000)
+    monkeypatch.setattr(streams, "MAX_ITEM", 4_000_000)
     monkeypatch.setattr(json_objects, "_LARGE", 1_000_000)
     file = io.BufferedReader(Endless(begin, repeated, 30_000_000))
     _, peak, reason = peak_of(json_objects.objects(file))
@@ -264,7 +264,7 @@ def test_bytes_that_are_no_text_are_told_of_the_item_that_holds_them(
         return True
 
     try:
-        batches = list(item_batches(items_of_files(str(path)), 10_000, noted))
+        batches = list(item_batches(read_files(str(path)), 10_000, noted))
     except CoveoInputError as error:
         assert str(path) in str(error)  # noqa: PT017
         assert re.search(rule, str(error))  # noqa: PT017

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_coveo.content.files import items_of_files
+from airflow_provider_coveo.content.files import read_files
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 
 
@@ -23,19 +23,19 @@ def put(path: Path, identity: str = "") -> Path:
 
 
 def ids(path: Any) -> list[str]:
-    return [json.loads(item)["documentId"] for item in items_of_files(path)]
+    return [json.loads(item)["documentId"] for item in read_files(path)]
 
 
 _AS_NOBODY = """
 import os, sys
 sys.path[:0] = {search!r}
 import json
-from airflow_provider_coveo.content.files import items_of_files
+from airflow_provider_coveo.content.files import read_files
 os.setgroups([])
 os.setgid(65534)
 os.setuid(65534)
 try:
-    print(sum(1 for _ in items_of_files({path!r})))
+    print(sum(1 for _ in read_files({path!r})))
 except OSError as problem:
     print(type(problem).__name__, problem)
 """
@@ -144,7 +144,7 @@ def test_what_is_no_file_is_refused_by_name(tmp_path: Path, pattern: str, kind: 
 def test_a_file_that_vanishes_before_it_is_opened_is_an_error(tmp_path: Path) -> None:
     put(tmp_path / "a.ndjson")
     path = put(tmp_path / "b.ndjson")
-    items = items_of_files(str(tmp_path))
+    items = read_files(str(tmp_path))
     next(items)
     path.unlink()
     with pytest.raises(FileNotFoundError, match=r"b\.ndjson"):
@@ -155,7 +155,7 @@ def test_a_file_that_vanishes_before_it_is_opened_is_an_error(tmp_path: Path) ->
 def test_a_file_that_changes_while_it_is_read_is_an_error(tmp_path: Path, change: str) -> None:
     path = tmp_path / "a.ndjson"
     path.write_text('{"documentId": "a"}\n' * 200_000)
-    items = items_of_files(str(path))
+    items = read_files(str(path))
     next(items)
     with path.open("r+b") as file:
         file.seek(0, os.SEEK_END)

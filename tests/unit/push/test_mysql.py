@@ -18,7 +18,7 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG
 from local_mariadb import LocalMariaDB, find_mariadb
 
-from airflow_provider_coveo.content.query import items_of_query
+from airflow_provider_coveo.content.query import read_query
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.operators.coveo_push import SqlToCoveoPushOperator
 from airflow_provider_coveo.simulator import Simulator
@@ -102,7 +102,7 @@ def test_rows_become_items_by_a_mapping_of_columns(coveo: Simulator) -> None:
 
 
 def test_rows_come_as_a_stream_and_what_is_left_of_them_is_not_read() -> None:
-    rows = items_of_query("shop", _ENDLESS, fetch_size=10)
+    rows = read_query("shop", _ENDLESS, fetch_size=10)
     assert [next(rows)["documentId"] for _ in range(25)][-1] == "a://25"
     began = time.monotonic()
     rows.close()
@@ -119,15 +119,15 @@ def test_a_row_that_can_t_be_pushed_is_named_at_once(coveo: Simulator) -> None:
 
 
 def test_the_server_waits_for_a_push_that_waits() -> None:
-    (row,) = items_of_query("shop", "SELECT 'a://1' AS documentId, @@net_write_timeout AS seconds")
+    (row,) = read_query("shop", "SELECT 'a://1' AS documentId, @@net_write_timeout AS seconds")
     assert row["seconds"] == 3600
 
 
 def test_an_error_of_the_database_is_raised_as_it_is() -> None:
     with pytest.raises(Exception, match="no_such_table"):
-        list(items_of_query("shop", "SELECT * FROM no_such_table"))
+        list(read_query("shop", "SELECT * FROM no_such_table"))
 
 
 def test_parameters_are_given_to_the_driver() -> None:
     sql = "SELECT name AS documentId FROM product WHERE sku = %(sku)s"
-    assert list(items_of_query("shop", sql, parameters={"sku": 2})) == [{"documentId": "Rope"}]
+    assert list(read_query("shop", sql, parameters={"sku": 2})) == [{"documentId": "Rope"}]

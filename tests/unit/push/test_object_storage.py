@@ -15,7 +15,7 @@ pytest.importorskip("airflow.providers.amazon")
 
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-from airflow_provider_coveo.content.files import items_of_files
+from airflow_provider_coveo.content.files import read_files
 from airflow_provider_coveo.content.listing import files_of
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.operators.coveo_push import PushItemsOperator
@@ -52,7 +52,7 @@ def _put_pages(storage: Storage) -> None:
 
 
 def ids(path: Any, **options: Any) -> list[str]:
-    items = items_of_files(path, **options)
+    items = read_files(path, **options)
     return [
         (json.loads(item) if isinstance(item, bytes) else item)["documentId"].removeprefix("a://")
         for item in items
@@ -194,7 +194,7 @@ def test_a_second_page_of_a_listing_that_fails_is_an_error(storage: Storage) -> 
     for path in ("/pages", "/pages/*.ndjson"):
         storage.fault = lambda request: 403 if "continuation-token" in request.path else None
         with pytest.raises(PermissionError, match="pages"):
-            next(items_of_files(f"{ROOT}{path}"))
+            next(read_files(f"{ROOT}{path}"))
 
 
 @pytest.mark.parametrize("path", ["/heads", "/heads/*.ndjson", "/heads/b.ndjson", "/heads/**/*.ndjson"])
@@ -216,7 +216,7 @@ def test_an_object_that_can_t_be_looked_at_or_read_is_an_error(
 def test_an_object_that_vanishes_before_it_is_opened_is_an_error(storage: Storage) -> None:
     storage.put("gone/a.ndjson", line("1"))
     storage.put("gone/b.ndjson", line("2"))
-    items = items_of_files(f"{ROOT}/gone")
+    items = read_files(f"{ROOT}/gone")
     next(items)
     storage.client.delete_object(Bucket="bucket", Key="gone/b.ndjson")
     with pytest.raises(FileNotFoundError, match=r"gone/b\.ndjson"):
@@ -295,7 +295,7 @@ def test_an_object_that_changes_while_it_is_read_is_an_error(
         # More than the storage's client reads ahead.
         assert len(content("a")) > s3fs.S3FileSystem.default_block_size + 10_000_000
     storage.put(f"changing/{name}", content("a"))
-    items = items_of_files(f"{ROOT}/changing/{name}")
+    items = read_files(f"{ROOT}/changing/{name}")
     next(items)
     storage.put(f"changing/{name}", content("b"))
     with pytest.raises(OSError, match=rf"it changed while it was read.*changing/{name}"):
@@ -311,7 +311,7 @@ def test_folders_give_columns(storage: Storage, path: str) -> None:
     storage.put("hive/country=ch/day=2026-01-01/a%2Fb=x%20y%23/part.csv", b"documentId\na://1\n")
     storage.put("hive/country=ch/part.csv", b"documentId\na://0\n")
     pattern = path.replace("/country=*/*", "/country=*/**")
-    items = {item["documentId"]: item for item in items_of_files(f"{ROOT}{pattern}")}
+    items = {item["documentId"]: item for item in read_files(f"{ROOT}{pattern}")}
     assert items == {
         "a://0": {"documentId": "a://0", "country": "ch"},
         "a://1": {"documentId": "a://1", "country": "ch", "day": "2026-01-01", "a/b": "x y#"},

@@ -16,7 +16,7 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, AirflowSkipException, task
 
 from airflow_provider_coveo.coveo.errors import CoveoConfigurationError, CoveoError, CoveoInputError
-from airflow_provider_coveo.coveo.items import LARGEST_INLINE_DATA, Delete, Item
+from airflow_provider_coveo.coveo.items import MAX_INLINE_DATA, Delete, Item
 from airflow_provider_coveo.operators.coveo_push import (
     DeleteItemsOperator,
     PushItemsOperator,
@@ -493,7 +493,7 @@ def test_content_in_a_container_of_its_own_is_compared_as_well(
     store = _Store()
 
     def items(content: str) -> list[dict[str, Any]]:
-        return [{"documentId": "a://large", "data": content * (LARGEST_INLINE_DATA + 1)}, *_many(count=4)]
+        return [{"documentId": "a://large", "data": content * (MAX_INLINE_DATA + 1)}, *_many(count=4)]
 
     _failed_after(coveo, 3, _operator(dag, items("x")), store)
     assert _try(_operator(dag, items(content)), store, number=2)["resumed_batches"] == resumed
@@ -634,7 +634,7 @@ def test_what_was_accepted_long_ago_is_pushed_again(
 
     store = _Store()
     _failed_after(coveo, 7, _operator(dag, _many()), store)
-    monkeypatch.setattr(checkpoint, "_OLDEST_SECONDS", -1)
+    monkeypatch.setattr(checkpoint, "_MAX_AGE_SECONDS", -1)
     assert _try(_operator(dag, _many()), store, number=2)["resumed_batches"] == 0
 
 
@@ -664,7 +664,7 @@ def test_what_is_kept_is_small_and_bounded(
     _failed_after(coveo, 7, _operator(dag, _many()), store)
     assert len(store["coveo_push_0"]) == 7 * 12
     assert len(json.dumps(store)) < 400
-    monkeypatch.setattr(push, "_MOST_BATCHES_KEPT", 4)
+    monkeypatch.setattr(push, "_MAX_BATCHES_KEPT", 4)
     store = _Store()
     _failed_after(coveo, 7, _operator(dag, _many()), store)
     assert _try(_operator(dag, _many()), store, number=2)["resumed_batches"] == 4
@@ -701,7 +701,7 @@ def test_what_was_accepted_is_kept_while_the_next_batch_waits(
 
     monkeypatch.setattr(push, "_SECONDS_BETWEEN_LOOKS", 0.02)
     # Else it may be long before it is kept again, where that took a moment.
-    monkeypatch.setattr(push, "_MOST_OF_THE_TIME", 1000)
+    monkeypatch.setattr(push, "_MAX_SHARE_OF_TIME", 1000)
     kept: list[int] = []
 
     class Store(_Store):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_coveo.content.files import items_of_files
+from airflow_provider_coveo.content.files import read_files
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 
 
@@ -29,7 +29,7 @@ def written(path: Path, row: dict[str, Any]) -> Path:
 
 
 def read(path: Any, **options: Any) -> list[dict[str, Any]]:
-    return [json.loads(item) if isinstance(item, bytes) else item for item in items_of_files(path, **options)]
+    return [json.loads(item) if isinstance(item, bytes) else item for item in read_files(path, **options)]
 
 
 FORMATS = ["parquet", "csv", "tsv", "json", "ndjson"]
@@ -113,7 +113,7 @@ def test_but_for_them_json_is_as_it_was(tmp_path: Path) -> None:
     (tmp_path / "a=1").mkdir()
     text = '{ "documentId":"a://1","n": 12345678901234567890123.50,"n":1e400 , "b":"\\u00e9"}'
     (tmp_path / "a=1" / "x.ndjson").write_text(text + "\n{}\n{broken\n")
-    assert list(items_of_files(str(tmp_path))) == [
+    assert list(read_files(str(tmp_path))) == [
         b'{"a":"1","documentId"' + text[14:].encode() + b"\n",
         b'{"a":"1"}\n',
         b"{broken\n",

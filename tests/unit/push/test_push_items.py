@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_coveo.coveo.batches import DEFAULT_BATCH_BYTES, MOST_ENTRIES, item_batches
+from airflow_provider_coveo.coveo.batches import DEFAULT_BATCH_BYTES, MAX_ENTRIES, item_batches
 from airflow_provider_coveo.coveo.errors import (
     AuthenticationError,
     CoveoError,
@@ -24,7 +24,7 @@ from airflow_provider_coveo.coveo.errors import (
     ServiceError,
     UploadError,
 )
-from airflow_provider_coveo.coveo.items import LARGEST_INLINE_DATA, LARGEST_UPLOAD, Delete, Item
+from airflow_provider_coveo.coveo.items import MAX_INLINE_DATA, MAX_UPLOAD, Delete, Item
 from airflow_provider_coveo.coveo.ordering_ids import now_ms
 from airflow_provider_coveo.coveo.retries import RetryPolicy
 from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
@@ -171,16 +171,16 @@ def test_an_item_that_is_larger_than_a_batch_goes_alone(coveo: Simulator, hook: 
 
 @on_both
 def test_a_batch_is_bounded_in_entries(coveo: Simulator, hook: CoveoPushHook) -> None:
-    result = hook.push_items(SOURCE, (), delete=(f"a://{number}" for number in range(MOST_ENTRIES + 1)))
-    assert (result["accepted_deletes"], result["batches"]) == (MOST_ENTRIES + 1, 2)
+    result = hook.push_items(SOURCE, (), delete=(f"a://{number}" for number in range(MAX_ENTRIES + 1)))
+    assert (result["accepted_deletes"], result["batches"]) == (MAX_ENTRIES + 1, 2)
 
 
 def test_the_default_size_of_a_batch_is_within_what_a_container_takes() -> None:
-    assert DEFAULT_BATCH_BYTES <= LARGEST_UPLOAD <= 256 * 1024 * 1024
+    assert DEFAULT_BATCH_BYTES <= MAX_UPLOAD <= 256 * 1024 * 1024
 
 
 @on_both
-@pytest.mark.parametrize("batch_bytes", [1024, "1024", LARGEST_UPLOAD])
+@pytest.mark.parametrize("batch_bytes", [1024, "1024", MAX_UPLOAD])
 def test_a_batch_may_be_as_small_and_as_large_as_that(
     coveo: Simulator, hook: CoveoPushHook, batch_bytes: int | str
 ) -> None:
@@ -193,9 +193,9 @@ def test_what_no_container_takes_is_refused_before_anything_is_sent(
     coveo: Simulator, hook: CoveoPushHook, monkeypatch: pytest.MonkeyPatch, as_json: bool
 ) -> None:
     # A quarter of a gigabyte would take its time.
-    limit = LARGEST_INLINE_DATA + 10_000
+    limit = MAX_INLINE_DATA + 10_000
     for module in ("items", "item_encoding"):
-        monkeypatch.setattr(f"airflow_provider_coveo.coveo.{module}.LARGEST_UPLOAD", limit)
+        monkeypatch.setattr(f"airflow_provider_coveo.coveo.{module}.MAX_UPLOAD", limit)
 
     def push(**content: Any) -> dict[str, Any]:
         pushed = {"documentId": "a://large", **content}
@@ -207,7 +207,7 @@ def test_what_no_container_takes_is_refused_before_anything_is_sent(
         assert isinstance(refused.value, AirflowFailException)
     assert coveo.requests == []
     assert push(data="x" * limit)["accepted_adds"] == 1
-    assert push(data="x", title="x" * LARGEST_INLINE_DATA)["accepted_adds"] == 1
+    assert push(data="x", title="x" * MAX_INLINE_DATA)["accepted_adds"] == 1
 
 
 @on_both
@@ -261,7 +261,7 @@ def test_a_deletion_with_children_shares_no_batch_with_items(coveo: Simulator, h
 
 @on_both
 def test_large_text_goes_by_a_container_of_its_own(coveo: Simulator, hook: CoveoPushHook) -> None:
-    text = "é" * (LARGEST_INLINE_DATA // 2 + 1)
+    text = "é" * (MAX_INLINE_DATA // 2 + 1)
     result = hook.push_items(
         SOURCE, [item(1), {"documentId": "a://large", "data": text, "title": "Large"}, item(2)]
     )
@@ -289,7 +289,7 @@ def test_large_text_goes_by_a_container_of_its_own(coveo: Simulator, hook: Coveo
 def test_large_content_of_json_bytes_goes_by_a_container_as_well(
     coveo: Simulator, hook: CoveoPushHook, key: str
 ) -> None:
-    large = {"documentId": "a://large", key: "0" * (LARGEST_INLINE_DATA + 4)}
+    large = {"documentId": "a://large", key: "0" * (MAX_INLINE_DATA + 4)}
     if key == "compressedBinaryData":
         large["compressionType"] = "UNCOMPRESSED"
     entries = [item(1), large, item(2)]
@@ -307,7 +307,7 @@ def test_large_content_of_json_bytes_goes_by_a_container_as_well(
 def test_large_binary_content_goes_decoded_and_keeps_its_compression(
     coveo: Simulator, hook: CoveoPushHook
 ) -> None:
-    raw = bytes(range(256)) * (LARGEST_INLINE_DATA // 256)
+    raw = bytes(range(256)) * (MAX_INLINE_DATA // 256)
     hook.push_items(SOURCE, [Item("a://b", compressed_binary_data=raw, compression_type="UNCOMPRESSED")])
     (batch,) = batches(coveo)
     assert batch["addOrUpdate"][0]["compressionType"] == "UNCOMPRESSED"
@@ -376,7 +376,7 @@ def test_a_container_that_waited_too_long_is_not_relied_on(
     from airflow_provider_coveo.hooks import push
 
     # The second container is made while the first batch is on its way, and waits for it.
-    monkeypatch.setattr(push, "_OLDEST_CONTAINER", 1)
+    monkeypatch.setattr(push, "_MAX_CONTAINER_AGE", 1)
     coveo.faults.stall(2.5, operation="batch")
     hook.push_items(SOURCE, [item(number, 900) for number in range(2)], batch_bytes=1024)
     assert operations(coveo).count("files") == 3
@@ -389,10 +389,10 @@ def test_a_batch_is_relied_on_for_no_longer_than_the_containers_that_it_names(
     from airflow_provider_coveo.hooks import push
 
     # Long enough to make both containers anew on a busy machine.
-    monkeypatch.setattr(push, "_OLDEST_CONTAINER", 3)
+    monkeypatch.setattr(push, "_MAX_CONTAINER_AGE", 3)
     # Of the content, whose container is the first; that of its batch is made after that.
     coveo.faults.stall(3.5, operation="upload")
-    hook.push_items(SOURCE, [item(1, LARGEST_INLINE_DATA)])
+    hook.push_items(SOURCE, [item(1, MAX_INLINE_DATA)])
     assert operations(coveo) == ["files", "upload"] * 4 + ["batch"]
     assert set(coveo.items(SOURCE)) == {"product://1"}
 
@@ -660,7 +660,7 @@ def test_too_many_invalid_items_fail_all_the_same(coveo: Simulator, hook: CoveoP
     [
         {"batch_bytes": 0},
         {"batch_bytes": 1023},
-        {"batch_bytes": LARGEST_UPLOAD + 1},
+        {"batch_bytes": MAX_UPLOAD + 1},
         {"batch_bytes": 1.5e6},
         {"upload_concurrency": 0},
         {"upload_concurrency": 33},

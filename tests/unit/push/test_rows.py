@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import BaseHook
 
-from airflow_provider_coveo.content.query import items_of_query
-from airflow_provider_coveo.content.rows import item_maker, items_of_rows
+from airflow_provider_coveo.content.query import read_query
+from airflow_provider_coveo.content.rows import items_of_rows, row_mapper
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 from airflow_provider_coveo.simulator import Simulator
@@ -150,7 +150,7 @@ def database(connect: Any, monkeypatch: pytest.MonkeyPatch) -> Database:
 
 
 def push(sql: str = SQL, columns: Any = COLUMNS, **options: Any) -> dict[str, Any]:
-    return CoveoPushHook().push_items(SOURCE, items_of_query("shop", sql, columns=columns), **options)
+    return CoveoPushHook().push_items(SOURCE, read_query("shop", sql, columns=columns), **options)
 
 
 @pytest.mark.parametrize("name", FACTORIES)
@@ -266,12 +266,12 @@ def test_what_is_empty_is_left_out_and_an_id_is_never_composed_of_it(
 def test_rows_of_one_file_may_have_other_columns_than_the_first() -> None:
     rows = [{"documentId": "a://1"}, {"documentId": "a://2", "title": "x"}, {"documentId": "a://3"}]
     assert list(items_of_rows(iter(rows), None, "x")) == rows
-    make = item_maker(["documentId", "title"], None, "x")
+    make = row_mapper(["documentId", "title"], None, "x")
     assert "title" in make({"documentId": "a://1"})["title"].rule
 
 
 def test_braces_that_name_no_column_are_refused_and_others_stand_as_they_are() -> None:
-    make = item_maker(["sku", "a {b}"], {"documentId": "a://{{sku}}", "data": "a {b}"}, "x")
+    make = row_mapper(["sku", "a {b}"], {"documentId": "a://{{sku}}", "data": "a {b}"}, "x")
     assert make({"sku": 1, "a {b}": "y"}) == {"documentId": "a://{1}", "data": "y"}
     with pytest.raises(CoveoInputError, match="no column 'other'"):
-        item_maker(["sku"], {"documentId": "a://{other}"}, "x")
+        row_mapper(["sku"], {"documentId": "a://{other}"}, "x")

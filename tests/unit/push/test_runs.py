@@ -62,7 +62,7 @@ _PIECES = [
 @example(texts=[line(1), _PIECES[18], _PIECES[21], _PIECES[22]])
 def test_what_is_taken_as_a_run_is_what_would_be_taken_one_by_one(texts: list[bytes]) -> None:
     for as_lines in (False, True):
-        run = ItemEncoder().encode_run([each + b"\n" for each in texts] if as_lines else texts)
+        run = ItemEncoder().encode_chunk([each + b"\n" for each in texts] if as_lines else texts)
         if run is not None:
             ids, text, sizes, gap = run
             assert [ItemEncoder().encode(each) for each in texts] == list(zip(ids, texts, strict=True))
@@ -92,7 +92,7 @@ def test_items_of_one_kind_are_a_run_however_they_are_written(
         ).encode()
         for n in range(3)
     ]
-    run = ItemEncoder().encode_run(texts)
+    run = ItemEncoder().encode_chunk(texts)
     assert run is not None
     assert run[0] == ["a://0", "a://1", "a://2"]
 

@@ -21,7 +21,7 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, BaseHook
 from local_postgres import LocalPostgres, find_postgres
 
-from airflow_provider_coveo.content.query import items_of_query
+from airflow_provider_coveo.content.query import read_query
 from airflow_provider_coveo.coveo.errors import CoveoError, CoveoInputError
 from airflow_provider_coveo.operators.coveo_push import SqlToCoveoPushOperator
 from airflow_provider_coveo.simulator import Simulator
@@ -184,7 +184,7 @@ def test_no_cursor_and_no_row_factory_of_a_driver_makes_a_difference(
     tried = []
     for name, connect in _connections(database):
         monkeypatch.setattr(hook, "get_conn", lambda _, connect=connect: connect())
-        items = list(items_of_query("shop", "SELECT sku, name FROM product ORDER BY sku", columns={
+        items = list(read_query("shop", "SELECT sku, name FROM product ORDER BY sku", columns={
             "documentId": "product://{sku}", "data": "name"
         }))  # fmt: skip
         assert [item["documentId"] for item in items] == ["product://1", "product://2"], name
@@ -282,7 +282,7 @@ def test_a_query_may_stand_in_a_file(coveo: Simulator, tmp_path: Path) -> None:
 
 
 def test_rows_come_as_a_stream_from_a_query_that_never_ends() -> None:
-    rows = items_of_query(
+    rows = read_query(
         "shop",
         "SELECT 'a://' || generate_series(1, 2000000000) AS \"documentId\", 'x' AS data",
         fetch_size=10,

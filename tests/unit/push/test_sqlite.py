@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from airflow.providers.common.compat.sdk import DAG
 
-from airflow_provider_coveo.content.query import items_of_query
+from airflow_provider_coveo.content.query import read_query
 from airflow_provider_coveo.operators.coveo_push import SqlToCoveoPushOperator
 from airflow_provider_coveo.simulator import Simulator
 from tests.conftest import SOURCE
@@ -44,6 +44,6 @@ def test_rows_become_items(coveo: Simulator) -> None:
 
 def test_rows_come_as_a_stream_from_a_query_that_never_ends() -> None:
     sql = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i AS documentId FROM n"
-    rows = items_of_query("shop", sql, fetch_size=10)
+    rows = read_query("shop", sql, fetch_size=10)
     assert [next(rows)["documentId"] for _ in range(25)][-1] == 25
     rows.close()

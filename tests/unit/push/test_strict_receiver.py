@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_coveo.coveo.errors import CoveoInputError, InvalidJsonError
-from airflow_provider_coveo.coveo.items import LARGEST_INLINE_DATA, Delete, Item
+from airflow_provider_coveo.coveo.items import MAX_INLINE_DATA, Delete, Item
 from airflow_provider_coveo.coveo.ordering_ids import now_ms
 from airflow_provider_coveo.coveo.retries import RetryPolicy
 from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
@@ -279,7 +279,7 @@ ITEMS: dict[str, Any] = {
     },
     "empty": {"documentId": "a://1", "data": ""},
     "key in other letters": {"DocumentId": "a://1", "DATA": "x"},
-    "large": {"documentId": "a://1", "data": "é" * (LARGEST_INLINE_DATA // 2 + 1)},
+    "large": {"documentId": "a://1", "data": "é" * (MAX_INLINE_DATA // 2 + 1)},
     "long as JSON": {"documentId": "a://1", "data": "\x01" * 1_200_000},
     **{
         f"{name}, inline": {
@@ -299,7 +299,7 @@ ITEMS: dict[str, Any] = {
     },
     "large binary, not compressed": {
         "documentId": "a://1",
-        "compressedBinaryData": base64.b64encode(bytes(LARGEST_INLINE_DATA)).decode(),
+        "compressedBinaryData": base64.b64encode(bytes(MAX_INLINE_DATA)).decode(),
         "compressionType": "UNCOMPRESSED",
     },
 }

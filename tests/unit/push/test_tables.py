@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_coveo.content import streams
-from airflow_provider_coveo.content.files import items_of_files
+from airflow_provider_coveo.content.files import read_files
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.operators.coveo_push import PushItemsOperator
 from airflow_provider_coveo.simulator import Simulator
@@ -21,7 +21,7 @@ from tests.unit.push.model import indexed
 def read(folder: Path, name: str, content: bytes, **options: Any) -> list[list[Any]]:
     """Return the rows of a table as lists of what is not empty."""
     (folder / name).write_bytes(content)
-    return [list(item.values()) for item in items_of_files(str(folder / name), **options)]
+    return [list(item.values()) for item in read_files(str(folder / name), **options)]
 
 
 def refused(folder: Path, name: str, content: bytes, **options: Any) -> str:
@@ -191,7 +191,7 @@ def test_text_may_be_in_another_encoding(tmp_path: Path, encoding: str, name: st
         text = f"documentId{sign}data\na://é{sign}ü\na://2{sign}ÿ\n"
     content = text.encode(encoding)
     (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
-    items = list(items_of_files(str(tmp_path / name), encoding=encoding))
+    items = list(read_files(str(tmp_path / name), encoding=encoding))
     assert len(items) == 2
     if not isinstance(items[0], bytes):
         assert items == [{"documentId": "a://é", "data": "ü"}, {"documentId": "a://2", "data": "ÿ"}]
@@ -381,14 +381,14 @@ def test_a_parameter_that_a_format_has_not_is_refused(
 def test_a_row_without_an_end_costs_no_more_than_the_largest_item(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begin: bytes, repeated: bytes, said: str
 ) -> None:
-    monkeypatch.setattr(streams, "LONGEST_ITEM", 3_000_000)
+    monkeypatch.setattr(streams, "MAX_ITEM", 3_000_000)
     with (tmp_path / "a.csv").open("wb") as file:
         file.write(begin)
         for _ in range(60):
             file.write(repeated)
     tracemalloc.start()
     with pytest.raises(CoveoInputError, match=said):
-        list(items_of_files(str(tmp_path / "a.csv")))
+        list(read_files(str(tmp_path / "a.csv")))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 40_000_000

@@ -32,8 +32,8 @@ from airflow.providers.common.compat.sdk import BaseHook
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 from pyarrow import csv as arrow_csv
 
-from airflow_provider_coveo.content.files import items_of_files
-from airflow_provider_coveo.content.query import items_of_query
+from airflow_provider_coveo.content.files import read_files
+from airflow_provider_coveo.content.query import read_query
 from airflow_provider_coveo.coveo.batches import item_batches
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.coveo.invalid_items import InvalidItemError
@@ -391,7 +391,7 @@ def compare(played: Played, rows: list[dict[str, Any]], table: Table, who: str) 
 
 def judge(table: Table) -> str:
     """Play a table in files, and return how it ended."""
-    played = Played(items_of_files(str(table.path), **table.options))
+    played = Played(read_files(str(table.path), **table.options))
     try:
         other = rows_by_another(table)
         problem = None
@@ -481,7 +481,7 @@ def judge_query(table: Table, folder: Path, known: Callable[[DbApiHook], None]) 
     ]
     known(SqliteHook(path))
     played = Played(
-        items_of_query("tables", "SELECT * FROM rows ORDER BY rowid", columns=table.columns, fetch_size=3)
+        read_query("tables", "SELECT * FROM rows ORDER BY rowid", columns=table.columns, fetch_size=3)
     )
     if pandas is not None and rows:
         read = pandas.read_sql_query("SELECT * FROM rows ORDER BY rowid", connection, dtype=object)
@@ -540,7 +540,7 @@ def test_what_is_indexed_of_a_table_is_what_another_library_reads(coveo: Simulat
         coveo.reset()
         try:
             result = CoveoPushHook().push_items(
-                SOURCE, items_of_files(str(table.path), **table.options), on_invalid="skip", batch_bytes=4_096
+                SOURCE, read_files(str(table.path), **table.options), on_invalid="skip", batch_bytes=4_096
             )
         except CoveoInputError as error:
             assert DOCUMENTED.search(str(error)), error  # noqa: PT017
@@ -569,13 +569,13 @@ def test_duckdb_reads_the_same_parquet_and_can_be_queried(
         other_kinds = {"none", "decimal256"} & set(table.kinds)
         if table.file_format != "parquet" or table.is_damaged or table.folders or other_kinds:
             continue
-        played = Played(items_of_files(str(table.path), **table.options))
+        played = Played(read_files(str(table.path), **table.options))
         if not played.count:
             continue
         known(DuckDbHook(tmp_path / f"{number}.duckdb"))
         files = [str(path) for path, _ in table.files]
         sql = f"SELECT * FROM read_parquet({files!r})"  # noqa: S608
-        queried = Played(items_of_query("tables", sql, columns=table.columns, fetch_size=7))
+        queried = Played(read_query("tables", sql, columns=table.columns, fetch_size=7))
         assert queried.refusal is None, (number, queried.refusal)
         compare(queried, as_written(table), table, "what was written")
         assert set(queried.invalid) == set(played.invalid), number
@@ -594,7 +594,7 @@ def test_pandas_reads_the_same_csv(tmp_path: Path) -> None:
         # pandas unescapes before it looks for nulls.
         if options.get("escapechar"):
             continue
-        played = Played(items_of_files(str(table.path), **options))
+        played = Played(read_files(str(table.path), **options))
         if played.refusal is not None:
             continue
         texts = [unpacked(path.read_bytes(), table.packed).decode(table.encoding) for path, _ in table.files]

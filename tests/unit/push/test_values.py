@@ -23,7 +23,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_coveo.content.rows import item_maker
+from airflow_provider_coveo.content.rows import row_mapper
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.coveo.items import Delete, Item
 from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
@@ -295,7 +295,7 @@ def refusal(source: str, coveo: Simulator, item: Any, document_id: str | None = 
 
 
 def row_item(value: Any, columns: dict[str, str]) -> dict[str, Any]:
-    return item_maker(["sku", "value"], columns, "The test")({"sku": 1, "value": value})
+    return row_mapper(["sku", "value"], columns, "The test")({"sku": 1, "value": value})
 
 
 PLAIN = {"documentId": "product://{sku}", "data": "sku", "field": "value"}

@@ -367,7 +367,7 @@ def test_the_last_task_looks_once_more_if_the_opening_was_killed_in_its_request(
 
     # Nothing that an opening does after its request is done.
     monkeypatch.setattr(tasks.Opening, "_conclude_failure", lambda *_: None)
-    monkeypatch.setattr(tasks, "_LONGEST_LINGERING", 0.2)
+    monkeypatch.setattr(tasks, "_MAX_LINGERING", 0.2)
     with monkeypatch.context() as patch:
         patch.setattr(CoveoPushHook, "set_source_status", killed)
         with pytest.raises(SystemExit):

@@ -552,7 +552,7 @@ def test_our_callback_comes_before_the_dags_own_which_stay_in_order(given: Any, 
         Work(task_id="work")
 
     for callbacks in (dag.on_failure_callback, dag.on_success_callback):
-        assert type(callbacks[0]).__name__ == "_LastResort"
+        assert type(callbacks[0]).__name__ == "_FailureCallback"
         assert callbacks[1:] == kept
     assert stored(dag).has_on_failure_callback
     assert stored(dag).has_on_success_callback
@@ -910,7 +910,7 @@ def test_a_callback_that_the_dag_is_given_later_takes_nothing_away() -> None:
     checked(dag)
     for callbacks, others in ((dag.on_failure_callback, [first_callback]), (dag.on_success_callback, [])):
         found: Any = callbacks
-        assert [type(found[0]).__name__, *found[1:]] == ["_LastResort", *others]
+        assert [type(found[0]).__name__, *found[1:]] == ["_FailureCallback", *others]
 
 
 def test_one_callback_stands_for_all_brackets_of_a_dag(dag: DAG) -> None:

@@ -42,7 +42,7 @@ except ImportError:  # Airflow 2.11 without the standard provider
 
 FOLDER = Path(os.environ["BRACKET_FOLDER"])
 #: How long a held task pushes at most: longer than all that a cell waits for meanwhile, and not for ever.
-LONGEST_HOLD = 900
+MAX_HOLD = 900
 Shape = Callable[[str, dict[str, Any], dict[str, Any]], None]
 
 
@@ -73,7 +73,7 @@ def work_on(source_id: str | None = None) -> None:
     context: Any = get_current_context()
     note_pid(context)
     push(source_id)
-    until = time.monotonic() + LONGEST_HOLD
+    until = time.monotonic() + MAX_HOLD
     while told(context, "hold").exists() and time.monotonic() < until:
         time.sleep(0.3)
         push(source_id)

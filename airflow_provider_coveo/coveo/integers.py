@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 
-def whole_number(value: object) -> int | None:
+def parse_int(value: object) -> int | None:
     """
     Return a whole number, or the one whose digits stand in a string; ``None`` for anything else.
 

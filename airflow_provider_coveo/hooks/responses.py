@@ -18,8 +18,8 @@ from airflow_provider_coveo.coveo.errors import (
     TooManyRequestsError,
     UnexpectedAnswerError,
     error_from_answer,
-    shortened,
-    without_privilege,
+    missing_privilege_error,
+    sanitize,
 )
 from airflow_provider_coveo.coveo.ordering_ids import CoveoClock
 from airflow_provider_coveo.coveo.retries import RetryPolicy, retry_after_seconds
@@ -33,11 +33,11 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 #: No longer a body that begins like no object or array is tried to be read as JSON.
-_LONGEST_UNDECLARED: Final = 1024
+_MAX_UNDECLARED: Final = 1024
 #: A longer body of an answer is one that somebody reads.
-_LONGEST_UNREAD: Final = 16 * 1024
+_MAX_UNREAD: Final = 16 * 1024
 #: No more of a request ID than this is kept.
-_LONGEST_REQUEST_ID: Final = 200
+_MAX_REQUEST_ID: Final = 200
 
 #: What a request is repeated after.
 REPEATED: Final = (TooManyRequestsError, ServiceError, NoAnswerError)
@@ -73,7 +73,7 @@ class CoveoRequests:
         raise NotImplementedError
 
 
-def failing_at_once(error: CoveoError) -> CoveoError:
+def as_non_retryable(error: CoveoError) -> CoveoError:
     """Return the error in the form that Airflow does not retry, if a retry of it can't help."""
     if error.retry_can_help or isinstance(error, AirflowFailException):
         return error
@@ -85,13 +85,13 @@ def failing_at_once(error: CoveoError) -> CoveoError:
             "__module__": error_class.__module__,
             "__doc__": error_class.__doc__,
             # A class made here can't be found by name, so pickle makes it anew from the error it stands for.
-            "__reduce__": lambda final: (failing_at_once, (error_class(final.tried, **final.fields()),)),
+            "__reduce__": lambda final: (as_non_retryable, (error_class(final.tried, **final.fields()),)),
         },
     )
     return cast("CoveoError", final_class(error.tried, **error.fields()))
 
 
-def final_errors_fail_at_once(method: Callable[P, R]) -> Callable[P, R]:
+def non_retryable_errors(method: Callable[P, R]) -> Callable[P, R]:
     """Make a task that calls ``method`` fail without using up its retries where a retry can't help."""
 
     @functools.wraps(method)
@@ -99,19 +99,19 @@ def final_errors_fail_at_once(method: Callable[P, R]) -> Callable[P, R]:
         try:
             return method(*args, **kwargs)
         except CoveoError as error:
-            final = failing_at_once(error)
+            final = as_non_retryable(error)
         raise final
 
     return wrapper
 
 
 @contextmanager
-def needing(doing: str, privileges: str) -> Iterator[None]:
+def explain_missing_privilege(doing: str, privileges: str) -> Iterator[None]:
     """Let a refusal say what the key lacks, by the words of ``without_privilege``."""
     try:
         yield
     except AccessDeniedError as refused:
-        raise without_privilege(refused, doing, privileges) from None
+        raise missing_privilege_error(refused, doing, privileges) from None
 
 
 class Answer(Protocol):
@@ -135,7 +135,7 @@ def clock_of(answer: Answer) -> CoveoClock:
     return CoveoClock.from_http_date(answer.headers.get("Date"))
 
 
-def refusal(
+def response_error(
     answer: Answer,
     tried: str,
     default_class: type[CoveoError] | None = None,
@@ -191,7 +191,7 @@ def _what_came(answer: Answer) -> str | None:
         return None
     if body.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<"):
         return "a web page"
-    if len(body) <= _LONGEST_UNDECLARED or body[:1] in b"{[":
+    if len(body) <= _MAX_UNDECLARED or body[:1] in b"{[":
         try:
             json.loads(body)
         except (ValueError, RecursionError):
@@ -205,18 +205,20 @@ def _what_json_is(body: bytes) -> str | None:
         return None
     if body[:1] == b"<":
         return "a web page, not a JSON object"
-    if len(body) > _LONGEST_UNREAD:
+    if len(body) > _MAX_UNREAD:
         return None
     try:
         parsed = json.loads(body)
     except (ValueError, RecursionError):
         return "not a JSON object, though it says so"
     if isinstance(parsed, dict) and parsed.get("errorCode"):
-        return f"an error: {shortened(str(parsed['errorCode']))}"
+        return f"an error: {sanitize(str(parsed['errorCode']))}"
     return None
 
 
-def patience(policy: RetryPolicy, log: Any, refused: Callable[[float], None] | None = None) -> dict[str, Any]:
+def retry_options(
+    policy: RetryPolicy, log: Any, refused: Callable[[float], None] | None = None
+) -> dict[str, Any]:
     """
     Return how tenacity is to repeat requests, in threads or in a loop: after what, and how long after.
 
@@ -276,4 +278,4 @@ def _nothing() -> None:
 def request_id_of(answer: Answer) -> str | None:
     """Return the ID that Coveo's support asks for."""
     request_id = answer.headers.get("X-Request-ID")
-    return None if request_id is None else shortened(request_id)[:_LONGEST_REQUEST_ID]
+    return None if request_id is None else sanitize(request_id)[:_MAX_REQUEST_ID]
