@@ -41,6 +41,8 @@ _CHECKS: Final = 4
 _SECONDS_BETWEEN_CHECKS: Final = 1.0
 #: How far apart the clocks of a worker and a scheduler may be.
 _CLOCK_SKEW: Final = 2.0
+#: How long the process of an opening may go on whose task was marked, with Airflow's default heartbeats.
+_LINGERING_SECONDS: Final = 10.0
 #: How many map indexes are named that were left.
 _MAX_NAMED: Final = 20
 
@@ -149,16 +151,39 @@ class _EndedRun:
             return
         if record.phase is Phase.LEFT and other_at_work(holder, record, seems_live) is not None:
             return
-        hook = self._hook(record)
-        if record.phase is Phase.CLOSED and not may_be_active(hook, record.source_id):
+        if record.phase is not Phase.CLOSED:
+            log.warning(
+                "Source %s was left open by %s: its own tasks did not close it, so it is closed from here.",
+                record.source_id,
+                holder,
+            )
+            self._send(holder, record)
+        if not record.is_concluded:
+            self._look_once_more(holder, record)
+
+    def _look_once_more(self, holder: Holder, record: BracketRecord) -> None:
+        """
+        Close the source again if the request of an opening that was under way arrived after ``IDLE``.
+
+        Its task was marked, and Airflow then ends its process, which may be right behind its request.
+        """
+        current = read_bracket(holder) or record
+        lingers = current.closed_at + _LINGERING_SECONDS - time.time()
+        seconds = min(lingers, _LINGERING_SECONDS, self._seconds_left() - _MIN_SECONDS)
+        if seconds > 0:
+            time.sleep(seconds)
+            current = read_bracket(holder) or record
+        if current.is_concluded or current.phase is Phase.LEFT:
             return
-        log.warning(
-            "Source %s was left open by %s: its own tasks did not close it, so it is closed from here.",
-            record.source_id,
-            holder,
-        )
+        # Another task of the bracket, which was cleared meanwhile, may have opened the source since.
+        if current.opening == record.opening and may_be_active(self._hook(current), current.source_id):
+            log.warning("The opening of source %s by %s arrived late", current.source_id, holder)
+            self._send(holder, replace(current, is_concluded=True))
+
+    def _send(self, holder: Holder, record: BracketRecord) -> None:
+        hook = self._hook(record)
         try:
-            closing = close_source(hook, holder, replace(record, is_concluded=True), seems_live)
+            closing = close_source(hook, holder, record, seems_live)
         except CoveoError as error:
             log.warning("%s The watchdog (CloseAbandonedPushSourcesOperator) is what is left.", error)
             return
@@ -217,8 +242,7 @@ class _EndedRun:
     def _hook(self, record: BracketRecord) -> CoveoPushHook:
         from airflow_provider_coveo.coveo.retries import RetryPolicy
 
-        left = (self._until - time.monotonic()) / self._shares
-        seconds = max(_MIN_SECONDS, min(_MAX_SECONDS, left))
+        seconds = max(_MIN_SECONDS, min(_MAX_SECONDS, self._seconds_left()))
         return hook_of(
             record,
             retry=RetryPolicy(total_seconds=seconds),
@@ -226,6 +250,10 @@ class _EndedRun:
             call_interval=0,
             caller="push_source_update.last_resort",
         )
+
+    def _seconds_left(self) -> float:
+        """Return how much of its share of the time a bracket has left."""
+        return (self._until - time.monotonic()) / self._shares
 
 
 def attach_callbacks(dag: Any, update_tasks: UpdateTasks) -> None:

@@ -174,7 +174,7 @@ def _reopen(
     if outcome.get(holder.map_index) in _NOT_WAITING_STATES:
         log.info(
             "Task %s has run already and was not cleared: the DAG's callback closes the source when the run "
-            "ends",
+            "ends, and a failure of this task does not fail the run",
             update_tasks.outcome,
         )
     return opened

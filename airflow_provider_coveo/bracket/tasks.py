@@ -50,6 +50,7 @@ from airflow_provider_coveo.bracket.members import (
     states,
 )
 from airflow_provider_coveo.bracket.opening import Opening, SourceBusyError
+from airflow_provider_coveo.bracket.waiting import wait_for_unfinished
 from airflow_provider_coveo.coveo.errors import CoveoConfigurationError, CoveoError
 from airflow_provider_coveo.operators.base import (
     _checked,
@@ -557,6 +558,8 @@ class ClosePushSourceUpdateOperator(_ClosingOperator):
             self.log.info("Nothing was opened by this run, so nothing is closed.")
             self._give_up_claim(context)
             return self._nothing_sent()
+        above = [task.task_id for task in members(context["task"], self.update_tasks)]
+        wait_for_unfinished(self._states(context, [self.update_tasks.open, *above]))
         return self._close(context, record).result or self._nothing_sent()
 
     def _give_up_claim(self, context: Context) -> None:
@@ -591,6 +594,8 @@ class JudgePushSourceUpdateOperator(_ClosingOperator):
         ]
         judged = [task.task_id for task in tasks]
         found = self._states(context, judged)
+        if not is_temporary_run(str(context["ti"].run_id)):
+            wait_for_unfinished(found)
         closed, left_for = self._close_what_is_still_open(context, found)
         in_state: dict[str | None, list[str]] = {}
         for task_id, by_index in found.items():

@@ -28,6 +28,8 @@ class FakeClock:
 
     def __init__(self, on_advance: Callable[[float], None]) -> None:
         self.offset = 0.0
+        #: How much of that tasks and callbacks waited for.
+        self.waited = 0.0
         self._on_advance = on_advance
         self._time = _Time(self)
         self._threading = _Threading(self)
@@ -37,6 +39,11 @@ class FakeClock:
         """Let time pass."""
         self.offset += seconds
         self._on_advance(seconds)
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass for which a task or a callback waits."""
+        self.waited += seconds
+        self.advance(seconds)
 
     def install(self) -> None:
         """Give it to each of the product's modules that is loaded by now, and to what retries for them."""
@@ -74,7 +81,7 @@ class _Time(ModuleType):
         return time.monotonic() + self._clock.offset
 
     def sleep(self, seconds: float) -> None:
-        self._clock.advance(seconds)
+        self._clock.wait(seconds)
 
 
 class _Threading(ModuleType):
@@ -90,7 +97,7 @@ class _Threading(ModuleType):
                 if timeout is None or not getattr(threading.current_thread(), "is_stepped", False):
                     return super().wait(timeout)
                 if not self.is_set():
-                    clock.advance(timeout)
+                    clock.wait(timeout)
                 return self.is_set()
 
         self.Event = Event

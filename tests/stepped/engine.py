@@ -76,6 +76,8 @@ _TABLES = (
     *("xcom", "task_map", "task_instance_note", "task_instance", "dag_run_note", "dag_run"),
     *("trigger", "callback", "variable", "log", "asset_event", "asset_dag_run_queue"),
 )
+#: For how long a process goes on that Airflow took its task away from: with default heartbeats.
+SECONDS_OF_AN_ORPHAN = 8.0
 UNFINISHED = ("scheduled", "queued", "running", "restarting", "up_for_retry", "up_for_reschedule", "deferred")
 FINISHED = ("success", "failed", "skipped", "upstream_failed", "removed")
 #: A retry that is told so leaves the repetition to Airflow.
@@ -204,6 +206,8 @@ class Process:
     #: What happened by the time it started, for what is decided then.
     started_at: int = -1
     states_at_start: dict[tuple[str, int], str | None] = field(default_factory=dict)
+    #: How long all had waited when Airflow took its task away from it.
+    orphan_since: float | None = None
 
 
 class Engine:
@@ -357,6 +361,8 @@ class Engine:
         self.marked_runs: dict[str, str] = {}
         #: Of those, what was marked in a run that was over, which Airflow does not judge again.
         self.marked_late: set[tuple[str, str, int]] = set()
+        #: Of tasks that were cleared, the states of their run right after it.
+        self.states_after_clear: dict[tuple[str, str, int], dict[tuple[str, int], str | None]] = {}
         #: What runs were about to set, whether or not they lived to send it: run, source and status.
         self.intents: set[tuple[str, str, str]] = set()
         self.deleted_runs: set[str] = set()
@@ -367,7 +373,7 @@ class Engine:
         self.run_dags: dict[str, str] = {}
         self.unpaused = True
         self.simulator.reset()
-        self.clock.offset = 0.0
+        self.clock.offset = self.clock.waited = 0.0
         # What a process remembers of its calls; each task has a process of its own.
         throttle = sys.modules.get("airflow_provider_coveo.coveo.throttle")
         for value in vars(throttle).values() if throttle else ():
@@ -415,6 +421,7 @@ class Engine:
         with create_session() as session:
             self.runner._do_scheduling(session)
             session.expunge_all()
+        self._note_orphans()
         if self.executor.event_buffer:
             with create_session() as session:
                 self.runner._process_executor_events(executor=self.executor, session=session)
@@ -532,6 +539,8 @@ class Engine:
 
     def _step(self, process: Process, order: str = "go") -> None:
         self._happens(f"{process.actor.name} {order} at {process.actor.at}" if order != "go" else "")
+        if self.is_late(process):
+            raise Unplayable(f"{process.actor.name} was ended by its supervisor")
         if order == "drop_write":
             if process.comms is None:
                 raise Unplayable(f"{process.actor.name} has not started")
@@ -611,6 +620,16 @@ class Engine:
         ti = process.workload.ti
         rows = self._rows("SELECT state, try_number FROM task_instance WHERE id = :id", id=ti.id.hex)
         return not rows or rows[0].state != "running" or rows[0].try_number != ti.try_number
+
+    def _note_orphans(self) -> None:
+        for process in self.processes:
+            if process.orphan_since is None and self.is_orphan(process):
+                process.orphan_since = self.clock.waited
+
+    def is_late(self, process: Process) -> bool:
+        """Say whether its supervisor has ended an orphan by now."""
+        since = process.orphan_since
+        return since is not None and self.clock.waited - since > SECONDS_OF_AN_ORPHAN
 
     def terminate(self, name: str) -> None:
         """End a process that goes on with what Airflow took away from it, as its supervisor does."""
@@ -810,6 +829,7 @@ class Engine:
                 raise Unplayable(f"{method} {path}: {answer.status_code} {answer.text[:200]}")
             raise RuntimeError(f"{method} {path}: {answer.status_code} {answer.text[:1000]}")
         self._take_up()
+        self._note_orphans()
         return answer.json() if answer.content else None
 
     def clear(
@@ -835,8 +855,10 @@ class Engine:
         if tasks:
             body["task_ids"] = [self._marker(key, task) for task in tasks]
         path = f"/dags/{self._dag_of(key)}/clearTaskInstances"
+        before = self.states(key)
         answer = self.rest("POST", path, body, or_not=True)
         cleared = set()
+        self._note_clear(key, before)
         for ti in answer["task_instances"]:
             self.marked.pop((key, ti["task_id"], ti["map_index"]), None)
             cleared.add(self.name_of(key, ti["task_id"], ti["map_index"]))
@@ -848,9 +870,17 @@ class Engine:
         """Clear a run, as its own button does."""
         self._happens(f"clear run {key}{' only failed' * only_failed}")
         path = f"{self._run_path(key)}/clear"
+        before = self.states(key)
         self.rest("POST", path, {"dry_run": False, "only_failed": only_failed}, or_not=True)
+        self._note_clear(key, before)
         self.marked = {place: state for place, state in self.marked.items() if place[0] != key}
         self.marked_runs.pop(key, None)
+
+    def _note_clear(self, key: str, before: dict[tuple[str, int], str | None]) -> None:
+        after = self.states(key)
+        for place, state in after.items():
+            if state != before.get(place):
+                self.states_after_clear[(key, *place)] = after
 
     def mark(
         self, key: str, task: str, state: str, *, downstream: bool = False, upstream: bool = False
@@ -945,18 +975,26 @@ class Engine:
 
     def let_time_pass(self, seconds: float) -> None:
         self._happens(f"{seconds:g} s pass")
-        self.clock.advance(seconds)
+        self.clock.wait(seconds)
 
     def retries_due(self) -> bool:
-        """Let come the time of whatever waits to be retried; say whether anything did."""
+        """Let come the time of whatever waits to be run again; say whether anything did."""
         with create_session() as session:
             found = session.execute(
                 sa.text("UPDATE task_instance SET end_date = '2020-01-01' WHERE state = 'up_for_retry'")
-            )
-        if found.rowcount:  # type: ignore[attr-defined]
+            ).rowcount  # type: ignore[attr-defined]
+            found += session.execute(
+                sa.text(
+                    "UPDATE task_reschedule SET reschedule_date = '2020-01-01' "
+                    "WHERE ti_id IN (SELECT id FROM task_instance WHERE state = 'up_for_reschedule') "
+                    "AND reschedule_date > '2020-01-02'"
+                )
+            ).rowcount  # type: ignore[attr-defined]
+        if found:
             self.number += 1
-            self.clock.advance(SECONDS_A_WAIT)
-        return bool(found.rowcount)  # type: ignore[attr-defined]
+            self._seen_in_vain = None
+            self.clock.wait(SECONDS_A_WAIT)
+        return bool(found)
 
     def fire(self, name: str | None = None) -> bool:
         """Let the trigger fire of a task that is deferred, of all where none is named."""

@@ -316,7 +316,7 @@ class Director:
             choices.append((6, ("tick",)))
         choices += [(0.15, ("watch",)), (0.9 if goes_on else 0.05, ("settle",))]
         states = [state for run in runs for state in engine.states(run).values()]
-        if "up_for_retry" in states:
+        if {"up_for_retry", "up_for_reschedule"}.intersection(states):
             choices.append((2, ("retries_due",)))
         for run in runs:
             for (task_id, index), state in engine.states(run).items():
@@ -341,7 +341,7 @@ class Director:
             is_orphan = process in engine.processes and engine.is_orphan(process)
             if is_orphan:
                 choices.append((3, ("terminate", actor.name)))
-                if actor.lingered < LINGERS:
+                if actor.lingered < LINGERS and not engine.is_late(process):
                     choices.append((3, ("step", actor.name)))
                 continue
             choices += [(4, ("finish", actor.name)), (3, ("step", actor.name))]

@@ -16,6 +16,7 @@ from tests.stepped.engine import FINISHED, Engine, Seen, short
 OWN = frozenset({"begin", "open", "close", "outcome", "done", "delete_old_items"})
 ACTIVE = frozenset({"REBUILD", "REFRESH", "INCREMENTAL"})
 LIVE_RUNS = frozenset({"running", "queued"})
+FINISHED_STATES = frozenset(FINISHED)
 
 
 @dataclass(frozen=True)
@@ -214,6 +215,7 @@ class Judge:
             if each in {"failed", "upstream_failed"}
             and place[0] not in ignored
             and (run, *place) not in engine.marked_late
+            and not self._is_cleared_without_outcome(run, place, bracket)
         )
         # What is marked after its bracket was judged, or in one that was skipped, nothing judges again.
         judged = set(self._states_of(self.states[run], frozenset({f"{bracket.group}.outcome"})).values())
@@ -235,6 +237,20 @@ class Judge:
             left_to_another = self._last_accepted(source)
             if own[-1].status != "IDLE" and left_to_another is own[-1]:
                 yield Violation("B2", f"run {run} is a success, and Coveo accepted no IDLE for {source}")
+
+    def _is_cleared_without_outcome(self, run: str, place: tuple[str, int], bracket: Bracket) -> bool:
+        """
+        Say whether a task was cleared, last, and the task that judges was not, which had ended by then.
+
+        "Only Failed" does that with a member that was marked failed behind `outcome`: this was a success,
+        Airflow does not run it again, and no other task's failure would fail the run.
+        """
+        states = self.engine.states_after_clear.get((run, *place))
+        if states is None:
+            return False
+        index = place[1] if bracket.mapped else -1
+        judging = self._states_of(states, frozenset({f"{bracket.group}.outcome"}), index)
+        return set(judging.values()) <= FINISHED_STATES
 
     def _b2_blame(self, run: str, bracket: Bracket) -> Iterator[Violation]:
         engine = self.engine

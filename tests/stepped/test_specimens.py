@@ -97,6 +97,49 @@ SPECIMENS: dict[str, tuple[str, list[Event]]] = {
         "in_a_row",
         [*opened(), ("step", "a.work1"), ("mark", "a", "begin", "skipped", BELOW), ("tick",)],
     ),
+    "a-member-is-cleared-when-close-is-queued": (
+        "one_task",
+        [
+            ("tell", "a", "work1", "fail"),
+            *opened(),
+            ("finish", "a.work1"),
+            ("tick",),
+            ("clear_run", "a", True),
+            ("tick",),
+            ("step", "a.work1"),
+            ("finish", "a.close"),
+        ],
+    ),
+    "a-member-is-cleared-when-outcome-is-queued": (
+        "one_task",
+        [
+            ("tell", "a", "work1", "fail"),
+            ("tell", "a", "work1", "fail"),
+            *opened(),
+            ("finish", "a.work1"),
+            ("tick",),
+            ("finish", "a.close"),
+            ("tick",),
+            ("mark", "a", "done", "success", ALONE),
+            ("clear_run", "a", True),
+            ("tick",),
+            ("finish", "a.outcome"),
+        ],
+    ),
+    "open-is-ended-right-behind-its-request-after-its-group-was-marked": (
+        "in_a_row",
+        [
+            *BEGUN,
+            ("step", "a.open"),
+            ("mark_group", "a", "push_source_update", "skipped"),
+            ("tick",),
+            ("step", "a.callback"),
+            ("step", "a.callback"),
+            ("step", "a.open"),
+            ("terminate", "a.open"),
+            ("finish", "a.callback"),
+        ],
+    ),
     "a-paused-bracket-that-another-one-closed-continues": (
         "own_setup_and_teardown",
         [
@@ -147,3 +190,22 @@ def test_16_a_bracket_that_is_removed_in_mid_run_is_closed_by_the_watchdog(engin
     engine.let_time_pass(7 * 3600)
     engine.run("w1", "watchdog")
     assert engine.sequence("one").endswith("IDLE"), engine.story()
+
+
+def test_a_member_marked_failed_behind_outcome_is_not_judged_again(engine: Engine) -> None:
+    """
+    "Only Failed" then clears this member alone: Airflow judges the run by `outcome`, which was a success.
+
+    The source is opened and closed all the same.
+    """
+    events: list[Event] = [
+        ("settle",),
+        ("mark", "a", "work1", "failed", ALONE),
+        ("tell", "a", "work1", "fail"),
+        ("clear_run", "a", True),
+    ]
+    played = play(engine, "one_task", events, strictly=True)
+    assert not played.violations, played.story
+    assert engine.sequence("one") == "REBUILD push IDLE REBUILD push IDLE", played.story
+    assert engine.tries("a")["work1"] == "FAIL#2", played.story
+    assert engine.run_states()["a"] == "success", played.story

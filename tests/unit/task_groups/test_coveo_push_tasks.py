@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,8 +15,9 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowSkipException, BaseOperator, XCom
 
 from airflow_provider_coveo.assets.coveo_push import push_source_asset
-from airflow_provider_coveo.bracket import callbacks, opening
+from airflow_provider_coveo.bracket import callbacks, opening, waiting
 from airflow_provider_coveo.coveo.errors import CoveoError, CoveoInputError
+from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 from airflow_provider_coveo.operators.coveo_push_update import (
     NothingWasPushed,
     PushSourceUpdateFailed,
@@ -31,6 +33,7 @@ from airflow_provider_coveo.state.ledger import (
     Phase,
     SourceLedger,
     SourceRecord,
+    read_bracket,
     write_bracket,
 )
 from airflow_provider_coveo.task_groups.coveo_push import (
@@ -66,6 +69,7 @@ class Run:
         for module in (liveness, callbacks):
             monkeypatch.setattr(module, "run_facts", self.run_facts)
         monkeypatch.setattr(callbacks, "_SECONDS_BETWEEN_CHECKS", 0.01)
+        monkeypatch.setattr(callbacks, "_LINGERING_SECONDS", 0.01)
         monkeypatch.setattr(opening, "_SETTLE_SECONDS", 0.01)
         monkeypatch.setattr(XCom, "get_one", self.get_one)
         monkeypatch.setattr("airflow.__version__", "3.3.2")
@@ -124,6 +128,10 @@ class Run:
     def execute(self, name: str, *, max_tries: int = 0) -> Any:
         """Execute a task, and take note of what became of it."""
         task = self.task(name)
+        if name in {"close", "outcome"}:
+            # Airflow starts these once what is above them has ended.
+            for above in task.get_flat_relative_ids(upstream=True):
+                self.states.setdefault(above, "skipped" if above.endswith(".open") else "success")
         try:
             result = task.execute(self.context(name, max_tries=max_tries))
         except AirflowSkipException:
@@ -184,6 +192,50 @@ def test_the_source_is_closed_and_no_longer_on_record_as_held(
 
     assert coveo.statuses(SOURCE) == ["REFRESH", "IDLE"]
     assert Holder.of_source("acme", SOURCE) is None
+
+
+def test_a_callback_closes_what_an_opening_that_was_ended_behind_its_request_opened(
+    coveo: Simulator, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(callbacks, "_LINGERING_SECONDS", 4.0)
+    run, hook = a_run(), CoveoPushHook()
+    run.execute("open")
+    holder = Holder("d", "r", run.update.open.task_id)
+    record = read_bracket(holder)
+    assert record is not None
+    write_bracket(holder, replace(record, phase=Phase.OPENING, is_concluded=False))
+
+    # The hook's first request takes longer than later ones.
+    hook.get_source(SOURCE)
+
+    def open_late() -> None:
+        deadline = time.monotonic() + 10
+        while coveo.statuses(SOURCE)[-1] != "IDLE" and time.monotonic() < deadline:
+            time.sleep(0.01)
+        hook.set_source_status(SOURCE, "REBUILD")
+
+    late = threading.Thread(target=open_late)
+    late.start()
+    run.fail()
+    late.join()
+    assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE", "REBUILD", "IDLE"]
+
+
+@pytest.mark.parametrize("closing", ["close", "outcome"])
+@pytest.mark.parametrize("state", ["queued", "running", "up_for_retry"])
+def test_a_closing_task_waits_for_a_task_that_was_cleared_meanwhile(
+    coveo: Simulator, a_run: Callable[..., Run], closing: str, state: str
+) -> None:
+    run = a_run()
+    run.execute("open")
+    run.states["push_source_update.work"] = state
+    with pytest.raises(waiting.AirflowRescheduleException):
+        run.execute(closing)
+    assert coveo.statuses(SOURCE) == ["REBUILD"]
+
+    run.states["push_source_update.work"] = "success"
+    run.execute(closing)
+    assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
 
 
 @pytest.mark.parametrize("state", ["running", "queued"])
