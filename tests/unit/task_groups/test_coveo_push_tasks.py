@@ -197,8 +197,8 @@ def test_the_source_is_closed_and_no_longer_on_record_as_held(
 def test_a_callback_closes_what_an_opening_that_was_ended_behind_its_request_opened(
     coveo: Simulator, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(callbacks, "_LINGERING_SECONDS", 4.0)
     run, hook = a_run(), CoveoPushHook()
+    monkeypatch.setattr(callbacks, "_LINGERING_SECONDS", 4.0)
     run.execute("open")
     holder = Holder("d", "r", run.update.open.task_id)
     record = read_bracket(holder)
