@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import DecoratedOperator, task_decorator_factory
 
-from airflow_provider_coveo.operators.coveo_push import _ItemsAddOperator
+from airflow_provider_coveo.operators.push_base import _ItemsPushOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, TaskDecorator
 
 
-class _CoveoPushDecoratedOperator(DecoratedOperator, _ItemsAddOperator):
+class _CoveoPushDecoratedOperator(DecoratedOperator, _ItemsPushOperator):
     """
     Push what a function yields or returns. For the parameters see :func:`coveo_push_task`.
 
@@ -25,7 +25,7 @@ class _CoveoPushDecoratedOperator(DecoratedOperator, _ItemsAddOperator):
 
     template_fields: Sequence[str] = (
         *DecoratedOperator.template_fields,
-        *_ItemsAddOperator.template_fields,
+        *_ItemsPushOperator.template_fields,
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {**DecoratedOperator.template_fields_renderers}
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import suppress
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from airflow.providers.common.compat.sdk import BaseOperator, XComArg
 
@@ -69,11 +69,15 @@ class _CoveoOperator(BaseOperator):
         self.hook.stop()
 
 
-class _CoveoPushOperator(_CoveoOperator):
+#: The links of a task that works on one source.
+_SOURCE_LINKS: Final = (*_CoveoOperator.operator_extra_links, PushSourceLink())
+
+
+class _SourceOperator(_CoveoOperator):
     """What the operators for one source share."""
 
     template_fields: Sequence[str] = ("source_id", *_CoveoOperator.template_fields)
-    operator_extra_links = (*_CoveoOperator.operator_extra_links, PushSourceLink())
+    operator_extra_links = _SOURCE_LINKS
 
     def __init__(self, *, source_id: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)

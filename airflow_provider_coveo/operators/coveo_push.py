@@ -3,40 +3,48 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_coveo.coveo.errors import CoveoError
 from airflow_provider_coveo.operators.base import (
-    _CoveoOperator,
-    _CoveoPushOperator,
-    _filled,
     _given,
-    _is_true,
     _refuse_nothing,
+    _SourceOperator,
     _untemplated,
     _without_none,
 )
+from airflow_provider_coveo.operators.content_writers import note_content_change
 from airflow_provider_coveo.operators.coveo_source import (
-    CreatePushSourceOperator as CreatePushSourceOperator,
+    CreatePushSourceOperator,
+    DeletePushSourceOperator,
+    RecreatePushSourceOperator,
 )
-from airflow_provider_coveo.operators.coveo_source import (
-    DeletePushSourceOperator as DeletePushSourceOperator,
-)
-from airflow_provider_coveo.operators.coveo_source import (
-    RecreatePushSourceOperator as RecreatePushSourceOperator,
-)
-from airflow_provider_coveo.operators.coveo_watchdog import (
-    CloseAbandonedPushSourcesOperator as CloseAbandonedPushSourcesOperator,
-)
+from airflow_provider_coveo.operators.coveo_watchdog import CloseAbandonedPushSourcesOperator
+from airflow_provider_coveo.operators.push_base import ADDITIONS_ONLY, _ItemsPushOperator
+from airflow_provider_coveo.operators.security_identities import PushSecurityIdentitiesOperator
+from airflow_provider_coveo.operators.sql_push import SqlToCoveoPushOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from airflow.providers.openlineage.extractors import OperatorLineage
 
+#: What DAG files import from here.
+__all__ = [
+    "CloseAbandonedPushSourcesOperator",
+    "CreatePushSourceOperator",
+    "DeleteItemsOperator",
+    "DeletePushSourceOperator",
+    "PushItemsOperator",
+    "PushSecurityIdentitiesOperator",
+    "RecreatePushSourceOperator",
+    "ResetPushSourceOperator",
+    "SetPushSourceStatusOperator",
+    "SqlToCoveoPushOperator",
+]
 
-class SetPushSourceStatusOperator(_CoveoPushOperator):
+
+class SetPushSourceStatusOperator(_SourceOperator):
     """
     Set the status of a Push source: an active one before a content update, ``IDLE`` after it.
 
@@ -58,7 +66,7 @@ class SetPushSourceStatusOperator(_CoveoPushOperator):
     :raises CoveoError: if Coveo refuses or does not answer; the task retries where that can help.
     """
 
-    template_fields: Sequence[str] = (*_CoveoPushOperator.template_fields, "status")
+    template_fields: Sequence[str] = (*_SourceOperator.template_fields, "status")
 
     def __init__(self, *, status: str, **kwargs: Any) -> None:
         # So that `.output["ordering_id"]` works.
@@ -70,7 +78,7 @@ class SetPushSourceStatusOperator(_CoveoPushOperator):
         return _without_none(self.hook.set_source_status(self.source_id, self.status))
 
 
-class ResetPushSourceOperator(_CoveoPushOperator):
+class ResetPushSourceOperator(_SourceOperator):
     """
     Reset a Push source: delete every item that was last pushed before a moment, by default before now.
 
@@ -99,7 +107,7 @@ class ResetPushSourceOperator(_CoveoPushOperator):
     #: Whether what a task downstream pushed may be gone once this one runs again.
     removes_items: bool = True
 
-    template_fields: Sequence[str] = (*_CoveoPushOperator.template_fields, "ordering_id", "queue_delay")
+    template_fields: Sequence[str] = (*_SourceOperator.template_fields, "ordering_id", "queue_delay")
 
     def __init__(
         self, *, ordering_id: int | str | None = None, queue_delay: int | str = 15, **kwargs: Any
@@ -119,7 +127,7 @@ class ResetPushSourceOperator(_CoveoPushOperator):
                 "the task that should have given the cut-off gave none, as an opening that was cleared and "
                 "no longer knows when the run first opened the source",
             )
-        _taken_over(self, context)
+        note_content_change(self, context)
         ordering_id = self.ordering_id
         if ordering_id is None:
             ordering_id = self._cut_off_of_this_try_set(context)
@@ -141,76 +149,6 @@ class ResetPushSourceOperator(_CoveoPushOperator):
         return int(cut_off)
 
 
-def _says(task: Any, attribute: str) -> bool:
-    """Return what a task's class says of itself, also where the task is mapped."""
-    return bool(getattr(task, attribute, getattr(getattr(task, "operator_class", None), attribute, False)))
-
-
-#: The trigger rules by which a task does not run below one that failed.
-_NOT_AFTER_A_FAILURE = frozenset({"all_success", "all_skipped", "none_failed", "none_failed_min_one_success"})
-
-
-def _may_run_after_a_failure(failed: Any) -> Iterator[Any]:
-    """Yield the tasks downstream of one that may run although it failed."""
-    # Below a teardown, such as a bracket's own tasks, what runs is what did not fail.
-    below = [task for task in failed.get_flat_relatives(upstream=False) if not task.is_teardown]
-    todo = [task for task in below if task.trigger_rule not in _NOT_AFTER_A_FAILURE]
-    seen: set[str] = set()
-    while todo:
-        task = todo.pop()
-        if task.task_id not in seen:
-            seen.add(task.task_id)
-            todo += task.downstream_list
-            yield task
-
-
-def _changes_content(task: Any, source_id: str) -> bool:
-    """Say whether a task, mapped or not, may push to a source or delete from it."""
-    if not (_says(task, "pushes_items") or _says(task, "removes_items")):
-        return False
-    its_source_id = getattr(task, "source_id", None) or getattr(task, "partial_kwargs", {}).get("source_id")
-    # Where it is a template, nothing is known.
-    return not isinstance(its_source_id, str) or "{" in its_source_id or its_source_id == source_id
-
-
-def _taken_over(operator: _CoveoPushOperator, context: Context) -> str | None:
-    """
-    Note that this run changes the source's content from here on.
-
-    :return: Since when, in a form that tells it from any other time; ``None`` where it can't be noted.
-    """
-    if "ti" not in context:
-        # Executed by hand, so there is no run.
-        return None
-    from airflow_provider_coveo.coveo.endpoints import validate_source_id
-    from airflow_provider_coveo.state.ledger import SourceLedger
-
-    task_instance: Any = context["ti"]
-    operator.hook.task_context = context
-    try:
-        source_id, ledger = (
-            validate_source_id(operator.source_id),
-            SourceLedger(operator.hook.organization_id),
-        )
-        return ledger.content_changed(
-            source_id,
-            task_instance.dag_id,
-            task_instance.run_id,
-            pushes=_says(operator, "pushes_items"),
-        )
-    except CoveoError:
-        # The hook says so, and better, once it is called.
-        return None
-    except Exception as problem:
-        operator.log.warning(
-            "It can't be noted that this run changes the content of source %s, so that a try of this task "
-            "or another run's may not go on where an earlier one failed: %r",
-            operator.source_id,
-            problem,
-        )
-        return None
-
-
 def _joined(value: Any) -> Any:
     """Return a list whose entries may be lists themselves, such as a mapped task returns, as one."""
     if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
@@ -223,147 +161,7 @@ def _joined(value: Any) -> Any:
     )
 
 
-class _ItemsPushOperator(_CoveoPushOperator):
-    """
-    What the operators that push items share: how they push, and that they go on where an earlier try failed.
-
-    :param batch_bytes: How large a batch is at most, in bytes: 1 KiB to 256 MB. Default 12 MiB. (templated)
-    :param upload_concurrency: How many batches are uploaded at the same time, 1 to 32. Default 3. (templated)
-    :param on_invalid: What to do with an item that Coveo would refuse: ``fail`` (the default), or ``skip`` to
-        leave it out. (templated)
-    :param max_invalid: With ``skip``, above how many invalid items the task fails all the same. Default 100.
-        (templated)
-    :param resume: Whether a try that meets the same input as an earlier one of its run goes on where that
-        one failed or was killed. Default ``True``. (templated)
-    """
-
-    #: Whether the task adds to what a bracket (``push_source_update``) counts as pushed.
-    pushes_items: bool = True
-    #: Whether to ask how many items may still be pushed today: not where none are added.
-    check_quota: bool | str = False
-    #: The result of the push, once it has ended, also by a failure.
-    _accepted: dict[str, Any] | None = None
-
-    template_fields: Sequence[str] = (
-        *_CoveoPushOperator.template_fields,
-        "batch_bytes",
-        "upload_concurrency",
-        "on_invalid",
-        "max_invalid",
-        "resume",
-    )
-
-    def __init__(
-        self,
-        *,
-        batch_bytes: int | str | None = None,
-        upload_concurrency: int | str | None = None,
-        on_invalid: str = "fail",
-        max_invalid: int | str | None = None,
-        resume: bool | str = True,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.batch_bytes = batch_bytes
-        self.upload_concurrency = upload_concurrency
-        self.on_invalid = on_invalid
-        self.max_invalid = max_invalid
-        self.resume = resume
-
-    def _push(
-        self, context: Context, items: Iterable[Any], delete: Iterable[Any] = (), *, counts: bool = True
-    ) -> dict[str, Any]:
-        """
-        Push items as the parameters say.
-
-        :param counts: Whether there are items that count against the daily quota. Of deletions, Coveo does
-            not say that they do.
-        """
-        given = {
-            "batch_bytes": self.batch_bytes,
-            "upload_concurrency": self.upload_concurrency,
-            "max_invalid": self.max_invalid,
-        }
-        try:
-            self._accepted = self.hook.push_items(
-                self.source_id,
-                items,
-                delete=delete,
-                on_invalid=self.on_invalid,  # type: ignore[arg-type]
-                checkpoint=self._checkpoint(context),
-                check_quota=_is_true(self.check_quota) and counts,
-                **_filled(given),
-            )
-        except CoveoError as error:
-            self._accepted = error.accepted
-            raise
-        finally:
-            # What a function or a query holds open must not stay so until the process ends.
-            if isinstance(items, Generator):
-                with suppress(Exception):
-                    items.close()
-        return self._accepted
-
-    # --- what Airflow's OpenLineage provider asks for, where it is installed ---
-
-    def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any] | None:
-        """Name the source that is written, and what is read."""
-        return self._lineage()
-
-    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any] | None:
-        """Name them, with how much was accepted."""
-        return self._lineage()
-
-    def get_openlineage_facets_on_failure(self, task_instance: Any) -> OperatorLineage[Any, Any] | None:
-        """Name them, with how much was accepted before."""
-        return self._lineage()
-
-    def _lineage(self, **read: Any) -> OperatorLineage[Any, Any] | None:
-        """
-        Return the lineage of the push.
-
-        :param read: What it reads, as :func:`~airflow_provider_coveo.lineage.coveo_push.lineage_of_push`
-            takes it.
-        """
-        from airflow_provider_coveo.lineage.coveo_push import lineage_of_push
-
-        return lineage_of_push(self, self._accepted, **read)
-
-    def _checkpoint(self, context: Context) -> Any:
-        if "ti" not in context:
-            return None
-        from airflow_provider_coveo.hooks.checkpoint import RunCheckpoint
-
-        since = _taken_over(self, context)
-        if since is None or not _is_true(self.resume):
-            RunCheckpoint(context, (), only_retries=False).forget()
-            return None
-        settings = self.hook.settings
-        what = (settings.push_url, settings.organization_id, self.source_id, self.batch_bytes, since)
-        # A clear may have made another task undo what an earlier try did here.
-        only_retries = any(
-            _changes_content(task, self.source_id)
-            for task in (*self.get_flat_relatives(upstream=True), *_may_run_after_a_failure(self))
-        )
-        return RunCheckpoint(context, what, only_retries=only_retries)
-
-
-class _ItemsAddOperator(_ItemsPushOperator):
-    """
-    What those of them share that add items, and so use up the daily quota.
-
-    :param check_quota: Whether to ask first how many items may still be pushed today, and to warn if that
-        will not do. Default ``True``. (templated)
-    """
-
-    template_fields: Sequence[str] = (*_ItemsPushOperator.template_fields, "check_quota")
-
-    def __init__(self, *, check_quota: bool | str = True, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.check_quota = check_quota
-
-
-class PushItemsOperator(_ItemsAddOperator):
+class PushItemsOperator(_ItemsPushOperator):
     """
     Push items to a source: from another task, or from files of any size.
 
@@ -424,7 +222,7 @@ class PushItemsOperator(_ItemsAddOperator):
     """
 
     template_fields: Sequence[str] = (
-        *_ItemsAddOperator.template_fields,
+        *_ItemsPushOperator.template_fields,
         "items",
         "path",
         "delete",
@@ -542,10 +340,14 @@ class DeleteItemsOperator(_ItemsPushOperator):
     #: Whether what a task downstream pushed may be gone once this one runs again.
     removes_items: bool = True
 
-    template_fields: Sequence[str] = (*_ItemsPushOperator.template_fields, "document_ids", "delete_children")
+    template_fields: Sequence[str] = (
+        *(field for field in _ItemsPushOperator.template_fields if field not in ADDITIONS_ONLY),
+        "document_ids",
+        "delete_children",
+    )
 
     def __init__(self, *, document_ids: Any, delete_children: bool | str = False, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(check_quota=False, **kwargs)
         self.document_ids = _untemplated(document_ids)
         self.delete_children = delete_children
 
@@ -567,215 +369,3 @@ class DeleteItemsOperator(_ItemsPushOperator):
                 yield entry if children is False else Delete(document_id, children)  # type: ignore[arg-type]
 
         return self._push(context, (), entries())
-
-
-class SqlToCoveoPushOperator(_ItemsAddOperator):
-    """
-    Push the rows of a database query as items.
-
-    The rows are read as a stream, so that a table of any size needs no more memory than a few batches: on
-    PostgreSQL by a cursor of the server, on MySQL and MariaDB by an unbuffered one, which SQLite's always is.
-    Other databases' drivers read as they do; some (Redshift's) hold the whole result. Give the query an
-    ``ORDER BY``: only then does a task that is tried again meet the same rows in the same order, and go on
-    where it failed. See https://docs.coveo.com/en/90/.
-
-    A time needs a time zone: where the column has none, select ``updated AT TIME ZONE 'UTC'``, on MySQL
-    ``DATE_FORMAT(updated, '%Y-%m-%dT%TZ')``. What is ``NULL`` is left out of its item. Needs the extra
-    ``[sql]`` and the provider of the database.
-
-    :param source_id: The ID of the Push source. (templated)
-    :param sql: The query, or a file of that name (``.sql``). No other parameter names a file. (templated)
-    :param sql_conn_id: The connection of the database. Its hook must be one of Airflow's ``DbApiHook``.
-        (templated)
-    :param columns: What an item is made of: its keys, each with the name of a column or a text with names of
-        columns in braces, as in ``{"documentId": "product://{sku}", "title": "name", "data": "{name}
-        {description}"}``. Default: each column under its own name. In a text, values stand as metadata is
-        sent; a ``documentId`` holds no float and no boolean. (templated)
-    :param parameters: Values for the placeholders of the query. (templated)
-    :param hook_params: Further arguments of the database's hook. Default none.
-    :param fetch_size: How many rows are fetched at a time. Default 2000. (templated)
-    :param batch_bytes: How large a batch is at most, in bytes: 1 KiB to 256 MB. Default 12 MiB. (templated)
-    :param upload_concurrency: How many batches are uploaded at the same time, 1 to 32. Default 3. (templated)
-    :param on_invalid: What to do with a row that Coveo would refuse: ``fail`` (the default), or ``skip`` to
-        leave it out. (templated)
-    :param max_invalid: With ``skip``, above how many of them the task fails all the same. Default 100.
-        (templated)
-    :param resume: Whether a try that meets the same input as an earlier one of its run goes on where that
-        one failed or was killed. Default ``True``. (templated)
-    :param check_quota: Whether to ask first how many items may still be pushed today, and to warn if that
-        will not do. Default ``True``. (templated)
-    :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
-    :param organization_id: The organization, where it is not the connection's. (templated)
-    :return: What was accepted: ``accepted_adds``, ``batches``, ``bytes``, ``seconds`` and more.
-    :raises CoveoInputError: if a value or a row can't be right; the task does not retry.
-    :raises CoveoError: if Coveo refuses or does not answer; the task retries where that can help.
-    """
-
-    template_fields: Sequence[str] = (
-        *_ItemsAddOperator.template_fields,
-        "sql",
-        "sql_conn_id",
-        "columns",
-        "parameters",
-        "fetch_size",
-    )
-    template_ext: Sequence[str] = (".sql",)
-    template_fields_renderers: ClassVar[dict[str, str]] = {"sql": "sql", "parameters": "json"}
-
-    def __init__(
-        self,
-        *,
-        sql: str,
-        sql_conn_id: str,
-        columns: Mapping[str, str] | None = None,
-        parameters: Mapping[str, Any] | Sequence[Any] | None = None,
-        hook_params: Mapping[str, Any] | None = None,
-        fetch_size: int | str = 2000,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.sql = sql
-        self.sql_conn_id = sql_conn_id
-        self.columns = columns
-        self.parameters = parameters
-        self.hook_params = hook_params
-        self.fetch_size = fetch_size
-
-    def resolve_template_files(self) -> None:
-        """Read the query if it stands in a file. No other parameter names one, whatever its value ends in."""
-        all_fields = self.template_fields
-        self.template_fields = ("sql",)
-        try:
-            super().resolve_template_files()
-        finally:
-            self.template_fields = all_fields
-
-    def _do_render_template_fields(
-        self, parent: Any, template_fields: Iterable[str], *args: Any, **kwargs: Any
-    ) -> None:
-        for field in template_fields:
-            if parent is not self or field != "sql":
-                self.template_ext = ()
-            try:
-                super()._do_render_template_fields(parent, [field], *args, **kwargs)
-            finally:
-                self.template_ext = type(self).template_ext
-
-    def execute(self, context: Context) -> dict[str, Any]:
-        """Push the rows."""
-        from airflow_provider_coveo.content.query import read_query
-
-        rows = read_query(
-            self.sql_conn_id,
-            self.sql,
-            parameters=self.parameters,
-            columns=self.columns,
-            hook_params=self.hook_params,
-            fetch_size=self.fetch_size,
-        )
-        return self._push(context, rows)
-
-    def _lineage(self, **read: Any) -> OperatorLineage[Any, Any] | None:
-        from airflow_provider_coveo.lineage.coveo_push import Query
-
-        query = Query(self.sql, self.sql_conn_id, self.hook_params or {})
-        return super()._lineage(query=query, **read)
-
-
-class PushSecurityIdentitiesOperator(_CoveoOperator):
-    """
-    Push security identities to a provider, before the items whose permissions name them.
-
-    In a bracket (``push_source_update``) it comes before the content. To push a group replaces its list of
-    members. See https://docs.coveo.com/en/55/.
-
-    :param provider_id: The security identity provider. (templated)
-    :param members: Identities with what they hold: dicts with ``identity`` (``name`` and ``type``),
-        ``members`` and ``wellKnowns``; a list, or what another task returned. (references are resolved, texts
-        are not templated)
-    :param mappings: Identities with their aliases in other providers: dicts with ``identity`` and
-        ``mappings``. (references are resolved, texts are not templated)
-    :param deleted: Identities to disable: dicts with ``name`` and ``type``. (references are resolved, texts
-        are not templated)
-    :param delete_old: Whether to disable then what this task did not push; refused where it pushed nothing.
-        Default ``False``. (templated)
-    :param queue_delay: Minutes, 0 or more, that Coveo waits before that. Default 15. (templated)
-    :param batch_bytes: How large a batch is at most, in bytes: 1 KiB to 256 MB. Default 12 MiB. (templated)
-    :param upload_concurrency: How many batches are uploaded at the same time, 1 to 32. Default 3. (templated)
-    :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
-    :param organization_id: The organization, where it is not the connection's. (templated)
-    :return: What was accepted: ``accepted_members``, ``accepted_mappings``, ``accepted_deleted``,
-        ``batches``, ``ordering_id`` and more; with ``delete_old``, under ``deleted_old``, what
-        :meth:`~airflow_provider_coveo.hooks.coveo_push.CoveoPushHook.delete_old_identities` returned.
-    :raises CoveoInputError: if a value or an identity can't be right; the task does not retry.
-    :raises CoveoError: if Coveo refuses or does not answer; the task retries where that can help.
-    """
-
-    #: Identities are not what a bracket counts as pushed.
-    pushes_items: bool = False
-
-    template_fields: Sequence[str] = (
-        "provider_id",
-        *_CoveoOperator.template_fields,
-        "members",
-        "mappings",
-        "deleted",
-        "delete_old",
-        "queue_delay",
-        "batch_bytes",
-        "upload_concurrency",
-    )
-
-    def __init__(
-        self,
-        *,
-        provider_id: str,
-        members: Any = None,
-        mappings: Any = None,
-        deleted: Any = None,
-        delete_old: bool | str = False,
-        queue_delay: int | str = 15,
-        batch_bytes: int | str | None = None,
-        upload_concurrency: int | str | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.provider_id = provider_id
-        self.members = _untemplated(members)
-        self.mappings = _untemplated(mappings)
-        self.deleted = _untemplated(deleted)
-        self.delete_old = delete_old
-        self.queue_delay = queue_delay
-        self.batch_bytes = batch_bytes
-        self.upload_concurrency = upload_concurrency
-
-    def execute(self, context: Context) -> dict[str, Any]:
-        """Push the identities."""
-        sections = {
-            "members": _given(self.members),
-            "mappings": _given(self.mappings),
-            "deleted": _given(self.deleted),
-        }
-        numbers = {"batch_bytes": self.batch_bytes, "upload_concurrency": self.upload_concurrency}
-        result = self.hook.push_identities(
-            self.provider_id,
-            **_without_none(sections),
-            **_filled(numbers),
-        )
-        if not _is_true(self.delete_old):
-            return result
-        if not result["accepted_members"] + result["accepted_mappings"]:
-            from airflow_provider_coveo.coveo.errors import CoveoInputError
-            from airflow_provider_coveo.hooks.responses import as_non_retryable
-
-            raise as_non_retryable(
-                CoveoInputError(
-                    f"Old identities of provider {self.provider_id!r} stay: the task pushed none, and to "
-                    "disable all others would lock everybody out",
-                    remedy="Check what should have given the identities",
-                )
-            )
-        old = self.hook.delete_old_identities(
-            self.provider_id, result["ordering_id"], queue_delay=self.queue_delay
-        )
-        return {**result, "deleted_old": old}

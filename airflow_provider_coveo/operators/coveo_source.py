@@ -15,9 +15,9 @@ from airflow.providers.common.compat.sdk import conf
 from airflow_provider_coveo.operators.base import (
     _checked,
     _CoveoOperator,
-    _CoveoPushOperator,
     _given,
     _is_true,
+    _SourceOperator,
     _time_delta_trigger,
     _untemplated,
     _validate_duration,
@@ -146,7 +146,7 @@ class CreatePushSourceOperator(_CoveoOperator):
         )
 
 
-class DeletePushSourceOperator(_CoveoPushOperator):
+class DeletePushSourceOperator(_SourceOperator):
     """
     Delete a source and all items in it, for good, once its name was repeated rightly.
 
@@ -165,7 +165,7 @@ class DeletePushSourceOperator(_CoveoPushOperator):
     :raises CoveoError: if Coveo refuses otherwise, or does not answer; the task retries where that can help.
     """
 
-    template_fields: Sequence[str] = (*_CoveoPushOperator.template_fields, "source_name")
+    template_fields: Sequence[str] = (*_SourceOperator.template_fields, "source_name")
 
     def __init__(self, *, source_name: str, **kwargs: Any) -> None:
         super().__init__(**{"multiple_outputs": True, **kwargs})
@@ -224,7 +224,7 @@ class DeletePushSourceOperator(_CoveoPushOperator):
             )
 
 
-class RecreatePushSourceOperator(_CoveoPushOperator):
+class RecreatePushSourceOperator(_SourceOperator):
     """
     Replace a source by a copy of itself, up to the deletion of the original, which is a task of its own.
 
@@ -274,7 +274,7 @@ class RecreatePushSourceOperator(_CoveoPushOperator):
     """
 
     template_fields: Sequence[str] = (
-        *_CoveoPushOperator.template_fields,
+        *_SourceOperator.template_fields,
         "new_name",
         "source_id_variable",
         "test_item",

@@ -18,7 +18,7 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_coveo.operators.base import _CoveoOperator, _CoveoPushOperator
+from airflow_provider_coveo.operators.base import _SOURCE_LINKS, _CoveoOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 #: and may take half of that for a last look.
 _GRACE = timedelta(seconds=60)
 #: The links of those sensors that wait for one source.
-_LINKS = _CoveoPushOperator.operator_extra_links
 
 
 class _CoveoSensor(_CoveoOperator, BaseSensorOperator):
@@ -195,7 +194,7 @@ class PushSourceStatusSensor(_CoveoSensor):
     """
 
     template_fields: Sequence[str] = ("source_id", "statuses", *_CoveoOperator.template_fields)
-    operator_extra_links = _LINKS
+    operator_extra_links = _SOURCE_LINKS
 
     def __init__(self, *, source_id: str, statuses: Any = "IDLE", **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -295,7 +294,7 @@ class PushedItemsIndexedSensor(_CoveoSensor):
         *_CoveoOperator.template_fields,
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"result": "json"}
-    operator_extra_links = _LINKS
+    operator_extra_links = _SOURCE_LINKS
 
     def __init__(
         self,

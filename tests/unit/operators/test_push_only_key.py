@@ -91,7 +91,7 @@ def _push_only(
 
 
 def execute(operator: type[Any], values: dict[str, Any]) -> Any:
-    if issubclass(operator, coveo_push._CoveoPushOperator) or operator is sensors.PushSourceStatusSensor:
+    if "source_id" in operator.template_fields:
         values = {"source_id": SOURCE, **values}
     ti = SimpleNamespace(max_tries=0, dag_id="d", task_id="t", run_id="r", map_index=-1, start_date=None)
     task = operator(task_id="t", **values)

@@ -1,0 +1,155 @@
+"""What the operators that push items to a source have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow_provider_coveo.coveo.errors import CoveoError
+from airflow_provider_coveo.operators.base import _SOURCE_LINKS, _CoveoOperator, _filled, _is_true
+from airflow_provider_coveo.operators.content_writers import (
+    may_change_content,
+    may_run_after_a_failure,
+    note_content_change,
+)
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.openlineage.extractors import OperatorLineage
+
+#: The parameters that concern the addition of items, so that an operator that only deletes lacks them.
+ADDITIONS_ONLY: Final = ("check_quota",)
+
+
+class _ItemsPushOperator(_CoveoOperator):
+    """
+    What the operators that push items share: how they push, and that they go on where an earlier try failed.
+
+    :param source_id: The ID of the Push source. (templated)
+    :param batch_bytes: How large a batch is at most, in bytes: 1 KiB to 256 MB. Default 12 MiB. (templated)
+    :param upload_concurrency: How many batches are uploaded at the same time, 1 to 32. Default 3. (templated)
+    :param on_invalid: What to do with an item that Coveo would refuse: ``fail`` (the default), or ``skip`` to
+        leave it out. (templated)
+    :param max_invalid: With ``skip``, above how many invalid items the task fails all the same. Default 100.
+        (templated)
+    :param resume: Whether a try that meets the same input as an earlier one of its run goes on where that
+        one failed or was killed. Default ``True``. (templated)
+    :param check_quota: Whether to ask first how many items may still be pushed today, and to warn if that
+        will not do. Default ``True``. (templated)
+    """
+
+    #: Whether the task adds to what a bracket (``push_source_update``) counts as pushed.
+    pushes_items: bool = True
+    #: The result of the push, once it has ended, also by a failure.
+    _accepted: dict[str, Any] | None = None
+
+    template_fields: Sequence[str] = (
+        "source_id",
+        *_CoveoOperator.template_fields,
+        "batch_bytes",
+        "upload_concurrency",
+        "on_invalid",
+        "max_invalid",
+        "resume",
+        "check_quota",
+    )
+    operator_extra_links = _SOURCE_LINKS
+
+    def __init__(
+        self,
+        *,
+        source_id: str,
+        batch_bytes: int | str | None = None,
+        upload_concurrency: int | str | None = None,
+        on_invalid: str = "fail",
+        max_invalid: int | str | None = None,
+        resume: bool | str = True,
+        check_quota: bool | str = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.source_id = source_id
+        self.batch_bytes = batch_bytes
+        self.upload_concurrency = upload_concurrency
+        self.on_invalid = on_invalid
+        self.max_invalid = max_invalid
+        self.resume = resume
+        self.check_quota = check_quota
+
+    def _push(
+        self, context: Context, items: Iterable[Any], delete: Iterable[Any] = (), *, counts: bool = True
+    ) -> dict[str, Any]:
+        """
+        Push items as the parameters say.
+
+        :param counts: Whether there are items that count against the daily quota. Of deletions, Coveo does
+            not say that they do.
+        """
+        given = {
+            "batch_bytes": self.batch_bytes,
+            "upload_concurrency": self.upload_concurrency,
+            "max_invalid": self.max_invalid,
+        }
+        try:
+            self._accepted = self.hook.push_items(
+                self.source_id,
+                items,
+                delete=delete,
+                on_invalid=self.on_invalid,  # type: ignore[arg-type]
+                checkpoint=self._checkpoint(context),
+                check_quota=_is_true(self.check_quota) and counts,
+                **_filled(given),
+            )
+        except CoveoError as error:
+            self._accepted = error.accepted
+            raise
+        finally:
+            # What a function or a query holds open must not stay so until the process ends.
+            if isinstance(items, Generator):
+                with suppress(Exception):
+                    items.close()
+        return self._accepted
+
+    # --- what Airflow's OpenLineage provider asks for, where it is installed ---
+
+    def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any] | None:
+        """Name the source that is written, and what is read."""
+        return self._lineage()
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any] | None:
+        """Name them, with how much was accepted."""
+        return self._lineage()
+
+    def get_openlineage_facets_on_failure(self, task_instance: Any) -> OperatorLineage[Any, Any] | None:
+        """Name them, with how much was accepted before."""
+        return self._lineage()
+
+    def _lineage(self, **read: Any) -> OperatorLineage[Any, Any] | None:
+        """
+        Return the lineage of the push.
+
+        :param read: What it reads, as :func:`~airflow_provider_coveo.lineage.coveo_push.lineage_of_push`
+            takes it.
+        """
+        from airflow_provider_coveo.lineage.coveo_push import lineage_of_push
+
+        return lineage_of_push(self, self._accepted, **read)
+
+    def _checkpoint(self, context: Context) -> Any:
+        if "ti" not in context:
+            return None
+        from airflow_provider_coveo.hooks.checkpoint import RunCheckpoint
+
+        since = note_content_change(self, context)
+        if since is None or not _is_true(self.resume):
+            RunCheckpoint(context, (), only_retries=False).forget()
+            return None
+        settings = self.hook.settings
+        what = (settings.push_url, settings.organization_id, self.source_id, self.batch_bytes, since)
+        # A clear may have made another task undo what an earlier try did here.
+        only_retries = any(
+            may_change_content(task, self.source_id)
+            for task in (*self.get_flat_relatives(upstream=True), *may_run_after_a_failure(self))
+        )
+        return RunCheckpoint(context, what, only_retries=only_retries)

@@ -1,0 +1,117 @@
+"""The operator that pushes security identities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_coveo.operators.base import (
+    _CoveoOperator,
+    _filled,
+    _given,
+    _is_true,
+    _untemplated,
+    _without_none,
+)
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+
+class PushSecurityIdentitiesOperator(_CoveoOperator):
+    """
+    Push security identities to a provider, before the items whose permissions name them.
+
+    In a bracket (``push_source_update``) it comes before the content. To push a group replaces its list of
+    members. See https://docs.coveo.com/en/55/.
+
+    :param provider_id: The security identity provider. (templated)
+    :param members: Identities with what they hold: dicts with ``identity`` (``name`` and ``type``),
+        ``members`` and ``wellKnowns``; a list, or what another task returned. (references are resolved, texts
+        are not templated)
+    :param mappings: Identities with their aliases in other providers: dicts with ``identity`` and
+        ``mappings``. (references are resolved, texts are not templated)
+    :param deleted: Identities to disable: dicts with ``name`` and ``type``. (references are resolved, texts
+        are not templated)
+    :param delete_old: Whether to disable then what this task did not push; refused where it pushed nothing.
+        Default ``False``. (templated)
+    :param queue_delay: Minutes, 0 or more, that Coveo waits before that. Default 15. (templated)
+    :param batch_bytes: How large a batch is at most, in bytes: 1 KiB to 256 MB. Default 12 MiB. (templated)
+    :param upload_concurrency: How many batches are uploaded at the same time, 1 to 32. Default 3. (templated)
+    :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
+    :param organization_id: The organization, where it is not the connection's. (templated)
+    :return: What was accepted: ``accepted_members``, ``accepted_mappings``, ``accepted_deleted``,
+        ``batches``, ``ordering_id`` and more; with ``delete_old``, under ``deleted_old``, what
+        :meth:`~airflow_provider_coveo.hooks.coveo_push.CoveoPushHook.delete_old_identities` returned.
+    :raises CoveoInputError: if a value or an identity can't be right; the task does not retry.
+    :raises CoveoError: if Coveo refuses or does not answer; the task retries where that can help.
+    """
+
+    #: Identities are not what a bracket counts as pushed.
+    pushes_items: bool = False
+
+    template_fields: Sequence[str] = (
+        "provider_id",
+        *_CoveoOperator.template_fields,
+        "members",
+        "mappings",
+        "deleted",
+        "delete_old",
+        "queue_delay",
+        "batch_bytes",
+        "upload_concurrency",
+    )
+
+    def __init__(
+        self,
+        *,
+        provider_id: str,
+        members: Any = None,
+        mappings: Any = None,
+        deleted: Any = None,
+        delete_old: bool | str = False,
+        queue_delay: int | str = 15,
+        batch_bytes: int | str | None = None,
+        upload_concurrency: int | str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.provider_id = provider_id
+        self.members = _untemplated(members)
+        self.mappings = _untemplated(mappings)
+        self.deleted = _untemplated(deleted)
+        self.delete_old = delete_old
+        self.queue_delay = queue_delay
+        self.batch_bytes = batch_bytes
+        self.upload_concurrency = upload_concurrency
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Push the identities."""
+        sections = {
+            "members": _given(self.members),
+            "mappings": _given(self.mappings),
+            "deleted": _given(self.deleted),
+        }
+        numbers = {"batch_bytes": self.batch_bytes, "upload_concurrency": self.upload_concurrency}
+        result = self.hook.push_identities(
+            self.provider_id,
+            **_without_none(sections),
+            **_filled(numbers),
+        )
+        if not _is_true(self.delete_old):
+            return result
+        if not result["accepted_members"] + result["accepted_mappings"]:
+            from airflow_provider_coveo.coveo.errors import CoveoInputError
+            from airflow_provider_coveo.hooks.responses import as_non_retryable
+
+            raise as_non_retryable(
+                CoveoInputError(
+                    f"Old identities of provider {self.provider_id!r} stay: the task pushed none, and to "
+                    "disable all others would lock everybody out",
+                    remedy="Check what should have given the identities",
+                )
+            )
+        old = self.hook.delete_old_identities(
+            self.provider_id, result["ordering_id"], queue_delay=self.queue_delay
+        )
+        return {**result, "deleted_old": old}
