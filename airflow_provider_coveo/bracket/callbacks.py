@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_coveo.bracket.closing import close_source, hook_of, may_be_active, other_at_work
 from airflow_provider_coveo.bracket.members import UpdateTasks, each_map_index, mapped_group_id, member_ids
+from airflow_provider_coveo.bracket.version_0_1 import OPENING_XCOM_KEY, record_of_0_1
 from airflow_provider_coveo.coveo.errors import CoveoError
 from airflow_provider_coveo.state.airflow_runs import (
     FINISHED_STATES,
@@ -227,8 +228,6 @@ class _EndedRun:
         if not callbacks_can_query():
             return None
         from airflow.providers.common.compat.sdk import XCom
-
-        from airflow_provider_coveo.bracket.tasks import OPENING_XCOM_KEY, record_of_0_1
 
         opened = XCom.get_one(
             key=OPENING_XCOM_KEY,

@@ -13,7 +13,7 @@ from airflow_provider_coveo.bracket.closing import hook_of
 from airflow_provider_coveo.bracket.errors import PushSourceInUse, PushSourceUpdateNotBracketed
 from airflow_provider_coveo.bracket.members import UpdateTasks, holder_of_update, states
 from airflow_provider_coveo.bracket.opening import Opening, SourceBusyError
-from airflow_provider_coveo.bracket.tasks import record_before_this_version
+from airflow_provider_coveo.bracket.version_0_1 import record_before_this_version
 from airflow_provider_coveo.state.airflow_runs import FINISHED_STATES, is_temporary_run
 from airflow_provider_coveo.state.ledger import (
     BracketRecord,

@@ -127,7 +127,7 @@ class ResetPushSourceOperator(_SourceOperator):
                 "the task that should have given the cut-off gave none, as an opening that was cleared and "
                 "no longer knows when the run first opened the source",
             )
-        note_content_change(self, context)
+        note_content_change(self.hook, self.source_id, context, pushes=False)
         ordering_id = self.ordering_id
         if ordering_id is None:
             ordering_id = self._cut_off_of_this_try_set(context)

@@ -6,12 +6,12 @@ import importlib
 from typing import Any, Final
 
 _MOVED: Final = {
-    "OPENING_XCOM_KEY": "tasks.OPENING_XCOM_KEY",
-    "ClosePushSourceUpdateOperator": "tasks.ClosePushSourceUpdateOperator",
-    "DeleteOldItemsOfUpdateOperator": "tasks.DeleteOldItemsOfUpdateOperator",
-    "JudgePushSourceUpdateOperator": "tasks.JudgePushSourceUpdateOperator",
+    "OPENING_XCOM_KEY": "version_0_1.OPENING_XCOM_KEY",
+    "ClosePushSourceUpdateOperator": "end_tasks.ClosePushSourceUpdateOperator",
+    "DeleteOldItemsOfUpdateOperator": "delete_task.DeleteOldItemsOfUpdateOperator",
+    "JudgePushSourceUpdateOperator": "end_tasks.JudgePushSourceUpdateOperator",
     "NothingWasPushed": "errors.NothingWasPushed",
-    "OpenPushSourceUpdateOperator": "tasks.OpenPushSourceUpdateOperator",
+    "OpenPushSourceUpdateOperator": "open_task.OpenPushSourceUpdateOperator",
     "PushSourceInUse": "errors.PushSourceInUse",
     "PushSourceUpdateFailed": "errors.PushSourceUpdateFailed",
     "PushSourceUpdateNotBracketed": "errors.PushSourceUpdateNotBracketed",
@@ -19,7 +19,7 @@ _MOVED: Final = {
     "UpdateTasks": "members.UpdateTasks",
     "_members": "members.members",
     "_own_tasks": "members.own_tasks",
-    "_time_delta_trigger": "tasks._time_delta_trigger",
+    "_time_delta_trigger": "open_task._time_delta_trigger",
     "holder_of_update": "members.holder_of_update",
     "reopen_if_closed": "reopening.reopen_if_closed",
 }

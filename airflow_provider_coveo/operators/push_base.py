@@ -141,7 +141,7 @@ class _ItemsPushOperator(_CoveoOperator):
             return None
         from airflow_provider_coveo.hooks.checkpoint import RunCheckpoint
 
-        since = note_content_change(self, context)
+        since = note_content_change(self.hook, self.source_id, context, pushes=self.pushes_items)
         if since is None or not _is_true(self.resume):
             RunCheckpoint(context, (), only_retries=False).forget()
             return None

@@ -15,6 +15,12 @@ from airflow.providers.common.compat.sdk import TaskGroup, get_current_context
 
 from airflow_provider_coveo.bracket.callbacks import attach_callbacks
 from airflow_provider_coveo.bracket.deadline import add_deadline
+from airflow_provider_coveo.bracket.delete_task import DeleteOldItemsOfUpdateOperator
+from airflow_provider_coveo.bracket.end_tasks import (
+    ClosePushSourceUpdateOperator,
+    JudgePushSourceUpdateOperator,
+    PushSourceUpdateDone,
+)
 from airflow_provider_coveo.bracket.members import (
     UpdateTasks,
     bracket_role,
@@ -22,6 +28,7 @@ from airflow_provider_coveo.bracket.members import (
     listed,
     mapped_group_id,
 )
+from airflow_provider_coveo.bracket.open_task import OpenPushSourceUpdateOperator, validate_deleting_status
 from airflow_provider_coveo.bracket.reopening import (
     IDENTITY_FIELDS,
     _Reopening,
@@ -29,14 +36,6 @@ from airflow_provider_coveo.bracket.reopening import (
     reopen_if_closed,
     set_pre_execute,
     tasks_of,
-)
-from airflow_provider_coveo.bracket.tasks import (
-    ClosePushSourceUpdateOperator,
-    DeleteOldItemsOfUpdateOperator,
-    JudgePushSourceUpdateOperator,
-    OpenPushSourceUpdateOperator,
-    PushSourceUpdateDone,
-    check_deletes_with,
 )
 from airflow_provider_coveo.coveo.endpoints import validate_source_id
 from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
@@ -125,7 +124,7 @@ class PushSourceUpdate(TaskGroup):
         self._own_task_ids: set[str] = set()
         self._followers: list[Any] = []
         self._is_completing = False
-        self._is_sealing = False
+        self._is_wiring = False
         self._is_entered = False
         self._makes_own_tasks = False
         #: The edges to the bracket's own tasks that members were given, by member.
@@ -192,8 +191,8 @@ class PushSourceUpdate(TaskGroup):
                 **{**common, "execution_timeout": _MAX_TRY + update.exclusive_timeout},
             )
         begin >> self.open
-        self.open.joined = self._joined
-        self.open.complete = self._reject_unfinished
+        self.open.on_member_added = self._on_member_added
+        self.open.on_complete = self._reject_unfinished
 
     @contextmanager
     def _own_tasks_only_take(self, allowed: frozenset[str]) -> Iterator[None]:
@@ -220,7 +219,7 @@ class PushSourceUpdate(TaskGroup):
             self._makes_own_tasks = False
             dag.default_args, self.default_args = kept
 
-    def _joined(self, task: Any) -> None:
+    def _on_member_added(self, task: Any) -> None:
         # Inside the `with`, what is wired below `open` is looked at once, at its end.
         if self._own_task_ids:
             self._join(task)
@@ -339,13 +338,13 @@ class PushSourceUpdate(TaskGroup):
         }
         for task in [*work, *self._directly_below_open()]:
             self._join(task)
-        self.close.joined = self._join_above
-        done.followed = self._followed
-        opening.complete = self._complete_for_good
+        self.close.on_member_added = self._join_above
+        done.on_follower_added = self._on_follower_added
+        opening.on_complete = self._complete_for_good
         self._add_deadline()
-        self._is_sealing = True
+        self._is_wiring = True
         self._complete()
-        self._is_sealing = False
+        self._is_wiring = False
         self._warn_of_overlap()
 
     def _add_deadline(self) -> None:
@@ -437,7 +436,7 @@ class PushSourceUpdate(TaskGroup):
                 self.open >> joining
         self._complete()
 
-    def _followed(self, task: Any) -> None:
+    def _on_follower_added(self, task: Any) -> None:
         self._complete()
 
     def _watch(self, task: Any) -> None:
@@ -473,7 +472,7 @@ class PushSourceUpdate(TaskGroup):
             self._join_what_lies_between()
             self._reject_what_stands_before_as_well()
             self._check_first_tasks()
-            if not self._is_sealing:
+            if not self._is_wiring:
                 self._wait_for_the_past()
             attach_callbacks(self.dag, self._tasks)
             self._done.is_followed = bool(self._done.downstream_task_ids)
@@ -569,7 +568,7 @@ class PushSourceUpdate(TaskGroup):
 
     def _check_first_tasks(self) -> None:
         for task in self._directly_below_open():
-            by_default = self._is_sealing and task.trigger_rule in self._default_trigger_rules()
+            by_default = self._is_wiring and task.trigger_rule in self._default_trigger_rules()
             if task.task_id not in self._members or task.is_teardown or by_default:
                 continue
             if task.trigger_rule != "all_success":
@@ -772,7 +771,7 @@ class push_source_update:  # noqa: N801 - it reads as what it does, in a `with` 
         self.organization_id = organization_id
         self.delete_old_items = _validate_truth("delete_old_items", delete_old_items)
         if self.delete_old_items and not _is_template(status):
-            check_deletes_with(status)
+            validate_deleting_status(status)
         self.queue_delay = queue_delay
         self.allow_empty = _validate_truth("allow_empty", allow_empty)
         self.exclusive = _validate_truth("exclusive", exclusive)

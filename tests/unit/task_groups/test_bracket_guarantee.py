@@ -17,7 +17,7 @@ import airflow.providers.common.compat.sdk as sdk
 import pytest
 from airflow.providers.common.compat.sdk import AirflowSkipException, TaskDeferred
 
-from airflow_provider_coveo.bracket import deadline, opening, tasks
+from airflow_provider_coveo.bracket import deadline, delete_task, end_tasks, opening
 from airflow_provider_coveo.bracket.closing import close_source
 from airflow_provider_coveo.bracket.errors import (
     NothingWasPushed,
@@ -366,8 +366,8 @@ def test_the_last_task_looks_once_more_if_the_opening_was_killed_in_its_request(
         raise SystemExit
 
     # Nothing that an opening does after its request is done.
-    monkeypatch.setattr(tasks.Opening, "_conclude_failure", lambda *_: None)
-    monkeypatch.setattr(tasks, "_MAX_LINGERING", 0.2)
+    monkeypatch.setattr(opening.Opening, "_conclude_failure", lambda *_: None)
+    monkeypatch.setattr(end_tasks, "_MAX_LINGERING", 0.2)
     with monkeypatch.context() as patch:
         patch.setattr(CoveoPushHook, "set_source_status", killed)
         with pytest.raises(SystemExit):
@@ -626,14 +626,14 @@ def test_old_items_are_deleted_only_after_a_teardown_inside_ended_well(
     run.execute("g.open")
     for name in ("make_room", "work2"):
         push_as(run, f"g.{name}", monkeypatch=monkeypatch)
-    monkeypatch.setattr(tasks, "_BETWEEN_CHECKS", timedelta(seconds=0.05))
+    monkeypatch.setattr(delete_task, "_BETWEEN_CHECKS", timedelta(seconds=0.05))
     run.states["g.clean_up"] = "running"
     if ended is not None:
         threading.Timer(0.2, run.states.__setitem__, ["g.clean_up", ended]).start()
     if deletes:
         run.execute("g.delete_old_items")
     else:
-        expected = AirflowSkipException if ended else tasks.AirflowRescheduleException
+        expected = AirflowSkipException if ended else delete_task.AirflowRescheduleException
         with pytest.raises(expected):
             run.execute("g.delete_old_items")
     assert deletions(coveo) == [SOURCE] * bool(deletes)

@@ -1,0 +1,135 @@
+"""The task of a bracket that deletes what the update did not push again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from airflow.providers.common.compat.sdk import AirflowSkipException
+
+try:
+    from airflow.sdk.exceptions import AirflowRescheduleException
+except ImportError:  # before Airflow 3.2
+    from airflow.exceptions import AirflowRescheduleException
+
+from airflow_provider_coveo.bracket.errors import NothingWasPushed, UnknownFirstOpening
+from airflow_provider_coveo.bracket.members import failure_is_ignored, listed, members, operator_class
+from airflow_provider_coveo.bracket.task_base import _UpdateOperator
+from airflow_provider_coveo.bracket.version_0_1 import record_before_this_version
+from airflow_provider_coveo.state.airflow_runs import FINISHED_STATES, TaskStates
+from airflow_provider_coveo.state.ledger import SourceLedger, read_bracket
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+#: How long to wait for a teardown before checking again; 3.0 takes less for a task that was killed.
+_BETWEEN_CHECKS: Final = timedelta(seconds=10)
+_CHECKS: Final = 12
+
+
+class DeleteOldItemsOfUpdateOperator(_UpdateOperator):
+    """
+    Delete what the update did not push again, once every task of the bracket succeeded.
+
+    :param update_tasks: The bracket's tasks.
+    :param queue_delay: Minutes that Coveo waits before it deletes. (templated)
+    :param allow_empty: Whether to delete even if the run is not known to have pushed an item to the source.
+    """
+
+    bracket_role: ClassVar[str] = "delete_old_items"
+    template_fields: Sequence[str] = (*_UpdateOperator.template_fields, "queue_delay")
+
+    def __init__(self, *, queue_delay: int | str = 15, allow_empty: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.queue_delay = queue_delay
+        self.allow_empty = allow_empty
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Delete old items by the cut-off of the run's first opening."""
+        holder = self._holder(context)
+        record = read_bracket(holder) or record_before_this_version(context, self.update_tasks)
+        if record is None or not record.is_pinned:
+            raise UnknownFirstOpening(
+                f"Old items of source {self.source_id!r} stay: it is not on record that this run opened the "
+                "source. Likely cause: its open task was marked by hand, or the record was deleted. Remedy: "
+                "The next run deletes them; or reset the source by hand."
+            )
+        self._use_source_of(record)
+        every = list(members(context["task"], self.update_tasks))
+        in_state = self._states_after_teardowns(context, every)
+        not_successful = sorted(
+            task_id for task_id, by_index in in_state.items() if set(by_index.values()) - {"success"}
+        )
+        if not_successful:
+            raise AirflowSkipException(
+                f"Old items of source {self.source_id!r} stay: not every task of the update succeeded "
+                f"({', '.join(not_successful)})."
+            )
+        run = SourceLedger(record.organization_id).run(record.source_id, holder.dag_id, holder.run_id)
+        if not self.allow_empty and not run.accepted:
+            self._reject_after_an_empty_update(context, every, in_state)
+        why_unknown = record.why_unknown or run.why_unknown
+        known = [at for at in (record.first_cut_off_ms, run.first_cut_off_ms) if at is not None]
+        if why_unknown or not known:
+            raise UnknownFirstOpening(
+                f"Old items of source {self.source_id!r} stay: since when the run has been pushing is not "
+                f"known, so a cut-off could delete what the run itself pushed. Cause: "
+                f"{why_unknown or 'no cut-off is on record'}. Remedy: The next run deletes them; or reset "
+                "the source by hand."
+            )
+        return self.hook.delete_old_items(self.source_id, min(known), queue_delay=self.queue_delay)
+
+    def _states_after_teardowns(self, context: Context, every: Sequence[Any]) -> TaskStates:
+        """
+        Return the states of all members, once the teardowns of the DAG's author among them have ended.
+
+        They are not wired above this task: it would not run then if one failed, and would fail a run that
+        Airflow takes for a success.
+        """
+        teardowns = [task.task_id for task in every if failure_is_ignored(task)]
+        for check in range(_CHECKS):
+            if check:
+                time.sleep(_BETWEEN_CHECKS.total_seconds())
+            found = self._states(context, [task.task_id for task in every])
+            working = [name for name in teardowns if not set(found[name].values()) <= FINISHED_STATES]
+            if not working:
+                return found
+            self.log.info("Waiting for %s", listed(working))
+        # It takes long, so this does not hold a worker.
+        raise AirflowRescheduleException(datetime.now(timezone.utc) + _BETWEEN_CHECKS)
+
+    def _reject_after_an_empty_update(
+        self, context: Context, every: Iterable[Any], in_state: TaskStates
+    ) -> None:
+        """Go by what the push tasks returned, as 0.1.0 did and its tasks may in a run under way."""
+        pushes = [task for task in every if getattr(operator_class(task), "pushes_items", False)]
+        for task in pushes:
+            for map_index in in_state[task.task_id]:
+                result = context["ti"].xcom_pull(task_ids=task.task_id, map_indexes=map_index)
+                if (
+                    isinstance(result, dict)
+                    and result.get("accepted_adds")
+                    and result.get("source_id", self.source_id) == self.source_id
+                ):
+                    return
+        silent = [task.task_id for task in pushes if not _keeps_its_result(task)]
+        if silent:
+            raise NothingWasPushed(
+                f"Old items of source {self.source_id!r} stay: whether the update pushed any item is not "
+                f"known, because {listed(silent)} kept no result (do_xcom_push=False). Remedy: Let these "
+                "tasks keep it; or pass allow_empty=True where an empty source is right."
+            )
+        raise NothingWasPushed(
+            f"Old items of source {self.source_id!r} stay: as far as is on record, the update pushed no item "
+            "to this source, and deleting all others would empty it. Likely cause: there was nothing to "
+            "push; the tasks pushed to another source; or they push by other means than this provider. "
+            "Remedy: Push with this provider's tasks or CoveoPushHook; or pass allow_empty=True where an "
+            "empty source is right, or where other tools push."
+        )
+
+
+def _keeps_its_result(task: Any) -> bool:
+    partial = getattr(task, "partial_kwargs", None)
+    return bool(task.do_xcom_push if partial is None else partial.get("do_xcom_push", True))

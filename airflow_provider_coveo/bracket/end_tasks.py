@@ -1,0 +1,319 @@
+"""The tasks that end a bracket: they close its source, judge its tasks, and let through what follows."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
+
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, AirflowSkipException, BaseOperator
+
+from airflow_provider_coveo.bracket.closing import (
+    Closing,
+    close_source,
+    hook_of,
+    may_be_active,
+    other_at_work,
+)
+from airflow_provider_coveo.bracket.edges import as_list, labels_among
+from airflow_provider_coveo.bracket.errors import PushSourceUpdateFailed
+from airflow_provider_coveo.bracket.members import (
+    UpdateTasks,
+    failure_is_ignored,
+    holder_of_update,
+    listed,
+    members,
+    own_tasks,
+    states,
+)
+from airflow_provider_coveo.bracket.task_base import _UpdateOperator
+from airflow_provider_coveo.bracket.version_0_1 import record_before_this_version
+from airflow_provider_coveo.bracket.waiting import wait_for_unfinished
+from airflow_provider_coveo.coveo.errors import CoveoConfigurationError, CoveoError
+from airflow_provider_coveo.state.airflow_runs import TaskStates, is_temporary_run
+from airflow_provider_coveo.state.ledger import BracketRecord, Holder, Phase, SourceLedger, read_bracket
+from airflow_provider_coveo.state.records import PUSHED_XCOM_KEY
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+#: How long the process of a task that was marked or cleared may go on: with Airflow's default heartbeats up
+#: to 8 seconds, and on 2.11 up to 26 if it was marked as success.
+_MAX_LINGERING: Final = 30.0
+
+
+class ClosePushSourceUpdateOperator(_UpdateOperator):
+    """
+    Close a bracket: set the status to ``IDLE``.
+
+    It leaves the source alone if the bracket opened nothing, or if another bracket that is at work holds the
+    source: that one closes it.
+
+    :param update_tasks: The bracket's tasks.
+    """
+
+    bracket_role: ClassVar[str] = "close"
+    works_unrendered: ClassVar[bool] = True
+    shallow_copy_attrs: Sequence[str] = ("on_member_added", "labels")
+
+    #: Called with each task that is wired above this one.
+    on_member_added: Callable[[Any], None] | None = None
+
+    @functools.cached_property
+    def labels(self) -> list[Any]:
+        """The labels of edges that end here."""
+        return []
+
+    def update_relative(self, other: Any, upstream: bool = True, edge_modifier: Any = None) -> None:
+        """Take a task that is wired above the closing into the bracket."""
+        super().update_relative(other, upstream, edge_modifier)
+        if upstream and self.on_member_added is not None:
+            self.on_member_added(other)
+
+    def set_upstream(self, task_or_task_list: Any, edge_modifier: Any = None) -> None:
+        """Take tasks that are wired above the closing into the bracket."""
+        self.labels.extend(labels_among(task_or_task_list))
+        super().set_upstream(task_or_task_list, edge_modifier)
+        if self.on_member_added is not None:
+            for task in as_list(task_or_task_list):
+                self.on_member_added(task)
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Set ``IDLE``."""
+        record = _opened(self, context)
+        if record is None:
+            self.log.info("Nothing was opened by this run, so nothing is closed.")
+            self._give_up_claim(context)
+            return self._nothing_sent()
+        above = [task.task_id for task in members(context["task"], self.update_tasks)]
+        wait_for_unfinished(self._states(context, [self.update_tasks.open, *above]))
+        return _close(self, context, record).result or self._nothing_sent()
+
+    def _give_up_claim(self, context: Context) -> None:
+        """Take back what an exclusive opening claimed that was killed before it opened the source."""
+        if not context["task"].dag.get_task(self.update_tasks.open).exclusive:  # type: ignore[union-attr]
+            return
+        # Whoever meets the claim later finds that its run is over.
+        with suppress(Exception):
+            SourceLedger(self.hook.organization_id).release(self.source_id, self._holder(context))
+
+    def _nothing_sent(self) -> dict[str, Any]:
+        return {"source_id": self.source_id, "status": None, "ordering_id": None, "request_id": None}
+
+
+class JudgePushSourceUpdateOperator(_UpdateOperator):
+    """
+    Fail if any task of the bracket failed, so that the run's state tells the truth.
+
+    A task that re-opened the bracket after its ``close`` had run is followed by this one, which then closes
+    the source again before it judges.
+
+    :param update_tasks: The bracket's tasks.
+    """
+
+    bracket_role: ClassVar[str] = "outcome"
+    works_unrendered: ClassVar[bool] = True
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Close what is still open, then judge."""
+        tasks = [
+            *(task for task in members(context["task"], self.update_tasks) if not failure_is_ignored(task)),
+            *own_tasks(context["task"], self.update_tasks),
+        ]
+        judged = [task.task_id for task in tasks]
+        found = self._states(context, judged)
+        if not is_temporary_run(str(context["ti"].run_id)):
+            wait_for_unfinished(found)
+        closed, left_for = self._close_what_is_still_open(context, found)
+        in_state: dict[str | None, list[str]] = {}
+        for task_id, by_index in found.items():
+            for map_index, state in by_index.items():
+                name = f"{task_id}[{map_index}]" if map_index >= 0 else task_id
+                in_state.setdefault(state, []).append(name)
+        failed, blocked = in_state.get("failed", []), in_state.get("upstream_failed", [])
+        if failed or blocked:
+            what = f"{listed(failed)} failed" if failed else f"{listed(blocked)} could not run"
+            how_it_is_left = "The source is closed" if closed else "The source could not be closed"
+            if left_for is not None:
+                how_it_is_left = f"The source is left open for {left_for}"
+            raise PushSourceUpdateFailed(
+                f"The update of source {self.source_id!r} failed: {what}. {how_it_is_left}; see the logs of "
+                "these tasks."
+            )
+        if self.outlets:
+            self._tell_assets(context, judged)
+        return {"source_id": self.source_id, "tasks": len(judged)}
+
+    def _tell_assets(self, context: Context, judged: Iterable[str]) -> None:
+        """Put how many items the bracket's tasks pushed into the events of the bracket's assets."""
+        from airflow_provider_coveo.hooks.run_records import tell_assets
+
+        counts: dict[str, dict[str, int]] = {}
+        try:
+            for pushed in self._pulled(context, list(judged)):
+                for name, its in (pushed if isinstance(pushed, dict) else {}).items():
+                    organization_id, _, source_id = str(name).partition("/")
+                    added = counts.setdefault(f"coveo://{organization_id.lower()}/{source_id}", {})
+                    for kind, count in its.items():
+                        added[kind] = added.get(kind, 0) + count
+            tell_assets(cast("Any", context), counts)
+        except Exception:
+            self.log.warning("Could not tell the assets how many items were pushed", exc_info=True)
+
+    def _pulled(self, context: Context, task_ids: list[str]) -> list[Any]:
+        """Return what the tasks kept of their pushes, of mapped ones that of each map index."""
+        task_instance: Any = context["ti"]
+        found: list[Any] = []
+        for task_id in task_ids:
+            pulled = task_instance.xcom_pull(task_ids=task_id, key=PUSHED_XCOM_KEY)
+            found += [pulled] if isinstance(pulled, dict) else list(pulled or ())
+        return found
+
+    def _close_what_is_still_open(self, context: Context, found: TaskStates) -> tuple[bool, Holder | None]:
+        """Send ``IDLE`` if the bracket is open; return whether it is closed, and for whom it is left."""
+        record = _opened(self, context)
+        if record is None:
+            return True, None
+        holder = self._holder(context)
+        if record.phase is Phase.LEFT and (other := other_at_work(holder, record)) is not None:
+            return True, other
+        if record.phase is Phase.CLOSED:
+            index = holder.map_index
+            if record.is_concluded or found[self.update_tasks.open].get(index) == "success":
+                return True, None
+            record = self._look_once_more(holder, record)
+            if record.phase is Phase.CLOSED:
+                return True, None
+        self.log.info("Source %s is still open: closing it", self.source_id)
+        try:
+            closing = _close(self, context, record)
+        except CoveoError as error:
+            if found[self.update_tasks.close].get(holder.map_index) != "failed":
+                raise
+            # `close` used up its retries already: the run may show now that it failed.
+            self.log.warning("%s", error)
+            return False, None
+        return True, closing.left_for
+
+    def _look_once_more(self, holder: Holder, record: BracketRecord) -> BracketRecord:
+        """
+        Find out whether a request of the opening arrived after ``IDLE``.
+
+        The opening was killed or marked in the middle of its request. Its process may live on for some
+        seconds, and nobody hears what becomes of the request.
+        """
+        lingers = record.closed_at + _MAX_LINGERING - time.time()
+        if lingers > 0:
+            self.log.info("The opening was ended in the middle of its request; checking in %.0f s", lingers)
+            time.sleep(lingers)
+        current = read_bracket(holder) or record
+        if current.is_concluded:
+            return current
+        if not may_be_active(self.hook, self.source_id):
+            return replace(current, phase=Phase.CLOSED)
+        return replace(current, phase=Phase.UNSURE, is_concluded=True)
+
+
+class PushSourceUpdateDone(BaseOperator):
+    """
+    The last task of a bracket: what follows the bracket waits for it.
+
+    It runs only if a task follows: it then checks that Coveo accepted this run's ``IDLE``.
+
+    :param update_tasks: The bracket's tasks.
+    """
+
+    bracket_role: ClassVar[str] = "done"
+    shallow_copy_attrs: Sequence[str] = ("on_follower_added",)
+    #: Called with each task that is wired below this one.
+    on_follower_added: Callable[[Any], None] | None = None
+    #: Whether a task follows the bracket.
+    is_followed: bool = False
+
+    def __init__(self, *, update_tasks: UpdateTasks, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.update_tasks = update_tasks
+
+    @property
+    def inherits_from_empty_operator(self) -> bool:
+        """Whether Airflow's scheduler completes the task by itself, without a worker."""
+        return not self.is_followed
+
+    def update_relative(self, other: Any, upstream: bool = True, edge_modifier: Any = None) -> None:
+        """Note a task that follows the bracket."""
+        super().update_relative(other, upstream, edge_modifier)
+        if not upstream:
+            self.is_followed = True
+            if self.on_follower_added is not None:
+                self.on_follower_added(other)
+
+    def set_downstream(self, task_or_task_list: Any, edge_modifier: Any = None) -> None:
+        """Note tasks that follow the bracket."""
+        super().set_downstream(task_or_task_list, edge_modifier)
+        self.is_followed = True
+        if self.on_follower_added is not None:
+            for task in as_list(task_or_task_list):
+                self.on_follower_added(task)
+
+    def execute(self, context: Context) -> None:
+        """Skip what follows unless this run opened the source and Coveo accepted its ``IDLE``."""
+        holder = holder_of_update(context, self.update_tasks)
+        record = read_bracket(holder) or record_before_this_version(context, self.update_tasks)
+        opening = self.update_tasks.open
+        # In a run that was cleared, the record may be that of the pass before.
+        is_skipped = states(context, self.update_tasks, [opening])[opening].get(holder.map_index) == "skipped"
+        if record is None or not record.is_pinned or record.phase is Phase.REJECTED or is_skipped:
+            raise AirflowSkipException("What follows the bracket is skipped: this run opened nothing.")
+        if record.may_be_open:
+            # A task of the bracket was marked by hand before it could close it.
+            left_for = close_source(hook_of(record), holder, record).left_for
+            record = replace(record, phase=Phase.CLOSED if left_for is None else Phase.LEFT)
+        if record.phase is Phase.LEFT:
+            raise AirflowSkipException(
+                f"What follows the bracket is skipped: source {record.source_id!r} was left open for another "
+                "bracket that is at work, so this run did not set it to IDLE."
+            )
+
+
+def _opened(task: _UpdateOperator, context: Context) -> BracketRecord | None:
+    """Return what was opened, and go by it; ``None`` if nothing was, as far as is known."""
+    holder = task._holder(context)
+    record = read_bracket(holder)
+    if record is None:
+        record = record_before_this_version(context, task.update_tasks)
+        record = record or _record_of_holder(task, holder)
+    if record is None or not record.is_pinned or record.phase is Phase.REJECTED:
+        return None
+    task._use_source_of(record)
+    return record
+
+
+def _record_of_holder(task: _UpdateOperator, holder: Holder) -> BracketRecord | None:
+    """Return what the source ittask says of an opening that was cleared and died before it said more."""
+    if not task.source_id:
+        return None
+    try:
+        organization_id = task.hook.organization_id
+    except (AirflowNotFoundException, CoveoConfigurationError) as error:
+        task.log.info("There is no connection by which anything could have been opened: %s", error)
+        return None
+    holders = SourceLedger(organization_id).holders(task.source_id)
+    if not any(each.bracket == holder for each in holders):
+        return None
+    return BracketRecord(
+        organization_id=organization_id,
+        source_id=task.source_id,
+        coveo_conn_id=task.coveo_conn_id,
+        phase=Phase.UNSURE,
+        why_unknown="no record says when the run first opened the source",
+    )
+
+
+def _close(task: _UpdateOperator, context: Context, record: BracketRecord) -> Closing:
+    closing = close_source(task.hook, task._holder(context), record)
+    if closing.left_for is not None:
+        task.log.warning("Source %s is left open for %s, which closes it", task.source_id, closing.left_for)
+    return closing

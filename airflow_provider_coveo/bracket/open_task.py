@@ -1,0 +1,281 @@
+"""The task that opens a bracket: it waits for the source if need be, and sets the active status."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
+
+from airflow_provider_coveo.bracket.edges import as_list, labels_among
+from airflow_provider_coveo.bracket.errors import PushSourceInUse, PushSourceUpdateNotBracketed
+from airflow_provider_coveo.bracket.members import operator_class
+from airflow_provider_coveo.bracket.opening import Opening, SourceBusyError
+from airflow_provider_coveo.bracket.task_base import _UpdateOperator
+from airflow_provider_coveo.bracket.version_0_1 import OPENING_XCOM_KEY, first_record, record_of_0_1
+from airflow_provider_coveo.coveo.endpoints import validate_source_id
+from airflow_provider_coveo.coveo.errors import CoveoError, CoveoInputError
+from airflow_provider_coveo.coveo.statuses import validate_active_status
+from airflow_provider_coveo.operators.base import _checked, _time_delta_trigger, _without_none
+from airflow_provider_coveo.state.airflow_runs import is_temporary_run, task_states
+from airflow_provider_coveo.state.ledger import BracketRecord, Holder, Phase, read_bracket, write_bracket
+from airflow_provider_coveo.state.task_store import retry_series, was_cleared
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+#: How far apart the clocks of a worker and a scheduler may be.
+_CLOCK_SKEW: Final = 2.0
+#: How much later than its limit a wait ends that no triggerer looks after.
+_GRACE: Final = timedelta(minutes=1)
+
+
+class OpenPushSourceUpdateOperator(_UpdateOperator):
+    """
+    Open a bracket: set the active status, and record the cut-off of the run's first opening.
+
+    :param update_tasks: The bracket's tasks.
+    :param status: The status: ``REBUILD``, ``REFRESH`` or ``INCREMENTAL``. (templated)
+    :param exclusive: Whether to wait while anybody else uses the source.
+    :param exclusive_timeout: Seconds to wait for that at most.
+    :param poll_interval: Seconds between two checks.
+    :param deletes_old_items: Whether the bracket deletes old items.
+    """
+
+    bracket_role: ClassVar[str] = "open"
+    template_fields: Sequence[str] = (*_UpdateOperator.template_fields, "status")
+    shallow_copy_attrs: Sequence[str] = ("on_member_added", "on_complete", "labels")
+    #: Called with each task that is wired below this one.
+    on_member_added: Callable[[Any], None] | None = None
+    #: Called when Airflow checks the DAG, which is then complete.
+    on_complete: Callable[[], None] | None = None
+
+    def __init__(
+        self,
+        *,
+        status: str,
+        exclusive: bool = False,
+        exclusive_timeout: float = 3600,
+        poll_interval: float = 60,
+        deletes_old_items: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        # So that `.output["ordering_id"]` works.
+        super().__init__(**{"multiple_outputs": True, **kwargs})
+        self.status = status
+        self.exclusive = exclusive
+        self.exclusive_timeout = exclusive_timeout
+        self.poll_interval = poll_interval
+        self.deletes_old_items = deletes_old_items
+
+    @functools.cached_property
+    def labels(self) -> list[Any]:
+        """The labels of edges that begin here."""
+        return []
+
+    def update_relative(self, other: Any, upstream: bool = True, edge_modifier: Any = None) -> None:
+        """Take a task that is wired below the opening into the bracket."""
+        super().update_relative(other, upstream, edge_modifier)
+        if not upstream and self.on_member_added is not None:
+            self.on_member_added(other)
+
+    def set_downstream(self, task_or_task_list: Any, edge_modifier: Any = None) -> None:
+        """Take tasks that are wired below the opening into the bracket."""
+        self.labels.extend(labels_among(task_or_task_list))
+        super().set_downstream(task_or_task_list, edge_modifier)
+        if self.on_member_added is not None:
+            for task in as_list(task_or_task_list):
+                self.on_member_added(task)
+
+    @property
+    def downstream_list(self) -> Iterable[Any]:
+        """The tasks directly below: what Airflow checks of every setup, before anything else of the DAG."""
+        if self.on_complete is not None:
+            self.on_complete()
+        return super().downstream_list
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Wait for the source if that is asked for, then open the bracket."""
+        if is_temporary_run(str(context["ti"].run_id)):
+            raise PushSourceUpdateNotBracketed(
+                f"Source {self.source_id!r} is not opened: this is the temporary run of `airflow tasks "
+                "test`, which is deleted before anything could close the source. Remedy: Use `airflow dags "
+                "test`, which runs the whole bracket."
+            )
+        record = read_bracket(self._holder(context))
+        if record is None or _is_of_a_deleted_run(context, record):
+            record = first_record(context)
+            write_bracket(self._holder(context), record)
+        return self._open_when_free(context, record)
+
+    def execute_complete(
+        self, context: Context, event: Any = None, waiting_since: float | None = None
+    ) -> dict[str, Any]:
+        """Check again after a wait."""
+        record = read_bracket(self._holder(context)) or first_record(context)
+        return self._open_when_free(context, record, waiting_since)
+
+    def _open_when_free(
+        self, context: Context, record: BracketRecord, waiting_since: float | None = None
+    ) -> dict[str, Any]:
+        if record.is_pinned:
+            self._keep_to_the_source_of_the_run(record)
+        self._reject_what_can_not_be_opened()
+        record = self._with_what_other_brackets_know(context, record)
+        try:
+            result, opened = Opening(
+                hook=self.hook,
+                bracket=self._holder(context),
+                record=record,
+                source_id=self.source_id,
+                coveo_conn_id=self.coveo_conn_id,
+                status=self.status,
+                exclusive=self.exclusive,
+                announce=lambda opening: self._announce(context, opening),
+            ).run()
+        except SourceBusyError as busy:
+            self._wait_or_give_up(context, record, busy, waiting_since)
+        except CoveoError:
+            current = read_bracket(self._holder(context))
+            if current is not None and current.phase is Phase.REJECTED:
+                # Not None, which Airflow 3.0 can't store.
+                context["ti"].xcom_push(key=OPENING_XCOM_KEY, value={})
+            raise
+        return _without_none({**result, "ordering_id": opened.first_cut_off_ms})
+
+    def _keep_to_the_source_of_the_run(self, record: BracketRecord) -> None:
+        rendered = (self.source_id, self.organization_id or record.organization_id)
+        self._use_source_of(record)
+        if rendered != (record.source_id, record.organization_id):
+            self.log.warning(
+                "The templates name source %r of organization %r now; this run opened source %r of "
+                "organization %r first, and keeps to it. A new run goes to the other one.",
+                *rendered,
+                record.source_id,
+                record.organization_id,
+            )
+
+    def _with_what_other_brackets_know(self, context: Context, record: BracketRecord) -> BracketRecord:
+        """
+        Return the record with the cut-off of other brackets of this run that opened the same source.
+
+        The source's own record has it too, unless it was deleted, or thirty other runs worked on the source.
+        """
+        if record.first_cut_off_ms is not None or record.why_unknown:
+            return record
+        others = [
+            task
+            for task in cast("Any", context["task"]).dag.tasks
+            if operator_class(task).__dict__.get("bracket_role") == self.bracket_role
+            and task.task_id != self.task_id
+        ]
+        if not others:
+            return record
+        run = self._holder(context)
+        found = task_states(run.dag_id, run.run_id, [task.task_id for task in others])
+        known: list[int] = []
+        for task in others:
+            for map_index, state in found[task.task_id].items():
+                other = Holder(run.dag_id, run.run_id, task.task_id, map_index)
+                its = read_bracket(other) or self._record_of_other(context, other)
+                if its is None or (its.organization_id, its.source_id) != (
+                    self.hook.organization_id,
+                    self.source_id,
+                ):
+                    continue
+                if its.first_cut_off_ms is not None:
+                    known.append(its.first_cut_off_ms)
+                elif its.why_unknown or (its.phase is Phase.CLOSED and state == "success"):
+                    why = its.why_unknown or f"it is not on record when {task.task_id} opened the source"
+                    return replace(record, why_unknown=why)
+        return replace(record, first_cut_off_ms=min(known)) if known else record
+
+    def _record_of_other(self, context: Context, other: Holder) -> BracketRecord | None:
+        task_instance: Any = context["ti"]
+
+        def pull(key: str) -> Any:
+            return task_instance.xcom_pull(task_ids=other.open_task_id, key=key, map_indexes=other.map_index)
+
+        opened = pull(OPENING_XCOM_KEY)
+        if not isinstance(opened, dict) or not opened.get("source_id"):
+            return None
+        return record_of_0_1(other, opened, pull("return_value"))
+
+    def _announce(self, context: Context, opening: BracketRecord) -> None:
+        described = {
+            "source_id": opening.source_id,
+            "organization_id": opening.organization_id,
+            "coveo_conn_id": opening.coveo_conn_id,
+            "status": opening.status,
+        }
+        context["ti"].xcom_push(key=OPENING_XCOM_KEY, value=described)
+
+    def _reject_what_can_not_be_opened(self) -> None:
+        _checked(validate_source_id, self.source_id)
+        _checked(validate_active_status, self.status)
+        if self.deletes_old_items:
+            _checked(validate_deleting_status, self.status)
+
+    def _wait_or_give_up(
+        self, context: Context, record: BracketRecord, busy: SourceBusyError, waiting_since: float | None
+    ) -> None:
+        series, now = retry_series(context), time.time()
+        if waiting_since is None:
+            waited = record.waiting
+            # A retry goes on waiting; a clear begins anew.
+            waiting_since = waited[1] if waited is not None and waited[0] == series else now
+        if record.waiting != (series, waiting_since):
+            write_bracket(self._holder(context), replace(record, waiting=(series, waiting_since)))
+        left = waiting_since + self.exclusive_timeout - now
+        if left <= 0:
+            raise PushSourceInUse(
+                f"Source {self.source_id!r} still shows an activity that this run did not start, after "
+                f"{self.exclusive_timeout:g} s. Likely cause: {busy} is updating it, or left it open. "
+                "Remedy: Wait for that, raise exclusive_timeout, or close the source if nobody updates it."
+            )
+        self.log.info(
+            "Source %s is in use by %s; checking again in %g s", self.source_id, busy, self.poll_interval
+        )
+        self.defer(
+            trigger=_time_delta_trigger(timedelta(seconds=min(self.poll_interval, left))),
+            method_name="execute_complete",
+            kwargs={"waiting_since": waiting_since},
+            # Without a triggerer nothing else would end the wait.
+            timeout=timedelta(seconds=max(left, self.poll_interval)) + _GRACE,
+        )
+
+
+def validate_deleting_status(status: object) -> str:
+    """
+    Return a status with which old items may be deleted.
+
+    :param status: The status.
+    :raises CoveoInputError: if it is ``INCREMENTAL``.
+    """
+    if str(status).strip().upper() == "INCREMENTAL":
+        raise CoveoInputError(
+            "Invalid delete_old_items: True with status INCREMENTAL",
+            cause="an incremental update pushes only what changed, so this would delete all that did not",
+            remedy="Delete single items by their IDs, or use REBUILD and push everything",
+        )
+    return str(status)
+
+
+def _is_of_a_deleted_run(context: Context, record: BracketRecord) -> bool:
+    """
+    Return whether a record is that of a run that was deleted, and had the ID of the present one.
+
+    Records are named after the run's ID, which is all that every process knows. The first attempt of a run's
+    first opening can't have opened anything before its run began.
+
+    :param context: The context of the bracket's ``open``.
+    :param record: The record.
+    """
+    run: Any = context.get("dag_run")
+    began = getattr(run, "start_date", None)
+    is_first = getattr(context["ti"], "try_number", 0) == 1 and not was_cleared(context)
+    if not is_first or began is None or getattr(run, "clear_number", None) != 0:
+        return False
+    return 0 < record.opened_at < float(began.timestamp()) - _CLOCK_SKEW

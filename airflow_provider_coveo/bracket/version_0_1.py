@@ -1,0 +1,79 @@
+"""What 0.1.0's tasks kept of a bracket, for a run that was under way during the upgrade."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow_provider_coveo.bracket.members import UpdateTasks, holder_of_update
+from airflow_provider_coveo.state.ledger import BracketRecord, Holder, Phase, SourceLedger
+from airflow_provider_coveo.state.task_store import RunState, was_cleared
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+#: The XCom by which 0.1.0's opening task says what it is about to open. It is still written, so that a run
+#: whose tasks run on different versions of the provider is closed by any of them.
+OPENING_XCOM_KEY: Final = "coveo_opening"
+#: The values that 0.1.0's opening task kept.
+_FIRST_CUT_OFF: Final = "first_cut_off"
+_KNOWN_FROM_THE_START: Final = "known_from_the_start"
+
+
+def first_record(context: Context) -> BracketRecord:
+    """
+    Return what is known of a bracket that has no record: what 0.1.0's ``open`` kept, if it was one.
+
+    :param context: The context of the bracket's ``open``.
+    """
+    if not was_cleared(context):
+        return BracketRecord()
+    state = RunState(context)
+    first_cut_off = state.get(_FIRST_CUT_OFF)
+    if first_cut_off is not None:
+        return BracketRecord(first_cut_off_ms=int(first_cut_off))
+    if state.get(_KNOWN_FROM_THE_START):
+        return BracketRecord()
+    return BracketRecord(
+        why_unknown="the task was cleared, and no record says when the run first opened the source"
+    )
+
+
+def record_before_this_version(context: Context, update_tasks: UpdateTasks) -> BracketRecord | None:
+    """
+    Return what 0.1.0's opening said, in a run that was under way during the upgrade.
+
+    :param context: The context of one of the bracket's tasks.
+    :param update_tasks: The bracket's tasks.
+    """
+    task_instance: Any = context["ti"]
+    holder = holder_of_update(context, update_tasks)
+
+    def pull(key: str) -> Any:
+        return task_instance.xcom_pull(task_ids=update_tasks.open, key=key, map_indexes=holder.map_index)
+
+    opened = pull(OPENING_XCOM_KEY)
+    if not isinstance(opened, dict) or not opened.get("source_id"):
+        return None
+    return record_of_0_1(holder, opened, pull("return_value"))
+
+
+def record_of_0_1(holder: Holder, opened: dict[str, Any], result: Any) -> BracketRecord:
+    """
+    Return the record of a bracket that 0.1.0 opened.
+
+    :param holder: The bracket.
+    :param opened: What its ``open`` said that it opens.
+    :param result: What its ``open`` returned.
+    """
+    organization_id, source_id = str(opened["organization_id"]), str(opened["source_id"])
+    holders = SourceLedger(organization_id).holders(source_id)
+    first = result.get("ordering_id") if isinstance(result, dict) else None
+    return BracketRecord(
+        organization_id=organization_id,
+        source_id=source_id,
+        coveo_conn_id=str(opened["coveo_conn_id"]),
+        status=str(opened.get("status", "")),
+        # 0.1.0 deleted the record with the closing.
+        phase=Phase.OPEN if any(each.bracket == holder for each in holders) else Phase.CLOSED,
+        first_cut_off_ms=None if first is None else int(first),
+    )
