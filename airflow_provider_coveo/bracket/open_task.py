@@ -13,10 +13,11 @@ from airflow_provider_coveo.bracket.edges import as_list, labels_among
 from airflow_provider_coveo.bracket.errors import PushSourceInUse, PushSourceUpdateNotBracketed
 from airflow_provider_coveo.bracket.members import operator_class
 from airflow_provider_coveo.bracket.opening import Opening, SourceBusyError
+from airflow_provider_coveo.bracket.parameters import validate_deleting_status
 from airflow_provider_coveo.bracket.task_base import _UpdateOperator
 from airflow_provider_coveo.bracket.version_0_1 import OPENING_XCOM_KEY, first_record, record_of_0_1
 from airflow_provider_coveo.coveo.endpoints import validate_source_id
-from airflow_provider_coveo.coveo.errors import CoveoError, CoveoInputError
+from airflow_provider_coveo.coveo.errors import CoveoError
 from airflow_provider_coveo.coveo.statuses import validate_active_status
 from airflow_provider_coveo.operators.base import _checked, _time_delta_trigger, _without_none
 from airflow_provider_coveo.state.airflow_runs import is_temporary_run, task_states
@@ -245,22 +246,6 @@ class OpenPushSourceUpdateOperator(_UpdateOperator):
             # Without a triggerer nothing else would end the wait.
             timeout=timedelta(seconds=max(left, self.poll_interval)) + _GRACE,
         )
-
-
-def validate_deleting_status(status: object) -> str:
-    """
-    Return a status with which old items may be deleted.
-
-    :param status: The status.
-    :raises CoveoInputError: if it is ``INCREMENTAL``.
-    """
-    if str(status).strip().upper() == "INCREMENTAL":
-        raise CoveoInputError(
-            "Invalid delete_old_items: True with status INCREMENTAL",
-            cause="an incremental update pushes only what changed, so this would delete all that did not",
-            remedy="Delete single items by their IDs, or use REBUILD and push everything",
-        )
-    return str(status)
 
 
 def _is_of_a_deleted_run(context: Context, record: BracketRecord) -> bool:

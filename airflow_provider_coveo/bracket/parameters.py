@@ -1,0 +1,47 @@
+"""The parameters of a bracket that shape its DAG, or can be judged while the DAG is parsed."""
+
+from __future__ import annotations
+
+from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
+
+
+def is_template(value: object) -> bool:
+    """
+    Return whether a value is known only when the task runs: a template, or another task's output.
+
+    :param value: The value.
+    """
+    return "{" in value if isinstance(value, str) else not isinstance(value, (int, float, bytes, type(None)))
+
+
+def validate_flag(name: str, value: object) -> bool:
+    """
+    Return a parameter that is ``True`` or ``False``.
+
+    :param name: The parameter.
+    :param value: Its value.
+    :raises CoveoInputError: if it is something else.
+    """
+    if isinstance(value, bool):
+        return value
+    raise CoveoInputError(
+        f"{name} is {short_repr(value)}",
+        cause="any text counts as true in Python, also one that renders to 'false'",
+        remedy=f"Give True or False; {name} shapes the DAG, so it can't be a template",
+    )
+
+
+def validate_deleting_status(status: object) -> str:
+    """
+    Return a status with which old items may be deleted.
+
+    :param status: The status.
+    :raises CoveoInputError: if it is ``INCREMENTAL``.
+    """
+    if str(status).strip().upper() == "INCREMENTAL":
+        raise CoveoInputError(
+            "Invalid delete_old_items: True with status INCREMENTAL",
+            cause="an incremental update pushes only what changed, so this would delete all that did not",
+            remedy="Delete single items by their IDs, or use REBUILD and push everything",
+        )
+    return str(status)

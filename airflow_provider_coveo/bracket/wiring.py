@@ -1,0 +1,436 @@
+"""
+How a bracket is wired: which tasks belong to it, what waits for what, and which graphs it rejects.
+
+Airflow builds a DAG edge by edge, and lets a task be wired into a bracket, or below it, at any time. So
+:class:`BracketWiring` listens to the edges, and brings the bracket up to what the graph has become.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
+
+from airflow_provider_coveo.bracket.callbacks import attach_callbacks
+from airflow_provider_coveo.bracket.delete_task import DeleteOldItemsOfUpdateOperator
+from airflow_provider_coveo.bracket.end_tasks import (
+    ClosePushSourceUpdateOperator,
+    JudgePushSourceUpdateOperator,
+    PushSourceUpdateDone,
+)
+from airflow_provider_coveo.bracket.members import (
+    UpdateTasks,
+    bracket_role,
+    failure_is_ignored,
+    listed,
+    mapped_group_id,
+)
+from airflow_provider_coveo.bracket.open_task import OpenPushSourceUpdateOperator
+from airflow_provider_coveo.bracket.parameters import is_template
+from airflow_provider_coveo.bracket.reopening import (
+    IDENTITY_FIELDS,
+    _Reopening,
+    pre_execute_of,
+    set_pre_execute,
+    tasks_of,
+)
+from airflow_provider_coveo.coveo.errors import CoveoInputError
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import BaseOperator, TaskGroup
+
+#: By which a task waits for the run before its own.
+_WAITING_FOR_THE_PAST: Final = ("depends_on_past", "wait_for_downstream")
+
+
+class OwnTasks(NamedTuple):
+    """
+    The tasks that a bracket adds to those in it.
+
+    :param begin: The setup without effect that lets the teardowns run if ``open`` fails.
+    :param open: The setup that sets the active status.
+    :param close: The teardown that sets ``IDLE``.
+    :param outcome: The teardown that makes the run tell the truth.
+    :param done: What tasks after the bracket wait for.
+    :param delete: The task that deletes old items, if that was asked for.
+    """
+
+    begin: BaseOperator
+    open: OpenPushSourceUpdateOperator
+    close: ClosePushSourceUpdateOperator
+    outcome: JudgePushSourceUpdateOperator
+    done: PushSourceUpdateDone
+    delete: DeleteOldItemsOfUpdateOperator | None = None
+
+    @property
+    def ids(self) -> set[str]:
+        """Their IDs."""
+        return {task.task_id for task in self if task is not None}
+
+
+class BracketWiring:
+    """
+    The edges of one bracket.
+
+    :param group: The bracket's task group.
+    :param own: The bracket's own tasks, wired to each other.
+    :param update_tasks: Their IDs.
+    :param inside: The tasks that were created in the group.
+    """
+
+    def __init__(
+        self, group: TaskGroup, own: OwnTasks, update_tasks: UpdateTasks, inside: Iterable[str]
+    ) -> None:
+        self._group = group
+        self._name = group.group_id
+        self._dag: Any = group.dag
+        self._own = own
+        self._own_task_ids = own.ids
+        self._update_tasks = update_tasks
+        self._inside = set(inside)
+        self._members: set[str] = set()
+        #: Those of them that were not created in the group, with the edges that they were given for it.
+        self._from_outside: dict[str, set[str]] = {}
+        #: The edges to the bracket's own tasks that members were given, by member.
+        self._given_edges: dict[str, set[str]] = {}
+        self._is_completing = False
+        self._is_block_ending = False
+
+    def take_in(self, tasks: Iterable[Any]) -> None:
+        """
+        Make tasks the bracket's at the end of its ``with`` block, and listen to what is wired from then on.
+
+        :param tasks: The tasks that were created in the group.
+        """
+        for task in [*tasks, *self._directly_below_open()]:
+            self._join(task)
+        self._own.close.on_member_added = self._join_above
+        self._own.done.on_follower_added = lambda _: self._complete()
+        self._own.open.on_complete = self._complete_for_good
+
+    def complete_block(self) -> None:
+        """Bring the bracket up to the graph at the end of its ``with`` block; the DAG may go on."""
+        self._is_block_ending = True
+        self._complete()
+        self._is_block_ending = False
+
+    def join_below(self, task: Any) -> None:
+        """
+        Make a task that is wired below ``open`` one of the bracket's.
+
+        :param task: The task, or a group of tasks.
+        """
+        self._join(task)
+        self._complete()
+
+    def let_reopen(self, task: Any) -> None:
+        """
+        Have a task check, before it works, whether its bracket is open.
+
+        :param task: The task, mapped or not.
+        """
+        if getattr(task, "inherits_from_empty_operator", False):
+            return
+        follows = [name for name in IDENTITY_FIELDS if _same_template(task, self._own.open, name)]
+        set_pre_execute(task, _Reopening(self._update_tasks, pre_execute_of(task), follows))
+
+    def _directly_below_open(self) -> list[Any]:
+        below = self._own.open.downstream_task_ids - self._own_task_ids
+        return [self._dag.get_task(task_id) for task_id in sorted(below)]
+
+    def _join(self, task: Any) -> None:
+        """
+        Make a task one of the bracket's: the closing, and the deletion of old items, wait for it.
+
+        Also called for tasks from outside the group that are wired below ``open`` or above ``close``.
+        """
+        if not hasattr(task, "task_id"):
+            for inner in tasks_of(task):
+                self._join(inner)
+            return
+        if task.task_id in self._own_task_ids or task.task_id in self._members:
+            return
+        if bracket_role(task):
+            reject_bracket_inside(self._group)
+        if (group := mapped_group_id(self._own.open)) is not None and mapped_group_id(task) != group:
+            raise CoveoInputError(
+                f"Task {task.task_id!r} can't belong to the bracket {self._name!r}",
+                cause=f"the bracket is mapped, and the task stands outside of its task group {group!r}",
+                remedy="Create the task in that group, or wire it before or after it",
+            )
+        before = set(task.downstream_task_ids)
+        self._members.add(task.task_id)
+        self.let_reopen(task)
+        self._wire(task)
+        if task.task_id not in self._inside:
+            given = (set(task.downstream_task_ids) - before) & self._own_task_ids
+            self._from_outside[task.task_id] = given
+            self._watch(task)
+
+    def _wire(self, task: Any) -> None:
+        if task.is_setup:
+            # A setup right above a teardown would become that teardown's own.
+            return
+        before = set(task.downstream_task_ids)
+        task >> self._own.close
+        task >> self._own.outcome
+        if not failure_is_ignored(task):
+            task >> self._own.done
+            if self._own.delete is not None:
+                task >> self._own.delete
+        given = (set(task.downstream_task_ids) - before) & self._own_task_ids
+        self._given_edges.setdefault(task.task_id, set()).update(given)
+
+    def _join_above(self, task: Any) -> None:
+        """Make a task that is wired above ``close`` one of the bracket's, and have it wait for ``open``."""
+        tasks = [task] if hasattr(task, "task_id") else tasks_of(task)
+        before = self._own.open.get_flat_relative_ids(upstream=True)
+        for joining in tasks:
+            # What the opening needs, the closing may need as well.
+            if joining.task_id in before | self._own_task_ids | self._members:
+                continue
+            self._join(joining)
+            if joining.upstream_task_ids.isdisjoint({other.task_id for other in tasks}):
+                self._own.open >> joining
+        self._complete()
+
+    def _watch(self, task: Any) -> None:
+        """Take note when a task from outside, or one above it, is wired below another one."""
+        todo = [task]
+        while todo:
+            watched = todo.pop()
+            if isinstance(watched.upstream_task_ids, _WatchedIds):
+                watched.upstream_task_ids.callbacks.add(self._complete)
+            else:
+                watched.upstream_task_ids = _WatchedIds(watched.upstream_task_ids, self._complete)
+            known = self._own_task_ids | self._inside
+            todo += [
+                above
+                for task_id in watched.upstream_task_ids - known
+                if (above := self._dag.get_task(task_id)) is not None
+                and self._complete not in getattr(above.upstream_task_ids, "callbacks", ())
+            ]
+
+    def _complete(self) -> None:
+        """
+        Bring the bracket up to what the graph has become: who belongs to it, and who comes after it.
+
+        Airflow builds a DAG edge by edge, and asks for its setups once it is complete. This is called for
+        both, so that it holds in every order.
+        """
+        if self._is_completing:
+            return
+        self._is_completing = True
+        try:
+            self._take_back_edges()
+            self._let_go_of_what_comes_after()
+            self._join_what_lies_between()
+            reject_cycle(self._group, self._own.open, self._own.begin, self._own_task_ids | self._members)
+            self._check_first_tasks()
+            if not self._is_block_ending:
+                self._wait_for_the_past()
+            attach_callbacks(self._dag, self._update_tasks)
+            self._own.done.is_followed = bool(self._own.done.downstream_task_ids)
+        finally:
+            self._is_completing = False
+
+    def _complete_for_good(self) -> None:
+        """Bring the bracket up to the whole graph, which Airflow is about to check."""
+        if self._is_completing:
+            return
+        self._take_in_late_tasks()
+        self._complete()
+        self._reject_setups_that_nothing_waits_for()
+
+    # --- who belongs to the bracket ---
+
+    def _take_in_late_tasks(self) -> None:
+        """Take in what was put into the group behind the `with`, by ``task_group=update``."""
+        known = self._own_task_ids | self._members | self._inside
+        late = {task.task_id: task for task in self._group if task.task_id not in known}
+        closing = {self._own.close.task_id, self._own.outcome.task_id, self._own.done.task_id}
+        before = self._own.open.get_flat_relative_ids(upstream=True)
+        for task_id, task in late.items():
+            if task_id in before or self._comes_after(task_id, closing):
+                continue
+            if task.upstream_task_ids.isdisjoint(self._members | late.keys()):
+                self._own.open >> task
+            self._join(task)
+
+    def _join_what_lies_between(self) -> None:
+        below = self._own.open.get_flat_relative_ids(upstream=False)
+        above = self._own.close.get_flat_relative_ids(upstream=True)
+        for task_id in sorted((below & above) - self._own_task_ids - self._members):
+            self._join(self._dag.get_task(task_id))
+
+    def _let_go_of_what_comes_after(self) -> None:
+        """Let go of a task that came in by the cut-off that it is given, and turns out to come after."""
+        closing = {self._own.close.task_id, self._own.outcome.task_id, self._own.done.task_id}
+        followers = set().union(*(self._dag.get_task(own).downstream_task_ids for own in closing))
+        if not followers - self._own_task_ids:
+            return
+        for task_id in sorted(self._members):
+            if not self._comes_after(task_id, closing):
+                continue
+            given = self._from_outside.get(task_id)
+            task = self._dag.get_task(task_id)
+            if given is None or (task.downstream_task_ids & closing) - given:
+                raise CoveoInputError(
+                    f"Task {task_id!r} is in the bracket {self._name!r}, and wired after it as well",
+                    cause="it would wait for the end of the bracket, which waits for the task",
+                    remedy="Create it outside of the `with` block and wire it by `update >> task`; or leave "
+                    "that wiring out",
+                )
+            self._members.discard(task_id)
+            del self._from_outside[task_id]
+            set_pre_execute(task, pre_execute_of(task))
+            for own_task_id in given:
+                task.downstream_task_ids.discard(own_task_id)
+                self._dag.get_task(own_task_id).upstream_task_ids.discard(task_id)
+
+    def _comes_after(self, task_id: str, closing: set[str]) -> bool:
+        seen: set[str] = set()
+        todo = [task_id]
+        while todo:
+            for above in self._dag.get_task(todo.pop()).upstream_task_ids:
+                if above in closing:
+                    return True
+                if above not in seen and above not in self._own_task_ids:
+                    seen.add(above)
+                    todo.append(above)
+        return False
+
+    def _take_back_edges(self) -> None:
+        """Take back what a member was given that has become a setup or a teardown since."""
+        for task_id, given in self._given_edges.items():
+            task = self._dag.get_task(task_id)
+            if task.is_setup:
+                wrong = set(given)
+            elif failure_is_ignored(task):
+                wrong = given - {self._own.close.task_id, self._own.outcome.task_id}
+            else:
+                continue
+            for own_task_id in wrong:
+                task.downstream_task_ids.discard(own_task_id)
+                self._dag.get_task(own_task_id).upstream_task_ids.discard(task_id)
+            given -= wrong
+
+    def _wait_for_the_past(self) -> None:
+        """
+        Have the bracket wait for the run before, if a task in it does.
+
+        Else the source is opened, and is active for as long as that task waits, which may be for ever.
+        """
+        waiting = [
+            task
+            for task_id in self._members
+            if any(getattr(task := self._dag.get_task(task_id), name, None) for name in _WAITING_FOR_THE_PAST)
+        ]
+        self._own.begin.depends_on_past = self._own.begin.wait_for_downstream = bool(waiting)
+        if waiting:
+            self._own.begin.ignore_first_depends_on_past = any(
+                getattr(task, "ignore_first_depends_on_past", None) for task in waiting
+            )
+
+    # --- graphs that can't work ---
+
+    def _reject_setups_that_nothing_waits_for(self) -> None:
+        for task_id in sorted(self._members):
+            task = self._dag.get_task(task_id)
+            if task.is_setup and self._own.close.task_id not in task.get_flat_relative_ids(upstream=False):
+                raise CoveoInputError(
+                    f"No task of the bracket {self._name!r} follows the setup {task_id!r}",
+                    cause="nothing waits for a setup but the tasks below it, so the source would be closed "
+                    "while it works",
+                    remedy="Wire a task of the bracket below it, or don't make it a setup",
+                )
+
+    def _check_first_tasks(self) -> None:
+        for task in self._directly_below_open():
+            by_default = self._is_block_ending and task.trigger_rule in self._default_trigger_rules()
+            if task.task_id not in self._members or task.is_teardown or by_default:
+                continue
+            if task.trigger_rule != "all_success":
+                raise CoveoInputError(
+                    f"Task {task.task_id!r} is a first task of the bracket {self._name!r}, and has the "
+                    f"trigger rule {getattr(task.trigger_rule, 'value', task.trigger_rule)!r}",
+                    cause="Airflow runs a task right below a setup by the rule 'all_success' only",
+                    remedy="Leave the rule out; or put a task without one before it inside the bracket, such "
+                    "as an EmptyOperator; or have what decides about it come before the bracket: "
+                    "`decision >> update`",
+                )
+
+    def _default_trigger_rules(self) -> set[Any]:
+        """Return the rules of default_args, whose first task may get another before the DAG is checked."""
+        dag = self._dag
+        given = [(each or {}).get("trigger_rule") for each in (dag.default_args, self._group.default_args)]
+        return {rule for rule in given if rule is not None}
+
+
+class _WatchedIds(set[str]):
+    """IDs of tasks that call back when one is added."""
+
+    def __init__(self, ids: Iterable[str], callback: Callable[[], None]) -> None:
+        super().__init__(ids)
+        self.callbacks = {callback}
+
+    def add(self, task_id: str) -> None:
+        """Add an ID."""
+        if task_id not in self:
+            super().add(task_id)
+            self._call()
+
+    def update(self, *others: Iterable[str]) -> None:
+        """Add several."""
+        super().update(*others)
+        self._call()
+
+    def _call(self) -> None:
+        for callback in tuple(self.callbacks):
+            callback()
+
+    def __reduce__(self) -> Any:
+        # A copy of the DAG is complete, so it watches for nothing.
+        return set, (list(self),)
+
+
+def _same_template(task: Any, opening: Any, name: str) -> bool:
+    """Return whether a task names something by the same template as the bracket's ``open``."""
+    partial = getattr(task, "partial_kwargs", None)
+    its = getattr(task, name, None) if partial is None else partial.get(name)
+    given = getattr(opening, name, None)
+    if its is None or given is None or not is_template(given):
+        return False
+    return type(its) is type(given) and bool(its == given)
+
+
+def reject_bracket_inside(group: TaskGroup) -> NoReturn:
+    """
+    Reject a bracket that holds another one.
+
+    :param group: The outer bracket's task group.
+    """
+    raise CoveoInputError(
+        f"The bracket {group.group_id!r} holds another bracket",
+        cause="the inner one's closing would end the activity of the outer one",
+        remedy="Put them one after the other, or side by side in a TaskGroup",
+    )
+
+
+def reject_cycle(group: TaskGroup, opening: Any, begin: Any, belonging: set[str]) -> None:
+    """
+    Reject a bracket that would wait for itself.
+
+    :param group: Its task group.
+    :param opening: Its ``open`` task.
+    :param begin: Its first task.
+    :param belonging: Which other tasks belong to it.
+    """
+    both = (opening.get_flat_relative_ids(upstream=True) - {begin.task_id}) & belonging
+    both |= {task.task_id for task in group if task.task_id in task.upstream_task_ids}
+    if both:
+        raise CoveoInputError(
+            f"The bracket {group.group_id!r} would wait for itself: {listed(both)} would have to end "
+            "before it begins",
+            cause="a task inside or after the bracket is wired before it as well",
+            remedy="Leave that wiring out",
+        )
