@@ -200,9 +200,13 @@ LAYERS: Final = (
     ("hooks",),
     ("content",),
     ("state", "transports"),
+    ("airflow_errors",),
     ("coveo",),
 )
-_LAYER_TITLES: Final = {"coveo": "coveo/   (knows nothing of Airflow)"}
+_LAYER_TITLES: Final = {
+    "airflow_errors": "airflow_errors.py",
+    "coveo": "coveo/   (knows nothing of Airflow)",
+}
 
 
 @_diagram

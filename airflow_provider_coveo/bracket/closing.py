@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from airflow_provider_coveo.coveo.errors import AccessDeniedError
+from airflow_provider_coveo.coveo.sources import is_active
 from airflow_provider_coveo.state.ledger import (
     BracketRecord,
     Holder,
@@ -128,9 +130,6 @@ def may_be_active(hook: CoveoPushHook, source_id: str) -> bool:
     :param hook: The hook to ask with.
     :param source_id: The source.
     """
-    from airflow_provider_coveo.coveo.errors import AccessDeniedError
-    from airflow_provider_coveo.coveo.sources import is_active
-
     try:
         return is_active(hook.get_source(source_id))
     except AccessDeniedError:

@@ -19,6 +19,7 @@ from airflow_provider_coveo.coveo.errors import (
     OrganizationPausedError,
     SourceDoesNotExistError,
 )
+from airflow_provider_coveo.coveo.sources import is_active
 from airflow_provider_coveo.state.ledger import (
     BracketRecord,
     Holder,
@@ -175,8 +176,6 @@ class Opening:
         return holders
 
     def _check_claim(self, mine: SourceRecord, holders: tuple[SourceRecord, ...], *, is_free: bool) -> None:
-        from airflow_provider_coveo.coveo.sources import is_active
-
         if not holders or holders[0].opening != mine.opening:
             # Whoever claimed last has it; the other one steps back.
             raise SourceBusyError(holders[0].bracket if holders else None)

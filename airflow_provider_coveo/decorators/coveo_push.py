@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import DecoratedOperator, task_decorator_factory
 
+from airflow_provider_coveo.airflow_errors import as_non_retryable
+from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.operators.push_base import _ItemsPushOperator
 
 if TYPE_CHECKING:
@@ -55,15 +57,12 @@ class _CoveoPushDecoratedOperator(DecoratedOperator, _ItemsPushOperator):
         return {**wanted, **self.op_kwargs}
 
     def _as_iterable(self, items: Any) -> Iterable[Any]:
-        from airflow_provider_coveo.coveo.errors import CoveoInputError
         from airflow_provider_coveo.coveo.items import Delete, Item
 
         if isinstance(items, (Mapping, Item, Delete, bytes, bytearray, memoryview)):
             return [items]
         if isinstance(items, Iterable) and not isinstance(items, str):
             return items
-        from airflow_provider_coveo.hooks.responses import as_non_retryable
-
         raise as_non_retryable(
             CoveoInputError(
                 f"The function of task {self.task_id!r} returned {type(items).__name__}, so nothing was "

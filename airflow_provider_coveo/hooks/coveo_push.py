@@ -16,6 +16,7 @@ import tenacity
 from airflow.providers.http.hooks.http import HttpHook
 from requests.auth import AuthBase
 
+from airflow_provider_coveo.airflow_errors import non_retryable_errors
 from airflow_provider_coveo.coveo.batches import (
     ADD,
     DEFAULT_BATCH_BYTES,
@@ -86,7 +87,6 @@ from airflow_provider_coveo.hooks.push import (
 from airflow_provider_coveo.hooks.responses import (
     clock_of,
     json_object,
-    non_retryable_errors,
     request_id_of,
     response_error,
     retry_options,

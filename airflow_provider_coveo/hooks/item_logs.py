@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
+from airflow_provider_coveo.airflow_errors import non_retryable_errors
 from airflow_provider_coveo.coveo.item_logs import (
     ENTRIES_PER_PAGE,
     counting,
@@ -17,7 +18,6 @@ from airflow_provider_coveo.coveo.item_logs import (
 )
 from airflow_provider_coveo.coveo.questions import Question
 from airflow_provider_coveo.hooks.questions import QuestionRequests
-from airflow_provider_coveo.hooks.responses import non_retryable_errors
 
 
 class ItemLogRequests(QuestionRequests):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any, TypeVar
 
+from airflow_provider_coveo.airflow_errors import non_retryable_errors
 from airflow_provider_coveo.coveo.errors import CoveoError
 from airflow_provider_coveo.coveo.questions import Asking, Question
-from airflow_provider_coveo.hooks.responses import CoveoRequests, json_object, non_retryable_errors
+from airflow_provider_coveo.hooks.responses import CoveoRequests, json_object
 
 T = TypeVar("T")
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar, cast
-
-from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_coveo.coveo.errors import (
     AccessDeniedError,
@@ -71,38 +68,6 @@ class CoveoRequests:
     def repeated(self, attempt: Callable[[int], R], retry: RetryPolicy | None = None) -> R:
         """Make attempts, each given its number, until one succeeds or patience is at its end."""
         raise NotImplementedError
-
-
-def as_non_retryable(error: CoveoError) -> CoveoError:
-    """Return the error in the form that Airflow does not retry, if a retry of it can't help."""
-    if error.retry_can_help or isinstance(error, AirflowFailException):
-        return error
-    error_class = type(error)
-    final_class = type(
-        error_class.__name__,
-        (error_class, AirflowFailException),
-        {
-            "__module__": error_class.__module__,
-            "__doc__": error_class.__doc__,
-            # A class made here can't be found by name, so pickle makes it anew from the error it stands for.
-            "__reduce__": lambda final: (as_non_retryable, (error_class(final.tried, **final.fields()),)),
-        },
-    )
-    return cast("CoveoError", final_class(error.tried, **error.fields()))
-
-
-def non_retryable_errors(method: Callable[P, R]) -> Callable[P, R]:
-    """Make a task that calls ``method`` fail without using up its retries where a retry can't help."""
-
-    @functools.wraps(method)
-    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return method(*args, **kwargs)
-        except CoveoError as error:
-            final = as_non_retryable(error)
-        raise final
-
-    return wrapper
 
 
 @contextmanager

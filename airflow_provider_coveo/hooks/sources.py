@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
+from airflow_provider_coveo.airflow_errors import non_retryable_errors
 from airflow_provider_coveo.coveo.endpoints import platform_path, validate_source_id
 from airflow_provider_coveo.coveo.errors import (
     CoveoInputError,
@@ -23,7 +24,6 @@ from airflow_provider_coveo.hooks.responses import (
     CoveoRequests,
     explain_missing_privilege,
     json_object,
-    non_retryable_errors,
     request_id_of,
     unexpected,
 )

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from airflow.providers.common.compat.sdk import BaseOperator, XComArg
 
+from airflow_provider_coveo.airflow_errors import as_non_retryable
+from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
 from airflow_provider_coveo.links.coveo_push import (
     CoveoLogBrowserLink,
     CoveoSourcesLink,
@@ -105,9 +107,6 @@ def _is_true(value: bool | str) -> bool:
 
 def _checked(check: Callable[[Any], T], value: object) -> T:
     """Return a value as it was checked, or fail the task at once."""
-    from airflow_provider_coveo.coveo.errors import CoveoInputError
-    from airflow_provider_coveo.hooks.responses import as_non_retryable
-
     try:
         return check(value)
     except CoveoInputError as error:
@@ -119,17 +118,12 @@ def _refuse_nothing(value: object, tried: str, cause: str) -> None:
     """Refuse a parameter that was given, and turned out as nothing, which would stand for its default."""
     if value is not None:
         return
-    from airflow_provider_coveo.coveo.errors import CoveoInputError
-    from airflow_provider_coveo.hooks.responses import as_non_retryable
-
     raise as_non_retryable(
         CoveoInputError(tried, cause=cause, remedy="See that task's log, or leave the parameter out")
     )
 
 
 def _validate_duration(name: str, value: object) -> timedelta:
-    from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
-
     if isinstance(value, timedelta) and value > timedelta(0):
         return value
     raise CoveoInputError(f"{name} is {short_repr(value)}", remedy="Give a timedelta above zero")

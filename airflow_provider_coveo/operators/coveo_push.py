@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_coveo.airflow_errors import as_non_retryable
+from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.operators.base import (
     _given,
     _refuse_nothing,
@@ -24,6 +26,7 @@ from airflow_provider_coveo.operators.coveo_watchdog import CloseAbandonedPushSo
 from airflow_provider_coveo.operators.push_base import ADDITIONS_ONLY, _ItemsPushOperator
 from airflow_provider_coveo.operators.security_identities import PushSecurityIdentitiesOperator
 from airflow_provider_coveo.operators.sql_push import SqlToCoveoPushOperator
+from airflow_provider_coveo.state.task_store import RunState, retry_series
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -135,8 +138,6 @@ class ResetPushSourceOperator(_SourceOperator):
         return _without_none(result)
 
     def _cut_off_of_this_try_set(self, context: Context) -> int:
-        from airflow_provider_coveo.state.task_store import RunState, retry_series
-
         if "ti" not in context:
             # Executed by hand, so there is no other try to agree with.
             return self.hook.current_cut_off(self.source_id)
@@ -272,9 +273,6 @@ class PushItemsOperator(_ItemsPushOperator):
         """Push the items."""
         items, delete = _joined(_given(self.items)), _joined(_given(self.delete))
         if (items is None) == (self.path is None) and (items is not None or delete is None):
-            from airflow_provider_coveo.coveo.errors import CoveoInputError
-            from airflow_provider_coveo.hooks.responses import as_non_retryable
-
             what = "no items" if items is None else "both items and a path"
             raise as_non_retryable(
                 CoveoInputError(

@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow.providers.common.compat.sdk import conf
 
+from airflow_provider_coveo.airflow_errors import as_non_retryable
+from airflow_provider_coveo.coveo.endpoints import validate_source_id
+from airflow_provider_coveo.coveo.errors import (
+    AccessDeniedError,
+    CoveoConfigurationError,
+    CoveoInputError,
+    NotFoundError,
+    SourceDoesNotExistError,
+    SourceNameTakenError,
+    SourceTestFailedError,
+    missing_privilege_error,
+    short_repr,
+)
+from airflow_provider_coveo.coveo.sources import (
+    is_being_deleted,
+    managed_by,
+    validate_source_name,
+    validate_visibility,
+)
 from airflow_provider_coveo.operators.base import (
     _checked,
     _CoveoOperator,
@@ -22,13 +40,15 @@ from airflow_provider_coveo.operators.base import (
     _untemplated,
     _validate_duration,
 )
+from airflow_provider_coveo.operators.source_creation import SourceCreation, reject_being_deleted
+from airflow_provider_coveo.state.content_changes import ContentChanges, RecentPushes
+from airflow_provider_coveo.state.created_sources import MadeSource
+from airflow_provider_coveo.state.ledger import SourceLedger
+from airflow_provider_coveo.state.task_store import RunState
+from airflow_provider_coveo.state.variables import read_text, write_text
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
-
-    from airflow_provider_coveo.coveo.errors import CoveoError
-    from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
-    from airflow_provider_coveo.state.created_sources import MadeSource
 
 
 #: The item that a copy is tested with, unless another one is given. Nobody may see it in a secured source.
@@ -47,13 +67,13 @@ _DELETING: Final = "deleting_source"
 @contextmanager
 def _needing(privileges: str) -> Iterator[None]:
     """Let a refusal name all that the task needs, so that nobody grants one privilege after the other."""
-    from airflow_provider_coveo.coveo.errors import AccessDeniedError, missing_privilege_error
-
     try:
         yield
     except AccessDeniedError as refused:
         named = missing_privilege_error(refused, "do this", f"the privileges {privileges}").fields()
-        raise _final(AccessDeniedError(refused.tried, **{**named, "cause": refused.cause})) from None
+        raise as_non_retryable(
+            AccessDeniedError(refused.tried, **{**named, "cause": refused.cause})
+        ) from None
 
 
 class CreatePushSourceOperator(_CoveoOperator):
@@ -102,11 +122,9 @@ class CreatePushSourceOperator(_CoveoOperator):
     @_needing("Sources: View and Create")
     def execute(self, context: Context) -> dict[str, Any]:
         """Create the source, unless it is there."""
-        from airflow_provider_coveo.coveo.sources import validate_source_name, validate_visibility
-
         name = _checked(validate_source_name, self.source_name)
         visibility = _checked(validate_visibility, self.visibility)
-        making = _SourceCreation(context, self.hook, name)
+        making = SourceCreation(context, self.hook, name)
         if _is_true(self.use_existing) and making.made is None:
             found = self._existing(name, visibility)
             if found is not None:
@@ -127,17 +145,15 @@ class CreatePushSourceOperator(_CoveoOperator):
         }
 
     def _existing(self, name: str, visibility: str) -> Mapping[str, Any] | None:
-        from airflow_provider_coveo.coveo.errors import SourceNameTakenError
-
         there = self.hook.sources_named(name)
         if not there:
             return None
-        _refuse_being_deleted(there, name)
+        reject_being_deleted(there, name)
         for source in there:
             if source.get("sourceType") == "PUSH" and source.get("sourceVisibility") == visibility:
                 return source
         kinds = [f"{s.get('sourceVisibility')} {s.get('sourceType')} source {s['id']}" for s in there]
-        raise _final(
+        raise as_non_retryable(
             SourceNameTakenError(
                 f"Could not create the {visibility} Push source {name!r}",
                 cause=f"the name is that of {' and '.join(kinds)}",
@@ -174,13 +190,6 @@ class DeletePushSourceOperator(_SourceOperator):
     @_needing("Sources: View and Edit")
     def execute(self, context: Context) -> dict[str, Any]:
         """Delete the source, if the name is right."""
-        from airflow_provider_coveo.coveo.errors import NotFoundError, SourceDoesNotExistError
-        from airflow_provider_coveo.coveo.sources import is_being_deleted, managed_by
-        from airflow_provider_coveo.state.content_changes import ContentChanges, RecentPushes
-        from airflow_provider_coveo.state.created_sources import MadeSource
-        from airflow_provider_coveo.state.ledger import SourceLedger
-        from airflow_provider_coveo.state.task_store import RunState
-
         state = RunState(context) if "ti" in context else None
         self.hook.task_context = context
         what = {"source_id": self.source_id, "source_name": self.source_name}
@@ -212,10 +221,8 @@ class DeletePushSourceOperator(_SourceOperator):
         return what
 
     def _refuse_other_name(self, source: Mapping[str, Any]) -> None:
-        from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
-
         if source.get("name") != self.source_name:
-            raise _final(
+            raise as_non_retryable(
                 CoveoInputError(
                     f"Source {self.source_id!r} was not deleted",
                     cause=f"its name is {source.get('name')!r}, and not {short_repr(self.source_name)}",
@@ -315,14 +322,12 @@ class RecreatePushSourceOperator(_SourceOperator):
 
     @_needing("Sources: View, Edit and Create, and Organization: View")
     def _recreate(self, context: Context, waiting_since: float, pushed_at: int | None) -> dict[str, Any]:
-        from airflow_provider_coveo.coveo.endpoints import validate_source_id
         from airflow_provider_coveo.coveo.items import prepared_item
-        from airflow_provider_coveo.coveo.sources import managed_by, validate_source_name
 
         new_name = _checked(validate_source_name, self.new_name)
         for duration in ("confirm_timeout", "poll_interval"):
             _checked(partial(_validate_duration, duration), getattr(self, duration))
-        making = _SourceCreation(context, self.hook, new_name)
+        making = SourceCreation(context, self.hook, new_name)
         if _given(self.test_item) is not None:
             _checked(prepared_item, _given(self.test_item))
         # Once it is handed over, a template of the Variable gives the copy in the place of the original.
@@ -351,13 +356,7 @@ class RecreatePushSourceOperator(_SourceOperator):
             "managed_by": managed_by(original) or "",
         }
 
-    def _original(self, original_id: str, making: _SourceCreation) -> Mapping[str, Any]:
-        from airflow_provider_coveo.coveo.errors import (
-            CoveoInputError,
-            NotFoundError,
-            SourceDoesNotExistError,
-        )
-
+    def _original(self, original_id: str, making: SourceCreation) -> Mapping[str, Any]:
         try:
             original = self.hook.get_source(original_id)
         except (NotFoundError, SourceDoesNotExistError):
@@ -366,7 +365,7 @@ class RecreatePushSourceOperator(_SourceOperator):
             self.log.info("Source %s is gone; its copy has replaced it.", original_id)
             return {"id": original_id, "name": making.made.original_name}
         if original.get("name") == making.name:
-            raise _final(
+            raise as_non_retryable(
                 CoveoInputError(
                     f"Source {original_id!r} has the name {making.name!r} already, so it was not recreated",
                     cause="the copy must have another name; or it was recreated before, and this is the copy",
@@ -378,7 +377,6 @@ class RecreatePushSourceOperator(_SourceOperator):
     # --- the test ---
 
     def _test(self, copy: Mapping[str, Any], waiting_since: float, pushed_at: int | None) -> None:
-        from airflow_provider_coveo.coveo.errors import SourceTestFailedError
         from airflow_provider_coveo.coveo.items import prepared_item
 
         copy_id, item = str(copy["id"]), self._item_for(copy)
@@ -414,8 +412,6 @@ class RecreatePushSourceOperator(_SourceOperator):
 
     def _push(self, copy_id: str, item: Any) -> int | None:
         """Push the item; return the moment before by Coveo's clock, ``None`` while the copy takes none."""
-        from airflow_provider_coveo.coveo.errors import SourceDoesNotExistError
-
         before = self.hook.clock.now_ms()
         try:
             self.hook.add_or_update_item(copy_id, item)
@@ -425,7 +421,6 @@ class RecreatePushSourceOperator(_SourceOperator):
         return before
 
     def _is_indexed(self, copy_id: str, document_id: str, pushed_at: int) -> bool:
-        from airflow_provider_coveo.coveo.errors import SourceTestFailedError
         from airflow_provider_coveo.coveo.indexing import DEFAULT_REFUSALS
 
         entries = list(
@@ -462,16 +457,13 @@ class RecreatePushSourceOperator(_SourceOperator):
 
     # --- handing over ---
 
-    def _refuse_wrong_variable(self, original_id: str, making: _SourceCreation) -> None:
+    def _refuse_wrong_variable(self, original_id: str, making: SourceCreation) -> None:
         if not self.source_id_variable:
             return
-        from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
-        from airflow_provider_coveo.state.variables import read_text
-
         held = read_text(self.source_id_variable)
         known = {None, original_id, making.made.source_id if making.made else None}
         if held not in known:
-            raise _final(
+            raise as_non_retryable(
                 CoveoInputError(
                     f"Source {original_id!r} was not recreated",
                     cause=f"the Variable {self.source_id_variable!r} holds another ID: {short_repr(held)}",
@@ -486,8 +478,6 @@ class RecreatePushSourceOperator(_SourceOperator):
         Otherwise a later try, to which a template of the Variable gives that copy, would not find the
         original.
         """
-        from airflow_provider_coveo.state.variables import read_text
-
         if self.source_id_variable and read_text(self.source_id_variable) is not None:
             self._hand_over(original_id)
 
@@ -495,9 +485,6 @@ class RecreatePushSourceOperator(_SourceOperator):
         variable = self.source_id_variable
         if not variable:
             return
-        from airflow_provider_coveo.coveo.errors import CoveoConfigurationError, short_repr
-        from airflow_provider_coveo.state.variables import read_text, write_text
-
         if read_text(variable) == copy_id:
             return
         write_text(
@@ -505,7 +492,7 @@ class RecreatePushSourceOperator(_SourceOperator):
         )
         held = read_text(variable)
         if held != copy_id:
-            raise _final(
+            raise as_non_retryable(
                 CoveoConfigurationError(
                     f"Could not hand over to source {copy_id!r}",
                     answer=f"the Variable {variable!r} reads {short_repr(held)} all the same",
@@ -514,163 +501,3 @@ class RecreatePushSourceOperator(_SourceOperator):
                 )
             )
         self.log.info("The Variable %s holds the ID of source %s from now on.", variable, copy_id)
-
-
-class _SourceCreation:
-    """
-    The making of a source under a name, over all tries of all runs.
-
-    :param context: The task's context; one that is executed by hand remembers nothing.
-    :param hook: The hook.
-    :param name: The name of the source to make.
-    """
-
-    def __init__(self, context: Context, hook: CoveoPushHook, name: str) -> None:
-        from airflow_provider_coveo.state.created_sources import MadeSource
-
-        self._hook = hook
-        self._remembers = "ti" in context
-        self.name = name
-        #: What is known of an earlier try.
-        self.made: MadeSource | None = (
-            MadeSource.named(hook.organization_id, name) if self._remembers else None
-        )
-
-    def original_of(self, source_id: str) -> str:
-        """Return the source that is copied, which an earlier try may have replaced."""
-        made = self.made
-        if made is not None and made.original_id is not None and source_id == made.source_id:
-            return made.original_id
-        return source_id
-
-    def once(
-        self,
-        make: Callable[[], Mapping[str, Any]],
-        *,
-        before: Callable[[], None] = lambda: None,
-        original_id: str | None = None,
-        original_name: str | None = None,
-        if_taken: str = "",
-    ) -> Mapping[str, Any]:
-        """
-        Return the source that an earlier try made, or make it.
-
-        :param make: Asks Coveo for it.
-        :param before: Called before that.
-        :param original_id: The source that it is a copy of.
-        :param original_name: The name of that source.
-        :param if_taken: What to do about a source of the name that no earlier try made.
-        """
-        from airflow_provider_coveo.coveo.errors import (
-            CoveoError,
-            NoAnswerError,
-            ServiceError,
-            SourceNameTakenError,
-            UnexpectedAnswerError,
-        )
-        from airflow_provider_coveo.state.created_sources import MadeSource
-
-        source = self._known(original_id)
-        there = self._hook.sources_named(self.name) if source is None else [source]
-        _refuse_being_deleted(there, self.name)
-        if source is not None:
-            return source
-        if len(there) == 1 and self._is_ours(there[0], original_id):
-            (source,) = there
-            self._hook.log.info("Source %s is the one whose making an earlier try began.", source["id"])
-        elif there:
-            raise _final(
-                SourceNameTakenError(
-                    f"Could not make a source of the name {self.name!r}",
-                    cause="this task did not make, as far as it knows, what has the name: source "
-                    + " and ".join(str(source["id"]) for source in there),
-                    remedy=if_taken,
-                )
-            )
-        else:
-            before()
-            self._keep(
-                MadeSource(
-                    name=self.name,
-                    since=self._hook.clock.now_ms(),
-                    original_id=original_id,
-                    original_name=original_name,
-                )
-            )
-            try:
-                source = make()
-            except CoveoError as error:
-                if not isinstance(error, (NoAnswerError, ServiceError, UnexpectedAnswerError)):
-                    self._forget()
-                raise
-        if self.made is not None:
-            self._keep(replace(self.made, source_id=str(source["id"])))
-        return source
-
-    @property
-    def is_tested(self) -> bool:
-        """Whether the source has been seen to index an item."""
-        return self.made is not None and self.made.tested
-
-    def note_tested(self) -> None:
-        """Note that the source has been seen to index an item."""
-        if self.made is not None:
-            self._keep(replace(self.made, tested=True))
-
-    def _known(self, original_id: str | None) -> Mapping[str, Any] | None:
-        """Return the source whose ID an earlier try noted, unless somebody deleted it since."""
-        from airflow_provider_coveo.coveo.errors import NotFoundError, SourceDoesNotExistError
-
-        made = self.made
-        if made is None or made.original_id != original_id or made.source_id is None:
-            return None
-        try:
-            source = self._hook.get_source(made.source_id)
-        except (NotFoundError, SourceDoesNotExistError):
-            self._hook.log.info("Source %s, which was made before, is gone.", made.source_id)
-            return None
-        self._hook.log.info("Source %s was made before.", made.source_id)
-        return source
-
-    def _is_ours(self, source: Mapping[str, Any], original_id: str | None) -> bool:
-        """Say whether a source of the name is the one that an earlier try asked for."""
-        from airflow_provider_coveo.coveo.sources import created_ms
-
-        made = self.made
-        if made is None or made.original_id != original_id:
-            return False
-        if made.source_id is not None:
-            return made.source_id == str(source["id"])
-        # Its answer was never heard, and nobody had the name before.
-        created = created_ms(source)
-        return created is None or created >= made.since
-
-    def _keep(self, made: MadeSource) -> None:
-        self.made = made
-        if self._remembers:
-            made.keep(self._hook.organization_id)
-
-    def _forget(self) -> None:
-        if self.made is not None and self._remembers:
-            self.made.forget(self._hook.organization_id)
-        self.made = None
-
-
-def _refuse_being_deleted(sources: Iterable[Mapping[str, Any]], name: str) -> None:
-    """Refuse a source that will soon be gone, in the form that Airflow retries."""
-    from airflow_provider_coveo.coveo.errors import SourceNameTakenError
-    from airflow_provider_coveo.coveo.sources import is_being_deleted
-
-    for source in sources:
-        if is_being_deleted(source):
-            raise SourceNameTakenError(
-                f"Could not make a source of the name {name!r}",
-                cause=f"Coveo is still deleting source {source['id']}, which has the name",
-                remedy="Try again once that source is gone",
-            )
-
-
-def _final(error: CoveoError) -> CoveoError:
-    from airflow_provider_coveo.hooks.responses import as_non_retryable
-
-    return as_non_retryable(error)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_coveo.airflow_errors import as_non_retryable
+from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.operators.base import (
     _CoveoOperator,
     _filled,
@@ -101,9 +103,6 @@ class PushSecurityIdentitiesOperator(_CoveoOperator):
         if not _is_true(self.delete_old):
             return result
         if not result["accepted_members"] + result["accepted_mappings"]:
-            from airflow_provider_coveo.coveo.errors import CoveoInputError
-            from airflow_provider_coveo.hooks.responses import as_non_retryable
-
             raise as_non_retryable(
                 CoveoInputError(
                     f"Old identities of provider {self.provider_id!r} stay: the task pushed none, and to "

@@ -18,6 +18,9 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
+from airflow_provider_coveo.airflow_errors import as_non_retryable
+from airflow_provider_coveo.coveo.endpoints import validate_source_id
+from airflow_provider_coveo.coveo.errors import CoveoError, error_from_json
 from airflow_provider_coveo.operators.base import _SOURCE_LINKS, _CoveoOperator
 
 if TYPE_CHECKING:
@@ -62,7 +65,6 @@ class _CoveoSensor(_CoveoOperator, BaseSensorOperator):
         Not ``execute`` does that: where an operator calls the ``execute`` of its base, Airflow 2.11 warns, or
         refuses, as if it were called by another operator.
         """
-        from airflow_provider_coveo.coveo.errors import CoveoError
         from airflow_provider_coveo.coveo.waits import Seen
 
         try:
@@ -80,9 +82,6 @@ class _CoveoSensor(_CoveoOperator, BaseSensorOperator):
         return PokeReturnValue(seen.is_there, seen.result if seen.is_there else None)
 
     def _look(self) -> Seen:
-        from airflow_provider_coveo.coveo.errors import CoveoError
-        from airflow_provider_coveo.hooks.responses import as_non_retryable
-
         try:
             wait = self._wait()
         except CoveoError as error:
@@ -130,9 +129,6 @@ class _CoveoSensor(_CoveoOperator, BaseSensorOperator):
                     f"The trigger of task {self.task_id!r} fired what it never does: {event!r:.200}"
                 )
             if outcome == "error":
-                from airflow_provider_coveo.coveo.errors import error_from_json
-                from airflow_provider_coveo.hooks.responses import as_non_retryable
-
                 raise as_non_retryable(error_from_json(event["error"]))
             if outcome == "too_late":
                 self._give_up(limit, event["words"])
@@ -202,7 +198,6 @@ class PushSourceStatusSensor(_CoveoSensor):
         self.statuses = statuses
 
     def _wait(self) -> Wait:
-        from airflow_provider_coveo.coveo.endpoints import validate_source_id
         from airflow_provider_coveo.coveo.waits import SourceStatusWait, validate_statuses
 
         return SourceStatusWait(validate_source_id(self.source_id), validate_statuses(self.statuses))

@@ -14,6 +14,8 @@ from airflow.providers.common.compat.sdk import (
     TaskGroup,
 )
 
+from airflow_provider_coveo.airflow_errors import as_non_retryable
+from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
 from airflow_provider_coveo.operators.base import _given_connection
 from airflow_provider_coveo.operators.coveo_source import (
     DeletePushSourceOperator,
@@ -70,9 +72,6 @@ class ApproveByParamOperator(BaseOperator):
                 f'DAG again, as this time and with the param "{self.param}": "{self.source_name}"'
             )
         if approved != self.source_name:
-            from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
-            from airflow_provider_coveo.hooks.responses import as_non_retryable
-
             raise as_non_retryable(
                 CoveoInputError(
                     f"Source {self.source_name!r} was not deleted",

@@ -1,0 +1,167 @@
+"""The creation of a source under a name, once over all attempts of all runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_coveo.airflow_errors import as_non_retryable
+from airflow_provider_coveo.coveo.errors import (
+    CoveoError,
+    NoAnswerError,
+    NotFoundError,
+    ServiceError,
+    SourceDoesNotExistError,
+    SourceNameTakenError,
+    UnexpectedAnswerError,
+)
+from airflow_provider_coveo.coveo.sources import created_ms, is_being_deleted
+from airflow_provider_coveo.state.created_sources import MadeSource
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+
+
+class SourceCreation:
+    """
+    The making of a source under a name, over all tries of all runs.
+
+    :param context: The task's context; one that is executed by hand remembers nothing.
+    :param hook: The hook.
+    :param name: The name of the source to make.
+    """
+
+    def __init__(self, context: Context, hook: CoveoPushHook, name: str) -> None:
+        self._hook = hook
+        self._remembers = "ti" in context
+        self.name = name
+        #: What is known of an earlier try.
+        self.made: MadeSource | None = (
+            MadeSource.named(hook.organization_id, name) if self._remembers else None
+        )
+
+    def original_of(self, source_id: str) -> str:
+        """Return the source that is copied, which an earlier try may have replaced."""
+        made = self.made
+        if made is not None and made.original_id is not None and source_id == made.source_id:
+            return made.original_id
+        return source_id
+
+    def once(
+        self,
+        make: Callable[[], Mapping[str, Any]],
+        *,
+        before: Callable[[], None] = lambda: None,
+        original_id: str | None = None,
+        original_name: str | None = None,
+        if_taken: str = "",
+    ) -> Mapping[str, Any]:
+        """
+        Return the source that an earlier try made, or make it.
+
+        :param make: Asks Coveo for it.
+        :param before: Called before that.
+        :param original_id: The source that it is a copy of.
+        :param original_name: The name of that source.
+        :param if_taken: What to do about a source of the name that no earlier try made.
+        """
+        source = self._known(original_id)
+        there = self._hook.sources_named(self.name) if source is None else [source]
+        reject_being_deleted(there, self.name)
+        if source is not None:
+            return source
+        if len(there) == 1 and self._is_ours(there[0], original_id):
+            (source,) = there
+            self._hook.log.info("Source %s is the one whose making an earlier try began.", source["id"])
+        elif there:
+            raise as_non_retryable(
+                SourceNameTakenError(
+                    f"Could not make a source of the name {self.name!r}",
+                    cause="this task did not make, as far as it knows, what has the name: source "
+                    + " and ".join(str(source["id"]) for source in there),
+                    remedy=if_taken,
+                )
+            )
+        else:
+            before()
+            self._keep(
+                MadeSource(
+                    name=self.name,
+                    since=self._hook.clock.now_ms(),
+                    original_id=original_id,
+                    original_name=original_name,
+                )
+            )
+            try:
+                source = make()
+            except CoveoError as error:
+                if not isinstance(error, (NoAnswerError, ServiceError, UnexpectedAnswerError)):
+                    self._forget()
+                raise
+        if self.made is not None:
+            self._keep(replace(self.made, source_id=str(source["id"])))
+        return source
+
+    @property
+    def is_tested(self) -> bool:
+        """Whether the source has been seen to index an item."""
+        return self.made is not None and self.made.tested
+
+    def note_tested(self) -> None:
+        """Note that the source has been seen to index an item."""
+        if self.made is not None:
+            self._keep(replace(self.made, tested=True))
+
+    def _known(self, original_id: str | None) -> Mapping[str, Any] | None:
+        """Return the source whose ID an earlier try noted, unless somebody deleted it since."""
+        made = self.made
+        if made is None or made.original_id != original_id or made.source_id is None:
+            return None
+        try:
+            source = self._hook.get_source(made.source_id)
+        except (NotFoundError, SourceDoesNotExistError):
+            self._hook.log.info("Source %s, which was made before, is gone.", made.source_id)
+            return None
+        self._hook.log.info("Source %s was made before.", made.source_id)
+        return source
+
+    def _is_ours(self, source: Mapping[str, Any], original_id: str | None) -> bool:
+        """Say whether a source of the name is the one that an earlier try asked for."""
+        made = self.made
+        if made is None or made.original_id != original_id:
+            return False
+        if made.source_id is not None:
+            return made.source_id == str(source["id"])
+        # Its answer was never heard, and nobody had the name before.
+        created = created_ms(source)
+        return created is None or created >= made.since
+
+    def _keep(self, made: MadeSource) -> None:
+        self.made = made
+        if self._remembers:
+            made.keep(self._hook.organization_id)
+
+    def _forget(self) -> None:
+        if self.made is not None and self._remembers:
+            self.made.forget(self._hook.organization_id)
+        self.made = None
+
+
+def reject_being_deleted(sources: Iterable[Mapping[str, Any]], name: str) -> None:
+    """
+    Reject a source that will soon be gone, in the form that Airflow retries.
+
+    :param sources: The sources that have a name.
+    :param name: The name.
+    :raises SourceNameTakenError: if Coveo is deleting one of them.
+    """
+    for source in sources:
+        if is_being_deleted(source):
+            raise SourceNameTakenError(
+                f"Could not make a source of the name {name!r}",
+                cause=f"Coveo is still deleting source {source['id']}, which has the name",
+                remedy="Try again once that source is gone",
+            )
