@@ -196,7 +196,7 @@ LAYERS: Final = (
     ("sensors",),
     ("operators", "triggers"),
     ("lineage",),
-    ("links", "assets", "notifications"),
+    ("links", "assets", "notifications", "cursors"),
     ("hooks",),
     ("content",),
     ("state", "transports"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, Final
 
 from airflow.providers.common.compat.sdk import AirflowException, BaseHook
@@ -40,11 +42,77 @@ def read_query(
     :param fetch_size: How many rows are fetched at a time.
     :raises CoveoInputError: if the connection is of no database, or the query gives no usable rows.
     """
+    with query_rows(
+        conn_id, sql, parameters=parameters, hook_params=hook_params, fetch_size=fetch_size
+    ) as result:
+        make = row_mapper(result.names, columns, result.source)
+        for row in result.rows:
+            yield make(row)
+
+
+@dataclass(frozen=True)
+class QueryResult:
+    """
+    The result of a query.
+
+    :param names: The names of its columns.
+    :param rows: Its rows, by these names; they can be gone through once.
+    :param source: The query in words, for errors.
+    """
+
+    names: list[str]
+    rows: Iterator[Mapping[str, Any]]
+    source: str
+
+
+@contextmanager
+def query_rows(
+    conn_id: str,
+    sql: str,
+    *,
+    parameters: Mapping[str, Any] | Sequence[Any] | None = None,
+    hook_params: Mapping[str, Any] | None = None,
+    fetch_size: int | str = 2000,
+    what: str = "query",
+) -> Iterator[QueryResult]:
+    """
+    Execute a query, and give its rows as a stream.
+
+    :param conn_id: The connection of the database.
+    :param sql: The query.
+    :param parameters: Values for its placeholders.
+    :param hook_params: Further arguments of the database's hook.
+    :param fetch_size: How many rows are fetched at a time.
+    :param what: What the query is called in errors. Default ``query``.
+    :raises CoveoInputError: if the connection is of no database, or the query gives no usable rows.
+    """
     rows_at_a_time = parse_int(fetch_size)
     if rows_at_a_time is None or rows_at_a_time < 1:
         raise CoveoInputError(
             f"fetch_size is {short_repr(fetch_size)}", remedy="Give a whole number, one or more"
         )
+    with _streaming_cursor(_database_hook(conn_id, hook_params).get_conn()) as cursor:
+        with suppress(Exception):
+            # How many are asked for counts. Some drivers also go by this, and others have no such attribute.
+            cursor.arraysize = rows_at_a_time
+        if parameters:
+            cursor.execute(sql, parameters)
+        else:
+            cursor.execute(sql)
+        rows = _rows(cursor, rows_at_a_time)
+        # Some drivers know the columns once a row was fetched.
+        first = list(itertools.islice(rows, 1))
+        if cursor.description is None:
+            raise CoveoInputError(
+                f"The {what} on {conn_id!r} gives no rows",
+                remedy="Give a SELECT, or another query with a result",
+            )
+        source = f"The {what} on {conn_id!r}"
+        names = validate_names((column[0] for column in cursor.description), source)
+        yield QueryResult(names, map(row_reader(names, source), itertools.chain(first, rows)), source)
+
+
+def _database_hook(conn_id: str, hook_params: Mapping[str, Any] | None) -> Any:
     connection = BaseHook.get_connection(conn_id)
     try:
         hook = connection.get_hook(hook_params=dict(hook_params or {}))
@@ -61,29 +129,7 @@ def read_query(
             f"{type(hook).__name__}",
             remedy="Name a connection whose hook is one of Airflow's DbApiHook",
         )
-    with _streaming_cursor(hook.get_conn()) as cursor:
-        with suppress(Exception):
-            # How many are asked for counts. Some drivers also go by this, and others have no such attribute.
-            cursor.arraysize = rows_at_a_time
-        if parameters:
-            cursor.execute(sql, parameters)
-        else:
-            cursor.execute(sql)
-        rows = _rows(cursor, rows_at_a_time)
-        # Some drivers know the columns once a row was fetched.
-        first = next(rows, None)
-        if cursor.description is None:
-            raise CoveoInputError(
-                f"The query on {conn_id!r} gives no rows",
-                remedy="Give a SELECT, or another query with a result",
-            )
-        source = f"The query on {conn_id!r}"
-        names = validate_names((column[0] for column in cursor.description), source)
-        make, read = row_mapper(names, columns, source), row_reader(names, source)
-        if first is not None:
-            yield make(read(first))
-        for row in rows:
-            yield make(read(row))
+    return hook
 
 
 def _rows(cursor: Any, fetch_size: int) -> Iterator[Sequence[Any]]:

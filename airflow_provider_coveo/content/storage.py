@@ -12,6 +12,7 @@ import errno
 import io
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -110,6 +111,44 @@ def of_path(path: Any) -> Place:
     )
 
 
+def upload(place: Place, local: str, size: int) -> None:
+    """
+    Write a file of this machine to a storage, whole, and check that it is there.
+
+    :param place: Where to.
+    :param local: The file.
+    :param size: How many bytes it has.
+    :raises OSError: if that fails.
+    """
+    shown = place.shown(place.path)
+    place.fs.invalidate_cache()
+    parent = place.path.rpartition("/")[0]
+    # Storages without folders do nothing; of a bucket, it would ask for more than writing needs.
+    if parent.count("/") and not _is_flat(place.fs):
+        _called("Making its folder", shown, lambda: place.fs.makedirs(parent, exist_ok=True))
+    _called("Writing it", shown, lambda: place.fs.put_file(local, place.path))
+    place.fs.invalidate_cache()
+    found = _called("Looking at it", shown, lambda: place.fs.info(place.path)).get("size")
+    if isinstance(found, int) and found != size:
+        raise OSError(errno.EIO, f"Writing it failed: it has {found:,} bytes of {size:,}", shown)
+
+
+def remove(place: Place) -> None:
+    """
+    Delete a file of a storage, if it is there.
+
+    :param place: Where it is.
+    :raises OSError: if that fails.
+    """
+    place.fs.invalidate_cache()
+    with suppress(FileNotFoundError):
+        _called("Deleting it", place.shown(place.path), lambda: place.fs.rm_file(place.path))
+
+
+def _is_flat(fs: Any) -> bool:
+    return not _FLAT.isdisjoint([fs.protocol] if isinstance(fs.protocol, str) else fs.protocol)
+
+
 def _called(what: str, shown: str, call: Callable[[], _Result]) -> _Result:
     """Call a storage, and name the file or folder in what it raises."""
     try:
@@ -186,8 +225,7 @@ class StoredTree:
 
     @property
     def _is_flat(self) -> bool:
-        protocol = self._place.fs.protocol
-        return not _FLAT.isdisjoint([protocol] if isinstance(protocol, str) else protocol)
+        return _is_flat(self._place.fs)
 
     def below(self, folder: str) -> list[str] | None:
         """Return the paths of all files below a folder, if the storage lists its keys without folders."""

@@ -1,0 +1,251 @@
+"""
+Items and deletions out of a database since a value of a cursor.
+
+The query for the items is executed before the one for the deletions, and its rows are given after them. So of
+an item that was deleted and made again the addition counts, and a deletion between the two queries is later
+than all that the cursor has seen: the next run finds it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from typing import Any, Final
+
+from airflow_provider_coveo.content.query import QueryResult, query_rows
+from airflow_provider_coveo.content.rows import row_mapper
+from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
+from airflow_provider_coveo.coveo.invalid_items import InvalidValue, ItemWithoutId
+from airflow_provider_coveo.coveo.items import Delete
+
+#: How queries name a value: %(since)s, :since (and not ::since, a cast), @since.
+_NAMED: Final = re.compile(r"%\((\w+)\)|(?<![:\w]):(\w+)|(?<![@\w])@(\w+)")
+#: A value that stands where it is used. In quotes and comments these signs are no placeholders.
+_BY_PLACE: Final = re.compile(r"\?|%s|\$1\b|:1\b")
+_NOT_SQL: Final = re.compile(r"'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/", re.DOTALL)
+
+_FALSE_WORDS: Final = frozenset({"", "0", "f", "false", "n", "no"})
+_TRUE_WORDS: Final = frozenset({"1", "t", "true", "y", "yes"})
+_TIME: Final = re.compile(r"\d{4}-\d\d-\d\d([ T].*)?\Z")
+
+
+@dataclass(frozen=True)
+class Increment:
+    """
+    What to read of a database, and since when.
+
+    :param conn_id: The connection of the database.
+    :param sql: The query for items, with a placeholder ``since``.
+    :param since: The value for it.
+    :param cursor_column: The query's column that the cursor goes by.
+    :param advance: Called with each value of that column.
+    :param deleted_sql: A query for what was deleted, with the same placeholder; ``None`` for none.
+    :param deleted_column: The query's column that says whether a row is deleted; ``None`` for none.
+    :param parameters: Other values for placeholders.
+    :param columns: What an item is made of.
+    :param hook_params: Further arguments of the database's hook.
+    :param fetch_size: How many rows are fetched at a time.
+    """
+
+    conn_id: str
+    sql: str
+    since: Any
+    cursor_column: str
+    advance: Callable[[Any, str], None]
+    deleted_sql: str | None = None
+    deleted_column: str | None = None
+    parameters: Mapping[str, Any] | Sequence[Any] | None = None
+    columns: Mapping[str, str] | None = None
+    hook_params: Mapping[str, Any] | None = None
+    fetch_size: int | str = 2000
+
+    def entries(self) -> Generator[Any, None, None]:
+        """
+        Yield what was deleted, as :class:`Delete`, and then an item or a :class:`Delete` for each row.
+
+        :raises CoveoInputError: if a query does not use ``since``, or lacks a column.
+        """
+        parameters = parameters_with_since(self.sql, self.since, self.parameters)
+        of_deletions = None
+        if self.deleted_sql:
+            of_deletions = parameters_with_since(
+                self.deleted_sql, self.since, self.parameters, "deleted_sql", only_used=True
+            )
+        with ExitStack() as stack:
+            result = stack.enter_context(self._rows(self.sql, parameters, "query"))
+            # Columns that are missing are found before anything is given.
+            changed = self._changed(result)
+            if self.deleted_sql:
+                deleted = stack.enter_context(self._rows(self.deleted_sql, of_deletions, "deleted_sql"))
+                yield from self._deleted(deleted)
+            yield from changed
+
+    def _rows(self, sql: str, parameters: Any, what: str) -> Any:
+        return query_rows(
+            self.conn_id,
+            sql,
+            parameters=parameters,
+            hook_params=self.hook_params,
+            fetch_size=self.fetch_size,
+            what=what,
+        )
+
+    def _deleted(self, result: QueryResult) -> Iterator[Any]:
+        """Yield a deletion for each row."""
+        columns = {"documentId": _column_of_id(self.columns) or find_column(result, "documentId", "columns")}
+        make = row_mapper(result.names, columns, result.source)
+        for row in result.rows:
+            yield _deletion(make(row))
+
+    def _changed(self, result: QueryResult) -> Iterator[Any]:
+        """Return an iterator of an item or a deletion for each row."""
+        cursor = find_column(result, self.cursor_column, "cursor_column")
+        flag = None
+        names = result.names
+        if self.deleted_column:
+            flag = find_column(result, self.deleted_column, "deleted_column")
+            if self.columns is None:
+                # What says that a row is gone is nothing of the item.
+                names = [name for name in names if name != flag]
+        make = row_mapper(names, self.columns, result.source)
+        of_id = {"documentId": _column_of_id(self.columns) or _id_name(names)}
+        make_id = row_mapper(names, of_id, result.source) if flag is not None else make
+        what = f"The column {cursor!r}"
+
+        def entries() -> Iterator[Any]:
+            for row in result.rows:
+                # First, so that a column that can't be a cursor ends the push before anything is sent.
+                self.advance(_value(row, cursor), what)
+                if flag is not None and is_deleted(_value(row, flag), flag):
+                    yield _deletion(make_id(row))
+                else:
+                    yield make(row)
+
+        return entries()
+
+
+def parameters_with_since(
+    sql: str,
+    since: Any,
+    parameters: Mapping[str, Any] | Sequence[Any] | None,
+    what: str = "sql",
+    *,
+    only_used: bool = False,
+) -> dict[str, Any] | tuple[Any, ...]:
+    """
+    Return the values for the placeholders of a query, the cursor's among them.
+
+    Named ones (``%(since)s``, ``:since``) get it by its name. Where values go by place (``?``, ``%s``), it is
+    the first.
+
+    :param sql: The query.
+    :param since: The cursor's value.
+    :param parameters: The other values.
+    :param what: What the query is called in errors. Default ``sql``.
+    :param only_used: Whether to leave out names that the query does not use. Default ``False``.
+    :raises CoveoInputError: if the query has no place for it, or the other values take it.
+    """
+    plain = _NOT_SQL.sub("''", sql)
+    named = {name for found in _NAMED.findall(plain) for name in found if name}
+    if "since" in named:
+        if parameters and not isinstance(parameters, Mapping):
+            raise CoveoInputError(
+                f"{what} names the placeholder since, and parameters is a {type(parameters).__name__}",
+                remedy="Name the other placeholders too, and give parameters as a dict",
+            )
+        given = dict(parameters or {})
+        if "since" in given:
+            raise CoveoInputError(
+                "parameters holds 'since', which is the cursor's name",
+                remedy="Rename that placeholder, or leave out cursor_column",
+            )
+        if only_used:
+            given = {name: value for name, value in given.items() if name in named}
+        return {"since": since, **given}
+    if isinstance(parameters, Mapping) or not _BY_PLACE.search(plain):
+        raise CoveoInputError(
+            f"{what} has no placeholder for the cursor: each run would push everything",
+            remedy="Compare the cursor's column with it, as in WHERE updated_at > %(since)s; other drivers "
+            "have :since, or ? for the first value",
+        )
+    return (since, *(parameters or ()))
+
+
+def find_column(result: QueryResult, name: Any, parameter: str) -> str:
+    """
+    Return the column of a query that has a name, in whatever case the database gives it.
+
+    :param result: The query's result.
+    :param name: The name.
+    :param parameter: The parameter that gave it, for errors.
+    :raises CoveoInputError: if there is no such column, or several.
+    """
+    if name in result.names:
+        return str(name)
+    found = [each for each in result.names if isinstance(name, str) and each.lower() == name.lower()]
+    if len(found) == 1:
+        return found[0]
+    raise CoveoInputError(
+        f"{result.source} has {'no' if not found else 'more than one'} column {short_repr(name)}, which "
+        f"{parameter} names",
+        remedy=f"The columns are {', '.join(map(repr, result.names[:30]))}",
+    )
+
+
+def is_deleted(value: Any, column: str) -> bool:
+    """
+    Return whether a row's value says that it is deleted: neither ``NULL`` nor false.
+
+    :param value: The value: a flag, a number, the time of the deletion, or a text for one of these.
+    :param column: The column, for the error.
+    :raises CoveoInputError: if a text says neither.
+    """
+    if value is None or isinstance(value, (bool, int, float, Decimal)):
+        return bool(value)
+    if isinstance(value, date):
+        return True
+    if isinstance(value, (bytes, bytearray)) and len(value) == 1:
+        # MySQL's BIT(1).
+        return value != b"\0" and value != b"0"
+    if isinstance(value, str):
+        word = value.strip().lower()
+        if word in _FALSE_WORDS:
+            return False
+        if word in _TRUE_WORDS or _TIME.match(word):
+            return True
+    raise CoveoInputError(
+        f"The column {column!r} has the value {short_repr(value)}, which does not say whether the row is "
+        "deleted",
+        remedy="Select a condition, as in status = 'deleted' AS is_deleted",
+    )
+
+
+def _value(row: Mapping[str, Any], column: str) -> Any:
+    try:
+        value = row[column]
+    except Exception:
+        # The row is an invalid item, which says why.
+        return None
+    return None if type(value) is InvalidValue else value
+
+
+def _deletion(item: dict[str, Any]) -> Any:
+    document_id = item.get("documentId")
+    # An item without a usable ID is rejected as one, with what is wrong with it.
+    is_unusable = isinstance(item, ItemWithoutId) or type(document_id) is InvalidValue
+    return item if is_unusable else Delete(document_id)  # type: ignore[arg-type]
+
+
+def _column_of_id(columns: Mapping[str, str] | None) -> str | None:
+    for key, column in (columns or {}).items():
+        if isinstance(key, str) and key.lower() == "documentid":
+            return column
+    return None
+
+
+def _id_name(names: Sequence[str]) -> str:
+    return next((name for name in names if name.lower() == "documentid"), "documentId")

@@ -1,0 +1,353 @@
+"""
+Files of rejected items: JSON Lines, one line for each, from which they can be pushed again.
+
+A line holds ``index`` (in the input), ``document_id``, ``source_id``, ``rule`` or ``reason``, and ``item`` or
+``delete``, as it was given. What JSON can't hold exactly stands under ``item_repr``, sanitize; it can't be
+pushed again.
+
+Lines are collected in a temporary file, which takes the place of the file only when it is complete. So a
+reader never finds a part of one, and memory is bounded.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+import os
+import re
+import reprlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any, Final
+from uuid import uuid4
+
+import msgspec
+
+from airflow_provider_coveo.content import storage
+from airflow_provider_coveo.content.files import read_files
+from airflow_provider_coveo.coveo.errors import CoveoInputError, sanitize, short_repr
+from airflow_provider_coveo.coveo.invalid_items import InvalidItemError, ItemWithoutId
+from airflow_provider_coveo.coveo.items import Delete, Item
+from airflow_provider_coveo.coveo.metadata import validate_metadata
+
+log = logging.getLogger(__name__)
+
+_NAME: Final = re.compile(r".*\.(?:ndjson|jsonl)(?:\.gz)?", re.IGNORECASE | re.DOTALL)
+_GLOB_CHARACTERS: Final = re.compile(r"[*?\[]")
+_MAX_REPR: Final = 10_000
+_MAX_RULE: Final = 2_000
+
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = _repr.maxlong = 1_000
+_repr.maxdict = _repr.maxlist = _repr.maxtuple = 100
+
+
+class RejectedItemsFile:
+    """
+    The file in which a push, or a sensor, leaves the items that were rejected.
+
+    :param path: The file, on this machine or on an object storage: JSON Lines (``.ndjson``, ``.jsonl``), also
+        in gzip (``.ndjson.gz``).
+    :param source_id: The source that the items are of.
+    :raises CoveoInputError: if it is not the path of such a file.
+    """
+
+    def __init__(self, path: Any, source_id: str) -> None:
+        self._target = _target(path)
+        self._source_id = source_id
+        self._spool: IO[bytes] | None = None
+        self._out: Any = None
+        self._is_packed = str(self._target).lower().endswith(".gz")
+        self.count = 0
+        #: Whether there is a file with these items.
+        self.exists = False
+
+    def __str__(self) -> str:
+        return str(self._target)
+
+    def add_invalid(self, index: int, error: InvalidItemError, item: Any) -> None:
+        """
+        Write an item that is not sent, because Coveo would reject it.
+
+        :param index: Its place in the input.
+        :param error: What is wrong with it.
+        :param item: The item as it was given.
+        """
+        entry = {
+            "index": index,
+            "document_id": error.document_id,
+            "rule": sanitize(error.rule)[:_MAX_RULE],
+            "remedy": sanitize(error.remedy)[:_MAX_RULE],
+        }
+        self.add(entry, item)
+
+    def add(self, entry: Mapping[str, Any], item: Any = None) -> None:
+        """
+        Write an item.
+
+        :param entry: What is known of it, as JSON.
+        :param item: The item as it was given, ``None`` if it is not at hand.
+        """
+        described = {"source_id": self._source_id, **entry}
+        known = {key: value for key, value in described.items() if value is not None and value != ""}
+        # Half of a surrogate pair, which UTF-8 can't express, becomes a question mark.
+        line = json.dumps(known, ensure_ascii=False).encode(errors="replace")[:-1]
+        if self._out is None:
+            self._open()
+        self._out.write(line)
+        if item is not None:
+            self._out.write(b", " + _item_as_json(item))
+        self._out.write(b"}\n")
+        self.count += 1
+
+    def _open(self) -> None:
+        self._spool = tempfile.TemporaryFile(prefix="coveo-rejected-")  # noqa: SIM115
+        self._out = self._spool
+        if self._is_packed:
+            self._out = gzip.GzipFile(filename="", mode="wb", fileobj=self._spool, mtime=0)
+
+    def write(self) -> None:
+        """
+        Put the file in its place, whole; nothing if no item was rejected.
+
+        :raises OSError: if it can't be written.
+        """
+        if self._spool is None:
+            return
+        if self._is_packed:
+            self._out.close()
+        self._spool.flush()
+        self._target.replace(self._spool)
+        self.exists = True
+        log.info("Wrote %d rejected items to %s", self.count, self)
+
+    def remove(self) -> None:
+        """Delete the file, because what an earlier attempt wrote holds no more."""
+        self._target.remove()
+
+    def close(self) -> None:
+        """Delete what was collected."""
+        if self._spool is not None:
+            with suppress(Exception):
+                self._spool.close()
+
+    def result(self) -> dict[str, Any]:
+        """Return how many items were rejected, and the file if there is one, as small JSON."""
+        return {"rejected": self.count, "rejected_path": str(self) if self.exists else None}
+
+
+# --- where the file is ---
+
+
+class _LocalTarget:
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
+
+    def __str__(self) -> str:
+        return str(self._path)
+
+    def replace(self, content: IO[bytes]) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        part = self._path.with_name(f".{self._path.name}.{uuid4().hex}")
+        try:
+            with part.open("xb") as out:
+                content.seek(0)
+                shutil.copyfileobj(content, out, 1 << 20)
+                out.flush()
+                os.fsync(out.fileno())
+            part.replace(self._path)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        self._path.unlink(missing_ok=True)
+
+
+class _StoredTarget:
+    def __init__(self, place: storage.Place) -> None:
+        self._place = place
+
+    def __str__(self) -> str:
+        return self._place.shown(self._place.path)
+
+    def replace(self, content: IO[bytes]) -> None:
+        size = content.seek(0, os.SEEK_END)
+        content.seek(0)
+        # A file that is written piece by piece would be completed when an error closes it.
+        with tempfile.NamedTemporaryFile(prefix="coveo-rejected-") as named:
+            shutil.copyfileobj(content, named, 1 << 20)
+            named.flush()
+            storage.upload(self._place, named.name, size)
+
+    def remove(self) -> None:
+        storage.remove(self._place)
+
+
+def _target(path: Any) -> _LocalTarget | _StoredTarget:
+    text = str(path) if isinstance(path, (str, os.PathLike)) or hasattr(path, "fs") else ""
+    if not _NAME.fullmatch(text) or "\0" in text:
+        raise CoveoInputError(
+            f"Invalid rejected_path: {short_repr(path)}",
+            remedy="Give a file whose name ends in .ndjson or .ndjson.gz, local or on an object storage, as "
+            "in s3://conn_id@bucket/{{ dag_run.run_id }}/rejected.ndjson.gz",
+        )
+    if "://" not in text:
+        return _LocalTarget(text)
+    local = storage.local_path(text)
+    if local is not None:
+        return _LocalTarget(local)
+    if text.split("://")[0] in {"http", "https"}:
+        raise CoveoInputError(
+            f"Invalid rejected_path: {short_repr(text.partition('?')[0])}",
+            cause="nothing can be written there",
+            remedy="Give a local file, or one on an object storage",
+        )
+    return _StoredTarget(storage.of_path(path) if hasattr(path, "fs") else storage.opened(text))
+
+
+# --- the items in it ---
+
+
+def _item_as_json(item: Any) -> bytes:
+    """Return an item as the member of a JSON object, exactly as it was given, or else in words."""
+    try:
+        if isinstance(item, Delete):
+            deletion = {"documentId": item.document_id, "deleteChildren": item.delete_children}
+            if type(item.document_id) is str and type(item.delete_children) is bool:
+                return b'"delete": ' + _exact_json(deletion)
+        elif isinstance(item, (bytes, bytearray, memoryview)):
+            return b'"item": ' + _one_line(bytes(item))
+        elif not isinstance(item, ItemWithoutId):
+            members = item.as_dict() if isinstance(item, Item) else item
+            if isinstance(members, Mapping):
+                return b'"item": ' + _exact_json(dict(members))
+    except MemoryError:
+        raise
+    except Exception as problem:
+        log.debug("An item is not written as JSON: %r", problem)
+    return b'"item_repr": ' + json.dumps(_shortened_repr(item)).encode()
+
+
+def _exact_json(members: dict[Any, Any]) -> bytes:
+    plain = {key: value if _is_json(value) else _as_sent(key, value) for key, value in members.items()}
+    if not _is_json(plain):
+        raise ValueError("JSON can't hold it")
+    return json.dumps(plain, allow_nan=False, ensure_ascii=False).encode()
+
+
+def _is_json(value: Any) -> bool:
+    kind = type(value)
+    if kind is dict:
+        return all(type(key) is str for key in value) and all(map(_is_json, value.values()))
+    if kind is list:
+        return all(map(_is_json, value))
+    return value is None or kind in {str, bool, int, float}
+
+
+def _as_sent(key: Any, value: Any) -> Any:
+    """Return a value that JSON can't hold as the push sends it, if it is valid."""
+    return validate_metadata(str(key), value)
+
+
+def _one_line(text: bytes) -> bytes:
+    # As it is, since a parser would keep only one of two members with the same name.
+    if type(msgspec.json.decode(text)) is not dict:
+        raise ValueError("not a JSON object")
+    return text.strip().replace(b"\r", b" ").replace(b"\n", b" ")
+
+
+def _shortened_repr(item: Any) -> str:
+    try:
+        text = _repr.repr(bytes(item[:_MAX_REPR]) if isinstance(item, memoryview) else item)
+    except Exception:
+        text = f"<{type(item).__name__}>"
+    return text[:_MAX_REPR]
+
+
+_NO_ITEM: Final = msgspec.Raw()
+
+
+class _Line(msgspec.Struct):
+    index: int | None = None
+    document_id: str | None = None
+    item: msgspec.Raw = _NO_ITEM
+    delete: dict[str, Any] | None = None
+    source_id: str | None = None
+
+
+class RejectedItems:
+    """
+    The items of files that :class:`RejectedItemsFile` wrote, to be pushed again.
+
+    :param path: A file, a folder or a glob, or a list of these.
+    """
+
+    def __init__(self, path: Any) -> None:
+        self._path = path
+        self.count = 0
+        #: How many entries hold no item, and the first of their IDs.
+        self.without_item = 0
+        self.ids_without_item: list[str] = []
+
+    def entries(self) -> Iterator[Any]:
+        """
+        Yield the items as bytes, and deletions.
+
+        :raises CoveoInputError: if a file is not one of rejected items.
+        """
+        decoder = msgspec.json.Decoder(_Line)
+        paths = _present(self._path)
+        if not paths:
+            log.warning("There is no file %s: nothing was rejected, or the path is another one", self._path)
+            return
+        # What is named like a partition is nothing of the items.
+        for text in read_files(paths, file_format="ndjson", partitioning=None):
+            line = _decoded(decoder, text, self._path)
+            self.count += 1
+            if bytes(line.item):
+                yield bytes(line.item)
+            elif line.delete is not None:
+                yield Delete(line.delete.get("documentId"), line.delete.get("deleteChildren", False))  # type: ignore[arg-type]
+            else:
+                self.without_item += 1
+                if len(self.ids_without_item) < 20:
+                    self.ids_without_item.append(sanitize(line.document_id or f"number {line.index}"))
+
+    def result(self) -> dict[str, Any]:
+        """Return how many entries there were, and which hold no item, as small JSON."""
+        return {
+            "entries": self.count,
+            "without_item": self.without_item,
+            "document_ids_without_item": self.ids_without_item,
+        }
+
+
+def _decoded(decoder: msgspec.json.Decoder[_Line], text: Any, path: Any) -> _Line:
+    try:
+        line = decoder.decode(text)
+    except (msgspec.MsgspecError, ValueError, TypeError):
+        line = None
+    if line is None or (line.source_id is None and line.index is None):
+        raise CoveoInputError(
+            f"{str(path)!r} is not a file of rejected items: it has the line {short_repr(bytes(text)[:200])}",
+            remedy="Give what rejected_path of a push named; push other files with PushItemsOperator",
+        )
+    return line
+
+
+def _present(path: Any) -> list[Any]:
+    """Return a path, or some of a list, but for files that do not exist."""
+    if isinstance(path, (list, tuple)):
+        return [each for one in path for each in _present(one)]
+    text = str(path)
+    local = storage.local_path(text) if "://" in text else text
+    if _GLOB_CHARACTERS.search(text):
+        return [path]
+    if local is not None:
+        return [path] if os.path.lexists(local) else []
+    place = storage.of_path(path) if hasattr(path, "fs") else storage.opened(text)
+    return [] if storage.StoredTree(place).at(place.path) is None else [path]

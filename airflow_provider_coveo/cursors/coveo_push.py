@@ -1,0 +1,171 @@
+"""Cursors for Python code that pushes what has changed since its last run."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_coveo.coveo.cursor_values import describe_kind, kind_of, validate_lag
+from airflow_provider_coveo.coveo.errors import CoveoInputError
+from airflow_provider_coveo.state.cursor_scope import current_scope
+
+if TYPE_CHECKING:
+    from airflow_provider_coveo.state.cursors import TaskCursor
+
+
+class CoveoCursor:
+    """
+    Up to where a task has pushed what changed. :func:`coveo_cursor` makes it.
+
+    It is read when it is first used, and moves when what was read up to it is accepted: at the end of the
+    push whose items the code gives, or else at the end of its own ``with``. If that ends by an exception, it
+    stays.
+
+    :param name: Its name, empty for the only one of a task and source.
+    :param source_id: The source, ``None`` for that of the push that the code gives items for.
+    :param start: Where it begins.
+    :param lag: How late rows may come.
+    :param reset: Whether to begin at ``start`` again.
+    :param coveo_conn_id: The Coveo connection, whose organization counts.
+    :param organization_id: The organization, where it is not the connection's.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        source_id: str | None,
+        start: Any,
+        lag: timedelta | float | None,
+        reset: bool,
+        coveo_conn_id: str,
+        organization_id: str | None,
+    ) -> None:
+        self._name = name
+        self._source_id = source_id
+        self._start = start
+        self._lag = lag
+        self._reset = reset
+        self._coveo_conn_id = coveo_conn_id
+        self._organization_id = organization_id
+        self._scope = current_scope()
+        self._entered = False
+        self._cursor: TaskCursor | None = None
+
+    @property
+    def since(self) -> Any:
+        """After which value to read: where this run began, less the lag; ``start`` in the first run."""
+        return self._opened().since
+
+    def advance(self, value: Any) -> None:
+        """
+        Record that a row is read. In whatever order rows come, the latest value counts.
+
+        :param value: The row's value: a timestamp, a date, a number, or a text that only grows. ``None`` and
+            times in the future don't move the cursor.
+        :raises CoveoInputError: if a cursor can't hold it, or it is of another kind than ``start`` or what
+            the cursor holds.
+        """
+        cursor = self._opened()
+        if value is not None and self._start is not None:
+            from airflow_provider_coveo.coveo.cursor_values import validate_cursor_value
+
+            plain = validate_cursor_value(value, "The cursor")
+            start = validate_cursor_value(self._start, "start")
+            if kind_of(plain) != kind_of(start):
+                raise CoveoInputError(
+                    f"The cursor was advanced to {plain!r}, {describe_kind(plain)}, and its start is "
+                    f"{start!r}, {describe_kind(start)}",
+                    remedy="Give both as the same kind, such as datetimes with a time zone",
+                )
+        cursor.advance(value)
+
+    def __enter__(self) -> CoveoCursor:
+        self._entered = True
+        self._opened()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        if self._scope is not None or self._cursor is None:
+            # The push that reads this code's items has not ended yet.
+            return
+        if kind is None:
+            self._cursor.save()
+        else:
+            self._cursor.abandon()
+
+    def _opened(self) -> TaskCursor:
+        if self._cursor is not None:
+            return self._cursor
+        if self._scope is None and not self._entered:
+            raise CoveoInputError(
+                "The cursor does not know when what was read is accepted",
+                cause="this code gives no items to a push, as a function of @task.coveo_push does",
+                remedy="Use it as 'with coveo_cursor(...) as cursor:', with the push inside",
+            )
+        from airflow.providers.common.compat.sdk import get_current_context
+
+        from airflow_provider_coveo.state.cursors import TaskCursor, start_value
+
+        source_id, organization_id = self._source_id, self._organization_id
+        if self._scope is not None:
+            source_id = source_id or self._scope.source_id
+            organization_id = organization_id or self._scope.organization_id
+        if not source_id:
+            raise CoveoInputError("The cursor has no source", remedy="Give source_id")
+        if organization_id is None:
+            from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+
+            organization_id = CoveoPushHook(self._coveo_conn_id).organization_id
+        self._cursor = TaskCursor(
+            get_current_context(),
+            organization_id,
+            source_id,
+            start=start_value(self._start),
+            lag=validate_lag(self._lag),
+            name=self._name,
+            reset=self._reset,
+        )
+        if self._scope is not None:
+            self._scope.add(self._cursor)
+        return self._cursor
+
+
+def coveo_cursor(
+    name: str = "",
+    *,
+    start: Any = None,
+    lag: timedelta | float | None = None,
+    source_id: str | None = None,
+    reset: bool = False,
+    coveo_conn_id: str = "coveo_default",
+    organization_id: str | None = None,
+) -> CoveoCursor:
+    """
+    Make a cursor for code that pushes what has changed: it reads ``since``, and calls ``advance(value)``.
+
+    In a function of ``@task.coveo_push``, and in whatever else gives a push its items, the cursor moves once
+    the push succeeded. In other tasks, put the push into ``with coveo_cursor(source_id=…) as cursor:``; then
+    it moves at the end of that block. A push that fails doesn't move it. A retry and a clear read the
+    ``since`` that their run began with. The cursor never moves back. See https://docs.coveo.com/en/35/ for
+    the status INCREMENTAL, under which the delta that a system reports is pushed.
+
+    It is kept in the Variable ``coveo_cursor__<organization>__<source>__<dag>__<task>``, with the name and
+    the map index behind it where there are such. Delete that Variable to begin at ``start`` again. A task
+    that is renamed begins with a new cursor.
+
+    :param name: A name, if a task has several cursors for a source. Default none.
+    :param start: ``since`` in the first run, of the kind that ``advance`` is given: a datetime, a date, a
+        number or a text. Default ``None``.
+    :param lag: How late a row may become visible after the time that it bears, as in a transaction that is
+        still open: rows of that time are read and pushed again, which is harmless. A ``timedelta``, a number
+        of seconds for times, or for numbers a number. Default five minutes for timestamps, a day for dates,
+        nothing for others.
+    :param source_id: The Push source. Default: that of the push which the code gives items to.
+    :param reset: Whether to begin at ``start`` again, whatever the cursor holds. Default ``False``.
+    :param coveo_conn_id: The Coveo connection, whose organization counts. Default: that of the push.
+    :param organization_id: The organization, where it is not the connection's.
+    :return: A :class:`CoveoCursor`.
+    :raises CoveoInputError: when it is used, if a value can't be a cursor's, or it is used outside a push
+        and without ``with``.
+    """
+    return CoveoCursor(name, source_id, start, lag, reset, coveo_conn_id, organization_id)

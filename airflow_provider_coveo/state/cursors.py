@@ -1,0 +1,354 @@
+"""
+Cursors: up to which value of a column or an API a task has pushed what changed.
+
+A cursor is the Airflow Variable ``coveo_cursor__<organization>__<source>__<dag>__<task>``, with the name of
+the cursor and the map index behind it where there are such. (Airflow 3.3 also has a state store of assets.
+That one is open to tasks with the asset among their inlets or outlets only, and compares no more than
+Variables do when two tasks write.) What a run began with is among the values of its task, where a retry and a
+clear find it: see :mod:`~airflow_provider_coveo.state.task_store`.
+
+A cursor never moves back. If runs overlap, the later one to end may have pushed a row as it was before the
+other one did, so that the older content is in the index. Then ``again`` is recorded: from where the next run
+reads once more. For a run that is killed and records nothing any more, ``running`` tells that it was there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timedelta, timezone
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow_provider_coveo.coveo.cursor_values import (
+    CursorValue,
+    cursor_from_json,
+    cursor_to_json,
+    describe_kind,
+    is_in_the_future,
+    is_later,
+    kind_of,
+    minus_lag,
+    validate_cursor_value,
+)
+from airflow_provider_coveo.coveo.errors import CoveoInputError
+from airflow_provider_coveo.state.task_store import RunState
+from airflow_provider_coveo.state.variables import read_variable, variable_name, write_variable
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+log = logging.getLogger(__name__)
+
+_ATTEMPTS_TO_WRITE: Final = 5
+#: Of how many runs that were killed it is known, the latest ones.
+_MAX_RUNNING: Final = 20
+#: Stands for ``cursor_start``, before which there is nothing.
+_FROM_THE_START: Final = {"type": "start", "value": ""}
+
+
+@dataclass(frozen=True)
+class CursorRecord:
+    """
+    What is on record of a cursor.
+
+    :param value: Up to where all is pushed, as typed JSON; ``None`` before the first run that read something.
+    :param again: From where the next run reads, if that is earlier, as typed JSON.
+    :param running: From where runs read that have not ended, by the run, as typed JSON.
+    :param moves: How often a run has ended.
+    :param run_id: The run that wrote it last.
+    :param moved_at: When, in ISO 8601.
+    """
+
+    value: dict[str, str] | None = None
+    again: dict[str, str] | None = None
+    running: dict[str, dict[str, str]] = field(default_factory=dict)
+    moves: int = 0
+    run_id: str = ""
+    moved_at: str = ""
+
+    @classmethod
+    def read(cls, variable: str) -> CursorRecord:
+        """
+        Return what is on record in a Variable.
+
+        :param variable: Its key.
+        :raises CoveoInputError: if somebody made something else of it: to begin anew may not be meant.
+        """
+        if read_variable(variable, as_json=False) is None:
+            return cls()
+        record = read_variable(variable)
+        if isinstance(record, Mapping):
+            value, again, moves = record.get("value"), record.get("again"), record.get("moves")
+            running = record.get("running")
+            if (
+                isinstance(moves, int)
+                and isinstance(running, Mapping)
+                and all(each is None or _is_readable(each) for each in (value, again))
+            ):
+                still = {str(run): each for run, each in running.items() if _is_readable(each)}
+                moved = (str(record.get("run_id", "")), str(record.get("moved_at", "")))
+                return cls(value, again, still, moves, *moved)
+        raise CoveoInputError(
+            f"The Variable {variable!r} holds no cursor",
+            cause="it was edited",
+            remedy="Correct it, or delete it to begin with cursor_start",
+        )
+
+    def without(self, run_id: str) -> CursorRecord:
+        """
+        Return the same without a run that has ended.
+
+        :param run_id: The run.
+        """
+        return replace(self, running={run: each for run, each in self.running.items() if run != run_id})
+
+
+class TaskCursor:
+    """
+    The cursor of one task (and map index) for one source, as one attempt of a run reads and moves it.
+
+    :param context: The context of the task.
+    :param organization_id: The organization.
+    :param source_id: The source.
+    :param start: Where the first run begins: a value, or ``None`` for the beginning.
+    :param lag: As :func:`~airflow_provider_coveo.coveo.cursor_values.validate_lag` returns it.
+    :param name: A name, where a task has several cursors for a source. Default none.
+    :param reset: Whether to begin at ``start`` whatever is on record. Default ``False``.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        organization_id: str,
+        source_id: str,
+        *,
+        start: Any = None,
+        lag: timedelta | Decimal | None = None,
+        name: str = "",
+        reset: bool = False,
+    ) -> None:
+        ti: Any = context["ti"]
+        self.variable = cursor_variable(
+            organization_id, source_id, ti.dag_id, ti.task_id, getattr(ti, "map_index", -1), name
+        )
+        self._run_id = str(ti.run_id)
+        self._start = start
+        self._lag = lag
+        self._reset = reset
+        self._max: CursorValue | None = None
+        self._in_future = 0
+        self._begin(RunState(context), "coveo_cursor" + (f"_{name}" if name else ""))
+
+    def _begin(self, state: RunState, key: str) -> None:
+        record = self._record()
+        kept = state.get(key)
+        if isinstance(kept, Mapping) and _is_readable(kept.get("from")) and not self._reset:
+            self._from: dict[str, str] = dict(kept["from"])
+        else:
+            of_record = _FROM_THE_START if self._reset else record.value or _FROM_THE_START
+            self._from = _earlier(of_record, record.again)
+            state.set(key, {"from": self._from})
+        self._moves = record.moves
+        self._value = None if self._reset else cursor_from_json(record.value)
+        self._running_before = record.without(self._run_id).running
+        running = {**self._running_before, self._run_id: self._from}
+        self._write(replace(record, running=dict(list(running.items())[-_MAX_RUNNING:])))
+
+    def _record(self) -> CursorRecord:
+        try:
+            return CursorRecord.read(self.variable)
+        except CoveoInputError:
+            # What is reset may be anything.
+            if self._reset:
+                return CursorRecord()
+            raise
+
+    @property
+    def since(self) -> Any:
+        """After which value to read: where the run began, less the lag; ``start`` where nothing is known."""
+        value = cursor_from_json(self._from)
+        return self._start if value is None else minus_lag(value, self._lag, self.variable)
+
+    @property
+    def began_at_the_start(self) -> bool:
+        """Whether there was no cursor when the run began."""
+        return self._from == _FROM_THE_START
+
+    def advance(self, value: Any, name: str = "The cursor") -> None:
+        """
+        Record that everything up to a value is read; the latest one counts, in whatever order they come.
+
+        :param value: The value. ``None``, and a time in the future, which would hide what comes until then,
+            don't move the cursor.
+        :param name: Where the value comes from, for errors.
+        :raises CoveoInputError: if a cursor can't hold it, or it is of another kind than the cursor's.
+        """
+        if value is None:
+            return
+        plain = validate_cursor_value(value, name)
+        before = self._max if self._max is not None else self._value
+        if before is not None and kind_of(plain) != kind_of(before):
+            raise CoveoInputError(
+                f"{name} has the value {plain!r}, {describe_kind(plain)}, and the cursor "
+                f"{self.variable!r} is {describe_kind(before)} ({before!r})",
+                cause="another column is meant, or its type was changed",
+                remedy="Run the task once with cursor_reset=True, or delete that Variable",
+            )
+        if is_later(plain, self._max):
+            if is_in_the_future(plain):
+                self._in_future += 1
+                return
+            self._max = plain
+
+    def save(self) -> None:
+        """
+        Move the cursor to the latest value: everything up to it was accepted.
+
+        It does not move back: not to an earlier value than another run has left there meanwhile.
+        """
+        if self._in_future:
+            log.warning(
+                "%d values of the cursor %s lie in the future and did not move it; these rows are pushed "
+                "again",
+                self._in_future,
+                self.variable,
+            )
+        for _ in range(_ATTEMPTS_TO_WRITE):
+            record = self._record()
+            wanted = self._ended(record, self._moved(record))
+            self._write(wanted)
+            if self._stands(wanted):
+                log.info(
+                    "Cursor %s moved from %s to %s",
+                    self.variable,
+                    _words(record.value),
+                    _words(wanted.value),
+                )
+                return
+        raise CoveoInputError(
+            f"Could not move the cursor {self.variable!r}",
+            cause="other runs of the task write it at the same time",
+            remedy="Set max_active_runs=1 on the DAG, and clear the task",
+        )
+
+    def abandon(self) -> None:
+        """
+        Leave the cursor where it is, since the push failed.
+
+        If another run moved it meanwhile, what this one pushed may have replaced newer content: the next run
+        reads from where this one began.
+        """
+        record = CursorRecord.read(self.variable)
+        self._write(self._ended(record, record.value, succeeded=False))
+
+    def _moved(self, record: CursorRecord) -> dict[str, str] | None:
+        stands = None if self._reset else cursor_from_json(record.value)
+        if self._max is None:
+            return None if self._reset else record.value
+        if stands is not None and (kind_of(stands) != kind_of(self._max) or not is_later(self._max, stands)):
+            return record.value
+        return cursor_to_json(self._max)
+
+    def _ended(
+        self, record: CursorRecord, value: dict[str, str] | None, *, succeeded: bool = True
+    ) -> CursorRecord:
+        """
+        Return the record once this run has ended.
+
+        :param record: What is on record now.
+        :param value: Where the cursor stands then.
+        :param succeeded: Whether all that was read is pushed.
+        """
+        again = record.again
+        if succeeded and again is not None and _earlier(self._from, again) == self._from:
+            # All from there on is read once more.
+            again = None
+        # Whoever was there before and still is may have pushed at the same time, or be dead since long.
+        left = [each for run, each in record.running.items() if run in self._running_before]
+        overlapping = [*([self._from] if record.moves != self._moves else []), *(left if succeeded else [])]
+        for each in overlapping:
+            again = _earlier(each, again)
+        running = {
+            run: each
+            for run, each in record.running.items()
+            if run != self._run_id and not (succeeded and run in self._running_before)
+        }
+        return replace(record, value=value, again=again, running=running, moves=record.moves + 1)
+
+    def _write(self, record: CursorRecord) -> None:
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        write_variable(
+            self.variable,
+            asdict(replace(record, run_id=self._run_id, moved_at=now)),
+            "Up to where a task has pushed what changed to a Coveo source. Delete it to push from the start "
+            "again.",
+        )
+
+    def _stands(self, wanted: CursorRecord) -> bool:
+        """Return whether what was written counts: another task may have written at the same time."""
+        record = self._record()
+        if wanted.again is not None and (
+            record.again is None or _earlier(record.again, wanted.again) != record.again
+        ):
+            return False
+        value, stands = cursor_from_json(wanted.value), cursor_from_json(record.value)
+        if value is None or stands is None or kind_of(value) != kind_of(stands):
+            return record.value == wanted.value
+        return not is_later(value, stands)
+
+
+def cursor_variable(
+    organization_id: str, source_id: str, dag_id: str, task_id: str, map_index: int = -1, name: str = ""
+) -> str:
+    """
+    Return the key of a cursor's Variable.
+
+    :param organization_id: The organization.
+    :param source_id: The source.
+    :param dag_id: The DAG.
+    :param task_id: The task.
+    :param map_index: The map index, -1 for a task that is not mapped.
+    :param name: The name of the cursor, where it has one.
+    """
+    parts = [organization_id, source_id, dag_id, task_id]
+    if name:
+        parts.append(name)
+    if map_index >= 0:
+        parts.append(str(map_index))
+    if any("__" in part or part.strip("_") != part for part in parts) or (name and name.isdigit()):
+        # Two tasks must not share a key because their names hold what stands between names.
+        parts.append(hashlib.sha256(repr((*parts, map_index, name)).encode()).hexdigest()[:12])
+    return variable_name("coveo_cursor", *parts)
+
+
+def _is_readable(value: Any) -> bool:
+    return value == _FROM_THE_START or cursor_from_json(value) is not None
+
+
+def _earlier(value: dict[str, str], other: dict[str, str] | None) -> dict[str, str]:
+    """Return the earlier one of two values as typed JSON; of two kinds, the first."""
+    if other is None or value == _FROM_THE_START:
+        return value
+    if other == _FROM_THE_START:
+        return other
+    first, second = cursor_from_json(value), cursor_from_json(other)
+    if first is None or second is None or kind_of(first) != kind_of(second):
+        return value
+    return value if not is_later(first, second) else other
+
+
+def _words(value: dict[str, str] | None) -> str:
+    return "its start" if value is None else value["value"]
+
+
+def start_value(value: Any) -> Any:
+    """
+    Return where a cursor begins, as exactly one of Python's own types.
+
+    :param value: What was given.
+    :raises CoveoInputError: if a cursor can't begin there.
+    """
+    return None if value is None else validate_cursor_value(value, "cursor_start")
