@@ -14,10 +14,13 @@ try:
 except ImportError:  # before Airflow 3.2
     from airflow.exceptions import AirflowRescheduleException
 
+from airflow_provider_coveo.bracket.deletion_limit import reject_too_many_deletions
 from airflow_provider_coveo.bracket.errors import NothingWasPushed, UnknownFirstOpening
 from airflow_provider_coveo.bracket.members import failure_is_ignored, listed, members, operator_class
 from airflow_provider_coveo.bracket.task_base import _UpdateOperator
 from airflow_provider_coveo.bracket.version_0_1 import record_before_this_version
+from airflow_provider_coveo.coveo.max_deleted import MaxDeleted
+from airflow_provider_coveo.operators.base import _checked
 from airflow_provider_coveo.state.airflow_runs import FINISHED_STATES, TaskStates
 from airflow_provider_coveo.state.ledger import SourceLedger, read_bracket
 
@@ -36,18 +39,28 @@ class DeleteOldItemsOfUpdateOperator(_UpdateOperator):
     :param update_tasks: The bracket's tasks.
     :param queue_delay: Minutes that Coveo waits before it deletes. (templated)
     :param allow_empty: Whether to delete even if the run is not known to have pushed an item to the source.
+    :param max_deleted: How many items may be deleted: an integer or a share. Default any number. (templated)
     """
 
     bracket_role: ClassVar[str] = "delete_old_items"
-    template_fields: Sequence[str] = (*_UpdateOperator.template_fields, "queue_delay")
+    template_fields: Sequence[str] = (*_UpdateOperator.template_fields, "queue_delay", "max_deleted")
 
-    def __init__(self, *, queue_delay: int | str = 15, allow_empty: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        queue_delay: int | str = 15,
+        allow_empty: bool = False,
+        max_deleted: int | str | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
+        self.max_deleted = max_deleted
         self.queue_delay = queue_delay
         self.allow_empty = allow_empty
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Delete old items by the cut-off of the run's first opening."""
+        limit = None if self.max_deleted is None else _checked(MaxDeleted.parse, self.max_deleted)
         holder = self._holder(context)
         record = read_bracket(holder) or record_before_this_version(context, self.update_tasks)
         if record is None or not record.is_pinned:
@@ -79,6 +92,8 @@ class DeleteOldItemsOfUpdateOperator(_UpdateOperator):
                 f"{why_unknown or 'no cut-off is on record'}. Remedy: The next run deletes them; or reset "
                 "the source by hand."
             )
+        if limit is not None:
+            reject_too_many_deletions(context, self.hook, self.source_id, limit)
         return self.hook.delete_old_items(self.source_id, min(known), queue_delay=self.queue_delay)
 
     def _states_after_teardowns(self, context: Context, every: Sequence[Any]) -> TaskStates:

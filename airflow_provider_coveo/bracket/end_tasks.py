@@ -18,6 +18,7 @@ from airflow_provider_coveo.bracket.closing import (
     may_be_active,
     other_at_work,
 )
+from airflow_provider_coveo.bracket.deletion_limit import pulled
 from airflow_provider_coveo.bracket.edges import as_list, labels_among
 from airflow_provider_coveo.bracket.errors import PushSourceUpdateFailed
 from airflow_provider_coveo.bracket.members import (
@@ -153,7 +154,7 @@ class JudgePushSourceUpdateOperator(_UpdateOperator):
 
         counts: dict[str, dict[str, int]] = {}
         try:
-            for pushed in self._pulled(context, list(judged)):
+            for pushed in pulled(context, judged, PUSHED_XCOM_KEY):
                 for name, its in (pushed if isinstance(pushed, dict) else {}).items():
                     organization_id, _, source_id = str(name).partition("/")
                     added = counts.setdefault(f"coveo://{organization_id.lower()}/{source_id}", {})
@@ -162,15 +163,6 @@ class JudgePushSourceUpdateOperator(_UpdateOperator):
             tell_assets(cast("Any", context), counts)
         except Exception:
             self.log.warning("Could not tell the assets how many items were pushed", exc_info=True)
-
-    def _pulled(self, context: Context, task_ids: list[str]) -> list[Any]:
-        """Return what the tasks kept of their pushes, of mapped ones that of each map index."""
-        task_instance: Any = context["ti"]
-        found: list[Any] = []
-        for task_id in task_ids:
-            pulled = task_instance.xcom_pull(task_ids=task_id, key=PUSHED_XCOM_KEY)
-            found += [pulled] if isinstance(pulled, dict) else list(pulled or ())
-        return found
 
     def _close_what_is_still_open(self, context: Context, found: TaskStates) -> tuple[bool, Holder | None]:
         """Send ``IDLE`` if the bracket is open; return whether it is closed, and for whom it is left."""

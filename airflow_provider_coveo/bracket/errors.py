@@ -23,3 +23,7 @@ class NothingWasPushed(AirflowFailException):
 
 class UnknownFirstOpening(AirflowFailException):
     """Raised instead of deleting old items if it is not known since when the run has been pushing."""
+
+
+class TooManyDeletions(AirflowFailException):
+    """Raised instead of deleting old items if more of them would be deleted than ``max_deleted`` allows."""

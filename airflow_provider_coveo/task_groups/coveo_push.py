@@ -33,6 +33,7 @@ from airflow_provider_coveo.bracket.reopening import (
 from airflow_provider_coveo.bracket.wiring import BracketWiring, OwnTasks, reject_bracket_inside, reject_cycle
 from airflow_provider_coveo.coveo.endpoints import validate_source_id
 from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
+from airflow_provider_coveo.coveo.max_deleted import MaxDeleted
 from airflow_provider_coveo.coveo.ordering_ids import validate_queue_delay
 from airflow_provider_coveo.coveo.statuses import validate_active_status
 from airflow_provider_coveo.operators.base import _given_connection, _validate_duration
@@ -311,6 +312,7 @@ class PushSourceUpdate(TaskGroup):
                     task_id="delete_old_items",
                     queue_delay=update.queue_delay,
                     allow_empty=update.allow_empty,
+                    max_deleted=update.max_deleted,
                     trigger_rule="all_success",
                     **self._common,
                 )
@@ -406,6 +408,10 @@ class push_source_update:  # noqa: N801 - it reads as what it does, in a `with` 
     :param queue_delay: Minutes, 0 or more, that Coveo waits before it deletes. Default 15. (templated)
     :param allow_empty: Whether to delete old items even where the provider's push tasks pushed nothing at
         all, which empties the source. Default ``False``.
+    :param max_deleted: How many items ``delete_old_items`` may delete: an integer, or a share of the source's
+        items such as ``"20%"``. If the run pushed so few items that more would be deleted, nothing is, and
+        the task fails. Needs a key that may view the source; without one, the task logs that and deletes.
+        Default ``None``: any number. (templated)
     :param exclusive: Whether to wait, without holding a worker, while the source shows an activity that this
         run did not start. It needs a key that may view the source, and a triggerer. Default ``False``.
     :param exclusive_timeout: How long to wait for that before the update fails. Default one hour.
@@ -439,6 +445,7 @@ class push_source_update:  # noqa: N801 - it reads as what it does, in a `with` 
         delete_old_items: bool = False,
         queue_delay: int | str = 15,
         allow_empty: bool = False,
+        max_deleted: int | str | None = None,
         exclusive: bool = False,
         exclusive_timeout: timedelta = timedelta(hours=1),
         poll_interval: timedelta = timedelta(minutes=1),
@@ -464,6 +471,9 @@ class push_source_update:  # noqa: N801 - it reads as what it does, in a `with` 
             validate_deleting_status(status)
         self.queue_delay = queue_delay
         self.allow_empty = validate_flag("allow_empty", allow_empty)
+        if max_deleted is not None and not is_template(max_deleted):
+            MaxDeleted.parse(max_deleted)
+        self.max_deleted = max_deleted
         self.exclusive = validate_flag("exclusive", exclusive)
         self.exclusive_timeout = _validate_duration("exclusive_timeout", exclusive_timeout)
         self.poll_interval = _validate_duration("poll_interval", poll_interval)

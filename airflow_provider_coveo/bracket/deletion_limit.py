@@ -1,0 +1,122 @@
+"""How many items a bracket would delete by time, and whether that is more than it may."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_coveo.bracket.errors import TooManyDeletions
+from airflow_provider_coveo.bracket.members import bracket_role
+from airflow_provider_coveo.coveo.errors import AccessDeniedError
+from airflow_provider_coveo.coveo.max_deleted import MaxDeleted
+from airflow_provider_coveo.state.records import PUSHED_XCOM_KEY
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+
+log = logging.getLogger(__name__)
+
+
+def reject_too_many_deletions(
+    context: Context, hook: CoveoPushHook, source_id: str, limit: MaxDeleted
+) -> None:
+    """
+    Reject a deletion by time that would delete more items than it may.
+
+    What it would delete is the number of the source's items without those that the run got accepted. Of items
+    that were accepted twice each counts, so that this can be too low, but never too high.
+
+    :param context: The context of the bracket's ``delete_old_items``.
+    :param hook: The hook to read the source with.
+    :param source_id: The source.
+    :param limit: How many items may be deleted.
+    :raises TooManyDeletions: if it would delete more.
+    """
+    total = number_of_documents(hook, source_id)
+    if total is None:
+        log.warning("max_deleted is not checked, and old items are deleted")
+        return
+    accepted = accepted_items(context, hook.organization_id, source_id)
+    deleted = max(0, total - accepted)
+    if limit.allows(deleted, total):
+        log.info(
+            "The run pushed %d items to source %s, which has %d: at least %d will be deleted, and "
+            "max_deleted allows %s",
+            accepted,
+            source_id,
+            total,
+            deleted,
+            limit,
+        )
+        return
+    raise TooManyDeletions(
+        f"Old items of source {source_id!r} stay: the run pushed {accepted:,} items, and the source has "
+        f"{total:,}, so at least {deleted:,} ({100 * deleted / total:.1f}%) would be deleted; max_deleted "
+        f"allows {limit}. Likely cause: the input was incomplete; or items were pushed one by one or by "
+        "other tools, which are not counted. Remedy: Check the input, and start a new run. If the deletion "
+        "is meant, raise max_deleted, and clear delete_old_items with its downstream tasks."
+    )
+
+
+def number_of_documents(hook: CoveoPushHook, source_id: str) -> int | None:
+    """
+    Return how many items a source has in the index, ``None`` if Coveo does not say.
+
+    :param hook: The hook to read the source with.
+    :param source_id: The source.
+    """
+    try:
+        source = hook.get_source(source_id)
+    except AccessDeniedError:
+        log.warning(
+            "The API key lacks the privilege to view source %s, so that its number of items is unknown",
+            source_id,
+        )
+        return None
+    information = source.get("information")
+    number = information.get("numberOfDocuments") if isinstance(information, Mapping) else None
+    if type(number) is int and number >= 0:
+        return number
+    log.warning("Coveo does not say how many items source %s has", source_id)
+    return None
+
+
+def accepted_items(context: Context, organization_id: str, source_id: str) -> int:
+    """
+    Return how many items of this run Coveo accepted for a source, from tasks before this one.
+
+    :param context: The context of the bracket's ``delete_old_items``.
+    :param organization_id: The organization.
+    :param source_id: The source.
+    """
+    task: Any = context["task"]
+    before = [each.task_id for each in task.get_flat_relatives(upstream=True) if not bracket_role(each)]
+    name = f"{organization_id}/{source_id}"
+    total = 0
+    for pushed in pulled(context, sorted(set(before)), PUSHED_XCOM_KEY):
+        counts = pushed.get(name) if isinstance(pushed, Mapping) else None
+        number = counts.get("accepted") if isinstance(counts, Mapping) else None
+        total += number if type(number) is int else 0
+    return total
+
+
+def pulled(context: Context, task_ids: Iterable[str], key: str) -> list[Any]:
+    """
+    Return what tasks kept under a key, of mapped ones that of each map index.
+
+    :param context: The context of the task that asks.
+    :param task_ids: The tasks.
+    :param key: The key.
+    """
+    task_instance: Any = context["ti"]
+    found: list[Any] = []
+    for task_id in task_ids:
+        value = task_instance.xcom_pull(task_ids=task_id, key=key)
+        if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+            found.append(value)
+        else:
+            found += value
+    return found
