@@ -69,11 +69,13 @@ help: ## List the targets
 demo: $(VENV_3)/.installed ## Two runs on a real Airflow against a simulated Coveo; KEEP=1 keeps both running
 	@$(VENV_3)/bin/python scripts/demo.py $(if $(KEEP),--keep)
 
-# Side by side, the longest first. All parts find what they need installed: they would else do it at the same time.
-TEST_PARTS = "Airflow $(AIRFLOW_3), running" test-running-3 "Airflow $(AIRFLOW_2), running" test-running-2 \
+# Side by side, the longest first. All parts find what they need installed: otherwise, several would install it at the
+# same time.
+TEST_PARTS = "Airflow $(AIRFLOW_3), running" test-running-3 "Airflow $(AIRFLOW_2), running" test-running-2 beside \
 	"Airflow $(AIRFLOW_3), the rest" test-rest-3 "Airflow $(AIRFLOW_2), the rest" test-rest-2 \
 	"Airflow $(AIRFLOW_3), stepped" test-stepped
-# How many parts go on at a time; by default as many as there are cores, and two at least.
+# How many parts run at a time, and how many beside them with the least priority; by default as many as there are cores,
+# and at least two.
 AT_A_TIME =
 RUN_ALL = $(PYTHON_3) scripts/run_all_checks $(if $(AT_A_TIME),--jobs $(AT_A_TIME))
 

@@ -29,6 +29,8 @@ first: ; @touch first.done
 second: ; @test -e first.done
 alone-%: ; @mkdir alone && rmdir alone
 leaving: ; @sleep 1000 & echo $$! > leaving.pid
+waiting: ; @until test -e first.done; do sleep 0.05; done
+niceness: ; @nice
 endless: ; @trap 'touch cleaned-up' EXIT; echo begin $@; echo $$$$ > endless.pid; sleep 1000
 """
 
@@ -120,6 +122,19 @@ def test_no_more_run_at_a_time_than_there_are_places(run: Callable[..., subproce
 def test_what_stands_behind_then_waits(run: Callable[..., subprocess.Popen[str]]) -> None:
     assert ended(run("--jobs", "4", "1", "first", "then", "2", "second"))[0] == 0
     assert ended(run("--jobs", "4", "1", "bad", "then", "2", "second"))[0] == 1
+
+
+def test_what_stands_behind_beside_has_places_of_its_own_and_the_least_priority(
+    run: Callable[..., subprocess.Popen[str]],
+) -> None:
+    beside = ["1", "waiting", "2", "waiting", "beside", "3", "first", "4", "niceness"]
+    code, output = ended(run("--jobs", "2", *beside))
+    assert code == 0
+    assert re.search(r"\(make niceness\)\n19\n", output)
+
+
+def test_a_single_place_is_shared_by_all(run: Callable[..., subprocess.Popen[str]]) -> None:
+    assert ended(run("--jobs", "1", "1", "alone-1", "beside", "2", "alone-2", "3", "alone-3"))[0] == 0
 
 
 def test_several_targets_of_a_part_are_made_one_after_the_other(

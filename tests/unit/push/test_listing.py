@@ -7,6 +7,8 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,16 +44,14 @@ except OSError as problem:
 
 
 @pytest.fixture
-def open_to_all(tmp_path: Path) -> Path:
+def open_to_all() -> Iterator[Path]:
     """A folder that all users may look into."""
     if os.getuid() != 0:
         pytest.skip("only root can become another user")
-    place = tmp_path
-    while place != place.parent and place.stat().st_uid == os.getuid():
-        if not place.stat().st_mode & 0o001 and place.name:
-            place.chmod(0o755)
-        place = place.parent
-    return tmp_path
+    # pytest closes the folder of all its temporary ones to other users whenever another pytest begins.
+    with tempfile.TemporaryDirectory(prefix="open-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
 
 
 def read_as_nobody(path: str) -> str:
