@@ -255,8 +255,11 @@ class PushSourceUpdateDone(BaseOperator):
         holder = holder_of_update(context, self.update_tasks)
         record = read_bracket(holder) or record_before_this_version(context, self.update_tasks)
         opening = self.update_tasks.open
+        above = [task.task_id for task in members(context["task"], self.update_tasks)]
+        found = states(context, self.update_tasks, [opening, *above])
+        wait_for_unfinished(found)
         # In a run that was cleared, the record may be that of the pass before.
-        is_skipped = states(context, self.update_tasks, [opening])[opening].get(holder.map_index) == "skipped"
+        is_skipped = found[opening].get(holder.map_index) == "skipped"
         if record is None or not record.is_pinned or record.phase is Phase.REJECTED or is_skipped:
             raise AirflowSkipException("What follows the bracket is skipped: this run opened nothing.")
         if record.may_be_open:

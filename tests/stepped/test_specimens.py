@@ -126,6 +126,23 @@ SPECIMENS: dict[str, tuple[str, list[Event]]] = {
             ("finish", "a.outcome"),
         ],
     ),
+    "a-member-is-cleared-when-done-is-queued": (
+        "followed",
+        [
+            *opened(),
+            ("finish", "a.work1"),
+            ("tick",),
+            ("finish", "a.close"),
+            ("tick",),
+            ("mark", "a", "work1", "failed", ALONE),
+            ("clear_run", "a", True),
+            ("tick",),
+            ("step", "a.work1"),
+            ("step", "a.work1"),
+            ("step", "a.work1"),
+            ("finish", "a.done"),
+        ],
+    ),
     "open-is-ended-right-behind-its-request-after-its-group-was-marked": (
         "in_a_row",
         [

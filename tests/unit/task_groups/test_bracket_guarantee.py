@@ -398,12 +398,12 @@ def test_what_follows_runs_only_if_this_run_opened_and_closed(
 ) -> None:
     run = a_run()
     with pytest.raises(AirflowSkipException, match="opened nothing"):
-        run.task("done").execute(run.context("done"))
+        run.execute("done")
     run.execute("open")
     run.held_by_another_run()
     run.execute("close")
     with pytest.raises(AirflowSkipException, match="left open for another bracket"):
-        run.task("done").execute(run.context("done"))
+        run.execute("done")
 
 
 def test_what_follows_is_skipped_in_a_pass_that_skips_the_bracket(
@@ -414,7 +414,7 @@ def test_what_follows_is_skipped_in_a_pass_that_skips_the_bracket(
     run.execute("close")
     run.states[run.update.open.task_id] = "skipped"
     with pytest.raises(AirflowSkipException, match="opened nothing"):
-        run.task("done").execute(run.context("done"))
+        run.execute("done")
 
 
 def test_the_claim_of_an_opening_that_was_killed_is_taken_back(
@@ -441,7 +441,7 @@ def test_what_follows_waits_for_idle_although_the_closing_was_marked(
 ) -> None:
     run = a_run()
     run.execute("open")
-    run.task("done").execute(run.context("done"))
+    run.execute("done")
     assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
 
 

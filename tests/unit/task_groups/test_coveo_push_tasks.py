@@ -128,7 +128,7 @@ class Run:
     def execute(self, name: str, *, max_tries: int = 0) -> Any:
         """Execute a task, and take note of what became of it."""
         task = self.task(name)
-        if name in {"close", "outcome"}:
+        if name in {"close", "outcome", "done"}:
             # Airflow starts these once what is above them has ended.
             for above in task.get_flat_relative_ids(upstream=True):
                 self.states.setdefault(above, "skipped" if above.endswith(".open") else "success")
@@ -221,7 +221,7 @@ def test_a_callback_closes_what_an_opening_that_was_ended_behind_its_request_ope
     assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE", "REBUILD", "IDLE"]
 
 
-@pytest.mark.parametrize("closing", ["close", "outcome"])
+@pytest.mark.parametrize("closing", ["close", "outcome", "done"])
 @pytest.mark.parametrize("state", ["queued", "running", "up_for_retry"])
 def test_a_closing_task_waits_for_a_task_that_was_cleared_meanwhile(
     coveo: Simulator, a_run: Callable[..., Run], closing: str, state: str
