@@ -146,6 +146,7 @@ class _ItemsPushOperator(_CoveoOperator):
             RunCheckpoint(context, (), only_retries=False).forget()
             return None
         settings = self.hook.settings
+        # Tasks of 0.1.0 and 0.1.1 record what they change by `since` alone.
         what = (settings.push_url, settings.organization_id, self.source_id, self.batch_bytes, since)
         # A clear may have made another task undo what an earlier try did here.
         only_retries = any(

@@ -31,13 +31,12 @@ from airflow_provider_coveo.state.ledger import (
     BracketRecord,
     Holder,
     Phase,
-    RunRecord,
     SourceRecord,
     bracket_in,
     bracket_variable,
     holders_in,
-    runs_in,
 )
+from airflow_provider_coveo.state.run_records import RunRecord, runs_in
 from airflow_provider_coveo.state.watch_record import SeenSource, WatchRecord, watch_in
 
 #: The watchdog's DAG as long as no watchdog has written down its own: that of ``dags_examples``.

@@ -19,13 +19,13 @@ from typing import Any, Final
 from airflow_provider_coveo.state.variables import (
     forget_variable,
     read_variable,
+    update_variable,
     variable_name,
     write_variable,
 )
 
 #: How many changes are recorded, the latest ones. A push whose beginning is older is not resumed.
 _MAX_CHANGES: Final = 50
-_ATTEMPTS_TO_WRITE: Final = 3
 #: Of how many tasks it is recorded how much they pushed, and for how long that may matter: the pipeline is
 #: through with most items in minutes.
 _MAX_PUSHES: Final = 100
@@ -61,9 +61,7 @@ class ContentChanges:
 
     def all(self) -> list[Change]:
         """Return the changes that are on record, the latest last."""
-        value = read_variable(self._variable)
-        entries = value.get("changes") if isinstance(value, Mapping) else None
-        return [change for entry in entries or () if (change := _change(entry)) is not None]
+        return _changes_in(read_variable(self._variable))
 
     def last(self) -> Change | None:
         """Return the latest change, ``None`` if none is on record."""
@@ -79,22 +77,16 @@ class ContentChanges:
         :return: The change.
         """
         change = Change(uuid.uuid4().hex[:16], run, push)
-        for attempt in range(1, _ATTEMPTS_TO_WRITE + 1):
-            changes = [*self.all(), change][-_MAX_CHANGES:]
-            record = {"changes": [[each.name, each.run, each.push] for each in changes]}
-            try:
-                write_variable(
-                    self._variable,
-                    record,
-                    "What changed a Coveo source's content last; safe to delete while no task pushes to it.",
-                )
-            except Exception:
-                # If tasks write at the same time, the database may reject all but one.
-                if attempt == _ATTEMPTS_TO_WRITE:
-                    raise
-            else:
-                break
-        return change
+
+        def with_change(value: Any) -> tuple[dict[str, Any], Change]:
+            changes = [*_changes_in(value), change][-_MAX_CHANGES:]
+            return {"changes": [[each.name, each.run, each.push] for each in changes]}, change
+
+        return update_variable(
+            self._variable,
+            with_change,
+            "What changed a Coveo source's content last; safe to delete while no task pushes to it.",
+        )
 
     def of_run(self, run: str) -> Change:
         """Return the latest change, once one of that run is: to be recorded when a push of it begins."""
@@ -180,6 +172,11 @@ class RecentPushes:
             and [type(each) for each in entry] == [str, str, int, int]
             and abs(now - entry[3]) < _SECONDS_IN_PIPELINE
         }
+
+
+def _changes_in(value: Any) -> list[Change]:
+    entries = value.get("changes") if isinstance(value, Mapping) else None
+    return [change for entry in entries or () if (change := _change(entry)) is not None]
 
 
 def _change(entry: Any) -> Change | None:

@@ -28,11 +28,21 @@ from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from typing import Any, Final
 
-from airflow_provider_coveo.state.records import from_record
+from airflow_provider_coveo.state.records import as_pair, from_record
+from airflow_provider_coveo.state.run_records import (
+    FORGOTTEN,
+    MAX_RUNS,
+    RunRecord,
+    forgotten_with,
+    run_among,
+    run_or_what_is_left,
+    runs_in,
+)
 from airflow_provider_coveo.state.variables import (
     delete_variable,
     forget_variable,
     read_variable,
+    update_variable,
     variable_name,
     write_variable,
 )
@@ -41,15 +51,8 @@ from airflow_provider_coveo.state.variables import (
 _VERSION: Final = 2
 #: How many brackets that hold a source at the same time are recorded.
 _MAX_HOLDERS: Final = 20
-#: How many runs a source's record keeps, the latest ones.
-_MAX_RUNS: Final = 30
 #: For how many of them the records of their brackets are kept.
 _MAX_RUNS_WITH_BRACKETS: Final = 10
-#: Of how many runs that it no longer keeps it is known that they worked on the source, by a digest of each.
-_MAX_FORGOTTEN: Final = 1000
-_DIGITS_OF_A_FORGOTTEN: Final = 8
-_FORGOTTEN: Final = "thirty other runs have worked on the source since the run first did"
-_ATTEMPTS_TO_WRITE: Final = 3
 #: What a bracket's record holds at least; one without it was edited by hand, and says nothing.
 _NEEDED_OF_A_BRACKET: Final = frozenset({"organization_id", "source_id", "coveo_conn_id", "phase"})
 
@@ -191,29 +194,6 @@ class BracketRecord:
         return self.is_pinned and self.phase in _MAY_BE_OPEN
 
 
-@dataclass(frozen=True)
-class RunRecord:
-    """
-    What one run did to one source.
-
-    :param dag_id: The run's DAG.
-    :param run_id: The run.
-    :param first_cut_off_ms: The moment before the run's first push to the source, on Coveo's clock.
-    :param why_unknown: Why that moment is not known, if it can't be any more.
-    :param pushed_unopened: Whether the run pushed before a bracket of it had opened the source.
-    :param accepted: Whether Coveo accepted an item of the run.
-    :param brackets: The brackets that opened the source: their ``open`` tasks and map indexes.
-    """
-
-    dag_id: str
-    run_id: str
-    first_cut_off_ms: int | None = None
-    why_unknown: str = ""
-    pushed_unopened: bool = False
-    accepted: bool = False
-    brackets: tuple[tuple[str, int], ...] = ()
-
-
 def read_bracket(holder: Holder) -> BracketRecord | None:
     """Return what a bracket did in its run, ``None`` if that is not on record, or not fully."""
     return bracket_in(read_variable(bracket_variable(holder)))
@@ -235,7 +215,9 @@ def bracket_in(value: Any) -> BracketRecord | None:
         phase = Phase.UNSURE
     if phase in _MAY_BE_OPEN and not (record.source_id and record.organization_id):
         return None
-    return replace(record, phase=phase, reopened_by=_pair(record.reopened_by), waiting=_pair(record.waiting))
+    return replace(
+        record, phase=phase, reopened_by=as_pair(record.reopened_by), waiting=as_pair(record.waiting)
+    )
 
 
 def write_bracket(holder: Holder, record: BracketRecord) -> None:
@@ -352,7 +334,7 @@ class SourceLedger:
 
     def run(self, source_id: str, dag_id: str, run_id: str) -> RunRecord:
         """Return what a run did to a source, as far as that is on record."""
-        return _run_or_what_is_left(self._content(source_id), dag_id, run_id)
+        return run_or_what_is_left(self._content(source_id), dag_id, run_id)
 
     def opened(
         self,
@@ -377,7 +359,7 @@ class SourceLedger:
 
         def with_opening(run: RunRecord) -> RunRecord:
             # The bracket's own record outlives the source's of the run.
-            is_known = known.first_cut_off_ms is not None and run.why_unknown == _FORGOTTEN
+            is_known = known.first_cut_off_ms is not None and run.why_unknown == FORGOTTEN
             why_unknown = known.why_unknown if is_known else run.why_unknown or known.why_unknown
             first = run.first_cut_off_ms if known.first_cut_off_ms is None else known.first_cut_off_ms
             if first is not None and run.first_cut_off_ms is not None:
@@ -439,24 +421,24 @@ class SourceLedger:
 
         :return: The record, and a name for the time since when the run changes the content.
         """
-        for attempt in range(1, _ATTEMPTS_TO_WRITE + 1):
-            content = self._content(source_id)
+
+        def changed(value: Any) -> tuple[dict[str, Any] | None, tuple[RunRecord, str, list[RunRecord]]]:
+            content = dict(value) if isinstance(value, Mapping) else {}
             since = str(content.get("since") or uuid.uuid4().hex)
             is_last = (content.get("dag_id"), content.get("run_id")) == (dag_id, run_id)
             if not is_last:
                 # Derived, so that tasks of one run that begin at the same time come to the same.
                 since = hashlib.sha256(f"{since} {dag_id} {run_id}".encode()).hexdigest()[:16]
-            before = _run_among(content, dag_id, run_id)
-            run = change(before or _run_or_what_is_left(content, dag_id, run_id))
+            before = run_among(content, dag_id, run_id)
+            run = change(before or run_or_what_is_left(content, dag_id, run_id))
             if is_last and run == before:
-                return run, since
+                return None, (run, since, [])
             if is_last and before is None and run == RunRecord(dag_id, run_id):
                 # 0.1.0 wrote the rest.
-                return run, since
+                return None, (run, since, [])
             runs = [each for each in runs_in(content) if (each.dag_id, each.run_id) != (dag_id, run_id)]
             old, recent = _split(runs, holding)
             every = [*(replace(each, brackets=()) for each in old), *recent, run]
-            kept = every[-_MAX_RUNS:]
             record = {
                 "dag_id": dag_id,
                 "run_id": run_id,
@@ -464,23 +446,18 @@ class SourceLedger:
                 "version": _VERSION,
                 "organization_id": self._organization_id,
                 "source_id": source_id,
-                "runs": [asdict(each) for each in kept],
-                "forgotten": _forgotten_with(content, every[:-_MAX_RUNS]),
+                "runs": [asdict(each) for each in every[-MAX_RUNS:]],
+                "forgotten": forgotten_with(content, every[:-MAX_RUNS]),
             }
-            try:
-                write_variable(
-                    self._variable("coveo_content", source_id),
-                    record,
-                    "Which DAG runs changed a Coveo source's content; safe to delete while none is running.",
-                )
-            except Exception:
-                # If tasks write at the same time, the database may reject all but one.
-                if attempt == _ATTEMPTS_TO_WRITE:
-                    raise
-                continue
-            _forget_brackets(old)
-            return run, since
-        raise AssertionError("unreachable")
+            return record, (run, since, old)
+
+        run, since, old = update_variable(
+            self._variable("coveo_content", source_id),
+            changed,
+            "Which DAG runs changed a Coveo source's content; safe to delete while none is running.",
+        )
+        _forget_brackets(old)
+        return run, since
 
     # --- what the watchdog saw ---
 
@@ -555,61 +532,5 @@ def holders_in(value: Any) -> tuple[SourceRecord, ...]:
     entries = [value, *(others if isinstance(others, list) else [])]
     records = [from_record(SourceRecord, entry) for entry in entries]
     return tuple(
-        replace(record, reopened_by=_pair(record.reopened_by)) for record in records if record is not None
+        replace(record, reopened_by=as_pair(record.reopened_by)) for record in records if record is not None
     )
-
-
-def runs_in(content: Mapping[str, Any]) -> list[RunRecord]:
-    """
-    Return what runs did to a source by its record, the latest last.
-
-    :param content: The value of its Variable.
-    """
-    entries = content.get("runs")
-    found = [from_record(RunRecord, entry) for entry in (entries if isinstance(entries, list) else [])]
-    return [
-        replace(run, brackets=tuple(pair for each in run.brackets if (pair := _bracket_name(each))))
-        for run in found
-        if run is not None
-    ]
-
-
-def _bracket_name(value: Any) -> tuple[str, int] | None:
-    pair = _pair(value)
-    is_one = pair is not None and isinstance(pair[0], str) and isinstance(pair[1], int)
-    return pair if is_one else None
-
-
-def _run_among(content: Mapping[str, Any], dag_id: str, run_id: str) -> RunRecord | None:
-    return next((run for run in runs_in(content) if (run.dag_id, run.run_id) == (dag_id, run_id)), None)
-
-
-def _run_or_what_is_left(content: Mapping[str, Any], dag_id: str, run_id: str) -> RunRecord:
-    """Return the record of a run; of one that is no longer kept, that its first cut-off can't be known."""
-    found = _run_among(content, dag_id, run_id)
-    if found is not None:
-        return found
-    run = RunRecord(dag_id, run_id)
-    return replace(run, why_unknown=_FORGOTTEN) if _digest(run) in _forgotten(content) else run
-
-
-def _forgotten(content: Mapping[str, Any]) -> list[str]:
-    text, size = content.get("forgotten"), _DIGITS_OF_A_FORGOTTEN
-    if not isinstance(text, str):
-        return []
-    return [text[start : start + size] for start in range(0, len(text), size)]
-
-
-def _forgotten_with(content: Mapping[str, Any], runs: list[RunRecord]) -> str:
-    # Without a separator, as a source may see many runs: 8 kB at most.
-    digests = dict.fromkeys([*_forgotten(content), *map(_digest, runs)])
-    return "".join(list(digests)[-_MAX_FORGOTTEN:])
-
-
-def _digest(run: RunRecord) -> str:
-    return hashlib.sha256(f"{run.dag_id} {run.run_id}".encode()).hexdigest()[:_DIGITS_OF_A_FORGOTTEN]
-
-
-def _pair(value: Any) -> Any:
-    """Return what JSON made a list of as the pair that it was."""
-    return tuple(value) if isinstance(value, (list, tuple)) and len(value) == 2 else None

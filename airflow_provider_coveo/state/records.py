@@ -61,3 +61,12 @@ def _is_a(name: str, value: Any) -> bool:
         return isinstance(value, _NUMBERS[name]) and not isinstance(value, bool)
     # All others are texts, as an enumeration's values are.
     return isinstance(value, str)
+
+
+def as_pair(value: Any) -> Any:
+    """
+    Return what JSON made a list of as the pair that it was, ``None`` if it is none.
+
+    :param value: What was read.
+    """
+    return tuple(value) if isinstance(value, (list, tuple)) and len(value) == 2 else None

@@ -12,12 +12,16 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from airflow_provider_coveo.state.airflow_runs import supervisor
 
+T = TypeVar("T")
+
 _ATTEMPTS_TO_READ: Final = 3
+_ATTEMPTS_TO_WRITE: Final = 3
 #: The longest key of a Variable that the metadata database stores.
 _MAX_KEY: Final = 250
 
@@ -56,6 +60,32 @@ def write_variable(name: str, value: Any, description: str) -> None:
         if read_variable(name) == json.loads(json.dumps(value)):
             return
         _write_json(name, value, description)
+
+
+def update_variable(name: str, change: Callable[[Any], tuple[Any, T]], description: str) -> T:
+    """
+    Change the JSON value of a Variable that several tasks write.
+
+    If they write at the same time, the database may reject all but one: then the value is read and changed
+    again.
+
+    :param name: Its key.
+    :param change: Called with the value, ``None`` if the Variable does not exist. It returns the new value,
+        ``None`` to leave it as it is, and what this function returns.
+    :param description: The text that Airflow's UI shows beside it.
+    """
+    for attempt in range(1, _ATTEMPTS_TO_WRITE + 1):
+        value, result = change(read_variable(name))
+        if value is None:
+            return result
+        try:
+            write_variable(name, value, description)
+        except Exception:
+            if attempt == _ATTEMPTS_TO_WRITE:
+                raise
+        else:
+            return result
+    raise AssertionError("unreachable")
 
 
 def delete_variable(name: str) -> None:

@@ -356,6 +356,20 @@ def test_what_0_1_kept_does_not_count(coveo: Simulator, dag: DAG, keeps_new_keys
     assert_indexed_as_pushed(coveo, _many())
 
 
+def test_what_a_task_of_0_1_changed_between_two_attempts_is_noticed(
+    coveo: Simulator, dag: DAG, variables: Any
+) -> None:
+    store = _Store()
+    _failed_after(coveo, 7, _operator(dag, _many()), store)
+    # This is all that it writes.
+    variables.values[f"coveo_content__acme__{SOURCE}"] = json.dumps(
+        {"dag_id": "another", "run_id": "r", "since": "0123456789abcdef"}
+    )
+    result = _try(_operator(dag, _many()), store, number=2)
+    assert (result["resumed_batches"], result["batches"]) == (0, 10)
+    assert_indexed_as_pushed(coveo, _many())
+
+
 @pytest.mark.parametrize(
     "kept",
     [

@@ -31,6 +31,7 @@ from airflow_provider_coveo.coveo.errors import AccessDeniedError, CoveoError, C
 from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 from airflow_provider_coveo.simulator import Simulator
 from airflow_provider_coveo.state import ledger as ledger_module
+from airflow_provider_coveo.state import variables as variables_module
 from airflow_provider_coveo.state.ledger import Holder, Phase, SourceLedger, SourceRecord, read_bracket
 from airflow_provider_coveo.task_groups.coveo_push import push_source_update
 from tests.conftest import SOURCE
@@ -532,7 +533,8 @@ def test_a_bracket_that_goes_well_reads_its_records_no_more_than_twice_as_often_
         reads.append(name.split("__")[0])
         return read(name, **options)
 
-    monkeypatch.setattr(ledger_module, "read_variable", counted)
+    for module in (ledger_module, variables_module):
+        monkeypatch.setattr(module, "read_variable", counted)
     for name in ("open", "close", "outcome"):
         run.execute(name)
     run.succeed()
