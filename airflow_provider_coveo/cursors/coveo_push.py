@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_coveo.coveo.cursor_values import describe_kind, kind_of, validate_lag
 from airflow_provider_coveo.coveo.errors import CoveoInputError
-from airflow_provider_coveo.state.cursor_scope import current_scope
+from airflow_provider_coveo.state.cursor_scope import current_scope, cursor_block
 
 if TYPE_CHECKING:
+    from airflow_provider_coveo.state.cursor_scope import CursorBlock
     from airflow_provider_coveo.state.cursors import TaskCursor
 
 
@@ -48,7 +50,8 @@ class CoveoCursor:
         self._coveo_conn_id = coveo_conn_id
         self._organization_id = organization_id
         self._scope = current_scope()
-        self._entered = False
+        self._entered = ExitStack()
+        self._block: CursorBlock | None = None
         self._cursor: TaskCursor | None = None
 
     @property
@@ -80,15 +83,20 @@ class CoveoCursor:
         cursor.advance(value)
 
     def __enter__(self) -> CoveoCursor:
-        self._entered = True
-        self._opened()
+        self._block = self._entered.enter_context(cursor_block())
+        try:
+            self._opened()
+        except BaseException:
+            self._entered.close()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
-        if self._scope is not None or self._cursor is None:
+        self._entered.close()
+        if self._scope is not None or self._cursor is None or self._block is None:
             # The push that reads this code's items has not ended yet.
             return
-        if kind is None:
+        if kind is None and self._block.moves:
             self._cursor.save()
         else:
             self._cursor.abandon()
@@ -96,7 +104,7 @@ class CoveoCursor:
     def _opened(self) -> TaskCursor:
         if self._cursor is not None:
             return self._cursor
-        if self._scope is None and not self._entered:
+        if self._scope is None and self._block is None:
             raise CoveoInputError(
                 "The cursor does not know when what was read is accepted",
                 cause="this code gives no items to a push, as a function of @task.coveo_push does",

@@ -11,6 +11,7 @@ from airflow.providers.common.compat.sdk import DecoratedOperator, task_decorato
 from airflow_provider_coveo.airflow_errors import as_non_retryable
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.operators.push_base import _ItemsPushOperator
+from airflow_provider_coveo.state.cursor_scope import cursor_scope
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, TaskDecorator
@@ -35,8 +36,11 @@ class _CoveoPushDecoratedOperator(DecoratedOperator, _ItemsPushOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Call the function, and push what it gives."""
-        items = self.python_callable(*self.op_args, **self._keyword_arguments(context))
-        return self._push(context, self._as_iterable(items))
+        with cursor_scope(lambda: self.hook.organization_id, self.source_id) as scope:
+            items = self.python_callable(*self.op_args, **self._keyword_arguments(context))
+            result = self._push(context, self._as_iterable(items))
+            scope.ended(result)
+        return result
 
     def _keyword_arguments(self, context: Context) -> dict[str, Any]:
         """Return the function's own arguments, and what else of the context it has parameters for."""

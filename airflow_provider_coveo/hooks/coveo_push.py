@@ -111,6 +111,7 @@ from airflow_provider_coveo.hooks.wire import (
     unsent_error,
     user_agent,
 )
+from airflow_provider_coveo.state.cursor_scope import moving_cursors
 from airflow_provider_coveo.transports.exchange import Exchange, StopSignal
 
 if TYPE_CHECKING:
@@ -768,6 +769,7 @@ class CoveoPushHook(SourceRequests, ItemLogRequests, HttpHook):
         }
 
     @non_retryable_errors
+    @moving_cursors
     def push_items(
         self,
         source_id: str,

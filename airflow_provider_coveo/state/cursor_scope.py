@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 log = logging.getLogger(__name__)
+
+
+_Push = TypeVar("_Push", bound=Callable[..., Any])
 
 
 class MovableCursor(Protocol):
@@ -25,15 +29,33 @@ class CursorScope:
     """
     The cursors of one push.
 
-    :param organization_id: The organization that is pushed to.
+    :param organization_id: Returns the organization that is pushed to.
     :param source_id: The source.
     """
 
-    def __init__(self, organization_id: str, source_id: str) -> None:
-        self.organization_id = organization_id
+    #: Whether its cursors move at the end: not if nothing was sent.
+    moves = True
+
+    def __init__(self, organization_id: Callable[[], str], source_id: str) -> None:
+        self._organization_id = organization_id
         self.source_id = source_id
-        self.moves = True
         self._cursors: list[MovableCursor] = []
+
+    @property
+    def organization_id(self) -> str:
+        """The organization that is pushed to."""
+        return self._organization_id()
+
+    def ended(self, result: Mapping[str, Any]) -> None:
+        """
+        Learn what the push came to.
+
+        :param result: Its result.
+        """
+        if result.get("dry_run"):
+            self.moves = False
+            for block in _blocks:
+                block.moves = False
 
     def add(self, cursor: MovableCursor) -> None:
         """
@@ -46,13 +68,15 @@ class CursorScope:
 
     def save(self) -> None:
         """Move all, unless nothing was sent."""
-        if self.moves:
-            for cursor in self._cursors:
-                cursor.save()
+        if not self.moves:
+            self.abandon()
+            return
+        for cursor in self._cursors:
+            cursor.save()
 
     def abandon(self) -> None:
         """Leave all where they are; that this can't be recorded fails nothing."""
-        for cursor in self._cursors if self.moves else ():
+        for cursor in self._cursors:
             try:
                 cursor.abandon()
             except Exception as problem:
@@ -68,11 +92,11 @@ def current_scope() -> CursorScope | None:
 
 
 @contextmanager
-def cursor_scope(organization_id: str, source_id: str) -> Iterator[CursorScope]:
+def cursor_scope(organization_id: Callable[[], str], source_id: str) -> Iterator[CursorScope]:
     """
     Let the cursors of what is read here move at the end, unless an exception is raised.
 
-    :param organization_id: The organization that is pushed to.
+    :param organization_id: Returns the organization that is pushed to.
     :param source_id: The source.
     """
     scope = CursorScope(organization_id, source_id)
@@ -85,3 +109,41 @@ def cursor_scope(organization_id: str, source_id: str) -> Iterator[CursorScope]:
     finally:
         _current.reset(token)
     scope.save()
+
+
+def moving_cursors(push: _Push) -> _Push:
+    """
+    Let the cursors of what a hook's method reads as its input move once it succeeded.
+
+    :param push: The method, whose first argument is the source.
+    """
+
+    @functools.wraps(push)
+    def moved(hook: Any, source_id: str, *args: Any, **kwargs: Any) -> Any:
+        with cursor_scope(lambda: str(hook.organization_id), source_id) as scope:
+            result = push(hook, source_id, *args, **kwargs)
+            scope.ended(result)
+            return result
+
+    return moved  # type: ignore[return-value]
+
+
+class CursorBlock:
+    """A ``with`` block of a cursor, around pushes."""
+
+    #: Whether the cursor moves at its end: not if a push in it sent nothing.
+    moves = True
+
+
+_blocks: list[CursorBlock] = []
+
+
+@contextmanager
+def cursor_block() -> Iterator[CursorBlock]:
+    """Learn of pushes in a ``with`` block that send nothing."""
+    block = CursorBlock()
+    _blocks.append(block)
+    try:
+        yield block
+    finally:
+        _blocks.remove(block)

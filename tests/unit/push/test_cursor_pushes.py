@@ -1,0 +1,342 @@
+"""Pushes of what changed, from a database and from code, in runs that fail, are retried and cleared."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, BaseHook, task
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_coveo.coveo.errors import CoveoError, CoveoInputError
+from airflow_provider_coveo.cursors import coveo_push as cursors
+from airflow_provider_coveo.cursors.coveo_push import coveo_cursor
+from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+from airflow_provider_coveo.operators.coveo_push import SqlToCoveoPushOperator
+from airflow_provider_coveo.simulator import Simulator
+from tests.conftest import SOURCE
+from tests.unit.conftest import Variables
+
+SQL = "SELECT * FROM product WHERE updated > :since ORDER BY updated"
+COLUMNS = {"documentId": "product://{sku}", "title": "name", "data": "name"}
+NAME = f"coveo_cursor__acme__{SOURCE}__d__t"
+
+pytestmark = pytest.mark.usefixtures("connect", "variables")
+
+
+def context(run_id: str = "run-1", **more: Any) -> Any:
+    known = {"dag_id": "d", "task_id": "t", "map_index": -1, "max_tries": 0, "try_number": 1}
+    return {"ti": SimpleNamespace(**{**known, "run_id": run_id, **more})}
+
+
+class Shop:
+    """A table of products."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.execute("CREATE TABLE product (sku int, name text, updated int, gone int)")
+
+    def execute(self, sql: str, *values: Any) -> None:
+        with sqlite3.connect(self.path) as connection:
+            connection.execute(sql, values)
+
+    def put(self, sku: int, name: str, updated: int | None, gone: int = 0) -> None:
+        self.execute("DELETE FROM product WHERE sku = ?", sku)
+        self.execute("INSERT INTO product VALUES (?, ?, ?, ?)", sku, name, updated, gone)
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    path = tmp_path / "shop.db"
+    hook = SimpleNamespace(get_conn=lambda: sqlite3.connect(path), get_records=None)
+    known = SimpleNamespace(get_hook=lambda hook_params: hook, conn_type="sqlite")
+    get_connection = BaseHook.get_connection
+    found = classmethod(lambda _, name: known if name == "shop" else get_connection(name))
+    monkeypatch.setattr(BaseHook, "get_connection", found)
+    return Shop(path)
+
+
+def run(run_id: str = "run-1", params: Any = None, **how: Any) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "sql": SQL, "columns": COLUMNS, "cursor_column": "updated", "cursor_start": 0, **how,
+    }  # fmt: skip
+    with DAG("d", schedule=None, start_date=datetime(2025, 1, 1)):
+        operator = SqlToCoveoPushOperator(task_id="t", source_id=SOURCE, sql_conn_id="shop", **made)
+    operator.render_template_fields({"params": params or {}})
+    result: dict[str, Any] = operator.execute(context(run_id))
+    return result
+
+
+def titles(coveo: Simulator) -> dict[str, str]:
+    return {key.removeprefix("product://"): item["title"] for key, item in coveo.items(SOURCE).items()}
+
+
+def test_each_run_pushes_what_changed_since_the_last_one(coveo: Simulator, shop: Shop) -> None:
+    shop.put(1, "Anvil", 10)
+    shop.put(2, "Rope", 20)
+    assert run()["accepted_adds"] == 2
+    nothing = run("run-2")
+    assert (nothing["accepted_adds"], nothing["batches"], nothing["since"]) == (0, 0, "20")
+    shop.put(1, "Anvil, heavy", 30)
+    assert run("run-3")["accepted_adds"] == 1
+    assert titles(coveo) == {"1": "Anvil, heavy", "2": "Rope"}
+    assert run("run-4", lag=15)["accepted_adds"] == 2
+
+
+def test_a_push_that_fails_half_way_does_not_move_the_cursor(
+    coveo: Simulator, shop: Shop, variables: Variables
+) -> None:
+    shop.put(1, "Anvil", 10)
+    run()
+    for sku in range(2, 30):
+        shop.put(sku, "x" * 500, 10 + sku)
+    coveo.faults.answer(413, operation="batch", after=2)
+    with pytest.raises(CoveoError) as failed:
+        run("run-2", batch_bytes=2000, upload_concurrency=1)
+    assert failed.value.accepted is not None
+    assert failed.value.accepted["batches"] == 2
+    assert json.loads(variables.values[NAME])["value"]["value"] == "10"
+    coveo.faults.clear()
+    again = run("run-2", batch_bytes=2000)
+    assert (again["since"], again["accepted_adds"]) == ("10", 28)
+    assert json.loads(variables.values[NAME])["value"]["value"] == "39"
+    # A clear reads what the run began with.
+    assert run("run-2")["accepted_adds"] == 28
+
+
+def test_invalid_rows_that_are_skipped_count_as_done(coveo: Simulator, shop: Shop) -> None:
+    shop.put(1, "Anvil", 10)
+    shop.execute("INSERT INTO product VALUES (NULL, 'Nothing', 20, 0)")
+    result = run(on_invalid="skip")
+    assert (result["accepted_adds"], result["invalid"]) == (1, 1)
+    assert run("run-2")["since"] == "20"
+    with pytest.raises(CoveoInputError):
+        run("run-3", cursor_reset=True)
+    assert run("run-4")["since"] == "20"
+
+
+def test_rows_without_a_value_are_pushed_and_do_not_move_it(coveo: Simulator, shop: Shop) -> None:
+    shop.put(1, "Anvil", None)
+    result = run(sql="SELECT * FROM product WHERE updated > :since OR updated IS NULL")
+    assert result["accepted_adds"] == 1
+    assert run("run-2")["since"] == "0"
+
+
+def test_deleted_rows_are_deleted(coveo: Simulator, shop: Shop) -> None:
+    for sku in (1, 2, 3):
+        shop.put(sku, "Anvil", sku)
+    run()
+    shop.put(1, "Anvil", 10, gone=1)
+    shop.execute("DELETE FROM product WHERE sku = 2")
+    shop.execute("CREATE TABLE deleted (sku int, at int)")
+    shop.execute("INSERT INTO deleted VALUES (2, 11)")
+    result = run(
+        "run-2", deleted_column="gone", deleted_sql="SELECT sku FROM deleted WHERE at > :since",
+    )  # fmt: skip
+    assert (result["accepted_deletes"], result["accepted_adds"]) == (2, 0)
+    assert titles(coveo) == {"3": "Anvil"}
+
+
+def test_a_parameter_of_the_dag_resets_it(coveo: Simulator, shop: Shop) -> None:
+    shop.put(1, "Anvil", 10)
+    run()
+    how: Any = {"cursor_reset": "{{ params.again }}"}
+    assert run("run-2", {"again": False}, **how)["accepted_adds"] == 0
+    assert run("run-3", {"again": True}, **how)["accepted_adds"] == 1
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ({"cursor_start": None}, "there is no cursor_start"),
+        ({"cursor_column": None}, "cursor_start is given without cursor_column"),
+        ({"cursor_column": None, "cursor_start": None, "deleted_sql": "x"}, "deleted_sql is given without"),
+        ({"lag": "soon"}, "Invalid lag"),
+        ({"cursor_column": "modified"}, "no column 'modified'"),
+        ({"cursor_column": "name", "cursor_start": "A", "lag": 5, "sql": SQL.replace("updated", "name")},
+         None),
+        ({"cursor_start": [1]}, "a cursor can't go by"),
+    ],
+)  # fmt: skip
+def test_what_can_t_be_right_fails_at_once_and_sends_nothing(
+    coveo: Simulator, shop: Shop, how: dict[str, Any], words: str | None
+) -> None:
+    shop.put(1, "Anvil", 10)
+    if words is None:
+        # Only a value of the cursor itself is moved back.
+        run(**how)
+        with pytest.raises(AirflowFailException, match="can't be moved back by a lag"):
+            run("run-2", **how)
+        return
+    with pytest.raises(AirflowFailException, match=words):
+        run(**how)
+    assert [each for each in coveo.requests if each.method != "GET"] == []
+
+
+# --- Python code ---
+
+
+@pytest.fixture
+def in_run(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Say in which run code is executed."""
+
+    def _in_run(run_id: str) -> None:
+        import airflow.providers.common.compat.sdk as sdk
+
+        monkeypatch.setattr(sdk, "get_current_context", lambda: context(run_id))
+
+    return _in_run
+
+
+CHANGES = [(1, 10), (2, 30), (3, 20), (4, None)]
+
+
+def changed(since: int) -> list[tuple[int, int | None]]:
+    return [(number, at) for number, at in CHANGES if at is None or at > since]
+
+
+def item(number: int) -> dict[str, Any]:
+    return {"documentId": f"a://{number}", "data": "x"}
+
+
+@pytest.mark.parametrize("kind", ["generator", "list", "with"])
+def test_a_function_that_is_pushed(coveo: Simulator, in_run: Any, kind: str) -> None:
+    seen = []
+
+    def generator() -> Iterator[Any]:
+        cursor = coveo_cursor(start=0)
+        seen.append(cursor.since)
+        for number, at in changed(cursor.since):
+            cursor.advance(at)
+            yield item(number)
+
+    def inside() -> Iterator[Any]:
+        with coveo_cursor(start=0) as cursor:
+            seen.append(cursor.since)
+            for number, at in changed(cursor.since):
+                cursor.advance(at)
+                yield item(number)
+
+    function = {"generator": generator, "with": inside, "list": lambda: list(generator())}[kind]
+
+    def execute(run_id: str) -> dict[str, Any]:
+        in_run(run_id)
+        with DAG("d", schedule=None, start_date=datetime(2025, 1, 1)):
+            made = task.coveo_push(source_id=SOURCE, task_id="t")(function)()
+        result: dict[str, Any] = made.operator.execute(context(run_id))
+        return result
+
+    coveo.faults.answer(413, operation="batch")
+    with pytest.raises(CoveoError):
+        execute("run-1")
+    coveo.faults.clear()
+    assert execute("run-2")["accepted_adds"] == 4
+    assert execute("run-3")["accepted_adds"] == 1
+    assert seen == [0, 0, 30]
+
+
+def test_a_push_in_a_block(coveo: Simulator, hook: CoveoPushHook, in_run: Any) -> None:
+    def push(run_id: str) -> dict[str, Any]:
+        in_run(run_id)
+        with coveo_cursor("orders", source_id=SOURCE, start=0) as cursor:
+            items = []
+            for number, at in changed(cursor.since):
+                cursor.advance(at)
+                items.append(item(number))
+            return hook.push_items(SOURCE, items)
+
+    coveo.faults.answer(413, operation="batch")
+    with pytest.raises(CoveoError):
+        push("run-1")
+    coveo.faults.clear()
+    assert push("run-2")["accepted_adds"] == 4
+    assert push("run-3")["accepted_adds"] == 1
+
+
+def test_items_that_are_read_by_a_push_of_the_hook(
+    coveo: Simulator, hook: CoveoPushHook, in_run: Any
+) -> None:
+    def items() -> Iterator[Any]:
+        cursor = coveo_cursor(start=0)
+        for number, at in changed(cursor.since):
+            cursor.advance(at)
+            yield item(number)
+
+    in_run("run-1")
+    assert hook.push_items(SOURCE, items())["accepted_adds"] == 4
+    in_run("run-2")
+    assert hook.push_items(SOURCE, items())["accepted_adds"] == 1
+
+
+def test_a_cursor_that_nothing_would_move_is_refused(in_run: Any) -> None:
+    in_run("run-1")
+    with pytest.raises(CoveoInputError, match="with coveo_cursor"):
+        coveo_cursor(source_id=SOURCE).since  # noqa: B018
+    with pytest.raises(CoveoInputError, match="no source"), coveo_cursor():
+        pass
+
+
+def test_a_start_of_another_kind_than_the_values_is_named(in_run: Any) -> None:
+    in_run("run-1")
+    with (
+        pytest.raises(CoveoInputError, match="its start is '2026-01-01', a text"),
+        coveo_cursor(source_id=SOURCE, start="2026-01-01") as cursor,
+    ):
+        cursor.advance(datetime(2026, 1, 2))
+
+
+def test_its_module_costs_a_dag_file_nothing() -> None:
+    assert not hasattr(cursors, "CoveoPushHook")
+
+
+# --- any sequence ---
+
+_steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("write"), st.integers(1, 4), st.integers(0, 2), st.booleans()),
+        st.tuples(st.just("run"), st.sampled_from(["succeeds", "fails", "is cleared"])),
+    ),
+    max_size=12,
+)
+
+
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(steps=_steps)
+def test_whatever_happens_the_index_equals_the_table_in_the_end(
+    coveo: Simulator, shop: Shop, variables: Variables, steps: list[Any]
+) -> None:
+    coveo.reset()
+    variables.values.clear()
+    shop.execute("DELETE FROM product")
+    clock, runs = 100, 1
+    how: Any = {"lag": 3, "deleted_column": "gone", "batch_bytes": 1024}
+    for step, *arguments in steps:
+        if step == "write":
+            clock += 1
+            sku, late, gone = arguments
+            shop.put(sku, f"{sku} at {clock}", clock - late, int(gone))
+        elif arguments == ["fails"]:
+            coveo.faults.answer(413, operation="batch", after=len(steps) % 2)
+            runs += 1
+            with suppress(CoveoError):
+                run(f"run-{runs}", **how)
+            coveo.faults.clear()
+        else:
+            runs += arguments == ["succeeds"]
+            run(f"run-{runs}", **how)
+    run(f"run-{runs + 1}", **how)
+    with sqlite3.connect(shop.path) as connection:
+        table = dict(connection.execute("SELECT sku, name FROM product WHERE NOT gone"))
+    assert titles(coveo) == {str(sku): name for sku, name in table.items()}
