@@ -14,7 +14,8 @@ from collections.abc import Sequence
 
 from airflow_provider_coveo.coveo.endpoints import validate_source_id
 from airflow_provider_coveo.coveo.errors import CoveoInputError
-from airflow_provider_coveo.simulator.server import HOST, Simulator
+from airflow_provider_coveo.simulator.server import Simulator
+from airflow_provider_coveo.simulator.world import HOST
 
 #: The API key's place where a command line could be read by others.
 API_KEY_VARIABLE = "COVEO_SIMULATOR_API_KEY"

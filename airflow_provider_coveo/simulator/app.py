@@ -10,7 +10,7 @@ from asyncio import Transport
 from collections.abc import MutableMapping, Sequence
 from contextlib import suppress
 from email.utils import format_datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qsl
 
 from starlette.routing import Match, Route
@@ -22,9 +22,7 @@ from airflow_provider_coveo.simulator.errors import ApiError, StorageError
 from airflow_provider_coveo.simulator.exchange import Answer, Exchange
 from airflow_provider_coveo.simulator.faults import Action
 from airflow_provider_coveo.simulator.items import MEGABYTE
-
-if TYPE_CHECKING:
-    from airflow_provider_coveo.simulator.server import Simulator
+from airflow_provider_coveo.simulator.world import World
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +42,7 @@ class App:
     :param transports: the open connections by the client's address, for faults that close one.
     """
 
-    def __init__(self, simulator: Simulator, transports: MutableMapping[Any, Transport]) -> None:
+    def __init__(self, simulator: World, transports: MutableMapping[Any, Transport]) -> None:
         self.simulator = simulator
         self.transports = transports
         self.closing = asyncio.Event()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from starlette.routing import Route
 
@@ -13,9 +13,7 @@ from airflow_provider_coveo.simulator.exchange import Answer, Exchange
 from airflow_provider_coveo.simulator.json_body import decode
 from airflow_provider_coveo.simulator.models import activity_model
 from airflow_provider_coveo.simulator.records import Source
-
-if TYPE_CHECKING:
-    from airflow_provider_coveo.simulator.server import Simulator
+from airflow_provider_coveo.simulator.world import World
 
 #: How much of each list the page gets.
 SHOWN_ITEMS = 200
@@ -43,7 +41,7 @@ class ControlError(Exception):
     """
 
 
-def handle(simulator: Simulator, route: Route, exchange: Exchange) -> Answer:
+def handle(simulator: World, route: Route, exchange: Exchange) -> Answer:
     """Do a control request."""
     host = exchange.headers.get("host", "")
     own_origin = f"{simulator.scheme}://{host}"
@@ -59,7 +57,7 @@ def handle(simulator: Simulator, route: Route, exchange: Exchange) -> Answer:
     return answer
 
 
-def page(simulator: Simulator, exchange: Exchange) -> Answer:
+def page(simulator: World, exchange: Exchange) -> Answer:
     """Show the page."""
     headers = {
         "Content-Security-Policy": _PAGE_POLICY,
@@ -69,7 +67,7 @@ def page(simulator: Simulator, exchange: Exchange) -> Answer:
     return Answer(200, _PAGE.read_bytes(), "text/html; charset=utf-8", headers)
 
 
-def get_state(simulator: Simulator, exchange: Exchange) -> Answer:
+def get_state(simulator: World, exchange: Exchange) -> Answer:
     """Tell what the page shows."""
     state, clock = simulator.state, simulator.clock
     with state.reading():
@@ -94,7 +92,7 @@ def get_state(simulator: Simulator, exchange: Exchange) -> Answer:
         )
 
 
-def get_requests(simulator: Simulator, exchange: Exchange) -> Answer:
+def get_requests(simulator: World, exchange: Exchange) -> Answer:
     """Tell the recorded requests."""
     since = int(exchange.query.get("since", "0"))
     operation = exchange.query.get("operation")
@@ -102,33 +100,33 @@ def get_requests(simulator: Simulator, exchange: Exchange) -> Answer:
     return json_answer([{**_request(one), **_details(one)} for one in found])
 
 
-def get_timeline(simulator: Simulator, exchange: Exchange) -> Answer:
+def get_timeline(simulator: World, exchange: Exchange) -> Answer:
     """Tell the timeline of a source."""
     return json_answer(simulator.timeline(_query_source(exchange)))
 
 
-def get_items(simulator: Simulator, exchange: Exchange) -> Answer:
+def get_items(simulator: World, exchange: Exchange) -> Answer:
     """Tell the items of a source."""
     return json_answer(simulator.items(_query_source(exchange)))
 
 
-def get_logs(simulator: Simulator, exchange: Exchange) -> Answer:
+def get_logs(simulator: World, exchange: Exchange) -> Answer:
     """Tell the item logs of a source."""
     return json_answer(simulator.logs(_query_source(exchange)))
 
 
-def add_fault(simulator: Simulator, exchange: Exchange) -> Answer:
+def add_fault(simulator: World, exchange: Exchange) -> Answer:
     """Set a fault."""
     return json_answer(simulator.faults.from_json(_body(exchange)).describe(), 201)
 
 
-def clear_faults(simulator: Simulator, exchange: Exchange) -> Answer:
+def clear_faults(simulator: World, exchange: Exchange) -> Answer:
     """Take back all faults."""
     simulator.faults.clear()
     return Answer(204)
 
 
-def turn_clock(simulator: Simulator, exchange: Exchange) -> Answer:
+def turn_clock(simulator: World, exchange: Exchange) -> Answer:
     """Turn the clock."""
     body = _body(exchange)
     if not body or body.keys() - {"advance_seconds", "shift_seconds"}:
@@ -140,19 +138,19 @@ def turn_clock(simulator: Simulator, exchange: Exchange) -> Answer:
     return json_answer({"now": simulator.clock.now_ms()})
 
 
-def reset(simulator: Simulator, exchange: Exchange) -> Answer:
+def reset(simulator: World, exchange: Exchange) -> Answer:
     """Make everything as it was at the start."""
     simulator.reset()
     return Answer(204)
 
 
-def reject_item(simulator: Simulator, exchange: Exchange) -> Answer:
+def reject_item(simulator: World, exchange: Exchange) -> Answer:
     """Let the pipeline reject an item."""
     simulator.reject_item(**_body(exchange))
     return Answer(204)
 
 
-def set_organization(simulator: Simulator, exchange: Exchange) -> Answer:
+def set_organization(simulator: World, exchange: Exchange) -> Answer:
     """Pause or resume the organization."""
     paused = _body(exchange).get("paused")
     if not isinstance(paused, bool):
@@ -164,7 +162,7 @@ def set_organization(simulator: Simulator, exchange: Exchange) -> Answer:
     return json_answer({"paused": paused})
 
 
-def set_limits(simulator: Simulator, exchange: Exchange) -> Answer:
+def set_limits(simulator: World, exchange: Exchange) -> Answer:
     """Limit calls and items, or take limits back."""
     body = _body(exchange)
     if not body or body.keys() - {"call_limit", "retry_after", "daily_documents", "document_limit"}:
@@ -178,14 +176,14 @@ def set_limits(simulator: Simulator, exchange: Exchange) -> Answer:
     return Answer(204)
 
 
-def set_source_state(simulator: Simulator, exchange: Exchange) -> Answer:
+def set_source_state(simulator: World, exchange: Exchange) -> Answer:
     """Show a source in a state."""
     body = _body(exchange)
     simulator.set_source_state(body.pop("source", ""), body.pop("state", None), **body)
     return Answer(204)
 
 
-def add_source(simulator: Simulator, exchange: Exchange) -> Answer:
+def add_source(simulator: World, exchange: Exchange) -> Answer:
     """Add a source."""
     body = _body(exchange)
     source_id = body.pop("id", None)
@@ -195,7 +193,7 @@ def add_source(simulator: Simulator, exchange: Exchange) -> Answer:
     return json_answer(simulator.source(source_id), 201)
 
 
-def remove_source(simulator: Simulator, exchange: Exchange) -> Answer:
+def remove_source(simulator: World, exchange: Exchange) -> Answer:
     """Remove a source."""
     simulator.remove_source(_query_source(exchange))
     return Answer(204)
@@ -215,7 +213,7 @@ def _query_source(exchange: Exchange) -> str:
     return source_id
 
 
-def _source(simulator: Simulator, source: Source) -> dict[str, Any]:
+def _source(simulator: World, source: Source) -> dict[str, Any]:
     newest = islice(reversed(source.updated.items()), SHOWN_ITEMS)
     events = source.timeline[-SHOWN_EVENTS:]
     logs = [

@@ -1,0 +1,386 @@
+"""The simulated organization as an object, which knows nothing of HTTP."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from airflow_provider_coveo.simulator.clock import Clock
+from airflow_provider_coveo.simulator.exchange import Exchange
+from airflow_provider_coveo.simulator.faults import Faults
+from airflow_provider_coveo.simulator.items import Rejection
+from airflow_provider_coveo.simulator.models import activity_model, source_model
+from airflow_provider_coveo.simulator.state import Organization, Settings
+
+HOST = "127.0.0.1"
+#: All IPv4 addresses of this machine.
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - only where somebody asks for it
+#: Waiting threads look again after this long even if nothing was announced.
+_MAX_WAIT_SECONDS = 0.5
+
+
+class World:
+    """
+    A Coveo organization: its state, what reached it, and the handles to look into it and to change it.
+
+    The parameters are those of :class:`~airflow_provider_coveo.simulator.server.Simulator`, which listens.
+    """
+
+    def __init__(
+        self,
+        *,
+        organization: str = "acme",
+        sources: Iterable[str] = ("acme-products",),
+        secured_sources: Iterable[str] = (),
+        sitecore_sources: Iterable[str] = (),
+        crawling_module_sources: Iterable[str] = (),
+        api_key: str = "simulator-full-access",
+        push_only_key: str = "simulator-push-only",
+        port: int = 0,
+        host: str = HOST,
+        tls: tuple[str, str] | None = None,
+        call_limit: tuple[int, float] | None = None,
+        retry_after: bool = True,
+        daily_documents: int | None = None,
+        document_limit: int | None = None,
+        request_limit: int | None = None,
+        body_limit: int | None = None,
+    ) -> None:
+        self.organization = organization
+        self.api_key = api_key
+        self.push_only_key = push_only_key
+        self.clock = Clock()
+        self.faults = Faults()
+        self._initial_sources = [
+            *((source, "SHARED", None) for source in sources),
+            *((source, "SECURED", None) for source in secured_sources),
+            *((source, "SHARED", "SITECORE") for source in sitecore_sources),
+            *((source, "SHARED", "CRAWLING_MODULE") for source in crawling_module_sources),
+        ]
+        self._initial_limits = (call_limit, daily_documents, document_limit, retry_after)
+        self._port = port
+        self._host = host
+        self.tls = tls
+        self._request_limit = request_limit
+        self._body_limit = body_limit
+        self._exchanges: list[Exchange] = []
+        self.state = Organization(organization, self.clock, Settings())
+        self._fill()
+
+    def reset(self) -> None:
+        """Make everything as it was at the start, and keep the port and the connections open."""
+        with self.state.changed:
+            self.faults.clear()
+            self._exchanges = []
+            self.clock.reset()
+            self.state.reset()
+            self._fill()
+
+    def _fill(self) -> None:
+        self.state.settings = Settings(*self._initial_limits)
+        for source_id, visibility, crawler in self._initial_sources:
+            self.add_source(source_id, visibility=visibility, crawler=crawler)
+
+    # Where it is.
+
+    @property
+    def url(self) -> str:
+        """The address that stands for Coveo's, as this machine reaches it."""
+        return f"{self.scheme}://{HOST if self._host == EVERYWHERE else self._host}:{self._port}"
+
+    @property
+    def scheme(self) -> str:
+        """``https`` if it has a certificate, ``http`` if not."""
+        return "https" if self.tls else "http"
+
+    def connection_json(self, *, push_only: bool = False) -> str:
+        """
+        Return an Airflow connection to this simulator, for ``AIRFLOW_CONN_<ID>``.
+
+        :param push_only: whether with the key that may push and nothing else.
+        """
+        return json.dumps(
+            {
+                "conn_type": "coveo",
+                "login": self.organization,
+                "password": self.push_only_key if push_only else self.api_key,
+                "host": self.url,
+                # By which Airflow's UI links to the page, where it would link to Coveo's console.
+                "extra": json.dumps({"platform_host": self.url}),
+            }
+        )
+
+    # What happened.
+
+    @property
+    def requests(self) -> list[Exchange]:
+        """The requests that arrived, in order; those of the control API and the page are left out."""
+        with self.state.changed:
+            return list(self._exchanges)
+
+    @property
+    def undocumented(self) -> list[str]:
+        """What clients relied on although Coveo does not document it, each time they did."""
+        with self.state.changed:
+            return list(self.state.undocumented)
+
+    def statuses(self, source_id: str) -> list[str]:
+        """
+        Return the statuses that were accepted, in order.
+
+        :param source_id: the source's ID.
+        """
+        return [status.value for status in self.state.source(source_id).statuses]
+
+    def timeline(self, source_id: str) -> list[dict[str, Any]]:
+        """
+        Return what happened to a source, in order: dicts with ``at`` (epoch milliseconds) and ``event``.
+
+        The events are ``status``, ``aborted``, ``push``, ``delete``, ``batch``, ``delete_old_items_queued``,
+        ``delete_old_items`` and ``rejected``.
+
+        :param source_id: the source's ID.
+        """
+        with self.state.reading():
+            return [dict(event) for event in self.state.source(source_id).timeline]
+
+    def items(self, source_id: str) -> dict[str, dict[str, Any]]:
+        """
+        Return the indexed items by documentId, each with its ``orderingId``.
+
+        :param source_id: the source's ID.
+        """
+        with self.state.reading():
+            return {name: dict(item) for name, item in self.state.source(source_id).items.items()}
+
+    def fields(self) -> dict[str, dict[str, Any]]:
+        """Return the organization's fields by name, as the Field API shows them."""
+        with self.state.reading():
+            return {field["name"]: field for field in self.state.fields.all()}
+
+    def source(self, source_id: str) -> dict[str, Any]:
+        """
+        Return a source as the Source API shows it.
+
+        :param source_id: the source's ID.
+        """
+        with self.state.reading():
+            return source_model(self.state, self.state.source(source_id))
+
+    def activities(self, source_id: str) -> list[dict[str, Any]]:
+        """
+        Return the activities of a source, oldest first, as the Activity API shows them.
+
+        :param source_id: the source's ID.
+        """
+        with self.state.reading():
+            found = [activity for activity in self.state.activities if activity.source_id == source_id]
+            return [activity_model(self.state, activity) for activity in found]
+
+    def logs(self, source_id: str) -> list[dict[str, Any]]:
+        """
+        Return the item logs of a source, oldest first, as the Source Logs API shows them.
+
+        :param source_id: the source's ID.
+        """
+        with self.state.reading():
+            return [
+                record.entry(self.organization, source_id, stage, result)
+                for record in self.state.source(source_id).log
+                for stage, result in record.results()
+            ]
+
+    def identities(self, provider_id: str) -> list[dict[str, Any]]:
+        """
+        Return what was pushed to a security identity provider.
+
+        Besides what was sent, each has ``kind`` (``identity`` or ``alias``), ``orderingId`` and ``disabled``.
+
+        :param provider_id: the provider's ID.
+        """
+        with self.state.reading():
+            return [dict(identity) for identity in self.state.provider(provider_id).identities.values()]
+
+    def wait_for(self, predicate: Callable[[], Any], timeout: float = 10) -> None:
+        """
+        Wait until ``predicate`` is true; it is asked again each time something happened.
+
+        :param predicate: what to wait for.
+        :param timeout: for how many seconds at most.
+        :raises TimeoutError: if it is not within ``timeout`` seconds; the message shows the timelines.
+        """
+        until = time.monotonic() + timeout
+        while True:
+            with self.state.reading():
+                seen = self.state.changes
+            # Not under the lock: a predicate may itself ask the simulator over HTTP.
+            if predicate():
+                return
+            left = until - time.monotonic()
+            if left <= 0:
+                raise TimeoutError(f"Not within {timeout:g} seconds.\n{self._story()}")
+            due = self.state.seconds_to_next()
+            if due is not None:
+                left = min(left, due + 0.001)
+            with self.state.changed:
+                if self.state.changes == seen:
+                    self.state.changed.wait(min(left, _MAX_WAIT_SECONDS))
+
+    def _story(self) -> str:
+        lines = []
+        with self.state.reading():
+            for source in self.state.sources.values():
+                lines.append(f"{source.id}: {source.console_name}, {len(source.items)} items")
+                for event in source.timeline[-50:]:
+                    facts = ", ".join(f"{name}={value}" for name, value in event.items() if name != "event")
+                    lines.append(f"  {event['event']}: {facts}")
+            for exchange in self._exchanges[-20:]:
+                lines.append(
+                    f"{exchange.method} {exchange.path} -> {exchange.status} {exchange.fault}".rstrip()
+                )
+        return "\n".join(lines)
+
+    # What to change.
+
+    @property
+    def success_body(self) -> bytes | None:
+        """The body of an accepted push; ``None`` for what the documentation shows."""
+        return self.state.settings.success_body
+
+    @success_body.setter
+    def success_body(self, body: bytes | None) -> None:
+        self.state.settings.success_body = body
+
+    @property
+    def indexing_delay(self) -> float:
+        """Seconds of the simulator's clock from the acceptance of an item until it is indexed."""
+        return self.state.settings.indexing_delay
+
+    @indexing_delay.setter
+    def indexing_delay(self, seconds: float) -> None:
+        self.state.settings.indexing_delay = seconds
+
+    @property
+    def call_limit(self) -> tuple[int, float] | None:
+        """How many Push API calls in how many seconds; ``None`` for no limit."""
+        return self.state.settings.call_limit
+
+    @call_limit.setter
+    def call_limit(self, limit: tuple[int, float] | None) -> None:
+        self.state.settings.call_limit = limit
+
+    @property
+    def retry_after(self) -> bool:
+        """Whether an answer 429 bears ``Retry-After``: the seconds until there is room again."""
+        return self.state.settings.retry_after
+
+    @retry_after.setter
+    def retry_after(self, told: bool) -> None:
+        self.state.settings.retry_after = told
+
+    @property
+    def daily_documents(self) -> int | None:
+        """How many items a day; ``None`` for no limit."""
+        return self.state.settings.daily_documents
+
+    @daily_documents.setter
+    def daily_documents(self, limit: int | None) -> None:
+        self.state.settings.daily_documents = limit
+
+    @property
+    def document_limit(self) -> int | None:
+        """How many items the index may hold; ``None`` for no limit."""
+        return self.state.settings.document_limit
+
+    @document_limit.setter
+    def document_limit(self, limit: int | None) -> None:
+        self.state.settings.document_limit = limit
+
+    def reject_item(
+        self,
+        document_id: str,
+        task: str = "PROCESSING",
+        result: str = "REJECTED",
+        reason: str = "The simulator was told to reject this item.",
+    ) -> None:
+        """
+        Let the pipeline refuse an item at this stage from now on; only the logs show it.
+
+        :param document_id: the item's ID.
+        :param task: the stage, such as ``PROCESSING`` or ``INDEXING``.
+        :param result: ``REJECTED``, ``ERROR``, ``SKIPPED`` or ``WARNING``.
+        :param reason: what the logs say about it.
+        """
+        self.state.reject_item(document_id, Rejection(task, result, reason))
+
+    def pause_organization(self) -> None:
+        """Pause the organization, as Coveo does with an idle trial."""
+        self.state.paused = True
+
+    def resume_organization(self) -> None:
+        """End the pause."""
+        self.state.paused = False
+
+    def set_source_state(self, source_id: str, state: str | None, *, error_code: str | None = None) -> None:
+        """
+        Show a source in a state that Coveo, or somebody in its console, brought it into.
+
+        :param source_id: the source's ID.
+        :param state: ``CREATING``, ``DISABLED``, ``PAUSED``, ``PAUSED_ON_ERROR``, ``IDLE``, ``ERROR`` or
+            ``DELETING``; ``None`` for what its activity means.
+        :param error_code: the ``pausedOnErrorCode``.
+        """
+        self.state.set_state(source_id, state, error_code)
+
+    def add_source(
+        self,
+        source_id: str,
+        *,
+        name: str | None = None,
+        visibility: str = "SHARED",
+        crawler: str | None = None,
+    ) -> None:
+        """
+        Add a source.
+
+        :param source_id: its identifier.
+        :param name: its name; the identifier by default.
+        :param visibility: ``SHARED``, ``SECURED`` (items need permissions) or ``PRIVATE``.
+        :param crawler: ``SITECORE`` or ``CRAWLING_MODULE`` for a source that one of these manages.
+        """
+        self.state.add_source(source_id, name=name, visibility=visibility, crawler=crawler)
+
+    def remove_source(self, source_id: str) -> None:
+        """
+        Delete a source and all that is in it.
+
+        :param source_id: the source's ID.
+        """
+        self.state.remove_source(source_id)
+
+    # What the HTTP side tells.
+
+    def record(self, exchange: Exchange) -> None:
+        """
+        Take note of a request that arrived.
+
+        :param exchange: the request.
+        """
+        with self.state.changed:
+            self._exchanges.append(exchange)
+            if self._request_limit is not None and len(self._exchanges) > self._request_limit:
+                del self._exchanges[0]
+            self.state.announce()
+
+    def answered(self, exchange: Exchange) -> None:
+        """
+        Take note that a request has its answer, which is about to be sent.
+
+        :param exchange: the request.
+        """
+        with self.state.changed:
+            if self._body_limit is not None:
+                exchange.body = exchange.body[: self._body_limit]
+            self.state.announce()
