@@ -340,6 +340,16 @@ class PushSourceUpdate(TaskGroup):
             )
         if any(bracket_role(task) for task in work):
             reject_bracket_inside(self)
+        above: Any = self
+        while (above := above.parent_group) is not None:
+            # Airflow 3.4 has loops, by a class that is not public. A group knows its parent by a proxy.
+            if above.__class__.__name__ == "LoopTaskGroup":
+                raise CoveoInputError(
+                    f"The bracket {self.group_id!r} is in the task loop {above.group_id!r}",
+                    cause="an iteration begins before the tasks of the one before have judged it, and would "
+                    "find its source closed",
+                    remedy="Put the loop into the bracket",
+                )
 
     def _reject_unfinished(self) -> None:
         """Reject a DAG whose `with` block ended with an error that its author caught: nothing would close."""

@@ -275,9 +275,19 @@ def bracket_with_an_error() -> None:
     raise ZeroDivisionError
 
 
+class LoopTaskGroup(TaskGroup):
+    """As Airflow 3.4 names a task loop."""
+
+
+def bracket_in_a_loop() -> None:
+    with LoopTaskGroup(group_id="loop"), TaskGroup(group_id="each"), push_source_update(source_id=SOURCE):
+        work()
+
+
 @pytest.mark.parametrize(
     ("bracket", "reason"),
     [
+        (bracket_in_a_loop, r"in the task loop 'loop'.*Put the loop into the bracket"),
         (bracket_in_a_bracket, "holds another bracket"),
         (bracket_in_a_group_in_a_bracket, "holds another bracket"),
         (empty_bracket, "holds no task"),
