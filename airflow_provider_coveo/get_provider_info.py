@@ -78,6 +78,21 @@ _ASSET_URI: Final[dict[str, Any]] = {
     "to_openlineage_converter": "airflow_provider_coveo.assets.coveo_push.convert_asset_to_openlineage",
 }
 
+_CONFIG: Final[dict[str, Any]] = {
+    "coveo": {
+        "description": "Settings of the provider for Coveo.",
+        "options": {
+            "push_sources_page": {
+                "description": "Whether Airflow's web interface has the page *Push sources*.",
+                "version_added": "0.2.0",
+                "type": "boolean",
+                "example": None,
+                "default": "True",
+            }
+        },
+    }
+}
+
 
 def get_provider_info() -> dict[str, Any]:
     """Return the provider's metadata in the form of Airflow's ``provider.yaml`` schema."""
@@ -119,20 +134,7 @@ def get_provider_info() -> dict[str, Any]:
                 "plugin-class": "airflow_provider_coveo.plugins.push_sources.PushSourcesPlugin",
             }
         ],
-        "config": {
-            "coveo": {
-                "description": "Settings of the provider for Coveo.",
-                "options": {
-                    "push_sources_page": {
-                        "description": "Whether Airflow's web interface has the page *Push sources*.",
-                        "version_added": "0.2.0",
-                        "type": "boolean",
-                        "example": None,
-                        "default": "True",
-                    }
-                },
-            }
-        },
+        "config": _CONFIG,
         "asset-uris": [_ASSET_URI],
         # Airflow 2.11 calls assets datasets.
         "dataset-uris": [_ASSET_URI],

@@ -78,6 +78,14 @@ def _port(value: str) -> int:
     return int(value)
 
 
+_SOURCE_OPTIONS = {
+    "--source": "a Push source (default: acme-products)",
+    "--secured-source": "a Push source whose items need permissions",
+    "--sitecore-source": "a source that Coveo for Sitecore manages",
+    "--crawling-module-source": "a source that the Coveo Crawling Module manages",
+}
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_coveo.simulator",
@@ -99,38 +107,8 @@ def _parser() -> argparse.ArgumentParser:
         "--organization", type=_id, default="acme", metavar="ID", help="organization ID (default: acme)"
     )
     sources = parser.add_argument_group("sources (each option may be given several times)")
-    sources.add_argument(
-        "--source",
-        type=_id,
-        action="append",
-        default=[],
-        metavar="ID",
-        help="a Push source (default: acme-products)",
-    )
-    sources.add_argument(
-        "--secured-source",
-        type=_id,
-        action="append",
-        default=[],
-        metavar="ID",
-        help="a Push source whose items need permissions",
-    )
-    sources.add_argument(
-        "--sitecore-source",
-        type=_id,
-        action="append",
-        default=[],
-        metavar="ID",
-        help="a source that Coveo for Sitecore manages",
-    )
-    sources.add_argument(
-        "--crawling-module-source",
-        type=_id,
-        action="append",
-        default=[],
-        metavar="ID",
-        help="a source that the Coveo Crawling Module manages",
-    )
+    for option, what in _SOURCE_OPTIONS.items():
+        sources.add_argument(option, type=_id, action="append", default=[], metavar="ID", help=what)
     keys = parser.add_argument_group("API keys")
     keys.add_argument(
         "--api-key",

@@ -1,0 +1,102 @@
+"""How long modules and functions may be, how deep operators derive, and who imports inside functions."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from airflow.providers.common.compat.sdk import BaseOperator
+
+import airflow_provider_coveo
+
+PACKAGE = Path(airflow_provider_coveo.__file__).parent
+MAX_LINES = 600
+#: Without the docstring, which says what it has to.
+MAX_LINES_OF_FUNCTION = 75
+MAX_CLASSES = 3
+
+#: Modules that are still longer. Take one out once it is not.
+LONGER = {"coveo/batches.py", "coveo/indexing.py", "hooks/coveo_push.py", "hooks/push.py"}
+#: Modules that import others of the package inside functions, as a DAG file that imports them would otherwise
+#: load HTTP libraries, parsers or Airflow's plugins: the hook, what reads content, and what encodes items.
+IMPORT_INSIDE_FUNCTIONS = {
+    "bracket/closing.py",
+    "bracket/end_tasks.py",
+    "cursors/coveo_push.py",
+    "decorators/coveo_push.py",
+    "links/push_sources_page.py",
+    "notifications/coveo_push.py",
+    "operators/base.py",
+    "operators/coveo_push.py",
+    "operators/coveo_source.py",
+    "operators/push_base.py",
+    "operators/sql_push.py",
+    "plugins/push_sources.py",
+    "sensors/coveo_push.py",
+    "triggers/coveo_push.py",
+}
+#: The layers that hold operators.
+LAYERS = ("bracket", "decorators", "operators", "sensors", "task_groups")
+
+MODULES = {str(path.relative_to(PACKAGE)): path.read_text() for path in PACKAGE.rglob("*.py")}
+
+
+def functions(text: str) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield node
+
+
+def lines_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    first = function.body[0]
+    has_docstring = ast.get_docstring(function, clean=False) is not None
+    docstring = (first.end_lineno or 0) - first.lineno + 1 if has_docstring else 0
+    return (function.end_lineno or 0) - function.lineno + 1 - docstring
+
+
+def operators() -> Iterator[type]:
+    for module in pkgutil.walk_packages([str(PACKAGE)], "airflow_provider_coveo."):
+        if module.name.split(".")[1] in LAYERS and not module.ispkg:
+            for value in vars(importlib.import_module(module.name)).values():
+                is_own = inspect.isclass(value) and value.__module__ == module.name
+                if is_own and issubclass(value, BaseOperator):
+                    yield value
+
+
+def test_no_module_is_too_long() -> None:
+    too_long = {name for name, text in MODULES.items() if text.count("\n") > MAX_LINES}
+    assert sorted(too_long - LONGER) == []
+
+
+def test_no_function_is_too_long() -> None:
+    too_long = {
+        f"{name}: {function.name}": lines_of(function)
+        for name, text in MODULES.items()
+        for function in functions(text)
+        if lines_of(function) > MAX_LINES_OF_FUNCTION
+    }
+    assert too_long == {}
+
+
+@pytest.mark.parametrize("operator", sorted(set(operators()), key=str), ids=lambda each: each.__name__)
+def test_no_operator_is_derived_too_often(operator: type) -> None:
+    ours = [
+        base.__name__ for base in operator.__mro__ if base.__module__.startswith("airflow_provider_coveo")
+    ]
+    assert len(ours) <= MAX_CLASSES, ours
+
+
+def test_only_some_modules_import_inside_functions() -> None:
+    found = {
+        name
+        for name, text in MODULES.items()
+        for function in functions(text)
+        for node in ast.walk(function)
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("airflow_provider_coveo")
+    }
+    assert sorted(found - IMPORT_INSIDE_FUNCTIONS) == []
