@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from typing import ParamSpec, TypeVar, cast
 
 from airflow.providers.common.compat.sdk import AirflowFailException
@@ -12,6 +12,7 @@ from airflow_provider_coveo.coveo.errors import CoveoError
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 def as_non_retryable(error: CoveoError) -> CoveoError:
@@ -46,9 +47,22 @@ def non_retryable_errors(method: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(method)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return method(*args, **kwargs)
+            result = method(*args, **kwargs)
         except CoveoError as error:
             final = as_non_retryable(error)
+        else:
+            return cast("R", _iterated(result)) if isinstance(result, Generator) else result
         raise final
 
     return wrapper
+
+
+def _iterated(generator: Iterator[T]) -> Iterator[T]:
+    """Yield what a generator yields, which sends its requests only then."""
+    try:
+        yield from generator
+    except CoveoError as error:
+        final = as_non_retryable(error)
+    else:
+        return
+    raise final

@@ -22,6 +22,7 @@ from airflow_provider_coveo.state.ledger import (
 from airflow_provider_coveo.state.liveness import is_live
 
 if TYPE_CHECKING:
+    from airflow_provider_coveo.coveo.results import StatusResult
     from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ class Closing(NamedTuple):
     :param left_for: The bracket that the source was left open for.
     """
 
-    result: dict[str, Any] | None
+    result: StatusResult | None
     left_for: Holder | None = None
 
 

@@ -27,6 +27,8 @@ from airflow_provider_coveo.state.ledger import SourceLedger, read_bracket
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_coveo.coveo.results import OldItemsResult
+
 #: How long to wait for a teardown before checking again; 3.0 takes less for a task that was killed.
 _BETWEEN_CHECKS: Final = timedelta(seconds=10)
 _CHECKS: Final = 12
@@ -58,7 +60,7 @@ class DeleteOldItemsOfUpdateOperator(_UpdateOperator):
         self.queue_delay = queue_delay
         self.allow_empty = allow_empty
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> OldItemsResult:
         """Delete old items by the cut-off of the run's first opening."""
         limit = None if self.max_deleted is None else _checked(MaxDeleted.parse, self.max_deleted)
         holder = self._holder(context)

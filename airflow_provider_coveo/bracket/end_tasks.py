@@ -91,7 +91,8 @@ class ClosePushSourceUpdateOperator(_UpdateOperator):
             return self._nothing_sent()
         above = [task.task_id for task in members(context["task"], self.update_tasks)]
         wait_for_unfinished(self._states(context, [self.update_tasks.open, *above]))
-        return _close(self, context, record).result or self._nothing_sent()
+        result = _close(self, context, record).result
+        return self._nothing_sent() if result is None else dict(result)
 
     def _give_up_claim(self, context: Context) -> None:
         """Take back what an exclusive opening claimed that was killed before it opened the source."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from airflow_provider_coveo.bracket.errors import PushSourceUpdateFailed
 from airflow_provider_coveo.coveo.errors import (
@@ -33,6 +33,7 @@ from airflow_provider_coveo.state.ledger import (
 from airflow_provider_coveo.state.liveness import is_live
 
 if TYPE_CHECKING:
+    from airflow_provider_coveo.coveo.results import StatusResult
     from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 
 #: The errors after which it is certain that a status was not set.
@@ -93,7 +94,7 @@ class Opening:
     reopened_by: tuple[str, int] | None = None
     announce: Callable[[BracketRecord], None] | None = None
 
-    def run(self) -> tuple[dict[str, Any], BracketRecord]:
+    def run(self) -> tuple[StatusResult, BracketRecord]:
         """
         Open the source.
 

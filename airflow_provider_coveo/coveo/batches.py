@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, cast
 
 from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
 from airflow_provider_coveo.coveo.integers import parse_int
 from airflow_provider_coveo.coveo.item_encoding import ItemEncoder
 from airflow_provider_coveo.coveo.items import MAX_UPLOAD, CheckedDelete, Delete, Entry, InvalidItemError
+from airflow_provider_coveo.coveo.results import InvalidItem
 
 #: How many bytes of JSON a batch holds at most, unless one says otherwise. Measured with
 #: ``benchmarks/push.py``: larger batches are no faster, and a push holds a handful of them in memory.
@@ -125,43 +126,6 @@ class Batch:
             else:
                 digest.update(piece)
         return base64.urlsafe_b64encode(digest.digest()[:9]).decode()
-
-
-@dataclass(frozen=True)
-class AcceptedBatches:
-    """
-    The batches at the beginning of an input that were accepted, and what else may have been.
-
-    :param digests: Their digests, in order.
-    :param started: The moment by Coveo's clock, in epoch milliseconds, before the first of them was sent.
-    :param since: The change of the source's content since which they stand; see
-        :mod:`airflow_provider_coveo.state.content_changes`.
-    :param sent: How many batches may have been accepted, those included whose acceptance was not kept.
-    :param repeated_batches: How many times a batch was sent although Coveo may have taken it before.
-    :param repeated_items: How many entries those batches held.
-    :param repeated_children: How many of those are deletions that take other items with them.
-    """
-
-    digests: Sequence[str] = ()
-    started: int | None = None
-    since: str = ""
-    sent: int = 0
-    repeated_batches: int = 0
-    repeated_items: int = 0
-    repeated_children: int = 0
-
-
-class Checkpoint(Protocol):
-    """Where a push keeps which batches were accepted, for a later try that meets the same input."""
-
-    def read(self) -> AcceptedBatches:
-        """Return what an earlier try got accepted."""
-
-    def write(self, accepted: AcceptedBatches) -> None:
-        """Keep what was accepted so far, in the place of what was kept before."""
-
-    def forget(self) -> None:
-        """Keep nothing more: the push is complete."""
 
 
 def validate_batch_bytes(value: object) -> int:
@@ -442,7 +406,7 @@ class InvalidEntries:
     """
 
     count: int = 0
-    shown: list[dict[str, Any]] = field(default_factory=list)
+    shown: list[InvalidItem] = field(default_factory=list)
 
     def add(self, index: int, error: InvalidItemError) -> None:
         """Take note of one."""

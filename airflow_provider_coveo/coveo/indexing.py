@@ -23,157 +23,49 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any, Final
 
+from airflow_provider_coveo.coveo.conditions import PollResult
 from airflow_provider_coveo.coveo.endpoints import validate_source_id
 from airflow_provider_coveo.coveo.errors import (
     CoveoInputError,
     IndexingUnknownError,
     ItemsRefusedError,
-    sanitize,
     short_repr,
 )
 from airflow_provider_coveo.coveo.integers import parse_int
 from airflow_provider_coveo.coveo.item_logs import (
     ENTRIES_PER_PAGE,
-    KEPT,
+    LOG_RETENTION,
     MAX_WINDOW,
-    counting,
-    counts_question,
+    counts_call,
     iso,
-    moment,
-    page_question,
-    reading_page,
+    page_call,
+    parse_datetime,
 )
-from airflow_provider_coveo.coveo.questions import Asking
-from airflow_provider_coveo.coveo.waits import Seen
+from airflow_provider_coveo.coveo.rejections import (
+    DEFAULT_REFUSALS,
+    DELETES,
+    MAX_NAMED,
+    Rejection,
+    count_rejections,
+    rejection_table,
+    rejections_of,
+)
+from airflow_provider_coveo.coveo.results import LogCounts
+from airflow_provider_coveo.coveo.transport import Ask
 
 #: How long the logs must have shown an item as indexed: an index commits about once a minute
 #: (https://docs.coveo.com/en/32/), and only then is the item found.
 DEFAULT_SETTLE_SECONDS: Final = 60.0
 #: How long the logs must have been still before it counts that they can't tell whether all is through.
 DEFAULT_QUIET_SECONDS: Final = 600.0
-#: The results that mean that an item was not indexed.
-DEFAULT_REFUSALS: Final = ("ERROR", "REJECTED", "SKIPPED")
-#: How many refused items a message names.
-MAX_NAMED: Final = 20
 
 _LAST_STAGE: Final = "INDEXING"
 _ADDS: Final = ("ADD", "ADD_BY_REFERENCE", "UPDATE")
-_DELETES: Final = ("DELETE", "DELETE_AND_CHILDREN")
 _PASSED: Final = ("COMPLETED", "WARNING")
 _NOT_PASSED: Final = ("ERROR", "REJECTED", "SKIPPED")
 _MAX_PAGES: Final = 10
 #: Of how many operations it is looked up which they are: each hundred is a request.
 _MAX_LOOKED_UP: Final = _MAX_PAGES * ENTRIES_PER_PAGE
-_MAX_REASON: Final = 160
-_MAX_ID: Final = 120
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """
-    An item that a stage of the pipeline did not let pass.
-
-    :param document_id: The item, or the file container of a whole batch.
-    :param operation: What was to be done, such as ``ADD``.
-    :param task: The stage.
-    :param result: ``ERROR``, ``REJECTED`` or ``SKIPPED``.
-    :param reason: Why, in Coveo's words.
-    :param request_id: The entry's ``requestId``.
-    :param at: When, as Coveo writes it.
-    :param times: How many operations on the item this was said of.
-    """
-
-    document_id: str
-    operation: str
-    task: str
-    result: str
-    reason: str
-    request_id: str
-    at: str
-    times: int = 1
-
-    @property
-    def key(self) -> tuple[str, bool]:
-        """What operations are told apart by: the item, and whether it was to be deleted."""
-        return self.document_id, self.operation in _DELETES
-
-
-def refusals_of(
-    entries: Iterable[Mapping[str, Any]], refusals: Sequence[str] = DEFAULT_REFUSALS
-) -> list[Refusal]:
-    """
-    Return what log entries say was refused, each operation once though several stages may tell of it.
-
-    An operation goes through a stage once, so of the stages that tell of an item the one with the most
-    entries says how many operations there were. Of what they tell, the first counts whose result is one of
-    ``refusals``, and the first of all where none is.
-    """
-
-    def precedence(entry: Mapping[str, Any]) -> tuple[bool, str]:
-        return entry.get("result") not in refusals, str(entry.get("datetime") or "")
-
-    stages: dict[tuple[str, bool], Counter[str]] = {}
-    first: dict[tuple[str, bool], Refusal] = {}
-    for entry in sorted(entries, key=precedence):
-        refusal = _refusal(entry)
-        stages.setdefault(refusal.key, Counter())[refusal.task] += 1
-        first.setdefault(refusal.key, refusal)
-    return [
-        Refusal(**{**vars(refusal), "times": max(stages[key].values())}) for key, refusal in first.items()
-    ]
-
-
-def _refusal(entry: Mapping[str, Any]) -> Refusal:
-    said = {name: str(entry.get(name) or "") for name in ("id", "operation", "task", "result", "requestId")}
-    return Refusal(
-        document_id=said["id"],
-        operation=said["operation"],
-        task=said["task"],
-        result=said["result"],
-        reason=_reason(entry.get("meta")),
-        request_id=said["requestId"],
-        at=str(entry.get("datetime") or ""),
-    )
-
-
-def _reason(meta: object) -> str:
-    """Return the cause from an entry's metadata, whose keys Coveo does not document."""
-    if not isinstance(meta, Mapping):
-        return ""
-    for key, value in meta.items():
-        if str(key).lower() in {"error", "errormessage", "message", "reason", "cause", "details"} and value:
-            return sanitize(str(value))[:_MAX_REASON]
-    return sanitize(", ".join(f"{key}={value}" for key, value in meta.items()))[:_MAX_REASON]
-
-
-def table_of(refusals: Sequence[Refusal], total: int) -> str:
-    """Return a table of refused items: the first ones, and how many more there are."""
-    head = ("item", "operation", "task", "result", "reason", "request ID")
-    rows = [
-        (
-            _one_line(refusal.document_id, _MAX_ID) + (f" ({refusal.times}x)" * (refusal.times > 1)),
-            refusal.operation,
-            refusal.task,
-            refusal.result,
-            refusal.reason,
-            _one_line(refusal.request_id, 64),
-        )
-        for refusal in refusals[:MAX_NAMED]
-    ]
-    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in [head, *rows]
-    ]
-    more = total - sum(refusal.times for refusal in refusals[:MAX_NAMED])
-    if more > 0:
-        lines.append(f"… and {more:,} more, in Coveo's Log Browser")
-    return "\n".join(lines)
-
-
-def _one_line(text: str, longest: int) -> str:
-    flat = "".join(letter if letter.isprintable() else " " for letter in text)
-    return flat if len(flat) <= longest else flat[: longest - 1] + "…"
 
 
 @dataclass(frozen=True)
@@ -345,7 +237,7 @@ def validate_settle_seconds(value: object, name: str = "settle_time") -> float:
 
 
 @dataclass(frozen=True)
-class ItemsIndexedWait:
+class ItemsIndexedCondition:
     """
     Wait until the pipeline is through with what was pushed.
 
@@ -365,7 +257,7 @@ class ItemsIndexedWait:
     on_repeated: str = "fail"
     quiet_seconds: float = DEFAULT_QUIET_SECONDS
 
-    def look(self, organization_id: str) -> Asking[Seen]:
+    async def poll(self, organization_id: str, ask: Ask) -> PollResult:
         """
         Count in the logs, by two requests; where something was refused or sent twice, read which.
 
@@ -379,57 +271,69 @@ class ItemsIndexedWait:
         start, end = self._window(datetime.now(timezone.utc))
         settled = end - timedelta(seconds=self.settle_seconds)
         if settled <= start:
-            return Seen(False, f"The push to source {self.pushed.source_id} has only just begun.")
-        passed = yield from self._counted(
-            organization_id, start, settled, tasks=[_LAST_STAGE], results=_PASSED, operations=_ADDS + _DELETES
+            return PollResult(False, f"The push to source {self.pushed.source_id} has only just begun.")
+        passed = await self._counted(
+            organization_id,
+            ask,
+            start,
+            settled,
+            tasks=[_LAST_STAGE],
+            results=_PASSED,
+            operations=_ADDS + DELETES,
         )
-        held = yield from self._counted(
-            organization_id, start, end, results=_NOT_PASSED, operations=(*_ADDS, *_DELETES, "BATCH_FILE")
+        held = await self._counted(
+            organization_id, ask, start, end, results=_NOT_PASSED, operations=(*_ADDS, *DELETES, "BATCH_FILE")
         )
         indexed = sum(passed["results"].values()) - self._of_children(passed, held)
         entries = sum(held["results"].values())
         if held["operations"].get("BATCH_FILE"):
-            yield from self._refusing_batches(organization_id, start, end)
+            await self._check_batches(organization_id, ask, start, end)
         if indexed + entries < self.pushed.operations or self._lacks_additions(passed, held):
             return self._not_through(indexed, entries)
-        refused: list[Refusal] = []
+        refused: list[Rejection] = []
         more: Counter[str] = Counter()
         if entries:
-            refused, more = yield from self._read(organization_id, start, end, held["results"])
-            if indexed + _total(refused) + more.total() > self.pushed.operations:
-                refused, more = yield from self._without_those_indexed_after_all(
-                    organization_id, start, end, refused, more
+            refused, more = await self._read(organization_id, ask, start, end, held["results"])
+            if indexed + count_rejections(refused) + more.total() > self.pushed.operations:
+                refused, more = await self._without_those_indexed_after_all(
+                    organization_id, ask, start, end, refused, more
                 )
-            if indexed + _total(refused) + more.total() < self.pushed.operations:
-                return self._not_through(indexed, _total(refused) + more.total())
+            if indexed + count_rejections(refused) + more.total() < self.pushed.operations:
+                return self._not_through(indexed, count_rejections(refused) + more.total())
         seen = self._seen(indexed, more, refused)
         surplus = seen.result["repeated"] + seen.result["others"]
         if self.pushed.earlier and surplus < self.pushed.earlier + self.pushed.repeated:
             # What an earlier try left in the pipeline may have the same IDs.
-            return (yield from self._if_not_told(organization_id, start, end, seen))
+            return await self._if_not_told(organization_id, ask, start, end, seen)
         if self.pushed.repeated > surplus:
-            is_told = yield from self._all_are_different(organization_id, start, settled, indexed, refused)
+            is_told = await self._all_are_different(organization_id, ask, start, settled, indexed, refused)
             if not is_told:
-                return (yield from self._if_not_told(organization_id, start, end, seen))
+                return await self._if_not_told(organization_id, ask, start, end, seen)
         return seen
 
-    def _of_children(self, *counted: Mapping[str, Mapping[str, int]]) -> int:
+    def _of_children(self, *counted: LogCounts) -> int:
         """Return how many entries tell of what was deleted along with other items."""
         if self.pushed.children is None:
             return 0
         told = sum(counts["operations"].get("DELETE_AND_CHILDREN", 0) for counts in counted)
         return max(0, told - self.pushed.children - self.pushed.repeated_children)
 
-    def _lacks_additions(self, *counted: Mapping[str, Mapping[str, int]]) -> bool:
+    def _lacks_additions(self, *counted: LogCounts) -> bool:
         """Whether fewer additions show than were sent, so that deletions must not stand for them."""
         operations = [counts["operations"] for counts in counted]
         told = sum(counts.get(operation, 0) for counts in operations for operation in _ADDS)
         # Without a facet there is nothing to tell them apart by.
         return any(operations) and told < self.pushed.adds
 
-    def _all_are_different(
-        self, organization_id: str, start: datetime, end: datetime, indexed: int, held: list[Refusal]
-    ) -> Asking[bool]:
+    async def _all_are_different(
+        self,
+        organization_id: str,
+        ask: Ask,
+        start: datetime,
+        end: datetime,
+        indexed: int,
+        held: list[Rejection],
+    ) -> bool:
         """
         Look up whether as many different operations are through as were pushed.
 
@@ -438,9 +342,9 @@ class ItemsIndexedWait:
         """
         if indexed > _MAX_LOOKED_UP:
             return False
-        different = {(refusal.document_id, refusal.operation) for refusal in held}
+        different = {(rejection.document_id, rejection.operation) for rejection in held}
         for page in range(_MAX_PAGES):
-            question = page_question(
+            call = page_call(
                 organization_id,
                 self.pushed.source_id,
                 start,
@@ -448,14 +352,14 @@ class ItemsIndexedWait:
                 page=page,
                 tasks=[_LAST_STAGE],
                 results=_PASSED,
-                operations=_ADDS + _DELETES,
+                operations=_ADDS + DELETES,
             )
-            entries, goes_on = yield from reading_page(question)
-            different |= {(str(entry.get("id")), str(entry.get("operation"))) for entry in entries}
-            if not goes_on:
+            log_page = await ask(call)
+            different |= {(str(entry.get("id")), str(entry.get("operation"))) for entry in log_page.entries}
+            if not log_page.has_next:
                 break
-        with_children = sorted(name for name, operation in different if operation == _DELETES[1])
-        alone = {(name, operation in _DELETES) for name, operation in different if operation != _DELETES[1]}
+        with_children = sorted(name for name, operation in different if operation == DELETES[1])
+        alone = {(name, operation in DELETES) for name, operation in different if operation != DELETES[1]}
         return len(alone) + self._most_with_children(with_children) >= self.pushed.operations
 
     def _most_with_children(self, names: list[str]) -> int:
@@ -471,7 +375,9 @@ class ItemsIndexedWait:
                 count, above = count + 1, name
         return count if self.pushed.children is None else min(count, self.pushed.children)
 
-    def _if_not_told(self, organization_id: str, start: datetime, end: datetime, seen: Seen) -> Asking[Seen]:
+    async def _if_not_told(
+        self, organization_id: str, ask: Ask, start: datetime, end: datetime, seen: PollResult
+    ) -> PollResult:
         """Wait until the logs are still; then it can't be told any more."""
         pushed = self.pushed
         shows = pushed.operations + seen.result["repeated"] + seen.result["others"]
@@ -482,7 +388,7 @@ class ItemsIndexedWait:
         )
         quiet_since = end - timedelta(seconds=self.quiet_seconds)
         if quiet_since > start:
-            lately = yield from self._counted(organization_id, quiet_since, end)
+            lately = await self._counted(organization_id, ask, quiet_since, end)
             if not any(lately["results"].values()):
                 if pushed.repeated <= seen.result["repeated"]:
                     # Nothing of the earlier try, nor of this one, is under way any more.
@@ -492,33 +398,33 @@ class ItemsIndexedWait:
                         f"Could not tell whether all of the push to source {pushed.source_id!r} is indexed",
                         cause=f"{shown_of_all}, and nothing came for {self.quiet_seconds:,.0f} seconds",
                     )
-                return Seen(
+                return PollResult(
                     True,
                     f"{shown_of_all}.",
                     seen.result,
                     " ".join((f"{shown_of_all}.", seen.warning)).strip(),
                 )
-        return Seen(False, f"{shown_of_all} yet.")
+        return PollResult(False, f"{shown_of_all} yet.")
 
     def _window(self, now: datetime) -> tuple[datetime, datetime]:
-        start = moment(self.pushed.started)
-        if now - start > KEPT:
+        start = parse_datetime(self.pushed.started)
+        if now - start > LOG_RETENTION:
             raise CoveoInputError(
                 f"What became of the push to source {self.pushed.source_id!r} can't be told any more",
-                cause=f"it began at {iso(start)}, and Coveo keeps logs for {KEPT.days} days",
+                cause=f"it began at {iso(start)}, and Coveo keeps logs for {LOG_RETENTION.days} days",
                 remedy="Push again, and wait for it sooner",
             )
         return start, min(max(now, start), start + MAX_WINDOW)
 
-    def _counted(
-        self, organization_id: str, start: datetime, end: datetime, **narrowed: Sequence[str]
-    ) -> Asking[dict[str, dict[str, int]]]:
-        question = counts_question(organization_id, self.pushed.source_id, start, end, **narrowed)
-        return (yield from counting(question))
+    async def _counted(
+        self, organization_id: str, ask: Ask, start: datetime, end: datetime, **narrowed: Sequence[str]
+    ) -> LogCounts:
+        call = counts_call(organization_id, self.pushed.source_id, start, end, **narrowed)
+        return await ask(call)
 
-    def _read(
-        self, organization_id: str, start: datetime, end: datetime, counted: Mapping[str, int]
-    ) -> Asking[tuple[list[Refusal], Counter[str]]]:
+    async def _read(
+        self, organization_id: str, ask: Ask, start: datetime, end: datetime, counted: Mapping[str, int]
+    ) -> tuple[list[Rejection], Counter[str]]:
         """Return what was not let pass, and of the entries that were not read how many have which result."""
         found: list[dict[str, Any]] = []
         more: Counter[str] = Counter()
@@ -526,27 +432,33 @@ class ItemsIndexedWait:
         for results in (self.refusals, tuple(set(_NOT_PASSED) - set(self.refusals))):
             unread = Counter({result: counted.get(result, 0) for result in results})
             for page in range(_MAX_PAGES if unread.total() else 0):
-                question = page_question(
+                call = page_call(
                     organization_id,
                     self.pushed.source_id,
                     start,
                     end,
                     page=page,
                     results=results,
-                    operations=_ADDS + _DELETES,
+                    operations=_ADDS + DELETES,
                 )
-                read, goes_on = yield from reading_page(question)
-                found += read
-                unread -= Counter(str(entry.get("result")) for entry in read)
-                if not goes_on:
+                log_page = await ask(call)
+                found += log_page.entries
+                unread -= Counter(str(entry.get("result")) for entry in log_page.entries)
+                if not log_page.has_next:
                     break
             else:
                 more += unread
-        return refusals_of(found, self.refusals), more
+        return rejections_of(found, self.refusals), more
 
-    def _without_those_indexed_after_all(
-        self, organization_id: str, start: datetime, end: datetime, refused: list[Refusal], more: Counter[str]
-    ) -> Asking[tuple[list[Refusal], Counter[str]]]:
+    async def _without_those_indexed_after_all(
+        self,
+        organization_id: str,
+        ask: Ask,
+        start: datetime,
+        end: datetime,
+        refused: list[Rejection],
+        more: Counter[str],
+    ) -> tuple[list[Rejection], Counter[str]]:
         """
         Leave out what a later stage completed all the same.
 
@@ -554,29 +466,29 @@ class ItemsIndexedWait:
         to be skipped. More operations are told of then than were pushed. The first few are looked up; where
         all of those were indexed, so were the others.
         """
-        doubtful = [refusal for refusal in refused if refusal.task != _LAST_STAGE]
+        doubtful = [rejection for rejection in refused if rejection.task != _LAST_STAGE]
         looked_up = doubtful[:MAX_NAMED]
         indexed = []
-        for refusal in looked_up:
-            question = page_question(
+        for rejection in looked_up:
+            call = page_call(
                 organization_id,
                 self.pushed.source_id,
                 start,
                 end,
-                document_id=refusal.document_id,
+                document_id=rejection.document_id,
                 tasks=[_LAST_STAGE],
                 results=_PASSED,
-                operations=_DELETES if refusal.key[1] else _ADDS,
+                operations=DELETES if rejection.key[1] else _ADDS,
             )
-            entries, _ = yield from reading_page(question)
-            if any(str(entry.get("datetime") or "") >= refusal.at for entry in entries):
-                indexed.append(refusal.key)
+            log_page = await ask(call)
+            if any(str(entry.get("datetime") or "") >= rejection.at for entry in log_page.entries):
+                indexed.append(rejection.key)
         if doubtful and len(indexed) == len(looked_up):
-            return [refusal for refusal in refused if refusal.task == _LAST_STAGE], Counter()
-        return [refusal for refusal in refused if refusal.key not in indexed], more
+            return [rejection for rejection in refused if rejection.task == _LAST_STAGE], Counter()
+        return [rejection for rejection in refused if rejection.key not in indexed], more
 
-    def _refusing_batches(self, organization_id: str, start: datetime, end: datetime) -> Asking[None]:
-        question = page_question(
+    async def _check_batches(self, organization_id: str, ask: Ask, start: datetime, end: datetime) -> None:
+        call = page_call(
             organization_id,
             self.pushed.source_id,
             start,
@@ -584,31 +496,31 @@ class ItemsIndexedWait:
             results=_NOT_PASSED,
             operations=["BATCH_FILE"],
         )
-        entries, _ = yield from reading_page(question)
-        batches = refusals_of(entries)
+        log_page = await ask(call)
+        batches = rejections_of(log_page.entries)
         if batches:
             raise ItemsRefusedError(
                 f"Whole batches of the push to source {self.pushed.source_id!r} were refused: "
-                f"{_total(batches):,}",
+                f"{count_rejections(batches):,}",
                 cause="Coveo could not read what was uploaded",
-                note="\n" + table_of(batches, _total(batches)),
+                note="\n" + rejection_table(batches, count_rejections(batches)),
             )
 
-    def _not_through(self, indexed: int, held: int) -> Seen:
+    def _not_through(self, indexed: int, held: int) -> PollResult:
         words = (
             f"{indexed:,} of {self.pushed.operations:,} operations on source {self.pushed.source_id} are "
             f"through"
         )
-        return Seen(False, f"{words}, {held:,} more were not let pass." if held else f"{words}.")
+        return PollResult(False, f"{words}, {held:,} more were not let pass." if held else f"{words}.")
 
-    def _seen(self, indexed: int, more: Counter[str], held: list[Refusal]) -> Seen:
+    def _seen(self, indexed: int, more: Counter[str], held: list[Rejection]) -> PollResult:
         pushed = self.pushed
-        refused = [refusal for refusal in held if refusal.result in self.refusals]
+        refused = [rejection for rejection in held if rejection.result in self.refusals]
         # What was refused twice because it was sent twice is refused once.
-        twice = min(pushed.repeated, sum(refusal.times - 1 for refusal in refused))
-        total = _total(refused) - twice + sum(more[result] for result in self.refusals)
-        not_passed = _total(held) - twice + more.total()
-        table = table_of(refused, total) if total else ""
+        twice = min(pushed.repeated, sum(rejection.times - 1 for rejection in refused))
+        total = count_rejections(refused) - twice + sum(more[result] for result in self.refusals)
+        not_passed = count_rejections(held) - twice + more.total()
+        table = rejection_table(refused, total) if total else ""
         of_these = f"{total:,} of {pushed.operations:,} operations on source {pushed.source_id!r}"
         if total > self.max_refused:
             raise ItemsRefusedError(
@@ -638,8 +550,4 @@ class ItemsIndexedWait:
             "repeated": repeated,
             "others": others,
         }
-        return Seen(True, words, result, f"{of_these} were refused:\n{table}" if total else "")
-
-
-def _total(refusals: Iterable[Refusal]) -> int:
-    return sum(refusal.times for refusal in refusals)
+        return PollResult(True, words, result, f"{of_these} were refused:\n{table}" if total else "")

@@ -1,30 +1,30 @@
-"""What one asks Coveo's item logs, and what they answer: which stage each item reached, with which result."""
+"""Coveo's item logs: which stage of the pipeline each item reached, with which result."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
-from typing import Any, Final
+from typing import Final, NamedTuple, cast
 from urllib.parse import quote
 
 from airflow_provider_coveo.coveo.endpoints import validate_source_id
 from airflow_provider_coveo.coveo.errors import (
-    AccessDeniedError,
     CoveoInputError,
-    UnexpectedAnswerError,
-    missing_privilege_error,
     short_repr,
 )
-from airflow_provider_coveo.coveo.questions import Asking, Question
+from airflow_provider_coveo.coveo.responses import JsonObject, Response
+from airflow_provider_coveo.coveo.results import LogCounts
+from airflow_provider_coveo.coveo.transport import Call, Request, explain_privilege
 
 #: The longest time that one request may ask for, and for how long Coveo keeps the logs.
 #: See https://docs.coveo.com/en/1864/.
 MAX_WINDOW: Final = timedelta(days=7)
-KEPT: Final = timedelta(days=14)
-#: Seconds to wait for an answer at least: a call may take up to a minute (https://docs.coveo.com/en/59/).
-ANSWER_SECONDS: Final = 120.0
+LOG_RETENTION: Final = timedelta(days=14)
+#: Seconds to wait for a response at least: a call may take up to a minute (https://docs.coveo.com/en/59/).
+MIN_READ_TIMEOUT: Final = 120.0
 ENTRIES_PER_PAGE: Final = 100
 
 #: The values that Coveo declares.
@@ -58,11 +58,26 @@ TASKS: Final = frozenset(
 )
 MATCHINGS: Final = frozenset({"EXACT", "PARTIAL", "WILDCARD"})
 
+_EXPLAIN: Final = explain_privilege(
+    "view item logs", "the privileges Organization: View and Sources: View (all sources)"
+)
 _FRACTION: Final = re.compile(r"\.\d+")
 _DIGITS: Final = re.compile(r"\s*\d{1,16}\s*")
 
 
-def moment(value: object) -> datetime:
+class LogPage(NamedTuple):
+    """
+    A page of entries.
+
+    :param entries: The entries, as Coveo sends them.
+    :param has_next: Whether there is a further page.
+    """
+
+    entries: list[JsonObject]
+    has_next: bool
+
+
+def parse_datetime(value: object) -> datetime:
     """
     Return a moment: a ``datetime``, an ISO 8601 text, or milliseconds since the epoch as ordering IDs are.
 
@@ -103,7 +118,7 @@ def log_window(start: object, end: object) -> dict[str, str]:
 
     :raises CoveoInputError: if a moment can't be read, the two are the wrong way round, or lie too far apart.
     """
-    first, last = moment(start), moment(end)
+    first, last = parse_datetime(start), parse_datetime(end)
     if first > last:
         raise CoveoInputError(
             f"The item logs can't be read from {iso(first)} to {iso(last)}: the end is before the start"
@@ -165,30 +180,38 @@ def validate_matching(value: object) -> str:
     )
 
 
-def counts_question(
+def counts_call(
     organization_id: str, source_id: str, start: object, end: object, **narrowed: Iterable[str]
-) -> Question:
+) -> Call[LogCounts]:
     """
-    Ask how many entries there are of each kind.
+    Return the call that counts entries by result, task, operation and source.
 
     For the arguments see :func:`log_window` and :func:`log_filters`.
 
-    :raises CoveoInputError: if an argument can't be right.
+    :raises CoveoInputError: if an argument is invalid.
     """
     source_id = validate_source_id(source_id)
-    return Question(
+    request = Request(
         f"Could not count the item logs of source {source_id!r}",
         "POST",
         f"{_path(organization_id)}/facetsStats",
-        keys=("results",),
         query=log_window(start, end),
-        body=log_filters(source_id, **narrowed),
-        of_platform=False,
-        answer_seconds=ANSWER_SECONDS,
+        body=json.dumps(log_filters(source_id, **narrowed)).encode(),
+        min_read_timeout=MIN_READ_TIMEOUT,
     )
 
+    def parse(response: Response) -> LogCounts:
+        found = response.json(request.action, "results")
+        counts = {name: found.get(name) or {} for name in ("results", "tasks", "operations", "sourceIds")}
+        for counted in counts.values():
+            if not isinstance(counted, dict) or not all(isinstance(one, int) for one in counted.values()):
+                raise response.unexpected(request.action, "not counts of log entries")
+        return cast("LogCounts", counts)
 
-def page_question(
+    return Call(request, parse, _EXPLAIN)
+
+
+def page_call(
     organization_id: str,
     source_id: str,
     start: object,
@@ -199,72 +222,41 @@ def page_question(
     document_id: str | None = None,
     document_id_matching: str = "EXACT",
     **narrowed: Iterable[str],
-) -> Question:
+) -> Call[LogPage]:
     """
-    Ask for a page of entries.
+    Return the call that reads a page of entries.
 
     For the other arguments see :func:`log_window` and :func:`log_filters`.
 
-    :param page: Which one, counted from 0.
+    :param page: The index of the page, from 0.
     :param per_page: How many entries a page has.
     :param document_id: Only entries of this item.
     :param document_id_matching: ``EXACT``, ``PARTIAL`` or ``WILDCARD``.
-    :raises CoveoInputError: if an argument can't be right.
+    :raises CoveoInputError: if an argument is invalid.
     """
     source_id = validate_source_id(source_id)
-    query: dict[str, Any] = {**log_window(start, end), "page": page, "perPage": per_page}
+    query: dict[str, object] = {**log_window(start, end), "page": page, "perPage": per_page}
     if document_id is not None:
         query["documentId"] = document_id
         query["documentIdMatching"] = validate_matching(document_id_matching)
-    return Question(
+    request = Request(
         f"Could not read the item logs of source {source_id!r}",
         "POST",
         _path(organization_id),
-        keys=("documentLogEntries",),
         query=query,
-        body=log_filters(source_id, **narrowed),
-        of_platform=False,
-        answer_seconds=ANSWER_SECONDS,
+        body=json.dumps(log_filters(source_id, **narrowed)).encode(),
+        min_read_timeout=MIN_READ_TIMEOUT,
     )
+
+    def parse(response: Response) -> LogPage:
+        found = response.json(request.action, "documentLogEntries")
+        entries = found["documentLogEntries"]
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise response.unexpected(request.action, "not a page of log entries")
+        return LogPage(entries, found.get("hasNextPage") is True and bool(entries))
+
+    return Call(request, parse, _EXPLAIN)
 
 
 def _path(organization_id: str) -> str:
     return f"/logs/v1/organizations/{quote(organization_id, safe='')}"
-
-
-def counting(question: Question) -> Asking[dict[str, dict[str, int]]]:
-    """
-    Ask for counts, and return how many entries there are by result, task, operation and source.
-
-    :raises AccessDeniedError: if the key may not view logs.
-    :raises UnexpectedAnswerError: if the answer has no counts.
-    """
-    answer = yield from _asked(question)
-    counts = {name: answer.get(name) or {} for name in ("results", "tasks", "operations", "sourceIds")}
-    for counted in counts.values():
-        if not isinstance(counted, dict) or not all(isinstance(number, int) for number in counted.values()):
-            raise UnexpectedAnswerError(question.tried, answer="not counts of log entries")
-    return counts
-
-
-def reading_page(question: Question) -> Asking[tuple[list[dict[str, Any]], bool]]:
-    """
-    Ask for a page, and return its entries and whether there is a further one.
-
-    :raises AccessDeniedError: if the key may not view logs.
-    :raises UnexpectedAnswerError: if the answer is no page.
-    """
-    answer = yield from _asked(question)
-    entries = answer["documentLogEntries"]
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise UnexpectedAnswerError(question.tried, answer="not a page of log entries")
-    return entries, answer.get("hasNextPage") is True and bool(entries)
-
-
-def _asked(question: Question) -> Asking[dict[str, Any]]:
-    try:
-        return (yield question)
-    except AccessDeniedError as refused:
-        raise missing_privilege_error(
-            refused, "view item logs", "the privileges Organization: View and Sources: View (all sources)"
-        ) from None

@@ -9,13 +9,21 @@ from datetime import timezone
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-from airflow_provider_coveo.coveo.errors import CoveoInputError
+from airflow_provider_coveo.coveo.errors import (
+    CoveoError,
+    CoveoInputError,
+    NoAnswerError,
+    ServiceError,
+    TooManyRequestsError,
+)
 
 #: Over how many seconds Coveo counts calls against the limit of a burst: of its Stream API, as of the Push
 #: API it does not say. See https://docs.coveo.com/en/l62e0540/.
 COUNTED_OVER_SECONDS: Final = 300.0
 #: No ``Retry-After`` is taken for longer, so that a time which is that far away can still be named.
 _MAX_RETRY_AFTER: Final = 999_999_999.0
+#: The errors after which a request is repeated.
+RETRYABLE: Final = (TooManyRequestsError, ServiceError, NoAnswerError)
 _NUMBER: Final = re.compile(r"[0-9]+(?:\.[0-9]*)?")
 
 
@@ -96,3 +104,18 @@ def retry_after_seconds(value: str | None, now_seconds: float) -> float | None:
         return min(max(0.0, moment.timestamp() - now_seconds), _MAX_RETRY_AFTER)
     except (ValueError, TypeError, OverflowError):
         return None
+
+
+def next_wait(policy: RetryPolicy, error: CoveoError, attempt: int, elapsed: float) -> float | None:
+    """
+    Return the seconds to wait before the next attempt, ``None`` if there is none.
+
+    :param policy: The policy.
+    :param error: The error of the last attempt.
+    :param attempt: Its number, counted from 1.
+    :param elapsed: The seconds since the first attempt began.
+    """
+    if not isinstance(error, RETRYABLE):
+        return None
+    seconds = policy.wait(attempt, error.retry_after, refused=isinstance(error, TooManyRequestsError))
+    return seconds if elapsed + seconds < policy.total_seconds else None

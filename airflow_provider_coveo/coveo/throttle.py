@@ -1,4 +1,4 @@
-"""What keeps the calls of one process to an organization within a rate."""
+"""The rate of one process's calls to an organization."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-#: How often who waits for another's call looks whether the task is killed.
+#: How often a call that waits for another one checks whether the task is killed.
 _SECONDS_BETWEEN_LOOKS: Final = 0.25
 
 
 class CallThrottle:
     """
-    When the calls of this process may go out: an interval apart, and none while Coveo refuses calls.
+    Lets the calls of this process go out an interval apart, and none while Coveo rate-limits them.
 
-    It knows nothing of other processes. What they share is an Airflow pool: a task that waits here keeps its
-    slot, so no other task begins in it.
+    It knows nothing of other processes. These share an Airflow pool: a task that waits here keeps its slot,
+    so no other task starts in it.
 
     :param interval: Seconds between two calls, and before the first one; 0 for none.
     """
@@ -33,7 +33,7 @@ class CallThrottle:
         self._refused_until = 0.0
 
     @contextmanager
-    def turn(
+    def acquire(
         self, wait: Callable[[float], object], is_stopped: Callable[[], bool] = lambda: False
     ) -> Iterator[None]:
         """
@@ -60,15 +60,15 @@ class CallThrottle:
             if has_lock:
                 self._one_at_a_time.release()
 
-    def refused(self, seconds: float) -> None:
-        """Let no call begin for that long, because Coveo refused one."""
+    def pause_for(self, seconds: float) -> None:
+        """Let no call start for that long, because Coveo rate-limited one."""
         with self._lock:
             self._refused_until = max(self._refused_until, time.monotonic() + seconds)
 
 
 @functools.lru_cache(maxsize=64)
 def call_throttle(push_url: str, organization_id: str, interval: float) -> CallThrottle:
-    """Return what all calls of this process to one organization share."""
+    """Return the throttle that all calls of this process to one organization share."""
     return CallThrottle(interval)
 
 

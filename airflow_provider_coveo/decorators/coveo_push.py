@@ -16,6 +16,8 @@ from airflow_provider_coveo.state.cursor_scope import cursor_scope
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, TaskDecorator
 
+    from airflow_provider_coveo.coveo.results import PushResult
+
 
 class _CoveoPushDecoratedOperator(DecoratedOperator, _ItemsPushOperator):
     """
@@ -34,7 +36,7 @@ class _CoveoPushDecoratedOperator(DecoratedOperator, _ItemsPushOperator):
 
     custom_operator_name: str = "@task.coveo_push"
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> PushResult:
         """Call the function, and push what it gives."""
         with cursor_scope(lambda: self.hook.organization_id, self.source_id) as scope:
             items = self.python_callable(*self.op_args, **self._keyword_arguments(context))

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_coveo.coveo.batches import AcceptedBatches
+from airflow_provider_coveo.coveo.checkpoints import AcceptedBatches
 from airflow_provider_coveo.state.task_store import RunState, retry_series
 
 if TYPE_CHECKING:

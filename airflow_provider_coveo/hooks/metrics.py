@@ -22,6 +22,7 @@ knows no tags and leaves them out. Where metrics are off, nothing of them is loa
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any, Final
 
 from airflow.providers.common.compat.sdk import conf
@@ -46,7 +47,7 @@ def count_retry(error: BaseException) -> None:
     _count("coveo.retries", error=type(error).__name__)
 
 
-def count_accepted(source_id: str, counts: dict[str, int], size: int) -> None:
+def count_accepted(source_id: str, counts: Mapping[str, int], size: int) -> None:
     """
     Count a batch that Coveo accepted.
 

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from airflow.providers.openlineage.extractors import OperatorLineage
 
+    from airflow_provider_coveo.coveo.results import PushResult
+
 #: What DAG files import from here.
 __all__ = [
     "CloseAbandonedPushSourcesOperator",
@@ -269,7 +271,7 @@ class PushItemsOperator(_ItemsPushOperator):
         self.encoding = encoding
         self.partitioning = partitioning
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> PushResult:
         """Push the items."""
         items, delete = _joined(_given(self.items)), _joined(_given(self.delete))
         if (items is None) == (self.path is None) and (items is not None or delete is None):
@@ -349,7 +351,7 @@ class DeleteItemsOperator(_ItemsPushOperator):
         self.document_ids = _untemplated(document_ids)
         self.delete_children = delete_children
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> PushResult:
         """Delete the items."""
         from airflow_provider_coveo.coveo.batches import deletions
         from airflow_provider_coveo.coveo.items import Delete

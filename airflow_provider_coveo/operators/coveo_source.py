@@ -421,7 +421,7 @@ class RecreatePushSourceOperator(_SourceOperator):
         return before
 
     def _is_indexed(self, copy_id: str, document_id: str, pushed_at: int) -> bool:
-        from airflow_provider_coveo.coveo.indexing import DEFAULT_REFUSALS
+        from airflow_provider_coveo.coveo.rejections import DEFAULT_REFUSALS
 
         entries = list(
             self.hook.list_item_logs(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,6 +17,8 @@ from airflow_provider_coveo.operators.content_writers import (
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from airflow.providers.openlineage.extractors import OperatorLineage
+
+    from airflow_provider_coveo.coveo.results import PushResult
 
 #: The parameters that concern the addition of items, so that an operator that only deletes lacks them.
 ADDITIONS_ONLY: Final = ("check_quota",)
@@ -42,7 +44,7 @@ class _ItemsPushOperator(_CoveoOperator):
     #: Whether the task adds to what a bracket (``push_source_update``) counts as pushed.
     pushes_items: bool = True
     #: The result of the push, once it has ended, also by a failure.
-    _accepted: dict[str, Any] | None = None
+    _accepted: Mapping[str, Any] | None = None
 
     template_fields: Sequence[str] = (
         "source_id",
@@ -79,7 +81,7 @@ class _ItemsPushOperator(_CoveoOperator):
 
     def _push(
         self, context: Context, items: Iterable[Any], delete: Iterable[Any] = (), *, counts: bool = True
-    ) -> dict[str, Any]:
+    ) -> PushResult:
         """
         Push items as the parameters say.
 
@@ -92,7 +94,7 @@ class _ItemsPushOperator(_CoveoOperator):
             "max_invalid": self.max_invalid,
         }
         try:
-            self._accepted = self.hook.push_items(
+            result = self.hook.push_items(
                 self.source_id,
                 items,
                 delete=delete,
@@ -104,12 +106,14 @@ class _ItemsPushOperator(_CoveoOperator):
         except CoveoError as error:
             self._accepted = error.accepted
             raise
+        else:
+            self._accepted = result
+            return result
         finally:
             # What a function or a query holds open must not stay so until the process ends.
             if isinstance(items, Generator):
                 with suppress(Exception):
                     items.close()
-        return self._accepted
 
     # --- what Airflow's OpenLineage provider asks for, where it is installed ---
 

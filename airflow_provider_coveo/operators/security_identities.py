@@ -101,7 +101,7 @@ class PushSecurityIdentitiesOperator(_CoveoOperator):
             **_filled(numbers),
         )
         if not _is_true(self.delete_old):
-            return result
+            return dict(result)
         if not result["accepted_members"] + result["accepted_mappings"]:
             raise as_non_retryable(
                 CoveoInputError(
@@ -110,7 +110,7 @@ class PushSecurityIdentitiesOperator(_CoveoOperator):
                     remedy="Check what should have given the identities",
                 )
             )
-        old = self.hook.delete_old_identities(
-            self.provider_id, result["ordering_id"], queue_delay=self.queue_delay
-        )
+        # It is known, as some were accepted.
+        started: int = result["ordering_id"]  # type: ignore[assignment]
+        old = self.hook.delete_old_identities(self.provider_id, started, queue_delay=self.queue_delay)
         return {**result, "deleted_old": old}

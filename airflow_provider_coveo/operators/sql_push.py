@@ -178,7 +178,7 @@ class SqlToCoveoPushOperator(_ItemsPushOperator):
             hook_params=self.hook_params,
             fetch_size=self.fetch_size,
         )
-        return self._push(context, rows)
+        return dict(self._push(context, rows))
 
     def _push_increment(self, context: Context) -> dict[str, Any]:
         """Push what changed since the cursor, and move it."""

@@ -26,8 +26,8 @@ from airflow_provider_coveo.operators.base import _SOURCE_LINKS, _CoveoOperator
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_coveo.coveo.indexing import ItemsIndexedWait
-    from airflow_provider_coveo.coveo.waits import Seen, Wait
+    from airflow_provider_coveo.coveo.conditions import Condition, PollResult
+    from airflow_provider_coveo.coveo.indexing import ItemsIndexedCondition
 
 #: By how much Airflow's own watch over a deferred task is behind the trigger's, which says what it saw last,
 #: and may take half of that for a last look.
@@ -50,7 +50,7 @@ class _CoveoSensor(_CoveoOperator, BaseSensorOperator):
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
         self.deferrable = deferrable
 
-    def _wait(self) -> Wait:
+    def _condition(self) -> Condition:
         """Return what is waited for, from the rendered parameters."""
         raise NotImplementedError
 
@@ -65,7 +65,7 @@ class _CoveoSensor(_CoveoOperator, BaseSensorOperator):
         Not ``execute`` does that: where an operator calls the ``execute`` of its base, Airflow 2.11 warns, or
         refuses, as if it were called by another operator.
         """
-        from airflow_provider_coveo.coveo.waits import Seen
+        from airflow_provider_coveo.coveo.conditions import PollResult
 
         try:
             seen = self._look()
@@ -76,17 +76,17 @@ class _CoveoSensor(_CoveoOperator, BaseSensorOperator):
                 self.log.warning("%s", error)
             if not goes_on:
                 raise
-            seen = Seen(False, str(error))
+            seen = PollResult(False, str(error))
         if self.deferrable and not seen.is_there:
             self._defer(context, seen.words)
         return PokeReturnValue(seen.is_there, seen.result if seen.is_there else None)
 
-    def _look(self) -> Seen:
+    def _look(self) -> PollResult:
         try:
-            wait = self._wait()
+            condition = self._condition()
         except CoveoError as error:
             raise as_non_retryable(error) from None
-        seen = self.hook.conclusion(wait.look(self.hook.organization_id))
+        seen = self.hook.poll(condition)
         self.log.info("%s", seen.words)
         if seen.warning:
             self.log.warning("%s", seen.warning)
@@ -197,13 +197,13 @@ class PushSourceStatusSensor(_CoveoSensor):
         self.source_id = source_id
         self.statuses = statuses
 
-    def _wait(self) -> Wait:
-        from airflow_provider_coveo.coveo.waits import SourceStatusWait, validate_statuses
+    def _condition(self) -> Condition:
+        from airflow_provider_coveo.coveo.conditions import SourceStatusCondition, validate_statuses
 
-        return SourceStatusWait(validate_source_id(self.source_id), validate_statuses(self.statuses))
+        return SourceStatusCondition(validate_source_id(self.source_id), validate_statuses(self.statuses))
 
     def _trigger(self, **how: Any) -> Any:
-        from airflow_provider_coveo.coveo.waits import validate_statuses
+        from airflow_provider_coveo.coveo.conditions import validate_statuses
         from airflow_provider_coveo.triggers.coveo_push import PushSourceStatusTrigger
 
         statuses = [status.value for status in validate_statuses(self.statuses)]
@@ -314,12 +314,12 @@ class PushedItemsIndexedSensor(_CoveoSensor):
         self.on_repeated = on_repeated
         self.quiet_time = quiet_time
 
-    def _wait(self) -> Wait:
+    def _condition(self) -> Condition:
         return self._checked()
 
-    def _checked(self) -> ItemsIndexedWait:
+    def _checked(self) -> ItemsIndexedCondition:
         from airflow_provider_coveo.coveo.indexing import (
-            ItemsIndexedWait,
+            ItemsIndexedCondition,
             Pushed,
             validate_max_refused,
             validate_on_repeated,
@@ -327,7 +327,7 @@ class PushedItemsIndexedSensor(_CoveoSensor):
             validate_settle_seconds,
         )
 
-        return ItemsIndexedWait(
+        return ItemsIndexedCondition(
             Pushed.read(self.result, self.source_id or None),
             validate_max_refused(self.max_refused),
             validate_settle_seconds(self.settle_time),
@@ -388,13 +388,13 @@ class PushApiQuotaSensor(_CoveoSensor):
         super().__init__(poke_interval=poke_interval, **kwargs)
         self.items = items
 
-    def _wait(self) -> Wait:
-        from airflow_provider_coveo.coveo.waits import DailyQuotaWait, validate_items
+    def _condition(self) -> Condition:
+        from airflow_provider_coveo.coveo.conditions import DailyQuotaCondition, validate_items
 
-        return DailyQuotaWait(validate_items(self.items))
+        return DailyQuotaCondition(validate_items(self.items))
 
     def _trigger(self, **how: Any) -> Any:
-        from airflow_provider_coveo.coveo.waits import validate_items
+        from airflow_provider_coveo.coveo.conditions import validate_items
         from airflow_provider_coveo.triggers.coveo_push import PushApiQuotaTrigger
 
         return PushApiQuotaTrigger(items=validate_items(self.items), **how)

@@ -26,7 +26,8 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection
 
-from airflow_provider_coveo.transports.exchange import SLICE, Exchange, current_exchange
+from airflow_provider_coveo.coveo.stop import SLICE
+from airflow_provider_coveo.transports.exchange import Exchange, current_exchange
 
 if sys.platform == "win32":  # pragma: no cover - Airflow does not run there
     fcntl = termios = None

@@ -7,60 +7,14 @@ from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Any, Final
 
-#: Seconds that a wait for a socket lasts at most before it is checked whether to go on.
-SLICE: Final = 0.25
+from airflow_provider_coveo.coveo.stop import SLICE, StopSignal
+
 #: Seconds that the response to a request that was sent whole may still take after a stop, so that the task
 #: can report whether Coveo accepted it.
 GRACE_SECONDS: Final = 1.0
 #: For each so many bytes of a request, its response may take another silence: buffers on the way, such as a
 #: proxy's, can hold all of it, and nobody here sees it move on.
 BYTES_PER_SILENCE: Final = 4 * 1024 * 1024
-
-
-class StopSignal:
-    """
-    A flag that ends waits and requests.
-
-    Setting it takes no lock, so that a signal handler can set it whatever the interrupted thread holds.
-
-    :param parent: A signal that counts as well: once it is set, so is this one.
-    """
-
-    def __init__(self, parent: StopSignal | None = None) -> None:
-        self._parent = parent
-        self._set_at: float | None = None
-
-    def set(self) -> None:
-        """Set it, for good."""
-        if self._set_at is None:
-            self._set_at = time.monotonic()
-
-    @property
-    def set_at(self) -> float | None:
-        """The monotonic time at which it was set, ``None`` if it is not."""
-        above = None if self._parent is None else self._parent.set_at
-        times = [moment for moment in (self._set_at, above) if moment is not None]
-        return min(times) if times else None
-
-    def is_set(self) -> bool:
-        """Return whether it, or its parent, is set."""
-        return self._set_at is not None or (self._parent is not None and self._parent.is_set())
-
-    def wait(self, timeout: float) -> bool:
-        """
-        Wait until it is set, or the time is over.
-
-        :param timeout: How many seconds at most.
-        :return: Whether it is set.
-        """
-        until = time.monotonic() + timeout
-        while not self.is_set():
-            left = until - time.monotonic()
-            if left <= 0:
-                return False
-            # An event's own wait holds a lock for a moment, which a signal handler would wait for in vain.
-            time.sleep(min(left, SLICE))
-        return True
 
 
 class RequestStoppedError(OSError):

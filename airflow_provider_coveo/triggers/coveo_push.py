@@ -13,10 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_provider_coveo.coveo.conditions import (
+    Condition,
+    DailyQuotaCondition,
+    PollResult,
+    SourceStatusCondition,
+)
 from airflow_provider_coveo.coveo.errors import CoveoError, error_to_json
-from airflow_provider_coveo.coveo.indexing import DEFAULT_QUIET_SECONDS, ItemsIndexedWait, Pushed
+from airflow_provider_coveo.coveo.indexing import DEFAULT_QUIET_SECONDS, ItemsIndexedCondition, Pushed
 from airflow_provider_coveo.coveo.statuses import SourceStatus
-from airflow_provider_coveo.coveo.waits import DailyQuotaWait, Seen, SourceStatusWait, Wait
 
 if sys.version_info >= (3, 11):
     from asyncio import timeout
@@ -27,7 +32,7 @@ else:
 LAST_LOOK_SECONDS = 30.0
 
 if TYPE_CHECKING:
-    from airflow_provider_coveo.hooks.async_client import CoveoAsyncClient
+    pass
 
 
 class _CoveoTrigger(BaseTrigger):
@@ -62,7 +67,7 @@ class _CoveoTrigger(BaseTrigger):
         self.silent_fail = silent_fail
 
     @abstractmethod
-    def wait(self) -> Wait:
+    def wait(self) -> Condition:
         """Return what is waited for."""
 
     @abstractmethod
@@ -100,11 +105,11 @@ class _CoveoTrigger(BaseTrigger):
                 await asyncio.sleep(min(pause, self._time_left()))
                 is_last = self._time_left() == 0
                 began = time.monotonic()
-                seen: Seen | None = None
+                seen: PollResult | None = None
                 try:
                     # Not wait_for, which before Python 3.12 can lose that the trigger was cancelled.
                     async with timeout(max(self._time_left(), LAST_LOOK_SECONDS)):
-                        seen = await self._look(client)
+                        seen = await client.poll(self.wait())
                 except asyncio.TimeoutError:
                     self.log.info("The last look took too long.")
                 except CoveoError as error:
@@ -123,10 +128,6 @@ class _CoveoTrigger(BaseTrigger):
                     yield TriggerEvent({"outcome": "too_late", "words": last})
                     return
                 pause = max(0.0, self.poke_interval - (time.monotonic() - began))
-
-    async def _look(self, client: CoveoAsyncClient) -> Seen:
-        settings = await client.settings()
-        return await client.conclusion(self.wait().look(settings.organization_id))
 
     def _time_left(self) -> float:
         return max(0.0, self.give_up_at - time.time())
@@ -150,9 +151,11 @@ class PushSourceStatusTrigger(_CoveoTrigger):
         self.source_id = source_id
         self.statuses = list(statuses)
 
-    def wait(self) -> Wait:
+    def wait(self) -> Condition:
         """Return what is waited for."""
-        return SourceStatusWait(self.source_id, tuple(SourceStatus.parse(name) for name in self.statuses))
+        return SourceStatusCondition(
+            self.source_id, tuple(SourceStatus.parse(name) for name in self.statuses)
+        )
 
     def _parameters(self) -> dict[str, Any]:
         return {"source_id": self.source_id, "statuses": self.statuses}
@@ -215,9 +218,9 @@ class PushedItemsIndexedTrigger(_CoveoTrigger):
         self.settle_seconds = settle_seconds
         self.refusals = list(refusals)
 
-    def wait(self) -> Wait:
+    def wait(self) -> Condition:
         """Return what is waited for."""
-        return ItemsIndexedWait(
+        return ItemsIndexedCondition(
             Pushed(
                 self.source_id,
                 self.operations,
@@ -269,9 +272,9 @@ class PushApiQuotaTrigger(_CoveoTrigger):
         super().__init__(**kwargs)
         self.items = items
 
-    def wait(self) -> Wait:
+    def wait(self) -> Condition:
         """Return what is waited for."""
-        return DailyQuotaWait(self.items)
+        return DailyQuotaCondition(self.items)
 
     def _parameters(self) -> dict[str, Any]:
         return {"items": self.items}

@@ -166,7 +166,7 @@ def test_the_hook_s_page_names_each_of_its_methods() -> None:
     named = set(re.findall(r"`(\w+)`", (DOCS / "guides" / "hook.md").read_text()))
     # What the operators and Airflow itself call.
     inner = {
-        *("branch", "conclusion", "current_cut_off", "get_conn", "repeated", "run_and_check", "stop"),
+        *("branch", "current_cut_off", "get_conn", "poll", "repeated", "run_and_check", "stop"),
         *("take_batch", "test_connection", "upload", "wait"),
     }
     assert own - named - inner == set()

@@ -6,12 +6,13 @@ import pytest
 
 from airflow_provider_coveo.content.query import read_query
 from airflow_provider_coveo.coveo.batches import validate_batch_bytes
+from airflow_provider_coveo.coveo.conditions import validate_items
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.coveo.indexing import validate_max_refused
 from airflow_provider_coveo.coveo.integers import parse_int
 from airflow_provider_coveo.coveo.ordering_ids import validate_queue_delay
-from airflow_provider_coveo.coveo.waits import validate_items
-from airflow_provider_coveo.hooks.push import InvalidItems, validate_concurrency
+from airflow_provider_coveo.coveo.push_stats import InvalidItems
+from airflow_provider_coveo.coveo.pusher import validate_concurrency
 
 NOT_WHOLE = [None, "", " ", "ten", "1.5", "-1", "1e3", "٣", "²", True, False, 2.0, b"2", [2], "9" * 5000]
 
@@ -37,7 +38,7 @@ def test_anything_else_is_none(given):
         validate_items,
         validate_max_refused,
         validate_queue_delay,
-        lambda given: InvalidItems.checked("skip", given, "source"),
+        lambda given: InvalidItems.validate("skip", given, "source"),
         lambda given: next(read_query("shop", "SELECT 1", fetch_size=given)),
     ],
 )

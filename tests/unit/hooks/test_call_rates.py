@@ -166,7 +166,7 @@ def test_while_one_call_waits_after_a_refusal_no_other_thread_makes_one(
     def waits() -> bool:
         nonlocal told
         told += logged()
-        return "Attempt 1 did not succeed" in told
+        return "Attempt 1 failed; retrying" in told
 
     # It says so once the others are kept back; an answer on its way to it keeps back nobody.
     coveo.wait_for(waits)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.exceptions import AirflowProviderDeprecationWarning
 from airflow.providers.common.compat.sdk import AirflowFailException, redact
 from airflow.providers.http.operators.http import HttpOperator
 
@@ -248,7 +249,7 @@ def test_an_answer_without_end_is_not_read_to_its_end(
         hook.get_source(SOURCE)
     assert endless_server.megabytes < 50
     endless_server.answer_with(200)
-    monkeypatch.setattr("airflow_provider_coveo.hooks.wire.MAX_RESPONSE_BYTES", 1_000_000)
+    monkeypatch.setattr("airflow_provider_coveo.transports.requests_transport.MAX_RESPONSE_BYTES", 1_000_000)
     with pytest.raises(errors.UnexpectedAnswerError):
         hook.get_source(SOURCE)
     assert endless_server.megabytes < 100
@@ -397,7 +398,7 @@ def test_a_stopped_hook_ends_its_wait_and_sends_nothing_more(
     thread.join(timeout=100)
     assert not thread.is_alive()
     assert failures
-    with pytest.raises(CoveoError, match="killed or marked"):
+    with pytest.raises(CoveoError, match="the task was killed"):
         hook.set_source_status(SOURCE, "IDLE")
     assert len(coveo.requests) == 1
 
@@ -663,7 +664,7 @@ def test_an_upload_that_is_too_large_for_something_on_the_way_is_an_error_that_s
 def test_sources_are_read_and_listed_page_by_page(
     coveo: Simulator, hook: CoveoPushHook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airflow_provider_coveo.hooks.sources._SOURCES_PER_PAGE", 2)
+    monkeypatch.setattr("airflow_provider_coveo.coveo.client.sources._SOURCES_PER_PAGE", 2)
     for number in range(4):
         coveo.add_source(f"more-{number}")
     assert {source["id"] for source in hook.list_sources()} == {
@@ -715,7 +716,7 @@ def test_a_limit_is_told_with_how_much_of_it_is_used(coveo: Simulator, hook: Cov
 def test_what_is_the_key_of_no_limit_is_not_asked_for(
     coveo: Simulator, hook: CoveoPushHook, key: Any
 ) -> None:
-    with pytest.raises(CoveoInputError, match="is not the key of a limit") as refused:
+    with pytest.raises(CoveoInputError, match="Invalid key of a limit") as refused:
         hook.get_limit(key)
     assert isinstance(refused.value, AirflowFailException)
     assert coveo.requests == []
@@ -964,3 +965,27 @@ def test_run_raises_coveo_s_errors_and_keeps_to_the_timeout(
     with pytest.raises(errors.NoAnswerError):
         hook.run(f"/push/v1/organizations/acme/sources/{SOURCE}/status?statusType=IDLE")
     assert patient.run(path, extra_options={"check_response": False}).status_code == 412
+
+
+def test_the_parts_of_a_push_that_the_hook_had_still_work_and_are_deprecated(
+    coveo: Simulator, hook: CoveoPushHook
+) -> None:
+    with pytest.warns(AirflowProviderDeprecationWarning, match=r"client\.containers\.upload"):
+        file_id = hook.upload(
+            b'{"addOrUpdate": [{"documentId": "a://1", "data": "x"}]}', "Could not upload"
+        ).file_id
+    path = f"/push/v1/organizations/acme/sources/{SOURCE}/documents/batch"
+    with pytest.warns(AirflowProviderDeprecationWarning, match=r"client\.containers\.submit"):
+        accepted = hook.take_batch(path, file_id, "Could not push", RetryPolicy())
+    assert accepted.status_code == 202
+    assert set(coveo.items(SOURCE)) == {"a://1"}
+    with pytest.warns(AirflowProviderDeprecationWarning, match=r"client\.caller\.repeat"):
+        assert hook.repeated(lambda number: number) == 1
+    with pytest.warns(AirflowProviderDeprecationWarning, match="branch"):
+        branch = hook.branch()
+    branch.stop()
+    with pytest.raises(CoveoError, match="nothing was sent"):
+        branch.set_source_status(SOURCE, "IDLE")
+    hook.set_source_status(SOURCE, "REBUILD")
+    hook.stop()
+    assert hook.branch().is_stopped

@@ -147,7 +147,7 @@ def test_logs_get_longer_to_answer_than_other_requests(
 def test_a_connection_that_lets_answers_take_longer_still_is_kept_to(
     coveo: Simulator, connect: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airflow_provider_coveo.coveo.item_logs.ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr("airflow_provider_coveo.coveo.item_logs.MIN_READ_TIMEOUT", 0.1)
     connect(extra=json.dumps({"timeout": 30}))
     coveo.faults.stall(0.5, operation="log_counts", times=None)
     CoveoPushHook(retry=RetryPolicy(total_seconds=0)).count_item_logs(SOURCE, 0, 1)

@@ -112,7 +112,7 @@ def test_a_refusal_is_not_repeated(
 def test_a_name_is_found_among_all_sources_of_any_kind(
     coveo: Simulator, hook: CoveoPushHook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airflow_provider_coveo.hooks.sources._SOURCES_PER_PAGE", 2)
+    monkeypatch.setattr("airflow_provider_coveo.coveo.client.sources._SOURCES_PER_PAGE", 2)
     for number in range(5):
         coveo.add_source(f"more-{number}", name=f"More {number}", crawler="CRAWLING_MODULE")
     assert [source["id"] for source in hook.sources_named("More 4")] == ["more-4"]

@@ -18,8 +18,8 @@ import pytest
 
 from airflow_provider_coveo.coveo import errors
 from airflow_provider_coveo.coveo.errors import CoveoError
-from airflow_provider_coveo.coveo.questions import Question, asking
 from airflow_provider_coveo.coveo.retries import RetryPolicy
+from airflow_provider_coveo.coveo.transport import Request, json_call
 from airflow_provider_coveo.hooks.async_client import CoveoAsyncClient
 from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 from tests.conftest import SOURCE
@@ -47,7 +47,9 @@ def by_client(hook: CoveoPushHook) -> Any:
     async def ask() -> Any:
         async with CoveoAsyncClient("coveo_default", retry=ONCE) as client:
             path = f"/rest/organizations/acme/sources/{SOURCE}"
-            return await client.conclusion(asking(Question("Could not read it", "GET", path, keys=("id",))))
+            return await client.call(
+                json_call(Request("Could not read it", "GET", path, host="platform"), "id")
+            )
 
     return asyncio.run(ask())
 
@@ -184,7 +186,7 @@ def test_an_informational_response_in_the_middle_of_an_upload_does_not_end_it(
                 client.send(answer(200))
 
     with RawServer(script) as server:
-        at(connect, server).upload(b"x" * (8 * MIB), "Could not upload")
+        at(connect, server).client.containers.upload(b"x" * (8 * MIB), "Could not upload")
 
 
 def test_endless_informational_responses_are_an_error(connect: Callable[..., None]) -> None:
@@ -315,9 +317,9 @@ def test_a_client_on_a_loop_keeps_no_connection_whose_state_is_uncertain(
 
     async def ask() -> None:
         async with CoveoAsyncClient("coveo_default", retry=ONCE) as client:
-            question = Question("Could not read it", "GET", "/rest/x", keys=("id",))
+            call = json_call(Request("Could not read it", "GET", "/rest/x", host="platform"), "id")
             with suppress(errors.NoAnswerError):
-                assert await client.conclusion(asking(question)) == {"id": "first"}
+                assert await client.call(call) == {"id": "first"}
             if what == "late":
                 late.set()
                 assert await asyncio.to_thread(came.wait, 30)
@@ -325,7 +327,7 @@ def test_a_client_on_a_loop_keeps_no_connection_whose_state_is_uncertain(
                 for _ in range(100):
                     await asyncio.sleep(0.001)
             with pytest.raises(errors.AccessDeniedError):
-                await client.conclusion(asking(question))
+                await client.call(call)
 
     with RawServer(script) as server:
         at(connect, server)
@@ -366,8 +368,8 @@ def test_a_client_on_a_loop_uses_a_connection_again_only_if_nothing_is_left_on_i
     async def ask() -> None:
         async with CoveoAsyncClient("coveo_default", retry=ONCE) as client:
             for _ in range(3):
-                question = Question("Could not read it", "GET", "/rest/x", keys=("id",))
-                assert await client.conclusion(asking(question)) == {"id": "good"}
+                call = json_call(Request("Could not read it", "GET", "/rest/x", host="platform"), "id")
+                assert await client.call(call) == {"id": "good"}
                 judged.set()
                 assert await asyncio.to_thread(sent.wait, 30)
 
@@ -393,10 +395,10 @@ def test_a_client_on_a_loop_takes_no_connection_whose_response_nobody_has_judged
         async with CoveoAsyncClient("coveo_default", retry=ONCE) as client:
 
             async def one() -> None:
-                question = Question("Could not read it", "GET", "/rest/x", keys=("id",))
+                call = json_call(Request("Could not read it", "GET", "/rest/x", host="platform"), "id")
                 for _ in range(5):
                     with pytest.raises(errors.UnexpectedAnswerError):
-                        await client.conclusion(asking(question))
+                        await client.call(call)
 
             await asyncio.gather(*(one() for _ in range(5)))
 
@@ -459,7 +461,7 @@ def test_an_answer_that_comes_before_the_request_was_sent_is_heard_and_no_succes
                 return
 
     with RawServer(script, certificate=certificate if secure else None) as server, pytest.raises(error):
-        at(connect, server, timeout=(5, 20)).upload(b"x" * (64 * MIB), "Could not upload")
+        at(connect, server, timeout=(5, 20)).client.containers.upload(b"x" * (64 * MIB), "Could not upload")
 
 
 # --- how long it may take ---
@@ -483,7 +485,7 @@ def test_silence_ends_an_upload_that_nobody_reads(
         ended_within(20),
         pytest.raises(errors.NoAnswerError, match=r"timed out: nothing moved for 0\.5 s"),
     ):
-        at(connect, server, timeout=(5, 0.5)).upload(b"x" * (64 * MIB), "Could not upload")
+        at(connect, server, timeout=(5, 0.5)).client.containers.upload(b"x" * (64 * MIB), "Could not upload")
     over.set()
 
 
@@ -508,7 +510,7 @@ def test_a_slow_line_is_not_silent_whatever_the_timeout_for_connecting(
 
     with RawServer(script, certificate=certificate if secure else None) as server:
         hook = at(connect, server, timeout=(0.5, 1.0))
-        hook.upload(b"x" * (24 * MIB), "Could not upload")
+        hook.client.containers.upload(b"x" * (24 * MIB), "Could not upload")
 
 
 def test_the_response_to_much_may_take_longer_as_others_may_still_pass_it_on(
@@ -525,9 +527,9 @@ def test_the_response_to_much_may_take_longer_as_others_may_still_pass_it_on(
 
     with RawServer(script) as server:
         hook = at(connect, server, timeout=(5, 0.5))
-        hook.upload(b"x" * (24 * MIB), "Could not upload")
+        hook.client.containers.upload(b"x" * (24 * MIB), "Could not upload")
         with pytest.raises(errors.NoAnswerError, match="timed out"):
-            hook.upload(b"x", "Could not upload")
+            hook.client.containers.upload(b"x", "Could not upload")
 
 
 DRIPS: dict[str, Callable[[Client], None]] = {
@@ -721,7 +723,9 @@ def test_stop_ends_an_upload_that_nobody_reads(connect: Callable[..., None]) -> 
 
     with RawServer(script) as server:
         hook = at(connect, server, timeout=(60, 60))
-        _stopped_while(begun, hook.stop, lambda: hook.upload(b"x" * (64 * MIB), "Could not upload"))
+        _stopped_while(
+            begun, hook.stop, lambda: hook.client.containers.upload(b"x" * (64 * MIB), "Could not upload")
+        )
 
 
 def test_stop_ends_an_attempt_to_connect(connect: Callable[..., None]) -> None:
@@ -789,7 +793,7 @@ def test_stop_ends_a_request_of_the_client_in_each_phase(connect: Callable[..., 
     async def ask() -> None:
         async with CoveoAsyncClient("coveo_default") as client:
             clients.append(client)
-            await client.conclusion(asking(Question("Could not read it", "GET", "/rest/x")))
+            await client.call(json_call(Request("Could not read it", "GET", "/rest/x", host="platform")))
 
     with RawServer(lambda client: script(client, begun)) as server:
         connect(host=f"{scheme}://127.0.0.1:{server.port}", extra={"timeout": "60"})

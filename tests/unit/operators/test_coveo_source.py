@@ -595,7 +595,7 @@ def test_a_killed_task_does_not_wait_on(coveo: Simulator) -> None:
 
     killer = threading.Thread(target=kill)
     killer.start()
-    with pytest.raises(NoAnswerError, match="killed or marked"):
+    with pytest.raises(NoAnswerError, match="the task was killed"):
         task.execute(context())
     killer.join()
 

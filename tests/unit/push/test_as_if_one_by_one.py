@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_coveo.coveo.batches import AcceptedBatches
+from airflow_provider_coveo.coveo.checkpoints import AcceptedBatches
 from airflow_provider_coveo.coveo.errors import CoveoError
 from airflow_provider_coveo.coveo.items import Delete
 from airflow_provider_coveo.coveo.retries import RetryPolicy

@@ -177,9 +177,9 @@ def test_a_killed_task_stops_at_its_next_request(coveo: Simulator, dag: DAG) -> 
 def test_a_task_that_is_killed_while_a_request_hangs_ends_soon_and_says_what_was_accepted(
     coveo: Simulator, dag: DAG, monkeypatch: pytest.MonkeyPatch, batches: int, operation: str
 ) -> None:
-    from airflow_provider_coveo.hooks import push
+    from airflow_provider_coveo.coveo import pusher
 
-    monkeypatch.setattr(push, "_SECONDS_TO_SETTLE", 0.5)
+    monkeypatch.setattr(pusher, "_SECONDS_TO_DRAIN", 0.5)
     hanging = coveo.faults.stall(60, operation=operation, after=1)
     operator = _operator(dag, _many(count=batches), upload_concurrency=1)
 
@@ -191,7 +191,7 @@ def test_a_task_that_is_killed_while_a_request_hangs_ends_soon_and_says_what_was
     killer = threading.Thread(target=kill)
     killer.start()
     began = time.monotonic()
-    with pytest.raises(CoveoError, match=r"killed or marked.*Accepted before: the first 1 valid") as killed:
+    with pytest.raises(CoveoError, match=r"was killed.*Accepted before: the first 1 valid") as killed:
         run(operator)
     killer.join()
     assert time.monotonic() - began < 50
@@ -348,10 +348,10 @@ def test_a_push_warns_beforehand_if_the_daily_quota_will_not_do(
     keep_off_midnight(coveo)
     coveo.daily_documents = 2
     run(PushItemsOperator(task_id="t", source_id=SOURCE, items=ITEMS))
-    assert "quota will not do" not in logged()
+    assert "quota is too small" not in logged()
     coveo.daily_documents = 3
     run(PushItemsOperator(task_id="u", source_id=SOURCE, items=ITEMS))
-    assert "The daily quota will not do: 1 items may still be pushed today" in logged()
+    assert "The daily quota is too small: 1 items may still be pushed today" in logged()
     assert operations(coveo)[:2] == ["limit", "files"]
 
 
@@ -368,7 +368,7 @@ def test_a_stream_warns_once_it_is_longer_than_the_daily_quota(
     with pytest.raises(Exception, match="daily quota"):
         run(catalog())
     # Airflow 2 writes a line twice.
-    assert logged().count("The daily quota will not do: 5 items") in {1, 2}
+    assert logged().count("The daily quota is too small: 5 items") in {1, 2}
 
 
 def test_a_key_that_may_not_see_the_quota_pushes_without_it(
@@ -658,13 +658,13 @@ def test_more_digests_than_fit_into_one_value_are_kept(
 def test_what_is_kept_is_small_and_bounded(
     coveo: Simulator, dag: DAG, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from airflow_provider_coveo.hooks import push
+    from airflow_provider_coveo.coveo import checkpoints
 
     store = _Store()
     _failed_after(coveo, 7, _operator(dag, _many()), store)
     assert len(store["coveo_push_0"]) == 7 * 12
     assert len(json.dumps(store)) < 400
-    monkeypatch.setattr(push, "_MAX_BATCHES_KEPT", 4)
+    monkeypatch.setattr(checkpoints, "_MAX_BATCHES_KEPT", 4)
     store = _Store()
     _failed_after(coveo, 7, _operator(dag, _many()), store)
     assert _try(_operator(dag, _many()), store, number=2)["resumed_batches"] == 4
@@ -697,11 +697,11 @@ def test_what_was_accepted_is_kept_while_the_next_batch_waits(
     coveo: Simulator, dag: DAG, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that whoever is killed during a long wait loses nothing."""
-    from airflow_provider_coveo.hooks import push
+    from airflow_provider_coveo.coveo import checkpoints, pusher
 
-    monkeypatch.setattr(push, "_SECONDS_BETWEEN_LOOKS", 0.02)
+    monkeypatch.setattr(pusher, "_SECONDS_BETWEEN_CHECKS", 0.02)
     # Else it may be long before it is kept again, where that took a moment.
-    monkeypatch.setattr(push, "_MAX_SHARE_OF_TIME", 1000)
+    monkeypatch.setattr(checkpoints, "_MAX_SHARE_OF_TIME", 1000)
     kept: list[int] = []
 
     class Store(_Store):
@@ -721,14 +721,14 @@ def test_what_was_accepted_is_kept_while_the_next_batch_waits(
 def test_a_push_does_not_fail_because_what_was_accepted_can_t_be_kept(
     coveo: Simulator, dag: DAG, monkeypatch: pytest.MonkeyPatch, logged: Callable[[], str]
 ) -> None:
-    from airflow_provider_coveo.hooks import push
+    from airflow_provider_coveo.coveo import pusher
 
-    monkeypatch.setattr(push, "_SECONDS_BETWEEN_LOOKS", 0.01)
+    monkeypatch.setattr(pusher, "_SECONDS_BETWEEN_CHECKS", 0.01)
     coveo.faults.stall(1, operation="batch", after=5)
     store = _Store()
     store.broken = True
     assert _try(_operator(dag, _many()), store)["accepted_adds"] == 10
-    assert "A later try will have to push more again than it should: RuntimeError" in logged()
+    assert "a retry will push more than necessary: RuntimeError" in logged()
 
 
 @resuming
@@ -741,7 +741,7 @@ def test_nor_if_it_can_t_be_forgotten(coveo: Simulator, dag: DAG, logged: Callab
 
     store.delete = broken  # type: ignore[method-assign]
     assert _try(_operator(dag, _many()), store, number=2)["accepted_adds"] == 10
-    assert "What was accepted is still kept" in logged()
+    assert "Could not remove the checkpoint" in logged()
 
 
 def test_a_connection_that_can_t_be_used_fails_at_once(

@@ -373,10 +373,10 @@ def test_an_expired_container_is_made_again(coveo: Simulator, hook: CoveoPushHoo
 def test_a_container_that_waited_too_long_is_not_relied_on(
     coveo: Simulator, hook: CoveoPushHook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from airflow_provider_coveo.hooks import push
+    from airflow_provider_coveo.coveo import pusher
 
     # The second container is made while the first batch is on its way, and waits for it.
-    monkeypatch.setattr(push, "_MAX_CONTAINER_AGE", 1)
+    monkeypatch.setattr(pusher, "_MAX_CONTAINER_AGE", 1)
     coveo.faults.stall(2.5, operation="batch")
     hook.push_items(SOURCE, [item(number, 900) for number in range(2)], batch_bytes=1024)
     assert operations(coveo).count("files") == 3
@@ -386,10 +386,10 @@ def test_a_container_that_waited_too_long_is_not_relied_on(
 def test_a_batch_is_relied_on_for_no_longer_than_the_containers_that_it_names(
     coveo: Simulator, hook: CoveoPushHook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from airflow_provider_coveo.hooks import push
+    from airflow_provider_coveo.coveo import pusher
 
     # Long enough to make both containers anew on a busy machine.
-    monkeypatch.setattr(push, "_MAX_CONTAINER_AGE", 3)
+    monkeypatch.setattr(pusher, "_MAX_CONTAINER_AGE", 3)
     # Of the content, whose container is the first; that of its batch is made after that.
     coveo.faults.stall(3.5, operation="upload")
     hook.push_items(SOURCE, [item(1, MAX_INLINE_DATA)])
@@ -428,7 +428,7 @@ def test_a_failure_tells_what_was_accepted_and_where_it_stands(coveo: Simulator,
     message = str(failed.value)
     assert "batch 4 (items 3 to 3 of the input" in message
     assert "the first 3 valid entries" in message
-    assert "Whether Coveo took this batch as well is not known" in message
+    assert "Whether Coveo accepted this batch too is unknown" in message
     assert not isinstance(failed.value, AirflowFailException)
 
 
@@ -552,7 +552,7 @@ def test_an_error_of_the_input_is_raised_once_what_came_before_is_through(
 def test_an_interrupted_push_ends_soon(
     coveo: Simulator, connect: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from airflow_provider_coveo.hooks import push
+    from airflow_provider_coveo.coveo import pusher
 
     class Killed(BaseException):
         pass
@@ -561,7 +561,7 @@ def test_an_interrupted_push_ends_soon(
         yield from (item(number, 900) for number in range(5))
         raise Killed
 
-    monkeypatch.setattr(push, "_SECONDS_TO_SETTLE", 50)
+    monkeypatch.setattr(pusher, "_SECONDS_TO_DRAIN", 50)
     coveo.faults.answer(503, headers={"Retry-After": "60"}, operation="batch")
     started = time.monotonic()
     with pytest.raises(Killed):
@@ -651,7 +651,7 @@ def test_invalid_items_can_be_left_out(coveo: Simulator, hook: CoveoPushHook) ->
 
 
 def test_too_many_invalid_items_fail_all_the_same(coveo: Simulator, hook: CoveoPushHook) -> None:
-    with pytest.raises(CoveoInputError, match="more than the 2 that may be left out"):
+    with pytest.raises(CoveoInputError, match="more than the 2 that may be skipped"):
         hook.push_items(SOURCE, [{}, {}, {}], on_invalid="skip", max_invalid=2)
 
 
@@ -702,10 +702,10 @@ def test_progress_is_logged_while_the_push_goes_on(
     monkeypatch: pytest.MonkeyPatch,
     logged: Callable[[], str],
 ) -> None:
-    from airflow_provider_coveo.hooks import push
+    from airflow_provider_coveo.coveo import pusher
 
-    monkeypatch.setattr(push, "_SECONDS_BETWEEN_LOOKS", 0.1)
-    monkeypatch.setattr(push, "_SECONDS_BETWEEN_PROGRESS", 0.1)
+    monkeypatch.setattr(pusher, "_SECONDS_BETWEEN_CHECKS", 0.1)
+    monkeypatch.setattr(pusher, "_SECONDS_BETWEEN_PROGRESS", 0.1)
     coveo.faults.stall(2, operation="batch", after=1)
     hook.push_items(SOURCE, [item(number, 900) for number in range(3)], batch_bytes=1024)
     assert re.search(r"1 items \(0\.0 MB\) in 1 batches accepted, 2 batches in flight", logged())

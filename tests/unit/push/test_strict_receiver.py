@@ -345,7 +345,7 @@ def test_an_item_whose_content_was_uploaded_before(
         lambda item: strict_hook.push_items(SOURCE, [item]),
         lambda item: strict_hook.add_or_update_item(SOURCE, item),
     ):
-        container = strict_hook.upload(b"raw", "Could not upload").file_id
+        container = strict_hook.client.containers.upload(b"raw", "Could not upload").file_id
         push(
             {
                 "documentId": "a://1",

@@ -223,7 +223,7 @@ def test_a_batch_that_coveo_refuses_for_good_is_sent_once(
 
 
 def test_a_container_is_relied_on_for_less_than_it_lives() -> None:
-    from airflow_provider_coveo.hooks.push import _MAX_CONTAINER_AGE
+    from airflow_provider_coveo.coveo.pusher import _MAX_CONTAINER_AGE
     from airflow_provider_coveo.simulator.state import CONTAINER_LIFE_SECONDS
 
     # Up to five minutes for what is on its way by then.

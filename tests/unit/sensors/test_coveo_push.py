@@ -487,8 +487,9 @@ def test_a_batch_that_could_not_be_read_fails_the_task_without_waiting_for_its_i
     coveo: Simulator, hook: CoveoPushHook
 ) -> None:
     result = hook.push_items(SOURCE, items(3))
-    file_id = hook.upload(b"no json", "Could not upload").file_id
-    hook.take_batch(f"/push/v1/organizations/acme/sources/{SOURCE}/documents/batch", file_id, "", hook._retry)
+    file_id = hook.client.containers.upload(b"no json", "Could not upload").file_id
+    path = f"/push/v1/organizations/acme/sources/{SOURCE}/documents/batch"
+    hook.client.containers.submit(path, file_id, "Could not push")
     result["accepted_adds"] += 4
     with pytest.raises(ItemsRefusedError, match=rf"Whole batches .*\n.*\n{file_id} +BATCH_FILE"):
         outcome(indexed_sensor(result))

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_coveo import __version__
+from airflow_provider_coveo.coveo.calls import source_call
 from airflow_provider_coveo.coveo.errors import (
     AuthenticationError,
     CertificateError,
@@ -31,12 +32,12 @@ from airflow_provider_coveo.coveo.errors import (
     TooManyRequestsError,
     UnexpectedAnswerError,
 )
-from airflow_provider_coveo.coveo.questions import asking, source_question
 from airflow_provider_coveo.coveo.retries import RetryPolicy
-from airflow_provider_coveo.hooks import async_client, metrics
+from airflow_provider_coveo.hooks import metrics
 from airflow_provider_coveo.hooks.async_client import CoveoAsyncClient
 from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 from airflow_provider_coveo.simulator import Simulator
+from airflow_provider_coveo.transports import aiohttp_transport
 from airflow_provider_coveo.triggers import coveo_push as triggers
 from airflow_provider_coveo.triggers.coveo_push import (
     PushApiQuotaTrigger,
@@ -81,7 +82,7 @@ def ask_for_source(retry: RetryPolicy | None = None) -> dict[str, Any]:
         patience = RetryPolicy(total_seconds=5, first_wait=0.01, longest_wait=0.05)
         async with CoveoAsyncClient("coveo_default", caller="Tester", retry=retry or patience) as client:
             settings = await client.settings()
-            return await client.conclusion(asking(source_question(settings.organization_id, SOURCE)))
+            return await client.call(source_call(settings.organization_id, SOURCE))
 
     return asyncio.run(ask())
 
@@ -141,7 +142,7 @@ def test_the_same_question_reaches_coveo_as_from_the_hook(coveo: Simulator, hook
         refusals=["ERROR"],
         **HOW,
     )
-    hook.conclusion(trigger.wait().look("acme"))
+    hook.poll(trigger.wait())
     fired(trigger)
     first, second = (
         [one for one in coveo.requests if one.operation == "log_counts"][at:][:2] for at in (0, 2)
@@ -394,7 +395,7 @@ def test_triggers_share_a_session_and_the_last_one_closes_it(coveo: Simulator, h
         waiting = [asyncio.create_task(made_again(trigger).run().__anext__()) for _ in range(50)]
         while sum(one.operation == "source" for one in coveo.requests) < 200:
             await asyncio.sleep(0.01)
-            for shared in async_client._transports.values():
+            for shared in aiohttp_transport._shared_sessions.values():
                 sessions.update(id(transport.session) for transport in shared.values())
         for task in waiting[10:]:
             task.cancel()
@@ -405,7 +406,7 @@ def test_triggers_share_a_session_and_the_last_one_closes_it(coveo: Simulator, h
         gc.collect()
         # What is collected of them is closed by the loop.
         until = time.monotonic() + 200
-        while async_client._transports[asyncio.get_running_loop()]:
+        while aiohttp_transport._shared_sessions[asyncio.get_running_loop()]:
             assert time.monotonic() < until
             await asyncio.sleep(0.01)
         return events
@@ -427,13 +428,13 @@ def test_a_trigger_that_is_cancelled_leaves_no_connection_open(coveo: Simulator)
         waiting = asyncio.create_task(run.__anext__())
         while not coveo.faults.active or not coveo.faults.active[0].used:
             await asyncio.sleep(0.01)
-        (transport,) = async_client._transports[asyncio.get_running_loop()].values()
+        (transport,) = aiohttp_transport._shared_sessions[asyncio.get_running_loop()].values()
         seen.session = transport.session
         waiting.cancel()
         with suppress(asyncio.CancelledError):
             await waiting
         assert seen.session.closed
-        assert async_client._transports[asyncio.get_running_loop()] == {}
+        assert aiohttp_transport._shared_sessions[asyncio.get_running_loop()] == {}
 
     asyncio.run(wait())
 

@@ -1,36 +1,34 @@
 """
-What one can wait for at Coveo: how to look whether it has come, and when no waiting will bring it.
+The conditions that sensors poll: whether one is met, and when waiting can't meet it.
 
-A look is a series of questions (:mod:`airflow_provider_coveo.coveo.questions`) that ends in what was seen. It
-remembers nothing of the look before, so whoever waits may be started again at any time and elsewhere.
+A poll is an ``async def`` over ``ask``, which makes a call. A triggerer awaits each response. A worker's
+``ask`` never suspends, so :func:`completed` runs the same code there. A poll keeps nothing from the one
+before, so that another process can continue at any time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, cast
 
+from airflow_provider_coveo.coveo.calls import (
+    daily_items_call,
+    organization_status_call,
+    source_call,
+)
 from airflow_provider_coveo.coveo.errors import (
-    AccessDeniedError,
     CoveoError,
     CoveoInputError,
     NotFoundError,
     OrganizationNotFoundError,
     OrganizationPausedError,
     SourceNotUsableError,
-    UnexpectedAnswerError,
-    missing_privilege_error,
     short_repr,
 )
 from airflow_provider_coveo.coveo.integers import parse_int
-from airflow_provider_coveo.coveo.questions import (
-    Asking,
-    limit_question,
-    organization_status_question,
-    source_question,
-)
+from airflow_provider_coveo.coveo.responses import JsonObject
 from airflow_provider_coveo.coveo.sources import (
     active_since_ms,
     push_status,
@@ -38,17 +36,20 @@ from airflow_provider_coveo.coveo.sources import (
     unusable_reason,
 )
 from airflow_provider_coveo.coveo.statuses import SourceStatus
+from airflow_provider_coveo.coveo.transport import Ask
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Seen:
+class PollResult:
     """
-    What a look showed.
+    The result of a poll.
 
-    :param is_there: Whether what was waited for has come.
-    :param words: What was seen.
-    :param result: The same as small JSON, once it has come.
-    :param warning: What should not be overlooked though it has come.
+    :param is_there: Whether the condition is met.
+    :param words: What Coveo showed.
+    :param result: The same as small JSON, once the condition is met.
+    :param warning: A warning to log though it is met.
     """
 
     is_there: bool
@@ -57,15 +58,31 @@ class Seen:
     warning: str = ""
 
 
-class Wait(Protocol):
-    """Something that one can wait for."""
+class Condition(Protocol):
+    """A condition at Coveo."""
 
-    def look(self, organization_id: str) -> Asking[Seen]:
+    async def poll(self, organization_id: str, ask: Ask) -> PollResult:
         """
-        Look whether it has come.
+        Check whether the condition is met.
 
-        :raises CoveoError: if it can't come, or that can't be told.
+        :param organization_id: The organization.
+        :param ask: Makes a call.
+        :raises CoveoError: if it can't be met, or that can't be known.
         """
+
+
+def completed(poll: Coroutine[Any, Any, T]) -> T:
+    """
+    Run a coroutine that never suspends, and return its result.
+
+    :param poll: The coroutine, such as a poll whose ``ask`` blocks.
+    """
+    try:
+        poll.send(None)
+    except StopIteration as end:
+        return cast("T", end.value)
+    poll.close()
+    raise RuntimeError("The coroutine suspended, which one with a blocking ask does not")
 
 
 def validate_statuses(value: object) -> tuple[SourceStatus, ...]:
@@ -86,7 +103,7 @@ def validate_statuses(value: object) -> tuple[SourceStatus, ...]:
 
 
 @dataclass(frozen=True)
-class SourceStatusWait:
+class SourceStatusCondition:
     """
     Wait until a source has one of some statuses.
 
@@ -97,14 +114,14 @@ class SourceStatusWait:
     source_id: str
     statuses: tuple[SourceStatus, ...]
 
-    def look(self, organization_id: str) -> Asking[Seen]:
+    async def poll(self, organization_id: str, ask: Ask) -> PollResult:
         """
         Look at the source, and, while it has another status, whether the organization is paused.
 
         :raises SourceNotUsableError: if the source is in a state that it does not leave by itself.
         :raises OrganizationPausedError: if the organization is paused.
         """
-        source = yield from self._source(organization_id)
+        source = await self._source(organization_id, ask)
         words = f"Source {self.source_id} is {status_in_words(source)}"
         status = push_status(source)
         since = active_since_ms(source) if status is not None and status.is_active else None
@@ -117,21 +134,19 @@ class SourceStatusWait:
             )
         if status in self.statuses:
             assert status is not None
-            return Seen(
+            return PollResult(
                 True,
                 f"{words}.",
                 {"source_id": self.source_id, "status": status.value, "active_since": since},
             )
-        yield from _refusing_if_paused(
-            organization_id, f"Source {self.source_id!r} will not be {self._wanted()} by waiting"
+        await _reject_if_paused(
+            organization_id, ask, f"Source {self.source_id!r} will not be {self._wanted()} by waiting"
         )
-        return Seen(False, f"{words}, not {self._wanted()}.")
+        return PollResult(False, f"{words}, not {self._wanted()}.")
 
-    def _source(self, organization_id: str) -> Asking[dict[str, Any]]:
+    async def _source(self, organization_id: str, ask: Ask) -> JsonObject:
         try:
-            return (yield source_question(organization_id, self.source_id))
-        except AccessDeniedError as refused:
-            raise missing_privilege_error(refused, "view sources", "the privilege Sources: View") from None
+            return await ask(source_call(organization_id, self.source_id))
         except OrganizationNotFoundError:
             raise
         except NotFoundError as missing:
@@ -158,7 +173,7 @@ def validate_items(value: object) -> int:
 
 
 @dataclass(frozen=True)
-class DailyQuotaWait:
+class DailyQuotaCondition:
     """
     Wait until so many items may still be pushed today.
 
@@ -167,24 +182,15 @@ class DailyQuotaWait:
 
     items: int
 
-    def look(self, organization_id: str) -> Asking[Seen]:
+    async def poll(self, organization_id: str, ask: Ask) -> PollResult:
         """
         Look how much of the daily quota is left, and whether the organization is paused.
 
         :raises CoveoInputError: if the quota of a whole day is smaller.
         :raises OrganizationPausedError: if the organization is paused.
         """
-        yield from _refusing_if_paused(organization_id, "Nothing can be pushed")
-        question = limit_question(organization_id)
-        try:
-            answer = yield question
-        except AccessDeniedError as refused:
-            raise missing_privilege_error(
-                refused, "view limits", "the privilege Organization: View"
-            ) from None
-        limit, used = answer["limit"], answer.get("actualCount")
-        if not all(isinstance(number, int) and not isinstance(number, bool) for number in (limit, used)):
-            raise UnexpectedAnswerError(question.tried, answer="not a limit and a count")
+        await _reject_if_paused(organization_id, ask, "Nothing can be pushed")
+        limit, used = await ask(daily_items_call(organization_id))
         if limit < self.items:
             raise CoveoInputError(
                 f"{self.items:,} items can never be pushed in one day: the organization's quota is {limit:,}",
@@ -194,9 +200,9 @@ class DailyQuotaWait:
         words = f"{remaining:,} of {limit:,} items may still be pushed today"
         result = {"limit": limit, "used": used, "remaining": remaining}
         if remaining >= self.items:
-            return Seen(True, f"{words}.", result)
+            return PollResult(True, f"{words}.", result)
         renewal = next_day_in_words(datetime.now(timezone.utc))
-        return Seen(False, f"{words}, and {self.items:,} are wanted; the quota {renewal}.")
+        return PollResult(False, f"{words}, and {self.items:,} are wanted; the quota {renewal}.")
 
 
 def next_day_in_words(now: datetime) -> str:
@@ -206,20 +212,20 @@ def next_day_in_words(now: datetime) -> str:
     return f"renews the next day, which in UTC begins in {minutes // 60} h {minutes % 60} min"
 
 
-def _refusing_if_paused(organization_id: str, what_can_not_be: str) -> Asking[None]:
+async def _reject_if_paused(organization_id: str, ask: Ask, consequence: str) -> None:
     try:
-        status = yield organization_status_question(organization_id)
+        status = await ask(organization_status_call(organization_id))
     except CoveoError as error:
         if error.retry_can_help:
             raise
-        # It is asked for only to say why nothing goes on.
+        # It is asked for only to explain why nothing changes.
         return
     state = str(status.get("lifeCycleState") or "")
     if status.get("paused") is True or state == "PAUSED":
-        raise OrganizationPausedError(f"{what_can_not_be}: organization {organization_id!r} is paused")
+        raise OrganizationPausedError(f"{consequence}: organization {organization_id!r} is paused")
     if state == "DELETING":
         raise OrganizationPausedError(
-            f"{what_can_not_be}: organization {organization_id!r} is being deleted",
+            f"{consequence}: organization {organization_id!r} is being deleted",
             cause="somebody deleted it, or its trial is over",
             remedy="Ask Coveo's support",
         )

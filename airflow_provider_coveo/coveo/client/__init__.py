@@ -1,0 +1,144 @@
+"""
+A client for Coveo that needs no Airflow.
+
+.. code-block:: python
+
+    settings = ConnectionSettings.read(login="myorganization", password=api_key, extra={"region": "eu"})
+    client = CoveoClient(settings, RequestsTransport())
+    client.sources.set_source_status("acme-products", "REBUILD")
+
+Each module of this package has one resource: a class whose methods build requests, and return their results.
+``CONTRIBUTING.md`` shows how to add one.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from airflow_provider_coveo.coveo.caller import Caller
+from airflow_provider_coveo.coveo.client.identities import Identities
+from airflow_provider_coveo.coveo.client.item_logs import ItemLogs
+from airflow_provider_coveo.coveo.client.limits import Limits
+from airflow_provider_coveo.coveo.client.push import Push
+from airflow_provider_coveo.coveo.client.sources import Sources
+from airflow_provider_coveo.coveo.conditions import Condition, PollResult, completed
+from airflow_provider_coveo.coveo.connection import ConnectionSettings
+from airflow_provider_coveo.coveo.containers import Containers
+from airflow_provider_coveo.coveo.endpoints import regions_in_words
+from airflow_provider_coveo.coveo.errors import (
+    AccessDeniedError,
+    AuthenticationError,
+    CoveoError,
+    NotFoundError,
+)
+from airflow_provider_coveo.coveo.observer import Observer
+from airflow_provider_coveo.coveo.retries import RetryPolicy
+from airflow_provider_coveo.coveo.stop import StopSignal
+from airflow_provider_coveo.coveo.transport import Call, T, Transport
+
+
+class CoveoClient:
+    """
+    Make requests to one Coveo organization. It may be shared by threads.
+
+    :param settings: The settings, or a function that returns them; it is called on first use.
+    :param transport: Sends the requests, such as
+        :class:`~airflow_provider_coveo.transports.requests_transport.RequestsTransport`.
+    :param retry: The retry policy. Default: retry for up to 900 seconds.
+    :param stop: Ends what is under way, and lets no further request start. Default one of the client's own.
+    :param observer: Hears of requests and pushes. Default none.
+    :param log: The log. Default that of this module.
+    :param is_timeout_fixed: Whether no request may wait longer than the settings say. By default, the item
+        logs get two minutes.
+    """
+
+    def __init__(
+        self,
+        settings: ConnectionSettings | Callable[[], ConnectionSettings],
+        transport: Transport,
+        *,
+        retry: RetryPolicy | None = None,
+        stop: StopSignal | None = None,
+        observer: Observer | None = None,
+        log: logging.Logger | None = None,
+        is_timeout_fixed: bool = False,
+    ) -> None:
+        self._compose(
+            Caller(
+                settings,
+                transport,
+                retry=RetryPolicy() if retry is None else retry,
+                stop=StopSignal() if stop is None else stop,
+                observer=Observer() if observer is None else observer,
+                log=logging.getLogger(__name__) if log is None else log,
+                is_timeout_fixed=is_timeout_fixed,
+            )
+        )
+
+    def _compose(self, caller: Caller) -> None:
+        self.caller = caller
+        self.containers = Containers(caller)
+        self.identities = Identities(caller)
+        self.item_logs = ItemLogs(caller)
+        self.limits = Limits(caller)
+        self.push = Push(caller, self.containers, self.limits)
+        self.sources = Sources(caller)
+
+    def stoppable(self, stop: StopSignal) -> CoveoClient:
+        """
+        Return a client that shares this one's connection and is stopped by another signal.
+
+        :param stop: The signal.
+        """
+        client = CoveoClient.__new__(CoveoClient)
+        client._compose(self.caller.stoppable(stop))
+        return client
+
+    @property
+    def settings(self) -> ConnectionSettings:
+        """The settings."""
+        return self.caller.settings
+
+    def poll(self, condition: Condition) -> PollResult:
+        """
+        Check once whether a condition is met.
+
+        :param condition: The condition.
+        :raises CoveoError: if it can't be met, or that can't be known.
+        """
+
+        async def ask(call: Call[T]) -> T:
+            return self.caller.call(call)
+
+        return completed(condition.poll(self.caller.organization_id, ask))
+
+    def test_connection(self) -> tuple[bool, str]:
+        """
+        Return whether the connection works, and if not, which of organization, key and region is wrong.
+
+        It reads a page of one source and changes nothing. A push-only key can't read it; Coveo's error tells
+        such a key from an invalid one.
+        """
+        try:
+            settings = self.settings
+        except CoveoError as error:
+            return False, str(error)
+        region = f" in region {settings.region.name}" if settings.region else f" at {settings.push_url}"
+        where = f"organization {settings.organization_id!r}{region}"
+        try:
+            count = self.sources.count_sources()
+        except AccessDeniedError:
+            return True, (
+                f"Connected to {where}. The key lacks the privilege to view sources, like any push-only key: "
+                "the first request shows whether it can push."
+            )
+        except CoveoError as error:
+            # The key is not tried in the other regions: it goes to the hosts of the connection only.
+            hint = f" Check the region, too: Coveo has {regions_in_words()}." if settings.region else ""
+            if isinstance(error, NotFoundError):
+                return False, f"There is no {where}. {error}{hint}"
+            if isinstance(error, AuthenticationError):
+                return False, f"The API key is not valid for {where}. {error}{hint}"
+            return False, str(error)
+        return True, f"Connected to {where}; the key can view {count} Push sources."

@@ -1,0 +1,142 @@
+"""Security identities: to push them, and to disable the old ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, cast
+
+from airflow_provider_coveo.coveo.batches import DEFAULT_BATCH_BYTES, validate_batch_bytes
+from airflow_provider_coveo.coveo.caller import Caller
+from airflow_provider_coveo.coveo.endpoints import push_path
+from airflow_provider_coveo.coveo.identities import (
+    DELETED,
+    MAPPINGS,
+    MEMBERS,
+    identity_batches,
+    validate_provider_id,
+)
+from airflow_provider_coveo.coveo.ordering_ids import (
+    DEFAULT_QUEUE_DELAY_MINUTES,
+    now_ms,
+    validate_cut_off,
+    validate_queue_delay,
+)
+from airflow_provider_coveo.coveo.push_stats import InvalidItems
+from airflow_provider_coveo.coveo.pusher import (
+    DEFAULT_UPLOAD_CONCURRENCY,
+    ContainerPush,
+    validate_concurrency,
+    validate_iterable,
+)
+from airflow_provider_coveo.coveo.results import IdentitiesResult, OldIdentitiesResult
+from airflow_provider_coveo.coveo.transport import Request
+
+
+class Identities:
+    """
+    The identities of security identity providers.
+
+    :param caller: Makes the requests.
+    """
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    def push_identities(
+        self,
+        provider_id: str,
+        *,
+        members: Iterable[Mapping[str, Any]] = (),
+        mappings: Iterable[Mapping[str, Any]] = (),
+        deleted: Iterable[Mapping[str, Any]] = (),
+        batch_bytes: int | str = DEFAULT_BATCH_BYTES,
+        upload_concurrency: int | str = DEFAULT_UPLOAD_CONCURRENCY,
+        progress: Callable[[dict[str, Any]], None] | None = None,
+    ) -> IdentitiesResult:
+        """
+        Push security identities in batches: first members, then mappings, then what is deleted.
+
+        Push them before the items whose permissions name them. To push a group replaces its list of members.
+        See https://docs.coveo.com/en/55/.
+
+        :param provider_id: The security identity provider.
+        :param members: Identities with what they hold: dicts with ``identity`` (``name`` and ``type``),
+            ``members`` and ``wellKnowns``.
+        :param mappings: Identities with their aliases in other providers: dicts with ``identity`` and
+            ``mappings``. A user with aliases belongs here and not among the members.
+        :param deleted: Identities to disable: dicts with ``name`` and ``type``.
+        :param batch_bytes: How large a batch is at most: 1 KiB to 256 MB. Default 12 MiB.
+        :param upload_concurrency: How many batches are uploaded at the same time, 1 to 32. Default 3.
+        :param progress: Called with the result so far after each batch that was accepted.
+        :return: ``provider_id``; ``accepted_members``, ``accepted_mappings`` and ``accepted_deleted``;
+            ``batches``, ``bytes``, ``seconds``, ``first_request_id``, ``last_request_id`` and ``replaced``;
+            ``repeated_batches`` and ``repeated_items`` as :meth:`push_items` says;
+            ``ordering_id``: the moment before by Coveo's clock in epoch milliseconds, which is the cut-off
+            to disable older identities by.
+        :raises CoveoInputError: if an argument or an identity can't be right; batches before that identity
+            were accepted.
+        :raises CoveoError: if Coveo refuses, or does not answer. ``accepted`` holds the result up to then.
+        """
+        provider_id = validate_provider_id(provider_id)
+        target = f"security identity provider {provider_id!r}"
+        limit = validate_batch_bytes(batch_bytes)
+        invalid = InvalidItems(False, 0, target)
+        push = ContainerPush(
+            self._caller,
+            path=push_path(self._caller.organization_id, "providers", provider_id, "permissions", "batch"),
+            target=target,
+            unit_name="identities",
+            names={MEMBERS: "accepted_members", MAPPINGS: "accepted_mappings", DELETED: "accepted_deleted"},
+            concurrency=validate_concurrency(upload_concurrency),
+            progress=progress,
+        )
+        sections = (
+            validate_iterable(members, "members"),
+            validate_iterable(mappings, "mappings"),
+            validate_iterable(deleted, "deleted"),
+        )
+        push.run(identity_batches(*sections, limit, invalid.skip))
+        if invalid.ended_push:
+            raise invalid.error(push.accepted_summary(), push.result())
+        self._caller.log.info("%s: %d identities accepted", target, push.stats.total)
+        result = push.result()
+        del result["resumed_batches"], result["resumed_entries"], result["earlier_items"]
+        return cast("IdentitiesResult", {"provider_id": provider_id, **result})
+
+    def delete_old_identities(
+        self,
+        provider_id: str,
+        ordering_id: int | str,
+        *,
+        queue_delay: int | str = DEFAULT_QUEUE_DELAY_MINUTES,
+    ) -> OldIdentitiesResult:
+        """
+        Disable the identities that were last pushed before a moment. See https://docs.coveo.com/en/33/.
+
+        :param provider_id: The security identity provider.
+        :param ordering_id: Identities whose last orderingId is strictly lower are disabled: epoch
+            milliseconds, such as the ``ordering_id`` that :meth:`push_identities` returns.
+        :param queue_delay: Minutes, 0 or more, that Coveo waits before that, so that pushes made before are
+            through. Default 15.
+        :return: ``provider_id``, ``ordering_id``, ``queue_delay`` and ``request_id``.
+        :raises CoveoInputError: before anything is sent, if an argument can't be right.
+        :raises CoveoError: if Coveo refuses, or does not answer.
+        """
+        provider_id = validate_provider_id(provider_id)
+        minutes = validate_queue_delay(queue_delay)
+        cut_off = validate_cut_off(ordering_id, now_ms())
+        response = self._caller.send(
+            Request(
+                f"Could not disable the identities of provider {provider_id!r} that are older than {cut_off}",
+                "DELETE",
+                push_path(self._caller.organization_id, "providers", provider_id, "permissions", "olderthan"),
+                query={"orderingId": cut_off, "queueDelay": minutes},
+                expected=202,
+            )
+        )
+        return {
+            "provider_id": provider_id,
+            "ordering_id": cut_off,
+            "queue_delay": minutes,
+            "request_id": response.request_id,
+        }

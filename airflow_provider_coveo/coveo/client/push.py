@@ -1,0 +1,396 @@
+"""Items: to add, push and delete them, and to delete the old ones."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sized
+from typing import Any, Literal, cast
+
+from airflow_provider_coveo.coveo.batches import (
+    ADD,
+    DEFAULT_BATCH_BYTES,
+    DELETE,
+    deletions,
+    item_batches,
+    validate_batch_bytes,
+)
+from airflow_provider_coveo.coveo.caller import Caller
+from airflow_provider_coveo.coveo.checkpoints import Checkpoint
+from airflow_provider_coveo.coveo.client.limits import Limits
+from airflow_provider_coveo.coveo.containers import Containers
+from airflow_provider_coveo.coveo.endpoints import platform_path, push_path, validate_source_id
+from airflow_provider_coveo.coveo.errors import AccessDeniedError, CoveoInputError, short_repr
+from airflow_provider_coveo.coveo.items import Delete, prepared_item, validate_document_id
+from airflow_provider_coveo.coveo.ordering_ids import (
+    DEFAULT_QUEUE_DELAY_MINUTES,
+    CoveoClock,
+    now_ms,
+    validate_cut_off,
+    validate_queue_delay,
+)
+from airflow_provider_coveo.coveo.push_stats import DEFAULT_MAX_INVALID, InvalidItems, Quota
+from airflow_provider_coveo.coveo.pusher import (
+    DEFAULT_UPLOAD_CONCURRENCY,
+    ContainerPush,
+    validate_concurrency,
+    validate_iterable,
+)
+from airflow_provider_coveo.coveo.responses import Response
+from airflow_provider_coveo.coveo.results import ItemResult, OldItemsResult, PushResult
+from airflow_provider_coveo.coveo.sources import managed_by
+from airflow_provider_coveo.coveo.transport import Request, json_call
+
+
+class Push:
+    """
+    The items of sources.
+
+    :param caller: Makes the requests.
+    :param containers: Uploads content that is too large for a request.
+    :param limits: Knows the daily quota.
+    """
+
+    def __init__(self, caller: Caller, containers: Containers, limits: Limits) -> None:
+        self._caller = caller
+        self._containers = containers
+        self._limits = limits
+        self._clocks_of_own_sources: dict[str, CoveoClock] = {}
+
+    def add_or_update_item(
+        self, source_id: str, item: Mapping[str, Any], *, ordering_id: int | str | None = None
+    ) -> ItemResult:
+        """
+        Add one item, or replace it whole. For more than a handful of items, batches are what Coveo asks for.
+
+        Text above 5 MB goes by a file container, and so does what would make a request of more than 6 MB. See
+        https://docs.coveo.com/en/133/.
+
+        :param source_id: The Push source.
+        :param item: ``documentId``, one of ``data``, ``compressedBinaryData`` (Base64) and
+            ``compressedBinaryDataFileId``, and metadata.
+        :param ordering_id: Leave it out, as Coveo advises: the item is then stamped when it arrives.
+        :return: ``source_id``, ``document_id``, ``request_id`` and ``repeated_items``: how many times it was
+            sent although Coveo may have taken it before. Coveo has accepted the item, which does not mean
+            that it is indexed.
+        :raises CoveoInputError: before anything is sent, if the item or another argument can't be right.
+        :raises CoveoError: if Coveo refuses, or does not answer.
+        """
+        source_id = validate_source_id(source_id)
+        prepared = prepared_item(item)
+        action = f"Could not push the item {prepared.document_id!r} to source {source_id!r}"
+        query: dict[str, object] = {"documentId": prepared.document_id, **_ordering(ordering_id)}
+        if prepared.compression_type is not None:
+            query["compressionType"] = prepared.compression_type
+        if prepared.is_too_large_for_its_request:
+            large = prepared.large_content()
+            # What is too large even without its content is rejected before anything is sent.
+            prepared.body_for_container("")
+            body = prepared.body_for_container(self._containers.upload(large.data, action).file_id)
+            if large.compression_type is not None:
+                query["compressionType"] = large.compression_type
+        else:
+            body = prepared.body()
+        path = push_path(self._caller.organization_id, "sources", source_id, "documents")
+        response = self._caller.send(Request(action, "PUT", path, query=query, body=body, expected=202))
+        self._warn_if_repeated(response, f"item {prepared.document_id!r}")
+        self._caller.observer.accepted(source_id, {ADD: 1}, len(body))
+        self._caller.observer.item_added(source_id)
+        return {
+            "source_id": source_id,
+            "document_id": prepared.document_id,
+            "request_id": response.request_id,
+            "repeated_items": response.repeats,
+        }
+
+    def push_items(
+        self,
+        source_id: str,
+        items: Iterable[Any],
+        *,
+        delete: Iterable[str | Delete] = (),
+        batch_bytes: int | str = DEFAULT_BATCH_BYTES,
+        upload_concurrency: int | str = DEFAULT_UPLOAD_CONCURRENCY,
+        on_invalid: Literal["fail", "skip"] = "fail",
+        max_invalid: int | str = DEFAULT_MAX_INVALID,
+        progress: Callable[[dict[str, Any]], None] | None = None,
+        checkpoint: Checkpoint | None = None,
+        check_quota: bool = False,
+    ) -> PushResult:
+        """
+        Push any number of items in batches: fast, in constant memory, and with an exact account.
+
+        The input is read once, as fast as it is pushed; what is held of it are the batches in flight. Each
+        item is checked and encoded once. Batches are uploaded in parallel, and Coveo is asked to take them in
+        input order, each after its own upload succeeded. So the index ends as if the items had been pushed
+        one by one: of two with one ID the later counts, also where one of them is a deletion. Where the push
+        fails, what was accepted is the beginning of the input, and the error says how much of it that is.
+
+        Text above 5 MB goes by a file container of its own. No orderingId is sent, as Coveo advises. See
+        https://docs.coveo.com/en/90/.
+
+        :param source_id: The Push source.
+        :param items: What to push: dicts in Coveo's words, :class:`~airflow_provider_coveo.coveo.items.Item`,
+            bytes that hold one JSON object each (they are checked, and sent as they are; only permissions in
+            other letters than Coveo's are written anew), and
+            :class:`~airflow_provider_coveo.coveo.items.Delete` for deletions.
+        :param delete: What to delete after that: IDs, or ``Delete``.
+        :param batch_bytes: How large a batch is at most: 1 KiB to 256 MB. An item that is larger by itself
+            goes alone. Default 12 MiB.
+        :param upload_concurrency: How many batches are uploaded at the same time, 1 to 32. One more may
+            wait to be taken. Default 3.
+        :param on_invalid: What to do with an item that Coveo would refuse. ``fail`` (the default) ends the
+            push and reports the first 20; ``skip`` leaves them out, counts them and lists the first 20.
+        :param max_invalid: With ``skip``, above how many invalid items the push fails all the same. Default
+            100.
+        :param progress: Called with the result so far after each batch that was accepted.
+        :param checkpoint: Where to keep which batches were accepted, so that a later call with the same
+            input goes on where this one failed. It is of one push in one task, and not shared by others.
+        :param check_quota: Whether to ask first how many items may still be pushed today, and to warn if
+            that will not do, or when it no longer does. Default ``False``.
+        :return: ``source_id``; ``accepted_adds`` and ``accepted_deletes``: how many entries of the input
+            Coveo has accepted, which does not mean that they are indexed yet; ``replaced``: how many of them
+            were not sent because a later one of the same batch has the same ID; ``batches`` and ``bytes``;
+            ``resumed_batches``: how many of them an earlier try got accepted, so that they were not sent
+            again, and ``resumed_entries``: how many entries these stand for; ``repeated_batches``: how many
+            times a batch was sent although Coveo may have taken it before, because no answer told, or an
+            earlier try was killed, and ``repeated_items``: how many operations those held, so that the item
+            logs may show up to that many more; ``earlier_items``: how many operations another try of the
+            task, which had succeeded, sent within the last hour, so that they may still be in Coveo's
+            pipeline; ``deletes_with_children``, and how many of these are among ``repeated_items``:
+            ``repeated_deletes_with_children``; ``seconds``;
+            ``first_request_id`` and ``last_request_id`` of what was sent; ``ordering_id``: the moment by
+            Coveo's clock in epoch milliseconds before the first batch was sent, by whichever try it was;
+            ``invalid`` and ``invalid_items``: how many items were left out, and the first of them with
+            ``index``, ``document_id`` and ``rule``.
+        :raises CoveoInputError: if an argument can't be right; nothing was sent then. Also if items are
+            invalid: those in batches before them were accepted.
+        :raises CoveoError: if Coveo refuses, or does not answer. ``accepted`` holds the result up to then.
+        """
+        source_id = validate_source_id(source_id)
+        limit = validate_batch_bytes(batch_bytes)
+        caller, observer = self._caller, self._caller.observer
+        invalid = InvalidItems.validate(on_invalid, max_invalid, f"source {source_id!r}")
+        push = ContainerPush(
+            caller,
+            path=push_path(caller.organization_id, "sources", source_id, "documents", "batch"),
+            target=f"source {source_id!r}",
+            unit_name="items",
+            names={ADD: "accepted_adds", DELETE: "accepted_deletes"},
+            concurrency=validate_concurrency(upload_concurrency),
+            checkpoint=checkpoint,
+            records=observer.push_records(source_id, resumable=checkpoint is not None),
+            progress=progress,
+            count=lambda batch: observer.accepted(source_id, batch.counts, batch.size),
+        )
+        entries = itertools.chain(validate_iterable(items, "items"), deletions(delete))
+        if check_quota:
+            expected = len(items) if isinstance(items, Sized) else None
+            push.quota = Quota(self._limits.remaining_daily_items(), expected)
+        try:
+            self._run(push, entries, limit, invalid)
+        except Exception:
+            observer.pushed(source_id, {**push.result(), **invalid.result()}, is_complete=False)
+            raise
+        push.clear_checkpoint()
+        result = cast(
+            "PushResult",
+            {
+                "source_id": source_id,
+                **push.result(),
+                "deletes_with_children": push.stats.children,
+                "repeated_deletes_with_children": push.stats.repeated_children,
+                **invalid.result(),
+            },
+        )
+        observer.pushed(source_id, result, is_complete=True)
+        caller.log.info(
+            "Source %s: %d items and %d deletions accepted in %d batches (%.1f MB, %.1f s), %d of which an "
+            "earlier attempt had pushed; %d invalid items skipped",
+            source_id,
+            result["accepted_adds"],
+            result["accepted_deletes"],
+            result["batches"],
+            result["bytes"] / 1e6,
+            result["seconds"],
+            result["resumed_batches"],
+            result["invalid"],
+        )
+        if invalid.found.count:
+            caller.log.warning("Skipped because Coveo would reject them: %s", invalid.found.words())
+        return result
+
+    def _run(self, push: ContainerPush, entries: Iterable[Any], limit: int, invalid: InvalidItems) -> None:
+        try:
+            push.run(item_batches(entries, limit, invalid.skip, invalid.input_failed))
+        except Exception as failure:
+            noted = invalid.add_note(failure, self._caller.log)
+            if noted is failure:
+                raise
+            raise noted from failure.__cause__
+        if invalid.failure is not None:
+            self._caller.log.error("The input failed after an invalid item", exc_info=invalid.failure)
+        if invalid.ended_push:
+            push.save_checkpoint()
+            raise invalid.error(push.accepted_summary(), push.result())
+
+    def delete_item(
+        self,
+        source_id: str,
+        document_id: str,
+        *,
+        delete_children: bool = False,
+        ordering_id: int | str | None = None,
+    ) -> ItemResult:
+        """
+        Delete one item. See https://docs.coveo.com/en/171/.
+
+        :param source_id: The Push source.
+        :param document_id: The item's ``documentId``.
+        :param delete_children: Whether to delete the items too whose IDs begin with this one's. It is a
+            prefix, not the ``parentId``.
+        :param ordering_id: Leave it out, as Coveo advises.
+        :return: ``source_id``, ``document_id``, ``request_id`` and ``repeated_items``: how many times it was
+            sent although Coveo may have taken it before. Accepted does not mean deleted yet.
+        :raises CoveoInputError: before anything is sent, if an argument can't be right.
+        :raises CoveoError: if Coveo refuses, or does not answer.
+        """
+        source_id = validate_source_id(source_id)
+        document_id = validate_document_id(document_id)
+        if not isinstance(delete_children, bool):
+            raise CoveoInputError(
+                f"Invalid delete_children: {short_repr(delete_children)}",
+                cause="any text counts as true in Python, and true deletes every item with that prefix",
+                remedy="Pass True or False",
+            )
+        response = self._caller.send(
+            Request(
+                f"Could not delete the item {document_id!r} from source {source_id!r}",
+                "DELETE",
+                push_path(self._caller.organization_id, "sources", source_id, "documents"),
+                query={
+                    "documentId": document_id,
+                    "deleteChildren": "true" if delete_children else "false",
+                    **_ordering(ordering_id),
+                },
+                expected=202,
+            )
+        )
+        self._warn_if_repeated(response, f"the deletion of {document_id!r}")
+        self._caller.observer.accepted(source_id, {DELETE: 1}, 0)
+        return {
+            "source_id": source_id,
+            "document_id": document_id,
+            "request_id": response.request_id,
+            "repeated_items": response.repeats,
+        }
+
+    def delete_old_items(
+        self,
+        source_id: str,
+        ordering_id: int | str | None = None,
+        *,
+        queue_delay: int | str = DEFAULT_QUEUE_DELAY_MINUTES,
+    ) -> OldItemsResult:
+        """
+        Delete the items that were last pushed before a moment; with the present moment, reset the source.
+
+        Refused before anything is deleted: a cut-off that is in the future, in another unit or no positive
+        whole number, and a source that Coveo for Sitecore or the Crawling Module manages. See
+        https://docs.coveo.com/en/131/.
+
+        :param source_id: The Push source.
+        :param ordering_id: Items whose last orderingId is strictly lower are deleted: epoch milliseconds.
+            Default: the present by Coveo's clock.
+        :param queue_delay: Minutes, 0 or more, that Coveo waits before it deletes, so that pushes made
+            before are through. Default 15.
+        :return: ``source_id``, ``ordering_id``, ``queue_delay`` and ``request_id``.
+        :raises CoveoInputError: if an argument can't be right, or the source is managed by a product.
+        :raises CoveoError: if Coveo refuses, or does not answer.
+        """
+        source_id = validate_source_id(source_id)
+        minutes = validate_queue_delay(queue_delay)
+        if ordering_id is not None:
+            validate_cut_off(ordering_id, now_ms())
+        clock = self._clock_of_own_source(source_id)
+        if ordering_id is None:
+            cut_off = clock.now_ms()
+        else:
+            cut_off = validate_cut_off(ordering_id, clock.latest_cut_off_ms())
+        response = self._caller.send(
+            Request(
+                f"Could not delete the items of source {source_id!r} that are older than {cut_off}",
+                "DELETE",
+                push_path(self._caller.organization_id, "sources", source_id, "documents", "olderthan"),
+                query={"orderingId": cut_off, "queueDelay": minutes},
+                expected=202,
+            )
+        )
+        self._caller.log.info(
+            "Items of source %s older than orderingId %d will be deleted in %d min.",
+            source_id,
+            cut_off,
+            minutes,
+        )
+        return {
+            "source_id": source_id,
+            "ordering_id": cut_off,
+            "queue_delay": minutes,
+            "request_id": response.request_id,
+        }
+
+    def current_cut_off(self, source_id: str) -> int:
+        """
+        Return the cut-off that :meth:`delete_old_items` would take for now, without deleting anything.
+
+        :param source_id: The Push source.
+        :raises CoveoInputError: if the source is managed by a product, so that it has no such cut-off.
+        """
+        return self._clock_of_own_source(validate_source_id(source_id)).now_ms()
+
+    def _clock_of_own_source(self, source_id: str) -> CoveoClock:
+        """
+        Return Coveo's clock, after checking that none of Coveo's products manages the source.
+
+        :raises CoveoInputError: if one does.
+        """
+        if source_id in self._clocks_of_own_sources:
+            return self._clocks_of_own_sources[source_id]
+        caller = self._caller
+        path = platform_path(caller.organization_id, "sources", source_id, "light")
+        request = Request(f"Could not read source {source_id!r}", "GET", path, host="platform")
+        try:
+            source = caller.call(json_call(request, "id"))
+        except AccessDeniedError:
+            caller.log.warning(
+                "The API key may not view source %s; not checked whether Coveo for Sitecore or the "
+                "Crawling Module manages it",
+                source_id,
+            )
+        else:
+            _reject_managed(source_id, source)
+        self._clocks_of_own_sources[source_id] = caller.clock
+        return self._clocks_of_own_sources[source_id]
+
+    def _warn_if_repeated(self, response: Response, what: str) -> None:
+        if response.repeats:
+            self._caller.log.warning(
+                "Sent %s again, though Coveo may have accepted it: it may appear %d times in the item logs",
+                what,
+                response.repeats + 1,
+            )
+
+
+def _reject_managed(source_id: str, source: Mapping[str, Any]) -> None:
+    product = managed_by(source)
+    if product is None:
+        return
+    raise CoveoInputError(
+        f"Source {source_id!r} is managed by {product}, so its old items can't be deleted by time",
+        cause="its ordering IDs are on another scale than milliseconds; a request by hand would damage it",
+        remedy="Recreate the source: duplicate it, test the copy, delete the original; "
+        "see https://docs.coveo.com/en/35/",
+    )
+
+
+def _ordering(ordering_id: int | str | None) -> dict[str, int]:
+    return {} if ordering_id is None else {"orderingId": validate_cut_off(ordering_id, now_ms())}

@@ -1,0 +1,137 @@
+"""File containers: Coveo's way to take in what is larger than a request, in three requests."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from airflow_provider_coveo.coveo.batches import Body
+from airflow_provider_coveo.coveo.caller import Caller
+from airflow_provider_coveo.coveo.endpoints import base_url, push_path
+from airflow_provider_coveo.coveo.errors import CoveoConfigurationError, UnexpectedAnswerError, UploadError
+from airflow_provider_coveo.coveo.ordering_ids import CoveoClock
+from airflow_provider_coveo.coveo.responses import JsonObject, Response
+from airflow_provider_coveo.coveo.retries import RetryPolicy
+from airflow_provider_coveo.coveo.transport import Request
+
+#: How many file containers are tried for one upload before its rejection counts as final.
+_CONTAINERS_PER_UPLOAD: Final = 3
+
+
+@dataclass(frozen=True)
+class Uploaded:
+    """
+    A file container with content.
+
+    :param file_id: Its ``fileId``.
+    :param made_at: This machine's monotonic clock in seconds before it was created.
+    :param clock: Coveo's clock when it was created.
+    """
+
+    file_id: str
+    made_at: float
+    clock: CoveoClock
+
+
+class Containers:
+    """
+    Create file containers, upload into them, and have Coveo accept what they hold.
+
+    See https://docs.coveo.com/en/43/.
+
+    :param caller: Makes the requests.
+    """
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    def upload(self, data: bytes | Body, action: str) -> Uploaded:
+        """
+        Put data into a new file container.
+
+        :param data: The data.
+        :param action: The action, for the message of an error.
+        """
+        caller = self._caller
+        for container in range(1, _CONTAINERS_PER_UPLOAD + 1):
+            made_at = time.monotonic()
+            path = push_path(caller.organization_id, "files")
+            response = caller.send(Request(action, "POST", path, expected=201))
+            described = response.json(action, "fileId", "uploadUri", "requiredHeaders")
+            if not _is_container(described):
+                raise response.unexpected(action, "not a file container with texts for what it needs")
+            try:
+                _check_upload_uri(response, str(described["uploadUri"]), action)
+                self._put(described, data, action)
+            except UploadError as error:
+                if container == _CONTAINERS_PER_UPLOAD:
+                    raise
+                caller.log.warning("The file container was rejected; creating a new one: %s", error)
+            else:
+                return Uploaded(str(described["fileId"]), made_at, response.clock)
+        raise AssertionError("unreachable: the last container returns or raises")
+
+    def submit(self, path: str, file_id: str, action: str, retry: RetryPolicy | None = None) -> Response:
+        """
+        Have Coveo accept the batch that a file container holds.
+
+        :param path: The path of the request.
+        :param file_id: The container's ``fileId``.
+        :param action: The action, for the message of an error.
+        :param retry: The retry policy. Default the caller's.
+        """
+        request = Request(action, "PUT", path, query={"fileId": file_id}, expected=202)
+        return self._caller.send(request, retry)
+
+    def _put(self, described: JsonObject, data: bytes | Body, action: str) -> None:
+        response = self._caller.send(
+            Request(
+                action,
+                "PUT",
+                "",
+                body=data,
+                host="storage",
+                presigned_url=str(described["uploadUri"]),
+                headers=described["requiredHeaders"],
+                default_class=UploadError,
+            )
+        )
+        if response.content.strip():
+            raise UnexpectedAnswerError(
+                action,
+                status_code=response.status_code,
+                cause="a file container answers with nothing, so something answered in its place",
+                remedy="Check the proxies of the connection and of the environment",
+            )
+
+
+def _is_container(described: Mapping[str, object]) -> bool:
+    """Return whether a response describes a file container that data can be put into."""
+    headers = described["requiredHeaders"]
+    if not described["fileId"] or not isinstance(headers, dict):
+        return False
+    texts = [described["fileId"], described["uploadUri"], *headers, *headers.values()]
+    return all(
+        isinstance(text, str) and text == text.strip() and text.isascii() and text.isprintable()
+        for text in texts
+    )
+
+
+def _check_upload_uri(response: Response, uri: str, action: str) -> None:
+    """Reject an address where a presigned URL, which is as good as a key, would not be as safe as one."""
+    try:
+        base_url(uri.partition("?")[0], field="uploadUri")
+    except CoveoConfigurationError:
+        # Its text has the address.
+        pass
+    else:
+        return
+    response.drop_connection()
+    raise CoveoConfigurationError(
+        action,
+        answer="the address for the upload is no https URL",
+        cause="something answered in Coveo's place",
+        remedy="Check the connection's host, and the proxies of the connection and of the environment",
+    )

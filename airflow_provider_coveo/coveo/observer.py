@@ -1,0 +1,115 @@
+"""What a client reports while it works; the hook records it in Airflow, and a plain script need not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
+
+from airflow_provider_coveo.coveo.errors import CoveoError
+
+
+class PushRecords(Protocol):
+    """What is recorded of a push beside its batches, so that a later attempt knows what still holds."""
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether this process did nothing else to the source's content since the push started."""
+
+    def still_stands(self, since: str) -> bool:
+        """
+        Return whether only attempts of this push have changed the source's content.
+
+        :param since: The change to count from, as :meth:`begin` returned it.
+        """
+
+    def begin(self, since: str = "") -> str:
+        """
+        Record that the push sends its first batch.
+
+        :param since: The change since which its earlier batches hold, if there are any.
+        :return: The change since which its batches hold; empty if nothing is recorded.
+        """
+
+    def batches_before(self) -> int:
+        """Return how many batches other attempts of the task sent lately, as far as that is known."""
+
+    def sending(self, batches: int, *, deletes: bool) -> None:
+        """
+        Record, before Coveo accepts a batch, that the push sends it.
+
+        :param batches: How many batches the push sent before.
+        :param deletes: Whether this one deletes items.
+        """
+
+    def end(self, batches: int) -> None:
+        """
+        Record that the push has ended.
+
+        :param batches: How many batches it sent.
+        """
+
+
+class Observer:
+    """
+    Hears of requests and pushes. This one does nothing; override what you need.
+
+    No method may raise, except ``requesting``, whose context manager may raise what the request raised.
+    """
+
+    def requesting(self, method: str, path: str) -> AbstractContextManager[None]:
+        """
+        Return a context manager that is entered before a request's first attempt, and left after its last.
+
+        :param method: The HTTP method.
+        :param path: The path.
+        """
+        return nullcontext()
+
+    def requested(self, outcome: int | str) -> None:
+        """
+        Hear that an attempt ended.
+
+        :param outcome: The HTTP status, or the name of an error without a response.
+        """
+
+    def retrying(self, error: CoveoError) -> None:
+        """
+        Hear that a request will be repeated.
+
+        :param error: The error of the last attempt.
+        """
+
+    def accepted(self, source_id: str, counts: Mapping[str, int], size: int) -> None:
+        """
+        Hear that Coveo accepted an item, a deletion or a batch.
+
+        :param source_id: The source.
+        :param counts: How many entries there are, by section of a batch.
+        :param size: How many bytes they have.
+        """
+
+    def item_added(self, source_id: str) -> None:
+        """
+        Hear that Coveo accepted an item that was pushed by itself.
+
+        :param source_id: The source.
+        """
+
+    def push_records(self, source_id: str, *, resumable: bool) -> PushRecords | None:
+        """
+        Return where a push records what it does, ``None`` for nowhere.
+
+        :param source_id: The source.
+        :param resumable: Whether a later attempt may resume the push.
+        """
+        return None
+
+    def pushed(self, source_id: str, result: Mapping[str, Any], *, is_complete: bool) -> None:
+        """
+        Hear that a push ended.
+
+        :param source_id: The source.
+        :param result: The result; of a push that failed, what was accepted before.
+        :param is_complete: Whether it succeeded.
+        """

@@ -1,0 +1,197 @@
+"""Coveo's responses: whether one is the documented success, which error it stands for, and its JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Final, TypeAlias
+
+from airflow_provider_coveo.coveo.errors import (
+    CoveoError,
+    NoAnswerError,
+    UnexpectedAnswerError,
+    error_from_answer,
+    sanitize,
+)
+from airflow_provider_coveo.coveo.ordering_ids import CoveoClock
+from airflow_provider_coveo.coveo.retries import retry_after_seconds
+
+#: A JSON object as Coveo sends it.
+JsonObject: TypeAlias = dict[str, Any]
+
+#: No more of a successful response than this is read; a page of a hundred sources is far below it.
+MAX_RESPONSE_BYTES = 64 * 1024 * 1024
+#: No more of an error's body than this is read.
+MAX_ERROR_BYTES = 64 * 1024
+
+#: A longer body that begins like no object or array is not parsed to find out whether it is JSON.
+_MAX_UNDECLARED: Final = 1024
+#: A longer body is parsed by the code that expects it.
+_MAX_UNREAD: Final = 16 * 1024
+#: No more of a request ID than this is kept.
+_MAX_REQUEST_ID: Final = 200
+
+
+def _nothing() -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Response:
+    """
+    A response whose body was read.
+
+    :param status_code: The HTTP status.
+    :param headers: The headers, looked up in any case.
+    :param content: The body.
+    :param keep_connection: Lets the next request use the connection; for a response that was understood.
+    :param drop_connection: Closes the connection; for a response that was not understood.
+    :param repeats: How many times the request had been sent before, although Coveo may have carried it out.
+    :param raw: The HTTP library's own response.
+    """
+
+    status_code: int
+    headers: Mapping[str, str]
+    content: bytes
+    keep_connection: Callable[[], None] = field(default=_nothing, repr=False)
+    drop_connection: Callable[[], None] = field(default=_nothing, repr=False)
+    repeats: int = 0
+    raw: Any = field(default=None, repr=False)
+
+    @cached_property
+    def clock(self) -> CoveoClock:
+        """Coveo's clock; right if it is read first as soon as the response comes."""
+        return CoveoClock.from_http_date(self.headers.get("Date"))
+
+    @property
+    def request_id(self) -> str | None:
+        """The ID that Coveo's support asks for."""
+        request_id = self.headers.get("X-Request-ID")
+        return None if request_id is None else sanitize(request_id)[:_MAX_REQUEST_ID]
+
+    def json(self, action: str, *keys: str) -> JsonObject:
+        """
+        Return the JSON object in the body.
+
+        :param action: The action, for the message of the error.
+        :param keys: The keys that the object must have.
+        :raises UnexpectedAnswerError: if the body is no such object.
+        """
+        try:
+            parsed = json.loads(self.content)
+        except (ValueError, RecursionError):
+            parsed = None
+        if isinstance(parsed, dict) and all(key in parsed for key in keys):
+            return parsed
+        raise self.unexpected(action, f"not a JSON object with {', '.join(keys)}")
+
+    def unexpected(self, action: str, what: str) -> UnexpectedAnswerError:
+        """
+        Return the error for a success whose body is not what Coveo documents, and drop the connection.
+
+        :param action: The action, for the message.
+        :param what: What came instead.
+        """
+        self.drop_connection()
+        return UnexpectedAnswerError(
+            action, status_code=self.status_code, request_id=self.request_id, answer=what
+        )
+
+
+def response_error(
+    response: Response,
+    action: str,
+    *,
+    expected: int | None = None,
+    default_class: type[CoveoError] | None = None,
+) -> CoveoError | None:
+    """
+    Return the error that a response stands for, ``None`` if it is a success.
+
+    :param response: The response.
+    :param action: The action, for the message.
+    :param expected: The only status that is documented as this call's success; ``None`` for any 2xx.
+    :param default_class: The class for a 4xx whose code Coveo does not document for this call.
+    """
+    if not 200 <= response.status_code < 300:
+        now = response.clock.shown_ms() / 1000
+        return error_from_answer(
+            action,
+            response.status_code,
+            response.content,
+            response.headers,
+            retry_after=retry_after_seconds(response.headers.get("Retry-After"), now),
+            default_class=default_class,
+        )
+    what = _unlike_coveo(response)
+    if what is None and expected in {None, response.status_code}:
+        return None
+    return UnexpectedAnswerError(
+        action,
+        status_code=response.status_code,
+        request_id=response.request_id,
+        answer=what or f"where {expected} is documented",
+        cause="a proxy, a gateway or a login page answered in its place",
+        remedy="Check the connection's host, platform_host and proxies, and the proxies of the environment",
+    )
+
+
+def stopped_error(action: str, what: str) -> NoAnswerError:
+    """
+    Return the error of a request that the end of its task ended, or kept from starting.
+
+    :param action: The action, for the message.
+    :param what: What happened to the request.
+    """
+    return NoAnswerError(
+        action,
+        answer=what,
+        cause="the task was killed or its state was set by hand",
+        remedy="Clear the task to run it again",
+    )
+
+
+def _unlike_coveo(response: Response) -> str | None:
+    """
+    Describe the body of a success, ``None`` if Coveo may have sent it.
+
+    Coveo's bodies are JSON or empty, and those of file containers are empty. A long body that is declared as
+    JSON is left to the code that parses it: that of a success that nobody parses is short.
+    """
+    content_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if content_type in {"text/html", "application/xhtml+xml"}:
+        return "a web page"
+    body = response.content.strip()
+    if content_type == "application/problem+json":
+        return "a problem"
+    if content_type == "application/json" or content_type.endswith("+json"):
+        return _unlike_declared_json(body)
+    if not body:
+        return None
+    if body.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<"):
+        return "a web page"
+    if len(body) <= _MAX_UNDECLARED or body[:1] in b"{[":
+        try:
+            json.loads(body)
+        except (ValueError, RecursionError):
+            return f"a body that is not JSON ({content_type or 'of no declared type'})"
+        return None
+    return f"a body that is not JSON ({content_type or 'of no declared type'})"
+
+
+def _unlike_declared_json(body: bytes) -> str | None:
+    if not body:
+        return None
+    if body[:1] == b"<":
+        return "a web page, not a JSON object"
+    if len(body) > _MAX_UNREAD:
+        return None
+    try:
+        parsed = json.loads(body)
+    except (ValueError, RecursionError):
+        return "not a JSON object, though it says so"
+    if isinstance(parsed, dict) and parsed.get("errorCode"):
+        return f"an error: {sanitize(str(parsed['errorCode']))}"
+    return None

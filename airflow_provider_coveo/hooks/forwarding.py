@@ -1,0 +1,35 @@
+"""How the hook offers the methods of its client."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Concatenate, ParamSpec, TypeVar, cast
+
+from airflow_provider_coveo.airflow_errors import non_retryable_errors
+
+C = TypeVar("C")
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def forwarded(
+    method: Callable[Concatenate[C, P], R], resource: str = ""
+) -> Callable[Concatenate[object, P], R]:
+    """
+    Return a method of the hook that calls one of its client, and fails a task at once if a retry can't help.
+
+    The signature and the docstring stay where the method is defined.
+
+    :param method: The client's method.
+    :param resource: The client's attribute that has it. Default the client itself.
+    """
+
+    owner = attrgetter(f"client.{resource}" if resource else "client")
+
+    @functools.wraps(method)
+    def forward(hook: object, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return cast("R", getattr(owner(hook), method.__name__)(*args, **kwargs))
+
+    return non_retryable_errors(forward)

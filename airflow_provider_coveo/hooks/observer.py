@@ -1,0 +1,78 @@
+"""What the hook does in Airflow while its client works: metrics, records of the run, lineage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_coveo.coveo.errors import CoveoError
+from airflow_provider_coveo.coveo.observer import Observer
+from airflow_provider_coveo.hooks.content_changes import PushRecords, changed_source, recording
+from airflow_provider_coveo.hooks.lineage import tell_lineage
+from airflow_provider_coveo.hooks.metrics import count_accepted, count_request, count_retry
+from airflow_provider_coveo.hooks.run_records import record_accepted, record_pushed
+
+if TYPE_CHECKING:
+    from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+
+#: How the path ends that has Coveo accept a batch of items.
+_BATCH = "/documents/batch"
+
+
+class HookObserver(Observer):
+    """
+    Counts in Airflow's metrics, and records what the run does.
+
+    :param hook: The hook whose client works.
+    """
+
+    def __init__(self, hook: CoveoPushHook) -> None:
+        self._hook = hook
+
+    def requesting(self, method: str, path: str) -> AbstractContextManager[None]:
+        """Record around a request that it changes the content of a source."""
+        # A push records by itself what it sends.
+        if path.endswith(_BATCH):
+            return nullcontext()
+        return recording(self._hook, changed_source(method, path))
+
+    def requested(self, outcome: int | str) -> None:
+        """Count an attempt."""
+        count_request(outcome)
+
+    def retrying(self, error: CoveoError) -> None:
+        """Count a repetition."""
+        count_retry(error)
+
+    def accepted(self, source_id: str, counts: Mapping[str, int], size: int) -> None:
+        """Count what was accepted."""
+        count_accepted(source_id, counts, size)
+
+    def item_added(self, source_id: str) -> None:
+        """Record that the run pushed an item."""
+        record_accepted(self._hook, source_id)
+
+    def push_records(self, source_id: str, *, resumable: bool) -> PushRecords:
+        """Return where a push records what it does."""
+        return PushRecords(self._hook, source_id, resumable=resumable)
+
+    def pushed(self, source_id: str, result: Mapping[str, Any], *, is_complete: bool) -> None:
+        """Record how many items the run pushed."""
+        if is_complete:
+            tell_lineage(self._hook, self._hook.organization_id, source_id)
+            if result["accepted_adds"]:
+                record_accepted(self._hook, source_id)
+        record_pushed(self._hook, source_id, result)
+
+
+class AsyncObserver(Observer):
+    """Counts the requests of a triggerer in Airflow's metrics."""
+
+    def requested(self, outcome: int | str) -> None:
+        """Count an attempt."""
+        count_request(outcome)
+
+    def retrying(self, error: CoveoError) -> None:
+        """Count a repetition."""
+        count_retry(error)
