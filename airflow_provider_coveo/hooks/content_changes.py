@@ -9,15 +9,13 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import unquote
 
 from airflow.providers.common.compat.sdk import get_current_context
 
+from airflow_provider_coveo.hooks.recording import RecordingHook
 from airflow_provider_coveo.state.content_changes import ContentChanges, RecentPushes
-
-if TYPE_CHECKING:
-    from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 
 _SOURCE: Final = re.compile(r"/(?:push/v1|rest)/organizations/([^/]+)/sources/([^/]+)(.*)")
 #: What is done to a source that leaves its content as it is. Anything else may change it.
@@ -58,7 +56,7 @@ def changed_source(method: str | None, path: str) -> str | None:
     return None if source_id in {"pages", "raw"} else source_id
 
 
-def run_of(hook: CoveoPushHook) -> tuple[str, str, str] | None:
+def run_of(hook: RecordingHook) -> tuple[str, str, str] | None:
     """
     Return names for the run, the task with its map index, and the try that use a hook.
 
@@ -91,7 +89,7 @@ def _name(*parts: str) -> str:
 
 
 @contextmanager
-def recording(hook: CoveoPushHook, source_id: str | None) -> Iterator[None]:
+def recording(hook: RecordingHook, source_id: str | None) -> Iterator[None]:
     """
     Record around a request that it changes the content of a source.
 
@@ -117,7 +115,7 @@ def recording(hook: CoveoPushHook, source_id: str | None) -> Iterator[None]:
         _record(hook, source_id, run[0])
 
 
-def _record(hook: CoveoPushHook, source_id: str, run: str) -> None:
+def _record(hook: RecordingHook, source_id: str, run: str) -> None:
     changes = ContentChanges(hook.organization_id, source_id)
     try:
         last = changes.last()
@@ -127,7 +125,7 @@ def _record(hook: CoveoPushHook, source_id: str, run: str) -> None:
         _warn(hook, source_id, problem)
 
 
-def _warn(hook: CoveoPushHook, source_id: str, problem: Exception) -> None:
+def _warn(hook: RecordingHook, source_id: str, problem: Exception) -> None:
     hook.log.warning(
         "It can't be noted that this run changes the content of source %s, so that a try of this task or "
         "another one's may not go on where an earlier one failed: %r",
@@ -145,7 +143,7 @@ class PushRecords:
     :param resumable: Whether a later try may go on where this one ends.
     """
 
-    def __init__(self, hook: CoveoPushHook, source_id: str, *, resumable: bool) -> None:
+    def __init__(self, hook: RecordingHook, source_id: str, *, resumable: bool) -> None:
         self._hook = hook
         self._source_id = source_id
         self._key = (hook.organization_id, source_id)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from airflow_provider_coveo.coveo.errors import CoveoError
 from airflow_provider_coveo.coveo.observer import Observer
 from airflow_provider_coveo.hooks.content_changes import PushRecords, changed_source, recording
 from airflow_provider_coveo.hooks.lineage import tell_lineage
 from airflow_provider_coveo.hooks.metrics import count_accepted, count_request, count_retry
+from airflow_provider_coveo.hooks.recording import RecordingHook
 from airflow_provider_coveo.hooks.run_records import record_accepted, record_pushed
-
-if TYPE_CHECKING:
-    from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 
 #: How the path ends that has Coveo accept a batch of items.
 _BATCH = "/documents/batch"
@@ -27,7 +25,7 @@ class HookObserver(Observer):
     :param hook: The hook whose client works.
     """
 
-    def __init__(self, hook: CoveoPushHook) -> None:
+    def __init__(self, hook: RecordingHook) -> None:
         self._hook = hook
 
     def requesting(self, method: str, path: str) -> AbstractContextManager[None]:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
 from airflow.providers.common.compat.sdk import get_current_context
 
+from airflow_provider_coveo.hooks.recording import RecordingHook
 from airflow_provider_coveo.state.ledger import SourceLedger
 from airflow_provider_coveo.state.records import PUSHED_XCOM_KEY
-
-if TYPE_CHECKING:
-    from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +26,7 @@ _pushed: dict[str, dict[str, int]] = {}
 _pushed_by: list[Any] = []
 
 
-def record_accepted(hook: CoveoPushHook, source_id: str) -> None:
+def record_accepted(hook: RecordingHook, source_id: str) -> None:
     """
     Record that the running task's run pushed an item to a source, once for each hook.
 
@@ -63,7 +60,7 @@ def record_accepted(hook: CoveoPushHook, source_id: str) -> None:
     hook.recorded_sources.add(source_id)
 
 
-def record_pushed(hook: CoveoPushHook, source_id: str, result: Mapping[str, Any] | None) -> None:
+def record_pushed(hook: RecordingHook, source_id: str, result: Mapping[str, Any] | None) -> None:
     """
     Keep how many items the running task pushed to a source: in an XCom, and in the events of its assets.
 
@@ -91,24 +88,6 @@ def record_pushed(hook: CoveoPushHook, source_id: str, result: Mapping[str, Any]
         tell_assets(context, {uri: counts})
     except Exception:
         log.warning("Could not keep how many items were pushed to source %s", source_id, exc_info=True)
-
-
-@contextmanager
-def counted_if_it_fails(
-    hook: CoveoPushHook, source_id: str, so_far: Callable[[], Mapping[str, Any]]
-) -> Iterator[None]:
-    """
-    Keep what a push came to if it fails; not if it is killed, as its process is about to end.
-
-    :param hook: The hook.
-    :param source_id: The source.
-    :param so_far: Says what it came to.
-    """
-    try:
-        yield
-    except Exception:
-        record_pushed(hook, source_id, so_far())
-        raise
 
 
 def _added_up(task_instance: Any, name: str, result: Mapping[str, Any]) -> dict[str, int]:

@@ -10,8 +10,6 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-import tenacity
-
 PRODUCT = "airflow_provider_coveo"
 #: The simulator has a clock of its own, which is moved along.
 _OWN_CLOCK = f"{PRODUCT}.simulator"
@@ -46,7 +44,7 @@ class FakeClock:
         self.advance(seconds)
 
     def install(self) -> None:
-        """Give it to each of the product's modules that is loaded by now, and to what retries for them."""
+        """Give it to each of the product's modules that is loaded by now."""
         for name, module in list(sys.modules.items()):
             if not name.startswith(PRODUCT) or name.startswith(_OWN_CLOCK):
                 continue
@@ -57,8 +55,6 @@ class FakeClock:
                     setattr(module, attribute, self._threading)
                 elif value is real_datetime.datetime:
                     setattr(module, attribute, self._datetime)
-        # The hook's retries count how long they have been at it.
-        tenacity.time = self._time  # type: ignore[attr-defined]
 
 
 class _Time(ModuleType):

@@ -1,0 +1,24 @@
+"""What the hook's records need of the hook."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+
+class RecordingHook(Protocol):
+    """The part of ``CoveoPushHook`` that the records of a run use."""
+
+    #: The sources of which the running task's run has recorded that Coveo accepted an item.
+    recorded_sources: set[str]
+    #: The context of the task that uses the hook, if it is not the one that Airflow executes.
+    task_context: Any
+    #: The change of each source's content that the hook recorded last.
+    last_changes: dict[str, str]
+
+    @property
+    def log(self) -> Any:
+        """The log."""
+
+    @property
+    def organization_id(self) -> str:
+        """The organization that the hook works on."""
