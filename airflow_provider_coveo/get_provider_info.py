@@ -68,6 +68,12 @@ CONNECTION_FORM: Final[dict[str, Any]] = {
             "Empty means 0.",
             "schema": {"type": ["string", "null"]},
         },
+        "snapshot_path": {
+            "label": "Snapshots",
+            "description": "Folder for the snapshots of pushes with only_changes, local or on an object "
+            "storage, that all workers reach. Empty means that each task names its own.",
+            "schema": {"type": ["string", "null"]},
+        },
     },
 }
 

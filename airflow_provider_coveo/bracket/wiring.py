@@ -24,6 +24,7 @@ from airflow_provider_coveo.bracket.members import (
     listed,
     mapped_group_id,
 )
+from airflow_provider_coveo.bracket.only_changes import reject_only_changes
 from airflow_provider_coveo.bracket.open_task import OpenPushSourceUpdateOperator
 from airflow_provider_coveo.bracket.parameters import is_template
 from airflow_provider_coveo.bracket.reopening import (
@@ -157,6 +158,8 @@ class BracketWiring:
                 cause=f"the bracket is mapped, and the task stands outside of its task group {group!r}",
                 remedy="Create the task in that group, or wire it before or after it",
             )
+        if self._own.delete is not None:
+            reject_only_changes(task, self._own.delete)
         before = set(task.downstream_task_ids)
         self._members.add(task.task_id)
         self.let_reopen(task)

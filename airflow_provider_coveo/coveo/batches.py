@@ -479,7 +479,7 @@ def item_batches(
     encode = encoder.encode
     places, added, size, room = batcher.places, batcher.lists[ADD], batcher.size, batcher.room_limit
     place = -1
-    groups = _groups(items, batcher, on_failure)
+    groups = item_groups(items, batcher, on_failure)
     for group in groups:
         run = encoder.encode_chunk(group) if type(group) is list else None
         if run is not None:
@@ -503,7 +503,7 @@ def item_batches(
                 if on_invalid(place, error):
                     continue
                 rest = itertools.chain(entries, itertools.chain.from_iterable(groups))
-                _look_for_more(enumerate(rest, place + 1), encode, on_invalid)
+                find_more_invalid(enumerate(rest, place + 1), encode, on_invalid)
                 return
             if type(encoded) is tuple:
                 # Most items just join the batch under way, which is done right here because calls take
@@ -519,7 +519,7 @@ def item_batches(
                 full = batcher.add(place, ADD, item_id, text)
             else:
                 batcher.size, batcher.last = size, place - 1
-                full = _add_other(batcher, place, cast("Entry | CheckedDelete", encoded))
+                full = add_other(batcher, place, cast("Entry | CheckedDelete", encoded))
             places, added, size, room = batcher.places, batcher.lists[ADD], batcher.size, batcher.room_limit
             if full is not None:
                 yield full
@@ -531,7 +531,7 @@ def item_batches(
         yield full
 
 
-def _groups(
+def item_groups(
     items: Iterable[Any], batcher: Batcher, on_failure: Callable[[Exception], object] | None
 ) -> Iterator[list[bytes] | tuple[Any]]:
     """Yield each item by itself, but bytes in a row together, as far as they fit into the batch."""
@@ -564,7 +564,7 @@ def _groups(
         raise failure
 
 
-def _add_other(batcher: Batcher, place: int, entry: Entry | CheckedDelete) -> Batch | None:
+def add_other(batcher: Batcher, place: int, entry: Entry | CheckedDelete) -> Batch | None:
     if isinstance(entry, Entry):
         return batcher.add(place, ADD, entry.document_id, entry)
     key = entry.document_id
@@ -575,7 +575,7 @@ def _add_other(batcher: Batcher, place: int, entry: Entry | CheckedDelete) -> Ba
     return batcher.add(place, DELETE, key, encoded, apart=entry.delete_children)
 
 
-def _look_for_more(
+def find_more_invalid(
     places: Iterable[tuple[int, Any]],
     encode: Callable[[Any], Any],
     on_invalid: Callable[[int, InvalidItemError], bool],

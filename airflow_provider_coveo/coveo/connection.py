@@ -34,7 +34,16 @@ _DAY: Final = 86_400
 _MAX_CALL_INTERVAL: Final = 30.0
 
 _EXTRAS: Final = frozenset(
-    {"region", "platform_host", "timeout", "total_timeout", "proxies", "verify", "call_interval"}
+    {
+        "region",
+        "platform_host",
+        "timeout",
+        "total_timeout",
+        "proxies",
+        "verify",
+        "call_interval",
+        "snapshot_path",
+    }
 )
 
 
@@ -54,6 +63,7 @@ class ConnectionSettings:
     :param proxies: Proxies by scheme; empty where the environment decides.
     :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
     :param call_interval: Seconds between two Push API calls of one process, and before its first one.
+    :param snapshot_path: The folder for the snapshots of pushes that push only what changed.
     """
 
     organization_id: str
@@ -67,6 +77,7 @@ class ConnectionSettings:
     proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
     verify: bool | str = True
     call_interval: float = 0.0
+    snapshot_path: str | None = None
 
     @classmethod
     def read(
@@ -130,6 +141,7 @@ class ConnectionSettings:
             call_interval=_call_interval(
                 given.get("call_interval") if call_interval is None else call_interval
             ),
+            snapshot_path=_text(given, "snapshot_path"),
         )
 
     def total_seconds(self, size: int, timeout: Any = None) -> float:

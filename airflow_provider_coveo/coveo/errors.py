@@ -317,6 +317,32 @@ class IndexingUnknownError(CoveoError):
     default_remedy = "Push again, or accept it with on_repeated='warn'"
 
 
+class SnapshotError(CoveoError):
+    """The snapshot of a push could not be read or written."""
+
+    default_cause = "the folder or the object storage does not answer, or refuses"
+    default_remedy = "Check snapshot_path, and its connection's permissions to list, read, write and delete"
+    retry_can_help = True
+
+
+class SnapshotDamagedError(CoveoInputError):
+    """A snapshot that was cut off or changed by others, or is none; nothing was sent."""
+
+    default_cause = "something else wrote to the folder of snapshots, or the storage lost a part"
+    default_remedy = (
+        "Restore the file, or push everything once by on_damaged_snapshot='push_all'; items that only this "
+        "file knows are then not deleted"
+    )
+
+
+class SnapshotFormatError(CoveoInputError):
+    """A snapshot of a format that this version does not read."""
+
+
+class TooManyDeletionsError(CoveoInputError):
+    """More items were missing than may be deleted; none was."""
+
+
 _BY_ERROR_CODE: dict[str, type[CoveoError]] = {
     "INVALID_JSON": InvalidJsonError,
     "ORGANIZATION_IS_PAUSED": OrganizationPausedError,

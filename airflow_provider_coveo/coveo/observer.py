@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from airflow_provider_coveo.coveo.errors import CoveoError
+from airflow_provider_coveo.coveo.errors import CoveoError, CoveoInputError
+from airflow_provider_coveo.coveo.only_changes import OnlyChanges
+
+if TYPE_CHECKING:
+    from airflow_provider_coveo.coveo.batches import Batch
+    from airflow_provider_coveo.coveo.items import InvalidItemError
+    from airflow_provider_coveo.coveo.results import ComparedResult
 
 
 class PushRecords(Protocol):
@@ -50,11 +56,46 @@ class PushRecords(Protocol):
         """
 
 
+class ComparedPush(AbstractContextManager["ComparedPush"], Protocol):
+    """
+    A push that compares its input with what was accepted before.
+
+    As a context manager, it reads that at first, and after a failure keeps how far the push came.
+    """
+
+    @property
+    def records(self) -> PushRecords:
+        """Where the push records what it does."""
+
+    def batches(
+        self,
+        items: Iterable[Any],
+        limit: int,
+        on_invalid: Callable[[int, InvalidItemError], bool],
+        on_failure: Callable[[Exception], object] | None = None,
+    ) -> Iterator[Batch]:
+        """Cut what changed into batches; see :func:`~airflow_provider_coveo.coveo.batches.item_batches`."""
+
+    def accepted(self, batch: Batch) -> None:
+        """Take note of a batch that Coveo accepted."""
+
+    def finish(self) -> None:
+        """Keep what was accepted, since everything was."""
+
+    def result(self, accepted: Mapping[str, Any]) -> ComparedResult:
+        """
+        Return what was compared.
+
+        :param accepted: The result of the push otherwise.
+        """
+
+
 class Observer:
     """
     Hears of requests and pushes. This one does nothing; override what you need.
 
-    No method may raise, except ``requesting``, whose context manager may raise what the request raised.
+    No method may raise, except ``requesting``, whose context manager may raise what the request raised, and
+    ``compared_push``.
     """
 
     def requesting(self, method: str, path: str) -> AbstractContextManager[None]:
@@ -104,6 +145,20 @@ class Observer:
         :param resumable: Whether a later attempt may resume the push.
         """
         return None
+
+    def compared_push(self, source_id: str, changes: OnlyChanges) -> ComparedPush:
+        """
+        Return a push that compares its input with what was accepted before.
+
+        :param source_id: The source.
+        :param changes: How it finds out what changed.
+        :raises CoveoInputError: if there is nowhere to keep what was accepted.
+        """
+        raise CoveoInputError(
+            f"Could not push only what changed to source {source_id!r}",
+            cause="this client keeps no snapshots",
+            remedy="Use CoveoPushHook, or an observer that returns a ComparedPush",
+        )
 
     def pushed(self, source_id: str, result: Mapping[str, Any], *, is_complete: bool) -> None:
         """

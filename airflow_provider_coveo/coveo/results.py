@@ -68,7 +68,23 @@ class _BatchesResult(TypedDict):
     ordering_id: int | None
 
 
-class PushResult(_BatchesResult, InvalidResult):
+class ComparedResult(TypedDict, total=False):
+    """What a push's result says besides if only what changed was pushed."""
+
+    added: int
+    updated: int
+    deleted: int
+    unchanged: int
+    saved_items: int
+    #: About how many requests fewer it were than to push everything.
+    saved_calls: int
+    #: Why everything was pushed, ``None`` if only changes were.
+    full_because: str | None
+    #: Where the snapshot is.
+    snapshot: str
+
+
+class PushResult(_BatchesResult, InvalidResult, ComparedResult):
     """The result of pushing items."""
 
     source_id: str

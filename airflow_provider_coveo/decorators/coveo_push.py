@@ -38,6 +38,8 @@ class _CoveoPushDecoratedOperator(DecoratedOperator, _ItemsPushOperator):
 
     def execute(self, context: Context) -> PushResult:
         """Call the function, and push what it gives."""
+        # Before the function reads anything.
+        self._validate_changes()
         with cursor_scope(lambda: self.hook.organization_id, self.source_id) as scope:
             items = self.python_callable(*self.op_args, **self._keyword_arguments(context))
             result = self._push(context, self._as_iterable(items))
@@ -99,6 +101,17 @@ def coveo_push_task(python_callable: Callable[..., Any] | None = None, **kwargs:
         one failed or was killed. Default ``True``. (templated)
     :param check_quota: Whether to ask first how many items may still be pushed today, and to warn if that
         will not do. Default ``True``. (templated)
+    :param only_changes: Whether to push only what changed since the task's last run, and to delete what its
+        input lacks. Default ``False``. (templated)
+    :param max_deleted: With ``only_changes``, how many items may be deleted because the input lacks them: a
+        number, or a share of those known, such as ``"5%"``. If more are missing, none is deleted and the task
+        fails. Default ``"20%"``. (templated)
+    :param snapshot_path: With ``only_changes``, the folder for snapshots, local or on an object storage, that
+        all workers reach. Default: as the connection's extra ``snapshot_path`` says. (templated)
+    :param full_after: With ``only_changes``, how long until everything is pushed again: a ``timedelta``.
+        Default seven days.
+    :param on_damaged_snapshot: With ``only_changes``, ``fail`` (the default), or ``push_all`` to push
+        everything if the snapshot is damaged. (templated)
     :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
     :param organization_id: The organization, where it is not the connection's. (templated)
     :param kwargs: What else a task takes, such as ``task_id``, ``retries`` or ``pool``.

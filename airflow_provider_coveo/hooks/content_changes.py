@@ -234,8 +234,19 @@ class PushRecords:
             return
         if self._told_of_deletions or not self._resumable:
             self._add()
+        else:
+            self._add_if_others_did()
         if batches != self._recorded:
             self._record_pushed(batches)
+
+    def _add_if_others_did(self) -> None:
+        """Record the end of a push behind which a push of only what changed may have ended before."""
+        if self._run is None:
+            return
+        try:
+            self._changes.of_run(self._run[0])
+        except Exception as problem:
+            _warn(self._hook, self._source_id, problem)
 
     def _record_pushed(self, batches: int) -> None:
         """Record how many batches the push has sent, in the place of what it recorded before."""

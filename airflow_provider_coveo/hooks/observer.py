@@ -7,7 +7,8 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from airflow_provider_coveo.coveo.errors import CoveoError
-from airflow_provider_coveo.coveo.observer import Observer
+from airflow_provider_coveo.coveo.observer import ComparedPush, Observer
+from airflow_provider_coveo.coveo.only_changes import OnlyChanges
 from airflow_provider_coveo.hooks.content_changes import PushRecords, changed_source, recording
 from airflow_provider_coveo.hooks.lineage import tell_lineage
 from airflow_provider_coveo.hooks.metrics import count_accepted, count_request, count_retry
@@ -54,6 +55,13 @@ class HookObserver(Observer):
     def push_records(self, source_id: str, *, resumable: bool) -> PushRecords:
         """Return where a push records what it does."""
         return PushRecords(self._hook, source_id, resumable=resumable)
+
+    def compared_push(self, source_id: str, changes: OnlyChanges) -> ComparedPush:
+        """Return a push that compares its input with a snapshot."""
+        # It brings sqlite3 with it, which other pushes don't need.
+        from airflow_provider_coveo.hooks.changes import ChangesPush
+
+        return ChangesPush(self._hook, source_id, changes)
 
     def pushed(self, source_id: str, result: Mapping[str, Any], *, is_complete: bool) -> None:
         """Record how many items the run pushed."""

@@ -216,6 +216,17 @@ class PushItemsOperator(_ItemsPushOperator):
         one failed or was killed. Default ``True``. (templated)
     :param check_quota: Whether to ask first how many items may still be pushed today, and to warn if that
         will not do. Default ``True``. (templated)
+    :param only_changes: Whether to push only what changed since the task's last run, and to delete what its
+        input lacks. Default ``False``. (templated)
+    :param max_deleted: With ``only_changes``, how many items may be deleted because the input lacks them: a
+        number, or a share of those known, such as ``"5%"``. If more are missing, none is deleted and the task
+        fails. Default ``"20%"``. (templated)
+    :param snapshot_path: With ``only_changes``, the folder for snapshots, local or on an object storage, that
+        all workers reach. Default: as the connection's extra ``snapshot_path`` says. (templated)
+    :param full_after: With ``only_changes``, how long until everything is pushed again: a ``timedelta``.
+        Default seven days.
+    :param on_damaged_snapshot: With ``only_changes``, ``fail`` (the default), or ``push_all`` to push
+        everything if the snapshot is damaged. (templated)
     :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
     :param organization_id: The organization, where it is not the connection's. (templated)
     :return: What was accepted: ``accepted_adds``, ``accepted_deletes``, ``batches``, ``bytes``, ``seconds``
@@ -347,7 +358,7 @@ class DeleteItemsOperator(_ItemsPushOperator):
     )
 
     def __init__(self, *, document_ids: Any, delete_children: bool | str = False, **kwargs: Any) -> None:
-        super().__init__(check_quota=False, **kwargs)
+        super().__init__(check_quota=False, only_changes=False, **kwargs)
         self.document_ids = _untemplated(document_ids)
         self.delete_children = delete_children
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_coveo.coveo.errors import CoveoError
-from airflow_provider_coveo.operators.base import _SOURCE_LINKS, _CoveoOperator, _filled, _is_true
+from airflow_provider_coveo.operators.base import _SOURCE_LINKS, _checked, _CoveoOperator, _filled, _is_true
 from airflow_provider_coveo.operators.content_writers import (
     may_change_content,
     may_run_after_a_failure,
     note_content_change,
 )
+from airflow_provider_coveo.operators.only_changes import TEMPLATED, changes_of
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from airflow_provider_coveo.coveo.results import PushResult
 
 #: The parameters that concern the addition of items, so that an operator that only deletes lacks them.
-ADDITIONS_ONLY: Final = ("check_quota",)
+ADDITIONS_ONLY: Final = ("check_quota", *TEMPLATED, "full_after")
 
 
 class _ItemsPushOperator(_CoveoOperator):
@@ -39,6 +41,11 @@ class _ItemsPushOperator(_CoveoOperator):
         one failed or was killed. Default ``True``. (templated)
     :param check_quota: Whether to ask first how many items may still be pushed today, and to warn if that
         will not do. Default ``True``. (templated)
+    :param only_changes: Whether to push only what changed since the last run. Default ``False``. (templated)
+    :param max_deleted: How many items may be deleted because the input lacks them. (templated)
+    :param snapshot_path: The folder for snapshots. (templated)
+    :param full_after: How long until everything is pushed again.
+    :param on_damaged_snapshot: ``fail`` or ``push_all``. (templated)
     """
 
     #: Whether the task adds to what a bracket (``push_source_update``) counts as pushed.
@@ -55,6 +62,7 @@ class _ItemsPushOperator(_CoveoOperator):
         "max_invalid",
         "resume",
         "check_quota",
+        *TEMPLATED,
     )
     operator_extra_links = _SOURCE_LINKS
 
@@ -68,6 +76,11 @@ class _ItemsPushOperator(_CoveoOperator):
         max_invalid: int | str | None = None,
         resume: bool | str = True,
         check_quota: bool | str = True,
+        only_changes: bool | str = False,
+        max_deleted: int | str | None = None,
+        snapshot_path: str | None = None,
+        full_after: timedelta | None = None,
+        on_damaged_snapshot: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -78,6 +91,11 @@ class _ItemsPushOperator(_CoveoOperator):
         self.max_invalid = max_invalid
         self.resume = resume
         self.check_quota = check_quota
+        self.only_changes = only_changes
+        self.max_deleted = max_deleted
+        self.snapshot_path = snapshot_path
+        self.full_after = full_after
+        self.on_damaged_snapshot = on_damaged_snapshot
 
     def _push(
         self, context: Context, items: Iterable[Any], delete: Iterable[Any] = (), *, counts: bool = True
@@ -93,14 +111,16 @@ class _ItemsPushOperator(_CoveoOperator):
             "upload_concurrency": self.upload_concurrency,
             "max_invalid": self.max_invalid,
         }
+        changes = changes_of(self)
         try:
             result = self.hook.push_items(
                 self.source_id,
                 items,
                 delete=delete,
                 on_invalid=self.on_invalid,  # type: ignore[arg-type]
-                checkpoint=self._checkpoint(context),
+                checkpoint=self._checkpoint(context, resumable=changes is None),
                 check_quota=_is_true(self.check_quota) and counts,
+                changes=changes,
                 **_filled(given),
             )
         except CoveoError as error:
@@ -114,6 +134,14 @@ class _ItemsPushOperator(_CoveoOperator):
             if isinstance(items, Generator):
                 with suppress(Exception):
                     items.close()
+
+    def _validate_changes(self) -> None:
+        """Fail the task before its input is read, if it can't find out what changed."""
+        changes = changes_of(self)
+        if changes is not None:
+            from airflow_provider_coveo.hooks.changes import validate_options
+
+            _checked(lambda options: validate_options(self.hook, options), changes)
 
     # --- what Airflow's OpenLineage provider asks for, where it is installed ---
 
@@ -140,13 +168,13 @@ class _ItemsPushOperator(_CoveoOperator):
 
         return lineage_of_push(self, self._accepted, **read)
 
-    def _checkpoint(self, context: Context) -> Any:
+    def _checkpoint(self, context: Context, *, resumable: bool) -> Any:
         if "ti" not in context:
             return None
         from airflow_provider_coveo.hooks.checkpoint import RunCheckpoint
 
         since = note_content_change(self.hook, self.source_id, context, pushes=self.pushes_items)
-        if since is None or not _is_true(self.resume):
+        if since is None or not (resumable and _is_true(self.resume)):
             RunCheckpoint(context, (), only_retries=False).forget()
             return None
         settings = self.hook.settings

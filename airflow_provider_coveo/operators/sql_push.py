@@ -78,6 +78,17 @@ class SqlToCoveoPushOperator(_ItemsPushOperator):
         one failed or was killed. Default ``True``. (templated)
     :param check_quota: Whether to ask first how many items may still be pushed today, and to warn if that
         will not do. Default ``True``. (templated)
+    :param only_changes: Whether to push only what changed since the task's last run, and to delete what its
+        input lacks. Default ``False``. (templated)
+    :param max_deleted: With ``only_changes``, how many items may be deleted because the input lacks them: a
+        number, or a share of those known, such as ``"5%"``. If more are missing, none is deleted and the task
+        fails. Default ``"20%"``. (templated)
+    :param snapshot_path: With ``only_changes``, the folder for snapshots, local or on an object storage, that
+        all workers reach. Default: as the connection's extra ``snapshot_path`` says. (templated)
+    :param full_after: With ``only_changes``, how long until everything is pushed again: a ``timedelta``.
+        Default seven days.
+    :param on_damaged_snapshot: With ``only_changes``, ``fail`` (the default), or ``push_all`` to push
+        everything if the snapshot is damaged. (templated)
     :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
     :param organization_id: The organization, where it is not the connection's. (templated)
     :return: What was accepted: ``accepted_adds``, ``batches``, ``bytes``, ``seconds`` and more.
@@ -161,6 +172,14 @@ class SqlToCoveoPushOperator(_ItemsPushOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Push the rows."""
+        if self.cursor_column and _is_true(self.only_changes):
+            raise as_non_retryable(
+                CoveoInputError(
+                    f"Task {self.task_id!r} has only_changes and a cursor_column",
+                    cause="behind a cursor, the query lacks all rows that did not change",
+                    remedy="Leave out one: a cursor is for a query of changes, only_changes for one of all",
+                )
+            )
         if self.cursor_column:
             return self._push_increment(context)
         for name in ("cursor_start", "lag", "deleted_sql", "deleted_column"):

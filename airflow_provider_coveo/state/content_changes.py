@@ -68,15 +68,16 @@ class ContentChanges:
         changes = self.all()
         return changes[-1] if changes else None
 
-    def add(self, run: str, push: str = "") -> Change:
+    def add(self, run: str, push: str = "", *, mark: str = "") -> Change:
         """
         Record a change, before it is made or after.
 
         :param run: The run that makes it.
         :param push: The push that makes it, if it can be resumed.
+        :param mark: What its name begins with, by which a push of only what changed knows its own.
         :return: The change.
         """
-        change = Change(uuid.uuid4().hex[:16], run, push)
+        change = Change(mark + uuid.uuid4().hex[:16], run, push)
 
         def with_change(value: Any) -> tuple[dict[str, Any], Change]:
             changes = [*_changes_in(value), change][-_MAX_CHANGES:]

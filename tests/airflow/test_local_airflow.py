@@ -30,6 +30,7 @@ DAG_IDS = {
     "coveo_push_files",
     "coveo_push_identities",
     "coveo_push_query",
+    "coveo_push_changes",
     "coveo_recreate_source",
     "coveo_reset_source",
     "coveo_set_up_environment",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sized
+from contextlib import nullcontext
 from typing import Any, Literal, cast
 
 from airflow_provider_coveo.coveo.batches import (
     ADD,
     DEFAULT_BATCH_BYTES,
     DELETE,
+    Batch,
     deletions,
     item_batches,
     validate_batch_bytes,
@@ -21,6 +23,8 @@ from airflow_provider_coveo.coveo.containers import Containers
 from airflow_provider_coveo.coveo.endpoints import platform_path, push_path, validate_source_id
 from airflow_provider_coveo.coveo.errors import AccessDeniedError, CoveoInputError, short_repr
 from airflow_provider_coveo.coveo.items import Delete, prepared_item, validate_document_id
+from airflow_provider_coveo.coveo.observer import ComparedPush
+from airflow_provider_coveo.coveo.only_changes import OnlyChanges
 from airflow_provider_coveo.coveo.ordering_ids import (
     DEFAULT_QUEUE_DELAY_MINUTES,
     CoveoClock,
@@ -115,6 +119,7 @@ class Push:
         progress: Callable[[dict[str, Any]], None] | None = None,
         checkpoint: Checkpoint | None = None,
         check_quota: bool = False,
+        changes: OnlyChanges | None = None,
     ) -> PushResult:
         """
         Push any number of items in batches: fast, in constant memory, and with an exact account.
@@ -147,6 +152,9 @@ class Push:
             input goes on where this one failed. It is of one push in one task, and not shared by others.
         :param check_quota: Whether to ask first how many items may still be pushed today, and to warn if
             that will not do, or when it no longer does. Default ``False``.
+        :param changes: How to push only what changed since the last push, and to delete what the input lacks:
+            :class:`~airflow_provider_coveo.coveo.only_changes.OnlyChanges`. It replaces ``checkpoint``.
+            Default: everything is pushed, and nothing else deleted.
         :return: ``source_id``; ``accepted_adds`` and ``accepted_deletes``: how many entries of the input
             Coveo has accepted, which does not mean that they are indexed yet; ``replaced``: how many of them
             were not sent because a later one of the same batch has the same ID; ``batches`` and ``bytes``;
@@ -161,15 +169,29 @@ class Push:
             ``first_request_id`` and ``last_request_id`` of what was sent; ``ordering_id``: the moment by
             Coveo's clock in epoch milliseconds before the first batch was sent, by whichever try it was;
             ``invalid`` and ``invalid_items``: how many items were left out, and the first of them with
-            ``index``, ``document_id`` and ``rule``.
+            ``index``, ``document_id`` and ``rule``. With ``changes`` also what
+            :class:`~airflow_provider_coveo.coveo.only_changes.OnlyChanges` says.
         :raises CoveoInputError: if an argument can't be right; nothing was sent then. Also if items are
             invalid: those in batches before them were accepted.
+        :raises TooManyDeletionsError: if with ``changes`` the input lacks more items than may be deleted; it
+            was accepted, and nothing else was deleted.
         :raises CoveoError: if Coveo refuses, or does not answer. ``accepted`` holds the result up to then.
         """
         source_id = validate_source_id(source_id)
         limit = validate_batch_bytes(batch_bytes)
         caller, observer = self._caller, self._caller.observer
         invalid = InvalidItems.validate(on_invalid, max_invalid, f"source {source_id!r}")
+        compared = None if changes is None else observer.compared_push(source_id, changes)
+
+        def count(batch: Batch) -> None:
+            if compared is not None:
+                compared.accepted(batch)
+            observer.accepted(source_id, batch.counts, batch.size)
+
+        if compared is None:
+            records = observer.push_records(source_id, resumable=checkpoint is not None)
+        else:
+            checkpoint, records = None, compared.records
         push = ContainerPush(
             caller,
             path=push_path(caller.organization_id, "sources", source_id, "documents", "batch"),
@@ -178,16 +200,16 @@ class Push:
             names={ADD: "accepted_adds", DELETE: "accepted_deletes"},
             concurrency=validate_concurrency(upload_concurrency),
             checkpoint=checkpoint,
-            records=observer.push_records(source_id, resumable=checkpoint is not None),
+            records=records,
             progress=progress,
-            count=lambda batch: observer.accepted(source_id, batch.counts, batch.size),
+            count=count,
         )
         entries = itertools.chain(validate_iterable(items, "items"), deletions(delete))
         if check_quota:
             expected = len(items) if isinstance(items, Sized) else None
             push.quota = Quota(self._limits.remaining_daily_items(), expected)
         try:
-            self._run(push, entries, limit, invalid)
+            self._run(push, entries, limit, invalid, compared)
         except Exception:
             observer.pushed(source_id, {**push.result(), **invalid.result()}, is_complete=False)
             raise
@@ -200,13 +222,18 @@ class Push:
                 "deletes_with_children": push.stats.children,
                 "repeated_deletes_with_children": push.stats.repeated_children,
                 **invalid.result(),
+                **({} if compared is None else compared.result(push.result())),
             },
         )
         observer.pushed(source_id, result, is_complete=True)
-        caller.log.info(
+        self._log_result(result, invalid)
+        return result
+
+    def _log_result(self, result: PushResult, invalid: InvalidItems) -> None:
+        self._caller.log.info(
             "Source %s: %d items and %d deletions accepted in %d batches (%.1f MB, %.1f s), %d of which an "
             "earlier attempt had pushed; %d invalid items skipped",
-            source_id,
+            result["source_id"],
             result["accepted_adds"],
             result["accepted_deletes"],
             result["batches"],
@@ -216,22 +243,32 @@ class Push:
             result["invalid"],
         )
         if invalid.found.count:
-            caller.log.warning("Skipped because Coveo would reject them: %s", invalid.found.words())
-        return result
+            self._caller.log.warning("Skipped because Coveo would reject them: %s", invalid.found.words())
 
-    def _run(self, push: ContainerPush, entries: Iterable[Any], limit: int, invalid: InvalidItems) -> None:
-        try:
-            push.run(item_batches(entries, limit, invalid.skip, invalid.input_failed))
-        except Exception as failure:
-            noted = invalid.add_note(failure, self._caller.log)
-            if noted is failure:
-                raise
-            raise noted from failure.__cause__
-        if invalid.failure is not None:
-            self._caller.log.error("The input failed after an invalid item", exc_info=invalid.failure)
-        if invalid.ended_push:
-            push.save_checkpoint()
-            raise invalid.error(push.accepted_summary(), push.result())
+    def _run(
+        self,
+        push: ContainerPush,
+        entries: Iterable[Any],
+        limit: int,
+        invalid: InvalidItems,
+        compared: ComparedPush | None,
+    ) -> None:
+        cut = item_batches if compared is None else compared.batches
+        with nullcontext() if compared is None else compared:
+            try:
+                push.run(cut(entries, limit, invalid.skip, invalid.input_failed))
+            except Exception as failure:
+                noted = invalid.add_note(failure, self._caller.log)
+                if noted is failure:
+                    raise
+                raise noted from failure.__cause__
+            if invalid.failure is not None:
+                self._caller.log.error("The input failed after an invalid item", exc_info=invalid.failure)
+            if invalid.ended_push:
+                push.save_checkpoint()
+                raise invalid.error(push.accepted_summary(), push.result())
+            if compared is not None:
+                compared.finish()
 
     def delete_item(
         self,

@@ -1,0 +1,25 @@
+"""No push of only changes where a bracket deletes old items by time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow_provider_coveo.operators.only_changes import (
+    may_be_same_source,
+    only_changes_error,
+    pushes_only_changes,
+)
+
+
+def reject_only_changes(task: Any, delete_task: Any) -> None:
+    """
+    Reject a task of a bracket that deletes old items, if it pushes only changes.
+
+    What a template stands for is looked at when the task runs.
+
+    :param task: The task, mapped or not.
+    :param delete_task: The task that deletes old items.
+    :raises CoveoInputError: if so.
+    """
+    if pushes_only_changes(task) and may_be_same_source(task, delete_task.source_id):
+        raise only_changes_error(task.task_id, delete_task.task_id)

@@ -1,0 +1,411 @@
+"""
+Where snapshots are kept: a folder, local or on an object storage, that all workers reach.
+
+Beside a snapshot stands its journal: a small file for each batch, written before the batch is sent, with the
+IDs that are in it. So whatever happens to a push, what is in the snapshot and in no journal is what Coveo
+accepted last. A file of the journal is deleted only once a snapshot that takes account of it is stored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, TypeVar, cast
+from urllib.parse import quote, urlsplit
+
+from airflow_provider_coveo.content.snapshots import TRAILER_BYTES, read_trailer
+from airflow_provider_coveo.content.storage import Place, local_path, opened
+from airflow_provider_coveo.coveo.changes import Operation
+from airflow_provider_coveo.coveo.errors import (
+    CoveoError,
+    CoveoInputError,
+    SnapshotDamagedError,
+    SnapshotError,
+)
+
+_Result = TypeVar("_Result")
+
+_SNAPSHOT: Final = "snapshot"
+_JOURNAL: Final = "journal"
+_RECORD_MAGIC: Final = "coveo-journal 1 "
+#: Longer names of folders are cut, and told apart by a digest.
+_MAX_NAME: Final = 120
+
+
+def snapshot_folder(snapshot_path: str, *names: str) -> str:
+    """
+    Return the folder of a snapshot.
+
+    :param snapshot_path: The folder for all snapshots.
+    :param names: What tells this one from others, such as the organization, the source, the DAG and the task.
+    """
+    return "/".join([snapshot_path.rstrip("/"), *map(_folder_name, names)])
+
+
+def _folder_name(name: str) -> str:
+    text = quote(name, safe="@+=,").replace("~", "%7E")
+    if text.startswith("."):
+        text = f"%2E{text[1:]}"
+    if len(text) <= _MAX_NAME:
+        return text
+    return f"{text[: _MAX_NAME - 17]}~{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+
+
+@dataclass(frozen=True)
+class JournalRecord:
+    """
+    What a push was about to do, or what is known no more.
+
+    :param push: The push, ``""`` for IDs that somebody else has to say something of.
+    :param number: The number of the record among those of the push.
+    :param base: The version of the snapshot that the push compares with.
+    :param accepted: How many batches of the push were accepted then.
+    :param full: Whether nothing that the snapshot knows stands, because everything is pushed.
+    :param since: The change of the source's content since which the push stands.
+    :param full_at: When everything was pushed last, in epoch seconds.
+    :param target: Where the push goes.
+    :param batch: The number of the batch that it was about to send, -1 for none.
+    :param operations: What is in the batch.
+    """
+
+    push: str
+    number: int
+    base: str = ""
+    accepted: int = 0
+    full: bool = False
+    since: str = ""
+    full_at: float = 0.0
+    target: str = ""
+    batch: int = -1
+    operations: list[Operation] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The name of its file."""
+        return f"{self.push}.{self.number:08d}"
+
+    def encode(self) -> bytes:
+        """Return the content of its file."""
+        fields = dict(self.__dict__)
+        fields["operations"] = [
+            [kind, document_id, None if digest is None else digest.hex()]
+            for kind, document_id, digest in self.operations
+        ]
+        content = json.dumps(fields, separators=(",", ":")).encode()
+        return f"{_RECORD_MAGIC}{hashlib.sha256(content).hexdigest()}\n".encode() + content
+
+    @classmethod
+    def decode(cls, encoded: bytes, name: str) -> JournalRecord:
+        """
+        Return the record in a file.
+
+        :param encoded: The file's content.
+        :param name: Its name, for messages.
+        :raises SnapshotDamagedError: if it is damaged.
+        """
+        line, _, content = encoded.partition(b"\n")
+        if line != f"{_RECORD_MAGIC}{hashlib.sha256(content).hexdigest()}".encode():
+            raise SnapshotDamagedError(f"Could not read the journal {name}: its checksum differs")
+        try:
+            fields = json.loads(content)
+            fields["operations"] = [
+                (kind, document_id, None if digest is None else bytes.fromhex(digest))
+                for kind, document_id, digest in fields["operations"]
+            ]
+            return cls(**fields)
+        except (ValueError, TypeError, KeyError) as problem:
+            raise SnapshotDamagedError(f"Could not read the journal {name}: {problem}") from None
+
+
+class SnapshotStore:
+    """
+    A snapshot and its journal, as they are stored.
+
+    :param folder: The folder, as :func:`snapshot_folder` returns it.
+    """
+
+    def __init__(self, folder: str) -> None:
+        local = folder if "://" not in folder else local_path(folder)
+        self._folder: _Folder = _LocalFolder(local) if local is not None else _StoredFolder(folder)
+
+    def __str__(self) -> str:
+        """Return the URL of the snapshot."""
+        return f"{self._folder}/{_SNAPSHOT}"
+
+    def download(self, path: Path) -> bool:
+        """
+        Download the snapshot.
+
+        :param path: Where to.
+        :return: Whether there is one.
+        :raises SnapshotError: if the storage fails.
+        """
+        return self._folder.download(_SNAPSHOT, path)
+
+    def version(self) -> str:
+        """Return the version of the snapshot that is stored now, empty if there is none."""
+        trailer = self._folder.read_end(_SNAPSHOT, TRAILER_BYTES)
+        return "" if trailer is None else str(read_trailer(trailer, str(self))["version"])
+
+    def replace(self, path: Path) -> None:
+        """
+        Replace the snapshot as a whole.
+
+        :param path: The file to put into its place.
+        :raises SnapshotError: if the storage fails; the old one is still there.
+        """
+        self._folder.upload(path, _SNAPSHOT)
+
+    def journal(self) -> list[JournalRecord]:
+        """
+        Return the records of the journal.
+
+        :raises SnapshotDamagedError: if one is damaged.
+        :raises SnapshotError: if the storage fails.
+        """
+        records = []
+        for name in self._folder.names(_JOURNAL):
+            encoded = self._folder.read(f"{_JOURNAL}/{name}")
+            # Another push may delete it, once a snapshot takes account of it.
+            if encoded is not None:
+                records.append(JournalRecord.decode(encoded, f"{self._folder}/{_JOURNAL}/{name}"))
+        return records
+
+    def write(self, record: JournalRecord) -> None:
+        """
+        Add a record to the journal.
+
+        :param record: The record.
+        :raises SnapshotError: if the storage fails.
+        """
+        self._folder.write(record.encode(), f"{_JOURNAL}/{record.name}")
+
+    def delete(self, names: Iterable[str]) -> None:
+        """
+        Delete records of the journal.
+
+        :param names: Their names; those that are gone already don't matter.
+        :raises SnapshotError: if the storage fails.
+        """
+        for name in names:
+            self._folder.delete(f"{_JOURNAL}/{name}")
+
+    def delete_journal(self) -> None:
+        """Delete all that is in the journal, also what can't be read."""
+        self.delete(self._folder.names(_JOURNAL))
+
+    def forget(self, document_ids: Iterable[str]) -> None:
+        """
+        Have the next push send some items again, if it has them.
+
+        :param document_ids: Their IDs.
+        :raises SnapshotError: if the storage fails.
+        """
+        operations: list[Operation] = [("+", document_id, None) for document_id in document_ids]
+        if operations:
+            self.write(JournalRecord(f"forget-{uuid.uuid4().hex[:16]}", 0, operations=operations))
+
+
+class _Folder:
+    """What a store needs of a folder."""
+
+    def download(self, name: str, path: Path) -> bool:
+        raise NotImplementedError
+
+    def upload(self, path: Path, name: str) -> None:
+        raise NotImplementedError
+
+    def read(self, name: str) -> bytes | None:
+        raise NotImplementedError
+
+    def read_end(self, name: str, size: int) -> bytes | None:
+        raise NotImplementedError
+
+    def write(self, content: bytes, name: str) -> None:
+        raise NotImplementedError
+
+    def names(self, folder: str) -> list[str]:
+        raise NotImplementedError
+
+    def delete(self, name: str) -> None:
+        raise NotImplementedError
+
+
+@contextmanager
+def _named(action: str, shown: str) -> Iterator[None]:
+    """Make an error of ours of what a file system or a storage raises."""
+    try:
+        yield
+    except (CoveoError, FileNotFoundError):
+        raise
+    except Exception as problem:
+        reason = str(problem).partition("\n")[0][:300]
+        raise SnapshotError(
+            f"Could not {action} {shown}", answer=f"{type(problem).__name__}: {reason}"
+        ) from None
+
+
+class _LocalFolder(_Folder):
+    def __init__(self, path: str) -> None:
+        self._path = Path(path).expanduser()
+
+    def __str__(self) -> str:
+        return str(self._path)
+
+    def download(self, name: str, path: Path) -> bool:
+        with _named("read", f"{self}/{name}"):
+            try:
+                shutil.copyfile(self._path / name, path)
+            except FileNotFoundError:
+                return False
+        return True
+
+    def upload(self, path: Path, name: str) -> None:
+        def copy(new: Path) -> None:
+            with path.open("rb") as source, new.open("xb") as target:
+                shutil.copyfileobj(source, target, 1 << 20)
+                target.flush()
+                os.fsync(target.fileno())
+
+        self._put(copy, name)
+
+    def write(self, content: bytes, name: str) -> None:
+        def write(new: Path) -> None:
+            with new.open("xb") as target:
+                target.write(content)
+                target.flush()
+                os.fsync(target.fileno())
+
+        self._put(write, name)
+
+    def _put(self, fill: Callable[[Path], None], name: str) -> None:
+        path = self._path / name
+        new = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        with _named("write", str(path)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                fill(new)
+                new.replace(path)
+            except BaseException:
+                with suppress(OSError):
+                    new.unlink()
+                raise
+            with suppress(OSError):
+                # So that the new name outlives a crash of the machine.
+                descriptor = os.open(path.parent, os.O_RDONLY)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+
+    def read(self, name: str) -> bytes | None:
+        with _named("read", f"{self}/{name}"):
+            try:
+                return (self._path / name).read_bytes()
+            except FileNotFoundError:
+                return None
+
+    def read_end(self, name: str, size: int) -> bytes | None:
+        with _named("read", f"{self}/{name}"):
+            try:
+                with (self._path / name).open("rb") as file:
+                    length = file.seek(0, os.SEEK_END)
+                    file.seek(max(0, length - size))
+                    return file.read()
+            except FileNotFoundError:
+                return None
+
+    def names(self, folder: str) -> list[str]:
+        with _named("list", f"{self}/{folder}"):
+            try:
+                # Those that begin with a dot were not written to their end.
+                found = (path.name for path in (self._path / folder).iterdir())
+                return sorted(name for name in found if not name.startswith("."))
+            except FileNotFoundError:
+                return []
+
+    def delete(self, name: str) -> None:
+        with _named("delete", f"{self}/{name}"), suppress(FileNotFoundError):
+            (self._path / name).unlink()
+
+
+class _StoredFolder(_Folder):
+    def __init__(self, url: str) -> None:
+        # With a connection's ID before the bucket, a URL has no secret in it; and no other form is taken.
+        if "@" in urlsplit(url).netloc and ":" in urlsplit(url).netloc.rpartition("@")[0]:
+            raise CoveoInputError(
+                "Invalid snapshot_path: it has a password in it",
+                remedy="Give the ID of the storage's connection, as in s3://conn_id@bucket/snapshots",
+            )
+        self._url = url
+        with _named("open", url):
+            self._place: Place = opened(url)
+        self._path = self._place.path.rstrip("/")
+
+    def __str__(self) -> str:
+        return self._url
+
+    def _call(self, action: str, name: str, call: Callable[[Any, str], _Result]) -> _Result | None:
+        """Call the storage; ``None`` if there is no such file."""
+        with _named(action, f"{self}/{name}"):
+            try:
+                self._place.fs.invalidate_cache()
+                return call(self._place.fs, f"{self._path}/{name}")
+            except FileNotFoundError:
+                return None
+
+    def download(self, name: str, path: Path) -> bool:
+        def get(fs: Any, stored: str) -> bool:
+            # Some storages' get_file leaves an empty file where there is none.
+            fs.info(stored)
+            fs.get_file(stored, str(path))
+            return True
+
+        return bool(self._call("read", name, get))
+
+    def upload(self, path: Path, name: str) -> None:
+        def put(fs: Any, stored: str) -> bool:
+            fs.put_file(str(path), stored)
+            return True
+
+        self._must("write", name, put)
+
+    def write(self, content: bytes, name: str) -> None:
+        def pipe(fs: Any, stored: str) -> bool:
+            if hasattr(fs, "auto_mkdir") or "file" in fs.protocol:
+                fs.makedirs(stored.rpartition("/")[0], exist_ok=True)
+            fs.pipe_file(stored, content)
+            return True
+
+        self._must("write", name, pipe)
+
+    def _must(self, action: str, name: str, call: Callable[[Any, str], bool]) -> None:
+        if not self._call(action, name, call):
+            raise SnapshotError(
+                f"Could not {action} {self}/{name}", answer="the bucket or folder does not exist"
+            )
+
+    def read(self, name: str) -> bytes | None:
+        return self._call("read", name, lambda fs, stored: cast("bytes", fs.cat_file(stored)))
+
+    def read_end(self, name: str, size: int) -> bytes | None:
+        def read(fs: Any, stored: str) -> bytes:
+            length = fs.info(stored)["size"]
+            return cast("bytes", fs.cat_file(stored, start=max(0, length - size), end=length))
+
+        return self._call("read", name, read)
+
+    def names(self, folder: str) -> list[str]:
+        found = self._call("list", folder, lambda fs, stored: fs.ls(stored, detail=False)) or []
+        names = (str(path).rstrip("/").rpartition("/")[2] for path in found)
+        return sorted(name for name in names if name and name != folder)
+
+    def delete(self, name: str) -> None:
+        self._call("delete", name, lambda fs, stored: fs.rm_file(stored))

@@ -1,0 +1,461 @@
+"""
+Pushing only what changed: a stream of items compared with what Coveo accepted of it before.
+
+What was accepted is known by a snapshot: for each ID the digest of the item. Of the stream, what is new or
+differs becomes batches; what the snapshot has and the stream lacks is deleted at its end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Final, Protocol, cast
+
+from airflow_provider_coveo.coveo.batches import (
+    ADD,
+    DELETE,
+    MAX_ENTRIES,
+    Batch,
+    Batcher,
+    add_other,
+    find_more_invalid,
+    item_groups,
+)
+from airflow_provider_coveo.coveo.errors import CoveoInputError, TooManyDeletionsError, short_repr
+from airflow_provider_coveo.coveo.item_encoding import ItemEncoder
+from airflow_provider_coveo.coveo.items import CheckedDelete, Entry, InvalidItemError, validate_document_id
+from airflow_provider_coveo.coveo.max_deleted import MaxDeleted
+
+#: What may become of one ID in a batch: it was added or updated, deleted as the input says, deleted because
+#: the input lacks it, or deleted with all IDs that begin with it.
+ADDED, DELETED, REMOVED, REMOVED_PREFIX = "+", "-", "x", "*"
+#: Stands for the digest of an item that was deleted because the input says so.
+TOMBSTONE: Final = b""
+#: One of those, the ID, and the digest.
+Operation = tuple[str, str, "bytes | None"]
+
+_DIGEST_BYTES: Final = 16
+#: How many entries that are looked at one by one are looked up together, and how many bytes of them.
+_ENTRIES_PER_LOOKUP: Final = 900
+_BYTES_PER_LOOKUP: Final = 1024 * 1024
+#: More prefixes are not remembered; what comes behind them is pushed.
+_MAX_PREFIXES: Final = 200
+_MISSING_SHOWN: Final = 20
+
+
+class KnownItems(Protocol):
+    """What a comparison needs to know of the items that were accepted before."""
+
+    @property
+    def items(self) -> int:
+        """How many items there are."""
+
+    @property
+    def rows(self) -> int:
+        """How many IDs are known, those of deleted items included."""
+
+    @property
+    def numbers(self) -> int:
+        """Above all numbers of the items."""
+
+    def lookup(self, ids: Sequence[str]) -> dict[str, tuple[bytes | None, int]]:
+        """Return the digest and the number of each of some IDs, as far as they are known."""
+
+    def unseen(self, seen: bytearray) -> Iterator[tuple[str, bytes | None]]:
+        """Yield the IDs and digests of those whose bit is not set."""
+
+
+class Comparison:
+    """
+    Compares entries of a stream, in their order, with what is known, and counts what it finds.
+
+    An entry that was sent is sent again where the stream repeats its ID, so that the last one counts.
+
+    :param known: What was accepted before.
+    :param max_deleted: How many items may be deleted because the stream lacks them.
+    :param target: Where to, in words.
+    :param holds: Whether the digests that are known still stand. If not, everything is pushed.
+    :param on_batch: Called with each batch and its operations before it is handed over.
+    """
+
+    def __init__(
+        self,
+        known: KnownItems,
+        *,
+        max_deleted: MaxDeleted,
+        target: str,
+        holds: bool,
+        on_batch: Callable[[int, list[Operation]], None],
+    ) -> None:
+        self.added = self.updated = self.unchanged = self.missing = 0
+        #: How many batches it would take to push everything, about.
+        self.full_batches = 0
+        #: How many items the stream had.
+        self.items = 0
+        #: Whether an entry was invalid of which it can't be told which item it is.
+        self.has_unknown_entries = False
+        #: Why what is missing was not deleted, if so.
+        self.kept_because: str | None = None
+        self._known = known
+        self._is_empty = not known.rows
+        self._max_deleted = max_deleted
+        self._target = target
+        self._holds = holds
+        self._on_batch = on_batch
+        bits = known.numbers // 8 + 1
+        self._seen, self._sent = bytearray(bits), bytearray(bits)
+        #: What was deleted with its children, and what their IDs begin with for sure.
+        self._prefixes: tuple[str, ...] = ()
+        self._folders: tuple[str, ...] = ()
+        self._full_size = 0
+        self._full_entries = 0
+        self._limit = 0
+
+    # --- the stream ---
+
+    def batches(
+        self,
+        items: Iterable[Any],
+        limit: int,
+        on_invalid: Callable[[int, InvalidItemError], bool],
+        on_failure: Callable[[Exception], object] | None = None,
+    ) -> Iterator[Batch]:
+        """
+        Cut what changed in a stream of items and deletions into batches, and then delete what it lacks.
+
+        :param items: As :func:`~airflow_provider_coveo.coveo.batches.item_batches` takes them.
+        :param limit: How many bytes of JSON a batch may have.
+        :param on_invalid: Called with the index and the error of each that Coveo would refuse; whether to go
+            on.
+        :param on_failure: Called with the exception by which the stream itself fails.
+        :raises TooManyDeletionsError: if it lacks more items than may be deleted, behind the last batch.
+        """
+        self._limit = limit
+        output = _Output(limit, self._on_batch)
+        encoder = ItemEncoder()
+        held = _Held()
+        place = -1
+        groups = item_groups(items, cast("Batcher", _AnyRoom(limit)), on_failure)
+        for group in groups:
+            chunk = encoder.encode_chunk(group) if type(group) is list else None
+            if chunk is not None:
+                yield from self._compare_held(held, output)
+                yield from self._compare_chunk(cast("list[bytes]", group), chunk, place, output)
+                place += len(group)
+                continue
+            entries = iter(group)
+            for item in entries:
+                place += 1
+                try:
+                    held.add(place, encoder.encode(item))
+                except InvalidItemError as error:
+                    if on_invalid(place, error):
+                        self._note_invalid(error)
+                        continue
+                    rest = (entry for some in ([entries], groups) for each in some for entry in each)
+                    find_more_invalid(enumerate(rest, place + 1), encoder.encode, on_invalid)
+                    return
+                if held.is_full:
+                    yield from self._compare_held(held, output)
+        yield from self._compare_held(held, output)
+        yield from self._delete_missing(output, place)
+
+    def _compare_chunk(
+        self,
+        group: list[bytes],
+        chunk: tuple[list[str], memoryview, list[int], int],
+        place: int,
+        output: _Output,
+    ) -> Iterator[Batch]:
+        ids = chunk[0]
+        texts = [text.strip() for text in group]
+        sha256 = hashlib.sha256
+        digests = [sha256(text).digest()[:_DIGEST_BYTES] for text in texts]
+        self._count_full(len(chunk[1]) + 1, len(ids))
+        changed = self._changed(ids, digests)
+        if not changed:
+            return
+        if len(changed) == len(ids):
+            yield from output.flush_for_chunk(chunk)
+            if output.batcher.add_chunk(place + len(ids), ADD, *chunk):
+                output.operations += zip((ADDED,) * len(ids), ids, digests, strict=True)
+                return
+        for index in changed:
+            yield from output.add(
+                place + 1 + index, ADD, ids[index], texts[index], (ADDED, ids[index], digests[index])
+            )
+
+    def _changed(self, ids: list[str], digests: list[bytes]) -> Sequence[int]:
+        """Return the places of the items that are new or differ, and take note of all."""
+        self.items += len(ids)
+        if self._is_empty:
+            self.added += len(ids)
+            return range(len(ids))
+        known, seen, sent, prefixes = self._known.lookup(ids), self._seen, self._sent, self._prefixes
+        holds = self._holds
+        changed = []
+        for index, (document_id, digest) in enumerate(zip(ids, digests, strict=True)):
+            row = known.get(document_id)
+            if row is None:
+                self.added += 1
+                changed.append(index)
+                continue
+            known_digest, number = row
+            byte, bit = number >> 3, 1 << (number & 7)
+            seen[byte] |= bit
+            is_same = known_digest == digest and holds and not sent[byte] & bit
+            if is_same and not (prefixes and document_id.startswith(prefixes)):
+                continue
+            if known_digest == TOMBSTONE:
+                self.added += 1
+            else:
+                self.updated += 1
+            sent[byte] |= bit
+            changed.append(index)
+        self.unchanged += len(ids) - len(changed)
+        return changed
+
+    def _compare_held(self, held: _Held, output: _Output) -> Iterator[Batch]:
+        """Compare entries that were looked at one by one."""
+        entries = held.take()
+        first = 0
+        # Deletions stand in the way of looking at all at once: they are compared one by one.
+        for index in range(len(entries) + 1):
+            if index < len(entries) and not isinstance(entries[index][1], CheckedDelete):
+                continue
+            yield from self._compare_items(entries[first:index], output)
+            if index < len(entries):
+                place, entry = entries[index]
+                yield from self._compare_delete(place, cast("CheckedDelete", entry), output)
+            first = index + 1
+
+    def _compare_items(self, entries: list[tuple[int, Any]], output: _Output) -> Iterator[Batch]:
+        if not entries:
+            return
+        ids = [entry[0] if type(entry) is tuple else entry.document_id for _, entry in entries]
+        digests = [_digest_of(entry) for _, entry in entries]
+        for (_, entry), _ in zip(entries, ids, strict=True):
+            self._count_full(len(entry[1]) + 1 if type(entry) is tuple else len(entry.encoded) + 128, 1)
+        for index in self._changed(ids, digests):
+            place, entry = entries[index]
+            encoded = entry[1] if type(entry) is tuple else entry
+            operation = (ADDED, ids[index], digests[index])
+            yield from output.add(place, ADD, ids[index], encoded, operation)
+
+    def _compare_delete(self, place: int, entry: CheckedDelete, output: _Output) -> Iterator[Batch]:
+        document_id = entry.document_id
+        self._count_full(len(document_id) + 45, 1)
+        row = None if self._is_empty else self._known.lookup([document_id]).get(document_id)
+        is_prefix = bool(entry.delete_children)
+        if row is not None:
+            digest, number = row
+            byte, bit = number >> 3, 1 << (number & 7)
+            self._seen[byte] |= bit
+            if digest == TOMBSTONE and self._holds and not self._sent[byte] & bit and not is_prefix:
+                self.unchanged += 1
+                return
+            self._sent[byte] |= bit
+        if is_prefix:
+            self._note_prefix(document_id)
+        full = output.other(place, entry)
+        if full is not None:
+            yield full
+        if is_prefix:
+            output.operations.append((REMOVED_PREFIX, document_id, None))
+        output.operations.append((DELETED, document_id, TOMBSTONE))
+
+    def _note_prefix(self, prefix: str) -> None:
+        # What begins with it is gone, whatever was accepted before: it is sent where it comes again.
+        if self._prefixes and prefix.startswith(self._prefixes):
+            return
+        if len(self._folders) >= _MAX_PREFIXES:
+            self._prefixes = ("",)
+            return
+        self._prefixes = (*self._prefixes, prefix)
+        self._folders = (*self._folders, f"{prefix}/")
+
+    def _note_invalid(self, error: InvalidItemError) -> None:
+        """Take note that the stream has an item, though an invalid one: it is not missing."""
+        try:
+            document_id = validate_document_id(error.document_id)
+        except CoveoInputError:
+            self.has_unknown_entries = True
+            return
+        row = None if self._is_empty else self._known.lookup([document_id]).get(document_id)
+        if row is not None:
+            self._seen[row[1] >> 3] |= 1 << (row[1] & 7)
+
+    def _count_full(self, size: int, entries: int) -> None:
+        """Count how many batches everything would fill."""
+        self._full_size += size
+        self._full_entries += entries
+        batches = max(self._full_size // self._limit, self._full_entries // MAX_ENTRIES)
+        if batches:
+            self.full_batches += batches
+            self._full_size %= self._limit
+            self._full_entries %= MAX_ENTRIES
+
+    # --- the end of it ---
+
+    def _delete_missing(self, output: _Output, place: int) -> Iterator[Batch]:
+        self.full_batches += bool(self._full_size)
+        try:
+            self._check_missing()
+        except TooManyDeletionsError:
+            # What is new is pushed all the same.
+            yield from output.flush()
+            raise
+        forgotten: list[Operation] = []
+        if self.kept_because is None:
+            for document_id, digest in self._known.unseen(self._seen):
+                if digest == TOMBSTONE:
+                    forgotten.append((REMOVED, document_id, None))
+                elif not self._is_deleted_already(document_id):
+                    place += 1
+                    yield from output.remove(place, document_id)
+                if len(forgotten) >= MAX_ENTRIES:
+                    self._on_batch(-1, forgotten)
+                    forgotten = []
+        yield from output.flush()
+        if forgotten:
+            self._on_batch(-1, forgotten)
+
+    def _is_deleted_already(self, document_id: str) -> bool:
+        """Say whether an item is sure to have been deleted with its parent by this stream."""
+        return bool(self._folders) and document_id.startswith(self._folders)
+
+    def _check_missing(self) -> None:
+        """Count what is missing, and refuse to delete more of it than may be."""
+        if self._is_empty:
+            return
+        first: list[str] = []
+        for document_id, digest in self._known.unseen(self._seen):
+            if digest == TOMBSTONE or self._is_deleted_already(document_id):
+                continue
+            self.missing += 1
+            if len(first) < _MISSING_SHOWN:
+                first.append(document_id)
+        if not self.missing:
+            return
+        if self.has_unknown_entries:
+            self.kept_because = (
+                f"{self.missing:,} items are missing from the input, but none is deleted: an invalid entry "
+                "had no readable documentId, so it may be one of them"
+            )
+            return
+        named = f"{', '.join(map(short_repr, first))}{', …' if self.missing > len(first) else ''}"
+        if not self.items:
+            raise TooManyDeletionsError(
+                f"Did not delete anything from {self._target}: the input has no items, and the snapshot "
+                f"knows {self._known.items:,}: {named}",
+                cause="what gives the items failed silently, or looked in the wrong place",
+                remedy="Check the input; to empty the source on purpose, use ResetPushSourceOperator",
+            )
+        if not self._max_deleted.allows(self.missing, self._known.items):
+            share = 100 * self.missing / max(1, self._known.items)
+            raise TooManyDeletionsError(
+                f"Did not delete anything from {self._target}: the input lacks {self.missing:,} of the "
+                f"{self._known.items:,} items that the snapshot knows ({share:.1f}%), and max_deleted allows "
+                f"{self._max_deleted}. Missing: {named}",
+                cause="the input is incomplete or another one, unless that many items are meant to go",
+                remedy="Check the input; if it is right, run the task once with a larger max_deleted, such "
+                f"as {self.missing}",
+            )
+
+
+class _AnyRoom:
+    """Lets runs of bytes be as long as a batch may be: most of them don't come into one."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit - 64
+
+    def room_behind(self, size: int) -> int:
+        """Return how many bytes a run may have."""
+        return max(size, self._limit)
+
+
+class _Held:
+    """Entries that were looked at one by one, until there are enough to look them up together."""
+
+    def __init__(self) -> None:
+        self._entries: list[tuple[int, Any]] = []
+        self._size = 0
+
+    def add(self, place: int, entry: Any) -> None:
+        """Hold one more."""
+        self._entries.append((place, entry))
+        if type(entry) is tuple:
+            self._size += len(entry[1])
+        elif isinstance(entry, Entry):
+            self._size += len(entry.encoded) + (len(entry.large.data) if entry.large else 0)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there are enough."""
+        return len(self._entries) >= _ENTRIES_PER_LOOKUP or self._size >= _BYTES_PER_LOOKUP
+
+    def take(self) -> list[tuple[int, Any]]:
+        """Return them, and hold them no more."""
+        entries, self._entries, self._size = self._entries, [], 0
+        return entries
+
+
+class _Output:
+    """
+    The batches, each with the operations that are in it.
+
+    :param limit: How many bytes of JSON a batch may have.
+    :param on_batch: Called with the number of each batch and its operations before it is handed over.
+    """
+
+    def __init__(self, limit: int, on_batch: Callable[[int, list[Operation]], None]) -> None:
+        self.batcher = Batcher((ADD, DELETE), limit)
+        #: Those of the batch under way.
+        self.operations: list[Operation] = []
+        self._on_batch = on_batch
+
+    def add(
+        self, place: int, section: str, key: str, encoded: bytes | Entry, operation: Operation
+    ) -> Iterator[Batch]:
+        """Add an entry, and yield the batch that it did not fit into any more, if so."""
+        full = self.batcher.add(place, section, key, encoded)
+        if full is not None:
+            yield self._ready(full)
+        self.operations.append(operation)
+
+    def other(self, place: int, entry: CheckedDelete) -> Batch | None:
+        """Add a deletion, and return the batch that it did not fit into any more, if so."""
+        full = add_other(self.batcher, place, entry)
+        return None if full is None else self._ready(full)
+
+    def remove(self, place: int, document_id: str) -> Iterator[Batch]:
+        """Add the deletion of an item that is missing."""
+        encoded = CheckedDelete(document_id, delete_children=False).encoded()
+        yield from self.add(place, DELETE, document_id, encoded, (REMOVED, document_id, None))
+
+    def flush_for_chunk(self, chunk: tuple[list[str], memoryview, list[int], int]) -> Iterator[Batch]:
+        """Yield the batch under way, if these entries do not fit into it."""
+        full = self.batcher.flush_for_chunk(*chunk[:2])
+        if full is not None:
+            yield self._ready(full)
+
+    def flush(self) -> Iterator[Batch]:
+        """Yield the batch under way, if there is anything in it."""
+        full = self.batcher.flush()
+        if full is not None:
+            yield self._ready(full)
+
+    def _ready(self, batch: Batch) -> Batch:
+        operations, self.operations = self.operations, []
+        self._on_batch(batch.number, operations)
+        return batch
+
+
+def _digest_of(entry: Any) -> bytes:
+    """Return the digest of all that is sent of an item."""
+    if type(entry) is tuple:
+        return hashlib.sha256(entry[1]).digest()[:_DIGEST_BYTES]
+    if entry.large is None:
+        return hashlib.sha256(entry.encoded).digest()[:_DIGEST_BYTES]
+    content = hashlib.sha256(entry.large.data).hexdigest()
+    return hashlib.sha256(entry.encoded_with(content)).digest()[:_DIGEST_BYTES]

@@ -1,0 +1,302 @@
+"""What the hook does for a push of only what changed: its snapshot, and who else changed the source."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow.providers.common.compat.sdk import get_current_context
+
+from airflow_provider_coveo.content.snapshot_push import NO_CHANGES, SnapshotPush
+from airflow_provider_coveo.content.snapshot_store import SnapshotStore, snapshot_folder
+from airflow_provider_coveo.coveo.batches import Batch
+from airflow_provider_coveo.coveo.changes import Comparison, Operation
+from airflow_provider_coveo.coveo.errors import CoveoInputError
+from airflow_provider_coveo.coveo.observer import ComparedPush
+from airflow_provider_coveo.coveo.only_changes import OnlyChanges
+from airflow_provider_coveo.hooks.content_changes import PushRecords, run_of
+
+if TYPE_CHECKING:
+    from airflow_provider_coveo.coveo.items import InvalidItemError
+    from airflow_provider_coveo.coveo.max_deleted import MaxDeleted
+    from airflow_provider_coveo.coveo.results import ComparedResult
+    from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+    from airflow_provider_coveo.state.content_changes import Change
+
+#: The calls of a batch that is not pushed: for its container, for its content, and to have it taken.
+_CALLS_PER_BATCH: Final = 3
+
+
+class ChangesPush(ComparedPush):
+    """
+    A push of only what changed.
+
+    :param hook: The hook that pushes.
+    :param source_id: The source.
+    :param options: How it finds out what changed.
+    :raises CoveoInputError: if an option can't be right; nothing was read then.
+    """
+
+    def __init__(self, hook: CoveoPushHook, source_id: str, options: OnlyChanges) -> None:
+        self._max_deleted, path = validate_options(hook, options)
+        self._hook = hook
+        self._source_id = source_id
+        self._options = options
+        names = _names(hook, options)
+        settings = hook.settings
+        folder = snapshot_folder(
+            path,
+            settings.organization_id,
+            source_id,
+            *names,
+        )
+        self.store = SnapshotStore(folder)
+        # A mapped task's parts belong together, whatever their number.
+        self._records = ChangesRecords(hook, source_id, names[: 1 if options.name else 2])
+        self._push = SnapshotPush(
+            self.store,
+            target=f"{settings.push_url} {settings.organization_id} {source_id}",
+            push_all_if_damaged=options.on_damaged_snapshot == "push_all",
+        )
+        self._comparison: Comparison | None = None
+
+    def __enter__(self) -> ChangesPush:
+        try:
+            self._load()
+        except BaseException:
+            self._push.close()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is not None:
+                self._push.fail()
+        finally:
+            self._push.close()
+
+    @property
+    def records(self) -> ChangesRecords:
+        """Where the push records what it does."""
+        return self._records
+
+    def _load(self) -> None:
+        """
+        Read the snapshot, and find out whether it still holds.
+
+        :raises SnapshotDamagedError: if it is damaged, and that is not to count as none.
+        :raises SnapshotError: if the storage fails.
+        """
+        push = self._push
+        push.load()
+        # The record is read in any case: what comes later is told from what is there by then.
+        changed = self._records.why_changed(push.snapshot.facts.since)
+        push.full_because = push.why_full(self._options.full_after) or changed
+        if push.full_because is not None:
+            self._hook.log.info(
+                "Source %s: everything is pushed, because %s", self._source_id, push.full_because
+            )
+        self._comparison = Comparison(
+            push.snapshot,
+            max_deleted=self._max_deleted,
+            target=f"source {self._source_id!r}",
+            holds=push.full_because is None,
+            on_batch=self._write_down,
+        )
+
+    def batches(
+        self,
+        items: Iterable[Any],
+        limit: int,
+        on_invalid: Callable[[int, InvalidItemError], bool],
+        on_failure: Callable[[Exception], object] | None = None,
+    ) -> Iterator[Batch]:
+        """Cut what changed into batches, as :meth:`Comparison.batches` does."""
+        return self._compared.batches(items, limit, on_invalid, on_failure)
+
+    @property
+    def _compared(self) -> Comparison:
+        assert self._comparison is not None, "it was not loaded"
+        return self._comparison
+
+    def _write_down(self, batch: int, operations: list[Operation]) -> None:
+        if batch == 0:
+            self._push.begin(self._records.begin())
+        self._push.write_down(batch, operations)
+
+    def accepted(self, batch: Batch) -> None:
+        """Take note of a batch that Coveo accepted."""
+        self._push.accepted = batch.number + 1
+
+    def finish(self) -> None:
+        """
+        Replace the snapshot.
+
+        :raises SnapshotError: if the storage fails.
+        """
+        if self._compared.kept_because:
+            self._hook.log.warning("Source %s: %s", self._source_id, self._compared.kept_because)
+        self._push.finish(self._records.since_now())
+
+    def result(self, accepted: Mapping[str, Any]) -> ComparedResult:
+        """
+        Return what was compared, as small JSON.
+
+        :param accepted: The result of the push otherwise.
+        """
+        compared = self._compared
+        return {
+            "added": compared.added,
+            "updated": compared.updated,
+            "deleted": accepted["accepted_deletes"],
+            "unchanged": compared.unchanged,
+            "saved_items": compared.unchanged,
+            "saved_calls": _CALLS_PER_BATCH * max(0, compared.full_batches - accepted["batches"]),
+            "full_because": self._push.full_because,
+            "snapshot": str(self.store),
+        }
+
+
+def validate_options(hook: CoveoPushHook, options: OnlyChanges) -> tuple[MaxDeleted, str]:
+    """
+    Return how many items may be deleted, and the folder for snapshots.
+
+    :param hook: The hook that pushes.
+    :param options: How it finds out what changed.
+    :raises CoveoInputError: if an option can't be right.
+    """
+    return options.validate(), _snapshot_path(options.snapshot_path or hook.settings.snapshot_path)
+
+
+def _snapshot_path(path: object) -> str:
+    if not isinstance(path, str) or not path.strip():
+        raise CoveoInputError(
+            "Could not push only what changed: there is no snapshot_path",
+            cause="neither the task nor the connection's extra names a folder for snapshots",
+            remedy="Set snapshot_path to a folder that all workers reach, such as s3://conn_id@bucket/coveo",
+        )
+    path = path.strip()
+    if "://" not in path and not path.startswith(("/", "~")):
+        raise CoveoInputError(
+            f"Invalid snapshot_path: {path!r}",
+            cause="it is relative, and so another folder on each worker",
+            remedy="Give an absolute path or a URL, such as s3://conn_id@bucket/coveo",
+        )
+    return path
+
+
+def _names(hook: CoveoPushHook, options: OnlyChanges) -> tuple[str, ...]:
+    """Return what tells a snapshot from others of the same source."""
+    if options.name is not None:
+        return (options.name,)
+    context: Any = hook.task_context
+    if context is None:
+        try:
+            context = get_current_context()
+        except Exception:
+            # No task is executed; which error says so depends on Airflow's version.
+            context = {}
+    task_instance: Any = context.get("ti")
+    if task_instance is None:
+        raise CoveoInputError(
+            "Could not push only what changed: the snapshot has no name",
+            cause="outside a task there is no DAG and no task to name it by",
+            remedy="Give OnlyChanges a name that no other push to the source has",
+        )
+    map_index = int(getattr(task_instance, "map_index", -1))
+    names = (str(task_instance.dag_id), str(task_instance.task_id))
+    return names if map_index < 0 else (*names, f"map_index={map_index}")
+
+
+class ChangesRecords(PushRecords):
+    """
+    What a push of only what changed records of itself, and whether others changed the source's content.
+
+    Its changes have names that begin with a mark of its task. So those of its own earlier runs, and of the
+    other parts of a mapped task, are told from those of others: of them, the snapshots know.
+
+    :param hook: The hook that pushes.
+    :param source_id: The source.
+    :param names: The names of the task.
+    """
+
+    def __init__(self, hook: CoveoPushHook, source_id: str, names: tuple[str, ...]) -> None:
+        super().__init__(hook, source_id, resumable=False)
+        self._mark = f"~{hashlib.sha256(repr(names).encode()).hexdigest()[:12]}~"
+        self._own_run = (run_of(hook) or ("outside a run",))[0]
+        #: The latest change when the snapshot was read; ``None`` if that is not known.
+        self._last_at_load: str | None = None
+        self._since: str | None = None
+
+    def why_changed(self, since: str) -> str | None:
+        """
+        Say why what a snapshot knows does not hold any more, ``None`` if it does.
+
+        :param since: The change since which it stands.
+        """
+        try:
+            changes = self._changes.all()
+        except Exception as problem:
+            self._warn_unknown(problem)
+            return "it can't be told whether the source's content was changed since the last push"
+        self._last_at_load = changes[-1].name if changes else NO_CHANGES
+        later = _after(changes, since)
+        if later is None:
+            return "it isn't on record any more what changed the source's content since the last push"
+        if any(not change.name.startswith(self._mark) for change in later):
+            return "another task, run or call changed the source's content since the last push"
+        return None
+
+    def begin(self, since: str = "") -> str:
+        """Record, once, that the push sends its first batch."""
+        if self._since is None:
+            # With a change that is recorded already, nothing else is.
+            super().begin(since or self._mark)
+            self._since = self._recorded_since()
+        return self._since
+
+    def _recorded_since(self) -> str:
+        try:
+            last = self._changes.last()
+            if last is not None and last.name.startswith(self._mark) and last.run == self._own_run:
+                return last.name
+            return self._changes.add(self._own_run, mark=self._mark).name
+        except Exception as problem:
+            self._warn_unknown(problem)
+            return ""
+
+    def _add(self) -> None:
+        self._recorded_since()
+
+    def since_now(self) -> str:
+        """Return the change since which a snapshot stands that is written now; empty if it does not stand."""
+        try:
+            changes = self._changes.all()
+        except Exception as problem:
+            self._warn_unknown(problem)
+            return ""
+        later = None if self._last_at_load is None else _after(changes, self._last_at_load)
+        if later is None or any(not self._is_own(change) for change in later):
+            self._hook.log.warning(
+                "Others changed the content of source %s during the push: the next one pushes everything",
+                self._source_id,
+            )
+            return ""
+        return changes[-1].name if changes else NO_CHANGES
+
+    def _is_own(self, change: Change) -> bool:
+        return change.name.startswith(self._mark) and change.run == self._own_run
+
+    def _warn_unknown(self, problem: Exception) -> None:
+        self._hook.log.warning(
+            "Could not read or write what changed the content of source %s: %r", self._source_id, problem
+        )
+
+
+def _after(changes: list[Change], since: str) -> list[Change] | None:
+    """Return the changes behind one, ``None`` if that one is not on record."""
+    if since == NO_CHANGES:
+        return changes
+    names = [change.name for change in changes]
+    return changes[names.index(since) + 1 :] if since in names else None

@@ -1,0 +1,87 @@
+"""What the operators that push items have for ``only_changes``."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from airflow_provider_coveo.airflow_errors import as_non_retryable
+from airflow_provider_coveo.coveo.errors import CoveoInputError
+from airflow_provider_coveo.coveo.only_changes import OnlyChanges
+from airflow_provider_coveo.operators.base import _filled, _is_true
+
+#: Those of their parameters that are templated.
+TEMPLATED: Final = ("only_changes", "max_deleted", "snapshot_path", "on_damaged_snapshot")
+
+
+def changes_of(operator: Any) -> OnlyChanges | None:
+    """
+    Return how a task finds out what changed, ``None`` if it pushes everything.
+
+    :param operator: The operator, once its parameters are rendered.
+    :raises CoveoInputError: if its old items are deleted by time, which would delete all that did not change.
+    """
+    if not _is_true(operator.only_changes):
+        return None
+    delete_task_id = _deletion_by_time(operator)
+    if delete_task_id is not None:
+        raise as_non_retryable(only_changes_error(operator.task_id, delete_task_id))
+    given: dict[str, Any] = {
+        "snapshot_path": operator.snapshot_path,
+        "max_deleted": operator.max_deleted,
+        "full_after": operator.full_after,
+        "on_damaged_snapshot": operator.on_damaged_snapshot,
+    }
+    return OnlyChanges(**_filled(given))
+
+
+def only_changes_error(task_id: str, delete_task_id: str) -> CoveoInputError:
+    """
+    Return the error of a task that pushes only changes where old items are deleted by time.
+
+    :param task_id: The task.
+    :param delete_task_id: The task that deletes old items.
+    """
+    return CoveoInputError(
+        f"Task {task_id!r} can't push only changes: {delete_task_id!r} deletes the items that the run did "
+        "not push, which are all that did not change",
+        cause="only_changes=True within a bracket that has delete_old_items=True",
+        remedy="Leave out delete_old_items: a push with only_changes itself deletes what its input lacks",
+    )
+
+
+def _deletion_by_time(task: Any) -> str | None:
+    """Return the task below that deletes the source's old items for a bracket, ``None`` if there is none."""
+    if not task.has_dag():
+        return None
+    for below in task.get_flat_relatives(upstream=False):
+        operator_class = getattr(below, "operator_class", None)
+        if not isinstance(operator_class, type):
+            operator_class = type(below)
+        role = getattr(operator_class, "bracket_role", "")
+        if role == "delete_old_items" and may_be_same_source(below, task.source_id):
+            return str(below.task_id)
+    return None
+
+
+def may_be_same_source(task: Any, source_id: Any) -> bool:
+    """
+    Return whether a task, mapped or not, may be about a source; a template may stand for any.
+
+    :param task: The task.
+    :param source_id: The source.
+    """
+    other = getattr(task, "source_id", None) or getattr(task, "partial_kwargs", {}).get("source_id")
+    literal = [each for each in (other, source_id) if isinstance(each, str) and "{" not in each]
+    return len(literal) < 2 or literal[0] == literal[1]
+
+
+def pushes_only_changes(task: Any) -> bool:
+    """
+    Return whether a task, mapped or not, says by a literal that it pushes only changes.
+
+    :param task: The task.
+    """
+    value = getattr(task, "only_changes", None)
+    if value is None:
+        value = getattr(task, "partial_kwargs", {}).get("only_changes")
+    return value is True or (isinstance(value, str) and value.strip().lower() == "true")

@@ -1,0 +1,79 @@
+"""A push of only what changed within a bracket: not where old items are deleted by time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG, task
+
+from airflow_provider_coveo.coveo.errors import CoveoInputError
+from airflow_provider_coveo.operators.coveo_push import PushItemsOperator, SqlToCoveoPushOperator
+from airflow_provider_coveo.simulator import Simulator
+from airflow_provider_coveo.task_groups.coveo_push import push_source_update
+from tests.conftest import SOURCE
+from tests.unit.changes.conftest import items
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::airflow_provider_coveo.task_groups.coveo_push.OverlappingRunsWarning"
+)
+
+
+def rejected() -> Any:
+    return pytest.raises(CoveoInputError, match="can't push only changes")
+
+
+def push(**options: Any) -> PushItemsOperator:
+    return PushItemsOperator(
+        **{"task_id": "push", "source_id": SOURCE, "items": items(1), "only_changes": True, **options}
+    )
+
+
+def test_in_a_bracket_that_deletes_by_time_it_is_rejected_with_the_dag(dag: DAG) -> None:
+    with rejected(), push_source_update(source_id=SOURCE, delete_old_items=True):
+        push()
+
+
+def test_a_decorated_and_a_mapped_one_are_too(dag: DAG) -> None:
+    @task.coveo_push(source_id=SOURCE, only_changes=True)
+    def decorated(number: int) -> Any:
+        yield from items(number)
+
+    with rejected(), push_source_update(source_id=SOURCE, delete_old_items=True, group_id="a"):
+        decorated(1)
+    with rejected(), push_source_update(source_id=SOURCE, delete_old_items=True, group_id="b"):
+        decorated.expand(number=[1, 2])
+
+
+def test_one_that_is_wired_into_it_from_elsewhere_is_too(dag: DAG) -> None:
+    outside = push()
+    with push_source_update(source_id=SOURCE, delete_old_items=True) as update:
+        push(task_id="other", only_changes=False)
+    with rejected():
+        update.open >> outside
+
+
+def test_without_the_deletion_or_for_another_source_it_is_fine(dag: DAG) -> None:
+    with push_source_update(source_id=SOURCE, status="REFRESH"):
+        push()
+    with push_source_update(source_id="other", delete_old_items=True, group_id="b"):
+        push(task_id="of_another_source")
+        push(task_id="of_this", source_id="other", only_changes=False)
+
+
+@pytest.mark.usefixtures("connect", "variables")
+def test_what_a_template_says_is_looked_at_before_anything_is_sent(coveo: Simulator, dag: DAG) -> None:
+    with push_source_update(source_id="{{ params.source }}", delete_old_items=True):
+        operator = push(source_id="{{ params.source }}", only_changes="{{ params.only }}")
+    operator.render_template_fields({"params": {"source": SOURCE, "only": True}})  # type: ignore[arg-type]
+    with rejected():
+        operator.execute({})
+    assert coveo.requests == []
+
+
+def test_a_query_behind_a_cursor_has_no_missing_rows(dag: DAG) -> None:
+    operator = SqlToCoveoPushOperator(
+        task_id="t", source_id=SOURCE, sql="x", sql_conn_id="c", cursor_column="u", only_changes=True
+    )
+    with pytest.raises(CoveoInputError, match="has only_changes and a cursor_column"):
+        operator.execute({})
