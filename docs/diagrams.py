@@ -226,6 +226,38 @@ def layers(sheet: _Sheet) -> None:
 
 
 @_diagram
+def client(sheet: _Sheet) -> None:
+    """The way of a request, in a worker above and in a triggerer below."""
+    rows = [
+        (
+            0.0,
+            (
+                "operators/",
+                "hooks/\ncoveo_push.py",
+                "coveo/client/\none class\na resource",
+                "coveo/caller.py\nCaller",
+            ),
+            "transports/\nrequests_\ntransport.py",
+        ),
+        (
+            3.2,
+            ("triggers/", "hooks/\nasync_client.py", "coveo/\nconditions.py", "coveo/caller.py\nAsyncCaller"),
+            "transports/\naiohttp_\ntransport.py",
+        ),
+    ]
+    for y, steps, last in rows:
+        x = 0.0
+        for text in (*steps, last):
+            sheet.box((x, y), (2.6, 1.3), text, _PLAIN if text == steps[0] else _OURS)
+            if x:
+                sheet.arrow((x - 0.6, y + 0.65), (x, y + 0.65))
+            x += 3.2
+        sheet.arrow((x - 0.6, y + 0.65), (x, y + 0.65))
+    sheet.box((16.0, 0.0), (2.0, 4.5), "Coveo", _COVEO)
+    sheet.text((7.7, 2.25), "Request, Response, Call: built and parsed by the same functions", size=9)
+
+
+@_diagram
 def recreate(sheet: _Sheet) -> None:
     """The steps of recreating a source."""
     steps = [
