@@ -2,8 +2,7 @@
 What goes to Coveo and comes back, as values; and what a transport does with them.
 
 A request is built and its response parsed by functions that send nothing. So a worker, which blocks, and a
-triggerer's event loop share all but the sending. The transports are in
-:mod:`airflow_provider_coveo.transports`.
+triggerer's event loop share all but the sending. The transports are in ``airflow_provider_coveo/transports``.
 """
 
 from __future__ import annotations

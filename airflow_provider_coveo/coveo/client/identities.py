@@ -70,7 +70,8 @@ class Identities:
         :param progress: Called with the result so far after each batch that was accepted.
         :return: ``provider_id``; ``accepted_members``, ``accepted_mappings`` and ``accepted_deleted``;
             ``batches``, ``bytes``, ``seconds``, ``first_request_id``, ``last_request_id`` and ``replaced``;
-            ``repeated_batches`` and ``repeated_items`` as :meth:`push_items` says;
+            ``repeated_batches`` and ``repeated_items`` as
+            :meth:`~airflow_provider_coveo.coveo.client.push.Push.push_items` says;
             ``ordering_id``: the moment before by Coveo's clock in epoch milliseconds, which is the cut-off
             to disable older identities by.
         :raises CoveoInputError: if an argument or an identity can't be right; batches before that identity
