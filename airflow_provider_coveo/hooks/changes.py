@@ -16,12 +16,12 @@ from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.coveo.observer import ComparedPush
 from airflow_provider_coveo.coveo.only_changes import OnlyChanges
 from airflow_provider_coveo.hooks.content_changes import PushRecords, run_of
+from airflow_provider_coveo.hooks.recording import RecordingHook
 
 if TYPE_CHECKING:
     from airflow_provider_coveo.coveo.items import InvalidItemError
     from airflow_provider_coveo.coveo.max_deleted import MaxDeleted
     from airflow_provider_coveo.coveo.results import ComparedResult
-    from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
     from airflow_provider_coveo.state.content_changes import Change
 
 #: The calls of a batch that is not pushed: for its container, for its content, and to have it taken.
@@ -38,7 +38,7 @@ class ChangesPush(ComparedPush):
     :raises CoveoInputError: if an option can't be right; nothing was read then.
     """
 
-    def __init__(self, hook: CoveoPushHook, source_id: str, options: OnlyChanges) -> None:
+    def __init__(self, hook: RecordingHook, source_id: str, options: OnlyChanges) -> None:
         self._max_deleted, path = validate_options(hook, options)
         self._hook = hook
         self._source_id = source_id
@@ -158,7 +158,7 @@ class ChangesPush(ComparedPush):
         }
 
 
-def validate_options(hook: CoveoPushHook, options: OnlyChanges) -> tuple[MaxDeleted, str]:
+def validate_options(hook: RecordingHook, options: OnlyChanges) -> tuple[MaxDeleted, str]:
     """
     Return how many items may be deleted, and the folder for snapshots.
 
@@ -186,7 +186,7 @@ def _snapshot_path(path: object) -> str:
     return path
 
 
-def _names(hook: CoveoPushHook, options: OnlyChanges) -> tuple[str, ...]:
+def _names(hook: RecordingHook, options: OnlyChanges) -> tuple[str, ...]:
     """Return what tells a snapshot from others of the same source."""
     if options.name is not None:
         return (options.name,)
@@ -221,7 +221,7 @@ class ChangesRecords(PushRecords):
     :param names: The names of the task.
     """
 
-    def __init__(self, hook: CoveoPushHook, source_id: str, names: tuple[str, ...]) -> None:
+    def __init__(self, hook: RecordingHook, source_id: str, names: tuple[str, ...]) -> None:
         super().__init__(hook, source_id, resumable=False)
         self._mark = f"~{hashlib.sha256(repr(names).encode()).hexdigest()[:12]}~"
         self._own_run = (run_of(hook) or ("outside a run",))[0]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from airflow_provider_coveo.coveo.connection import ConnectionSettings
+
 
 class RecordingHook(Protocol):
     """The part of ``CoveoPushHook`` that the records of a run use."""
@@ -22,3 +24,7 @@ class RecordingHook(Protocol):
     @property
     def organization_id(self) -> str:
         """The organization that the hook works on."""
+
+    @property
+    def settings(self) -> ConnectionSettings:
+        """The connection's settings."""
