@@ -16,7 +16,6 @@ from airflow_provider_coveo.operators.base import (
     _untemplated,
     _without_none,
 )
-from airflow_provider_coveo.operators.content_writers import note_content_change
 from airflow_provider_coveo.operators.coveo_source import (
     CreatePushSourceOperator,
     DeletePushSourceOperator,
@@ -26,7 +25,6 @@ from airflow_provider_coveo.operators.coveo_watchdog import CloseAbandonedPushSo
 from airflow_provider_coveo.operators.push_base import ADDITIONS_ONLY, _ItemsPushOperator
 from airflow_provider_coveo.operators.security_identities import PushSecurityIdentitiesOperator
 from airflow_provider_coveo.operators.sql_push import SqlToCoveoPushOperator
-from airflow_provider_coveo.state.task_store import RunState, retry_series
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -124,6 +122,8 @@ class ResetPushSourceOperator(_SourceOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Delete the items."""
+        from airflow_provider_coveo.operators.content_writers import note_content_change
+
         if self._has_cut_off:
             # Now is not what was meant: it would delete what the run itself has pushed.
             _refuse_nothing(
@@ -140,6 +140,8 @@ class ResetPushSourceOperator(_SourceOperator):
         return _without_none(result)
 
     def _cut_off_of_this_try_set(self, context: Context) -> int:
+        from airflow_provider_coveo.state.task_store import RunState, retry_series
+
         if "ti" not in context:
             # Executed by hand, so there is no other try to agree with.
             return self.hook.current_cut_off(self.source_id)

@@ -24,12 +24,6 @@ from airflow_provider_coveo.coveo.errors import (
     missing_privilege_error,
     short_repr,
 )
-from airflow_provider_coveo.coveo.sources import (
-    is_being_deleted,
-    managed_by,
-    validate_source_name,
-    validate_visibility,
-)
 from airflow_provider_coveo.operators.base import (
     _checked,
     _CoveoOperator,
@@ -40,15 +34,11 @@ from airflow_provider_coveo.operators.base import (
     _untemplated,
     _validate_duration,
 )
-from airflow_provider_coveo.operators.source_creation import SourceCreation, reject_being_deleted
-from airflow_provider_coveo.state.content_changes import ContentChanges, RecentPushes
-from airflow_provider_coveo.state.created_sources import MadeSource
-from airflow_provider_coveo.state.ledger import SourceLedger
-from airflow_provider_coveo.state.task_store import RunState
-from airflow_provider_coveo.state.variables import read_text, write_text
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_coveo.operators.source_creation import SourceCreation
 
 
 #: The item that a copy is tested with, unless another one is given. Nobody may see it in a secured source.
@@ -122,6 +112,9 @@ class CreatePushSourceOperator(_CoveoOperator):
     @_needing("Sources: View and Create")
     def execute(self, context: Context) -> dict[str, Any]:
         """Create the source, unless it is there."""
+        from airflow_provider_coveo.coveo.sources import validate_source_name, validate_visibility
+        from airflow_provider_coveo.operators.source_creation import SourceCreation
+
         name = _checked(validate_source_name, self.source_name)
         visibility = _checked(validate_visibility, self.visibility)
         making = SourceCreation(context, self.hook, name)
@@ -145,6 +138,8 @@ class CreatePushSourceOperator(_CoveoOperator):
         }
 
     def _existing(self, name: str, visibility: str) -> Mapping[str, Any] | None:
+        from airflow_provider_coveo.operators.source_creation import reject_being_deleted
+
         there = self.hook.sources_named(name)
         if not there:
             return None
@@ -190,6 +185,12 @@ class DeletePushSourceOperator(_SourceOperator):
     @_needing("Sources: View and Edit")
     def execute(self, context: Context) -> dict[str, Any]:
         """Delete the source, if the name is right."""
+        from airflow_provider_coveo.coveo.sources import is_being_deleted, managed_by
+        from airflow_provider_coveo.state.content_changes import ContentChanges, RecentPushes
+        from airflow_provider_coveo.state.created_sources import MadeSource
+        from airflow_provider_coveo.state.ledger import SourceLedger
+        from airflow_provider_coveo.state.task_store import RunState
+
         state = RunState(context) if "ti" in context else None
         self.hook.task_context = context
         what = {"source_id": self.source_id, "source_name": self.source_name}
@@ -323,6 +324,8 @@ class RecreatePushSourceOperator(_SourceOperator):
     @_needing("Sources: View, Edit and Create, and Organization: View")
     def _recreate(self, context: Context, waiting_since: float, pushed_at: int | None) -> dict[str, Any]:
         from airflow_provider_coveo.coveo.items import prepared_item
+        from airflow_provider_coveo.coveo.sources import managed_by, validate_source_name
+        from airflow_provider_coveo.operators.source_creation import SourceCreation
 
         new_name = _checked(validate_source_name, self.new_name)
         for duration in ("confirm_timeout", "poll_interval"):
@@ -458,6 +461,8 @@ class RecreatePushSourceOperator(_SourceOperator):
     # --- handing over ---
 
     def _refuse_wrong_variable(self, original_id: str, making: SourceCreation) -> None:
+        from airflow_provider_coveo.state.variables import read_text
+
         if not self.source_id_variable:
             return
         held = read_text(self.source_id_variable)
@@ -478,10 +483,14 @@ class RecreatePushSourceOperator(_SourceOperator):
         Otherwise a later try, to which a template of the Variable gives that copy, would not find the
         original.
         """
+        from airflow_provider_coveo.state.variables import read_text
+
         if self.source_id_variable and read_text(self.source_id_variable) is not None:
             self._hand_over(original_id)
 
     def _hand_over(self, copy_id: str) -> None:
+        from airflow_provider_coveo.state.variables import read_text, write_text
+
         variable = self.source_id_variable
         if not variable:
             return

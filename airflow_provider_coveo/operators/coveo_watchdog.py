@@ -9,23 +9,19 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from airflow_provider_coveo.coveo.endpoints import validate_source_id
 from airflow_provider_coveo.coveo.errors import CoveoError, CoveoInputError, short_repr
-from airflow_provider_coveo.coveo.ordering_ids import now_ms
-from airflow_provider_coveo.coveo.sources import active_since_ms, is_active, push_status, status_in_words
 from airflow_provider_coveo.operators.base import (
     _checked,
     _CoveoOperator,
     _refuse_nothing,
     _validate_duration,
 )
-from airflow_provider_coveo.state.airflow_runs import PENDING_STATES, WORKING_STATES, all_task_states
-from airflow_provider_coveo.state.ledger import Phase, SourceLedger, SourceRecord, record_closing
-from airflow_provider_coveo.state.liveness import is_live
-from airflow_provider_coveo.state.watch_record import SeenSource, WatchRecord, brief, read_watch, write_watch
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_coveo.state.ledger import SourceLedger, SourceRecord
+    from airflow_provider_coveo.state.watch_record import SeenSource, WatchRecord
 
 #: How long nothing may change in a run of which no task is even waiting to be started. A scheduler that looks
 #: after a run starts or ends it within seconds.
@@ -160,6 +156,8 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
 
     @property
     def _ledger(self) -> SourceLedger:
+        from airflow_provider_coveo.state.ledger import SourceLedger
+
         return SourceLedger(self.hook.organization_id)
 
     def _verdict(self, source: Mapping[str, Any], *, at_once: bool = False) -> str | None:
@@ -169,6 +167,9 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
         :param source: The source.
         :param at_once: Whether it may be closed however short it has been active. Default ``False``.
         """
+        from airflow_provider_coveo.coveo.ordering_ids import now_ms
+        from airflow_provider_coveo.coveo.sources import active_since_ms
+
         source_id, since = str(source["id"]), active_since_ms(source)
         if since is None and not at_once:
             self.log.warning(
@@ -208,6 +209,8 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
         self, source_id: str, holders: Iterable[SourceRecord], since: int | None
     ) -> SourceRecord | None:
         """Return a bracket that holds the source and is at work, and record what was seen."""
+        from airflow_provider_coveo.state.liveness import is_live
+
         seen = self._ledger.seen(source_id)
         runs: dict[str, Any] = {}
         live = None
@@ -227,6 +230,12 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
         Airflow 3 does not tell a task whether a DAG was deleted or can't be imported. The scheduler no longer
         looks after the runs of such a DAG, and they stay ``running`` for ever.
         """
+        from airflow_provider_coveo.state.airflow_runs import (
+            PENDING_STATES,
+            WORKING_STATES,
+            all_task_states,
+        )
+
         found = all_task_states(holder.dag_id, holder.run_id)
         digest = hashlib.sha256(repr(sorted(found.items(), key=str)).encode()).hexdigest()[:16]
         now = time.time()
@@ -246,6 +255,8 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
 
     def _close(self, source_id: str) -> None:
         """Close a source, and let the brackets that held it know."""
+        from airflow_provider_coveo.state.ledger import Phase, record_closing
+
         ledger = self._ledger
         holders = ledger.holders(source_id)
         # Before the request, so that an opening that is still under way finds that it was closed.
@@ -282,6 +293,8 @@ class _Look:
 
     def at_all(self) -> None:
         """Look at each source, and close what nobody will close."""
+        from airflow_provider_coveo.state.watch_record import read_watch
+
         try:
             self._before = read_watch(self._watchdog.hook.organization_id)
         except Exception:
@@ -320,6 +333,8 @@ class _Look:
     def _fails(self, source_id: str, error: Exception) -> None:
         from dataclasses import replace
 
+        from airflow_provider_coveo.state.watch_record import SeenSource, brief
+
         self._watchdog.log.warning("Source %s: %s", source_id, error)
         self.failures.append(error)
         known = self._seen.get(source_id) or (self._before.source(source_id) if self._before else None)
@@ -354,6 +369,8 @@ class _Look:
         """Keep what was seen for the page; that it can't be kept is no reason to fail."""
         from dataclasses import replace
 
+        from airflow_provider_coveo.state.watch_record import WatchRecord, write_watch
+
         if not self._is_of_all and not (self._seen and self._can_keep):
             return
         task_instance: Any = self._context.get("ti")
@@ -371,6 +388,14 @@ class _Look:
 
 
 def _seen(source: Mapping[str, Any]) -> SeenSource:
+    from airflow_provider_coveo.coveo.sources import (
+        active_since_ms,
+        is_active,
+        push_status,
+        status_in_words,
+    )
+    from airflow_provider_coveo.state.watch_record import SeenSource, brief
+
     status, active = push_status(source), is_active(source)
     return SeenSource(
         id=str(source["id"]),
@@ -422,6 +447,8 @@ def _reject_organization(organization_id: str, meant: Any) -> None:
 
 
 def _validate_source_ids(source_ids: Any) -> list[str]:
+    from airflow_provider_coveo.coveo.endpoints import validate_source_id
+
     if isinstance(source_ids, (str, bytes)) or not isinstance(source_ids, Iterable):
         raise CoveoInputError(
             f"source_ids is {short_repr(source_ids)}",

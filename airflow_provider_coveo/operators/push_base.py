@@ -9,11 +9,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_coveo.coveo.errors import CoveoError
 from airflow_provider_coveo.operators.base import _SOURCE_LINKS, _checked, _CoveoOperator, _filled, _is_true
-from airflow_provider_coveo.operators.content_writers import (
-    may_change_content,
-    may_run_after_a_failure,
-    note_content_change,
-)
 from airflow_provider_coveo.operators.only_changes import TEMPLATED, changes_of
 
 if TYPE_CHECKING:
@@ -172,6 +167,11 @@ class _ItemsPushOperator(_CoveoOperator):
         if "ti" not in context:
             return None
         from airflow_provider_coveo.hooks.checkpoint import RunCheckpoint
+        from airflow_provider_coveo.operators.content_writers import (
+            may_change_content,
+            may_run_after_a_failure,
+            note_content_change,
+        )
 
         since = note_content_change(self.hook, self.source_id, context, pushes=self.pushes_items)
         if since is None or not (resumable and _is_true(self.resume)):

@@ -10,7 +10,6 @@ from airflow_provider_coveo.airflow_errors import as_non_retryable
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.operators.base import _checked, _is_true
 from airflow_provider_coveo.operators.push_base import _ItemsPushOperator
-from airflow_provider_coveo.state.cursor_scope import cursor_scope
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -202,6 +201,7 @@ class SqlToCoveoPushOperator(_ItemsPushOperator):
     def _push_increment(self, context: Context) -> dict[str, Any]:
         """Push what changed since the cursor, and move it."""
         from airflow_provider_coveo.content.increments import Increment
+        from airflow_provider_coveo.state.cursor_scope import cursor_scope
 
         with cursor_scope(lambda: self.hook.organization_id, self.source_id) as scope:
             cursor = _checked(self._open_cursor, context)
