@@ -100,7 +100,7 @@ class RejectedItemsFile:
             self._open()
         self._out.write(line)
         if item is not None:
-            self._out.write(b", " + _item_as_json(item))
+            self._out.write(b", " + (item if isinstance(item, ItemAsJson) else item_as_json(item)))
         self._out.write(b"}\n")
         self.count += 1
 
@@ -130,7 +130,7 @@ class RejectedItemsFile:
         self._target.remove()
 
     def close(self) -> None:
-        """Delete what was collected."""
+        """Delete what was collected, but not the file."""
         if self._spool is not None:
             with suppress(Exception):
                 self._spool.close()
@@ -212,8 +212,18 @@ def _target(path: Any) -> _LocalTarget | _StoredTarget:
 # --- the items in it ---
 
 
-def _item_as_json(item: Any) -> bytes:
-    """Return an item as the member of a JSON object, exactly as it was given, or else in words."""
+class ItemAsJson(bytes):
+    """What :func:`item_as_json` returned."""
+
+    __slots__ = ()
+
+
+def item_as_json(item: Any) -> bytes:
+    """
+    Return an item as the member of a JSON object, exactly as it was given, or else in words.
+
+    :param item: The item.
+    """
     try:
         if isinstance(item, Delete):
             deletion = {"documentId": item.document_id, "deleteChildren": item.delete_children}
@@ -293,12 +303,18 @@ class RejectedItems:
         self.without_item = 0
         self.ids_without_item: list[str] = []
 
-    def entries(self) -> Iterator[Any]:
+    def entries(self, *, other_than: Any = None) -> Iterator[Any]:
         """
         Yield the items as bytes, and deletions.
 
+        :param other_than: A file that must not be the one that is read, since it is about to be written.
         :raises CoveoInputError: if a file is not one of rejected items.
         """
+        if other_than and str(other_than) == str(self._path):
+            raise CoveoInputError(
+                f"rejected_path is the file that is read: {str(self._path)!r}",
+                remedy="Name another file for what is rejected again",
+            )
         decoder = msgspec.json.Decoder(_Line)
         paths = _present(self._path)
         if not paths:

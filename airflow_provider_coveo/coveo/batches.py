@@ -500,6 +500,7 @@ def item_batches(
             try:
                 encoded = encode(item)
             except InvalidItemError as error:
+                error.item = item
                 if on_invalid(place, error):
                     continue
                 rest = itertools.chain(entries, itertools.chain.from_iterable(groups))
@@ -588,6 +589,7 @@ def find_more_invalid(
             try:
                 encode(item)
             except InvalidItemError as error:
+                error.item = item
                 on_invalid(place, error)
                 found += 1
             if found >= INVALID_SHOWN or time.monotonic() > until:

@@ -15,6 +15,9 @@ class InvalidItemError(Exception):
     :param remedy: What to do about it.
     """
 
+    #: The item as it was given, where it is one of a push.
+    item: Any = None
+
     def __init__(self, document_id: str | None, rule: str, remedy: str = "") -> None:
         super().__init__(document_id, rule, remedy)
         self.document_id = document_id

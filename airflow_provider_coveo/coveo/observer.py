@@ -90,6 +90,28 @@ class ComparedPush(AbstractContextManager["ComparedPush"], Protocol):
         """
 
 
+class RejectedItems(Protocol):
+    """Where a push leaves the items that are not sent because Coveo would reject them."""
+
+    def add(self, index: int, error: InvalidItemError) -> None:
+        """
+        Keep an invalid item.
+
+        :param index: Its place in the input, from 0.
+        :param error: What is wrong with it, with the item.
+        """
+
+    def end(self, *, succeeded: bool) -> None:
+        """
+        Write them, because the push has ended.
+
+        :param succeeded: Whether it did; else nothing may be raised.
+        """
+
+    def result(self) -> dict[str, Any]:
+        """Return ``rejected`` and ``rejected_path``."""
+
+
 class Observer:
     """
     Hears of requests and pushes. This one does nothing; override what you need.
@@ -158,6 +180,19 @@ class Observer:
             f"Could not push only what changed to source {source_id!r}",
             cause="this client keeps no snapshots",
             remedy="Use CoveoPushHook, or an observer that returns a ComparedPush",
+        )
+
+    def rejected_items(self, source_id: str, path: Any) -> RejectedItems:
+        """
+        Return where a push leaves invalid items.
+
+        :param source_id: The source.
+        :param path: The file that the caller asks for.
+        :raises CoveoInputError: if it can't be written there, or not by this client.
+        """
+        raise CoveoInputError(
+            f"rejected_path is {path!r}, and this client writes no files",
+            remedy="Use CoveoPushHook, or leave it out",
         )
 
     def pushed(self, source_id: str, result: Mapping[str, Any], *, is_complete: bool) -> None:

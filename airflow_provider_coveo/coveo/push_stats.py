@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from logging import Logger
-from typing import Final
+from typing import Any, cast
 
 from airflow_provider_coveo.coveo.batches import Batch, InvalidEntries
 from airflow_provider_coveo.coveo.errors import CoveoError, CoveoInputError, short_repr
-from airflow_provider_coveo.coveo.integers import parse_int
 from airflow_provider_coveo.coveo.items import InvalidItemError
+from airflow_provider_coveo.coveo.max_invalid import MaxInvalid
+from airflow_provider_coveo.coveo.observer import RejectedItems
 from airflow_provider_coveo.coveo.results import InvalidResult
-
-#: The default of ``max_invalid``.
-DEFAULT_MAX_INVALID: Final = 100
 
 
 @dataclass
@@ -141,37 +140,45 @@ class InvalidItems:
     :param skips: Whether it skips them, rather than fails.
     :param limit: The most that it skips.
     :param target: Where it pushes to, in words.
+    :param rejected: Where it leaves them, ``None`` for nowhere.
     """
 
     #: The exception that the input raised when more of it was read.
     failure: Exception | None = None
 
-    def __init__(self, skips: bool, limit: int, target: str) -> None:
+    def __init__(
+        self, skips: bool, limit: MaxInvalid, target: str, rejected: RejectedItems | None = None
+    ) -> None:
         self.found = InvalidEntries()
         self._skips = skips
         self._limit = limit
         self._target = target
+        self._rejected = rejected
+        self._ended_push = False
+        self._read = 0
 
     @classmethod
-    def validate(cls, on_invalid: object, max_invalid: object, target: str) -> InvalidItems:
+    def validate(
+        cls, on_invalid: object, max_invalid: object, target: str, rejected: RejectedItems | None = None
+    ) -> InvalidItems:
         """
-        Return what the two parameters ask for.
+        Return what the parameters ask for.
 
         :raises CoveoInputError: if one is invalid.
         """
         if on_invalid not in {"fail", "skip"}:
             raise CoveoInputError(f"Invalid on_invalid: {on_invalid!r}", remedy="Use 'fail' or 'skip'")
-        limit = parse_int(max_invalid)
-        if limit is None or limit < 0:
-            raise CoveoInputError(
-                f"Invalid max_invalid: {short_repr(max_invalid)}", remedy="Pass an integer, zero or more"
-            )
-        return cls(on_invalid == "skip", limit, target)
+        limit = MaxInvalid.parse(max_invalid, keeps_them=rejected is not None)
+        return cls(on_invalid == "skip", limit, target, rejected)
 
     def skip(self, index: int, error: InvalidItemError) -> bool:
         """Count an invalid item, and return whether the push skips it rather than ends."""
         self.found.add(index, error)
-        return self._skips and self.found.count <= self._limit
+        if self._rejected is not None:
+            self._rejected.add(index, error)
+        skips = self._skips and self._limit.allows_so_far(self.found.count, index + 1)
+        self._ended_push = self._ended_push or not skips
+        return skips
 
     def input_failed(self, failure: Exception) -> None:
         """Record that the input raised an exception when more of it was read."""
@@ -192,10 +199,33 @@ class InvalidItems:
             failure.add_note(words)  # type: ignore[attr-defined,unused-ignore]
         return failure
 
+    def counted(self, entries: Iterable[Any]) -> Iterable[Any]:
+        """
+        Return the input, counted if a share of it may be skipped.
+
+        :param entries: The input.
+        """
+        return self._count(entries) if self._limit.is_share else entries
+
+    def _count(self, entries: Iterable[Any]) -> Iterator[Any]:
+        for entry in entries:
+            self._read += 1
+            yield entry
+
     @property
     def ended_push(self) -> bool:
-        """Whether invalid items ended the push."""
-        return bool(self.found.count) and not (self._skips and self.found.count <= self._limit)
+        """Whether invalid items ended the push, or are more than may be skipped in the end."""
+        count = self.found.count
+        return self._ended_push or (count > 0 and not self._limit.allows(count, self._read))
+
+    def end(self, *, succeeded: bool) -> None:
+        """
+        Write the file of rejected items, if the push has one.
+
+        :param succeeded: Whether the push did.
+        """
+        if self._rejected is not None:
+            self._rejected.end(succeeded=succeeded)
 
     def error(self, note: str, accepted: dict[str, object]) -> CoveoInputError:
         """
@@ -205,7 +235,10 @@ class InvalidItems:
         :param accepted: The same as a result.
         """
         failed = "" if self.failure is None else f" After them, the input failed: {short_repr(self.failure)}"
-        allowed = f", more than the {self._limit:,} that may be skipped" if self._skips else ""
+        allowed = f", more than the {self._limit} that may be skipped" if self._skips else ""
+        path = self.result().get("rejected_path")
+        if path:
+            note = f"{note} The rejected items are in {path}.".strip()
         return CoveoInputError(
             f"Could not push all items to {self._target}: Coveo would reject {self.found.count:,} of them"
             f"{allowed}. {self.found.words()}{failed}",
@@ -216,4 +249,6 @@ class InvalidItems:
 
     def result(self) -> InvalidResult:
         """Return how many were invalid, and the first of them, as small JSON."""
-        return {"invalid": self.found.count, "invalid_items": self.found.shown}
+        rejected = {} if self._rejected is None else self._rejected.result()
+        found = {"invalid": self.found.count, "invalid_items": self.found.shown}
+        return cast("InvalidResult", {**found, **rejected})

@@ -45,7 +45,16 @@ class InvalidItem(TypedDict):
     rule: str
 
 
-class InvalidResult(TypedDict):
+class _RejectedResult(TypedDict, total=False):
+    """What the result of a push with a file of rejected items says of it."""
+
+    #: How many are in the file.
+    rejected: int
+    #: The file, ``None`` if none was rejected.
+    rejected_path: str | None
+
+
+class InvalidResult(_RejectedResult):
     """What a push's result says of invalid items."""
 
     invalid: int

@@ -116,6 +116,7 @@ class CoveoCursor:
 
         source_id, organization_id = self._source_id, self._organization_id
         if self._scope is not None:
+            self._scope.check()
             source_id = source_id or self._scope.source_id
             organization_id = organization_id or self._scope.organization_id
         if not source_id:

@@ -10,6 +10,7 @@ from airflow.providers.common.compat.sdk import DecoratedOperator, task_decorato
 
 from airflow_provider_coveo.airflow_errors import as_non_retryable
 from airflow_provider_coveo.coveo.errors import CoveoInputError
+from airflow_provider_coveo.operators.base import _is_true
 from airflow_provider_coveo.operators.push_base import _ItemsPushOperator
 from airflow_provider_coveo.state.cursor_scope import cursor_scope
 
@@ -41,6 +42,7 @@ class _CoveoPushDecoratedOperator(DecoratedOperator, _ItemsPushOperator):
         # Before the function reads anything.
         self._validate_changes()
         with cursor_scope(lambda: self.hook.organization_id, self.source_id) as scope:
+            scope.only_changes = _is_true(self.only_changes)
             items = self.python_callable(*self.op_args, **self._keyword_arguments(context))
             result = self._push(context, self._as_iterable(items))
             scope.ended(result)
@@ -95,8 +97,13 @@ def coveo_push_task(python_callable: Callable[..., Any] | None = None, **kwargs:
     :param upload_concurrency: How many batches are uploaded at the same time, 1 to 32. Default 3. (templated)
     :param on_invalid: What to do with an item that Coveo would refuse: ``fail`` (the default), or ``skip`` to
         leave it out. (templated)
-    :param max_invalid: With ``skip``, above how many invalid items the task fails all the same. Default 100.
-        (templated)
+    :param max_invalid: With ``skip``, the most of them before the task fails: a number, or a share such as
+        ``"1%"``, which counts once 10,000 items are read and in the end. Default 100; any number with
+        ``rejected_path``. (templated)
+    :param rejected_path: The file for what is invalid, as JSON Lines (``.ndjson``, ``.ndjson.gz``), local or
+        on an object storage: ``s3://conn_id@bucket/{{ dag_run.run_id }}/rejected.ndjson.gz``. It is written
+        when the push ends, whole, and only if there is something. A mapped task needs ``{{ ti.map_index }}``
+        in it. Default none. (templated)
     :param resume: Whether a try that meets the same input as an earlier one of its run goes on where that
         one failed or was killed. Default ``True``. (templated)
     :param check_quota: Whether to ask first how many items may still be pushed today, and to warn if that

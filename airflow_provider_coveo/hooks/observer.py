@@ -13,6 +13,7 @@ from airflow_provider_coveo.hooks.content_changes import PushRecords, changed_so
 from airflow_provider_coveo.hooks.lineage import tell_lineage
 from airflow_provider_coveo.hooks.metrics import count_accepted, count_request, count_retry
 from airflow_provider_coveo.hooks.recording import RecordingHook
+from airflow_provider_coveo.hooks.rejected_items import RunRejectedItems
 from airflow_provider_coveo.hooks.run_records import record_accepted, record_pushed
 
 #: How the path ends that has Coveo accept a batch of items.
@@ -62,6 +63,10 @@ class HookObserver(Observer):
         from airflow_provider_coveo.hooks.changes import ChangesPush
 
         return ChangesPush(self._hook, source_id, changes)
+
+    def rejected_items(self, source_id: str, path: Any) -> RunRejectedItems:
+        """Return where a push leaves invalid items."""
+        return RunRejectedItems(self._hook, source_id, path)
 
     def pushed(self, source_id: str, result: Mapping[str, Any], *, is_complete: bool) -> None:
         """Record how many items the run pushed."""

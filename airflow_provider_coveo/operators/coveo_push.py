@@ -23,6 +23,7 @@ from airflow_provider_coveo.operators.coveo_source import (
 )
 from airflow_provider_coveo.operators.coveo_watchdog import CloseAbandonedPushSourcesOperator
 from airflow_provider_coveo.operators.push_base import ADDITIONS_ONLY, _ItemsPushOperator
+from airflow_provider_coveo.operators.rejected_push import RepushRejectedItemsOperator
 from airflow_provider_coveo.operators.security_identities import PushSecurityIdentitiesOperator
 from airflow_provider_coveo.operators.sql_push import SqlToCoveoPushOperator
 
@@ -41,6 +42,7 @@ __all__ = [
     "PushItemsOperator",
     "PushSecurityIdentitiesOperator",
     "RecreatePushSourceOperator",
+    "RepushRejectedItemsOperator",
     "ResetPushSourceOperator",
     "SetPushSourceStatusOperator",
     "SqlToCoveoPushOperator",
@@ -212,8 +214,13 @@ class PushItemsOperator(_ItemsPushOperator):
     :param upload_concurrency: How many batches are uploaded at the same time, 1 to 32. Default 3. (templated)
     :param on_invalid: What to do with an item that Coveo would refuse: ``fail`` (the default), or ``skip`` to
         leave it out. (templated)
-    :param max_invalid: With ``skip``, above how many invalid items the task fails all the same. Default 100.
-        (templated)
+    :param max_invalid: With ``skip``, the most of them before the task fails: a number, or a share such as
+        ``"1%"``, which counts once 10,000 items are read and in the end. Default 100; any number with
+        ``rejected_path``. (templated)
+    :param rejected_path: The file for what is invalid, as JSON Lines (``.ndjson``, ``.ndjson.gz``), local or
+        on an object storage: ``s3://conn_id@bucket/{{ dag_run.run_id }}/rejected.ndjson.gz``. It is written
+        when the push ends, whole, and only if there is something. A mapped task needs ``{{ ti.map_index }}``
+        in it. Default none. (templated)
     :param resume: Whether a try that meets the same input as an earlier one of its run goes on where that
         one failed or was killed. Default ``True``. (templated)
     :param check_quota: Whether to ask first how many items may still be pushed today, and to warn if that
@@ -337,8 +344,13 @@ class DeleteItemsOperator(_ItemsPushOperator):
     :param upload_concurrency: How many batches are uploaded at the same time, 1 to 32. Default 3. (templated)
     :param on_invalid: What to do with an ID that can't be one: ``fail`` (the default), or ``skip``.
         (templated)
-    :param max_invalid: With ``skip``, above how many of them the task fails all the same. Default 100.
-        (templated)
+    :param max_invalid: With ``skip``, the most of them before the task fails: a number, or a share such as
+        ``"1%"``, which counts once 10,000 items are read and in the end. Default 100; any number with
+        ``rejected_path``. (templated)
+    :param rejected_path: The file for what is invalid, as JSON Lines (``.ndjson``, ``.ndjson.gz``), local or
+        on an object storage: ``s3://conn_id@bucket/{{ dag_run.run_id }}/rejected.ndjson.gz``. It is written
+        when the push ends, whole, and only if there is something. A mapped task needs ``{{ ti.map_index }}``
+        in it. Default none. (templated)
     :param resume: Whether a try that meets the same input as an earlier one of its run goes on where that
         one failed or was killed. Default ``True``. (templated)
     :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
     from airflow_provider_coveo.coveo.results import PushResult
 
+#: The parameters of a push of only what changed, which an operator lacks that never pushes everything.
+WHOLE_INPUTS_ONLY: Final = (*TEMPLATED, "full_after")
 #: The parameters that concern the addition of items, so that an operator that only deletes lacks them.
-ADDITIONS_ONLY: Final = ("check_quota", *TEMPLATED, "full_after")
+ADDITIONS_ONLY: Final = ("check_quota", *WHOLE_INPUTS_ONLY)
 
 
 class _ItemsPushOperator(_CoveoOperator):
@@ -30,8 +32,13 @@ class _ItemsPushOperator(_CoveoOperator):
     :param upload_concurrency: How many batches are uploaded at the same time, 1 to 32. Default 3. (templated)
     :param on_invalid: What to do with an item that Coveo would refuse: ``fail`` (the default), or ``skip`` to
         leave it out. (templated)
-    :param max_invalid: With ``skip``, above how many invalid items the task fails all the same. Default 100.
-        (templated)
+    :param max_invalid: With ``skip``, the most of them before the task fails: a number, or a share such as
+        ``"1%"``, which counts once 10,000 items are read and in the end. Default 100; any number with
+        ``rejected_path``. (templated)
+    :param rejected_path: The file for what is invalid, as JSON Lines (``.ndjson``, ``.ndjson.gz``), local or
+        on an object storage: ``s3://conn_id@bucket/{{ dag_run.run_id }}/rejected.ndjson.gz``. It is written
+        when the push ends, whole, and only if there is something. A mapped task needs ``{{ ti.map_index }}``
+        in it. Default none. (templated)
     :param resume: Whether a try that meets the same input as an earlier one of its run goes on where that
         one failed or was killed. Default ``True``. (templated)
     :param check_quota: Whether to ask first how many items may still be pushed today, and to warn if that
@@ -56,6 +63,7 @@ class _ItemsPushOperator(_CoveoOperator):
         "on_invalid",
         "max_invalid",
         "resume",
+        "rejected_path",
         "check_quota",
         *TEMPLATED,
     )
@@ -76,6 +84,7 @@ class _ItemsPushOperator(_CoveoOperator):
         snapshot_path: str | None = None,
         full_after: timedelta | None = None,
         on_damaged_snapshot: str | None = None,
+        rejected_path: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -91,6 +100,7 @@ class _ItemsPushOperator(_CoveoOperator):
         self.snapshot_path = snapshot_path
         self.full_after = full_after
         self.on_damaged_snapshot = on_damaged_snapshot
+        self.rejected_path = rejected_path
 
     def _push(
         self, context: Context, items: Iterable[Any], delete: Iterable[Any] = (), *, counts: bool = True
@@ -105,6 +115,7 @@ class _ItemsPushOperator(_CoveoOperator):
             "batch_bytes": self.batch_bytes,
             "upload_concurrency": self.upload_concurrency,
             "max_invalid": self.max_invalid,
+            "rejected_path": self.rejected_path,
         }
         changes = changes_of(self)
         try:

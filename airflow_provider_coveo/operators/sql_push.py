@@ -71,8 +71,13 @@ class SqlToCoveoPushOperator(_ItemsPushOperator):
     :param upload_concurrency: How many batches are uploaded at the same time, 1 to 32. Default 3. (templated)
     :param on_invalid: What to do with a row that Coveo would refuse: ``fail`` (the default), or ``skip`` to
         leave it out. (templated)
-    :param max_invalid: With ``skip``, above how many of them the task fails all the same. Default 100.
-        (templated)
+    :param max_invalid: With ``skip``, the most of them before the task fails: a number, or a share such as
+        ``"1%"``, which counts once 10,000 items are read and in the end. Default 100; any number with
+        ``rejected_path``. (templated)
+    :param rejected_path: The file for what is invalid, as JSON Lines (``.ndjson``, ``.ndjson.gz``), local or
+        on an object storage: ``s3://conn_id@bucket/{{ dag_run.run_id }}/rejected.ndjson.gz``. It is written
+        when the push ends, whole, and only if there is something. A mapped task needs ``{{ ti.map_index }}``
+        in it. Default none. (templated)
     :param resume: Whether a try that meets the same input as an earlier one of its run goes on where that
         one failed or was killed. Default ``True``. (templated)
     :param check_quota: Whether to ask first how many items may still be pushed today, and to warn if that

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,7 +21,7 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_coveo.airflow_errors import as_non_retryable
 from airflow_provider_coveo.coveo.endpoints import validate_source_id
-from airflow_provider_coveo.coveo.errors import CoveoError, error_from_json
+from airflow_provider_coveo.coveo.errors import CoveoError, ItemsRefusedError, error_from_json
 from airflow_provider_coveo.operators.base import _SOURCE_LINKS, _CoveoOperator
 
 if TYPE_CHECKING:
@@ -259,6 +260,14 @@ class PushedItemsIndexedSensor(_CoveoSensor):
         whether all that was pushed is among them: ``fail`` (the default), or ``warn`` to succeed with a
         warning. Neither happens before nothing has come into the logs for ``quiet_time``. (templated)
     :param quiet_time: For how long, in seconds or as a ``timedelta``. Default ten minutes. (templated)
+    :param rejected_path: The file for the items that were refused, as JSON Lines (``.ndjson``,
+        ``.ndjson.gz``), local or on an object storage: each with its ID and Coveo's reason. A worker writes
+        it once all is through, if something was refused, whether the task then fails or not. Not for an item
+        that the logs show as indexed by a later stage, where that is looked up. Default none. (templated)
+    :param pushed_path: The files that were pushed, as ``path`` of ``PushItemsOperator``, from which the
+        refused items are taken, so that they can be pushed again; without it, the file has their IDs only.
+        Default none. (templated)
+    :param pushed_columns: For tables, ``columns`` of that push. Default none. (templated)
     :param deferrable: Whether to wait in the triggerer rather than in a worker. Default: as the setting
         ``[operators] default_deferrable`` says.
     :param poke_interval: Seconds from one look to the next, or a ``timedelta``. Default 120.
@@ -268,7 +277,8 @@ class PushedItemsIndexedSensor(_CoveoSensor):
     :return: ``source_id``; ``operations``: how many additions, updates and deletions were sent; ``indexed``
         and ``refused``: how many of them were; ``skipped``: how many did not pass with a result that does not
         count as refused; ``repeated``: how many more operations showed in the logs than were pushed, up to as
-        many as were sent twice; ``others``: how many more than that.
+        many as were sent twice; ``others``: how many more than that; with ``rejected_path``, ``rejected``:
+        how many items are in that file, and ``rejected_path``, ``None`` if none are.
     :raises CoveoInputError: if a value can't be right, or the push is longer ago than logs are kept; the task
         does not retry.
     :raises ItemsRefusedError: if the pipeline refused more items than are put up with; the task does not
@@ -286,6 +296,9 @@ class PushedItemsIndexedSensor(_CoveoSensor):
         "refused_results",
         "on_repeated",
         "quiet_time",
+        "rejected_path",
+        "pushed_path",
+        "pushed_columns",
         *_CoveoOperator.template_fields,
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"result": "json"}
@@ -301,6 +314,9 @@ class PushedItemsIndexedSensor(_CoveoSensor):
         refused_results: Any = ("ERROR", "REJECTED", "SKIPPED"),
         on_repeated: str = "fail",
         quiet_time: timedelta | float | str = 600.0,
+        rejected_path: Any = None,
+        pushed_path: Any = None,
+        pushed_columns: Mapping[str, str] | None = None,
         poke_interval: timedelta | float = 120.0,
         timeout: timedelta | float = timedelta(hours=2),
         **kwargs: Any,
@@ -313,6 +329,55 @@ class PushedItemsIndexedSensor(_CoveoSensor):
         self.refused_results = refused_results
         self.on_repeated = on_repeated
         self.quiet_time = quiet_time
+        self.rejected_path = rejected_path
+        self.pushed_path = pushed_path
+        self.pushed_columns = pushed_columns
+
+    def execute_complete(self, context: Context, event: dict[str, Any], limit: str = "timeout") -> Any:
+        """Conclude from what the trigger fired, and write the file of what was refused."""
+        error = event.get("error") if isinstance(event, dict) else None
+        if isinstance(error, dict) and error.get("error") == ItemsRefusedError.__name__:
+            self._write_refused(fails=True)
+        result = super().execute_complete(context, event, limit)
+        return {**result, **self._write_refused(refused=result["refused"])}
+
+    def _look(self) -> PollResult:
+        try:
+            seen = super()._look()
+        except ItemsRefusedError:
+            self._write_refused(fails=True)
+            raise
+        if seen.is_there and seen.result is not None:
+            written = self._write_refused(refused=seen.result["refused"])
+            return replace(seen, result={**seen.result, **written})
+        return seen
+
+    def _write_refused(self, *, refused: int | None = None, fails: bool = False) -> dict[str, Any]:
+        """
+        Write what was refused, if a file is asked for.
+
+        :param refused: How much was, ``None`` if that is not known.
+        :param fails: Whether the task is about to fail, so that a file that can't be written is a warning.
+        """
+        if not self.rejected_path:
+            return {}
+        from airflow_provider_coveo.hooks.rejected_items import write_pipeline_rejections
+
+        condition = self._checked()
+        try:
+            return write_pipeline_rejections(
+                self.hook,
+                condition.pushed,
+                condition.refusals if refused != 0 else (),
+                self.rejected_path,
+                self.pushed_path or None,
+                self.pushed_columns,
+            )
+        except Exception as problem:
+            if not fails:
+                raise
+            self.log.warning("Could not write the refused items to %s: %r", self.rejected_path, problem)
+            return {}
 
     def _condition(self) -> Condition:
         return self._checked()

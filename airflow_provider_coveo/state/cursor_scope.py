@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol, TypeVar
 
+from airflow_provider_coveo.coveo.errors import CoveoInputError
+
 log = logging.getLogger(__name__)
 
 
@@ -35,6 +37,8 @@ class CursorScope:
 
     #: Whether its cursors move at the end: not if nothing was sent.
     moves = True
+    #: Whether the push deletes what its input lacks, so that a part of the content must not be its input.
+    only_changes = False
 
     def __init__(self, organization_id: Callable[[], str], source_id: str) -> None:
         self._organization_id = organization_id
@@ -56,6 +60,19 @@ class CursorScope:
             self.moves = False
             for block in _blocks:
                 block.moves = False
+
+    def check(self) -> None:
+        """
+        Check that a cursor may give the push its input.
+
+        :raises CoveoInputError: if the push would delete what is not in it.
+        """
+        if self.only_changes:
+            raise CoveoInputError(
+                f"Could not push to source {self.source_id!r}: the push has only_changes, and a cursor",
+                cause="only_changes deletes what its input lacks, and with a cursor the input is a part",
+                remedy="Leave out one of the two",
+            )
 
     def add(self, cursor: MovableCursor) -> None:
         """
@@ -121,6 +138,7 @@ def moving_cursors(push: _Push) -> _Push:
     @functools.wraps(push)
     def moved(hook: Any, source_id: str, *args: Any, **kwargs: Any) -> Any:
         with cursor_scope(lambda: str(hook.organization_id), source_id) as scope:
+            scope.only_changes = kwargs.get("changes") is not None
             result = push(hook, source_id, *args, **kwargs)
             scope.ended(result)
             return result

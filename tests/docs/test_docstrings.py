@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_coveo.decorators.coveo_push import _CoveoPushDecoratedOperator, coveo_push_task
-from airflow_provider_coveo.operators.coveo_push import DeleteItemsOperator
-from airflow_provider_coveo.operators.push_base import ADDITIONS_ONLY
+from airflow_provider_coveo.operators.coveo_push import DeleteItemsOperator, RepushRejectedItemsOperator
+from airflow_provider_coveo.operators.push_base import ADDITIONS_ONLY, WHOLE_INPUTS_ONLY
 
 REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "reference"
 #: What Airflow calls, beside the methods that each line of it declares itself.
@@ -69,8 +69,9 @@ def _parameters_of_class(value: type) -> set[str]:
     for base in value.__mro__:
         if _is_ours(base) and inspect.isfunction(vars(base).get("__init__")):
             found |= _parameters(vars(base)["__init__"])
-    # A deletion sets these itself.
-    return found - set(ADDITIONS_ONLY) if issubclass(value, DeleteItemsOperator) else found
+    # These set some themselves.
+    own = {DeleteItemsOperator: ADDITIONS_ONLY, RepushRejectedItemsOperator: WHOLE_INPUTS_ONLY}
+    return found - set(own.get(value, ()))
 
 
 def _described(value: Any) -> dict[str, str]:

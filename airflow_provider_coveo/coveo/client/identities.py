@@ -15,6 +15,7 @@ from airflow_provider_coveo.coveo.identities import (
     identity_batches,
     validate_provider_id,
 )
+from airflow_provider_coveo.coveo.max_invalid import MaxInvalid
 from airflow_provider_coveo.coveo.ordering_ids import (
     DEFAULT_QUEUE_DELAY_MINUTES,
     now_ms,
@@ -81,7 +82,7 @@ class Identities:
         provider_id = validate_provider_id(provider_id)
         target = f"security identity provider {provider_id!r}"
         limit = validate_batch_bytes(batch_bytes)
-        invalid = InvalidItems(False, 0, target)
+        invalid = InvalidItems(False, MaxInvalid.parse(0), target)
         push = ContainerPush(
             self._caller,
             path=push_path(self._caller.organization_id, "providers", provider_id, "permissions", "batch"),

@@ -32,7 +32,7 @@ from airflow_provider_coveo.coveo.ordering_ids import (
     validate_cut_off,
     validate_queue_delay,
 )
-from airflow_provider_coveo.coveo.push_stats import DEFAULT_MAX_INVALID, InvalidItems, Quota
+from airflow_provider_coveo.coveo.push_stats import InvalidItems, Quota
 from airflow_provider_coveo.coveo.pusher import (
     DEFAULT_UPLOAD_CONCURRENCY,
     ContainerPush,
@@ -115,11 +115,12 @@ class Push:
         batch_bytes: int | str = DEFAULT_BATCH_BYTES,
         upload_concurrency: int | str = DEFAULT_UPLOAD_CONCURRENCY,
         on_invalid: Literal["fail", "skip"] = "fail",
-        max_invalid: int | str = DEFAULT_MAX_INVALID,
+        max_invalid: int | str | None = None,
         progress: Callable[[dict[str, Any]], None] | None = None,
         checkpoint: Checkpoint | None = None,
         check_quota: bool = False,
         changes: OnlyChanges | None = None,
+        rejected_path: Any = None,
     ) -> PushResult:
         """
         Push any number of items in batches: fast, in constant memory, and with an exact account.
@@ -145,8 +146,9 @@ class Push:
             wait to be taken. Default 3.
         :param on_invalid: What to do with an item that Coveo would refuse. ``fail`` (the default) ends the
             push and reports the first 20; ``skip`` leaves them out, counts them and lists the first 20.
-        :param max_invalid: With ``skip``, above how many invalid items the push fails all the same. Default
-            100.
+        :param max_invalid: With ``skip``, the most invalid items before the push fails all the same: a
+            number, or a share such as ``"1%"``, which counts once 10,000 items are read and in the end.
+            Default 100; any number with ``rejected_path``.
         :param progress: Called with the result so far after each batch that was accepted.
         :param checkpoint: Where to keep which batches were accepted, so that a later call with the same
             input goes on where this one failed. It is of one push in one task, and not shared by others.
@@ -155,6 +157,9 @@ class Push:
         :param changes: How to push only what changed since the last push, and to delete what the input lacks:
             :class:`~airflow_provider_coveo.coveo.only_changes.OnlyChanges`. It replaces ``checkpoint``.
             Default: everything is pushed, and nothing else deleted.
+        :param rejected_path: The file for the items that are invalid, as JSON Lines: ``.ndjson`` or
+            ``.ndjson.gz``, local or on an object storage. It is written when the push ends, whole, and only
+            if there are such items. Default none.
         :return: ``source_id``; ``accepted_adds`` and ``accepted_deletes``: how many entries of the input
             Coveo has accepted, which does not mean that they are indexed yet; ``replaced``: how many of them
             were not sent because a later one of the same batch has the same ID; ``batches`` and ``bytes``;
@@ -169,7 +174,8 @@ class Push:
             ``first_request_id`` and ``last_request_id`` of what was sent; ``ordering_id``: the moment by
             Coveo's clock in epoch milliseconds before the first batch was sent, by whichever try it was;
             ``invalid`` and ``invalid_items``: how many items were left out, and the first of them with
-            ``index``, ``document_id`` and ``rule``. With ``changes`` also what
+            ``index``, ``document_id`` and ``rule``; with ``rejected_path``, also ``rejected``: how many are
+            in that file, and ``rejected_path``, ``None`` if none are. With ``changes`` also what
             :class:`~airflow_provider_coveo.coveo.only_changes.OnlyChanges` says.
         :raises CoveoInputError: if an argument can't be right; nothing was sent then. Also if items are
             invalid: those in batches before them were accepted.
@@ -180,7 +186,8 @@ class Push:
         source_id = validate_source_id(source_id)
         limit = validate_batch_bytes(batch_bytes)
         caller, observer = self._caller, self._caller.observer
-        invalid = InvalidItems.validate(on_invalid, max_invalid, f"source {source_id!r}")
+        rejected = None if not rejected_path else observer.rejected_items(source_id, rejected_path)
+        invalid = InvalidItems.validate(on_invalid, max_invalid, f"source {source_id!r}", rejected)
         compared = None if changes is None else observer.compared_push(source_id, changes)
 
         def count(batch: Batch) -> None:
@@ -256,8 +263,9 @@ class Push:
         cut = item_batches if compared is None else compared.batches
         with nullcontext() if compared is None else compared:
             try:
-                push.run(cut(entries, limit, invalid.skip, invalid.input_failed))
+                push.run(cut(invalid.counted(entries), limit, invalid.skip, invalid.input_failed))
             except Exception as failure:
+                invalid.end(succeeded=False)
                 noted = invalid.add_note(failure, self._caller.log)
                 if noted is failure:
                     raise
@@ -266,9 +274,16 @@ class Push:
                 self._caller.log.error("The input failed after an invalid item", exc_info=invalid.failure)
             if invalid.ended_push:
                 push.save_checkpoint()
+                invalid.end(succeeded=False)
                 raise invalid.error(push.accepted_summary(), push.result())
-            if compared is not None:
-                compared.finish()
+            try:
+                if compared is not None:
+                    compared.finish()
+                invalid.end(succeeded=True)
+            except Exception:
+                # All is pushed: a retry only has to find out again what is invalid.
+                push.save_checkpoint()
+                raise
 
     def delete_item(
         self,

@@ -164,6 +164,7 @@ def test_a_parameter_of_the_dag_resets_it(coveo: Simulator, shop: Shop) -> None:
         ({"cursor_column": "name", "cursor_start": "A", "lag": 5, "sql": SQL.replace("updated", "name")},
          None),
         ({"cursor_start": [1]}, "a cursor can't go by"),
+        ({"only_changes": True, "snapshot_path": "/tmp/s"}, "only_changes and a cursor_column"),
     ],
 )  # fmt: skip
 def test_what_can_t_be_right_fails_at_once_and_sends_nothing(
@@ -241,6 +242,23 @@ def test_a_function_that_is_pushed(coveo: Simulator, in_run: Any, kind: str) -> 
     assert execute("run-2")["accepted_adds"] == 4
     assert execute("run-3")["accepted_adds"] == 1
     assert seen == [0, 0, 30]
+
+
+def test_a_function_with_a_cursor_is_not_compared_with_all_content(
+    coveo: Simulator, in_run: Any, tmp_path: Path
+) -> None:
+    def function() -> list[Any]:
+        cursor = coveo_cursor(start=0)
+        return [item(number) for number, _ in changed(cursor.since)]
+
+    in_run("run-1")
+    with DAG("d", schedule=None, start_date=datetime(2025, 1, 1)):
+        pushed = task.coveo_push(
+            source_id=SOURCE, task_id="t", only_changes=True, snapshot_path=str(tmp_path)
+        )(function)()
+    with pytest.raises(CoveoInputError, match="only_changes deletes what its input lacks"):
+        pushed.operator.execute(context("run-1"))
+    assert [each for each in coveo.requests if each.method != "GET"] == []
 
 
 def test_a_push_in_a_block(coveo: Simulator, hook: CoveoPushHook, in_run: Any) -> None:

@@ -1,0 +1,227 @@
+"""What the hook leaves of rejected items: one file for the attempts of a task."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from datetime import datetime, timezone
+from typing import Any, Final, Protocol
+
+from airflow.providers.common.compat.sdk import get_current_context
+
+from airflow_provider_coveo.content.files import read_files
+from airflow_provider_coveo.content.rejected_items import ItemAsJson, RejectedItemsFile, item_as_json
+from airflow_provider_coveo.coveo.indexing import Pushed
+from airflow_provider_coveo.coveo.invalid_items import InvalidItemError
+from airflow_provider_coveo.coveo.item_encoding import ItemEncoder
+from airflow_provider_coveo.coveo.item_logs import MAX_WINDOW, parse_datetime
+from airflow_provider_coveo.coveo.rejections import DELETES, Rejection, rejections_of
+from airflow_provider_coveo.hooks.recording import RecordingHook
+from airflow_provider_coveo.state.task_store import RunState
+
+log = logging.getLogger(__name__)
+
+_KEY: Final = "coveo_rejected_items"
+#: What a push has Coveo do, as the item logs call it.
+_OPERATIONS: Final = ("ADD", "ADD_BY_REFERENCE", "UPDATE", *DELETES, "BATCH_FILE")
+
+
+class RunRejectedItems:
+    """
+    The file of one push, of which the attempts of a task in a run leave the fullest.
+
+    An attempt reads the input from its beginning, so a later one finds all that an earlier one found. But if
+    it fails sooner, what the earlier one wrote stays. One that succeeds leaves what it found itself.
+
+    :param hook: The hook that pushes.
+    :param source_id: The source.
+    :param path: The file.
+    :raises CoveoInputError: if it is not the path of such a file.
+    """
+
+    def __init__(self, hook: RecordingHook, source_id: str, path: Any) -> None:
+        self._file = RejectedItemsFile(path, source_id)
+        self._state = _run_state(hook)
+
+    def add(self, index: int, error: InvalidItemError) -> None:
+        """
+        Keep an invalid item.
+
+        :param index: Its place in the input.
+        :param error: What is wrong with it, with the item.
+        """
+        self._file.add_invalid(index, error, error.item)
+
+    def end(self, *, succeeded: bool) -> None:
+        """
+        Write the file.
+
+        :param succeeded: Whether the push did. If not, a file that can't be written fails nothing.
+        :raises OSError: if it can't be written.
+        """
+        try:
+            with closing(self._file):
+                self._write(succeeded=succeeded)
+        except Exception as problem:
+            if succeeded:
+                raise
+            log.warning("Could not write the rejected items to %s: %r", self._file, problem)
+
+    def _write(self, *, succeeded: bool) -> None:
+        file, state = self._file, self._state
+        before = state.get(_KEY) if state is not None else None
+        earlier = 0
+        if isinstance(before, Mapping) and before.get("path") == str(file):
+            earlier = int(before.get("rejected") or 0)
+        if not succeeded and earlier > file.count:
+            file.exists = True
+            log.info("An earlier attempt wrote %d rejected items to %s, which stay there", earlier, file)
+        elif file.count:
+            file.write()
+            if state is not None:
+                state.set(_KEY, {"path": str(file), "rejected": file.count})
+        elif earlier and state is not None:
+            file.remove()
+            state.delete(_KEY)
+
+    def result(self) -> dict[str, Any]:
+        """Return how many items were rejected, and the file if there is one, as small JSON."""
+        return self._file.result()
+
+
+def _run_state(hook: RecordingHook) -> RunState | None:
+    context: Any = hook.task_context
+    if context is None:
+        try:
+            context = get_current_context()
+        except Exception:
+            # No task is executed; which error says so depends on Airflow's version.
+            return None
+    return RunState(context) if "ti" in context else None
+
+
+class ReadsLogs(Protocol):
+    """The part of ``CoveoPushHook`` that reads item logs."""
+
+    def list_item_logs(
+        self,
+        source_id: str,
+        start: datetime,
+        end: datetime,
+        *,
+        operations: Iterable[str] = (),
+        results: Iterable[str] = (),
+    ) -> Iterator[dict[str, Any]]:
+        """Go through the entries of the item logs of a source."""
+
+
+class PipelineRejections:
+    """
+    The items that Coveo's pipeline rejected, each once, in a database on the disk: there may be any number.
+
+    :param entries: The entries of the item logs.
+    :param results: The results that count as rejected.
+    """
+
+    def __init__(self, entries: Iterable[Mapping[str, Any]], results: Sequence[str]) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="coveo-rejected-")
+        self._database = sqlite3.connect(f"{self._folder.name}/items.db")
+        self._database.execute("PRAGMA synchronous = OFF")
+        self._database.execute(
+            "CREATE TABLE item (id TEXT, deleted INT, task TEXT, result TEXT, reason TEXT, request_id TEXT, "
+            "at TEXT, operation TEXT, json BLOB, PRIMARY KEY (id, deleted))"
+        )
+        for entry in entries:
+            for found in rejections_of([entry], results):
+                self._database.execute(
+                    "INSERT INTO item VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL) ON CONFLICT DO UPDATE SET "
+                    "task = excluded.task, result = excluded.result, reason = excluded.reason, "
+                    "request_id = excluded.request_id, at = excluded.at WHERE excluded.at < item.at",
+                    _row(found),
+                )
+        self._database.commit()
+
+    def add_items(self, items: Iterable[Any]) -> None:
+        """
+        Find the items in the input that was pushed, of which the last one with an ID counts.
+
+        :param items: The input.
+        """
+        encode = ItemEncoder().encode
+        for item in items:
+            try:
+                encoded = encode(item)
+            except InvalidItemError:
+                continue
+            document_id = encoded[0] if isinstance(encoded, tuple) else encoded.document_id
+            self._database.execute(
+                "UPDATE item SET json = ? WHERE id = ? AND NOT deleted", (item_as_json(item), document_id)
+            )
+        self._database.commit()
+
+    def lines(self) -> Iterator[tuple[dict[str, Any], bytes | None]]:
+        """Yield what is known of each, with the item as a member of a JSON object if it was found."""
+        for row in self._database.execute("SELECT * FROM item ORDER BY rowid"):
+            document_id, _, task, result, reason, request_id, at, operation, json = row
+            yield (
+                {
+                    "document_id": document_id,
+                    "reason": reason,
+                    "operation": operation,
+                    "task": task,
+                    "result": result,
+                    "request_id": request_id,
+                    "at": at,
+                },
+                json,
+            )
+
+    def close(self) -> None:
+        """Delete the database."""
+        self._database.close()
+        self._folder.cleanup()
+
+
+def _row(found: Rejection) -> tuple[Any, ...]:
+    is_deletion = found.operation in DELETES
+    known = (found.task, found.result, found.reason, found.request_id, found.at, found.operation)
+    return (found.document_id, is_deletion, *known)
+
+
+def write_pipeline_rejections(
+    hook: ReadsLogs,
+    pushed: Pushed,
+    results: Sequence[str],
+    path: Any,
+    pushed_path: Any = None,
+    columns: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """
+    Write what Coveo's pipeline rejected of a push into a file, and return how much that is, as small JSON.
+
+    :param hook: The hook that reads the item logs.
+    :param pushed: The push.
+    :param results: The results that count as rejected, none if nothing was.
+    :param path: The file.
+    :param pushed_path: The files that were pushed, ``None`` if they can't be read again.
+    :param columns: For tables, what an item is made of.
+    :raises CoveoInputError: if it is not the path of such a file.
+    :raises CoveoError: if the logs can't be read.
+    :raises OSError: if the file can't be written.
+    """
+    file = RejectedItemsFile(path, pushed.source_id)
+    if not results:
+        return file.result()
+    start = parse_datetime(pushed.started)
+    end = min(max(datetime.now(timezone.utc), start), start + MAX_WINDOW)
+    entries = hook.list_item_logs(pushed.source_id, start, end, results=results, operations=_OPERATIONS)
+    with closing(file), closing(PipelineRejections(entries, results)) as rejections:
+        if pushed_path is not None:
+            rejections.add_items(read_files(pushed_path, columns=columns))
+        for entry, json in rejections.lines():
+            file.add(entry, None if json is None else ItemAsJson(json))
+        file.write()
+    return file.result()

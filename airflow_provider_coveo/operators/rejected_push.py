@@ -1,0 +1,76 @@
+"""The operator that pushes rejected items again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_coveo.operators.push_base import WHOLE_INPUTS_ONLY, _ItemsPushOperator
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+
+class RepushRejectedItemsOperator(_ItemsPushOperator):
+    """
+    Push the items again that stand in a file of rejected items, once what was wrong is corrected.
+
+    That is the file which ``rejected_path`` of a push or of ``PushedItemsIndexedSensor`` names; correct the
+    items in it, or whatever rejected them. They go through the same checks. What is still invalid is left
+    out, counted and listed (``on_invalid="skip"``), and kept if ``rejected_path`` names another file. Entries
+    that hold no item, because JSON could not hold it or it was not at hand, are counted and named. If there
+    is no file, nothing was rejected, and nothing is pushed. See https://docs.coveo.com/en/90/.
+
+    :param source_id: The ID of the Push source. (templated)
+    :param path: The file, or a folder, a glob, or a list of these. (templated)
+    :param batch_bytes: How large a batch is at most, in bytes: 1 KiB to 256 MB. Default 12 MiB. (templated)
+    :param upload_concurrency: How many batches are uploaded at the same time, 1 to 32. Default 3. (templated)
+    :param on_invalid: What to do with an item that is still invalid: ``skip`` (the default), or ``fail``.
+        (templated)
+    :param max_invalid: With ``skip``, the most of them before the task fails: a number, or a share such as
+        ``"1%"``. Default ``"100%"``. (templated)
+    :param rejected_path: The file for what is still invalid; not the one that is read. Default none.
+        (templated)
+    :param resume: Whether a try that meets the same input as an earlier one of its run goes on where that
+        one failed or was killed. Default ``True``. (templated)
+    :param check_quota: Whether to ask first how many items may still be pushed today, and to warn if that
+        will not do. Default ``True``. (templated)
+    :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
+    :param organization_id: The organization, where it is not the connection's. (templated)
+    :return: What was accepted, as other pushes return it; ``entries``: how many the file has;
+        ``without_item``: how many of them hold no item, and ``document_ids_without_item``: the first 20 of
+        these.
+    :raises CoveoInputError: if a value or the file can't be right; the task does not retry.
+    :raises CoveoError: if Coveo refuses or does not answer; the task retries where that can help.
+    """
+
+    template_fields: Sequence[str] = (
+        *(field for field in _ItemsPushOperator.template_fields if field not in WHOLE_INPUTS_ONLY),
+        "path",
+    )
+
+    def __init__(
+        self, *, path: Any, on_invalid: str = "skip", max_invalid: int | str | None = "100%", **kwargs: Any
+    ) -> None:
+        super().__init__(on_invalid=on_invalid, max_invalid=max_invalid, only_changes=False, **kwargs)
+        self.path = path
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Push the items again."""
+        from airflow_provider_coveo.content.rejected_items import RejectedItems
+
+        items = RejectedItems(self.path)
+        pushed = self._push(context, items.entries(other_than=self.rejected_path))
+        result = {**pushed, **items.result()}
+        if items.without_item:
+            self.log.warning(
+                "%d of %d entries of %s hold no item, and were not pushed: %s",
+                items.without_item,
+                items.count,
+                self.path,
+                ", ".join(items.ids_without_item),
+            )
+        return result
+
+    def _lineage(self, **read: Any) -> Any:
+        return super()._lineage(paths=self.path, **read)

@@ -1,0 +1,295 @@
+"""What is rejected is kept in a file, from which it can be pushed again."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, task
+
+from airflow_provider_coveo.coveo.errors import CoveoError, CoveoInputError, ItemsRefusedError
+from airflow_provider_coveo.coveo.items import Delete
+from airflow_provider_coveo.coveo.observer import Observer
+from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+from airflow_provider_coveo.operators.coveo_push import (
+    DeleteItemsOperator,
+    PushItemsOperator,
+    RepushRejectedItemsOperator,
+)
+from airflow_provider_coveo.simulator import Simulator
+from tests.conftest import SOURCE
+from tests.unit.sensors.test_coveo_push import WAYS, indexed_sensor, outcome
+
+pytestmark = pytest.mark.usefixtures("connect", "variables")
+
+
+def good(number: int, **more: Any) -> dict[str, Any]:
+    return {"documentId": f"a://{number}", "data": "x", **more}
+
+
+def bad(number: int) -> dict[str, Any]:
+    return {"documentId": f"no uri {number}", "data": "x"}
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    content = path.read_bytes()
+    if path.suffix == ".gz":
+        content = gzip.decompress(content)
+    return [json.loads(line) for line in content.splitlines()]
+
+
+def execute(operator_class: Any, run_id: str = "run-1", try_number: int = 1, **how: Any) -> dict[str, Any]:
+    with DAG("d", schedule=None, start_date=datetime(2025, 1, 1)):
+        operator = operator_class(task_id="t", source_id=SOURCE, **how)
+    ti = SimpleNamespace(
+        dag_id="d", task_id="t", run_id=run_id, map_index=-1, max_tries=0, try_number=try_number
+    )
+    operator.render_template_fields({"run": run_id})
+    result: dict[str, Any] = operator.execute({"ti": ti})
+    return result
+
+
+def test_what_is_skipped_is_kept_however_much_it_is(coveo: Simulator, tmp_path: Path) -> None:
+    items = [good(0), *map(bad, range(1, 151)), good(151)]
+    result = execute(
+        PushItemsOperator, items=items, on_invalid="skip",
+        rejected_path=str(tmp_path / "{{ run }}" / "rejected.ndjson.gz"),
+    )  # fmt: skip
+    path = tmp_path / "run-1" / "rejected.ndjson.gz"
+    assert (result["accepted_adds"], result["invalid"]) == (2, 150)
+    assert (result["rejected"], result["rejected_path"]) == (150, str(path))
+    written = lines(path)
+    assert [line["item"] for line in written] == items[1:-1]
+    assert [line["index"] for line in written] == list(range(1, 151))
+    assert {line["source_id"] for line in written} == {SOURCE}
+    assert "is not the documentId of an item" in written[0]["rule"]
+
+
+def test_items_of_files_are_kept_as_they_stand_there(coveo: Simulator, tmp_path: Path) -> None:
+    source, path = tmp_path / "items.ndjson", tmp_path / "rejected.ndjson"
+    source.write_text('{"documentId": "no uri", "data": 1.50}\n{"documentId": "a://1"\n')
+    execute(PushItemsOperator, path=str(source), on_invalid="skip", rejected_path=path)
+    assert '"item": {"documentId": "no uri", "data": 1.50}' in path.read_text()
+    assert "a://1" in lines(path)[1]["item_repr"]
+
+
+def test_without_rejected_items_there_is_no_file(coveo: Simulator, tmp_path: Path) -> None:
+    path = tmp_path / "r.ndjson"
+    result = execute(PushItemsOperator, items=[good(1)], rejected_path=path)
+    assert (result["rejected"], result["rejected_path"]) == (0, None)
+    assert not path.exists()
+    assert "rejected" not in execute(PushItemsOperator, items=[good(1)])
+
+
+def test_what_ends_a_push_is_kept_too(coveo: Simulator, tmp_path: Path) -> None:
+    path = tmp_path / "r.ndjson"
+    with pytest.raises(CoveoInputError, match=f"The rejected items are in {path}") as failed:
+        execute(PushItemsOperator, items=[bad(1), good(2), bad(3)], rejected_path=path)
+    assert [line["index"] for line in lines(path)] == [0, 2]
+    assert failed.value.accepted is not None
+    assert failed.value.accepted["rejected"] == 2
+
+
+def test_a_function_and_deletions(coveo: Simulator, tmp_path: Path) -> None:
+    path = tmp_path / "r.ndjson"
+
+    def function() -> Iterator[Any]:
+        yield Delete("no uri", True)
+
+    with DAG("d", schedule=None, start_date=datetime(2025, 1, 1)):
+        pushed = task.coveo_push(source_id=SOURCE, on_invalid="skip", rejected_path=str(path))(function)()
+    pushed.operator.execute({})
+    assert lines(path)[0]["delete"] == {"documentId": "no uri", "deleteChildren": True}
+    execute(DeleteItemsOperator, document_ids=["b", "a://1"], on_invalid="skip", rejected_path=str(path))
+    assert lines(path)[0]["delete"] == {"documentId": "b", "deleteChildren": False}
+
+
+# --- how many ---
+
+
+@pytest.mark.parametrize(("max_invalid", "fails"), [("50%", False), ("49%", True), (2, False), (1, True)])
+def test_a_share_is_counted_in_the_end(coveo: Simulator, max_invalid: Any, fails: bool) -> None:
+    items = [bad(1), good(2), bad(3), good(4)]
+    how: Any = {"on_invalid": "skip", "max_invalid": max_invalid}
+    if not fails:
+        assert execute(PushItemsOperator, items=items, **how)["invalid"] == 2
+        return
+    with pytest.raises(AirflowFailException, match=f"more than the {max_invalid} that may be skipped"):
+        execute(PushItemsOperator, items=items, **how)
+
+
+def test_a_share_ends_a_long_push(coveo: Simulator) -> None:
+    read = 0
+
+    def items() -> Iterator[Any]:
+        nonlocal read
+        for number in range(50_000):
+            read += 1
+            yield good(number) if number % 10 else bad(number)
+
+    with pytest.raises(CoveoInputError, match="more than the 1%"):
+        CoveoPushHook().push_items(SOURCE, items(), on_invalid="skip", max_invalid="1%")
+    assert read < 15_000
+
+
+# --- attempts ---
+
+
+def test_attempts_leave_one_file_and_none_with_less(coveo: Simulator, tmp_path: Path) -> None:
+    path = tmp_path / "r.ndjson"
+    how: Any = {"on_invalid": "skip", "rejected_path": path, "batch_bytes": 1024}
+    items = [bad(1), *(good(number, text="x" * 400) for number in range(2, 12)), bad(12), bad(13)]
+    coveo.faults.answer(413, operation="batch", after=2)
+    with pytest.raises(CoveoError):
+        execute(PushItemsOperator, items=items, **how)
+    assert len(lines(path)) >= 1
+    coveo.faults.clear()
+    # Fails before it has found as many.
+    first = path.read_bytes()
+    assert b"no uri 1" in first
+    coveo.faults.answer(413, operation="files")
+    with pytest.raises(CoveoError):
+        execute(PushItemsOperator, items=[good(77), good(78)], try_number=2, **how)
+    coveo.faults.clear()
+    assert path.read_bytes() == first
+    execute(PushItemsOperator, items=items, try_number=3, **how)
+    assert [line["index"] for line in lines(path)] == [0, 11, 12]
+    # What was corrected, and cleared.
+    assert execute(PushItemsOperator, items=items[1:-2], **how)["rejected"] == 0
+    assert not path.exists()
+
+
+def test_an_attempt_that_resumes_finds_what_earlier_ones_found(coveo: Simulator, tmp_path: Path) -> None:
+    path = tmp_path / "r.ndjson"
+    how: Any = {"on_invalid": "skip", "rejected_path": path, "batch_bytes": 1024}
+    items = [bad(1), *(good(number, text="x" * 400) for number in range(2, 12)), bad(12)]
+    coveo.faults.answer(413, operation="batch", after=2)
+    with pytest.raises(CoveoError):
+        execute(PushItemsOperator, items=items, **how)
+    coveo.faults.clear()
+    result = execute(PushItemsOperator, items=items, try_number=2, **how)
+    assert (result["resumed_batches"], result["rejected"]) == (2, 2)
+    assert [line["index"] for line in lines(path)] == [0, 11]
+
+
+def test_a_file_of_another_run_is_left_alone_if_nothing_is_rejected(coveo: Simulator, tmp_path: Path) -> None:
+    path = tmp_path / "r.ndjson"
+    execute(PushItemsOperator, items=[bad(1)], on_invalid="skip", rejected_path=path)
+    execute(PushItemsOperator, "run-2", items=[good(1)], on_invalid="skip", rejected_path=path)
+    assert len(lines(path)) == 1
+
+
+def test_a_file_that_can_t_be_written_fails_the_task(coveo: Simulator, tmp_path: Path) -> None:
+    (tmp_path / "r.ndjson").mkdir()
+    how: Any = {"items": [bad(1), good(2)], "rejected_path": tmp_path / "r.ndjson"}
+    with pytest.raises(OSError, match=r"r\.ndjson"):
+        execute(PushItemsOperator, on_invalid="skip", **how)
+    # But not what failed for another reason.
+    with pytest.raises(CoveoInputError, match="Coveo would reject"):
+        execute(PushItemsOperator, **how)
+
+
+def test_a_wrong_path_is_refused_before_anything_is_sent(coveo: Simulator) -> None:
+    with pytest.raises(AirflowFailException, match="Invalid rejected_path"):
+        execute(PushItemsOperator, items=[good(1)], rejected_path="rejected", check_quota=False)
+    assert coveo.requests == []
+
+
+def test_a_client_without_airflow_says_that_it_writes_no_files() -> None:
+    with pytest.raises(CoveoInputError, match="this client writes no files"):
+        Observer().rejected_items(SOURCE, "r.ndjson")
+
+
+# --- again ---
+
+
+def test_what_was_corrected_is_pushed_again(coveo: Simulator, tmp_path: Path) -> None:
+    path, still = tmp_path / "r.ndjson", tmp_path / "still.ndjson"
+    naive = good(3, when=datetime(2025, 1, 1))
+    items = [bad(1), bad(2), naive, Delete("a://9"), Delete("b")]
+    execute(PushItemsOperator, items=items, on_invalid="skip", rejected_path=path)
+    path.write_text(path.read_text().replace("no uri 1", "a://1"))
+    result = execute(RepushRejectedItemsOperator, path=str(path), rejected_path=str(still))
+    assert (result["accepted_adds"], result["invalid"], result["rejected"]) == (1, 2, 2)
+    assert (result["entries"], result["without_item"]) == (4, 1)
+    assert result["document_ids_without_item"] == ["a://3"]
+    assert set(coveo.items(SOURCE)) == {"a://1"}
+    assert ["item" in line for line in lines(still)] == [True, False]
+    assert lines(still)[1]["delete"]["documentId"] == "b"
+    with pytest.raises(CoveoInputError):
+        execute(RepushRejectedItemsOperator, path=str(path), on_invalid="fail")
+
+
+def test_without_a_file_nothing_is_pushed_again(coveo: Simulator, tmp_path: Path) -> None:
+    result = execute(RepushRejectedItemsOperator, path=str(tmp_path / "r.ndjson"))
+    assert (result["accepted_adds"], result["entries"]) == (0, 0)
+
+
+def test_the_file_that_is_read_is_not_written(coveo: Simulator, tmp_path: Path) -> None:
+    path = str(tmp_path / "r.ndjson")
+    with pytest.raises(AirflowFailException, match="rejected_path is the file that is read"):
+        execute(RepushRejectedItemsOperator, path=path, rejected_path=path)
+
+
+# --- what the pipeline rejects ---
+
+
+@WAYS
+@pytest.mark.parametrize("max_refused", [0, 5])
+@pytest.mark.parametrize("with_input", [False, True])
+def test_what_the_pipeline_rejects_is_kept(
+    coveo: Simulator,
+    hook: CoveoPushHook,
+    tmp_path: Path,
+    deferrable: bool,
+    max_refused: int,
+    with_input: bool,
+) -> None:
+    source, path = tmp_path / "items.ndjson", tmp_path / "r.ndjson.gz"
+    items = [good(number, price=1.5) for number in range(1, 5)]
+    source.write_text("".join(json.dumps(item) + "\n" for item in items))
+    for number in (2, 3):
+        coveo.reject_item(f"a://{number}", reason="The body is too large")
+    pushed = hook.push_items(SOURCE, items)
+    sensor = indexed_sensor(
+        pushed, deferrable=deferrable, max_refused=max_refused, rejected_path=str(path),
+        pushed_path=str(source) if with_input else None,
+    )  # fmt: skip
+    if max_refused:
+        result = outcome(sensor)
+        assert (result["refused"], result["rejected"], result["rejected_path"]) == (2, 2, str(path))
+    else:
+        with pytest.raises(ItemsRefusedError):
+            outcome(sensor)
+    written = sorted(lines(path), key=lambda line: str(line["document_id"]))
+    assert [(line["document_id"], line["reason"]) for line in written] == [
+        ("a://2", "The body is too large"), ("a://3", "The body is too large"),
+    ]  # fmt: skip
+    assert [line.get("item") for line in written] == ([items[1], items[2]] if with_input else [None, None])
+    again = execute(RepushRejectedItemsOperator, path=path)
+    assert (again["accepted_adds"], again["without_item"]) == ((2, 0) if with_input else (0, 2))
+
+
+@WAYS
+def test_if_the_pipeline_rejects_nothing_there_is_no_file(
+    coveo: Simulator, hook: CoveoPushHook, tmp_path: Path, deferrable: bool
+) -> None:
+    pushed = hook.push_items(SOURCE, [good(1)])
+    requests = len(coveo.requests)
+    result = outcome(indexed_sensor(pushed, deferrable=deferrable, rejected_path=str(tmp_path / "r.ndjson")))
+    assert (result["rejected"], result["rejected_path"]) == (0, None)
+    assert list(tmp_path.iterdir()) == []
+    assert len(coveo.requests) - requests <= 4
+
+
+def test_a_file_holds_no_secret(coveo: Simulator, tmp_path: Path) -> None:
+    path = tmp_path / "r.ndjson"
+    execute(PushItemsOperator, items=[bad(1), good(2)], on_invalid="skip", rejected_path=path)
+    key = json.loads(coveo.connection_json())["password"]
+    assert key not in path.read_text()
