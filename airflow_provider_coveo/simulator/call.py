@@ -115,7 +115,7 @@ class Call:
         self.organization.undocumented.append(f"{self.exchange.method} {self.exchange.path}: {what}")
 
 
-def json_answer(value: Any, status: int = 200) -> Answer:
+def json_answer(value: object, status: int = 200) -> Answer:
     """Answer with JSON."""
     return Answer(status, json.dumps(value).encode())
 

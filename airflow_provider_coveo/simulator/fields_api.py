@@ -103,7 +103,7 @@ def _models(call: Call) -> list[dict[str, Any]]:
     return models
 
 
-def _repeats(models: Any) -> bool:
+def _repeats(models: object) -> bool:
     return isinstance(models, list) and any(isinstance(model, RepeatedKeys) for model in models)
 
 

@@ -53,7 +53,7 @@ class Rejection:
     reason: str
 
 
-def is_document_id(value: Any) -> bool:
+def is_document_id(value: object) -> bool:
     """Whether ``value`` has the form ``<scheme>://<rest>`` that Coveo asks for."""
     return isinstance(value, str) and _DOCUMENT_ID.match(value) is not None
 
@@ -63,7 +63,7 @@ def canonical(item: dict[str, Any]) -> dict[str, Any]:
     return {RESERVED_KEYS.get(key.lower(), key): value for key, value in item.items()}
 
 
-def json_problem(item: Any) -> str | None:
+def json_problem(item: object) -> str | None:
     """Return why Coveo answers ``400 INVALID_JSON`` for this item, or ``None``."""
     if not isinstance(item, dict):
         return "An item is a JSON object."

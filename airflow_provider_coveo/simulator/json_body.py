@@ -33,7 +33,7 @@ def decode(body: bytes) -> Any:
         raise ValueError("nested too deeply") from None
 
 
-def has_repeated_keys(value: Any) -> bool:
+def has_repeated_keys(value: object) -> bool:
     """Whether ``value`` is or holds an object with a repeated key."""
     if isinstance(value, RepeatedKeys):
         return True

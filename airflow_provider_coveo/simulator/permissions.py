@@ -69,7 +69,7 @@ def _problems(permissions: list[Any]) -> Iterator[str]:
             yield from _identity_problems(key, identity)
 
 
-def _identity_problems(key: str, identity: Any) -> Iterator[str]:
+def _identity_problems(key: str, identity: object) -> Iterator[str]:
     if not isinstance(identity, dict):
         yield f"{key} holds {identity!r:.50}, which is no identity."
         return
@@ -97,7 +97,7 @@ def _sets(permissions: list[Any]) -> Iterator[Any]:
             yield entry
 
 
-def _identities(permission_set: Any) -> Iterator[tuple[str, Any]]:
+def _identities(permission_set: object) -> Iterator[tuple[str, Any]]:
     given = _lower(permission_set) if isinstance(permission_set, dict) else {}
     for key in ("allowedPermissions", "deniedPermissions"):
         identities = given.get(key.lower())
@@ -114,7 +114,7 @@ def _unknown(what: str, value: dict[str, Any], known: set[str]) -> Iterator[str]
             yield f"{what} with a {key} that is null"
 
 
-def _is_level(entry: Any) -> bool:
+def _is_level(entry: object) -> bool:
     return isinstance(entry, dict) and any(key.lower() == "permissionsets" for key in entry)
 
 

@@ -79,7 +79,7 @@ class ContentChanges:
         """
         change = Change(mark + uuid.uuid4().hex[:16], run, push)
 
-        def with_change(value: Any) -> tuple[dict[str, Any], Change]:
+        def with_change(value: object) -> tuple[dict[str, Any], Change]:
             changes = [*_changes_in(value), change][-_MAX_CHANGES:]
             return {"changes": [[each.name, each.run, each.push] for each in changes]}, change
 
@@ -175,12 +175,12 @@ class RecentPushes:
         }
 
 
-def _changes_in(value: Any) -> list[Change]:
+def _changes_in(value: object) -> list[Change]:
     entries = value.get("changes") if isinstance(value, Mapping) else None
     return [change for entry in entries or () if (change := _change(entry)) is not None]
 
 
-def _change(entry: Any) -> Change | None:
+def _change(entry: object) -> Change | None:
     if isinstance(entry, (list, tuple)) and len(entry) == 3 and all(isinstance(each, str) for each in entry):
         return Change(*entry)
     return None

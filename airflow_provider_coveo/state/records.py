@@ -15,7 +15,7 @@ PUSHED_XCOM_KEY: Final = "coveo_pushed"
 _NUMBERS: Final[dict[str, Any]] = {"int": int, "float": (int, float)}
 
 
-def from_record(record_type: type[T], value: Any) -> T | None:
+def from_record(record_type: type[T], value: object) -> T | None:
     """
     Return a record with the fields that this version knows, ``None`` if one that it needs is missing.
 
@@ -46,11 +46,11 @@ def _kinds(record_type: type[Any]) -> dict[str, tuple[str, ...]]:
     }
 
 
-def _fits(kinds: tuple[str, ...], value: Any) -> bool:
+def _fits(kinds: tuple[str, ...], value: object) -> bool:
     return any(_is_a(each, value) for each in kinds)
 
 
-def _is_a(name: str, value: Any) -> bool:
+def _is_a(name: str, value: object) -> bool:
     if name == "None":
         return value is None
     if name.startswith("tuple"):
@@ -63,7 +63,7 @@ def _is_a(name: str, value: Any) -> bool:
     return isinstance(value, str)
 
 
-def as_pair(value: Any) -> Any:
+def as_pair(value: object) -> Any:
     """
     Return what JSON made a list of as the pair that it was, ``None`` if it is none.
 

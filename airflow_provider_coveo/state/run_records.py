@@ -109,7 +109,7 @@ def _digest(run: RunRecord) -> str:
     return hashlib.sha256(f"{run.dag_id} {run.run_id}".encode()).hexdigest()[:_DIGITS_OF_A_FORGOTTEN]
 
 
-def _bracket_name(value: Any) -> tuple[str, int] | None:
+def _bracket_name(value: object) -> tuple[str, int] | None:
     pair = as_pair(value)
     is_one = pair is not None and isinstance(pair[0], str) and isinstance(pair[1], int)
     return pair if is_one else None

@@ -44,7 +44,7 @@ class RunState:
         """Return what an earlier attempt of this run stored under ``key``, ``None`` if there is nothing."""
         return self._store.get(key)
 
-    def set(self, key: str, value: Any) -> None:
+    def set(self, key: str, value: object) -> None:
         """Store a JSON value under ``key`` for later attempts of this run."""
         self._store.set(key, value)
 
@@ -89,7 +89,7 @@ class _VariableStore:
         else:
             delete_variable(self._name)
 
-    def set(self, key: str, value: Any) -> None:
+    def set(self, key: str, value: object) -> None:
         runs = self._read()
         # The run that was written last stands last, so that the oldest is what is dropped.
         run = {**runs.pop(self._run_id, {}), key: value}

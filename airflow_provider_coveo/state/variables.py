@@ -45,7 +45,7 @@ def read_variable(name: str, *, as_json: bool = True) -> Any:
         return None
 
 
-def write_variable(name: str, value: Any, description: str) -> None:
+def write_variable(name: str, value: object, description: str) -> None:
     """
     Store a JSON value in a Variable.
 
@@ -148,7 +148,7 @@ def write_text(key: str, text: str, description: str) -> None:
     _forget_cached(key)
 
 
-def _write_json(name: str, value: Any, description: str) -> None:
+def _write_json(name: str, value: object, description: str) -> None:
     if supervisor() is None:
         _variable_class().set(name, value, description=description, serialize_json=True)
         _forget_cached(name)
@@ -204,7 +204,7 @@ def _read_by_class(name: str) -> str | None:
     return None if value is None else str(value)
 
 
-def _is_not_found(answer: Any) -> bool:
+def _is_not_found(answer: object) -> bool:
     code = getattr(answer, "error", None)
     return getattr(code, "value", None) == "VARIABLE_NOT_FOUND"
 

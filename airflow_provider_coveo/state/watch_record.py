@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Final
+from typing import Final
 
 from airflow_provider_coveo.state.records import from_record
 from airflow_provider_coveo.state.variables import read_variable, variable_name, write_variable
@@ -98,7 +98,7 @@ def watch_variable(organization_id: str) -> str:
     return variable_name("coveo_watch", organization_id)
 
 
-def watch_in(value: Any) -> WatchRecord | None:
+def watch_in(value: object) -> WatchRecord | None:
     """
     Return what the watchdog saw by its record, ``None`` if that says nothing.
 
