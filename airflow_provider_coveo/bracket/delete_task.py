@@ -14,7 +14,12 @@ try:
 except ImportError:  # before Airflow 3.2
     from airflow.exceptions import AirflowRescheduleException
 
-from airflow_provider_coveo.bracket.deletion_limit import reject_too_many_deletions
+from airflow_provider_coveo.bracket.deletion_limit import (
+    items_of_dry_runs,
+    number_of_documents,
+    reject_too_many_deletions,
+)
+from airflow_provider_coveo.bracket.dry_runs import is_dry
 from airflow_provider_coveo.bracket.errors import NothingWasPushed, UnknownFirstOpening
 from airflow_provider_coveo.bracket.members import failure_is_ignored, listed, members, operator_class
 from airflow_provider_coveo.bracket.task_base import _UpdateOperator
@@ -60,9 +65,11 @@ class DeleteOldItemsOfUpdateOperator(_UpdateOperator):
         self.queue_delay = queue_delay
         self.allow_empty = allow_empty
 
-    def execute(self, context: Context) -> OldItemsResult:
+    def execute(self, context: Context) -> OldItemsResult | dict[str, Any]:
         """Delete old items by the cut-off of the run's first opening."""
         limit = None if self.max_deleted is None else _checked(MaxDeleted.parse, self.max_deleted)
+        if is_dry(context, self.update_tasks):
+            return self._estimate(context, limit)
         holder = self._holder(context)
         record = read_bracket(holder) or record_before_this_version(context, self.update_tasks)
         if record is None or not record.is_pinned:
@@ -97,6 +104,27 @@ class DeleteOldItemsOfUpdateOperator(_UpdateOperator):
         if limit is not None:
             reject_too_many_deletions(context, self.hook, self.source_id, limit)
         return self.hook.delete_old_items(self.source_id, min(known), queue_delay=self.queue_delay)
+
+    def _estimate(self, context: Context, limit: MaxDeleted | None) -> dict[str, Any]:
+        """Return how many items would be deleted, as far as is known, and delete nothing."""
+        pushed = items_of_dry_runs(context, self.source_id)
+        total = number_of_documents(self.hook, self.source_id)
+        result: dict[str, Any] = {"source_id": self.source_id, "dry_run": True, "adds": pushed}
+        if total is None:
+            self.log.info("Dry run, nothing was sent. The run would push %d items", pushed)
+            return result
+        deleted = max(0, total - pushed)
+        self.log.info(
+            "Dry run, nothing was sent. Source %s has %d items, and the run would push %d: at least %d would "
+            "be deleted",
+            self.source_id,
+            total,
+            pushed,
+            deleted,
+        )
+        if limit is not None and not limit.allows(deleted, total):
+            self.log.warning("The update would fail: max_deleted allows %s", limit)
+        return {**result, "number_of_documents": total, "deleted": deleted}
 
     def _states_after_teardowns(self, context: Context, every: Sequence[Any]) -> TaskStates:
         """

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_coveo.bracket.errors import TooManyDeletions
-from airflow_provider_coveo.bracket.members import bracket_role
+from airflow_provider_coveo.bracket.members import bracket_role, operator_class
 from airflow_provider_coveo.coveo.errors import AccessDeniedError
 from airflow_provider_coveo.coveo.max_deleted import MaxDeleted
 from airflow_provider_coveo.state.records import PUSHED_XCOM_KEY
@@ -100,6 +100,27 @@ def accepted_items(context: Context, organization_id: str, source_id: str) -> in
         counts = pushed.get(name) if isinstance(pushed, Mapping) else None
         number = counts.get("accepted") if isinstance(counts, Mapping) else None
         total += number if type(number) is int else 0
+    return total
+
+
+def items_of_dry_runs(context: Context, source_id: str) -> int:
+    """
+    Return how many items the tasks before this one would have pushed to a source.
+
+    :param context: The context of the bracket's ``delete_old_items``.
+    :param source_id: The source.
+    """
+    task: Any = context["task"]
+    before = {
+        each.task_id
+        for each in task.get_flat_relatives(upstream=True)
+        if getattr(operator_class(each), "pushes_items", False)
+    }
+    total = 0
+    for result in pulled(context, sorted(before), "return_value"):
+        if isinstance(result, Mapping) and result.get("dry_run") and result.get("source_id") == source_id:
+            adds = result.get("adds")
+            total += adds if type(adds) is int else 0
     return total
 
 

@@ -19,6 +19,7 @@ from airflow_provider_coveo.bracket.closing import (
     other_at_work,
 )
 from airflow_provider_coveo.bracket.deletion_limit import pulled
+from airflow_provider_coveo.bracket.dry_runs import is_dry
 from airflow_provider_coveo.bracket.edges import as_list, labels_among
 from airflow_provider_coveo.bracket.errors import PushSourceUpdateFailed
 from airflow_provider_coveo.bracket.members import (
@@ -34,6 +35,7 @@ from airflow_provider_coveo.bracket.task_base import _UpdateOperator
 from airflow_provider_coveo.bracket.version_0_1 import record_before_this_version
 from airflow_provider_coveo.bracket.waiting import wait_for_unfinished
 from airflow_provider_coveo.coveo.errors import CoveoConfigurationError, CoveoError
+from airflow_provider_coveo.operators.dry_run import leave_assets_alone
 from airflow_provider_coveo.state.airflow_runs import TaskStates, is_temporary_run
 from airflow_provider_coveo.state.ledger import BracketRecord, Holder, Phase, SourceLedger, read_bracket
 from airflow_provider_coveo.state.records import PUSHED_XCOM_KEY
@@ -145,7 +147,9 @@ class JudgePushSourceUpdateOperator(_UpdateOperator):
                 f"The update of source {self.source_id!r} failed: {what}. {how_it_is_left}; see the logs of "
                 "these tasks."
             )
-        if self.outlets:
+        if is_dry(context, self.update_tasks):
+            leave_assets_alone(context)
+        elif self.outlets:
             self._tell_assets(context, judged)
         return {"source_id": self.source_id, "tasks": len(judged)}
 

@@ -27,3 +27,7 @@ class UnknownFirstOpening(AirflowFailException):
 
 class TooManyDeletions(AirflowFailException):
     """Raised instead of deleting old items if more of them would be deleted than ``max_deleted`` allows."""
+
+
+class DryRunNotPossible(AirflowFailException):
+    """Raised in a bracket whose run is dry, before a task sends something."""

@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
+from airflow_provider_coveo.bracket.dry_runs import DRY_RUN_XCOM_KEY, reject_after_opening
 from airflow_provider_coveo.bracket.edges import as_list, labels_among
 from airflow_provider_coveo.bracket.errors import PushSourceInUse, PushSourceUpdateNotBracketed
 from airflow_provider_coveo.bracket.members import operator_class
@@ -18,6 +19,7 @@ from airflow_provider_coveo.bracket.task_base import _UpdateOperator
 from airflow_provider_coveo.bracket.version_0_1 import OPENING_XCOM_KEY, first_record, record_of_0_1
 from airflow_provider_coveo.coveo.endpoints import validate_source_id
 from airflow_provider_coveo.coveo.errors import CoveoError
+from airflow_provider_coveo.coveo.flags import parse_flag
 from airflow_provider_coveo.coveo.statuses import validate_active_status
 from airflow_provider_coveo.operators.base import _checked, _time_delta_trigger, _without_none
 from airflow_provider_coveo.state.airflow_runs import is_temporary_run, task_states
@@ -43,10 +45,11 @@ class OpenPushSourceUpdateOperator(_UpdateOperator):
     :param exclusive_timeout: Seconds to wait for that at most.
     :param poll_interval: Seconds between two checks.
     :param deletes_old_items: Whether the bracket deletes old items.
+    :param dry_run: Whether to open nothing. (templated)
     """
 
     bracket_role: ClassVar[str] = "open"
-    template_fields: Sequence[str] = (*_UpdateOperator.template_fields, "status")
+    template_fields: Sequence[str] = (*_UpdateOperator.template_fields, "status", "is_dry_run")
     shallow_copy_attrs: Sequence[str] = ("on_member_added", "on_complete", "labels")
     #: Called with each task that is wired below this one.
     on_member_added: Callable[[Any], None] | None = None
@@ -61,6 +64,7 @@ class OpenPushSourceUpdateOperator(_UpdateOperator):
         exclusive_timeout: float = 3600,
         poll_interval: float = 60,
         deletes_old_items: bool = False,
+        dry_run: bool | str = False,
         **kwargs: Any,
     ) -> None:
         # So that `.output["ordering_id"]` works.
@@ -70,6 +74,8 @@ class OpenPushSourceUpdateOperator(_UpdateOperator):
         self.exclusive_timeout = exclusive_timeout
         self.poll_interval = poll_interval
         self.deletes_old_items = deletes_old_items
+        # `dry_run` is a method of Airflow's operators.
+        self.is_dry_run = dry_run
 
     @functools.cached_property
     def labels(self) -> list[Any]:
@@ -99,6 +105,10 @@ class OpenPushSourceUpdateOperator(_UpdateOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Wait for the source if that is asked for, then open the bracket."""
+        if self.is_dry_run is not False and self._is_dry(context):
+            self._reject_what_can_not_be_opened()
+            self.log.info("Dry run, nothing was sent. Source %s would be %s", self.source_id, self.status)
+            return {"source_id": self.source_id, "status": self.status, "dry_run": True}
         if is_temporary_run(str(context["ti"].run_id)):
             raise PushSourceUpdateNotBracketed(
                 f"Source {self.source_id!r} is not opened: this is the temporary run of `airflow tasks "
@@ -110,6 +120,14 @@ class OpenPushSourceUpdateOperator(_UpdateOperator):
             record = first_record(context)
             write_bracket(self._holder(context), record)
         return self._open_when_free(context, record)
+
+    def _is_dry(self, context: Context) -> bool:
+        """Return whether the run is dry, and let the bracket's other tasks know."""
+        dry = _checked(lambda value: parse_flag("dry_run", value), self.is_dry_run)
+        if dry:
+            reject_after_opening(read_bracket(self._holder(context)))
+        context["ti"].xcom_push(key=DRY_RUN_XCOM_KEY, value=dry)
+        return dry
 
     def execute_complete(
         self, context: Context, event: Any = None, waiting_since: float | None = None

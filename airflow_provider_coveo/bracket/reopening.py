@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow.providers.common.compat.sdk import TaskGroup
 
 from airflow_provider_coveo.bracket.closing import hook_of
+from airflow_provider_coveo.bracket.dry_runs import enter_member, is_dry
 from airflow_provider_coveo.bracket.errors import PushSourceInUse, PushSourceUpdateNotBracketed
 from airflow_provider_coveo.bracket.members import UpdateTasks, holder_of_update, states
 from airflow_provider_coveo.bracket.opening import Opening, SourceBusyError
@@ -56,9 +57,10 @@ class _Reopening:
         self._follows = tuple(follows)
 
     def __call__(self, context: Context) -> None:
-        record = _open_if_needed(context, self._update_tasks)
-        if record is not None:
-            self._follow(context, record)
+        if not enter_member(context, self._update_tasks):
+            record = _open_if_needed(context, self._update_tasks)
+            if record is not None:
+                self._follow(context, record)
         if self._then is not None:
             self._then(context)
 
@@ -92,6 +94,8 @@ def reopen_if_closed(context: Context, update_tasks: UpdateTasks) -> bool:
     :raises PushSourceUpdateNotBracketed: if nothing would close the source again.
     :raises PushSourceInUse: if the bracket is exclusive and another one uses the source.
     """
+    if is_dry(context, update_tasks):
+        return False
     before = read_bracket(holder_of_update(context, update_tasks))
     after = _open_if_needed(context, update_tasks, before)
     return after is not None and after.opening != (before.opening if before is not None else "")

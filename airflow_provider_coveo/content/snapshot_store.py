@@ -129,11 +129,14 @@ class SnapshotStore:
     A snapshot and its journal, as they are stored.
 
     :param folder: The folder, as :func:`snapshot_folder` returns it.
+    :param read_only: Whether what is stored stays as it is, whatever is written.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, *, read_only: bool = False) -> None:
         local = folder if "://" not in folder else local_path(folder)
         self._folder: _Folder = _LocalFolder(local) if local is not None else _StoredFolder(folder)
+        if read_only:
+            self._folder = _ReadOnlyFolder(self._folder)
 
     def __str__(self) -> str:
         """Return the URL of the snapshot."""
@@ -236,6 +239,44 @@ class _Folder:
 
     def delete(self, name: str) -> None:
         raise NotImplementedError
+
+
+class _ReadOnlyFolder(_Folder):
+    """
+    A folder that stays as it is; only the end of an upload is remembered, which has the snapshot's version.
+
+    :param folder: The folder.
+    """
+
+    def __init__(self, folder: _Folder) -> None:
+        self._folder = folder
+        self._ends: dict[str, bytes] = {}
+
+    def __str__(self) -> str:
+        return str(self._folder)
+
+    def download(self, name: str, path: Path) -> bool:
+        return self._folder.download(name, path)
+
+    def upload(self, path: Path, name: str) -> None:
+        with path.open("rb") as file:
+            file.seek(-min(TRAILER_BYTES, path.stat().st_size), os.SEEK_END)
+            self._ends[name] = file.read()
+
+    def read(self, name: str) -> bytes | None:
+        return self._folder.read(name)
+
+    def read_end(self, name: str, size: int) -> bytes | None:
+        return self._ends[name] if name in self._ends else self._folder.read_end(name, size)
+
+    def write(self, content: bytes, name: str) -> None:
+        pass
+
+    def names(self, folder: str) -> list[str]:
+        return self._folder.names(folder)
+
+    def delete(self, name: str) -> None:
+        pass
 
 
 @contextmanager

@@ -151,6 +151,8 @@ def _rendered(text: str) -> object:
 
 
 def _counted(result: Mapping[str, Any]) -> int:
+    if result.get("dry_run") is True:
+        return 0
     numbers = [result.get(name, 0) for name in ("accepted_adds", "accepted_deletes", "replaced")]
     if not {"accepted_adds", "accepted_deletes"} & result.keys() or not all(
         isinstance(number, int) and number >= 0 for number in numbers

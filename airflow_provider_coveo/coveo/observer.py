@@ -168,12 +168,13 @@ class Observer:
         """
         return None
 
-    def compared_push(self, source_id: str, changes: OnlyChanges) -> ComparedPush:
+    def compared_push(self, source_id: str, changes: OnlyChanges, *, dry_run: bool = False) -> ComparedPush:
         """
         Return a push that compares its input with what was accepted before.
 
         :param source_id: The source.
         :param changes: How it finds out what changed.
+        :param dry_run: Whether it only compares, and records nothing.
         :raises CoveoInputError: if there is nowhere to keep what was accepted.
         """
         raise CoveoInputError(

@@ -159,7 +159,13 @@ class InvalidItems:
 
     @classmethod
     def validate(
-        cls, on_invalid: object, max_invalid: object, target: str, rejected: RejectedItems | None = None
+        cls,
+        on_invalid: object,
+        max_invalid: object,
+        target: str,
+        rejected: RejectedItems | None = None,
+        *,
+        keeps_them: bool = False,
     ) -> InvalidItems:
         """
         Return what the parameters ask for.
@@ -168,7 +174,7 @@ class InvalidItems:
         """
         if on_invalid not in {"fail", "skip"}:
             raise CoveoInputError(f"Invalid on_invalid: {on_invalid!r}", remedy="Use 'fail' or 'skip'")
-        limit = MaxInvalid.parse(max_invalid, keeps_them=rejected is not None)
+        limit = MaxInvalid.parse(max_invalid, keeps_them=keeps_them or rejected is not None)
         return cls(on_invalid == "skip", limit, target, rejected)
 
     def skip(self, index: int, error: InvalidItemError) -> bool:

@@ -15,7 +15,14 @@ class StatusResult(TypedDict):
     request_id: str | None
 
 
-class OldItemsResult(TypedDict):
+class _DryRunOnly(TypedDict, total=False):
+    """The part of a result that only a dry run has."""
+
+    #: Whether nothing was sent: ``True``.
+    dry_run: bool
+
+
+class OldItemsResult(_DryRunOnly):
     """The result of deleting the old items of a source."""
 
     source_id: str
@@ -93,7 +100,14 @@ class ComparedResult(TypedDict, total=False):
     snapshot: str
 
 
-class PushResult(_BatchesResult, InvalidResult, ComparedResult):
+class _FieldsChecked(TypedDict, total=False):
+    """The part of a push's result that is there if fields were checked."""
+
+    #: The first metadata keys without a field.
+    unknown_fields: list[str]
+
+
+class PushResult(_BatchesResult, InvalidResult, ComparedResult, _FieldsChecked):
     """The result of pushing items."""
 
     source_id: str

@@ -35,10 +35,14 @@ class ChangesPush(ComparedPush):
     :param hook: The hook that pushes.
     :param source_id: The source.
     :param options: How it finds out what changed.
+    :param dry_run: Whether it only compares: neither the snapshot nor any record is changed.
     :raises CoveoInputError: if an option can't be right; nothing was read then.
     """
 
-    def __init__(self, hook: RecordingHook, source_id: str, options: OnlyChanges) -> None:
+    def __init__(
+        self, hook: RecordingHook, source_id: str, options: OnlyChanges, *, dry_run: bool = False
+    ) -> None:
+        self._is_dry = dry_run
         self._max_deleted, path = validate_options(hook, options)
         self._hook = hook
         self._source_id = source_id
@@ -51,7 +55,7 @@ class ChangesPush(ComparedPush):
             source_id,
             *names,
         )
-        self.store = SnapshotStore(folder)
+        self.store = SnapshotStore(folder, read_only=dry_run)
         # A mapped task's parts belong together, whatever their number.
         self._records = ChangesRecords(hook, source_id, names[: 1 if options.name else 2])
         self._push = SnapshotPush(
@@ -121,7 +125,7 @@ class ChangesPush(ComparedPush):
         return self._comparison
 
     def _write_down(self, batch: int, operations: list[Operation]) -> None:
-        if batch == 0:
+        if batch == 0 and not self._is_dry:
             self._push.begin(self._records.begin())
         self._push.write_down(batch, operations)
 

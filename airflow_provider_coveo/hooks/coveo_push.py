@@ -17,6 +17,7 @@ from requests.auth import AuthBase
 from airflow_provider_coveo.airflow_errors import non_retryable_errors
 from airflow_provider_coveo.coveo.batches import Body
 from airflow_provider_coveo.coveo.client import CoveoClient
+from airflow_provider_coveo.coveo.client.fields import Fields
 from airflow_provider_coveo.coveo.client.identities import Identities
 from airflow_provider_coveo.coveo.client.item_logs import ItemLogs
 from airflow_provider_coveo.coveo.client.limits import Limits
@@ -31,6 +32,7 @@ from airflow_provider_coveo.coveo.retries import RetryPolicy
 from airflow_provider_coveo.coveo.stop import StopSignal
 from airflow_provider_coveo.coveo.transport import Request, Timeouts
 from airflow_provider_coveo.hooks.content_changes import changed_source, recording
+from airflow_provider_coveo.hooks.dry_runs import reject_in_dry_run
 from airflow_provider_coveo.hooks.form import ConnectionForm
 from airflow_provider_coveo.hooks.forwarding import forwarded
 from airflow_provider_coveo.hooks.observer import HookObserver
@@ -242,6 +244,7 @@ class CoveoPushHook(ConnectionForm, HttpHook):
             check = extra_options.get("check_response", True)
             return self.client.caller.attempt(request, send, number, path=path, check=check)
 
+        reject_in_dry_run(str(prepped_request.method), path)
         with recording(self, changed_source(prepped_request.method, path)):
             return cast("requests.Response", self.client.caller.repeat(attempt).raw)
 
@@ -295,6 +298,8 @@ class CoveoPushHook(ConnectionForm, HttpHook):
     delete_old_items = forwarded(Push.delete_old_items, "push")
     current_cut_off = forwarded(Push.current_cut_off, "push")
 
+    list_fields = forwarded(Fields.list_fields, "fields")
+    create_fields = forwarded(Fields.create_fields, "fields")
     push_identities = forwarded(Identities.push_identities, "identities")
     delete_old_identities = forwarded(Identities.delete_old_identities, "identities")
 

@@ -10,6 +10,7 @@ from airflow_provider_coveo.coveo.errors import CoveoError
 from airflow_provider_coveo.coveo.observer import ComparedPush, Observer
 from airflow_provider_coveo.coveo.only_changes import OnlyChanges
 from airflow_provider_coveo.hooks.content_changes import PushRecords, changed_source, recording
+from airflow_provider_coveo.hooks.dry_runs import reject_in_dry_run
 from airflow_provider_coveo.hooks.lineage import tell_lineage
 from airflow_provider_coveo.hooks.metrics import count_accepted, count_request, count_retry
 from airflow_provider_coveo.hooks.recording import RecordingHook
@@ -31,7 +32,8 @@ class HookObserver(Observer):
         self._hook = hook
 
     def requesting(self, method: str, path: str) -> AbstractContextManager[None]:
-        """Record around a request that it changes the content of a source."""
+        """Record around a request that it changes the content of a source; reject it in a dry run."""
+        reject_in_dry_run(method, path)
         # A push records by itself what it sends.
         if path.endswith(_BATCH):
             return nullcontext()
@@ -57,12 +59,12 @@ class HookObserver(Observer):
         """Return where a push records what it does."""
         return PushRecords(self._hook, source_id, resumable=resumable)
 
-    def compared_push(self, source_id: str, changes: OnlyChanges) -> ComparedPush:
+    def compared_push(self, source_id: str, changes: OnlyChanges, *, dry_run: bool = False) -> ComparedPush:
         """Return a push that compares its input with a snapshot."""
         # It brings sqlite3 with it, which other pushes don't need.
         from airflow_provider_coveo.hooks.changes import ChangesPush
 
-        return ChangesPush(self._hook, source_id, changes)
+        return ChangesPush(self._hook, source_id, changes, dry_run=dry_run)
 
     def rejected_items(self, source_id: str, path: Any) -> RunRejectedItems:
         """Return where a push leaves invalid items."""

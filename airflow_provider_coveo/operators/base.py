@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import suppress
 from datetime import timedelta
@@ -174,6 +175,18 @@ def _untemplated(value: Any) -> Any:
 
 def _given(value: Any) -> Any:
     return value.value if isinstance(value, _Untemplated) else value
+
+
+def _joined(value: Any) -> Any:
+    """Return a list whose entries may be lists themselves, such as a mapped task returns, as one."""
+    if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
+        return value
+    # What an entry is, its class says: an item may be anything, and is judged when it is pushed.
+    if isinstance(value, list) and not any(issubclass(type(entry), (list, tuple)) for entry in value):
+        return value
+    return itertools.chain.from_iterable(
+        entry if issubclass(type(entry), (list, tuple)) else (entry,) for entry in value
+    )
 
 
 def _time_delta_trigger(delta: timedelta) -> Any:

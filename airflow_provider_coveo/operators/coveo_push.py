@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_coveo.airflow_errors import as_non_retryable
+from airflow_provider_coveo.coveo.endpoints import validate_source_id
 from airflow_provider_coveo.coveo.errors import CoveoInputError
+from airflow_provider_coveo.coveo.statuses import SourceStatus
 from airflow_provider_coveo.operators.base import (
+    _checked,
     _given,
+    _joined,
     _refuse_nothing,
     _SourceOperator,
     _untemplated,
@@ -22,6 +25,8 @@ from airflow_provider_coveo.operators.coveo_source import (
     RecreatePushSourceOperator,
 )
 from airflow_provider_coveo.operators.coveo_watchdog import CloseAbandonedPushSourcesOperator
+from airflow_provider_coveo.operators.dry_run import runs_dry
+from airflow_provider_coveo.operators.fields import CreateFieldsOperator
 from airflow_provider_coveo.operators.push_base import ADDITIONS_ONLY, _ItemsPushOperator
 from airflow_provider_coveo.operators.rejected_push import RepushRejectedItemsOperator
 from airflow_provider_coveo.operators.security_identities import PushSecurityIdentitiesOperator
@@ -36,6 +41,7 @@ if TYPE_CHECKING:
 #: What DAG files import from here.
 __all__ = [
     "CloseAbandonedPushSourcesOperator",
+    "CreateFieldsOperator",
     "CreatePushSourceOperator",
     "DeleteItemsOperator",
     "DeletePushSourceOperator",
@@ -63,6 +69,7 @@ class SetPushSourceStatusOperator(_SourceOperator):
 
     :param source_id: The ID of the Push source. (templated)
     :param status: ``REBUILD``, ``REFRESH``, ``INCREMENTAL`` or ``IDLE``, in any case. (templated)
+    :param dry_run: Whether to send nothing, and to return what would be sent. Default ``False``. (templated)
     :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
     :param organization_id: The organization, where it is not the connection's. (templated)
     :return: ``source_id``, ``status``, ``request_id`` and ``ordering_id``, the moment of the change by
@@ -71,15 +78,25 @@ class SetPushSourceStatusOperator(_SourceOperator):
     :raises CoveoError: if Coveo refuses or does not answer; the task retries where that can help.
     """
 
-    template_fields: Sequence[str] = (*_SourceOperator.template_fields, "status")
+    template_fields: Sequence[str] = (
+        *_SourceOperator.template_fields,
+        "is_dry_run",
+        "status",
+    )
 
-    def __init__(self, *, status: str, **kwargs: Any) -> None:
+    def __init__(self, *, status: str, dry_run: bool | str = False, **kwargs: Any) -> None:
         # So that `.output["ordering_id"]` works.
         super().__init__(**{"multiple_outputs": True, **kwargs})
         self.status = status
+        self.is_dry_run = dry_run
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Set the status."""
+        if runs_dry(self.is_dry_run, context):
+            source_id = _checked(validate_source_id, self.source_id)
+            status = _checked(SourceStatus.parse, self.status)
+            self.log.info("Dry run, nothing was sent. Source %s would be set to %s", source_id, status)
+            return {"source_id": source_id, "status": status.value, "dry_run": True}
         return _without_none(self.hook.set_source_status(self.source_id, self.status))
 
 
@@ -102,6 +119,7 @@ class ResetPushSourceOperator(_SourceOperator):
         (templated)
     :param queue_delay: Minutes, 0 or more, that Coveo waits before it deletes, so that what was pushed before
         is through. Default 15. (templated)
+    :param dry_run: Whether to send nothing, and to return what would be sent. Default ``False``. (templated)
     :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
     :param organization_id: The organization, where it is not the connection's. (templated)
     :return: ``source_id``, ``ordering_id``, ``queue_delay`` and ``request_id``.
@@ -112,21 +130,34 @@ class ResetPushSourceOperator(_SourceOperator):
     #: Whether what a task downstream pushed may be gone once this one runs again.
     removes_items: bool = True
 
-    template_fields: Sequence[str] = (*_SourceOperator.template_fields, "ordering_id", "queue_delay")
+    template_fields: Sequence[str] = (
+        *_SourceOperator.template_fields,
+        "is_dry_run",
+        "ordering_id",
+        "queue_delay",
+    )
 
     def __init__(
-        self, *, ordering_id: int | str | None = None, queue_delay: int | str = 15, **kwargs: Any
+        self,
+        *,
+        ordering_id: int | str | None = None,
+        queue_delay: int | str = 15,
+        dry_run: bool | str = False,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**{"multiple_outputs": True, **kwargs})
         self.ordering_id = ordering_id
         self.queue_delay = queue_delay
+        self.is_dry_run = dry_run
         self._has_cut_off = ordering_id is not None
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Delete the items."""
         from airflow_provider_coveo.operators.content_writers import note_content_change
 
-        if self._has_cut_off:
+        dry_run = runs_dry(self.is_dry_run, context)
+        # A status that was not set, because the run is dry, has no time.
+        if self._has_cut_off and not dry_run:
             # Now is not what was meant: it would delete what the run itself has pushed.
             _refuse_nothing(
                 self.ordering_id,
@@ -134,11 +165,14 @@ class ResetPushSourceOperator(_SourceOperator):
                 "the task that should have given the cut-off gave none, as an opening that was cleared and "
                 "no longer knows when the run first opened the source",
             )
-        note_content_change(self.hook, self.source_id, context, pushes=False)
+        if not dry_run:
+            note_content_change(self.hook, self.source_id, context, pushes=False)
         ordering_id = self.ordering_id
-        if ordering_id is None:
+        if ordering_id is None and not dry_run:
             ordering_id = self._cut_off_of_this_try_set(context)
-        result = self.hook.delete_old_items(self.source_id, ordering_id, queue_delay=self.queue_delay)
+        result = self.hook.delete_old_items(
+            self.source_id, ordering_id, queue_delay=self.queue_delay, dry_run=dry_run
+        )
         return _without_none(result)
 
     def _cut_off_of_this_try_set(self, context: Context) -> int:
@@ -154,18 +188,6 @@ class ResetPushSourceOperator(_SourceOperator):
             cut_off = self.hook.current_cut_off(self.source_id)
             state.set(key, cut_off)
         return int(cut_off)
-
-
-def _joined(value: Any) -> Any:
-    """Return a list whose entries may be lists themselves, such as a mapped task returns, as one."""
-    if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
-        return value
-    # What an entry is, its class says: an item may be anything, and is judged when it is pushed.
-    if isinstance(value, list) and not any(issubclass(type(entry), (list, tuple)) for entry in value):
-        return value
-    return itertools.chain.from_iterable(
-        entry if issubclass(type(entry), (list, tuple)) else (entry,) for entry in value
-    )
 
 
 class PushItemsOperator(_ItemsPushOperator):
@@ -236,6 +258,9 @@ class PushItemsOperator(_ItemsPushOperator):
         Default seven days.
     :param on_damaged_snapshot: With ``only_changes``, ``fail`` (the default), or ``push_all`` to push
         everything if the snapshot is damaged. (templated)
+    :param check_fields: What to do with metadata that the organization has no field for: ``warn``, ``fail``,
+        or ``off`` to ask for no fields. Default ``off``, in a dry run ``warn``. (templated)
+    :param dry_run: Whether to send nothing, and to return what would be sent. Default ``False``. (templated)
     :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
     :param organization_id: The organization, where it is not the connection's. (templated)
     :return: What was accepted: ``accepted_adds``, ``accepted_deletes``, ``batches``, ``bytes``, ``seconds``
@@ -353,6 +378,7 @@ class DeleteItemsOperator(_ItemsPushOperator):
         in it. Default none. (templated)
     :param resume: Whether a try that meets the same input as an earlier one of its run goes on where that
         one failed or was killed. Default ``True``. (templated)
+    :param dry_run: Whether to send nothing, and to return what would be sent. Default ``False``. (templated)
     :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
     :param organization_id: The organization, where it is not the connection's. (templated)
     :return: What was accepted: ``accepted_deletes``, ``batches``, ``bytes``, ``seconds`` and more.

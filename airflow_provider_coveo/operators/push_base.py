@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_coveo.coveo.errors import CoveoError
 from airflow_provider_coveo.operators.base import _SOURCE_LINKS, _checked, _CoveoOperator, _filled, _is_true
+from airflow_provider_coveo.operators.dry_run import runs_dry
 from airflow_provider_coveo.operators.only_changes import TEMPLATED, changes_of
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 #: The parameters of a push of only what changed, which an operator lacks that never pushes everything.
 WHOLE_INPUTS_ONLY: Final = (*TEMPLATED, "full_after")
 #: The parameters that concern the addition of items, so that an operator that only deletes lacks them.
-ADDITIONS_ONLY: Final = ("check_quota", *WHOLE_INPUTS_ONLY)
+ADDITIONS_ONLY: Final = ("check_quota", "check_fields", *WHOLE_INPUTS_ONLY)
 
 
 class _ItemsPushOperator(_CoveoOperator):
@@ -48,6 +49,9 @@ class _ItemsPushOperator(_CoveoOperator):
     :param snapshot_path: The folder for snapshots. (templated)
     :param full_after: How long until everything is pushed again.
     :param on_damaged_snapshot: ``fail`` or ``push_all``. (templated)
+    :param check_fields: What to do with metadata that the organization has no field for: ``warn``, ``fail``,
+        or ``off`` to ask for no fields. Default ``off``, in a dry run ``warn``. (templated)
+    :param dry_run: Whether to send nothing, and to return what would be sent. Default ``False``. (templated)
     """
 
     #: Whether the task adds to what a bracket (``push_source_update``) counts as pushed.
@@ -66,6 +70,8 @@ class _ItemsPushOperator(_CoveoOperator):
         "rejected_path",
         "check_quota",
         *TEMPLATED,
+        "check_fields",
+        "is_dry_run",
     )
     operator_extra_links = _SOURCE_LINKS
 
@@ -85,6 +91,8 @@ class _ItemsPushOperator(_CoveoOperator):
         full_after: timedelta | None = None,
         on_damaged_snapshot: str | None = None,
         rejected_path: Any = None,
+        check_fields: str | None = None,
+        dry_run: bool | str = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -101,6 +109,8 @@ class _ItemsPushOperator(_CoveoOperator):
         self.full_after = full_after
         self.on_damaged_snapshot = on_damaged_snapshot
         self.rejected_path = rejected_path
+        self.check_fields = check_fields
+        self.is_dry_run = dry_run
 
     def _push(
         self, context: Context, items: Iterable[Any], delete: Iterable[Any] = (), *, counts: bool = True
@@ -116,24 +126,32 @@ class _ItemsPushOperator(_CoveoOperator):
             "upload_concurrency": self.upload_concurrency,
             "max_invalid": self.max_invalid,
             "rejected_path": self.rejected_path,
+            "check_fields": self.check_fields,
         }
         changes = changes_of(self)
+        dry_run = runs_dry(self.is_dry_run, context)
+        if dry_run and "ti" in context:
+            # A snapshot is named after the task.
+            self.hook.task_context = context
         try:
             result = self.hook.push_items(
                 self.source_id,
                 items,
                 delete=delete,
                 on_invalid=self.on_invalid,  # type: ignore[arg-type]
-                checkpoint=self._checkpoint(context, resumable=changes is None),
+                # A dry run changes nothing for the attempt that is to resume.
+                checkpoint=None if dry_run else self._checkpoint(context, resumable=changes is None),
                 check_quota=_is_true(self.check_quota) and counts,
                 changes=changes,
+                dry_run=dry_run,
                 **_filled(given),
             )
         except CoveoError as error:
             self._accepted = error.accepted
             raise
         else:
-            self._accepted = result
+            if not dry_run:
+                self._accepted = result
             return result
         finally:
             # What a function or a query holds open must not stay so until the process ends.

@@ -35,6 +35,9 @@ class RepushRejectedItemsOperator(_ItemsPushOperator):
         one failed or was killed. Default ``True``. (templated)
     :param check_quota: Whether to ask first how many items may still be pushed today, and to warn if that
         will not do. Default ``True``. (templated)
+    :param check_fields: What to do with metadata that the organization has no field for: ``warn``, ``fail``,
+        or ``off`` to ask for no fields. Default ``off``, in a dry run ``warn``. (templated)
+    :param dry_run: Whether to send nothing, and to return what would be sent. Default ``False``. (templated)
     :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
     :param organization_id: The organization, where it is not the connection's. (templated)
     :return: What was accepted, as other pushes return it; ``entries``: how many the file has;

@@ -15,6 +15,7 @@ from airflow_provider_coveo.operators.base import (
     _untemplated,
     _without_none,
 )
+from airflow_provider_coveo.operators.dry_run import runs_dry
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -40,6 +41,7 @@ class PushSecurityIdentitiesOperator(_CoveoOperator):
     :param queue_delay: Minutes, 0 or more, that Coveo waits before that. Default 15. (templated)
     :param batch_bytes: How large a batch is at most, in bytes: 1 KiB to 256 MB. Default 12 MiB. (templated)
     :param upload_concurrency: How many batches are uploaded at the same time, 1 to 32. Default 3. (templated)
+    :param dry_run: Whether to send nothing, and to return what would be sent. Default ``False``. (templated)
     :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
     :param organization_id: The organization, where it is not the connection's. (templated)
     :return: What was accepted: ``accepted_members``, ``accepted_mappings``, ``accepted_deleted``,
@@ -55,6 +57,7 @@ class PushSecurityIdentitiesOperator(_CoveoOperator):
     template_fields: Sequence[str] = (
         "provider_id",
         *_CoveoOperator.template_fields,
+        "is_dry_run",
         "members",
         "mappings",
         "deleted",
@@ -75,6 +78,7 @@ class PushSecurityIdentitiesOperator(_CoveoOperator):
         queue_delay: int | str = 15,
         batch_bytes: int | str | None = None,
         upload_concurrency: int | str | None = None,
+        dry_run: bool | str = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -86,6 +90,7 @@ class PushSecurityIdentitiesOperator(_CoveoOperator):
         self.queue_delay = queue_delay
         self.batch_bytes = batch_bytes
         self.upload_concurrency = upload_concurrency
+        self.is_dry_run = dry_run
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Push the identities."""
@@ -95,11 +100,16 @@ class PushSecurityIdentitiesOperator(_CoveoOperator):
             "deleted": _given(self.deleted),
         }
         numbers = {"batch_bytes": self.batch_bytes, "upload_concurrency": self.upload_concurrency}
+        dry_run = runs_dry(self.is_dry_run, context)
         result = self.hook.push_identities(
             self.provider_id,
             **_without_none(sections),
+            dry_run=dry_run,
             **_filled(numbers),
         )
+        if dry_run:
+            self.log.info("Dry run, nothing was sent: %s", result)
+            return {**result}
         if not _is_true(self.delete_old):
             return dict(result)
         if not result["accepted_members"] + result["accepted_mappings"]:

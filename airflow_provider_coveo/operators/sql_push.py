@@ -93,6 +93,9 @@ class SqlToCoveoPushOperator(_ItemsPushOperator):
         Default seven days.
     :param on_damaged_snapshot: With ``only_changes``, ``fail`` (the default), or ``push_all`` to push
         everything if the snapshot is damaged. (templated)
+    :param check_fields: What to do with metadata that the organization has no field for: ``warn``, ``fail``,
+        or ``off`` to ask for no fields. Default ``off``, in a dry run ``warn``. (templated)
+    :param dry_run: Whether to send nothing, and to return what would be sent. Default ``False``. (templated)
     :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
     :param organization_id: The organization, where it is not the connection's. (templated)
     :return: What was accepted: ``accepted_adds``, ``batches``, ``bytes``, ``seconds`` and more.

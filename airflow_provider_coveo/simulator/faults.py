@@ -116,7 +116,8 @@ class Faults:
         ``identity_olderthan``, ``source``, ``light_source``, ``list_sources``, ``page_sources``,
         ``create_source``, ``delete_source``, ``duplicate_source``, ``abort``, ``push_refresh``,
         ``activities``, ``latest_activities``, ``activity``, ``limit``, ``organization_status``, ``regions``,
-        ``logs``, ``log_counts``; or several of them in a list.
+        ``logs``, ``log_counts``, ``field``, ``list_fields``, ``create_field``, ``create_fields``,
+        ``create_fields_with_results``; or several of them in a list.
     :param method: the HTTP method.
     :param path: a regular expression that occurs in the path.
     :param source: the source in the path.

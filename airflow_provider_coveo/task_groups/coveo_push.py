@@ -33,6 +33,7 @@ from airflow_provider_coveo.bracket.reopening import (
 from airflow_provider_coveo.bracket.wiring import BracketWiring, OwnTasks, reject_bracket_inside, reject_cycle
 from airflow_provider_coveo.coveo.endpoints import validate_source_id
 from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
+from airflow_provider_coveo.coveo.flags import parse_flag
 from airflow_provider_coveo.coveo.max_deleted import MaxDeleted
 from airflow_provider_coveo.coveo.ordering_ids import validate_queue_delay
 from airflow_provider_coveo.coveo.statuses import validate_active_status
@@ -174,6 +175,7 @@ class PushSourceUpdate(TaskGroup):
                 exclusive_timeout=update.exclusive_timeout.total_seconds(),
                 poll_interval=update.poll_interval.total_seconds(),
                 deletes_old_items=update.delete_old_items,
+                dry_run=update.dry_run,
                 trigger_rule="all_success",
                 **{**common, "execution_timeout": _MAX_TRY + update.exclusive_timeout},
             )
@@ -422,6 +424,9 @@ class push_source_update:  # noqa: N801 - it reads as what it does, in a `with` 
         items such as ``"20%"``. If the run pushed so few items that more would be deleted, nothing is, and
         the task fails. Needs a key that may view the source; without one, the task logs that and deletes.
         Default ``None``: any number. (templated)
+    :param dry_run: Whether to open, close, delete and record nothing. The tasks inside run, and must have a
+        ``dry_run`` of their own if they push. What follows the bracket is skipped. Default ``False``.
+        (templated)
     :param exclusive: Whether to wait, without holding a worker, while the source shows an activity that this
         run did not start. It needs a key that may view the source, and a triggerer. Default ``False``.
     :param exclusive_timeout: How long to wait for that before the update fails. Default one hour.
@@ -456,6 +461,7 @@ class push_source_update:  # noqa: N801 - it reads as what it does, in a `with` 
         queue_delay: int | str = 15,
         allow_empty: bool = False,
         max_deleted: int | str | None = None,
+        dry_run: bool | str = False,
         exclusive: bool = False,
         exclusive_timeout: timedelta = timedelta(hours=1),
         poll_interval: timedelta = timedelta(minutes=1),
@@ -484,6 +490,9 @@ class push_source_update:  # noqa: N801 - it reads as what it does, in a `with` 
         if max_deleted is not None and not is_template(max_deleted):
             MaxDeleted.parse(max_deleted)
         self.max_deleted = max_deleted
+        if not is_template(dry_run):
+            parse_flag("dry_run", dry_run)
+        self.dry_run = dry_run
         self.exclusive = validate_flag("exclusive", exclusive)
         self.exclusive_timeout = _validate_duration("exclusive_timeout", exclusive_timeout)
         self.poll_interval = _validate_duration("poll_interval", poll_interval)

@@ -22,6 +22,7 @@ DAG_IDS = {
     "coveo_asset_schedule",
     "coveo_bracket_forms",
     "coveo_close_abandoned",
+    "coveo_create_fields",
     "coveo_full_rebuild",
     "coveo_incremental_refresh",
     "coveo_many_sources",
@@ -110,6 +111,26 @@ def test_an_incremental_refresh_adds_and_deletes_between_incremental_and_idle(
     assert (opened["event"], closed["event"]) == ("status", "status")
     assert (batch["added"], batch["deleted"]) == (1, 1)
     assert coveo_server.statuses(source) == ["INCREMENTAL", "IDLE"]
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_fields_are_created_and_a_dry_run_changes_nothing(
+    local_airflow: LocalAirflow, coveo_server: Simulator, source: str, dry_run: bool
+) -> None:
+    run_id, state = run(local_airflow, "coveo_create_fields", {"source_id": source, "dry_run": dry_run})
+
+    assert state == "success"
+    tasks = local_airflow.task_states("coveo_create_fields", run_id)
+    assert {task.state for task in tasks.values()} == {"success"}
+    if dry_run:
+        assert coveo_server.timeline(source) == []
+        assert "price" not in coveo_server.fields()
+        log = local_airflow.task_log("coveo_create_fields", run_id, "rebuild.push_products")
+        assert f"Dry run, nothing was sent. Source {source}: 2 items" in log
+    else:
+        assert coveo_server.statuses(source) == ["REBUILD", "IDLE"]
+        assert coveo_server.fields()["price"]["type"] == "DOUBLE"
+        assert len(coveo_server.items(source)) == 2
 
 
 @pytest.fixture

@@ -100,11 +100,20 @@ def test_each_parameter_is_described(module_name: str) -> None:
 
 def _templated() -> Iterator[tuple[str, set[str], dict[str, str]]]:
     """Yield what has templated fields, with these and with what is said of each of its parameters."""
+
+    def parameters(fields: Any) -> set[str]:
+        # Airflow's operators have a method of the parameter's name.
+        return {"dry_run" if field == "is_dry_run" else field for field in fields}
+
     for module_name in PUBLIC:
         for name, value, _ in _public(module_name):
             if inspect.isclass(value) and hasattr(value, "template_fields"):
-                yield name, set(value.template_fields), _described(value)
-    fields = set(_CoveoPushDecoratedOperator.template_fields) - {"op_args", "op_kwargs", "templates_dict"}
+                yield name, parameters(value.template_fields), _described(value)
+    fields = parameters(_CoveoPushDecoratedOperator.template_fields) - {
+        "op_args",
+        "op_kwargs",
+        "templates_dict",
+    }
     yield "coveo_push_task", fields, _described(coveo_push_task)
 
 

@@ -36,6 +36,7 @@ IMPORT_INSIDE_FUNCTIONS = {
     "operators/coveo_push.py",
     "operators/coveo_source.py",
     "operators/coveo_watchdog.py",
+    "operators/fields.py",
     "operators/push_base.py",
     "operators/rejected_push.py",
     "operators/sql_push.py",

@@ -17,6 +17,7 @@ import logging
 from collections.abc import Callable
 
 from airflow_provider_coveo.coveo.caller import Caller
+from airflow_provider_coveo.coveo.client.fields import Fields
 from airflow_provider_coveo.coveo.client.identities import Identities
 from airflow_provider_coveo.coveo.client.item_logs import ItemLogs
 from airflow_provider_coveo.coveo.client.limits import Limits
@@ -79,10 +80,11 @@ class CoveoClient:
     def _compose(self, caller: Caller) -> None:
         self.caller = caller
         self.containers = Containers(caller)
+        self.fields = Fields(caller)
         self.identities = Identities(caller)
         self.item_logs = ItemLogs(caller)
         self.limits = Limits(caller)
-        self.push = Push(caller, self.containers, self.limits)
+        self.push = Push(caller, self.containers, self.limits, self.fields)
         self.sources = Sources(caller)
 
     def stoppable(self, stop: StopSignal) -> CoveoClient:

@@ -7,7 +7,9 @@ from typing import Any, cast
 
 from airflow_provider_coveo.coveo.batches import DEFAULT_BATCH_BYTES, validate_batch_bytes
 from airflow_provider_coveo.coveo.caller import Caller
+from airflow_provider_coveo.coveo.dry_run import DryRun
 from airflow_provider_coveo.coveo.endpoints import push_path
+from airflow_provider_coveo.coveo.flags import parse_flag
 from airflow_provider_coveo.coveo.identities import (
     DELETED,
     MAPPINGS,
@@ -53,6 +55,7 @@ class Identities:
         batch_bytes: int | str = DEFAULT_BATCH_BYTES,
         upload_concurrency: int | str = DEFAULT_UPLOAD_CONCURRENCY,
         progress: Callable[[dict[str, Any]], None] | None = None,
+        dry_run: bool = False,
     ) -> IdentitiesResult:
         """
         Push security identities in batches: first members, then mappings, then what is deleted.
@@ -69,12 +72,16 @@ class Identities:
         :param batch_bytes: How large a batch is at most: 1 KiB to 256 MB. Default 12 MiB.
         :param upload_concurrency: How many batches are uploaded at the same time, 1 to 32. Default 3.
         :param progress: Called with the result so far after each batch that was accepted.
+        :param dry_run: Whether to send nothing: the identities are read, checked and counted. Default
+            ``False``.
         :return: ``provider_id``; ``accepted_members``, ``accepted_mappings`` and ``accepted_deleted``;
             ``batches``, ``bytes``, ``seconds``, ``first_request_id``, ``last_request_id`` and ``replaced``;
             ``repeated_batches`` and ``repeated_items`` as
             :meth:`~airflow_provider_coveo.coveo.client.push.Push.push_items` says;
             ``ordering_id``: the moment before by Coveo's clock in epoch milliseconds, which is the cut-off
-            to disable older identities by.
+            to disable older identities by. Of a dry run, ``dry_run``, ``members``, ``mappings``, ``deleted``,
+            ``batches``, ``calls``, ``bytes``, ``invalid``, ``invalid_items``, ``invalid_by_rule`` and
+            ``problems``.
         :raises CoveoInputError: if an argument or an identity can't be right; batches before that identity
             were accepted.
         :raises CoveoError: if Coveo refuses, or does not answer. ``accepted`` holds the result up to then.
@@ -82,20 +89,25 @@ class Identities:
         provider_id = validate_provider_id(provider_id)
         target = f"security identity provider {provider_id!r}"
         limit = validate_batch_bytes(batch_bytes)
+        concurrency = validate_concurrency(upload_concurrency)
         invalid = InvalidItems(False, MaxInvalid.parse(0), target)
+        sections = (
+            validate_iterable(members, "members"),
+            validate_iterable(mappings, "mappings"),
+            validate_iterable(deleted, "deleted"),
+        )
+        if parse_flag("dry_run", dry_run):
+            run = DryRun({MEMBERS: "members", MAPPINGS: "mappings", DELETED: "deleted"}, invalid)
+            run.read(identity_batches(*sections, limit, run.skip))
+            return cast("IdentitiesResult", {"provider_id": provider_id, **run.result()})
         push = ContainerPush(
             self._caller,
             path=push_path(self._caller.organization_id, "providers", provider_id, "permissions", "batch"),
             target=target,
             unit_name="identities",
             names={MEMBERS: "accepted_members", MAPPINGS: "accepted_mappings", DELETED: "accepted_deleted"},
-            concurrency=validate_concurrency(upload_concurrency),
+            concurrency=concurrency,
             progress=progress,
-        )
-        sections = (
-            validate_iterable(members, "members"),
-            validate_iterable(mappings, "mappings"),
-            validate_iterable(deleted, "deleted"),
         )
         push.run(identity_batches(*sections, limit, invalid.skip))
         if invalid.ended_push:

@@ -18,10 +18,19 @@ from airflow_provider_coveo.coveo.batches import (
 )
 from airflow_provider_coveo.coveo.caller import Caller
 from airflow_provider_coveo.coveo.checkpoints import Checkpoint
+from airflow_provider_coveo.coveo.client.fields import Fields
 from airflow_provider_coveo.coveo.client.limits import Limits
 from airflow_provider_coveo.coveo.containers import Containers
+from airflow_provider_coveo.coveo.dry_run import DryRun
 from airflow_provider_coveo.coveo.endpoints import platform_path, push_path, validate_source_id
-from airflow_provider_coveo.coveo.errors import AccessDeniedError, CoveoInputError, short_repr
+from airflow_provider_coveo.coveo.errors import (
+    AccessDeniedError,
+    CoveoInputError,
+    TooManyDeletionsError,
+    short_repr,
+)
+from airflow_provider_coveo.coveo.fields import FieldCheck
+from airflow_provider_coveo.coveo.flags import parse_flag
 from airflow_provider_coveo.coveo.items import Delete, prepared_item, validate_document_id
 from airflow_provider_coveo.coveo.observer import ComparedPush
 from airflow_provider_coveo.coveo.only_changes import OnlyChanges
@@ -52,12 +61,14 @@ class Push:
     :param caller: Makes the requests.
     :param containers: Uploads content that is too large for a request.
     :param limits: Knows the daily quota.
+    :param fields: Knows the organization's fields.
     """
 
-    def __init__(self, caller: Caller, containers: Containers, limits: Limits) -> None:
+    def __init__(self, caller: Caller, containers: Containers, limits: Limits, fields: Fields) -> None:
         self._caller = caller
         self._containers = containers
         self._limits = limits
+        self._fields = fields
         self._clocks_of_own_sources: dict[str, CoveoClock] = {}
 
     def add_or_update_item(
@@ -121,6 +132,8 @@ class Push:
         check_quota: bool = False,
         changes: OnlyChanges | None = None,
         rejected_path: Any = None,
+        check_fields: str | None = None,
+        dry_run: bool = False,
     ) -> PushResult:
         """
         Push any number of items in batches: fast, in constant memory, and with an exact account.
@@ -160,6 +173,12 @@ class Push:
         :param rejected_path: The file for the items that are invalid, as JSON Lines: ``.ndjson`` or
             ``.ndjson.gz``, local or on an object storage. It is written when the push ends, whole, and only
             if there are such items. Default none.
+        :param check_fields: Whether to ask first which fields the organization has, and what to do with
+            metadata that has none: ``warn`` logs each such key once; ``fail`` ends the push before an item
+            that has one is sent, and before everything if the fields can't be listed; ``off`` asks nothing.
+            Default ``off``, in a dry run ``warn``. It needs the privilege to view fields.
+        :param dry_run: Whether to send nothing: the input is read and checked, and counted as it would be
+            sent. Coveo is asked for the daily quota and the fields. Default ``False``.
         :return: ``source_id``; ``accepted_adds`` and ``accepted_deletes``: how many entries of the input
             Coveo has accepted, which does not mean that they are indexed yet; ``replaced``: how many of them
             were not sent because a later one of the same batch has the same ID; ``batches`` and ``bytes``;
@@ -176,7 +195,11 @@ class Push:
             ``invalid`` and ``invalid_items``: how many items were left out, and the first of them with
             ``index``, ``document_id`` and ``rule``; with ``rejected_path``, also ``rejected``: how many are
             in that file, and ``rejected_path``, ``None`` if none are. With ``changes`` also what
-            :class:`~airflow_provider_coveo.coveo.only_changes.OnlyChanges` says.
+            :class:`~airflow_provider_coveo.coveo.only_changes.OnlyChanges` says. With ``check_fields``,
+            ``unknown_fields``: the first 100 metadata keys without a field. Of a dry run, ``dry_run``,
+            ``adds`` and ``deletes`` in the place of what was accepted, ``calls``: how many Push API calls,
+            ``invalid_by_rule``, ``remaining_daily_items`` if Coveo tells, and ``problems``: what would end
+            the push, in words.
         :raises CoveoInputError: if an argument can't be right; nothing was sent then. Also if items are
             invalid: those in batches before them were accepted.
         :raises TooManyDeletionsError: if with ``changes`` the input lacks more items than may be deleted; it
@@ -185,16 +208,21 @@ class Push:
         """
         source_id = validate_source_id(source_id)
         limit = validate_batch_bytes(batch_bytes)
+        concurrency = validate_concurrency(upload_concurrency)
+        is_dry = parse_flag("dry_run", dry_run)
         caller, observer = self._caller, self._caller.observer
-        rejected = None if not rejected_path else observer.rejected_items(source_id, rejected_path)
-        invalid = InvalidItems.validate(on_invalid, max_invalid, f"source {source_id!r}", rejected)
-        compared = None if changes is None else observer.compared_push(source_id, changes)
-
-        def count(batch: Batch) -> None:
-            if compared is not None:
-                compared.accepted(batch)
-            observer.accepted(source_id, batch.counts, batch.size)
-
+        rejected = observer.rejected_items(source_id, rejected_path) if rejected_path and not is_dry else None
+        invalid = InvalidItems.validate(
+            on_invalid, max_invalid, f"source {source_id!r}", rejected, keeps_them=bool(rejected_path)
+        )
+        compared = None if changes is None else observer.compared_push(source_id, changes, dry_run=is_dry)
+        expected = len(items) if isinstance(items, Sized) else None
+        entries: Iterable[Any] = itertools.chain(validate_iterable(items, "items"), deletions(delete))
+        check, fails = self._fields.field_check(check_fields, default="warn" if is_dry else "off")
+        if check is not None:
+            entries = check.watched(entries, caller.log, fails=fails and not is_dry)
+        if is_dry:
+            return self._dry_run(source_id, entries, limit, invalid, check, compared, fails=fails)
         if compared is None:
             records = observer.push_records(source_id, resumable=checkpoint is not None)
         else:
@@ -205,15 +233,13 @@ class Push:
             target=f"source {source_id!r}",
             unit_name="items",
             names={ADD: "accepted_adds", DELETE: "accepted_deletes"},
-            concurrency=validate_concurrency(upload_concurrency),
+            concurrency=concurrency,
             checkpoint=checkpoint,
             records=records,
             progress=progress,
-            count=count,
+            count=self._counter(source_id, compared),
         )
-        entries = itertools.chain(validate_iterable(items, "items"), deletions(delete))
         if check_quota:
-            expected = len(items) if isinstance(items, Sized) else None
             push.quota = Quota(self._limits.remaining_daily_items(), expected)
         try:
             self._run(push, entries, limit, invalid, compared)
@@ -230,6 +256,7 @@ class Push:
                 "repeated_deletes_with_children": push.stats.repeated_children,
                 **invalid.result(),
                 **({} if compared is None else compared.result(push.result())),
+                **({} if check is None else {"unknown_fields": check.result()}),
             },
         )
         observer.pushed(source_id, result, is_complete=True)
@@ -284,6 +311,55 @@ class Push:
                 # All is pushed: a retry only has to find out again what is invalid.
                 push.save_checkpoint()
                 raise
+
+    def _counter(self, source_id: str, compared: ComparedPush | None) -> Callable[[Batch], None]:
+        """Return what hears of each batch that Coveo accepted."""
+
+        def count(batch: Batch) -> None:
+            if compared is not None:
+                compared.accepted(batch)
+            self._caller.observer.accepted(source_id, batch.counts, batch.size)
+
+        return count
+
+    def _dry_run(
+        self,
+        source_id: str,
+        entries: Iterable[Any],
+        limit: int,
+        invalid: InvalidItems,
+        check: FieldCheck | None,
+        compared: ComparedPush | None,
+        *,
+        fails: bool,
+    ) -> PushResult:
+        """Read the input, and return what would be sent."""
+        run = DryRun({ADD: "adds", DELETE: "deletes"}, invalid)
+        cut = item_batches if compared is None else compared.batches
+        with nullcontext() if compared is None else compared:
+            try:
+                run.read(cut(invalid.counted(entries), limit, run.skip))
+            except TooManyDeletionsError as error:
+                run.problems.append(str(error))
+        remaining = self._limits.remaining_daily_items()
+        result = run.result(check=check, check_fails=fails, remaining=remaining)
+        if compared is not None:
+            result |= compared.result({"accepted_deletes": result["deletes"], "batches": result["batches"]})
+        log = self._caller.log
+        log.info(
+            "Dry run, nothing was sent. Source %s: %d items and %d deletions in %d batches (%.1f MB), %d "
+            "Push API calls; %d invalid items",
+            source_id,
+            result["adds"],
+            result["deletes"],
+            result["batches"],
+            result["bytes"] / 1e6,
+            result["calls"],
+            result["invalid"],
+        )
+        for problem in result["problems"]:
+            log.warning("The push would fail: %s", problem)
+        return cast("PushResult", {"source_id": source_id, **result})
 
     def delete_item(
         self,
@@ -342,6 +418,7 @@ class Push:
         ordering_id: int | str | None = None,
         *,
         queue_delay: int | str = DEFAULT_QUEUE_DELAY_MINUTES,
+        dry_run: bool = False,
     ) -> OldItemsResult:
         """
         Delete the items that were last pushed before a moment; with the present moment, reset the source.
@@ -355,7 +432,9 @@ class Push:
             Default: the present by Coveo's clock.
         :param queue_delay: Minutes, 0 or more, that Coveo waits before it deletes, so that pushes made
             before are through. Default 15.
-        :return: ``source_id``, ``ordering_id``, ``queue_delay`` and ``request_id``.
+        :param dry_run: Whether to check only, and to delete nothing. Default ``False``.
+        :return: ``source_id``, ``ordering_id``, ``queue_delay`` and ``request_id``; of a dry run also
+            ``dry_run``.
         :raises CoveoInputError: if an argument can't be right, or the source is managed by a product.
         :raises CoveoError: if Coveo refuses, or does not answer.
         """
@@ -368,6 +447,21 @@ class Push:
             cut_off = clock.now_ms()
         else:
             cut_off = validate_cut_off(ordering_id, clock.latest_cut_off_ms())
+        if parse_flag("dry_run", dry_run):
+            self._caller.log.info(
+                "Dry run, nothing was sent. Items of source %s older than orderingId %d would be deleted in "
+                "%d min",
+                source_id,
+                cut_off,
+                minutes,
+            )
+            return {
+                "source_id": source_id,
+                "ordering_id": cut_off,
+                "queue_delay": minutes,
+                "request_id": None,
+                "dry_run": True,
+            }
         response = self._caller.send(
             Request(
                 f"Could not delete the items of source {source_id!r} that are older than {cut_off}",

@@ -1,0 +1,97 @@
+"""
+A bracket whose run is dry: it opens nothing and records nothing, and no task in it may send anything.
+
+That the run is dry is in an XCom of ``open``, because a template may render to something else later. A
+bracket that opened its source for real stays real: only a new run can be dry.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow_provider_coveo.bracket.errors import DryRunNotPossible
+from airflow_provider_coveo.bracket.members import UpdateTasks, bracket_map_index
+from airflow_provider_coveo.coveo.flags import parse_flag
+from airflow_provider_coveo.operators.base import _checked
+from airflow_provider_coveo.state.dry_tasks import mark_task
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_coveo.state.ledger import BracketRecord
+
+log = logging.getLogger(__name__)
+
+#: The XCom of ``open`` that tells whether the run is dry. It is written only if ``dry_run`` is not False.
+DRY_RUN_XCOM_KEY: Final = "coveo_dry_run"
+
+
+def is_dry(context: Context, update_tasks: UpdateTasks) -> bool:
+    """
+    Return whether the run of a bracket is dry.
+
+    :param context: The context of one of its tasks.
+    :param update_tasks: The bracket's tasks.
+    """
+    task: Any = context["task"]
+    opening: Any = task.dag.get_task(update_tasks.open)
+    given = getattr(opening, "is_dry_run", False)
+    if given is False:
+        return False
+    task_instance: Any = context["ti"]
+    said = task_instance.xcom_pull(
+        task_ids=update_tasks.open,
+        key=DRY_RUN_XCOM_KEY,
+        map_indexes=bracket_map_index(context, update_tasks),
+    )
+    if isinstance(said, bool):
+        return said
+    # `open` was marked by hand.
+    return _checked(_parse, opening.render_template(given, context))
+
+
+def reject_after_opening(record: BracketRecord | None) -> None:
+    """
+    Reject a dry run if the same run has opened the source for real.
+
+    :param record: What the bracket did in the run.
+    :raises DryRunNotPossible: if so.
+    """
+    if record is None or not record.is_pinned:
+        return
+    raise DryRunNotPossible(
+        f"Source {record.source_id!r} was not opened: this run opened it before, when dry_run was false. "
+        "Likely cause: the template of dry_run renders to something else since, and a task was cleared. "
+        "Remedy: Start a new run for the dry run; its close task leaves the source as it should be."
+    )
+
+
+def enter_member(context: Context, update_tasks: UpdateTasks) -> bool:
+    """
+    Prepare a task of a bracket that is about to work, and return whether the run is dry.
+
+    In a dry run, every request that would change something at Coveo fails in this task.
+
+    :param context: The task's context.
+    :param update_tasks: The bracket's tasks.
+    :raises DryRunNotPossible: if the run is dry, and the task has a ``dry_run`` of its own that is not.
+    """
+    dry = is_dry(context, update_tasks)
+    mark_task(context["ti"], is_dry=dry)
+    task: Any = context["task"]
+    if not dry:
+        return False
+    own = getattr(task, "is_dry_run", None)
+    if own is not None and not _checked(_parse, own):
+        raise DryRunNotPossible(
+            f"Task {task.task_id!r} sent nothing: it would push in a bracket whose run is dry, and its own "
+            "dry_run is false. Remedy: Pass the same dry_run to the bracket and to its tasks, for all of "
+            'them by default_args={"dry_run": …}.'
+        )
+    log.info("The run of the bracket is dry: what would change something at Coveo is rejected in this task")
+    return True
+
+
+def _parse(value: object) -> bool:
+    return parse_flag("dry_run", value)

@@ -1,0 +1,236 @@
+"""The fields of an organization: to list them, to create missing ones, and to check items against them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, Literal, TypedDict
+
+from airflow_provider_coveo.coveo.caller import Caller
+from airflow_provider_coveo.coveo.errors import (
+    AccessDeniedError,
+    CoveoError,
+    CoveoInputError,
+    NoAnswerError,
+    ServiceError,
+    short_repr,
+)
+from airflow_provider_coveo.coveo.fields import (
+    MAX_FIELDS_PER_REQUEST,
+    FieldCheck,
+    FieldPlan,
+    create_fields_call,
+    fields_page_call,
+    validate_fields,
+)
+from airflow_provider_coveo.coveo.responses import JsonObject
+from airflow_provider_coveo.coveo.retries import RetryPolicy
+
+CHECK_FIELDS: Final = ("warn", "fail", "off")
+#: How many names a result has of each kind.
+_MAX_NAMES: Final = 100
+_ONE_ATTEMPT: Final = RetryPolicy(total_seconds=0)
+#: After these, Coveo may have created the fields.
+_OUTCOME_UNKNOWN: Final = (NoAnswerError, ServiceError)
+#: With these, Coveo may reject a field that somebody else has created meanwhile.
+_MAY_BE_CREATED: Final = frozenset({400, 409, 412})
+
+
+class FieldConflict(TypedDict):
+    """A field that is there with a type that can't hold what is wanted."""
+
+    name: str
+    type: str
+    existing_type: str
+
+
+class FieldsResult(TypedDict):
+    """The result of creating fields."""
+
+    #: How many were created.
+    created: int
+    #: How many were there already.
+    existing: int
+    #: The first of those that were created; in a dry run, of those that are missing.
+    fields: list[str]
+    #: The first of those that are there with another type, which were left as they are.
+    conflicts: list[FieldConflict]
+    #: Whether nothing was created, because it was a dry run.
+    dry_run: bool
+
+
+class Fields:
+    """
+    The fields of an organization.
+
+    :param caller: Makes the requests.
+    """
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    def list_fields(self) -> list[JsonObject]:
+        """
+        Return the organization's fields, each with ``name``, ``type`` and its options.
+
+        See https://docs.coveo.com/en/1833/.
+
+        :raises AccessDeniedError: if the key lacks the privilege to view fields, like any push-only key.
+        :raises CoveoError: if Coveo returns another error, or does not answer.
+        """
+        return list(self._fields())
+
+    def create_fields(
+        self,
+        fields: Mapping[str, Any],
+        *,
+        exact: Iterable[str] | None = None,
+        dry_run: bool = False,
+    ) -> FieldsResult:
+        """
+        Create those of some fields that the organization lacks. See https://docs.coveo.com/en/144/.
+
+        It may be repeated: what is there is left as it is. If a request remains without an answer, or
+        somebody else creates the same fields at the same time, the fields are listed again before anything is
+        repeated.
+
+        :param fields: Their names, each with its type (``LONG``, ``LONG_64``, ``DOUBLE``, ``DATE`` or
+            ``STRING``) or its options (``{"type": "STRING", "multiValueFacet": True}``). A name begins with a
+            lowercase letter, and has lowercase letters, digits and underscores, up to 255.
+        :param exact: The names of those of which a field that is there must have exactly this type, so that
+            any other is reported; of the others only one that can't hold it. Default all.
+        :param dry_run: Whether to find out only what is missing. Default ``False``.
+        :return: ``created`` and ``existing``: how many; ``fields``: the names of the first 100 that were
+            created, or are missing in a dry run; ``conflicts``: the first 100 that are there with another
+            type, each with ``name``, ``type`` and ``existing_type``; ``dry_run``.
+        :raises CoveoInputError: before anything is sent, if Coveo would reject a field.
+        :raises AccessDeniedError: if the key lacks the privileges to view and create fields.
+        :raises CoveoError: if Coveo returns another error, or does not answer.
+        """
+        wanted = validate_fields(fields)
+        strict = wanted.keys() if exact is None else set(exact)
+        plan = FieldPlan.of(wanted, self._by_name(), strict)
+        created: list[str] = []
+        if dry_run:
+            names = [field["name"] for field in plan.missing]
+            self._caller.log.info(
+                "Dry run: %d of %d fields are missing: %s", len(names), len(wanted), names[:20]
+            )
+        else:
+            for first in range(0, len(plan.missing), MAX_FIELDS_PER_REQUEST):
+                created += self._create(plan.missing[first : first + MAX_FIELDS_PER_REQUEST])
+            if len(created) < len(plan.missing):
+                # Somebody else created the others meanwhile, perhaps with another type.
+                plan = FieldPlan.of(wanted, self._by_name(), strict)
+            names = created
+        for conflict in plan.conflicts[:_MAX_NAMES]:
+            self._caller.log.warning(
+                "Field %s has the type %s, not %s; it was left as it is",
+                conflict["name"],
+                conflict["existing_type"],
+                conflict["type"],
+            )
+        missing = len(plan.missing) if dry_run else len(created)
+        return {
+            "created": len(created),
+            "existing": len(wanted) - missing,
+            "fields": names[:_MAX_NAMES],
+            "conflicts": [FieldConflict(**one) for one in plan.conflicts[:_MAX_NAMES]],  # type: ignore[typeddict-item]
+            "dry_run": dry_run,
+        }
+
+    def field_check(
+        self, check_fields: object, *, default: Literal["warn", "off"] = "off"
+    ) -> tuple[FieldCheck | None, bool]:
+        """
+        Return what looks for metadata without a field, as ``check_fields`` of a push says.
+
+        :param check_fields: ``warn``, ``fail``, ``off``, or ``None`` for the default.
+        :param default: The default.
+        :return: What checks the items, ``None`` for no check; and whether metadata without a field is an
+            error.
+        :raises CoveoInputError: if it is another value.
+        :raises CoveoError: with ``fail``, if the fields can't be listed.
+        """
+        mode = validate_check_fields(check_fields, default)
+        if mode == "off":
+            return None, False
+        try:
+            # To know the fields is worth no long wait, unless the push is to fail without.
+            known = [str(field["name"]) for field in self._fields(None if mode == "fail" else _ONE_ATTEMPT)]
+        except CoveoError as error:
+            if mode == "fail":
+                raise
+            if isinstance(error, AccessDeniedError):
+                self._caller.log.warning(
+                    "Fields are not checked: the API key lacks the privilege to view them"
+                )
+            else:
+                self._caller.log.warning("Fields are not checked: %s", error)
+            return None, False
+        return FieldCheck(known), mode == "fail"
+
+    def _by_name(self) -> dict[str, JsonObject]:
+        return {str(field["name"]): field for field in self._fields()}
+
+    def _fields(self, retry: RetryPolicy | None = None) -> Iterator[JsonObject]:
+        for page in itertools.count():
+            found = self._caller.call(fields_page_call(self._caller.organization_id, page), retry)
+            yield from found.fields
+            if found.is_last:
+                return
+
+    def _create(self, fields: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Create fields, and return the names of those that this call may have created."""
+        left = {str(field["name"]): field for field in fields}
+        is_unsure = False
+        created: list[str] = []
+
+        def attempt(number: int) -> None:
+            nonlocal is_unsure
+            if is_unsure:
+                is_unsure = False
+                created.extend(self._take_out_existing(left))
+            while left:
+                try:
+                    call = create_fields_call(self._caller.organization_id, left.values())
+                    self._caller.call(call, _ONE_ATTEMPT)
+                except _OUTCOME_UNKNOWN:
+                    is_unsure = True
+                    raise
+                except CoveoError as error:
+                    if error.status_code not in _MAY_BE_CREATED or not self._take_out_existing(left):
+                        raise
+                else:
+                    created.extend(left)
+                    left.clear()
+
+        self._caller.repeat(attempt)
+        if created:
+            self._caller.log.info("Created %d fields: %s", len(created), ", ".join(created[:20]))
+        return created
+
+    def _take_out_existing(self, left: dict[str, Mapping[str, Any]]) -> list[str]:
+        """Leave those out that are there by now, and return their names."""
+        existing = self._by_name().keys() & left.keys()
+        for name in existing:
+            del left[name]
+        return sorted(existing)
+
+
+def validate_check_fields(value: object, default: str = "off") -> str:
+    """
+    Return how a push checks fields.
+
+    :param value: ``warn``, ``fail`` or ``off``, in any case; ``None`` or an empty text for the default.
+    :param default: The default.
+    :raises CoveoInputError: if it is another value.
+    """
+    if value is None or value == "":
+        return default
+    mode = value.strip().lower() if isinstance(value, str) else value
+    if mode not in CHECK_FIELDS:
+        raise CoveoInputError(
+            f"Invalid check_fields: {short_repr(value)}", remedy="Use 'warn', 'fail' or 'off'"
+        )
+    return str(mode)

@@ -1,0 +1,580 @@
+"""Fields: where Coveo's index keeps the metadata of items. See https://docs.coveo.com/en/144/."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from typing import Any, Final
+
+import msgspec
+
+from airflow_provider_coveo.coveo.endpoints import platform_path
+from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
+from airflow_provider_coveo.coveo.item_encoding import ItemEncoder
+from airflow_provider_coveo.coveo.items import RESERVED_KEYS, CheckedDelete, Entry, InvalidItemError, Item
+from airflow_provider_coveo.coveo.responses import JsonObject, Response
+from airflow_provider_coveo.coveo.transport import Call, Request, explain_privilege
+
+#: What Coveo declares for the name of a field.
+FIELD_NAME: Final = r"[a-z][a-z0-9_]{0,254}"
+#: Metadata that every organization has fields for (https://docs.coveo.com/en/155/).
+STANDARD_FIELDS: Final = frozenset(
+    {"title", "author", "clickableuri", "date", "filetype", "language", "permanentid", "size", "source"}
+)
+#: How many fields one request creates, as in Coveo's own client.
+MAX_FIELDS_PER_REQUEST: Final = 500
+#: How many keys without a field are remembered, and how many of them a message and a result name.
+MAX_UNKNOWN: Final = 1_000
+MAX_UNKNOWN_SHOWN: Final = 100
+
+_FIELDS_PER_PAGE: Final = 1_000
+#: How many fields an organization has at most by default (https://docs.coveo.com/en/1833/).
+_MAX_FIELDS: Final = 5_000
+#: What goes on beyond this is no list of fields.
+_MAX_PAGES: Final = 100
+_MAX_KEY_SHOWN: Final = 255
+#: More combinations of keys are not remembered at a time.
+_MAX_COMBINATIONS: Final = 2_048
+#: Once a key without a field ends a push, how far the input is searched for others of the kind.
+_ITEMS_TO_SEARCH: Final = 10_000
+_SECONDS_TO_SEARCH: Final = 10.0
+
+_FIELD_NAME = re.compile(FIELD_NAME)
+#: A date, or a moment with its zone, as ISO 8601 writes them.
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2}))?")
+_FRACTION = re.compile(r"\.\d+")
+_decoder: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
+_keys_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class FieldType(str, Enum):
+    """The types of fields that can be created for metadata."""
+
+    LONG = "LONG"
+    LONG_64 = "LONG_64"
+    DOUBLE = "DOUBLE"
+    DATE = "DATE"
+    STRING = "STRING"
+
+    def holds(self, other: FieldType) -> bool:
+        """Return whether a field of this type can hold what a field of another type is meant for."""
+        return self is other or self is FieldType.STRING or other in _HOLDS.get(self, ())
+
+
+_HOLDS: Final[Mapping[FieldType, tuple[FieldType, ...]]] = {
+    FieldType.LONG_64: (FieldType.LONG,),
+    FieldType.DOUBLE: (FieldType.LONG, FieldType.LONG_64),
+}
+
+#: The options of a field that can be given, as Coveo's Field API declares them, with their types.
+FIELD_OPTIONS: Final[Mapping[str, type]] = {
+    **dict.fromkeys(
+        (
+            "automaticFacetsCandidate",
+            "facet",
+            "hierarchicalFacet",
+            "includeInQuery",
+            "includeInResults",
+            "keepAccentsDisplayValueFacet",
+            "keepDistinctDisplayValueFacet",
+            "keyValue",
+            "mergeWithLexicon",
+            "multiValueFacet",
+            "multilingual",
+            "ranking",
+            "smartDateFacet",
+            "sort",
+            "stemming",
+            "useCacheForComputedFacet",
+            "useCacheForNestedQuery",
+            "useCacheForNumericQuery",
+            "useCacheForSort",
+        ),
+        bool,
+    ),
+    **dict.fromkeys(("dateFormat", "description", "label", "multiValueFacetTokenizers"), str),
+    **dict.fromkeys(("automaticFacetsCandidateTags", "projectIds"), list),
+}
+
+
+def validate_field_name(name: object) -> str:
+    """
+    Return the name of a field.
+
+    :param name: The name.
+    :raises CoveoInputError: if Coveo would reject it, or metadata of that name never reaches a field.
+    """
+    if not isinstance(name, str) or not _FIELD_NAME.fullmatch(name):
+        raise CoveoInputError(
+            f"Invalid name of a field: {short_repr(name)}",
+            cause="it begins with a lowercase letter, and holds lowercase letters, digits and underscores "
+            "only, up to 255 of them",
+            remedy="Rename the field. Coveo reads the keys of metadata in any case: productName goes into "
+            "the field productname",
+        )
+    if name in _RESERVED_NAMES:
+        raise CoveoInputError(
+            f"Invalid name of a field: {name!r}",
+            cause=f"Coveo reads {RESERVED_KEYS[name]} as a part of the item, not as metadata",
+            remedy="Choose another name",
+        )
+    return name
+
+
+_RESERVED_NAMES: Final = frozenset(RESERVED_KEYS)
+
+
+def validate_fields(fields: object) -> dict[str, dict[str, Any]]:
+    """
+    Return the fields to create as Coveo's API takes them, by name.
+
+    :param fields: Their names, each with its type (``"DOUBLE"``) or its options
+        (``{"type": "STRING", "multiValueFacet": True}``).
+    :raises CoveoInputError: if Coveo would reject one.
+    """
+    if not isinstance(fields, Mapping):
+        raise CoveoInputError(
+            f"Invalid fields: {short_repr(fields)}", remedy='Give a dict such as {"price": "DOUBLE"}'
+        )
+    return {name: _field_model(validate_field_name(name), given) for name, given in fields.items()}
+
+
+def _field_model(name: str, given: object) -> dict[str, Any]:
+    options = dict(given) if isinstance(given, Mapping) else {"type": given}
+    kind = options.pop("type", None)
+    try:
+        field_type = FieldType(str(getattr(kind, "value", kind)).strip().upper())
+    except ValueError:
+        raise CoveoInputError(
+            f"Invalid type of field {name!r}: {short_repr(kind)}",
+            remedy=f"Use one of {', '.join(one.value for one in FieldType)}",
+        ) from None
+    if options.pop("name", name) != name:
+        raise CoveoInputError(f"Field {name!r} has another name among its options", remedy="Leave it out")
+    for option, value in options.items():
+        wanted = FIELD_OPTIONS.get(option)
+        if wanted is None:
+            raise CoveoInputError(
+                f"Field {name!r} has the option {short_repr(option)}, which Coveo does not have",
+                remedy=f"Use one of {', '.join(sorted(FIELD_OPTIONS))}",
+            )
+        if type(value) is not wanted:
+            raise CoveoInputError(
+                f"Invalid {option} of field {name!r}: {short_repr(value)}", remedy=f"Give a {wanted.__name__}"
+            )
+    return {"name": name, "type": field_type.value, **options}
+
+
+# --- the requests ---
+
+
+@dataclass(frozen=True)
+class FieldPage:
+    """
+    A page of the organization's fields.
+
+    :param fields: The fields.
+    :param is_last: Whether no other page follows.
+    """
+
+    fields: tuple[JsonObject, ...]
+    is_last: bool
+
+
+def fields_page_call(organization_id: str, page: int) -> Call[FieldPage]:
+    """
+    Return the call that reads a page of an organization's fields. It changes nothing, although it is a POST.
+
+    :param organization_id: The organization.
+    :param page: The page, from 0.
+    """
+    body = {"page": page, "perPage": _FIELDS_PER_PAGE}
+    request = Request(
+        f"Could not list the fields of organization {organization_id!r}",
+        "POST",
+        platform_path(organization_id, "indexes", "fields", "search"),
+        body=json.dumps(body).encode(),
+        host="platform",
+    )
+
+    def parse(response: Response) -> FieldPage:
+        found = response.json(request.action, "items")
+        items, pages = found["items"], found.get("totalPages", 0)
+        if (
+            isinstance(items, list)
+            and type(pages) is int
+            and all(isinstance(one, dict) and isinstance(one.get("name"), str) for one in items)
+            and page < _MAX_PAGES
+        ):
+            return FieldPage(tuple(items), is_last=not items or page + 1 >= pages)
+        raise response.unexpected(request.action, "not a page of fields")
+
+    return Call(request, parse, explain_privilege("view fields", "the privilege Fields: View"))
+
+
+def create_fields_call(organization_id: str, fields: Iterable[Mapping[str, Any]]) -> Call[Response]:
+    """
+    Return the call that creates fields.
+
+    :param organization_id: The organization.
+    :param fields: The fields, as :func:`validate_fields` returns them.
+    """
+    models = list(fields)
+    request = Request(
+        f"Could not create {len(models):,} fields in organization {organization_id!r}",
+        "POST",
+        platform_path(organization_id, "indexes", "fields", "batch", "create"),
+        body=json.dumps(models).encode(),
+        host="platform",
+        expected=204,
+    )
+    return Call(
+        request,
+        lambda response: response,
+        explain_privilege("create fields", "the privileges Fields: View and Fields: Create"),
+    )
+
+
+# --- which metadata has a field ---
+
+
+def field_name(key: str) -> str | None:
+    """
+    Return the name of the field that metadata of a key goes into, ``None`` if it is no metadata.
+
+    :param key: The key, in any case.
+    """
+    lowered = key.lower()
+    return None if lowered in _RESERVED_NAMES else lowered
+
+
+def keys_of(item: object) -> Iterable[str] | None:
+    """
+    Return the keys of an item on its way into a push, ``None`` if it has none that could be read.
+
+    :param item: A dict, an :class:`Item`, or bytes that hold a JSON object.
+    """
+    kind = type(item)
+    try:
+        if kind is dict:
+            return item.keys()  # type: ignore[attr-defined,no-any-return]
+        if issubclass(kind, (bytes, bytearray, memoryview)):
+            return _keys_decoder.decode(item).keys()  # type: ignore[arg-type]
+        if issubclass(kind, Item):
+            return item.as_dict().keys()  # type: ignore[attr-defined,no-any-return]
+        if issubclass(kind, Mapping):
+            return list(item)  # type: ignore[call-overload,no-any-return]
+    except Exception:
+        # Whatever is wrong with it, the push says so, and better.
+        return None
+    return None
+
+
+class FieldCheck:
+    """
+    Looks for metadata without a field among items on their way into a push.
+
+    :param known: The names of the organization's fields.
+    """
+
+    def __init__(self, known: Iterable[str]) -> None:
+        self._known = STANDARD_FIELDS.union(known)
+        self._seen: set[tuple[str, ...]] = set()
+        #: The keys without a field, as the input has them, with the place of the first item that has each.
+        self.unknown: dict[str, int] = {}
+        self._names: set[str] = set()
+        self._count = 0
+
+    @property
+    def count(self) -> int:
+        """How many fields are missing."""
+        return self._count
+
+    def look_at(self, place: int, item: object) -> list[str]:
+        """
+        Return the keys of an item that have no field and that no item before had.
+
+        :param place: Its place in the input.
+        :param item: The item.
+        """
+        keys = keys_of(item)
+        if keys is None:
+            return []
+        combination = tuple(keys)
+        if combination in self._seen:
+            return []
+        if len(self._seen) >= _MAX_COMBINATIONS:
+            self._seen.clear()
+        self._seen.add(combination)
+        found = []
+        for key in combination:
+            name = field_name(key) if isinstance(key, str) else None
+            if name is None or name in self._known or name in self._names:
+                continue
+            if self._count < MAX_UNKNOWN:
+                self._names.add(name)
+                self.unknown[key[:_MAX_KEY_SHOWN]] = place
+                self._count += 1
+                found.append(key)
+        return found
+
+    def result(self) -> list[str]:
+        """Return the first of the keys without a field, as small JSON."""
+        return list(itertools.islice(self.unknown, MAX_UNKNOWN_SHOWN))
+
+    def words(self) -> str:
+        """Return them in words, each with the first item that has it."""
+        named = [
+            f"{short_repr(key)} (first in item {place:,}{_why_impossible(key)})"
+            for key, place in itertools.islice(self.unknown.items(), 20)
+        ]
+        more = f"; and {self._count - len(named):,} more" if self._count > len(named) else ""
+        return ", ".join(named) + more
+
+    def watched(self, items: Iterable[Any], log: Any, *, fails: bool) -> Iterator[Any]:
+        """
+        Yield items as they are, and look at each before.
+
+        :param items: The items.
+        :param log: Where to warn of each key when it is found.
+        :param fails: Whether the first key without a field ends the stream by an error.
+        :raises CoveoInputError: if so. It names others that follow within the next 10,000 items.
+        """
+        entries = iter(items)
+        for place, item in enumerate(entries):
+            found = self.look_at(place, item)
+            if found:
+                if fails:
+                    self._search(itertools.islice(entries, _ITEMS_TO_SEARCH), place + 1)
+                    raise self.error()
+                log.warning(
+                    "No field for the metadata %s (first in item %d): it is not searchable unless a mapping "
+                    "of the source uses it",
+                    ", ".join(map(short_repr, found[:20])),
+                    place,
+                )
+            yield item
+
+    def _search(self, entries: Iterator[Any], place: int) -> None:
+        until = time.monotonic() + _SECONDS_TO_SEARCH
+        try:
+            for each, item in enumerate(entries, place):
+                self.look_at(each, item)
+                if time.monotonic() > until:
+                    return
+        except Exception:
+            # The input itself fails. What was found is reason enough.
+            return
+
+    def error(self) -> CoveoInputError:
+        """Return the error of a push that ends because metadata has no field."""
+        return CoveoInputError(
+            f"The organization has no field for {self._count:,} of the input's metadata keys: {self.words()}",
+            cause="the field was never created, or the key is misspelled",
+            remedy="Create them with CreateFieldsOperator; or rename the keys; or pass check_fields='warn' "
+            "if mappings of the source use them",
+        )
+
+
+def _why_impossible(key: str) -> str:
+    return "" if _FIELD_NAME.fullmatch(key.lower()) else "; not a possible name"
+
+
+# --- which fields metadata needs ---
+
+
+@dataclass
+class _Column:
+    """What the values of one key are so far."""
+
+    first: int
+    key: str
+    kind: FieldType | None = None
+    has_lists: bool = False
+
+
+@dataclass
+class FieldSurvey:
+    """
+    Finds out from items which fields their metadata needs.
+
+    Whole numbers are LONG_64, because a later one may be larger than those of a sample; other numbers are
+    DOUBLE. Texts that all are dates or moments of ISO 8601 are DATE, other texts and booleans are STRING.
+    Lists are STRING with several values.
+    """
+
+    #: How many items were read, and how many of them a push would reject.
+    items: int = 0
+    invalid: int = 0
+    _columns: dict[str, _Column] = field(default_factory=dict)
+
+    def look_at(self, place: int, item: Mapping[str, Any]) -> None:
+        """
+        Take in an item as it is sent.
+
+        :param place: Its place in the input.
+        :param item: The decoded JSON object.
+        :raises CoveoInputError: if there are more keys than an organization can have fields.
+        """
+        for key, value in item.items():
+            name = field_name(key)
+            if name is None or value is None or value == []:
+                continue
+            column = self._columns.get(name)
+            if column is None:
+                if len(self._columns) >= _MAX_FIELDS:
+                    raise CoveoInputError(
+                        f"The items have more than {_MAX_FIELDS:,} metadata keys, which is more than an "
+                        "organization has fields",
+                        remedy="Look whether keys hold values, such as IDs",
+                    )
+                column = self._columns[name] = _Column(place, key)
+            if isinstance(value, list):
+                column.has_lists = True
+                column.kind = FieldType.STRING
+            else:
+                column.kind = _common_type(column.kind, _type_of(value))
+
+    def fields(self, without: Iterable[str] = ()) -> dict[str, dict[str, Any]]:
+        """
+        Return the fields that the metadata needs, as :func:`validate_fields` takes them.
+
+        :param without: The names of fields to leave out, beside those that every organization has.
+        :raises CoveoInputError: if a key can't be the name of a field; all such keys are named.
+        """
+        left_out = STANDARD_FIELDS.union(without)
+        wrong = [column for name, column in self._columns.items() if not _FIELD_NAME.fullmatch(name)]
+        if wrong:
+            named = ", ".join(f"{short_repr(one.key)} (item {one.first:,})" for one in wrong[:20])
+            more = f" and {len(wrong) - 20:,} more" if len(wrong) > 20 else ""
+            raise CoveoInputError(
+                f"{len(wrong):,} metadata keys can't be names of fields: {named}{more}",
+                cause="such a name begins with a letter, and holds letters, digits and underscores only, up "
+                "to 255 of them; case makes no difference",
+                remedy="Rename the keys, as with columns=; or list the fields by name instead of the items",
+            )
+        return {
+            name: {
+                "type": (column.kind or FieldType.STRING).value,
+                **({"multiValueFacet": True} if column.has_lists else {}),
+            }
+            for name, column in self._columns.items()
+            if name not in left_out
+        }
+
+
+def survey_items(items: Iterable[Any], limit: int | None = None) -> FieldSurvey:
+    """
+    Find out which fields the metadata of items needs.
+
+    :param items: The items, as a push takes them. Deletions and invalid ones are left out.
+    :param limit: How many are read at most. Default all.
+    :raises CoveoInputError: if there are more keys than an organization can have fields.
+    """
+    survey, encode = FieldSurvey(), ItemEncoder().encode
+    for place, item in enumerate(itertools.islice(items, limit)):
+        survey.items += 1
+        try:
+            encoded = encode(item)
+        except InvalidItemError:
+            survey.invalid += 1
+            continue
+        if isinstance(encoded, CheckedDelete):
+            continue
+        text = encoded.encoded if isinstance(encoded, Entry) else encoded[1]
+        survey.look_at(place, _decoder.decode(text))
+    return survey
+
+
+def _type_of(value: object) -> FieldType:
+    if isinstance(value, bool):
+        return FieldType.STRING
+    if isinstance(value, int):
+        return FieldType.LONG_64
+    if isinstance(value, float):
+        return FieldType.DOUBLE
+    if isinstance(value, str) and len(value) <= 40 and _DATE.fullmatch(value) and _is_date(value):
+        return FieldType.DATE
+    return FieldType.STRING
+
+
+def _is_date(text: str) -> bool:
+    try:
+        # Python 3.10 knows neither Z nor fractions of any length.
+        digits = _FRACTION.sub(lambda found: f"{found[0]:0<7}"[:7], text)
+        digits = re.sub(r"([+-]\d{2})(\d{2})$", r"\1:\2", digits) if "T" in digits else digits
+        datetime.fromisoformat(re.sub("Z$", "+00:00", digits))
+    except ValueError:
+        return False
+    return True
+
+
+def _common_type(one: FieldType | None, other: FieldType) -> FieldType:
+    if one is None or other.holds(one):
+        return other
+    return one if one.holds(other) else FieldType.STRING
+
+
+# --- what is to be created ---
+
+
+@dataclass(frozen=True)
+class FieldPlan:
+    """
+    What is to be done so that an organization has the wanted fields.
+
+    :param missing: Those to create, as Coveo's API takes them.
+    :param existing: The names of those that are there already.
+    :param conflicts: Those that are there with a type that can't hold what is wanted: ``name``, ``type``
+        (as wanted) and ``existing_type``.
+    """
+
+    missing: tuple[dict[str, Any], ...]
+    existing: tuple[str, ...]
+    conflicts: tuple[dict[str, str], ...]
+
+    @classmethod
+    def of(
+        cls,
+        wanted: Mapping[str, Mapping[str, Any]],
+        known: Mapping[str, Mapping[str, Any]],
+        exact: Iterable[str] = (),
+    ) -> FieldPlan:
+        """
+        Compare what is wanted with what is there.
+
+        :param wanted: The fields that are wanted, by name.
+        :param known: The organization's fields, by name.
+        :param exact: The names of those that must have exactly the type that is wanted; others may have one
+            that can hold it.
+        """
+        strict = set(exact)
+        missing, existing, conflicts = [], [], []
+        for name, model in wanted.items():
+            its = known.get(name)
+            if its is None:
+                missing.append(dict(model))
+                continue
+            existing.append(name)
+            fits = its.get("type") == model["type"] or (
+                name not in strict and _holds(str(its.get("type")), model["type"])
+            )
+            if not fits:
+                conflicts.append(
+                    {"name": name, "type": str(model["type"]), "existing_type": str(its.get("type"))}
+                )
+        return cls(tuple(missing), tuple(existing), tuple(conflicts))
+
+
+def _holds(existing: str, wanted: str) -> bool:
+    try:
+        return FieldType(existing).holds(FieldType(wanted))
+    except ValueError:
+        # A type that Coveo has added since.
+        return False

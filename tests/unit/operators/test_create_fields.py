@@ -1,0 +1,152 @@
+"""CreateFieldsOperator, executed against a Coveo at the socket."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException
+
+from airflow_provider_coveo.coveo.errors import AccessDeniedError, CoveoInputError
+from airflow_provider_coveo.coveo.items import Delete, Item
+from airflow_provider_coveo.operators.coveo_push import CreateFieldsOperator
+from airflow_provider_coveo.simulator import Simulator
+
+_numbers = itertools.count()
+
+pytestmark = pytest.mark.usefixtures("connect")
+
+
+@pytest.fixture(autouse=True)
+def _dag() -> Iterator[DAG]:
+    with DAG("d", schedule=None, start_date=datetime(2025, 1, 1)) as dag:
+        yield dag
+
+
+def create(params: Any = None, **given: Any) -> dict[str, Any]:
+    """Render and execute, as a worker does."""
+    operator = CreateFieldsOperator(task_id=f"t{next(_numbers)}", **given)
+    context: Any = {"params": params or {}}
+    operator.render_template_fields(context)
+    result = operator.execute(context)
+    assert json.loads(json.dumps(result)) == result
+    return result
+
+
+def created(coveo: Simulator) -> dict[str, str]:
+    return {name: field["type"] for name, field in coveo.fields().items() if not field["system"]}
+
+
+def test_fields_given_by_name_are_created_and_templated(coveo: Simulator) -> None:
+    result = create({"type": "DOUBLE"}, fields={"price": "{{ params.type }}", "color": {"type": "STRING"}})
+    assert created(coveo) == {"price": "DOUBLE", "color": "STRING"}
+    assert result == {
+        "created": 2,
+        "existing": 0,
+        "fields": ["price", "color"],
+        "conflicts": [],
+        "dry_run": False,
+        "items": 0,
+        "invalid": 0,
+    }
+    assert create(fields={"price": "DOUBLE"})["created"] == 0
+
+
+def test_items_tell_which_fields_they_need(coveo: Simulator) -> None:
+    items = [
+        {"documentId": "a://1", "data": "x", "title": "t", "Price": 1.5, "stock": 3, "since": "2025-01-31"},
+        Item("a://2", data="x", metadata={"tags": ["a", "b"], "since": datetime(2025, 1, 1).date()}),
+        json.dumps({"documentId": "a://3", "data": "x", "big": "y" * 6_000_000, "new": True}).encode(),
+        Delete("a://4"),
+        {"documentId": "invalid", "wrong": 1},
+    ]
+    result = create(items=items)
+    assert created(coveo) == {
+        "price": "DOUBLE",
+        "stock": "LONG_64",
+        "since": "DATE",
+        "tags": "STRING",
+        "big": "STRING",
+        "new": "STRING",
+    }
+    assert coveo.fields()["tags"]["multiValueFacet"] is True
+    assert (result["items"], result["invalid"]) == (5, 1)
+
+
+def test_files_are_read_as_they_would_be_pushed(coveo: Simulator, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("sku,name,price\n1,Anvil,9\n")
+    columns = {"documentId": "product://{sku}", "data": "name", "cost": "price"}
+    assert create(path=str(tmp_path / "a.csv"), columns=columns)["fields"] == ["cost"]
+    # Fields of a CSV file are texts.
+    assert created(coveo) == {"cost": "STRING"}
+
+
+def test_what_is_given_by_name_wins(coveo: Simulator) -> None:
+    items = [{"documentId": "a://1", "data": "x", "price": 3, "stock": 4}]
+    create(items=items, fields={"price": "DOUBLE"})
+    assert created(coveo) == {"price": "DOUBLE", "stock": "LONG_64"}
+
+
+def test_no_more_items_are_read_than_asked_for(coveo: Simulator) -> None:
+    def items() -> Iterator[dict[str, Any]]:
+        yield {"documentId": "a://1", "data": "x", "price": 1}
+        raise AssertionError("read on")
+
+    operator = CreateFieldsOperator(task_id="t", items=[], max_items="1")
+    operator.items.value = items()
+    assert operator.execute({})["items"] == 1
+    assert created(coveo) == {"price": "LONG_64"}
+
+
+def test_a_type_that_can_t_hold_the_items_is_reported(coveo: Simulator) -> None:
+    coveo.state.fields.create([{"name": "price", "type": "DATE"}, {"name": "stock", "type": "DOUBLE"}])
+    result = create(items=[{"documentId": "a://1", "data": "x", "price": 1.5, "stock": 1}])
+    assert result["conflicts"] == [{"name": "price", "type": "DOUBLE", "existing_type": "DATE"}]
+    assert created(coveo) == {"price": "DATE", "stock": "DOUBLE"}
+
+
+@pytest.mark.parametrize("dry_run", [True, "{{ params.dry_run }}"])
+def test_a_dry_run_creates_nothing(coveo: Simulator, dry_run: Any) -> None:
+    result = create({"dry_run": True}, fields={"price": "DOUBLE", "title": "STRING"}, dry_run=dry_run)
+    assert (result["fields"], result["existing"], result["dry_run"]) == (["price"], 1, True)
+    assert created(coveo) == {}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({}, "neither fields nor items"),
+        ({"items": [], "path": "x.json"}, "both items and a path"),
+        ({"fields": {"Price": "DOUBLE"}}, "Invalid name of a field"),
+        ({"fields": {"price": "FLOAT"}}, "Invalid type of field"),
+        ({"fields": "price"}, "Invalid fields"),
+        ({"items": [{"documentId": "a://1", "data": "x", "a-b": 1}]}, "can't be names of fields: 'a-b'"),
+        ({"fields": {"price": "DOUBLE"}, "max_items": 0}, "Invalid max_items"),
+        ({"fields": {"price": "DOUBLE"}, "dry_run": "maybe"}, "Invalid dry_run"),
+    ],
+)
+def test_what_can_t_be_right_is_rejected_before_anything_is_sent(
+    coveo: Simulator, given: Any, words: str
+) -> None:
+    with pytest.raises(AirflowFailException, match=words) as raised:
+        create(**given)
+    assert isinstance(raised.value, CoveoInputError)
+    assert coveo.requests == []
+
+
+def test_a_push_only_key_is_told_what_it_lacks(coveo: Simulator, connect: Callable[..., None]) -> None:
+    connect(password=coveo.push_only_key)
+    with pytest.raises(AccessDeniedError, match="Fields: View") as raised:
+        create(fields={"price": "DOUBLE"})
+    assert isinstance(raised.value, AirflowFailException)
+
+
+def test_no_document_shows_among_rendered_templates() -> None:
+    operator = CreateFieldsOperator(task_id="t", items=[{"documentId": "a://1", "data": "{{ secret }}"}])
+    operator.render_template_fields({})
+    assert str(operator.items) == "<1 items, not shown>"

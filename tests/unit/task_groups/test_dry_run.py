@@ -1,0 +1,308 @@
+"""A bracket whose run is dry: it opens nothing, and nothing in it can send anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowSkipException
+
+from airflow_provider_coveo.assets.coveo_push import push_source_asset
+from airflow_provider_coveo.bracket.errors import DryRunNotPossible, PushSourceUpdateFailed
+from airflow_provider_coveo.coveo.errors import CoveoInputError
+from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+from airflow_provider_coveo.simulator import Simulator
+from airflow_provider_coveo.state import dry_tasks
+from airflow_provider_coveo.state.ledger import Holder
+from airflow_provider_coveo.task_groups.coveo_push import ensure_source_open, push_source_update
+from tests.conftest import SOURCE
+from tests.unit.task_groups.test_coveo_push_tasks import Run
+
+pytestmark = pytest.mark.usefixtures("connect")
+
+TEMPLATE = "{{ params.dry_run }}"
+READS = {"source", "list_fields", "limit", "light_source"}
+
+
+class DryRun(Run):
+    """A run whose tasks are rendered, with the run's params."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, params: Any = None, **options: Any) -> None:
+        super().__init__(monkeypatch, **{"dry_run": TEMPLATE, **options})
+        self.params = {"dry_run": True} if params is None else params
+        self._monkeypatch = monkeypatch
+
+    def context(self, name: str, **more: Any) -> Any:
+        context = {**super().context(name, **more), "params": self.params}
+        self._monkeypatch.setattr(dry_tasks, "get_current_context", lambda: context)
+        return context
+
+    def execute(self, name: str, **more: Any) -> Any:
+        task = self.task(name)
+        if hasattr(task, "is_dry_run"):
+            given = task.is_dry_run
+            task.is_dry_run = task.render_template(given, {"params": self.params})
+            try:
+                return super().execute(name, **more)
+            finally:
+                task.is_dry_run = given
+        return super().execute(name, **more)
+
+    def work_succeeds(self) -> None:
+        self.states[self.task("work").task_id] = "success"
+
+    def enter(self, name: str) -> None:
+        """Do what a member does before it works."""
+        self.task(name)._pre_execute_hook(self.context(name))
+
+
+@pytest.fixture(autouse=True)
+def _no_task_is_marked() -> Iterator[None]:
+    yield
+    dry_tasks._dry.clear()
+
+
+@pytest.fixture
+def a_dry_run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., DryRun]:
+    return lambda **options: DryRun(monkeypatch, **options)
+
+
+def assert_nothing_happened(coveo: Simulator, run: Run) -> None:
+    assert {request.operation for request in coveo.requests} <= READS
+    assert coveo.statuses(SOURCE) == []
+    assert run.variables == {}
+
+
+@pytest.mark.parametrize("options", [{}, {"exclusive": True}, {"delete_old_items": True}])
+def test_a_dry_run_opens_closes_deletes_and_records_nothing(
+    coveo: Simulator, a_dry_run: Callable[..., DryRun], options: Any
+) -> None:
+    run = a_dry_run(**options)
+    opened = run.execute("open")
+    assert opened == {"source_id": SOURCE, "status": "REBUILD", "dry_run": True}
+    run.enter("work")
+    run.work_succeeds()
+    if "delete_old_items" in options:
+        assert run.execute("delete_old_items")["dry_run"] is True
+    run.task("close").execute(run.context("close"))
+    run.execute("outcome")
+    run.succeed()
+    assert_nothing_happened(coveo, run)
+
+
+def test_what_follows_a_dry_run_is_skipped(coveo: Simulator, a_dry_run: Callable[..., DryRun]) -> None:
+    run = a_dry_run()
+    run.execute("open")
+    run.work_succeeds()
+    run.execute("outcome")
+    with pytest.raises(AirflowSkipException, match="this run opened nothing"):
+        run.execute("done")
+
+
+def test_a_failure_in_a_dry_run_fails_the_run_and_sends_nothing(
+    coveo: Simulator, a_dry_run: Callable[..., DryRun]
+) -> None:
+    run = a_dry_run()
+    run.execute("open")
+    run.states["push_source_update.work"] = "failed"
+    with pytest.raises(PushSourceUpdateFailed):
+        run.execute("outcome")
+    run.fail()
+    assert_nothing_happened(coveo, run)
+
+
+def test_a_dry_run_closes_nothing_that_another_run_has_opened(
+    coveo: Simulator, a_dry_run: Callable[..., DryRun]
+) -> None:
+    run = a_dry_run()
+    run.held_by_another_run()
+    CoveoPushHook().set_source_status(SOURCE, "REBUILD")
+    held = dict(run.variables)
+    run.execute("open")
+    run.enter("work")
+    run.work_succeeds()
+    run.task("close").execute(run.context("close"))
+    run.execute("outcome")
+    run.fail()
+    assert coveo.statuses(SOURCE) == ["REBUILD"]
+    assert run.variables == held
+    holder = Holder.of_source("acme", SOURCE)
+    assert holder is not None
+    assert holder.run_id == "later"
+
+
+def test_a_run_that_is_not_dry_works_as_ever(coveo: Simulator, a_dry_run: Callable[..., DryRun]) -> None:
+    run = a_dry_run(params={"dry_run": False})
+    run.execute("open")
+    run.enter("work")
+    CoveoPushHook().push_items(SOURCE, [{"documentId": "a://1", "data": "x"}])
+    run.work_succeeds()
+    run.execute("close")
+    assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
+    assert len(coveo.items(SOURCE)) == 1
+
+
+def test_a_bracket_without_dry_run_asks_for_no_xcom(
+    coveo: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(monkeypatch)
+    run.execute("open")
+    assert not any(key == "coveo_dry_run" for _, key in run.xcoms)
+
+
+@pytest.mark.parametrize("value", [None, "", "maybe"])
+def test_a_switch_that_renders_to_nothing_opens_nothing(
+    coveo: Simulator, a_dry_run: Callable[..., DryRun], value: Any
+) -> None:
+    run = a_dry_run(params={"dry_run": value})
+    with pytest.raises(CoveoInputError, match="Invalid dry_run"):
+        run.execute("open")
+    run.task("close").execute(run.context("close"))
+    assert_nothing_happened(coveo, run)
+
+
+def test_a_switch_that_is_neither_is_rejected_when_the_dag_is_parsed() -> None:
+    with pytest.raises(CoveoInputError, match="Invalid dry_run"):
+        push_source_update(source_id=SOURCE, dry_run="maybe")
+
+
+def test_a_member_whose_own_dry_run_is_off_is_rejected_before_it_sends(
+    coveo: Simulator, a_dry_run: Callable[..., DryRun]
+) -> None:
+    run = a_dry_run()
+    run.execute("open")
+    run.task("work").is_dry_run = "False"
+    with pytest.raises(DryRunNotPossible, match="its own dry_run is false"):
+        run.enter("work")
+    run.task("work").is_dry_run = "True"
+    run.enter("work")
+    assert_nothing_happened(coveo, run)
+
+
+@pytest.mark.parametrize(
+    "send",
+    [
+        lambda hook: hook.push_items(SOURCE, [{"documentId": "a://1", "data": "x"}]),
+        lambda hook: hook.add_or_update_item(SOURCE, {"documentId": "a://1", "data": "x"}),
+        lambda hook: hook.delete_item(SOURCE, "a://1"),
+        lambda hook: hook.delete_old_items(SOURCE),
+        lambda hook: hook.set_source_status(SOURCE, "IDLE"),
+        lambda hook: hook.push_identities("p", members=[{"identity": {"name": "a", "type": "USER"}}]),
+        lambda hook: hook.create_fields({"price": "DOUBLE"}),
+        lambda hook: hook.delete_source(SOURCE),
+        lambda hook: hook.abort_activity(SOURCE, "one"),
+    ],
+)
+def test_nothing_can_be_sent_by_the_hook_in_a_dry_run(
+    coveo: Simulator, a_dry_run: Callable[..., DryRun], send: Callable[[CoveoPushHook], Any]
+) -> None:
+    run = a_dry_run()
+    run.execute("open")
+    run.enter("work")
+    with pytest.raises(CoveoInputError, match="the run of this task's bracket is dry"):
+        send(CoveoPushHook())
+    assert_nothing_happened(coveo, run)
+
+
+def test_reads_and_dry_pushes_are_possible_in_a_dry_run(
+    coveo: Simulator, a_dry_run: Callable[..., DryRun]
+) -> None:
+    run = a_dry_run()
+    run.execute("open")
+    run.enter("work")
+    hook = CoveoPushHook()
+    assert hook.push_items(SOURCE, [{"documentId": "a://1", "data": "x"}], dry_run=True)["adds"] == 1
+    assert hook.get_source(SOURCE)["id"] == SOURCE
+    assert hook.list_fields()
+    assert_nothing_happened(coveo, run)
+
+
+def test_a_task_outside_of_the_bracket_is_not_kept_from_sending(
+    coveo: Simulator, a_dry_run: Callable[..., DryRun]
+) -> None:
+    run = a_dry_run()
+    run.execute("open")
+    run.enter("work")
+    run.context("elsewhere")
+    CoveoPushHook().set_source_status(SOURCE, "IDLE")
+    assert coveo.statuses(SOURCE) == ["IDLE"]
+
+
+def test_a_member_never_opens_what_a_dry_run_left_closed(
+    coveo: Simulator, a_dry_run: Callable[..., DryRun]
+) -> None:
+    run = a_dry_run()
+    run.states[run.task("open").task_id] = "success"  # by hand, so that no XCom tells
+    run.enter("work")
+    assert ensure_source_open(run.context("work")) is False
+    assert_nothing_happened(coveo, run)
+
+
+def test_the_run_stays_dry_if_the_template_renders_to_something_else_later(
+    coveo: Simulator, a_dry_run: Callable[..., DryRun]
+) -> None:
+    run = a_dry_run()
+    run.execute("open")
+    run.params = {"dry_run": False}
+    run.enter("work")
+    with pytest.raises(CoveoInputError, match="bracket is dry"):
+        CoveoPushHook().set_source_status(SOURCE, "IDLE")
+    assert_nothing_happened(coveo, run)
+
+
+def test_a_run_that_has_opened_its_source_can_not_become_dry_and_is_closed(
+    coveo: Simulator, a_dry_run: Callable[..., DryRun]
+) -> None:
+    run = a_dry_run(params={"dry_run": False})
+    run.execute("open")
+    run.params = {"dry_run": True}
+    run.clear("open")
+    with pytest.raises(DryRunNotPossible, match="this run opened it before"):
+        run.execute("open")
+    run.states[run.task("work").task_id] = "upstream_failed"
+    run.task("close").execute(run.context("close"))
+    assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
+
+
+def test_a_cleared_dry_run_that_pushes_then_deletes_nothing_by_time(
+    coveo: Simulator, a_dry_run: Callable[..., DryRun]
+) -> None:
+    run = a_dry_run(delete_old_items=True)
+    run.execute("open")
+    run.params = {"dry_run": False}
+    run.clear("open")
+    opened = run.execute("open")
+    assert coveo.statuses(SOURCE) == ["REBUILD"]
+    assert "dry_run" not in opened
+
+
+def test_the_assets_of_a_dry_run_have_no_event(coveo: Simulator, a_dry_run: Callable[..., DryRun]) -> None:
+    run = a_dry_run(outlets=[push_source_asset(organization_id="acme", source_id=SOURCE)])
+    run.execute("open")
+    run.work_succeeds()
+    assert len(run.task("outcome").outlets) == 1
+    run.execute("outcome")
+    assert run.task("outcome").outlets == []
+
+
+def test_a_dry_run_says_how_many_items_it_would_delete(
+    coveo: Simulator, a_dry_run: Callable[..., DryRun]
+) -> None:
+    CoveoPushHook().push_items(SOURCE, [{"documentId": f"a://{n}", "data": "x"} for n in range(10)])
+    coveo.requests.clear()
+    run = a_dry_run(delete_old_items=True, max_deleted="20%")
+    run.execute("open")
+    run.work_succeeds()
+    run.xcoms[run.task("work").task_id, "return_value"] = {
+        "dry_run": True,
+        "source_id": SOURCE,
+        "adds": 3,
+    }
+    assert run.execute("delete_old_items") == {
+        "source_id": SOURCE,
+        "dry_run": True,
+        "adds": 3,
+        "number_of_documents": 10,
+        "deleted": 7,
+    }
