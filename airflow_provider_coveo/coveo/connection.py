@@ -1,4 +1,4 @@
-"""What an Airflow connection of type ``coveo`` says, read from its plain fields and checked."""
+"""The settings of an Airflow connection of type ``coveo``, read from its plain fields and validated."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from airflow_provider_coveo.coveo.errors import CoveoConfigurationError, CoveoIn
 #: Seconds to wait for a connection, and for the next byte in either direction.
 DEFAULT_TIMEOUT: Final = (10.0, 60.0)
 
-#: A request may take so many times the silence that is allowed, and a second for so many bytes that it sends.
+#: A request can take this many times the allowed silence, plus a second for this many bytes that it sends.
 _SILENCES: Final = 5
 _BYTES_PER_SECOND: Final = 16 * 1024
-#: A file container lives for an hour (https://docs.coveo.com/en/43/), so that no upload is of use after that.
+#: A file container expires after an hour (https://docs.coveo.com/en/43/), so a longer upload is useless.
 _MAX_BY_SIZE: Final = 3600.0
 _DAY: Final = 86_400
 
-#: The longest distance between two calls, in seconds: a callback of one's own has less than a minute in all.
+#: The longest interval between two calls, in seconds: a callback has less than a minute in total.
 _MAX_CALL_INTERVAL: Final = 30.0
 
 _EXTRAS: Final = frozenset(
@@ -54,13 +54,13 @@ class ConnectionSettings:
 
     :param organization_id: The Coveo organization.
     :param api_key: The secret; left out of ``repr``.
-    :param region: The region, ``None`` where the connection names a host of its own.
+    :param region: The region, ``None`` if the connection sets its own host.
     :param push_url: The base URL of the Push API.
     :param platform_url: The base URL of the platform's REST API.
-    :param console_url: The base URL of the Administration Console, ``None`` where it isn't known.
+    :param console_url: The base URL of the Administration Console, ``None`` if it is unknown.
     :param timeout: Seconds to wait for a connection, and for the next byte in either direction.
-    :param total_timeout: Seconds that one request may take in all, ``None`` where its size decides.
-    :param proxies: Proxies by scheme; empty where the environment decides.
+    :param total_timeout: Seconds that one request can take in total, ``None`` to derive them from its size.
+    :param proxies: Proxies by scheme; empty to use those of the environment.
     :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
     :param call_interval: Seconds between two Push API calls of one process, and before its first one.
     :param snapshot_path: The folder for the snapshots of pushes that push only what changed.
@@ -95,14 +95,14 @@ class ConnectionSettings:
         call_interval: Any = None,
     ) -> ConnectionSettings:
         """
-        Read the fields of a connection; blank ones, which forms save, count as absent.
+        Read the fields of a connection. Blank fields, which forms save, count as missing.
 
-        :param extra: The extra as it is stored, or what its JSON says.
-        :param organization_id: Wins over ``login``.
-        :param timeout: Wins over the extra of that name.
-        :param total_timeout: Wins over the extra of that name.
-        :param call_interval: Wins over the extra of that name.
-        :raises CoveoConfigurationError: if a field is missing or can't be used.
+        :param extra: The extra as it is stored, or its parsed JSON.
+        :param organization_id: Overrides ``login``.
+        :param timeout: Overrides the extra of that name.
+        :param total_timeout: Overrides the extra of that name.
+        :param call_interval: Overrides the extra of that name.
+        :raises CoveoConfigurationError: if a field is missing or invalid.
         """
         given = _given_extras(_parsed(extra))
         _check_scheme(schema, is_needed=not _is_blank(host))
@@ -114,12 +114,12 @@ class ConnectionSettings:
             region = None
             scheme = None if schema is None or _is_blank(schema) else schema.strip().lower()
             push_url = base_url(str(host), port=port, scheme=scheme)
-            # A request with the key never goes to another host than the one that was named.
+            # The key is never sent to any other host than the configured one.
             platform_url = push_url
         if "platform_host" in given:
             platform_url = base_url(str(_text(given, "platform_host")), field="platform_host")
         proxies = _proxies(given.get("proxies"))
-        _check_way_around(proxies, push_url, platform_url)
+        _reject_exposed_key(proxies, push_url, platform_url)
         return cls(
             organization_id=_organization_id(organization_id, login),
             api_key=_api_key(password),
@@ -146,10 +146,10 @@ class ConnectionSettings:
 
     def total_seconds(self, size: int, timeout: Any = None) -> float:
         """
-        Return how many seconds a request may take in all.
+        Return the seconds that a request can take in total.
 
-        :param size: How many bytes its body has.
-        :param timeout: Its own timeout, where it has one: a number, or a pair.
+        :param size: The size of its body in bytes.
+        :param timeout: Its own timeout, if it has one: a number, or a pair.
         """
         if self.total_timeout is not None:
             return self.total_timeout
@@ -158,16 +158,16 @@ class ConnectionSettings:
         return max(base, min(_MAX_BY_SIZE, base + size / _BYTES_PER_SECOND))
 
 
-def unreadable_extra(why: str = "it is not JSON, or no object") -> CoveoConfigurationError:
+def unreadable_extra(why: str = "it is not a JSON object") -> CoveoConfigurationError:
     """
     Return the error for an extra that can't be read.
 
-    :param why: What is wrong with it; not what it says, which may hold a proxy's password.
+    :param why: The problem, without the content, which can include a proxy's password.
     """
     return CoveoConfigurationError(
-        f"The connection's extra can't be read: {why}",
-        cause="a comma, a quote or a brace too many or too few; nothing was sent",
-        remedy='Give a JSON object, as in {"region": "eu"}',
+        f"Could not read the connection's extra: {why}",
+        cause="a missing or surplus comma, quote or brace; nothing was sent",
+        remedy='Enter a JSON object, as in {"region": "eu"}',
     )
 
 
@@ -204,7 +204,7 @@ def _given_extras(extra: object) -> dict[str, Any]:
         raise unreadable_extra(f"its JSON is a {type(extra).__name__}, not an object")
     given: dict[str, Any] = {}
     for key, value in extra.items():
-        # Airflow 2.11's form puts this before the names of a provider's fields, beside the plain names.
+        # Airflow 2.11's form saves a provider's fields with this prefix, next to the plain names.
         name = key.removeprefix(_FORM_PREFIX) if isinstance(key, str) else key
         if name not in _EXTRAS:
             raise _unknown(str(key))
@@ -221,9 +221,9 @@ def _unknown(key: str) -> CoveoConfigurationError:
     meant = difflib.get_close_matches(plain, sorted(_EXTRAS), n=1)
     return CoveoConfigurationError(
         f"The connection's extra has {short_repr(key)}, which would be ignored",
-        cause="a misspelled name, or one that another type of connection has; nothing was sent",
-        remedy=(f"Spell it {meant[0]}" if meant else "Take it out")
-        + f"; the extra of a Coveo connection has {', '.join(sorted(_EXTRAS))}",
+        cause="a misspelled name, or a setting of another connection type; nothing was sent",
+        remedy=(f"Spell it {meant[0]}" if meant else "Remove it")
+        + f"; the extra of a Coveo connection accepts {', '.join(sorted(_EXTRAS))}",
     )
 
 
@@ -233,9 +233,9 @@ def _check_scheme(schema: str | None, *, is_needed: bool) -> None:
     allowed = {"http", "https"} if is_needed else {"https"}
     if schema.strip().lower() not in allowed:
         raise CoveoConfigurationError(
-            f"The connection's schema is {short_repr(schema)}",
-            cause="the schema is that of the URL in the connection's host; nothing was sent",
-            remedy='Leave it empty; a region belongs into the extra, as in {"region": "eu"}',
+            f"Invalid schema in the connection: {short_repr(schema)}",
+            cause="the schema is the URL scheme of the connection's host; nothing was sent",
+            remedy='Leave it empty; set a region in the extra, as in {"region": "eu"}',
         )
 
 
@@ -248,7 +248,7 @@ def _text(extra: Mapping[str, Any], name: str) -> str | None:
     if value is not None and not isinstance(value, str):
         raise CoveoConfigurationError(
             f"The connection's {name} must be a string, not {type(value).__name__}",
-            remedy="Give one text in quotes",
+            remedy="Set one string in quotes",
         )
     return value
 
@@ -256,9 +256,9 @@ def _text(extra: Mapping[str, Any], name: str) -> str | None:
 def _organization_id(given: str | None, login: str | None) -> str:
     if given is not None and _is_blank(given):
         raise CoveoConfigurationError(
-            "The organization_id that was passed is blank",
+            "Invalid organization_id: it is blank",
             cause="a template rendered to nothing",
-            remedy="Leave it out (None) to take the connection's login",
+            remedy="Leave it out (None) to use the connection's login",
         )
     try:
         return validate_organization_id((login or "").strip() if given is None else given)
@@ -269,18 +269,18 @@ def _organization_id(given: str | None, login: str | None) -> str:
 def _api_key(password: str | None) -> str:
     key = (password or "").strip()
     remedy = (
-        "Put the API key of the Push source into the connection's password; "
+        "Set the connection's password to the API key of the Push source; "
         "see https://docs.coveo.com/en/1546/#api-key"
     )
     if not key:
         raise CoveoConfigurationError("The connection has no API key", remedy=remedy)
     if " " in key:
         raise CoveoConfigurationError(
-            "The connection's API key has a space in it", remedy="Give the key alone, without “Bearer”"
+            "The connection's API key contains a space", remedy="Enter the key alone, without “Bearer”"
         )
     if not key.isascii() or not key.isprintable():
         raise CoveoConfigurationError(
-            "The connection's API key has characters that no HTTP header can hold", remedy=remedy
+            "The connection's API key contains characters that an HTTP header can't hold", remedy=remedy
         )
     return key
 
@@ -294,14 +294,14 @@ def _timeout(value: Any) -> tuple[float, float]:
     seconds = [_seconds(part) for part in parts] if isinstance(parts, (list, tuple)) else []
     if len(seconds) not in {1, 2} or not all(0 < s < _DAY for s in seconds):
         raise CoveoConfigurationError(
-            f"{short_repr(value)} is not a timeout",
-            remedy="Give seconds above zero: one number, or two (connection, silence), as in 10,60",
+            f"Invalid timeout: {short_repr(value)}",
+            remedy="Set seconds above 0: one number, or two (connection, silence), as in 10,60",
         )
     return seconds[0], seconds[-1]
 
 
 def _seconds(value: Any) -> float:
-    """Return a number of seconds, one that is out of any bounds where it is none."""
+    """Return a number of seconds; for anything else, a number outside of all bounds."""
     try:
         return -1.0 if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
@@ -314,8 +314,8 @@ def _total_timeout(value: Any) -> float | None:
     seconds = _seconds(value)
     if not 0 < seconds <= _DAY:
         raise CoveoConfigurationError(
-            f"{short_repr(value)} is not a total_timeout",
-            remedy=f"Give seconds above zero, up to {_DAY}, or leave it empty for what suits each request",
+            f"Invalid total_timeout: {short_repr(value)}",
+            remedy=f"Set seconds above 0, up to {_DAY}, or leave it empty to suit each request's size",
         )
     return seconds
 
@@ -324,9 +324,9 @@ def _call_interval(value: Any) -> float:
     seconds = 0.0 if value is None else _seconds(value)
     if not 0 <= seconds <= _MAX_CALL_INTERVAL:
         raise CoveoConfigurationError(
-            f"{short_repr(value)} is not a call_interval",
-            remedy=f"Give seconds from 0 to {_MAX_CALL_INTERVAL:g}; where that is not enough, give the "
-            "pool fewer slots",
+            f"Invalid call_interval: {short_repr(value)}",
+            remedy=f"Set 0 to {_MAX_CALL_INTERVAL:g} seconds; if that is not enough, reduce the slots of the "
+            "pool",
         )
     return seconds
 
@@ -345,10 +345,10 @@ def _proxies(value: Any) -> dict[str, str]:
     if not isinstance(parsed, Mapping) or not all(
         isinstance(part, str) for pair in parsed.items() for part in pair
     ):
-        # A proxy's URL may hold a password, so the value is not repeated.
+        # A proxy's URL can contain a password, so the message does not repeat the value.
         raise CoveoConfigurationError(
             "The connection's proxies are neither a URL nor a JSON object of scheme to URL",
-            remedy='Give a URL, or an object such as {"https": "http://proxy.example.com:3128"}',
+            remedy='Set a URL, or an object such as {"https": "http://proxy.example.com:3128"}',
         )
     for scheme, url in parsed.items():
         _check_proxy(scheme, url)
@@ -365,14 +365,14 @@ def _check_proxy(scheme: str, url: str) -> None:
         raise CoveoConfigurationError(f"The connection's proxy for {short_repr(scheme)} is not a URL")
     if scheme.partition("://")[0] not in {"http", "https", "all"}:
         raise CoveoConfigurationError(
-            f"The connection's proxies name the scheme {short_repr(scheme)}, so that requests "
-            "would go around it",
-            remedy="Name http, https or all",
+            f"The connection's proxies name the scheme {short_repr(scheme)}, so requests would bypass that "
+            "proxy",
+            remedy="Use http, https or all",
         )
 
 
-def _check_way_around(proxies: Mapping[str, str], *urls: str) -> None:
-    """Refuse a proxy on another machine that would get the API key in clear."""
+def _reject_exposed_key(proxies: Mapping[str, str], *urls: str) -> None:
+    """Reject a proxy on another machine that would receive the API key in clear text."""
     if all(urlsplit(url).scheme == "https" for url in urls):
         return
     if all(
@@ -380,9 +380,9 @@ def _check_way_around(proxies: Mapping[str, str], *urls: str) -> None:
     ):
         return
     raise CoveoConfigurationError(
-        "The connection's host is on this machine and http, and its proxy is not: it would get the API key "
-        "in clear",
-        remedy="Leave out the proxies, or use https",
+        "The connection's host is http on this machine, and its proxy is on another machine: the proxy would "
+        "receive the API key in clear text",
+        remedy="Remove the proxies, or use https",
     )
 
 
@@ -391,8 +391,8 @@ def _verify(value: Any) -> bool | str:
         return True if value is None else value
     if not isinstance(value, (str, int)):
         raise CoveoConfigurationError(
-            f"The connection's verify is a {type(value).__name__}",
-            remedy="Give true, false, or the path of a CA bundle that exists on every worker",
+            f"Invalid verify in the connection: it is a {type(value).__name__}",
+            remedy="Set true, false, or the path of a CA bundle that exists on every worker",
         )
     text = str(value).strip()
     if text.lower() in {"true", "yes", "1"}:
@@ -406,6 +406,6 @@ def _verify(value: Any) -> bool | str:
     if not exists:
         raise CoveoConfigurationError(
             f"The connection's verify names {short_repr(text)}, and this worker has no such file",
-            remedy="Give true, false, or the path of a CA bundle that exists on every worker",
+            remedy="Set true, false, or the path of a CA bundle that exists on every worker",
         )
     return text

@@ -1,4 +1,4 @@
-"""Where Coveo's APIs are: hosts by region, paths by operation, and what may stand in for them."""
+"""The endpoints of Coveo's APIs: hosts by region, paths by operation, and valid replacements."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Region:
     """
     A region that Coveo hosts organizations in.
 
-    :param name: The name to put into the connection's ``region``.
-    :param title: How Coveo calls it.
+    :param name: The value of the connection's ``region``.
+    :param title: Coveo's name for it.
     :param push_url: The base URL of the Push API and of the Source Logs API.
     :param platform_url: The base URL of the platform's REST API.
     """
@@ -28,7 +28,7 @@ class Region:
     platform_url: str
 
 
-#: By name. See https://docs.coveo.com/en/78/ for the hosts of the Push API.
+#: Regions by name. See https://docs.coveo.com/en/78/ for the hosts of the Push API.
 REGIONS: Final[dict[str, Region]] = {
     region.name: region
     for region in (
@@ -44,7 +44,7 @@ DEFAULT_REGION: Final = "us"
 _HOSTNAME = re.compile(
     r"[A-Za-z0-9_\-]{1,63}(?:\.[A-Za-z0-9_\-]{1,63})*\.?\Z|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\Z"
 )
-#: No host is called by these words alone, one of which is a place's: a region of Coveo's, or of a cloud's.
+#: A host name that consists of these words only, one of them a place, is a region of Coveo or of a cloud.
 _PLACES: Final = (
     "us|usa|america|virginia|ohio|oregon|ca|can|canada|montreal|eu|eur|emea|europe|ireland|dublin|uk|ap|apac"
     "|asia|au|aus|australia|sydney|hipaa"
@@ -54,7 +54,7 @@ _REGION_NAME = re.compile(
     rf"(?:(?:{_BESIDE_PLACES})[\d_\-]*)*(?:{_PLACES})[\d_\-]*(?:(?:{_PLACES}|{_BESIDE_PLACES})[\d_\-]*)*"
     r"|[a-z]{2}-[a-z]+-\d"
 )
-#: Beneath this domain, Coveo's APIs are at hosts of these names only.
+#: Within this domain, only hosts with these names serve Coveo's APIs.
 _COVEO_DOMAIN: Final = "coveo.com"
 _COVEO_HOST = re.compile(r"(?:api|platform)[a-z0-9\-]*\.cloud\.coveo\.com")
 _ORGANIZATION_HOST = re.compile(r"[a-z0-9\-]+(?:\.[a-z]+)?\.org\.coveo\.com")
@@ -63,7 +63,7 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*\Z")
 
 def region_named(name: str | None) -> Region:
     """
-    Return the region of that name, the default one where the name is blank.
+    Return the region of that name, the default region if the name is blank.
 
     :raises CoveoConfigurationError: if there is no such region.
     """
@@ -71,26 +71,27 @@ def region_named(name: str | None) -> Region:
     if wanted in REGIONS:
         return REGIONS[wanted]
     raise CoveoConfigurationError(
-        f"There is no Coveo region {short_repr(name)}", remedy=f"Use one of {regions_in_words()}"
+        f"Invalid region: {short_repr(name)}", remedy=f"Use one of {regions_in_words()}"
     )
 
 
 def regions_in_words() -> str:
-    """Return the list of the regions, by what is put into a connection, and by what Coveo calls them."""
+    """Return a list of the regions, with the connection's value and Coveo's name of each."""
     return ", ".join(f"{region.name} ({region.title})" for region in REGIONS.values())
 
 
 def base_url(host: str, *, port: int | None = None, scheme: str | None = None, field: str = "host") -> str:
     """
-    Return the base URL that a connection's host field means, without a slash at its end.
+    Return the base URL for a connection's host field, without a trailing slash.
 
-    ``https`` is assumed. ``http``, which sends the API key in clear, is for loopback hosts only.
+    The default scheme is ``https``. ``http``, which sends the API key in clear text, is for loopback hosts
+    only.
 
     :param host: A host name, with or without scheme, port and path.
-    :param port: The port where ``host`` names none.
-    :param scheme: The scheme where ``host`` names none.
+    :param port: The port if ``host`` has none.
+    :param scheme: The scheme if ``host`` has none.
     :param field: The field's name, for the message.
-    :raises CoveoConfigurationError: if it is no usable URL, or is ``http`` to another machine.
+    :raises CoveoConfigurationError: if it is not a usable URL, or is ``http`` to another machine.
     """
     text = host.strip()
     try:
@@ -106,26 +107,26 @@ def base_url(host: str, *, port: int | None = None, scheme: str | None = None, f
     if parts.scheme not in {"http", "https"}:
         raise _unusable(field, host, f"its scheme is {parts.scheme!r}, not https")
     if not parts.hostname or len(parts.hostname) > 253 or not _HOSTNAME.match(parts.hostname):
-        raise _unusable(field, host, "it names no host")
+        raise _unusable(field, host, "it has no valid host name")
     labels = parts.hostname.rstrip(".").split(".")
     if any(label.startswith("-") or label.endswith("-") for label in labels):
-        raise _unusable(field, host, "a part of its name begins or ends with a hyphen")
+        raise _unusable(field, host, "a part of its name starts or ends with a hyphen")
     if labels[-1].isdigit() and not _is_ip_address(parts.hostname):
         raise _unusable(field, host, "it is neither a name nor an IP address")
     name = parts.hostname.lower().rstrip(".")
     if _REGION_NAME.fullmatch(name):
         raise CoveoConfigurationError(
             f"The connection's {field} {short_repr(host)} is the name of a region, not of a host",
-            cause="the region was put into the wrong field; nothing was sent",
-            remedy=f"Leave {field} empty, and give the region in the extra, as in "
+            cause="the region is in the wrong field; nothing was sent",
+            remedy=f"Leave {field} empty, and set the region in the extra, as in "
             f'{{"region": "eu"}}: one of {regions_in_words()}',
         )
     _check_coveo_host(name, field, host)
     if parts.username is not None or parts.query or parts.fragment:
-        raise _unusable(field, "…", "it may hold scheme, host, port and path only")
+        raise _unusable(field, "…", "it can contain only scheme, host, port and path")
     if parts.scheme == "http" and not _is_loopback(parts.hostname):
         raise CoveoConfigurationError(
-            f"The connection's {field} {host!r} asks for http, which sends the API key in clear",
+            f"The connection's {field} {host!r} uses http, which sends the API key in clear text",
             remedy="Use https; http is for this machine's own loopback address only",
         )
     hostname = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
@@ -142,19 +143,19 @@ def _check_coveo_host(name: str, field: str, host: str) -> None:
     if _COVEO_HOST.fullmatch(name) or (is_organization and field == "platform_host"):
         return
     raise CoveoConfigurationError(
-        f"The connection's {field} {short_repr(host)} is a host of Coveo's where the Push API is not",
+        f"The connection's {field} {short_repr(host)} is a Coveo host that does not serve the Push API",
         cause="it is an organization endpoint; nothing was sent"
         if is_organization
         else "there is no such API host; nothing was sent",
-        remedy=f"Leave {field} empty, and give the region in the extra: one of {regions_in_words()}; "
+        remedy=f"Leave {field} empty, and set the region in the extra: one of {regions_in_words()}; "
         "see https://docs.coveo.com/en/78/",
     )
 
 
 def _unusable(field: str, host: str, why: str) -> CoveoConfigurationError:
     return CoveoConfigurationError(
-        f"The connection's {field} {short_repr(host)} is not a base URL: {why}",
-        remedy="Leave it empty to use the region's host, or give a URL such as https://proxy.example.com",
+        f"Invalid {field} in the connection: {short_repr(host)} is not a base URL: {why}",
+        remedy="Leave it empty to use the region's host, or set a URL such as https://proxy.example.com",
     )
 
 
@@ -168,7 +169,7 @@ def _is_ip_address(hostname: str) -> bool:
 
 def is_on_this_machine(url: str) -> bool:
     """
-    Say whether a URL leads to this machine's own loopback address.
+    Tell whether a URL points to this machine's own loopback address.
 
     :param url: A URL, with or without a scheme.
     """
@@ -189,9 +190,9 @@ def _is_loopback(hostname: str) -> bool:
 
 def validate_source_id(source_id: object) -> str:
     """
-    Return the ID of a source if it can be one.
+    Return a valid source ID.
 
-    :raises CoveoInputError: if it is empty or has characters that no ID has.
+    :raises CoveoInputError: if it is empty, or contains characters that no ID has.
     """
     return _validate_id(
         source_id, "a source ID", "Copy it from the Sources page of the Administration Console"
@@ -200,14 +201,14 @@ def validate_source_id(source_id: object) -> str:
 
 def validate_organization_id(organization_id: object) -> str:
     """
-    Return the ID of an organization if it can be one.
+    Return a valid organization ID.
 
-    :raises CoveoInputError: if it is empty or has characters that no ID has.
+    :raises CoveoInputError: if it is empty, or contains characters that no ID has.
     """
     return _validate_id(
         organization_id,
         "an organization ID",
-        "Put it into the connection's login, or pass organization_id; see https://docs.coveo.com/en/148/",
+        "Set the connection's login, or pass organization_id; see https://docs.coveo.com/en/148/",
     )
 
 
@@ -221,7 +222,7 @@ def _validate_id(value: object, what: str, remedy: str) -> str:
         raise CoveoInputError(f"The {name} is 'None'", cause="a template rendered to nothing", remedy=remedy)
     if not _ID.match(value):
         raise CoveoInputError(
-            f"{short_repr(value)} is not {what}: letters, digits, '-', '_' and '.' are all that it can hold",
+            f"Invalid {name}: {short_repr(value)}; it can contain only letters, digits, '-', '_' and '.'",
             remedy=remedy,
         )
     return value
@@ -233,7 +234,7 @@ def push_path(organization_id: str, *segments: str) -> str:
 
 
 def is_push_path(path: str) -> bool:
-    """Say whether a path is one of the Push API, whose calls Coveo limits."""
+    """Tell whether a path belongs to the Push API, whose calls Coveo limits."""
     return "/push/v1/organizations/" in path
 
 
@@ -255,16 +256,16 @@ def console_page(console_url: str, organization_id: str, page: str) -> str:
 
 def console_url(*, region: Region | None, push_url: str, platform_url: str, is_named: bool) -> str | None:
     """
-    Return the base URL of the Administration Console, ``None`` where it isn't known.
+    Return the base URL of the Administration Console, ``None`` if it is unknown.
 
-    Each region's console is on its platform host (https://docs.coveo.com/en/35/ links to them). Of another
-    host it isn't known what it serves, unless it is a loopback host that was named as the platform's: the
-    simulator, which shows its own page there.
+    Each region's console is on its platform host (https://docs.coveo.com/en/35/ links to them). What another
+    host serves is unknown, unless it is a loopback host in ``platform_host``: the simulator, which serves its
+    own page there.
 
-    :param region: The connection's region, ``None`` where the connection names a host of its own.
+    :param region: The connection's region, ``None`` if the connection sets its own host.
     :param push_url: The base URL of the Push API.
     :param platform_url: The base URL of the platform's REST API.
-    :param is_named: Whether the connection itself names the platform's host.
+    :param is_named: Whether the connection itself sets the platform's host.
     """
     if is_named and _is_loopback(urlsplit(platform_url).hostname or ""):
         return platform_url

@@ -1,4 +1,4 @@
-"""Coveo's errors as classes: what was tried, what Coveo said, the likely cause and the remedy."""
+"""Coveo's errors as classes: the attempted action, Coveo's response, the likely cause and the remedy."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import reprlib
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-#: No more of an answer's body than this is looked at, so that an endless error page costs nothing.
+#: Bytes of an error body that are read, so that an endless error page costs nothing.
 _MAX_BODY_READ = 64 * 1024
-#: No more of what Coveo said than this is repeated in a message.
+#: Characters of Coveo's own message that an error repeats.
 _MAX_MESSAGE = 400
 
-#: No more of a value that was refused is shown than this.
+#: Characters of a rejected value that a message shows.
 _MAX_SHOWN = 120
 _short_repr = reprlib.Repr()
 _short_repr.maxstring = _short_repr.maxother = _MAX_SHOWN
@@ -24,27 +24,28 @@ _URL_USER = re.compile(r"//[^\s/@]+@")
 
 class CoveoError(Exception):
     """
-    The base of every error that this provider raises about Coveo.
+    Base class of every error that this provider raises about Coveo.
 
-    :param tried: What was tried, on which source.
-    :param status_code: The HTTP status of Coveo's answer, ``None`` where there was no answer.
-    :param error_code: Coveo's ``errorCode``, ``None`` where the answer bore none.
-    :param request_id: The answer's ``X-Request-ID``, which Coveo's support asks for.
-    :param answer: What Coveo said in words.
+    :param tried: The attempted action and its source, as in ``Could not push items to source 'x'``.
+    :param status_code: The HTTP status of Coveo's response, ``None`` without a response.
+    :param error_code: Coveo's ``errorCode``, ``None`` if the response has none.
+    :param request_id: The response's ``X-Request-ID``, which Coveo's support asks for.
+    :param answer: Coveo's error message.
     :param cause: The likely cause; each class has a default.
-    :param remedy: What to do about it; each class has a default.
-    :param retry_after: For how many seconds Coveo asked to wait, ``None`` where it did not ask.
-    :param note: What else is to be said, at the end of the message.
-    :param accepted: Of a push, what had been accepted before: the result so far, else ``None``.
+    :param remedy: The action that fixes the error; each class has a default.
+    :param retry_after: The seconds that Coveo asks to wait, ``None`` if it doesn't ask.
+    :param note: More details, appended to the message.
+    :param accepted: The result of a push so far: what Coveo had accepted before the error. ``None`` for
+        other actions.
 
-    The codes and their causes are those of https://docs.coveo.com/en/95/.
+    The codes and their causes come from https://docs.coveo.com/en/95/.
     """
 
     default_cause: ClassVar[str] = ""
     default_remedy: ClassVar[str] = ""
-    #: Whether the same request may succeed later. Where it can't, a task fails without using up its retries.
+    #: Whether the same request can succeed later. If not, the task fails without using its retries.
     retry_can_help: ClassVar[bool] = False
-    #: Whether Coveo may have done what was asked, where no answer says so.
+    #: Whether Coveo may have carried out the request although no response confirms it.
     may_be_done: bool = True
 
     def __init__(
@@ -76,14 +77,14 @@ class CoveoError(Exception):
     def _message(self) -> str:
         parts = [self.tried.rstrip(".")]
         if self.status_code is not None:
-            said = f": Coveo answered {self.status_code}"
+            response = f": Coveo returned {self.status_code}"
             if self.error_code:
-                said += f" {self.error_code}"
+                response += f" {self.error_code}"
             if self.answer:
-                said += f" “{self.answer}”"
+                response += f" “{self.answer}”"
             if self.request_id:
-                said += f" (request ID {self.request_id})"
-            parts.append(said)
+                response += f" (request ID {self.request_id})"
+            parts.append(response)
         elif self.answer:
             parts.append(f": {self.answer.rstrip('.')}")
         text = "".join(parts) + "."
@@ -96,7 +97,7 @@ class CoveoError(Exception):
         return text
 
     def fields(self) -> dict[str, Any]:
-        """Return the keyword arguments that make an equal error."""
+        """Return the keyword arguments that create an equal error."""
         return {
             "status_code": self.status_code,
             "error_code": self.error_code,
@@ -110,7 +111,7 @@ class CoveoError(Exception):
         }
 
     def __reduce__(self) -> Any:
-        # Exceptions cross process borders by pickle, which by default passes the message as `tried`.
+        # Pickle carries exceptions between processes, and by default passes the message as `tried`.
         return _rebuild, (type(self), self.tried, self.fields())
 
 
@@ -119,35 +120,35 @@ def _rebuild(error_class: type[CoveoError], tried: str, fields: dict[str, Any]) 
 
 
 class CoveoInputError(CoveoError, ValueError):
-    """A value that was refused before anything was sent."""
+    """An invalid value, rejected before anything was sent."""
 
 
 class SourceNameTakenError(CoveoInputError):
-    """A name for a new source that a source has already; no other was made."""
+    """The name of a new source already belongs to another source; no source was created."""
 
     default_remedy = "Choose another name, or delete that source if nobody needs it"
 
 
 class CoveoConfigurationError(CoveoInputError):
-    """A connection that can't be used as it stands."""
+    """An invalid or incomplete connection."""
 
 
 class SourceTestFailedError(CoveoError):
-    """A new source did not index the item that it was tested with."""
+    """A new source did not index its test item."""
 
     default_cause = "a rule, an extension or a mapping of the source does not suit the test item"
     default_remedy = (
-        "Correct the source, or give a test_item like those that the source is for, then clear the task: it "
-        "goes on with the same source"
+        "Correct the source, or pass a test_item that resembles the source's real items, then clear the "
+        "task: it resumes with the same source"
     )
-    # It may be the source that is mended in between, or the pipeline that catches up.
+    # Somebody may fix the source in the meantime, or the pipeline may catch up.
     retry_can_help = True
 
 
 class InvalidRequestError(CoveoError):
     """400: Coveo could not read the request."""
 
-    default_cause = "a parameter or the body is not what the API expects"
+    default_cause = "a parameter or the body does not match what the API expects"
     default_remedy = "Correct the value that Coveo names"
 
 
@@ -166,47 +167,49 @@ class OrganizationPausedError(CoveoError):
 
 
 class AuthenticationError(CoveoError):
-    """401: the API key was missing, unknown, expired, disabled, or not allowed from this address."""
+    """401: the API key is missing, unknown, expired, disabled, or not allowed from this address."""
 
     default_cause = (
-        "the connection's password is not a valid API key of this organization's region, the key was "
-        "disabled or deleted, or its IP rules refuse this worker"
+        "the connection's password is not a valid API key in this organization's region, the key was "
+        "disabled or deleted, or its IP rules block this worker"
     )
-    default_remedy = "Put a valid API key into the connection's password and check its region"
+    default_remedy = "Set the connection's password to a valid API key, and check its region"
 
 
 class AccessDeniedError(CoveoError):
     """403: the API key is valid, but lacks a privilege."""
 
     default_cause = "the API key lacks the privilege for this call"
-    default_remedy = "Grant the privilege to the key, or use the key that the source's “Create API key” gives"
+    default_remedy = (
+        "Grant the privilege to the key, or use the key that the source's “Create API key” creates"
+    )
 
 
 class FirewallBlockedError(CoveoError):
-    """Coveo's web application firewall took the request for an attack."""
+    """Coveo's web application firewall blocked the request as an attack."""
 
-    default_cause = "the firewall in front of Coveo took the item's content for an attack"
+    default_cause = "the firewall in front of Coveo mistook the item's content for an attack"
     default_remedy = "Push the item through a file container, which the firewall does not read"
 
 
 class NotFoundError(CoveoError):
-    """404: what the path names does not exist."""
+    """404: the resource in the path does not exist."""
 
     default_cause = "the source or another ID in the request does not exist in this organization"
-    default_remedy = "Compare the IDs with those shown in Coveo's Administration Console"
+    default_remedy = "Compare the IDs with those in Coveo's Administration Console"
 
 
 class OrganizationNotFoundError(NotFoundError):
     """404 ``ORGANIZATION_NOT_FOUND``."""
 
-    default_cause = "the organization ID is wrong, or the organization lives in another region"
+    default_cause = "the organization ID is wrong, or the organization is in another region"
     default_remedy = "Correct the connection's login (the organization ID) or its region"
 
 
 class InvalidParameterError(CoveoError):
     """412 ``MISSING_PARAMETER`` or ``INVALID_PARAMETER``, and any other precondition that Coveo names."""
 
-    default_cause = "a parameter is absent or has a value that Coveo does not accept"
+    default_cause = "a parameter is missing or has a value that Coveo does not accept"
     default_remedy = "Correct the parameter that Coveo names"
 
 
@@ -221,73 +224,75 @@ class DocumentLimitExceededError(CoveoError):
     """412 ``DOCUMENT_LIMIT_EXCEEDED``."""
 
     default_cause = "the organization's entitlement for items in the index is used up"
-    default_remedy = "Delete items, or have the licence raised"
+    default_remedy = "Delete items, or have the license extended"
 
 
 class RequestTooLargeError(CoveoError):
-    """413: the request is larger than Coveo takes."""
+    """413: the request is larger than Coveo accepts."""
 
-    default_cause = "a single request may hold 6 MB, a file container 256 MB"
-    default_remedy = "Make the batch smaller, compress the data, or move it to a file container"
+    default_cause = "a request may hold up to 6 MB, a file container up to 256 MB"
+    default_remedy = "Reduce the batch size, compress the data, or move it to a file container"
 
 
 class UnsupportedMediaTypeError(CoveoError):
     """415 ``UNSUPPORTED_MEDIA_TYPE``."""
 
-    default_cause = "something between here and Coveo changed the request's Content-Type"
-    default_remedy = "Check the proxy that the connection names"
+    default_cause = "something between the worker and Coveo changed the request's Content-Type"
+    default_remedy = "Check the connection's proxy"
 
 
 class TooManyRequestsError(CoveoError):
-    """429 ``TOO_MANY_REQUESTS``: too many calls in a short time, or the day's calls are used up."""
+    """429 ``TOO_MANY_REQUESTS``: too many calls in a short time, or the daily limit of calls is reached."""
 
     default_cause = "the organization makes more calls than its limits allow"
-    default_remedy = "Push fewer, larger batches, and let fewer tasks push at once"
+    default_remedy = "Push fewer, larger batches, and run fewer pushing tasks at once"
     retry_can_help = True
 
 
 class DailyQuotaExceededError(CoveoError):
-    """429 ``TOO_MANY_DOCUMENTS_DAILY``: no item will be taken before the quota renews."""
+    """429 ``TOO_MANY_DOCUMENTS_DAILY``: Coveo accepts no more items until the quota renews."""
 
     default_cause = "the organization's daily quota of items is used up; it renews the next day"
-    default_remedy = "Clear the task once the quota has renewed, or have the quota raised"
+    default_remedy = "Clear the task after the quota renews, or have the quota raised"
 
 
 class ServiceError(CoveoError):
-    """408 or 5xx: Coveo, or something on the way to it, failed."""
+    """408 or 5xx: Coveo, or a gateway in front of it, failed."""
 
-    default_cause = "Coveo or a gateway on the way had a fault"
+    default_cause = "Coveo, or a gateway in front of it, failed"
     default_remedy = "Retry later; https://status.cloud.coveo.com shows known incidents"
     retry_can_help = True
 
 
 class RedirectError(CoveoError):
-    """3xx: something on the way answered in Coveo's place."""
+    """3xx: something else responded in Coveo's place."""
 
-    default_cause = "the host is not Coveo's API: a proxy or login page answered"
+    default_cause = "the host is not Coveo's API: a proxy or login page responded"
     default_remedy = "Correct the connection's host, platform_host or proxies"
 
 
 class UnexpectedAnswerError(CoveoError):
-    """An answer that Coveo does not document."""
+    """A response that Coveo does not document."""
 
     default_cause = "the host is not Coveo's API, or the API changed"
-    default_remedy = "Check the connection's host, and report it if the host is right"
+    default_remedy = "Check the connection's host; if it is correct, report this response"
 
 
 class UploadError(CoveoError):
-    """A file container refused the upload."""
+    """A file container rejected the upload."""
 
     default_cause = "the container expired, or something on the way changed the upload's headers"
-    default_remedy = "Retry: a new container is made for each try; let `*.amazonaws.com` through the firewall"
+    default_remedy = (
+        "Retry: each attempt creates a new container; allow `*.amazonaws.com` through the firewall"
+    )
     retry_can_help = True
 
 
 class NoAnswerError(CoveoError):
-    """No answer came: the request may or may not have been carried out."""
+    """No response arrived: Coveo may or may not have carried out the request."""
 
     default_cause = "the network, a proxy or a firewall between this worker and Coveo"
-    default_remedy = "Retry later; check that the worker reaches the host"
+    default_remedy = "Retry later; check that the worker can reach the host"
     retry_can_help = True
 
 
@@ -295,26 +300,26 @@ class CertificateError(CoveoError):
     """The host's TLS certificate could not be verified, so nothing was sent."""
 
     default_cause = "a proxy that inspects TLS, or an outdated certificate store on the worker"
-    default_remedy = "Point the connection's verify extra to the right CA bundle"
+    default_remedy = "Set the connection's verify extra to the path of the right CA bundle"
 
 
 class SourceNotUsableError(CoveoError):
-    """A source in a state that it does not leave by itself, so that waiting for it can't help."""
+    """The source is in a state that it does not leave by itself, so waiting can't help."""
 
     default_cause = "an earlier operation on the source failed, or somebody disabled or deleted it"
-    default_remedy = "Look at the source on the Sources page of Coveo's Administration Console"
+    default_remedy = "Check the source on the Sources page of Coveo's Administration Console"
 
 
 class ItemsRefusedError(CoveoError):
-    """Items that Coveo accepted, and that its pipeline did not index."""
+    """Coveo accepted items that its indexing pipeline then rejected."""
 
-    default_remedy = "Correct the items by the reasons that Coveo gives, and push them again"
+    default_remedy = "Correct the items as Coveo's reasons suggest, and push them again"
 
 
 class IndexingUnknownError(CoveoError):
-    """It can't be told whether all items that were pushed are indexed."""
+    """The logs can't show whether all pushed items are indexed."""
 
-    default_remedy = "Push again, or accept it with on_repeated='warn'"
+    default_remedy = "Push again, or pass on_repeated='warn' to accept this"
 
 
 class SnapshotError(CoveoError):
@@ -374,18 +379,18 @@ _BY_STATUS_CODE: dict[int, type[CoveoError]] = {
 
 def missing_privilege_error(refused: AccessDeniedError, doing: str, privileges: str) -> AccessDeniedError:
     """
-    Return a refusal with the privileges that are lacking.
+    Return an access error that names the missing privileges.
 
-    :param refused: The refusal.
-    :param doing: What the key may not do: "view sources".
-    :param privileges: What it needs for that, in the words of https://docs.coveo.com/en/1707/.
+    :param refused: Coveo's 403 error.
+    :param doing: The action that the key lacks the privilege for: "view sources".
+    :param privileges: The privileges that it needs, as https://docs.coveo.com/en/1707/ names them.
     """
     return AccessDeniedError(
         refused.tried,
         **{
             **refused.fields(),
-            "cause": f"the API key may not {doing}, as one that may only push",
-            "remedy": f"Grant the key {privileges}, or use a connection whose key has that; "
+            "cause": f"the API key lacks the privilege to {doing}, like any push-only key",
+            "remedy": f"Grant the key {privileges}, or use a connection whose key has it; "
             "see https://docs.coveo.com/en/1707/",
         },
     )
@@ -393,7 +398,7 @@ def missing_privilege_error(refused: AccessDeniedError, doing: str, privileges: 
 
 def error_to_json(error: CoveoError) -> dict[str, Any]:
     """
-    Return an error as small JSON, from which :func:`error_from_json` makes it again.
+    Return an error as small JSON, from which :func:`error_from_json` restores it.
 
     :param error: The error.
     """
@@ -402,9 +407,9 @@ def error_to_json(error: CoveoError) -> dict[str, Any]:
 
 def error_from_json(described: Mapping[str, Any]) -> CoveoError:
     """
-    Return the error that :func:`error_to_json` described.
+    Return the error that :func:`error_to_json` serialized.
 
-    :param described: What that function returned.
+    :param described: The result of that function.
     """
     fields = dict(described)
     error_class = globals().get(fields.pop("error"))
@@ -423,14 +428,14 @@ def error_from_answer(
     default_class: type[CoveoError] | None = None,
 ) -> CoveoError:
     """
-    Return the error that an answer outside of 2xx stands for, whatever its body looks like.
+    Return the error for a response outside of 2xx, whatever its body looks like.
 
-    :param tried: What was tried, on which source.
-    :param status_code: The answer's HTTP status.
-    :param body: The answer's body: JSON, XML, HTML, truncated or empty.
-    :param headers: The answer's headers, looked up in any case.
-    :param retry_after: The seconds that the answer asks to wait.
-    :param default_class: The class for a 4xx answer whose code Coveo does not document for this call.
+    :param tried: The attempted action and its source.
+    :param status_code: The response's HTTP status.
+    :param body: The response's body: JSON, XML, HTML, truncated or empty.
+    :param headers: The response's headers, in any case.
+    :param retry_after: The seconds that the response asks to wait.
+    :param default_class: The class for a 4xx response whose code Coveo does not document for this call.
     """
     lower_case = {name.lower(): value for name, value in headers.items()}
     error_code, answer = _read_body(body)
@@ -452,12 +457,12 @@ def _error_class(
 ) -> type[CoveoError]:
     if headers.get("x-coveo-waf-action", "").lower() == "block":
         return FirewallBlockedError
-    # An error code speaks for itself only below 500: a gateway's 503 stays worth a retry whatever it says.
+    # An error code is reliable only below 500: a gateway's 503 is worth a retry whatever its body contains.
     if status_code < 500 and error_code in _BY_ERROR_CODE:
         return _BY_ERROR_CODE[error_code]
     if status_code >= 500:
         return ServiceError
-    # That something is too large, or too much, is so wherever it was sent.
+    # "Too large" and "too many" mean the same for every call.
     if default_class is not None and status_code >= 400 and status_code not in {413, 429}:
         return default_class
     if 300 <= status_code < 400:
@@ -466,7 +471,7 @@ def _error_class(
 
 
 def _read_body(body: bytes) -> tuple[str | None, str]:
-    """Return the error code and the words of an error body in any of the forms that were seen."""
+    """Return the error code and the message of an error body in any known format."""
     text = body[:_MAX_BODY_READ].decode("utf-8", errors="replace").strip()
     if not text:
         return None, ""
@@ -481,10 +486,10 @@ def _read_body(body: bytes) -> tuple[str | None, str]:
     if text.startswith("{"):
         return _from_truncated_json(text)
     if re.match(r"<\?xml|<Error[\s>]", text):
-        # S3's error bodies repeat the signed request: nothing but these two elements is taken from them.
+        # S3's error bodies repeat the signed request, so only these two elements are read.
         return _element(text, "Code"), sanitize(_element(text, "Message") or "")
     if text.startswith("<"):
-        return None, sanitize(_element(text, "title") or _element(text, "h1") or "a page of HTML")
+        return None, sanitize(_element(text, "title") or _element(text, "h1") or "an HTML page")
     return None, sanitize(text)
 
 
@@ -499,7 +504,8 @@ def _first_text(parsed: Mapping[str, Any], *keys: str) -> str | None:
 def _from_truncated_json(text: str) -> tuple[str | None, str]:
     code = re.search(r'"errorCode"\s*:\s*"(\w+)"', text)
     message = re.search(r'"message"\s*:\s*"([^"]*)', text)
-    return (code.group(1) if code else None), sanitize(message.group(1) if message else "a truncated answer")
+    text = message.group(1) if message else "a truncated response"
+    return (code.group(1) if code else None), sanitize(text)
 
 
 def _element(text: str, name: str) -> str | None:
@@ -511,7 +517,7 @@ def sanitize(text: str) -> str:
     """
     Return ``text`` on one line, bounded, and without the queries of URLs, which can hold signatures.
 
-    :param text: What somebody else said.
+    :param text: Text from elsewhere, such as a response.
     """
     printable = "".join(letter if letter.isprintable() else " " for letter in text)
     flat = without_url_queries(" ".join(printable.split()))
@@ -520,7 +526,7 @@ def sanitize(text: str) -> str:
 
 def short_repr(value: object) -> str:
     """
-    Return how a value that was refused is shown in a message: as Python writes it, but bounded.
+    Return the bounded ``repr`` of a value, for a message.
 
     :param value: The value.
     """
@@ -533,14 +539,14 @@ def short_repr(value: object) -> str:
 
 def without_url_queries(text: str) -> str:
     """
-    Return ``text`` with what may be secret in every URL or path in it replaced: user and query.
+    Return ``text`` with the parts of its URLs and paths replaced that can be secret: user and query.
 
-    :param text: What may hold URLs.
+    :param text: Text that may contain URLs.
     """
     return _URL_QUERY.sub("?…", _URL_USER.sub("//…@", text))
 
 
-# The names that 0.1 documented.
+# Names that 0.1 documented.
 shortened = sanitize
 shown = short_repr
 without_privilege = missing_privilege_error

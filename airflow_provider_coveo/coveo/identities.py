@@ -1,4 +1,4 @@
-"""Security identities: who may see what, as Coveo takes them, checked before they are sent."""
+"""Security identities in Coveo's format, validated before they are sent."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ _encoder = msgspec.json.Encoder()
 
 def validate_provider_id(provider_id: object) -> str:
     """
-    Return the ID of a security identity provider, which may hold spaces, if it can be one.
+    Return a valid ID of a security identity provider. It can contain spaces.
 
-    :raises CoveoInputError: if it is empty, or would lead elsewhere in a path.
+    :raises CoveoInputError: if it is empty, or would change the request's path.
     """
     remedy = "Copy the name from the Security Identities page of the Administration Console"
     if not isinstance(provider_id, str) or not provider_id.strip():
-        raise CoveoInputError(f"{provider_id!r} is not a security identity provider", remedy=remedy)
+        raise CoveoInputError(f"Invalid security identity provider: {provider_id!r}", remedy=remedy)
     if provider_id in {".", ".."} or not provider_id.isprintable():
-        raise CoveoInputError(f"{provider_id[:100]!a} is not a security identity provider", remedy=remedy)
+        raise CoveoInputError(f"Invalid security identity provider: {provider_id[:100]!a}", remedy=remedy)
     return provider_id
 
 
 def encoded_identity(section: str, body: Any) -> tuple[tuple[str, str], bytes]:
     """
-    Check one entry of a batch of identities, and return what it is about and its JSON.
+    Validate one entry of a batch of identities, and return its identity and its JSON.
 
     :param section: ``members``, ``mappings`` or ``deleted``.
     :param body: For ``members``: ``identity`` and its ``members`` and ``wellKnowns``; for ``mappings``:
         ``identity`` and the ``mappings`` to identities of other providers; for ``deleted``: the identity
-        itself, or ``identity``. An identity has a ``name`` and a ``type`` (``USER``, ``GROUP``,
-        ``VIRTUAL_GROUP`` or ``UNKNOWN``), and may have ``additionalInfo``. See
+        itself, or ``identity``. An identity has a ``name``, a ``type`` (``USER``, ``GROUP``,
+        ``VIRTUAL_GROUP`` or ``UNKNOWN``), and optionally ``additionalInfo``. See
         https://docs.coveo.com/en/167/, https://docs.coveo.com/en/142/ and https://docs.coveo.com/en/84/.
-    :raises InvalidItemError: if Coveo would refuse or misread it.
+    :raises InvalidItemError: if Coveo would reject or misread it.
     """
     name = None
     try:
@@ -58,7 +58,7 @@ def encoded_identity(section: str, body: Any) -> tuple[tuple[str, str], bytes]:
         identity = _identity(body.get("identity"), "identity", {"name", "type", "additionalInfo"})
         name = identity["name"]
         sent: dict[str, Any] = {"identity": identity}
-        _refuse_unknown(body, _KEYS[section], "it")
+        _reject_unknown_keys(body, _KEYS[section], "it")
         for key in ("members", "wellKnowns"):
             if key in body:
                 sent[key] = _identities(body[key], key, {"name", "type", "additionalInfo"})
@@ -80,7 +80,7 @@ def encoded_identity(section: str, body: Any) -> tuple[tuple[str, str], bytes]:
 def _body(section: str, body: object) -> dict[str, Any]:
     plain = plain_json(body, "it")
     if type(plain) is not dict:
-        raise CoveoInputError(f"it is of type {type_name(body)}", remedy="Give a dict")
+        raise CoveoInputError(f"it is of type {type_name(body)}", remedy="Pass a dict")
     return {"identity": plain} if section == DELETED and "identity" not in plain else plain
 
 
@@ -92,18 +92,20 @@ def _identities(value: object, key: str, known: set[str]) -> list[dict[str, Any]
     return [_identity(entry, key, known) for entry in value]
 
 
-def _refuse_unknown(value: Mapping[Any, Any], known: Collection[str], what: str) -> None:
+def _reject_unknown_keys(value: Mapping[Any, Any], known: Collection[str], what: str) -> None:
     unknown = [key for key in value if key not in known]
     if unknown:
         raise CoveoInputError(
             f"{what} has the unknown key {str(unknown[0])[:100]!r}",
-            remedy=f"Known are {', '.join(sorted(known))}",
+            remedy=f"Use only {', '.join(sorted(known))}",
         )
 
 
 def _identity(value: object, where: str, known: set[str]) -> dict[str, Any]:
     if not isinstance(value, Mapping):
-        raise CoveoInputError(f"{where} holds no identity", remedy="Give a dict with name and type")
+        raise CoveoInputError(
+            f"{where} contains a value that is not an identity", remedy="Pass a dict with name and type"
+        )
     name, kind = value.get("name"), value.get("type")
     if not isinstance(name, str) or not name:
         raise CoveoInputError(f"an identity in {where} has no name")
@@ -112,7 +114,7 @@ def _identity(value: object, where: str, known: set[str]) -> dict[str, Any]:
             f"the type of {name[:100]!r} in {where} is {str(kind)[:100]!r}",
             remedy=f"Use one of {', '.join(IDENTITY_TYPES)}",
         )
-    _refuse_unknown(value, known, f"{name[:100]!r} in {where}")
+    _reject_unknown_keys(value, known, f"{name[:100]!r} in {where}")
     provider = value.get("provider")
     if "provider" in value and (not isinstance(provider, str) or not provider):
         raise CoveoInputError(f"the provider of {name[:100]!r} in {where} is not a name")
@@ -121,8 +123,8 @@ def _identity(value: object, where: str, known: set[str]) -> dict[str, Any]:
         name.encode()
         (provider or "").encode()
     except UnicodeEncodeError:
-        raise CoveoInputError(f"a name in {where} holds half of a surrogate pair") from None
-    # A null is no object of texts, as Coveo's additionalInfo has to be.
+        raise CoveoInputError(f"a name in {where} contains half of a surrogate pair") from None
+    # Coveo's additionalInfo has to be an object of strings, which null is not.
     given = {key: part for key, part in value.items() if part is not None}
     return {**given, "type": kind.upper()}
 
@@ -135,26 +137,27 @@ def identity_batches(
     on_invalid: Callable[[int, InvalidItemError], bool],
 ) -> Iterator[Batch]:
     """
-    Cut streams of identities into batches, in the order of the parameters.
+    Split streams of identities into batches, in the order of the parameters.
 
-    An identity that is among the deleted and was pushed before in the same call begins a new batch, so that
-    it ends deleted.
+    If the same call pushes an identity and then deletes it, the deletion starts a new batch, so that the
+    identity ends up deleted.
 
-    :param limit: How many bytes of JSON a batch may have.
-    :param on_invalid: Called with the place and the error of each that Coveo would refuse; whether to go on.
+    :param limit: The maximum size of a batch, in bytes of JSON.
+    :param on_invalid: Called with the index and the error of each entry that Coveo would reject. Returns
+        whether to continue.
     """
     batcher = Batcher((MEMBERS, MAPPINGS, DELETED), limit)
-    place = -1
+    index = -1
     for section, bodies in ((MEMBERS, members), (MAPPINGS, mappings), (DELETED, deleted)):
         for body in bodies:
-            place += 1
+            index += 1
             try:
                 key, encoded = encoded_identity(section, body)
             except InvalidItemError as error:
-                if on_invalid(place, error):
+                if on_invalid(index, error):
                     continue
                 return
-            full = batcher.add(place, section, key, encoded)
+            full = batcher.add(index, section, key, encoded)
             if full is not None:
                 yield full
     last = batcher.flush()

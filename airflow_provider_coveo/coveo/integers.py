@@ -1,4 +1,4 @@
-"""Whole numbers as users give them: as such, or as a template renders them."""
+"""Integers in user input: as an ``int``, or as the string to which a template renders."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from contextlib import suppress
 
 def parse_int(value: object) -> int | None:
     """
-    Return a whole number, or the one whose digits stand in a string; ``None`` for anything else.
+    Return an integer, or parse a string of digits; return ``None`` for anything else.
 
-    :param value: What was given. ``True`` is no number, nor is ``3.0``.
+    :param value: The input. Neither ``True`` nor ``3.0`` is an integer.
     """
     if isinstance(value, str):
         text = value.strip()
         if text.isascii() and text.isdigit():
-            # Python reads no number of thousands of digits.
+            # Python rejects numbers of thousands of digits.
             with suppress(ValueError):
                 return int(text)
         return None

@@ -1,4 +1,4 @@
-"""What is wrong with an item: the error, and what holds its place where the item itself can't be made."""
+"""Invalid items: the error, and placeholders for values and items that could not be created."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 class InvalidItemError(Exception):
     """
-    An item that Coveo would refuse.
+    An item that Coveo would reject.
 
-    :param document_id: The item's ID, as far as it has one.
-    :param rule: What is wrong with it.
-    :param remedy: What to do about it.
+    :param document_id: The item's ID, ``None`` without a readable one.
+    :param rule: The rule that it breaks.
+    :param remedy: The fix.
     """
 
     #: The item as it was given, where it is one of a push.
@@ -28,10 +28,10 @@ class InvalidItemError(Exception):
 @dataclass(frozen=True)
 class InvalidValue:
     """
-    What stands in an item in the place of a value that could not be made, and makes the item invalid.
+    A placeholder for a value that could not be created. It makes its item invalid.
 
-    :param rule: What is wrong with it.
-    :param remedy: What to do about it.
+    :param rule: The rule that the value breaks.
+    :param remedy: The fix.
     """
 
     rule: str
@@ -40,10 +40,10 @@ class InvalidValue:
 
 class ItemWithoutId(dict[str, Any]):
     """
-    An item for which no ``documentId`` could be made.
+    An item whose ``documentId`` could not be created.
 
-    :param members: What else it holds.
-    :param reason: Why there is none.
+    :param members: The item's other properties.
+    :param reason: The reason.
     """
 
     def __init__(self, members: dict[str, Any], reason: InvalidValue) -> None:

@@ -1,4 +1,4 @@
-"""Items on their way into a batch: each checked and encoded once, many of one kind at a time."""
+"""Validate and encode items for a batch, each item once, and many of one kind at a time."""
 
 from __future__ import annotations
 
@@ -39,23 +39,23 @@ from airflow_provider_coveo.coveo.metadata import (
 )
 
 _DOCUMENT_ID = re.compile(DOCUMENT_ID + r"\Z")
-#: Several of them, each with a newline behind it, which none has in it.
+#: Several IDs, each followed by a newline, which no ID contains.
 _DOCUMENT_IDS = re.compile(rf"(?:{DOCUMENT_ID}\n)+\Z")
-#: What msgspec does not take in the name of a field.
+#: Characters that msgspec rejects in the name of a field.
 _NOT_IN_FIELD_NAMES = re.compile(r'[\x00-\x1f"\\]')
-#: More kinds of items (by their keys and the types of their values) are not remembered at a time.
-_MAX_SHAPES: Final = 2_048
-#: After how many items of JSON that were looked at closely the short way is tried again.
-_TRIED_AGAIN_AFTER: Final = 100
-#: Runs of more kinds of items are not remembered at a time.
+#: Item schemas (keys and types of values) that are cached at a time.
+_MAX_SCHEMAS: Final = 2_048
+#: JSON items that take the slow path before the fast path is attempted again.
+_RETRY_FAST_PATH_AFTER: Final = 100
+#: Kinds of chunks that are cached at a time.
 _MAX_CHUNK_KINDS: Final = 64
-#: After how many runs that could not be checked as a whole it is tried again.
-_RUN_TRIED_AGAIN_AFTER: Final = 16
+#: Chunks that are split into single items before a chunk is validated as a whole again.
+_RETRY_CHUNKS_AFTER: Final = 16
 
 _DATA_KEYS: Final = frozenset(map(str.lower, DATA_KEYS))
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder()
-#: Takes an object without anything in it that metadata may not hold, permissions apart.
+#: Accepts an object that contains only values that metadata can hold; no permissions.
 _PlainNumber: TypeAlias = Annotated[int, msgspec.Meta(ge=MIN_INT, le=MAX_INT)] | float | bool
 _PlainValue: TypeAlias = str | _PlainNumber
 _plain_decoder = msgspec.json.Decoder(dict[str, _PlainValue | list[_PlainValue]])
@@ -64,37 +64,37 @@ _raw_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 class ItemEncoder:
     """
-    Checks items and encodes them, each once, by the rules of
+    Validates and encodes items, each once, by the rules of
     :func:`~airflow_provider_coveo.coveo.items.prepared_item`.
 
-    Most items of a push are alike: what their keys and the types of their values decide is worked out once
-    for each kind, and the rest is left to msgspec. One encoder is for one thread.
+    Most items of a push are alike: the encoder derives one schema from the keys and the types of the values
+    for each kind of item, and leaves the rest to msgspec. It is not thread-safe.
     """
 
     def __init__(self) -> None:
-        self._shapes: dict[tuple[Any, ...], _ItemSchema | None] = {}
+        self._schemas: dict[tuple[Any, ...], _ItemSchema | None] = {}
         self._last_kind: tuple[Any, ...] = ()
-        self._last_shape: _ItemSchema | None = None
+        self._last_schema: _ItemSchema | None = None
         self._last_keys: tuple[str, ...] = ()
-        self._last_keys_shape: _ItemSchema | None = None
-        self._not_plain = 0
-        self._run_kinds: dict[tuple[Any, ...], _RunKind | None] = {}
-        self._runs_to_skip = 0
+        self._last_keys_schema: _ItemSchema | None = None
+        self._fast_path_skips = 0
+        self._chunk_kinds: dict[tuple[Any, ...], _ChunkKind | None] = {}
+        self._chunks_to_skip = 0
 
     def encode(self, item: object) -> Entry | CheckedDelete | tuple[str, bytes]:
         """
-        Return an item's ID and its JSON, as an :class:`Entry` where its content is large.
+        Return an item's ID and its JSON, as an :class:`Entry` if its content is large.
 
-        :param item: A mapping, an :class:`Item`, or bytes that hold one JSON object. Bytes are checked and
-            returned as they are, but for permissions that Coveo spells otherwise and for content that is
-            missing. A :class:`Delete` is checked and returned as :class:`CheckedDelete`.
-        :raises InvalidItemError: if Coveo would refuse it, or it raises an exception when it is read.
+        :param item: A mapping, an :class:`Item`, or bytes that hold one JSON object. Bytes are validated and
+            returned unchanged, except for the spelling of permissions and for missing content. A
+            :class:`Delete` is validated and returned as :class:`CheckedDelete`.
+        :raises InvalidItemError: if Coveo would reject it, or it raises an exception while it is read.
         """
         try:
             if type(item) is bytes:
                 return self._validate_bytes(item.strip())
             if type(item) is not dict:
-                # Whether it is one of these, its class says, and not the object itself.
+                # Only the class counts: an object's own __class__ can lie.
                 kind = type(item)
                 if issubclass(kind, Delete):
                     return cast("Delete", item).checked()
@@ -107,7 +107,7 @@ class ItemEncoder:
             except (InvalidItemError, MemoryError):
                 raise
             except Exception:
-                # It has to be looked at closely, perhaps to say what is wrong with it.
+                # The slow path reports the reason if the item is invalid.
                 return self._of_prepared(item)
             if len(encoded) > MAX_INLINE_DATA:
                 return self._of_prepared(item)
@@ -120,23 +120,23 @@ class ItemEncoder:
 
     def encode_chunk(self, texts: list[bytes]) -> tuple[list[str], memoryview, list[int], int] | None:
         """
-        Return the IDs of several items and their JSON with commas in between, if they can be checked at once;
-        also how many bytes each has, and how many are between two of them.
+        Validate several items at once. Return their IDs, their JSON joined by separators, the number of bytes
+        of each, and the number of bytes of a separator.
 
-        It takes a fraction of the time that they take one by one. ``None`` says nothing about them but that
-        they have to be looked at one by one.
+        It takes a fraction of the time of one item at a time. ``None`` means only that each item needs
+        validating by itself.
 
-        :param texts: Each holds the JSON object of an item.
+        :param texts: The JSON objects, one item each.
         """
-        if self._runs_to_skip:
-            self._runs_to_skip -= 1
+        if self._chunks_to_skip:
+            self._chunks_to_skip -= 1
             return None
         if len(texts[0]) > MAX_INLINE_DATA:
-            # It comes alone, and its content may have to go by a container of its own.
+            # It is the only one in its chunk, and its content may need a container of its own.
             return None
         checked = self._validate_chunk(texts)
         if checked is None:
-            self._runs_to_skip = _RUN_TRIED_AGAIN_AFTER
+            self._chunks_to_skip = _RETRY_CHUNKS_AFTER
         return checked
 
     def _validate_chunk(self, texts: list[bytes]) -> tuple[list[str], memoryview, list[int], int] | None:
@@ -146,14 +146,14 @@ class ItemEncoder:
             between, texts = b"\n,", [text.strip() for text in texts]
             if [text[-1:] for text in texts].count(b"}") < count:
                 return None
-        # No string of JSON holds a newline, and no object stands in a plain one. So a '}' with a newline
-        # behind it ends an item, and as many items as there are texts means one in each.
+        # A JSON string contains no raw newline, and a plain item no other object. So a '}' before a newline
+        # ends an item, and if there are as many items as texts, each text holds exactly one.
         parts = texts.copy()
         parts[0] = b"[" + parts[0]
         parts[-1] += b"]"
         array = between.join(parts)
         try:
-            kind = self._run_kind(_plain_decoder.decode(texts[0]))
+            kind = self._chunk_kind(_plain_decoder.decode(texts[0]))
             if kind is None:
                 return None
             items = kind.decoder.decode(array)
@@ -164,7 +164,7 @@ class ItemEncoder:
         strings = count * kind.strings
         for column in kind.lists_of_strings:
             strings += sum(map(len, map(column, items)))
-        # A key that occurs twice, of which one value is lost, has quotes that are not accounted for.
+        # A duplicate key, whose first value the decoder drops, leaves quotes unaccounted for.
         if array.count(b'"') != 2 * strings and not kind.accounts_for_quotes(items, array, 2 * strings):
             return None
         ids = list(map(kind.document_id, items))
@@ -179,33 +179,33 @@ class ItemEncoder:
                     return None
         return ids, memoryview(array)[1:-1], list(map(len, texts)), len(between)
 
-    def _run_kind(self, first: dict[str, Any]) -> _RunKind | None:
-        signature = (*first, *map(_RunKind.kind_of_value, first.values()))
+    def _chunk_kind(self, first: dict[str, Any]) -> _ChunkKind | None:
+        signature = (*first, *map(_ChunkKind.kind_of_value, first.values()))
         try:
-            return self._run_kinds[signature]
+            return self._chunk_kinds[signature]
         except KeyError:
-            if len(self._run_kinds) >= _MAX_CHUNK_KINDS:
-                self._run_kinds.clear()
-            kind = self._run_kinds[signature] = _RunKind.of(first)
+            if len(self._chunk_kinds) >= _MAX_CHUNK_KINDS:
+                self._chunk_kinds.clear()
+            kind = self._chunk_kinds[signature] = _ChunkKind.of(first)
             return kind
 
     def _checked(self, item: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        """Return the ID and the item with its values as they are sent, if the item is a plain one."""
+        """Return the ID, and the item with its values as they are sent, if the item is a plain one."""
         kind = (*item, *map(type, item.values()))
-        shape = self._last_shape if kind == self._last_kind else self._shape_of(kind, item)
-        if shape is None:
+        schema = self._last_schema if kind == self._last_kind else self._schema_of(kind, item)
+        if schema is None:
             raise _NeedsSlowPathError
-        document_id = item[shape.id_key]
+        document_id = item[schema.id_key]
         if not _DOCUMENT_ID.match(document_id):
             raise _NeedsSlowPathError
-        for key in shape.floats:
+        for key in schema.floats:
             if not math.isfinite(item[key]):
                 raise _NeedsSlowPathError
-        for key in shape.ints:
+        for key in schema.ints:
             if not MIN_INT <= item[key] <= MAX_INT:
                 raise _NeedsSlowPathError
         checked = item
-        for key, check in shape.checks:
+        for key, check in schema.checks:
             value = item[key]
             try:
                 sent = check(key, value)
@@ -217,53 +217,53 @@ class ItemEncoder:
                 checked[key] = sent
         return document_id, checked
 
-    def _shape_of(self, kind: tuple[Any, ...], item: dict[str, Any]) -> _ItemSchema | None:
+    def _schema_of(self, kind: tuple[Any, ...], item: dict[str, Any]) -> _ItemSchema | None:
         try:
-            shape = self._shapes[kind]
+            schema = self._schemas[kind]
         except KeyError:
-            if len(self._shapes) >= _MAX_SHAPES:
-                self._shapes.clear()
-            shape = self._shapes[kind] = _ItemSchema.of(tuple(item), tuple(map(type, item.values())))
-        self._last_kind, self._last_shape = kind, shape
-        return shape
+            if len(self._schemas) >= _MAX_SCHEMAS:
+                self._schemas.clear()
+            schema = self._schemas[kind] = _ItemSchema.of(tuple(item), tuple(map(type, item.values())))
+        self._last_kind, self._last_schema = kind, schema
+        return schema
 
     def _validate_bytes(self, encoded: bytes) -> Entry | tuple[str, bytes]:
-        # Items of one kind come in rows: where the short way was not taken, it is not tried for a while.
-        if self._not_plain:
-            self._not_plain -= 1
+        # Items of one kind tend to follow each other: after a miss, skip the fast path for a while.
+        if self._fast_path_skips:
+            self._fast_path_skips -= 1
         else:
             document_id = self._id_of_plain(encoded)
             if document_id is not None:
                 return document_id, encoded
-            self._not_plain = _TRIED_AGAIN_AFTER
+            self._fast_path_skips = _RETRY_FAST_PATH_AFTER
         return self._validate_json(encoded)
 
     def _id_of_plain(self, encoded: bytes) -> str | None:
-        """Return the ID of an item without permissions that is right in each way that msgspec can check."""
+        """Return the ID of a valid item without permissions; ``None`` if it needs the slow path."""
         try:
             item: dict[str, Any] = _plain_decoder.decode(encoded)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
         keys = tuple(item)
         if keys == self._last_keys:
-            shape = self._last_keys_shape
+            schema = self._last_keys_schema
         else:
-            shape = self._shape_of(("texts", *keys), dict.fromkeys(keys, ""))
-            self._last_keys, self._last_keys_shape = keys, shape
-        if shape is None or len(encoded) > MAX_INLINE_DATA:
+            schema = self._schema_of(("texts", *keys), dict.fromkeys(keys, ""))
+            self._last_keys, self._last_keys_schema = keys, schema
+        if schema is None or len(encoded) > MAX_INLINE_DATA:
             return None
-        for key in shape.texts:
+        for key in schema.texts:
             if type(item[key]) is not str:
                 return None
-        document_id: str = item[shape.id_key]
+        document_id: str = item[schema.id_key]
         if not _DOCUMENT_ID.match(document_id):
             return None
-        for key, check in shape.checks:
+        for key, check in schema.checks:
             try:
                 check(key, item[key])
             except CoveoInputError:
                 return None
-        # What msgspec would write for the dict as well holds each key once.
+        # If msgspec encodes the dict to the same bytes, no key occurs twice.
         if _encoder.encode(item) != encoded and _may_have_repeated_keys(encoded, item):
             return None
         return document_id
@@ -280,16 +280,16 @@ class ItemEncoder:
             document_id, sent = self._checked(item)
         except _NeedsSlowPathError:
             document_id = validate_item(item).document_id
-        # What msgspec would write for the dict as well holds each key once, at every depth.
+        # If msgspec encodes the dict to the same bytes, no key occurs twice at any depth.
         if _encoder.encode(item) != encoded and _may_have_repeated_keys(encoded, item):
-            _refuse_repeated_keys(document_id, encoded)
+            _reject_repeated_keys(document_id, encoded)
         if len(encoded) > MAX_INLINE_DATA:
             return self._of_prepared(item)
         if not any(key.lower() in _DATA_KEYS for key in item):
-            # It has metadata, or it would have been refused.
+            # It has metadata, or validation would have failed.
             return self._of_prepared(item)
         if sent is not item:
-            # Permissions that Coveo spells otherwise.
+            # Validation corrected the spelling of permissions.
             encoded = _encoder.encode(sent)
         return document_id, encoded
 
@@ -303,27 +303,26 @@ class ItemEncoder:
         if len(entry.encoded) > MAX_UPLOAD - 1024:
             raise InvalidItemError(
                 prepared.document_id,
-                f"it has {len(entry.encoded):,} bytes, and a file container takes {MAX_UPLOAD:,}",
+                f"it has {len(entry.encoded):,} bytes; a file container can hold {MAX_UPLOAD:,}",
                 "Shorten its metadata",
             )
         return entry if entry.large is not None else (entry.document_id, entry.encoded)
 
 
 class _NeedsSlowPathError(Exception):
-    """An item that has to be looked at closely, perhaps to say what is wrong with it."""
+    """The item needs the slow path, which reports the reason if the item is invalid."""
 
 
 @dataclass(frozen=True)
 class _ItemSchema:
     """
-    What the keys of an item and the types of its values decide.
+    The validation that follows from the keys of an item and the types of its values.
 
-    :param id_key: How the item spells ``documentId``.
-    :param texts: The keys of Coveo's own, whose values are texts.
-    :param floats: The keys of metadata whose values are floats.
-    :param ints: The keys of metadata whose values are whole numbers.
-    :param checks: What else is left to check for each single item: keys, and functions that return the value
-        as it is sent.
+    :param id_key: The item's spelling of ``documentId``.
+    :param texts: Coveo's reserved keys; their values are strings.
+    :param floats: Metadata keys with float values.
+    :param ints: Metadata keys with integer values.
+    :param checks: The remaining checks of each item: keys, and functions that return the value as it is sent.
     """
 
     id_key: str
@@ -334,7 +333,7 @@ class _ItemSchema:
 
     @classmethod
     def of(cls, keys: tuple[Any, ...], types: tuple[type, ...]) -> _ItemSchema | None:
-        """Return ``None`` if items of this kind can't be right."""
+        """Return the schema, ``None`` if all items of this kind are invalid."""
         if not all(type(key) is str and key for key in keys):
             return None
         if len({key.lower() for key in keys}) < len(keys):
@@ -376,16 +375,16 @@ class _ItemSchema:
 
 
 @dataclass(frozen=True)
-class _RunKind:
+class _ChunkKind:
     """
-    How to check several items of JSON at once that have the same keys and the same kinds of values.
+    Validates several JSON items at once that have the same keys and the same types of values.
 
-    :param decoder: Takes an array of such items and nothing else, as far as msgspec can tell.
-    :param document_id: Takes the ID out of a decoded item.
-    :param checks: What is left to check: keys, what takes their values out, and functions that refuse them.
-    :param strings: How many strings an item has, its keys among them.
-    :param lists_of_strings: What takes the lists out that hold more of them.
-    :param text_columns: What takes the values out that are strings.
+    :param decoder: Accepts only an array of such items, as far as msgspec can check.
+    :param document_id: Gets the ID of a decoded item.
+    :param checks: The remaining checks: keys, getters of their values, and functions that reject these.
+    :param strings: The number of strings in an item, including its keys.
+    :param lists_of_strings: Getters of the lists that contain more strings.
+    :param text_columns: Getters of the string values.
     """
 
     decoder: msgspec.json.Decoder[list[Any]]
@@ -397,7 +396,7 @@ class _RunKind:
 
     @staticmethod
     def kind_of_value(value: Any) -> Any:
-        """Return the type that all values of a key must have."""
+        """Return the type that every value of a key must have."""
         if type(value) is str:
             return str
         if type(value) is not list:
@@ -405,14 +404,14 @@ class _RunKind:
         return list[str] if all(type(entry) is str for entry in value) else list[_PlainNumber]
 
     @classmethod
-    def of(cls, item: dict[str, Any]) -> _RunKind | None:
-        """Return ``None`` if such an item can't be right, or not without a closer look."""
-        shape = _ItemSchema.of(tuple(item), (str,) * len(item))
-        if shape is None:
+    def of(cls, item: dict[str, Any]) -> _ChunkKind | None:
+        """Return the kind, ``None`` if such items are invalid or need the slow path."""
+        schema = _ItemSchema.of(tuple(item), (str,) * len(item))
+        if schema is None:
             return None
         kinds = {key: cls.kind_of_value(value) for key, value in item.items()}
         columns = {key: f"value_{number}" for number, key in enumerate(item)}
-        if any(kinds[key] is not str for key in shape.texts):
+        if any(kinds[key] is not str for key in schema.texts):
             return None
         if _NOT_IN_FIELD_NAMES.search("".join(columns)):
             return None
@@ -427,15 +426,15 @@ class _RunKind:
         texts = [key for key, kind in kinds.items() if kind is str]
         return cls(
             decoder=msgspec.json.Decoder(list[item_type]),  # type: ignore[valid-type]
-            document_id=take[shape.id_key],
-            checks=tuple((key, take[key], check) for key, check in shape.checks),
+            document_id=take[schema.id_key],
+            checks=tuple((key, take[key], check) for key, check in schema.checks),
             strings=len(item) + len(texts),
             lists_of_strings=tuple(take[key] for key, kind in kinds.items() if kind == list[str]),
             text_columns=tuple(take[key] for key in texts),
         )
 
     def accounts_for_quotes(self, items: list[Any], array: bytes, quotes: int) -> bool:
-        """Say whether what is above the number of quotes around strings are all quotes within them."""
+        """Tell whether all quotes beyond those around strings are quotes within strings."""
         if b"u0022" in array:
             return False
         for text in self.text_columns:
@@ -452,17 +451,17 @@ def _not_json(encoded: bytes, error: Exception) -> str:
     if isinstance(error, UnicodeDecodeError):
         return f"it is not UTF-8: {error.reason} at byte {error.start}"
     if b"\\u" in encoded and ("surrogate" in str(error) or _is_json_but_for_surrogates(encoded)):
-        return "it holds half of a surrogate pair, which UTF-8 can't express"
+        return "it contains half of a surrogate pair, which UTF-8 can't express"
     return f"it is not one JSON object: {error}"
 
 
 def _is_json_but_for_surrogates(encoded: bytes) -> bool:
-    def refuse(name: str) -> None:
+    def reject(name: str) -> None:
         raise ValueError(name)
 
     try:
-        # NaN and Infinity are no JSON, though Python takes them.
-        json.loads(encoded, parse_constant=refuse)
+        # NaN and Infinity are not JSON, although Python accepts them.
+        json.loads(encoded, parse_constant=reject)
     except (ValueError, RecursionError):
         return False
     return True
@@ -476,10 +475,11 @@ def _json_type(value: object) -> str:
 
 def _may_have_repeated_keys(encoded: bytes, item: dict[str, Any]) -> bool:
     """
-    Say whether the JSON text of an item can hold a key twice, of which a dict keeps one only.
+    Tell whether the JSON text of an item can contain a key twice, of which a dict keeps only one.
 
-    A text that is no longer than its distinct members and the signs between them has no room for another
-    member. Written with a space after each sign, as Python's own encoder does, it is compared as a whole.
+    A text that is no longer than its distinct members and the punctuation between them has no room for
+    another member. A text with a space after each separator, as Python's encoder writes it, is compared as a
+    whole.
     """
     members = _raw_decoder.decode(encoded)
     for value in item.values():
@@ -497,16 +497,16 @@ def _may_have_repeated_keys(encoded: bytes, item: dict[str, Any]) -> bool:
     return b"".join(parts) + b"}" != encoded
 
 
-def _refuse_repeated_keys(document_id: str, encoded: bytes) -> None:
-    def refuse(members: list[tuple[str, Any]]) -> None:
+def _reject_repeated_keys(document_id: str, encoded: bytes) -> None:
+    def reject(members: list[tuple[str, Any]]) -> None:
         seen: set[str] = set()
         for key, _ in members:
             if key.lower() in seen:
                 raise InvalidItemError(
                     document_id,
                     f"the key {short_repr(key)} occurs twice",
-                    "Coveo takes keys in any case: keep one",
+                    "Keep one of them: Coveo ignores the case of keys",
                 )
             seen.add(key.lower())
 
-    json.loads(encoded, object_pairs_hook=refuse)
+    json.loads(encoded, object_pairs_hook=reject)

@@ -1,4 +1,4 @@
-"""Items of a Push source: what Coveo accepts as one, checked before it is sent."""
+"""Items of a Push source, validated before they are sent."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ from airflow_provider_coveo.coveo.metadata import (
 from airflow_provider_coveo.coveo.other_formats import other_format
 from airflow_provider_coveo.coveo.permissions import validate_permissions
 
-#: The ways to give an item's content, of which an item has exactly one. See https://docs.coveo.com/en/73/.
+#: The keys that hold an item's content; an item has exactly one. See https://docs.coveo.com/en/73/.
 DATA_KEYS: Final = ("data", "compressedBinaryData", "compressedBinaryDataFileId")
 COMPRESSION_TYPES: Final = ("UNCOMPRESSED", "DEFLATE", "GZIP", "LZMA", "ZLIB")
 
-#: Text (UTF-8 bytes) and Base64 above 5 MB may not stand in an item (https://docs.coveo.com/en/45/). This and
-#: what follows are so many bytes on any reading of MB.
+#: An item can hold no text (in UTF-8) or Base64 above 5 MB (https://docs.coveo.com/en/45/). This and the
+#: next limits hold whether MB means 10^6 or 2^20 bytes.
 MAX_INLINE_DATA: Final = 5_000_000
-#: A request for one item may not be larger than 6 MB (https://docs.coveo.com/en/63/).
+#: A request for one item can be at most 6 MB (https://docs.coveo.com/en/63/).
 MAX_REQUEST: Final = 6_000_000
-#: A file container takes 256 MB (https://docs.coveo.com/en/63/).
+#: A file container holds at most 256 MB (https://docs.coveo.com/en/63/).
 MAX_UPLOAD: Final = 256_000_000
 
 #: A URI with a scheme, as a regular expression.
 DOCUMENT_ID: Final = r"[A-Za-z][A-Za-z0-9+.\-]*://[^\x00-\x1f\x7f]+"
-#: The keys that are no metadata, by their lower case.
+#: The keys that are not metadata, by their lower case.
 RESERVED_KEYS: Final = {
     key.lower(): key
     for key in (
@@ -58,33 +58,33 @@ RESERVED_KEYS: Final = {
 _DOCUMENT_ID = re.compile(DOCUMENT_ID + r"\Z")
 _encoder = msgspec.json.Encoder()
 
-#: A moment or a day, as Python has it or as ISO 8601 writes it.
+#: A time or a date, as a Python object or in ISO 8601.
 Moment: TypeAlias = datetime | date | str
 
 
 @dataclass
 class Item:
     """
-    An item with types and names to complete in an editor; a plain ``dict`` in Coveo's own words does as well.
+    A typed item, for completion in an editor. A plain ``dict`` with Coveo's keys works as well.
 
     Nothing is public by default: without ``permissions``, the item is sent without any.
 
     :param document_id: The item's URI, such as ``product://4711``.
-    :param data: Its content as text or HTML. Text above 5 MB goes by a file container. An item that has
+    :param data: Its content as text or HTML. Text above 5 MB is sent in a file container. An item with
         metadata and no content is sent with an empty text.
     :param title: Its title.
     :param author: Its author.
     :param date: When it was last modified; a time needs a time zone. Coveo's default is the time of the push.
-    :param clickable_uri: Where a click on it leads.
-    :param file_extension: How Coveo is to read the content, with the dot: ``.html``.
+    :param clickable_uri: The URI that a click on the item opens.
+    :param file_extension: The format of the content for Coveo, with the dot: ``.html``.
     :param parent_id: The ``document_id`` of the item that it is attached to.
-    :param compressed_binary_data: Instead of ``data``: bytes, or a string that is Base64 already.
-    :param compressed_binary_data_file_id: Instead of ``data``: the ``fileId`` of a container that holds it.
-    :param compression_type: How binary content is compressed: ``UNCOMPRESSED``, ``DEFLATE``, ``GZIP``,
+    :param compressed_binary_data: Instead of ``data``: bytes, or a string that already is Base64.
+    :param compressed_binary_data_file_id: Instead of ``data``: the ``fileId`` of the container that holds it.
+    :param compression_type: The compression of binary content: ``UNCOMPRESSED``, ``DEFLATE``, ``GZIP``,
         ``LZMA`` or ``ZLIB``. Coveo's default is ``ZLIB``.
-    :param permissions: Who may see it, as https://docs.coveo.com/en/107/ (simple model) and
-        https://docs.coveo.com/en/25/ (complete model) say. Keys and types of identities are sent in Coveo's
-        letters, whichever they are given in.
+    :param permissions: Who can see it, in the simple model (https://docs.coveo.com/en/107/) or the complete
+        model (https://docs.coveo.com/en/25/). Keys and identity types are accepted in any case, and sent in
+        Coveo's spelling.
     :param metadata: Anything else: strings, numbers, booleans, times, and lists of these.
     """
 
@@ -104,7 +104,7 @@ class Item:
 
     def as_dict(self) -> dict[str, Any]:
         """
-        Return the item in Coveo's words, what has no value left out.
+        Return the item with Coveo's keys, without those that have no value.
 
         :raises CoveoInputError: if ``metadata`` repeats one of the other parameters.
         """
@@ -128,7 +128,7 @@ class Item:
         item = {key: value for key, value in named.items() if value is not None}
         for key, value in self.metadata.items():
             if key in item:
-                raise CoveoInputError(f"metadata holds {short_repr(key)}, which is a parameter of Item")
+                raise CoveoInputError(f"metadata contains {short_repr(key)}, which is a parameter of Item")
             item[key] = value
         return item
 
@@ -136,11 +136,11 @@ class Item:
 @dataclass(frozen=True)
 class Delete:
     """
-    What stands among items for the deletion of one.
+    A deletion in a stream of items.
 
     :param document_id: The item's ``documentId``.
-    :param delete_children: Whether to delete the items too whose IDs begin with this one's. It is a prefix,
-        not the ``parentId``. Default ``False``.
+    :param delete_children: Whether to delete all items whose IDs begin with this one as well. It matches a
+        prefix, not the ``parentId``. Default ``False``.
     """
 
     document_id: str
@@ -148,7 +148,7 @@ class Delete:
 
     def checked(self) -> CheckedDelete:
         """
-        Return the deletion as a batch holds it.
+        Return the validated deletion, as a batch holds it.
 
         :raises InvalidItemError: if it is malformed.
         """
@@ -163,12 +163,14 @@ class Delete:
         except Exception as problem:
             raise _invalid(None, unreadable("a deletion", problem)) from None
         if type(children) is not bool:
-            raise InvalidItemError(document_id, f"delete_children is {short_repr(children)}, not a boolean")
+            raise InvalidItemError(
+                document_id, f"delete_children must be a boolean, not {short_repr(children)}"
+            )
         return CheckedDelete(document_id, children)
 
     def entry(self) -> bytes:
         """
-        Return what a batch says of it.
+        Return the deletion's JSON in a batch.
 
         :raises InvalidItemError: if it is malformed.
         """
@@ -178,27 +180,27 @@ class Delete:
 @dataclass(frozen=True)
 class CheckedDelete:
     """
-    A deletion that was checked.
+    A validated deletion.
 
     :param document_id: The item's ``documentId``.
-    :param delete_children: Whether to delete the items too whose IDs begin with this one's.
+    :param delete_children: Whether to delete all items whose IDs begin with this one as well.
     """
 
     document_id: str
     delete_children: bool
 
     def encoded(self) -> bytes:
-        """Return what a batch says of it."""
+        """Return the deletion's JSON in a batch."""
         return _encoder.encode({"documentId": self.document_id, "deleteChildren": self.delete_children})
 
 
 @dataclass(frozen=True)
 class LargeContent:
     """
-    Content that is too large to stand in its item, and goes by a file container of its own.
+    Content that is too large for its item, and needs a file container of its own.
 
     :param data: The bytes for the container.
-    :param compression_type: How they are compressed, ``None`` for Coveo's default.
+    :param compression_type: Their compression, ``None`` for Coveo's default.
     """
 
     data: bytes
@@ -208,11 +210,11 @@ class LargeContent:
 @dataclass(frozen=True)
 class Entry:
     """
-    A checked item, as a batch holds it.
+    A validated item, as a batch holds it.
 
     :param document_id: The item's URI.
-    :param encoded: The item as a JSON object in UTF-8. Where its content is large, the content is left out.
-    :param large: The content that is left out.
+    :param encoded: The item as a JSON object in UTF-8, without its content if that is large.
+    :param large: The large content.
     """
 
     document_id: str
@@ -221,7 +223,7 @@ class Entry:
 
     def encoded_with(self, file_id: str) -> bytes:
         """
-        Return the JSON object with its large content in the container of that ``fileId``.
+        Return the JSON object with a reference to the container that holds its large content.
 
         :param file_id: The ``fileId`` of the container that holds the content.
         """
@@ -236,12 +238,12 @@ class Entry:
 @dataclass(frozen=True)
 class PreparedItem:
     """
-    A checked item, ready for the request that adds or updates it alone.
+    A validated item, ready for the request that adds or updates a single item.
 
     :param document_id: The item's URI.
-    :param compression_type: How its binary content is compressed, ``None`` where it has none.
-    :param properties: What the request's body says, content apart.
-    :param content_key: Which of the data keys holds the content.
+    :param compression_type: The compression of its binary content, ``None`` without such content.
+    :param properties: The request's body without the content.
+    :param content_key: The data key that holds the content.
     :param content: The content as given.
     """
 
@@ -253,14 +255,14 @@ class PreparedItem:
 
     @property
     def is_too_large_for_inline_data(self) -> bool:
-        """Whether the content has to go by a file container."""
+        """Whether the content needs a file container."""
         return (
             self.content_key != "compressedBinaryDataFileId" and len(self.content.encode()) > MAX_INLINE_DATA
         )
 
     @property
     def is_too_large_for_its_request(self) -> bool:
-        """Whether the item can't be pushed alone with its content in it, which JSON may make much longer."""
+        """Whether the item's own request can't hold its content, which JSON can make much longer."""
         if self.content_key == "compressedBinaryDataFileId":
             return False
         if self.is_too_large_for_inline_data:
@@ -271,7 +273,7 @@ class PreparedItem:
         """
         Return the content in the form that a file container holds.
 
-        :raises CoveoInputError: if it is larger than a container takes.
+        :raises CoveoInputError: if it is larger than a container can hold.
         """
         if self.content_key == "data":
             large = LargeContent(self.content.encode(), "UNCOMPRESSED")
@@ -279,9 +281,8 @@ class PreparedItem:
             large = LargeContent(base64.b64decode(self.content), self.compression_type)
         if len(large.data) > MAX_UPLOAD:
             raise CoveoInputError(
-                f"the content of {short_repr(self.document_id)} has {len(large.data):,} bytes, "
-                "and a container "
-                f"takes {MAX_UPLOAD:,}",
+                f"the content of {short_repr(self.document_id)} has {len(large.data):,} bytes; "
+                f"a file container can hold {MAX_UPLOAD:,}",
                 remedy="Compress the content, or index the document in parts",
             )
         return large
@@ -290,16 +291,16 @@ class PreparedItem:
         """
         Return the request's body.
 
-        :raises CoveoInputError: if it is larger than a request may be.
+        :raises CoveoInputError: if it is larger than a request can be.
         """
         return self._encoded({**self.properties, self.content_key: self.content})
 
     def body_for_container(self, file_id: str) -> bytes:
         """
-        Return the request's body where the content was uploaded to a file container.
+        Return the request's body for content that was uploaded to a file container.
 
         :param file_id: The ``fileId`` of the container.
-        :raises CoveoInputError: if it is larger than a request may be.
+        :raises CoveoInputError: if it is larger than a request can be.
         """
         return self._encoded({**self.properties, "compressedBinaryDataFileId": file_id})
 
@@ -307,8 +308,8 @@ class PreparedItem:
         encoded = _encoder.encode(body)
         if len(encoded) > MAX_REQUEST:
             raise CoveoInputError(
-                f"The item {self.document_id!r} makes a request of {len(encoded):,} bytes, and Coveo takes "
-                f"{MAX_REQUEST:,}",
+                f"Could not push item {self.document_id!r}: its request has {len(encoded):,} bytes; "
+                f"Coveo accepts {MAX_REQUEST:,}",
                 remedy="Shorten its metadata",
             )
         return encoded
@@ -317,7 +318,7 @@ class PreparedItem:
         """
         Return the item as a batch holds it.
 
-        :raises CoveoInputError: if its content is larger than a file container takes.
+        :raises CoveoInputError: if its content is larger than a file container can hold.
         """
         entry = {"documentId": self.document_id, **self.properties}
         if self.is_too_large_for_inline_data:
@@ -330,10 +331,10 @@ class PreparedItem:
 
 def validate_document_id(document_id: object) -> str:
     """
-    Return the ID of an item if Coveo accepts it as one: a URI with a scheme, as in ``file://folder/a.html``.
+    Return a valid item ID: a URI with a scheme, as in ``file://folder/a.html``.
 
     :param document_id: The ID.
-    :raises CoveoInputError: if it is none.
+    :raises CoveoInputError: if it is invalid.
     """
     try:
         if isinstance(document_id, str):
@@ -345,7 +346,7 @@ def validate_document_id(document_id: object) -> str:
     except Exception as problem:
         raise unreadable("the documentId", problem) from None
     raise CoveoInputError(
-        f"{short_repr(document_id)} is not the documentId of an item",
+        f"Invalid documentId: {short_repr(document_id)}",
         remedy="Use a URI with a scheme, such as product://4711 or https://example.com/page; "
         "see https://docs.coveo.com/en/78/",
     )
@@ -353,9 +354,9 @@ def validate_document_id(document_id: object) -> str:
 
 def permanent_id(document_id: str) -> str:
     """
-    Return the ``permanentid`` that Coveo's own clients give an item, which keeps usage analytics together.
+    Return the ``permanentid`` that Coveo's own clients set on an item to keep usage analytics together.
 
-    Coveo does not need one. Set it where items were pushed by one of those clients before.
+    Coveo does not need one. Set it if one of those clients pushed the items before.
 
     :param document_id: The ID of the item.
     """
@@ -367,24 +368,24 @@ def permanent_id(document_id: str) -> str:
 
 def prepared_item(item: object) -> PreparedItem:
     """
-    Check one item and return it in the form that its request needs.
+    Validate one item, and return it in the form that its request needs.
 
     :param item: An :class:`Item`, or a mapping with ``documentId``, exactly one of ``data``,
         ``compressedBinaryData`` (Base64) and ``compressedBinaryDataFileId``, and any metadata. An item with
-        metadata and none of the three is sent with an empty ``data``. Nothing is made public by default: an
-        item without ``permissions`` is sent without any.
-    :raises CoveoInputError: if Coveo would refuse it, naming the item and the rule.
+        metadata and none of the three is sent with an empty ``data``. Nothing is public by default: an item
+        without ``permissions`` is sent without any.
+    :raises CoveoInputError: if Coveo would reject it; the message names the item and the rule.
     """
     try:
         return validate_item(item)
     except InvalidItemError as error:
-        named = f"The item {short_repr(error.document_id)}" if error.document_id is not None else "The item"
-        raise CoveoInputError(f"{named} can't be pushed: {error.rule}", remedy=error.remedy) from None
+        named = f"item {short_repr(error.document_id)}" if error.document_id is not None else "the item"
+        raise CoveoInputError(f"Could not push {named}: {error.rule}", remedy=error.remedy) from None
 
 
 def as_dict(item: object) -> dict[str, Any]:
     """
-    Return an item as a dict in Coveo's words.
+    Return an item as a dict with Coveo's keys.
 
     :param item: A mapping, or an :class:`Item`.
     :raises InvalidItemError: if it is neither.
@@ -407,7 +408,7 @@ def as_dict(item: object) -> dict[str, Any]:
     raise InvalidItemError(
         None,
         f"it is of type {type_name(item)}",
-        "Give a dict, an Item, a Delete, or bytes that hold one JSON object",
+        "Pass a dict, an Item, a Delete, or bytes that hold one JSON object",
     )
 
 
@@ -425,7 +426,7 @@ def validate_item(item: object) -> PreparedItem:
     Do what :func:`prepared_item` does, for one of many items.
 
     :param item: The item.
-    :raises InvalidItemError: if Coveo would refuse it.
+    :raises InvalidItemError: if Coveo would reject it.
     """
     item = item if type(item) is dict else as_dict(item)
     document_id = None
@@ -442,7 +443,7 @@ def validate_item(item: object) -> PreparedItem:
         raise InvalidItemError(document_id, raised.tried, raised.remedy) from None
 
 
-def _made(value: Any) -> Any:
+def _valid(value: Any) -> Any:
     if type(value) is InvalidValue:
         raise CoveoInputError(value.rule, remedy=value.remedy)
     return value
@@ -450,14 +451,14 @@ def _made(value: Any) -> Any:
 
 def _id_of(properties: dict[str, Any]) -> str:
     if "documentId" in properties:
-        return validate_document_id(_made(properties.pop("documentId")))
+        return validate_document_id(_valid(properties.pop("documentId")))
     what, remedy = other_format(properties) or ("", "")
     if what:
-        raise CoveoInputError(f"it is {what}, and not an item", remedy=remedy)
+        raise CoveoInputError(f"it is {what}, not an item", remedy=remedy)
     keys = ", ".join(map(short_repr, list(properties)[:10])) or "none"
     raise CoveoInputError(
         f"it has no documentId; its keys are {keys}{', …' if len(properties) > 10 else ''}",
-        remedy="Give it one, such as product://4711; see https://docs.coveo.com/en/78/",
+        remedy="Add one, such as product://4711; see https://docs.coveo.com/en/78/",
     )
 
 
@@ -466,13 +467,13 @@ def _with_canonical_reserved_keys(item: Mapping[Any, Any]) -> dict[str, Any]:
     seen: dict[str, str] = {}
     for key, value in item.items():
         if not isinstance(key, str) or not plain_text(key):
-            raise CoveoInputError(f"an item's keys must be non-empty strings, and {short_repr(key)} is not")
+            raise CoveoInputError(f"an item's keys must be non-empty strings, not {short_repr(key)}")
         key = plain_text(key)
         lower_case = key.lower()
         if lower_case in seen:
             raise CoveoInputError(
                 f"the keys {short_repr(seen[lower_case])} and {short_repr(key)} differ by case only",
-                remedy="Coveo takes keys in any case, so keep one of them",
+                remedy="Keep one of them: Coveo ignores the case of keys",
             )
         seen[lower_case] = key
         properties[RESERVED_KEYS.get(lower_case, validate_text(key, "a key"))] = value
@@ -482,16 +483,16 @@ def _with_canonical_reserved_keys(item: Mapping[Any, Any]) -> dict[str, Any]:
 def _prepared_properties(document_id: str, properties: dict[str, Any]) -> PreparedItem:
     if "orderingId" in properties:
         raise CoveoInputError(
-            "an item holds no orderingId of its own",
+            "it has an orderingId, which an item can't set",
             remedy="Leave it out: Coveo stamps the item; see https://docs.coveo.com/en/147/",
         )
     for value in properties.values():
-        _made(value)
+        _valid(value)
     content_key, content = _content(properties)
     compression_type = None
     if "compressionType" in properties:
         if content_key == "data":
-            raise CoveoInputError("compressionType is for binary content, and data is text")
+            raise CoveoInputError("it has a compressionType, which is for binary content, but data is text")
         compression_type = _compression_type("compressionType", properties.pop("compressionType"))
     checked = {key: _rule(key)(key, value) for key, value in properties.items()}
     return PreparedItem(document_id, compression_type, checked, content_key, content)
@@ -500,21 +501,21 @@ def _prepared_properties(document_id: str, properties: dict[str, Any]) -> Prepar
 def _content(properties: dict[str, Any]) -> tuple[str, str]:
     given = [key for key in DATA_KEYS if key in properties]
     if not given and properties.keys() - RESERVED_KEYS.values() and "compressionType" not in properties:
-        # Coveo's OpenAPI file asks for none, but its page on errors (https://docs.coveo.com/en/95/) wants
-        # the key. An empty text satisfies both.
+        # Coveo's OpenAPI file requires no content, but its page on errors (https://docs.coveo.com/en/95/)
+        # requires the key. An empty text satisfies both.
         return "data", ""
     if len(given) != 1:
         raise CoveoInputError(
             f"it has {' and '.join(given) or 'no content and no metadata'}",
-            remedy=f"Give exactly one of {', '.join(DATA_KEYS)}, see https://docs.coveo.com/en/73/; "
-            'or {"data": ""} for an item that has none'
-            + ("" if given else "; to delete an item, give a Delete"),
+            remedy=f"Set exactly one of {', '.join(DATA_KEYS)}, see https://docs.coveo.com/en/73/; "
+            'or {"data": ""} for an item without content'
+            + ("" if given else "; to delete an item, pass a Delete"),
         )
     content = properties.pop(given[0])
     if not isinstance(content, str):
         raise CoveoInputError(
             f"{given[0]} must be a string, not {type_name(content)}",
-            remedy="Give text as data, and bytes Base64-encoded as compressedBinaryData",
+            remedy="Pass text as data, and Base64-encoded bytes as compressedBinaryData",
         )
     content = validate_text(plain_text(content), given[0])
     if given[0] == "compressedBinaryData":
@@ -526,9 +527,9 @@ def validate_base64(key: str, value: str) -> str:
     """
     Return a text if it is Base64.
 
-    :param key: The key under which it stands.
+    :param key: Its key in the item.
     :param value: The text.
-    :raises CoveoInputError: if it is not.
+    :raises CoveoInputError: if it isn't.
     """
     try:
         base64.b64decode(value, validate=True)
@@ -540,7 +541,7 @@ def validate_base64(key: str, value: str) -> str:
 def _compression_type(key: str, value: object) -> str:
     if not isinstance(value, str) or plain_text(value) not in COMPRESSION_TYPES:
         raise CoveoInputError(
-            f"{short_repr(value)} is not a {key}",
+            f"Invalid {key}: {short_repr(value)}",
             remedy=f"Use one of {', '.join(COMPRESSION_TYPES)} in upper case",
         )
     return plain_text(value)
@@ -549,11 +550,11 @@ def _compression_type(key: str, value: object) -> str:
 @functools.lru_cache(maxsize=256)
 def known_file_extension(key: str, value: str) -> str:
     """
-    Return a file extension if Coveo takes it as one; those seen before are known.
+    Return a valid file extension. Earlier results are cached.
 
-    :param key: The key under which it stands.
+    :param key: Its key in the item.
     :param value: The extension, with its dot.
-    :raises CoveoInputError: if it is none.
+    :raises CoveoInputError: if it is invalid.
     """
     return _file_extension(key, value)
 
@@ -562,7 +563,7 @@ def _file_extension(key: str, value: object) -> str:
     text = plain_text(value) if isinstance(value, str) else ""
     if not text.startswith(".") or len(text) < 2:
         raise CoveoInputError(
-            f"{short_repr(value)} is not a {key}", remedy="Start it with a dot, as in .html"
+            f"Invalid {key}: {short_repr(value)}", remedy="Start it with a dot, as in .html"
         )
     return validate_text(text, key)
 
@@ -571,15 +572,15 @@ def _parent_id(key: str, value: object) -> str:
     try:
         return validate_document_id(value)
     except CoveoInputError as error:
-        raise CoveoInputError(f"its {key} can't be right: {error.tried}", remedy=error.remedy) from None
+        raise CoveoInputError(f"its {key} is invalid: {error.tried}", remedy=error.remedy) from None
 
 
 def _rule(key: str) -> Callable[[str, Any], Any]:
-    """Return what checks a value under that key, and returns it as it is sent."""
+    """Return the function that validates a value of that key, and returns it as it is sent."""
     return RULES.get(key, validate_metadata)
 
 
-#: The reserved keys whose values have rules of their own.
+#: Validators of the reserved keys that have rules of their own.
 RULES: Final[dict[str | None, Callable[[str, Any], Any]]] = {
     "compressionType": _compression_type,
     "fileExtension": _file_extension,
@@ -588,7 +589,7 @@ RULES: Final[dict[str | None, Callable[[str, Any], Any]]] = {
 }
 
 
-# The names that 0.1 documented.
+# Names that 0.1 documented.
 LARGEST_INLINE_DATA = MAX_INLINE_DATA
 LARGEST_REQUEST = MAX_REQUEST
 LARGEST_UPLOAD = MAX_UPLOAD

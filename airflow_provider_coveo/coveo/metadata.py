@@ -1,4 +1,4 @@
-"""Metadata of items: the values that Coveo's fields can hold, and what others are sent as."""
+"""Metadata of items: the values that Coveo's fields can hold, and conversions of others."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ import msgspec
 
 from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
 
-#: Coveo's fields hold whole numbers of 64 bits.
+#: Coveo's fields hold 64-bit integers.
 MIN_INT: Final = -(2**63)
 MAX_INT: Final = 2**63 - 1
-#: The types of metadata values that are sent as they are, if the encoder takes them.
+#: Types of metadata values that are sent unchanged, if the encoder accepts them.
 PLAIN_TYPES: Final = frozenset({str, bool})
-#: As many digits as PostgreSQL's numeric has at most; an exponent can stand for more than memory holds.
+#: The most digits of PostgreSQL's numeric; an exponent can expand to more than memory can hold.
 _MAX_DIGITS: Final = 131_072 + 16_383
 _CONTAINERS: Final = (Mapping, list, tuple, set, frozenset, bytes, bytearray, memoryview)
 
 
 def validate_metadata(key: str, value: object) -> Any:
     """
-    Return the value of a field as it is sent; the very same object where it needs no change.
+    Return the value of a field as it is sent; the same object if it needs no change.
 
     :param key: The field.
-    :param value: A string, a number, a boolean, a time, what stands for one of these, or a list of them. What
-        is of a subclass of these types is taken as the type's own value, whatever its methods say.
+    :param value: A string, a number, a boolean, a time, an object that converts to one of these, or a list of
+        them. An instance of a subclass is sent as the base type's value, whatever its methods return.
     :raises CoveoInputError: if no field can hold it, or it can't be read.
     """
     try:
@@ -38,7 +38,7 @@ def validate_metadata(key: str, value: object) -> Any:
         if isinstance(value, (list, tuple)):
             entries = plain_list(value)
             sent = [_metadata_scalar(key, entry) for entry in entries]
-            # What needs no change is returned as it is, which spares a copy of the item.
+            # Returning an unchanged list itself avoids a copy of the item.
             unchanged = type(value) is list and all(
                 new is old for new, old in zip(sent, entries, strict=True)
             )
@@ -52,25 +52,25 @@ def validate_metadata(key: str, value: object) -> Any:
 
 def validate_list(key: str, value: list[Any]) -> Any:
     """
-    Do what :func:`validate_metadata` does, for a list that will be encoded as UTF-8 next.
+    Do the same as :func:`validate_metadata`, for a list that is encoded as UTF-8 next.
 
     :param key: The field.
     :param value: The list.
     :raises CoveoInputError: if no field can hold it.
     """
-    # Texts that can't be expressed in UTF-8 are left to the encoder.
+    # The encoder detects texts that UTF-8 can't express.
     return value if PLAIN_TYPES.issuperset(map(type, value)) else validate_metadata(key, value)
 
 
 def metadata_as_text(name: str, value: object, *, in_id: bool = False) -> str:
     """
-    Return a value as it stands in a text that is composed of several: as metadata sends it, without quotes.
+    Return a value as a part of a composed text: as metadata sends it, without quotes.
 
     :param name: The value's name.
-    :param value: What :func:`validate_metadata` takes, except for a list.
-    :param in_id: Whether the text is the ID of an item. A float or a boolean in one is refused: 4711 that
-        came as 4711.0, as from a column that once held NULL, would be another item.
-    :raises CoveoInputError: if no field can hold it, or it has no place in the text.
+    :param value: A value that :func:`validate_metadata` accepts, except for a list.
+    :param in_id: Whether the text is the ID of an item. An ID rejects floats and booleans: a 4711 that
+        arrives as 4711.0, as from a column that once held NULL, would become another item.
+    :raises CoveoInputError: if no field can hold it, or it can't be a part of the text.
     """
     if type(value) is str:
         return value
@@ -79,19 +79,19 @@ def metadata_as_text(name: str, value: object, *, in_id: bool = False) -> str:
         return sent
     if type(sent) is list or (in_id and type(sent) in {bool, float}):
         raise CoveoInputError(
-            f"the value of {short_repr(name)} is a {type_name(value)}, which has no place in "
+            f"the value of {short_repr(name)} is a {type_name(value)}, which can't be part of "
             + ("an ID" if in_id else "a text"),
-            remedy="Convert it to text where the values come from, or to a whole number",
+            remedy="Convert it to text or to an integer before it gets here, as in the query",
         )
     if type(sent) is bool:
         return "true" if sent else "false"
-    # A whole number has no more than 64 bits by now.
+    # By now, an integer has 64 bits at most.
     return format(Decimal(repr(sent)), "f")
 
 
 def plain_text(text: str) -> str:
     """
-    Return a text as exactly a ``str``, whatever a subclass makes of itself.
+    Return a text as exactly a ``str``, whatever a subclass overrides.
 
     :param text: The text.
     """
@@ -100,7 +100,7 @@ def plain_text(text: str) -> str:
 
 def plain_list(entries: list[Any] | tuple[Any, ...]) -> list[Any] | tuple[Any, ...]:
     """
-    Return a list or a tuple as exactly one, whatever a subclass makes of itself.
+    Return a list or a tuple as exactly that type, whatever a subclass overrides.
 
     :param entries: The list.
     """
@@ -111,7 +111,7 @@ def plain_list(entries: list[Any] | tuple[Any, ...]) -> list[Any] | tuple[Any, .
 
 def type_name(value: object) -> str:
     """
-    Return what the class of a value is called.
+    Return the name of a value's class.
 
     :param value: The value.
     """
@@ -121,21 +121,21 @@ def type_name(value: object) -> str:
 
 def unreadable(what: str, problem: Exception) -> CoveoInputError:
     """
-    Return the error for something that raised an exception of its own when it was looked at.
+    Return the error for an object that raised an exception of its own while it was read.
 
-    :param what: What it is.
-    :param problem: What it raised.
+    :param what: The object, for the message.
+    :param problem: The exception.
     """
     if isinstance(problem, RecursionError):
         return CoveoInputError(f"{what} is nested too deeply", remedy="Flatten it")
     return CoveoInputError(
         f"{what} can't be read: {short_repr(problem)}",
-        remedy="Leave it out, or convert it to a plain value where it comes from",
+        remedy="Leave it out, or convert it to a plain value at its origin",
     )
 
 
 def _of_numpy(key: str, value: Any) -> Any:
-    """Return a scalar or an array of numpy or pandas as Python's own, anything else as it is."""
+    """Convert a scalar or an array of numpy or pandas to Python's types; return anything else unchanged."""
     if type(value) in PLAIN_TYPES or not (hasattr(value, "dtype") and hasattr(value, "tolist")):
         return value
     kind = getattr(value.dtype, "kind", "")
@@ -145,7 +145,7 @@ def _of_numpy(key: str, value: Any) -> Any:
             remedy="Use an aware datetime, for example pandas.Timestamp(value, tz='UTC')",
         )
     if kind == "m":
-        # Python's own would be a number for some units, and nothing would tell of which.
+        # For some units, tolist() returns a bare number whose unit is lost.
         raise CoveoInputError(
             f"the value of {short_repr(key)} is a {type_name(value)}",
             remedy="Use a datetime.timedelta, or a number of seconds",
@@ -183,17 +183,17 @@ def _metadata_scalar(key: str, value: object) -> Any:
     if value is None or isinstance(value, _CONTAINERS):
         raise CoveoInputError(
             f"the value of {short_repr(key)} is {'None' if value is None else 'a ' + type_name(value)}",
-            remedy="Metadata holds strings, numbers, booleans, times and lists of these; leave out what has "
-            "no value; see https://docs.coveo.com/en/162/",
+            remedy="Metadata can hold strings, numbers, booleans, times and lists of these; leave out keys "
+            "without a value; see https://docs.coveo.com/en/162/",
         )
     raise CoveoInputError(
-        f"the value of {short_repr(key)} is of type {type_name(value)}, not JSON",
-        remedy="Metadata holds strings, numbers, booleans, times and lists of these",
+        f"the value of {short_repr(key)} is of type {type_name(value)}, which JSON can't hold",
+        remedy="Metadata can hold strings, numbers, booleans, times and lists of these",
     )
 
 
 def _time(key: str, value: date | time | timedelta) -> str:
-    """Return a moment, a day, a time of day or a duration in ISO 8601, by what the plain types know of it."""
+    """Return a datetime, date, time or duration in ISO 8601, ignoring what a subclass overrides."""
     if isinstance(value, datetime):
         return _moment(key, value)
     if isinstance(value, date):
@@ -208,7 +208,7 @@ def _time(key: str, value: date | time | timedelta) -> str:
 
 def _moment(key: str, value: datetime) -> str:
     if type_name(value) == "NaTType":
-        raise CoveoInputError(f"the time {short_repr(key)} is NaT, which is none", remedy="Leave it out")
+        raise CoveoInputError(f"the time {short_repr(key)} is NaT (not a time)", remedy="Leave it out")
     if type(value) is not datetime:
         value = datetime.combine(datetime.date(value), datetime.timetz(value))
     offset = value.utcoffset()
@@ -218,40 +218,36 @@ def _moment(key: str, value: datetime) -> str:
             remedy="Use an aware datetime, for example datetime.now(timezone.utc)",
         )
     if offset % timedelta(minutes=1):
-        # Zones from before there were time zones have seconds, for which ISO 8601 has no place.
+        # Offsets from before standard time have seconds, which ISO 8601 can't express.
         try:
             value = value.astimezone(timezone.utc)
         except OverflowError:
             raise CoveoInputError(
-                f"the time {short_repr(key)} ({value}) can't be told in UTC",
-                remedy="Leave out a time that stands for none",
+                f"the time {short_repr(key)} ({value}) can't be converted to UTC",
+                remedy="Leave it out if it means “no time”",
             ) from None
     return value.isoformat()
 
 
 def _decimal(key: str, value: Decimal) -> str:
     if not Decimal.is_finite(value):
-        raise CoveoInputError(
-            f"{short_repr(key)} is {Decimal.__str__(value)}, which is no number that a field can hold"
-        )
+        raise CoveoInputError(f"{short_repr(key)} is {Decimal.__str__(value)}, which no field can hold")
     _, digits, exponent = Decimal.as_tuple(value)
     assert isinstance(exponent, int)
     if len(digits) + abs(exponent) > _MAX_DIGITS:
-        raise CoveoInputError(f"{short_repr(key)} is a number of more than {_MAX_DIGITS:,} digits")
+        raise CoveoInputError(f"the number {short_repr(key)} has more than {_MAX_DIGITS:,} digits")
     return Decimal.__format__(value, "f")
 
 
 def _number(key: str, value: float) -> float:
     if not math.isfinite(value):
-        raise CoveoInputError(f"{short_repr(key)} is {value}, which JSON does not know")
+        raise CoveoInputError(f"{short_repr(key)} is {value}, which JSON can't express")
     return value
 
 
 def _whole_number(key: str, value: int) -> int:
     if not MIN_INT <= value <= MAX_INT:
-        raise CoveoInputError(
-            f"the number {short_repr(key)} does not fit into the 64 bits that Coveo's fields have"
-        )
+        raise CoveoInputError(f"the number {short_repr(key)} does not fit into the 64 bits of Coveo's fields")
     return value
 
 
@@ -260,14 +256,14 @@ def validate_text(text: str, key: str) -> str:
     Return a text if UTF-8 can express it.
 
     :param text: The text.
-    :param key: What it is, for the error.
+    :param key: Its name in the error.
     :raises CoveoInputError: if it can't.
     """
     try:
         text.encode()
     except UnicodeEncodeError:
         raise CoveoInputError(
-            f"{short_repr(key)} holds half of a surrogate pair, which UTF-8 can't express",
+            f"{short_repr(key)} contains half of a surrogate pair, which UTF-8 can't express",
             remedy="Decode the original bytes with the right encoding",
         ) from None
     return text

@@ -1,4 +1,4 @@
-"""What is given in the place of an item, but stands for something else: named, with what to give instead."""
+"""Input that is not an item but another known format: its name, and the fix."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _BULK_ACTIONS: Final = frozenset({"index", "create", "update", "delete"})
 
 def other_format(properties: Mapping[str, Any]) -> tuple[str, str] | None:
     """
-    Return what an object without a ``documentId`` is, and what to give instead; ``None`` if it can't be told.
+    Return the format of an object without a ``documentId`` and the fix, ``None`` for an unknown format.
 
     :param properties: The object's members.
     """
@@ -19,18 +19,18 @@ def other_format(properties: Mapping[str, Any]) -> tuple[str, str] | None:
     if lists & {"addorupdate", "delete"}:
         return (
             "the body of a whole batch",
-            "Give each entry of addOrUpdate as an item of its own, and each of delete as a Delete",
+            "Pass each entry of addOrUpdate as an item, and each entry of delete as a Delete",
         )
     if len(properties) == 1 and objects & _BULK_ACTIONS:
         return (
-            "a line of Elasticsearch's bulk format that says what to do with the next line",
-            "Leave such lines out, and give each document a documentId, as in elastic://products/4711",
+            "an action line of Elasticsearch's bulk format",
+            "Remove such lines, and add a documentId to each document, as in elastic://products/4711",
         )
     if "_source" in objects or (len(properties) <= 2 and "doc" in objects):
         inner = "_source" if "_source" in objects else "doc"
         return (
-            "a document in the form of Elasticsearch",
-            f"Take what is under {inner}, and give it a documentId, as in elastic://products/4711",
+            "a document in Elasticsearch's format",
+            f"Pass the object under {inner}, and add a documentId, as in elastic://products/4711",
         )
     if "identity" in objects or lists & {"members", "mappings", "deleted"}:
         return "a security identity, or a batch of them", "Use PushSecurityIdentitiesOperator"

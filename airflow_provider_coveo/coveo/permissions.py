@@ -1,4 +1,4 @@
-"""Permissions of items: who may see one, in the words of the Push API."""
+"""Permissions of items: who can see one, in the Push API's format."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any, Final
 from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
 from airflow_provider_coveo.coveo.metadata import plain_list, plain_text, unreadable, validate_text
 
-#: Coveo's pipeline rejects an item with more.
+#: Coveo's pipeline rejects an item that has more.
 MAX_PERMISSIONS: Final = 5_000
-#: The types of identities as the Push API spells them in permissions, by how others write them.
+#: Identity types in the Push API's spelling, by the spelling that users may choose.
 _IDENTITY_TYPES: Final = {name.upper(): name for name in ("User", "Group", "VirtualGroup", "Unknown")}
 _SPELLED_TYPES: Final = frozenset(_IDENTITY_TYPES.values())
 #: The keys of levels, sets and identities, by their lower case.
@@ -30,22 +30,22 @@ _KEYS: Final = {
 }
 _SPELLED_KEYS: Final = frozenset(_KEYS.values())
 _STRINGS: Final = frozenset({str})
-#: Levels, sets, lists of identities, identities and their additionalInfo: nothing is nested deeper.
+#: Levels, sets, lists of identities, identities and their additionalInfo are never nested deeper.
 _DEEPEST: Final = 10
 
 
 def validate_permissions(key: str, value: object) -> list[Any]:
     """
-    Return the permissions of an item as Coveo spells them, if it accepts them.
+    Return the permissions of an item in Coveo's spelling.
 
-    Keys and types of identities may be given in other letters, and ``VIRTUAL_GROUP`` for ``VirtualGroup``.
-    What is spelled right is returned as it is.
+    Keys and identity types are accepted in any case, as is ``VIRTUAL_GROUP`` for ``VirtualGroup``.
+    Permissions in Coveo's spelling are returned unchanged.
 
-    :param key: The key under which they stand.
+    :param key: Their key in the item.
     :param value: A list of permission sets (https://docs.coveo.com/en/107/) or of levels
         (https://docs.coveo.com/en/25/).
-    :return: The permissions in types that the encoder takes.
-    :raises CoveoInputError: if it is anything else, or can't be read.
+    :return: The permissions in types that the encoder accepts.
+    :raises CoveoInputError: if they are anything else, or can't be read.
     """
     value = plain_json(value, key)
     if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
@@ -62,13 +62,13 @@ def validate_permissions(key: str, value: object) -> list[Any]:
     if count > MAX_PERMISSIONS:
         raise CoveoInputError(
             f"it has {count:,} permissions, and Coveo's pipeline rejects more than {MAX_PERMISSIONS:,}",
-            remedy="Use groups instead of single users",
+            remedy="Use groups instead of individual users",
         )
     return value if _is_spelled(value) else [_spelled(entry) for entry in value]
 
 
 def _is_spelled(entries: list[Any]) -> bool:
-    """Say whether checked permissions are in the letters of the Push API, at every depth."""
+    """Tell whether validated permissions are in the Push API's spelling at every depth."""
     for entry in entries:
         if not entry.keys() <= _SPELLED_KEYS or None in entry.values():
             return False
@@ -82,7 +82,7 @@ def _is_spelled(entries: list[Any]) -> bool:
 
 
 def _spelled(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a level, a set or an identity in the letters of the Push API, what has no value left out."""
+    """Return a level, a set or an identity in the Push API's spelling, without keys that have no value."""
     result: dict[str, Any] = {}
     for key, value in entry.items():
         name = _KEYS[key.lower()]
@@ -97,13 +97,13 @@ def _spelled(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 def plain_json(value: Any, what: str) -> Any:
     """
-    Return what is nested as exactly lists, dicts and strings, so that what is checked is what is sent.
+    Return a nested value as exactly lists, dicts and strings, so that the validated value is the sent one.
 
-    A tuple becomes a list only as a part of something. Anything else is left for the rules to judge.
+    A tuple becomes a list only inside another value. The rules judge anything else.
 
     :param value: The value.
-    :param what: What it is, for the error.
-    :return: The very same object if there is nothing to change about it.
+    :param what: Its name in the error.
+    :return: The same object if it needs no change.
     :raises CoveoInputError: if it can't be read.
     """
     try:
@@ -143,7 +143,7 @@ def _plain(value: Any, what: str, depth: int) -> Any:
         ):
             return value
         if len({key for key, _ in pairs}) < len(pairs):
-            raise CoveoInputError(f"{what} has a key twice")
+            raise CoveoInputError(f"{what} has a duplicate key")
         return dict(pairs)
     return value
 
@@ -157,7 +157,7 @@ def _permission_level(level: dict[str, Any], number: int) -> int:
     if level:
         raise _bad_permission(f"{where} has the unknown key {short_repr(next(iter(level)))}")
     if not isinstance(sets, list) or not all(isinstance(entry, dict) for entry in sets):
-        raise _bad_permission(f"permissionSets of {where} is not a list of permission sets")
+        raise _bad_permission(f"the permissionSets of {where} are not a list of permission sets")
     return sum(
         _permission_set(_lower_case_keys(entry, where), f"permission set {index} of level {short_repr(name)}")
         for index, entry in enumerate(sets, 1)
@@ -171,7 +171,7 @@ def _permission_set(permission_set: dict[str, Any], where: str) -> int:
             if not isinstance(value, list):
                 raise _bad_permission(f"{key} of {where} is not a list")
             count += len(value)
-            # A set of too many is refused for their number, whatever they are.
+            # Too many identities are rejected for their number, so there is no need to look at each.
             if count <= MAX_PERMISSIONS:
                 for identity in value:
                     _permission_identity(identity, where)
@@ -189,22 +189,21 @@ def _permission_set(permission_set: dict[str, Any], where: str) -> int:
 
 def _permission_identity(identity: object, where: str) -> None:
     if not isinstance(identity, dict):
-        raise _bad_permission(f"{where} holds {short_repr(identity)}, which is no identity")
+        raise _bad_permission(f"{where} contains {short_repr(identity)}, which is not an identity")
     given = _lower_case_keys(identity, where)
     name = given.pop("identity", None)
     if not isinstance(name, str) or not name:
-        raise _bad_permission(f"{where} holds an identity without a name")
+        raise _bad_permission(f"{where} contains an identity without a name")
     validate_text(name, "identity")
     kind = given.pop("identitytype", None)
     if not isinstance(kind, str) or kind.replace("_", "").upper() not in _IDENTITY_TYPES:
         raise _bad_permission(
-            f"the identityType of {short_repr(name)} in {where} is {short_repr(kind)}, and none "
-            "of User, Group, "
-            "VirtualGroup and Unknown"
+            f"the identityType of {short_repr(name)} in {where} is {short_repr(kind)}, "
+            "not User, Group, VirtualGroup or Unknown"
         )
     provider = given.pop("securityprovider", None)
     if provider is not None and (not isinstance(provider, str) or not provider):
-        raise _bad_permission(f"the securityProvider of {short_repr(name)} in {where} is no name")
+        raise _bad_permission(f"the securityProvider of {short_repr(name)} in {where} is not a name")
     validate_text(provider or "", "securityProvider")
     validate_additional_info(given.pop("additionalinfo", None), f"{short_repr(name)} in {where}")
     if given:
@@ -215,10 +214,10 @@ def _permission_identity(identity: object, where: str) -> None:
 
 def validate_additional_info(value: object, of: str) -> None:
     """
-    Check the ``additionalInfo`` of a security identity: strings by name.
+    Validate the ``additionalInfo`` of a security identity: an object of strings.
 
     :param value: The value; ``None`` for none.
-    :param of: Whose it is, for the error.
+    :param of: The identity, for the error.
     :raises CoveoInputError: if it is anything else.
     """
     if value is None:
@@ -227,7 +226,7 @@ def validate_additional_info(value: object, of: str) -> None:
         raise _bad_permission(f"the additionalInfo of {of} is not an object")
     for key, text in value.items():
         if not isinstance(key, str) or not isinstance(text, str):
-            raise _bad_permission(f"the additionalInfo of {of} holds more than strings")
+            raise _bad_permission(f"the additionalInfo of {of} contains a value that is not a string")
         validate_text(key, "additionalInfo")
         validate_text(text, "additionalInfo")
 
@@ -236,13 +235,13 @@ def _lower_case_keys(entry: Mapping[Any, Any], where: str) -> dict[str, Any]:
     lower_case: dict[str, Any] = {}
     for key, value in entry.items():
         if not isinstance(key, str) or key.lower() in lower_case:
-            raise _bad_permission(f"{where} has the key {short_repr(key)} twice, or it is no string")
+            raise _bad_permission(f"the key {short_repr(key)} of {where} is a duplicate, or not a string")
         lower_case[key.lower()] = value
     return lower_case
 
 
 def _bad_permission(rule: str) -> CoveoInputError:
     return CoveoInputError(
-        f"its permissions can't be right: {rule}",
+        f"its permissions are invalid: {rule}",
         remedy="See https://docs.coveo.com/en/107/ and https://docs.coveo.com/en/25/",
     )

@@ -1,4 +1,4 @@
-"""When to repeat a request, and how long to wait before it."""
+"""The retry policy of requests: when to retry, and how long to wait before."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from airflow_provider_coveo.coveo.errors import (
     TooManyRequestsError,
 )
 
-#: Over how many seconds Coveo counts calls against the limit of a burst: of its Stream API, as of the Push
-#: API it does not say. See https://docs.coveo.com/en/l62e0540/.
+#: The seconds over which Coveo counts calls against the burst limit of its Stream API. For the Push API, it
+#: documents no such time. See https://docs.coveo.com/en/l62e0540/.
 COUNTED_OVER_SECONDS: Final = 300.0
-#: No ``Retry-After`` is taken for longer, so that a time which is that far away can still be named.
+#: Upper bound of any ``Retry-After``, so that the resulting time can still be formatted.
 _MAX_RETRY_AFTER: Final = 999_999_999.0
 #: The errors after which a request is repeated.
 RETRYABLE: Final = (TooManyRequestsError, ServiceError, NoAnswerError)
@@ -30,25 +30,25 @@ _NUMBER: Final = re.compile(r"[0-9]+(?:\.[0-9]*)?")
 @dataclass(frozen=True)
 class RetryPolicy:
     """
-    How patiently a request is repeated after 429, a 5xx or no answer at all.
+    Retry policy for requests after a 429, a 5xx or no response at all.
 
-    The wait doubles from ``first_wait`` to ``longest_wait`` and is drawn at random between zero and that
-    (full jitter), so that many tasks do not return at once. Where Coveo's answer bears ``Retry-After``, the
-    wait is at least that long. No wait begins that would end after ``total_seconds``: the error is raised at
-    once, and Airflow's own retries, which hold no worker, take over.
+    The upper bound of the wait doubles from ``first_wait`` to ``longest_wait``. Each wait is random between
+    zero and that bound (full jitter), so that many tasks do not return at once. If Coveo's response has a
+    ``Retry-After``, the wait is at least that long. If a wait would end after ``total_seconds``, the error is
+    raised immediately, and Airflow's own retries, which occupy no worker, take over.
 
-    Coveo's API declares ``Retry-After``, a number of seconds, for each answer 429; a gateway before it may
-    leave it out. A call that is refused without it waits for ``refused_wait``, the time over which Coveo
-    counts an organization's calls of the Stream API (https://docs.coveo.com/en/l62e0540/; of the Push API it
-    does not say). So each task is refused once and not again and again, and by then the whole
-    allowance is free. A policy that has not the patience for that treats the refusal like any other error.
+    Coveo's API declares ``Retry-After``, a number of seconds, for each 429; a gateway in front of it can omit
+    it. A call that is rate-limited without it waits for ``refused_wait``: the time over which Coveo counts an
+    organization's calls of the Stream API (https://docs.coveo.com/en/l62e0540/; for the Push API, Coveo
+    documents none). So each task is rate-limited once rather than repeatedly, and the whole allowance is free
+    again by then. If ``refused_wait`` is not below ``total_seconds``, a 429 is treated like any other error.
 
-    :param total_seconds: Seconds from the first attempt within which the last one may begin; 0 to 3000, well
-        under the 60 minutes that a file container lives. 0 never repeats a request.
+    :param total_seconds: Seconds from the first attempt within which the last one can begin; 0 to 3000, well
+        below the 60 minutes that a file container lasts. 0 never retries a request.
     :param first_wait: Upper bound of the first wait, in seconds.
-    :param longest_wait: Upper bound of any wait for another reason than 429, in seconds.
-    :param refused_wait: How long a call waits that was refused without ``Retry-After``, in seconds.
-    :raises CoveoInputError: if a value is out of its bounds.
+    :param longest_wait: Upper bound of any wait for another reason than a 429, in seconds.
+    :param refused_wait: The wait after a 429 without ``Retry-After``, in seconds.
+    :raises CoveoInputError: if a value is out of its range.
     """
 
     total_seconds: float = 900.0
@@ -58,50 +58,51 @@ class RetryPolicy:
 
     def __post_init__(self) -> None:
         if not 0 <= self.total_seconds <= 3000:
-            raise CoveoInputError(f"total_seconds must be within 0 and 3000, not {self.total_seconds!r}")
+            raise CoveoInputError(f"Invalid total_seconds: {self.total_seconds!r}; it must be 0 to 3000")
         if not 0 <= self.first_wait <= self.longest_wait:
             raise CoveoInputError(
-                f"first_wait ({self.first_wait!r}) must be within 0 and longest_wait ({self.longest_wait!r})"
+                f"Invalid first_wait: {self.first_wait!r}; it must be 0 to longest_wait "
+                f"({self.longest_wait!r})"
             )
         if not 0 <= self.refused_wait <= 3000:
-            raise CoveoInputError(f"refused_wait must be within 0 and 3000, not {self.refused_wait!r}")
+            raise CoveoInputError(f"Invalid refused_wait: {self.refused_wait!r}; it must be 0 to 3000")
 
     def wait(self, attempt: int, retry_after: float | None, *, refused: bool = False) -> float:
         """
         Return the seconds to wait after an attempt.
 
         :param attempt: Its number, counted from 1.
-        :param retry_after: The seconds that the answer asks to wait, if it does.
-        :param refused: Whether the answer was 429.
+        :param retry_after: The seconds that the response asks to wait, if it does.
+        :param refused: Whether the response was a 429.
         """
         if refused and retry_after is None and self.refused_wait < self.total_seconds:
             return self.refused_wait + random.uniform(0, self.first_wait)  # noqa: S311 - jitter, not a secret
         bound = min(self.longest_wait, self.first_wait * 2 ** min(attempt - 1, 62))
         drawn = random.uniform(0, bound)  # noqa: S311
-        # A Retry-After of zero, or a date that is past, must not become a loop without a pause.
+        # A Retry-After of zero, or a date in the past, must not cause a loop without pauses.
         return drawn if retry_after is None else max(retry_after, drawn)
 
 
 def retry_after_seconds(value: str | None, now_seconds: float) -> float | None:
     """
-    Return how long a ``Retry-After`` header asks to wait, ``None`` where it is absent or unreadable.
+    Return the seconds that a ``Retry-After`` header asks to wait, ``None`` if it is missing or unreadable.
 
     :param value: The header: a number of seconds, which Coveo's OpenAPI file allows to be a fraction, or an
         HTTP date.
-    :param now_seconds: The present by the clock that the date is measured against.
+    :param now_seconds: The current time, in seconds, on the clock with which the date is compared.
     """
     if not value:
         return None
     text = value.strip()
     if _NUMBER.fullmatch(text):
-        # More digits than that are more than the longest anyway.
+        # More digits than that exceed the upper bound anyway.
         whole, _, fraction = text.partition(".")
         return min(float(f"{whole[:400]}.{fraction[:9] or 0}"), _MAX_RETRY_AFTER)
     try:
-        moment = parsedate_to_datetime(text)
-        # An HTTP date is in GMT, also where it does not say so.
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
-        return min(max(0.0, moment.timestamp() - now_seconds), _MAX_RETRY_AFTER)
+        parsed = parsedate_to_datetime(text)
+        # An HTTP date is in GMT even if it doesn't state it.
+        parsed = parsed if parsed.tzinfo else parsed.replace(tzinfo=timezone.utc)
+        return min(max(0.0, parsed.timestamp() - now_seconds), _MAX_RETRY_AFTER)
     except (ValueError, TypeError, OverflowError):
         return None
 

@@ -1,4 +1,4 @@
-"""What the Source API takes and says of a source, in the words that the provider needs."""
+"""The Source API's parameters, and readers of its model of a source."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any, Final
 from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
 from airflow_provider_coveo.coveo.statuses import SourceStatus
 
-#: Who sees the items of a source: those that each item's permissions name, everybody, or those that the
-#: source names. See https://docs.coveo.com/en/1779/.
+#: Who can see the items of a source: the identities in each item's permissions, everybody, or the identities
+#: that the source names. See https://docs.coveo.com/en/1779/.
 VISIBILITIES: Final = ("SECURED", "SHARED", "PRIVATE")
 
-#: What the platform calls the three kinds of updates.
+#: The platform's names for the three kinds of updates.
 _BY_REFRESH_TYPE: Final = {
     "REBUILD": SourceStatus.REBUILD,
     "FULL_REFRESH": SourceStatus.REFRESH,
     "INCREMENTAL_REFRESH": SourceStatus.INCREMENTAL,
 }
-#: States that a source does not leave by itself, and what to do about them.
-_TROUBLE: Final = {
+#: States that a source does not leave by itself, as messages describe them.
+_UNUSABLE_STATES: Final = {
     "ERROR": "is in error",
     "PAUSED_ON_ERROR": "was paused by Coveo because of errors",
     "DISABLED": "is disabled",
@@ -30,20 +30,20 @@ _TROUBLE: Final = {
 
 def validate_source_name(name: object) -> str:
     """
-    Return the name of a source if it can be one.
+    Return a valid source name.
 
     :param name: The name.
-    :raises CoveoInputError: if it is no text, or empty, has spaces around it or control characters in it, or
-        is what a template renders to where there is nothing.
+    :raises CoveoInputError: if it is not a string, is empty, has surrounding spaces or control characters, or
+        is ``None``, to which an empty template renders.
     """
     is_line = isinstance(name, str) and name and name == name.strip() and name.isprintable()
     rendered_to_nothing = name is None or name == "None"
     if is_line and not rendered_to_nothing:
         return str(name)
     raise CoveoInputError(
-        f"{short_repr(name)} can't be the name of a source",
+        f"Invalid source name: {short_repr(name)}",
         cause="a template rendered to nothing" if rendered_to_nothing else "",
-        remedy="Give one line of text without spaces around it",
+        remedy="Pass one line of text without surrounding spaces",
     )
 
 
@@ -52,29 +52,29 @@ def validate_visibility(visibility: object) -> str:
     Return a ``sourceVisibility`` in Coveo's spelling.
 
     :param visibility: ``SECURED``, ``SHARED`` or ``PRIVATE``, in any case.
-    :raises CoveoInputError: if there is no such one.
+    :raises CoveoInputError: if it is anything else.
     """
     wanted = visibility.strip().upper() if isinstance(visibility, str) else visibility
     if wanted in VISIBILITIES:
         return str(wanted)
     raise CoveoInputError(
-        f"{short_repr(visibility)} is not the visibility of a source",
+        f"Invalid visibility: {short_repr(visibility)}",
         remedy=f"Use one of {', '.join(VISIBILITIES)}",
     )
 
 
 def is_active(source: Mapping[str, Any]) -> bool:
     """
-    Say whether a source shows an activity, such as a rebuild that was begun and not ended.
+    Tell whether a source shows an activity, such as a rebuild that has not ended.
 
-    :param source: The model that ``GET /rest/organizations/{org}/sources/{source}`` answers.
+    :param source: The model that ``GET /rest/organizations/{org}/sources/{source}`` returns.
     """
     return _status(source).get("type") == "REFRESHING"
 
 
 def push_status(source: Mapping[str, Any]) -> SourceStatus | None:
     """
-    Return the status of a source in the Push API's words, ``None`` where it is in a state without one.
+    Return the status of a source in the Push API's terms, ``None`` if its state has no equivalent.
 
     :param source: The source, as ``get_source`` of the hook returns it.
     """
@@ -90,48 +90,49 @@ def status_in_words(source: Mapping[str, Any]) -> str:
 
     :param source: The source, as ``get_source`` of the hook returns it.
     """
-    status, words = push_status(source), _status(source)
+    status, model = push_status(source), _status(source)
     if status is not None:
         return str(status)
-    state = words.get("extendedCurrentStatus") or words.get("type")
-    return " ".join(str(part) for part in (state, words.get("refreshType")) if part) or "unknown"
+    state = model.get("extendedCurrentStatus") or model.get("type")
+    return " ".join(str(part) for part in (state, model.get("refreshType")) if part) or "unknown"
 
 
 def unusable_reason(source: Mapping[str, Any]) -> str | None:
     """
-    Say what is wrong with a source that no waiting mends; ``None`` where nothing is.
+    Return the reason why a source is unusable and stays so without help; ``None`` if it is usable.
 
     :param source: The source, as ``get_source`` of the hook returns it.
     """
     status = _status(source)
     state = next(
-        (status[key] for key in ("extendedCurrentStatus", "type") if status.get(key) in _TROUBLE), None
+        (status[key] for key in ("extendedCurrentStatus", "type") if status.get(key) in _UNUSABLE_STATES),
+        None,
     )
     if state is None:
         return None
     last = (source.get("information") or {}).get("lastOperation") or {}
     codes = (status.get("pausedOnErrorCode"), status.get("statusMessage"), last.get("errorCode"))
-    said = ", ".join(dict.fromkeys(str(code) for code in codes if code))
-    return f"{_TROUBLE[state]} ({said})" if said else _TROUBLE[state]
+    details = ", ".join(dict.fromkeys(str(code) for code in codes if code))
+    return f"{_UNUSABLE_STATES[state]} ({details})" if details else _UNUSABLE_STATES[state]
 
 
 def active_since_ms(source: Mapping[str, Any]) -> int | None:
     """
-    Return when the running activity began, in epoch milliseconds; ``None`` where that isn't said.
+    Return the start of the current activity in epoch milliseconds, ``None`` if Coveo doesn't report it.
 
     :param source: The source, as ``get_source`` of the hook returns it.
     """
     status = _status(source)
     for key in ("createdDate", "timestamp"):
-        moment = _epoch_ms(status.get(key))
-        if moment is not None:
-            return moment
+        started_ms = _epoch_ms(status.get(key))
+        if started_ms is not None:
+            return started_ms
     return None
 
 
 def managed_by(source: Mapping[str, Any]) -> str | None:
     """
-    Return which of Coveo's products pushes to the source, ``None`` where it is the customer's own.
+    Return the Coveo product that pushes to the source, ``None`` for a source of the customer's own.
 
     :param source: The source, as ``get_source`` of the hook returns it.
     """
@@ -144,7 +145,7 @@ def managed_by(source: Mapping[str, Any]) -> str | None:
 
 def is_being_deleted(source: Mapping[str, Any]) -> bool:
     """
-    Say whether Coveo has begun to delete the source.
+    Tell whether Coveo has begun to delete the source.
 
     :param source: The source, as ``get_source`` of the hook returns it.
     """
@@ -153,7 +154,7 @@ def is_being_deleted(source: Mapping[str, Any]) -> bool:
 
 def created_ms(source: Mapping[str, Any]) -> int | None:
     """
-    Return when the source was created, in epoch milliseconds; ``None`` where that isn't said.
+    Return the source's creation time in epoch milliseconds, ``None`` if Coveo doesn't report it.
 
     :param source: The source, as ``get_source`` of the hook returns it.
     """
@@ -165,7 +166,7 @@ def _status(source: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _epoch_ms(value: object) -> int | None:
-    # The OpenAPI file declares dates as strings; the API is known to answer epoch milliseconds as well.
+    # The OpenAPI file declares dates as strings; the API is known to return epoch milliseconds as well.
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return int(value)
     if isinstance(value, str):
@@ -177,7 +178,7 @@ def _epoch_ms(value: object) -> int | None:
     return None
 
 
-# The names that 0.1 documented.
+# Names that 0.1 documented.
 checked_source_name = validate_source_name
 checked_visibility = validate_visibility
 trouble = unusable_reason

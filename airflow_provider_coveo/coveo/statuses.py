@@ -1,4 +1,4 @@
-"""The statuses of a Push source and what Coveo's Administration Console calls them."""
+"""The statuses of a Push source, and their names in Coveo's Administration Console."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class SourceStatus(str, Enum):
     """
     A status that the Push API accepts for a source.
 
-    The console shows other names than the API takes, and two of them are swapped in meaning
-    (``REFRESH`` is shown as *Rescan*, ``INCREMENTAL`` as *Refresh*), so messages give both.
+    The console's names differ from the API's, and two of them are easy to confuse: the console shows
+    ``REFRESH`` as *Rescan*, and ``INCREMENTAL`` as *Refresh*. So messages show both names.
     See https://docs.coveo.com/en/35/.
     """
 
@@ -32,12 +32,12 @@ class SourceStatus(str, Enum):
 
     @property
     def console_name(self) -> str:
-        """What the Sources page of the Administration Console shows."""
+        """The status's name on the Sources page of the Administration Console."""
         return _CONSOLE_NAMES[self.value]
 
     @property
     def resource_cost(self) -> str | None:
-        """What Coveo says that an update of this kind typically costs, ``None`` for ``IDLE``."""
+        """The typical resource cost of such an update according to Coveo, ``None`` for ``IDLE``."""
         return _RESOURCE_COSTS.get(self.value)
 
     def __str__(self) -> str:
@@ -45,7 +45,7 @@ class SourceStatus(str, Enum):
 
     @property
     def is_active(self) -> bool:
-        """Whether the status says that a content update is under way."""
+        """Whether the status shows a content update in progress."""
         return self is not SourceStatus.IDLE
 
     @classmethod
@@ -63,23 +63,25 @@ class SourceStatus(str, Enum):
                 pass
         offered = ", ".join(f"{status.value} ({status.console_name!r} in the console)" for status in cls)
         raise CoveoInputError(
-            f"{short_repr(value)} is not a status of a Push source",
+            f"Invalid status of a Push source: {short_repr(value)}",
             remedy=f"Use one of {offered}.",
         )
 
 
 def validate_active_status(value: object) -> SourceStatus:
     """
-    Return the status that ``value`` names, if it can begin an update.
+    Return the status that ``value`` names, if it can start an update.
 
     :param value: A status, or its name in any case.
-    :raises CoveoInputError: if it is ``IDLE``, or no status.
+    :raises CoveoInputError: if it is ``IDLE``, or not a status.
     """
     status = SourceStatus.parse(value)
     if status.is_active:
         return status
-    raise CoveoInputError("IDLE ends an update", remedy="Begin it with REBUILD, REFRESH or INCREMENTAL")
+    raise CoveoInputError(
+        "Invalid status to start an update: IDLE ends one", remedy="Use REBUILD, REFRESH or INCREMENTAL"
+    )
 
 
-# The names that 0.1 documented.
+# Names that 0.1 documented.
 checked_active_status = validate_active_status

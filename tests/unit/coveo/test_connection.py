@@ -138,7 +138,7 @@ def test_one_proxy_serves_both_schemes() -> None:
         ({"extra": {"platform-host": "https://p"}}, "Spell it platform_host"),
         ({"extra": {"timeouts": 5}}, "Spell it timeout"),
         ({"extra": {" region": "eu"}}, "Spell it region"),
-        ({"extra": {"colour": "red"}}, "colour.*Take it out"),
+        ({"extra": {"colour": "red"}}, "colour.*Remove it"),
         ({"extra": {"region": ["eu"]}}, "region"),
         ({"extra": {"region": {}}}, "region"),
         ({"extra": {"region": True}}, "region"),

@@ -138,7 +138,7 @@ def test_of_coveo_s_hosts_only_those_of_its_apis_are_taken(host: str) -> None:
     if host.lower().rstrip(".") == "api.cloud.coveo.com":
         assert base_url(host)
         return
-    with pytest.raises(CoveoConfigurationError, match=r"where the Push API is not.*region.*eu \(Ireland\)"):
+    with pytest.raises(CoveoConfigurationError, match=r"does not serve the Push API.*region.*eu \(Ireland\)"):
         base_url(host)
 
 

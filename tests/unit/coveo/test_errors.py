@@ -74,7 +74,7 @@ def test_the_firewall_is_told_from_a_lacking_privilege(action: str) -> None:
         (b'{"errorCode": "INVALID_TOKEN", "message": "Trunca', "INVALID_TOKEN", "Trunca"),
         (b'{"errorCode": ["odd"], "message": {}}', None, ""),
         (b"<html><head><title>502 Bad Gateway</title></head></html>", None, "502 Bad Gateway"),
-        (b"<!doctype html><p>hello", None, "a page of HTML"),
+        (b"<!doctype html><p>hello", None, "an HTML page"),
         (S3_ERROR, "AccessDenied", "Request has expired"),
         (b"upstream connect error", None, "upstream connect error"),
         (b"\xff\xfe\x00\xe2\x80\xae", None, "\ufffd\ufffd"),

@@ -115,8 +115,8 @@ def test_a_time_whose_zone_has_seconds_is_told_in_utc() -> None:
         ({"permissions": [{"allowedPermissions": [{}] * (MAX_PERMISSIONS + 1)}]}, "5,001"),
         ({"": "x"}, "non-empty"),
         ({3: "x"}, "non-empty"),
-        ({"price": Decimal("NaN")}, "price.*no number"),
-        ({"prices": [Decimal("-Infinity")]}, "prices.*no number"),
+        ({"price": Decimal("NaN")}, "price.*no field"),
+        ({"prices": [Decimal("-Infinity")]}, "prices.*no field"),
         ({"photo": memoryview(b"jpeg")}, "photo.*memoryview"),
     ],
 )
@@ -165,7 +165,7 @@ def test_size_is_counted_in_bytes() -> None:
 
 def test_a_size_of_coveo_s_is_read_as_the_smaller_one_that_it_can_mean() -> None:
     assert prepared_item(item(data="a" * 5_000_001)).is_too_large_for_inline_data
-    with pytest.raises(CoveoInputError, match="Coveo takes 6,000,000"):
+    with pytest.raises(CoveoInputError, match="Coveo accepts 6,000,000"):
         prepared_item(item(note="a" * 6_000_001)).body()
 
 
@@ -272,14 +272,14 @@ def test_as_many_permissions_are_taken_as_the_pipeline_takes() -> None:
         ([{"allowedPermision": [_USER]}], "unknown key 'allowedpermision'"),
         ([{"allowAnonymous": "yes"}], "allowAnonymous"),
         ([{"allowedPermissions": _USER}], "not a list"),
-        ([{"allowedPermissions": ["asmith"]}], "no identity"),
+        ([{"allowedPermissions": ["asmith"]}], "not an identity"),
         ([{"allowedPermissions": [{"identityType": "User"}]}], "without a name"),
         ([{"allowedPermissions": [{**_USER, "identityType": "xUSERx"}]}], "xUSERx"),
         ([{"allowedPermissions": [{**_USER, "securityProvider": 5}]}], "securityProvider"),
         ([{"allowedPermissions": [{**_USER, "securityProvider": ""}]}], "securityProvider"),
         ([{"allowedPermissions": [{**_USER, "rights": "all"}]}], "rights"),
         ([{"allowedPermissions": [{**_USER, "additionalInfo": {"a": 1}}]}], "additionalInfo"),
-        ([{"allowAnonymous": True, "ALLOWANONYMOUS": True}], "twice"),
+        ([{"allowAnonymous": True, "ALLOWANONYMOUS": True}], "duplicate"),
         ([{"permissionSets": []}], "no name"),
         ([{"name": "level", "permissionSets": {}}], "not a list"),
         ([{"name": "l", "permissionSets": [{"deniedPermissions": [_USER] * 5001}]}], "5,001"),

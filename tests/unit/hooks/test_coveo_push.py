@@ -652,7 +652,7 @@ def test_an_upload_that_is_too_large_for_something_on_the_way_is_an_error_that_s
     coveo: Simulator, hook: CoveoPushHook
 ) -> None:
     coveo.faults.answer(413, body="<h1>Request Entity Too Large</h1>", operation="upload", times=None)
-    with pytest.raises(errors.RequestTooLargeError, match="Make the batch smaller") as refused:
+    with pytest.raises(errors.RequestTooLargeError, match="Reduce the batch size") as refused:
         hook.push_items(SOURCE, [ITEM])
     assert isinstance(refused.value, AirflowFailException)
     assert [request.operation for request in coveo.requests] == ["files", "upload"]
@@ -749,7 +749,7 @@ def test_a_push_only_key_tests_well(coveo: Simulator, connect: Callable[..., Non
         ({"login": "other"}, "There is no organization 'other'"),
         ({"login": ""}, "organization ID is empty"),
         ({"password": ""}, "no API key"),
-        ({"extra": {"region": "mars"}}, "no Coveo region 'mars'"),
+        ({"extra": {"region": "mars"}}, "Invalid region: 'mars'"),
         ({"host": "http://127.0.0.1:9"}, "refused"),
         ({"host": "http://example.com"}, "http"),
     ],

@@ -211,7 +211,7 @@ def test_the_documented_status_is_the_only_success(
     response = respond(status, body, ["Content-Type: application/json"])
     with serving(name, response) as server:
         if status != CALLS[name][2]:
-            with pytest.raises(UnexpectedAnswerError, match=f"answered {status}"):
+            with pytest.raises(UnexpectedAnswerError, match=f"returned {status}"):
                 call(connect, server, name)
         elif name != "container":
             call(connect, server, name)
@@ -278,7 +278,7 @@ def test_every_request_of_the_hook_is_in_the_table() -> None:
 def test_the_error_says_what_came(connect: Callable[..., None]) -> None:
     with (
         serving("batch", respond(200, b"", ["X-Request-ID: " + "x" * 5_000])) as server,
-        pytest.raises(CoveoError, match=r"answered 200 “where 202 is documented”") as refused,
+        pytest.raises(CoveoError, match=r"returned 200 “where 202 is documented”") as refused,
     ):
         call(connect, server, "batch")
     assert len(str(refused.value)) < 1_500

@@ -208,7 +208,7 @@ def test_a_push_only_key_is_told_which_privilege_it_lacks(
         call(hook)
     assert isinstance(refused.value, AirflowFailException)
     assert refused.value.status_code == 403
-    assert "as one that may only push" in str(refused.value)
+    assert "like any push-only key" in str(refused.value)
 
 
 @MAKERS

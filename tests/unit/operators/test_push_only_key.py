@@ -137,7 +137,7 @@ def test_it_says_at_once_which_privilege_is_lacking(
     with pytest.raises(AccessDeniedError, match=privilege) as refused:
         execute(operator, values)
     assert isinstance(refused.value, AirflowFailException)
-    assert "as one that may only push" in str(refused.value)
+    assert "like any push-only key" in str(refused.value)
     assert "use a connection whose key has" in str(refused.value)
     # Nothing was changed, and nothing was asked for twice.
     assert [request.status for request in coveo.requests if not request.path.endswith("/status")] == [403]

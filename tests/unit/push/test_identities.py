@@ -70,7 +70,7 @@ def test_many_identities_go_in_many_batches_and_survive_faults(coveo: Simulator,
     ("section", "body", "reason"),
     [
         ("members", "staff", "of type str"),
-        ("members", {}, "no identity"),
+        ("members", {}, "not an identity"),
         ("members", {"identity": {"type": "GROUP"}}, "no name"),
         ("members", {"identity": {"name": "staff", "type": "TEAM"}}, "TEAM"),
         ("members", {**GROUP, "members": "ann"}, "not a list"),
@@ -98,7 +98,7 @@ def test_a_provider_has_a_name(coveo: Simulator, hook: CoveoPushHook, provider_i
         lambda: hook.push_identities(provider_id, members=[GROUP]),
         lambda: hook.delete_old_identities(provider_id, now_ms()),
     ):
-        with pytest.raises(CoveoInputError, match="not a security identity provider"):
+        with pytest.raises(CoveoInputError, match="Invalid security identity provider"):
             call()
     assert coveo.requests == []
 

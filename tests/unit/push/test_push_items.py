@@ -202,7 +202,7 @@ def test_what_no_container_takes_is_refused_before_anything_is_sent(
         return hook.push_items(SOURCE, [json.dumps(pushed).encode() if as_json else pushed])
 
     for content in ({"data": "x" * (limit + 1)}, {"data": "x", "title": "x" * limit}):
-        with pytest.raises(CoveoInputError, match=r"a://large.*a (file )?container takes") as refused:
+        with pytest.raises(CoveoInputError, match=r"a://large.*a (file )?container can hold") as refused:
             push(**content)
         assert isinstance(refused.value, AirflowFailException)
     assert coveo.requests == []
@@ -598,7 +598,7 @@ def test_invalid_items_are_reported_with_index_id_and_rule(coveo: Simulator, hoo
         hook.push_items(SOURCE, items)
     message = str(refused.value)
     assert re.search(r"number 1 \(product://2\): the value of 'price' is a dict", message)
-    assert re.search(r"number 3 .*'4' is not the documentId", message)
+    assert re.search(r"number 3 .*Invalid documentId: '4'", message)
     assert SOURCE in message
     assert coveo.requests == []
     assert isinstance(refused.value, AirflowFailException)
@@ -613,7 +613,7 @@ def test_an_id_that_reads_as_two_in_two_lines_is_refused(
 ) -> None:
     entries: list[Any] = [item(1), {"documentId": "product://2\nproduct://3", "data": "x"}, item(4)]
     pushed = [json.dumps(entry).encode() for entry in entries] if as_json else entries
-    with pytest.raises(CoveoInputError, match=r"number 1 .*not the documentId"):
+    with pytest.raises(CoveoInputError, match=r"number 1 .*Invalid documentId"):
         hook.push_items(SOURCE, pushed)
     assert coveo.requests == []
 

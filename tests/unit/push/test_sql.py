@@ -200,8 +200,8 @@ _PLAIN_AND_COMPOSED = [
     ("'2026-01-31'::timestamp", "no time zone"),
     ("'{\"a\": 1}'::jsonb", "dict"),
     ("int4range(1, 5)", "Range"),
-    ("4711::float8", "no place in an ID"),
-    ("true", "no place in an ID"),
+    ("4711::float8", "can't be part of an ID"),
+    ("true", "can't be part of an ID"),
 ]
 
 

@@ -323,7 +323,7 @@ def test_a_value_stands_in_a_text_as_metadata_sends_it(coveo: Simulator, source:
 def test_an_id_holds_no_float_and_no_boolean(coveo: Simulator, source: str, name: str) -> None:
     value, sent, text = TAKEN[name]
     if type(sent) in {float, bool}:
-        assert "no place in an ID" in refusal(source, coveo, row_item(value, IN_ID))
+        assert "can't be part of an ID" in refusal(source, coveo, row_item(value, IN_ID))
     else:
         push(source, [row_item(value, IN_ID)])
         assert set(coveo.items(source)) == {f"product://{text}"}

@@ -179,8 +179,8 @@ def test_retry_after_is_kept_to(coveo: Simulator) -> None:
 @pytest.mark.parametrize(
     ("fault", "error_class", "words"),
     [
-        ({"status": 429, "headers": {"Retry-After": "3000"}}, TooManyRequestsError, "answered 429"),
-        ({"status": 503, "headers": {"Retry-After": "3000"}}, ServiceError, "answered 503"),
+        ({"status": 429, "headers": {"Retry-After": "3000"}}, TooManyRequestsError, "returned 429"),
+        ({"status": 503, "headers": {"Retry-After": "3000"}}, ServiceError, "returned 503"),
         ({"status": 401, "error_code": "INVALID_TOKEN"}, AuthenticationError, "INVALID_TOKEN"),
         ({"status": 200, "body": "<html>", "content_type": "text/html"}, UnexpectedAnswerError, "a web page"),
         ({"status": 200, "body": "[]"}, UnexpectedAnswerError, "not a JSON object with id"),
@@ -207,7 +207,7 @@ def test_an_answer_without_end_is_not_read_to_its_end(
     connect: Callable[..., None], endless_server: Any
 ) -> None:
     connect(host=endless_server.url)
-    with pytest.raises(NotFoundError, match="answered 404") as raised:
+    with pytest.raises(NotFoundError, match="returned 404") as raised:
         ask_for_source()
     assert len(str(raised.value)) < 1000
     assert endless_server.megabytes < 50
