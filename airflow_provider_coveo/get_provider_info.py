@@ -1,9 +1,9 @@
 """
-What Airflow reads about this provider when it starts.
+The provider's metadata, which Airflow reads when it starts.
 
-Airflow calls this while its own configuration is still loading, so nothing of Airflow may be imported here.
-The connection form is described once: Airflow 3 reads the description, and the hook's two classmethods turn
-the same description into the widgets that Airflow 2.11 asks for.
+Airflow calls this while its own configuration is still loading, so this module must not import Airflow. It
+defines the connection form once: Airflow 3 reads the definition, and the hook's two classmethods turn it into
+the widgets that Airflow 2.11 needs.
 """
 
 from __future__ import annotations
@@ -23,49 +23,49 @@ CONNECTION_FORM: Final[dict[str, Any]] = {
         "relabeling": {"login": "Organization ID", "password": "API key", "host": "Base URL"},
         "placeholders": {
             "login": "mycoveoorganizationg8tp8wu3",
-            "host": "leave empty: the region says it",
+            "host": "leave empty to use the region's URL",
         },
     },
     "conn-fields": {
         "region": {
             "label": "Region",
-            "description": "Where Coveo hosts the organization: us (US East), ca (Canada), eu (Ireland), "
-            "au (Australia) or hipaa. Empty means us.",
+            "description": "The region of the organization: us (US East), ca (Canada), eu (Ireland), "
+            "au (Australia) or hipaa. Default: us.",
             "schema": {"type": ["string", "null"], "enum": list(_REGIONS), "default": "us"},
         },
         "platform_host": {
             "label": "Platform base URL",
-            "description": "Base URL of Coveo's platform API. Empty means the region's, or the base URL "
-            "above where one is given.",
+            "description": "Base URL of Coveo's platform API. Default: the base URL above if it is set, "
+            "otherwise the region's.",
             "schema": {"type": ["string", "null"]},
         },
         "timeout": {
             "label": "Timeout (s)",
             "description": "Seconds to wait for the connection and for the next byte: one number, or two "
-            "with a comma between them. Empty means 10,60.",
+            "separated by a comma. Default: 10,60.",
             "schema": {"type": ["string", "null"]},
         },
         "total_timeout": {
             "label": "Total timeout (s)",
-            "description": "Seconds that one request may take in all. Empty means five times the timeout, "
-            "and one second for each 16 KiB of the request.",
+            "description": "Seconds that one request can take in total. Default: five times the timeout, "
+            "plus one second for each 16 KiB of the request.",
             "schema": {"type": ["string", "null"]},
         },
         "proxies": {
             "label": "Proxies",
-            "description": "A proxy's URL for all requests, or a JSON object of scheme to URL. Empty means "
-            "the worker's environment.",
+            "description": "A proxy's URL for all requests, or a JSON object of scheme to URL. Default: the "
+            "worker's environment.",
             "schema": {"type": ["string", "null"]},
         },
         "verify": {
             "label": "Verify TLS",
-            "description": "true, false, or the path of a CA bundle on the worker. Empty means true.",
+            "description": "true, false, or the path of a CA bundle on the worker. Default: true.",
             "schema": {"type": ["string", "null"]},
         },
         "call_interval": {
             "label": "Seconds between calls",
-            "description": "How far apart the Push API calls of one task are at least, 0 to 30 seconds. "
-            "Empty means 0.",
+            "description": "Minimum interval between Push API calls of one task, 0 to 30 seconds. "
+            "Default: 0.",
             "schema": {"type": ["string", "null"]},
         },
         "snapshot_path": {
@@ -89,7 +89,7 @@ _CONFIG: Final[dict[str, Any]] = {
         "description": "Settings of the provider for Coveo.",
         "options": {
             "push_sources_page": {
-                "description": "Whether Airflow's web interface has the page *Push sources*.",
+                "description": "Whether Airflow's web interface shows the page *Push sources*.",
                 "version_added": "0.2.0",
                 "type": "boolean",
                 "example": None,
@@ -133,7 +133,7 @@ def get_provider_info() -> dict[str, Any]:
             "airflow_provider_coveo.links.coveo_push.PushSourceLink",
         ],
         "notifications": ["airflow_provider_coveo.notifications.coveo_push.CoveoSourceStatusNotifier"],
-        # The entry point `airflow.plugins` has the same name, so that it is loaded once.
+        # The entry point `airflow.plugins` has the same name, so the plugin is loaded only once.
         "plugins": [
             {
                 "name": "coveo_push_sources",

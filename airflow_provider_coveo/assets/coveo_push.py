@@ -1,9 +1,9 @@
 """
 Push sources as Airflow assets: ``coveo://{organization}/{source}``.
 
-Airflow finds these functions by the provider's metadata. It normalizes each such URI by
-:func:`sanitize_uri`, however the asset was made. Airflow 3 tells assets by their names as well, and the name
-is the URI as it was written, so :func:`push_source_asset` writes the normal form.
+Airflow finds these functions through the provider's metadata. It normalizes every such URI with
+:func:`sanitize_uri`. Airflow 3 also identifies assets by name, and the name is the original URI, so
+:func:`push_source_asset` already creates the normal form.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _GROUP: Final[dict[str, Any]] = (
 
 def push_source_asset(*, source_id: str, organization_id: str, extra: dict[str, Any] | None = None) -> Asset:
     """
-    Return the asset that stands for a Push source, on Airflow 2.11 the dataset.
+    Return the asset of a Push source; on Airflow 2.11, the dataset.
 
-    Name it among the ``outlets`` of a task that updates the source, or of ``push_source_update``, and as the
-    ``schedule`` of a DAG that is to run after that.
+    Add it to the ``outlets`` of a task that updates the source, or of ``push_source_update``, and set it as
+    the ``schedule`` of a DAG that should run afterward.
 
     :param source_id: The ID of the source.
-    :param organization_id: The ID of the organization; case does not matter, as in Coveo's host names.
-    :param extra: What else is to be kept with the asset.
-    :raises CoveoInputError: if an ID can't be one. A template can't: a DAG's assets are known when it is
-        parsed.
+    :param organization_id: The ID of the organization, in any case, as in Coveo's host names.
+    :param extra: Further data to save with the asset.
+    :raises CoveoInputError: if an ID is invalid. Templates are not supported: Airflow needs a DAG's assets
+        when it parses the DAG.
     """
     uri = f"{SCHEME}://{validate_organization_id(organization_id).lower()}/{validate_source_id(source_id)}"
     return Asset(uri=uri, extra=extra, **_GROUP)
@@ -48,27 +48,27 @@ def sanitize_uri(uri: SplitResult) -> SplitResult:
     """
     Return the normal form of ``coveo://{organization}/{source}``.
 
-    :param uri: What was given to Airflow as the asset's URI, split.
-    :raises CoveoInputError: a ``ValueError``, if it is anything else.
+    :param uri: The asset's URI, split.
+    :raises CoveoInputError: (a ``ValueError``) if it is anything else.
     """
     try:
         organization = validate_organization_id(uri.netloc.lower())
         source = validate_source_id(uri._replace(scheme="", netloc="").geturl().strip("/"))
     except CoveoInputError as error:
         raise CoveoInputError(
-            f"{uri.geturl()!r} names no Push source",
+            f"Invalid URI of a Push source: {uri.geturl()!r}",
             cause=error.tried,
-            remedy=f"Write {SCHEME}://ORGANIZATION_ID/SOURCE_ID",
+            remedy=f"Use {SCHEME}://ORGANIZATION_ID/SOURCE_ID",
         ) from None
     return uri._replace(scheme=SCHEME, netloc=organization, path=f"/{source}", fragment="")
 
 
 def convert_asset_to_openlineage(asset: Asset, lineage_context: object) -> Dataset:
     """
-    Return the OpenLineage dataset that stands for a Push source.
+    Return the OpenLineage dataset of a Push source.
 
     :param asset: The asset.
-    :param lineage_context: What else Airflow passes; it is not needed.
+    :param lineage_context: Passed by Airflow; not used.
     """
     uri = urlsplit(asset.uri)
     return source_dataset(uri.netloc, uri.path.lstrip("/"))
@@ -76,7 +76,7 @@ def convert_asset_to_openlineage(asset: Asset, lineage_context: object) -> Datas
 
 def source_dataset(organization_id: str, source_id: str) -> Dataset:
     """
-    Return the OpenLineage dataset of a source: the organization is its namespace.
+    Return the OpenLineage dataset of a source. Its namespace is the organization.
 
     :param organization_id: The ID of the organization.
     :param source_id: The ID of the source.

@@ -1,4 +1,4 @@
-"""Files that are compressed: what with, by their first bytes and by their names, and what they hold."""
+"""Compressed files: detect the compression by content and name, and unpack them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import IO, Any, Final
 from airflow_provider_coveo.content.streams import CHUNK, MalformedError
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 
-#: By the end of a name, with what it stands for.
+#: Suffixes of file names, and their compressions.
 _SUFFIXES: Final = {
     ".gz": "gzip",
     ".gzip": "gzip",
@@ -42,13 +42,13 @@ _OTHER_SUFFIXES: Final = {
 _ALL_SUFFIXES: Final = frozenset({*_SUFFIXES, *_OTHER_SUFFIXES})
 _MAGIC: Final = {
     "gzip": re.compile(rb"\x1f\x8b"),
-    #: Of a frame, or of one to skip, which some writers begin with.
+    #: A frame, or a skippable frame, with which some writers start.
     "zstd": re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18", re.DOTALL),
-    # Behind the size, of a block or of the end.
+    # After the block size: a block, or the end of the stream.
     "bzip2": re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)", re.DOTALL),
     "xz": re.compile(rb"\xfd7zXZ\x00"),
 }
-#: What else a file may begin with that is neither JSON nor a table.
+#: Other known formats that are neither JSON nor a table, by their first bytes.
 _OTHER_MAGIC: Final = {
     "a ZIP archive": re.compile(rb"PK(?:\x03\x04|\x05\x06|\x07\x08)"),
     "a 7-Zip archive": re.compile(rb"7z\xbc\xaf\x27\x1c"),
@@ -64,63 +64,63 @@ _OTHER_MAGIC: Final = {
     "ORC": re.compile(rb"ORC[\x00-\x20]"),
     "Avro": re.compile(rb"Obj\x01"),
 }
-#: How much of a file is unpacked at a time: four bytes of zstd may stand for 128 KiB.
+#: Bytes that are unpacked at a time: four bytes of zstd can expand to 128 KiB.
 _PACKED_CHUNK: Final = 1024
-#: How much memory xz may take for its dictionary; the highest of xz's own settings takes 64 MiB.
+#: Memory limit for the dictionary of xz; the highest of xz's own settings needs 64 MiB.
 _XZ_MEMORY: Final = 256 * 1024 * 1024
 
 
 def suffixes_without_compression(name: str) -> list[str]:
-    """Return the ends of a file's name, in lower case, but for those that name a compression."""
+    """Return the suffixes of a file's name in lower case, without those of a compression."""
     suffixes = [suffix.lower() for suffix in PurePosixPath(name).suffixes]
     while suffixes and suffixes[-1] in _ALL_SUFFIXES:
         suffixes.pop()
     return suffixes
 
 
-def refuse_other_compression(name: str, shown: str) -> str | None:
+def compression_by_name(name: str, shown: str) -> str | None:
     """
-    Return with what a file is compressed by its name, ``None`` if the name doesn't say so.
+    Return the compression that a file's name indicates, ``None`` for none.
 
     :param name: The name.
-    :param shown: The file, for a message.
-    :raises CoveoInputError: if it is one that can't be unpacked here.
+    :param shown: The file, for the message.
+    :raises CoveoInputError: if this compression is not supported.
     """
     suffixes = [suffix.lower() for suffix in PurePosixPath(name).suffixes]
     last = suffixes[-1] if suffixes else ""
     if last in _OTHER_SUFFIXES:
         raise CoveoInputError(
-            f"{shown!r} can't be read: by its name it is compressed or packed with {_OTHER_SUFFIXES[last]}",
+            f"Could not read {shown!r}: its name indicates {_OTHER_SUFFIXES[last]}, which is not supported",
             remedy=_UNPACK,
         )
     if last in _SUFFIXES and len(suffixes) > 1 and suffixes[-2] in _ALL_SUFFIXES:
         raise CoveoInputError(
-            f"{shown!r} can't be read: by its name it is packed or compressed more than once",
+            f"Could not read {shown!r}: its name indicates that it is packed or compressed more than once",
             remedy=_UNPACK,
         )
     return _SUFFIXES.get(last)
 
 
 _UNPACK: Final = (
-    "Unpack it first; gzip, zstd, bzip2 and xz are read as they are, each once over plain content"
+    "Unpack it first; the provider reads files that are compressed once with gzip, zstd, bzip2 or xz"
 )
 
 
 def decompressed(raw: Any, named: str | None, stack: ExitStack) -> io.BufferedReader:
     """
-    Return what a file holds, unpacked.
+    Return the unpacked content of a file.
 
-    :param raw: The file, open.
-    :param named: With what it is compressed by its name, as :func:`refuse_other_compression` returns it.
-    :param stack: Closes what is opened.
-    :raises MalformedError: if its content is not what its name says, or nothing that can be read.
+    :param raw: The open file.
+    :param named: The compression that its name indicates, as :func:`compression_by_name` returns it.
+    :param stack: Closes the readers.
+    :raises MalformedError: if its content does not match its name, or has an unsupported format.
     """
-    # Not every file can be read twice, such as a pipe.
+    # Some files, such as a pipe, can be read only once.
     content = io.BufferedReader(raw, CHUNK)
     found = _compression(content)
     if named is not None and found != named:
         what = "it is empty" if not content.peek(1) else f"it is {found or 'not compressed, or damaged'}"
-        raise MalformedError(f"its name says that it is {named}, but {what}; name it as what it is")
+        raise MalformedError(f"its name indicates {named}, but {what}; rename it to match its content")
     if found == "gzip":
         unpacked: Any = stack.enter_context(gzip.GzipFile(fileobj=content))
     elif found is not None:
@@ -132,7 +132,7 @@ def decompressed(raw: Any, named: str | None, stack: ExitStack) -> io.BufferedRe
         content = io.BufferedReader(unpacked, CHUNK)
         if again := _compression(content):
             raise MalformedError(f"it is compressed twice: {again} in {found}; unpack it once")
-    refuse_what_is_no_text(content)
+    reject_other_formats(content)
     return content
 
 
@@ -141,15 +141,15 @@ def _compression(content: io.BufferedReader) -> str | None:
     return next((name for name, magic in _MAGIC.items() if magic.match(begin)), None)
 
 
-def refuse_what_is_no_text(content: io.BufferedReader) -> None:
-    """Refuse what is known by its first bytes to be neither JSON nor a table."""
+def reject_other_formats(content: io.BufferedReader) -> None:
+    """Reject content whose first bytes show that it is neither JSON nor a table."""
     begin = content.peek(300)[:300]
     for what, magic in _OTHER_MAGIC.items():
         if magic.match(begin):
             raise MalformedError(
                 f"it is {what}, which file_format='parquet' reads"
                 if what == "Parquet"
-                else f"it is {what}, which can't be read here; unpack or convert it first"
+                else f"it is {what}, which is not supported; unpack or convert it first"
             )
 
 
@@ -158,7 +158,7 @@ def _zstd() -> tuple[Callable[[], Any], type[Exception]]:
         import zstandard
     except ImportError:
         raise CoveoInputError(
-            "A zstd file can't be read here",
+            "Could not read a zstd file",
             cause="the package zstandard is not installed",
             remedy="On the workers: pip install 'airflow-provider-coveo[zstd]'",
         ) from None
@@ -174,13 +174,13 @@ _UNPACKERS: Final[dict[str, Callable[[], tuple[Callable[[], Any], type[Exception
 
 class _Unpacked(io.RawIOBase):
     """
-    What a file holds that was compressed, in one part or several, each of which must be complete.
+    The content of a compressed file of one or more complete parts.
 
-    The libraries' own readers say nothing of a zstd file that was cut off, nor of what follows the last part
-    of one in bzip2.
+    The libraries' own readers ignore that a zstd file was truncated, and anything after the last part of a
+    bzip2 file.
 
     :param raw: The file.
-    :param new: Makes what unpacks a part.
+    :param new: Creates the decompressor of a part.
     :param problem: The library's error.
     """
 
@@ -192,11 +192,11 @@ class _Unpacked(io.RawIOBase):
         self._pieces = self._unpacked()
 
     def readable(self) -> bool:
-        """Return whether it can be read."""
+        """Return ``True``."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer, at least partly unless the file is at its end."""
+        """Fill the buffer, at least in part unless the file has ended."""
         while not self._ready:
             piece = next(self._pieces, None)
             if piece is None:
@@ -214,7 +214,7 @@ class _Unpacked(io.RawIOBase):
         while packed := packed or self._raw.read(_PACKED_CHUNK):
             if part is None:
                 if not first and not packed.strip(b"\0"):
-                    # As xz, and tapes, fill up to the end of a block.
+                    # Padding up to the end of a block, as xz and tapes write it.
                     packed = b""
                     continue
                 part, first = self._new(), False
@@ -228,7 +228,7 @@ class _Unpacked(io.RawIOBase):
             raise EOFError("the compressed file ended before the end-of-stream marker")
 
     def _pieces_of(self, part: Any, packed: bytes) -> Iterator[bytes]:
-        # What the standard library unpacks can be asked for in pieces; a kilobyte of zstd is little enough.
+        # The standard library's decompressors can limit their output; a kilobyte of zstd is small enough.
         in_pieces = hasattr(part, "needs_input")
         try:
             yield part.decompress(packed, CHUNK) if in_pieces else part.decompress(packed)

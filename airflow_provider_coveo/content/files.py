@@ -1,8 +1,8 @@
 """
-Items out of files, one after the other: a file of any size needs no more memory than its largest item.
+Read items from files as a stream: a file of any size needs no more memory than its largest item.
 
-JSON arrays, JSON Lines (NDJSON), CSV, TSV and Parquet, plain or in gzip, zstd, bzip2 or xz, on this machine
-or on any object storage that Airflow's ``ObjectStoragePath`` reaches.
+Supports JSON arrays, JSON Lines (NDJSON), CSV, TSV and Parquet, plain or compressed with gzip, zstd, bzip2 or
+xz, on this machine or on any object storage that Airflow's ``ObjectStoragePath`` supports.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Any, Final
 
 from airflow_provider_coveo.content import json_objects, listing, partitions, streams, tables
 from airflow_provider_coveo.content.compression import (
+    compression_by_name,
     decompressed,
-    refuse_other_compression,
     suffixes_without_compression,
 )
 from airflow_provider_coveo.content.parquet import rows_of_parquet
@@ -40,7 +40,7 @@ _FORMATS_BY_SUFFIX: Final = {
     ".parquet": "parquet",
     ".pq": "parquet",
 }
-#: Which parameters each format has.
+#: The parameters of each format.
 _OF_TEXT_TABLES: Final = ("delimiter", "quotechar", "escapechar", "null_values", "column_names")
 _PARAMETERS: Final = {
     "json": ("encoding",),
@@ -69,34 +69,31 @@ def read_files(
 
     :param path: A file, a folder or a glob, or a list of these: a local path, a URL of an object storage such
         as ``s3://aws_default@bucket/catalog/*.ndjson.gz``, or an ``ObjectStoragePath``. The files of a folder
-        and of a glob are taken in the order of their names; of a folder also those in its folders, but none
-        whose name, or a folder's, begins with ``.`` or ``_``. A glob finds files and not folders.
-    :param file_format: ``json``, ``ndjson``, ``csv``, ``tsv`` or ``parquet``. Default: as the name says.
-    :param columns: For tables, what an item is made of: its keys, each with the name of a column or a text
-        with names of columns in braces, such as ``product://{sku}``. Default: each column under its own name.
-        What is empty is left out.
-    :param delimiter: For CSV and TSV, the character between two fields. Default ``,`` in CSV and the tab in
+        and of a glob are read in the order of their names. A folder includes its subfolders, except for files
+        and folders whose names begin with ``.`` or ``_``. A glob matches files, not folders.
+    :param file_format: ``json``, ``ndjson``, ``csv``, ``tsv`` or ``parquet``. Default: by the file's name.
+    :param columns: For tables, the mapping of columns to items: each key of an item, with the name of a
+        column or a text with names of columns in braces, such as ``product://{sku}``. Default: each column
+        under its own name. Empty values are omitted.
+    :param delimiter: For CSV and TSV, the character between two fields. Default ``,`` in CSV and a tab in
         TSV.
-    :param quotechar: For CSV and TSV, the character around fields that hold a delimiter, a quote or an end of
-        a line; within a field it is written twice. ``None`` for none: each line is a row, and quotes are part
-        of the fields. Default ``"`` in CSV, none in TSV.
-    :param escapechar: For CSV and TSV, the character that takes the meaning of the one behind it. Default
-        none.
-    :param null_values: For CSV and TSV, the fields that stand for no value, such as ``["\\\\N"]``. Default
-        none.
-    :param column_names: For CSV and TSV, the names of the columns, if the first line is a row and does not
-        give them. Default: the first line gives them.
+    :param quotechar: For CSV and TSV, the character around fields that contain a delimiter, a quote or a line
+        break; within a field it is doubled. ``None`` for none: each line is a row, and quotes are part of the
+        fields. Default ``"`` in CSV, none in TSV.
+    :param escapechar: For CSV and TSV, the character that escapes the next one. Default none.
+    :param null_values: For CSV and TSV, the fields that mean “no value”, such as ``["\\\\N"]``. Default none.
+    :param column_names: For CSV and TSV, the names of the columns, if the first line is a row. Default: the
+        first line contains the names.
     :param encoding: The encoding of the text, such as ``latin-1``, ``cp1252`` or ``utf-16``. Default UTF-8,
-        with or without a mark at its beginning. Not for Parquet.
-    :param partitioning: ``hive`` (the default) to take folders such as ``country=ch`` for columns, whose
-        values are texts; ``None`` to take no notice of them.
-    :raises CoveoInputError: if there is no such file, one is not what it should be, or a value can't be
-        right.
+        with or without a byte order mark. Not for Parquet.
+    :param partitioning: ``hive`` (the default) to read folders such as ``country=ch`` as columns with string
+        values; ``None`` to ignore them.
+    :raises CoveoInputError: if a file does not exist or is malformed, or if a parameter is invalid.
     :raises OSError: if a file or folder can't be read.
     """
     if file_format is not None and file_format not in FORMATS:
         raise CoveoInputError(
-            f"There is no file format {file_format!r}", remedy=f"Use one of {', '.join(FORMATS)}"
+            f"Invalid file_format: {file_format!r}", remedy=f"Use one of {', '.join(FORMATS)}"
         )
     if columns is not None and not isinstance(columns, Mapping):
         raise CoveoInputError(
@@ -111,7 +108,7 @@ def read_files(
         "column_names": column_names,
     }
     given = {"columns": columns, "encoding": encoding, **of_tables}
-    # Refused before any file is looked for.
+    # Invalid parameters fail before any file is looked for.
     dialects = {each: tables.dialect_of(each, **of_tables) for each in ("csv", "tsv")}  # type: ignore[arg-type]
     options = _Options(
         columns, dialects, streams.validate_encoding(encoding), partitions.validate_partitioning(partitioning)
@@ -126,12 +123,12 @@ def read_files(
 @dataclass(frozen=True)
 class _Options:
     """
-    How files are read.
+    Options for reading files.
 
-    :param columns: What an item is made of.
-    :param dialects: How tables are written, by the format.
+    :param columns: The mapping of columns to items.
+    :param dialects: The dialects of tables, by format.
     :param encoding: The encoding of text.
-    :param has_partitions: Whether folders give columns.
+    :param has_partitions: Whether folders define columns.
     """
 
     columns: Mapping[str, str] | None
@@ -141,23 +138,23 @@ class _Options:
 
 
 def _format_of(file: Any, file_format: str | None, given: Mapping[str, Any]) -> str:
-    """Return the format of a file, which must have what parameters were given."""
-    refuse_other_compression(file.name, str(file))
+    """Return the format of a file, which must support the given parameters."""
+    compression_by_name(file.name, str(file))
     if file_format is None:
         suffixes = suffixes_without_compression(file.name)
         file_format = _FORMATS_BY_SUFFIX.get(suffixes[-1] if suffixes else "")
     if file_format is None:
         raise CoveoInputError(
-            f"What {str(file)!r} holds can't be told from its name",
-            remedy=f"Give file_format ({', '.join(FORMATS)}), or choose the files with a glob",
+            f"Could not read {str(file)!r}: its name does not show its format",
+            remedy=f"Pass file_format ({', '.join(FORMATS)}), or select the files with a glob",
         )
     for name, value in given.items():
         is_given = value != tables.DEFAULT if name == "quotechar" else value is not None and value != ""
         if is_given and name not in _PARAMETERS[file_format]:
             formats = [each for each in FORMATS if name in _PARAMETERS[each]]
             raise CoveoInputError(
-                f"{name} is given, and {str(file)!r} is read as {file_format}, which has no {name}",
-                remedy=f"Leave {name} out, or give the file_format that has it: {', '.join(formats)}",
+                f"Invalid {name}: {str(file)!r} is read as {file_format}, which has no {name}",
+                remedy=f"Leave {name} out, or pass a file_format that has it: {', '.join(formats)}",
             )
     return file_format
 
@@ -166,11 +163,11 @@ def _items_of_file(file: Any, file_format: str, options: _Options) -> Iterator[A
     try:
         with ExitStack() as stack:
             raw = stack.enter_context(file.open("rb"))
-            begun = _state(raw)
+            initial = _state(raw)
             packed = _packed_with(file, file_format)
-            said = partitions.partitions_of(str(file)) if options.has_partitions else {}
+            folder_values = partitions.partitions_of(str(file)) if options.has_partitions else {}
             if file_format == "parquet":
-                rows = partitions.rows_with_partitions(rows_of_parquet(raw), said)
+                rows = partitions.rows_with_partitions(rows_of_parquet(raw), folder_values)
                 yield from items_of_rows(rows, options.columns, file)
             else:
                 content = streams.as_utf_8(decompressed(raw, packed, stack), options.encoding)
@@ -178,30 +175,30 @@ def _items_of_file(file: Any, file_format: str, options: _Options) -> Iterator[A
                     rows = tables.rows_of_table(
                         content, options.dialects[file_format], by_their_names=options.columns is None
                     )
-                    rows = partitions.rows_with_partitions(rows, said)
+                    rows = partitions.rows_with_partitions(rows, folder_values)
                     yield from items_of_rows(rows, options.columns, file)
                 else:
                     read = json_objects.objects if file_format == "json" else json_objects.lines
-                    yield from partitions.objects_with_partitions(read(content), said)
-            _refuse_change(raw, begun, file)
+                    yield from partitions.objects_with_partitions(read(content), folder_values)
+            _reject_change(raw, initial, file)
     except (MalformedError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise CoveoInputError(
-            f"{str(file)!r} is not {file_format} from beginning to end: {error}",
-            cause="the file is damaged or was cut off, or it is in another format",
-            remedy="Write the file anew, or give its file_format; what came before was pushed",
+            f"Could not read {str(file)!r} as {file_format}: {error}",
+            cause="the file is damaged or truncated, or has another format",
+            remedy="Write the file again, or pass its file_format; the items before this point were pushed",
         ) from None
 
 
 def _packed_with(file: Any, file_format: str) -> str | None:
-    """Return with what a file is compressed by its name."""
-    packed = refuse_other_compression(file.name, str(file))
+    """Return the compression that a file's name indicates."""
+    packed = compression_by_name(file.name, str(file))
     if packed is not None and file_format == "parquet":
-        raise MalformedError(f"by its name it is in {packed}; unpack it, Parquet is compressed inside")
+        raise MalformedError(f"its name indicates {packed}; unpack it, Parquet is compressed inside")
     return packed
 
 
 def _state(raw: Any) -> tuple[int, int] | None:
-    """Return what tells whether a file of this machine was changed, ``None`` for what is no such file."""
+    """Return the size and time that show whether a local file changed, ``None`` for other files."""
     try:
         is_now = os.fstat(raw.fileno())
     except (AttributeError, OSError, ValueError):
@@ -209,9 +206,9 @@ def _state(raw: Any) -> tuple[int, int] | None:
     return (is_now.st_size, is_now.st_mtime_ns) if stat.S_ISREG(is_now.st_mode) else None
 
 
-def _refuse_change(raw: Any, begun: tuple[int, int] | None, file: Any) -> None:
-    """Refuse a file that is no longer what was read, so that a part of it may be missing."""
+def _reject_change(raw: Any, initial: tuple[int, int] | None, file: Any) -> None:
+    """Reject a file that changed while it was read, because a part of it may be missing."""
     if isinstance(raw, StoredContent):
         raw.check_unchanged()
-    elif begun is not None and _state(raw) != begun:
+    elif initial is not None and _state(raw) != initial:
         raise OSError(errno.EBUSY, "It changed while it was read", str(file))

@@ -1,4 +1,4 @@
-"""JSON objects out of files: lines, arrays, and objects one after the other, each as it stands there."""
+"""Read JSON objects from files: lines, arrays, and concatenated objects, each as its original bytes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from airflow_provider_coveo.content import streams
 from airflow_provider_coveo.content.streams import MalformedError
 
 _SPACE: Final = re.compile(rb"[ \t\r\n]*")
-#: Up to the next brace outside of strings, or up to a string that is long. Every repetition that may have to
-#: be undone is bounded, so neither time nor memory depends on what stands there.
+#: Up to the next brace outside of strings, or up to a long string. Every repetition that can backtrack is
+#: bounded, so neither time nor memory depends on the content.
 _OUTSIDE: Final = re.compile(
     rb'[^{}"]*(?:"[^"\\]{0,65536}(?:\\.[^"\\]{0,65536}){0,64}"[^{}"]*){0,256}', re.DOTALL
 )
@@ -23,9 +23,9 @@ _TO_NEXT_BRACE: Final = re.compile(_OUTSIDE.pattern + rb"[{}]", re.DOTALL)
 _TO_NEXT_OBJECT: Final = re.compile(rb"[ \t\r\n]{0,256},[ \t\r\n]{0,256}(?=\{)")
 #: Within a string, up to its end or to many of its escapes.
 _INSIDE: Final = re.compile(rb'[^"\\]*(?:\\.[^"\\]*){0,1000}', re.DOTALL)
-#: From this size on, an object that has no end yet is looked at whether it is JSON at all.
+#: From this size on, an unfinished object is checked for being JSON at all.
 _LARGE: Final = 16 * 1024 * 1024
-#: Under which names items are commonly wrapped.
+#: Keys under which items are commonly wrapped.
 _WRAPPERS: Final = frozenset(
     {"addorupdate", "data", "delete", "docs", "documents", "hits", "items", "records", "results", "rows"}
 )
@@ -36,13 +36,13 @@ def lines(content: io.BufferedReader) -> Iterator[bytes]:
     Yield the lines of a JSON Lines file.
 
     :param content: The file.
-    :raises MalformedError: if a line is too long, or the file is JSON of another form.
+    :raises MalformedError: if a line is too long, or the file is JSON in another layout.
     """
     found = _lines(content)
     first = next(found, None)
     if first is None:
         return
-    _refuse_another_form(first)
+    _reject_other_layout(first)
     yield first
     yield from found
 
@@ -57,25 +57,25 @@ def _lines(content: io.BufferedReader) -> Iterator[bytes]:
         yield line
 
 
-def _refuse_another_form(line: bytes) -> None:
-    """Look at the first line whether the file is in lines at all."""
+def _reject_other_layout(line: bytes) -> None:
+    """Reject a file whose first line shows that it is not JSON Lines."""
     text = line.strip()
     if text.startswith(b"["):
-        raise MalformedError("it begins with an array; an array is read with file_format='json'")
+        raise MalformedError("it begins with an array; pass file_format='json' to read it")
     if b"\r" in text or text == b"{":
         raise MalformedError(
-            "its first line is not an object; objects over several lines, or that are parted by carriage "
-            "returns, are read with file_format='json'"
+            "its first line is not an object; pass file_format='json' to read objects that span several "
+            "lines, or that carriage returns separate"
         )
-    _refuse_wrapped(text)
+    _reject_wrapper(text)
 
 
-def _refuse_wrapped(text: bytes) -> None:
-    """Refuse a file's first object if it is no item, but holds items or says what to do with the next one."""
+def _reject_wrapper(text: bytes) -> None:
+    """Reject a file's first object if it is not an item, but wraps items or is an action line."""
     try:
         first = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        # Whoever checks the item says so.
+        # Validating the item reports it.
         return
     names = {name.lower(): name for name in first}
     if "documentid" in names:
@@ -84,65 +84,65 @@ def _refuse_wrapped(text: bytes) -> None:
         value = bytes(first[name])
         if lower in _WRAPPERS and value.startswith(b"[") and value[1:].lstrip().startswith(b"{"):
             raise MalformedError(
-                f"it is an object that holds the items under {name!r}; write that array alone, for example "
-                f"with jq '.{name}'"
+                f"it is an object with the items under {name!r}; write only that array, for example with "
+                f"jq '.{name}'"
             )
         if lower == "hits" and value.startswith(b"{"):
-            raise MalformedError("it is a response of Elasticsearch; write the items alone, as an array")
+            raise MalformedError("it is an Elasticsearch response; write only the items, as an array")
     if len(names) == 1 and next(iter(names)) in {"index", "create", "update"}:
         raise MalformedError(
-            "it is in the bulk format of Elasticsearch, an action before each item; write the items alone"
+            "it is in Elasticsearch's bulk format, with an action before each item; write only the items"
         )
 
 
 def objects(content: io.BufferedReader) -> Iterator[bytes]:
     """
-    Yield the objects of a JSON array, or of a file that holds objects one after the other.
+    Yield the objects of a JSON array, or of a file of concatenated objects.
 
-    Each comes as it stands in the file. What is no JSON within its braces is for whoever takes it to tell.
+    Each object keeps its original bytes. The caller validates the JSON within its braces.
 
     :param content: The file.
-    :raises MalformedError: if the file is in another form, with the place.
+    :raises MalformedError: if the file has another layout, with the position.
     """
-    window = _Window(content)
-    is_array = window.next_sign() == b"["
+    scanner = _JsonScanner(content)
+    is_array = scanner.next_sign() == b"["
     if is_array:
-        window.take()
+        scanner.take()
     first = True
     while True:
-        sign = window.next_sign()
+        sign = scanner.next_sign()
         if sign == b"{":
-            found = window.object(first and not is_array)
+            found = scanner.object(first and not is_array)
             if first and not is_array:
-                _refuse_wrapped(found)
+                _reject_wrapper(found)
             yield found
             first = False
-            # Two objects of the largest size would otherwise be held while the next is read.
+            # Otherwise, memory would hold two objects of the largest size while the next one is read.
             del found
-            while is_array and window.goes_on():
-                yield window.object(False)
-            if is_array and window.next_sign() not in {b",", b"]"}:
-                raise window.malformed("stands where a comma or the array's end should")
-            if is_array and window.next_sign() == b",":
-                window.take()
-                if window.next_sign() != b"{":
-                    raise window.malformed("stands where an object should")
+            while is_array and scanner.goes_on():
+                yield scanner.object(False)
+            if is_array and scanner.next_sign() not in {b",", b"]"}:
+                raise scanner.malformed("found instead of a comma or the array's end")
+            if is_array and scanner.next_sign() == b",":
+                scanner.take()
+                if scanner.next_sign() != b"{":
+                    raise scanner.malformed("found instead of an object")
         elif is_array and sign == b"]":
-            window.take()
-            if window.next_sign():
-                raise window.malformed("stands behind the array's end")
+            scanner.take()
+            if scanner.next_sign():
+                raise scanner.malformed("follows the array's end")
             return
         elif not sign and not is_array and not first:
             return
         elif not sign:
-            raise EOFError(f"it ended too early, {window.place()}")
+            raise EOFError(f"it ended too early, {scanner.position()}")
         else:
-            raise window.malformed("stands where an object should")
+            raise scanner.malformed("found instead of an object")
 
 
-class _Window:
+class _JsonScanner:
     """
-    The part of a file that is looked at.
+    Scans a file for JSON objects, holding a part of it in memory.
 
     :param content: The file.
     """
@@ -151,7 +151,7 @@ class _Window:
         self._content = content
         self._data = bytearray()
         self._at = 0
-        #: What came before the data: how many bytes, and how many ends of lines.
+        #: The numbers of bytes and of line ends before the data.
         self._bytes = 0
         self._lines = 0
 
@@ -165,7 +165,7 @@ class _Window:
         return bool(more)
 
     def next_sign(self) -> bytes:
-        """Go past white space, and return the byte behind it; nothing at the end of the file."""
+        """Skip white space, and return the next byte; ``b""`` at the end of the file."""
         while True:
             self._at = _SPACE.match(self._data, self._at).end()  # type: ignore[union-attr]
             if self._at < len(self._data):
@@ -174,37 +174,38 @@ class _Window:
                 return b""
 
     def take(self) -> None:
-        """Go past one byte."""
+        """Skip one byte."""
         self._at += 1
 
     def goes_on(self) -> bool:
-        """Go past a comma, if the next object is at hand."""
+        """Skip a comma if the next object follows in the data; return whether it does."""
         between = _TO_NEXT_OBJECT.match(self._data, self._at)
         if between is None:
             return False
         self._at = between.end()
         return True
 
-    def place(self, at: int | None = None) -> str:
-        """Return where something is, in words: here, or at a place in the data."""
+    def position(self, at: int | None = None) -> str:
+        """Return a position for a message: the current one, or an index of the data."""
         at = self._at if at is None else at
         line = self._lines + self._data.count(b"\n", 0, at) + 1
         return f"at byte {self._bytes + at:,}, line {line:,}"
 
     def malformed(self, what: str) -> MalformedError:
-        """Return an error that shows what is here."""
+        """Return an error that shows the content at the current position."""
         if not self.next_sign():
-            return MalformedError(f"it ended {self.place()}, where more should stand")
+            return MalformedError(f"it ended too early, {self.position()}")
         shown = repr(bytes(self._data[self._at : self._at + 40]))[1:]
-        return MalformedError(f"{shown} {what}, {self.place()}")
+        return MalformedError(f"{shown} {what}, {self.position()}")
 
     def object(self, may_wrap: bool) -> bytes:
         """
-        Return the object that begins here, and go past it.
+        Return the object that begins here, and skip it.
 
-        :param may_wrap: Whether it is the first of a file that is no array, so that it may hold all items.
+        :param may_wrap: Whether it is the first object of a file that is not an array, so that it may wrap
+            all items.
         """
-        # As far as it goes without a look at each sign: to the end of most objects.
+        # The fast path finds the end of most objects without looking at each character.
         data, at, depth = self._data, self._at, 0
         while (brace := _TO_NEXT_BRACE.match(data, at)) is not None:
             at = brace.end()
@@ -221,11 +222,11 @@ class _Window:
 
     def _large_object(self, at: int, depth: int, may_wrap: bool) -> bytes:
         """
-        Return the object that begins here, of which the end is not at hand.
+        Return the object that begins here, whose end is not in the data yet.
 
-        :param at: Up to where it was looked at.
-        :param depth: How many braces are open there.
-        :param may_wrap: As :meth:`object` takes it.
+        :param at: The index up to which it was scanned.
+        :param depth: The number of open braces there.
+        :param may_wrap: See :meth:`object`.
         """
         in_string, look_at = False, _LARGE
         while True:
@@ -246,32 +247,32 @@ class _Window:
             elif sign is None or (in_string and sign == 0x5C and at + 1 == len(data)):
                 at -= self._at
                 if len(data) - self._at > look_at:
-                    self._refuse_if_malformed()
+                    self._reject_if_malformed()
                     look_at *= 2
                 if len(data) - self._at > streams.MAX_ITEM:
                     raise MalformedError(
-                        f"an object is longer than {streams.MAX_ITEM:,} bytes, {self.place()}"
-                        + ("; if it holds the items, write their array alone" if may_wrap else "")
+                        f"an object is longer than {streams.MAX_ITEM:,} bytes, {self.position()}"
+                        + ("; if it wraps the items, write only their array" if may_wrap else "")
                     )
                 if not self._more():
-                    self._refuse_if_malformed()
-                    raise EOFError(f"it ended within an object, which begins {self.place()}")
+                    self._reject_if_malformed()
+                    raise EOFError(f"it ended within the object that begins {self.position()}")
                 at += self._at
 
-    def _refuse_if_malformed(self) -> None:
-        """Refuse the object that begins here if what there is of it is no JSON."""
+    def _reject_if_malformed(self) -> None:
+        """Reject the object that begins here if its available part is not JSON."""
         with memoryview(self._data) as data, data[self._at :] as text:
             problem = _first_problem(text)
         if problem is not None:
             reason, at = problem
             raise MalformedError(
-                f"an object, which begins {self.place()}, is no JSON: {reason}"
-                + (f" {self.place(self._at + at)}" if at else "")
+                f"the object that begins {self.position()} is not JSON: {reason}"
+                + (f" {self.position(self._at + at)}" if at else "")
             )
 
 
 def _first_problem(text: Any) -> tuple[str, int] | None:
-    """Return what is wrong with the beginning of a JSON text, and where; ``None`` if it may go on well."""
+    """Return the first problem of a partial JSON text and its position; ``None`` if it is fine so far."""
     try:
         msgspec.json.decode(text, type=msgspec.Raw)
     except msgspec.DecodeError as error:

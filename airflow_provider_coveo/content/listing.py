@@ -1,8 +1,8 @@
 """
-Which files a path, a folder or a glob stands for, on this machine and on object storages.
+List the files that a path, a folder or a glob selects, on this machine and on object storages.
 
-Nothing is left out silently: what can't be listed or looked at is an error. That is why neither ``glob`` nor
-the methods of paths and storages are used that return ``False`` or nothing where they fail.
+Nothing is skipped silently: anything that can't be listed or examined is an error. So this module uses
+neither ``glob`` nor those methods of paths and storages that return ``False`` or nothing when they fail.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ _GLOB_CHARACTERS: Final = re.compile(r"[*?\[]")
 
 
 class Tree(Protocol):
-    """Where files are: this machine or an object storage."""
+    """A file system: this machine or an object storage."""
 
     def names(self, folder: str) -> list[str]:
-        """Return the names in a folder, in their order."""
+        """Return the sorted names in a folder."""
 
     def at(self, path: str) -> Found | None:
-        """Return what a path leads to, ``None`` if there is nothing."""
+        """Return the file or folder at a path, ``None`` if there is none."""
 
     def look(self, folder: str, name: str) -> Found | None:
-        """Return what has a name in a folder, ``None`` if there is nothing."""
+        """Return the file or folder of a name in a folder, ``None`` if there is none."""
 
     def below(self, folder: str) -> list[str] | None:
-        """Return the paths of all files below a folder where one listing gives them, else ``None``."""
+        """Return the paths of all files below a folder, ``None`` if that takes more than one listing."""
 
 
 def files_of(path: Any) -> list[Any]:
     """
-    Return the files that a path stands for, in the order of their names.
+    Return the files that a path selects, sorted by name.
 
     :param path: A path, a folder, a glob or a URL, or an ``ObjectStoragePath``.
     :raises CoveoInputError: if there are none, or one is neither a file nor a folder.
-    :raises OSError: if what is there can't be listed.
+    :raises OSError: if a folder can't be listed.
     """
     if isinstance(path, str) and "://" in path:
         local = storage.local_path(path)
@@ -62,14 +62,12 @@ def files_of(path: Any) -> list[Any]:
         if hasattr(path, "is_dir") and hasattr(path, "open"):
             return _files_at(path)
     if not isinstance(path, (str, Path)) or not str(path) or "\0" in str(path):
-        raise CoveoInputError(
-            f"{path!r} is not the path of a file", remedy="Give a path, a glob or a URL such as s3://…"
-        )
+        raise CoveoInputError(f"Invalid path: {path!r}", remedy="Pass a path, a glob or a URL such as s3://…")
     return _local_files(str(path))
 
 
 def _files_at(path: Any) -> list[Any]:
-    """Return a file that is a path of another kind, as a list."""
+    """Return the file at a path object of another kind, as a list."""
     if path.is_dir() or not path.exists():
         raise _no_file(path)
     return [path]
@@ -95,7 +93,7 @@ def _stored_files(place: storage.Place) -> list[Any]:
     try:
         found = tree.at(place.path)
     except OSError:
-        # Whoever may list may not look at all that a pattern could be the name of.
+        # A user who can list a folder may lack access to an object whose name equals the pattern.
         if not has_signs:
             raise
         found = None
@@ -107,7 +105,9 @@ def _stored_files(place: storage.Place) -> list[Any]:
         raise _no_file(shown)
     base, segments = _split_glob(place.path)
     if not base:
-        raise CoveoInputError(f"{shown!r} has a pattern for the bucket", remedy="Name the bucket")
+        raise CoveoInputError(
+            f"Invalid path: {shown!r}; its bucket is a pattern", remedy="Use the bucket's full name"
+        )
     return _none_missing(shown, _as_stored(place, _matching(tree, base, segments, shown)))
 
 
@@ -117,30 +117,31 @@ def _as_stored(place: storage.Place, paths: Sequence[str]) -> list[Any]:
 
 def _no_file(path: Any) -> CoveoInputError:
     return CoveoInputError(
-        f"There is no file {str(path)!r}",
-        remedy="Check the path, and that the worker sees it: a worker on another machine has other files",
+        f"Could not find the file {str(path)!r}",
+        remedy="Check the path, and that the worker can access it: a worker on another machine has its own "
+        "files",
     )
 
 
 def _none_missing(path: str, files: list[Any]) -> list[Any]:
     if not files:
         raise CoveoInputError(
-            f"No file was found by {path!r}",
-            remedy="Check the path, and whether what writes the files ran before",
+            f"Could not find any file at {path!r}",
+            remedy="Check the path, and that the files have been written",
         )
     return files
 
 
-# --- folders and globs, wherever they are ---
+# --- folders and globs on any file system ---
 
 
 def _is_hidden(name: str) -> bool:
-    # As Spark has it: a folder of a partition is none of its own files, whatever the column is called.
+    # Same rule as Spark: a partition's folder is never hidden, whatever the name of its column.
     return name.startswith(".") or (name.startswith("_") and "=" not in name)
 
 
 def _below(tree: Tree, folder: Found) -> list[str]:
-    """Return the files in a folder and in its folders, but for those that are hidden."""
+    """Return the files in a folder and its subfolders, except for hidden ones."""
     flat = tree.below(folder.path)
     if flat is not None:
         begin = len(folder.path.rstrip("/")) + 1
@@ -156,7 +157,7 @@ def _files_below(tree: Tree, folder: Found, seen: set[Any], is_hidden: Any) -> I
         if not found.is_folder:
             yield found.path
         elif found.identity is None or found.identity not in seen:
-            # Else a link leads back to where we came from.
+            # A folder that was seen before is a link back to a parent.
             seen.add(found.identity)
             yield from _files_below(tree, found, seen, is_hidden)
 
@@ -165,16 +166,16 @@ def _existing(found: Found | None, folder: str, name: str) -> Found:
     if found is None:
         raise FileNotFoundError(
             errno.ENOENT,
-            "It was there when the folder was listed, and is gone",
+            "It disappeared after its folder was listed",
             f"{folder.rstrip('/')}/{name}",
         )
     return found
 
 
 def _split_glob(path: str) -> tuple[str, list[str]]:
-    """Split a path before the first of its segments that is a pattern."""
+    """Split a path before its first segment that is a pattern."""
     segments = path.split("/")
-    first = next(place for place, segment in enumerate(segments) if _GLOB_CHARACTERS.search(segment))
+    first = next(index for index, segment in enumerate(segments) if _GLOB_CHARACTERS.search(segment))
     base = "/".join(segments[:first])
     return base or ("/" if path.startswith("/") else ""), [segment for segment in segments[first:] if segment]
 
@@ -189,13 +190,13 @@ def _matching(tree: Tree, base: str, segments: list[str], shown: str) -> list[st
     files = sorted(set(_matches(tree, root, segments, folders, set())))
     if folders and not files:
         raise CoveoInputError(
-            f"No file was found by {shown!r}, which matches folders only, such as {folders[0]!r}",
+            f"Could not find any file at {shown!r}, which matches folders only, such as {folders[0]!r}",
             remedy="To read the files in them, end the pattern with /* or /**",
         )
     if folders:
         _log.warning(
-            "%r matches %d folders, which are not read, such as %r; to read the files in them as well, end "
-            "the pattern with /**",
+            "%r also matches %d folders, such as %r; skipping them. To read their files as well, end the "
+            "pattern with /**",
             shown,
             len(folders),
             folders[0],
@@ -234,7 +235,7 @@ def _matches(
 def _matches_below(
     tree: Tree, folder: Found, segments: list[str], folders: list[str], seen: set[Any]
 ) -> Iterator[str]:
-    """Yield what matches in a folder and in all below it."""
+    """Yield the matches in a folder and in all of its subfolders."""
     flat = tree.below(folder.path)
     if flat is not None:
         begin = len(folder.path.rstrip("/")) + 1
@@ -255,16 +256,16 @@ def _matches_below(
 
 
 def _is_matched(names: Sequence[str], segments: Sequence[str]) -> bool:
-    """Say whether the names of a path below a folder are what a pattern matches."""
+    """Tell whether a pattern matches the names of a path below a folder."""
     if not segments or not names:
         return not segments and not names
     head, rest = segments[0], segments[1:]
     if head != "**":
         return _is_name_matched(names[0], head) and _is_matched(names[1:], rest)
-    hidden = next((place for place, name in enumerate(names) if _dotted(name)), len(names))
+    hidden = next((index for index, name in enumerate(names) if _dotted(name)), len(names))
     if not rest:
         return hidden == len(names)
-    return any(_is_matched(names[place:], rest) for place in range(min(hidden + 1, len(names))))
+    return any(_is_matched(names[index:], rest) for index in range(min(hidden + 1, len(names))))
 
 
 def _is_name_matched(name: str, segment: str) -> bool:
@@ -282,24 +283,24 @@ def _pattern(segment: str) -> re.Pattern[str]:
 
 
 class _LocalTree:
-    """The files of this machine. Each folder is listed once."""
+    """The local file system. It lists each folder once."""
 
     def __init__(self) -> None:
         self._names: dict[str, list[str]] = {}
 
     def names(self, folder: str) -> list[str]:
-        """Return the names in a folder, in their order."""
+        """Return the sorted names in a folder."""
         if folder not in self._names:
             with os.scandir(folder or ".") as entries:
                 self._names[folder] = sorted(entry.name for entry in entries)
         return self._names[folder]
 
     def look(self, folder: str, name: str) -> Found | None:
-        """Return what has a name in a folder."""
+        """Return the file or folder of a name in a folder."""
         return self._found(os.path.join(folder, name), any_kind=False)  # noqa: PTH118 - a Path has no empty folder
 
     def at(self, path: str) -> Found | None:
-        """Return what a path leads to."""
+        """Return the file or folder at a path."""
         return self._found(path, any_kind=True)
 
     def _found(self, path: str, *, any_kind: bool) -> Found | None:
@@ -309,28 +310,29 @@ class _LocalTree:
         except (FileNotFoundError, NotADirectoryError):
             if _is_link(path):
                 raise CoveoInputError(
-                    f"{path!r} is a link to a file that is not there",
-                    remedy="Check whether what writes the files ran before, or choose the files with a glob",
+                    f"Could not read {path!r}: it is a link to a missing file",
+                    remedy="Check that the files have been written, or select the files with a glob",
                 ) from None
             return None
         except OSError as problem:
             if problem.errno != errno.ELOOP:
                 raise
             raise CoveoInputError(
-                f"{path!r} is a link that leads back to itself",
-                remedy="Remove the link, or let it lead to a file",
+                f"Could not read {path!r}: it is a link that points back to itself",
+                remedy="Remove the link, or point it to a file",
             ) from None
         if stat.S_ISDIR(is_at.st_mode):
             return Found(name, path, True, (is_at.st_dev, is_at.st_ino))
         if not any_kind and not stat.S_ISREG(is_at.st_mode):
             raise CoveoInputError(
-                f"{path!r} is neither a file nor a folder, but {_kind(is_at.st_mode)}",
-                remedy="Take it out of the folder, or choose files with a glob; path may name a pipe",
+                f"Could not read {path!r}: it is neither a file nor a folder, but {_kind(is_at.st_mode)}",
+                remedy="Move it out of the folder, or select the files with a glob; only path itself can be "
+                "a pipe",
             )
         return Found(name, path, False)
 
     def below(self, folder: str) -> None:
-        """Return nothing: a folder is listed without what is in its folders."""
+        """Return ``None``: listing a folder does not list its subfolders."""
 
 
 def _is_link(path: str) -> bool:

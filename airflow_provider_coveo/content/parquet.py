@@ -1,4 +1,4 @@
-"""Rows out of Parquet files."""
+"""Read rows from Parquet files."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _ROWS_AT_A_TIME: Final = 1_024
 
 def rows_of_parquet(raw: Any) -> Iterator[dict[str, Any]]:
     """
-    Yield the rows of a Parquet file, by the names of their columns.
+    Yield the rows of a Parquet file as dicts of column names.
 
-    :param raw: The file, open.
-    :raises MalformedError: if it is damaged, or two columns have one name.
+    :param raw: The open file.
+    :raises MalformedError: if it is damaged, or two columns have the same name.
     """
     try:
         from pyarrow import ArrowException, Table, parquet
     except ImportError:
         raise CoveoInputError(
-            "A Parquet file can't be read here",
+            "Could not read a Parquet file",
             cause="the package pyarrow is not installed",
             remedy="On the workers: pip install 'airflow-provider-coveo[parquet]'",
         ) from None
@@ -31,7 +31,7 @@ def rows_of_parquet(raw: Any) -> Iterator[dict[str, Any]]:
         file = parquet.ParquetFile(watched)
         names = file.schema_arrow.names
         if len(set(names)) < len(names):
-            # Of two columns of one name, a row would hold the last one only.
+            # A row would keep only the last of two columns of the same name.
             raise MalformedError("a column's name occurs twice in its schema")
         for rows in file.iter_batches(batch_size=_ROWS_AT_A_TIME):
             schema = _schema_without_nanoseconds(rows.schema)
@@ -39,16 +39,16 @@ def rows_of_parquet(raw: Any) -> Iterator[dict[str, Any]]:
                 rows = Table.from_batches([rows]).cast(schema, safe=False)
             yield from rows.to_pylist()
     except (ArrowException, OSError, ValueError, OverflowError, LookupError) as error:
-        # Among these are days and time zones that Python does not have.
+        # These include dates and time zones that Python does not support.
         if error is watched.problem:
-            # The storage can't be read, which says nothing of what it holds.
+            # The storage failed, so the file itself may be fine.
             raise
         raise MalformedError(str(error).strip()) from None
 
 
 class _WatchedFile:
     """
-    A file that remembers why it could not be read: a library that reads it raises the same class of its own.
+    A file that saves its own read error, because the library that reads it raises errors of the same class.
 
     :param raw: The file.
     """
@@ -72,10 +72,10 @@ class _WatchedFile:
 
 
 def _schema_without_nanoseconds(schema: Any) -> Any:
-    """Return the schema with times as Python has them, which counts microseconds."""
+    """Return the schema with times in microseconds, the resolution of Python's own types."""
     import pyarrow
 
-    def shortened(kind: Any) -> Any:
+    def in_microseconds(kind: Any) -> Any:
         types = pyarrow.types
         if types.is_timestamp(kind) and kind.unit == "ns":
             return pyarrow.timestamp("us", kind.tz)
@@ -84,13 +84,13 @@ def _schema_without_nanoseconds(schema: Any) -> Any:
         if types.is_duration(kind) and kind.unit == "ns":
             return pyarrow.duration("us")
         if types.is_list(kind):
-            return pyarrow.list_(shortened(kind.value_type))
+            return pyarrow.list_(in_microseconds(kind.value_type))
         if types.is_large_list(kind):
-            return pyarrow.large_list(shortened(kind.value_type))
+            return pyarrow.large_list(in_microseconds(kind.value_type))
         if types.is_fixed_size_list(kind):
-            return pyarrow.list_(shortened(kind.value_type), kind.list_size)
+            return pyarrow.list_(in_microseconds(kind.value_type), kind.list_size)
         if types.is_struct(kind):
-            return pyarrow.struct([field.with_type(shortened(field.type)) for field in kind])
+            return pyarrow.struct([field.with_type(in_microseconds(field.type)) for field in kind])
         return kind
 
-    return pyarrow.schema([field.with_type(shortened(field.type)) for field in schema])
+    return pyarrow.schema([field.with_type(in_microseconds(field.type)) for field in schema])

@@ -1,4 +1,4 @@
-"""Columns out of the names of folders, such as ``country=ch/day=2026-01-01/part.parquet`` (Hive's layout)."""
+"""Columns from folder names, such as ``country=ch/day=2026-01-01/part.parquet`` (Hive's layout)."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ import msgspec
 from airflow_provider_coveo.content.streams import MalformedError
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 
-#: What Hive, Spark and their readers call the folder of rows without a value.
+#: The folder name that Hive, Spark and their readers use for rows without a value.
 _NO_VALUE: Final = "__HIVE_DEFAULT_PARTITION__"
 
 
 def validate_partitioning(partitioning: Any) -> bool:
     """
-    Return whether the names of folders give columns.
+    Return whether folder names define columns.
 
-    :param partitioning: ``hive``, or ``None``, ``False`` or nothing for no.
+    :param partitioning: ``hive`` for yes; ``None``, ``False`` or an empty string for no.
     :raises CoveoInputError: if it is anything else.
     """
     if partitioning in (None, False, "", "none", "None"):
         return False
     if partitioning != "hive":
         raise CoveoInputError(
-            f"There is no partitioning {partitioning!r}", remedy="Give 'hive', or None for none"
+            f"Invalid partitioning: {partitioning!r}", remedy="Use 'hive', or None for none"
         )
     return True
 
 
 def partitions_of(path: str) -> dict[str, str | None]:
     """
-    Return the columns that the folders of a path give.
+    Return the columns that the folders of a path define.
 
     :param path: The path of a file.
-    :raises MalformedError: if two folders give different values to one, or a name can't be read.
+    :raises MalformedError: if two folders set different values for one column, or a name can't be decoded.
     """
     found: dict[str, str | None] = {}
     for folder in path.split("/")[:-1]:
@@ -49,7 +49,7 @@ def partitions_of(path: str) -> dict[str, str | None]:
         except (UnicodeDecodeError, UnicodeEncodeError):
             raise MalformedError(f"the name of its folder {folder!r} is not UTF-8") from None
         if found.setdefault(name, value) != value:
-            raise MalformedError(f"its folders give {name!r} two values, {found[name]!r} and {value!r}")
+            raise MalformedError(f"its folders set {name!r} to two values, {found[name]!r} and {value!r}")
     return found
 
 
@@ -57,11 +57,11 @@ def rows_with_partitions(
     rows: Iterator[dict[str, Any]], partitions: Mapping[str, str | None]
 ) -> Iterator[dict[str, Any]]:
     """
-    Yield rows with what the folders say.
+    Yield rows with the columns of their folders.
 
     :param rows: The rows of a file.
-    :param partitions: As :func:`partitions_of` returns them.
-    :raises MalformedError: if a row says otherwise.
+    :param partitions: The result of :func:`partitions_of`.
+    :raises MalformedError: if a row has another value than its folder.
     """
     if not partitions:
         yield from rows
@@ -79,11 +79,11 @@ def objects_with_partitions(
     objects: Iterator[bytes], partitions: Mapping[str, str | None]
 ) -> Iterator[bytes]:
     """
-    Yield JSON objects with what the folders say; but for that, each is as it was.
+    Yield JSON objects with the columns of their folders, and otherwise unchanged.
 
     :param objects: The objects of a file.
-    :param partitions: As :func:`partitions_of` returns them.
-    :raises MalformedError: if an object says otherwise.
+    :param partitions: The result of :func:`partitions_of`.
+    :raises MalformedError: if an object has another value than its folder.
     """
     if not partitions:
         yield from objects
@@ -92,7 +92,7 @@ def objects_with_partitions(
         try:
             item = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            # Whoever checks the item says so.
+            # Validating the item reports it.
             yield text
             continue
         added = {}
@@ -124,7 +124,7 @@ def _is_same(own: Any, value: str | None) -> bool:
     if text == value:
         return True
     try:
-        # As where a month is written 01.
+        # A month may be written as 01.
         return not isinstance(own, str) and int(value) == own
     except ValueError:
         return False
@@ -132,6 +132,6 @@ def _is_same(own: Any, value: str | None) -> bool:
 
 def _conflict(name: str, value: str | None, own: Any) -> MalformedError:
     return MalformedError(
-        f"its folder gives {name!r} the value {value!r}, but an item in it has {str(own)[:100]!r}; give "
-        "partitioning=None to leave out what the folders say"
+        f"its folder sets {name!r} to {value!r}, but an item in it has {str(own)[:100]!r}; pass "
+        "partitioning=None to ignore folder names"
     )

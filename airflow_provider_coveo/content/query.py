@@ -1,4 +1,4 @@
-"""Items out of a database, row after row: a table of any size needs no more memory than a few rows."""
+"""Read items from a database as a stream: a table of any size needs no more memory than a few rows."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
 from airflow_provider_coveo.coveo.integers import parse_int
 
 _CURSOR_NAME: Final = "coveo_push"
-#: The drivers for MySQL and MariaDB that Airflow's hook brings: mysqlclient and mysql-connector-python.
+#: The drivers for MySQL and MariaDB that Airflow's hook uses: mysqlclient and mysql-connector-python.
 _MYSQL_DRIVERS: Final = frozenset({"MySQLdb", "mysql"})
-#: How many seconds a MySQL server waits for somebody who reads the rows no faster than they are pushed.
-_PATIENCE_OF_MYSQL: Final = 3600
+#: Seconds that a MySQL server waits for a client that reads rows only as fast as they are pushed.
+_MYSQL_WRITE_TIMEOUT: Final = 3600
 
 
 def read_query(
@@ -36,11 +36,11 @@ def read_query(
     :param conn_id: The connection of the database.
     :param sql: The query.
     :param parameters: Values for its placeholders.
-    :param columns: What an item is made of, as :func:`~airflow_provider_coveo.content.rows.row_mapper`
-        takes it.
+    :param columns: The mapping of columns to items; see
+        :func:`~airflow_provider_coveo.content.rows.row_mapper`.
     :param hook_params: Further arguments of the database's hook.
-    :param fetch_size: How many rows are fetched at a time.
-    :raises CoveoInputError: if the connection is of no database, or the query gives no usable rows.
+    :param fetch_size: The number of rows that are fetched at a time.
+    :raises CoveoInputError: if the connection is not a database, or the query returns no usable rows.
     """
     with query_rows(
         conn_id, sql, parameters=parameters, hook_params=hook_params, fetch_size=fetch_size
@@ -56,8 +56,8 @@ class QueryResult:
     The result of a query.
 
     :param names: The names of its columns.
-    :param rows: Its rows, by these names; they can be gone through once.
-    :param source: The query in words, for errors.
+    :param rows: Its rows, as mappings of these names; they can be read once.
+    :param source: A description of the query, for errors.
     """
 
     names: list[str]
@@ -76,38 +76,38 @@ def query_rows(
     what: str = "query",
 ) -> Iterator[QueryResult]:
     """
-    Execute a query, and give its rows as a stream.
+    Execute a query, and return its rows as a stream.
 
     :param conn_id: The connection of the database.
     :param sql: The query.
     :param parameters: Values for its placeholders.
     :param hook_params: Further arguments of the database's hook.
-    :param fetch_size: How many rows are fetched at a time.
-    :param what: What the query is called in errors. Default ``query``.
-    :raises CoveoInputError: if the connection is of no database, or the query gives no usable rows.
+    :param fetch_size: The number of rows that are fetched at a time.
+    :param what: The name of the query in errors. Default ``query``.
+    :raises CoveoInputError: if the connection is not a database, or the query returns no usable rows.
     """
     rows_at_a_time = parse_int(fetch_size)
     if rows_at_a_time is None or rows_at_a_time < 1:
         raise CoveoInputError(
-            f"fetch_size is {short_repr(fetch_size)}", remedy="Give a whole number, one or more"
+            f"Invalid fetch_size: {short_repr(fetch_size)}", remedy="Use an integer of 1 or more"
         )
     with _streaming_cursor(_database_hook(conn_id, hook_params).get_conn()) as cursor:
         with suppress(Exception):
-            # How many are asked for counts. Some drivers also go by this, and others have no such attribute.
+            # The argument of fetchmany counts. Some drivers also use this attribute, others lack it.
             cursor.arraysize = rows_at_a_time
         if parameters:
             cursor.execute(sql, parameters)
         else:
             cursor.execute(sql)
         rows = _rows(cursor, rows_at_a_time)
-        # Some drivers know the columns once a row was fetched.
+        # Some drivers know the columns only after the first row.
         first = list(itertools.islice(rows, 1))
         if cursor.description is None:
             raise CoveoInputError(
-                f"The {what} on {conn_id!r} gives no rows",
-                remedy="Give a SELECT, or another query with a result",
+                f"The {what} on {conn_id!r} returns no rows",
+                remedy="Use a SELECT, or another query with a result",
             )
-        source = f"The {what} on {conn_id!r}"
+        source = f"the {what} on {conn_id!r}"
         names = validate_names((column[0] for column in cursor.description), source)
         yield QueryResult(names, map(row_reader(names, source), itertools.chain(first, rows)), source)
 
@@ -118,16 +118,16 @@ def _database_hook(conn_id: str, hook_params: Mapping[str, Any] | None) -> Any:
         hook = connection.get_hook(hook_params=dict(hook_params or {}))
     except AirflowException as unknown:
         raise CoveoInputError(
-            f"The connection {conn_id!r} has no hook to query a database with",
+            f"Could not query the connection {conn_id!r}",
             answer=str(unknown),
-            cause=f"no provider for connections of the type {connection.conn_type!r} is on the worker",
+            cause=f"no provider for connections of type {connection.conn_type!r} is on the worker",
             remedy="Install that database's provider, as in pip install apache-airflow-providers-postgres",
         ) from unknown
     if not hasattr(hook, "get_conn") or not hasattr(hook, "get_records"):
         raise CoveoInputError(
-            f"The connection {conn_id!r} is of no database that can be queried: its hook is "
-            f"{type(hook).__name__}",
-            remedy="Name a connection whose hook is one of Airflow's DbApiHook",
+            f"Could not query the connection {conn_id!r}: its hook, {type(hook).__name__}, is not for SQL "
+            "databases",
+            remedy="Use a connection whose hook is a DbApiHook of Airflow",
         )
     return hook
 
@@ -139,28 +139,28 @@ def _rows(cursor: Any, fetch_size: int) -> Iterator[Sequence[Any]]:
 
 @contextmanager
 def _streaming_cursor(connection: Any) -> Iterator[Any]:
-    """Give a cursor that leaves the result at the server where the driver would fetch it whole."""
+    """Open a cursor that leaves the result on the server even if the driver's default fetches it whole."""
     # Airflow's hook may wrap the driver's own connection.
     driver = type(connection).__module__.partition(".")[0]
     opened = [connection]
     try:
         if driver in _MYSQL_DRIVERS:
-            # The server gives up whoever does not take its rows for a minute, as a push that waits does not.
+            # By default, the server drops a client that reads no rows for a minute, as a waiting push does.
             with suppress(Exception), closing(connection.cursor()) as settings:
-                settings.execute(f"SET SESSION net_write_timeout = {_PATIENCE_OF_MYSQL}")
+                settings.execute(f"SET SESSION net_write_timeout = {_MYSQL_WRITE_TIMEOUT}")
         cursor = _cursor(connection, driver)
-        # A cursor of MySQL reads all that is left when it is closed, unless the connection is gone by then.
+        # Closing a MySQL cursor reads all remaining rows, unless the connection is closed first.
         opened.insert(1 if driver in _MYSQL_DRIVERS else 0, cursor)
         yield cursor
     finally:
-        # Also if the rows are not read to their end. What was pushed does not fail because of that any more.
+        # This runs even if rows are left. An error here must not fail a push that has succeeded.
         for one in opened:
             with suppress(Exception):
                 one.close()
 
 
 def _cursor(connection: Any, driver: str) -> Any:
-    # Rows come as tuples, whatever else the connection would make of them.
+    # Rows are tuples, whatever row factory the connection sets.
     if driver == "psycopg":
         from psycopg.rows import tuple_row
 

@@ -1,4 +1,4 @@
-"""Items out of rows: which column becomes what."""
+"""Map the columns of rows to the keys of items."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from airflow_provider_coveo.coveo.invalid_items import InvalidValue, ItemWithout
 from airflow_provider_coveo.coveo.metadata import metadata_as_text, plain_text, type_name, unreadable
 
 _COLUMN: Final = re.compile(r"\{([^{}]+)\}")
-#: The keys whose values tell one item from another: a text for them that lacks a part would be another's.
+#: The keys that identify items: without one of its parts, their text would identify another item.
 _ID_KEYS: Final = frozenset({"documentid", "parentid"})
 
 
@@ -22,9 +22,9 @@ def items_of_rows(
     """
     Yield an item for each row.
 
-    :param rows: The rows, by the names of their columns.
-    :param columns: As :func:`row_mapper` takes it.
-    :param source: What the rows are read from.
+    :param rows: The rows, as mappings of column names.
+    :param columns: See :func:`row_mapper`.
+    :param source: The origin of the rows.
     """
     make: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
     count = 0
@@ -38,25 +38,25 @@ def row_mapper(
     names: Sequence[str], columns: Mapping[str, str] | None, source: str
 ) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     """
-    Return what makes an item of a row.
+    Return a function that creates an item from a row.
 
-    A value becomes part of a text as metadata is sent: numbers in digits, times in ISO 8601. One that
-    metadata can't hold, or that can't be read, makes the item invalid, as it does in a column of its own: in
-    its place stands an :class:`~airflow_provider_coveo.coveo.invalid_items.InvalidValue`.
+    Values in a composed text are formatted like metadata: numbers in digits, times in ISO 8601. A value that
+    metadata can't hold, or that can't be read, makes the item invalid, as it does in a column of its own: it
+    is replaced by an :class:`~airflow_provider_coveo.coveo.invalid_items.InvalidValue`.
 
     :param names: The names of the columns.
     :param columns: The item's keys, each with the name of a column or a text with names of columns in braces.
         ``None`` for each column under its own name.
-    :param source: Where the rows come from, in words.
-    :raises CoveoInputError: if there is no such column.
+    :param source: The origin of the rows, for messages.
+    :raises CoveoInputError: if a column does not exist.
     """
     plain, composed = _assigned(names, columns, source)
     keys = list(names if columns is None else columns)
-    _refuse_ambiguous_keys(keys, source)
+    _reject_ambiguous_keys(keys, source)
     if not any(key.lower() == "documentid" for key in keys):
         raise CoveoInputError(
-            f"{source} gives items without a documentId",
-            remedy=f"Give one by columns, as in {{'documentId': 'product://{{sku}}'}}; the columns are "
+            f"Could not read items from {source}: no column is mapped to documentId",
+            remedy=f"Map it with columns, as in {{'documentId': 'product://{{sku}}'}}; the columns are "
             f"{_named(names)}",
         )
     copied = [(key, name, key.lower() == "data") for key, name in plain]
@@ -87,15 +87,14 @@ def row_mapper(
 
 def row_reader(names: Sequence[str], source: str) -> Callable[[Any], Mapping[str, Any]]:
     """
-    Return what gives the values of a database driver's row by the names of their columns.
+    Return a function that maps the column names to the values of a database driver's row.
 
-    A mapping has them by name. Anything else is read by place, as the database API of Python (PEP 249)
-    defines rows, if it has a length and takes an index: tuples and lists, and rows of classes of a driver's
-    own.
+    A mapping is read by name. Anything else with a length and an index is read by position, as Python's
+    database API (PEP 249) defines rows: tuples, lists, and a driver's own row classes.
 
     :param names: The names of the columns.
-    :param source: Where the rows come from, in words.
-    :return: A function, which raises CoveoInputError for a row that has other values than these columns'.
+    :param source: The origin of the rows, for messages.
+    :return: The function. It raises CoveoInputError for a row that does not match the columns.
     """
     count = len(names)
     known = set(names)
@@ -126,15 +125,14 @@ def row_reader(names: Sequence[str], source: str) -> Callable[[Any], Mapping[str
             raise misread(f"of type {type_name(row)}")
         if len(row) != count:
             raise misread(f"with {len(row)} values")
-        # A class of a driver may give names when it is gone through.
-        return [row[place] for place in range(count)]
+        # Iterating over a driver's row class may yield names instead of values.
+        return [row[index] for index in range(count)]
 
     def misread(what: str) -> CoveoInputError:
         return CoveoInputError(
-            f"{source} has the {count} columns {_named(names)}, and gives a row {what}",
-            cause="the connection or hook_params set a cursor or a row factory that makes something else of "
-            "rows",
-            remedy="Use the driver's own cursor, or one that gives tuples or dicts",
+            f"Could not read {source}: it has the {count} columns {_named(names)}, but returned a row {what}",
+            cause="the connection or hook_params set a cursor or row factory that changes the rows",
+            remedy="Use the driver's default cursor, or one that returns tuples or dicts",
         )
 
     return read
@@ -142,30 +140,32 @@ def row_reader(names: Sequence[str], source: str) -> Callable[[Any], Mapping[str
 
 def validate_names(names: Iterable[Any], source: str) -> list[str]:
     """
-    Return the names of the columns of a result if each tells one column.
+    Return the names of a result's columns if they are unique.
 
-    :param names: The names as the driver gives them.
-    :param source: Where the rows come from, in words.
-    :raises CoveoInputError: if one is missing, is no text, or occurs twice.
+    :param names: The names from the driver.
+    :param source: The origin of the rows, for messages.
+    :raises CoveoInputError: if one is missing, is not a string, or occurs twice.
     """
     checked: list[str] = []
     for number, name in enumerate(names, 1):
         if not isinstance(name, str) or not plain_text(name):
             raise CoveoInputError(
-                f"{source} gives no name to its column {number}, but {short_repr(name)}",
+                f"Could not read {source}: its column {number} has no name, but {short_repr(name)}",
                 remedy="Name it with AS",
             )
         checked.append(plain_text(name))
     if len(set(checked)) < len(checked):
         twice = next(name for name in checked if checked.count(name) > 1)
-        raise CoveoInputError(f"{source} gives two columns named {twice!r}", remedy="Rename one with AS")
+        raise CoveoInputError(
+            f"Could not read {source}: it has two columns named {twice!r}", remedy="Rename one with AS"
+        )
     return checked
 
 
 @dataclass(frozen=True)
 class _MissingPart:
     """
-    A column of which a ``documentId`` is composed, and which is empty.
+    An empty column that is part of a ``documentId``.
 
     :param name: The column's name.
     """
@@ -173,10 +173,10 @@ class _MissingPart:
     name: str
 
     def reason(self) -> InvalidValue:
-        """Return why the item has no ``documentId``."""
+        """Return the reason why the item has no ``documentId``."""
         return InvalidValue(
-            f"it has no documentId: the column {short_repr(self.name)}, of which that is composed, is empty",
-            "Leave such rows out of the input, or compose the documentId of columns that are never empty",
+            f"it has no documentId: the column {short_repr(self.name)}, which is part of it, is empty",
+            "Exclude such rows from the input, or compose the documentId from columns that are never empty",
         )
 
 
@@ -184,8 +184,8 @@ class _Text:
     """
     A text that is composed of columns.
 
-    :param key: The key under which it stands in the item.
-    :param parts: Its parts: each a text, and whether that is the name of a column.
+    :param key: Its key in the item.
+    :param parts: Its parts: a text each, and whether it is the name of a column.
     """
 
     def __init__(self, key: str, parts: list[tuple[str, bool]]) -> None:
@@ -196,7 +196,7 @@ class _Text:
 
     def of(self, row: Mapping[str, Any]) -> str | InvalidValue | _MissingPart | None:
         """
-        Return the text for a row, ``None`` if the item does without it.
+        Return the text for a row, ``None`` to omit it from the item.
 
         :param row: The row.
         """
@@ -213,13 +213,13 @@ class _Text:
                 return value
             if value is None or _is_empty(value):
                 if self._is_id:
-                    # An item whose parent is not known has none; one must have an ID.
+                    # An item without a known parent has none, but every item needs an ID.
                     return None if self.key.lower() == "parentid" else _MissingPart(part)
                 continue
             try:
                 text.append(metadata_as_text(part, value, in_id=self._is_id))
             except CoveoInputError as error:
-                return InvalidValue(f"its {self.key} can't be composed: {error.tried}", error.remedy)
+                return InvalidValue(f"its {self.key} could not be composed: {error.tried}", error.remedy)
         composed = "".join(text)
         return composed if composed or self._is_kept_empty else None
 
@@ -227,7 +227,7 @@ class _Text:
 def _assigned(
     names: Sequence[str], columns: Any, source: str
 ) -> tuple[list[tuple[str, str]], list[tuple[str, list[tuple[str, bool]]]]]:
-    """Return which keys hold which column, and which hold a text composed of which parts."""
+    """Return the keys that map to a column, and the keys that map to a composed text with its parts."""
     if columns is not None and not isinstance(columns, Mapping):
         raise CoveoInputError(
             f"columns must be a mapping of keys to columns, not {type_name(columns)}",
@@ -239,14 +239,14 @@ def _assigned(
     for key, column in (dict.fromkeys(names) if columns is None else columns).items():
         text = key if column is None else column
         if not isinstance(key, str) or not key:
-            what = "columns has the key" if columns is not None else f"{source} has a column named"
+            what = "columns" if columns is not None else source
             raise CoveoInputError(
-                f"{what} {short_repr(key)}, which is not the name of a field",
-                remedy="Name each key that an item is to have by columns",
+                f"Could not map columns: {what} has {short_repr(key)}, which is not the name of a field",
+                remedy="Map every key of an item with columns",
             )
         if not isinstance(text, str):
             raise CoveoInputError(
-                f"columns maps {short_repr(key)} to {short_repr(text)}, which is not the name of a column",
+                f"Could not map columns: {short_repr(text)}, for the key {short_repr(key)}, is not a column",
                 remedy=f"The columns are {_named(names)}",
             )
         pieces = _COLUMN.split(text)
@@ -254,25 +254,27 @@ def _assigned(
         missing = [name for name in wanted if name not in known]
         if missing or not wanted:
             raise CoveoInputError(
-                f"{source} has no column {(missing or [text])[0]!r}, which columns asks for under {key!r}",
+                f"Could not map columns: {source} has no column {(missing or [text])[0]!r}, for the key "
+                f"{key!r}",
                 remedy=f"The columns are {_named(names)}",
             )
         if text in known:
             plain.append((key, text))
         else:
-            parts = [(piece, bool(place % 2)) for place, piece in enumerate(pieces) if piece]
+            parts = [(piece, bool(index % 2)) for index, piece in enumerate(pieces) if piece]
             composed.append((key, parts))
     return plain, composed
 
 
-def _refuse_ambiguous_keys(keys: Iterable[str], source: str) -> None:
+def _reject_ambiguous_keys(keys: Iterable[str], source: str) -> None:
     seen: dict[str, str] = {}
     for key in keys:
         other = seen.setdefault(key.lower(), key)
         if other != key:
             raise CoveoInputError(
-                f"{source} gives items with the keys {other!r} and {key!r}, which differ by case only",
-                remedy="Coveo takes keys in any case: choose the columns by columns, or rename one",
+                f"The items from {source} have the keys {other!r} and {key!r}, which differ by case only",
+                remedy="Select columns with the parameter columns, or rename one: Coveo ignores the case of "
+                "keys",
             )
 
 

@@ -1,9 +1,8 @@
 """
-Files on object storages, through what Airflow's ``ObjectStoragePath`` is made of.
+Files on object storages, through the file systems behind Airflow's ``ObjectStoragePath``.
 
-The storages' own ``exists``, ``isfile``, ``glob`` and ``walk`` take a call that failed for a file that is not
-there. So only ``info``, ``ls`` and ``find`` are used here, which raise, and never what they remember of
-earlier calls.
+The storages' own ``exists``, ``isfile``, ``glob`` and ``walk`` treat a failed call as a missing file. So this
+module uses only ``info``, ``ls`` and ``find``, which raise, and never their cached results.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 _Result = TypeVar("_Result")
-#: Storages whose ``find`` is one listing of all keys, each of which may hold slashes side by side.
+#: Storages whose ``find`` is one listing of all keys, which can contain consecutive slashes.
 _FLAT: Final = frozenset({"s3", "s3a"})
 _WEB: Final = frozenset({"http", "https"})
-#: What tells one content of an object from another, as the storages call it.
+#: The storages' keys that distinguish versions of an object's content.
 _VERSION_KEYS: Final = (
     *("size", "ETag", "etag", "VersionId", "version_id", "generation", "md5Hash", "content_settings"),
     *("LastModified", "last_modified", "mtime", "updated", "modified"),
@@ -31,12 +30,12 @@ _VERSION_KEYS: Final = (
 @dataclass(frozen=True)
 class Found:
     """
-    What stands in a folder, or where a path leads.
+    An entry of a folder, or the file or folder at a path.
 
     :param name: Its name.
     :param path: Its path.
     :param is_folder: Whether it is a folder.
-    :param identity: What tells a folder from another if links lead to both; ``None`` without links.
+    :param identity: Identifies a folder even through links; ``None`` on storages without links.
     """
 
     name: str
@@ -48,13 +47,13 @@ class Found:
 @dataclass(frozen=True)
 class Place:
     """
-    Where a URL leads.
+    The location that a URL points to.
 
     :param fs: The storage.
-    :param path: The path there, as the storage has it.
-    :param begin: What the URL has before the path.
-    :param is_folder: Whether the URL ends as that of a folder.
-    :param may_be_glob: Whether the storage can list, so that the path may be a pattern.
+    :param path: The path there, in the storage's own notation.
+    :param begin: The URL's prefix before the path.
+    :param is_folder: Whether the URL ends like that of a folder.
+    :param may_be_glob: Whether the storage can list, so that the path can be a pattern.
     """
 
     fs: Any
@@ -64,14 +63,14 @@ class Place:
     may_be_glob: bool = True
 
     def shown(self, path: str) -> str:
-        """Return a path as a URL, without what may be a secret in it."""
+        """Return a path as a URL, without parts that can be secret."""
         if path.split("://")[0] in _WEB:
             return path.partition("?")[0]
         return f"{self.begin}{path}"
 
 
 def local_path(url: str) -> str | None:
-    """Return the path of a URL on this machine, ``None`` for one of a storage."""
+    """Return the path of a URL on this machine, ``None`` for a storage's URL."""
     scheme, _, rest = url.partition("://")
     if scheme not in {"file", "local"}:
         return None
@@ -81,9 +80,9 @@ def local_path(url: str) -> str | None:
 
 def opened(url: str) -> Place:
     """
-    Return where a URL leads.
+    Return the location that a URL points to.
 
-    :param url: Such as ``s3://conn_id@bucket/key``. What follows the bucket is taken as it is.
+    :param url: A URL such as ``s3://conn_id@bucket/key``. The key is used literally.
     """
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
@@ -91,7 +90,7 @@ def opened(url: str) -> Place:
     if scheme in _WEB:
         return Place(ObjectStoragePath(url).fs, url, "", may_be_glob=False)
     bucket, slash, key = rest.partition("/")
-    # ObjectStoragePath takes a part of a key with # or ? for a part of the URL.
+    # ObjectStoragePath would parse a # or ? in a key as part of the URL.
     fs = ObjectStoragePath(f"{scheme}://{bucket}{slash}").fs
     conn_id, at, _ = bucket.rpartition("@")
     plain = fs._strip_protocol(f"{scheme}://{bucket[len(conn_id + at) :]}{slash}{key}")
@@ -99,7 +98,7 @@ def opened(url: str) -> Place:
 
 
 def of_path(path: Any) -> Place:
-    """Return where an ``ObjectStoragePath`` leads."""
+    """Return the location that an ``ObjectStoragePath`` points to."""
     scheme, _, rest = str(path).partition("://")
     conn_id, at, _ = rest.split("/")[0].rpartition("@")
     return Place(
@@ -150,7 +149,7 @@ def _is_flat(fs: Any) -> bool:
 
 
 def _called(what: str, shown: str, call: Callable[[], _Result]) -> _Result:
-    """Call a storage, and name the file or folder in what it raises."""
+    """Call a storage, and name the file or folder in its error."""
     try:
         return call()
     except OSError as problem:
@@ -164,7 +163,7 @@ def _called(what: str, shown: str, call: Callable[[], _Result]) -> _Result:
     except (ValueError, TypeError, NotImplementedError):
         raise
     except Exception as problem:
-        # Such as what a client of HTTP raises.
+        # Errors of an HTTP client, for example.
         raise OSError(errno.EIO, f"{what} failed: {type(problem).__name__}: {problem}", shown) from problem
 
 
@@ -172,7 +171,7 @@ class StoredTree:
     """
     The files of a storage.
 
-    :param place: Where to look.
+    :param place: The location.
     """
 
     def __init__(self, place: Place) -> None:
@@ -181,7 +180,7 @@ class StoredTree:
         place.fs.invalidate_cache()
 
     def at(self, path: str) -> Found | None:
-        """Return what a path leads to."""
+        """Return the file or folder at a path."""
         name = path.rpartition("/")[2]
         try:
             info = _called("Looking at it", self._place.shown(path), lambda: self._place.fs.info(path))
@@ -190,11 +189,11 @@ class StoredTree:
         return Found(name, path, info["type"] == "directory")
 
     def names(self, folder: str) -> list[str]:
-        """Return the names in a folder, in their order."""
+        """Return the sorted names in a folder."""
         return sorted(self._listed(folder))
 
     def look(self, folder: str, name: str) -> Found | None:
-        """Return what has a name in a folder."""
+        """Return the file or folder of a name in a folder."""
         return self._listed(folder).get(name)
 
     def _listed(self, folder: str) -> dict[str, Found]:
@@ -209,16 +208,16 @@ class StoredTree:
                 if is_folder and info["name"].rstrip("/") != info["name"]:
                     entries[""] = Found("", info["name"], True)
                 else:
-                    _refuse_content_of_folder(info, shown)
+                    _reject_content_of_folder(info, shown)
                 continue
             if name in entries and entries[name].is_folder != is_folder:
-                # An object and others below it, which no folder on a disk could have.
+                # A name that is both an object and a folder, which a disk does not allow.
                 entries[f"{name}/"] = Found(name, path, True)
                 entries[name] = Found(name, path, False)
                 continue
             entries[name] = Found(name, path, is_folder)
         if "" in entries and not self._is_flat:
-            raise OSError(errno.EINVAL, "Listing it failed: it has keys with two slashes side by side", shown)
+            raise OSError(errno.EINVAL, "Listing it failed: it has keys with consecutive slashes", shown)
         entries.pop("", None)
         self._entries[folder] = entries
         return entries
@@ -228,7 +227,7 @@ class StoredTree:
         return _is_flat(self._place.fs)
 
     def below(self, folder: str) -> list[str] | None:
-        """Return the paths of all files below a folder, if the storage lists its keys without folders."""
+        """Return the paths of all files below a folder, ``None`` if the storage lists folders."""
         if not self._is_flat:
             return None
         shown = self._place.shown(folder)
@@ -236,14 +235,14 @@ class StoredTree:
         paths = []
         for path, info in found.items():
             if path.endswith("/") or info["type"] == "directory":
-                _refuse_content_of_folder(info, self._place.shown(path))
+                _reject_content_of_folder(info, self._place.shown(path))
             elif path != folder:
                 paths.append(path)
         return paths
 
 
-def _refuse_content_of_folder(info: dict[str, Any], shown: str) -> None:
-    """Go past an object that stands for a folder, but not past one that holds something."""
+def _reject_content_of_folder(info: dict[str, Any], shown: str) -> None:
+    """Skip an object that represents a folder, but reject one that has content."""
     if info.get("size"):
         raise OSError(
             errno.EISDIR, "Listing it failed: an object with the name of a folder has content", shown
@@ -254,7 +253,7 @@ class StoredFile:
     """
     A file on a storage.
 
-    :param place: Where the storage is.
+    :param place: The location.
     :param path: The path of the file there.
     """
 
@@ -267,7 +266,7 @@ class StoredFile:
         return self._place.shown(self._path)
 
     def open(self, mode: str) -> StoredContent:
-        """Open the file, as it is now."""
+        """Open the current version of the file."""
         self._place.fs.invalidate_cache()
         raw = _called("Opening it", str(self), lambda: self._place.fs.open(self._path, mode))
         before = _version_of(getattr(raw, "details", None)) or self._version()
@@ -275,7 +274,7 @@ class StoredFile:
         return StoredContent(raw, str(self), lambda: self._version() == before)
 
     def _note_as_read(self) -> None:
-        # As for what is written: only where somebody asks for it.
+        # As for outputs: only if OpenLineage is in use.
         if "airflow.providers.openlineage" not in sys.modules:
             return
         from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
@@ -289,7 +288,7 @@ class StoredFile:
 
 
 def _version_of(info: Any) -> dict[str, str]:
-    """Return what tells a content of an object from another."""
+    """Return the values that identify a version of an object's content."""
     if not isinstance(info, dict):
         return {}
     return {key: str(info[key]) for key in _VERSION_KEYS if info.get(key)}
@@ -297,11 +296,11 @@ def _version_of(info: Any) -> dict[str, str]:
 
 class StoredContent(io.RawIOBase):
     """
-    What a file on a storage holds: whole, and of one time.
+    The complete content of one version of a file on a storage.
 
     :param raw: The file, as the storage opened it.
     :param shown: Its URL, for messages.
-    :param is_unchanged: Says whether it is still the object that was opened.
+    :param is_unchanged: Returns whether it is still the object that was opened.
     """
 
     def __init__(self, raw: Any, shown: str, is_unchanged: Callable[[], bool]) -> None:
@@ -312,24 +311,24 @@ class StoredContent(io.RawIOBase):
         self._is_checked = False
 
     def readable(self) -> bool:
-        """Return whether it can be read."""
+        """Return ``True``."""
         return True
 
     def seekable(self) -> bool:
-        """Return whether it can be read from any place."""
+        """Return whether it supports :meth:`seek`."""
         return bool(self._raw.seekable())
 
     def tell(self) -> int:
-        """Return the place that is read next."""
+        """Return the current position."""
         return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a place."""
+        """Move to a position."""
         self._at = self._raw.seek(offset, whence)
         return self._at
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer, at least partly unless the file is at its end."""
+        """Fill the buffer, at least in part unless the file has ended."""
         data = _called(
             f"Reading it from byte {self._at:,} on", self._shown, lambda: self._raw.read(len(buffer))
         )
@@ -341,9 +340,9 @@ class StoredContent(io.RawIOBase):
 
     def check_end(self) -> None:
         """
-        Check that all was read of what was opened.
+        Check that the whole object was read.
 
-        :raises OSError: if it ended too early, or is no longer what it was.
+        :raises OSError: if it ended too early, or has changed.
         """
         size = getattr(self._raw, "size", None)
         if isinstance(size, int) and self._at < size:
@@ -356,7 +355,7 @@ class StoredContent(io.RawIOBase):
         """
         Check that the object is still the one that was opened.
 
-        :raises OSError: if it is not.
+        :raises OSError: if it has changed.
         """
         if self._is_checked:
             return

@@ -1,4 +1,4 @@
-"""Tables in files of text: CSV, as RFC 4180 has it, and TSV, in which no sign quotes another."""
+"""Tables in text files: CSV as RFC 4180 defines it, and TSV, which has no quoting."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from airflow_provider_coveo.content import streams
 from airflow_provider_coveo.content.streams import MalformedError
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 
-#: Of what stands for the default, which depends on the format.
+#: Placeholder for the default, which depends on the format.
 DEFAULT: Final = "default"
 _DELIMITERS: Final = {"csv": ",", "tsv": "\t"}
 _QUOTES: Final = {"csv": '"', "tsv": None}
-#: What parts columns in files that have another delimiter than their names say.
+#: Common delimiters of files whose names indicate another one.
 _USUAL_DELIMITERS: Final = ";\t|,"
 
 
 @dataclass(frozen=True)
 class Dialect:
     """
-    How a table is written.
+    The dialect of a table.
 
-    :param delimiter: What parts two fields.
-    :param quotechar: What stands around a field that holds a delimiter, a quote or an end of a line; ``None``
-        where no sign does.
-    :param escapechar: What takes the meaning of the sign behind it; ``None`` where no sign does.
-    :param null_values: The fields that stand for no value.
-    :param column_names: The names of the columns, where the first line does not give them.
-    :param is_given: Whether the delimiter was given.
+    :param delimiter: The character between two fields.
+    :param quotechar: The character around a field that contains a delimiter, a quote or a line break;
+        ``None`` for none.
+    :param escapechar: The character that escapes the next one; ``None`` for none.
+    :param null_values: The fields that mean “no value”.
+    :param column_names: The names of the columns, if the first line does not contain them.
+    :param is_given: Whether the user passed the delimiter.
     """
 
     delimiter: str = ","
@@ -53,15 +53,15 @@ def dialect_of(
     column_names: Sequence[str] | None = None,
 ) -> Dialect:
     """
-    Return how a table is written.
+    Return the dialect of a table.
 
     :param file_format: ``csv`` or ``tsv``.
-    :param delimiter: One character; ``\\t`` and ``tab`` are the tab.
-    :param quotechar: One character; ``None``, ``False`` or nothing for none.
+    :param delimiter: One character; ``\\t`` and ``tab`` mean the tab.
+    :param quotechar: One character; ``None``, ``False`` or an empty string for none.
     :param escapechar: One character.
-    :param null_values: One or several texts.
+    :param null_values: One or more strings.
     :param column_names: The names of the columns.
-    :raises CoveoInputError: if a value can't be right.
+    :raises CoveoInputError: if a parameter is invalid.
     """
     of_a_tab = {"\\t": "\t", "tab": "\t"}
     parts = of_a_tab.get(delimiter, delimiter) if isinstance(delimiter, str) else delimiter
@@ -77,14 +77,14 @@ def dialect_of(
             continue
         if not isinstance(sign, str) or len(sign) != 1 or sign in "\r\n\0":
             raise CoveoInputError(
-                f"{name} can't be {sign!r}", remedy="Give one character that does not end a line"
+                f"Invalid {name}: {sign!r}", remedy="Pass one character that does not end a line"
             )
     given = [sign for sign in signs.values() if sign is not None]
     if len(set(given)) < len(given):
         raise CoveoInputError(
             "delimiter, quotechar and escapechar must differ: "
             + ", ".join(f"{name}={sign!r}" for name, sign in signs.items()),
-            remedy="Give each a character of its own, and quotechar=None if no sign quotes another",
+            remedy="Use a different character for each, and quotechar=None for tables without quoting",
         )
     assert isinstance(parts, str)
     assert quote is None or isinstance(quote, str)
@@ -103,7 +103,7 @@ def _texts(name: str, values: Any) -> tuple[str, ...]:
         return ()
     is_list = isinstance(values, Sequence) and not isinstance(values, (str, bytes))
     if not is_list or not all(isinstance(value, str) for value in values):
-        raise CoveoInputError(f"{name} must be a list of texts, not {values!r}")
+        raise CoveoInputError(f"Invalid {name}: {values!r}; it must be a list of strings")
     return tuple(values)
 
 
@@ -111,8 +111,8 @@ def _names_given(column_names: Any) -> tuple[str, ...]:
     names = _texts("column_names", column_names)
     if len(set(names)) < len(names) or "" in names:
         raise CoveoInputError(
-            f"column_names has a name twice, or one that is empty: {list(names)!r}",
-            remedy="Give each column of the file a name of its own, in their order",
+            f"Invalid column_names: {list(names)!r}; a name is empty or occurs twice",
+            remedy="Pass a unique name for each column of the file, in their order",
         )
     return names
 
@@ -121,12 +121,12 @@ def rows_of_table(
     content: io.BufferedReader, dialect: Dialect, *, by_their_names: bool = False
 ) -> Iterator[dict[str, Any]]:
     """
-    Yield the rows of a table, by the names of their columns.
+    Yield the rows of a table as dicts of column names.
 
     :param content: The table, in UTF-8.
-    :param dialect: How it is written.
-    :param by_their_names: Whether the columns become the keys of items under their own names.
-    :raises MalformedError: if it is not written so, with the line.
+    :param dialect: Its dialect.
+    :param by_their_names: Whether the columns' own names become the keys of items.
+    :raises MalformedError: if the content does not match the dialect, with the line.
     """
     lines = _Lines(content)
     records: Iterator[list[Any]]
@@ -135,15 +135,15 @@ def rows_of_table(
     else:
         records, nulls = _records(lines, dialect), frozenset(dialect.null_values)
     names = list(dialect.column_names) or _header(records, dialect, by_their_names)
-    unnamed = [place for place, name in enumerate(names) if not name]
+    unnamed = [index for index, name in enumerate(names) if not name]
     count = len(names)
     for record in records:
         if len(record) != count:
             raise _unequal(record, count, lines, dialect)
-        if unnamed and any(record[place] for place in unnamed):
+        if unnamed and any(record[index] for index in unnamed):
             raise MalformedError(
                 f"line {lines.number} has a value in column {unnamed[0] + 1}, which has no name in the first "
-                "line; name it there, or give column_names"
+                "line; name it there, or pass column_names"
             )
         row: dict[str, Any] = dict(zip(names, record, strict=True))
         if unnamed:
@@ -159,24 +159,24 @@ def _header(records: Iterator[list[Any]], dialect: Dialect, by_their_names: bool
     names = next(records, None)
     if names is None:
         raise MalformedError(
-            "it is empty: it has not even a first line with the names of its columns; give column_names if "
-            "it needs none"
+            "it is empty, without even a first line of column names; if an empty file is valid, pass "
+            "column_names"
         )
     names = [name or "" for name in names]
     if len(names) == 1 and not dialect.is_given and (other := _other_delimiter(names[0], dialect)):
-        raise MalformedError(f"the first line has one column {names[0][:200]!r}; give delimiter={other!r}")
+        raise MalformedError(f"the first line has one column {names[0][:200]!r}; pass delimiter={other!r}")
     if dialect.quotechar is None and any("\r" in name for name in names):
-        # What ends its lines can't be told, and rows may stand in what is taken for the first line.
+        # The line ending is ambiguous, so the apparent first line may include rows.
         raise MalformedError(
-            "its first line holds a carriage return; end all lines with a line feed, or all with a carriage "
-            "return"
+            "its first line contains a carriage return; end all lines with a line feed, or all with a "
+            "carriage return"
         )
     named = [name for name in names if name]
     if len(set(named)) < len(named):
         raise MalformedError("a column's name occurs twice in its first line")
     if by_their_names and (padded := [name for name in named if name != name.strip()]):
         raise MalformedError(
-            f"the name of column {padded[0]!r} begins or ends with white space; give columns, or column_names"
+            f"the name of column {padded[0]!r} begins or ends with white space; pass columns, or column_names"
         )
     return names
 
@@ -188,37 +188,37 @@ def _other_delimiter(text: str, dialect: Dialect) -> str | None:
 
 def _unequal(record: Sequence[str | None], count: int, lines: _Lines, dialect: Dialect) -> MalformedError:
     which = "more" if len(record) > count else "fewer"
-    whose = "there are column_names" if dialect.column_names else "the first one"
+    whose = "column_names" if dialect.column_names else "the first line"
     hint = ""
     if len(record) == 1 and not dialect.is_given and (other := _other_delimiter(record[0] or "", dialect)):
-        hint = f"; give delimiter={other!r}"
+        hint = f"; pass delimiter={other!r}"
     elif dialect.quotechar is None and any((field or "").startswith('"') for field in record):
-        hint = "; give quotechar='\"' if quotes stand around fields"
+        hint = "; pass quotechar='\"' if quotes enclose fields"
     return MalformedError(
-        f"line {lines.number} has {which} columns than {whose}: {len(record):,} and not {count:,}{hint}"
+        f"line {lines.number} has {which} columns than {whose}: {len(record):,} instead of {count:,}{hint}"
     )
 
 
 class _Lines:
     """
-    The lines of a text, with their ends.
+    The lines of a text, including their line ends.
 
     :param content: The text, in UTF-8.
     """
 
     def __init__(self, content: io.BufferedReader) -> None:
         begin = content.peek(streams.CHUNK)
-        # Of files from old Macs. Elsewhere, a carriage return is no end of a line. A line feed may be what
-        # follows the last byte.
+        # Files from old Macs use carriage returns; elsewhere, one alone does not end a line. If the last byte
+        # read is a carriage return, a line feed may follow.
         self._returns = b"\r" in begin[:-1] and b"\n" not in begin
         self._content = content
         self.number = 0
-        #: How many bytes were given since the last row ended, and the line that it began with.
+        #: The bytes of the current row, and its first line.
         self.bytes_of_row = 0
         self.first_of_row = 1
 
     def row_ended(self) -> None:
-        """Note that what comes next is a row of its own."""
+        """Mark the next line as the start of a new row."""
         self.bytes_of_row = 0
         self.first_of_row = self.number + 1
 
@@ -238,14 +238,14 @@ class _Lines:
                 )
             if b"\0" in line:
                 raise MalformedError(
-                    f"line {self.number} holds a zero byte, which no text does; give its encoding, such as "
-                    "'utf-16-le', if it is in another one than UTF-8"
+                    f"line {self.number} contains a zero byte, which text never does; if it is not UTF-8, "
+                    "pass its encoding, such as 'utf-16-le'"
                 )
             try:
                 text = line.decode()
             except UnicodeDecodeError as error:
                 raise MalformedError(
-                    f"line {self.number}: byte 0x{line[error.start]:02x} is not UTF-8 ({error.reason}); give "
+                    f"line {self.number}: byte 0x{line[error.start]:02x} is not UTF-8 ({error.reason}); pass "
                     "its encoding, such as 'cp1252' or 'latin-1'"
                 ) from None
             yield text
@@ -266,7 +266,7 @@ class _Lines:
 
 
 def _records(lines: _Lines, dialect: Dialect) -> Iterator[list[str]]:
-    """Yield the fields of each row; a line in which nothing stands is none."""
+    """Yield the fields of each row, skipping empty lines."""
     if dialect.quotechar is None and dialect.escapechar is None:
         delimiter = dialect.delimiter
         for line in lines:
@@ -290,22 +290,22 @@ def _records(lines: _Lines, dialect: Dialect) -> Iterator[list[str]]:
             if record:
                 yield record
     except csv.Error as error:
-        raise MalformedError(_said_of(error, lines, dialect)) from None
+        raise MalformedError(_message_for(error, lines, dialect)) from None
 
 
-def _said_of(error: csv.Error, lines: _Lines, dialect: Dialect) -> str:
+def _message_for(error: csv.Error, lines: _Lines, dialect: Dialect) -> str:
     text = str(error)
     if "unexpected end of data" in text:
-        return f"line {lines.first_of_row}: a quote of this row is not closed before the end ({text})"
+        return f"line {lines.first_of_row}: a quote in this row is never closed ({text})"
     if "new-line character" in text:
         return (
-            f"line {lines.number}: a carriage return stands alone, outside of quotes; put quotes around the "
-            "field, or give quotechar=None if no sign quotes another"
+            f"line {lines.number}: it contains a lone carriage return outside of quotes; put quotes around "
+            "the field, or pass quotechar=None for a table without quoting"
         )
     if "expected after" in text:
         return (
-            f"line {lines.number}: something follows the quote that ends a field ({text}); write the quotes "
-            f"within a field twice, or give quotechar=None if no sign quotes another"
+            f"line {lines.number}: text follows the quote that ends a field ({text}); double the quotes "
+            f"within a field, or pass quotechar=None for a table without quoting"
         )
     return f"line {lines.number}: {text}"
 
@@ -319,8 +319,8 @@ def _records_with_nulls(lines: _Lines, dialect: Dialect) -> Iterator[list[str | 
     r"""
     Yield the fields of each row as :func:`_records` does, with ``None`` for a field such as ``\N``.
 
-    Once the escape has taken the meaning of what is behind it, such a field is one of a letter. So this goes
-    by what was written, which Python's own reader does not tell.
+    After unescaping, such a field is a plain letter. So this compares the original text, which Python's own
+    reader does not provide.
     """
     fields = _Fields(dialect)
     for line in lines:
@@ -338,16 +338,16 @@ def _records_with_nulls(lines: _Lines, dialect: Dialect) -> Iterator[list[str | 
             yield record
     if fields.is_open:
         raise MalformedError(
-            f"line {lines.first_of_row}: a quote of this row is not closed before the end, or nothing "
-            "follows its last escape"
+            f"line {lines.first_of_row}: a quote in this row is never closed, or nothing follows its last "
+            "escape character"
         )
 
 
 class _Fields:
     """
-    The fields of a row, of which one line after the other comes.
+    A parser for the fields of a row, line by line.
 
-    :param dialect: How it is written.
+    :param dialect: The dialect of the table.
     """
 
     def __init__(self, dialect: Dialect) -> None:
@@ -362,7 +362,7 @@ class _Fields:
     def _begin(self) -> None:
         self._record: list[str | None] = []
         self._field_begins()
-        #: Whether the row goes on in the next line.
+        #: Whether the row continues on the next line.
         self.is_open = False
 
     def _field_begins(self) -> None:
@@ -378,18 +378,18 @@ class _Fields:
     def _take(self, text: str, written: str) -> None:
         if self._was_quoted and not self._in_quotes:
             raise MalformedError(
-                "something follows the quote that ends a field; write the quotes within a field twice, or "
-                "give quotechar=None if no sign quotes another"
+                "text follows the quote that ends a field; double the quotes within a field, or pass "
+                "quotechar=None for a table without quoting"
             )
         self._field.append(text)
         self._written.append(written)
 
     def more(self, text: str, end: str) -> list[str | None] | None:
         """
-        Take a line, and return the row if it ends here.
+        Parse a line, and return the row if it ends here.
 
-        :param text: The line without its end.
-        :param end: Its end.
+        :param text: The line without its line end.
+        :param end: Its line end.
         """
         at, length = 0, len(text)
         while at < length:
@@ -419,7 +419,7 @@ class _Fields:
                 self._field_ends()
             elif sign == "\r" and not self._in_quotes:
                 raise MalformedError(
-                    "a carriage return stands alone, outside of quotes; put quotes around the field"
+                    "it contains a lone carriage return outside of quotes; put quotes around the field"
                 )
             else:
                 self._take(sign, sign)

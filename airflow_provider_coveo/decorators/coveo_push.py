@@ -1,4 +1,4 @@
-"""The decorator ``@task.coveo_push``: what a function yields goes into a Push source."""
+"""The decorator ``@task.coveo_push``, which pushes the items that a function yields."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 class _CoveoPushDecoratedOperator(DecoratedOperator, _ItemsPushOperator):
     """
-    Push what a function yields or returns. For the parameters see :func:`coveo_push_task`.
+    Push the items that a function yields or returns. For the parameters, see :func:`coveo_push_task`.
 
     :param python_callable: The function.
     :param op_args: Its positional arguments. (templated)
@@ -38,7 +38,7 @@ class _CoveoPushDecoratedOperator(DecoratedOperator, _ItemsPushOperator):
     custom_operator_name: str = "@task.coveo_push"
 
     def execute(self, context: Context) -> PushResult:
-        """Call the function, and push what it gives."""
+        """Call the function, and push its items."""
         # Before the function reads anything.
         self._validate_changes()
         with cursor_scope(lambda: self.hook.organization_id, self.source_id) as scope:
@@ -49,7 +49,7 @@ class _CoveoPushDecoratedOperator(DecoratedOperator, _ItemsPushOperator):
         return result
 
     def _keyword_arguments(self, context: Context) -> dict[str, Any]:
-        """Return the function's own arguments, and what else of the context it has parameters for."""
+        """Return the function's own arguments, and the context values that match its other parameters."""
         parameters = inspect.signature(self.python_callable).parameters.values()
         positional = [
             parameter.name
@@ -75,47 +75,49 @@ class _CoveoPushDecoratedOperator(DecoratedOperator, _ItemsPushOperator):
             return items
         raise as_non_retryable(
             CoveoInputError(
-                f"The function of task {self.task_id!r} returned {type(items).__name__}, so nothing was "
-                f"pushed to source {self.source_id!r}",
-                remedy="Yield the items, or return a list of them; an empty one is fine",
+                f"Could not push to source {self.source_id!r}: the function of task {self.task_id!r} "
+                f"returned {type(items).__name__}; nothing was sent",
+                remedy="Yield the items, or return a list of them, which can be empty",
             )
         )
 
 
 def coveo_push_task(python_callable: Callable[..., Any] | None = None, **kwargs: Any) -> TaskDecorator:
     """
-    Make a function into a task that pushes what it yields or returns: ``@task.coveo_push(source_id="…")``.
+    Turn a function into a task that pushes the items it yields or returns:
+    ``@task.coveo_push(source_id="…")``.
 
-    The function gives dicts in Coveo's words, :class:`~airflow_provider_coveo.coveo.items.Item`, bytes that
-    hold one JSON object each, or :class:`~airflow_provider_coveo.coveo.items.Delete` for deletions. A
-    generator is read as fast as its items are pushed, so any number of them needs no more memory than a few
-    batches. Nothing in them is taken for a template. See https://docs.coveo.com/en/90/.
+    An item is a dict with Coveo's keys, an :class:`~airflow_provider_coveo.coveo.items.Item`, bytes that hold
+    one JSON object, or a :class:`~airflow_provider_coveo.coveo.items.Delete` for a deletion. The task reads a
+    generator only as fast as it pushes, so any number of items needs no more memory than a few batches. Items
+    are never rendered as templates. See https://docs.coveo.com/en/90/.
 
     :param python_callable: The function.
     :param source_id: The ID of the Push source. (templated)
-    :param batch_bytes: How large a batch is at most, in bytes: 1 KiB to 256 MB. Default 12 MiB. (templated)
-    :param upload_concurrency: How many batches are uploaded at the same time, 1 to 32. Default 3. (templated)
-    :param on_invalid: What to do with an item that Coveo would refuse: ``fail`` (the default), or ``skip`` to
+    :param batch_bytes: The maximum size of a batch in bytes: 1 KiB to 256 MB. Default 12 MiB. (templated)
+    :param upload_concurrency: The number of batches that are uploaded at the same time, 1 to 32. Default 3.
+        (templated)
+    :param on_invalid: The handling of an item that Coveo would reject: ``fail`` (the default), or ``skip`` to
         leave it out. (templated)
-    :param max_invalid: With ``skip``, the most of them before the task fails: a number, or a share such as
-        ``"1%"``, which counts once 10,000 items are read and in the end. Default 100; any number with
+    :param max_invalid: With ``skip``, the maximum number of them before the task fails: a number, or a share
+        such as ``"1%"``, which is checked after 10,000 items and at the end. Default 100; any number with
         ``rejected_path``. (templated)
-    :param rejected_path: The file for what is invalid, as JSON Lines (``.ndjson``, ``.ndjson.gz``), local or
+    :param rejected_path: The file for invalid items, as JSON Lines (``.ndjson``, ``.ndjson.gz``), local or
         on an object storage: ``s3://conn_id@bucket/{{ dag_run.run_id }}/rejected.ndjson.gz``. It is written
-        when the push ends, whole, and only if there is something. A mapped task needs ``{{ ti.map_index }}``
-        in it. Default none. (templated)
-    :param resume: Whether a try that meets the same input as an earlier one of its run goes on where that
-        one failed or was killed. Default ``True``. (templated)
-    :param check_quota: Whether to ask first how many items may still be pushed today, and to warn if that
-        will not do. Default ``True``. (templated)
+        completely when the push ends, and only if there are any. For a mapped task, the path must contain
+        ``{{ ti.map_index }}``. Default none. (templated)
+    :param resume: Whether an attempt with the same input as an earlier one of its run resumes where that one
+        failed or was killed. Default ``True``. (templated)
+    :param check_quota: Whether to check first how many items can still be pushed today, and to warn if that
+        is too few. Default ``True``. (templated)
     :param only_changes: Whether to push only what changed since the task's last run, and to delete what its
         input lacks. Default ``False``. (templated)
-    :param max_deleted: With ``only_changes``, how many items may be deleted because the input lacks them: a
-        number, or a share of those known, such as ``"5%"``. If more are missing, none is deleted and the task
+    :param max_deleted: With ``only_changes``, the maximum number of items to delete because the input lacks
+        them: a number, or a share of the known items, such as ``"5%"``. If more are missing, none is deleted and the task
         fails. Default ``"20%"``. (templated)
     :param snapshot_path: With ``only_changes``, the folder for snapshots, local or on an object storage, that
-        all workers reach. Default: as the connection's extra ``snapshot_path`` says. (templated)
-    :param full_after: With ``only_changes``, how long until everything is pushed again: a ``timedelta``.
+        all workers can access. Default: the connection's extra ``snapshot_path``. (templated)
+    :param full_after: With ``only_changes``, the time until everything is pushed again: a ``timedelta``.
         Default seven days.
     :param on_damaged_snapshot: With ``only_changes``, ``fail`` (the default), or ``push_all`` to push
         everything if the snapshot is damaged. (templated)
@@ -123,12 +125,12 @@ def coveo_push_task(python_callable: Callable[..., Any] | None = None, **kwargs:
         or ``off`` to ask for no fields. Default ``off``, in a dry run ``warn``. (templated)
     :param dry_run: Whether to send nothing, and to return what would be sent. Default ``False``. (templated)
     :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
-    :param organization_id: The organization, where it is not the connection's. (templated)
-    :param kwargs: What else a task takes, such as ``task_id``, ``retries`` or ``pool``.
-    :return: The task returns what was accepted, as
-        :meth:`~airflow_provider_coveo.hooks.coveo_push.CoveoPushHook.push_items` says.
-    :raises CoveoInputError: in the task, if a value or an item can't be right; the task does not retry.
-    :raises CoveoError: in the task, if Coveo refuses or does not answer; it retries where that can help.
+    :param organization_id: The organization, if it differs from the connection's. (templated)
+    :param kwargs: Other arguments of a task, such as ``task_id``, ``retries`` or ``pool``.
+    :return: The task returns the accepted counts, as
+        :meth:`~airflow_provider_coveo.hooks.coveo_push.CoveoPushHook.push_items` does.
+    :raises CoveoInputError: in the task, if a parameter or an item is invalid; the task does not retry.
+    :raises CoveoError: in the task, if the request fails; the task retries if that can help.
     """
     return task_decorator_factory(
         python_callable=python_callable,

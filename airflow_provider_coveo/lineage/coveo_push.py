@@ -1,8 +1,8 @@
 """
-What push tasks tell OpenLineage: the source that they write, how much, and what they read.
+OpenLineage metadata of push tasks: the source that they write, the amount, and the inputs.
 
-Airflow's OpenLineage provider asks a task's operator for it. Where that provider (the extra
-``[openlineage]``) is missing, nobody asks.
+Airflow's OpenLineage provider (the extra ``[openlineage]``) requests it from a task's operator. Without that
+provider, nothing calls this module.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ def lineage_of_push(
     query: Query | None = None,
 ) -> OperatorLineage[Any, Any] | None:
     """
-    Return the lineage of a push, ``None`` where Airflow's OpenLineage provider is missing.
+    Return the lineage of a push, ``None`` if Airflow's OpenLineage provider is missing.
 
     :param operator: The task's operator.
-    :param accepted: The result of the push, where it has one yet.
-    :param paths: The files that are pushed: a path or several.
+    :param accepted: The result of the push, if it has one already.
+    :param paths: The files that are pushed: one path, or several.
     :param query: The query whose rows are pushed.
     """
     try:
@@ -83,7 +83,7 @@ def _output(operator: Any, accepted: Mapping[str, Any] | None) -> OutputDataset:
 
 
 def _of_path(path: Any) -> Dataset:
-    """Return the dataset of a path: of a glob, the folder above its first pattern."""
+    """Return the dataset of a path; for a glob, the folder above its first pattern."""
     from airflow.providers.common.compat.openlineage.facet import Dataset
 
     scheme, separator, rest = str(path).partition("://")
@@ -91,7 +91,7 @@ def _of_path(path: Any) -> Dataset:
         name = str(Path(rest if separator else scheme).absolute())
         return Dataset(namespace="file", name=_above_patterns(name) or "/")
     bucket, _, key = rest.partition("/")
-    # What is before an "@" names a connection in Airflow's object storage URLs, or is a secret.
+    # The part before an "@" is a connection in Airflow's object storage URLs, or a secret.
     return Dataset(namespace=f"{scheme}://{bucket.rpartition('@')[2]}", name=_above_patterns(key) or "/")
 
 
@@ -104,7 +104,7 @@ def _above_patterns(path: str) -> str:
 
 
 def _lineage_of_query(query: Query) -> OperatorLineage[Any, Any]:
-    """Return the tables of a query, or the query itself where they can't be told."""
+    """Return the tables of a query, or the query itself if its tables are unknown."""
     from airflow.providers.common.compat.openlineage import facet
     from airflow.providers.common.compat.openlineage.utils.sql import get_openlineage_facets_with_sql
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -116,7 +116,7 @@ def _lineage_of_query(query: Query) -> OperatorLineage[Any, Any]:
             hook=hook, sql=query.sql, conn_id=query.conn_id, database=getattr(hook, "database", None)
         )
     except Exception as error:
-        log.info("The tables of the query are not known to OpenLineage: %s", type(error).__name__)
+        log.info("OpenLineage could not determine the tables of the query: %s", type(error).__name__)
         found = None
     return OperatorLineage(
         inputs=[] if found is None else found.inputs,

@@ -1,12 +1,12 @@
 """
 The links of tasks to Coveo's Administration Console, and to the page *Push sources*, in Airflow's UI.
 
-A task keeps their addresses in XComs as it begins: only the task is sure to find its connection, and so it
-has its links while it works and after it was killed. No server reads a connection to show them.
+A task saves their addresses in XComs when it starts: only the task can always read its connection. So its
+links exist while it runs and after it was killed, and no server reads a connection to show them.
 
 Coveo documents the addresses of the Sources page (https://docs.coveo.com/en/35/) and of the Log Browser
-(https://docs.coveo.com/en/1864/), and none of one source or of a Log Browser that is filtered to one: the
-links lead to the pages, where the source is chosen by its ID or name.
+(https://docs.coveo.com/en/1864/), but not of a single source or of a filtered Log Browser. So the links open
+the pages, where users select the source by its ID or name.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ class _ConsoleLink(BaseOperatorLink):
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
         """
-        Return the page's address, nothing where the task has no console.
+        Return the page's address, an empty string if the task has no console.
 
-        Airflow 3 asks for it in the task's own process, once the task has ended, and keeps the answer;
-        Airflow 2.11 asks in the webserver, which knows the operator as it was serialized.
+        Airflow 3 calls this in the task's own process after the task ends, and saves the result. Airflow 2.11
+        calls it in the webserver, with the serialized operator.
         """
         if hasattr(operator, "hook"):
             return self.address(operator)
         return str(XCom.get_value(key=self.xcom_key, ti_key=ti_key) or "")
 
     def address(self, operator: Any) -> str:
-        """Return the page's address by the task's own connection."""
+        """Return the page's address, using the task's own connection."""
         try:
             settings = operator.hook.settings
         except Exception as error:
-            # The task itself will fail by it, and say more.
+            # The task itself fails with this error, and reports more.
             log.debug("No link to Coveo's console: %s", type(error).__name__)
             return ""
         if settings.console_url is None:
@@ -56,7 +56,7 @@ class _ConsoleLink(BaseOperatorLink):
 
 
 class CoveoSourcesLink(_ConsoleLink):
-    """The Sources page of the task's organization: statuses, activity, and what may be done to a source."""
+    """The Sources page of the task's organization: statuses, activity, and actions on a source."""
 
     name = "Coveo sources"
     xcom_key = "coveo_sources_link"
@@ -64,7 +64,7 @@ class CoveoSourcesLink(_ConsoleLink):
 
 
 class CoveoLogBrowserLink(_ConsoleLink):
-    """The Log Browser of the task's organization: what became of each item in the indexing pipeline."""
+    """The Log Browser of the task's organization: the result of each item in the indexing pipeline."""
 
     name = "Coveo log browser"
     xcom_key = "coveo_log_browser_link"
@@ -72,16 +72,16 @@ class CoveoLogBrowserLink(_ConsoleLink):
 
 
 class PushSourceLink(BaseOperatorLink):
-    """The task's source on Airflow's own page *Push sources*, where Airflow has that page."""
+    """The task's source on the page *Push sources* in Airflow, if Airflow has that page."""
 
     name = "Push source"
     xcom_key = "coveo_push_source_link"
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
         """
-        Return the address of the source's row, nothing where there is no page.
+        Return the address of the source's row, an empty string if there is no page.
 
-        :param operator: The task's operator, on 2.11 as it was serialized.
+        :param operator: The task's operator; on 2.11, the serialized one.
         :param ti_key: The task instance.
         """
         if hasattr(operator, "hook"):
@@ -90,7 +90,7 @@ class PushSourceLink(BaseOperatorLink):
 
     def address(self, operator: Any) -> str:
         """
-        Return the address of the row by the task's own connection.
+        Return the address of the row, using the task's own connection.
 
         :param operator: The task's operator.
         """
@@ -100,7 +100,7 @@ class PushSourceLink(BaseOperatorLink):
         try:
             organization_id = operator.hook.settings.organization_id
         except Exception as error:
-            # The task itself will fail by it, and say more.
+            # The task itself fails with this error, and reports more.
             log.debug("No link to the page Push sources: %s", type(error).__name__)
             return ""
         return page_address(organization_id, source_id)
@@ -108,7 +108,7 @@ class PushSourceLink(BaseOperatorLink):
 
 def keep_links(operator: Any, context: Context) -> None:
     """
-    Keep the addresses of a task's links where Airflow's UI finds them.
+    Save the addresses of a task's links for Airflow's UI.
 
     :param operator: The operator of the task.
     :param context: The task's context.
@@ -124,5 +124,5 @@ def keep_links(operator: Any, context: Context) -> None:
         try:
             task_instance.xcom_push(key=link.xcom_key, value=address)
         except Exception:
-            # No source stays open for the want of a link.
-            log.warning("The link to %s was not kept.", address, exc_info=True)
+            # A missing link must not leave a source open.
+            log.warning("Could not save the link to %s", address, exc_info=True)

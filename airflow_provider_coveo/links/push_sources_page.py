@@ -1,15 +1,15 @@
-"""Whether Airflow has the page *Push sources*, and where it is."""
+"""The availability and the address of the page *Push sources*."""
 
 from __future__ import annotations
 
 from typing import Final
 from urllib.parse import urlencode
 
-#: Where the page's own server is mounted.
+#: The mount path of the page's own server.
 URL_PREFIX: Final = "/coveo"
 #: The page's name in the paths of Airflow 3's web interface.
 URL_ROUTE: Final = "coveo_push_sources"
-#: The section and the option that turn the page off.
+#: The configuration section and option that can turn the page off.
 SECTION: Final = "coveo"
 OPTION: Final = "push_sources_page"
 

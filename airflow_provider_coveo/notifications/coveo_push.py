@@ -1,4 +1,4 @@
-"""A notifier that sets a source's status, for those who wire callbacks themselves."""
+"""A notifier that sets a source's status, for DAGs that define their own callbacks."""
 
 from __future__ import annotations
 
@@ -14,23 +14,25 @@ if TYPE_CHECKING:
 
 class CoveoSourceStatusNotifier(BaseNotifier):
     """
-    Set the status of a Push source when a DAG or a task has failed: by default ``IDLE``.
+    Set the status of a Push source when a DAG or a task fails, by default to ``IDLE``.
 
-    Give it to ``on_failure_callback``, of the DAG or of a task; the bracket (``push_source_update``) needs
-    none. It does not look who else works on the source: where two runs may do that at a time, the one that
-    fails closes the source for the other. Callbacks of a DAG run in the DAG processor, which kills those that
-    last longer than ``dag_file_processor_timeout`` (50 s by default), so Coveo is given 20 seconds to
-    accept the status, and the connection's ``call_interval`` is not waited for. From Airflow 3.1 on it can be
-    awaited as well, in the triggerer, as deadline alerts do. See https://docs.coveo.com/en/35/.
+    Pass it to ``on_failure_callback`` of the DAG or of a task; the bracket (``push_source_update``) does not
+    need it. It doesn't check whether anyone else is updating the source: if two runs do so at once, the one
+    that fails closes the source for the other.
+
+    Callbacks of a DAG run in the DAG processor, which kills those that run longer than
+    ``dag_file_processor_timeout`` (50 s by default). So the notifier gives Coveo 20 seconds to accept the
+    status, and does not wait for the connection's ``call_interval``. From Airflow 3.1 on, the triggerer can
+    await it too, for deadline alerts. See https://docs.coveo.com/en/35/.
 
     :param source_id: The ID of the Push source. (templated)
     :param status: ``REBUILD``, ``REFRESH``, ``INCREMENTAL`` or ``IDLE``, in any case. Default ``IDLE``.
         (templated)
     :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
-    :param organization_id: The organization, where it is not the connection's. (templated)
-    :param kwargs: What else Airflow's notifiers take.
-    :raises CoveoInputError: when it is called, if a value can't be right; nothing was sent.
-    :raises CoveoError: when it is called, if Coveo refuses or does not answer.
+    :param organization_id: The organization, if it differs from the connection's. (templated)
+    :param kwargs: Other arguments of Airflow's notifiers.
+    :raises CoveoInputError: when it is called, if a parameter is invalid; nothing was sent.
+    :raises CoveoError: when it is called, if the request fails.
     """
 
     template_fields: Sequence[str] = ("source_id", "status", "coveo_conn_id", "organization_id")
@@ -52,7 +54,7 @@ class CoveoSourceStatusNotifier(BaseNotifier):
 
     def notify(self, context: Context) -> None:
         """Set the status."""
-        # A DAG file imports this module; the hook brings requests with it.
+        # DAG files import this module, and the hook imports requests.
         from airflow_provider_coveo.coveo.retries import RetryPolicy
         from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 
@@ -67,5 +69,5 @@ class CoveoSourceStatusNotifier(BaseNotifier):
         hook.set_source_status(self.source_id, self.status)
 
     async def async_notify(self, context: Context) -> None:
-        """Set the status without holding up the event loop."""
+        """Set the status without blocking the event loop."""
         await asyncio.to_thread(self.notify, context)

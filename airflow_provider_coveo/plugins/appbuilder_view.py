@@ -1,8 +1,8 @@
 """
 The page in the webserver of Airflow 2.11.
 
-Each route names who may use it, and all of them only read; the page's buttons use Airflow's own REST API,
-with the rights of who presses them.
+Each route declares who can use it. The routes only read. The page's buttons use Airflow's own REST API, with
+the user's permissions.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ class PushSourcesView(AirflowBaseView):  # type: ignore[misc]
     @expose("/")  # type: ignore[untyped-decorator]
     @has_access_view()  # type: ignore[untyped-decorator]
     def page(self) -> Any:
-        """Show the page to whoever may see Airflow's web interface: there is no row in it."""
+        """Show the page, which contains no rows, to any user of Airflow's web interface."""
         layout = current_app.jinja_env.from_string(_LAYOUT)
-        html = Markup(fragment(csrf_token=generate_csrf()))  # noqa: S704 - nothing of anybody's is in it
+        html = Markup(fragment(csrf_token=generate_csrf()))  # noqa: S704 - it contains no user input
         return self.render_template(layout, title="Push sources", fragment=html)
 
     @expose("/sources")  # type: ignore[untyped-decorator]
     @has_access_view()  # type: ignore[untyped-decorator]
     def sources(self) -> Any:
-        """Return the rows that have to do with DAGs that the user may read."""
+        """Return the rows that relate to DAGs that the user can read."""
         manager = get_auth_manager()
 
         def may_trigger(dag_id: str) -> bool:

@@ -1,8 +1,8 @@
 """
 The page's server in the API server of Airflow 3.1 and later.
 
-Airflow mounts it beside its own routes and guards none of them: each route here names who may use it. All of
-them only read; the page's buttons use Airflow's own REST API, with the rights of who presses them.
+Airflow mounts it next to its own routes without protecting it, so each route here declares who can use it.
+The routes only read. The page's buttons use Airflow's own REST API, with the user's permissions.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from airflow_provider_coveo.state.database import DatabaseStore
 
 
 def make_app() -> FastAPI:
-    """Return the server, without FastAPI's own pages about it."""
+    """Return the server, without FastAPI's documentation pages."""
     app = FastAPI(title="Push sources", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_api_route("/", show_page, methods=["GET"], response_class=HTMLResponse)
     app.add_api_route("/sources", show_sources, methods=["GET"], response_class=JSONResponse)
@@ -33,13 +33,13 @@ def make_app() -> FastAPI:
 
 
 def show_page(user: GetUserDep) -> Response:
-    """Return the page to whoever is signed in: there is no row in it."""
+    """Return the page, which contains no rows, to any signed-in user."""
     headers = {**HEADERS, "Content-Security-Policy": content_security_policy()}
     return HTMLResponse(page(), headers=headers)
 
 
 def show_sources(user: GetUserDep) -> Response:
-    """Return the rows to whoever is signed in: those that have to do with DAGs that the user may read."""
+    """Return the rows that relate to DAGs that the signed-in user can read."""
     manager = get_auth_manager()
 
     def may_trigger(dag_id: str) -> bool:

@@ -1,8 +1,9 @@
 """
-The rows of the page *Push sources*: which source is active, who holds it open, and what was pushed last.
+The rows of the page *Push sources*: the active sources, their owners, and the latest pushes.
 
-It goes by records and by what the metadata database says of runs. Nothing of Airflow is imported here, and
-nothing asks Coveo. A record that can't be read, or a query that fails, is said in the row that it is about.
+The data comes from the provider's records and from the runs in Airflow's metadata database. This module does
+not import Airflow, and sends no request to Coveo. An unreadable record or a failed query appears in the row
+that it affects.
 """
 
 from __future__ import annotations
@@ -39,16 +40,16 @@ from airflow_provider_coveo.state.ledger import (
 from airflow_provider_coveo.state.run_records import RunRecord, runs_in
 from airflow_provider_coveo.state.watch_record import SeenSource, WatchRecord, watch_in
 
-#: The watchdog's DAG as long as no watchdog has written down its own: that of ``dags_examples``.
+#: The watchdog's DAG until a watchdog records its own: the DAG in ``dags_examples``.
 WATCHDOG_DAG_ID: Final = "coveo_close_abandoned"
-#: How many updates of a source are shown.
+#: The number of updates shown for a source.
 MAX_UPDATES: Final = 10
-#: How many tasks that failed are named, and how many brackets of one run are looked at.
+#: The number of failed tasks that are named, and of brackets of one run that are read.
 _MAX_FAILED: Final = 5
 _MAX_BRACKETS: Final = 5
-#: In which order states are shown: what needs somebody comes first.
+#: The order of states: those that need attention come first.
 _ORDER: Final = ("abandoned", "unreadable", "unsure", "working", "unknown", "idle")
-#: What a task says of what it pushed, and how the page calls it.
+#: The counts of pushed items that a task saves; the page uses the same names.
 _COUNTS: Final = ("accepted", "deleted", "refused", "unchanged")
 
 T = TypeVar("T")
@@ -57,11 +58,11 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class Viewer:
     """
-    Who looks at the page.
+    The user of the page, and the user's permissions.
 
-    :param readable: The DAGs that the user may read.
-    :param sees_records: Whether the user may read Airflow's Variables, and so records that name no DAG.
-    :param may_trigger: Says whether the user may start a run of a DAG.
+    :param readable: The DAGs that the user can read.
+    :param sees_records: Whether the user can read Airflow's Variables, and so records that name no DAG.
+    :param may_trigger: Returns whether the user can start a run of a DAG.
     """
 
     readable: frozenset[str]
@@ -69,13 +70,13 @@ class Viewer:
     may_trigger: Callable[[str], bool]
 
     def reads(self, dag_id: str) -> bool:
-        """Return whether the user may know of a DAG: whoever reads the records finds its ID there."""
+        """Return whether the user can see a DAG's ID; those who can read the records find it there."""
         return self.sees_records or dag_id in self.readable
 
 
 @dataclass
 class _Source:
-    """What is on record of one source."""
+    """The records of one source."""
 
     organization_id: str
     source_id: str
@@ -87,23 +88,23 @@ class _Source:
 
     @property
     def dag_ids(self) -> set[str]:
-        """The DAGs that have to do with the source."""
+        """The DAGs that relate to the source."""
         return {each.dag_id for each in self.holders} | {each.dag_id for each in self.runs}
 
     @property
     def last_run(self) -> RunKey | None:
-        """The run that changed the source's content last."""
+        """The latest run that changed the source's content."""
         return (self.runs[-1].dag_id, self.runs[-1].run_id) if self.runs else None
 
     @property
     def name(self) -> str:
-        """The source's name, as far as it is known."""
+        """The source's name, or its ID if the name is unknown."""
         return (self.seen.name if self.seen else "") or self.source_id
 
 
 @dataclass
 class _Facts:
-    """What the metadata database says of the runs and DAGs that records name."""
+    """The metadata database's data about the runs and DAGs in the records."""
 
     runs: dict[RunKey, RunRow] = field(default_factory=dict)
     dags: dict[str, DagRow] = field(default_factory=dict)
@@ -111,16 +112,16 @@ class _Facts:
     outcomes: dict[RunKey, list[TaskRow]] = field(default_factory=dict)
     failed: dict[RunKey, list[TaskRow]] = field(default_factory=dict)
     pushed: dict[RunKey, list[Any]] = field(default_factory=dict)
-    #: Why the states of runs are not known, if they are not.
+    #: The reason why the states of runs are unknown, if they are.
     unknown: str = ""
     troubles: list[str] = field(default_factory=list)
 
     def asked(self, what: str, ask: Callable[[], dict[Any, T]]) -> dict[Any, T]:
-        """Return an answer of the database, nothing if it gave none."""
+        """Return the result of a query, an empty one if the query failed."""
         try:
             return ask()
         except Exception as error:
-            # A driver's message may hold values of the query.
+            # A driver's message can contain values of the query.
             reason = str(error) if isinstance(error, TimeoutError) else type(error).__name__
             self.troubles.append(f"Could not read {what} from Airflow's database: {reason}")
             return {}
@@ -128,11 +129,11 @@ class _Facts:
 
 def overview(store: Store, viewer: Viewer, now: float) -> dict[str, Any]:
     """
-    Return what the page shows, as JSON.
+    Return the page's data as JSON.
 
-    :param store: Where the facts come from.
-    :param viewer: Who looks at it.
-    :param now: The time, in epoch seconds.
+    :param store: The metadata database.
+    :param viewer: The page's user.
+    :param now: The current time in epoch seconds.
     """
     facts = _Facts()
     records: Mapping[str, Callable[[], Any]] = facts.asked("the records", lambda: dict(store.records()))
@@ -176,7 +177,7 @@ def _collect(
             watch = watch_in(value)
             if watch is None:
                 unattributed.append(
-                    trouble or f"The Variable {key} has nothing in it that this version knows"
+                    trouble or f"The Variable {key} contains nothing that this version can read"
                 )
                 continue
             watches[watch.organization_id] = watch
@@ -189,11 +190,11 @@ def _collect(
         elif prefix == "coveo_open__":
             source.holders = holders_in(value)
             if not source.holders:
-                source.troubles.append(f"The Variable {key} has nothing in it that this version knows")
+                source.troubles.append(f"The Variable {key} contains nothing that this version can read")
         elif isinstance(value, Mapping):
             source.runs = runs_in(_recent(value)) or _runs_of_0_1(value)
         else:
-            source.troubles.append(f"The Variable {key} has nothing in it that this version knows")
+            source.troubles.append(f"The Variable {key} contains nothing that this version can read")
     for source in sources.values():
         _add_brackets(source, records)
     return sources, watches, unattributed
@@ -207,11 +208,11 @@ def _decoded(key: str, decode: Callable[[], Any]) -> tuple[Any, str]:
 
 
 def _identity(name: str, value: Any) -> tuple[str, str]:
-    """Return the organization and the source of a record; before 0.2.0 only its key said them."""
+    """Return the organization and the source of a record; before 0.2.0, only its key contained them."""
     if isinstance(value, Mapping):
-        said = (value.get("organization_id"), value.get("source_id"))
-        if all(isinstance(each, str) and each for each in said):
-            return str(said[0]), str(said[1])
+        ids = (value.get("organization_id"), value.get("source_id"))
+        if all(isinstance(each, str) and each for each in ids):
+            return str(ids[0]), str(ids[1])
     organization_id, _, source_id = name.partition("__")
     return organization_id, source_id
 
@@ -221,7 +222,7 @@ def _source(sources: dict[tuple[str, str], _Source], organization_id: str, sourc
 
 
 def _recent(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a record without the runs that are too long ago to be shown."""
+    """Return a record without the runs that are too old for the page."""
     runs = content.get("runs")
     return {**content, "runs": runs[-MAX_UPDATES:]} if isinstance(runs, list) else content
 
@@ -247,7 +248,9 @@ def _add_brackets(source: _Source, records: Mapping[str, Callable[[], Any]]) -> 
         value, trouble = _decoded(key, records[key])
         record = bracket_in(value)
         if record is None:
-            source.troubles.append(trouble or f"The Variable {key} has nothing in it that this version knows")
+            source.troubles.append(
+                trouble or f"The Variable {key} contains nothing that this version can read"
+            )
         elif (record.organization_id, record.source_id) == (source.organization_id, source.source_id):
             source.brackets[holder] = record
 
@@ -315,7 +318,7 @@ def _row(source: _Source, facts: _Facts, viewer: Viewer, now: float) -> dict[str
 
 
 def _status(source: _Source) -> dict[str, Any] | None:
-    """Return the newest of what Coveo said and of what brackets did, ``None`` if nothing is known."""
+    """Return the latest status that Coveo reported or a bracket set, ``None`` if it is unknown."""
     found: list[tuple[float, dict[str, Any]]] = []
     seen = source.seen
     if seen is not None and (seen.status or seen.words):
@@ -345,7 +348,7 @@ def _opened(holder: SourceRecord, opened_at: float, status: str) -> tuple[float,
 
 
 def _described(
-    status: str, is_active: bool, since: float | None, as_of: float | None, said_by: str
+    status: str, is_active: bool, since: float | None, as_of: float | None, reported_by: str
 ) -> dict[str, Any]:
     try:
         label = SourceStatus(status).console_name
@@ -357,7 +360,7 @@ def _described(
         "is_active": is_active,
         "since": since,
         "as_of": as_of,
-        "by": said_by,
+        "by": reported_by,
     }
 
 
@@ -373,9 +376,9 @@ def _state(status: dict[str, Any] | None, live: list[bool | None], *, is_damaged
 
 def _judged(holder: SourceRecord, facts: _Facts) -> tuple[bool | None, str]:
     """
-    Return whether a bracket is at work, and why not; by the same rules as the watchdog's.
+    Return whether a bracket is still running, and if not, the reason. The watchdog uses the same rules.
 
-    :return: ``None`` if the database did not say.
+    :return: ``None`` if the database query failed.
     """
     if facts.unknown:
         return None, facts.unknown
@@ -467,7 +470,7 @@ def _last(source: _Source, facts: _Facts, viewer: Viewer) -> dict[str, Any] | No
 
 
 def _counts(pushed: Iterable[Any], name: str) -> dict[str, int] | None:
-    """Return how many items all tasks of a run pushed to a source, ``None`` if none kept it."""
+    """Return the number of items that all tasks of a run pushed to a source, ``None`` if none saved it."""
     found: dict[str, int] = {}
     for each in pushed:
         counts = each.get(name) if isinstance(each, Mapping) else None
@@ -481,7 +484,7 @@ def _counts(pushed: Iterable[Any], name: str) -> dict[str, int] | None:
 
 
 def _next_run(source: _Source, facts: _Facts, viewer: Viewer) -> dict[str, Any] | None:
-    """Return when the DAG runs next that updated the source last."""
+    """Return the next run of the DAG that updated the source last."""
     dag_id = next((run.dag_id for run in reversed(source.runs) if viewer.reads(run.dag_id)), None)
     dag = facts.dags.get(dag_id) if dag_id else None
     if dag is None:

@@ -1,4 +1,4 @@
-"""The page's HTML, its security policy, and its parts for a server that has a layout of its own."""
+"""The page's HTML, its security policy, and its parts for a server with its own layout."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _BODY = re.compile(r"<body>\n(.*)</body>", re.DOTALL)
 _STYLE = re.compile(r"<style>(.*?)</style>", re.DOTALL)
 _SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 
-#: What is sent with each answer.
+#: Headers of every response.
 HEADERS: Final = {
     "Cache-Control": "no-store",
     "Referrer-Policy": "same-origin",
@@ -30,20 +30,20 @@ def page() -> str:
 
 def fragment(*, csrf_token: str = "") -> str:
     """
-    Return the page's style, content and script, to stand in Airflow 2.11's own layout.
+    Return the page's style, content and script, for Airflow 2.11's own layout.
 
     :param csrf_token: The session's token, for Airflow's REST API.
     """
     body = _found(_BODY)
     if not re.fullmatch(r"[A-Za-z0-9_.\-]*", csrf_token):
-        raise ValueError("A CSRF token with characters that no token has")
+        raise ValueError("Invalid CSRF token: it contains characters that no token has")
     body = body.replace('data-line="3"', f'data-line="2" data-csrf="{csrf_token}"', 1)
     return f"<style>{_found(_STYLE)}</style>\n{body}"
 
 
 @cache
 def content_security_policy() -> str:
-    """Return what a browser may load and run of the page: its own style and script, and nothing else."""
+    """Return the policy that lets a browser use only the page's own style and script."""
     return "; ".join(
         [
             "default-src 'none'",

@@ -1,8 +1,8 @@
 """
-The plugin that puts the page *Push sources* into Airflow's web interface.
+The plugin that adds the page *Push sources* to Airflow's web interface.
 
-Every process of Airflow loads its plugins, so this module imports no web framework. What serves the page is
-made when a web server asks for it; if that fails, Airflow goes on without the page and its log says why.
+Every process of Airflow loads its plugins, so this module imports no web framework. The page's server is
+created when a web server requests it. If that fails, Airflow works without the page, and logs the reason.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ log = logging.getLogger(__name__)
 _NAME: Final = "Push sources"
 
 
-class _MadeWhenAsked:
+class _LazyList:
     """
-    A list of a plugin that is made when it is read, be it of the class or of an instance.
+    A plugin's list that is created on first access, through the class or an instance.
 
-    :param make: Makes it.
+    :param make: Creates it.
     """
 
     def __init__(self, make: Callable[[], list[Any]]) -> None:
@@ -37,12 +37,12 @@ class _MadeWhenAsked:
         self._made: list[Any] | None = None
 
     def __get__(self, instance: object, owner: type | None = None) -> list[Any]:
-        """Return the list, an empty one if it can't be made."""
+        """Return the list, an empty one if it can't be created."""
         if self._made is None:
             try:
                 self._made = self._make() if page_exists() else []
             except Exception:
-                log.exception("The page %r is not there, as it could not be made", _NAME)
+                log.exception("Could not create the page %r; continuing without it", _NAME)
                 self._made = []
         return self._made
 
@@ -56,10 +56,10 @@ def _fastapi_apps() -> list[Any]:
 
 
 def _external_views() -> list[Any]:
-    # Without the server behind it, an entry in the navigation would lead to an error.
+    # Without the page's server, an entry in the navigation would lead to an error.
     if airflow_line() < (3, 1) or not PushSourcesPlugin.fastapi_apps:
         return []
-    # Relative, as Airflow may be served below a path.
+    # The address is relative, because Airflow can be served below a path.
     href = f"{URL_PREFIX.lstrip('/')}/"
     views: list[Any] = [
         {"name": _NAME, "href": href, "destination": "nav", "category": "browse", "url_route": URL_ROUTE}
@@ -71,7 +71,8 @@ def _external_views() -> list[Any]:
                 "href": f"{href}?asset={{ASSET_URI}}",
                 "destination": "asset",
                 "url_route": f"{URL_ROUTE}_asset",
-                # That of `push_source_asset`; scoping compares whole values, so not by the URI's scheme.
+                # The group that `push_source_asset` sets. Scoping compares whole values, so it can't use the
+                # URI's scheme.
                 "applies_to": {"asset.group": ["coveo"]},
             }
         )
@@ -87,9 +88,9 @@ def _appbuilder_views() -> list[Any]:
 
 
 class PushSourcesPlugin(AirflowPlugin):
-    """The page: on 2.11 under *Browse*, from 3.1 on as well, and on 3.4 as a tab of an asset."""
+    """The page under *Browse* (on 2.11, and from 3.1 on), and as a tab of an asset (from 3.4 on)."""
 
     name = "coveo_push_sources"
-    fastapi_apps = _MadeWhenAsked(_fastapi_apps)
-    external_views = _MadeWhenAsked(_external_views)
-    appbuilder_views = _MadeWhenAsked(_appbuilder_views)
+    fastapi_apps = _LazyList(_fastapi_apps)
+    external_views = _LazyList(_external_views)
+    appbuilder_views = _LazyList(_appbuilder_views)

@@ -78,7 +78,7 @@ def test_many_identities_go_in_many_batches_and_survive_faults(coveo: Simulator,
         ("members", {**GROUP, "mappings": []}, "unknown key 'mappings'"),
         ("members", {"identity": {"name": "a", "type": "USER", "mail": "x"}}, "unknown key 'mail'"),
         ("mappings", {**ALIAS, "mappings": [{**ALIAS["mappings"][0], "provider": ""}]}, "provider"),  # type: ignore[dict-item]
-        ("mappings", {"identity": {"name": "a", "type": "USER", "additionalInfo": {"a": 1}}}, "strings"),
+        ("mappings", {"identity": {"name": "a", "type": "USER", "additionalInfo": {"a": 1}}}, "not a string"),
         ("deleted", {"name": "\ud800", "type": "USER"}, "surrogate"),
     ],
 )

@@ -232,9 +232,9 @@ def test_a_name_with_the_signs_of_a_glob_is_that_of_a_file_if_there_is_one(tmp_p
 @pytest.mark.parametrize(
     ("path", "reason"),
     [
-        ("no/such/file.json", "There is no file"),
-        ("no/such/*.json", "No file was found"),
-        ("file:///no/such/*.json", "No file was found"),
+        ("no/such/file.json", "Could not find the file"),
+        ("no/such/*.json", "Could not find any file"),
+        ("file:///no/such/*.json", "Could not find any file"),
         ("", "not the path"),
         (5, "not the path"),
     ],
@@ -400,7 +400,7 @@ def test_damaged_parquet_is_named_as_such(tmp_path: Path) -> None:
     # A page's header, the pages, what describes them all.
     for place in (4, len(whole) // 2, len(whole) - 150):
         path.write_bytes(whole[:place] + bytes(range(130)) + whole[place + 130 :])
-        with pytest.raises(CoveoInputError, match="is not parquet from beginning to end"):
+        with pytest.raises(CoveoInputError, match="as parquet:"):
             read(str(path))
 
 

@@ -82,15 +82,15 @@ def test_what_is_wrong_within_an_object_is_for_the_check_of_items() -> None:
     [
         (
             b'[{"a":1},\n\n {"b":2} x',
-            "'x' stands where a comma or the array's end should, at byte 20, line 3",
+            "'x' found instead of a comma or the array's end, at byte 20, line 3",
         ),
-        (b'[{"a":1},\n1]', "'1]' stands where an object should, at byte 10, line 2"),
-        (b'[{"a":1}]\n\n{', "'{' stands behind the array's end, at byte 11, line 3"),
+        (b'[{"a":1},\n1]', "'1]' found instead of an object, at byte 10, line 2"),
+        (b'[{"a":1}]\n\n{', "'{' follows the array's end, at byte 11, line 3"),
         (b'[{"a":1}\n', "it ended at byte 9, line 2"),
         (b'[{"a":1}\n,{"b"', "it ended within an object, which begins at byte 10, line 2"),
         (b'\n{"a":"x" y"}', "begins at byte 1, line 2, is no JSON: expected ',' or '}' at byte 10, line 2"),
         (b"[" * 1_000_000, "'" + "[" * 39),
-        (b"5", "'5' stands where an object should, at byte 0, line 1"),
+        (b"5", "'5' found instead of an object, at byte 0, line 1"),
     ],
 )
 def test_an_error_names_the_place(tmp_path: Path, content: bytes, place: str) -> None:
@@ -180,7 +180,7 @@ def peak_of(items: Iterator[bytes]) -> tuple[int, int, str]:
         (b'[{"a":', b"[", "nested too deeply"),
         (b'[{"a":[', b'"x",', "longer than"),
         (b'[{"a":"', b'\\"}{[', "longer than"),
-        (b"", b"[", "stands where an object should"),
+        (b"", b"[", "found instead of an object"),
         (b"[", b" \n", "ended too early"),
         (b'[{"a":1}', b" ", "it ended"),
         (b'{"items":[', b'{"a":1},', "longer than"),

@@ -80,14 +80,14 @@ def test_another_delimiter_is_named_and_never_taken_for_one_column(tmp_path: Pat
     content = sign.join(["documentId", "title", "data"]) + "\n" + sign.join(["a://1", "x", "y, z"]) + "\n"
     said = refused(tmp_path, "a.csv", content.encode())
     assert f"the first line has one column {sign.join(['documentId', 'title', 'data'])!r}" in said
-    assert f"give delimiter={sign!r}" in said
+    assert f"pass delimiter={sign!r}" in said
     assert read(tmp_path, "a.csv", content.encode(), delimiter=sign) == [["a://1", "x", "y, z"]]
     names = ["documentId", "title", "data"]
-    assert f"give delimiter={sign!r}" in refused(tmp_path, "a.csv", content.encode(), column_names=names)
+    assert f"pass delimiter={sign!r}" in refused(tmp_path, "a.csv", content.encode(), column_names=names)
 
 
 def test_csv_in_a_file_named_tsv_is_named_as_well(tmp_path: Path) -> None:
-    assert "give delimiter=','" in refused(tmp_path, "a.tsv", b"documentId,title\na://1,x\n")
+    assert "pass delimiter=','" in refused(tmp_path, "a.tsv", b"documentId,title\na://1,x\n")
     assert read(tmp_path, "a.tsv", b"documentId,title\na://1,x\n", file_format="csv") == [["a://1", "x"]]
     assert read(
         tmp_path, "a.csv", b"documentId;x\na://1\n", delimiter=",", columns={"documentId": "documentId;x"}
@@ -160,7 +160,7 @@ def test_an_escaped_null_stands_for_no_value_where_it_is_a_whole_field(
     [
         ('x,y\na,"b\nc,d\n', "line 2: a quote of this row is not closed"),
         ('x,y\na,"b"c\n', "line 2: something follows the quote"),
-        ("x,y\na,b\rc\nd,e\n", "line 2: a carriage return stands alone"),
+        ("x,y\na,b\rc\nd,e\n", "line 2: it contains a lone carriage return"),
         ("x,y\na,b\\", "line 2: a quote of this row is not closed"),
         ("x,y\na\n", "line 2 has fewer columns"),
         ("", "it is empty"),
@@ -215,7 +215,7 @@ def test_utf_8_may_have_a_mark(tmp_path: Path, encoding: str | None, mark: bytes
         ("documentId\na://1\n".encode("utf-16-le"), None, "line 1 holds a zero byte"),
         ("documentId\n".encode("utf-16"), "cp1252", "it is UTF-16 and not CP1252"),
         (b"\xef\xbb\xbfdocumentId\n", "latin-1", "it is UTF-8 and not"),
-        ("documentId\n".encode("utf-32"), None, "it is UTF-32 and not UTF-8; give encoding='utf-32'"),
+        ("documentId\n".encode("utf-32"), None, "it is UTF-32, not UTF-8; pass encoding='utf-32'"),
     ],
 )
 def test_what_can_t_be_decoded_is_refused_with_its_line(
@@ -226,7 +226,7 @@ def test_what_can_t_be_decoded_is_refused_with_its_line(
 
 @pytest.mark.parametrize("encoding", ["latin-7x", "base64", "rot13", "hex", "zip", "undefined", "no\0"])
 def test_an_encoding_that_there_is_not_is_refused_by_name(tmp_path: Path, encoding: str) -> None:
-    assert "There is no encoding" in refused(tmp_path, "a.csv", b"documentId\n", encoding=encoding)
+    assert "Invalid encoding" in refused(tmp_path, "a.csv", b"documentId\n", encoding=encoding)
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_an_encoding_that_there_is_not_is_refused_by_name(tmp_path: Path, encodi
         (b"documentId,,\na://1,,x\n", "line 2 has a value in column 2, which has no name"),
         (b'documentId,data\na://1,"x\na://2,y\na://3,z\n', "line 2: a quote of this row is not closed"),
         (b'documentId,data\na://1,"x" y\n', "line 2: something follows the quote"),
-        (b"documentId,data\na://1,x\ry\na://2,z\n", "line 2: a carriage return stands alone"),
+        (b"documentId,data\na://1,x\ry\na://2,z\n", "line 2: it contains a lone carriage return"),
         (b"documentId,data\na://1,\0\n", "line 2 holds a zero byte"),
     ],
 )
@@ -296,7 +296,7 @@ def test_rows_do_not_vanish_in_a_first_line(tmp_path: Path) -> None:
     assert "its first line holds a carriage return" in refused(tmp_path, "a.tsv", content)
     content = content.replace(b"\t", b",")
     assert "its first line holds a carriage return" in refused(tmp_path, "a.csv", content, quotechar=None)
-    assert "line 1: a carriage return stands alone" in refused(tmp_path, "a.csv", content)
+    assert "line 1: it contains a lone carriage return" in refused(tmp_path, "a.csv", content)
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.ndjson", "a.json"])

@@ -57,7 +57,7 @@ INVALID = object()
 DOCUMENTED = re.compile(
     r"something follows the quote"
     r"|a quote of this row is not closed"
-    r"|a carriage return stands alone"
+    r"|a lone carriage return"
     r"|some of its lines end with a carriage return"
     r"|holds a zero byte"
     r"|a column's name occurs twice"

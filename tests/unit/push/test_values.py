@@ -560,7 +560,7 @@ def test_an_item_with_metadata_needs_no_content(coveo: Simulator, source: str, a
         ({"addOrUpdate": [{"documentId": "a://1", "data": ""}], "delete": []}, "whole batch.*Delete"),
         ({"AddOrUpdate": []}, "whole batch"),
         ({"delete": [{"documentId": "a://1"}]}, "whole batch"),
-        ({"index": {"_index": "products", "_id": "1"}}, "Elasticsearch's bulk format.*Leave such lines out"),
+        ({"index": {"_index": "products", "_id": "1"}}, "Elasticsearch's bulk format.*Remove such lines"),
         ({"delete": {"_index": "products", "_id": "1"}}, "Elasticsearch's bulk format"),
         ({"doc": {"title": "x"}, "doc_as_upsert": True}, "Elasticsearch.*doc"),
         ({"_index": "products", "_id": "1", "_source": {"title": "x"}}, "Elasticsearch.*_source"),
