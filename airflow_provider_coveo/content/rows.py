@@ -150,7 +150,7 @@ def validate_names(names: Iterable[Any], source: str) -> list[str]:
     for number, name in enumerate(names, 1):
         if not isinstance(name, str) or not plain_text(name):
             raise CoveoInputError(
-                f"Could not read {source}: its column {number} has no name, but {short_repr(name)}",
+                f"Could not read {source}: {short_repr(name)} is not a name for its column {number}",
                 remedy="Name it with AS",
             )
         checked.append(plain_text(name))

@@ -17,17 +17,17 @@ from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.simulator.server import Simulator
 from airflow_provider_coveo.simulator.world import HOST
 
-#: The API key's place where a command line could be read by others.
+#: The environment variable for the API key, because others may be able to read the command line.
 API_KEY_VARIABLE = "COVEO_SIMULATOR_API_KEY"
 
-#: A long-running simulator keeps no more than this of what came in.
+#: Limits for what a long-running simulator records.
 RECORDED_REQUESTS = 5_000
 RECORDED_BODY_BYTES = 64 * 1024
 
 _DESCRIPTION = """\
-A Coveo to try things against: it behaves as Coveo's Push API, Source API, activities and item logs are
-documented to, keeps everything in memory, and shows what happens on a page. It listens on this machine only,
-unless it is told otherwise.
+A simulated Coveo for experiments: it behaves as documented for Coveo's Push API, Source API, activities and
+item logs, keeps everything in memory, and shows the results on a page. By default, it listens on this machine
+only.
 """
 _EPILOG = """\
 example:
@@ -40,7 +40,9 @@ def _call_limit(value: str) -> tuple[int, float]:
     try:
         limit = int(calls), float(seconds)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{value!r} is not of the form N/SECONDS, such as 150/300") from None
+        raise argparse.ArgumentTypeError(
+            f"{value!r} does not have the form N/SECONDS, such as 150/300"
+        ) from None
     if limit[0] < 1 or not limit[1] > 0:
         raise argparse.ArgumentTypeError(f"{value!r}: both numbers must be above 0")
     return limit
@@ -48,7 +50,7 @@ def _call_limit(value: str) -> tuple[int, float]:
 
 def _count(value: str) -> int:
     if not value.isdecimal():
-        raise argparse.ArgumentTypeError(f"{value!r} is no number of items")
+        raise argparse.ArgumentTypeError(f"{value!r} is not a number of items")
     return int(value)
 
 
@@ -68,13 +70,13 @@ def _is_loopback(address: str) -> bool:
 
 def _key(value: str) -> str:
     if not value or not value.isascii() or not value.isprintable() or " " in value:
-        raise argparse.ArgumentTypeError("a key is printable ASCII without spaces")
+        raise argparse.ArgumentTypeError("a key must be printable ASCII without spaces")
     return value
 
 
 def _port(value: str) -> int:
     if not value.isdecimal() or int(value) > 65_535:
-        raise argparse.ArgumentTypeError(f"{value!r} is no port from 0 to 65535")
+        raise argparse.ArgumentTypeError(f"{value!r} is not a port from 0 to 65535")
     return int(value)
 
 
@@ -93,20 +95,20 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--port", type=_port, default=8642, help="port; 0 for any free one (default: 8642)")
+    parser.add_argument("--port", type=_port, default=8642, help="port; 0 for any free port (default: 8642)")
     parser.add_argument(
         "--host",
         default=HOST,
         metavar="ADDRESS",
         help="the address to listen on, 0.0.0.0 for all; other machines need https, and can then control the "
-        "simulator, too (default: %(default)s)",
+        "simulator too (default: %(default)s)",
     )
-    parser.add_argument("--tls-certificate", metavar="FILE", help="speak https with this certificate (PEM)")
+    parser.add_argument("--tls-certificate", metavar="FILE", help="use https with this certificate (PEM)")
     parser.add_argument("--tls-key", metavar="FILE", help="the certificate's key (PEM)")
     parser.add_argument(
         "--organization", type=_id, default="acme", metavar="ID", help="organization ID (default: acme)"
     )
-    sources = parser.add_argument_group("sources (each option may be given several times)")
+    sources = parser.add_argument_group("sources (each option can be repeated)")
     for option, what in _SOURCE_OPTIONS.items():
         sources.add_argument(option, type=_id, action="append", default=[], metavar="ID", help=what)
     keys = parser.add_argument_group("API keys")
@@ -115,14 +117,14 @@ def _parser() -> argparse.ArgumentParser:
         type=_key,
         default=os.environ.get(API_KEY_VARIABLE, "simulator-full-access"),
         metavar="KEY",
-        help=f"may do everything (default: the environment's {API_KEY_VARIABLE}, if there is one)",
+        help=f"a key with all privileges (default: the environment's {API_KEY_VARIABLE}, if it is set)",
     )
     keys.add_argument(
         "--push-only-key",
         type=_key,
         default="simulator-push-only",
         metavar="KEY",
-        help="may push and nothing else",
+        help="a key that can only push",
     )
     limits = parser.add_argument_group("limits (none by default)")
     limits.add_argument(
@@ -132,10 +134,10 @@ def _parser() -> argparse.ArgumentParser:
         "--retry-after",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="tell what is refused with 429 in Retry-After when there is room again (default: tell)",
+        help="send a Retry-After header with each 429 (default: send it)",
     )
-    limits.add_argument("--daily-documents", type=_count, metavar="N", help="items a day (UTC)")
-    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    limits.add_argument("--daily-documents", type=_count, metavar="N", help="items per day (UTC)")
+    parser.add_argument("--quiet", action="store_true", help="print only errors")
     return parser
 
 
@@ -143,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     Run until interrupted.
 
-    :param arguments: the command line; that of the process by default.
+    :param arguments: the command line; by default, that of the process.
     :return: the exit code.
     """
     options = _parser().parse_args(arguments)
@@ -151,16 +153,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     plain = options.source or ([] if managed else ["acme-products"])
     repeated = {source for source in plain + managed if (plain + managed).count(source) > 1}
     if options.api_key == options.push_only_key:
-        print("error: the two keys must differ", file=sys.stderr)
+        print("error: the two keys must be different", file=sys.stderr)
         return 2
     if repeated:
-        print(f"error: given twice: {', '.join(sorted(repeated))}", file=sys.stderr)
+        print(f"error: duplicate sources: {', '.join(sorted(repeated))}", file=sys.stderr)
         return 2
     if bool(options.tls_certificate) != bool(options.tls_key):
-        print("error: --tls-certificate and --tls-key need each other", file=sys.stderr)
+        print("error: --tls-certificate and --tls-key must be used together", file=sys.stderr)
         return 2
     if not options.tls_key and not _is_loopback(options.host):
-        print("error: clients on other machines want https: give --tls-certificate", file=sys.stderr)
+        print("error: clients on other machines need https: pass --tls-certificate", file=sys.stderr)
         return 2
     logging.basicConfig(level=logging.ERROR)
     stopped = threading.Event()

@@ -1,4 +1,4 @@
-"""The HTTP side: reads a request, finds its handler, lets faults strike, records, and answers."""
+"""The HTTP side: read a request, find its handler, apply faults, record, and respond."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from airflow_provider_coveo.simulator.world import World
 
 log = logging.getLogger(__name__)
 
-#: A single item, identity or alias, and whatever else is sent to the API itself.
+#: The maximum body of a request to the API itself: a single item, identity or alias.
 REQUEST_LIMIT = 6 * MEGABYTE
 
 
-class Gone(Exception):  # noqa: N818 - it is nobody's error
-    """The client went away before its request was complete."""
+class Gone(Exception):  # noqa: N818 - it is not an error
+    """The client disconnected before its request was complete."""
 
 
 class App:
@@ -81,7 +81,7 @@ class App:
         struck = simulator.faults.strike(exchange)
         if struck is not None:
             exchange.fault, action = struck
-        # By whatever name it was asked: that of its container, say.
+        # The URL has the host name of the request, such as a container's.
         base_url = f"{simulator.scheme}://{exchange.headers['host']}"
         call = Call(exchange, path, simulator.state, str(uuid.uuid4()), base_url)
         if action.expire_container:
@@ -116,7 +116,7 @@ class App:
             if group is not uploads.ROUTES:
                 self._admit(group, call)
             with call.organization.reading():
-                # What came due meanwhile is done before anybody looks.
+                # This executes everything that has come due.
                 pass
             answer: Answer = route.endpoint(call)
         except ApiError as error:
@@ -127,12 +127,12 @@ class App:
             return uploads.storage_error(error, call.request_id)
         except Exception:
             log.exception("The simulator failed to handle %s %s", call.exchange.method, call.exchange.path)
-            message = "The simulator itself failed; its log says why."
+            message = "The simulator itself failed; see its log."
             return json_answer({"errorCode": "SIMULATOR_FAILED", "message": message}, 500)
         return answer
 
     def _admit(self, group: Sequence[Route], call: Call) -> None:
-        """Refuse who may not ask, what is too long, and what is too much."""
+        """Reject unauthorized, oversized and rate-limited requests."""
         scheme, _, key = call.exchange.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not key.strip():
             raise ApiError(401, "UNAUTHORIZED", "An Authorization header with a Bearer token is required.")
@@ -210,7 +210,7 @@ def _exchange(scope: Scope, body: bytes, size: int) -> Exchange:
 
 
 async def _read(receive: Receive, limit: int) -> tuple[bytes, int]:
-    """Return the body and its size; one longer than ``limit`` is read to its end, but not kept."""
+    """Return the body and its size; a body longer than ``limit`` is read, but discarded."""
     parts: list[bytes] = []
     size = 0
     more = True

@@ -1,4 +1,4 @@
-"""What a handler gets: the request, its parameters read as their declared types, and the organization."""
+"""A handler's input: the request, its parameters in their declared types, and the organization."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ INT64_MAX = 2**63 - 1
 @dataclass
 class Call:
     """
-    One request on its way to a handler.
+    One request for a handler.
 
-    :param exchange: the request as it came.
+    :param exchange: the original request.
     :param path: the decoded parameters of the path.
     :param organization: the state.
-    :param request_id: what the answer bears as ``X-Request-ID``.
-    :param base_url: where the simulator is reached.
+    :param request_id: the ``X-Request-ID`` of the response.
+    :param base_url: the simulator's URL.
     """
 
     exchange: Exchange
@@ -49,7 +49,7 @@ class Call:
         """Return an optional parameter that is one of ``values``."""
         value = self.exchange.query.get(name)
         if value is not None and value not in values:
-            raise ApiError.invalid_parameter(name, f"{value!r} is none of {', '.join(values)}")
+            raise ApiError.invalid_parameter(name, f"{value!r} is not one of {', '.join(values)}")
         return value
 
     def integer(self, name: str, *, most: int = INT64_MAX) -> int | None:
@@ -58,7 +58,7 @@ class Call:
         if value is None:
             return None
         if not _INTEGER.fullmatch(value) or int(value) > most:
-            raise ApiError.invalid_parameter(name, f"{value!r} is no integer from 0 to {most}")
+            raise ApiError.invalid_parameter(name, f"{value!r} is not an integer from 0 to {most}")
         return int(value)
 
     def required_integer(self, name: str) -> int:
@@ -78,7 +78,7 @@ class Call:
         return value.lower() == "true"
 
     def ordering_id(self) -> int:
-        """Return the ordering ID that the request brought, or else the next stamp."""
+        """Return the ordering ID of the request, or the next stamp if it has none."""
         given = self.integer("orderingId")
         return self.organization.next_ordering_id() if given is None else given
 
@@ -96,14 +96,14 @@ class Call:
         return value
 
     def check_content_type(self) -> None:
-        """Refuse a body that does not say it is JSON."""
+        """Reject a body whose ``Content-Type`` is not JSON."""
         declared = self.exchange.headers.get("content-type", "").partition(";")[0].strip().lower()
         if self.exchange.body and declared != "application/json":
             message = f"The Content-Type is {declared or 'missing'}, not application/json."
             raise ApiError(415, "UNSUPPORTED_MEDIA_TYPE", message)
 
     def accepted(self, status: int = 202) -> Answer:
-        """Answer that a push was taken."""
+        """Return the response for an accepted push."""
         body = self.organization.settings.success_body
         if body is None:
             # Coveo's pages show no content after a status, and null after a push.
@@ -111,26 +111,26 @@ class Call:
         return Answer(status, body)
 
     def undocumented(self, what: str) -> None:
-        """Note that the client relied on something that Coveo does not document."""
+        """Record that the client relied on something that Coveo does not document."""
         self.organization.undocumented.append(f"{self.exchange.method} {self.exchange.path}: {what}")
 
 
 def json_answer(value: object, status: int = 200) -> Answer:
-    """Answer with JSON."""
+    """Return a JSON response."""
     return Answer(status, json.dumps(value).encode())
 
 
 def parse_moment(name: str, value: str) -> datetime:
-    """Return a date-time parameter; Python 3.10 knows neither ``Z`` nor fractions of any length."""
+    """Return a date-time parameter; Python 3.10 supports neither ``Z`` nor fractions of any length."""
     try:
         digits = _FRACTION.sub(lambda found: f"{found[0]:0<7}"[:7], value)
         moment = datetime.fromisoformat(re.sub("[Zz]$", "+00:00", digits))
     except ValueError:
-        raise ApiError.invalid_parameter(name, f"{value!r} is no ISO 8601 date-time") from None
+        raise ApiError.invalid_parameter(name, f"{value!r} is not an ISO 8601 date-time") from None
     return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
 
 
 def wildcard(pattern: str) -> re.Pattern[str]:
-    """Return an expression in which only ``*`` and ``?`` stand for something else."""
+    """Return a regular expression in which only ``*`` and ``?`` are wildcards."""
     parts = {"*": ".*", "?": "."}
     return re.compile("".join(parts.get(letter, re.escape(letter)) for letter in pattern), re.DOTALL)

@@ -1,4 +1,4 @@
-"""The simulator's clock, which tests can turn."""
+"""The simulator's clock, which tests can change."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from datetime import datetime, timedelta, timezone
 
 class Clock:
     """
-    Real time, plus what a test added to it.
+    Real time, plus the changes of a test.
 
-    Two things can be turned, and they are not the same. :meth:`advance` lets time pass: queued deletes come
-    due, containers expire, limits open again. :meth:`shift` makes Coveo's clock differ from the worker's:
-    the ``Date`` header and the ordering IDs change, and nothing comes due.
+    There are two kinds of change. :meth:`advance` lets time pass: queued deletions come due, containers
+    expire, limits reset. :meth:`shift` makes Coveo's clock differ from the worker's: the ``Date`` header and
+    the ordering IDs change, but nothing comes due.
     """
 
     def __init__(self) -> None:
@@ -25,70 +25,70 @@ class Clock:
 
     @property
     def advanced_seconds(self) -> float:
-        """How much time :meth:`advance` let pass, in total."""
+        """The total time that :meth:`advance` added."""
         return self._advanced
 
     @property
     def shift_seconds(self) -> float:
-        """How far this clock is ahead of the worker's (behind, if negative), :meth:`advance` left aside."""
+        """The lead over the worker's clock in seconds, without :meth:`advance`; negative if behind."""
         return self._shift
 
     def now(self) -> float:
-        """Return the time that Coveo's clock shows, in seconds since the Unix epoch."""
+        """Return the time on Coveo's clock, in seconds since the Unix epoch."""
         return time.time() + self._advanced + self._shift
 
     def now_ms(self) -> int:
-        """Return the time that Coveo's clock shows, in milliseconds since the Unix epoch."""
+        """Return the time on Coveo's clock, in milliseconds since the Unix epoch."""
         return int(self.now() * 1000)
 
     def utcnow(self) -> datetime:
-        """Return the time that Coveo's clock shows, in UTC."""
+        """Return the time on Coveo's clock, in UTC."""
         return datetime.fromtimestamp(self.now(), timezone.utc)
 
     def elapsed(self) -> float:
-        """Return seconds on a clock for durations: it only goes forward, and a shift leaves it alone."""
+        """Return the seconds on a monotonic clock, which a shift does not affect."""
         return time.monotonic() + self._advanced
 
     def advance(self, *, seconds: float = 0, minutes: float = 0, hours: float = 0, days: float = 0) -> None:
         """
         Let time pass at once.
 
-        :param seconds: how many seconds; all four add up.
-        :param minutes: how many minutes.
-        :param hours: how many hours.
-        :param days: how many days.
+        :param seconds: the number of seconds; all four parameters add up.
+        :param minutes: the number of minutes.
+        :param hours: the number of hours.
+        :param days: the number of days.
         """
         step = timedelta(seconds=seconds, minutes=minutes, hours=hours, days=days).total_seconds()
         if step < 0:
-            raise ValueError("Time only passes forward; use shift() for a clock that goes wrong")
+            raise ValueError("Time can't go backward; use shift() to simulate a wrong clock")
         with self._lock:
             self._advanced += step
         self._tell()
 
     def shift(self, *, seconds: float = 0, minutes: float = 0, hours: float = 0, days: float = 0) -> None:
         """
-        Set by how much this clock is ahead of the worker's (behind, if negative). Not cumulative.
+        Set the difference to the worker's clock: ahead, or behind if negative. It is not cumulative.
 
-        :param seconds: how many seconds; all four add up.
-        :param minutes: how many minutes.
-        :param hours: how many hours.
-        :param days: how many days.
+        :param seconds: the number of seconds; all four parameters add up.
+        :param minutes: the number of minutes.
+        :param hours: the number of hours.
+        :param days: the number of days.
         """
         with self._lock:
             self._shift = timedelta(seconds=seconds, minutes=minutes, hours=hours, days=days).total_seconds()
         self._tell()
 
     def reset(self) -> None:
-        """Go back to real time."""
+        """Return to real time."""
         with self._lock:
             self._advanced = self._shift = 0.0
         self._tell()
 
     def on_turn(self, listener: Callable[[], None]) -> None:
         """
-        Call ``listener`` each time somebody turned the clock.
+        Call ``listener`` after each change of the clock.
 
-        :param listener: what to call.
+        :param listener: the function to call.
         """
         self._listeners.append(listener)
 

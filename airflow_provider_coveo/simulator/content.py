@@ -1,4 +1,4 @@
-"""What the pipeline makes of an item's content: whether it is what its compression type says."""
+"""The pipeline's check of an item's content against its compression type."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-#: Of Base64 so much is decoded at a time, a multiple of four letters; of compressed data, unpacked.
+#: The Base64 letters (a multiple of four) decoded, or the bytes of compressed data unpacked, at a time.
 _STEP = 256 * 1024
 
 
@@ -17,7 +17,7 @@ def _inflater(window: int) -> Callable[[], Any]:
     return lambda: zlib.decompressobj(window)
 
 
-#: What unpacks each type; nothing where there is nothing to unpack.
+#: The decompressor of each type, ``None`` if there is nothing to unpack.
 _DECOMPRESSORS: dict[str, Callable[[], Any] | None] = {
     "UNCOMPRESSED": None,
     "DEFLATE": _inflater(-zlib.MAX_WBITS),
@@ -30,7 +30,7 @@ COMPRESSION_TYPES = tuple(_DECOMPRESSORS)
 
 def base64_problem(encoded: str, compression_type: str) -> str | None:
     """
-    Return why text is not content of that compression type in Base64, or ``None``.
+    Return the reason why a text is not content of a compression type in Base64, or ``None``.
 
     :param encoded: the Base64.
     :param compression_type: one of :data:`COMPRESSION_TYPES`.
@@ -48,7 +48,7 @@ def base64_problem(encoded: str, compression_type: str) -> str | None:
 
 def content_problem(content: bytes, compression_type: str) -> str | None:
     """
-    Return why bytes are not content of that compression type, or ``None``.
+    Return the reason why bytes are not content of a compression type, or ``None``.
 
     :param content: the bytes.
     :param compression_type: one of :data:`COMPRESSION_TYPES`.
@@ -61,7 +61,7 @@ def content_problem(content: bytes, compression_type: str) -> str | None:
 
 
 def _problem(parts: Iterator[bytes], compression_type: str) -> str | None:
-    """Read the parts to their end; what is unpacked is thrown away, so that memory is bounded."""
+    """Unpack all parts, discarding the result so that memory is bounded."""
     if compression_type not in _DECOMPRESSORS:
         return f"there is no such type; it is one of {', '.join(COMPRESSION_TYPES)}"
     make = _DECOMPRESSORS[compression_type]
@@ -74,7 +74,7 @@ def _problem(parts: Iterator[bytes], compression_type: str) -> str | None:
         for part in parts:
             while part:
                 if decompressor.eof:
-                    # A gzip file may have several members, one behind the other.
+                    # A gzip file can have several consecutive members.
                     if compression_type != "GZIP":
                         return "there is something behind its end"
                     decompressor = make()
@@ -85,12 +85,12 @@ def _problem(parts: Iterator[bytes], compression_type: str) -> str | None:
 
 
 def _unpack(decompressor: Any, part: bytes) -> bytes:
-    """Unpack a part, and return what of it is behind the end."""
+    """Unpack a part, and return the bytes after the end of the compressed data."""
     is_lzma = isinstance(decompressor, lzma.LZMADecompressor)
     while not decompressor.eof:
         unpacked = decompressor.decompress(part, _STEP)
         part = b"" if is_lzma else decompressor.unconsumed_tail
-        # Some of what is unpacked can still be held back when all has been read.
+        # The decompressor can hold back some output after it has read all input.
         if not unpacked and not part:
             break
     unused: bytes = decompressor.unused_data

@@ -15,14 +15,14 @@ from airflow_provider_coveo.simulator.models import activity_model
 from airflow_provider_coveo.simulator.records import Source
 from airflow_provider_coveo.simulator.world import World
 
-#: How much of each list the page gets.
+#: The maximum length of each list on the page.
 SHOWN_ITEMS = 200
 SHOWN_STATUSES = 100
 SHOWN_EVENTS = 200
 SHOWN_LOGS = 100
 SHOWN_REQUESTS = 100
 SHOWN_NOTES = 20
-#: How much of a recorded body is told.
+#: The maximum size of a recorded body in a response.
 SHOWN_BODY = 100_000
 
 _OWN_NAMES = ("127.0.0.1", "localhost")
@@ -35,19 +35,19 @@ _PAGE_POLICY = (
 
 class ControlError(Exception):
     """
-    A control request that can't be done.
+    An invalid control request.
 
-    :param message: why.
+    :param message: the reason.
     """
 
 
 def handle(simulator: World, route: Route, exchange: Exchange) -> Answer:
-    """Do a control request."""
+    """Handle a control request."""
     host = exchange.headers.get("host", "")
     own_origin = f"{simulator.scheme}://{host}"
     if host.rpartition(":")[0] not in _OWN_NAMES or exchange.headers.get("origin", own_origin) != own_origin:
-        # Any web page that is open in a browser on this machine could ask.
-        return json_answer({"message": "Only this machine and the simulator's own page may do this."}, 403)
+        # Otherwise, any web page in a browser on this machine could send one.
+        return json_answer({"message": "Only this machine and the simulator's own page can do this."}, 403)
     try:
         answer: Answer = route.endpoint(simulator, exchange)
     except (ControlError, ValueError, TypeError) as error:
@@ -68,7 +68,7 @@ def page(simulator: World, exchange: Exchange) -> Answer:
 
 
 def get_state(simulator: World, exchange: Exchange) -> Answer:
-    """Tell what the page shows."""
+    """Return the data of the page."""
     state, clock = simulator.state, simulator.clock
     with state.reading():
         exchanges = simulator.requests
@@ -93,7 +93,7 @@ def get_state(simulator: World, exchange: Exchange) -> Answer:
 
 
 def get_requests(simulator: World, exchange: Exchange) -> Answer:
-    """Tell the recorded requests."""
+    """Return the recorded requests."""
     since = int(exchange.query.get("since", "0"))
     operation = exchange.query.get("operation")
     found = [one for one in simulator.requests[since:] if operation in (None, one.operation)]
@@ -101,36 +101,36 @@ def get_requests(simulator: World, exchange: Exchange) -> Answer:
 
 
 def get_timeline(simulator: World, exchange: Exchange) -> Answer:
-    """Tell the timeline of a source."""
+    """Return the timeline of a source."""
     return json_answer(simulator.timeline(_query_source(exchange)))
 
 
 def get_items(simulator: World, exchange: Exchange) -> Answer:
-    """Tell the items of a source."""
+    """Return the items of a source."""
     return json_answer(simulator.items(_query_source(exchange)))
 
 
 def get_logs(simulator: World, exchange: Exchange) -> Answer:
-    """Tell the item logs of a source."""
+    """Return the item logs of a source."""
     return json_answer(simulator.logs(_query_source(exchange)))
 
 
 def add_fault(simulator: World, exchange: Exchange) -> Answer:
-    """Set a fault."""
+    """Add a fault."""
     return json_answer(simulator.faults.from_json(_body(exchange)).describe(), 201)
 
 
 def clear_faults(simulator: World, exchange: Exchange) -> Answer:
-    """Take back all faults."""
+    """Remove all faults."""
     simulator.faults.clear()
     return Answer(204)
 
 
 def turn_clock(simulator: World, exchange: Exchange) -> Answer:
-    """Turn the clock."""
+    """Change the clock."""
     body = _body(exchange)
     if not body or body.keys() - {"advance_seconds", "shift_seconds"}:
-        raise ControlError("The body has advance_seconds, shift_seconds or both")
+        raise ControlError("The body must contain advance_seconds, shift_seconds or both")
     if "shift_seconds" in body:
         simulator.clock.shift(seconds=body["shift_seconds"])
     if "advance_seconds" in body:
@@ -139,7 +139,7 @@ def turn_clock(simulator: World, exchange: Exchange) -> Answer:
 
 
 def reset(simulator: World, exchange: Exchange) -> Answer:
-    """Make everything as it was at the start."""
+    """Restore the initial state."""
     simulator.reset()
     return Answer(204)
 
@@ -154,7 +154,7 @@ def set_organization(simulator: World, exchange: Exchange) -> Answer:
     """Pause or resume the organization."""
     paused = _body(exchange).get("paused")
     if not isinstance(paused, bool):
-        raise ControlError("The body has paused, true or false")
+        raise ControlError("The body must contain paused, true or false")
     if paused:
         simulator.pause_organization()
     else:
@@ -163,10 +163,10 @@ def set_organization(simulator: World, exchange: Exchange) -> Answer:
 
 
 def set_limits(simulator: World, exchange: Exchange) -> Answer:
-    """Limit calls and items, or take limits back."""
+    """Set or remove the limits of calls and items."""
     body = _body(exchange)
     if not body or body.keys() - {"call_limit", "retry_after", "daily_documents", "document_limit"}:
-        raise ControlError("The body has call_limit, retry_after, daily_documents or document_limit")
+        raise ControlError("The body must contain call_limit, retry_after, daily_documents or document_limit")
     if "call_limit" in body:
         calls, seconds = body["call_limit"] or (0, 0)
         simulator.call_limit = (int(calls), float(seconds)) if calls else None
@@ -177,7 +177,7 @@ def set_limits(simulator: World, exchange: Exchange) -> Answer:
 
 
 def set_source_state(simulator: World, exchange: Exchange) -> Answer:
-    """Show a source in a state."""
+    """Set or remove the state of a source."""
     body = _body(exchange)
     simulator.set_source_state(body.pop("source", ""), body.pop("state", None), **body)
     return Answer(204)
@@ -188,7 +188,7 @@ def add_source(simulator: World, exchange: Exchange) -> Answer:
     body = _body(exchange)
     source_id = body.pop("id", None)
     if not isinstance(source_id, str):
-        raise ControlError("The body has the ID of the source")
+        raise ControlError("The body must contain the ID of the source")
     simulator.add_source(source_id, **body)
     return json_answer(simulator.source(source_id), 201)
 
@@ -202,14 +202,14 @@ def remove_source(simulator: World, exchange: Exchange) -> Answer:
 def _body(exchange: Exchange) -> dict[str, Any]:
     body = decode(exchange.body)
     if not isinstance(body, dict):
-        raise ControlError("The body is a JSON object")
+        raise ControlError("The body must be a JSON object")
     return body
 
 
 def _query_source(exchange: Exchange) -> str:
     source_id = exchange.query.get("source")
     if source_id is None:
-        raise ControlError("The query has source=<id>")
+        raise ControlError("The query must contain source=<id>")
     return source_id
 
 

@@ -1,4 +1,4 @@
-"""The errors that the simulated Coveo answers with."""
+"""The error responses of the simulated Coveo."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 class ApiError(Exception):
     """
-    An answer that is not a success.
+    An error response.
 
     :param status: the HTTP status code.
     :param code: the ``errorCode`` of the body.
@@ -31,23 +31,23 @@ class ApiError(Exception):
 
     @classmethod
     def missing_parameter(cls, name: str) -> ApiError:
-        """Return the error for a parameter that is not there."""
+        """Return the error for a missing parameter."""
         return cls(412, "MISSING_PARAMETER", f"The parameter {name!r} is required.")
 
     @classmethod
     def invalid_parameter(cls, name: str, why: str) -> ApiError:
-        """Return the error for a parameter that can't be taken."""
+        """Return the error for an invalid parameter."""
         return cls(412, "INVALID_PARAMETER", f"The parameter {name!r} is invalid: {why}.")
 
     @classmethod
     def not_found(cls, what: str) -> ApiError:
-        """Return the error of the platform API for something that is not there."""
+        """Return the platform API's error for a missing resource."""
         return cls(404, "NOT_FOUND", what)
 
 
 class StorageError(Exception):
     """
-    An answer of the object storage behind a file container: XML, as S3 gives it, never Coveo's JSON.
+    An error response of the object storage behind a file container: XML like S3's, never Coveo's JSON.
 
     :param status: the HTTP status code.
     :param code: the ``Code`` element.

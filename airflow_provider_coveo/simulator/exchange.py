@@ -1,4 +1,4 @@
-"""One request and what was answered, as the simulator recorded it."""
+"""A request and its response, as the simulator recorded them."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import Any
 @dataclass
 class Exchange:
     """
-    A request that reached the simulator, and its answer.
+    A request that reached the simulator, and its response.
 
     :param method: the HTTP method.
     :param path: the path as sent, still percent-encoded, without the query.
-    :param query: the decoded query; of a repeated name the last value.
+    :param query: the decoded query; the last value of a repeated name.
     :param raw_query: the query as sent.
     :param headers: the request headers, names in lower case.
-    :param body: the request body, cut where the simulator was told to keep less, empty if it was too long.
-    :param body_size: how long the body was.
-    :param client_port: the client's end of the TCP connection; count the distinct ones to count connections.
+    :param body: the request body, truncated to the simulator's limit; empty if it exceeded the API's limit.
+    :param body_size: the original size of the body.
+    :param client_port: the client's port of the TCP connection; count the distinct ones to count connections.
     :param operation: the name of the request, such as ``"status"`` or ``"batch"``; empty if there is none.
     :param source: the source (or security provider) in the path, if any.
-    :param status: the HTTP status that was answered; 0 while there is none, and for a dropped connection.
-    :param response_headers: the headers of the answer, names in lower case.
-    :param response_body: the body of the answer.
-    :param seconds: from the arrival of the whole request until the answer was ready.
-    :param at: when it arrived, in epoch milliseconds by the simulator's clock.
+    :param status: the HTTP status of the response; 0 before the response, and for a dropped connection.
+    :param response_headers: the response headers, names in lower case.
+    :param response_body: the response body.
+    :param seconds: the time from the arrival of the complete request until the response was ready.
+    :param at: the time of arrival on the simulator's clock, in epoch milliseconds.
     :param fault: the fault that was applied, if any.
     """
 
@@ -52,18 +52,18 @@ class Exchange:
         return json.loads(self.body)
 
     def response_json(self) -> Any:
-        """Return the body of the answer, decoded; ``None`` where it is empty."""
+        """Return the response body, decoded; ``None`` if it is empty."""
         return json.loads(self.response_body) if self.response_body else None
 
 
 @dataclass
 class Answer:
     """
-    What a handler gives back.
+    A handler's response.
 
     :param status: the HTTP status code.
     :param body: the body, already encoded.
-    :param content_type: the ``Content-Type``; left out for an empty body.
+    :param content_type: the ``Content-Type``; omitted for an empty body.
     :param headers: further headers.
     """
 

@@ -1,4 +1,4 @@
-"""Faults on demand: what a network, a gateway or Coveo itself may do to a request."""
+"""Faults on demand: failures of the network, of a gateway, or of Coveo itself."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 
 from airflow_provider_coveo.simulator.exchange import Answer, Exchange
 
-#: What a gateway shows when the service behind it is away.
+#: A gateway's page when its service is unavailable.
 BAD_GATEWAY_PAGE = b"<html><head><title>502</title></head><body><h1>502 Bad Gateway</h1></body></html>"
-#: A gateway that waited too long names no errorCode.
+#: A gateway's timeout has no errorCode.
 GATEWAY_TIMEOUT_BODY = b'{"message": "Endpoint request timed out"}'
 
 _ERROR_CODES = {429: "TOO_MANY_REQUESTS", 500: "INTERNAL_SERVER_ERROR", 503: "SERVICE_UNAVAILABLE"}
@@ -24,14 +24,14 @@ RANDOM_KINDS = ("429", "500", "502", "503", "504", "applied", "drop", "drop_appl
 @dataclass
 class Action:
     """
-    What happens to one request instead of its plain answer.
+    The effect of a fault on one request.
 
-    :param applied: whether Coveo does what was asked.
-    :param answer: what is answered; ``None`` for the answer of the handler.
-    :param drop: whether the connection is closed without an answer.
-    :param keep_bytes: how much of the answer's body is sent before the connection is closed.
-    :param stall_seconds: how long to wait before answering.
-    :param expire_container: whether the file container that the request names expires first.
+    :param applied: whether Coveo carries out the request.
+    :param answer: the response; ``None`` for the handler's response.
+    :param drop: whether to close the connection without a response.
+    :param keep_bytes: the bytes of the response body to send before closing the connection.
+    :param stall_seconds: the seconds to wait before responding.
+    :param expire_container: whether the request's file container expires first.
     """
 
     applied: bool = True
@@ -45,17 +45,17 @@ class Action:
 @dataclass
 class Fault:
     """
-    An action, and which requests it hits.
+    An action, and the requests that it affects.
 
-    :param kind: the method of :class:`Faults` that made it, and what it was told.
-    :param action: what happens; ``None`` where it is drawn at random.
-    :param match: what a request must be like.
-    :param times: how many requests to hit; ``None`` for all.
-    :param after: how many matching requests to leave alone first.
-    :param probability: how likely a matching request is hit.
-    :param kinds: what to draw from, for a random fault.
-    :param used: how many requests were hit so far.
-    :param random: where chance comes from.
+    :param kind: the method of :class:`Faults` that created it, and its main argument.
+    :param action: the effect; ``None`` for a random one.
+    :param match: the properties that a request must have.
+    :param times: the number of requests to affect; ``None`` for all.
+    :param after: the number of matching requests to skip first.
+    :param probability: the probability that a matching request is affected.
+    :param kinds: the kinds of a random fault.
+    :param used: the number of requests affected so far.
+    :param random: the random number generator.
     """
 
     kind: str
@@ -70,7 +70,7 @@ class Fault:
 
     def hits(self, exchange: Exchange) -> bool:
         """
-        Whether this fault hits a request; counts it if so.
+        Whether this fault affects a request. If so, count it.
 
         :param exchange: the request.
         """
@@ -87,7 +87,7 @@ class Fault:
         return True
 
     def draw(self) -> tuple[str, Action]:
-        """Return what happens to a request that was hit."""
+        """Return the effect on a request that the fault affects."""
         if self.action is not None:
             return self.kind, self.action
         kind = self.random.choice(self.kinds)
@@ -107,9 +107,9 @@ class Fault:
 
 class Faults:
     """
-    The faults that are set. Each method sets one and returns it; ``fault.used`` tells how often it hit.
+    The simulator's faults. Each method adds one and returns it; ``fault.used`` counts the affected requests.
 
-    All methods take the same further arguments, which say which requests are meant and how many of them:
+    All methods accept these further arguments, which select the requests and limit their number:
 
     :param operation: the name of the request: ``status``, ``item``, ``delete``, ``olderthan``, ``batch``,
         ``files``, ``upload``, ``identity``, ``alias``, ``disable_identity``, ``identity_batch``,
@@ -119,16 +119,16 @@ class Faults:
         ``logs``, ``log_counts``, ``field``, ``list_fields``, ``create_field``, ``create_fields``,
         ``create_fields_with_results``; or several of them in a list.
     :param method: the HTTP method.
-    :param path: a regular expression that occurs in the path.
+    :param path: a regular expression to search for in the path.
     :param source: the source in the path.
     :param status_type: the status of a status request, such as ``"IDLE"``.
-    :param query: further parameters of the query with their values.
-    :param times: how many requests to hit, once by default; ``None`` for all from now on.
-    :param after: how many matching requests to leave alone first.
-    :param probability: how likely each matching request is hit, with a seeded generator.
+    :param query: further query parameters and their values.
+    :param times: the number of requests to affect, 1 by default; ``None`` for all from now on.
+    :param after: the number of matching requests to skip first.
+    :param probability: the probability that a matching request is affected, from a seeded generator.
     :param seed: the seed of that generator.
 
-    Where several faults hit one request, the one that was set first counts.
+    If several faults match a request, the first one that was added applies.
     """
 
     KINDS = ("answer", "drop", "stall", "truncate", "redirect", "expire_container", "random")
@@ -139,7 +139,7 @@ class Faults:
 
     @property
     def active(self) -> list[Fault]:
-        """The faults that may still hit."""
+        """The faults that can still affect requests."""
         with self._lock:
             return [fault for fault in self._faults if fault.times is None or fault.used < fault.times]
 
@@ -156,16 +156,16 @@ class Faults:
         **which: Any,
     ) -> Fault:
         """
-        Answer with ``status``.
+        Respond with ``status``.
 
         :param status: the HTTP status.
-        :param error_code: the ``errorCode`` of the body; a fitting one by default.
+        :param error_code: the ``errorCode`` of the body; by default, one that matches the status.
         :param message: the ``message`` of the body.
-        :param headers: further headers, such as ``{"Retry-After": "1"}``. By default a 429 bears
-            ``Retry-After: 0``, as Coveo declares a number for each; with ``{}`` it bears none.
-        :param body: the body itself, instead of the pair above; ``""`` for an empty one.
+        :param headers: further headers, such as ``{"Retry-After": "1"}``. By default, a 429 has
+            ``Retry-After: 0``, because Coveo declares a number for every 429; pass ``{}`` to omit it.
+        :param body: the whole body, instead of the two above; ``""`` for an empty one.
         :param content_type: the type of that body.
-        :param applied: whether Coveo does what was asked all the same.
+        :param applied: whether Coveo carries out the request anyway.
         """
         if body is None:
             code = error_code or _ERROR_CODES.get(status, f"SIMULATED_{status}")
@@ -176,19 +176,19 @@ class Faults:
 
     def drop(self, *, before: bool = True, **which: Any) -> Fault:
         """
-        Close the connection without an answer, before Coveo does what was asked or after it.
+        Close the connection without a response, before or after Coveo carries out the request.
 
-        :param before: whether the connection is closed before Coveo does what was asked.
+        :param before: whether to close the connection before Coveo carries out the request.
         """
         kind = "drop before applying" if before else "drop after applying"
         return self.add(kind, Action(applied=not before, drop=True), **which)
 
     def stall(self, seconds: float, *, applied: bool = True, **which: Any) -> Fault:
         """
-        Do what was asked (or not, and then answer 504), but answer only after ``seconds``.
+        Carry out the request (or don't, and return 504), but respond only after ``seconds``.
 
-        :param seconds: how long, by real time.
-        :param applied: whether Coveo does what was asked.
+        :param seconds: the delay, in real time.
+        :param applied: whether Coveo carries out the request.
         """
         answer = None if applied else Answer(504, GATEWAY_TIMEOUT_BODY)
         action = Action(applied=applied, answer=answer, stall_seconds=seconds)
@@ -196,17 +196,17 @@ class Faults:
 
     def truncate(self, keep_bytes: int = 10, **which: Any) -> Fault:
         """
-        Do what was asked, and close the connection in the middle of the answer's body.
+        Carry out the request, and close the connection in the middle of the response body.
 
-        :param keep_bytes: how much of the body is sent.
+        :param keep_bytes: the number of bytes of the body to send.
         """
         return self.add(f"truncate after {keep_bytes} bytes", Action(keep_bytes=keep_bytes), **which)
 
     def redirect(self, location: str, *, status: int = 302, **which: Any) -> Fault:
         """
-        Send the client elsewhere.
+        Redirect the client.
 
-        :param location: where to.
+        :param location: the redirect's target.
         :param status: the HTTP status.
         """
         answer = Answer(status, headers={"Location": location})
@@ -222,16 +222,17 @@ class Faults:
         self, *, seed: int, rate: float = 0.2, kinds: Collection[str] = RANDOM_KINDS, **which: Any
     ) -> Fault:
         """
-        Hit requests at random, the same ones for the same seed and the same requests in the same order.
+        Affect random requests: the same ones for the same seed and the same sequence of requests.
 
         :param seed: the seed.
-        :param rate: the share of requests to hit.
-        :param kinds: what to draw from: ``429``, ``500``, ``502`` (an HTML page), ``503``, ``504``,
-            ``applied`` (a 500 although all was done), ``drop`` (nothing was done), ``drop_applied``.
+        :param rate: the share of requests to affect.
+        :param kinds: the kinds to choose from: ``429``, ``500``, ``502`` (an HTML page), ``503``, ``504``,
+            ``applied`` (a 500 although Coveo carried out the request), ``drop`` (without carrying it out),
+            ``drop_applied``.
         """
         unknown = set(kinds) - set(RANDOM_KINDS)
         if unknown:
-            raise ValueError(f"No such kind of fault: {', '.join(sorted(unknown))}")
+            raise ValueError(f"Invalid kind of fault: {', '.join(sorted(unknown))}")
         which.setdefault("times", None)
         return self.add("random", None, kinds=tuple(kinds), probability=rate, seed=seed, **which)
 
@@ -253,11 +254,11 @@ class Faults:
         kinds: tuple[str, ...] = (),
     ) -> Fault:
         """
-        Set a fault with an :class:`Action` of your own; the other methods are handier.
+        Add a fault with an :class:`Action` of your own; the other methods are more convenient.
 
-        :param kind: what the fault is called.
-        :param action: what happens; ``None`` to draw it from ``kinds``.
-        :param kinds: what to draw from.
+        :param kind: the name of the fault.
+        :param action: the effect; ``None`` for a random one out of ``kinds``.
+        :param kinds: the kinds to choose from.
         """
         match = {
             "operation": operation,
@@ -275,15 +276,15 @@ class Faults:
 
     def from_json(self, description: dict[str, Any]) -> Fault:
         """
-        Set a fault as the control API takes it: ``{"kind": "answer", "status": 503, "operation": "status"}``.
+        Add a fault from the control API's JSON: ``{"kind": "answer", "status": 503, "operation": "status"}``.
 
         :param description: ``kind``, a method of this class, and its arguments.
-        :raises ValueError: if there is no such kind of fault or it takes no such argument.
+        :raises ValueError: if the kind or an argument is invalid.
         """
         arguments = dict(description)
         kind = arguments.pop("kind", None)
         if kind not in self.KINDS:
-            raise ValueError(f"kind is one of {', '.join(self.KINDS)}")
+            raise ValueError(f"Invalid kind: {kind!r}; use one of {', '.join(self.KINDS)}")
         try:
             fault: Fault = getattr(self, kind)(**arguments)
         except TypeError as error:
@@ -291,13 +292,13 @@ class Faults:
         return fault
 
     def clear(self) -> None:
-        """Take back all faults."""
+        """Remove all faults."""
         with self._lock:
             self._faults.clear()
 
     def strike(self, exchange: Exchange) -> tuple[str, Action] | None:
         """
-        Return what happens to a request that came in, ``None`` for nothing.
+        Return the fault's effect on a request, ``None`` for none.
 
         :param exchange: the request.
         """
@@ -341,5 +342,5 @@ def _random_action(kind: str) -> Action:
 
 
 def _headers(status: int) -> dict[str, str]:
-    """Return the headers that an answer of that status bears by Coveo's declaration."""
+    """Return the headers that Coveo declares for that status."""
     return {"Retry-After": "0"} if status == 429 else {}

@@ -1,4 +1,4 @@
-"""The fields of a simulated organization, and what Coveo documents of their names, types and options."""
+"""The fields of a simulated organization, and Coveo's documented rules for them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from airflow_provider_coveo.simulator.errors import ApiError
 FIELD_TYPES = ("LONG", "LONG_64", "DOUBLE", "DATE", "STRING", "VECTOR")
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,254}")
 
-#: The fields that Coveo's pages name as those of every organization, with their types.
+#: The fields of every organization according to Coveo's pages, and their types.
 SYSTEM_FIELDS = {
     "attachmentparentid": "LONG_64",
     "author": "STRING",
@@ -28,8 +28,7 @@ SYSTEM_FIELDS = {
     "uri": "STRING",
 }
 
-#: The options of a field that are switches, and what they are where nothing else was said; those that
-#: depend on the type stand apart.
+#: The boolean options of a field and their defaults, except for options whose defaults depend on the type.
 _SWITCHES = {
     "automaticFacetsCandidate": False,
     "hierarchicalFacet": False,
@@ -77,13 +76,13 @@ class Fields:
         }
 
     def get(self, name: str) -> dict[str, Any]:
-        """Return the field of that name."""
+        """Return the field of a name."""
         if name not in self._by_name:
             raise ApiError.not_found(f"There is no field {name!r}.")
         return dict(self._by_name[name])
 
     def all(self) -> list[dict[str, Any]]:
-        """Return every field, by name."""
+        """Return all fields, sorted by name."""
         return [dict(self._by_name[name]) for name in sorted(self._by_name)]
 
     def create(self, models: Iterable[dict[str, Any]]) -> None:
@@ -102,16 +101,16 @@ class Fields:
             raise ApiError.invalid_parameter("name", f"{name!r} does not match ^([a-z][a-z0-9_]{{0,254}})$")
         kind = model.get("type")
         if kind not in FIELD_TYPES:
-            raise ApiError.invalid_parameter("type", f"{kind!r} is none of {', '.join(FIELD_TYPES)}")
+            raise ApiError.invalid_parameter("type", f"{kind!r} is not one of {', '.join(FIELD_TYPES)}")
         for option, value in model.items():
             wanted = bool if option in (*_SWITCHES, *_SWITCHES_BY_TYPE) else list if option in _LISTS else str
             if option in _KNOWN and value is not None and not isinstance(value, wanted):
-                raise ApiError.invalid_json(f"{option} is no {wanted.__name__}.")
+                raise ApiError.invalid_json(f"{option} is not a {wanted.__name__}.")
         problem = _contradiction(_complete(model), model)
         if problem is not None:
             raise ApiError.invalid_parameter(*problem)
         if name in taken:
-            raise ApiError.invalid_parameter("name", f"there is a field {name!r} already")
+            raise ApiError.invalid_parameter("name", f"the field {name!r} already exists")
 
 
 def undocumented_options(model: dict[str, Any]) -> list[str]:
@@ -120,12 +119,12 @@ def undocumented_options(model: dict[str, Any]) -> list[str]:
 
 
 def exists_error(fields: Fields, model: dict[str, Any]) -> bool:
-    """Say whether a field of that name is there already, the response to which Coveo does not document."""
+    """Tell whether a field of that name exists; Coveo does not document the response in that case."""
     return any(field["name"] == model.get("name") for field in fields.all())
 
 
 def _complete(model: dict[str, Any]) -> dict[str, Any]:
-    """Return a field with every switch that it was not given."""
+    """Return a field with the defaults of its boolean options."""
     given = {option: value for option, value in model.items() if option in _KNOWN and value is not None}
     by_type = dict.fromkeys(_SWITCHES_BY_TYPE, model["type"] != "STRING")
     return {**_SWITCHES, **by_type, **given}

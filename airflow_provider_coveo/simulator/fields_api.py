@@ -1,4 +1,4 @@
-"""Coveo's Field API: what fields an organization has, and how it gets more of them."""
+"""Coveo's Field API: list and create the fields of an organization."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def get_field(call: Call) -> Answer:
 
 
 def list_fields(call: Call) -> Answer:
-    """List a page of the fields that pass the filters."""
+    """List a page of the fields that match the filters."""
     options = call.json_object()
     page = _integer(options, "page", 0, least=0)
     per_page = _integer(options, "perPage", 100, least=1, most=_MAX_PER_PAGE)
@@ -58,7 +58,7 @@ def create_fields(call: Call) -> Answer:
 
 
 def create_fields_with_results(call: Call) -> Answer:
-    """Create several fields, and tell for each whether it was created."""
+    """Create several fields, and report the result of each."""
     results: list[dict[str, Any]] = []
     for model in _models(call):
         result = {"resourceModel": model, "successful": True, "operationResult": "SUCCESS"}
@@ -98,7 +98,7 @@ def _models(call: Call) -> list[dict[str, Any]]:
         raise ApiError.invalid_json(f"Not a list of fields: {problem}.")
     for model in models:
         if model.get("type") not in (None, *FIELD_TYPES):
-            why = f"{model['type']!r} is none of {', '.join(FIELD_TYPES)}"
+            why = f"{model['type']!r} is not one of {', '.join(FIELD_TYPES)}"
             raise ApiError.invalid_parameter("type", why)
     return models
 
@@ -110,7 +110,7 @@ def _repeats(models: object) -> bool:
 def _filtered(fields: list[dict[str, Any]], filters: dict[str, Any]) -> list[dict[str, Any]]:
     kind, origin = filters.get("type"), filters.get("origin") or "ALL"
     if kind is not None and kind not in FIELD_TYPES:
-        raise ApiError.invalid_parameter("type", f"{kind!r} is none of {', '.join(FIELD_TYPES)}")
+        raise ApiError.invalid_parameter("type", f"{kind!r} is not one of {', '.join(FIELD_TYPES)}")
     if origin not in {"ALL", "USER", "SYSTEM"}:
         raise ApiError.invalid_parameter("origin", f"{origin!r} is none of ALL, USER, SYSTEM")
     if filters.get("projectId") is not None:
@@ -127,7 +127,7 @@ def _filtered(fields: list[dict[str, Any]], filters: dict[str, Any]) -> list[dic
     for option in _SWITCH_FILTERS:
         wanted = filters.get(option) or "ALL"
         if wanted not in _TRI_STATES:
-            raise ApiError.invalid_parameter(option, f"{wanted!r} is none of {', '.join(_TRI_STATES)}")
+            raise ApiError.invalid_parameter(option, f"{wanted!r} is not one of {', '.join(_TRI_STATES)}")
         if wanted != "ALL":
             found = [field for field in found if field[option] is (wanted == "TRUE_ONLY")]
     return found
@@ -139,7 +139,7 @@ def _integer(options: dict[str, Any], name: str, default: int, *, least: int, mo
         return default
     if type(value) is not int or value < least or (most is not None and value > most):
         upper = "" if most is None else f" to {most}"
-        raise ApiError.invalid_parameter(name, f"{value!r} is no integer from {least}{upper}")
+        raise ApiError.invalid_parameter(name, f"{value!r} is not an integer from {least}{upper}")
     return value
 
 

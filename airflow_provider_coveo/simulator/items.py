@@ -1,4 +1,4 @@
-"""The rules for items: which ones Coveo refuses, and which ones its pipeline rejects afterwards."""
+"""The rules for items: those that the API enforces, and those that the pipeline enforces later."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from airflow_provider_coveo.simulator.permissions import (
 )
 
 MEGABYTE = 1024 * 1024
-#: The text of an item, and its compressed data, may not be longer; a file container may hold more.
+#: The maximum size of an item's text or compressed data; a file container can hold more.
 DATA_LIMIT = 5 * MEGABYTE
 PERMISSIONS_LIMIT = 5_000
 
@@ -41,11 +41,11 @@ _DOCUMENT_ID = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://.+", re.DOTALL)
 @dataclass(frozen=True)
 class Rejection:
     """
-    What the pipeline writes to the logs for an item that it did not index.
+    The pipeline's log entry for an item that it did not index.
 
     :param task: the stage, such as ``PROCESSING``.
-    :param result: ``REJECTED``, ``ERROR`` or ``SKIPPED``; with ``WARNING`` the item is indexed all the same.
-    :param reason: the cause, for people.
+    :param result: ``REJECTED``, ``ERROR`` or ``SKIPPED``; with ``WARNING``, the item is indexed anyway.
+    :param reason: the cause, as text.
     """
 
     task: str
@@ -54,7 +54,7 @@ class Rejection:
 
 
 def is_document_id(value: object) -> bool:
-    """Whether ``value`` has the form ``<scheme>://<rest>`` that Coveo asks for."""
+    """Whether ``value`` has the form ``<scheme>://<rest>`` that Coveo requires."""
     return isinstance(value, str) and _DOCUMENT_ID.match(value) is not None
 
 
@@ -64,7 +64,7 @@ def canonical(item: dict[str, Any]) -> dict[str, Any]:
 
 
 def json_problem(item: object) -> str | None:
-    """Return why Coveo answers ``400 INVALID_JSON`` for this item, or ``None``."""
+    """Return the reason why Coveo returns ``400 INVALID_JSON`` for this item, or ``None``."""
     if not isinstance(item, dict):
         return "An item is a JSON object."
     if has_repeated_keys(item):
@@ -94,7 +94,7 @@ def json_problem(item: object) -> str | None:
 
 
 def oddities(item: dict[str, Any]) -> list[str]:
-    """Return what this (canonical) item relies on and Coveo does not document."""
+    """Return the features of this (canonical) item that Coveo does not document."""
     found = [f"metadata {key!r} is null" for key, value in item.items() if value is None]
     if "orderingId" in item:
         found.append("an orderingId inside an item")
@@ -109,12 +109,12 @@ def pipeline_problem(
     item: dict[str, Any], *, compression_type: str, secured: bool, content: bytes | None = None
 ) -> Rejection | None:
     """
-    Return why the pipeline would reject an item that the API accepted, or ``None``.
+    Return the reason why the pipeline would reject an item that the API accepted, or ``None``.
 
     :param item: the (canonical) item.
-    :param compression_type: how its binary content is compressed.
-    :param secured: whether the source is.
-    :param content: what the file container held that the item names.
+    :param compression_type: the compression of its binary content.
+    :param secured: whether the source is secured.
+    :param content: the content of the file container that the item names.
     """
     permissions = item.get("permissions")
     if secured and not permissions:
@@ -139,6 +139,6 @@ def pipeline_problem(
     elif content is not None:
         problem = content_problem(content, compression_type)
         if problem is not None:
-            reason = f"What the file container held is not {compression_type}: {problem}."
+            reason = f"The content of the file container is not {compression_type}: {problem}."
             return Rejection("PROCESSING", "ERROR", reason)
     return None

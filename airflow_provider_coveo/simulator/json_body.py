@@ -1,4 +1,4 @@
-"""Reading JSON the way Coveo does: keys are case-insensitive, and a key given twice is an error."""
+"""Parse JSON the way Coveo does: keys are case-insensitive, and duplicate keys are an error."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 
 class RepeatedKeys(dict[str, Any]):
-    """A JSON object in which a key occurs twice, case left aside."""
+    """A JSON object in which a key occurs twice, ignoring case."""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -17,24 +17,24 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return decoded
 
 
-def _refuse_constant(name: str) -> NoReturn:
+def _reject_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
 def decode(body: bytes) -> Any:
     """
-    Return what ``body`` holds; an object with a repeated key comes as :class:`RepeatedKeys`.
+    Decode ``body``; an object with a duplicate key becomes a :class:`RepeatedKeys`.
 
     :raises ValueError: if it is not JSON in UTF-8.
     """
     try:
-        return json.loads(body.decode("utf-8"), object_pairs_hook=_object, parse_constant=_refuse_constant)
+        return json.loads(body.decode("utf-8"), object_pairs_hook=_object, parse_constant=_reject_constant)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
 
 def has_repeated_keys(value: object) -> bool:
-    """Whether ``value`` is or holds an object with a repeated key."""
+    """Whether ``value`` is or contains an object with a duplicate key."""
     if isinstance(value, RepeatedKeys):
         return True
     if isinstance(value, dict):
@@ -45,7 +45,7 @@ def has_repeated_keys(value: object) -> bool:
 
 
 def member(value: dict[str, Any], name: str) -> Any:
-    """Return the member ``name`` of an object, whatever its case; ``None`` where it is missing."""
+    """Return the member ``name`` of an object in any case, ``None`` if it is missing."""
     if name in value:
         return value[name]
     lowered = name.lower()

@@ -1,4 +1,4 @@
-"""The Source Logs API: what the pipeline did with each item."""
+"""The Source Logs API: the pipeline's result for each item."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_WINDOW = timedelta(days=7)
 KEPT = timedelta(days=14)
 DEFAULT_PAGE_SIZE = 100
 
-#: What can be filtered on: the key of the body, the key of an entry, and the values that are declared.
+#: The filters: the key of the body, the key of an entry, and the declared values.
 _FILTERS = {
     "operations": ("operation", LOG_OPERATIONS),
     "results": ("result", LOG_RESULTS),
@@ -60,7 +60,7 @@ def get_counts(call: Call) -> Answer:
 
 
 class _Entry(NamedTuple):
-    """One stage of one record, with what can be filtered on; its model is made only if it is shown."""
+    """One stage of one record and its filterable values; its model is created only if it is shown."""
 
     record: LogRecord
     facts: dict[str, str]
@@ -100,14 +100,16 @@ def _entries(call: Call) -> Iterator[_Entry]:
 
 
 def _filters(body: dict[str, Any]) -> list[tuple[str, list[str], bool]]:
-    """Return which values of which key are wanted (or not)."""
+    """Return the filters: a key, its values, and whether to include or exclude them."""
     filters = []
     for name, (key, declared) in _FILTERS.items():
         values = member(body, name)
         if not values:
             continue
         if not isinstance(values, list) or (declared and not set(map(str, values)) <= set(declared)):
-            raise ApiError.invalid_json(f"{name} is an array of {', '.join(declared or ['identifiers'])}.")
+            raise ApiError.invalid_json(
+                f"{name} must be an array of {', '.join(declared or ['identifiers'])}."
+            )
         filters.append((key, values, not name.startswith("exclude")))
     return filters
 

@@ -1,4 +1,4 @@
-"""Sources and activities in the form that Coveo's platform API shows them."""
+"""Sources and activities in the format of Coveo's platform API."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _OWNER = "simulator@example.com"
 
 
 def light_source_model(source: Source) -> dict[str, Any]:
-    """Return the few facts that tell what kind of source it is."""
+    """Return the few properties that identify the kind of source."""
     crawler = CRAWLERS.get(source.crawler or "", {})
     source_type = crawler.get("sourceType", "PUSH")
     return {
@@ -27,7 +27,7 @@ def light_source_model(source: Source) -> dict[str, Any]:
 
 
 def source_model(organization: Organization, source: Source) -> dict[str, Any]:
-    """Return the whole source."""
+    """Return the complete source."""
     light = light_source_model(source)
     del light["crawlerInstanceType"]
     managed = {"crawlingModuleId": "simulated-crawling-module"} if light["onPremisesEnabled"] else {}
@@ -101,7 +101,7 @@ def _source_status(organization: Organization, source: Source) -> dict[str, Any]
         }
     if source.state is not None:
         status["extendedCurrentStatus"] = source.state
-        # A source that is being deleted is told by the extended status only.
+        # Only the extended status shows that a source is being deleted.
         if source.state != "DELETING":
             status["type"] = source.state
     if source.error_code is not None:

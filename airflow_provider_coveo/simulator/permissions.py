@@ -1,4 +1,4 @@
-"""The rules for an item's permissions, of the simple model and of the one with levels."""
+"""The rules for an item's permissions, in the simple model and the model with levels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LEVEL_KEYS = {"name", "permissionsets"}
 
 def permissions_problem(permissions: list[Any]) -> str | None:
     """
-    Return why permissions are not as Coveo declares them, or ``None``.
+    Return the reason why permissions do not match Coveo's declaration, or ``None``.
 
     :param permissions: permission sets, or levels of these.
     """
@@ -22,7 +22,7 @@ def permissions_problem(permissions: list[Any]) -> str | None:
 
 def permissions_oddities(permissions: list[Any]) -> Iterator[str]:
     """
-    Yield what well-formed permissions rely on and Coveo does not document.
+    Yield the features of well-formed permissions that Coveo does not document.
 
     :param permissions: permission sets, or levels of these.
     """
@@ -40,7 +40,7 @@ def permissions_oddities(permissions: list[Any]) -> Iterator[str]:
 
 def count_permissions(permissions: list[Any]) -> int:
     """
-    Return how many identities are allowed or denied.
+    Return the number of allowed and denied identities.
 
     :param permissions: permission sets, or levels of these.
     """
@@ -50,42 +50,42 @@ def count_permissions(permissions: list[Any]) -> int:
 def _problems(permissions: list[Any]) -> Iterator[str]:
     for entry in permissions:
         if not isinstance(entry, dict):
-            yield f"permissions holds {entry!r:.50}, which is neither a permission set nor a level."
+            yield f"permissions contains {entry!r:.50}, which is neither a permission set nor a level."
         elif _is_level(entry) and not isinstance(_lower(entry)["permissionsets"], list):
-            yield "permissionSets is an array."
+            yield "permissionSets must be an array."
         elif _is_level(entry) and not isinstance(_lower(entry).get("name"), str | None):
-            yield "The name of a permission level is a string."
+            yield "The name of a permission level must be a string."
     for permission_set in _sets(permissions):
         if not isinstance(permission_set, dict):
-            yield f"permissionSets holds {permission_set!r:.50}, which is no permission set."
+            yield f"permissionSets contains {permission_set!r:.50}, which is not a permission set."
             continue
         given = _lower(permission_set)
         if not isinstance(given.get("allowanonymous"), bool | None):
-            yield "allowAnonymous is a boolean."
+            yield "allowAnonymous must be a boolean."
         for key in ("allowedPermissions", "deniedPermissions"):
             if not isinstance(given.get(key.lower()), list | None):
-                yield f"{key} is an array."
+                yield f"{key} must be an array."
         for key, identity in _identities(permission_set):
             yield from _identity_problems(key, identity)
 
 
 def _identity_problems(key: str, identity: object) -> Iterator[str]:
     if not isinstance(identity, dict):
-        yield f"{key} holds {identity!r:.50}, which is no identity."
+        yield f"{key} contains {identity!r:.50}, which is not an identity."
         return
     given = _lower(identity)
     name, kind = given.get("identity"), given.get("identitytype")
     if not isinstance(name, str) or not name:
         yield f"An identity in {key} has no name under identity."
     if kind is not None and kind not in IDENTITY_TYPES:
-        yield f"The identityType {kind!r:.50} is none of {', '.join(IDENTITY_TYPES)}."
+        yield f"The identityType {kind!r:.50} is not one of {', '.join(IDENTITY_TYPES)}."
     if not isinstance(given.get("securityprovider"), str | None):
-        yield "securityProvider is a string."
+        yield "securityProvider must be a string."
     info = given.get("additionalinfo")
     if info is not None and not (
         isinstance(info, dict) and all(isinstance(text, str) for text in info.values())
     ):
-        yield "additionalInfo is an object of strings."
+        yield "additionalInfo must be an object of strings."
 
 
 def _sets(permissions: list[Any]) -> Iterator[Any]:

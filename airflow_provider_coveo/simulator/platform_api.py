@@ -1,4 +1,4 @@
-"""The parts of Coveo's platform API around a Push source: sources, activities, fields, limits, regions."""
+"""Coveo's platform API for Push sources: sources, activities, fields, limits and regions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from airflow_provider_coveo.simulator.state import VISIBILITIES
 
 ACTIVITY_WINDOW = timedelta(days=31)
 DAILY_DOCUMENTS_KEY = "pushApiMaximumDailyDocumentLimit"
-#: What the limit shows while the simulator applies none.
+#: The reported limit while the simulator has none.
 UNLIMITED = 1_000_000_000
 
 
@@ -30,7 +30,7 @@ def get_source(call: Call) -> Answer:
 
 
 def get_light_source(call: Call) -> Answer:
-    """Show what kind of source it is."""
+    """Show the kind of a source."""
     return json_answer(light_source_model(_source(call)))
 
 
@@ -53,11 +53,11 @@ def create_source(call: Call) -> Answer:
     body = call.json_object()
     name, visibility = member(body, "name"), member(body, "sourceVisibility")
     if member(body, "sourceType") != "PUSH":
-        raise ApiError.invalid_parameter("sourceType", "the simulator only has Push sources")
+        raise ApiError.invalid_parameter("sourceType", "the simulator has only Push sources")
     if not isinstance(name, str) or not name:
         raise ApiError.missing_parameter("name")
     if visibility not in VISIBILITIES:
-        raise ApiError.invalid_parameter("sourceVisibility", f"it is one of {', '.join(VISIBILITIES)}")
+        raise ApiError.invalid_parameter("sourceVisibility", f"it must be one of {', '.join(VISIBILITIES)}")
     _note_repeated_name(call, name)
     source = call.organization.add_source(None, name=name, visibility=visibility)
     return json_answer(source_model(call.organization, source), 201)
@@ -68,7 +68,7 @@ def duplicate_source(call: Call) -> Answer:
     original = _source(call)
     name = call.text("newSourceName")
     _note_repeated_name(call, name)
-    # The copy is an ordinary Push source: what manages the original knows nothing of it.
+    # The copy is an ordinary Push source: the product that manages the original does not know it.
     copy = call.organization.add_source(None, name=name, visibility=original.visibility)
     return json_answer(source_model(call.organization, copy), 201)
 
@@ -88,20 +88,20 @@ def abort_task(call: Call) -> Answer:
 
 
 def push_refresh(call: Call) -> Answer:
-    """Set the status of a source by the platform's names."""
+    """Set the status of a source, using the platform's names."""
     source = _source(call)
     operation = call.text("activityOperation")
     statuses = {name: status for status, name in PLATFORM_OPERATIONS.items()}
     status = SourceStatus.IDLE if operation == "IDLE" else statuses.get(operation)
     if status is None:
-        why = f"{operation!r} is none of {', '.join([*statuses, 'IDLE'])}"
+        why = f"{operation!r} is not one of {', '.join([*statuses, 'IDLE'])}"
         raise ApiError.invalid_parameter("activityOperation", why)
     call.organization.set_status(source.id, status, call.request_id)
     return Answer(200)
 
 
 def list_activities(call: Call) -> Answer:
-    """List the activities of a time."""
+    """List the activities of a period."""
     start, end = _moment(call, "from"), _moment(call, "to")
     if start is not None and end is not None and end - start > ACTIVITY_WINDOW:
         raise ApiError.invalid_parameter("from", "the window is longer than 31 days")
@@ -129,10 +129,10 @@ def get_activity(call: Call) -> Answer:
 
 
 def get_limit(call: Call) -> Answer:
-    """Show a limit and how much of it is used."""
+    """Show a limit and its current usage."""
     organization = call.organization
     if call.path["key"] != DAILY_DOCUMENTS_KEY:
-        raise ApiError.not_found(f"The simulator only has the limit {DAILY_DOCUMENTS_KEY}.")
+        raise ApiError.not_found(f"The simulator has only the limit {DAILY_DOCUMENTS_KEY}.")
     limit = organization.settings.daily_documents
     return json_answer(
         {
@@ -158,7 +158,7 @@ def get_organization_status(call: Call) -> Answer:
 
 
 def get_regions(call: Call) -> Answer:
-    """List the regions, of which there is one."""
+    """List the regions; there is one."""
     region = {
         "name": "simulator",
         "apiEndpoint": call.base_url,
@@ -190,7 +190,7 @@ def _filtered_sources(call: Call) -> list[Source]:
     pattern = wildcard(f"*{wanted.lower()}*")
 
     def fits(source: Source) -> bool:
-        # All of them are pushed to, so CLOUD, which is for what Coveo crawls, finds none.
+        # All sources are Push sources, so CLOUD, for sources that Coveo crawls, finds none.
         own_host = "CRAWLING_MODULE" if source.crawler == "CRAWLING_MODULE" else "PUSH"
         if host not in (None, own_host):
             return False
@@ -235,7 +235,7 @@ def _activities(call: Call, found: list[Activity], per_page: int) -> Answer:
 
 
 def _page(call: Call, found: list[Any], per_page: int) -> tuple[int, list[Any]]:
-    """Return how many pages there are and the one that was asked for."""
+    """Return the number of pages, and the requested page."""
     number = call.integer("page", most=INT32_MAX) or 0
     size = call.integer("perPage", most=INT32_MAX) or per_page
     return -(-len(found) // size), found[number * size : (number + 1) * size]
@@ -268,7 +268,7 @@ ROUTES = [
     *fields_api.ROUTES,
 ]
 
-#: For these Coveo states no privilege, so any key may ask.
+#: Coveo documents no privilege for these, so any key can use them.
 UNPRIVILEGED_ROUTES = [
     Route(_ORGANIZATION + "/status", get_organization_status, methods=["GET"], name="organization_status"),
     Route("/rest/global/regions", get_regions, methods=["GET"], name="regions"),

@@ -36,7 +36,7 @@ def set_status(call: Call) -> Answer:
         status = SourceStatus(value.upper())
     except ValueError:
         offered = ", ".join(status.value for status in SourceStatus)
-        raise ApiError.invalid_parameter("statusType", f"{value!r} is none of {offered}") from None
+        raise ApiError.invalid_parameter("statusType", f"{value!r} is not one of {offered}") from None
     call.check_content_type()
     call.organization.set_status(call.path["source"], status, call.request_id)
     return call.accepted(201)
@@ -55,7 +55,7 @@ def put_item(call: Call) -> Answer:
         raise ApiError.invalid_json(problem)
     item = canonical(body)
     if item.get("documentId", document_id) != document_id:
-        call.undocumented("the answer to a documentId in the body that differs from the one in the query")
+        call.undocumented("the response to a documentId in the body that differs from the one in the query")
         raise ApiError.invalid_parameter("documentId", "the body has another one")
     if "compressionType" in item:
         call.undocumented("compressionType in the body of a single item; it belongs in the query")
@@ -81,7 +81,7 @@ def put_item(call: Call) -> Answer:
 
 
 def delete_item(call: Call) -> Answer:
-    """Delete one item, and its children if asked."""
+    """Delete one item, and its children if requested."""
     organization = call.organization
     source = organization.push_source(call.path["source"])
     document_id = _document_id(call)
@@ -103,7 +103,7 @@ def delete_item(call: Call) -> Answer:
 
 
 def delete_old_items(call: Call) -> Answer:
-    """Queue the deletion of the items that were not updated since."""
+    """Queue the deletion of old items."""
     source = call.organization.push_source(call.path["source"])
     ordering_id = call.required_integer("orderingId")
     call.organization.delete_older_than(source, ordering_id, _queue_delay(call), call.request_id)
@@ -111,7 +111,7 @@ def delete_old_items(call: Call) -> Answer:
 
 
 def put_batch(call: Call) -> Answer:
-    """Take the batch that was uploaded to a container."""
+    """Accept a batch from a file container."""
     organization = call.organization
     source = organization.push_source(call.path["source"])
     file_id = call.text("fileId")
@@ -127,7 +127,7 @@ def put_batch(call: Call) -> Answer:
         added, deleted = member(batch, "addOrUpdate") or [], member(batch, "delete") or []
         unknown = sorted(key for key in batch if key.lower() not in {"addorupdate", "delete"})
         if unknown:
-            call.undocumented(f"a batch with the keys {', '.join(unknown)}, which were left aside")
+            call.undocumented(f"a batch with the keys {', '.join(unknown)}, which were ignored")
         if not added and not deleted:
             call.undocumented("a batch without any entry")
 
@@ -154,7 +154,7 @@ def put_batch(call: Call) -> Answer:
 
 
 def create_container(call: Call) -> Answer:
-    """Open a file container."""
+    """Create a file container."""
     call.boolean("useVirtualHostedStyleUrl")
     call.check_content_type()
     container = call.organization.create_container()
@@ -190,7 +190,7 @@ def disable_identity(call: Call) -> Answer:
 
 
 def disable_old_identities(call: Call) -> Answer:
-    """Queue the disabling of the identities that were not updated since."""
+    """Queue the disabling of old identities."""
     ordering_id = call.required_integer("orderingId")
     delay = _queue_delay(call)
     provider = call.organization.provider(call.path["provider"])
@@ -199,7 +199,7 @@ def disable_old_identities(call: Call) -> Answer:
 
 
 def put_identity_batch(call: Call) -> Answer:
-    """Take the batch of identities that was uploaded to a container."""
+    """Accept a batch of identities from a file container."""
     organization = call.organization
     file_id = call.text("fileId")
     call.integer("orderingId")
@@ -215,8 +215,8 @@ def put_identity_batch(call: Call) -> Answer:
         mappings = [_identity_body(body) for body in member(batch, "mappings") or []]
         deleted = [_identity_body(body) for body in member(batch, "deleted") or []]
     except (ValueError, TypeError, ApiError) as error:
-        # Identities have no log that one could look into, so this is the only place where it can be said.
-        call.undocumented(f"what becomes of a batch of identities that is malformed ({error})")
+        # Identities have no log, so this is the only place to report it.
+        call.undocumented(f"the handling of a malformed batch of identities ({error})")
         return call.accepted()
 
     def work() -> None:
@@ -234,7 +234,7 @@ def put_identity_batch(call: Call) -> Answer:
 def _document_id(call: Call) -> str:
     document_id = call.text("documentId")
     if not is_document_id(document_id):
-        call.undocumented("the answer to a documentId that is not a URI")
+        call.undocumented("the response to a documentId that is not a URI")
         raise ApiError.invalid_parameter(
             "documentId", f"{document_id!r} is not of the form <scheme>://<rest>"
         )
@@ -247,14 +247,14 @@ def _queue_delay(call: Call) -> int:
 
 
 def _take_data(call: Call, item: dict[str, Any]) -> bytes | None:
-    """Use up the container that holds the data of an item, and return what it held."""
+    """Consume the container that holds the data of an item, and return its content."""
     if "compressedBinaryDataFileId" not in item:
         return None
     return call.organization.take_content(item["compressedBinaryDataFileId"])
 
 
 def _read_batch(content: bytes) -> tuple[dict[str, Any], str | None]:
-    """Return what a container holds, and why it is no batch of items."""
+    """Return the content of a container, and the reason if it is not a batch of items."""
     try:
         batch = decode(content)
     except ValueError as error:
@@ -279,7 +279,7 @@ def _take_batch(call: Call, source: Source, added: list[Any], deleted: list[Any]
             continue
         repeated = document_id in seen
         if repeated:
-            call.undocumented(f"{document_id} occurs twice in one batch; the later entry was taken")
+            call.undocumented(f"{document_id} occurs twice in one batch; the later entry applied")
         seen.add(document_id)
         organization.index(source, item, ordering_id, request_id, rejection, same_request=repeated)
     for entry in deleted:
@@ -293,18 +293,18 @@ def _take_batch(call: Call, source: Source, added: list[Any], deleted: list[Any]
 
 
 def _deletion(entry: Any) -> tuple[str, bool, Rejection | None]:
-    """Return the ID of what to delete, whether its children go too, and what is wrong with the entry."""
+    """Return the ID to delete, whether to delete its children, and the problem of the entry."""
     document_id = member(entry, "documentId") if isinstance(entry, dict) else None
     children = member(entry, "deleteChildren") if isinstance(entry, dict) else None
     well_formed = is_document_id(document_id) and (children is None or isinstance(children, bool))
     if not well_formed or has_repeated_keys(entry):
-        rejection = Rejection("CONSUMING", "REJECTED", "The entry is not of the documented form.")
+        rejection = Rejection("CONSUMING", "REJECTED", "The entry does not have the documented form.")
         return str(document_id or ""), False, rejection
     return str(document_id), bool(children), None
 
 
 def _entry(call: Call, source: Source, entry: Any) -> tuple[str, dict[str, Any] | None, Rejection | None]:
-    """Return the ID of one entry, the item to index unless it is malformed, and what the pipeline rejects."""
+    """Return the ID of an entry, the item to index unless it is malformed, and its rejection."""
     document_id = member(entry, "documentId") if isinstance(entry, dict) else None
     problem = json_problem(entry)
     if problem is None and not is_document_id(document_id):
@@ -335,16 +335,18 @@ def _put_identity(call: Call, kind: str) -> Answer:
 
 
 def _identity_body(body: Any) -> dict[str, Any]:
-    """Return a body about an identity in Coveo's spelling."""
+    """Return an identity's body in Coveo's spelling."""
     identity = member(body, "identity") if isinstance(body, dict) else None
     if not isinstance(identity, dict) or has_repeated_keys(body):
         raise ApiError.invalid_json("identity, an object with name and type, is required.")
     name, kind = member(identity, "name"), member(identity, "type")
     if not isinstance(name, str) or not name or kind not in IDENTITY_TYPES:
-        raise ApiError.invalid_json(f"An identity has a name and a type out of {', '.join(IDENTITY_TYPES)}.")
+        raise ApiError.invalid_json(
+            f"An identity needs a name and a type, one of {', '.join(IDENTITY_TYPES)}."
+        )
     parts = {key: member(body, key) for key in ("members", "wellKnowns", "mappings")}
     if not all(isinstance(part, list | None) for part in parts.values()):
-        raise ApiError.invalid_json("members, wellKnowns and mappings are arrays.")
+        raise ApiError.invalid_json("members, wellKnowns and mappings must be arrays.")
     given = {key: part for key, part in parts.items() if part is not None}
     return {"identity": {**identity, "name": name, "type": kind}, **given}
 

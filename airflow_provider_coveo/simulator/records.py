@@ -1,4 +1,4 @@
-"""What the simulated organization keeps: sources, activities, log records, containers, identities."""
+"""The records of the simulated organization: sources, activities, logs, containers, identities."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from typing import Any
 
 from airflow_provider_coveo.coveo.statuses import SourceStatus
 
-#: The platform calls the three active statuses by other names than the Push API.
+#: The platform's names for the three active statuses, which differ from the Push API's.
 PLATFORM_OPERATIONS = {
     SourceStatus.REBUILD: "REBUILD",
     SourceStatus.REFRESH: "FULL_REFRESH",
     SourceStatus.INCREMENTAL: "INCREMENTAL_REFRESH",
 }
 
-#: Who manages a Push source that is not the customer's own, and what the Source API shows for it.
+#: The Coveo products that can manage a Push source, and the Source API's properties of such a source.
 CRAWLERS: dict[str, dict[str, Any]] = {
     "SITECORE": {"sourceType": "SITECORE"},
     "CRAWLING_MODULE": {"sourceType": "DATABASE", "onPremisesEnabled": True},
 }
 
-#: The states in which the Source API can show a source, besides those that its activity means.
+#: The Source API's states of a source, except for those that follow from its activity.
 SOURCE_STATES = ("CREATING", "DISABLED", "PAUSED", "PAUSED_ON_ERROR", "IDLE", "ERROR", "DELETING")
 
-#: The stages that an item goes through, in order, and those of them that are logged when all is well.
+#: The stages of the pipeline, in order, and those that are logged on success.
 PIPELINE = ("CONSUMING", "PROCESSING", "MAPPING", "EXTENSION", "INDEXING")
 LOGGED_STAGES = ("CONSUMING", "PROCESSING", "INDEXING")
 
@@ -62,14 +62,14 @@ class Activity:
     """
     An update of a source, from an active status until IDLE.
 
-    :param id: the identifier that the platform API takes.
-    :param status: the Push status that began it.
+    :param id: its ID in the platform API.
+    :param status: the Push status that started it.
     :param source_id: the source.
     :param source_name: its name.
-    :param started: epoch milliseconds.
-    :param ended: epoch milliseconds; ``None`` while it runs.
+    :param started: its start, in epoch milliseconds.
+    :param ended: its end, in epoch milliseconds; ``None`` while it runs.
     :param result: ``SUCCESS`` or ``ABORT``; ``None`` while it runs.
-    :param counts: how many items were added, updated and removed meanwhile.
+    :param counts: the numbers of items added, updated and removed during the activity.
     """
 
     id: str
@@ -85,17 +85,17 @@ class Activity:
 @dataclass(frozen=True)
 class LogRecord:
     """
-    What the pipeline did with one item. The logs have one entry for each stage: see :meth:`results`.
+    The pipeline's result for one item. The logs have one entry for each stage: see :meth:`results`.
 
-    :param number: its place in the log of the source.
-    :param at: epoch milliseconds.
+    :param number: its index in the log of the source.
+    :param at: its time, in epoch milliseconds.
     :param item: the documentId, or the fileId of a batch.
     :param operation: one of :data:`LOG_OPERATIONS`.
-    :param request_id: the request that brought the item.
-    :param task: the stage that did not complete; ``None`` if all did.
+    :param request_id: the ID of the request that pushed the item.
+    :param task: the stage that failed; ``None`` if all completed.
     :param result: the result of that stage.
     :param reason: the cause.
-    :param stages: the stages to log if all is well.
+    :param stages: the stages to log on success.
     """
 
     number: int
@@ -109,7 +109,7 @@ class LogRecord:
     stages: tuple[str, ...] = LOGGED_STAGES
 
     def entry(self, organization: str, source_id: str, stage: str, result: str) -> dict[str, Any]:
-        """Return the log entry of one stage in the form of the Source Logs API."""
+        """Return the log entry of one stage in the Source Logs API's format."""
         name = f"{self.request_id}/{source_id}/{self.number}/{stage}"
         return {
             "datetime": iso(self.at),
@@ -126,7 +126,7 @@ class LogRecord:
         }
 
     def results(self) -> Iterator[tuple[str, str]]:
-        """Yield the stages that are logged, each with its result."""
+        """Yield the logged stages and their results."""
         if self.task is None:
             yield from ((stage, "COMPLETED") for stage in self.stages)
             return
@@ -144,13 +144,13 @@ class LogRecord:
 @dataclass
 class Container:
     """
-    A file container: where a client uploads a batch or the data of one large item.
+    A file container, to which a client uploads a batch or the data of one large item.
 
     :param id: the fileId.
-    :param signature: what its upload address is signed with.
-    :param expires: when it expires, on the clock for durations.
-    :param content: what was uploaded; ``None`` before that.
-    :param consumed: whether a request took the content.
+    :param signature: the signature of its upload address.
+    :param expires: its expiry, on the monotonic clock.
+    :param content: the uploaded content; ``None`` before the upload.
+    :param consumed: whether a request has used the content.
     """
 
     id: str
@@ -163,26 +163,26 @@ class Container:
 @dataclass
 class Source:
     """
-    A source and all that happened to it.
+    A source and its history.
 
-    :param id: its identifier.
+    :param id: its ID.
     :param name: its name.
     :param visibility: ``SHARED``, ``SECURED`` or ``PRIVATE``.
-    :param crawler: ``SITECORE`` or ``CRAWLING_MODULE`` where one of these manages it.
-    :param created: epoch milliseconds.
+    :param crawler: ``SITECORE`` or ``CRAWLING_MODULE`` if one of these manages it.
+    :param created: its creation time, in epoch milliseconds.
     :param cutoff: the ordering ID below which pushes are rejected.
-    :param running: the activity that goes on, if any.
+    :param running: the current activity, if any.
     :param last: the activity that ended last.
-    :param ended: when an activity of each kind ended last.
-    :param statuses: the statuses that were accepted.
-    :param state: one of :data:`SOURCE_STATES` that somebody set.
-    :param error_code: the ``pausedOnErrorCode`` that goes with it.
-    :param shown: since when the source has which status; the end of an aborted activity counts as IDLE.
-    :param timeline: what happened.
-    :param items: what is indexed, by documentId.
-    :param updated: when each item was indexed last, the latest at the end.
-    :param log: what the pipeline did.
-    :param log_entries: how many entries of the logs that makes.
+    :param ended: the latest end of an activity of each kind.
+    :param statuses: the accepted statuses.
+    :param state: the one of :data:`SOURCE_STATES` that a test set.
+    :param error_code: the ``pausedOnErrorCode`` of that state.
+    :param shown: the statuses and their start times; the end of an aborted activity counts as IDLE.
+    :param timeline: the events.
+    :param items: the indexed items, by documentId.
+    :param updated: the latest indexing time of each item, in ascending order.
+    :param log: the pipeline's results.
+    :param log_entries: the number of log entries of these results.
     """
 
     id: str
@@ -206,7 +206,7 @@ class Source:
 
     @property
     def console_name(self) -> str:
-        """What the Administration Console shows: of a source whose status was never set, that it is ready."""
+        """The status in the Administration Console; ready if the status was never set."""
         return self.running.status.console_name if self.running else SourceStatus.IDLE.console_name
 
 
@@ -215,7 +215,7 @@ class Provider:
     """
     A security identity provider.
 
-    :param identities: what was pushed, by (``identity`` or ``alias``, type, name).
+    :param identities: the pushed identities, by (``identity`` or ``alias``, type, name).
     :param cutoff: the ordering ID below which pushes are rejected.
     """
 
@@ -224,6 +224,6 @@ class Provider:
 
 
 def iso(milliseconds: int) -> str:
-    """Return a moment as Coveo writes it in the logs."""
+    """Return a time in the format of Coveo's logs."""
     moment = datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{milliseconds % 1000:03d}Z"

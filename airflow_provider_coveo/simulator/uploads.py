@@ -1,4 +1,4 @@
-"""The object storage behind file containers: presigned uploads, as S3 takes them."""
+"""The object storage behind file containers: presigned uploads like those of S3."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _BUCKET = "coveo-simulator-file-containers"
 
 
 def upload_uri(call: Call, container: Container) -> str:
-    """Return the address to upload to; whoever knows it may write."""
+    """Return the upload address; anyone who has it can write."""
     signed_at = call.organization.clock.utcnow()
     query = urlencode(
         {
@@ -40,7 +40,7 @@ def upload_uri(call: Call, container: Container) -> str:
 
 
 def upload(call: Call) -> Answer:
-    """Take an upload to a file container."""
+    """Accept an upload to a file container."""
     headers = call.exchange.headers
     organization = call.organization
     container = organization.containers.get(call.path["file"])
@@ -78,7 +78,7 @@ def upload(call: Call) -> Answer:
 
 
 def storage_error(error: StorageError, request_id: str) -> Answer:
-    """Answer with an error as S3 writes it."""
+    """Return an error response in S3's format."""
     body = (
         '<?xml version="1.0" encoding="UTF-8"?>\n'
         f"<Error><Code>{error.code}</Code><Message>{escape(error.message)}</Message>"

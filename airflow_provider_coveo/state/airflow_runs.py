@@ -1,7 +1,7 @@
 """
-States of tasks and runs, as far as Airflow tells a task or a callback, and every check of its version.
+States of tasks and runs, as far as Airflow reports them to a task or a callback, and all version checks.
 
-What may be asked differs by release and by process; each function says what it does where there is no answer.
+The available queries differ by release and by process. Each function documents its result if there is none.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ import sys
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
-#: The states in which a task instance does something, or will without anybody's help.
+#: The states in which a task instance runs, or will run by itself.
 WORKING_STATES: Final = frozenset({"queued", "running", "deferred", "restarting"})
-#: The same, and those in which only a scheduler that still looks after the run makes it go on.
+#: These states, and those in which a task instance proceeds only if the scheduler still handles its run.
 PENDING_STATES: Final = WORKING_STATES | {"scheduled", "up_for_retry", "up_for_reschedule"}
-#: The states in which a task instance is at its end.
+#: The states in which a task instance has ended.
 FINISHED_STATES: Final = frozenset({"success", "failed", "upstream_failed", "skipped", "removed"})
 ACTIVE_RUN_STATES: Final = frozenset({"running", "queued"})
 
-#: How the runs begin that ``airflow tasks test`` and ``airflow tasks run`` make, and delete again.
+#: The prefix of runs that ``airflow tasks test`` and ``airflow tasks run`` create, and delete again.
 _TEMPORARY_RUN_PREFIX: Final = "__airflow_temporary_run_"
 
 TaskStates = dict[str, dict[int, "str | None"]]
@@ -26,11 +26,11 @@ TaskStates = dict[str, dict[int, "str | None"]]
 
 class RunFacts(NamedTuple):
     """
-    What Airflow says of a run.
+    Airflow's data about a run.
 
-    :param state: Its state, ``None`` if it is over or does not exist.
-    :param is_paused: Whether its DAG is paused, ``None`` where that can't be asked.
-    :param is_gone: Whether Airflow looks after the DAG no longer, ``None`` where that can't be asked.
+    :param state: Its state, ``None`` if it has ended or does not exist.
+    :param is_paused: Whether its DAG is paused, ``None`` if that can't be queried.
+    :param is_gone: Whether Airflow no longer handles the DAG, ``None`` if that can't be queried.
     """
 
     state: str | None
@@ -39,7 +39,7 @@ class RunFacts(NamedTuple):
 
     @property
     def is_active(self) -> bool:
-        """Whether the run is not over."""
+        """Whether the run has not ended."""
         return self.state in ACTIVE_RUN_STATES
 
 
@@ -52,31 +52,32 @@ def airflow_version() -> str:
 
 def callbacks_can_query() -> bool:
     """
-    Return whether a DAG's callback may query the states of tasks and XComs.
+    Return whether a DAG's callback can query the states of tasks and XComs.
 
-    The DAG processor of Airflow 3.0 answers neither, and a callback that queries waits until it is killed.
+    The DAG processor of Airflow 3.0 responds to neither query, and a callback that tries waits until it is
+    killed.
     """
     return not airflow_version().startswith("3.0.")
 
 
 def callbacks_can_read() -> bool:
-    """Return whether a callback may ask at all: not in ``airflow dags test`` of Airflow 3."""
+    """Return whether a callback can query anything: it can't in ``airflow dags test`` of Airflow 3."""
     return callbacks_see_runs() or supervisor() is not None
 
 
 def supervisor() -> Any:
-    """Return what a task or a callback of Airflow 3 asks the API server by, ``None`` elsewhere."""
+    """Return the connection of Airflow 3's tasks and callbacks to the API server, ``None`` elsewhere."""
     runner = sys.modules.get("airflow.sdk.execution_time.task_runner")
     return getattr(runner, "SUPERVISOR_COMMS", None)
 
 
 def is_temporary_run(run_id: str) -> bool:
-    """Return whether a run is one that ``airflow tasks test`` made and deletes, without ending it."""
+    """Return whether ``airflow tasks test`` created the run; it deletes it without ending it."""
     return run_id.startswith(_TEMPORARY_RUN_PREFIX)
 
 
 def task_states(dag_id: str, run_id: str, task_ids: Iterable[str]) -> TaskStates:
-    """Return the states of some tasks of a run: by task ID, then by map index (-1 if it isn't mapped)."""
+    """Return the states of some tasks of a run, by task ID and map index (-1 if not mapped)."""
     wanted = sorted(set(task_ids))
     found: TaskStates = {task_id: {} for task_id in wanted}
     for task_id, map_index, state in _task_instance_states(dag_id, run_id, wanted):
@@ -85,7 +86,7 @@ def task_states(dag_id: str, run_id: str, task_ids: Iterable[str]) -> TaskStates
 
 
 def all_task_states(dag_id: str, run_id: str) -> dict[str, str | None]:
-    """Return the states of all task instances of a run, by a name for each."""
+    """Return the states of all task instances of a run, by a unique name of each."""
     return {
         f"{task_id}[{map_index}]" if map_index >= 0 else task_id: state
         for task_id, map_index, state in _task_instance_states(dag_id, run_id, None)
@@ -93,7 +94,7 @@ def all_task_states(dag_id: str, run_id: str) -> dict[str, str | None]:
 
 
 def run_facts(dag_id: str, run_id: str) -> RunFacts:
-    """Return what Airflow says of a run to a task; on Airflow 3, callbacks can't ask this."""
+    """Return Airflow's data about a run; tasks only, because callbacks can't query it on Airflow 3."""
     runtime = _runtime_task_instance()
     if runtime is None:
         return _run_facts_of_database(dag_id, run_id)
@@ -104,7 +105,7 @@ def run_facts(dag_id: str, run_id: str) -> RunFacts:
 
 
 def callbacks_see_runs() -> bool:
-    """Return whether a callback may ask for a run's state: on Airflow 2, which lets it read the database."""
+    """Return whether a callback can query a run's state: on Airflow 2, which lets it read the database."""
     return _runtime_task_instance() is None
 
 
@@ -119,9 +120,9 @@ def _task_instance_states(
         every = [(*_task_and_map_index(name, set()), state) for name, state in states.items()]
         return [*every, *_hidden_task_instances(runtime, dag_id, run_id, list(states.values()))]
     found = []
-    for asked in _without_shared_names(task_ids):
-        states = runtime.get_task_states(dag_id=dag_id, task_ids=asked, run_ids=[run_id]).get(run_id, {})
-        found += [(*_task_and_map_index(name, set(asked)), state) for name, state in states.items()]
+    for group in _without_shared_names(task_ids):
+        states = runtime.get_task_states(dag_id=dag_id, task_ids=group, run_ids=[run_id]).get(run_id, {})
+        found += [(*_task_and_map_index(name, set(group)), state) for name, state in states.items()]
     return found
 
 
@@ -129,9 +130,9 @@ def _hidden_task_instances(
     runtime: Any, dag_id: str, run_id: str, known: list[str | None]
 ) -> list[tuple[str, int, str | None]]:
     """
-    Return what still happens in task instances that Airflow's answer named like another one.
+    Return the pending task instances that share a name with another one in Airflow's response.
 
-    Which those are isn't said where the tasks can't be named one by one; so they are counted.
+    If the tasks can't be listed, their IDs are unknown, so this only counts them.
     """
     if runtime.get_ti_count(dag_id=dag_id, run_ids=[run_id]) <= len(known):
         return []
@@ -144,9 +145,9 @@ def _hidden_task_instances(
 
 def _without_shared_names(task_ids: list[str]) -> list[list[str]]:
     """
-    Part tasks so that Airflow's answer names no two task instances alike.
+    Group tasks so that no two task instances share a name in Airflow's response.
 
-    Task ``push`` with the map index 1 and a task ``push_1`` have one name there, so that one state is lost.
+    Task ``push`` with the map index 1 and a task ``push_1`` have the same name there, so one state is lost.
     """
     known = set(task_ids)
     parts: list[list[str]] = []
@@ -160,7 +161,7 @@ def _without_shared_names(task_ids: list[str]) -> list[list[str]]:
 
 
 def _task_and_map_index(name: str, task_ids: set[str]) -> tuple[str, int]:
-    # Airflow 3 writes the map index behind the task ID, with an underscore that IDs may hold as well.
+    # Airflow 3 appends the map index to the task ID, after an underscore, which IDs can also contain.
     if name in task_ids:
         return name, -1
     task_id, _, index = name.rpartition("_")

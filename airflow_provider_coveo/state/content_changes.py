@@ -1,11 +1,10 @@
 """
-What changed the content of a source, so that a push knows whether its batches still stand.
+The latest changes of a source's content, by which a push knows whether its accepted batches are still valid.
 
-The record is the Airflow Variable ``coveo_changes__<organization>__<source>``: the last changes, the latest
-last, each with a name of its own, the run that made it, and the push that made it, if it was one that can be
-resumed. What Coveo accepted of such a push still stands if nobody but that push itself changed the content
-since. Pushes of one run that only add items are not told apart: in which order they come is left open by
-their DAG.
+The record is the Airflow Variable ``coveo_changes__<organization>__<source>``. It lists the latest changes in
+order, each with a unique name, its run, and its push if that can be resumed. The batches that Coveo accepted
+from such a push are still valid if only the push itself has changed the content since. Pushes of one run that
+only add items count as one, because their DAG does not define their order.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ from airflow_provider_coveo.state.variables import (
     write_variable,
 )
 
-#: How many changes are recorded, the latest ones. A push whose beginning is older is not resumed.
+#: The number of changes that are recorded. A push that began before them is not resumed.
 _MAX_CHANGES: Final = 50
-#: Of how many tasks it is recorded how much they pushed, and for how long that may matter: the pipeline is
-#: through with most items in minutes.
+#: The number of tasks whose pushes are recorded, and the seconds for which these matter: the pipeline
+#: processes most items within minutes.
 _MAX_PUSHES: Final = 100
 _SECONDS_IN_PIPELINE: Final = 3600
 
@@ -37,10 +36,9 @@ class Change:
     """
     A change of a source's content.
 
-    :param name: A name that no other change has.
+    :param name: Its unique name.
     :param run: The run that made it.
-    :param push: The push that made it, if it can be resumed; the run itself where pushes of it that only add
-        items began.
+    :param push: The push that made it, if that can be resumed; the run itself for pushes that only add items.
     """
 
     name: str
@@ -60,17 +58,17 @@ class ContentChanges:
         self._variable = variable_name("coveo_changes", organization_id, source_id)
 
     def all(self) -> list[Change]:
-        """Return the changes that are on record, the latest last."""
+        """Return the recorded changes, the latest last."""
         return _changes_in(read_variable(self._variable))
 
     def last(self) -> Change | None:
-        """Return the latest change, ``None`` if none is on record."""
+        """Return the latest change, ``None`` if none is recorded."""
         changes = self.all()
         return changes[-1] if changes else None
 
     def add(self, run: str, push: str = "", *, mark: str = "") -> Change:
         """
-        Record a change, before it is made or after.
+        Record a change, before or after it is made.
 
         :param run: The run that makes it.
         :param push: The push that makes it, if it can be resumed.
@@ -86,20 +84,20 @@ class ContentChanges:
         return update_variable(
             self._variable,
             with_change,
-            "What changed a Coveo source's content last; safe to delete while no task pushes to it.",
+            "The latest changes of a Coveo source's content; safe to delete while no task pushes to it.",
         )
 
     def of_run(self, run: str) -> Change:
-        """Return the latest change, once one of that run is: to be recorded when a push of it begins."""
+        """Return the latest change when a push of a run begins; record one of the run first if needed."""
         last = self.last()
         is_of_pushes = last is not None and last.run == run and last.push
         return last if last is not None and is_of_pushes else self.add(run, run)
 
     def still_stands(self, name: str, run: str, push: str) -> bool:
         """
-        Say whether nothing but one push changed the content since, pushes of its run that add items apart.
+        Tell whether only one push, or pushes of its run that add items, changed the content since a change.
 
-        :param name: The change since which.
+        :param name: The change.
         :param run: The run.
         :param push: The push.
         """
@@ -110,16 +108,16 @@ class ContentChanges:
         return all(change.push in {run, push} for change in changes[names.index(name) + 1 :])
 
     def forget(self) -> None:
-        """Delete the record, because the source is deleted."""
+        """Delete the record of a source that is deleted."""
         forget_variable(self._variable)
 
 
 class RecentPushes:
     """
-    How much each task pushed to a source lately, so that a try knows what of others may be in the pipeline.
+    The recent pushes of each task to a source, by which an attempt knows what can still be in the pipeline.
 
-    The Airflow Variable ``coveo_pushed__<organization>__<source>`` holds it. Where two tasks write at the
-    same time, one of the two may be lost.
+    They are in the Airflow Variable ``coveo_pushed__<organization>__<source>``. If two tasks write at the
+    same time, one of the two values can be lost.
 
     :param organization_id: The organization.
     :param source_id: The source.
@@ -130,10 +128,10 @@ class RecentPushes:
 
     def batches_before(self, push: str, this_try: str) -> int:
         """
-        Return how many batches other tries of a task sent within the last hour.
+        Return the number of batches that other attempts of a task sent within the last hour.
 
         :param push: The task.
-        :param this_try: Its present try.
+        :param this_try: Its current attempt.
         """
         return sum(
             batches
@@ -143,11 +141,11 @@ class RecentPushes:
 
     def add(self, push: str, this_try: str, batches: int) -> None:
         """
-        Record that a try has sent batches.
+        Record that an attempt has sent batches.
 
         :param push: The task.
-        :param this_try: Its present try.
-        :param batches: How many.
+        :param this_try: Its current attempt.
+        :param batches: The number of batches.
         """
         recent = self._recent()
         before, _ = recent.pop((push, this_try), (0, 0))
@@ -155,11 +153,11 @@ class RecentPushes:
         write_variable(
             self._variable,
             {"pushes": [[*key, *value] for key, value in recent.items()][-_MAX_PUSHES:]},
-            "How much was pushed to a Coveo source within the last hour; safe to delete.",
+            "Pushes to a Coveo source within the last hour; safe to delete.",
         )
 
     def forget(self) -> None:
-        """Delete the record, because the source is deleted."""
+        """Delete the record of a source that is deleted."""
         forget_variable(self._variable)
 
     def _recent(self) -> dict[tuple[str, str], tuple[int, int]]:

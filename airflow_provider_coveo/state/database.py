@@ -1,8 +1,9 @@
 """
-Records and runs as Airflow's web server reads them: from the metadata database, in a few queries.
+Records and runs for Airflow's web server, read from the metadata database in a few queries.
 
-It is for the API server, on 2.11 the webserver. There the Task SDK has no API server to ask, and
-``Variable.get`` would read one record at a time, and through the secrets backends. Nothing is written here.
+This module is for the API server (on 2.11, the webserver). There, the Task SDK has no API server to query,
+and
+``Variable.get`` would read one record at a time through the secrets backends. It writes nothing.
 """
 
 from __future__ import annotations
@@ -15,25 +16,25 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from airflow_provider_coveo.state.records import PUSHED_XCOM_KEY
 
-#: The Variables that are records of this provider. No other one is read, not even encrypted.
+#: The prefixes of this provider's Variables. No other Variable is read, not even in encrypted form.
 RECORD_PREFIXES: Final = ("coveo_open__", "coveo_content__", "coveo_bracket__", "coveo_watch__")
-#: How many pairs one query asks for: SQLite, MySQL and PostgreSQL all take as many.
+#: The number of pairs in one query, which SQLite, MySQL and PostgreSQL all accept.
 _PAIRS_AT_ONCE: Final = 200
 
 RunKey = tuple[str, str]
 
 
 class UnreadableRecordError(Exception):
-    """A record is no JSON, or can't be decrypted."""
+    """A record is not JSON, or can't be decrypted."""
 
 
 class RunRow(NamedTuple):
     """
-    What the database says of a run.
+    The database's data about a run.
 
     :param state: Its state.
-    :param began: When it began, in epoch seconds.
-    :param ended: When it ended, in epoch seconds.
+    :param began: Its start, in epoch seconds.
+    :param ended: Its end, in epoch seconds.
     """
 
     state: str | None
@@ -43,11 +44,11 @@ class RunRow(NamedTuple):
 
 class DagRow(NamedTuple):
     """
-    What the database says of a DAG.
+    The database's data about a DAG.
 
     :param is_paused: Whether it is paused.
-    :param is_gone: Whether Airflow looks after it no longer.
-    :param next_run: When its next run is due, in epoch seconds.
+    :param is_gone: Whether Airflow no longer handles it.
+    :param next_run: The time of its next run, in epoch seconds.
     """
 
     is_paused: bool
@@ -60,7 +61,7 @@ class TaskRow(NamedTuple):
     A task instance.
 
     :param task_id: Its task.
-    :param map_index: Its map index, -1 if it isn't mapped.
+    :param map_index: Its map index, -1 if not mapped.
     :param state: Its state.
     """
 
@@ -70,28 +71,28 @@ class TaskRow(NamedTuple):
 
 
 class Store(Protocol):
-    """Where the page's facts come from."""
+    """The source of the page's data."""
 
     def records(self) -> Mapping[str, Callable[[], Any]]:
-        """Return what decodes each record, by the key of its Variable."""
+        """Return a decoder of each record, by the key of its Variable."""
         ...
 
     def runs(self, keys: Iterable[RunKey]) -> dict[RunKey, RunRow]:
-        """Return what is known of runs."""
+        """Return the data about runs."""
         ...
 
     def dags(self, dag_ids: Iterable[str]) -> dict[str, DagRow]:
-        """Return what is known of DAGs."""
+        """Return the data about DAGs."""
         ...
 
     def tasks(
         self, keys: Iterable[RunKey], *, task_ids: Iterable[str] = (), states: Iterable[str] = ()
     ) -> dict[RunKey, list[TaskRow]]:
-        """Return the task instances of runs: all, those of some tasks, or those in some states."""
+        """Return the task instances of runs, optionally of some tasks or in some states only."""
         ...
 
     def pushed(self, keys: Iterable[RunKey]) -> dict[RunKey, list[Any]]:
-        """Return what tasks of runs kept of what they pushed."""
+        """Return the counts of pushed items that the tasks of runs saved."""
         ...
 
 
@@ -99,19 +100,19 @@ class DatabaseStore:
     """
     The metadata database of this process.
 
-    :param seconds: After how long no further query begins. Default 10.
+    :param seconds: The time after which no further query starts. Default 10.
     """
 
     def __init__(self, seconds: float = 10) -> None:
         self._until = time.monotonic() + seconds
 
     def records(self) -> Mapping[str, Callable[[], Any]]:
-        """Return what decodes each record: most of them are never needed, and decrypting takes long."""
+        """Return a decoder of each record: most records are never needed, and decrypting is slow."""
         from airflow.models.variable import Variable
         from sqlalchemy import or_
 
         key, encrypted = Variable.key, Variable.is_encrypted
-        # The columns rather than the object, which decrypts and masks each value as it is loaded.
+        # Loading the object instead of the columns would decrypt and mask each value.
         value = Variable.__table__.c.val
         wanted = or_(*(key.startswith(prefix, autoescape=True) for prefix in RECORD_PREFIXES))
         with self._session() as session:
@@ -119,7 +120,7 @@ class DatabaseStore:
         return {name: _decoder(text, bool(is_encrypted)) for name, text, is_encrypted in rows}
 
     def runs(self, keys: Iterable[RunKey]) -> dict[RunKey, RunRow]:
-        """Return what is known of runs."""
+        """Return the data about runs."""
         from airflow.models.dagrun import DagRun
 
         columns = (DagRun.dag_id, DagRun.run_id, DagRun.state, DagRun.start_date, DagRun.end_date)
@@ -129,10 +130,10 @@ class DatabaseStore:
         }
 
     def dags(self, dag_ids: Iterable[str]) -> dict[str, DagRow]:
-        """Return what is known of DAGs."""
+        """Return the data about DAGs."""
         from airflow.models.dag import DagModel
 
-        # Airflow 3 calls a DAG stale that 2.11 calls not active.
+        # Airflow 3 calls a DAG stale if 2.11 calls it inactive.
         gone = getattr(DagModel, "is_stale", None)
         state = DagModel.is_active if gone is None else gone
         columns = (DagModel.dag_id, DagModel.is_paused, state, DagModel.next_dagrun_create_after)
@@ -148,7 +149,7 @@ class DatabaseStore:
     def tasks(
         self, keys: Iterable[RunKey], *, task_ids: Iterable[str] = (), states: Iterable[str] = ()
     ) -> dict[RunKey, list[TaskRow]]:
-        """Return the task instances of runs: all, those of some tasks, or those in some states."""
+        """Return the task instances of runs, optionally of some tasks or in some states only."""
         from airflow.models.taskinstance import TaskInstance
 
         names, only = sorted(set(task_ids)), sorted(states)
@@ -171,7 +172,7 @@ class DatabaseStore:
         return found
 
     def pushed(self, keys: Iterable[RunKey]) -> dict[RunKey, list[Any]]:
-        """Return what tasks of runs kept of what they pushed."""
+        """Return the counts of pushed items that the tasks of runs saved."""
         import airflow.models.xcom as xcom
 
         model: Any = getattr(xcom, "XComModel", None) or xcom.BaseXCom
@@ -196,7 +197,7 @@ class DatabaseStore:
         from airflow.utils.session import create_session
 
         if time.monotonic() > self._until:
-            raise TimeoutError("Airflow's database answers too slowly")
+            raise TimeoutError("Airflow's database responds too slowly")
         session: AbstractContextManager[Any] = create_session()
         return session
 
@@ -206,7 +207,7 @@ def _decoder(text: str | None, is_encrypted: bool) -> Callable[[], Any]:
         try:
             return json.loads(_decrypted(text or "") if is_encrypted else text or "")
         except Exception as error:
-            # Neither the text nor what a library says of it may get into a message.
+            # Neither the text nor a library's message about it must get into an error.
             raise UnreadableRecordError(type(error).__name__) from None
 
     return decode
@@ -219,7 +220,7 @@ def _decrypted(text: str) -> str:
 
 
 def _json(value: Any) -> Any:
-    """Return an XCom's value, which each release stores in another form; ``None`` if that isn't known."""
+    """Return an XCom's value, which releases store in different formats; ``None`` for an unknown one."""
     for _ in range(2):
         if not isinstance(value, (str, bytes)):
             break

@@ -1,4 +1,4 @@
-"""Whether a bracket that holds a source open is still at work, and closes it by itself."""
+"""Checks whether a bracket that owns a source is still running, and will close it by itself."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from airflow_provider_coveo.state.airflow_runs import (
 )
 from airflow_provider_coveo.state.ledger import SourceRecord
 
-#: How often, and how far apart, a run is looked at whose DAG may be paused as far as Airflow tells.
+#: The number of checks of a run whose DAG might be paused, and the interval between them.
 _CHECKS: Final = 3
 _SECONDS_BETWEEN_CHECKS: Final = 1.0
 
 
 def is_live(holder: SourceRecord) -> bool:
     """
-    Return whether one of a bracket's own tasks, or of its members, can still act by itself; asked by a task.
+    Return whether a bracket is live: one of its own tasks or members can still run. For tasks only.
 
-    It goes by the bracket's ``close`` and ``outcome`` rather than by its run, which may go on for hours. If
-    the DAG is paused, or if Airflow can't say whether it is (3.0 and 3.1), the bracket is at work while a
-    task of its run is, or is about to be.
+    It depends on the bracket's ``close`` and ``outcome`` rather than on its run, which can continue for
+    hours. If the DAG is paused, or if Airflow can't report whether it is (3.0 and 3.1), the bracket is live
+    while a task of its run is running or about to run.
 
     :param holder: The bracket.
     """
@@ -38,12 +38,12 @@ def is_live(holder: SourceRecord) -> bool:
     if facts.is_paused is False and not facts.is_gone:
         return True
     if facts.is_paused is None and not facts.is_gone:
-        return _goes_on(holder)
+        return _has_pending_task(holder)
     return bool(WORKING_STATES.intersection(all_task_states(holder.dag_id, holder.run_id).values()))
 
 
-def _goes_on(holder: SourceRecord) -> bool:
-    """Return whether a task works or is about to; between two tasks, none is for a moment."""
+def _has_pending_task(holder: SourceRecord) -> bool:
+    """Return whether a task is running or about to run. Several checks cover the gap between two tasks."""
     for check in range(_CHECKS):
         if check:
             time.sleep(_SECONDS_BETWEEN_CHECKS)
@@ -54,7 +54,7 @@ def _goes_on(holder: SourceRecord) -> bool:
 
 def is_over(holder: SourceRecord) -> bool:
     """
-    Return whether the tasks that close a bracket are at their end.
+    Return whether the tasks that close a bracket have ended.
 
     :param holder: The bracket.
     """
@@ -64,18 +64,18 @@ def is_over(holder: SourceRecord) -> bool:
         return False
     if holder.reopened_by is None:
         return True
-    # Others may have been cleared as well as the task that opened it again, and the run's end closes it.
+    # More tasks than the one that reopened it may have been cleared, and the run's end closes it.
     every = all_task_states(holder.dag_id, holder.run_id)
     return not PENDING_STATES.intersection(every.values())
 
 
 def seems_live(holder: SourceRecord) -> bool:
     """
-    Return whether a bracket is at work as far as a DAG's callback can tell.
+    Return whether a bracket is live, as far as a DAG's callback can tell.
 
-    On Airflow 3 a callback can't see the state of a run. It then takes a bracket for being at work as long as
-    its ``close`` or ``outcome`` is not at its end: if that is wrong, the bracket's own callback closes it. On
-    3.0 a callback sees nothing at all.
+    On Airflow 3, a callback can't query the state of a run. It then treats a bracket as live until its
+    ``close`` and ``outcome`` have ended: if that is wrong, the bracket's own callback closes it. On 3.0, a
+    callback can query nothing.
 
     :param holder: The bracket.
     """

@@ -1,4 +1,4 @@
-"""Records as JSON that other versions wrote, or will read."""
+"""JSON records that other versions of the provider can have written, or will read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 
-#: The XCom in which a task keeps how many items it pushed, by source.
+#: The XCom in which a task saves the number of items that it pushed, by source.
 PUSHED_XCOM_KEY: Final = "coveo_pushed"
 
 _NUMBERS: Final[dict[str, Any]] = {"int": int, "float": (int, float)}
@@ -17,13 +17,13 @@ _NUMBERS: Final[dict[str, Any]] = {"int": int, "float": (int, float)}
 
 def from_record(record_type: type[T], value: object) -> T | None:
     """
-    Return a record with the fields that this version knows, ``None`` if one that it needs is missing.
+    Return a record with the fields that this version knows, ``None`` if a required one is missing.
 
-    A later version may store more in the same Variable, and both may be at work during an upgrade. A value
-    that the field can't have was edited by hand: then nothing of the record is believed.
+    A later version may store more fields in the same Variable, and both versions can run during an upgrade.
+    If a field has an invalid value, somebody edited the record by hand, and the whole record is ignored.
 
     :param record_type: The dataclass.
-    :param value: What was read.
+    :param value: The stored value.
     """
     if not isinstance(value, Mapping):
         return None
@@ -39,7 +39,7 @@ def from_record(record_type: type[T], value: object) -> T | None:
 
 @cache
 def _kinds(record_type: type[Any]) -> dict[str, tuple[str, ...]]:
-    """Return the fields of a record, each with what JSON may hold for it, by its annotation."""
+    """Return the fields of a record and the types of their JSON values, from the annotations."""
     return {
         field.name: tuple(each.strip() for each in str(field.type).split("|"))
         for field in fields(record_type)
@@ -59,14 +59,14 @@ def _is_a(name: str, value: object) -> bool:
         return isinstance(value, bool)
     if name in _NUMBERS:
         return isinstance(value, _NUMBERS[name]) and not isinstance(value, bool)
-    # All others are texts, as an enumeration's values are.
+    # All others are strings, like the values of an enumeration.
     return isinstance(value, str)
 
 
 def as_pair(value: object) -> Any:
     """
-    Return what JSON made a list of as the pair that it was, ``None`` if it is none.
+    Return a pair that JSON stores as a list, ``None`` for anything else.
 
-    :param value: What was read.
+    :param value: The stored value.
     """
     return tuple(value) if isinstance(value, (list, tuple)) and len(value) == 2 else None

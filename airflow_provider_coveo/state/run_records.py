@@ -1,8 +1,8 @@
 """
-What runs did to the content of a source, as the source's record says it.
+The runs that changed the content of a source, from the source's record.
 
 The record is the value of the Variable ``coveo_content__<organization>__<source>``, which
-:class:`~airflow_provider_coveo.state.ledger.SourceLedger` reads and writes. Here it is only looked through.
+:class:`~airflow_provider_coveo.state.ledger.SourceLedger` reads and writes. This module only parses it.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any, Final
 
 from airflow_provider_coveo.state.records import as_pair, from_record
 
-#: How many runs a source's record keeps, the latest ones.
+#: The number of runs, the latest ones, that a source's record keeps.
 MAX_RUNS: Final = 30
-#: Of how many runs that it no longer keeps it is known that they worked on the source, by a digest of each.
+#: The number of earlier runs of which it keeps only a digest, to know that they updated the source.
 MAX_FORGOTTEN: Final = 1000
 _DIGITS_OF_A_FORGOTTEN: Final = 8
 FORGOTTEN: Final = "thirty other runs have worked on the source since the run first did"
@@ -25,14 +25,14 @@ FORGOTTEN: Final = "thirty other runs have worked on the source since the run fi
 @dataclass(frozen=True)
 class RunRecord:
     """
-    What one run did to one source.
+    The changes of one run to one source.
 
     :param dag_id: The run's DAG.
     :param run_id: The run.
-    :param first_cut_off_ms: The moment before the run's first push to the source, on Coveo's clock.
-    :param why_unknown: Why that moment is not known, if it can't be any more.
-    :param pushed_unopened: Whether the run pushed before a bracket of it had opened the source.
-    :param accepted: Whether Coveo accepted an item of the run.
+    :param first_cut_off_ms: The time before the run's first push to the source, on Coveo's clock.
+    :param why_unknown: The reason why that time can no longer be known.
+    :param pushed_unopened: Whether the run pushed before one of its brackets opened the source.
+    :param accepted: Whether Coveo accepted an item from the run.
     :param brackets: The brackets that opened the source: their ``open`` tasks and map indexes.
     """
 
@@ -47,7 +47,7 @@ class RunRecord:
 
 def runs_in(content: Mapping[str, Any]) -> list[RunRecord]:
     """
-    Return what runs did to a source by its record, the latest last.
+    Return the runs in a source's record, the latest last.
 
     :param content: The value of its Variable.
     """
@@ -62,7 +62,7 @@ def runs_in(content: Mapping[str, Any]) -> list[RunRecord]:
 
 def run_among(content: Mapping[str, Any], dag_id: str, run_id: str) -> RunRecord | None:
     """
-    Return the record of a run, ``None`` if it is not kept.
+    Return the record of a run, ``None`` if there is none.
 
     :param content: The source's record.
     :param dag_id: The run's DAG.
@@ -73,7 +73,7 @@ def run_among(content: Mapping[str, Any], dag_id: str, run_id: str) -> RunRecord
 
 def run_or_what_is_left(content: Mapping[str, Any], dag_id: str, run_id: str) -> RunRecord:
     """
-    Return the record of a run; of one that is no longer kept, that its first cut-off can't be known.
+    Return the record of a run. If the run is no longer kept, its first cut-off is unknown.
 
     :param content: The source's record.
     :param dag_id: The run's DAG.
@@ -95,12 +95,12 @@ def _forgotten(content: Mapping[str, Any]) -> list[str]:
 
 def forgotten_with(content: Mapping[str, Any], runs: list[RunRecord]) -> str:
     """
-    Return what is kept of the runs that no longer are, with some that no longer will be.
+    Return the digests of runs that are no longer kept, including some new ones.
 
     :param content: The source's record.
     :param runs: The runs.
     """
-    # Without a separator, as a source may see many runs: 8 kB at most.
+    # No separator, because a source can have many runs: 8 kB at most.
     digests = dict.fromkeys([*_forgotten(content), *map(_digest, runs)])
     return "".join(list(digests)[-MAX_FORGOTTEN:])
 

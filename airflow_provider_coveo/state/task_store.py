@@ -2,10 +2,9 @@
 Values of one task in one run that survive its retries and clears.
 
 XComs do not survive: Airflow deletes a task's own when the task starts again. Airflow 3.3 has a task state
-store, which is used if it is there. Before 3.3 the values are kept in one Airflow Variable for each task
-(and map index), named ``coveo_state__<dag>__<task>``, which holds the last runs of that task only. The
-difference shows if runs of one DAG overlap: two tasks that write at the same time may overwrite each other's
-value there.
+store, which is used if it is available. Before 3.3, one Airflow Variable for each task (and map index), named
+``coveo_state__<dag>__<task>``, stores the values of the task's latest runs. The difference matters if runs of
+one DAG overlap: there, two tasks that write at the same time can overwrite each other's value.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from airflow_provider_coveo.state.variables import (
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-#: How many runs of one task are kept in a Variable, the latest ones.
+#: The number of a task's runs, the latest ones, that a Variable stores.
 RUNS_REMEMBERED: Final = 30
 
 
@@ -41,7 +40,7 @@ class RunState:
             self._store = _VariableStore(ti.dag_id, ti.task_id, ti.run_id, getattr(ti, "map_index", -1))
 
     def get(self, key: str) -> Any:
-        """Return what an earlier attempt of this run stored under ``key``, ``None`` if there is nothing."""
+        """Return the value that an earlier attempt of this run stored under ``key``, ``None`` without one."""
         return self._store.get(key)
 
     def set(self, key: str, value: object) -> None:
@@ -49,21 +48,21 @@ class RunState:
         self._store.set(key, value)
 
     def delete(self, key: str) -> None:
-        """Delete what is stored under ``key``."""
+        """Delete the value of ``key``."""
         self._store.delete(key)
 
 
 def retry_series(context: Context) -> str:
     """
-    Return a name for the series of attempts that the present one belongs to: a clear starts another series.
+    Return a name for the series of attempts that the current one belongs to. A clear starts a new series.
 
-    A clear raises ``max_tries`` by the attempts that were used up, and nothing else changes it.
+    A clear raises ``max_tries`` by the number of used attempts, and nothing else changes it.
     """
     return str(context["ti"].max_tries)
 
 
 def was_cleared(context: Context) -> bool:
-    """Return whether the task was cleared in this run, from what Airflow has raised ``max_tries`` to."""
+    """Return whether the task was cleared in this run, which raises its ``max_tries``."""
     return bool(context["ti"].max_tries > (context["task"].retries or 0))
 
 
@@ -91,7 +90,7 @@ class _VariableStore:
 
     def set(self, key: str, value: object) -> None:
         runs = self._read()
-        # The run that was written last stands last, so that the oldest is what is dropped.
+        # The latest run moves to the end, so that the oldest one is dropped.
         run = {**runs.pop(self._run_id, {}), key: value}
         kept = dict(list(runs.items())[-(RUNS_REMEMBERED - 1) :])
         self._write({**kept, self._run_id: run})
@@ -100,8 +99,8 @@ class _VariableStore:
         write_variable(
             self._name,
             runs,
-            "What the Coveo provider keeps between attempts of a task; safe to delete while no run of the "
-            "DAG is under way.",
+            "State of the Coveo provider between attempts of a task; safe to delete while no run of the DAG "
+            "is active.",
         )
 
     def _read(self) -> dict[str, dict[str, Any]]:

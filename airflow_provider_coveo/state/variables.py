@@ -1,10 +1,10 @@
 """
 The only reader and writer of Airflow Variables.
 
-On Airflow 3 it asks the API server by itself. ``Variable.get`` takes an API server that does not answer for a
-Variable that does not exist (3.1 and later), and ``Variable.set`` logs an error and goes on (3.0 to 3.2,
-apache/airflow#68537): an absent record would then be believed. Airflow's secrets cache is bypassed: it serves
-values that are up to 15 minutes old, and who holds a source open changes within seconds.
+On Airflow 3, it sends requests to the API server itself. If the API server does not respond, ``Variable.get``
+reports that the Variable does not exist (3.1 and later), and ``Variable.set`` only logs an error (3.0 to 3.2,
+apache/airflow#68537): callers would then trust a missing record. It bypasses Airflow's secrets cache, whose
+values can be 15 minutes old, because the owner of a source can change within seconds.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ T = TypeVar("T")
 
 _ATTEMPTS_TO_READ: Final = 3
 _ATTEMPTS_TO_WRITE: Final = 3
-#: The longest key of a Variable that the metadata database stores.
+#: The maximum length of a Variable's key in the metadata database.
 _MAX_KEY: Final = 250
 
 
 def read_variable(name: str, *, as_json: bool = True) -> Any:
     """
-    Return a Variable as it is in the metadata database now, ``None`` if it does not exist.
+    Return the current value of a Variable in the metadata database, ``None`` if it does not exist.
 
     :param name: Its key.
-    :param as_json: Whether to decode it; text that is no JSON then counts as missing. Default ``True``.
+    :param as_json: Whether to decode it; text that is not JSON then counts as missing. Default ``True``.
     """
     _forget_cached(name)
     comms = supervisor()
@@ -51,7 +51,7 @@ def write_variable(name: str, value: object, description: str) -> None:
 
     :param name: Its key.
     :param value: The value.
-    :param description: The text that Airflow's UI shows beside it.
+    :param description: The description in Airflow's UI.
     """
     try:
         _write_json(name, value, description)
@@ -66,13 +66,13 @@ def update_variable(name: str, change: Callable[[Any], tuple[Any, T]], descripti
     """
     Change the JSON value of a Variable that several tasks write.
 
-    If they write at the same time, the database may reject all but one: then the value is read and changed
-    again.
+    If they write at the same time, the database may reject all but one of them. Then this function reads and
+    changes the value again.
 
     :param name: Its key.
     :param change: Called with the value, ``None`` if the Variable does not exist. It returns the new value,
-        ``None`` to leave it as it is, and what this function returns.
-    :param description: The text that Airflow's UI shows beside it.
+        or ``None`` to keep the old one, and the result of this function.
+    :param description: The description in Airflow's UI.
     """
     for attempt in range(1, _ATTEMPTS_TO_WRITE + 1):
         value, result = change(read_variable(name))
@@ -111,7 +111,7 @@ def delete_variable(name: str) -> None:
 
 def forget_variable(name: str) -> None:
     """
-    Delete a Variable if a look says that it exists, so that none is asked to be deleted that never was.
+    Delete a Variable after checking that it exists, to avoid requests that delete a missing one.
 
     :param name: Its key.
     """
@@ -135,7 +135,7 @@ def write_text(key: str, text: str, description: str) -> None:
 
     :param key: Its key.
     :param text: The text.
-    :param description: The text that Airflow's UI shows beside it.
+    :param description: The description in Airflow's UI.
     """
     comms = supervisor()
     if comms is None:
@@ -143,7 +143,7 @@ def write_text(key: str, text: str, description: str) -> None:
     else:
         from airflow.sdk.execution_time.comms import PutVariable
 
-        # An error of the API server is raised, unlike by Variable.set of some releases.
+        # Unlike Variable.set of some releases, this raises an error of the API server.
         comms.send(PutVariable(key=key, value=text, description=description))
     _forget_cached(key)
 
@@ -153,15 +153,15 @@ def _write_json(name: str, value: object, description: str) -> None:
         _variable_class().set(name, value, description=description, serialize_json=True)
         _forget_cached(name)
     else:
-        # As Airflow itself does, so that its UI shows it in lines.
+        # Airflow itself uses this format too, so that its UI shows several lines.
         write_text(name, json.dumps(value, indent=2), description)
 
 
 def variable_name(*parts: str) -> str:
     """
-    Return the key of the Variable that stands for some names, shortened by a digest where it is too long.
+    Return the key of a Variable for some names; a digest shortens a key that is too long.
 
-    :param parts: What it is, then what it is about, such as ``coveo_open``, an organization and a source.
+    :param parts: The kind of record and its names, such as ``coveo_open``, an organization and a source.
     """
     name = "__".join(parts)
     if len(name) <= _MAX_KEY:
@@ -186,11 +186,11 @@ def _read_by_supervisor(comms: Any, name: str) -> str | None:
             if _is_not_found(answer):
                 return None
             raise AirflowRuntimeError(answer)
-        # After a timeout has interrupted a request, a process gets the answer to the one before.
+        # After a timeout has interrupted a request, a process receives the response to the previous one.
         if getattr(answer, "key", None) == name:
             value = answer.value
             return None if value is None else str(value)
-    raise RuntimeError(f"Airflow does not answer what it is asked for: the Variable {name!r}")
+    raise RuntimeError(f"Could not read the Variable {name!r}: Airflow's responses are for other requests")
 
 
 def _read_by_class(name: str) -> str | None:
@@ -216,7 +216,7 @@ def _forget_cached(name: str) -> None:
             cache = importlib.import_module(module).SecretCache
         except (ImportError, AttributeError):
             continue
-        # It is shared by way of another process, which may be gone: then nothing is cached any more.
+        # Another process provides the shared cache. If that is gone, nothing is cached any more.
         with suppress(Exception):
             cache.invalidate_variable(name)
         return

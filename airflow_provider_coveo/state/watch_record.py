@@ -1,8 +1,8 @@
 """
-What the watchdog saw of an organization's sources at Coveo, for who looks at them in Airflow.
+The watchdog's latest view of an organization's sources at Coveo, for Airflow's page *Push sources*.
 
-One Variable for each organization, ``coveo_watch__<organization>``, which the watchdog alone writes. Nothing
-that changes a source goes by it: it may be deleted at any time.
+It is one Variable for each organization, ``coveo_watch__<organization>``, which only the watchdog writes.
+No change of a source depends on it, so it can be deleted at any time.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from airflow_provider_coveo.state.records import from_record
 from airflow_provider_coveo.state.variables import read_variable, variable_name, write_variable
 
 _VERSION: Final = 1
-#: How many sources of an organization are recorded, those that are active first.
+#: The number of sources of an organization that are recorded; active ones come first.
 MAX_SOURCES: Final = 2000
-#: How long a name or a text of Coveo's may be.
+#: The maximum length of a name or a text from Coveo.
 _MAX_TEXT: Final = 200
 
 
@@ -29,11 +29,11 @@ class SeenSource:
     :param id: Its ID.
     :param name: Its name.
     :param status: ``REBUILD``, ``REFRESH``, ``INCREMENTAL`` or ``IDLE``; empty in a state without one.
-    :param words: The state as Coveo calls it where it has no such status.
+    :param words: Coveo's name of the state if it has no such status.
     :param is_active: Whether it shows an activity.
-    :param since_ms: Since when, on Coveo's clock in epoch milliseconds.
-    :param at: When that was seen, on Airflow's clock in epoch seconds.
-    :param error: Why it could not be read or closed this time.
+    :param since_ms: The start of the activity, on Coveo's clock in epoch milliseconds.
+    :param at: The time of the check, on Airflow's clock in epoch seconds.
+    :param error: The reason why it could not be read or closed this time.
     """
 
     id: str
@@ -49,16 +49,16 @@ class SeenSource:
 @dataclass(frozen=True)
 class WatchRecord:
     """
-    What the watchdog saw of an organization.
+    The watchdog's view of an organization.
 
     :param organization_id: The organization.
     :param dag_id: The watchdog's DAG.
     :param task_id: Its task.
-    :param takes_conf: Whether a run of it can be told what to do.
-    :param at: When it looked at all its sources last, on Airflow's clock in epoch seconds.
-    :param quota_limit: How many items may be pushed in a day.
-    :param quota_used: How many have been pushed today.
-    :param left_out: How many sources are not recorded, because there are too many.
+    :param takes_conf: Whether its runs accept a conf.
+    :param at: The time of the last check of all its sources, on Airflow's clock in epoch seconds.
+    :param quota_limit: The number of items that can be pushed in a day.
+    :param quota_used: The number of items that have been pushed today.
+    :param left_out: The number of sources that are not recorded because there are too many.
     :param sources: The sources.
     """
 
@@ -73,15 +73,15 @@ class WatchRecord:
     sources: tuple[SeenSource, ...] = field(default=())
 
     def source(self, source_id: str) -> SeenSource | None:
-        """Return what was seen of a source."""
+        """Return the watchdog's view of a source."""
         return next((each for each in self.sources if each.id == source_id), None)
 
     def with_sources(self, seen: Iterable[SeenSource], *, only: bool) -> WatchRecord:
         """
-        Return the record with what was just seen.
+        Return the record, updated with the latest view of sources.
 
         :param seen: The sources.
-        :param only: Whether these are all that there are, so that others are forgotten.
+        :param only: Whether these are all sources, so that others are removed.
         """
         now = {each.id: each for each in seen}
         before = [] if only else [each for each in self.sources if each.id not in now]
@@ -91,7 +91,7 @@ class WatchRecord:
 
 def watch_variable(organization_id: str) -> str:
     """
-    Return the key of the Variable with what the watchdog saw of an organization.
+    Return the key of the Variable with the watchdog's view of an organization.
 
     :param organization_id: The organization.
     """
@@ -100,7 +100,7 @@ def watch_variable(organization_id: str) -> str:
 
 def watch_in(value: object) -> WatchRecord | None:
     """
-    Return what the watchdog saw by its record, ``None`` if that says nothing.
+    Return the watchdog's view from its record, ``None`` if the record is invalid.
 
     :param value: The value of its Variable.
     """
@@ -113,7 +113,7 @@ def watch_in(value: object) -> WatchRecord | None:
 
 def read_watch(organization_id: str) -> WatchRecord | None:
     """
-    Return what the watchdog saw last of an organization, ``None`` if nothing is on record.
+    Return the watchdog's latest view of an organization, ``None`` if none is recorded.
 
     :param organization_id: The organization.
     """
@@ -122,20 +122,20 @@ def read_watch(organization_id: str) -> WatchRecord | None:
 
 def write_watch(record: WatchRecord) -> None:
     """
-    Store what the watchdog saw.
+    Save the watchdog's view.
 
-    :param record: What it saw.
+    :param record: The view.
     """
     write_variable(
         watch_variable(record.organization_id),
         {**asdict(record), "version": _VERSION},
-        "What the watchdog saw of a Coveo organization's sources, for the page Push sources; safe to delete.",
+        "The watchdog's view of a Coveo organization's sources, for the page Push sources; safe to delete.",
     )
 
 
 def brief(text: object) -> str:
     """
-    Return a text of Coveo's, shortened to what a record keeps.
+    Return a text from Coveo, truncated to the limit of a record.
 
     :param text: The text.
     """

@@ -86,9 +86,9 @@ def test_what_is_wrong_within_an_object_is_for_the_check_of_items() -> None:
         ),
         (b'[{"a":1},\n1]', "'1]' found instead of an object, at byte 10, line 2"),
         (b'[{"a":1}]\n\n{', "'{' follows the array's end, at byte 11, line 3"),
-        (b'[{"a":1}\n', "it ended at byte 9, line 2"),
-        (b'[{"a":1}\n,{"b"', "it ended within an object, which begins at byte 10, line 2"),
-        (b'\n{"a":"x" y"}', "begins at byte 1, line 2, is no JSON: expected ',' or '}' at byte 10, line 2"),
+        (b'[{"a":1}\n', "it ended too early, at byte 9, line 2"),
+        (b'[{"a":1}\n,{"b"', "it ended within the object that begins at byte 10, line 2"),
+        (b'\n{"a":"x" y"}', "begins at byte 1, line 2, is not JSON: expected ',' or '}' at byte 10, line 2"),
         (b"[" * 1_000_000, "'" + "[" * 39),
         (b"5", "'5' found instead of an object, at byte 0, line 1"),
     ],
@@ -105,7 +105,7 @@ def test_an_error_names_the_place(tmp_path: Path, content: bytes, place: str) ->
         (b'{"total": 1, "Documents": [ {"documentId": "a"}]}', "jq '.Documents'"),
         (b'{"addOrUpdate": [{"documentId": "a"}], "delete": []}', "jq '.addOrUpdate'"),
         (b'{"took": 1, "hits": {"hits": [{}]}}', "Elasticsearch"),
-        (b'{"index": {"_id": "1"}}\n{"documentId": "a"}', "bulk format of Elasticsearch"),
+        (b'{"index": {"_id": "1"}}\n{"documentId": "a"}', "Elasticsearch's bulk format"),
     ],
 )
 def test_what_holds_items_and_is_none_is_named(
@@ -171,11 +171,11 @@ def peak_of(items: Iterator[bytes]) -> tuple[int, int, str]:
 @pytest.mark.parametrize(
     ("begin", "repeated", "said"),
     [
-        (b'[{"a":"5" pipe"},', b'{"a":"lorem ipsum"},\n', "is no JSON"),
+        (b'[{"a":"5" pipe"},', b'{"a":"lorem ipsum"},\n', "is not JSON"),
         (b'[{"a":"x', b"y", "longer than"),
         (b'[{"a":"', b'\\"', "longer than"),
         (b'[{"a":"', b"\\\\", "longer than"),
-        (b'[{"a":', b"{", "is no JSON"),
+        (b'[{"a":', b"{", "is not JSON"),
         (b'[{"a":', b'{"a":', "nested too deeply"),
         (b'[{"a":', b"[", "nested too deeply"),
         (b'[{"a":[', b'"x",', "longer than"),
@@ -241,7 +241,7 @@ def test_an_item_that_is_nested_very_deeply_is_an_invalid_item(tmp_path: Path) -
     [
         (b'{"documentId": "a://1", "data": "\xff"}', "it is not UTF-8"),
         (b'{"documentId": "a://1", "data": "", "\xff": 1}', "it is not UTF-8"),
-        (b'{"documentId": "a://1", "data": "", "c": "\xff"}', "it is not UTF-8|its folder gives 'c'"),
+        (b'{"documentId": "a://1", "data": "", "c": "\xff"}', "it is not UTF-8|its folder sets 'c'"),
         (b'{"documentId": "a://1", "data": "\\u00e9", "x": NaN}', "it is not one JSON object.*invalid"),
         (
             b'{"documentId": "a://1", "data": "\\u00e9", "x": [-Infinity]}',

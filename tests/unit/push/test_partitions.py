@@ -90,9 +90,7 @@ def test_a_column_that_is_in_the_file_as_well_must_be_equal(
     path = written(tmp_path / f"c={folder}" / f"part.{ending}", {"documentId": "a://1", "c": own})
     assert read(str(path)) == [{"documentId": "a://1", "c": own}]
     path = written(tmp_path / "c=other" / f"part.{ending}", {"documentId": "a://1", "c": own})
-    with pytest.raises(
-        CoveoInputError, match="its folder gives 'c' the value 'other', but an item in it has"
-    ):
+    with pytest.raises(CoveoInputError, match="its folder sets 'c' to 'other', but an item in it has"):
         read(str(path))
     assert read(str(path), partitioning=None) == [{"documentId": "a://1", "c": own}]
 

@@ -185,7 +185,7 @@ def test_a_row_that_is_not_understood_is_named(coveo: Simulator, database: Datab
     factory, named = MISREAD[name]
     database.makes(factory)
     for on_invalid in ("fail", "skip"):
-        with pytest.raises(CoveoInputError, match=f"'shop' has the 2 columns 'sku', 'name'.*{named}"):
+        with pytest.raises(CoveoInputError, match=f"'shop': it has the 2 columns 'sku', 'name'.*{named}"):
             push(on_invalid=on_invalid)
     assert coveo.requests == []
 
@@ -234,7 +234,7 @@ def test_a_column_is_named_by_a_text(name: Any, coveo: Simulator, database: Data
             return ((name, None), ("name", None))
 
     database.cursor_class = Cursor
-    with pytest.raises(CoveoInputError, match="no name to its column 1"):
+    with pytest.raises(CoveoInputError, match="not a name for its column 1"):
         push()
 
 

@@ -105,7 +105,7 @@ def test_quotes_can_be_taken_for_characters_and_other_signs_for_quotes(
 ) -> None:
     content = b'documentId,title\na://1,"Swing it" magistern\n'
     assert read(tmp_path, "a.csv", content, quotechar=quotechar) == [["a://1", '"Swing it" magistern']]
-    assert "give quotechar=None" in refused(tmp_path, "a.csv", content)
+    assert "pass quotechar=None" in refused(tmp_path, "a.csv", content)
     assert read(tmp_path, "a.csv", b"documentId,b\na://1,'x, y'\n", quotechar="'") == [["a://1", "x, y"]]
     content = b'documentId\ttitle\na://1\t"x\ty"\n'
     assert "give quotechar='\"'" in refused(tmp_path, "a.tsv", content)
@@ -212,7 +212,7 @@ def test_utf_8_may_have_a_mark(tmp_path: Path, encoding: str | None, mark: bytes
         (b"documentId,data\na://1,x\na://2,\x81\n", "cp1252", "line 3: the bytes 81 are not cp1252"),
         (b"documentId\n" * 3 + b"\xff", "ascii", "line 4: the bytes ff are not ascii"),
         ("documentId\na://1\n".encode("utf-16-le")[:-1], "utf-16-le", "line 2"),
-        ("documentId\na://1\n".encode("utf-16-le"), None, "line 1 holds a zero byte"),
+        ("documentId\na://1\n".encode("utf-16-le"), None, "line 1 contains a zero byte"),
         ("documentId\n".encode("utf-16"), "cp1252", "it is UTF-16 and not CP1252"),
         (b"\xef\xbb\xbfdocumentId\n", "latin-1", "it is UTF-8 and not"),
         ("documentId\n".encode("utf-32"), None, "it is UTF-32, not UTF-8; pass encoding='utf-32'"),
@@ -234,15 +234,18 @@ def test_an_encoding_that_there_is_not_is_refused_by_name(tmp_path: Path, encodi
     [
         (b"", "it is empty"),
         (b"\n\r\n\n", "it is empty"),
-        (b"documentId,data\na://1\n", "line 2 has fewer columns than the first one: 1 and not 2"),
-        (b"documentId,data\na://0,y\na://1,x,\n", "line 3 has more columns than the first one: 3 and not 2"),
+        (b"documentId,data\na://1\n", "line 2 has fewer columns than the first line: 1 instead of 2"),
+        (
+            b"documentId,data\na://0,y\na://1,x,\n",
+            "line 3 has more columns than the first line: 3 instead of 2",
+        ),
         (b"documentId,data,data\n", "a column's name occurs twice"),
         (b"documentId, data\na://1,x\n", "the name of column ' data' begins or ends with white space"),
         (b"documentId,,\na://1,,x\n", "line 2 has a value in column 2, which has no name"),
         (b'documentId,data\na://1,"x\na://2,y\na://3,z\n', "line 2: a quote of this row is not closed"),
         (b'documentId,data\na://1,"x" y\n', "line 2: something follows the quote"),
         (b"documentId,data\na://1,x\ry\na://2,z\n", "line 2: it contains a lone carriage return"),
-        (b"documentId,data\na://1,\0\n", "line 2 holds a zero byte"),
+        (b"documentId,data\na://1,\0\n", "line 2 contains a zero byte"),
     ],
 )
 def test_what_is_no_csv_is_refused_with_its_line(tmp_path: Path, content: bytes, said: str) -> None:
@@ -293,9 +296,9 @@ def test_a_file_that_was_cut_within_the_end_of_its_last_line_is_whole(tmp_path: 
 
 def test_rows_do_not_vanish_in_a_first_line(tmp_path: Path) -> None:
     content = b"documentId\tdata\ra://1\tx\ra://2\ty\n"
-    assert "its first line holds a carriage return" in refused(tmp_path, "a.tsv", content)
+    assert "its first line contains a carriage return" in refused(tmp_path, "a.tsv", content)
     content = content.replace(b"\t", b",")
-    assert "its first line holds a carriage return" in refused(tmp_path, "a.csv", content, quotechar=None)
+    assert "its first line contains a carriage return" in refused(tmp_path, "a.csv", content, quotechar=None)
     assert "line 1: it contains a lone carriage return" in refused(tmp_path, "a.csv", content)
 
 
@@ -313,7 +316,7 @@ def test_names_can_be_given_where_the_first_line_has_none(tmp_path: Path, names:
     assert read(tmp_path, "a.csv", b"a://1,x\n", column_names=names) == [["a://1", "x"]]
     assert read(tmp_path, "a.csv", b"", column_names=names) == []
     said = refused(tmp_path, "a.csv", b"a://1,x,y\n", column_names=names)
-    assert "line 1 has more columns than there are column_names: 3 and not 2" in said
+    assert "line 1 has more columns than column_names: 3 instead of 2" in said
 
 
 @pytest.mark.parametrize(

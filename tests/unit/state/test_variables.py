@@ -95,7 +95,7 @@ def test_the_answer_to_another_question_is_not_believed(supervisor: Supervisor) 
     supervisor.answers = [VariableResult(key="coveo_w", value="4")]
     assert variables.read_variable("coveo_x") == 5
     supervisor.answers = [VariableResult(key="coveo_w", value="4")] * 9
-    with pytest.raises(RuntimeError, match="does not answer what it is asked for"):
+    with pytest.raises(RuntimeError, match="responses are for other requests"):
         variables.read_variable("coveo_x")
 
 
