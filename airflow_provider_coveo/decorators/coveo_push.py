@@ -113,8 +113,8 @@ def coveo_push_task(python_callable: Callable[..., Any] | None = None, **kwargs:
     :param only_changes: Whether to push only what changed since the task's last run, and to delete what its
         input lacks. Default ``False``. (templated)
     :param max_deleted: With ``only_changes``, the maximum number of items to delete because the input lacks
-        them: a number, or a share of the known items, such as ``"5%"``. If more are missing, none is deleted and the task
-        fails. Default ``"20%"``. (templated)
+        them: a number, or a share of the known items, such as ``"5%"``. If more are missing, none is deleted
+        and the task fails. Default ``"20%"``. (templated)
     :param snapshot_path: With ``only_changes``, the folder for snapshots, local or on an object storage, that
         all workers can access. Default: the connection's extra ``snapshot_path``. (templated)
     :param full_after: With ``only_changes``, the time until everything is pushed again: a ``timedelta``.

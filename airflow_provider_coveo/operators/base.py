@@ -1,4 +1,4 @@
-"""What all operators for Coveo have in common."""
+"""Base classes and helpers of all operators for Coveo."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: What Airflow resolves when a task begins; where it stands depends on Airflow's version.
+#: The base class of values that Airflow resolves when a task starts; its module depends on the version.
 _ResolveMixin: Any = next(base for base in XComArg.__mro__ if base.__name__ == "ResolveMixin")
 
 
 class _CoveoOperator(BaseOperator):
-    """What the operators share: the connection and the hook."""
+    """Base class of the operators: the connection and the hook."""
 
     template_fields: Sequence[str] = ("coveo_conn_id", "organization_id")
     operator_extra_links: tuple[Any, ...] = (CoveoSourcesLink(), CoveoLogBrowserLink())
@@ -51,14 +51,14 @@ class _CoveoOperator(BaseOperator):
         self.organization_id = organization_id
 
     def pre_execute(self, context: Any) -> None:
-        """Keep the task's links to Coveo's console, for the time that it works and after."""
+        """Save the task's links to Coveo's console, for use during and after the task."""
         keep_links(self, context)
         super().pre_execute(context)
 
     @cached_property
     def hook(self) -> CoveoPushHook:
         """The hook for this task's connection."""
-        # DAG files import this module again and again; the hook brings requests with it.
+        # DAG files import this module repeatedly, and the hook imports requests.
         from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 
         return CoveoPushHook(
@@ -68,16 +68,16 @@ class _CoveoOperator(BaseOperator):
         )
 
     def on_kill(self) -> None:
-        """End a wait between two attempts, so that a killed task does not go on."""
+        """End a wait between two attempts, so that a killed task stops."""
         self.hook.stop()
 
 
-#: The links of a task that works on one source.
+#: The links of a task for one source.
 _SOURCE_LINKS: Final = (*_CoveoOperator.operator_extra_links, PushSourceLink())
 
 
 class _SourceOperator(_CoveoOperator):
-    """What the operators for one source share."""
+    """Base class of the operators for one source."""
 
     template_fields: Sequence[str] = ("source_id", *_CoveoOperator.template_fields)
     operator_extra_links = _SOURCE_LINKS
@@ -88,17 +88,17 @@ class _SourceOperator(_CoveoOperator):
 
 
 def _filled(values: dict[str, Any]) -> dict[str, Any]:
-    """Return those of some parameters that were given, and did not render to nothing."""
+    """Return the parameters that were passed and did not render to nothing."""
     return {name: value for name, value in values.items() if value is not None and value != ""}
 
 
 def _without_none(values: Mapping[str, object]) -> dict[str, Any]:
-    """Leave out what is None, which Airflow 3.0 can't keep as an output, and which is no parameter given."""
+    """Leave out None, which Airflow 3.0 can't save as an output, and which means “not passed”."""
     return {name: value for name, value in values.items() if value is not None}
 
 
 def _given_connection(coveo_conn_id: Any, organization_id: Any) -> dict[str, Any]:
-    """Return what a task group passes on to its tasks: what is left out, a DAG's default_args may say."""
+    """Return the arguments that a task group passes to its tasks; a DAG's default_args can set the others."""
     return _without_none({"coveo_conn_id": coveo_conn_id, "organization_id": organization_id})
 
 
@@ -107,16 +107,16 @@ def _is_true(value: bool | str) -> bool:
 
 
 def _checked(check: Callable[[Any], T], value: object) -> T:
-    """Return a value as it was checked, or fail the task at once."""
+    """Return the validated value, or fail the task immediately."""
     try:
         return check(value)
     except CoveoInputError as error:
-        refused = as_non_retryable(error)
-    raise refused
+        invalid = as_non_retryable(error)
+    raise invalid
 
 
 def _refuse_nothing(value: object, tried: str, cause: str) -> None:
-    """Refuse a parameter that was given, and turned out as nothing, which would stand for its default."""
+    """Reject a parameter that was passed but rendered to None, which would mean its default."""
     if value is not None:
         return
     raise as_non_retryable(
@@ -127,32 +127,32 @@ def _refuse_nothing(value: object, tried: str, cause: str) -> None:
 def _validate_duration(name: str, value: object) -> timedelta:
     if isinstance(value, timedelta) and value > timedelta(0):
         return value
-    raise CoveoInputError(f"{name} is {short_repr(value)}", remedy="Give a timedelta above zero")
+    raise CoveoInputError(f"Invalid {name}: {short_repr(value)}", remedy="Use a timedelta above 0")
 
 
 class _Untemplated(_ResolveMixin):  # type: ignore[misc]
     """
-    Items in a task's parameters: references to other tasks in them are resolved, texts are no templates.
+    Items in a task's parameters. References to other tasks are resolved, but strings are not templates.
 
-    It shows how many items there are and not the items, so that no document's content gets into the DAG's
-    serialized form or among a task's rendered templates.
+    Its ``repr`` shows the number of items instead of the items, so that no document's content gets into the
+    serialized DAG or a task's rendered templates.
 
-    :param value: What was given.
+    :param value: The items.
     """
 
     def __init__(self, value: Any) -> None:
         self.value = value
 
     def iter_references(self) -> Iterator[tuple[Any, str]]:
-        """Find the references to other tasks, from which Airflow tells what is upstream."""
+        """Find the references to other tasks, from which Airflow derives upstream tasks."""
         yield from XComArg.iter_xcom_references(self.value)
 
     def resolve(self, context: Context, **kwargs: Any) -> _Untemplated:
-        """Return the same with what other tasks returned."""
+        """Return a copy with the results of other tasks."""
         return _Untemplated(_resolved(self.value, context, kwargs))
 
     def __repr__(self) -> str:
-        """Say what there is without showing it."""
+        """Return the number or the type of the items, without their content."""
         if isinstance(self.value, Sized):
             return f"<{len(self.value)} items, not shown>"
         return f"<items from {type(self.value).__name__}, not shown>"
@@ -169,7 +169,7 @@ def _resolved(value: Any, context: Context, options: dict[str, Any]) -> Any:
 
 
 def _untemplated(value: Any) -> Any:
-    """Keep Airflow from taking what is in documents for templates; a plain string is one."""
+    """Prevent Airflow from rendering documents as templates; only a plain string is a template."""
     return value if value is None or isinstance(value, (str, _Untemplated)) else _Untemplated(value)
 
 
@@ -191,7 +191,7 @@ def _joined(value: Any) -> Any:
 
 def _time_delta_trigger(delta: timedelta) -> Any:
     for module in ("airflow.providers.standard.triggers.temporal", "airflow.triggers.temporal"):
-        # Airflow 2.11 has it in its core, unless the standard provider is installed beside it.
+        # Airflow 2.11 has it in its core, unless the standard provider is installed as well.
         with suppress(ImportError):
             return importlib.import_module(module).TimeDeltaTrigger(delta)
     raise ImportError("Neither Airflow nor its standard provider has a TimeDeltaTrigger")

@@ -1,4 +1,4 @@
-"""Operators that make, recreate and delete sources. Each may be tried again without making a second one."""
+"""Operators that create, recreate and delete sources. A retry never creates a second source."""
 
 from __future__ import annotations
 
@@ -41,22 +41,22 @@ if TYPE_CHECKING:
     from airflow_provider_coveo.operators.source_creation import SourceCreation
 
 
-#: The item that a copy is tested with, unless another one is given. Nobody may see it in a secured source.
+#: The default item to test a copy with. Nobody can see it in a secured source.
 _TEST_ITEM: Final[dict[str, Any]] = {
     "documentId": "airflow-provider-coveo://test-item",
     "title": "Test item",
-    "data": "Airflow tests with this item that a new source is indexed, and deletes it again.",
+    "data": "Airflow pushes this item to test that a new source is indexed, and deletes it afterward.",
 }
 _FOR_NOBODY: Final = [{"allowAnonymous": False, "allowedPermissions": [], "deniedPermissions": []}]
 
-#: How the item logs call what becomes of a pushed item.
+#: The operations of a pushed item in the item logs.
 _ADDITIONS: Final = ("ADD", "ADD_BY_REFERENCE", "UPDATE")
 _DELETING: Final = "deleting_source"
 
 
 @contextmanager
 def _needing(privileges: str) -> Iterator[None]:
-    """Let a refusal name all that the task needs, so that nobody grants one privilege after the other."""
+    """Name all privileges of the task in a 403 error, so that nobody has to grant them one by one."""
     try:
         yield
     except AccessDeniedError as refused:
@@ -68,29 +68,29 @@ def _needing(privileges: str) -> Iterator[None]:
 
 class CreatePushSourceOperator(_CoveoOperator):
     """
-    Create a Push source, so that an environment can be set up by a DAG.
+    Create a Push source, so that a DAG can set up an environment.
 
-    A task that is tried again, cleared, or run anew finds the source that it made, and makes no second one.
-    A source of that name that somebody else made is refused, unless ``use_existing`` says otherwise. The key
-    needs the privileges Sources: View and Create. See https://docs.coveo.com/en/94/.
+    A task that is retried, cleared or run again finds the source that it created, and creates no second one.
+    It rejects a source of that name that somebody else created, unless ``use_existing`` is set. The key needs
+    the privileges Sources: View and Create. See https://docs.coveo.com/en/94/.
 
-    Coveo may need some minutes until a new source takes items, about ten for the first one of an
-    organization. An API key for the source is made by hand in the Administration Console: Coveo lets no API
-    key make another one (https://docs.coveo.com/en/60/).
+    Coveo can take some minutes until a new source accepts items, about ten for an organization's first one.
+    Create an API key for the source by hand in the Administration Console: in Coveo, an API key can't create
+    another one (https://docs.coveo.com/en/60/).
 
     :param source_name: The name of the source, which can't be changed later. Coveo advises letters, digits,
         hyphens and underscores. (templated)
-    :param visibility: Who sees its items: ``SECURED`` for the users that each item's permissions name,
-        ``SHARED`` for everybody, ``PRIVATE`` for the users that the source names. (templated)
-    :param use_existing: Whether a Push source of that name and visibility that is there already will do.
-        Default ``False``. (templated)
+    :param visibility: Who can see its items: ``SECURED`` for the users in each item's permissions, ``SHARED``
+        for everybody, ``PRIVATE`` for the users that the source names. (templated)
+    :param use_existing: Whether to accept an existing Push source of that name and visibility. Default
+        ``False``. (templated)
     :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
-    :param organization_id: The organization, where it is not the connection's. (templated)
+    :param organization_id: The organization, if it differs from the connection's. (templated)
     :return: ``source_id``, ``source_name`` and ``visibility``.
-    :raises SourceNameTakenError: if somebody else made a source of that name.
-    :raises AccessDeniedError: if the key may not make sources, as a push-only key.
-    :raises CoveoInputError: if a value can't be right; nothing was made, and the task does not retry.
-    :raises CoveoError: if Coveo refuses otherwise, or does not answer; the task retries where that can help.
+    :raises SourceNameTakenError: if somebody else created a source of that name.
+    :raises AccessDeniedError: if the key lacks the privilege to create sources, like any push-only key.
+    :raises CoveoInputError: if a parameter is invalid; nothing was created, and the task does not retry.
+    :raises CoveoError: if the request fails; the task retries if that can help.
     """
 
     template_fields: Sequence[str] = (
@@ -111,7 +111,7 @@ class CreatePushSourceOperator(_CoveoOperator):
 
     @_needing("Sources: View and Create")
     def execute(self, context: Context) -> dict[str, Any]:
-        """Create the source, unless it is there."""
+        """Create the source, unless it exists."""
         from airflow_provider_coveo.coveo.sources import validate_source_name, validate_visibility
         from airflow_provider_coveo.operators.source_creation import SourceCreation
 
@@ -121,11 +121,11 @@ class CreatePushSourceOperator(_CoveoOperator):
         if _is_true(self.use_existing) and making.made is None:
             found = self._existing(name, visibility)
             if found is not None:
-                self.log.info("Source %s of the name %s is there already.", found["id"], name)
+                self.log.info("Source %s with the name %s already exists", found["id"], name)
                 return self._result(found, name, visibility)
         source = making.once(
             lambda: self.hook.create_source(name, visibility=visibility),
-            if_taken="Choose another name, or say use_existing=True if that source will do",
+            if_taken="Choose another name, or pass use_existing=True to use that source",
         )
         return self._result(source, name, visibility)
 
@@ -151,19 +151,18 @@ class CreatePushSourceOperator(_CoveoOperator):
         raise as_non_retryable(
             SourceNameTakenError(
                 f"Could not create the {visibility} Push source {name!r}",
-                cause=f"the name is that of {' and '.join(kinds)}",
-                remedy="Choose another name, or give the visibility that the source has",
+                cause=f"the name belongs to {' and '.join(kinds)}",
+                remedy="Choose another name, or pass the visibility of that source",
             )
         )
 
 
 class DeletePushSourceOperator(_SourceOperator):
     """
-    Delete a source and all items in it, for good, once its name was repeated rightly.
+    Delete a source and all its items permanently, if its name is confirmed.
 
-    The name is compared with what Coveo says before anything is deleted. A task that is tried again after
-    its request was carried out succeeds. The key needs the privileges Sources: View and Edit
-    (https://docs.coveo.com/en/1707/).
+    The task compares the name with Coveo's before it deletes anything. A retry after a successful request
+    succeeds. The key needs the privileges Sources: View and Edit (https://docs.coveo.com/en/1707/).
 
     :param source_id: The ID of the source. (templated)
     :param source_name: The name of the source, as a confirmation. (templated)
@@ -171,9 +170,10 @@ class DeletePushSourceOperator(_SourceOperator):
     :param organization_id: The organization, where it is not the connection's. (templated)
     :return: ``source_id`` and ``source_name``.
     :raises CoveoInputError: if the source has another name; nothing was deleted, and the task does not retry.
-    :raises NotFoundError: if there is no such source, and no earlier try deleted it.
-    :raises AccessDeniedError: if the key may not view and edit the source, as a push-only key.
-    :raises CoveoError: if Coveo refuses otherwise, or does not answer; the task retries where that can help.
+    :raises NotFoundError: if the source does not exist, and no earlier attempt deleted it.
+    :raises AccessDeniedError: if the key lacks the privilege to view and edit the source, like any push-only
+        key.
+    :raises CoveoError: if the request fails; the task retries if that can help.
     """
 
     template_fields: Sequence[str] = (*_SourceOperator.template_fields, "source_name")
@@ -184,7 +184,7 @@ class DeletePushSourceOperator(_SourceOperator):
 
     @_needing("Sources: View and Edit")
     def execute(self, context: Context) -> dict[str, Any]:
-        """Delete the source, if the name is right."""
+        """Delete the source, if the name is correct."""
         from airflow_provider_coveo.coveo.sources import is_being_deleted, managed_by
         from airflow_provider_coveo.state.content_changes import ContentChanges, RecentPushes
         from airflow_provider_coveo.state.created_sources import MadeSource
@@ -199,16 +199,16 @@ class DeletePushSourceOperator(_SourceOperator):
         except (NotFoundError, SourceDoesNotExistError):
             if state is None or state.get(_DELETING) != what:
                 raise
-            self.log.info("Source %s is gone: an earlier try of this task deleted it.", self.source_id)
+            self.log.info("Source %s no longer exists: an earlier attempt deleted it", self.source_id)
             source = None
         if source is not None:
-            self._refuse_other_name(source)
+            self._reject_other_name(source)
             if managed_by(source):
-                self.log.info("Source %s is managed by %s.", self.source_id, managed_by(source))
+                self.log.info("Source %s is managed by %s", self.source_id, managed_by(source))
             if state is not None:
                 state.set(_DELETING, what)
             if is_being_deleted(source):
-                self.log.info("Coveo is deleting source %s already.", self.source_id)
+                self.log.info("Coveo is already deleting source %s", self.source_id)
             else:
                 self.hook.delete_source(self.source_id)
         if state is not None:
@@ -221,64 +221,64 @@ class DeletePushSourceOperator(_SourceOperator):
             RecentPushes(organization_id, self.source_id).forget()
         return what
 
-    def _refuse_other_name(self, source: Mapping[str, Any]) -> None:
+    def _reject_other_name(self, source: Mapping[str, Any]) -> None:
         if source.get("name") != self.source_name:
             raise as_non_retryable(
                 CoveoInputError(
-                    f"Source {self.source_id!r} was not deleted",
-                    cause=f"its name is {source.get('name')!r}, and not {short_repr(self.source_name)}",
-                    remedy="Give the ID and the name of the same source",
+                    f"Could not delete source {self.source_id!r}",
+                    cause=f"its name is {source.get('name')!r}, not {short_repr(self.source_name)}",
+                    remedy="Pass the ID and the name of the same source",
                 )
             )
 
 
 class RecreatePushSourceOperator(_SourceOperator):
     """
-    Replace a source by a copy of itself, up to the deletion of the original, which is a task of its own.
+    Replace a source with a copy of itself. A separate task deletes the original.
 
-    It is what Coveo advises where a source can't be reset by time: Coveo for Sitecore or the Crawling Module
-    manages it, or its ordering IDs were damaged by a cut-off in the future. The task duplicates the source,
-    pushes a test item to the copy, waits until the item logs show that it is indexed, deletes it again, and
-    hands over: it writes the copy's ID into an Airflow Variable, so that ``source_id="{{ var.value.NAME }}"``
-    in your DAGs means the copy from then on. The copy is empty: fill it before you delete the original. See
-    https://docs.coveo.com/en/35/ and, for the deletion after an approval,
+    Coveo advises this if a source can't be reset by time: Coveo for Sitecore or the Crawling Module manages
+    it, or a cut-off in the future damaged its ordering IDs. The task duplicates the source, pushes a test
+    item to the copy, waits until the item logs show that it is indexed, and deletes the item again. Then it
+    hands over: it writes the copy's ID to an Airflow Variable, so that ``source_id="{{ var.value.NAME }}"``
+    in your DAGs refers to the copy from then on. The copy is empty: fill it before you delete the original.
+    See https://docs.coveo.com/en/35/ and, for the deletion after an approval,
     :func:`~airflow_provider_coveo.task_groups.coveo_source.recreate_push_source`.
 
-    A product that manages the source does not read Airflow's Variables: put the new ID into its
-    configuration. The API key of the original works for the copy; Coveo lets no API key make another one
-    (https://docs.coveo.com/en/60/), so a new one is made by hand in the Administration Console.
+    A product that manages the source does not read Airflow's Variables: set the new ID in its configuration.
+    The API key of the original works for the copy. In Coveo, an API key can't create another one
+    (https://docs.coveo.com/en/60/), so create a new one by hand in the Administration Console.
 
-    The task may be killed, tried again, cleared, or run anew at any point: it goes on with the copy that it
-    made, and makes no second one. How that is remembered: :mod:`airflow_provider_coveo.state`. A source
-    of the new name that it did not make is refused. Nothing is done to the original. Two runs must not
-    recreate one source at the same time.
+    The task can be killed, retried, cleared or run again at any point: it resumes with the copy that it
+    created, and creates no second one. :mod:`airflow_provider_coveo.state` describes the records for that.
+    The task rejects a source of the new name that it did not create. It does not change the original. Two
+    runs must not recreate one source at the same time.
 
     The key needs the privileges Sources: View, Edit and Create, and Organization: View for the item logs.
 
     :param source_id: The ID of the source to replace. (templated)
     :param new_name: The copy's name, which can't be changed later. Coveo advises letters, digits, hyphens
         and underscores. (templated)
-    :param source_id_variable: The Airflow Variable that holds the source's ID, and shall hold the copy's.
-        Default: none, and the copy's ID is in the result only. (templated)
-    :param test_item: The item to test the copy with, in Coveo's words. Default: a small one, which nobody
-        may see in a secured source. (references are resolved, texts are not templated)
-    :param confirm_timeout: How long to wait until the test item is indexed, and before that until the copy
-        takes items. Coveo needs two to five minutes for the former, up to ten for the latter. Default 30
+    :param source_id_variable: The Airflow Variable with the source's ID, to which the task writes the copy's
+        ID. Default: none, and only the result contains the copy's ID. (templated)
+    :param test_item: The item to test the copy with, with Coveo's keys. Default: a small one, which nobody
+        can see in a secured source. (references are resolved, strings are not templated)
+    :param confirm_timeout: The maximum time to wait until the copy accepts items and the test item is
+        indexed. Coveo takes up to ten minutes for the former, and two to five for the latter. Default 30
         minutes.
-    :param poll_interval: How long to wait between two looks at the item logs, for which Coveo may need a
-        minute. Default 30 seconds.
-    :param deferrable: Whether to wait in the triggerer, without holding a worker. Default: Airflow's
+    :param poll_interval: The interval between two polls of the item logs, for which Coveo can take a minute.
+        Default 30 seconds.
+    :param deferrable: Whether to wait in the triggerer, without occupying a worker. Default: the setting
         ``[operators] default_deferrable``.
     :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
-    :param organization_id: The organization, where it is not the connection's. (templated)
+    :param organization_id: The organization, if it differs from the connection's. (templated)
     :return: ``source_id`` and ``source_name`` of the original, ``new_source_id`` and ``new_source_name``,
-        ``number_of_items`` in the original, and ``managed_by``: the product that manages it, empty where
-        none does.
-    :raises SourceNameTakenError: if there is a source of the new name that this operator did not make.
-    :raises SourceTestFailedError: if the test item was refused, or not indexed in time; the task retries.
-    :raises AccessDeniedError: if the key may not do all this, as a push-only key.
-    :raises CoveoInputError: if a value can't be right; the task does not retry.
-    :raises CoveoError: if Coveo refuses otherwise, or does not answer; the task retries where that can help.
+        ``number_of_items`` in the original, and ``managed_by``: the product that manages it, or an empty
+        string.
+    :raises SourceNameTakenError: if the new name belongs to a source that this operator did not create.
+    :raises SourceTestFailedError: if the test item was rejected, or not indexed in time; the task retries.
+    :raises AccessDeniedError: if the key lacks a privilege for this, like any push-only key.
+    :raises CoveoInputError: if a parameter is invalid; the task does not retry.
+    :raises CoveoError: if the request fails; the task retries if that can help.
     """
 
     template_fields: Sequence[str] = (
@@ -318,7 +318,7 @@ class RecreatePushSourceOperator(_SourceOperator):
     def execute_complete(
         self, context: Context, event: Any = None, *, waiting_since: float, pushed_at: int | None
     ) -> dict[str, Any]:
-        """Look again after a wait."""
+        """Poll again after a wait."""
         return self._recreate(context, waiting_since=waiting_since, pushed_at=pushed_at)
 
     @_needing("Sources: View, Edit and Create, and Organization: View")
@@ -333,10 +333,10 @@ class RecreatePushSourceOperator(_SourceOperator):
         making = SourceCreation(context, self.hook, new_name)
         if _given(self.test_item) is not None:
             _checked(prepared_item, _given(self.test_item))
-        # Once it is handed over, a template of the Variable gives the copy in the place of the original.
+        # After the handover, a template of the Variable returns the copy instead of the original.
         original_id = making.original_of(_checked(validate_source_id, self.source_id))
         original = self._original(original_id, making)
-        self._refuse_wrong_variable(original_id, making)
+        self._reject_wrong_variable(original_id, making)
         name = str(original["name"])
         copy = making.once(
             lambda: self.hook.duplicate_source(original_id, new_name),
@@ -354,7 +354,7 @@ class RecreatePushSourceOperator(_SourceOperator):
             "source_name": name,
             "new_source_id": copy_id,
             "new_source_name": new_name,
-            # Airflow 3.0 can't keep an output that is None.
+            # Airflow 3.0 can't save an output that is None.
             "number_of_items": (original.get("information") or {}).get("numberOfDocuments") or 0,
             "managed_by": managed_by(original) or "",
         }
@@ -365,13 +365,14 @@ class RecreatePushSourceOperator(_SourceOperator):
         except (NotFoundError, SourceDoesNotExistError):
             if making.made is None or not making.is_tested:
                 raise
-            self.log.info("Source %s is gone; its copy has replaced it.", original_id)
+            self.log.info("Source %s no longer exists; its copy has replaced it", original_id)
             return {"id": original_id, "name": making.made.original_name}
         if original.get("name") == making.name:
             raise as_non_retryable(
                 CoveoInputError(
-                    f"Source {original_id!r} has the name {making.name!r} already, so it was not recreated",
-                    cause="the copy must have another name; or it was recreated before, and this is the copy",
+                    f"Could not recreate source {original_id!r}: it already has the name {making.name!r}",
+                    cause="the copy needs another name, or the source was recreated before, and this is the "
+                    "copy",
                     remedy="Choose another new_name",
                 )
             )
@@ -395,16 +396,16 @@ class RecreatePushSourceOperator(_SourceOperator):
                     f"Could not confirm that source {copy_id!r} is indexed",
                     answer=f"after {self.confirm_timeout} "
                     + (
-                        "it still takes no items"
+                        "it still accepts no items"
                         if pushed_at is None
                         else f"the item logs do not show that {document_id!r} is indexed"
                     ),
                     cause="Coveo's indexing pipeline is slow, or the source is still being created",
-                    remedy="Look at the source in the Log Browser, or raise confirm_timeout; a retry goes on "
-                    "with the same source",
+                    remedy="Check the source in the Log Browser, or increase confirm_timeout; a retry "
+                    "resumes with the same source",
                 )
             self._wait(min(self.poll_interval.total_seconds(), left), waiting_since, pushed_at)
-        self.log.info("Source %s is indexed: the test item got through. It is deleted again.", copy_id)
+        self.log.info("Source %s is indexed: it passed the test item; deleting the item", copy_id)
         self.hook.delete_item(copy_id, document_id)
 
     def _item_for(self, copy: Mapping[str, Any]) -> Any:
@@ -414,12 +415,12 @@ class RecreatePushSourceOperator(_SourceOperator):
         return {**_TEST_ITEM, **({"permissions": _FOR_NOBODY} if is_secured else {})}
 
     def _push(self, copy_id: str, item: Any) -> int | None:
-        """Push the item; return the moment before by Coveo's clock, ``None`` while the copy takes none."""
+        """Push the item; return the time before on Coveo's clock, ``None`` if the copy accepts none yet."""
         before = self.hook.clock.now_ms()
         try:
             self.hook.add_or_update_item(copy_id, item)
         except SourceDoesNotExistError:
-            self.log.info("Source %s takes no items yet.", copy_id)
+            self.log.info("Source %s accepts no items yet", copy_id)
             return None
         return before
 
@@ -432,7 +433,7 @@ class RecreatePushSourceOperator(_SourceOperator):
                 pushed_at,
                 max(pushed_at, self.hook.clock.latest_ms()),
                 document_id=document_id,
-                # An earlier try may have deleted its test item at the last moment.
+                # An earlier attempt may have deleted its test item just before it ended.
                 operations=_ADDITIONS,
             )
         )
@@ -445,7 +446,7 @@ class RecreatePushSourceOperator(_SourceOperator):
                 )
         is_indexed = any(entry.get("task") == "INDEXING" for entry in entries)
         if not is_indexed:
-            self.log.info("The item logs of source %s do not show the test item as indexed yet.", copy_id)
+            self.log.info("The item logs of source %s do not show the test item as indexed yet", copy_id)
         return is_indexed
 
     def _wait(self, seconds: float, waiting_since: float, pushed_at: int | None) -> None:
@@ -460,7 +461,7 @@ class RecreatePushSourceOperator(_SourceOperator):
 
     # --- handing over ---
 
-    def _refuse_wrong_variable(self, original_id: str, making: SourceCreation) -> None:
+    def _reject_wrong_variable(self, original_id: str, making: SourceCreation) -> None:
         from airflow_provider_coveo.state.variables import read_text
 
         if not self.source_id_variable:
@@ -470,17 +471,17 @@ class RecreatePushSourceOperator(_SourceOperator):
         if held not in known:
             raise as_non_retryable(
                 CoveoInputError(
-                    f"Source {original_id!r} was not recreated",
-                    cause=f"the Variable {self.source_id_variable!r} holds another ID: {short_repr(held)}",
-                    remedy="Name the Variable that holds this source's ID, or one that does not exist yet",
+                    f"Could not recreate source {original_id!r}",
+                    cause=f"the Variable {self.source_id_variable!r} contains another ID: {short_repr(held)}",
+                    remedy="Use the Variable with this source's ID, or one that does not exist yet",
                 )
             )
 
     def _hand_back(self, original_id: str) -> None:
         """
-        Let the Variable mean the original again, where somebody deleted the copy that it names.
+        Set the Variable to the original again if somebody deleted the copy that it names.
 
-        Otherwise a later try, to which a template of the Variable gives that copy, would not find the
+        Otherwise a later attempt, whose template of the Variable returns that copy, would not find the
         original.
         """
         from airflow_provider_coveo.state.variables import read_text
@@ -496,17 +497,15 @@ class RecreatePushSourceOperator(_SourceOperator):
             return
         if read_text(variable) == copy_id:
             return
-        write_text(
-            variable, copy_id, f"The ID of a Coveo source; {self.dag_id}.{self.task_id} hands it over."
-        )
+        write_text(variable, copy_id, f"The ID of a Coveo source, written by {self.dag_id}.{self.task_id}.")
         held = read_text(variable)
         if held != copy_id:
             raise as_non_retryable(
                 CoveoConfigurationError(
                     f"Could not hand over to source {copy_id!r}",
-                    answer=f"the Variable {variable!r} reads {short_repr(held)} all the same",
-                    cause="a secrets backend or an environment variable has precedence over what tasks write",
-                    remedy=f"Put {copy_id} there yourself, then clear the task",
+                    answer=f"the Variable {variable!r} still returns {short_repr(held)}",
+                    cause="a secrets backend or an environment variable overrides what tasks write",
+                    remedy=f"Set it to {copy_id} there yourself, then clear the task",
                 )
             )
-        self.log.info("The Variable %s holds the ID of source %s from now on.", variable, copy_id)
+        self.log.info("The Variable %s now contains the ID of source %s", variable, copy_id)

@@ -1,4 +1,4 @@
-"""The watchdog: it closes sources that are active and that nobody will close."""
+"""The watchdog: it closes active sources that nothing else will close."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
     from airflow_provider_coveo.state.ledger import SourceLedger, SourceRecord
     from airflow_provider_coveo.state.watch_record import SeenSource, WatchRecord
 
-#: How long nothing may change in a run of which no task is even waiting to be started. A scheduler that looks
-#: after a run starts or ends it within seconds.
+#: The time without changes after which a run counts as stalled if no task is waiting. A scheduler that
+#: handles a run starts its next task or ends it within seconds.
 _STALLED_AFTER: Final = timedelta(minutes=15)
 #: The same if a task waits for a slot, for its retry or to be rescheduled.
 _STALLED_AFTER_WAITING: Final = timedelta(hours=6)
 _MAX_LISTED: Final = 100
-#: How many sources a run's conf may name.
+#: The maximum number of sources in a run's conf.
 _MAX_NAMED: Final = 100
 
 
 class _Order(NamedTuple):
     """
-    What one run of the watchdog is told to do.
+    The instructions for one run of the watchdog.
 
-    :param source_ids: The sources to look at; ``None`` for all of the organization.
+    :param source_ids: The sources to check; ``None`` for all of the organization.
     :param report_only: Whether to close nothing.
-    :param close_now: Whether to close what no bracket at work holds, however short it has been active.
+    :param close_now: Whether to close sources that no live bracket owns, however recently they became active.
     """
 
     source_ids: list[str] | None
@@ -49,50 +49,50 @@ class _Order(NamedTuple):
 
 class CloseAbandonedPushSourcesOperator(_CoveoOperator):
     """
-    Close sources that have been active for too long and that no bracket that is at work holds open.
+    Close sources that have been active for too long and that no live bracket owns.
 
-    It is for what no wiring of a DAG covers: a DAG that was paused in the middle of an update, an outage of
-    Coveo that outlasted all retries of the ``close`` task, a scheduler that was down, a deleted DAG or run.
-    Put it into a DAG of its own that runs every five minutes to every hour.
+    It handles the cases that task dependencies can't cover: a DAG that was paused in the middle of an update,
+    an outage of Coveo that outlasted all retries of the ``close`` task, a scheduler that was down, a deleted
+    DAG or run. Run it in a separate DAG, every five minutes to every hour.
 
-    A bracket is at work while one of its tasks can still act. So a bracket whose ``close`` and ``outcome``
-    have run holds nothing, even if its run goes on; nor does one whose DAG was paused, deleted or can't be
-    imported any more, which shows in that nothing changes in its run: for 15 minutes if no task waits for
-    anything, for six hours if one waits for a slot or a retry.
+    A bracket is live while one of its tasks can still run. So a bracket whose ``close`` and ``outcome`` have
+    run owns nothing, even if its run continues. Nor does one whose DAG was paused, was deleted or can no
+    longer be imported. The watchdog recognizes that because nothing changes in the run: for 15 minutes if no
+    task is waiting, for six hours if one is waiting for a slot or a retry.
 
-    Who holds a source open is known for updates in ``push_source_update`` only. An update that opens its
-    source by other means is abandoned as far as this operator can tell, so the limit must be longer than
-    any of those takes, or ``source_ids`` must leave their sources out. The key must be allowed to view
-    sources. See https://docs.coveo.com/en/35/ for the statuses.
+    The owner of a source is known only for updates in ``push_source_update``. Any other update looks
+    abandoned to this operator, so the limit must exceed the duration of such updates, or ``source_ids`` must
+    exclude their sources. The key needs the privilege to view sources. See https://docs.coveo.com/en/35/ for
+    the statuses.
 
-    What it saw is kept in one Variable for each organization, ``coveo_watch__<organization>``: names and
-    statuses of sources, and the day's quota of items if the key may view limits. Airflow's page *Push
-    sources* shows it. Nothing else reads it.
+    The watchdog saves its latest view in one Variable for each organization, ``coveo_watch__<organization>``:
+    names and statuses of sources, and the day's quota of items if the key can view limits. Airflow's page
+    *Push sources* shows it. Nothing else reads it.
 
-    With ``takes_conf``, the conf of a run may say what to do; the buttons of that page write it:
+    With ``takes_conf``, the conf of a run can contain instructions; the buttons of that page send them:
 
-    - ``source_ids``: a list of up to 100 sources, to look at no other;
+    - ``source_ids``: a list of up to 100 sources, to check only these;
     - ``report_only``: ``true`` to close nothing;
-    - ``close_now``: ``true`` to close each of ``source_ids`` that is active and that no bracket at work
-      holds, however short it has been active;
-    - ``organization_id``: the organization that is meant; the run fails if the connection has another.
+    - ``close_now``: ``true`` to close each of ``source_ids`` that is active and that no live bracket owns,
+      however recently it became active;
+    - ``organization_id``: the intended organization; the run fails if the connection has another.
 
-    :param source_ids: The sources to look after, a list of IDs; default: all Push sources of the
-        organization. (templated)
-    :param active_longer_than: How long a source must have been active. Default six hours.
-    :param even_if_held_longer_than: How long a source may be active at most, even if a bracket at work holds
-        it open; longer than any update takes. Default ``None``: without limit.
-    :param report_only: Whether to only report which sources are abandoned: a bool, or a text that says
+    :param source_ids: The sources to check, a list of IDs; default: all Push sources of the organization.
+        (templated)
+    :param active_longer_than: The time for which a source must have been active. Default six hours.
+    :param even_if_held_longer_than: The maximum time for which a source can be active even if a live bracket
+        owns it; it must exceed the duration of any update. Default ``None``: no limit.
+    :param report_only: Whether to only report the abandoned sources: a bool, or one of the strings
         ``true``, ``false``, ``yes``, ``no``, ``on``, ``off``, ``1`` or ``0``. Default ``False``. (templated)
-    :param takes_conf: Whether a run's conf may say what to do, as above. Whoever may trigger the DAG can then
-        close a source early. Default ``False``.
+    :param takes_conf: Whether to follow instructions in a run's conf, as above. Anyone who can trigger the
+        DAG can then close a source early. Default ``False``.
     :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
-    :param organization_id: The organization, where it is not the connection's. (templated)
-    :return: The IDs of the sources that are ``abandoned``, of those of them that were ``closed``, and of
-        those that are ``held`` open by a bracket at work, 100 each at most, and how many are ``active``.
-    :raises AccessDeniedError: if the key may not view sources.
-    :raises CoveoInputError: if a value can't be right; nothing was sent, and the task does not retry.
-    :raises CoveoError: once all sources were checked, if one of them could not be read or closed.
+    :param organization_id: The organization, if it differs from the connection's. (templated)
+    :return: The IDs of the sources that are ``abandoned``, of those that were ``closed``, and of those that
+        are ``held`` by a live bracket, up to 100 each, and the number of ``active`` sources.
+    :raises AccessDeniedError: if the key lacks the privilege to view sources.
+    :raises CoveoInputError: if a parameter is invalid; nothing was sent, and the task does not retry.
+    :raises CoveoError: after checking all sources, if one of them could not be read or closed.
     """
 
     template_fields: Sequence[str] = (*_CoveoOperator.template_fields, "source_ids", "report_only")
@@ -116,7 +116,7 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
         self._has_source_ids = source_ids is not None
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Check each source, and close what nobody will close."""
+        """Check each source, and close those that nothing else will close."""
         order = self._order(context, self._reject_bad_input())
         look = _Look(self, context, order)
         try:
@@ -131,8 +131,8 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
         if self._has_source_ids:
             _refuse_nothing(
                 self.source_ids,
-                "No source was looked at: source_ids turned out as None",
-                "the task that should have given them gave none, and None would stand for all sources",
+                "No source was checked: source_ids rendered to None",
+                "the task that should have returned them returned none, and None would mean all sources",
             )
         _checked(partial(_validate_duration, "active_longer_than"), self.active_longer_than)
         if self.even_if_held_longer_than is not None:
@@ -151,7 +151,7 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
         if meant and str(meant).lower() != self.hook.organization_id.lower():
             _checked(partial(_reject_organization, self.hook.organization_id), meant)
         if order.source_ids is not None:
-            self.log.info("Only looking at %s, as this run's conf says", ", ".join(order.source_ids))
+            self.log.info("Checking only %s, as requested in this run's conf", ", ".join(order.source_ids))
         return order
 
     @property
@@ -162,19 +162,17 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
 
     def _verdict(self, source: Mapping[str, Any], *, at_once: bool = False) -> str | None:
         """
-        Return whether a source that is active is ``held`` or ``abandoned``, ``None`` if it is neither.
+        Return whether an active source is ``held`` or ``abandoned``, ``None`` if it is neither.
 
         :param source: The source.
-        :param at_once: Whether it may be closed however short it has been active. Default ``False``.
+        :param at_once: Whether to close it however recently it became active. Default ``False``.
         """
         from airflow_provider_coveo.coveo.ordering_ids import now_ms
         from airflow_provider_coveo.coveo.sources import active_since_ms
 
         source_id, since = str(source["id"]), active_since_ms(source)
         if since is None and not at_once:
-            self.log.warning(
-                "Coveo does not say since when source %s is active; it is left alone.", source_id
-            )
+            self.log.warning("Skipping source %s: Coveo does not report since when it is active", source_id)
             return None
         active_for = timedelta(milliseconds=0 if since is None else now_ms() - since)
         holders = self._ledger.holders(source_id)
@@ -182,12 +180,10 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
         if live is not None:
             limit = self.even_if_held_longer_than
             if limit is None or active_for < limit:
-                self.log.info(
-                    "Source %s has been active for %s; %s holds it open.", source_id, active_for, live
-                )
+                self.log.info("Source %s has been active for %s; %s owns it", source_id, active_for, live)
                 return "held"
             self.log.warning(
-                "Source %s has been active for %s, which is longer than %s, although %s holds it open.",
+                "Source %s has been active for %s, longer than %s, although %s owns it",
                 source_id,
                 active_for,
                 limit,
@@ -195,20 +191,20 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
             )
             return "abandoned"
         if active_for < self.active_longer_than and not at_once:
-            self.log.info("Source %s has been active for %s, which is not too long.", source_id, active_for)
+            self.log.info("Source %s has been active for %s, within the limit", source_id, active_for)
             return None
         self.log.warning(
-            "Source %s has been active for %s, and nobody holds it open%s.",
+            "Source %s has been active for %s, and nothing owns it%s",
             source_id,
             active_for,
-            f" any more: {holders[0]} does not go on" if holders else "",
+            f" any more: {holders[0]} is no longer live" if holders else "",
         )
         return "abandoned"
 
     def _live_holder(
         self, source_id: str, holders: Iterable[SourceRecord], since: int | None
     ) -> SourceRecord | None:
-        """Return a bracket that holds the source and is at work, and record what was seen."""
+        """Return a live bracket that owns the source, and record the check."""
         from airflow_provider_coveo.state.liveness import is_live
 
         seen = self._ledger.seen(source_id)
@@ -225,10 +221,10 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
 
     def _progress(self, holder: SourceRecord, before: Any) -> tuple[bool, dict[str, Any]]:
         """
-        Return whether a run goes on, as far as changes of its tasks tell, and what to compare with next time.
+        Return whether a run makes progress, judging by changes of its tasks, and the data for the next check.
 
-        Airflow 3 does not tell a task whether a DAG was deleted or can't be imported. The scheduler no longer
-        looks after the runs of such a DAG, and they stay ``running`` for ever.
+        Airflow 3 does not show a task whether a DAG was deleted or can't be imported. The scheduler no longer
+        handles the runs of such a DAG, and they stay ``running`` forever.
         """
         from airflow_provider_coveo.state.airflow_runs import (
             PENDING_STATES,
@@ -249,17 +245,17 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
         return goes_on, {"digest": digest, "unchanged_since": unchanged_since}
 
     def _forget(self, source_id: str) -> None:
-        """Delete what was seen while the source was active."""
+        """Delete the record of checks while the source was active."""
         if self._ledger.seen(source_id):
             self._ledger.saw(source_id, None)
 
     def _close(self, source_id: str) -> None:
-        """Close a source, and let the brackets that held it know."""
+        """Close a source, and update the records of the brackets that owned it."""
         from airflow_provider_coveo.state.ledger import Phase, record_closing
 
         ledger = self._ledger
         holders = ledger.holders(source_id)
-        # Before the request, so that an opening that is still under way finds that it was closed.
+        # Before the request, so that an `open` in progress detects that the source was closed.
         ledger.release_all(source_id, holders)
         for holder in holders:
             record_closing(holder, source_id, Phase.CLOSING, "watchdog")
@@ -271,11 +267,11 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
 
 class _Look:
     """
-    One look of the watchdog at its sources.
+    One check of the watchdog's sources.
 
     :param watchdog: The watchdog.
     :param context: The context of its task.
-    :param order: What it is told to do.
+    :param order: Its instructions.
     """
 
     def __init__(self, watchdog: CloseAbandonedPushSourcesOperator, context: Context, order: _Order) -> None:
@@ -292,17 +288,17 @@ class _Look:
         self.failures: list[Exception] = []
 
     def at_all(self) -> None:
-        """Look at each source, and close what nobody will close."""
+        """Check each source, and close those that nothing else will close."""
         from airflow_provider_coveo.state.watch_record import read_watch
 
         try:
             self._before = read_watch(self._watchdog.hook.organization_id)
         except Exception:
-            # It is for the page alone, and no reason to leave sources active.
-            self._watchdog.log.warning("Could not read what was seen before", exc_info=True)
+            # Only the page needs it, so sources are closed anyway.
+            self._watchdog.log.warning("Could not read the record of the previous check", exc_info=True)
             self._can_keep = False
         for source in self._sources():
-            # One source that can't be read or closed does not keep this from the others.
+            # A source that can't be read or closed does not prevent the others from being closed.
             try:
                 self._at(source)
             except Exception as error:
@@ -315,7 +311,7 @@ class _Look:
         before = self._before.source(source_id) if self._before else None
         seen = self._seen[source_id] = _seen(source)
         if not seen.is_active:
-            # Nothing is there to forget of a source that was idle before.
+            # A source that was idle before has no record to delete.
             if before is None or before.is_active or before.error:
                 self._watchdog._forget(source_id)
             return
@@ -357,16 +353,16 @@ class _Look:
                 yield source
 
     def _read_quota(self) -> tuple[int | None, int | None]:
-        """Return the day's quota of items and how much of it is used, if the key may view limits."""
+        """Return the day's quota of items and its usage, if the key can view limits."""
         try:
             limit = self._watchdog.hook.daily_items()
         except CoveoError as error:
-            self._watchdog.log.info("The day's quota of items is not known: %s", error)
+            self._watchdog.log.info("Could not read the day's quota of items: %s", error)
             return None, None
         return limit
 
     def keep(self) -> None:
-        """Keep what was seen for the page; that it can't be kept is no reason to fail."""
+        """Save the result for the page; the task does not fail if that fails."""
         from dataclasses import replace
 
         from airflow_provider_coveo.state.watch_record import WatchRecord, write_watch
@@ -384,7 +380,7 @@ class _Look:
                 record = replace(record, at=time.time(), quota_limit=limit, quota_used=used)
             write_watch(record.with_sources(self._seen.values(), only=self._is_of_all))
         except Exception:
-            self._watchdog.log.warning("Could not keep what was seen", exc_info=True)
+            self._watchdog.log.warning("Could not save the result of the check", exc_info=True)
 
 
 def _seen(source: Mapping[str, Any]) -> SeenSource:
@@ -409,10 +405,10 @@ def _seen(source: Mapping[str, Any]) -> SeenSource:
 
 
 def _order_of_conf(own: list[str] | None, report_only: bool, conf: Any) -> _Order:
-    """Return what a run's conf says is to be done; nothing that it leaves open may close a source."""
+    """Return the instructions in a run's conf; nothing that it leaves open can close a source."""
     if not isinstance(conf, Mapping):
         raise CoveoInputError(
-            f"The run's conf is {short_repr(conf)}", remedy="Trigger the DAG with a JSON object"
+            f"Invalid conf of the run: {short_repr(conf)}", remedy="Trigger the DAG with a JSON object"
         )
     named = conf.get("source_ids")
     source_ids = own
@@ -421,26 +417,25 @@ def _order_of_conf(own: list[str] | None, report_only: bool, conf: Any) -> _Orde
         strangers = [] if own is None else [each for each in source_ids if each not in own]
         if not source_ids or len(source_ids) > _MAX_NAMED or strangers:
             raise CoveoInputError(
-                f"The run's conf names {len(source_ids)} sources, which are not 1 to {_MAX_NAMED} of those "
-                "that this task looks after"
-                + (f": {', '.join(strangers[:_MAX_NAMED])} are not" if strangers else ""),
+                f"Invalid source_ids in the run's conf: it names {len(source_ids)} sources; it must be 1 to "
+                f"{_MAX_NAMED} of those that this task checks"
+                + (f", which excludes {', '.join(strangers[:_MAX_NAMED])}" if strangers else ""),
                 remedy="Name sources of this watchdog, or leave source_ids out for all of them",
             )
     close_now = _validate_truth(conf.get("close_now") or False, "close_now")
     report_only = report_only or _validate_truth(conf.get("report_only") or False)
     if close_now and (report_only or named is None):
         raise CoveoInputError(
-            "The run's conf says close_now"
-            + (" and report_only" if report_only else ", and not which sources are meant"),
-            cause="nothing is closed early that is not named",
-            remedy="Give source_ids, and no report_only",
+            "The run's conf has close_now" + (" and report_only" if report_only else ", but no source_ids"),
+            cause="the watchdog closes only named sources early",
+            remedy="Pass source_ids, and no report_only",
         )
     return _Order(source_ids, report_only, close_now)
 
 
 def _reject_organization(organization_id: str, meant: Any) -> None:
     raise CoveoInputError(
-        f"The run's conf means organization {short_repr(meant)}, and the connection is of "
+        f"The run's conf names organization {short_repr(meant)}, but the connection is for "
         f"{organization_id!r}",
         remedy="Trigger the DAG of that organization's watchdog",
     )
@@ -451,8 +446,8 @@ def _validate_source_ids(source_ids: Any) -> list[str]:
 
     if isinstance(source_ids, (str, bytes)) or not isinstance(source_ids, Iterable):
         raise CoveoInputError(
-            f"source_ids is {short_repr(source_ids)}",
-            remedy="Give a list of IDs, each of which may be a template, or what a task returned",
+            f"Invalid source_ids: {short_repr(source_ids)}",
+            remedy="Pass a list of IDs, which can be templates, or the result of a task",
         )
     return [validate_source_id(source_id) for source_id in source_ids]
 
@@ -467,6 +462,6 @@ def _validate_truth(value: Any, name: str = "report_only") -> bool:
         return False
     raise CoveoInputError(
         f"Invalid {name}: {short_repr(value)}",
-        cause="any other text would be taken for an order to close sources",
-        remedy="Pass a bool, or a text such as 'true' or 'false'",
+        cause="any other string would be treated as permission to close sources",
+        remedy="Pass a bool, or a string such as 'true' or 'false'",
     )

@@ -27,24 +27,24 @@ if TYPE_CHECKING:
 
 class SourceCreation:
     """
-    The making of a source under a name, over all tries of all runs.
+    The creation of a source with a name, across all attempts of all runs.
 
-    :param context: The task's context; one that is executed by hand remembers nothing.
+    :param context: The task's context; a task that is executed by hand saves nothing.
     :param hook: The hook.
-    :param name: The name of the source to make.
+    :param name: The name of the source to create.
     """
 
     def __init__(self, context: Context, hook: CoveoPushHook, name: str) -> None:
         self._hook = hook
         self._remembers = "ti" in context
         self.name = name
-        #: What is known of an earlier try.
+        #: The record of an earlier attempt.
         self.made: MadeSource | None = (
             MadeSource.named(hook.organization_id, name) if self._remembers else None
         )
 
     def original_of(self, source_id: str) -> str:
-        """Return the source that is copied, which an earlier try may have replaced."""
+        """Return the source to duplicate, which an earlier attempt may have replaced."""
         made = self.made
         if made is not None and made.original_id is not None and source_id == made.source_id:
             return made.original_id
@@ -60,13 +60,13 @@ class SourceCreation:
         if_taken: str = "",
     ) -> Mapping[str, Any]:
         """
-        Return the source that an earlier try made, or make it.
+        Return the source that an earlier attempt created, or create it.
 
-        :param make: Asks Coveo for it.
+        :param make: Sends the request.
         :param before: Called before that.
-        :param original_id: The source that it is a copy of.
+        :param original_id: The source that is duplicated.
         :param original_name: The name of that source.
-        :param if_taken: What to do about a source of the name that no earlier try made.
+        :param if_taken: The remedy for a source of the name that no earlier attempt created.
         """
         source = self._known(original_id)
         there = self._hook.sources_named(self.name) if source is None else [source]
@@ -75,12 +75,12 @@ class SourceCreation:
             return source
         if len(there) == 1 and self._is_ours(there[0], original_id):
             (source,) = there
-            self._hook.log.info("Source %s is the one whose making an earlier try began.", source["id"])
+            self._hook.log.info("Resuming with source %s, which an earlier attempt created", source["id"])
         elif there:
             raise as_non_retryable(
                 SourceNameTakenError(
-                    f"Could not make a source of the name {self.name!r}",
-                    cause="this task did not make, as far as it knows, what has the name: source "
+                    f"Could not create a source with the name {self.name!r}",
+                    cause="the name is taken, and this task has no record of creating source "
                     + " and ".join(str(source["id"]) for source in there),
                     remedy=if_taken,
                 )
@@ -107,35 +107,35 @@ class SourceCreation:
 
     @property
     def is_tested(self) -> bool:
-        """Whether the source has been seen to index an item."""
+        """Whether the source has indexed its test item."""
         return self.made is not None and self.made.tested
 
     def note_tested(self) -> None:
-        """Note that the source has been seen to index an item."""
+        """Record that the source has indexed its test item."""
         if self.made is not None:
             self._keep(replace(self.made, tested=True))
 
     def _known(self, original_id: str | None) -> Mapping[str, Any] | None:
-        """Return the source whose ID an earlier try noted, unless somebody deleted it since."""
+        """Return the source whose ID an earlier attempt recorded, unless it has been deleted."""
         made = self.made
         if made is None or made.original_id != original_id or made.source_id is None:
             return None
         try:
             source = self._hook.get_source(made.source_id)
         except (NotFoundError, SourceDoesNotExistError):
-            self._hook.log.info("Source %s, which was made before, is gone.", made.source_id)
+            self._hook.log.info("Source %s of an earlier attempt no longer exists", made.source_id)
             return None
-        self._hook.log.info("Source %s was made before.", made.source_id)
+        self._hook.log.info("An earlier attempt created source %s", made.source_id)
         return source
 
     def _is_ours(self, source: Mapping[str, Any], original_id: str | None) -> bool:
-        """Say whether a source of the name is the one that an earlier try asked for."""
+        """Tell whether a source of the name is the one that an earlier attempt requested."""
         made = self.made
         if made is None or made.original_id != original_id:
             return False
         if made.source_id is not None:
             return made.source_id == str(source["id"])
-        # Its answer was never heard, and nobody had the name before.
+        # That request had no response, and no source had the name before.
         created = created_ms(source)
         return created is None or created >= made.since
 
@@ -152,7 +152,7 @@ class SourceCreation:
 
 def reject_being_deleted(sources: Iterable[Mapping[str, Any]], name: str) -> None:
     """
-    Reject a source that will soon be gone, in the form that Airflow retries.
+    Reject a source that is being deleted, with an error that Airflow retries.
 
     :param sources: The sources that have a name.
     :param name: The name.
@@ -161,7 +161,7 @@ def reject_being_deleted(sources: Iterable[Mapping[str, Any]], name: str) -> Non
     for source in sources:
         if is_being_deleted(source):
             raise SourceNameTakenError(
-                f"Could not make a source of the name {name!r}",
+                f"Could not create a source with the name {name!r}",
                 cause=f"Coveo is still deleting source {source['id']}, which has the name",
-                remedy="Try again once that source is gone",
+                remedy="Retry after that source is deleted",
             )

@@ -1,4 +1,4 @@
-"""Sensors for Coveo: a source's status, the indexing of what was pushed, the daily quota."""
+"""Sensors for Coveo: a source's status, the indexing of pushed items, and the daily quota."""
 
 from __future__ import annotations
 
@@ -30,15 +30,14 @@ if TYPE_CHECKING:
     from airflow_provider_coveo.coveo.conditions import Condition, PollResult
     from airflow_provider_coveo.coveo.indexing import ItemsIndexedCondition
 
-#: By how much Airflow's own watch over a deferred task is behind the trigger's, which says what it saw last,
-#: and may take half of that for a last look.
+#: The delay of Airflow's own timeout of a deferred task after the trigger's. The trigger reports what it saw
+#: last, and its last check can take half of that time.
 _GRACE = timedelta(seconds=60)
-#: The links of those sensors that wait for one source.
 
 
 class _CoveoSensor(_CoveoOperator, BaseSensorOperator):
     """
-    What the sensors share: three ways to wait, and one to look.
+    Base class of the sensors: three ways to wait, and one way to poll.
 
     :param deferrable: Whether to wait in the triggerer rather than in a worker.
     """
@@ -52,30 +51,30 @@ class _CoveoSensor(_CoveoOperator, BaseSensorOperator):
         self.deferrable = deferrable
 
     def _condition(self) -> Condition:
-        """Return what is waited for, from the rendered parameters."""
+        """Return the condition to wait for, from the rendered parameters."""
         raise NotImplementedError
 
     def _trigger(self, **how: Any) -> Any:
-        """Return the trigger that waits for it."""
+        """Return the trigger that waits for the condition."""
         raise NotImplementedError
 
     def poke(self, context: Context) -> PokeReturnValue:
         """
-        Look once, and leave it to the triggerer to look again where that was chosen.
+        Poll once, and defer further polls to the triggerer if the sensor is deferrable.
 
-        Not ``execute`` does that: where an operator calls the ``execute`` of its base, Airflow 2.11 warns, or
-        refuses, as if it were called by another operator.
+        ``execute`` can't do that: if an operator calls the ``execute`` of its base class, Airflow 2.11 warns
+        or fails, as if another operator had called it.
         """
         from airflow_provider_coveo.coveo.conditions import PollResult
 
         try:
             seen = self._look()
         except CoveoError as error:
-            goes_on = self.deferrable and self.silent_fail and error.retry_can_help
-            if goes_on or self.soft_fail or self.never_fail:
-                # Airflow says that the task is skipped, and not why.
+            continues = self.deferrable and self.silent_fail and error.retry_can_help
+            if continues or self.soft_fail or self.never_fail:
+                # Airflow logs that the task is skipped, but not the reason.
                 self.log.warning("%s", error)
-            if not goes_on:
+            if not continues:
                 raise
             seen = PollResult(False, str(error))
         if self.deferrable and not seen.is_there:
@@ -111,9 +110,9 @@ class _CoveoSensor(_CoveoOperator, BaseSensorOperator):
         )
 
     def _time_left(self, context: Context) -> tuple[float, str]:
-        """Return how many seconds to wait, and which limit that is."""
+        """Return the seconds to wait, and the limit that sets them."""
         if self.execution_timeout is not None:
-            # It counts from the task's start, and `timeout` from the first look.
+            # It counts from the task's start, but `timeout` counts from the first poll.
             started = getattr(context.get("ti"), "start_date", None)
             so_far = datetime.now(timezone.utc) - started if started else timedelta(0)
             seconds = (self.execution_timeout - so_far).total_seconds()
@@ -122,12 +121,12 @@ class _CoveoSensor(_CoveoOperator, BaseSensorOperator):
         return self.timeout, "timeout"
 
     def execute_complete(self, context: Context, event: dict[str, Any], limit: str = "timeout") -> Any:
-        """Conclude from what the trigger fired."""
+        """Finish the task with the trigger's event."""
         with self._skipping_as_told():
             outcome = event.get("outcome") if isinstance(event, dict) else None
             if outcome not in {"there", "too_late", "error"}:
                 raise ValueError(
-                    f"The trigger of task {self.task_id!r} fired what it never does: {event!r:.200}"
+                    f"The trigger of task {self.task_id!r} sent an unexpected event: {event!r:.200}"
                 )
             if outcome == "error":
                 raise as_non_retryable(error_from_json(event["error"]))
@@ -139,18 +138,18 @@ class _CoveoSensor(_CoveoOperator, BaseSensorOperator):
             return event["result"]
 
     def _give_up(self, limit: str, words: str) -> None:
-        """Fail as Airflow's sensors do for that limit: after ``timeout`` the task is not tried again."""
+        """Fail like Airflow's sensors for that limit: after ``timeout``, the task is not retried."""
         if limit == "execution_timeout":
             raise AirflowTaskTimeout(
-                f"The execution_timeout of {self.execution_timeout} is over. Seen last: {words}"
+                f"The execution_timeout of {self.execution_timeout} has passed. Last poll: {words}"
             )
         raise AirflowSensorTimeout(
-            f"The timeout of {timedelta(seconds=self.timeout)} is over. Seen last: {words}"
+            f"The timeout of {timedelta(seconds=self.timeout)} has passed. Last poll: {words}"
         )
 
     @contextmanager
     def _skipping_as_told(self) -> Iterator[None]:
-        """Make of an error what Airflow's sensors do with ``soft_fail`` and ``never_fail``."""
+        """Handle an error like Airflow's sensors with ``soft_fail`` and ``never_fail``."""
         try:
             yield
         except AirflowSkipException:
@@ -167,27 +166,27 @@ class _CoveoSensor(_CoveoOperator, BaseSensorOperator):
 
 class PushSourceStatusSensor(_CoveoSensor):
     """
-    Wait until a Push source has one of some statuses.
+    Wait until a Push source has one of several statuses.
 
-    The task fails at once where waiting can't help: if the source is in error, paused because of errors,
-    disabled or being deleted, if there is no such source, and if the organization is paused. The key must be
-    allowed to view sources, which one that may only push is not. See https://docs.coveo.com/en/35/ for the
+    The task fails immediately if waiting can't help: if the source is in error, paused because of errors,
+    disabled or being deleted, if it does not exist, or if the organization is paused. The key needs the
+    privilege to view sources, which a push-only key lacks. See https://docs.coveo.com/en/35/ for the
     statuses.
 
     :param source_id: The ID of the Push source. (templated)
     :param statuses: ``REBUILD``, ``REFRESH``, ``INCREMENTAL`` or ``IDLE``, in any case; several in a list, or
-        in a text with commas between them. Default ``IDLE``. (templated)
-    :param deferrable: Whether to wait in the triggerer rather than in a worker. Default: as the setting
-        ``[operators] default_deferrable`` says.
-    :param poke_interval: Seconds from one look to the next, or a ``timedelta``. Default 60.
+        in a string, separated by commas. Default ``IDLE``. (templated)
+    :param deferrable: Whether to wait in the triggerer rather than in a worker. Default: the setting
+        ``[operators] default_deferrable``.
+    :param poke_interval: The interval between two polls in seconds, or a ``timedelta``. Default 60.
     :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
-    :param organization_id: The organization, where it is not the connection's. (templated)
-    :return: ``source_id``; ``status``; ``active_since``, when the update began in epoch milliseconds,
+    :param organization_id: The organization, if it differs from the connection's. (templated)
+    :return: ``source_id``; ``status``; ``active_since``, the start of the update in epoch milliseconds,
         ``None`` for ``IDLE``.
-    :raises CoveoInputError: if a value can't be right; nothing was sent, and the task does not retry.
+    :raises CoveoInputError: if a parameter is invalid; nothing was sent, and the task does not retry.
     :raises SourceNotUsableError: if the source is in a state that it does not leave by itself.
     :raises OrganizationPausedError: if the organization is paused.
-    :raises CoveoError: if Coveo refuses or does not answer; the task retries where that can help.
+    :raises CoveoError: if the request fails; the task retries if that can help.
     """
 
     template_fields: Sequence[str] = ("source_id", "statuses", *_CoveoOperator.template_fields)
@@ -213,79 +212,83 @@ class PushSourceStatusSensor(_CoveoSensor):
 
 class PushedItemsIndexedSensor(_CoveoSensor):
     """
-    Wait until Coveo's pipeline is through with what a task pushed, and fail if it refused some of it.
+    Wait until Coveo's pipeline has processed everything that a task pushed, and fail if it rejected items.
 
-    Coveo accepts a push before it looks at the items, so a push that succeeded may still lack items in the
-    index. What became of them shows in Coveo's item logs, which this sensor counts: two requests a look, and
-    more only where something was refused. Then the task fails with a table of the first 20 refused items:
-    which, what was to be done, at which stage, with which result, why, and the request ID. Up to
-    ``max_refused`` of them are put up with, and the table is a warning.
+    Coveo accepts a push before it examines the items, so items of a successful push can be missing from the
+    index. Coveo's item logs show the result of each item. This sensor counts them, with two requests per
+    poll, and more only after a rejection. Then the task fails with a table of the first 20 rejected items:
+    the item, the operation, the stage, the result, the reason and the request ID. If at most ``max_refused``
+    items were rejected, the table is a warning.
 
-    What the logs can't tell:
+    The logs have these limits:
 
-    * They have no key of the push. What belongs to it is told by the source and by the time: what others push
-      to the source meanwhile is counted as well. The log says so where more operations show than were pushed.
-    * Whether the ``requestId`` of an entry is that of the push is not documented, so it is shown, and nothing
-      is concluded from it.
-    * A batch may be sent twice: because no answer told whether Coveo had taken it, or because the process
-      that sent it was killed. The result of the push says of how many operations (``repeated_items``), and
-      the logs may show these twice. All is through once as many operations show as were sent, repeats
-      included, or once as many different ones show as were pushed, which is looked up for up to 1,000. Where
-      neither is so, because Coveo had not taken them before, or the push has an item in two of its batches,
-      it can't be told: see ``on_repeated``.
-    * A task that had succeeded and was cleared may push while its first push is still in the pipeline. Where
-      that was within the last hour, the result says so (``earlier_items``), and all is through only once as
-      many more operations show, or nothing has come into the logs for ``quiet_time``.
-    * Deletions with children count as often as they were sent, however many items go with them.
-    * An operation that several stages tell of counts once; how often Coveo logs an operation in one stage is
-      not documented, and taken for once.
-    * They are kept for 14 days, and answer for 7 at a time.
-    * A request may take up to a minute. Keep ``poke_interval`` in minutes.
-    * They are asked for up to now by the clock of the worker or the triggerer. One that is behind Coveo's
-      makes the task wait for as much longer, one that is ahead takes as much off ``settle_time``.
+    * They do not identify the push. The sensor selects entries by source and time, so it also counts what
+      others push to the source at the same time. The task's log reports if there are more operations than
+      were pushed.
+    * Coveo does not document whether the ``requestId`` of an entry is that of the push. The sensor shows it,
+      but draws no conclusion from it.
+    * A batch can be sent twice: because no response confirmed that Coveo accepted it, or because the process
+      that sent it was killed. The result of the push contains the number of these operations
+      (``repeated_items``), and the logs can show them twice. Everything is processed once the logs show as
+      many operations as were sent, including repeats, or as many different operations as were pushed; the
+      sensor looks up to 1,000 of these. If neither is true, because Coveo had not accepted the first batch,
+      or because the push has an item in two of its batches, the result is unknown: see ``on_repeated``.
+    * If a task that succeeded is cleared, it can push while its first push is still in the pipeline. If that
+      was within the last hour, the result says so (``earlier_items``), and everything is processed only once
+      the logs show as many more operations, or have had no new entries for ``quiet_time``.
+    * Deletions with children count as often as they were sent, however many items they delete.
+    * An operation in several stages counts once. Coveo does not document how often it logs an operation in
+      one stage; the sensor assumes once.
+    * Coveo keeps them for 14 days, and returns up to 7 days per request.
+    * A request can take up to a minute. Set ``poke_interval`` to minutes.
+    * The sensor requests entries up to the current time on the clock of the worker or the triggerer. If that
+      clock is behind Coveo's, the task waits longer by the difference; if it is ahead, ``settle_time`` is
+      shorter by the difference.
 
-    The key must be allowed to view the organization and all sources, which one that may only push is not. See
+    The key needs the privileges to view the organization and all sources, which a push-only key lacks. See
     https://docs.coveo.com/en/59/ and https://docs.coveo.com/en/1864/.
 
-    :param result: What the push task returned: its ``.output``; or a list of it, as mapped tasks give, for
-        one source. (templated)
-    :param source_id: The ID of the Push source. Default: as the result says. (templated)
-    :param max_refused: Up to how many refused items the task succeeds, with a warning. Default 0. (templated)
-    :param settle_time: For how long the logs must have shown that all is through, in seconds or as a
-        ``timedelta``. Default 60 seconds, because an index commits about once a minute
-        (https://docs.coveo.com/en/32/), and items are found only then. (templated)
-    :param refused_results: The results that count as refused: some of ``ERROR``, ``REJECTED`` and
-        ``SKIPPED``. Default all three; an item with another of them counts as through. (templated)
-    :param on_repeated: What to do if some was sent twice, enough operations show, and it can't be told
-        whether all that was pushed is among them: ``fail`` (the default), or ``warn`` to succeed with a
-        warning. Neither happens before nothing has come into the logs for ``quiet_time``. (templated)
-    :param quiet_time: For how long, in seconds or as a ``timedelta``. Default ten minutes. (templated)
-    :param rejected_path: The file for the items that were refused, as JSON Lines (``.ndjson``,
-        ``.ndjson.gz``), local or on an object storage: each with its ID and Coveo's reason. A worker writes
-        it once all is through, if something was refused, whether the task then fails or not. Not for an item
-        that the logs show as indexed by a later stage, where that is looked up. Default none. (templated)
-    :param pushed_path: The files that were pushed, as ``path`` of ``PushItemsOperator``, from which the
-        refused items are taken, so that they can be pushed again; without it, the file has their IDs only.
+    :param result: The result of the push task: its ``.output``; or a list of results of mapped tasks for one
+        source. (templated)
+    :param source_id: The ID of the Push source. Default: the one in the result. (templated)
+    :param max_refused: The number of rejected items up to which the task succeeds, with a warning. Default 0.
+        (templated)
+    :param settle_time: The time for which the logs must have shown that everything is processed, in seconds
+        or as a ``timedelta``. Default 60 seconds, because an index commits about once a minute
+        (https://docs.coveo.com/en/32/), and items are searchable only then. (templated)
+    :param refused_results: The results that count as rejected: some of ``ERROR``, ``REJECTED`` and
+        ``SKIPPED``. Default all three; an item with one of the others counts as processed. (templated)
+    :param on_repeated: The behavior if operations were sent twice and the logs show enough operations, but
+        not whether they include everything that was pushed: ``fail`` (the default), or ``warn`` to succeed
+        with a warning. It applies only after the logs have had no new entries for ``quiet_time``. (templated)
+    :param quiet_time: That time, in seconds or as a ``timedelta``. Default ten minutes. (templated)
+    :param rejected_path: The file for rejected items, as JSON Lines (``.ndjson``, ``.ndjson.gz``), local or
+        on an object storage: each with its ID and Coveo's reason. A worker writes it after everything is
+        processed, if items were rejected, whether or not the task then fails. It excludes items that the logs
+        show as indexed by a later stage, if the sensor looks that up. Default none. (templated)
+    :param pushed_path: The pushed files, like ``path`` of ``PushItemsOperator``, from which the sensor reads
+        the rejected items, so that they can be pushed again. Without it, the file contains only their IDs.
         Default none. (templated)
     :param pushed_columns: For tables, ``columns`` of that push. Default none. (templated)
-    :param deferrable: Whether to wait in the triggerer rather than in a worker. Default: as the setting
-        ``[operators] default_deferrable`` says.
-    :param poke_interval: Seconds from one look to the next, or a ``timedelta``. Default 120.
-    :param timeout: Seconds until the task gives up, or a ``timedelta``. Default two hours.
+    :param deferrable: Whether to wait in the triggerer rather than in a worker. Default: the setting
+        ``[operators] default_deferrable``.
+    :param poke_interval: The interval between two polls in seconds, or a ``timedelta``. Default 120.
+    :param timeout: The time until the sensor times out, in seconds or as a ``timedelta``. Default two hours.
     :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
-    :param organization_id: The organization, where it is not the connection's. (templated)
-    :return: ``source_id``; ``operations``: how many additions, updates and deletions were sent; ``indexed``
-        and ``refused``: how many of them were; ``skipped``: how many did not pass with a result that does not
-        count as refused; ``repeated``: how many more operations showed in the logs than were pushed, up to as
-        many as were sent twice; ``others``: how many more than that; with ``rejected_path``, ``rejected``:
-        how many items are in that file, and ``rejected_path``, ``None`` if none are.
-    :raises CoveoInputError: if a value can't be right, or the push is longer ago than logs are kept; the task
-        does not retry.
-    :raises ItemsRefusedError: if the pipeline refused more items than are put up with; the task does not
+    :param organization_id: The organization, if it differs from the connection's. (templated)
+    :return: ``source_id``; ``operations``: the number of additions, updates and deletions that were sent;
+        ``indexed`` and ``refused``: the numbers of indexed and rejected ones; ``skipped``: the number of
+        those that did not pass, but whose result does not count as rejected; ``repeated``: the number of
+        operations in the logs beyond those that were pushed, up to the number that was sent twice;
+        ``others``: the number beyond that; with ``rejected_path``, ``rejected``: the number of items in that
+        file, and ``rejected_path``, ``None`` if there are none.
+    :raises CoveoInputError: if a parameter is invalid, or the push is older than the logs; the task does not
         retry.
-    :raises IndexingUnknownError: if it can't be told whether all is through; the task does not retry.
-    :raises AccessDeniedError: if the key may not view logs.
-    :raises CoveoError: if Coveo refuses or does not answer; the task retries where that can help.
+    :raises ItemsRefusedError: if the pipeline rejected more items than allowed; the task does not retry.
+    :raises IndexingUnknownError: if the logs can't show whether everything is processed; the task does not
+        retry.
+    :raises AccessDeniedError: if the key lacks the privilege to view logs.
+    :raises CoveoError: if the request fails; the task retries if that can help.
     """
 
     template_fields: Sequence[str] = (
@@ -425,26 +428,26 @@ class PushedItemsIndexedSensor(_CoveoSensor):
 
 class PushApiQuotaSensor(_CoveoSensor):
     """
-    Wait until so many items may still be pushed today.
+    Wait until a number of items can still be pushed today.
 
-    Coveo takes no item beyond the organization's daily quota, so put this first where a push is all or
-    nothing. With ``timeout=0`` it is a check: the task looks once, and fails or, with ``soft_fail``, is
-    skipped. Coveo documents that the quota renews the next day, and not at which hour. The task fails at once
-    if the quota of a whole day is too small, and if the organization is paused. The key must be allowed to
-    view the organization, which one that may only push is not. See https://docs.coveo.com/en/63/.
+    Coveo accepts no items beyond the organization's daily quota, so use this sensor before a push that must
+    be complete. With ``timeout=0``, it is a check: the task polls once, and fails or, with ``soft_fail``, is
+    skipped. Coveo documents that the quota renews the next day, but not at which hour. The task fails
+    immediately if the quota of a whole day is too small, or if the organization is paused. The key needs the
+    privilege to view the organization, which a push-only key lacks. See https://docs.coveo.com/en/63/.
 
-    :param items: How many items. (templated)
-    :param deferrable: Whether to wait in the triggerer rather than in a worker. Default: as the setting
-        ``[operators] default_deferrable`` says.
-    :param poke_interval: Seconds from one look to the next, or a ``timedelta``. Default 600.
+    :param items: The number of items. (templated)
+    :param deferrable: Whether to wait in the triggerer rather than in a worker. Default: the setting
+        ``[operators] default_deferrable``.
+    :param poke_interval: The interval between two polls in seconds, or a ``timedelta``. Default 600.
     :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
-    :param organization_id: The organization, where it is not the connection's. (templated)
+    :param organization_id: The organization, if it differs from the connection's. (templated)
     :return: ``limit``, ``used`` and ``remaining``.
-    :raises CoveoInputError: if a value can't be right, or is above the quota of a day; the task does not
-        retry.
+    :raises CoveoInputError: if a parameter is invalid, or ``items`` exceeds the quota of a day; the task does
+        not retry.
     :raises OrganizationPausedError: if the organization is paused.
-    :raises AccessDeniedError: if the key may not view the organization.
-    :raises CoveoError: if Coveo refuses or does not answer; the task retries where that can help.
+    :raises AccessDeniedError: if the key lacks the privilege to view the organization.
+    :raises CoveoError: if the request fails; the task retries if that can help.
     """
 
     template_fields: Sequence[str] = ("items", *_CoveoOperator.template_fields)

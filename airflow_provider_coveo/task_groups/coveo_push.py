@@ -1,4 +1,4 @@
-"""The bracket around a content update: the source is active while it runs, and IDLE after it."""
+"""The bracket around a content update: the source is active while it runs, and IDLE afterward."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ else:
 
 P = ParamSpec("P")
 
-#: What the bracket's tasks take from default_args: who is responsible and is told, where a task can run, and
-#: the connection. Anything else is meant for the DAG's work, and could keep the bracket from closing.
+#: The default_args that apply to the bracket's tasks: owner, notifications, execution environment,
+#: connection. Others are meant for the DAG's own tasks, and could prevent the bracket from closing.
 _ALLOWED_DEFAULT_ARGS: Final = frozenset(
     {
         "owner",
@@ -67,7 +67,7 @@ _ALLOWED_DEFAULT_ARGS: Final = frozenset(
         "organization_id",
     }
 )
-#: What those take besides that come before the source is active: how they are retried, and when they run.
+#: Further default_args for the tasks that run before the source is active: retries and scheduling.
 _ALLOWED_BEFORE_OPENING: Final = _ALLOWED_DEFAULT_ARGS | {
     "retries",
     "retry_delay",
@@ -84,7 +84,7 @@ _MAX_TRY: Final = timedelta(minutes=30)
 
 
 class OverlappingRunsWarning(UserWarning):
-    """Given where two runs of a DAG could update one source at the same time and close it for each other."""
+    """Two runs of a DAG could update one source at the same time, and close it for each other."""
 
 
 class _PushSourceUpdateBegin(EmptyOperator):
@@ -96,14 +96,15 @@ class _PushSourceUpdateBegin(EmptyOperator):
 
 class PushSourceUpdate(TaskGroup):
     """
-    The task group that ``push_source_update`` makes.
+    The task group that ``push_source_update`` creates.
 
     Its tasks are ``begin`` (a setup without effect), ``open`` (sets the active status), the user's tasks,
-    ``delete_old_items`` if it was asked for, ``close`` (sets ``IDLE``), ``outcome`` (fails if any of them
-    failed) and ``done`` (what ``update >> after`` waits for).
+    ``delete_old_items`` if requested, ``close`` (sets ``IDLE``), ``outcome`` (fails if any of them failed)
+    and
+    ``done`` (the task that ``update >> after`` waits for).
 
-    :param update: What was asked for.
-    :param kwargs: What Airflow's task group takes.
+    :param update: The parameters of the bracket.
+    :param kwargs: Arguments of Airflow's task group.
     """
 
     open: OpenPushSourceUpdateOperator
@@ -119,13 +120,13 @@ class PushSourceUpdate(TaskGroup):
         self._makes_own_tasks = False
 
     def add(self, task: Any) -> Any:
-        """Add a task; refuse one whose ID is that of one of the bracket's own."""
+        """Add a task; reject one that has the ID of one of the bracket's own tasks."""
         if not self._makes_own_tasks and getattr(task, "node_id", None) in self._reserved_ids():
             raise CoveoInputError(
-                f"The bracket {self.group_id!r} can't hold a task named {task.node_id!r}",
-                cause="it is the name of one of the bracket's own tasks",
-                remedy="Rename the task, or give the bracket a group_id of its own (and leave "
-                "prefix_group_id as it is)",
+                f"Could not add task {task.node_id!r} to the bracket {self.group_id!r}",
+                cause="one of the bracket's own tasks has this name",
+                remedy="Rename the task, or set a different group_id on the bracket (without changing "
+                "prefix_group_id)",
             )
         return super().add(task)
 
@@ -136,7 +137,7 @@ class PushSourceUpdate(TaskGroup):
 
     @property
     def ordering_id(self) -> Any:
-        """The cut-off of the run's first opening, as an XComArg: epoch milliseconds by Coveo's clock."""
+        """The cut-off of the run's first ``open`` as an XComArg, in epoch milliseconds on Coveo's clock."""
         output: Any = self.open.output
         return output["ordering_id"]
 
@@ -146,7 +147,7 @@ class PushSourceUpdate(TaskGroup):
         try:
             self._make_opening()
         except BaseException:
-            # Python calls no __exit__ then, and all later tasks of the process would land in this group.
+            # In that case Python doesn't call __exit__, and all later tasks would join this group.
             super().__exit__(None, None, None)  # type: ignore[no-untyped-call]
             raise
         return self
@@ -159,7 +160,7 @@ class PushSourceUpdate(TaskGroup):
             "source_id": update.source_id,
             **_given_connection(update.coveo_conn_id, update.organization_id),
             "update_tasks": self._tasks,
-            # Longer than the hook's retry limit; it ends an attempt whose response never comes to its end.
+            # Longer than the hook's retry limit; it ends an attempt whose response never completes.
             "execution_timeout": _MAX_TRY,
         }
         self._common = common
@@ -185,7 +186,7 @@ class PushSourceUpdate(TaskGroup):
 
     @contextmanager
     def _own_tasks_only_take(self, allowed: frozenset[str]) -> Iterator[None]:
-        """Let the tasks that are created now take nothing else from default_args."""
+        """Apply only the allowed default_args to the tasks that are created in the block."""
         dag: Any = self.dag
         kept = dag.default_args, self.default_args
         dag.default_args, self.default_args = (
@@ -198,18 +199,18 @@ class PushSourceUpdate(TaskGroup):
             if type(error).__name__ != "DuplicateTaskIdFound":
                 raise
             raise CoveoInputError(
-                f"The bracket {self.group_id!r} can't create its tasks: {error}",
+                f"Could not create the tasks of the bracket {self.group_id!r}: {error}",
                 cause="a task in it has the name of one of the bracket's own: begin, open, delete_old_items, "
                 "close, outcome or done",
-                remedy="Rename that task, or give the bracket a group_id of its own (and leave "
-                "prefix_group_id as it is)",
+                remedy="Rename that task, or set a different group_id on the bracket (without changing "
+                "prefix_group_id)",
             ) from None
         finally:
             self._makes_own_tasks = False
             dag.default_args, self.default_args = kept
 
     def _on_member_added(self, task: Any) -> None:
-        # Inside the `with`, what is wired below `open` is looked at once, at its end.
+        # Tasks that are wired below `open` inside the `with` block are handled once, at its end.
         if self._wiring is not None:
             self._wiring.join_below(task)
 
@@ -224,19 +225,19 @@ class PushSourceUpdate(TaskGroup):
                 self._wire_tasks()
         finally:
             self._is_entered = False
-            # Airflow then asks for what is below it, and hears if it was never given a closing.
+            # Airflow then requests its downstream tasks, which fails if the bracket was never closed.
             self.open.is_setup = True
             super().__exit__(exc_type, exc_value, traceback)  # type: ignore[no-untyped-call]
         if exc_type is None:
             for follower, edge_modifier in self._followers:
                 self.set_downstream(follower, edge_modifier)
 
-    # --- what follows, said inside the `with` already ---
+    # --- tasks that follow the bracket, even if wired inside the `with` block ---
 
     def set_downstream(self, task_or_task_list: Any, edge_modifier: Any = None) -> None:
-        """Have tasks follow the bracket."""
+        """Run tasks after the bracket."""
         if edge_modifier is not None and any(edge_modifier is each for each in self.open.labels):
-            # Behind a label Airflow takes the group for the task; `update.open >> Label() >> task` is meant.
+            # After a label, Airflow passes the group instead of the task: `update.open >> Label() >> task`.
             self.open.set_downstream(task_or_task_list, edge_modifier)
         elif self._wiring is not None:
             super().set_downstream(task_or_task_list, edge_modifier)
@@ -244,7 +245,7 @@ class PushSourceUpdate(TaskGroup):
             self._followers.append((task_or_task_list, edge_modifier))
 
     def set_upstream(self, task_or_task_list: Any, edge_modifier: Any = None) -> None:
-        """Have the bracket follow tasks."""
+        """Run the bracket after tasks."""
         labels = self.close.labels if self._wiring is not None else []
         if edge_modifier is not None and any(edge_modifier is each for each in labels):
             self.close.set_upstream(task_or_task_list, edge_modifier)
@@ -252,14 +253,14 @@ class PushSourceUpdate(TaskGroup):
             super().set_upstream(task_or_task_list, edge_modifier)
 
     def update_relative(self, other: Any, upstream: bool = True, edge_modifier: Any = None) -> None:
-        """Note what is wired to the group."""
+        """Record the tasks that are wired to the group."""
         if self._wiring is not None or upstream:
             super().update_relative(other, upstream, edge_modifier)
         elif not any(other is follower for follower, _ in self._followers):
             self._followers.append((other, edge_modifier))
 
     def get_leaves(self) -> Generator[Any, None, None]:
-        """Return what ends the group: nothing yet inside the ``with``."""
+        """Return the last tasks of the group: none yet inside the ``with`` block."""
         if self._wiring is not None:
             yield from super().get_leaves()
 
@@ -302,7 +303,7 @@ class PushSourceUpdate(TaskGroup):
             outcome = JudgePushSourceUpdateOperator(
                 task_id="outcome", outlets=update.outlets, **closing_common
             )
-            # Airflow allows no other rule in a DAG that fails fast; there, a skipped task skips `done` too.
+            # A fail-fast DAG allows no other rule; there, a skipped task also skips `done`.
             done = PushSourceUpdateDone(
                 task_id="done",
                 update_tasks=self._tasks,
@@ -329,46 +330,46 @@ class PushSourceUpdate(TaskGroup):
             add_deadline(self.dag, self._tasks, after, is_mapped=is_mapped)
         except ImportError:
             raise CoveoInputError(
-                f"The bracket {self.group_id!r} can't have close_overdue_after",
-                cause="this Airflow has no deadline alerts; 3.1 is the first one that does",
+                f"Could not set close_overdue_after on the bracket {self.group_id!r}",
+                cause="this Airflow version has no deadline alerts, which require 3.1 or later",
                 remedy="Leave it out, and run the watchdog (CloseAbandonedPushSourcesOperator) instead",
             ) from None
 
     def _reject_what_can_not_work(self, work: list[Any]) -> None:
         if not work:
             raise CoveoInputError(
-                f"The bracket {self.group_id!r} holds no task",
+                f"The bracket {self.group_id!r} contains no task",
                 remedy="Create the tasks that push inside the `with` block",
             )
         if any(bracket_role(task) for task in work):
             reject_bracket_inside(self)
         above: Any = self
         while (above := above.parent_group) is not None:
-            # Airflow 3.4 has loops, by a class that is not public. A group knows its parent by a proxy.
+            # Airflow 3.4 has loops, whose class is not public, and a group has only a proxy of its parent.
             if above.__class__.__name__ == "LoopTaskGroup":
                 raise CoveoInputError(
                     f"The bracket {self.group_id!r} is in the task loop {above.group_id!r}",
-                    cause="an iteration begins before the tasks of the one before have judged it, and would "
-                    "find its source closed",
-                    remedy="Put the loop into the bracket",
+                    cause="an iteration starts before the previous one has finished its last tasks, so its "
+                    "source would be closed",
+                    remedy="Move the loop into the bracket",
                 )
 
     def _reject_unfinished(self) -> None:
-        """Reject a DAG whose `with` block ended with an error that its author caught: nothing would close."""
+        """Reject a DAG that caught an error of its `with` block: nothing would close the source."""
         if self._wiring is None and not self._is_entered:
             raise CoveoInputError(
-                f"The bracket {self.group_id!r} has no closing, because its `with` block ended with an error",
-                cause="the DAG file caught that error and went on",
-                remedy="Let the error through, or catch it inside the block",
+                f"The bracket {self.group_id!r} has no close task, because its `with` block raised an error",
+                cause="the DAG file caught that error and continued",
+                remedy="Let the error propagate, or catch it inside the block",
             )
 
     def _warn_of_overlap(self) -> None:
         if self.dag.max_active_runs == 1 or self._update.exclusive:
             return
         warnings.warn(
-            f"Runs of DAG {self.dag.dag_id!r} may overlap (max_active_runs is {self.dag.max_active_runs}), "
-            f"and then close the source of bracket {self.group_id!r} for each other: a source's status is "
-            "not a lock. Set max_active_runs=1 on the DAG, or exclusive=True on the bracket.",
+            f"Runs of DAG {self.dag.dag_id!r} can overlap (max_active_runs is {self.dag.max_active_runs}), "
+            f"and close the source of bracket {self.group_id!r} for each other: a source's status is not a "
+            "lock. Set max_active_runs=1 on the DAG, or exclusive=True on the bracket.",
             OverlappingRunsWarning,
             stacklevel=4,
         )
@@ -381,7 +382,7 @@ def _wire_own_tasks(own: OwnTasks, wiring: BracketWiring) -> None:
     own.close.as_teardown(setups=[own.begin, own.open])
     own.outcome.as_teardown(setups=own.begin, on_failure_fail_dagrun=True)
     own.close >> own.outcome
-    # Not below `outcome`, whose failure would then fail no run. It closes what is open by then itself.
+    # Not below `outcome`, whose failure would then not fail the run. `done` closes an open source itself.
     own.close >> own.done
     if own.delete is not None:
         wiring.let_reopen(own.delete)
@@ -398,56 +399,55 @@ class push_source_update:  # noqa: N801 - it reads as what it does, in a `with` 
         with push_source_update(source_id="acme-products", status="REBUILD", delete_old_items=True) as update:
             push_catalog()
 
-    The source is set to ``status`` before the tasks inside begin, and to ``IDLE`` once all of them have
-    ended, however they ended: after success, failure, skip, kill, retry, a clear, or a run that was marked by
-    hand. A failure stays visible: the run fails. ``update >> after`` runs ``after`` once ``IDLE`` was sent
-    and no task of the bracket failed. Used as a decorator, the function makes the tasks, and each call of it
+    The bracket sets the source to ``status`` before its tasks start, and to ``IDLE`` after all of them have
+    ended in any way: success, failure, skip, kill, retry, clear, or a run that is marked by hand. Failures
+    stay visible: the run fails. ``update >> after`` runs ``after`` once ``IDLE`` was sent and no task of the
+    bracket failed. As a decorator, it applies to a function that creates the tasks; each call of the function
     is a bracket, named after the function.
 
     Tasks that were created elsewhere belong to the bracket if they are wired below ``update.open`` or above
-    ``update.close``. Should all else fail, a callback of the DAG sends ``IDLE`` when the run fails. See
+    ``update.close``. As a last safeguard, a callback of the DAG sends ``IDLE`` when the run fails. See
     https://docs.coveo.com/en/35/.
 
     :param source_id: The ID of the Push source. (templated)
     :param status: ``REBUILD``, ``REFRESH`` or ``INCREMENTAL``, in any case. Default ``REBUILD``. (templated)
-    :param coveo_conn_id: The Coveo connection. Default: as the DAG's ``default_args`` say, else
-        ``coveo_default``. (templated)
-    :param organization_id: The organization, where it is not the connection's. Default: as the DAG's
-        ``default_args`` say. (templated)
-    :param delete_old_items: Whether to delete, once every task inside succeeded (none skipped), the items
-        that the run did not push again. The cut-off is that of the run's first opening, whatever is cleared
-        later. Default ``False``.
-    :param queue_delay: Minutes, 0 or more, that Coveo waits before it deletes. Default 15. (templated)
-    :param allow_empty: Whether to delete old items even where the provider's push tasks pushed nothing at
-        all, which empties the source. Default ``False``.
-    :param max_deleted: How many items ``delete_old_items`` may delete: an integer, or a share of the source's
-        items such as ``"20%"``. If the run pushed so few items that more would be deleted, nothing is, and
-        the task fails. Needs a key that may view the source; without one, the task logs that and deletes.
-        Default ``None``: any number. (templated)
-    :param dry_run: Whether to open, close, delete and record nothing. The tasks inside run, and must have a
-        ``dry_run`` of their own if they push. What follows the bracket is skipped. Default ``False``.
+    :param coveo_conn_id: The Coveo connection. Default: the DAG's ``default_args``, or ``coveo_default``.
         (templated)
-    :param exclusive: Whether to wait, without holding a worker, while the source shows an activity that this
-        run did not start. It needs a key that may view the source, and a triggerer. Default ``False``.
-    :param exclusive_timeout: How long to wait for that before the update fails. Default one hour.
-    :param poll_interval: How long between two looks at the source. Default one minute.
-    :param close_retries: How often the closing is retried; with the delays below, for more than two hours.
-        Default 12.
-    :param close_retry_delay: The first delay between two such tries; it doubles, up to 15 minutes. Default
-        one minute.
-    :param close_overdue_after: How long after its run was queued a bracket is overdue: its source is then
-        closed as soon as no task of the run works any more, by a deadline alert that Airflow's triggerer
-        runs, also if the DAG is paused, deleted or can't be imported. Needs Airflow 3.1 or later and a
-        triggerer. Default ``None``: that is left to the watchdog.
-    :param outlets: The assets that the update brings up to date, such as the source's own by
+    :param organization_id: The organization, if it differs from the connection's. Default: the DAG's
+        ``default_args``. (templated)
+    :param delete_old_items: Whether to delete the items that the run did not push again, after every task in
+        the bracket succeeded (none was skipped). The cut-off is the time of the run's first ``open``,
+        whatever is cleared later. Default ``False``.
+    :param queue_delay: The minutes, 0 or more, that Coveo waits before it deletes. Default 15. (templated)
+    :param allow_empty: Whether to delete old items even if the provider's push tasks pushed nothing, which
+        empties the source. Default ``False``.
+    :param max_deleted: The maximum number of items that ``delete_old_items`` can delete: an integer, or a
+        share of the source's items such as ``"20%"``. If the run pushed so few items that more would be
+        deleted, nothing is deleted, and the task fails. It needs a key that can view the source; without one,
+        the task logs that and deletes. Default ``None``: any number. (templated)
+    :param dry_run: Whether to open, close, delete and record nothing. The tasks inside run, and need their own
+        ``dry_run`` if they push. Tasks after the bracket are skipped. Default ``False``. (templated)
+    :param exclusive: Whether to wait, without occupying a worker, while the source shows an activity that
+        this run did not start. It needs a key that can view the source, and a triggerer. Default ``False``.
+    :param exclusive_timeout: The time to wait for that before the update fails. Default one hour.
+    :param poll_interval: The interval between two polls of the source. Default one minute.
+    :param close_retries: The number of retries of ``close``; with the delays below, they take more than two
+        hours. Default 12.
+    :param close_retry_delay: The first delay between two attempts; it doubles, up to 15 minutes. Default one
+        minute.
+    :param close_overdue_after: The time after its run was queued when a bracket becomes overdue. Its source
+        is then closed as soon as no task of the run is running, by a deadline alert in Airflow's triggerer,
+        even if the DAG is paused, deleted or can't be imported. It needs Airflow 3.1 or later and a
+        triggerer. Default ``None``: the watchdog handles such brackets.
+    :param outlets: The assets that the update refreshes, such as the source's own asset from
         :func:`~airflow_provider_coveo.assets.coveo_push.push_source_asset`. DAGs that are scheduled on them
-        run once the update went well and ``IDLE`` was sent; after a failure, or where the whole bracket was
-        skipped, they don't. Default none.
-    :param group_id: The task group's ID. Default ``push_source_update``, with a number behind it where a DAG
-        has several.
-    :param kwargs: Anything else that a ``TaskGroup`` takes, such as ``tooltip`` or ``default_args``.
-    :raises CoveoInputError: when the DAG is parsed, if the bracket is empty or holds another one, or if a
-        value that is no template can't be right.
+        run after the update succeeded and ``IDLE`` was sent, but not after a failure, or if the whole bracket
+        was skipped. Default none.
+    :param group_id: The task group's ID. Default ``push_source_update``, with a numeric suffix if a DAG has
+        several.
+    :param kwargs: Other arguments of a ``TaskGroup``, such as ``tooltip`` or ``default_args``.
+    :raises CoveoInputError: when the DAG is parsed, if the bracket is empty or contains another one, or if a
+        parameter that is not a template is invalid.
     """
 
     def __init__(
@@ -497,7 +497,9 @@ class push_source_update:  # noqa: N801 - it reads as what it does, in a `with` 
         self.exclusive_timeout = _validate_duration("exclusive_timeout", exclusive_timeout)
         self.poll_interval = _validate_duration("poll_interval", poll_interval)
         if isinstance(close_retries, bool) or not isinstance(close_retries, int) or close_retries < 0:
-            raise CoveoInputError(f"close_retries is {short_repr(close_retries)}", remedy="Give 0 or more")
+            raise CoveoInputError(
+                f"Invalid close_retries: {short_repr(close_retries)}", remedy="Use an integer of 0 or more"
+            )
         self.close_retries = close_retries
         self.close_retry_delay = _validate_duration("close_retry_delay", close_retry_delay)
         self.close_overdue_after = (
@@ -524,7 +526,7 @@ class push_source_update:  # noqa: N801 - it reads as what it does, in a `with` 
         self._group.__exit__(exc_type, exc_value, traceback)
 
     def __call__(self, function: Callable[P, Any]) -> Callable[P, PushSourceUpdate]:
-        """Use as a decorator of a function that makes the tasks."""
+        """Decorate a function that creates the tasks."""
 
         @functools.wraps(function)
         def bracket(*args: P.args, **kwargs: P.kwargs) -> PushSourceUpdate:
@@ -537,7 +539,7 @@ class push_source_update:  # noqa: N801 - it reads as what it does, in a `with` 
     def _new_group(self, group_id: str) -> PushSourceUpdate:
         options = {"add_suffix_on_collision": True, **self._group_kwargs}
         adds_numbers = options.pop("add_suffix_on_collision")
-        # Airflow adds numbers as well, but goes wrong with groups inside another group.
+        # Airflow adds suffixes as well, but incorrectly for groups inside another group.
         numbered = (f"{group_id}__{number}" for number in range(1, 1000))
         for name in itertools.chain([group_id], numbered):
             try:
@@ -545,19 +547,19 @@ class push_source_update:  # noqa: N801 - it reads as what it does, in a `with` 
             except Exception as error:
                 if type(error).__name__ != "DuplicateTaskIdFound" or not adds_numbers:
                     raise
-        raise CoveoInputError(f"The DAG has too many groups named {group_id!r}", remedy="Give a group_id")
+        raise CoveoInputError(f"The DAG has too many groups named {group_id!r}", remedy="Set a group_id")
 
 
 def ensure_source_open(context: Context | None = None) -> bool:
     """
-    Open the source again if this task's bracket has been closed; the bracket's last task closes it once more.
+    Open the source again if this task's bracket has been closed; the bracket's last task closes it again.
 
-    Every task of a bracket does this before it works. Call it from a task that works on a bracket's source
-    without being one of its tasks, or in the middle of long work.
+    Every task of a bracket does this before it runs. Call this function from a task that updates a bracket's
+    source without belonging to the bracket, or in the middle of a long task.
 
-    :param context: The task's context; by default that of the running task.
+    :param context: The task's context; by default, that of the running task.
     :return: Whether the source was opened again.
-    :raises CoveoInputError: if the task stands below no bracket.
+    :raises CoveoInputError: if the task is not downstream of a bracket.
     :raises PushSourceUpdateNotBracketed: if nothing would close the source again.
     """
     found: Any = get_current_context() if context is None else context
@@ -566,20 +568,20 @@ def ensure_source_open(context: Context | None = None) -> bool:
     if update_tasks is not None:
         return reopen_if_closed(found, update_tasks)
     raise CoveoInputError(
-        f"Task {task.task_id!r} stands below no bracket, so there is no source to open",
+        f"Task {task.task_id!r} is not downstream of a bracket, so there is no source to open",
         remedy="Create it inside push_source_update, or wire it below update.open",
     )
 
 
 def _update_around(task: Any) -> UpdateTasks | None:
-    """Return the bracket that a task works in, or else the last one before it."""
+    """Return the bracket that a task belongs to, or else the last one before it."""
     opening = [
         upstream
         for upstream in task.get_flat_relatives(upstream=True)
         if isinstance(upstream, OpenPushSourceUpdateOperator)
     ]
     below = task.get_flat_relative_ids(upstream=False)
-    # The brackets that come before this task's own stand above it as well.
+    # Brackets before this task's own bracket are upstream of it as well.
     around = [upstream for upstream in opening if upstream.update_tasks.close in below] or opening
     if not around:
         return None

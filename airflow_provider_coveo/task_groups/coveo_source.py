@@ -1,4 +1,4 @@
-"""The recreation of a source: a copy takes its place, and once somebody approves, the original is deleted."""
+"""Recreate a source: a copy replaces it, and the original is deleted after an approval."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ from airflow_provider_coveo.operators.coveo_source import (
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-#: What a DAG's default_args say must not let the deletion come before the approval, or the approval expire.
+#: A DAG's default_args must neither move the deletion before the approval nor let the approval expire.
 _IN_ORDER: dict[str, Any] = {"trigger_rule": "all_success", "depends_on_past": False}
 
 _SUBJECT = "Delete the old Coveo source?"
 _BODY = """\
 {{%- set done = ti.xcom_pull(task_ids={task_id!r}) -%}}
-Source **{{{{ done.source_name }}}}** (`{{{{ done.source_id }}}}`) would be deleted for good, with \
-{{{{ done.number_of_items }}}} items.
+Source **{{{{ done.source_name }}}}** (`{{{{ done.source_id }}}}`) and its \
+{{{{ done.number_of_items }}}} items will be deleted permanently.
 
-**{{{{ done.new_source_name }}}}** (`{{{{ done.new_source_id }}}}`) replaces it. It was tested, and holds \
-what was pushed to it since.
+**{{{{ done.new_source_name }}}}** (`{{{{ done.new_source_id }}}}`) replaces it. It was tested, and contains \
+what has been pushed to it since.
 {{% if done.managed_by %}}
-The old source is managed by {{{{ done.managed_by }}}}: put the new ID into its configuration first.
+{{{{ done.managed_by }}}} manages the old source: set the new ID in its configuration first.
 {{% endif %}}
-Approve once the new source has all content, and nothing uses the old ID any more.
+Approve when the new source has all content and nothing uses the old ID any more.
 """
 
 
 class ApproveByParamOperator(BaseOperator):
     """
-    Go on if the person who started the run repeated a source's name in a param of the DAG, else skip.
+    Succeed if the person who started the run repeated a source's name in a param of the DAG, else skip.
 
-    It stands for the approval where Airflow can't ask for one, before 3.1.
+    It replaces the approval in Airflow before 3.1, which has none.
 
     :param param: The name of the param.
-    :param source_name: The name of the source that is to be deleted. (templated)
+    :param source_name: The name of the source to delete. (templated)
     :raises CoveoInputError: if the param names another source; the task does not retry.
     """
 
@@ -69,12 +69,12 @@ class ApproveByParamOperator(BaseOperator):
         if not approved:
             raise AirflowSkipException(
                 f"The deletion of source {self.source_name!r} is not approved. To approve it, trigger the "
-                f'DAG again, as this time and with the param "{self.param}": "{self.source_name}"'
+                f'DAG again with the same params and "{self.param}": "{self.source_name}"'
             )
         if approved != self.source_name:
             raise as_non_retryable(
                 CoveoInputError(
-                    f"Source {self.source_name!r} was not deleted",
+                    f"Could not delete source {self.source_name!r}",
                     cause=f"the param {self.param!r} approves the deletion of {short_repr(approved)}",
                     remedy="Repeat the name of the old source exactly",
                 )
@@ -84,17 +84,17 @@ class ApproveByParamOperator(BaseOperator):
 
 class RecreatePushSource(TaskGroup):
     """
-    The task group that ``recreate_push_source`` makes.
+    The task group that ``recreate_push_source`` creates.
 
-    :param recreation: The arguments of ``RecreatePushSourceOperator`` beside those that follow.
+    :param recreation: The arguments of ``RecreatePushSourceOperator``, except for those below.
     :param coveo_conn_id: The Coveo connection.
-    :param organization_id: The organization, where it is not the connection's.
-    :param approval_param: The param of the DAG that approves on Airflow before 3.1.
+    :param organization_id: The organization, if it differs from the connection's.
+    :param approval_param: The DAG's param for the approval on Airflow before 3.1.
     """
 
     #: Duplicates the source, tests the copy and hands over to it.
     recreate: RecreatePushSourceOperator
-    #: Waits for the approval, or looks for it in the run's params.
+    #: Waits for the approval, or reads it from the run's params.
     approve: BaseOperator
     #: Deletes the original.
     delete_old: DeletePushSourceOperator
@@ -113,7 +113,7 @@ class RecreatePushSource(TaskGroup):
         with self:
             self.recreate = RecreatePushSourceOperator(
                 task_id="recreate",
-                # Two runs at the same time could each make a copy.
+                # Two runs at the same time could each create a copy.
                 max_active_tis_per_dag=1,
                 do_xcom_push=True,
                 **connection,
@@ -123,7 +123,7 @@ class RecreatePushSource(TaskGroup):
             self.approve = self._approval(approval_param, done["source_name"])
             self.delete_old = DeletePushSourceOperator(
                 task_id="delete_old",
-                # Not by a template of the Variable, which holds the ID of the copy by now.
+                # Not a template of the Variable, which contains the ID of the copy by now.
                 source_id=done["source_id"],
                 source_name=done["source_name"],
                 **connection,
@@ -145,7 +145,7 @@ class RecreatePushSource(TaskGroup):
                 self.dag.params[param] = Param(
                     "",
                     type="string",
-                    description="To approve that the old source is deleted, its name; else nothing",
+                    description="To approve the deletion of the old source, enter its name",
                 )
             return ApproveByParamOperator(
                 task_id="approve", param=param, source_name=source_name, **_IN_ORDER
@@ -154,7 +154,7 @@ class RecreatePushSource(TaskGroup):
             task_id="approve",
             subject=_SUBJECT,
             body=_BODY.format(task_id=self.recreate.task_id),
-            # It would be taken for the time that one has to answer.
+            # Airflow would use it as the time limit for the response.
             execution_timeout=None,
             **_IN_ORDER,
         )
@@ -187,35 +187,36 @@ def recreate_push_source(
         )
         recreated.recreate >> fill_the_new_source() >> recreated.approve
 
-    The group's tasks are ``recreate`` (a
-    :class:`~airflow_provider_coveo.operators.coveo_source.RecreatePushSourceOperator`, which see),
-    ``approve`` and ``delete_old``. Each may be killed, tried again or cleared; there is one copy in the end,
-    and the original stays until the approval. The copy is empty: let a task between ``recreate`` and
-    ``approve`` push the content to it, as above, or do so by another DAG before you approve.
+    The group's tasks are ``recreate`` (see
+    :class:`~airflow_provider_coveo.operators.coveo_source.RecreatePushSourceOperator`), ``approve`` and
+    ``delete_old``. Each can be killed, retried or cleared; there is only one copy in the end, and the
+    original stays until the approval. The copy is empty: push the content to it in a task between
+    ``recreate`` and
+    ``approve``, as above, or from another DAG before you approve.
 
-    On Airflow 3.1 and later ``approve`` asks in the UI, under *Required Actions*, and waits for the answer;
-    *Reject* keeps the original. Before 3.1 it looks into the DAG's param ``approval_param``, which must
-    repeat the original's name, and is skipped where that is empty: look at the copy, then trigger the DAG
-    again, as before and with that param. The second run goes on with the same copy.
+    On Airflow 3.1 and later, ``approve`` shows a request in the UI under *Required Actions*, and waits for
+    the response; *Reject* keeps the original. Before 3.1, it reads the DAG's param ``approval_param``, which
+    must repeat the original's name. If the param is empty, the task is skipped: check the copy, then trigger
+    the DAG again with the same params and that one. The second run resumes with the same copy.
 
     :param source_id: The ID of the source to replace. (templated)
     :param new_name: The copy's name, which can't be changed later. (templated)
-    :param source_id_variable: The Airflow Variable that holds the source's ID, and shall hold the copy's.
-        Default: none. (templated)
-    :param test_item: The item to test the copy with, in Coveo's words. Default: a small one.
-    :param confirm_timeout: How long to wait until the test item is indexed. Default 30 minutes.
-    :param poll_interval: How long to wait between two looks at the item logs. Default 30 seconds.
-    :param deferrable: Whether to wait in the triggerer, without holding a worker. Default: Airflow's
+    :param source_id_variable: The Airflow Variable with the source's ID, to which the task writes the copy's
+        ID. Default: none. (templated)
+    :param test_item: The item to test the copy with, with Coveo's keys. Default: a small one.
+    :param confirm_timeout: The maximum time to wait until the test item is indexed. Default 30 minutes.
+    :param poll_interval: The interval between two polls of the item logs. Default 30 seconds.
+    :param deferrable: Whether to wait in the triggerer, without occupying a worker. Default: the setting
         ``[operators] default_deferrable``.
-    :param coveo_conn_id: The Coveo connection. Default: as the DAG's ``default_args`` say, else
-        ``coveo_default``. (templated)
-    :param organization_id: The organization, where it is not the connection's. Default: as the DAG's
-        ``default_args`` say. (templated)
-    :param approval_param: The param of the DAG that approves before Airflow 3.1; it is added to the DAG
-        where it has none of that name. Default ``delete_old_source``.
-    :param group_id: The task group's ID. Default ``recreate_push_source``, with a number behind it where a
-        DAG has several.
-    :param kwargs: Anything else that a ``TaskGroup`` takes, such as ``tooltip`` or ``default_args``.
+    :param coveo_conn_id: The Coveo connection. Default: the DAG's ``default_args``, or ``coveo_default``.
+        (templated)
+    :param organization_id: The organization, if it differs from the connection's. Default: the DAG's
+        ``default_args``. (templated)
+    :param approval_param: The DAG's param for the approval before Airflow 3.1; it is added to the DAG if
+        missing. Default ``delete_old_source``.
+    :param group_id: The task group's ID. Default ``recreate_push_source``, with a numeric suffix if a DAG has
+        several.
+    :param kwargs: Other arguments of a ``TaskGroup``, such as ``tooltip`` or ``default_args``.
     :return: The group, whose attributes ``recreate``, ``approve`` and ``delete_old`` are its tasks, and
         ``new_source_id`` is the copy's ID.
     """

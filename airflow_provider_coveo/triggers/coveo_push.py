@@ -1,4 +1,4 @@
-"""Triggers that wait at Coveo on the triggerer's event loop, for the sensors."""
+"""Triggers of the sensors: they poll Coveo on the triggerer's event loop."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if sys.version_info >= (3, 11):
 else:
     from async_timeout import timeout
 
-#: How long the last look may take.
+#: The maximum duration of the last poll.
 LAST_LOOK_SECONDS = 30.0
 
 if TYPE_CHECKING:
@@ -37,17 +37,17 @@ if TYPE_CHECKING:
 
 class _CoveoTrigger(BaseTrigger):
     """
-    Look again and again until what is waited for has come, can't come any more, or it takes too long.
+    Poll until the condition is met, can no longer be met, or the time is up.
 
-    All that it knows is in its parameters, so that it may go on in another triggerer at any time. The event
-    is a dict: ``outcome`` is ``there``, ``too_late`` or ``error``; ``words`` say what was seen; ``result``
-    and ``warning`` are those of what has come; ``error`` describes the error.
+    Its whole state is in its parameters, so that it can resume in another triggerer at any time. The event
+    is a dict: ``outcome`` is ``there``, ``too_late`` or ``error``; ``words`` describe the last poll;
+    ``result`` and ``warning`` belong to a condition that is met; ``error`` describes the error.
 
     :param coveo_conn_id: The Coveo connection.
-    :param poke_interval: Seconds from one look to the next.
-    :param give_up_at: When to look for the last time, in seconds since the epoch.
-    :param organization_id: The organization, where it is not the connection's.
-    :param silent_fail: Whether to go on waiting after an error that may pass.
+    :param poke_interval: The interval between two polls in seconds.
+    :param give_up_at: The time of the last poll, in seconds since the epoch.
+    :param organization_id: The organization, if it differs from the connection's.
+    :param silent_fail: Whether to continue waiting after a temporary error.
     """
 
     def __init__(
@@ -68,14 +68,14 @@ class _CoveoTrigger(BaseTrigger):
 
     @abstractmethod
     def wait(self) -> Condition:
-        """Return what is waited for."""
+        """Return the condition to wait for."""
 
     @abstractmethod
     def _parameters(self) -> dict[str, Any]:
-        """Return the parameters that only this kind of trigger has."""
+        """Return the parameters that are specific to this kind of trigger."""
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return what another triggerer needs to go on."""
+        """Return the data that another triggerer needs to resume."""
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
             {
@@ -90,16 +90,17 @@ class _CoveoTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and fire one event."""
-        # DAG files import this module by way of the sensors; the client brings aiohttp with it. To load that
-        # takes longer than a triggerer's loop may be held up.
+        # DAG files import this module through the sensors, and the client imports aiohttp. Loading that takes
+        # longer than a triggerer's loop may be blocked.
         await asyncio.to_thread(importlib.import_module, "airflow_provider_coveo.hooks.async_client")
         from airflow_provider_coveo.hooks.async_client import CoveoAsyncClient
 
-        last = "Nothing was seen yet."
+        last = "No poll has succeeded yet."
         async with CoveoAsyncClient(
             self.coveo_conn_id, organization_id=self.organization_id, caller=type(self).__name__
         ) as client:
-            # The task itself has just looked. Many triggers may begin at once, and must not look at once.
+            # The task itself has just polled. Many triggers can start at the same time, and must not poll at
+            # the same time.
             pause = random.uniform(0, self.poke_interval)  # noqa: S311
             while True:
                 await asyncio.sleep(min(pause, self._time_left()))
@@ -107,11 +108,11 @@ class _CoveoTrigger(BaseTrigger):
                 began = time.monotonic()
                 seen: PollResult | None = None
                 try:
-                    # Not wait_for, which before Python 3.12 can lose that the trigger was cancelled.
+                    # Before Python 3.12, wait_for can lose a cancellation of the trigger.
                     async with timeout(max(self._time_left(), LAST_LOOK_SECONDS)):
                         seen = await client.poll(self.wait())
                 except asyncio.TimeoutError:
-                    self.log.info("The last look took too long.")
+                    self.log.info("The last poll timed out")
                 except CoveoError as error:
                     if not (self.silent_fail and error.retry_can_help):
                         yield TriggerEvent({"outcome": "error", "error": error_to_json(error)})
@@ -135,15 +136,15 @@ class _CoveoTrigger(BaseTrigger):
 
 class PushSourceStatusTrigger(_CoveoTrigger):
     """
-    Wait until a Push source has one of some statuses; for ``PushSourceStatusSensor``.
+    Wait until a Push source has one of several statuses; for ``PushSourceStatusSensor``.
 
     :param source_id: The source.
-    :param statuses: The statuses, in the Push API's words.
+    :param statuses: The statuses, with the Push API's names.
     :param coveo_conn_id: The Coveo connection.
-    :param poke_interval: Seconds from one look to the next.
-    :param give_up_at: When to look for the last time, in seconds since the epoch.
-    :param organization_id: The organization, where it is not the connection's.
-    :param silent_fail: Whether to go on waiting after an error that may pass.
+    :param poke_interval: The interval between two polls in seconds.
+    :param give_up_at: The time of the last poll, in seconds since the epoch.
+    :param organization_id: The organization, if it differs from the connection's.
+    :param silent_fail: Whether to continue waiting after a temporary error.
     """
 
     def __init__(self, *, source_id: str, statuses: Sequence[str], **kwargs: Any) -> None:
@@ -152,7 +153,7 @@ class PushSourceStatusTrigger(_CoveoTrigger):
         self.statuses = list(statuses)
 
     def wait(self) -> Condition:
-        """Return what is waited for."""
+        """Return the condition to wait for."""
         return SourceStatusCondition(
             self.source_id, tuple(SourceStatus.parse(name) for name in self.statuses)
         )
@@ -163,26 +164,29 @@ class PushSourceStatusTrigger(_CoveoTrigger):
 
 class PushedItemsIndexedTrigger(_CoveoTrigger):
     """
-    Wait until Coveo's pipeline is through with what was pushed; for ``PushedItemsIndexedSensor``.
+    Wait until Coveo's pipeline has processed a push; for ``PushedItemsIndexedSensor``.
 
     :param source_id: The source.
-    :param operations: How many additions, updates and deletions were sent.
-    :param started: Before the first was sent: epoch milliseconds by Coveo's clock.
-    :param max_refused: How many refused items are put up with.
-    :param settle_seconds: For how long the logs must have shown that all is through.
-    :param refusals: The results of a stage that count as refused.
-    :param repeated: How many were sent although Coveo may have taken them before. Default none.
-    :param adds: How many are additions and updates, at least. Default 0.
-    :param children: How many delete other items as well. Default: not known.
-    :param repeated_children: How many of those that were sent twice delete other items as well. Default none.
-    :param earlier: How many an earlier try sent as well, which may still be in the pipeline. Default none.
-    :param on_repeated: What to do if the logs can't tell whether all is through: ``fail`` or ``warn``.
-    :param quiet_seconds: How long the logs must have been still before that.
+    :param operations: The number of additions, updates and deletions that were sent.
+    :param started: The time before the first was sent, on Coveo's clock in epoch milliseconds.
+    :param max_refused: The number of rejected items that is allowed.
+    :param settle_seconds: The seconds for which the logs must have shown that everything is processed.
+    :param refusals: The results of a stage that count as rejected.
+    :param repeated: The number of operations that were sent again although Coveo may have accepted them
+        before. Default 0.
+    :param adds: The minimum number of additions and updates. Default 0.
+    :param children: The number of deletions that delete other items as well. Default: unknown.
+    :param repeated_children: The number of such deletions that were sent twice. Default 0.
+    :param earlier: The number of operations of an earlier attempt that can still be in the pipeline.
+        Default 0.
+    :param on_repeated: The behavior if the logs can't show whether everything is processed: ``fail`` or
+        ``warn``.
+    :param quiet_seconds: The seconds without new entries in the logs before that applies.
     :param coveo_conn_id: The Coveo connection.
-    :param poke_interval: Seconds from one look to the next.
-    :param give_up_at: When to look for the last time, in seconds since the epoch.
-    :param organization_id: The organization, where it is not the connection's.
-    :param silent_fail: Whether to go on waiting after an error that may pass.
+    :param poke_interval: The interval between two polls in seconds.
+    :param give_up_at: The time of the last poll, in seconds since the epoch.
+    :param organization_id: The organization, if it differs from the connection's.
+    :param silent_fail: Whether to continue waiting after a temporary error.
     """
 
     def __init__(
@@ -219,7 +223,7 @@ class PushedItemsIndexedTrigger(_CoveoTrigger):
         self.refusals = list(refusals)
 
     def wait(self) -> Condition:
-        """Return what is waited for."""
+        """Return the condition to wait for."""
         return ItemsIndexedCondition(
             Pushed(
                 self.source_id,
@@ -258,14 +262,14 @@ class PushedItemsIndexedTrigger(_CoveoTrigger):
 
 class PushApiQuotaTrigger(_CoveoTrigger):
     """
-    Wait until so many items may still be pushed today; for ``PushApiQuotaSensor``.
+    Wait until a number of items can still be pushed today; for ``PushApiQuotaSensor``.
 
-    :param items: How many.
+    :param items: The number of items.
     :param coveo_conn_id: The Coveo connection.
-    :param poke_interval: Seconds from one look to the next.
-    :param give_up_at: When to look for the last time, in seconds since the epoch.
-    :param organization_id: The organization, where it is not the connection's.
-    :param silent_fail: Whether to go on waiting after an error that may pass.
+    :param poke_interval: The interval between two polls in seconds.
+    :param give_up_at: The time of the last poll, in seconds since the epoch.
+    :param organization_id: The organization, if it differs from the connection's.
+    :param silent_fail: Whether to continue waiting after a temporary error.
     """
 
     def __init__(self, *, items: int, **kwargs: Any) -> None:
@@ -273,7 +277,7 @@ class PushApiQuotaTrigger(_CoveoTrigger):
         self.items = items
 
     def wait(self) -> Condition:
-        """Return what is waited for."""
+        """Return the condition to wait for."""
         return DailyQuotaCondition(self.items)
 
     def _parameters(self) -> dict[str, Any]:

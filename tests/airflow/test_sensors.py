@@ -110,7 +110,7 @@ def test_tasks_wait_in_a_triggerer_that_dies_and_give_up_in_time(
     assert states["rescheduled"].state == "success"
     # A timeout is final, as for any sensor.
     assert states["too_late"] == ("failed", 1)
-    assert "Seen last: Source sensed is REBUILD" in airflow.task_log("sensors", run_id, "too_late")
+    assert "Last poll: Source sensed is REBUILD" in airflow.task_log("sensors", run_id, "too_late")
     assert airflow.xcom("sensors", run_id, "until_idle")["status"] == "IDLE"
     assert airflow.xcom("sensors", run_id, "indexed")["refused"] == 1
     assert "unreadable" in airflow.task_log("sensors", run_id, "indexed")

@@ -211,7 +211,7 @@ def test_a_cut_off_that_turns_out_as_nothing_is_not_taken_for_now(
     coveo: Simulator, connect: Callable[..., None]
 ) -> None:
     reset = _rendered_to_nothing(ResetPushSourceOperator, source_id=SOURCE, ordering_id="{{ nothing }}")
-    with pytest.raises(CoveoInputError, match="ordering_id turned out as None") as refused:
+    with pytest.raises(CoveoInputError, match="ordering_id rendered to None") as refused:
         reset.execute(context())
     assert isinstance(refused.value, AirflowFailException)
     assert coveo.requests == []
@@ -281,7 +281,7 @@ def test_sources_that_turn_out_as_nothing_are_not_taken_for_all(
     coveo: Simulator, connect: Callable[..., None]
 ) -> None:
     watchdog = _rendered_to_nothing(CloseAbandonedPushSourcesOperator, source_ids="{{ nothing }}")
-    with pytest.raises(CoveoInputError, match="source_ids turned out as None"):
+    with pytest.raises(CoveoInputError, match="source_ids rendered to None"):
         watchdog.execute(context())
     assert coveo.requests == []
 

@@ -566,11 +566,11 @@ def test_the_deletion_of_an_earlier_try_s_test_item_proves_nothing(
     assert VARIABLE not in variables.values
 
 
-@pytest.mark.parametrize("why", ["is indexed", "takes no items"])
+@pytest.mark.parametrize("why", ["is indexed", "accepts no items"])
 def test_a_test_that_takes_too_long_fails_and_the_next_try_goes_on_with_the_same_copy(
     coveo: Simulator, variables: Variables, why: str
 ) -> None:
-    if why == "takes no items":
+    if why == "accepts no items":
         coveo.faults.answer(412, error_code="SOURCE_DOES_NOT_EXIST", operation="item", times=None)
     coveo.indexing_delay = 3600
     began = time.monotonic()

@@ -122,7 +122,7 @@ def test_an_order_that_is_none_closes_nothing_and_is_an_error(
 def test_an_order_reaches_no_source_that_the_watchdog_does_not_look_after(
     coveo: Simulator, young: str
 ) -> None:
-    with pytest.raises(CoveoInputError, match="looks after"):
+    with pytest.raises(CoveoInputError, match="that this task checks"):
         look({"source_ids": [young], "close_now": True}, source_ids=["another"])
     assert look({"source_ids": [young], "close_now": True}, source_ids=[young])["closed"] == [young]
 

@@ -79,7 +79,7 @@ def test_a_bracket_whose_block_failed_is_refused_although_the_error_was_caught(e
         except (KeyError, CoveoInputError):
             pass
         Work(task_id="another")
-    with pytest.raises(CoveoInputError, match="has no closing"):
+    with pytest.raises(CoveoInputError, match="has no close task"):
         dag.validate()
 
 

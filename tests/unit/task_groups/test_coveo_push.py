@@ -287,10 +287,10 @@ def bracket_in_a_loop() -> None:
 @pytest.mark.parametrize(
     ("bracket", "reason"),
     [
-        (bracket_in_a_loop, r"in the task loop 'loop'.*Put the loop into the bracket"),
+        (bracket_in_a_loop, r"in the task loop 'loop'.*Move the loop into the bracket"),
         (bracket_in_a_bracket, "holds another bracket"),
         (bracket_in_a_group_in_a_bracket, "holds another bracket"),
-        (empty_bracket, "holds no task"),
+        (empty_bracket, "contains no task"),
     ],
 )
 def test_what_can_not_work_is_refused_with_the_reason(bracket: Callable[[], Any], reason: str) -> None:

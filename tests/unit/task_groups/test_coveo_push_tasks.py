@@ -562,7 +562,7 @@ def test_a_task_after_the_bracket_does_not_open_its_source(
 
 
 def test_a_task_that_stands_in_no_bracket_is_told_so(a_run: Callable[..., Run]) -> None:
-    with pytest.raises(CoveoInputError, match="stands below no bracket"):
+    with pytest.raises(CoveoInputError, match="is not downstream of a bracket"):
         ensure_source_open(a_run().context("elsewhere"))
 
 
