@@ -1,4 +1,4 @@
-"""What closes a bracket's source if the run ended and its own tasks did not: a DAG's callbacks."""
+"""A DAG's callbacks, which close a bracket's source if the run ended without its own tasks doing so."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: The DAG processor gives a file and all its callbacks 50 seconds by default.
+#: By default, the DAG processor gives a file and all its callbacks 50 seconds.
 _BUDGET_SECONDS: Final = 30.0
-#: How long a request to Coveo may take of these, and how little is left for the last one.
+#: The maximum time for a request to Coveo, and the minimum that is reserved for the last one.
 _MAX_SECONDS: Final = 20.0
 _MIN_SECONDS: Final = 3.0
-#: A run that was cleared looks like one that ended, until its scheduler takes it up.
+#: Until the scheduler handles it, a cleared run looks like one that ended.
 _CHECKS: Final = 4
 _SECONDS_BETWEEN_CHECKS: Final = 1.0
-#: How far apart the clocks of a worker and a scheduler may be.
+#: The maximum difference between the clocks of a worker and a scheduler.
 _CLOCK_SKEW: Final = 2.0
-#: How long the process of an opening may go on whose task was marked, with Airflow's default heartbeats.
+#: The maximum survival of a marked `open` task's process, with Airflow's default heartbeats.
 _LINGERING_SECONDS: Final = 10.0
-#: How many map indexes are named that were left.
+#: The number of remaining map indexes that are listed.
 _MAX_NAMED: Final = 20
 
 
@@ -53,20 +53,20 @@ class _FailureCallback:
     """
     The failure and success callback of a DAG that sends IDLE for each bracket that its own tasks left open.
 
-    One stands for all brackets of a DAG, and is called before all other callbacks: the DAG processor gives
-    all of them one limit. A bracket of another run that holds the source by then is left alone.
+    One instance handles all brackets of a DAG, and runs before all other callbacks, because the DAG processor
+    gives all of them one time limit. It does not touch a source that a bracket of another run owns by then.
     """
 
     def __init__(self) -> None:
         self.brackets: list[UpdateTasks] = []
 
     def __repr__(self) -> str:
-        """Name the brackets, as Airflow logs each callback."""
+        """Return the names of the brackets, because Airflow logs each callback."""
         return f"push_source_update({', '.join(tasks.open for tasks in self.brackets)})"
 
     def __call__(self, context: Context) -> None:
         if context.get("reason") == "success" and not callbacks_can_read():
-            # `airflow dags test` of Airflow 3, where every run that goes well would be warned of.
+            # Otherwise `airflow dags test` of Airflow 3 would warn about every successful run.
             return
         dag: Any = context["dag"]
         run_id = str(context["run_id"])
@@ -76,10 +76,10 @@ class _FailureCallback:
                 run = _EndedRun(dag, run_id, tasks, _ended_at(context), until, len(self.brackets) - position)
                 run.close()
             except Exception as error:
-                # `airflow dags test` of Airflow 3, for one, lets callbacks query nothing.
+                # For example, callbacks can query nothing in `airflow dags test` of Airflow 3.
                 log.warning(
-                    "Could not find out whether run %r of DAG %r left a source open: %s: %s. "
-                    "Check whether task %r succeeded: `airflow dags test` of Airflow 3 lets none query.",
+                    "Could not check whether run %r of DAG %r left a source open: %s: %s. Check "
+                    "whether task %r succeeded; `airflow dags test` of Airflow 3 can't check it",
                     run_id,
                     dag.dag_id,
                     type(error).__name__,
@@ -89,7 +89,7 @@ class _FailureCallback:
 
 
 class _EndedRun:
-    """One bracket of a run that has ended as far as its callback knows."""
+    """One bracket of a run that has ended, as far as its callback knows."""
 
     def __init__(
         self, dag: Any, run_id: str, tasks: UpdateTasks, ended_at: float, until: float, shares: int
@@ -104,10 +104,10 @@ class _EndedRun:
 
     def close(self) -> None:
         """
-        Close what the bracket left open, in a mapped bracket of each map index.
+        Close what the bracket left open; in a mapped bracket, for each map index.
 
-        The DAG processor kills a file's callbacks that take too long, and with them those of the brackets
-        that come later. So of many map indexes as many are closed as the bracket's share of the time allows.
+        The DAG processor kills a file's callbacks that take too long, including those of later brackets. So
+        if there are many map indexes, it closes only as many as the bracket's share of the time allows.
         """
         now = time.monotonic()
         until = now + max(0.0, self._until - now) / self._shares
@@ -117,7 +117,7 @@ class _EndedRun:
                 left.append(str(holder.map_index))
                 if callbacks_can_query():
                     continue
-                # There, each further one costs a question.
+                # There, each further one needs another query.
                 left[0] += " and those after it"
                 break
             try:
@@ -128,8 +128,8 @@ class _EndedRun:
                 log.warning("The source of %s may still be open: %s: %s", holder, type(error).__name__, error)
         if left:
             log.warning(
-                "Time is up before the sources of all map indexes of %s in run %r of DAG %r were closed. Not "
-                "looked at: %s. The watchdog (CloseAbandonedPushSourcesOperator) closes what is active.",
+                "Out of time before the sources of all map indexes of %s in run %r of DAG %r were closed. "
+                "Not checked: %s. The watchdog (CloseAbandonedPushSourcesOperator) closes any active source",
                 self._tasks.open,
                 self._run_id,
                 self._dag_id,
@@ -149,13 +149,15 @@ class _EndedRun:
         if record.phase is Phase.CLOSED and record.is_concluded:
             return
         if self._goes_on(holder, record):
-            log.info("Run %r of DAG %r goes on, and closes its source itself.", self._run_id, self._dag_id)
+            log.info(
+                "Run %r of DAG %r continues, and will close its source itself", self._run_id, self._dag_id
+            )
             return
         if record.phase is Phase.LEFT and other_at_work(holder, record, seems_live) is not None:
             return
         if record.phase is not Phase.CLOSED:
             log.warning(
-                "Source %s was left open by %s: its own tasks did not close it, so it is closed from here.",
+                "Source %s was left open by %s, whose own tasks did not close it; closing it",
                 record.source_id,
                 holder,
             )
@@ -165,9 +167,9 @@ class _EndedRun:
 
     def _look_once_more(self, holder: Holder, record: BracketRecord) -> None:
         """
-        Close the source again if the request of an opening that was under way arrived after ``IDLE``.
+        Close the source again if the request of an `open` in progress arrived after ``IDLE``.
 
-        Its task was marked, and Airflow then ends its process, which may be right behind its request.
+        Its task was marked. Airflow then ends its process, which may have just sent its request.
         """
         current = read_bracket(holder) or record
         lingers = current.closed_at + _LINGERING_SECONDS - time.time()
@@ -179,7 +181,7 @@ class _EndedRun:
             return
         # Another task of the bracket, which was cleared meanwhile, may have opened the source since.
         if current.opening == record.opening and may_be_active(self._hook(current), current.source_id):
-            log.warning("The opening of source %s by %s arrived late", current.source_id, holder)
+            log.warning("The request of %s to open source %s arrived late", holder, current.source_id)
             self._send(holder, replace(current, is_concluded=True))
 
     def _send(self, holder: Holder, record: BracketRecord) -> None:
@@ -187,24 +189,24 @@ class _EndedRun:
         try:
             closing = close_source(hook, holder, record, seems_live)
         except CoveoError as error:
-            log.warning("%s The watchdog (CloseAbandonedPushSourcesOperator) is what is left.", error)
+            log.warning("%s The watchdog (CloseAbandonedPushSourcesOperator) can still close it", error)
             return
         if closing.left_for is not None:
-            log.info("Source %s is held open by %s, and is left alone.", record.source_id, closing.left_for)
+            log.info("Source %s is owned by %s; leaving it open", record.source_id, closing.left_for)
 
     def _goes_on(self, holder: Holder, record: BracketRecord) -> bool:
         """
         Return whether the run was cleared in the meantime, so that it closes its source itself.
 
-        On Airflow 3 a callback can't see a run's state. What it sees are states of tasks, which in a run that
-        was cleared look for a moment like those of one that ended; and a run may fail while a task of it
-        works, whose bracket Airflow then never closes.
+        On Airflow 3, a callback can't query a run's state, only the states of tasks. For a short time, those
+        of a cleared run look like those of a run that ended. And a run can fail while one of its tasks is
+        running, whose bracket Airflow then never closes.
         """
         if callbacks_see_runs():
             return run_facts(self._dag_id, self._run_id).is_active
         if not callbacks_can_query():
             return 0 < self._ended_at < record.opened_at
-        # By the clocks of a worker and a scheduler; a run hardly ends in the moment in which it opens.
+        # These times are from a worker and a scheduler. A run is unlikely to end just as it opens the source.
         opened_since = 0 < self._ended_at < record.opened_at + _CLOCK_SKEW
         tasks = self._tasks
         own = [tasks.begin, tasks.open, tasks.close, tasks.outcome]
@@ -219,7 +221,7 @@ class _EndedRun:
             is_over = all(state in FINISHED_STATES for state in states[2:])
             works = any(state in PENDING_STATES for name in member for state in found[name].values())
             if works:
-                # A task that was cleared alone, whose run calls this again; or one that outlives its run.
+                # A task that was cleared alone, whose run will call this again; or one that outlives its run.
                 return is_over or opened_since
             if is_over:
                 return False
@@ -250,7 +252,7 @@ class _EndedRun:
         )
 
     def _seconds_left(self) -> float:
-        """Return how much of its share of the time a bracket has left."""
+        """Return the rest of the bracket's share of the time."""
         return (self._until - time.monotonic()) / self._shares
 
 

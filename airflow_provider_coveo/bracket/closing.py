@@ -1,4 +1,4 @@
-"""How a bracket closes its source: never under the feet of another bracket that holds it."""
+"""Closing a source by a bracket, unless another live bracket owns it."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ log = logging.getLogger(__name__)
 
 class Closing(NamedTuple):
     """
-    How a bracket closed its source.
+    The result of closing a source.
 
-    :param result: What Coveo answered, ``None`` if nothing was sent.
-    :param left_for: The bracket that the source was left open for.
+    :param result: Coveo's response, ``None`` if nothing was sent.
+    :param left_for: The bracket for which the source was left open.
     """
 
     result: StatusResult | None
@@ -47,15 +47,15 @@ def close_source(
     still_live: Callable[[SourceRecord], bool] = is_live,
 ) -> Closing:
     """
-    Set a bracket's source to ``IDLE``, unless another bracket that is at work holds it.
+    Set a bracket's source to ``IDLE``, unless another live bracket owns it.
 
-    The record that the bracket holds the source goes before the request: an opening that is still under way
-    looks for it after its own request, and closes the source itself if it is gone.
+    The bracket's record as the owner is removed before the request: an `open` in progress checks it after its
+    own request, and closes the source itself if it is missing.
 
     :param hook: The hook to send with.
     :param bracket: The bracket.
-    :param record: What it did in its run.
-    :param still_live: Says whether another bracket is at work.
+    :param record: Its record in this run.
+    :param still_live: Returns whether another bracket is live.
     :raises CoveoError: if the request fails.
     """
     ledger = SourceLedger(record.organization_id)
@@ -70,7 +70,7 @@ def close_source(
     try:
         ledger.release_all(source_id, holders)
     except Exception:
-        log.warning("Could not record that nobody holds source %s any more", source_id, exc_info=True)
+        log.warning("Could not record that nothing owns source %s any more", source_id, exc_info=True)
     _keep(bracket, replace(record, phase=Phase.CLOSING))
     result = hook.set_source_status(source_id, "IDLE")
     _keep(bracket, replace(record, phase=Phase.CLOSED, closed_at=time.time(), reopened_by=None))
@@ -81,10 +81,10 @@ def close_source(
 
 def _tell_closed(others: Iterable[SourceRecord], source_id: str) -> None:
     """
-    Record that the source is closed for other brackets, too, which held it and seemed to be over.
+    Record for other brackets, too, that the source is closed: those that owned it and seemed to have ended.
 
-    One whose DAG was paused may continue. Its tasks then open the source again. One that is opening it right
-    now, and only seemed to be over, looks again after its request, and sets its status again.
+    A bracket whose DAG was paused can continue. Its tasks then open the source again. A bracket that is just
+    opening it, and only seemed to have ended, checks again after its request, and sets its status again.
     """
     for other in others:
         try:
@@ -100,10 +100,12 @@ def _give_back(
     source_id: str,
     still_live: Callable[[SourceRecord], bool],
 ) -> None:
-    """Set the status again of a bracket that opened the source while this one's ``IDLE`` was under way."""
+    """Restore the status of a bracket that opened the source during this one's ``IDLE`` request."""
     for holder in ledger.holders(source_id):
         if holder.bracket != bracket.bracket and holder.status and _is_live(holder, still_live):
-            log.warning("%s opened source %s meanwhile: setting %s again", holder, source_id, holder.status)
+            log.warning(
+                "%s opened source %s in the meantime; setting %s again", holder, source_id, holder.status
+            )
             hook.set_source_status(source_id, holder.status)
             return
 
@@ -112,11 +114,11 @@ def other_at_work(
     bracket: Holder, record: BracketRecord, still_live: Callable[[SourceRecord], bool] = is_live
 ) -> Holder | None:
     """
-    Return another bracket that is at work and holds the source of this one.
+    Return another live bracket that owns the source of this one.
 
     :param bracket: The bracket.
-    :param record: What it did in its run.
-    :param still_live: Says whether another bracket is at work.
+    :param record: Its record in this run.
+    :param still_live: Returns whether another bracket is live.
     """
     for holder in SourceLedger(record.organization_id).holders(record.source_id):
         if holder.bracket != bracket.bracket and _is_live(holder, still_live):
@@ -126,15 +128,17 @@ def other_at_work(
 
 def may_be_active(hook: CoveoPushHook, source_id: str) -> bool:
     """
-    Return whether a source is active, as far as the key may view it.
+    Return whether a source is active; ``True`` if the key lacks the privilege to view it.
 
-    :param hook: The hook to ask with.
+    :param hook: The hook to send with.
     :param source_id: The source.
     """
     try:
         return is_active(hook.get_source(source_id))
     except AccessDeniedError:
-        log.info("The key may not view source %s, so IDLE is sent once more to be sure.", source_id)
+        log.info(
+            "The API key lacks the privilege to view source %s; sending IDLE again to be sure", source_id
+        )
         return True
 
 
@@ -142,10 +146,10 @@ def hook_of(record: BracketRecord, **options: Any) -> CoveoPushHook:
     """
     Return a hook for the source that a bracket opened.
 
-    :param record: What the bracket did in its run.
-    :param options: What else the hook takes.
+    :param record: The bracket's record in this run.
+    :param options: Other arguments of the hook.
     """
-    # A DAG file imports this module; the hook brings requests with it.
+    # DAG files import this module, and the hook imports requests.
     from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 
     return CoveoPushHook(
@@ -159,13 +163,13 @@ def _is_live(holder: SourceRecord, still_live: Callable[[SourceRecord], bool]) -
     try:
         return still_live(holder)
     except Exception:
-        # An IDLE too many does less harm than one too few.
-        log.warning("Could not find out whether %s is at work", holder, exc_info=True)
+        # A superfluous IDLE does less harm than a missing one.
+        log.warning("Could not check whether %s is live", holder, exc_info=True)
         return False
 
 
 def _keep(bracket: Holder, record: BracketRecord) -> None:
-    """Store what a bracket did; that it can't be stored must not keep a source active."""
+    """Save a bracket's record; a failure must not leave a source active."""
     try:
         write_bracket(bracket, record)
     except Exception:

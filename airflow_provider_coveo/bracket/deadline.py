@@ -1,4 +1,4 @@
-"""What closes a bracket whose run is overdue, if nothing else of Airflow looks after it: a deadline alert."""
+"""A deadline alert that closes an overdue bracket, even if nothing else in Airflow handles its run."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from airflow_provider_coveo.state.liveness import is_over
 log = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_CHECKS: Final = 60.0
-#: In how many checks in a row no task of the run may work before the bracket counts as given up.
+#: The number of consecutive checks without a running task after which the bracket counts as abandoned.
 _IDLE_CHECKS: Final = 3
-#: How long a run that goes on after its deadline is looked after.
+#: The time for which a run that continues after its deadline is monitored.
 _LONGEST: Final = timedelta(days=2)
 
 
@@ -31,14 +31,14 @@ async def close_overdue(
     open_task_id: str, is_mapped: bool, context: dict[str, Any] | None = None, **_: Any
 ) -> None:
     """
-    Close the source of a bracket whose run is overdue, once no task of the run works any more.
+    Close the source of a bracket whose run is overdue, once no task of the run is running.
 
-    Airflow's triggerer awaits it after the deadline, also if the DAG is paused, deleted or can't be imported.
-    A run whose tasks work is left alone, and looked at again every minute for two days.
+    Airflow's triggerer awaits it after the deadline, even if the DAG is paused, deleted or can't be imported.
+    If tasks of the run are running, it checks again every minute for two days.
 
     :param open_task_id: The bracket's ``open`` task.
     :param is_mapped: Whether the whole bracket is mapped.
-    :param context: What Airflow says of the run.
+    :param context: Airflow's data about the run.
     """
     run: dict[str, Any] = (context or {}).get("dag_run") or {}
     dag_id, run_id = str(run.get("dag_id", "")), str(run.get("dag_run_id", ""))
@@ -46,7 +46,7 @@ async def close_overdue(
     until = time.monotonic() + _LONGEST.total_seconds()
     idle = 0
     while time.monotonic() < until:
-        # The records are read as tasks do it, which would hold up the triggerer.
+        # Reading the records blocks, so it runs in a thread.
         open_ones = await asyncio.to_thread(overdue.still_open)
         if not open_ones:
             return
@@ -72,7 +72,7 @@ class _OverdueBracket:
         return found
 
     def works(self) -> bool:
-        """Return whether a task of the run works."""
+        """Return whether a task of the run is running."""
         states = all_task_states(self._holder.dag_id, self._holder.run_id).values()
         return bool(WORKING_STATES.intersection(states))
 
@@ -82,7 +82,9 @@ class _OverdueBracket:
             record = read_bracket(holder)
             if record is None or record.phase is Phase.CLOSED:
                 continue
-            log.warning("Source %s is overdue, and nothing of %s works: closing it", record.source_id, holder)
+            log.warning(
+                "Source %s is overdue, and no task of %s is running; closing it", record.source_id, holder
+            )
             hook = hook_of(record, caller="push_source_update.deadline")
             try:
                 close_source(hook, holder, record, _may_work)
@@ -94,17 +96,17 @@ class _OverdueBracket:
 
 
 def _may_work(holder: SourceRecord) -> bool:
-    """Return whether another bracket may be at work, by its tasks: the triggerer can't ask for its DAG."""
+    """Return whether another bracket may be live, judging by its tasks: the triggerer can't query its DAG."""
     return not is_over(holder)
 
 
 def add_deadline(dag: Any, update_tasks: UpdateTasks, after: timedelta, *, is_mapped: bool) -> None:
     """
-    Have Airflow look after a bracket whose run is overdue.
+    Add a deadline alert for a bracket's run.
 
     :param dag: The DAG. Its own deadline alerts stay.
     :param update_tasks: The bracket's tasks.
-    :param after: How long after the run was queued.
+    :param after: The time after the run was queued.
     :param is_mapped: Whether the whole bracket is mapped.
     :raises ImportError: before Airflow 3.1, which has no deadline alerts.
     """
@@ -112,7 +114,7 @@ def add_deadline(dag: Any, update_tasks: UpdateTasks, after: timedelta, *, is_ma
     try:
         callback_class = importlib.import_module("airflow.sdk.definitions.callback").AsyncCallback
     except ImportError:
-        # 3.1 has it beside the alert.
+        # 3.1 defines it in the module of the alert.
         callback_class = deadline.AsyncCallback
     alert = deadline.DeadlineAlert(
         reference=deadline.DeadlineReference.DAGRUN_QUEUED_AT,

@@ -1,4 +1,4 @@
-"""The task of a bracket that deletes what the update did not push again."""
+"""The task of a bracket that deletes the items that the update did not push again."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ if TYPE_CHECKING:
 
     from airflow_provider_coveo.coveo.results import OldItemsResult
 
-#: How long to wait for a teardown before checking again; 3.0 takes less for a task that was killed.
+#: The interval between two checks of a teardown; 3.0 treats a shorter reschedule as a killed task.
 _BETWEEN_CHECKS: Final = timedelta(seconds=10)
 _CHECKS: Final = 12
 
 
 class DeleteOldItemsOfUpdateOperator(_UpdateOperator):
     """
-    Delete what the update did not push again, once every task of the bracket succeeded.
+    Delete the items that the update did not push again, after every task of the bracket succeeded.
 
     :param update_tasks: The bracket's tasks.
     :param queue_delay: Minutes that Coveo waits before it deletes. (templated)
-    :param allow_empty: Whether to delete even if the run is not known to have pushed an item to the source.
-    :param max_deleted: How many items may be deleted: an integer or a share. Default any number. (templated)
+    :param allow_empty: Whether to delete even if there is no record that the run pushed an item.
+    :param max_deleted: The maximum number of items to delete: an integer or a share. Default any. (templated)
     """
 
     bracket_role: ClassVar[str] = "delete_old_items"
@@ -66,7 +66,7 @@ class DeleteOldItemsOfUpdateOperator(_UpdateOperator):
         self.allow_empty = allow_empty
 
     def execute(self, context: Context) -> OldItemsResult | dict[str, Any]:
-        """Delete old items by the cut-off of the run's first opening."""
+        """Delete old items by the cut-off of the run's first `open`."""
         limit = None if self.max_deleted is None else _checked(MaxDeleted.parse, self.max_deleted)
         if is_dry(context, self.update_tasks):
             return self._estimate(context, limit)
@@ -74,7 +74,7 @@ class DeleteOldItemsOfUpdateOperator(_UpdateOperator):
         record = read_bracket(holder) or record_before_this_version(context, self.update_tasks)
         if record is None or not record.is_pinned:
             raise UnknownFirstOpening(
-                f"Old items of source {self.source_id!r} stay: it is not on record that this run opened the "
+                f"Old items of source {self.source_id!r} stay: there is no record that this run opened the "
                 "source. Likely cause: its open task was marked by hand, or the record was deleted. Remedy: "
                 "The next run deletes them; or reset the source by hand."
             )
@@ -96,10 +96,10 @@ class DeleteOldItemsOfUpdateOperator(_UpdateOperator):
         known = [at for at in (record.first_cut_off_ms, run.first_cut_off_ms) if at is not None]
         if why_unknown or not known:
             raise UnknownFirstOpening(
-                f"Old items of source {self.source_id!r} stay: since when the run has been pushing is not "
-                f"known, so a cut-off could delete what the run itself pushed. Cause: "
-                f"{why_unknown or 'no cut-off is on record'}. Remedy: The next run deletes them; or reset "
-                "the source by hand."
+                f"Old items of source {self.source_id!r} stay: the time of the run's first push is unknown, "
+                f"so a cut-off could delete what the run itself pushed. Cause: "
+                f"{why_unknown or 'there is no record of a cut-off'}. Remedy: The next run deletes them; or "
+                "reset the source by hand."
             )
         if limit is not None:
             reject_too_many_deletions(context, self.hook, self.source_id, limit)
@@ -128,10 +128,10 @@ class DeleteOldItemsOfUpdateOperator(_UpdateOperator):
 
     def _states_after_teardowns(self, context: Context, every: Sequence[Any]) -> TaskStates:
         """
-        Return the states of all members, once the teardowns of the DAG's author among them have ended.
+        Return the states of all members, after the author's own teardowns among them have ended.
 
-        They are not wired above this task: it would not run then if one failed, and would fail a run that
-        Airflow takes for a success.
+        They are not upstream of this task: otherwise, a failed teardown would prevent it, and fail a run that
+        Airflow treats as successful.
         """
         teardowns = [task.task_id for task in every if failure_is_ignored(task)]
         for check in range(_CHECKS):
@@ -142,13 +142,13 @@ class DeleteOldItemsOfUpdateOperator(_UpdateOperator):
             if not working:
                 return found
             self.log.info("Waiting for %s", listed(working))
-        # It takes long, so this does not hold a worker.
+        # A long wait must not occupy a worker.
         raise AirflowRescheduleException(datetime.now(timezone.utc) + _BETWEEN_CHECKS)
 
     def _reject_after_an_empty_update(
         self, context: Context, every: Iterable[Any], in_state: TaskStates
     ) -> None:
-        """Go by what the push tasks returned, as 0.1.0 did and its tasks may in a run under way."""
+        """Check the results of the push tasks, as 0.1.0 did, whose tasks may be part of the run."""
         pushes = [task for task in every if getattr(operator_class(task), "pushes_items", False)]
         for task in pushes:
             for map_index in in_state[task.task_id]:
@@ -162,16 +162,16 @@ class DeleteOldItemsOfUpdateOperator(_UpdateOperator):
         silent = [task.task_id for task in pushes if not _keeps_its_result(task)]
         if silent:
             raise NothingWasPushed(
-                f"Old items of source {self.source_id!r} stay: whether the update pushed any item is not "
-                f"known, because {listed(silent)} kept no result (do_xcom_push=False). Remedy: Let these "
-                "tasks keep it; or pass allow_empty=True where an empty source is right."
+                f"Old items of source {self.source_id!r} stay: it is unknown whether the update pushed an "
+                f"item, because {listed(silent)} saved no result (do_xcom_push=False). Remedy: Remove "
+                "do_xcom_push=False, or pass allow_empty=True if an empty source is intended."
             )
         raise NothingWasPushed(
-            f"Old items of source {self.source_id!r} stay: as far as is on record, the update pushed no item "
-            "to this source, and deleting all others would empty it. Likely cause: there was nothing to "
+            f"Old items of source {self.source_id!r} stay: there is no record that the update pushed an "
+            "item to this source, and deleting all others would empty it. Likely cause: there was nothing to "
             "push; the tasks pushed to another source; or they push by other means than this provider. "
-            "Remedy: Push with this provider's tasks or CoveoPushHook; or pass allow_empty=True where an "
-            "empty source is right, or where other tools push."
+            "Remedy: Push with this provider's tasks or CoveoPushHook; or pass allow_empty=True if an "
+            "empty source is intended, or if other tools push."
         )
 
 

@@ -1,4 +1,4 @@
-"""How many items a bracket would delete by time, and whether that is more than it may."""
+"""The number of items that a bracket would delete by time, and its limit."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ def reject_too_many_deletions(
     context: Context, hook: CoveoPushHook, source_id: str, limit: MaxDeleted
 ) -> None:
     """
-    Reject a deletion by time that would delete more items than it may.
+    Reject a deletion by time that would delete too many items.
 
-    What it would delete is the number of the source's items without those that the run got accepted. Of items
-    that were accepted twice each counts, so that this can be too low, but never too high.
+    The estimate is the number of the source's items minus those that Coveo accepted from the run. An item
+    that was accepted twice counts twice, so the estimate can be too low, but never too high.
 
     :param context: The context of the bracket's ``delete_old_items``.
     :param hook: The hook to read the source with.
     :param source_id: The source.
-    :param limit: How many items may be deleted.
+    :param limit: The number of items that can be deleted.
     :raises TooManyDeletions: if it would delete more.
     """
     total = number_of_documents(hook, source_id)
     if total is None:
-        log.warning("max_deleted is not checked, and old items are deleted")
+        log.warning("Could not check max_deleted; deleting old items")
         return
     accepted = accepted_items(context, hook.organization_id, source_id)
     deleted = max(0, total - accepted)
@@ -63,7 +63,7 @@ def reject_too_many_deletions(
 
 def number_of_documents(hook: CoveoPushHook, source_id: str) -> int | None:
     """
-    Return how many items a source has in the index, ``None`` if Coveo does not say.
+    Return the number of a source's items in the index, ``None`` if Coveo does not report it.
 
     :param hook: The hook to read the source with.
     :param source_id: The source.
@@ -80,13 +80,13 @@ def number_of_documents(hook: CoveoPushHook, source_id: str) -> int | None:
     number = information.get("numberOfDocuments") if isinstance(information, Mapping) else None
     if type(number) is int and number >= 0:
         return number
-    log.warning("Coveo does not say how many items source %s has", source_id)
+    log.warning("Coveo does not report the number of items in source %s", source_id)
     return None
 
 
 def accepted_items(context: Context, organization_id: str, source_id: str) -> int:
     """
-    Return how many items of this run Coveo accepted for a source, from tasks before this one.
+    Return the number of items that Coveo accepted for a source from this run's earlier tasks.
 
     :param context: The context of the bracket's ``delete_old_items``.
     :param organization_id: The organization.
@@ -126,9 +126,9 @@ def items_of_dry_runs(context: Context, source_id: str) -> int:
 
 def pulled(context: Context, task_ids: Iterable[str], key: str) -> list[Any]:
     """
-    Return what tasks kept under a key, of mapped ones that of each map index.
+    Return the XComs of tasks; for mapped tasks, those of each map index.
 
-    :param context: The context of the task that asks.
+    :param context: The context of the current task.
     :param task_ids: The tasks.
     :param key: The key.
     """

@@ -1,4 +1,4 @@
-"""What Airflow passes to the methods by which tasks are wired."""
+"""The arguments that Airflow passes to the methods that wire tasks."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 
 def labels_among(task_or_task_list: Any) -> list[Any]:
     """
-    Return those that are labels of edges among what is wired to a task.
+    Return the edge labels among the objects that are wired to a task.
 
-    :param task_or_task_list: What is wired.
+    :param task_or_task_list: The objects.
     """
     return [each for each in as_list(task_or_task_list) if hasattr(each, "add_edge_info")]
 
 
 def as_list(task_or_task_list: Any) -> list[Any]:
     """
-    Return what the wiring methods of Airflow take as a list.
+    Return the argument of Airflow's wiring methods as a list.
 
     :param task_or_task_list: A task, or several.
     """

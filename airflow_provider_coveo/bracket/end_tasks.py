@@ -1,4 +1,4 @@
-"""The tasks that end a bracket: they close its source, judge its tasks, and let through what follows."""
+"""The tasks that end a bracket: they close its source, check its tasks, and release its followers."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ from airflow_provider_coveo.state.records import PUSHED_XCOM_KEY
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-#: How long the process of a task that was marked or cleared may go on: with Airflow's default heartbeats up
-#: to 8 seconds, and on 2.11 up to 26 if it was marked as success.
+#: The maximum survival of a marked or cleared task's process: with Airflow's default heartbeats up to 8
+#: seconds, and on 2.11 up to 26 if it was marked as success.
 _MAX_LINGERING: Final = 30.0
 
 
@@ -52,8 +52,8 @@ class ClosePushSourceUpdateOperator(_UpdateOperator):
     """
     Close a bracket: set the status to ``IDLE``.
 
-    It leaves the source alone if the bracket opened nothing, or if another bracket that is at work holds the
-    source: that one closes it.
+    It does not touch the source if the bracket opened nothing, or if another live bracket owns the source and
+    will close it.
 
     :param update_tasks: The bracket's tasks.
     """
@@ -71,13 +71,13 @@ class ClosePushSourceUpdateOperator(_UpdateOperator):
         return []
 
     def update_relative(self, other: Any, upstream: bool = True, edge_modifier: Any = None) -> None:
-        """Take a task that is wired above the closing into the bracket."""
+        """Add a task that is wired upstream of ``close`` to the bracket."""
         super().update_relative(other, upstream, edge_modifier)
         if upstream and self.on_member_added is not None:
             self.on_member_added(other)
 
     def set_upstream(self, task_or_task_list: Any, edge_modifier: Any = None) -> None:
-        """Take tasks that are wired above the closing into the bracket."""
+        """Add tasks that are wired upstream of ``close`` to the bracket."""
         self.labels.extend(labels_among(task_or_task_list))
         super().set_upstream(task_or_task_list, edge_modifier)
         if self.on_member_added is not None:
@@ -88,7 +88,7 @@ class ClosePushSourceUpdateOperator(_UpdateOperator):
         """Set ``IDLE``."""
         record = _opened(self, context)
         if record is None:
-            self.log.info("Nothing was opened by this run, so nothing is closed.")
+            self.log.info("This run opened nothing, so there is nothing to close")
             self._give_up_claim(context)
             return self._nothing_sent()
         above = [task.task_id for task in members(context["task"], self.update_tasks)]
@@ -97,10 +97,10 @@ class ClosePushSourceUpdateOperator(_UpdateOperator):
         return self._nothing_sent() if result is None else dict(result)
 
     def _give_up_claim(self, context: Context) -> None:
-        """Take back what an exclusive opening claimed that was killed before it opened the source."""
+        """Release the claim of an exclusive `open` that was killed before it opened the source."""
         if not context["task"].dag.get_task(self.update_tasks.open).exclusive:  # type: ignore[union-attr]
             return
-        # Whoever meets the claim later finds that its run is over.
+        # Later checks of the claim find that its run has ended.
         with suppress(Exception):
             SourceLedger(self.hook.organization_id).release(self.source_id, self._holder(context))
 
@@ -110,10 +110,10 @@ class ClosePushSourceUpdateOperator(_UpdateOperator):
 
 class JudgePushSourceUpdateOperator(_UpdateOperator):
     """
-    Fail if any task of the bracket failed, so that the run's state tells the truth.
+    Fail if any task of the bracket failed, so that the run fails too.
 
-    A task that re-opened the bracket after its ``close`` had run is followed by this one, which then closes
-    the source again before it judges.
+    It follows any task that reopened the bracket after its ``close`` had run, and closes the source again
+    before it checks the tasks.
 
     :param update_tasks: The bracket's tasks.
     """
@@ -122,7 +122,7 @@ class JudgePushSourceUpdateOperator(_UpdateOperator):
     works_unrendered: ClassVar[bool] = True
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Close what is still open, then judge."""
+        """Close the source if it is still open, then check the tasks."""
         tasks = [
             *(task for task in members(context["task"], self.update_tasks) if not failure_is_ignored(task)),
             *own_tasks(context["task"], self.update_tasks),
@@ -154,7 +154,7 @@ class JudgePushSourceUpdateOperator(_UpdateOperator):
         return {"source_id": self.source_id, "tasks": len(judged)}
 
     def _tell_assets(self, context: Context, judged: Iterable[str]) -> None:
-        """Put how many items the bracket's tasks pushed into the events of the bracket's assets."""
+        """Add the numbers of pushed items to the events of the bracket's assets."""
         from airflow_provider_coveo.hooks.run_records import tell_assets
 
         counts: dict[str, dict[str, int]] = {}
@@ -167,10 +167,10 @@ class JudgePushSourceUpdateOperator(_UpdateOperator):
                         added[kind] = added.get(kind, 0) + count
             tell_assets(cast("Any", context), counts)
         except Exception:
-            self.log.warning("Could not tell the assets how many items were pushed", exc_info=True)
+            self.log.warning("Could not add the numbers of pushed items to the asset events", exc_info=True)
 
     def _close_what_is_still_open(self, context: Context, found: TaskStates) -> tuple[bool, Holder | None]:
-        """Send ``IDLE`` if the bracket is open; return whether it is closed, and for whom it is left."""
+        """Send ``IDLE`` if the bracket is open; return whether it is closed, and its other owner, if any."""
         record = _opened(self, context)
         if record is None:
             return True, None
@@ -190,21 +190,21 @@ class JudgePushSourceUpdateOperator(_UpdateOperator):
         except CoveoError as error:
             if found[self.update_tasks.close].get(holder.map_index) != "failed":
                 raise
-            # `close` used up its retries already: the run may show now that it failed.
+            # `close` has already used its retries, so the run can fail now.
             self.log.warning("%s", error)
             return False, None
         return True, closing.left_for
 
     def _look_once_more(self, holder: Holder, record: BracketRecord) -> BracketRecord:
         """
-        Find out whether a request of the opening arrived after ``IDLE``.
+        Check whether a request of `open` arrived after ``IDLE``.
 
-        The opening was killed or marked in the middle of its request. Its process may live on for some
-        seconds, and nobody hears what becomes of the request.
+        `open` was killed or marked in the middle of its request. Its process can survive for some seconds,
+        and the result of the request is unknown.
         """
         lingers = record.closed_at + _MAX_LINGERING - time.time()
         if lingers > 0:
-            self.log.info("The opening was ended in the middle of its request; checking in %.0f s", lingers)
+            self.log.info("`open` was ended in the middle of its request; checking again in %.0f s", lingers)
             time.sleep(lingers)
         current = read_bracket(holder) or record
         if current.is_concluded:
@@ -216,7 +216,7 @@ class JudgePushSourceUpdateOperator(_UpdateOperator):
 
 class PushSourceUpdateDone(BaseOperator):
     """
-    The last task of a bracket: what follows the bracket waits for it.
+    The last task of a bracket, for which the bracket's followers wait.
 
     It runs only if a task follows: it then checks that Coveo accepted this run's ``IDLE``.
 
@@ -240,7 +240,7 @@ class PushSourceUpdateDone(BaseOperator):
         return not self.is_followed
 
     def update_relative(self, other: Any, upstream: bool = True, edge_modifier: Any = None) -> None:
-        """Note a task that follows the bracket."""
+        """Record a task that follows the bracket."""
         super().update_relative(other, upstream, edge_modifier)
         if not upstream:
             self.is_followed = True
@@ -248,7 +248,7 @@ class PushSourceUpdateDone(BaseOperator):
                 self.on_follower_added(other)
 
     def set_downstream(self, task_or_task_list: Any, edge_modifier: Any = None) -> None:
-        """Note tasks that follow the bracket."""
+        """Record tasks that follow the bracket."""
         super().set_downstream(task_or_task_list, edge_modifier)
         self.is_followed = True
         if self.on_follower_added is not None:
@@ -256,30 +256,30 @@ class PushSourceUpdateDone(BaseOperator):
                 self.on_follower_added(task)
 
     def execute(self, context: Context) -> None:
-        """Skip what follows unless this run opened the source and Coveo accepted its ``IDLE``."""
+        """Skip the followers unless this run opened the source and Coveo accepted its ``IDLE``."""
         holder = holder_of_update(context, self.update_tasks)
         record = read_bracket(holder) or record_before_this_version(context, self.update_tasks)
         opening = self.update_tasks.open
         above = [task.task_id for task in members(context["task"], self.update_tasks)]
         found = states(context, self.update_tasks, [opening, *above])
         wait_for_unfinished(found)
-        # In a run that was cleared, the record may be that of the pass before.
+        # In a cleared run, the record can belong to the previous pass.
         is_skipped = found[opening].get(holder.map_index) == "skipped"
         if record is None or not record.is_pinned or record.phase is Phase.REJECTED or is_skipped:
-            raise AirflowSkipException("What follows the bracket is skipped: this run opened nothing.")
+            raise AirflowSkipException("Skipping the tasks after the bracket: this run opened nothing")
         if record.may_be_open:
             # A task of the bracket was marked by hand before it could close it.
             left_for = close_source(hook_of(record), holder, record).left_for
             record = replace(record, phase=Phase.CLOSED if left_for is None else Phase.LEFT)
         if record.phase is Phase.LEFT:
             raise AirflowSkipException(
-                f"What follows the bracket is skipped: source {record.source_id!r} was left open for another "
-                "bracket that is at work, so this run did not set it to IDLE."
+                f"Skipping the tasks after the bracket: source {record.source_id!r} was left open for "
+                "another live bracket, so this run did not set it to IDLE"
             )
 
 
 def _opened(task: _UpdateOperator, context: Context) -> BracketRecord | None:
-    """Return what was opened, and go by it; ``None`` if nothing was, as far as is known."""
+    """Return the record of what was opened, and use its source; ``None`` if nothing is known to be open."""
     holder = task._holder(context)
     record = read_bracket(holder)
     if record is None:
@@ -292,13 +292,13 @@ def _opened(task: _UpdateOperator, context: Context) -> BracketRecord | None:
 
 
 def _record_of_holder(task: _UpdateOperator, holder: Holder) -> BracketRecord | None:
-    """Return what the source ittask says of an opening that was cleared and died before it said more."""
+    """Return a record from the source's own record, for an `open` that was cleared and then killed."""
     if not task.source_id:
         return None
     try:
         organization_id = task.hook.organization_id
     except (AirflowNotFoundException, CoveoConfigurationError) as error:
-        task.log.info("There is no connection by which anything could have been opened: %s", error)
+        task.log.info("No connection, so nothing can have been opened: %s", error)
         return None
     holders = SourceLedger(organization_id).holders(task.source_id)
     if not any(each.bracket == holder for each in holders):

@@ -1,4 +1,4 @@
-"""Why a bracket's task, or a task in a bracket, fails. None of them is retried: that could not help."""
+"""Errors of a bracket's tasks. Airflow does not retry them, because a retry can't help."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ class PushSourceUpdateFailed(AirflowFailException):
 
 
 class PushSourceUpdateNotBracketed(AirflowFailException):
-    """Raised before a task works on a source that nothing would close."""
+    """Raised before a task opens a source that nothing would close."""
 
 
 class PushSourceInUse(AirflowFailException):
-    """Raised in an exclusive bracket whose source did not become free in time."""
+    """Raised in an exclusive bracket if its source is still in use after the timeout."""
 
 
 class NothingWasPushed(AirflowFailException):
-    """Raised instead of deleting old items of a source to which the run is not known to have pushed."""
+    """Raised instead of deleting old items if there is no record that the run pushed to the source."""
 
 
 class UnknownFirstOpening(AirflowFailException):
-    """Raised instead of deleting old items if it is not known since when the run has been pushing."""
+    """Raised instead of deleting old items if the time of the run's first push is unknown."""
 
 
 class TooManyDeletions(AirflowFailException):

@@ -1,4 +1,4 @@
-"""Which tasks belong to a bracket, by the graph, and their states in a run."""
+"""The tasks of a bracket, derived from the graph, and their states in a run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from airflow_provider_coveo.state.ledger import Holder, read_bracket
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-#: How many map indexes in a row may have no record before there are taken to be no more.
+#: The number of consecutive map indexes without a record after which no more are expected.
 _MAX_GAP: Final = 100
 
 
@@ -25,7 +25,7 @@ class UpdateTasks:
     :param begin: The setup without effect that lets the teardowns run if ``open`` fails.
     :param open: The setup that sets the active status.
     :param close: The teardown that sets ``IDLE``.
-    :param outcome: The teardown that makes the run tell the truth.
+    :param outcome: The teardown that fails the run if a task of the bracket failed.
     """
 
     NAMES: ClassVar = ("begin", "open", "close", "outcome")
@@ -38,7 +38,7 @@ class UpdateTasks:
 
 def bracket_role(task: Any) -> str:
     """
-    Return which of a bracket's own tasks a task is, such as ``open``; an empty text for any other task.
+    Return the role of a bracket's own task, such as ``open``; an empty string for any other task.
 
     :param task: The task, mapped or not.
     """
@@ -47,7 +47,7 @@ def bracket_role(task: Any) -> str:
 
 def operator_class(task: Any) -> type[Any]:
     """
-    Return the class of a task's operator, also if the task is mapped.
+    Return the class of a task's operator, even if the task is mapped.
 
     :param task: The task.
     """
@@ -80,7 +80,7 @@ def members(task: Any, update_tasks: UpdateTasks) -> Iterator[Any]:
 
 def own_tasks(task: Any, update_tasks: UpdateTasks) -> Iterator[Any]:
     """
-    Yield those of a bracket's own tasks by which the run is judged.
+    Yield the bracket's own tasks whose failures fail the run.
 
     :param task: One of the bracket's tasks.
     :param update_tasks: The bracket's tasks.
@@ -96,7 +96,7 @@ def own_tasks(task: Any, update_tasks: UpdateTasks) -> Iterator[Any]:
 
 def failure_is_ignored(task: Any) -> bool:
     """
-    Return whether a task may fail without the run failing: Airflow's own rule for teardowns.
+    Return whether a task can fail without failing the run: Airflow's own rule for teardowns.
 
     :param task: The task, not one of the bracket's own.
     """
@@ -105,7 +105,7 @@ def failure_is_ignored(task: Any) -> bool:
 
 def holder_of_update(context: Context, update_tasks: UpdateTasks) -> Holder:
     """
-    Return how the bracket of this run is named as the holder of its source.
+    Return the bracket of this run as the owner of its source.
 
     :param context: The context of one of its tasks.
     :param update_tasks: The bracket's tasks.
@@ -123,7 +123,7 @@ def bracket_map_index(context: Context, update_tasks: UpdateTasks) -> int:
     """
     Return the map index of a bracket for one of its tasks: -1 unless the whole bracket is mapped.
 
-    A task in a mapped task group *inside* the bracket has a map index of its own, which says nothing of the
+    A task in a mapped task group *inside* the bracket has its own map index, which is unrelated to the
     bracket.
 
     :param context: The context of the task.
@@ -136,7 +136,7 @@ def bracket_map_index(context: Context, update_tasks: UpdateTasks) -> int:
 
 def mapped_group_id(task: Any) -> str | None:
     """
-    Return the mapped task group that a task stands in, ``None`` if there is none.
+    Return the mapped task group that contains a task, ``None`` if there is none.
 
     :param task: The task.
     """
@@ -146,7 +146,7 @@ def mapped_group_id(task: Any) -> str | None:
 
 def each_map_index(holder: Holder, *, is_mapped: bool) -> Iterator[Holder]:
     """
-    Yield a bracket of a run, or if the whole bracket is mapped each of its map indexes; not asked by a task.
+    Yield a bracket of a run, or each of its map indexes if the whole bracket is mapped. Not for tasks.
 
     :param holder: The bracket.
     :param is_mapped: Whether it is mapped.
@@ -159,7 +159,7 @@ def each_map_index(holder: Holder, *, is_mapped: bool) -> Iterator[Holder]:
         ]:
             yield replace(holder, map_index=map_index)
     else:
-        # Nothing says how many there are, and those that never began to open left no record.
+        # Their number is unknown, and those that never began to open have no record.
         gap = 0
         for map_index in itertools.count():
             one = replace(holder, map_index=map_index)
@@ -172,7 +172,7 @@ def each_map_index(holder: Holder, *, is_mapped: bool) -> Iterator[Holder]:
 
 def states(context: Context, update_tasks: UpdateTasks, task_ids: Iterable[str]) -> TaskStates:
     """
-    Return the states of some of a bracket's tasks in this run, in a mapped bracket those of its map index.
+    Return the states of some of a bracket's tasks in this run; in a mapped bracket, of its map index only.
 
     :param context: The context of one of its tasks.
     :param update_tasks: The bracket's tasks.
@@ -195,10 +195,10 @@ def states(context: Context, update_tasks: UpdateTasks, task_ids: Iterable[str])
 
 def listed(names: Iterable[str], most: int = 20) -> str:
     """
-    Return names as words, the first ones of many.
+    Return a list of names as text, truncated if there are many.
 
     :param names: The names.
-    :param most: How many are named. Default 20.
+    :param most: The number of names to list. Default 20.
     """
     every = sorted(names)
     more = f" and {len(every) - most} more" if len(every) > most else ""

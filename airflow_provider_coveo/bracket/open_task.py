@@ -1,4 +1,4 @@
-"""The task that opens a bracket: it waits for the source if need be, and sets the active status."""
+"""The task that opens a bracket: it waits for the source if necessary, and sets the active status."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from airflow_provider_coveo.state.task_store import retry_series, was_cleared
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-#: How far apart the clocks of a worker and a scheduler may be.
+#: The maximum difference between the clocks of a worker and a scheduler.
 _CLOCK_SKEW: Final = 2.0
-#: How much later than its limit a wait ends that no triggerer looks after.
+#: The delay after the limit when a wait without a triggerer ends.
 _GRACE: Final = timedelta(minutes=1)
 
 
 class OpenPushSourceUpdateOperator(_UpdateOperator):
     """
-    Open a bracket: set the active status, and record the cut-off of the run's first opening.
+    Open a bracket: set the active status, and record the cut-off of the run's first `open`.
 
     :param update_tasks: The bracket's tasks.
     :param status: The status: ``REBUILD``, ``REFRESH`` or ``INCREMENTAL``. (templated)
-    :param exclusive: Whether to wait while anybody else uses the source.
-    :param exclusive_timeout: Seconds to wait for that at most.
+    :param exclusive: Whether to wait while anything else uses the source.
+    :param exclusive_timeout: The maximum time to wait for that, in seconds.
     :param poll_interval: Seconds between two checks.
     :param deletes_old_items: Whether the bracket deletes old items.
     :param dry_run: Whether to open nothing. (templated)
@@ -83,13 +83,13 @@ class OpenPushSourceUpdateOperator(_UpdateOperator):
         return []
 
     def update_relative(self, other: Any, upstream: bool = True, edge_modifier: Any = None) -> None:
-        """Take a task that is wired below the opening into the bracket."""
+        """Add a task that is wired downstream of ``open`` to the bracket."""
         super().update_relative(other, upstream, edge_modifier)
         if not upstream and self.on_member_added is not None:
             self.on_member_added(other)
 
     def set_downstream(self, task_or_task_list: Any, edge_modifier: Any = None) -> None:
-        """Take tasks that are wired below the opening into the bracket."""
+        """Add tasks that are wired downstream of ``open`` to the bracket."""
         self.labels.extend(labels_among(task_or_task_list))
         super().set_downstream(task_or_task_list, edge_modifier)
         if self.on_member_added is not None:
@@ -98,20 +98,20 @@ class OpenPushSourceUpdateOperator(_UpdateOperator):
 
     @property
     def downstream_list(self) -> Iterable[Any]:
-        """The tasks directly below: what Airflow checks of every setup, before anything else of the DAG."""
+        """The directly downstream tasks, which Airflow checks for every setup before the rest of the DAG."""
         if self.on_complete is not None:
             self.on_complete()
         return super().downstream_list
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Wait for the source if that is asked for, then open the bracket."""
+        """Wait for the source if requested, then open the bracket."""
         if self.is_dry_run is not False and self._is_dry(context):
             self._reject_what_can_not_be_opened()
             self.log.info("Dry run, nothing was sent. Source %s would be %s", self.source_id, self.status)
             return {"source_id": self.source_id, "status": self.status, "dry_run": True}
         if is_temporary_run(str(context["ti"].run_id)):
             raise PushSourceUpdateNotBracketed(
-                f"Source {self.source_id!r} is not opened: this is the temporary run of `airflow tasks "
+                f"Could not open source {self.source_id!r}: this is the temporary run of `airflow tasks "
                 "test`, which is deleted before anything could close the source. Remedy: Use `airflow dags "
                 "test`, which runs the whole bracket."
             )
@@ -169,8 +169,8 @@ class OpenPushSourceUpdateOperator(_UpdateOperator):
         self._use_source_of(record)
         if rendered != (record.source_id, record.organization_id):
             self.log.warning(
-                "The templates name source %r of organization %r now; this run opened source %r of "
-                "organization %r first, and keeps to it. A new run goes to the other one.",
+                "The templates now render to source %r of organization %r; using source %r of "
+                "organization %r, which this run opened first. A new run uses the other one",
                 *rendered,
                 record.source_id,
                 record.organization_id,
@@ -180,7 +180,8 @@ class OpenPushSourceUpdateOperator(_UpdateOperator):
         """
         Return the record with the cut-off of other brackets of this run that opened the same source.
 
-        The source's own record has it too, unless it was deleted, or thirty other runs worked on the source.
+        The source's own record contains it too, unless that was deleted, or thirty other runs updated the
+        source.
         """
         if record.first_cut_off_ms is not None or record.why_unknown:
             return record
@@ -243,7 +244,7 @@ class OpenPushSourceUpdateOperator(_UpdateOperator):
         series, now = retry_series(context), time.time()
         if waiting_since is None:
             waited = record.waiting
-            # A retry goes on waiting; a clear begins anew.
+            # A retry continues the wait; a clear starts a new one.
             waiting_since = waited[1] if waited is not None and waited[0] == series else now
         if record.waiting != (series, waiting_since):
             write_bracket(self._holder(context), replace(record, waiting=(series, waiting_since)))
@@ -252,7 +253,7 @@ class OpenPushSourceUpdateOperator(_UpdateOperator):
             raise PushSourceInUse(
                 f"Source {self.source_id!r} still shows an activity that this run did not start, after "
                 f"{self.exclusive_timeout:g} s. Likely cause: {busy} is updating it, or left it open. "
-                "Remedy: Wait for that, raise exclusive_timeout, or close the source if nobody updates it."
+                "Remedy: Wait for that, increase exclusive_timeout, or close the source if it is not in use."
             )
         self.log.info(
             "Source %s is in use by %s; checking again in %g s", self.source_id, busy, self.poll_interval
@@ -261,17 +262,17 @@ class OpenPushSourceUpdateOperator(_UpdateOperator):
             trigger=_time_delta_trigger(timedelta(seconds=min(self.poll_interval, left))),
             method_name="execute_complete",
             kwargs={"waiting_since": waiting_since},
-            # Without a triggerer nothing else would end the wait.
+            # Without a triggerer, nothing else would end the wait.
             timeout=timedelta(seconds=max(left, self.poll_interval)) + _GRACE,
         )
 
 
 def _is_of_a_deleted_run(context: Context, record: BracketRecord) -> bool:
     """
-    Return whether a record is that of a run that was deleted, and had the ID of the present one.
+    Return whether a record belongs to a deleted run with the same ID as the current one.
 
-    Records are named after the run's ID, which is all that every process knows. The first attempt of a run's
-    first opening can't have opened anything before its run began.
+    Records are named after the run's ID, the only identifier that every process knows. The first attempt of a
+    run's first `open` can't have opened anything before its run began.
 
     :param context: The context of the bracket's ``open``.
     :param record: The record.

@@ -1,4 +1,4 @@
-"""How a bracket opens its source: on record before the request, and looked at again after it."""
+"""Opening a source by a bracket: it is recorded before the request, and checked again afterward."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from airflow_provider_coveo.coveo.results import StatusResult
     from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 
-#: The errors after which it is certain that a status was not set.
+#: Errors that guarantee that a status was not set.
 _NOT_APPLIED: Final = (
     AccessDeniedError,
     AuthenticationError,
@@ -48,14 +48,14 @@ _NOT_APPLIED: Final = (
     OrganizationPausedError,
     SourceDoesNotExistError,
 )
-#: How long a claim stands before it is read back: longer than another task takes from its look to its claim.
+#: Seconds until a claim is read back: longer than another task takes from its check to its claim.
 _SETTLE_SECONDS: Final = 2.0
 _CLOSED_PHASES: Final = frozenset({Phase.CLOSING, Phase.CLOSED, Phase.LEFT})
 
 
 class SourceBusyError(Exception):
     """
-    The source is in use, so that an exclusive bracket does not open it now.
+    The source is in use, so an exclusive bracket does not open it now.
 
     :param holder: The bracket that uses it, ``None`` if it is something outside the provider.
     """
@@ -75,11 +75,11 @@ class Opening:
 
     :param hook: The hook to send with.
     :param bracket: The bracket.
-    :param record: What the bracket knows from before. Its identity is the one to open, if it is pinned.
+    :param record: The bracket's saved state. If it is pinned, its source and connection are opened.
     :param source_id: The source.
     :param coveo_conn_id: The connection.
     :param status: The active status.
-    :param exclusive: Whether to open only if nobody else uses the source.
+    :param exclusive: Whether to open only if nothing else uses the source.
     :param reopened_by: The task that opens the bracket again, and its map index, if it is a member.
     :param announce: Called with the record before anything is sent.
     """
@@ -98,9 +98,9 @@ class Opening:
         """
         Open the source.
 
-        :return: What Coveo answered, and what the bracket knows now.
-        :raises SourceBusyError: if it is to be exclusive and somebody else uses the source; nothing is sent.
-        :raises PushSourceUpdateFailed: if the bracket was closed while the request was under way.
+        :return: Coveo's response, and the bracket's new state.
+        :raises SourceBusyError: if the bracket is exclusive and the source is in use; nothing is sent.
+        :raises PushSourceUpdateFailed: if the bracket was closed during the request.
         :raises CoveoError: if the request fails.
         """
         ledger = SourceLedger(self.hook.organization_id)
@@ -135,7 +135,7 @@ class Opening:
             waiting=None,
             closed_by="",
         )
-        # From here on the closing must follow, so all that it and the callbacks go by is there first.
+        # From here on, `close` must run, so everything that it and the callbacks need is saved first.
         write_bracket(self.bracket, opening)
         if not claimed:
             ledger.hold(self.source_id, mine, holders)
@@ -160,7 +160,7 @@ class Opening:
     def _claim(
         self, ledger: SourceLedger, mine: SourceRecord, holders: tuple[SourceRecord, ...]
     ) -> tuple[SourceRecord, ...]:
-        """Claim the source, let the claim settle, read it back, and look at Coveo."""
+        """Claim the source, let the claim settle, read it back, and check Coveo."""
         others = [holder for holder in holders if holder.bracket != self.bracket]
         for other in others:
             if is_live(other):
@@ -169,7 +169,7 @@ class Opening:
         try:
             time.sleep(_SETTLE_SECONDS)
             holders = ledger.holders(self.source_id)
-            # Those that are no longer at work may have left the source active: this bracket closes it.
+            # Brackets that are no longer live may have left the source active; this bracket closes it.
             self._check_claim(mine, holders, is_free=not any(map(_left_active, others)))
         except BaseException:
             ledger.release(self.source_id, self.bracket)
@@ -178,20 +178,20 @@ class Opening:
 
     def _check_claim(self, mine: SourceRecord, holders: tuple[SourceRecord, ...], *, is_free: bool) -> None:
         if not holders or holders[0].opening != mine.opening:
-            # Whoever claimed last has it; the other one steps back.
+            # The latest claim wins; the other bracket gives up.
             raise SourceBusyError(holders[0].bracket if holders else None)
         if is_free and is_active(self.hook.get_source(self.source_id)):
             raise SourceBusyError(None)
 
     def _conclude_failure(self, ledger: SourceLedger, opening: BracketRecord, error: BaseException) -> None:
-        """Record how a request failed, unless the bracket was closed in the meantime."""
+        """Record the failure of a request, unless the bracket was closed in the meantime."""
         current = read_bracket(self.bracket) or opening
         if current.opening != opening.opening:
             return
         if current.phase in _CLOSED_PHASES:
             write_bracket(self.bracket, replace(current, is_concluded=True))
         elif isinstance(error, _NOT_APPLIED) and not self.record.may_be_open:
-            # There is nothing to close, and an IDLE would end the activity of whoever uses the source.
+            # There is nothing to close, and IDLE would end someone else's activity on the source.
             ledger.release(self.source_id, self.bracket)
             write_bracket(
                 self.bracket, replace(self.record, phase=Phase.REJECTED, is_concluded=True, waiting=None)
@@ -200,7 +200,7 @@ class Opening:
             write_bracket(self.bracket, replace(opening, phase=Phase.UNSURE, is_concluded=True))
 
     def _look_again(self, ledger: SourceLedger, mine: SourceRecord, opened: BracketRecord) -> None:
-        """Close the source again if the bracket was closed while the request was under way."""
+        """Close the source again if the bracket was closed during the request."""
         holders = ledger.holders(self.source_id)
         is_on_record = any(holder.opening == mine.opening for holder in holders)
         if not is_on_record:
@@ -215,13 +215,13 @@ class Opening:
                     self.bracket, replace(opened, phase=Phase.CLOSED, opening=mine.opening, is_concluded=True)
                 )
                 raise PushSourceUpdateFailed(
-                    f"Could not open source {self.source_id!r}: the bracket was closed while the request was "
-                    "under way, so the source is set to IDLE again. Likely cause: the run or this task was "
-                    "marked by hand. Remedy: Clear the run if it is to go on."
+                    f"Could not open source {self.source_id!r}: the bracket was closed during the request, "
+                    "so the source is set to IDLE again. Likely cause: the run or this task was "
+                    "marked by hand. Remedy: Clear the run to continue it."
                 )
         ledger.hold(self.source_id, mine, holders)
         if not is_on_record:
-            # Another bracket closed the source at the same time, and may have done so after this request.
+            # Another bracket closed the source at the same time, possibly after this request.
             self.hook.set_source_status(self.source_id, self.status)
         write_bracket(self.bracket, opened)
 

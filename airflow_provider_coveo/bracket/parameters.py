@@ -1,4 +1,4 @@
-"""The parameters of a bracket that shape its DAG, or can be judged while the DAG is parsed."""
+"""The parameters of a bracket that shape its DAG, or that are validated while the DAG is parsed."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def validate_flag(name: str, value: object) -> bool:
     if isinstance(value, bool):
         return value
     raise CoveoInputError(
-        f"{name} is {short_repr(value)}",
-        cause="any text counts as true in Python, also one that renders to 'false'",
-        remedy=f"Give True or False; {name} shapes the DAG, so it can't be a template",
+        f"Invalid {name}: {short_repr(value)}",
+        cause="any string counts as true in Python, even one that renders to 'false'",
+        remedy=f"Use True or False; {name} shapes the DAG, so it can't be a template",
     )
 
 
 def validate_deleting_status(status: object) -> str:
     """
-    Return a status with which old items may be deleted.
+    Return a status that allows deleting old items.
 
     :param status: The status.
     :raises CoveoInputError: if it is ``INCREMENTAL``.
@@ -41,7 +41,7 @@ def validate_deleting_status(status: object) -> str:
     if str(status).strip().upper() == "INCREMENTAL":
         raise CoveoInputError(
             "Invalid delete_old_items: True with status INCREMENTAL",
-            cause="an incremental update pushes only what changed, so this would delete all that did not",
-            remedy="Delete single items by their IDs, or use REBUILD and push everything",
+            cause="an incremental update pushes only what changed, so this would delete everything else",
+            remedy="Delete items by their IDs, or use REBUILD and push everything",
         )
     return str(status)

@@ -1,4 +1,4 @@
-"""What a task of a bracket does before it works: it makes sure that the source is open."""
+"""The check of each task in a bracket before it runs: it ensures that the source is open."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: The fields by which a task of the provider names its source, which follow the bracket's.
+#: The fields of a provider task that identify its source. They follow the bracket's.
 IDENTITY_FIELDS: Final = ("source_id", "coveo_conn_id", "organization_id")
-#: The states in which the last task of a bracket waits for others of its tasks no longer.
+#: The states in which the last task of a bracket no longer waits for its other tasks.
 _NOT_WAITING_STATES: Final = FINISHED_STATES | {"running"}
 
 
 class _Reopening:
     """
-    A task's ``pre_execute`` that opens its bracket if it is closed, then calls what was there.
+    A task's ``pre_execute`` that opens its bracket if it is closed, then calls the original one.
 
     :param update_tasks: The bracket's tasks.
-    :param then: The ``pre_execute`` that the DAG's author gave.
-    :param follows: The fields that are the same templates as the bracket's, and so must name the same.
+    :param then: The ``pre_execute`` that the DAG's author set.
+    :param follows: The fields with the same templates as the bracket's, which must have the same values.
     """
 
     def __init__(
@@ -65,13 +65,13 @@ class _Reopening:
             self._then(context)
 
     def _follow(self, context: Context, record: BracketRecord) -> None:
-        """Have the task name what the run opened, whatever the same templates render to by now."""
+        """Set the task's fields to what the run opened, whatever the templates render to by now."""
         task: Any = context["task"]
         for name in self._follows:
             pinned, rendered = getattr(record, name), getattr(task, name, None)
             if record.is_pinned and rendered != pinned and not (name != "source_id" and rendered is None):
                 log.warning(
-                    "%s renders to %r now; this run opened the source with %r, and keeps to it",
+                    "%s now renders to %r; using %r, with which this run opened the source",
                     name,
                     rendered,
                     pinned,
@@ -84,11 +84,11 @@ def reopen_if_closed(context: Context, update_tasks: UpdateTasks) -> bool:
     """
     Open a bracket if it is closed, or was never opened because its ``open`` was marked by hand.
 
-    That is what a clear leads to that does not clear the bracket's own tasks: the work runs again, and
-    neither ``open`` nor ``close`` does. The bracket's last task closes the source again; if that one does not
-    run again either, the DAG's callback does when the run ends.
+    This happens after a clear without the bracket's own tasks: a member runs again, but neither ``open`` nor
+    ``close`` does. The bracket's last task closes the source again. If that does not run again either, the
+    DAG's callback closes it when the run ends.
 
-    :param context: The context of the task that is about to work.
+    :param context: The context of the task that is about to run.
     :param update_tasks: The bracket's tasks.
     :return: Whether the source was opened.
     :raises PushSourceUpdateNotBracketed: if nothing would close the source again.
@@ -123,7 +123,7 @@ def _work_in_open_bracket(context: Context, holder: Holder, record: BracketRecor
         # `open` was marked by hand before it had ended.
         record = _without_cut_off(holder, record, "a task worked before the bracket's open had ended")
     if record.reopened_by is not None and record.reopened_by != _name_of(context):
-        # Whoever opened it again may have been killed before its request; to repeat that does no harm.
+        # The task that reopened it may have been killed before its request; repeating that is harmless.
         hook_of(record).set_source_status(record.source_id, record.status)
     return record
 
@@ -131,7 +131,7 @@ def _work_in_open_bracket(context: Context, holder: Holder, record: BracketRecor
 def _open_instead(
     context: Context, update_tasks: UpdateTasks, holder: Holder, record: BracketRecord
 ) -> BracketRecord | None:
-    """Open a bracket whose ``open`` never did; only if it was marked as success, as then work is to go on."""
+    """Open a bracket if its ``open`` was marked as success without opening the source."""
     if is_temporary_run(holder.run_id):
         return None
     if not record.why_unknown:
@@ -166,9 +166,9 @@ def _reopen(
     is_waited_for = update_tasks.outcome in context["task"].get_flat_relative_ids(upstream=False)
     if not is_waited_for or is_temporary_run(holder.run_id):
         raise PushSourceUpdateNotBracketed(
-            f"Task {task_instance.task_id!r} would work on source {record.source_id!r} while it is IDLE, and "
+            f"Task {task_instance.task_id!r} would update source {record.source_id!r} while it is IDLE, and "
             "no task would close the source again. Likely cause: the task does not belong to the bracket, or "
-            "runs by `airflow tasks test`. Remedy: Wire it above update.close; or clear it in the run."
+            "runs in `airflow tasks test`. Remedy: Wire it upstream of update.close, or clear it in the run."
         )
     opened = _send(
         context, update_tasks, holder, record, hook_of(record), record.source_id, record.coveo_conn_id
@@ -209,13 +209,13 @@ def _send(
     except SourceBusyError as busy:
         in_use = PushSourceInUse(
             f"Could not open source {source_id!r} again: it is in use by {busy}, and the bracket is "
-            "exclusive. Remedy: Clear the task once that one has ended."
+            "exclusive. Remedy: Clear the task after that update has ended."
         )
     raise in_use
 
 
 def _without_cut_off(holder: Holder, record: BracketRecord, why: str) -> BracketRecord:
-    """Record that the moment before the run's first push can't be established any more."""
+    """Record that the time before the run's first push can no longer be established."""
     record = replace(record, why_unknown=why)
     write_bracket(holder, record)
     return record
@@ -233,7 +233,7 @@ def _rendered(task: Any, name: str, context: Context) -> Any:
 
 def pre_execute_of(task: Any) -> Callable[[Any], None] | None:
     """
-    Return the ``pre_execute`` that a DAG's author gave to a task, mapped or not.
+    Return the ``pre_execute`` that a DAG's author set on a task, mapped or not.
 
     :param task: The task.
     """
@@ -245,10 +245,10 @@ def pre_execute_of(task: Any) -> Callable[[Any], None] | None:
 
 def set_pre_execute(task: Any, hook: Callable[[Any], None] | None) -> None:
     """
-    Give a task, mapped or not, its ``pre_execute``.
+    Set the ``pre_execute`` of a task, mapped or not.
 
     :param task: The task.
-    :param hook: What to call.
+    :param hook: The function to call.
     """
     partial = getattr(task, "partial_kwargs", None)
     if partial is None:
@@ -259,7 +259,7 @@ def set_pre_execute(task: Any, hook: Callable[[Any], None] | None) -> None:
 
 def tasks_of(group: Any) -> Sequence[Any]:
     """
-    Return the tasks of a task group, or of what a decorated task returns.
+    Return the tasks of a task group, or of the result of a decorated task.
 
     :param group: The group.
     """

@@ -1,4 +1,4 @@
-"""What the tasks of a bracket around a content update share: they know the others, and what was opened."""
+"""Base class of a bracket's own tasks, which know the other tasks and the opened source."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 class _UpdateOperator(_CoveoOperator):
     """
-    One of the bracket's tasks, which relies on the wiring that ``push_source_update`` gives it.
+    One of the bracket's tasks, which relies on the wiring by ``push_source_update``.
 
     :param source_id: The ID of the Push source. (templated)
     :param update_tasks: The bracket's tasks.
     """
 
-    #: Which of the bracket's tasks it is.
+    #: Its role in the bracket.
     bracket_role: ClassVar[str] = ""
-    #: Whether the task works if a template can't be rendered: what was opened is on record.
+    #: Whether the task runs even if template rendering fails, because the opened source is recorded.
     works_unrendered: ClassVar[bool] = False
 
     template_fields: Sequence[str] = ("source_id", *_CoveoOperator.template_fields)
@@ -38,7 +38,7 @@ class _UpdateOperator(_CoveoOperator):
         self.update_tasks = update_tasks
 
     def render_template_fields(self, context: Context, jinja_env: Any = None) -> None:
-        """Render the templates; one that can't be rendered must not keep a source open."""
+        """Render the templates; a failure must not leave a source open."""
         try:
             super().render_template_fields(context, jinja_env)
         except Exception:
@@ -54,7 +54,7 @@ class _UpdateOperator(_CoveoOperator):
         return states(context, self.update_tasks, task_ids)
 
     def _use_source_of(self, record: BracketRecord) -> None:
-        """Use the source and the connection that the run's first opening pinned."""
+        """Use the source and the connection that the run's first `open` pinned."""
         rendered = self.coveo_conn_id
         self.source_id, self.coveo_conn_id = record.source_id, record.coveo_conn_id
         self.organization_id = record.organization_id

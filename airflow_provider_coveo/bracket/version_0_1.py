@@ -1,4 +1,4 @@
-"""What 0.1.0's tasks kept of a bracket, for a run that was under way during the upgrade."""
+"""The state that 0.1.0's tasks saved, for a run that was active during the upgrade."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from airflow_provider_coveo.state.task_store import RunState, was_cleared
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-#: The XCom by which 0.1.0's opening task says what it is about to open. It is still written, so that a run
-#: whose tasks run on different versions of the provider is closed by any of them.
+#: The XCom in which 0.1.0's `open` task saves what it is about to open. It is still written, so that a run
+#: whose tasks use different versions of the provider can be closed by any of them.
 OPENING_XCOM_KEY: Final = "coveo_opening"
-#: The values that 0.1.0's opening task kept.
+#: The values that 0.1.0's `open` task saved.
 _FIRST_CUT_OFF: Final = "first_cut_off"
 _KNOWN_FROM_THE_START: Final = "known_from_the_start"
 
 
 def first_record(context: Context) -> BracketRecord:
     """
-    Return what is known of a bracket that has no record: what 0.1.0's ``open`` kept, if it was one.
+    Return the initial record of a bracket without one, including what 0.1.0's ``open`` may have saved.
 
     :param context: The context of the bracket's ``open``.
     """
@@ -40,7 +40,7 @@ def first_record(context: Context) -> BracketRecord:
 
 def record_before_this_version(context: Context, update_tasks: UpdateTasks) -> BracketRecord | None:
     """
-    Return what 0.1.0's opening said, in a run that was under way during the upgrade.
+    Return the record of 0.1.0's `open`, in a run that was active during the upgrade.
 
     :param context: The context of one of the bracket's tasks.
     :param update_tasks: The bracket's tasks.
@@ -62,8 +62,8 @@ def record_of_0_1(holder: Holder, opened: dict[str, Any], result: Any) -> Bracke
     Return the record of a bracket that 0.1.0 opened.
 
     :param holder: The bracket.
-    :param opened: What its ``open`` said that it opens.
-    :param result: What its ``open`` returned.
+    :param opened: The XCom of its ``open``.
+    :param result: The result of its ``open``.
     """
     organization_id, source_id = str(opened["organization_id"]), str(opened["source_id"])
     holders = SourceLedger(organization_id).holders(source_id)
@@ -73,7 +73,7 @@ def record_of_0_1(holder: Holder, opened: dict[str, Any], result: Any) -> Bracke
         source_id=source_id,
         coveo_conn_id=str(opened["coveo_conn_id"]),
         status=str(opened.get("status", "")),
-        # 0.1.0 deleted the record with the closing.
+        # 0.1.0 deleted the record when it closed the source.
         phase=Phase.OPEN if any(each.bracket == holder for each in holders) else Phase.CLOSED,
         first_cut_off_ms=None if first is None else int(first),
     )

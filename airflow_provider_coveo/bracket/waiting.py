@@ -1,4 +1,4 @@
-"""How a bracket's closing tasks wait for a task that was cleared after Airflow had started them."""
+"""Let a bracket's last tasks wait for a task that was cleared after Airflow had started them."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from airflow_provider_coveo.state.airflow_runs import FINISHED_STATES, TaskState
 
 log = logging.getLogger(__name__)
 
-#: How long a closing task waits before Airflow starts it again, which also waits for the bracket's tasks.
+#: The delay before Airflow starts the task again. Airflow also waits for the bracket's tasks then.
 _DELAY: Final = timedelta(seconds=10)
 
 
 def wait_for_unfinished(found: TaskStates) -> None:
     """
-    Have Airflow run the present task again once the bracket's tasks have ended.
+    Make Airflow run the current task again once the bracket's tasks have ended.
 
-    Airflow starts a closing task once they have ended. If one of them is cleared in that moment, and the
-    closing task is not, it would close the source under that task, and judge the run without it.
+    Airflow starts this task once they have ended. If one of them is cleared at that moment without this task,
+    this task would close the source while that one runs, and ignore its result.
 
     :param found: The states of the bracket's tasks.
     :raises AirflowRescheduleException: if one of them has not ended.

@@ -1,8 +1,8 @@
 """
-How a bracket is wired: which tasks belong to it, what waits for what, and which graphs it rejects.
+The wiring of a bracket: the tasks that belong to it, their edges, and the graphs that it rejects.
 
-Airflow builds a DAG edge by edge, and lets a task be wired into a bracket, or below it, at any time. So
-:class:`BracketWiring` listens to the edges, and brings the bracket up to what the graph has become.
+Airflow builds a DAG edge by edge, and a task can be wired into a bracket, or after it, at any time. So
+:class:`BracketWiring` watches the edges, and updates the bracket whenever the graph changes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from airflow_provider_coveo.coveo.errors import CoveoInputError
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, TaskGroup
 
-#: By which a task waits for the run before its own.
+#: The options that make a task wait for the previous run.
 _WAITING_FOR_THE_PAST: Final = ("depends_on_past", "wait_for_downstream")
 
 
@@ -50,9 +50,9 @@ class OwnTasks(NamedTuple):
     :param begin: The setup without effect that lets the teardowns run if ``open`` fails.
     :param open: The setup that sets the active status.
     :param close: The teardown that sets ``IDLE``.
-    :param outcome: The teardown that makes the run tell the truth.
-    :param done: What tasks after the bracket wait for.
-    :param delete: The task that deletes old items, if that was asked for.
+    :param outcome: The teardown that fails the run if a task of the bracket failed.
+    :param done: The task for which tasks after the bracket wait.
+    :param delete: The task that deletes old items, if requested.
     """
 
     begin: BaseOperator
@@ -89,16 +89,16 @@ class BracketWiring:
         self._update_tasks = update_tasks
         self._inside = set(inside)
         self._members: set[str] = set()
-        #: Those of them that were not created in the group, with the edges that they were given for it.
+        #: Members that were created outside of the group, with their added edges.
         self._from_outside: dict[str, set[str]] = {}
-        #: The edges to the bracket's own tasks that members were given, by member.
+        #: The edges that were added from members to the bracket's own tasks.
         self._given_edges: dict[str, set[str]] = {}
         self._is_completing = False
         self._is_block_ending = False
 
     def take_in(self, tasks: Iterable[Any]) -> None:
         """
-        Make tasks the bracket's at the end of its ``with`` block, and listen to what is wired from then on.
+        Add tasks to the bracket at the end of its ``with`` block, and watch later wiring.
 
         :param tasks: The tasks that were created in the group.
         """
@@ -109,14 +109,14 @@ class BracketWiring:
         self._own.open.on_complete = self._complete_for_good
 
     def complete_block(self) -> None:
-        """Bring the bracket up to the graph at the end of its ``with`` block; the DAG may go on."""
+        """Update the bracket at the end of its ``with`` block; the DAG may continue."""
         self._is_block_ending = True
         self._complete()
         self._is_block_ending = False
 
     def join_below(self, task: Any) -> None:
         """
-        Make a task that is wired below ``open`` one of the bracket's.
+        Add a task that is wired downstream of ``open`` to the bracket.
 
         :param task: The task, or a group of tasks.
         """
@@ -125,7 +125,7 @@ class BracketWiring:
 
     def let_reopen(self, task: Any) -> None:
         """
-        Have a task check, before it works, whether its bracket is open.
+        Make a task check, before it runs, that its bracket is open.
 
         :param task: The task, mapped or not.
         """
@@ -140,9 +140,9 @@ class BracketWiring:
 
     def _join(self, task: Any) -> None:
         """
-        Make a task one of the bracket's: the closing, and the deletion of old items, wait for it.
+        Add a task to the bracket: ``close`` and ``delete_old_items`` wait for it.
 
-        Also called for tasks from outside the group that are wired below ``open`` or above ``close``.
+        Also called for tasks from outside the group that are wired between ``open`` and ``close``.
         """
         if not hasattr(task, "task_id"):
             for inner in tasks_of(task):
@@ -154,8 +154,8 @@ class BracketWiring:
             reject_bracket_inside(self._group)
         if (group := mapped_group_id(self._own.open)) is not None and mapped_group_id(task) != group:
             raise CoveoInputError(
-                f"Task {task.task_id!r} can't belong to the bracket {self._name!r}",
-                cause=f"the bracket is mapped, and the task stands outside of its task group {group!r}",
+                f"Could not add task {task.task_id!r} to the bracket {self._name!r}",
+                cause=f"the bracket is mapped, and the task is outside of its task group {group!r}",
                 remedy="Create the task in that group, or wire it before or after it",
             )
         if self._own.delete is not None:
@@ -171,7 +171,7 @@ class BracketWiring:
 
     def _wire(self, task: Any) -> None:
         if task.is_setup:
-            # A setup right above a teardown would become that teardown's own.
+            # A setup directly upstream of a teardown would become that teardown's setup.
             return
         before = set(task.downstream_task_ids)
         task >> self._own.close
@@ -184,11 +184,11 @@ class BracketWiring:
         self._given_edges.setdefault(task.task_id, set()).update(given)
 
     def _join_above(self, task: Any) -> None:
-        """Make a task that is wired above ``close`` one of the bracket's, and have it wait for ``open``."""
+        """Add a task that is wired upstream of ``close`` to the bracket, and make it wait for ``open``."""
         tasks = [task] if hasattr(task, "task_id") else tasks_of(task)
         before = self._own.open.get_flat_relative_ids(upstream=True)
         for joining in tasks:
-            # What the opening needs, the closing may need as well.
+            # A task that `open` depends on may be upstream of `close` as well.
             if joining.task_id in before | self._own_task_ids | self._members:
                 continue
             self._join(joining)
@@ -197,7 +197,7 @@ class BracketWiring:
         self._complete()
 
     def _watch(self, task: Any) -> None:
-        """Take note when a task from outside, or one above it, is wired below another one."""
+        """Watch the upstream edges of a task from outside, and of the tasks before it."""
         todo = [task]
         while todo:
             watched = todo.pop()
@@ -215,10 +215,10 @@ class BracketWiring:
 
     def _complete(self) -> None:
         """
-        Bring the bracket up to what the graph has become: who belongs to it, and who comes after it.
+        Update the bracket to the current graph: its members, and the tasks after it.
 
-        Airflow builds a DAG edge by edge, and asks for its setups once it is complete. This is called for
-        both, so that it holds in every order.
+        Airflow builds a DAG edge by edge, and checks its setups once it is complete. This is called in both
+        cases, so the order of the wiring doesn't matter.
         """
         if self._is_completing:
             return
@@ -237,17 +237,17 @@ class BracketWiring:
             self._is_completing = False
 
     def _complete_for_good(self) -> None:
-        """Bring the bracket up to the whole graph, which Airflow is about to check."""
+        """Update the bracket to the complete graph, which Airflow is about to check."""
         if self._is_completing:
             return
         self._take_in_late_tasks()
         self._complete()
         self._reject_setups_that_nothing_waits_for()
 
-    # --- who belongs to the bracket ---
+    # --- the members of the bracket ---
 
     def _take_in_late_tasks(self) -> None:
-        """Take in what was put into the group behind the `with`, by ``task_group=update``."""
+        """Add the tasks that joined the group after the `with` block, by ``task_group=update``."""
         known = self._own_task_ids | self._members | self._inside
         late = {task.task_id: task for task in self._group if task.task_id not in known}
         closing = {self._own.close.task_id, self._own.outcome.task_id, self._own.done.task_id}
@@ -266,7 +266,7 @@ class BracketWiring:
             self._join(self._dag.get_task(task_id))
 
     def _let_go_of_what_comes_after(self) -> None:
-        """Let go of a task that came in by the cut-off that it is given, and turns out to come after."""
+        """Remove a task that joined by using the cut-off, but comes after the bracket."""
         closing = {self._own.close.task_id, self._own.outcome.task_id, self._own.done.task_id}
         followers = set().union(*(self._dag.get_task(own).downstream_task_ids for own in closing))
         if not followers - self._own_task_ids:
@@ -278,10 +278,10 @@ class BracketWiring:
             task = self._dag.get_task(task_id)
             if given is None or (task.downstream_task_ids & closing) - given:
                 raise CoveoInputError(
-                    f"Task {task_id!r} is in the bracket {self._name!r}, and wired after it as well",
+                    f"Task {task_id!r} is in the bracket {self._name!r}, and is also wired after it",
                     cause="it would wait for the end of the bracket, which waits for the task",
-                    remedy="Create it outside of the `with` block and wire it by `update >> task`; or leave "
-                    "that wiring out",
+                    remedy="Create it outside of the `with` block and wire it with `update >> task`, or "
+                    "remove that wiring",
                 )
             self._members.discard(task_id)
             del self._from_outside[task_id]
@@ -303,7 +303,7 @@ class BracketWiring:
         return False
 
     def _take_back_edges(self) -> None:
-        """Take back what a member was given that has become a setup or a teardown since."""
+        """Remove the added edges of a member that has become a setup or a teardown since."""
         for task_id, given in self._given_edges.items():
             task = self._dag.get_task(task_id)
             if task.is_setup:
@@ -319,9 +319,9 @@ class BracketWiring:
 
     def _wait_for_the_past(self) -> None:
         """
-        Have the bracket wait for the run before, if a task in it does.
+        Make the bracket wait for the previous run if one of its tasks does.
 
-        Else the source is opened, and is active for as long as that task waits, which may be for ever.
+        Otherwise the source is active while that task waits, possibly forever.
         """
         waiting = [
             task
@@ -342,9 +342,9 @@ class BracketWiring:
             if task.is_setup and self._own.close.task_id not in task.get_flat_relative_ids(upstream=False):
                 raise CoveoInputError(
                     f"No task of the bracket {self._name!r} follows the setup {task_id!r}",
-                    cause="nothing waits for a setup but the tasks below it, so the source would be closed "
-                    "while it works",
-                    remedy="Wire a task of the bracket below it, or don't make it a setup",
+                    cause="only downstream tasks wait for a setup, so the source would be closed while it "
+                    "runs",
+                    remedy="Wire a task of the bracket downstream of it, or don't make it a setup",
                 )
 
     def _check_first_tasks(self) -> None:
@@ -356,21 +356,20 @@ class BracketWiring:
                 raise CoveoInputError(
                     f"Task {task.task_id!r} is a first task of the bracket {self._name!r}, and has the "
                     f"trigger rule {getattr(task.trigger_rule, 'value', task.trigger_rule)!r}",
-                    cause="Airflow runs a task right below a setup by the rule 'all_success' only",
-                    remedy="Leave the rule out; or put a task without one before it inside the bracket, such "
-                    "as an EmptyOperator; or have what decides about it come before the bracket: "
-                    "`decision >> update`",
+                    cause="Airflow runs a task directly after a setup only with the rule 'all_success'",
+                    remedy="Remove the rule; or put a task without one before it inside the bracket, such as "
+                    "an EmptyOperator; or move the decision before the bracket: `decision >> update`",
                 )
 
     def _default_trigger_rules(self) -> set[Any]:
-        """Return the rules of default_args, whose first task may get another before the DAG is checked."""
+        """Return the rules in default_args, which a first task can still override before the final check."""
         dag = self._dag
         given = [(each or {}).get("trigger_rule") for each in (dag.default_args, self._group.default_args)]
         return {rule for rule in given if rule is not None}
 
 
 class _WatchedIds(set[str]):
-    """IDs of tasks that call back when one is added."""
+    """A set of task IDs that calls back when an ID is added."""
 
     def __init__(self, ids: Iterable[str], callback: Callable[[], None]) -> None:
         super().__init__(ids)
@@ -383,7 +382,7 @@ class _WatchedIds(set[str]):
             self._call()
 
     def update(self, *others: Iterable[str]) -> None:
-        """Add several."""
+        """Add several IDs."""
         super().update(*others)
         self._call()
 
@@ -392,12 +391,12 @@ class _WatchedIds(set[str]):
             callback()
 
     def __reduce__(self) -> Any:
-        # A copy of the DAG is complete, so it watches for nothing.
+        # A copy of the DAG is complete, so nothing needs watching.
         return set, (list(self),)
 
 
 def _same_template(task: Any, opening: Any, name: str) -> bool:
-    """Return whether a task names something by the same template as the bracket's ``open``."""
+    """Return whether a task's field has the same template as the bracket's ``open``."""
     partial = getattr(task, "partial_kwargs", None)
     its = getattr(task, name, None) if partial is None else partial.get(name)
     given = getattr(opening, name, None)
@@ -408,14 +407,14 @@ def _same_template(task: Any, opening: Any, name: str) -> bool:
 
 def reject_bracket_inside(group: TaskGroup) -> NoReturn:
     """
-    Reject a bracket that holds another one.
+    Reject a bracket that contains another one.
 
     :param group: The outer bracket's task group.
     """
     raise CoveoInputError(
-        f"The bracket {group.group_id!r} holds another bracket",
-        cause="the inner one's closing would end the activity of the outer one",
-        remedy="Put them one after the other, or side by side in a TaskGroup",
+        f"The bracket {group.group_id!r} contains another bracket",
+        cause="closing the inner bracket would end the activity of the outer one",
+        remedy="Run them one after the other, or side by side in a TaskGroup",
     )
 
 
@@ -426,7 +425,7 @@ def reject_cycle(group: TaskGroup, opening: Any, begin: Any, belonging: set[str]
     :param group: Its task group.
     :param opening: Its ``open`` task.
     :param begin: Its first task.
-    :param belonging: Which other tasks belong to it.
+    :param belonging: The other tasks that belong to it.
     """
     both = (opening.get_flat_relative_ids(upstream=True) - {begin.task_id}) & belonging
     both |= {task.task_id for task in group if task.task_id in task.upstream_task_ids}
@@ -434,6 +433,6 @@ def reject_cycle(group: TaskGroup, opening: Any, begin: Any, belonging: set[str]
         raise CoveoInputError(
             f"The bracket {group.group_id!r} would wait for itself: {listed(both)} would have to end "
             "before it begins",
-            cause="a task inside or after the bracket is wired before it as well",
-            remedy="Leave that wiring out",
+            cause="a task inside or after the bracket is also wired before it",
+            remedy="Remove that wiring",
         )

@@ -44,7 +44,7 @@ def test_final_errors_use_up_no_retry_and_a_reset_keeps_its_cut_off_until_it_is_
     assert states["mapped[0]"] == states["mapped[1]"] == ("success", 1)
     assert states["reset"] == ("success", 3)
     assert "SOURCE_DOES_NOT_EXIST" in local_airflow.task_log("tries", run_id, "final")
-    assert "'RESCAN' is not a status" in local_airflow.task_log("tries", run_id, "wrong")
+    assert "Invalid status of a Push source: 'RESCAN'" in local_airflow.task_log("tries", run_id, "wrong")
 
     def cut_offs() -> list[int]:
         return [

@@ -58,7 +58,7 @@ def test_a_uri_that_names_no_source_is_refused(uri: str) -> None:
     with warnings.catch_warnings():
         # Airflow 2.11 only says what Airflow 3 refuses.
         warnings.simplefilter("error")
-        with pytest.raises((ValueError, UserWarning), match="names no Push source"):
+        with pytest.raises((ValueError, UserWarning), match="Invalid URI of a Push source"):
             Asset(uri=uri)
 
 

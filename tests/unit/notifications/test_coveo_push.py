@@ -47,7 +47,7 @@ def test_what_can_not_be_right_is_refused_when_it_is_called(
     coveo: Simulator, connect: Callable[..., None]
 ) -> None:
     notifier = CoveoSourceStatusNotifier(source_id=SOURCE, status="RESCAN")
-    with pytest.raises(CoveoInputError, match="'RESCAN' is not a status"):
+    with pytest.raises(CoveoInputError, match="Invalid status of a Push source: 'RESCAN'"):
         notifier.notify(context())
     assert not coveo.requests
 

@@ -390,7 +390,7 @@ def test_a_copy_that_is_not_ours_is_refused_and_nothing_is_handed_over(
 ) -> None:
     variables.values[VARIABLE] = SOURCE
     coveo.add_source("of-somebody", name=NAME)
-    with pytest.raises(SourceNameTakenError, match=r"did not make.*of-somebody") as refused:
+    with pytest.raises(SourceNameTakenError, match=r"no record of creating.*of-somebody") as refused:
         recreate(source_id_variable=VARIABLE)
     assert isinstance(refused.value, AirflowFailException)
     assert variables.values == {VARIABLE: SOURCE}

@@ -101,7 +101,7 @@ def test_what_can_not_be_made_is_left_out_and_logged(
         assert [getattr(PushSourcesPlugin, name) for name in names] == [[], [], []]
         for name in NAMES:
             monkeypatch.setattr(vars(PushSourcesPlugin)[name], "_made", None)
-    assert "could not be made" in caplog.text
+    assert "Could not create the page" in caplog.text
 
 
 def test_a_setting_that_says_nothing_does_not_break_airflow(

@@ -251,7 +251,7 @@ def test_an_empty_folder_and_an_unknown_kind_of_file_are_errors(tmp_path: Path) 
     with pytest.raises(CoveoInputError, match="file_format"):
         read(path)
     assert read(path, file_format="ndjson") == ITEMS
-    with pytest.raises(CoveoInputError, match="no file format 'xml'"):
+    with pytest.raises(CoveoInputError, match="Invalid file_format: 'xml'"):
         read(path, file_format="xml")
 
 

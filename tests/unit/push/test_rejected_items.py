@@ -176,7 +176,7 @@ def test_a_file_that_was_cut_off_is_named(tmp_path: Path) -> None:
     path = tmp_path / "r.ndjson.gz"
     written(path, *({"number": number, "x": "x" * 500} for number in range(50)))
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(CoveoInputError, match="damaged or was cut off"):
+    with pytest.raises(CoveoInputError, match="damaged or truncated"):
         read(path)
 
 

@@ -211,11 +211,11 @@ def test_a_row_that_can_t_be_read_is_an_invalid_item(
             {"documentId": "a://{sku}", "DocumentID": "sku"},
             "differ by case",
         ),
-        ("SELECT 1 AS sku, 2 AS [ ]", {"documentId": "a://{sku}", "": "sku"}, "has the key ''"),
-        ("SELECT 1 AS sku", {"documentId": "a://{sku}", 1: "sku"}, "has the key 1"),
-        ("SELECT 1 AS sku", {"documentId": "a://{sku}", "x": 1}, "maps 'x' to 1"),
+        ("SELECT 1 AS sku, 2 AS [ ]", {"documentId": "a://{sku}", "": "sku"}, "columns has ''"),
+        ("SELECT 1 AS sku", {"documentId": "a://{sku}", 1: "sku"}, "columns has 1"),
+        ("SELECT 1 AS sku", {"documentId": "a://{sku}", "x": 1}, "1, for the key 'x', is not a column"),
         ("SELECT 1 AS sku", [("documentId", "sku")], "columns must be a mapping"),
-        ("SELECT 1 AS sku, 2 AS ''", COLUMNS, "no name to its column 2"),
+        ("SELECT 1 AS sku, 2 AS ''", COLUMNS, "not a name for its column 2"),
     ],
 )
 def test_names_that_can_t_be_told_apart_are_refused(

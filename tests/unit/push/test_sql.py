@@ -194,7 +194,7 @@ def test_no_cursor_and_no_row_factory_of_a_driver_makes_a_difference(
 
 _PLAIN_AND_COMPOSED = [
     ("'\\x34373131'::bytea", "memoryview|bytes"),
-    ("'NaN'::numeric", "no number"),
+    ("'NaN'::numeric", "no field"),
     ("'NaN'::float8", "JSON"),
     ("'{1,2}'::int[]", "list"),
     ("'2026-01-31'::timestamp", "no time zone"),

@@ -108,7 +108,7 @@ def test_quotes_can_be_taken_for_characters_and_other_signs_for_quotes(
     assert "pass quotechar=None" in refused(tmp_path, "a.csv", content)
     assert read(tmp_path, "a.csv", b"documentId,b\na://1,'x, y'\n", quotechar="'") == [["a://1", "x, y"]]
     content = b'documentId\ttitle\na://1\t"x\ty"\n'
-    assert "give quotechar='\"'" in refused(tmp_path, "a.tsv", content)
+    assert "pass quotechar='\"'" in refused(tmp_path, "a.tsv", content)
     assert read(tmp_path, "a.tsv", content, quotechar='"') == [["a://1", "x\ty"]]
 
 
@@ -158,10 +158,10 @@ def test_an_escaped_null_stands_for_no_value_where_it_is_a_whole_field(
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ('x,y\na,"b\nc,d\n', "line 2: a quote of this row is not closed"),
-        ('x,y\na,"b"c\n', "line 2: something follows the quote"),
+        ('x,y\na,"b\nc,d\n', "line 2: a quote in this row is never closed"),
+        ('x,y\na,"b"c\n', "line 2: text follows the quote"),
         ("x,y\na,b\rc\nd,e\n", "line 2: it contains a lone carriage return"),
-        ("x,y\na,b\\", "line 2: a quote of this row is not closed"),
+        ("x,y\na,b\\", "line 2: a quote in this row is never closed"),
         ("x,y\na\n", "line 2 has fewer columns"),
         ("", "it is empty"),
     ],
@@ -242,8 +242,8 @@ def test_an_encoding_that_there_is_not_is_refused_by_name(tmp_path: Path, encodi
         (b"documentId,data,data\n", "a column's name occurs twice"),
         (b"documentId, data\na://1,x\n", "the name of column ' data' begins or ends with white space"),
         (b"documentId,,\na://1,,x\n", "line 2 has a value in column 2, which has no name"),
-        (b'documentId,data\na://1,"x\na://2,y\na://3,z\n', "line 2: a quote of this row is not closed"),
-        (b'documentId,data\na://1,"x" y\n', "line 2: something follows the quote"),
+        (b'documentId,data\na://1,"x\na://2,y\na://3,z\n', "line 2: a quote in this row is never closed"),
+        (b'documentId,data\na://1,"x" y\n', "line 2: text follows the quote"),
         (b"documentId,data\na://1,x\ry\na://2,z\n", "line 2: it contains a lone carriage return"),
         (b"documentId,data\na://1,\0\n", "line 2 contains a zero byte"),
     ],

@@ -55,8 +55,8 @@ except ImportError:
 INVALID = object()
 #: What push-files.md says is refused, of which other readers make something.
 DOCUMENTED = re.compile(
-    r"something follows the quote"
-    r"|a quote of this row is not closed"
+    r"text follows the quote"
+    r"|a quote in this row is never closed"
     r"|a lone carriage return"
     r"|some of its lines end with a carriage return"
     r"|contains a zero byte"

@@ -347,7 +347,7 @@ def test_an_opening_whose_request_arrives_after_the_closing_closes_the_source_it
 
     closing = threading.Thread(target=close_meanwhile)
     closing.start()
-    with pytest.raises(PushSourceUpdateFailed, match="closed while the request was under way"):
+    with pytest.raises(PushSourceUpdateFailed, match="closed during the request"):
         run.execute("open")
     closing.join(200)
     assert coveo.statuses(SOURCE) == ["IDLE", "REBUILD", "IDLE"]
@@ -403,7 +403,7 @@ def test_what_follows_runs_only_if_this_run_opened_and_closed(
     run.execute("open")
     run.held_by_another_run()
     run.execute("close")
-    with pytest.raises(AirflowSkipException, match="left open for another bracket"):
+    with pytest.raises(AirflowSkipException, match="left open for another live bracket"):
         run.execute("done")
 
 
@@ -452,7 +452,7 @@ def test_what_follows_waits_for_idle_although_the_closing_was_marked(
 def test_a_delta_does_not_delete_what_did_not_change(coveo: Simulator, a_run: Callable[..., Run]) -> None:
     run = a_run(delete_old_items=True, status="{{ params.status }}")
     run.task("open").status = "Incremental"
-    with pytest.raises(CoveoInputError, match="would delete all that did not"):
+    with pytest.raises(CoveoInputError, match="would delete everything else"):
         run.execute("open")
     run.execute("close")
     assert coveo.requests == []

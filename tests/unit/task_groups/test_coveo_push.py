@@ -288,8 +288,8 @@ def bracket_in_a_loop() -> None:
     ("bracket", "reason"),
     [
         (bracket_in_a_loop, r"in the task loop 'loop'.*Move the loop into the bracket"),
-        (bracket_in_a_bracket, "holds another bracket"),
-        (bracket_in_a_group_in_a_bracket, "holds another bracket"),
+        (bracket_in_a_bracket, "contains another bracket"),
+        (bracket_in_a_group_in_a_bracket, "contains another bracket"),
         (empty_bracket, "contains no task"),
     ],
 )
@@ -883,8 +883,8 @@ def a_member_outside_of_the_mapped_bracket() -> None:
     ("shape", "named"),
     [
         (in_and_after, r"'push_source_update\.inside'.*wired after it.*update >> task"),
-        (other_bracket_below_the_opening, "holds another bracket"),
-        (other_bracket_between, "holds another bracket"),
+        (other_bracket_below_the_opening, "contains another bracket"),
+        (other_bracket_between, "contains another bracket"),
         (a_first_task_with_a_rule, r"'push_source_update\.inside' is a first task.*'none_failed'.*Remedy"),
         (a_first_task_with_a_rule_from_outside, "'outside' is a first task.*'all_done'.*Remedy"),
         (a_task_of_that_name, "name of one of the bracket's own.*Rename"),

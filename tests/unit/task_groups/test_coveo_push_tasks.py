@@ -473,7 +473,7 @@ def test_an_update_whose_tasks_keep_no_result_is_not_said_to_have_pushed_nothing
     run.states["push_source_update.work"] = "success"
     run.task("work").do_xcom_push = False
 
-    with pytest.raises(NothingWasPushed, match=r"not known, because push_source_update\.work .*do_xcom_push"):
+    with pytest.raises(NothingWasPushed, match=r"because push_source_update\.work .*do_xcom_push"):
         run.execute("delete_old_items")
     assert "olderthan" not in [exchange.operation for exchange in coveo.requests]
 
@@ -718,7 +718,7 @@ def test_a_callback_that_can_not_ask_about_the_run_says_so_in_one_line(
     assert coveo.statuses(SOURCE) == ["REBUILD"]
     [line] = [record.getMessage() for record in caplog.records if "left a source open" in record.getMessage()]
     assert "SUPERVISOR_COMMS" in line
-    assert "Check whether task 'push_source_update.close' succeeded: `airflow dags test`" in line
+    assert "Check whether task 'push_source_update.close' succeeded; `airflow dags test`" in line
     assert "\n" not in line
 
 
@@ -866,7 +866,7 @@ def test_of_more_map_indexes_than_there_is_time_for_those_left_are_named(
 
     assert coveo.statuses(SOURCE) == ["IDLE"]
     named = "1, 2, 3" if version == "3.3.2" else "1 and those after it"
-    assert f"Not looked at: {named}" in caplog.text
+    assert f"Not checked: {named}" in caplog.text
     assert ("19 more" in caplog.text) is (version == "3.3.2")
 
 
