@@ -1,4 +1,4 @@
-"""Which tasks of a DAG may change the content of a source, so that an attempt knows what may have changed."""
+"""The tasks of a DAG that can change the content of a source, by which an attempt knows what may differ."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-#: The trigger rules by which a task does not run below one that failed.
+#: The trigger rules with which a task does not run after a failed one.
 _NOT_AFTER_A_FAILURE: Final = frozenset(
     {"all_success", "all_skipped", "none_failed", "none_failed_min_one_success"}
 )
 
 
 def _has_mark(task: Any, attribute: str) -> bool:
-    """Return whether a task's class says something of itself, also if the task is mapped."""
+    """Return whether a task's class has a flag, even if the task is mapped."""
     return bool(getattr(task, attribute, getattr(getattr(task, "operator_class", None), attribute, False)))
 
 
 def may_run_after_a_failure(failed: Any) -> Iterator[Any]:
     """
-    Yield the tasks downstream of one that may run although it failed.
+    Yield the downstream tasks of a task that can run although it failed.
 
     :param failed: The task, mapped or not.
     """
-    # Below a teardown, such as a bracket's own tasks, what runs is what did not fail.
+    # After a teardown, such as a bracket's own tasks, only tasks run that did not fail.
     below = [task for task in failed.get_flat_relatives(upstream=False) if not task.is_teardown]
     todo = [task for task in below if task.trigger_rule not in _NOT_AFTER_A_FAILURE]
     seen: set[str] = set()
@@ -49,7 +49,7 @@ def may_run_after_a_failure(failed: Any) -> Iterator[Any]:
 
 def may_change_content(task: Any, source_id: str) -> bool:
     """
-    Return whether a task may push to a source or delete from it.
+    Return whether a task can push to a source or delete from it.
 
     :param task: The task, mapped or not.
     :param source_id: The source.
@@ -57,19 +57,19 @@ def may_change_content(task: Any, source_id: str) -> bool:
     if not (_has_mark(task, "pushes_items") or _has_mark(task, "removes_items")):
         return False
     its_source_id = getattr(task, "source_id", None) or getattr(task, "partial_kwargs", {}).get("source_id")
-    # Where it is a template, nothing is known.
+    # A template's value is unknown.
     return not isinstance(its_source_id, str) or "{" in its_source_id or its_source_id == source_id
 
 
 def note_content_change(hook: CoveoPushHook, source_id: str, context: Context, *, pushes: bool) -> str | None:
     """
-    Note that this run changes the source's content from here on.
+    Record that this run changes the source's content from now on.
 
     :param hook: The hook that is about to change it.
     :param source_id: The source.
     :param context: The task's context.
     :param pushes: Whether the task adds items.
-    :return: Since when, in a form that tells it from any other time; ``None`` where it can't be noted.
+    :return: A unique identifier of that time; ``None`` if it can't be recorded.
     """
     if "ti" not in context:
         # Executed by hand, so there is no run.
@@ -82,12 +82,12 @@ def note_content_change(hook: CoveoPushHook, source_id: str, context: Context, *
             validate_source_id(source_id), task_instance.dag_id, task_instance.run_id, pushes=pushes
         )
     except CoveoError:
-        # The hook says so, and better, once it is called.
+        # The hook reports the problem in more detail when it is called.
         return None
     except Exception as problem:
         log.warning(
-            "It can't be noted that this run changes the content of source %s, so that a try of this task "
-            "or another run's may not go on where an earlier one failed: %r",
+            "Could not record that this run changes the content of source %s; attempts of this task or "
+            "another run may push everything instead of resuming: %r",
             source_id,
             problem,
         )

@@ -1,4 +1,4 @@
-"""Operators for Coveo Push sources. They render, call the hook, and return small JSON."""
+"""Operators for Coveo Push sources, which call the hook and return small JSON."""
 
 from __future__ import annotations
 
@@ -57,25 +57,25 @@ __all__ = [
 
 class SetPushSourceStatusOperator(_SourceOperator):
     """
-    Set the status of a Push source: an active one before a content update, ``IDLE`` after it.
+    Set the status of a Push source: an active one before a content update, ``IDLE`` afterward.
 
     The console shows ``REBUILD`` as *Rebuild*, ``REFRESH`` as *Rescan*, ``INCREMENTAL`` as *Refresh* and
     ``IDLE`` as *Ready to receive content*. See https://docs.coveo.com/en/35/.
 
-    Setting a status is one request. To repeat it does no harm, but that Coveo may record the activity twice,
-    so a request that was sent but not answered is repeated. To bring the source back whatever happens, make
-    the operator that sets ``IDLE`` a teardown (``idle.as_teardown(setups=rebuild)``) or give it
-    ``trigger_rule="all_done"``.
+    Setting a status is one request. Repeating it is harmless, except that Coveo may record the activity
+    twice, so a request without a response is retried. To reset the source in any case, make the operator that
+    sets
+    ``IDLE`` a teardown (``idle.as_teardown(setups=rebuild)``), or set ``trigger_rule="all_done"`` on it.
 
     :param source_id: The ID of the Push source. (templated)
     :param status: ``REBUILD``, ``REFRESH``, ``INCREMENTAL`` or ``IDLE``, in any case. (templated)
     :param dry_run: Whether to send nothing, and to return what would be sent. Default ``False``. (templated)
     :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
-    :param organization_id: The organization, where it is not the connection's. (templated)
-    :return: ``source_id``, ``status``, ``request_id`` and ``ordering_id``, the moment of the change by
+    :param organization_id: The organization, if it differs from the connection's. (templated)
+    :return: ``source_id``, ``status``, ``request_id`` and ``ordering_id``, the time of the change on
         Coveo's clock in epoch milliseconds.
-    :raises CoveoInputError: if a value can't be right; nothing was sent, and the task does not retry.
-    :raises CoveoError: if Coveo refuses or does not answer; the task retries where that can help.
+    :raises CoveoInputError: if a parameter is invalid; nothing was sent, and the task does not retry.
+    :raises CoveoError: if the request fails; the task retries if that can help.
     """
 
     template_fields: Sequence[str] = (
@@ -102,32 +102,32 @@ class SetPushSourceStatusOperator(_SourceOperator):
 
 class ResetPushSourceOperator(_SourceOperator):
     """
-    Reset a Push source: delete every item that was last pushed before a moment, by default before now.
+    Reset a Push source: delete every item that was last pushed before a time, by default before now.
 
-    A cut-off in the future would bar all new content until then, so a value that is in the future or in
-    another unit than milliseconds is refused. So is a source that Coveo for Sitecore or the Crawling Module
-    manages, whose ordering IDs are on another scale: recreate such a source instead. Where the key may not
-    view the source, that can't be checked; the task says so and goes on. See https://docs.coveo.com/en/131/
-    and https://docs.coveo.com/en/35/.
+    A cut-off in the future would block all new content until then, so the operator rejects a value that is in
+    the future or in another unit than milliseconds. It also rejects a source that Coveo for Sitecore or the
+    Crawling Module manages, whose ordering IDs are on another scale: recreate such a source instead. If the
+    key lacks the privilege to view the source, that can't be checked; the task logs that and continues. See
+    https://docs.coveo.com/en/131/ and https://docs.coveo.com/en/35/.
 
-    A retry uses the cut-off of the first try, so that it can't delete what was pushed in between. Clearing
-    the task resets the source anew. (How that is remembered: :mod:`airflow_provider_coveo.run_state`.)
+    A retry uses the cut-off of the first attempt, so that it can't delete what was pushed in between.
+    Clearing the task resets the source again. (:mod:`airflow_provider_coveo.run_state` stores the cut-off.)
 
     :param source_id: The ID of the Push source. (templated)
     :param ordering_id: Items whose orderingId is strictly lower are deleted: epoch milliseconds, such as the
-        ``ordering_id`` that ``SetPushSourceStatusOperator`` returns. Default: now, by Coveo's clock.
+        ``ordering_id`` that ``SetPushSourceStatusOperator`` returns. Default: now, on Coveo's clock.
         (templated)
-    :param queue_delay: Minutes, 0 or more, that Coveo waits before it deletes, so that what was pushed before
-        is through. Default 15. (templated)
+    :param queue_delay: The minutes, 0 or more, that Coveo waits before it deletes, so that earlier pushes are
+        processed. Default 15. (templated)
     :param dry_run: Whether to send nothing, and to return what would be sent. Default ``False``. (templated)
     :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
-    :param organization_id: The organization, where it is not the connection's. (templated)
+    :param organization_id: The organization, if it differs from the connection's. (templated)
     :return: ``source_id``, ``ordering_id``, ``queue_delay`` and ``request_id``.
-    :raises CoveoInputError: if a value can't be right; nothing was deleted, and the task does not retry.
-    :raises CoveoError: if Coveo refuses or does not answer; the task retries where that can help.
+    :raises CoveoInputError: if a parameter is invalid; nothing was deleted, and the task does not retry.
+    :raises CoveoError: if the request fails; the task retries if that can help.
     """
 
-    #: Whether what a task downstream pushed may be gone once this one runs again.
+    #: Whether another run of this task can delete what a downstream task pushed.
     removes_items: bool = True
 
     template_fields: Sequence[str] = (
@@ -156,14 +156,14 @@ class ResetPushSourceOperator(_SourceOperator):
         from airflow_provider_coveo.operators.content_writers import note_content_change
 
         dry_run = runs_dry(self.is_dry_run, context)
-        # A status that was not set, because the run is dry, has no time.
+        # In a dry run, no status was set, so there is no time.
         if self._has_cut_off and not dry_run:
-            # Now is not what was meant: it would delete what the run itself has pushed.
+            # The default, now, would delete what the run itself has pushed.
             _refuse_nothing(
                 self.ordering_id,
-                f"Source {self.source_id!r} was not reset: ordering_id turned out as None",
-                "the task that should have given the cut-off gave none, as an opening that was cleared and "
-                "no longer knows when the run first opened the source",
+                f"Could not reset source {self.source_id!r}: ordering_id rendered to None",
+                "the task that should have returned the cut-off returned none, such as an `open` task that "
+                "was cleared and no longer knows when the run first opened the source",
             )
         if not dry_run:
             note_content_change(self.hook, self.source_id, context, pushes=False)
@@ -179,7 +179,7 @@ class ResetPushSourceOperator(_SourceOperator):
         from airflow_provider_coveo.state.task_store import RunState, retry_series
 
         if "ti" not in context:
-            # Executed by hand, so there is no other try to agree with.
+            # Executed by hand, so there is no other attempt.
             return self.hook.current_cut_off(self.source_id)
         state = RunState(context)
         key = f"reset_cut_off_{retry_series(context)}"
@@ -194,67 +194,68 @@ class PushItemsOperator(_ItemsPushOperator):
     """
     Push items to a source: from another task, or from files of any size.
 
-    The items go in batches, in their order, and in constant memory; see
-    :meth:`~airflow_provider_coveo.hooks.coveo_push.CoveoPushHook.push_items` for what is checked and what
-    holds if the task fails. A task that failed goes on where it failed when it is tried again with the same
-    input. See https://docs.coveo.com/en/90/.
+    The task pushes batches in input order, in constant memory. See
+    :meth:`~airflow_provider_coveo.hooks.coveo_push.CoveoPushHook.push_items` for the validation, and for the
+    state after a failure. A retry with the same input resumes where the task failed. See
+    https://docs.coveo.com/en/90/.
 
-    Nothing in an item is taken for a template: ``{{ }}`` in a document arrives as typed.
+    Items are never rendered as templates: ``{{ }}`` in a document stays as it is.
 
     :param source_id: The ID of the Push source. (templated)
-    :param items: dicts in Coveo's words, or :class:`~airflow_provider_coveo.coveo.items.Item`: a list, or
-        what another task returned, or each of a mapped task's. Give either this or ``path``. (references are
-        resolved, texts are not templated)
+    :param items: dicts with Coveo's keys, or :class:`~airflow_provider_coveo.coveo.items.Item`: a list, the
+        result of another task, or the results of a mapped task. Pass either this or ``path``. (references are
+        resolved, strings are not templated)
     :param path: A file, a folder or a glob, or a list of these, on the worker or on an object storage
         (``s3://conn_id@bucket/catalog/*.ndjson.gz``, an ``ObjectStoragePath``). JSON arrays, JSON Lines, CSV,
-        TSV and Parquet, and any of the first four in gzip, zstd, bzip2 or xz. Files are read one after the
-        other by name, and each as a stream. (templated)
-    :param delete: Ids of items to delete once the others are pushed, or ``Delete``. (references are
-        resolved, texts are not templated)
-    :param file_format: ``json``, ``ndjson``, ``csv``, ``tsv`` or ``parquet``. Default: as the name says.
+        TSV and Parquet; the first four can be compressed with gzip, zstd, bzip2 or xz. The task reads the
+        files in the order of their names, each as a stream. (templated)
+    :param delete: IDs of items to delete after the others are pushed, or ``Delete``. (references are
+        resolved, strings are not templated)
+    :param file_format: ``json``, ``ndjson``, ``csv``, ``tsv`` or ``parquet``. Default: by the file's name.
         (templated)
-    :param columns: For tables, what an item is made of: its keys, each with the name of a column or a text
-        with names of columns in braces, as in ``{"documentId": "product://{sku}", "title": "name", "data":
-        "{name} {description}"}``. Default: each column under its own name. What is empty is left out. In a
-        text, values stand as metadata is sent; a ``documentId`` holds no float and no boolean. (templated)
-    :param delimiter: For CSV and TSV, the character between two fields. Default ``,`` in CSV and the tab in
+    :param columns: For tables, the mapping of columns to items: each key of an item, with the name of a
+        column or a text with names of columns in braces, as in ``{"documentId": "product://{sku}", "title":
+        "name", "data": "{name} {description}"}``. Default: each column under its own name. Empty values are
+        omitted. In a text, values are formatted like metadata; a ``documentId`` can't contain floats and
+        booleans. (templated)
+    :param delimiter: For CSV and TSV, the character between two fields. Default ``,`` in CSV and a tab in
         TSV. (templated)
-    :param quotechar: For CSV and TSV, the character around fields that hold a delimiter, a quote or an end of
-        a line; within a field it is written twice. ``None`` for none: each line is a row, and quotes are part
-        of the fields. Default ``"`` in CSV, none in TSV. (templated)
-    :param escapechar: For CSV and TSV, the character that takes the meaning of the one behind it. Default
+    :param quotechar: For CSV and TSV, the character around fields that contain a delimiter, a quote or a line
+        break; within a field it is doubled. ``None`` for none: each line is a row, and quotes are part of the
+        fields. Default ``"`` in CSV, none in TSV. (templated)
+    :param escapechar: For CSV and TSV, the character that escapes the next one. Default none. (templated)
+    :param null_values: For CSV and TSV, the fields that mean “no value”, such as ``["\\\\N"]``. Default
         none. (templated)
-    :param null_values: For CSV and TSV, the fields that stand for no value, such as ``["\\\\N"]``. Default
-        none. (templated)
-    :param column_names: For CSV and TSV, the names of the columns, if the first line is a row and does not
-        give them. Default: the first line gives them. (templated)
+    :param column_names: For CSV and TSV, the names of the columns, if the first line is a row. Default: the
+        first line contains the names. (templated)
     :param encoding: The encoding of JSON, CSV and TSV, such as ``latin-1``, ``cp1252`` or ``utf-16``. Default
-        UTF-8, with or without a mark at its beginning. (templated)
-    :param partitioning: ``hive`` (the default) to take folders such as ``country=ch`` for columns, whose
-        values are texts; ``None`` to take no notice of them. (templated)
-    :param batch_bytes: How large a batch is at most, in bytes: 1 KiB to 256 MB. Default 12 MiB. (templated)
-    :param upload_concurrency: How many batches are uploaded at the same time, 1 to 32. Default 3. (templated)
-    :param on_invalid: What to do with an item that Coveo would refuse: ``fail`` (the default), or ``skip`` to
+        UTF-8, with or without a byte order mark. (templated)
+    :param partitioning: ``hive`` (the default) to read folders such as ``country=ch`` as columns with string
+        values; ``None`` to ignore them. (templated)
+    :param batch_bytes: The maximum size of a batch in bytes: 1 KiB to 256 MB. Default 12 MiB. (templated)
+    :param upload_concurrency: The number of batches that are uploaded at the same time, 1 to 32. Default 3.
+        (templated)
+    :param on_invalid: The handling of an item that Coveo would reject: ``fail`` (the default), or ``skip`` to
         leave it out. (templated)
-    :param max_invalid: With ``skip``, the most of them before the task fails: a number, or a share such as
-        ``"1%"``, which counts once 10,000 items are read and in the end. Default 100; any number with
+    :param max_invalid: With ``skip``, the maximum number of them before the task fails: a number, or a share
+        such as ``"1%"``, which is checked after 10,000 items and at the end. Default 100; any number with
         ``rejected_path``. (templated)
-    :param rejected_path: The file for what is invalid, as JSON Lines (``.ndjson``, ``.ndjson.gz``), local or
+    :param rejected_path: The file for invalid items, as JSON Lines (``.ndjson``, ``.ndjson.gz``), local or
         on an object storage: ``s3://conn_id@bucket/{{ dag_run.run_id }}/rejected.ndjson.gz``. It is written
-        when the push ends, whole, and only if there is something. A mapped task needs ``{{ ti.map_index }}``
-        in it. Default none. (templated)
-    :param resume: Whether a try that meets the same input as an earlier one of its run goes on where that
-        one failed or was killed. Default ``True``. (templated)
-    :param check_quota: Whether to ask first how many items may still be pushed today, and to warn if that
-        will not do. Default ``True``. (templated)
+        completely when the push ends, and only if there are any. For a mapped task, the path must contain
+        ``{{ ti.map_index }}``. Default none. (templated)
+    :param resume: Whether an attempt with the same input as an earlier one of its run resumes where that one
+        failed or was killed. Default ``True``. (templated)
+    :param check_quota: Whether to check first how many items can still be pushed today, and to warn if that
+        is too few. Default ``True``. (templated)
     :param only_changes: Whether to push only what changed since the task's last run, and to delete what its
         input lacks. Default ``False``. (templated)
-    :param max_deleted: With ``only_changes``, how many items may be deleted because the input lacks them: a
-        number, or a share of those known, such as ``"5%"``. If more are missing, none is deleted and the task
-        fails. Default ``"20%"``. (templated)
+    :param max_deleted: With ``only_changes``, the maximum number of items to delete because the input lacks
+        them: a number, or a share of the known items, such as ``"5%"``. If more are missing, none is deleted
+        and the task fails. Default ``"20%"``. (templated)
     :param snapshot_path: With ``only_changes``, the folder for snapshots, local or on an object storage, that
-        all workers reach. Default: as the connection's extra ``snapshot_path`` says. (templated)
-    :param full_after: With ``only_changes``, how long until everything is pushed again: a ``timedelta``.
+        all workers can access. Default: the connection's extra ``snapshot_path``. (templated)
+    :param full_after: With ``only_changes``, the time until everything is pushed again: a ``timedelta``.
         Default seven days.
     :param on_damaged_snapshot: With ``only_changes``, ``fail`` (the default), or ``push_all`` to push
         everything if the snapshot is damaged. (templated)
@@ -262,11 +263,11 @@ class PushItemsOperator(_ItemsPushOperator):
         or ``off`` to ask for no fields. Default ``off``, in a dry run ``warn``. (templated)
     :param dry_run: Whether to send nothing, and to return what would be sent. Default ``False``. (templated)
     :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
-    :param organization_id: The organization, where it is not the connection's. (templated)
-    :return: What was accepted: ``accepted_adds``, ``accepted_deletes``, ``batches``, ``bytes``, ``seconds``
-        and more, as :meth:`~airflow_provider_coveo.hooks.coveo_push.CoveoPushHook.push_items` says.
-    :raises CoveoInputError: if a value, a file or an item can't be right; the task does not retry.
-    :raises CoveoError: if Coveo refuses or does not answer; the task retries where that can help.
+    :param organization_id: The organization, if it differs from the connection's. (templated)
+    :return: The accepted counts: ``accepted_adds``, ``accepted_deletes``, ``batches``, ``bytes``, ``seconds``
+        and more, see :meth:`~airflow_provider_coveo.hooks.coveo_push.CoveoPushHook.push_items`.
+    :raises CoveoInputError: if a parameter, a file or an item is invalid; the task does not retry.
+    :raises CoveoError: if the request fails; the task retries if that can help.
     """
 
     template_fields: Sequence[str] = (
@@ -323,8 +324,8 @@ class PushItemsOperator(_ItemsPushOperator):
             what = "no items" if items is None else "both items and a path"
             raise as_non_retryable(
                 CoveoInputError(
-                    f"Task {self.task_id!r} has {what} to push to source {self.source_id!r}",
-                    remedy="Give either items or path",
+                    f"Could not push to source {self.source_id!r}: task {self.task_id!r} has {what}",
+                    remedy="Pass either items or path",
                 )
             )
         if self.path is not None:
@@ -357,38 +358,38 @@ class DeleteItemsOperator(_ItemsPushOperator):
     """
     Delete items from a source by their IDs, in batches.
 
-    To delete what was not pushed since a moment, use ``ResetPushSourceOperator`` with its ``ordering_id``.
+    To delete what has not been pushed since a time, use ``ResetPushSourceOperator`` with its ``ordering_id``.
     See https://docs.coveo.com/en/90/.
 
     :param source_id: The ID of the Push source. (templated)
-    :param document_ids: The IDs: a list, or what another task returned, or each of a mapped task's.
-        (references are resolved, texts are not templated)
-    :param delete_children: Whether to delete the items too whose IDs begin with one of these. It is a prefix,
-        not the ``parentId``. Default ``False``. (templated)
-    :param batch_bytes: How large a batch is at most, in bytes: 1 KiB to 256 MB. Default 12 MiB. (templated)
-    :param upload_concurrency: How many batches are uploaded at the same time, 1 to 32. Default 3. (templated)
-    :param on_invalid: What to do with an ID that can't be one: ``fail`` (the default), or ``skip``.
+    :param document_ids: The IDs: a list, the result of another task, or the results of a mapped task.
+        (references are resolved, strings are not templated)
+    :param delete_children: Whether to delete all items whose IDs begin with one of these as well. It matches
+        a prefix, not the ``parentId``. Default ``False``. (templated)
+    :param batch_bytes: The maximum size of a batch in bytes: 1 KiB to 256 MB. Default 12 MiB. (templated)
+    :param upload_concurrency: The number of batches that are uploaded at the same time, 1 to 32. Default 3.
         (templated)
-    :param max_invalid: With ``skip``, the most of them before the task fails: a number, or a share such as
-        ``"1%"``, which counts once 10,000 items are read and in the end. Default 100; any number with
+    :param on_invalid: The handling of an invalid ID: ``fail`` (the default), or ``skip``. (templated)
+    :param max_invalid: With ``skip``, the maximum number of them before the task fails: a number, or a share
+        such as ``"1%"``, which is checked after 10,000 items and at the end. Default 100; any number with
         ``rejected_path``. (templated)
-    :param rejected_path: The file for what is invalid, as JSON Lines (``.ndjson``, ``.ndjson.gz``), local or
+    :param rejected_path: The file for invalid items, as JSON Lines (``.ndjson``, ``.ndjson.gz``), local or
         on an object storage: ``s3://conn_id@bucket/{{ dag_run.run_id }}/rejected.ndjson.gz``. It is written
-        when the push ends, whole, and only if there is something. A mapped task needs ``{{ ti.map_index }}``
-        in it. Default none. (templated)
-    :param resume: Whether a try that meets the same input as an earlier one of its run goes on where that
-        one failed or was killed. Default ``True``. (templated)
+        completely when the push ends, and only if there are any. For a mapped task, the path must contain
+        ``{{ ti.map_index }}``. Default none. (templated)
+    :param resume: Whether an attempt with the same input as an earlier one of its run resumes where that one
+        failed or was killed. Default ``True``. (templated)
     :param dry_run: Whether to send nothing, and to return what would be sent. Default ``False``. (templated)
     :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
-    :param organization_id: The organization, where it is not the connection's. (templated)
-    :return: What was accepted: ``accepted_deletes``, ``batches``, ``bytes``, ``seconds`` and more.
-    :raises CoveoInputError: if a value can't be right; the task does not retry.
-    :raises CoveoError: if Coveo refuses or does not answer; the task retries where that can help.
+    :param organization_id: The organization, if it differs from the connection's. (templated)
+    :return: The accepted counts: ``accepted_deletes``, ``batches``, ``bytes``, ``seconds`` and more.
+    :raises CoveoInputError: if a parameter is invalid; the task does not retry.
+    :raises CoveoError: if the request fails; the task retries if that can help.
     """
 
-    #: It adds nothing to what a bracket counts as pushed.
+    #: Its deletions do not count as pushed items in a bracket.
     pushes_items: bool = False
-    #: Whether what a task downstream pushed may be gone once this one runs again.
+    #: Whether another run of this task can delete what a downstream task pushed.
     removes_items: bool = True
 
     template_fields: Sequence[str] = (
@@ -415,7 +416,7 @@ class DeleteItemsOperator(_ItemsPushOperator):
             for entry in deletions(_joined(_given(self.document_ids))):
                 document_id: Any = entry
                 with suppress(Exception):
-                    # If it can't be read, it is refused as what it is.
+                    # An unreadable entry fails validation later.
                     document_id = entry.document_id
                 yield entry if children is False else Delete(document_id, children)  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""The names that 0.1.0 had here; they are those of :mod:`airflow_provider_coveo.bracket`."""
+"""Names that 0.1.0 defined here; they are now in :mod:`airflow_provider_coveo.bracket`."""
 
 from __future__ import annotations
 
@@ -30,6 +30,6 @@ __all__ = list(_MOVED)
 def __getattr__(name: str) -> Any:
     if name not in _MOVED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    # Not at the top: the bracket's tasks are made of this room's operators.
+    # Imported late, because the bracket's tasks derive from this package's operators.
     module, _, moved_to = _MOVED[name].partition(".")
     return getattr(importlib.import_module(f"airflow_provider_coveo.bracket.{module}"), moved_to)

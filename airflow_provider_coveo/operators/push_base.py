@@ -1,4 +1,4 @@
-"""What the operators that push items to a source have in common."""
+"""Base class of the operators that push items to a source."""
 
 from __future__ import annotations
 
@@ -18,45 +18,46 @@ if TYPE_CHECKING:
 
     from airflow_provider_coveo.coveo.results import PushResult
 
-#: The parameters of a push of only what changed, which an operator lacks that never pushes everything.
+#: The parameters of `only_changes`, which an operator that never pushes everything lacks.
 WHOLE_INPUTS_ONLY: Final = (*TEMPLATED, "full_after")
-#: The parameters that concern the addition of items, so that an operator that only deletes lacks them.
+#: The parameters for adding items, which an operator that only deletes lacks.
 ADDITIONS_ONLY: Final = ("check_quota", "check_fields", *WHOLE_INPUTS_ONLY)
 
 
 class _ItemsPushOperator(_CoveoOperator):
     """
-    What the operators that push items share: how they push, and that they go on where an earlier try failed.
+    Base class of the operators that push items, and resume where an earlier attempt failed.
 
     :param source_id: The ID of the Push source. (templated)
-    :param batch_bytes: How large a batch is at most, in bytes: 1 KiB to 256 MB. Default 12 MiB. (templated)
-    :param upload_concurrency: How many batches are uploaded at the same time, 1 to 32. Default 3. (templated)
-    :param on_invalid: What to do with an item that Coveo would refuse: ``fail`` (the default), or ``skip`` to
+    :param batch_bytes: The maximum size of a batch in bytes: 1 KiB to 256 MB. Default 12 MiB. (templated)
+    :param upload_concurrency: The number of batches that are uploaded at the same time, 1 to 32. Default 3.
+        (templated)
+    :param on_invalid: The handling of an item that Coveo would reject: ``fail`` (the default), or ``skip`` to
         leave it out. (templated)
-    :param max_invalid: With ``skip``, the most of them before the task fails: a number, or a share such as
-        ``"1%"``, which counts once 10,000 items are read and in the end. Default 100; any number with
+    :param max_invalid: With ``skip``, the maximum number of them before the task fails: a number, or a share
+        such as ``"1%"``, which is checked after 10,000 items and at the end. Default 100; any number with
         ``rejected_path``. (templated)
-    :param rejected_path: The file for what is invalid, as JSON Lines (``.ndjson``, ``.ndjson.gz``), local or
+    :param rejected_path: The file for invalid items, as JSON Lines (``.ndjson``, ``.ndjson.gz``), local or
         on an object storage: ``s3://conn_id@bucket/{{ dag_run.run_id }}/rejected.ndjson.gz``. It is written
-        when the push ends, whole, and only if there is something. A mapped task needs ``{{ ti.map_index }}``
-        in it. Default none. (templated)
-    :param resume: Whether a try that meets the same input as an earlier one of its run goes on where that
-        one failed or was killed. Default ``True``. (templated)
-    :param check_quota: Whether to ask first how many items may still be pushed today, and to warn if that
-        will not do. Default ``True``. (templated)
+        completely when the push ends, and only if there are any. For a mapped task, the path must contain
+        ``{{ ti.map_index }}``. Default none. (templated)
+    :param resume: Whether an attempt with the same input as an earlier one of its run resumes where that one
+        failed or was killed. Default ``True``. (templated)
+    :param check_quota: Whether to check first how many items can still be pushed today, and to warn if that
+        is too few. Default ``True``. (templated)
     :param only_changes: Whether to push only what changed since the last run. Default ``False``. (templated)
-    :param max_deleted: How many items may be deleted because the input lacks them. (templated)
+    :param max_deleted: The maximum number of items to delete because the input lacks them. (templated)
     :param snapshot_path: The folder for snapshots. (templated)
-    :param full_after: How long until everything is pushed again.
+    :param full_after: The time until everything is pushed again.
     :param on_damaged_snapshot: ``fail`` or ``push_all``. (templated)
     :param check_fields: What to do with metadata that the organization has no field for: ``warn``, ``fail``,
         or ``off`` to ask for no fields. Default ``off``, in a dry run ``warn``. (templated)
     :param dry_run: Whether to send nothing, and to return what would be sent. Default ``False``. (templated)
     """
 
-    #: Whether the task adds to what a bracket (``push_source_update``) counts as pushed.
+    #: Whether the task's items count as pushed in a bracket (``push_source_update``).
     pushes_items: bool = True
-    #: The result of the push, once it has ended, also by a failure.
+    #: The result of the push after it has ended, even if it failed.
     _accepted: Mapping[str, Any] | None = None
 
     template_fields: Sequence[str] = (
@@ -116,10 +117,10 @@ class _ItemsPushOperator(_CoveoOperator):
         self, context: Context, items: Iterable[Any], delete: Iterable[Any] = (), *, counts: bool = True
     ) -> PushResult:
         """
-        Push items as the parameters say.
+        Push items, using the operator's parameters.
 
-        :param counts: Whether there are items that count against the daily quota. Of deletions, Coveo does
-            not say that they do.
+        :param counts: Whether there are items that count against the daily quota. Coveo does not document
+            that deletions do.
         """
         given = {
             "batch_bytes": self.batch_bytes,
@@ -154,39 +155,39 @@ class _ItemsPushOperator(_CoveoOperator):
                 self._accepted = result
             return result
         finally:
-            # What a function or a query holds open must not stay so until the process ends.
+            # The resources of a function or a query must not stay open until the process ends.
             if isinstance(items, Generator):
                 with suppress(Exception):
                     items.close()
 
     def _validate_changes(self) -> None:
-        """Fail the task before its input is read, if it can't find out what changed."""
+        """Fail the task before it reads its input, if it can't determine what changed."""
         changes = changes_of(self)
         if changes is not None:
             from airflow_provider_coveo.hooks.changes import validate_options
 
             _checked(lambda options: validate_options(self.hook, options), changes)
 
-    # --- what Airflow's OpenLineage provider asks for, where it is installed ---
+    # --- called by Airflow's OpenLineage provider, if it is installed ---
 
     def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any] | None:
-        """Name the source that is written, and what is read."""
+        """Return the source that is written, and the inputs."""
         return self._lineage()
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any] | None:
-        """Name them, with how much was accepted."""
+        """Return them, with the accepted counts."""
         return self._lineage()
 
     def get_openlineage_facets_on_failure(self, task_instance: Any) -> OperatorLineage[Any, Any] | None:
-        """Name them, with how much was accepted before."""
+        """Return them, with the counts that were accepted before the failure."""
         return self._lineage()
 
     def _lineage(self, **read: Any) -> OperatorLineage[Any, Any] | None:
         """
         Return the lineage of the push.
 
-        :param read: What it reads, as :func:`~airflow_provider_coveo.lineage.coveo_push.lineage_of_push`
-            takes it.
+        :param read: The inputs; see
+            :func:`~airflow_provider_coveo.lineage.coveo_push.lineage_of_push`.
         """
         from airflow_provider_coveo.lineage.coveo_push import lineage_of_push
 
@@ -209,7 +210,7 @@ class _ItemsPushOperator(_CoveoOperator):
         settings = self.hook.settings
         # Tasks of 0.1.0 and 0.1.1 record what they change by `since` alone.
         what = (settings.push_url, settings.organization_id, self.source_id, self.batch_bytes, since)
-        # A clear may have made another task undo what an earlier try did here.
+        # After a clear, another task may have undone an earlier attempt's changes.
         only_retries = any(
             may_change_content(task, self.source_id)
             for task in (*self.get_flat_relatives(upstream=True), *may_run_after_a_failure(self))

@@ -25,33 +25,33 @@ class PushSecurityIdentitiesOperator(_CoveoOperator):
     """
     Push security identities to a provider, before the items whose permissions name them.
 
-    In a bracket (``push_source_update``) it comes before the content. To push a group replaces its list of
-    members. See https://docs.coveo.com/en/55/.
+    In a bracket (``push_source_update``), run it before the content. Pushing a group replaces its member
+    list. See https://docs.coveo.com/en/55/.
 
     :param provider_id: The security identity provider. (templated)
-    :param members: Identities with what they hold: dicts with ``identity`` (``name`` and ``type``),
-        ``members`` and ``wellKnowns``; a list, or what another task returned. (references are resolved, texts
-        are not templated)
+    :param members: Identities and their members: dicts with ``identity`` (``name`` and ``type``),
+        ``members`` and ``wellKnowns``; a list, or the result of another task. (references are resolved,
+        strings are not templated)
     :param mappings: Identities with their aliases in other providers: dicts with ``identity`` and
-        ``mappings``. (references are resolved, texts are not templated)
-    :param deleted: Identities to disable: dicts with ``name`` and ``type``. (references are resolved, texts
+        ``mappings``. (references are resolved, strings are not templated)
+    :param deleted: Identities to disable: dicts with ``name`` and ``type``. (references are resolved, strings
         are not templated)
-    :param delete_old: Whether to disable then what this task did not push; refused where it pushed nothing.
-        Default ``False``. (templated)
-    :param queue_delay: Minutes, 0 or more, that Coveo waits before that. Default 15. (templated)
+    :param delete_old: Whether to then disable the identities that this task did not push; the task fails if
+        it pushed none. Default ``False``. (templated)
+    :param queue_delay: The minutes, 0 or more, that Coveo waits before that. Default 15. (templated)
     :param batch_bytes: How large a batch is at most, in bytes: 1 KiB to 256 MB. Default 12 MiB. (templated)
     :param upload_concurrency: How many batches are uploaded at the same time, 1 to 32. Default 3. (templated)
     :param dry_run: Whether to send nothing, and to return what would be sent. Default ``False``. (templated)
     :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
-    :param organization_id: The organization, where it is not the connection's. (templated)
-    :return: What was accepted: ``accepted_members``, ``accepted_mappings``, ``accepted_deleted``,
-        ``batches``, ``ordering_id`` and more; with ``delete_old``, under ``deleted_old``, what
-        :meth:`~airflow_provider_coveo.hooks.coveo_push.CoveoPushHook.delete_old_identities` returned.
-    :raises CoveoInputError: if a value or an identity can't be right; the task does not retry.
-    :raises CoveoError: if Coveo refuses or does not answer; the task retries where that can help.
+    :param organization_id: The organization, if it differs from the connection's. (templated)
+    :return: The accepted counts: ``accepted_members``, ``accepted_mappings``, ``accepted_deleted``,
+        ``batches``, ``ordering_id`` and more; with ``delete_old``, under ``deleted_old``, the result of
+        :meth:`~airflow_provider_coveo.hooks.coveo_push.CoveoPushHook.delete_old_identities`.
+    :raises CoveoInputError: if a parameter or an identity is invalid; the task does not retry.
+    :raises CoveoError: if the request fails; the task retries if that can help.
     """
 
-    #: Identities are not what a bracket counts as pushed.
+    #: Identities do not count as pushed items in a bracket.
     pushes_items: bool = False
 
     template_fields: Sequence[str] = (
@@ -115,12 +115,12 @@ class PushSecurityIdentitiesOperator(_CoveoOperator):
         if not result["accepted_members"] + result["accepted_mappings"]:
             raise as_non_retryable(
                 CoveoInputError(
-                    f"Old identities of provider {self.provider_id!r} stay: the task pushed none, and to "
-                    "disable all others would lock everybody out",
-                    remedy="Check what should have given the identities",
+                    f"Old identities of provider {self.provider_id!r} stay: the task pushed none, and "
+                    "disabling all others would lock everybody out",
+                    remedy="Check the task or the input that should have provided the identities",
                 )
             )
-        # It is known, as some were accepted.
+        # It is known because some identities were accepted.
         started: int = result["ordering_id"]  # type: ignore[assignment]
         old = self.hook.delete_old_identities(self.provider_id, started, queue_delay=self.queue_delay)
         return {**result, "deleted_old": old}

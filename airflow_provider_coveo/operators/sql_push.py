@@ -22,74 +22,76 @@ class SqlToCoveoPushOperator(_ItemsPushOperator):
     """
     Push the rows of a database query as items.
 
-    The rows are read as a stream, so that a table of any size needs no more memory than a few batches: on
-    PostgreSQL by a cursor of the server, on MySQL and MariaDB by an unbuffered one, which SQLite's always is.
-    Other databases' drivers read as they do; some (Redshift's) hold the whole result. Give the query an
-    ``ORDER BY``: only then does a task that is tried again meet the same rows in the same order, and go on
-    where it failed. See https://docs.coveo.com/en/90/.
+    The task reads the rows as a stream, so a table of any size needs no more memory than a few batches.
+    PostgreSQL uses a server-side cursor, MySQL and MariaDB an unbuffered one, and SQLite never buffers. Other
+    drivers use their own defaults; some (Redshift's) hold the whole result. Add an ``ORDER BY`` to the query:
+    only then does a retry get the same rows in the same order, and resume where the task failed. See
+    https://docs.coveo.com/en/90/.
 
-    A time needs a time zone: where the column has none, select ``updated AT TIME ZONE 'UTC'``, on MySQL
-    ``DATE_FORMAT(updated, '%Y-%m-%dT%TZ')``. What is ``NULL`` is left out of its item. Needs the extra
+    A time needs a time zone: if the column has none, select ``updated AT TIME ZONE 'UTC'``, on MySQL
+    ``DATE_FORMAT(updated, '%Y-%m-%dT%TZ')``. Items omit ``NULL`` values. The operator needs the extra
     ``[sql]`` and the provider of the database.
 
     With ``cursor_column``, the task pushes what changed since its last run, for the status INCREMENTAL: the
     query compares that column with the placeholder ``since``, as in ``SELECT * FROM products WHERE updated_at
-    > %(since)s ORDER BY updated_at``. Which placeholders there are is up to the driver: ``%(since)s``,
-    ``:since``, or ``?`` and ``%s``, of which ``since`` is the first. The cursor moves to the latest value
-    once all rows were accepted, in whatever order they came. A run that fails doesn't move it; a retry and a
-    clear of a run read the ``since`` that the run began with; it never moves back. It is kept in the Variable
-    ``coveo_cursor__<organization>__<source>__<dag>__<task>``, with the map index behind it for a mapped task.
-    Delete that Variable to begin at ``cursor_start`` again. A task that is renamed begins with a new cursor.
+    > %(since)s ORDER BY updated_at``. The driver defines the placeholder: ``%(since)s``, ``:since``, or
+    ``?`` and ``%s``, of which ``since`` is the first. The cursor moves to the latest value after all rows
+    were accepted, in any order. A run that fails doesn't move it; a retry and a clear of a run use the
+    ``since`` with which the run began; it never moves back. It is saved in the Variable
+    ``coveo_cursor__<organization>__<source>__<dag>__<task>``, plus the map index of a mapped task. Delete
+    that Variable to start at ``cursor_start`` again. A renamed task starts with a new cursor.
 
     :param source_id: The ID of the Push source. (templated)
-    :param sql: The query, or a file of that name (``.sql``). No other parameter names a file. (templated)
-    :param sql_conn_id: The connection of the database. Its hook must be one of Airflow's ``DbApiHook``.
+    :param sql: The query, or the name of a ``.sql`` file. No other parameter is read from a file. (templated)
+    :param sql_conn_id: The connection of the database. Its hook must be a ``DbApiHook`` of Airflow.
         (templated)
-    :param columns: What an item is made of: its keys, each with the name of a column or a text with names of
-        columns in braces, as in ``{"documentId": "product://{sku}", "title": "name", "data": "{name}
-        {description}"}``. Default: each column under its own name. In a text, values stand as metadata is
-        sent; a ``documentId`` holds no float and no boolean. (templated)
+    :param columns: The mapping of columns to items: each key of an item, with the name of a column or a text
+        with names of columns in braces, as in
+        ``{"documentId": "product://{sku}", "title": "name", "data": "{name} {description}"}``. Default: each
+        column under its own name. In a text, values are formatted like
+        metadata; a ``documentId`` can't contain floats and booleans. (templated)
     :param parameters: Values for the placeholders of the query. (templated)
     :param hook_params: Further arguments of the database's hook. Default none.
-    :param fetch_size: How many rows are fetched at a time. Default 2000. (templated)
-    :param cursor_column: The column of the query that the cursor goes by, in any case: a timestamp, a date, a
-        number or a text that only grows. A row without a value is pushed, and doesn't move the cursor; nor
-        does a time in the future. Default none: each run pushes all rows. (templated)
-    :param cursor_start: ``since`` in the first run. Needed then. (templated)
-    :param cursor_reset: Whether to begin at ``cursor_start`` again, whatever the cursor holds; a parameter of
-        the DAG can say so. Default ``False``. (templated)
-    :param lag: How late a row may become visible after the time that it bears, as in a transaction that is
-        still open: rows of that time are read and pushed again, which is harmless. A ``timedelta``, a number
-        of seconds for times, or for numbers a number. Default five minutes for timestamps, a day for dates,
-        nothing for others. (templated)
-    :param deleted_sql: A query for what was deleted, or a file of that name (``.sql``): with the columns of
-        which ``columns`` makes the ``documentId``, and compared with ``since`` as well. These deletions are
+    :param fetch_size: The number of rows that are fetched at a time. Default 2000. (templated)
+    :param cursor_column: The query's column for the cursor, in any case: a timestamp, a date, a number or a
+        string that only increases. A row without a value is pushed but doesn't move the cursor; nor does a
+        time in the future. Default none: each run pushes all rows. (templated)
+    :param cursor_start: ``since`` in the first run, which requires it. (templated)
+    :param cursor_reset: Whether to start at ``cursor_start`` again, whatever the cursor's value, for example
+        from a param of the DAG. Default ``False``. (templated)
+    :param lag: The maximum delay until a row becomes visible after its own timestamp, because of a
+        transaction that is still open, for example. Rows of that period are read and pushed again, which is
+        harmless. A ``timedelta``; a number of seconds for times; a number for numbers. Default five minutes
+        for timestamps, a day for dates, none for others. (templated)
+    :param deleted_sql: A query for deleted rows, or the name of a ``.sql`` file. It returns the columns from
+        which ``columns`` composes the ``documentId``, and also compares with ``since``. These deletions are
         pushed before the rows. (templated)
-    :param deleted_column: A column of the query that says that a row is deleted, by a flag or by the time of
-        the deletion; such rows are deleted by their ``documentId``. (templated)
-    :param batch_bytes: How large a batch is at most, in bytes: 1 KiB to 256 MB. Default 12 MiB. (templated)
-    :param upload_concurrency: How many batches are uploaded at the same time, 1 to 32. Default 3. (templated)
-    :param on_invalid: What to do with a row that Coveo would refuse: ``fail`` (the default), or ``skip`` to
+    :param deleted_column: A column of the query that marks a deleted row, with a flag or the time of the
+        deletion; such rows are deleted by their ``documentId``. (templated)
+    :param batch_bytes: The maximum size of a batch in bytes: 1 KiB to 256 MB. Default 12 MiB. (templated)
+    :param upload_concurrency: The number of batches that are uploaded at the same time, 1 to 32. Default 3.
+        (templated)
+    :param on_invalid: The handling of a row that Coveo would reject: ``fail`` (the default), or ``skip`` to
         leave it out. (templated)
-    :param max_invalid: With ``skip``, the most of them before the task fails: a number, or a share such as
-        ``"1%"``, which counts once 10,000 items are read and in the end. Default 100; any number with
+    :param max_invalid: With ``skip``, the maximum number of them before the task fails: a number, or a share
+        such as ``"1%"``, which is checked after 10,000 items and at the end. Default 100; any number with
         ``rejected_path``. (templated)
-    :param rejected_path: The file for what is invalid, as JSON Lines (``.ndjson``, ``.ndjson.gz``), local or
+    :param rejected_path: The file for invalid items, as JSON Lines (``.ndjson``, ``.ndjson.gz``), local or
         on an object storage: ``s3://conn_id@bucket/{{ dag_run.run_id }}/rejected.ndjson.gz``. It is written
-        when the push ends, whole, and only if there is something. A mapped task needs ``{{ ti.map_index }}``
-        in it. Default none. (templated)
-    :param resume: Whether a try that meets the same input as an earlier one of its run goes on where that
-        one failed or was killed. Default ``True``. (templated)
-    :param check_quota: Whether to ask first how many items may still be pushed today, and to warn if that
-        will not do. Default ``True``. (templated)
+        completely when the push ends, and only if there are any. For a mapped task, the path must contain
+        ``{{ ti.map_index }}``. Default none. (templated)
+    :param resume: Whether an attempt with the same input as an earlier one of its run resumes where that one
+        failed or was killed. Default ``True``. (templated)
+    :param check_quota: Whether to check first how many items can still be pushed today, and to warn if that
+        is too few. Default ``True``. (templated)
     :param only_changes: Whether to push only what changed since the task's last run, and to delete what its
         input lacks. Default ``False``. (templated)
-    :param max_deleted: With ``only_changes``, how many items may be deleted because the input lacks them: a
-        number, or a share of those known, such as ``"5%"``. If more are missing, none is deleted and the task
-        fails. Default ``"20%"``. (templated)
+    :param max_deleted: With ``only_changes``, the maximum number of items to delete because the input lacks
+        them: a number, or a share of the known items, such as ``"5%"``. If more are missing, none is deleted
+        and the task fails. Default ``"20%"``. (templated)
     :param snapshot_path: With ``only_changes``, the folder for snapshots, local or on an object storage, that
-        all workers reach. Default: as the connection's extra ``snapshot_path`` says. (templated)
-    :param full_after: With ``only_changes``, how long until everything is pushed again: a ``timedelta``.
+        all workers can access. Default: the connection's extra ``snapshot_path``. (templated)
+    :param full_after: With ``only_changes``, the time until everything is pushed again: a ``timedelta``.
         Default seven days.
     :param on_damaged_snapshot: With ``only_changes``, ``fail`` (the default), or ``push_all`` to push
         everything if the snapshot is damaged. (templated)
@@ -97,10 +99,10 @@ class SqlToCoveoPushOperator(_ItemsPushOperator):
         or ``off`` to ask for no fields. Default ``off``, in a dry run ``warn``. (templated)
     :param dry_run: Whether to send nothing, and to return what would be sent. Default ``False``. (templated)
     :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
-    :param organization_id: The organization, where it is not the connection's. (templated)
-    :return: What was accepted: ``accepted_adds``, ``batches``, ``bytes``, ``seconds`` and more.
-    :raises CoveoInputError: if a value or a row can't be right; the task does not retry.
-    :raises CoveoError: if Coveo refuses or does not answer; the task retries where that can help.
+    :param organization_id: The organization, if it differs from the connection's. (templated)
+    :return: The accepted counts: ``accepted_adds``, ``batches``, ``bytes``, ``seconds`` and more.
+    :raises CoveoInputError: if a parameter or a row is invalid; the task does not retry.
+    :raises CoveoError: if the request fails; the task retries if that can help.
     """
 
     template_fields: Sequence[str] = (
@@ -158,7 +160,7 @@ class SqlToCoveoPushOperator(_ItemsPushOperator):
         self.deleted_column = deleted_column
 
     def resolve_template_files(self) -> None:
-        """Read a query that stands in a file. No other parameter names one, whatever its value ends in."""
+        """Read a query from a file. No other parameter is read from one, whatever its suffix."""
         all_fields = self.template_fields
         self.template_fields = self._may_name_files
         try:
@@ -182,9 +184,9 @@ class SqlToCoveoPushOperator(_ItemsPushOperator):
         if self.cursor_column and _is_true(self.only_changes):
             raise as_non_retryable(
                 CoveoInputError(
-                    f"Task {self.task_id!r} has only_changes and a cursor_column",
-                    cause="behind a cursor, the query lacks all rows that did not change",
-                    remedy="Leave out one: a cursor is for a query of changes, only_changes for one of all",
+                    f"Invalid parameters of task {self.task_id!r}: only_changes and cursor_column",
+                    cause="with a cursor, the query lacks all rows that did not change",
+                    remedy="Remove one: a cursor is for a query of changes, only_changes for one of all rows",
                 )
             )
         if self.cursor_column:
@@ -192,7 +194,7 @@ class SqlToCoveoPushOperator(_ItemsPushOperator):
         for name in ("cursor_start", "lag", "deleted_sql", "deleted_column"):
             if getattr(self, name) is not None and getattr(self, name) != "":
                 raise as_non_retryable(
-                    CoveoInputError(f"{name} is given without cursor_column", remedy="Give cursor_column")
+                    CoveoInputError(f"Invalid {name}: it requires cursor_column", remedy="Set cursor_column")
                 )
         from airflow_provider_coveo.content.query import read_query
 
@@ -238,7 +240,7 @@ class SqlToCoveoPushOperator(_ItemsPushOperator):
 
         if "ti" not in context:
             raise CoveoInputError(
-                f"Task {self.task_id!r} has a cursor, and is not executed in a run",
+                f"Could not use the cursor of task {self.task_id!r}: it is not executed in a run",
                 remedy="Run the DAG, for example with airflow dags test",
             )
         cursor = TaskCursor(
@@ -252,8 +254,8 @@ class SqlToCoveoPushOperator(_ItemsPushOperator):
         if cursor.since is None:
             raise CoveoInputError(
                 f"The cursor {cursor.variable!r} has no value yet, and there is no cursor_start",
-                cause="a query that compares with NULL gives no rows",
-                remedy="Give cursor_start, such as '1970-01-01T00:00:00+00:00', or 0",
+                cause="a query that compares with NULL returns no rows",
+                remedy="Set cursor_start, such as '1970-01-01T00:00:00+00:00', or 0",
             )
         return cursor
 

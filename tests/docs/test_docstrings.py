@@ -126,7 +126,7 @@ def test_what_is_marked_as_templated_is_and_nothing_else(
     marked = {
         parameter
         for parameter, words in described.items()
-        if words.endswith(("(templated)", "(references are resolved, texts are not templated)"))
+        if words.endswith(("(templated)", "(references are resolved, strings are not templated)"))
     }
     assert marked == fields
 

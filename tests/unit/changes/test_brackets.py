@@ -75,5 +75,5 @@ def test_a_query_behind_a_cursor_has_no_missing_rows(dag: DAG) -> None:
     operator = SqlToCoveoPushOperator(
         task_id="t", source_id=SOURCE, sql="x", sql_conn_id="c", cursor_column="u", only_changes=True
     )
-    with pytest.raises(CoveoInputError, match="has only_changes and a cursor_column"):
+    with pytest.raises(CoveoInputError, match="only_changes and cursor_column"):
         operator.execute({})

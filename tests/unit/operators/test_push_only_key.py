@@ -54,7 +54,7 @@ REFUSED: list[tuple[type, dict[str, Any], str]] = [
     (
         coveo_source.CreatePushSourceOperator,
         {"source_name": "new", "visibility": "SHARED"},
-        "may not view sources.*Sources: View and Create,",
+        "lacks the privilege to view sources.*Sources: View and Create,",
     ),
     (coveo_source.DeletePushSourceOperator, {"source_name": SOURCE}, "Sources: View and Edit"),
     (

@@ -157,8 +157,8 @@ def test_a_parameter_of_the_dag_resets_it(coveo: Simulator, shop: Shop) -> None:
     ("how", "words"),
     [
         ({"cursor_start": None}, "there is no cursor_start"),
-        ({"cursor_column": None}, "cursor_start is given without cursor_column"),
-        ({"cursor_column": None, "cursor_start": None, "deleted_sql": "x"}, "deleted_sql is given without"),
+        ({"cursor_column": None}, "Invalid cursor_start: it requires cursor_column"),
+        ({"cursor_column": None, "cursor_start": None, "deleted_sql": "x"}, "Invalid deleted_sql"),
         ({"lag": "soon"}, "Invalid lag"),
         ({"cursor_column": "modified"}, "no column 'modified'"),
         ({"cursor_column": "name", "cursor_start": "A", "lag": 5, "sql": SQL.replace("updated", "name")},

@@ -88,7 +88,7 @@ def test_what_is_wrong_within_an_object_is_for_the_check_of_items() -> None:
         (b'[{"a":1}]\n\n{', "'{' follows the array's end, at byte 11, line 3"),
         (b'[{"a":1}\n', "it ended too early, at byte 9, line 2"),
         (b'[{"a":1}\n,{"b"', "it ended within the object that begins at byte 10, line 2"),
-        (b'\n{"a":"x" y"}', "begins at byte 1, line 2, is not JSON: expected ',' or '}' at byte 10, line 2"),
+        (b'\n{"a":"x" y"}', "begins at byte 1, line 2 is not JSON: expected ',' or '}' at byte 10, line 2"),
         (b"[" * 1_000_000, "'" + "[" * 39),
         (b"5", "'5' found instead of an object, at byte 0, line 1"),
     ],

@@ -213,8 +213,8 @@ def test_utf_8_may_have_a_mark(tmp_path: Path, encoding: str | None, mark: bytes
         (b"documentId\n" * 3 + b"\xff", "ascii", "line 4: the bytes ff are not ascii"),
         ("documentId\na://1\n".encode("utf-16-le")[:-1], "utf-16-le", "line 2"),
         ("documentId\na://1\n".encode("utf-16-le"), None, "line 1 contains a zero byte"),
-        ("documentId\n".encode("utf-16"), "cp1252", "it is UTF-16 and not CP1252"),
-        (b"\xef\xbb\xbfdocumentId\n", "latin-1", "it is UTF-8 and not"),
+        ("documentId\n".encode("utf-16"), "cp1252", "it is UTF-16, not CP1252"),
+        (b"\xef\xbb\xbfdocumentId\n", "latin-1", "it is UTF-8, not"),
         ("documentId\n".encode("utf-32"), None, "it is UTF-32, not UTF-8; pass encoding='utf-32'"),
     ],
 )

@@ -258,7 +258,7 @@ def test_the_execution_timeout_counts_from_the_start_of_the_task(hook: CoveoPush
 def test_the_shorter_of_both_timeouts_counts(hook: CoveoPushHook) -> None:
     hook.set_source_status(SOURCE, "REBUILD")
     sensor = status_sensor(deferrable=True, timeout=0.4, execution_timeout=timedelta(hours=1))
-    with pytest.raises(AirflowSensorTimeout, match=r"timeout of 0:00:00\.4.* is over"):
+    with pytest.raises(AirflowSensorTimeout, match=r"timeout of 0:00:00\.4.* has passed"):
         outcome(sensor)
 
 

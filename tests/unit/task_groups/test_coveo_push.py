@@ -887,7 +887,7 @@ def a_member_outside_of_the_mapped_bracket() -> None:
         (other_bracket_between, "contains another bracket"),
         (a_first_task_with_a_rule, r"'push_source_update\.inside' is a first task.*'none_failed'.*Remedy"),
         (a_first_task_with_a_rule_from_outside, "'outside' is a first task.*'all_done'.*Remedy"),
-        (a_task_of_that_name, "name of one of the bracket's own.*Rename"),
+        (a_task_of_that_name, "one of the bracket's own.*Rename"),
         (two_without_prefix, "name of one of the bracket's own"),
         (a_delta_that_deletes, "status INCREMENTAL.*REBUILD"),
         (a_member_outside_of_the_mapped_bracket, "'outside'.*mapped.*'each'"),
