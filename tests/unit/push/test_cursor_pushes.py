@@ -164,7 +164,7 @@ def test_a_parameter_of_the_dag_resets_it(coveo: Simulator, shop: Shop) -> None:
         ({"cursor_column": "name", "cursor_start": "A", "lag": 5, "sql": SQL.replace("updated", "name")},
          None),
         ({"cursor_start": [1]}, "a cursor can't go by"),
-        ({"only_changes": True, "snapshot_path": "/tmp/s"}, "only_changes and a cursor_column"),
+        ({"only_changes": True, "snapshot_path": "/tmp/s"}, "only_changes and cursor_column"),
     ],
 )  # fmt: skip
 def test_what_can_t_be_right_fails_at_once_and_sends_nothing(

@@ -68,7 +68,7 @@ def test_what_is_skipped_is_kept_however_much_it_is(coveo: Simulator, tmp_path: 
     assert [line["item"] for line in written] == items[1:-1]
     assert [line["index"] for line in written] == list(range(1, 151))
     assert {line["source_id"] for line in written} == {SOURCE}
-    assert "is not the documentId of an item" in written[0]["rule"]
+    assert "Invalid documentId" in written[0]["rule"]
 
 
 def test_items_of_files_are_kept_as_they_stand_there(coveo: Simulator, tmp_path: Path) -> None:
