@@ -425,7 +425,8 @@ class push_source_update:  # noqa: N801 - it reads as what it does, in a `with` 
         share of the source's items such as ``"20%"``. If the run pushed so few items that more would be
         deleted, nothing is deleted, and the task fails. It needs a key that can view the source; without one,
         the task logs that and deletes. Default ``None``: any number. (templated)
-    :param dry_run: Whether to open, close, delete and record nothing. The tasks inside run, and need their own
+    :param dry_run: Whether to open, close, delete and record nothing. The tasks inside run, and need their
+        own
         ``dry_run`` if they push. Tasks after the bracket are skipped. Default ``False``. (templated)
     :param exclusive: Whether to wait, without occupying a worker, while the source shows an activity that
         this run did not start. It needs a key that can view the source, and a triggerer. Default ``False``.
