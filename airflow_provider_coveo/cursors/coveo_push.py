@@ -6,7 +6,6 @@ from contextlib import ExitStack
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_coveo.coveo.cursor_values import describe_kind, kind_of, validate_lag
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.state.cursor_scope import current_scope, cursor_block
 
@@ -70,7 +69,11 @@ class CoveoCursor:
         """
         cursor = self._opened()
         if value is not None and self._start is not None:
-            from airflow_provider_coveo.coveo.cursor_values import validate_cursor_value
+            from airflow_provider_coveo.coveo.cursor_values import (
+                describe_kind,
+                kind_of,
+                validate_cursor_value,
+            )
 
             plain = validate_cursor_value(value, "The cursor")
             start = validate_cursor_value(self._start, "start")
@@ -112,6 +115,7 @@ class CoveoCursor:
             )
         from airflow.providers.common.compat.sdk import get_current_context
 
+        from airflow_provider_coveo.coveo.cursor_values import validate_lag
         from airflow_provider_coveo.state.cursors import TaskCursor, start_value
 
         source_id, organization_id = self._source_id, self._organization_id

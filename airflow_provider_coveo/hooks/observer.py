@@ -7,14 +7,13 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from airflow_provider_coveo.coveo.errors import CoveoError
-from airflow_provider_coveo.coveo.observer import ComparedPush, Observer
+from airflow_provider_coveo.coveo.observer import ComparedPush, Observer, RejectedItems
 from airflow_provider_coveo.coveo.only_changes import OnlyChanges
 from airflow_provider_coveo.hooks.content_changes import PushRecords, changed_source, recording
 from airflow_provider_coveo.hooks.dry_runs import reject_in_dry_run
 from airflow_provider_coveo.hooks.lineage import tell_lineage
 from airflow_provider_coveo.hooks.metrics import count_accepted, count_request, count_retry
 from airflow_provider_coveo.hooks.recording import RecordingHook
-from airflow_provider_coveo.hooks.rejected_items import RunRejectedItems
 from airflow_provider_coveo.hooks.run_records import record_accepted, record_pushed
 
 #: How the path ends that has Coveo accept a batch of items.
@@ -66,8 +65,11 @@ class HookObserver(Observer):
 
         return ChangesPush(self._hook, source_id, changes, dry_run=dry_run)
 
-    def rejected_items(self, source_id: str, path: Any) -> RunRejectedItems:
+    def rejected_items(self, source_id: str, path: Any) -> RejectedItems:
         """Return where a push leaves invalid items."""
+        # It brings the readers of files with it, which other pushes don't need.
+        from airflow_provider_coveo.hooks.rejected_items import RunRejectedItems
+
         return RunRejectedItems(self._hook, source_id, path)
 
     def pushed(self, source_id: str, result: Mapping[str, Any], *, is_complete: bool) -> None:

@@ -137,8 +137,9 @@ class PipelineRejections:
         for entry in entries:
             for found in rejections_of([entry], results):
                 self._database.execute(
-                    "INSERT INTO item VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL) ON CONFLICT DO UPDATE SET "
-                    "task = excluded.task, result = excluded.result, reason = excluded.reason, "
+                    "INSERT INTO item VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL) "
+                    "ON CONFLICT (id, deleted) DO UPDATE SET task = excluded.task, "
+                    "result = excluded.result, reason = excluded.reason, "
                     "request_id = excluded.request_id, at = excluded.at WHERE excluded.at < item.at",
                     _row(found),
                 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import runpy
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -293,3 +294,38 @@ def test_a_file_holds_no_secret(coveo: Simulator, tmp_path: Path) -> None:
     execute(PushItemsOperator, items=[bad(1), good(2)], on_invalid="skip", rejected_path=path)
     key = json.loads(coveo.connection_json())["password"]
     assert key not in path.read_text()
+
+
+def test_the_example_keeps_what_is_rejected_and_pushes_it_again(coveo: Simulator, tmp_path: Path) -> None:
+    example = Path(__file__).resolve().parents[3] / "dags_examples" / "coveo_push_rejected.py"
+    (tmp_path / "items.ndjson").write_text("".join(json.dumps(good(number)) + "\n" for number in range(200)))
+    (tmp_path / "more.ndjson").write_text(json.dumps(bad(1)) + "\n")
+    coveo.reject_item("a://7")
+
+    def run(task_id: str, of_run: str = "", **fields: Any) -> dict[str, Any]:
+        operator = runpy.run_path(str(example))["dag"].get_task(task_id)
+        for name, value in fields.items():
+            setattr(operator, name, value)
+        operator.render_template_fields(
+            {
+                "params": {
+                    "source_id": SOURCE,
+                    "path": str(tmp_path / "*.ndjson"),
+                    "folder": str(tmp_path / "rejected"),
+                    "of_run": of_run,
+                },
+                "run_id": "again" if of_run else "first",
+            }
+        )
+        # Outside a run, so that no bracket is asked for.
+        result: dict[str, Any] = operator.execute({})
+        return result
+
+    pushed = run("catalog.push_catalog")
+    assert (pushed["accepted_adds"], pushed["rejected"]) == (200, 1)
+    indexed = run("catalog.wait_until_indexed", result=pushed, settle_time=0, deferrable=False)
+    assert (indexed["refused"], indexed["rejected"]) == (1, 1)
+    coveo.reject_item("a://7", result="WARNING")
+    again = run("again.push_again", of_run="first")
+    assert (again["entries"], again["accepted_adds"], again["invalid"]) == (2, 1, 1)
+    assert "a://7" in coveo.items(SOURCE)
