@@ -53,8 +53,8 @@ class CreateFieldsOperator(_CoveoOperator):
     :param fields: The fields: names, each with its type (``LONG``, ``LONG_64``, ``DOUBLE``, ``DATE`` or
         ``STRING``) or its options in Coveo's words (``{"type": "STRING", "multiValueFacet": True}``).
         (templated)
-    :param items: Items to read, as ``PushItemsOperator`` takes them. (references are resolved, texts are not
-        templated)
+    :param items: Items to read, as ``PushItemsOperator`` takes them. (references are resolved, strings are
+        not templated)
     :param path: Files to read, as ``PushItemsOperator`` takes them. (templated)
     :param max_items: How many items are read at most. Default: all. (templated)
     :param file_format: As ``PushItemsOperator`` takes it. (templated)
