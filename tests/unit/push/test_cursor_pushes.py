@@ -315,6 +315,42 @@ def test_its_module_costs_a_dag_file_nothing() -> None:
     assert not hasattr(cursors, "CoveoPushHook")
 
 
+# --- a dry run ---
+
+
+def test_a_dry_run_moves_no_cursor(coveo: Simulator, hook: CoveoPushHook, shop: Shop, in_run: Any) -> None:
+    shop.put(1, "Anvil", 10)
+    assert run("run-1", dry_run=True)["dry_run"] is True
+    assert run("run-2")["since"] == "0"
+    assert run("run-3")["since"] == "10"
+
+    def push(run_id: str, *, dry_run: bool) -> tuple[int, dict[str, Any]]:
+        in_run(run_id)
+        with coveo_cursor("orders", source_id=SOURCE, start=0) as cursor:
+            items = []
+            for number, at in changed(cursor.since):
+                cursor.advance(at)
+                items.append(item(number))
+            return cursor.since, hook.push_items(SOURCE, items, dry_run=dry_run)
+
+    def read(run_id: str, *, dry_run: bool) -> dict[str, Any]:
+        def items() -> Iterator[Any]:
+            cursor = coveo_cursor("read", start=0)
+            for number, at in changed(cursor.since):
+                cursor.advance(at)
+                yield item(number)
+
+        in_run(run_id)
+        return hook.push_items(SOURCE, items(), dry_run=dry_run)
+
+    assert push("run-4", dry_run=True)[0] == 0
+    assert push("run-5", dry_run=False)[0] == 0
+    assert push("run-6", dry_run=False)[0] == 30
+    read("run-7", dry_run=True)
+    assert read("run-8", dry_run=False)["accepted_adds"] == 4
+    assert read("run-9", dry_run=False)["accepted_adds"] == 1
+
+
 # --- any sequence ---
 
 _steps = st.lists(
