@@ -79,15 +79,15 @@ def _cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _give_each_its_own_session(async_client: Any) -> None:
+def _give_each_its_own_session(transport: Any) -> None:
     @asynccontextmanager
     async def own_session(verify: Any) -> AsyncIterator[Any]:
-        context = await asyncio.to_thread(async_client._tls_context, verify)
-        connector = async_client.aiohttp.TCPConnector(ssl=context)
-        async with async_client.aiohttp.ClientSession(connector=connector) as session:
+        context = await asyncio.to_thread(transport._tls_context, verify)
+        connector = transport.aiohttp.TCPConnector(ssl=context)
+        async with transport.aiohttp.ClientSession(connector=connector) as session:
             yield session
 
-    async_client._shared_session = own_session
+    transport._shared_session = own_session
 
 
 def _serialized_trigger(interval: float) -> tuple[str, dict[str, Any]]:
@@ -103,13 +103,13 @@ def _serialized_trigger(interval: float) -> tuple[str, dict[str, Any]]:
 
 
 async def _wait(count: int, interval: float, seconds: float) -> dict[str, float]:
-    from airflow_provider_coveo.hooks import async_client
+    from airflow_provider_coveo.transports.aiohttp_transport import AiohttpTransport
 
     path, parameters = _serialized_trigger(interval)
     module, _, name = path.rpartition(".")
     trigger_class = getattr(importlib.import_module(module), name)
     answers = 0
-    send = async_client.CoveoAsyncClient._send
+    send = AiohttpTransport.send
 
     async def counted(self: Any, *arguments: Any) -> Any:
         nonlocal answers
@@ -117,7 +117,7 @@ async def _wait(count: int, interval: float, seconds: float) -> dict[str, float]
         answers += 1
         return answer
 
-    async_client.CoveoAsyncClient._send = counted  # type: ignore[method-assign]
+    AiohttpTransport.send = counted  # type: ignore[method-assign]
     loop = _Loop()
     watch = asyncio.create_task(loop.watch())
     before = _resident()
@@ -143,10 +143,10 @@ async def _wait(count: int, interval: float, seconds: float) -> dict[str, float]
 
 
 def _worker(kind: str, count: int, interval: float, seconds: float) -> None:
-    from airflow_provider_coveo.hooks import async_client
+    from airflow_provider_coveo.transports import aiohttp_transport
 
     if kind == "own":
-        _give_each_its_own_session(async_client)
+        _give_each_its_own_session(aiohttp_transport)
     result = asyncio.run(_wait(count, interval, seconds))
     sys.stdout.write("RESULT " + json.dumps(result) + "\n")
 
