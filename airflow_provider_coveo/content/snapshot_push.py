@@ -47,6 +47,7 @@ class SnapshotPush:
         self._push = uuid.uuid4().hex[:16]
         self._records = 0
         self._folder = Path()
+        self._boot = store.boot()
         #: The version of the snapshot that is stored, ``None`` if what is stored can't be read.
         self._base: str | None = ""
         self._has_changed = False
@@ -164,6 +165,12 @@ class SnapshotPush:
             if not is_whole:
                 snapshot.forget_digests()
             return
+        if first.boot and first.boot != self._store.boot() and records[-1].batch >= 0:
+            # Another machine wrote it, or this one before it was started again, and did not say how it ended.
+            # What it wrote last may be lost.
+            self._forget_all_in(records)
+            snapshot.forget_digests()
+            return
         if first.full:
             snapshot.forget_digests()
         for record in records:
@@ -230,6 +237,7 @@ class SnapshotPush:
             target=self._target,
             batch=batch,
             operations=operations,
+            boot=self._boot,
         )
         self._store.write(record)
         self._records += 1

@@ -9,7 +9,6 @@ accepted last. A file of the journal is deleted only once a snapshot that takes 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import uuid
@@ -19,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 from urllib.parse import quote, urlsplit
+
+import msgspec
 
 from airflow_provider_coveo.content.snapshots import TRAILER_BYTES, read_trailer
 from airflow_provider_coveo.content.storage import Place, local_path, opened
@@ -35,6 +36,7 @@ _Result = TypeVar("_Result")
 _SNAPSHOT: Final = "snapshot"
 _JOURNAL: Final = "journal"
 _RECORD_MAGIC: Final = "coveo-journal 1 "
+_BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 #: Longer names of folders are cut, and told apart by a digest.
 _MAX_NAME: Final = 120
 
@@ -73,6 +75,7 @@ class JournalRecord:
     :param target: Where the push goes.
     :param batch: The number of the batch that it was about to send, -1 for none.
     :param operations: What is in the batch.
+    :param boot: Since when the machine runs that wrote it, ``""`` if that does not matter.
     """
 
     push: str
@@ -84,7 +87,8 @@ class JournalRecord:
     full_at: float = 0.0
     target: str = ""
     batch: int = -1
-    operations: list[Operation] = field(default_factory=list)
+    operations: list[tuple[str, str, bytes | None]] = field(default_factory=list)
+    boot: str = ""
 
     @property
     def name(self) -> str:
@@ -93,12 +97,7 @@ class JournalRecord:
 
     def encode(self) -> bytes:
         """Return the content of its file."""
-        fields = dict(self.__dict__)
-        fields["operations"] = [
-            [kind, document_id, None if digest is None else digest.hex()]
-            for kind, document_id, digest in self.operations
-        ]
-        content = json.dumps(fields, separators=(",", ":")).encode()
+        content = msgspec.json.encode(self)
         return f"{_RECORD_MAGIC}{hashlib.sha256(content).hexdigest()}\n".encode() + content
 
     @classmethod
@@ -114,13 +113,8 @@ class JournalRecord:
         if line != f"{_RECORD_MAGIC}{hashlib.sha256(content).hexdigest()}".encode():
             raise SnapshotDamagedError(f"Could not read the journal {name}: its checksum differs")
         try:
-            fields = json.loads(content)
-            fields["operations"] = [
-                (kind, document_id, None if digest is None else bytes.fromhex(digest))
-                for kind, document_id, digest in fields["operations"]
-            ]
-            return cls(**fields)
-        except (ValueError, TypeError, KeyError) as problem:
+            return msgspec.json.decode(content, type=cls)
+        except msgspec.MsgspecError as problem:
             raise SnapshotDamagedError(f"Could not read the journal {name}: {problem}") from None
 
 
@@ -141,6 +135,14 @@ class SnapshotStore:
     def __str__(self) -> str:
         """Return the URL of the snapshot."""
         return f"{self._folder}/{_SNAPSHOT}"
+
+    def boot(self) -> str:
+        """Return what tells since when this machine runs, ``""`` if what is written outlives it at once."""
+        if isinstance(self._folder, _StoredFolder):
+            return ""
+        with suppress(OSError):
+            return _BOOT.read_text().strip()
+        return ""
 
     def download(self, path: Path) -> bool:
         """
@@ -188,7 +190,8 @@ class SnapshotStore:
         :param record: The record.
         :raises SnapshotError: if the storage fails.
         """
-        self._folder.write(record.encode(), f"{_JOURNAL}/{record.name}")
+        # Of the others, a machine that loses its power may lose some; that it may have, the first one tells.
+        self._folder.write(record.encode(), f"{_JOURNAL}/{record.name}", lasts=not record.number)
 
     def delete(self, names: Iterable[str]) -> None:
         """
@@ -231,7 +234,7 @@ class _Folder:
     def read_end(self, name: str, size: int) -> bytes | None:
         raise NotImplementedError
 
-    def write(self, content: bytes, name: str) -> None:
+    def write(self, content: bytes, name: str, *, lasts: bool) -> None:
         raise NotImplementedError
 
     def names(self, folder: str) -> list[str]:
@@ -269,7 +272,7 @@ class _ReadOnlyFolder(_Folder):
     def read_end(self, name: str, size: int) -> bytes | None:
         return self._ends[name] if name in self._ends else self._folder.read_end(name, size)
 
-    def write(self, content: bytes, name: str) -> None:
+    def write(self, content: bytes, name: str, *, lasts: bool) -> None:
         pass
 
     def names(self, folder: str) -> list[str]:
@@ -317,16 +320,17 @@ class _LocalFolder(_Folder):
 
         self._put(copy, name)
 
-    def write(self, content: bytes, name: str) -> None:
+    def write(self, content: bytes, name: str, *, lasts: bool) -> None:
         def write(new: Path) -> None:
             with new.open("xb") as target:
                 target.write(content)
                 target.flush()
-                os.fsync(target.fileno())
+                if lasts:
+                    os.fsync(target.fileno())
 
-        self._put(write, name)
+        self._put(write, name, lasts=lasts)
 
-    def _put(self, fill: Callable[[Path], None], name: str) -> None:
+    def _put(self, fill: Callable[[Path], None], name: str, *, lasts: bool = True) -> None:
         path = self._path / name
         new = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         with _named("write", str(path)):
@@ -338,6 +342,8 @@ class _LocalFolder(_Folder):
                 with suppress(OSError):
                     new.unlink()
                 raise
+            if not lasts:
+                return
             with suppress(OSError):
                 # So that the new name outlives a crash of the machine.
                 descriptor = os.open(path.parent, os.O_RDONLY)
@@ -418,7 +424,7 @@ class _StoredFolder(_Folder):
 
         self._must("write", name, put)
 
-    def write(self, content: bytes, name: str) -> None:
+    def write(self, content: bytes, name: str, *, lasts: bool) -> None:
         def pipe(fs: Any, stored: str) -> bool:
             if hasattr(fs, "auto_mkdir") or "file" in fs.protocol:
                 fs.makedirs(stored.rpartition("/")[0], exist_ok=True)

@@ -16,6 +16,7 @@ import sqlite3
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,8 +33,8 @@ _CHUNK: Final = 1 << 20
 _CACHE_KIB: Final = 12 * 1024
 #: How many IDs are looked up by one statement; SQLite before 3.32 takes 999 parameters.
 _IDS_PER_LOOKUP: Final = 900
-#: How many bytes an item may take besides its ID before the file is written anew, pages filled.
-_MAX_BYTES_PER_ITEM: Final = 52
+#: How much larger than with all pages filled the file may be before it is written anew.
+_MAX_GROWTH: Final = 1.15
 _SMALL_FILE: Final = 256 * 1024
 #: How many places in the bitmaps may stand empty before items are numbered anew.
 _MAX_NUMBERS_PER_ITEM: Final = 4
@@ -48,7 +49,15 @@ _LOG_SCHEMA: Final = """
     CREATE TABLE log.operations(
         place INTEGER PRIMARY KEY, batch INTEGER NOT NULL, kind TEXT NOT NULL, id TEXT NOT NULL, digest BLOB
     );
+    CREATE TABLE log.unseen(number INTEGER PRIMARY KEY);
+    CREATE TABLE log.missing(id TEXT NOT NULL, digest BLOB);
 """
+_FIND_MISSING: Final = """
+    INSERT INTO log.missing
+    SELECT id, digest FROM items WHERE number IN (SELECT number FROM log.unseen)
+"""
+_ROWS_BETWEEN: Final = "SELECT id, digest, number FROM items WHERE id >= ? AND id <= ? LIMIT ?"
+_ID_OF: Final = itemgetter(0)
 #: Takes in the last operation on each ID between two places. SQLite takes a row's other columns from that of
 #: the max, and sorts on disk; so the pages are filled in their order.
 _APPLY_LAST: Final = """
@@ -108,7 +117,9 @@ class Snapshot:
         self.facts = SnapshotFacts()
         self._log_path = folder / "log"
         self._database: sqlite3.Connection | None = None
-        self._items = self._rows = self._numbers = self._id_bytes = 0
+        self._items = self._rows = self._numbers = 0
+        #: How many bytes an item took when all pages were filled.
+        self._size_per_row = 0.0
         self._places = 0
 
     # --- files ---
@@ -137,9 +148,10 @@ class Snapshot:
             self.facts = SnapshotFacts(
                 facts["target"], facts["since"], float(facts["full_at"]), json.loads(facts["absorbed"])
             )
-            self._items, self._rows, self._numbers, self._id_bytes = map(
-                int, (facts[name] for name in ("items", "rows", "numbers", "id_bytes"))
+            self._items, self._rows, self._numbers = map(
+                int, (facts[name] for name in ("items", "rows", "numbers"))
             )
+            self._size_per_row = float(facts["size_per_row"])
         except (sqlite3.DatabaseError, KeyError, ValueError) as problem:
             raise _damaged(name, f"its content can't be read: {problem!r}") from None
         self._open_log(database)
@@ -184,32 +196,46 @@ class Snapshot:
         """Above all numbers of its items."""
         return self._numbers
 
-    def lookup(self, ids: Sequence[str]) -> dict[str, tuple[bytes | None, int]]:
+    def lookup(self, ids: Sequence[str]) -> dict[str, tuple[str, bytes | None, int]]:
         """
-        Return the digest and the number of each of some IDs, as far as they are known.
+        Return the row of each of some IDs, as far as they are known: the ID, the digest and the number.
 
         :param ids: The IDs.
         """
-        found: dict[str, tuple[bytes | None, int]] = {}
+        if len(ids) > 1 and ids == sorted(ids):
+            # IDs in their order mostly stand side by side.
+            bounds = (ids[0], ids[-1], 2 * len(ids))
+            rows = self._db.execute(_ROWS_BETWEEN, bounds).fetchall()
+            if len(rows) < 2 * len(ids):
+                return dict(zip(map(_ID_OF, rows), rows, strict=True))
+        found: dict[str, tuple[str, bytes | None, int]] = {}
         for first in range(0, len(ids), _IDS_PER_LOOKUP):
             some = ids[first : first + _IDS_PER_LOOKUP]
             marks = ",".join("?" * len(some))
             # Of the text, nothing but question marks varies.
             query = f"SELECT id, digest, number FROM items WHERE id IN ({marks})"  # noqa: S608
-            rows = self._db.execute(query, some)
-            found.update((row[0], row[1:]) for row in rows)
+            rows = self._db.execute(query, some).fetchall()
+            found.update(zip(map(_ID_OF, rows), rows, strict=True))
         return found
 
-    def unseen(self, seen: bytearray) -> Iterator[tuple[str, bytes | None]]:
+    def find_missing(self, seen: bytearray) -> None:
         """
-        Yield what it has of which the bit of its number is not set, by ID.
+        Find what it has of which the bit of its number is not set, for :meth:`missing`.
 
         :param seen: The bits.
         """
-        # A cursor of its own: lookups go on meanwhile.
-        for document_id, digest, number in self._db.cursor().execute("SELECT id, digest, number FROM items"):
-            if not seen[number >> 3] >> (number & 7) & 1:
-                yield document_id, digest
+        database = self._db
+        database.execute("BEGIN")
+        database.execute("DELETE FROM log.unseen")
+        database.execute("DELETE FROM log.missing")
+        database.executemany("INSERT INTO log.unseen VALUES (?)", _unset(seen, self._numbers))
+        database.execute(_FIND_MISSING)
+        database.execute("COMMIT")
+
+    def missing(self) -> Iterator[tuple[str, bytes | None]]:
+        """Yield the IDs and digests that were found missing."""
+        # A cursor of its own, as lookups go on meanwhile.
+        yield from self._db.cursor().execute("SELECT id, digest FROM log.missing ORDER BY rowid")
 
     # --- changing it ---
 
@@ -286,10 +312,10 @@ class Snapshot:
 
     def count(self) -> None:
         """Count what it has, after it was changed."""
-        self._items, self._rows, self._id_bytes = self._db.execute(
-            "SELECT coalesce(sum(digest IS NULL OR digest != x''), 0), count(*), "
-            "coalesce(sum(length(CAST(id AS BLOB))), 0) FROM items"
+        self._rows, deleted = self._db.execute(
+            "SELECT count(*), coalesce(sum(digest = x''), 0) FROM items"
         ).fetchone()
+        self._items = self._rows - deleted
 
     def write(self) -> str:
         """
@@ -308,7 +334,7 @@ class Snapshot:
             "items": str(self._items),
             "rows": str(self._rows),
             "numbers": str(self._numbers),
-            "id_bytes": str(self._id_bytes),
+            "size_per_row": repr(self._size_per_row),
         }
         self._db.execute("BEGIN")
         self._db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts.items())
@@ -330,7 +356,9 @@ class Snapshot:
 
     def _rewrite_if_wasteful(self) -> None:
         size = self.path.stat().st_size
-        allowed = self._id_bytes + _MAX_BYTES_PER_ITEM * self._rows + _SMALL_FILE
+        if not self._size_per_row:
+            self._size_per_row = size / max(1, self._rows)
+        allowed = _MAX_GROWTH * self._size_per_row * self._rows + _SMALL_FILE
         if size <= allowed and self._numbers <= _MAX_NUMBERS_PER_ITEM * self._rows + 100_000:
             return
         new = self.path.with_suffix(".new")
@@ -350,7 +378,17 @@ class Snapshot:
         self.close()
         new.replace(self.path)
         self._numbers = self._rows
+        self._size_per_row = self.path.stat().st_size / max(1, self._rows)
         self._connect()
+
+
+def _unset(bits: bytearray, end: int) -> Iterator[tuple[int]]:
+    """Yield the numbers below an end whose bits are not set."""
+    for place, byte in enumerate(bits):
+        if byte != 0xFF:
+            for number in range(8 * place, min(8 * place + 8, end)):
+                if not byte >> (number & 7) & 1:
+                    yield (number,)
 
 
 def _tune(database: sqlite3.Connection, schema: str) -> None:

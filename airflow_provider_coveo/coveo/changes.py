@@ -8,8 +8,13 @@ differs becomes batches; what the snapshot has and the stream lacks is deleted a
 from __future__ import annotations
 
 import hashlib
+import itertools
+import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import compress
 from typing import Any, Final, Protocol, cast
+
+import msgspec
 
 from airflow_provider_coveo.coveo.batches import (
     ADD,
@@ -31,16 +36,33 @@ from airflow_provider_coveo.coveo.max_deleted import MaxDeleted
 ADDED, DELETED, REMOVED, REMOVED_PREFIX = "+", "-", "x", "*"
 #: Stands for the digest of an item that was deleted because the input says so.
 TOMBSTONE: Final = b""
+_Row = tuple[str, "bytes | None", int]
+_NO_ROW: Final[_Row] = ("", None, -1)
+_DIGEST_OF: Final[Callable[[_Row], bytes | None]] = operator.itemgetter(1)
+_NUMBER_OF: Final[Callable[[_Row], int]] = operator.itemgetter(2)
 #: One of those, the ID, and the digest.
 Operation = tuple[str, str, "bytes | None"]
 
 _DIGEST_BYTES: Final = 16
+#: Where no more than that share of a group differs, those are looked at one by one.
+_FEW: Final = 8
+#: For how many groups none is looked at as a whole after one of which most items differ.
+_GROUPS_SKIPPED: Final = 16
+#: Items are taken note of together if their numbers stand within so many times as many.
+_MAX_SPREAD: Final = 16
 #: How many entries that are looked at one by one are looked up together, and how many bytes of them.
 _ENTRIES_PER_LOOKUP: Final = 900
 _BYTES_PER_LOOKUP: Final = 1024 * 1024
 #: More prefixes are not remembered; what comes behind them is pushed.
 _MAX_PREFIXES: Final = 200
 _MISSING_SHOWN: Final = 20
+
+
+class _Identified(msgspec.Struct, gc=False):
+    document_id: str = msgspec.field(name="documentId")
+
+
+_ids_decoder = msgspec.json.Decoder(list[_Identified])
 
 
 class KnownItems(Protocol):
@@ -58,11 +80,14 @@ class KnownItems(Protocol):
     def numbers(self) -> int:
         """Above all numbers of the items."""
 
-    def lookup(self, ids: Sequence[str]) -> dict[str, tuple[bytes | None, int]]:
-        """Return the digest and the number of each of some IDs, as far as they are known."""
+    def lookup(self, ids: Sequence[str]) -> dict[str, tuple[str, bytes | None, int]]:
+        """Return ID, digest and number of each of some IDs, as far as they are known."""
 
-    def unseen(self, seen: bytearray) -> Iterator[tuple[str, bytes | None]]:
-        """Yield the IDs and digests of those whose bit is not set."""
+    def find_missing(self, seen: bytearray) -> None:
+        """Find those whose bit is not set."""
+
+    def missing(self) -> Iterator[tuple[str, bytes | None]]:
+        """Yield the IDs and digests of those that were found missing."""
 
 
 class Comparison:
@@ -110,6 +135,7 @@ class Comparison:
         self._full_size = 0
         self._full_entries = 0
         self._limit = 0
+        self._groups_to_skip = 0
 
     # --- the stream ---
 
@@ -137,52 +163,108 @@ class Comparison:
         place = -1
         groups = item_groups(items, cast("Batcher", _AnyRoom(limit)), on_failure)
         for group in groups:
-            chunk = encoder.encode_chunk(group) if type(group) is list else None
-            if chunk is not None:
+            first, place = place + 1, place + len(group)
+            left: Sequence[Any] = group
+            indexes: Sequence[int] = range(len(group))
+            chunk = None
+            if type(group) is list:
                 yield from self._compare_held(held, output)
-                yield from self._compare_chunk(cast("list[bytes]", group), chunk, place, output)
-                place += len(group)
+                differing = self._differing(group)
+                if differing is not None:
+                    left, indexes = [group[index] for index in differing], differing
+                if differing is None or len(left) > len(group) // _FEW:
+                    chunk = encoder.encode_chunk(cast("list[bytes]", left)) if left else None
+            if chunk is not None:
+                yield from self._compare_chunk(cast("list[bytes]", left), chunk, first, output)
                 continue
-            entries = iter(group)
-            for item in entries:
-                place += 1
+            entries = iter(zip(indexes, left, strict=True))
+            for index, item in entries:
                 try:
-                    held.add(place, encoder.encode(item))
+                    held.add(first + index, encoder.encode(item))
                 except InvalidItemError as error:
-                    if on_invalid(place, error):
+                    if on_invalid(first + index, error):
                         self._note_invalid(error)
                         continue
-                    rest = (entry for some in ([entries], groups) for each in some for entry in each)
-                    find_more_invalid(enumerate(rest, place + 1), encoder.encode, on_invalid)
+                    rest = itertools.chain(
+                        (item for _, item in entries), itertools.chain.from_iterable(groups)
+                    )
+                    find_more_invalid(enumerate(rest, first + index + 1), encoder.encode, on_invalid)
                     return
                 if held.is_full:
                     yield from self._compare_held(held, output)
         yield from self._compare_held(held, output)
         yield from self._delete_missing(output, place)
 
+    def _differing(self, group: list[bytes]) -> list[int] | None:
+        """
+        Return the places of those items of JSON that are not, byte by byte, what was accepted before.
+
+        What was accepted was checked then, so of the others nothing but their IDs has to be read.
+
+        :return: ``None`` if that can't be told of all of them at once.
+        """
+        if self._is_empty or not self._holds or self._prefixes:
+            return None
+        if self._groups_to_skip:
+            self._groups_to_skip -= 1
+            return None
+        try:
+            ids = [item.document_id for item in _ids_decoder.decode(b"[" + b",".join(group) + b"]")]
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        if len(ids) != len(group) or len(set(ids)) < len(ids):
+            return None
+        sha256 = hashlib.sha256
+        digests = [sha256(text.strip()).digest()[:_DIGEST_BYTES] for text in group]
+        known = self._known.lookup(ids)
+        rows = list(map(known.get, ids, itertools.repeat(_NO_ROW)))
+        differing = list(compress(itertools.count(), map(operator.ne, map(_DIGEST_OF, rows), digests)))
+        same = rows
+        if differing:
+            same = list(compress(rows, map(operator.eq, map(_DIGEST_OF, rows), digests)))
+        if len(differing) > len(group) // 2:
+            self._groups_to_skip = _GROUPS_SKIPPED
+        if not self._note_same(list(map(_NUMBER_OF, same))):
+            return None
+        left = sum(len(group[index]) for index in differing)
+        self._count_full(sum(map(len, group)) - left, len(same))
+        return differing
+
+    def _note_same(self, numbers: list[int]) -> bool:
+        """Take note of items that did not change, unless one with that ID was sent before."""
+        if numbers:
+            low, high = min(numbers), max(numbers)
+            is_spread = high - low > _MAX_SPREAD * len(numbers)
+            may_be_sent = is_spread or any(self._sent[low >> 3 : (high >> 3) + 1])
+            if may_be_sent and any(self._sent[number >> 3] >> (number & 7) & 1 for number in numbers):
+                return False
+            self._set_seen(numbers, low, high)
+        self.items += len(numbers)
+        self.unchanged += len(numbers)
+        return True
+
     def _compare_chunk(
         self,
         group: list[bytes],
         chunk: tuple[list[str], memoryview, list[int], int],
-        place: int,
+        first: int,
         output: _Output,
     ) -> Iterator[Batch]:
         ids = chunk[0]
-        texts = [text.strip() for text in group]
         sha256 = hashlib.sha256
-        digests = [sha256(text).digest()[:_DIGEST_BYTES] for text in texts]
+        digests = [sha256(text.strip()).digest()[:_DIGEST_BYTES] for text in group]
         self._count_full(len(chunk[1]) + 1, len(ids))
         changed = self._changed(ids, digests)
         if not changed:
             return
         if len(changed) == len(ids):
             yield from output.flush_for_chunk(chunk)
-            if output.batcher.add_chunk(place + len(ids), ADD, *chunk):
+            if output.batcher.add_chunk(first + len(ids) - 1, ADD, *chunk):
                 output.operations += zip((ADDED,) * len(ids), ids, digests, strict=True)
                 return
         for index in changed:
             yield from output.add(
-                place + 1 + index, ADD, ids[index], texts[index], (ADDED, ids[index], digests[index])
+                first + index, ADD, ids[index], group[index].strip(), (ADDED, ids[index], digests[index])
             )
 
     def _changed(self, ids: list[str], digests: list[bytes]) -> Sequence[int]:
@@ -191,28 +273,53 @@ class Comparison:
         if self._is_empty:
             self.added += len(ids)
             return range(len(ids))
-        known, seen, sent, prefixes = self._known.lookup(ids), self._seen, self._sent, self._prefixes
-        holds = self._holds
+        known = self._known.lookup(ids)
+        changed = self._changed_one_by_one(ids, list(map(known.get, ids)), digests)
+        self.unchanged += len(ids) - len(changed)
+        return changed
+
+    def _set_seen(self, numbers: list[int], low: int, high: int) -> None:
+        seen = self._seen
+        if high - low == len(numbers) - 1:
+            _set_bits(seen, low, high + 1)
+            return
+        if high - low < 2 * len(numbers):
+            # To set all, but for the few in between that were not set, takes less time than one by one.
+            gaps = {
+                number
+                for number in {*range(low, high + 1)}.difference(numbers)
+                if not seen[number >> 3] >> (number & 7) & 1
+            }
+            _set_bits(seen, low, high + 1)
+            for number in gaps:
+                seen[number >> 3] ^= 1 << (number & 7)
+            return
+        for number in numbers:
+            seen[number >> 3] |= 1 << (number & 7)
+
+    def _count_changed(self, known_digest: bytes | None) -> None:
+        if known_digest == TOMBSTONE:
+            self.added += 1
+        else:
+            self.updated += 1
+
+    def _changed_one_by_one(self, ids: list[str], rows: list[_Row | None], digests: list[bytes]) -> list[int]:
+        seen, sent, prefixes, holds = self._seen, self._sent, self._prefixes, self._holds
         changed = []
-        for index, (document_id, digest) in enumerate(zip(ids, digests, strict=True)):
-            row = known.get(document_id)
+        for index, (document_id, row, digest) in enumerate(zip(ids, rows, digests, strict=True)):
             if row is None:
                 self.added += 1
                 changed.append(index)
                 continue
-            known_digest, number = row
+            _, known_digest, number = row
             byte, bit = number >> 3, 1 << (number & 7)
             seen[byte] |= bit
             is_same = known_digest == digest and holds and not sent[byte] & bit
             if is_same and not (prefixes and document_id.startswith(prefixes)):
                 continue
-            if known_digest == TOMBSTONE:
-                self.added += 1
-            else:
-                self.updated += 1
+            self._count_changed(known_digest)
             sent[byte] |= bit
             changed.append(index)
-        self.unchanged += len(ids) - len(changed)
         return changed
 
     def _compare_held(self, held: _Held, output: _Output) -> Iterator[Batch]:
@@ -248,7 +355,7 @@ class Comparison:
         row = None if self._is_empty else self._known.lookup([document_id]).get(document_id)
         is_prefix = bool(entry.delete_children)
         if row is not None:
-            digest, number = row
+            _, digest, number = row
             byte, bit = number >> 3, 1 << (number & 7)
             self._seen[byte] |= bit
             if digest == TOMBSTONE and self._holds and not self._sent[byte] & bit and not is_prefix:
@@ -283,7 +390,7 @@ class Comparison:
             return
         row = None if self._is_empty else self._known.lookup([document_id]).get(document_id)
         if row is not None:
-            self._seen[row[1] >> 3] |= 1 << (row[1] & 7)
+            self._seen[row[2] >> 3] |= 1 << (row[2] & 7)
 
     def _count_full(self, size: int, entries: int) -> None:
         """Count how many batches everything would fill."""
@@ -307,7 +414,7 @@ class Comparison:
             raise
         forgotten: list[Operation] = []
         if self.kept_because is None:
-            for document_id, digest in self._known.unseen(self._seen):
+            for document_id, digest in self._known.missing():
                 if digest == TOMBSTONE:
                     forgotten.append((REMOVED, document_id, None))
                 elif not self._is_deleted_already(document_id):
@@ -329,7 +436,8 @@ class Comparison:
         if self._is_empty:
             return
         first: list[str] = []
-        for document_id, digest in self._known.unseen(self._seen):
+        self._known.find_missing(self._seen)
+        for document_id, digest in self._known.missing():
             if digest == TOMBSTONE or self._is_deleted_already(document_id):
                 continue
             self.missing += 1
@@ -361,6 +469,18 @@ class Comparison:
                 remedy="Check the input; if it is right, run the task once with a larger max_deleted, such "
                 f"as {self.missing}",
             )
+
+
+def _set_bits(bits: bytearray, first: int, end: int) -> None:
+    """Set all bits from one number up to another."""
+    low, high = (first + 7) >> 3, end >> 3
+    if low < high:
+        bits[low:high] = b"\xff" * (high - low)
+        numbers = itertools.chain(range(first, low << 3), range(high << 3, end))
+    else:
+        numbers = itertools.chain(range(first, end))
+    for number in numbers:
+        bits[number >> 3] |= 1 << (number & 7)
 
 
 class _AnyRoom:

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_coveo.content.snapshot_push import SnapshotPush
+from airflow_provider_coveo.content.snapshot_store import SnapshotStore
 from airflow_provider_coveo.coveo.errors import (
     CoveoError,
     CoveoInputError,
@@ -470,3 +472,20 @@ def test_full_after_counts_from_the_last_push_of_everything(
     assert push(items(1, 2, _1="y"))["full_because"] is None
     monkeypatch.setattr(time, "time", lambda: now + 8 * 24 * 3600)
     assert "more than 7 days" in push(items(1, 2, _1="y"))["full_because"]
+
+
+def test_what_a_machine_may_have_lost_with_its_power_is_pushed_again(
+    coveo: Simulator, push: Push, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that is killed loses nothing that it wrote to a folder; a machine may."""
+    push(items(1, 2))
+    with monkeypatch.context() as patch:
+        patch.setattr(SnapshotPush, "fail", lambda push: None)
+        patch.setattr(SnapshotStore, "replace", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            push(items(1, 2, _1="y"))
+    # As if the record of another batch had been lost.
+    coveo.items(SOURCE)["a://2"]["data"] = "lost"
+    monkeypatch.setattr(SnapshotStore, "boot", lambda store: "another")
+    assert push(items(1, 2))["unchanged"] == 0
+    assert indexed(coveo, SOURCE) == {"a://1": "x" * 300, "a://2": "x" * 300}

@@ -1,0 +1,92 @@
+"""A push that is killed without warning, wherever: the next one leaves the index as a rebuild would."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_coveo.simulator import Simulator
+from tests.conftest import SOURCE, wait_for_what_is_under_way
+from tests.unit.changes.conftest import items
+from tests.unit.changes.tries import POINTS
+from tests.unit.push.model import indexed
+
+Attempt = Callable[..., int]
+_folders = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def _process(_running_simulator: Simulator) -> Iterator[Any]:
+    described = _running_simulator.connection_json()
+    environment = {**os.environ, "AIRFLOW_CONN_COVEO_DEFAULT": described}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.unit.changes.tries"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+        cwd=Path(__file__).resolve().parents[3],
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    yield process
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture
+def attempt(_process: Any, coveo: Simulator, tmp_path: Path) -> Attempt:
+    """Push in a process of its own, and return its exit code."""
+    folder = tmp_path / str(next(_folders))
+    folder.mkdir()
+
+    def _attempt(content: list[dict[str, Any]], **order: Any) -> int:
+        line = json.dumps({"folder": str(folder), "source": SOURCE, "items": content, **order})
+        _process.stdin.write(line + "\n")
+        _process.stdin.flush()
+        return int(_process.stdout.readline())
+
+    return _attempt
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize("nth", [1, 2])
+@pytest.mark.parametrize("point", POINTS)
+def test_whatever_it_was_about_to_do(
+    coveo: Simulator, attempt: Attempt, point: str, nth: int, before: bool
+) -> None:
+    old = items(*range(12))
+    new = items(*range(2, 14), _3="y", _4="y", _5="y", _6="y", _7="y")
+    assert attempt(old) == 0
+    ended = attempt(new, point=point, nth=nth, before=before)
+    assert ended in {0, -signal.SIGKILL}
+    if nth == 1:
+        assert ended == -signal.SIGKILL
+    wait_for_what_is_under_way(coveo)
+    # The input has gone back to what it was, of which the snapshot knows, and then goes forth again.
+    for content in (old, new):
+        assert attempt(content) == 0
+        assert indexed(coveo, SOURCE) == {item["documentId"]: item["data"] for item in content}
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize("point", ["journal", "accepted", "replace", "delete"])
+def test_also_in_its_first_push_and_once_more_after_that(
+    coveo: Simulator, attempt: Attempt, point: str, before: bool
+) -> None:
+    old, new = items(*range(8)), items(*range(1, 9), _3="y", _4="y")
+    assert attempt(old, point=point, nth=1, before=before) in {0, -signal.SIGKILL}
+    wait_for_what_is_under_way(coveo)
+    assert attempt(new, point=point, nth=1, before=before) in {0, -signal.SIGKILL}
+    wait_for_what_is_under_way(coveo)
+    assert attempt(old) == 0
+    assert indexed(coveo, SOURCE) == {item["documentId"]: item["data"] for item in old}

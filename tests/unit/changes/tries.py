@@ -1,0 +1,84 @@
+"""
+Pushes in processes that kill themselves: an attempt each, forked from one that has all imports done.
+
+Reads orders as lines of JSON, and answers each with how the attempt ended. Variables are files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import airflow.providers.common.compat.sdk as sdk
+
+from airflow_provider_coveo.content.snapshot_store import SnapshotStore
+from airflow_provider_coveo.coveo.only_changes import OnlyChanges
+from airflow_provider_coveo.hooks.changes import ChangesPush
+from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+from tests.unit.operators.tries import FileVariables
+
+#: Where an attempt may be killed: before or after it downloads, writes down a batch, takes note that one was
+#: accepted, replaces the snapshot, and deletes what it wrote down.
+POINTS: dict[str, tuple[Any, str]] = {
+    "download": (SnapshotStore, "download"),
+    "journal": (SnapshotStore, "write"),
+    "accepted": (ChangesPush, "accepted"),
+    "replace": (SnapshotStore, "replace"),
+    "delete": (SnapshotStore, "delete"),
+}
+
+
+def deadly(method: Callable[..., Any], nth: int, *, before: bool) -> Callable[..., Any]:
+    calls = iter(range(1, 1_000_000))
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        is_it = next(calls) == nth
+        if is_it and before:
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = method(*args, **kwargs)
+        if is_it:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    return call
+
+
+def execute(order: dict[str, Any]) -> None:
+    folder = Path(order["folder"])
+    sdk.Variable = FileVariables(folder, None, False)  # type: ignore[misc,assignment]
+    # It is the process that dies, and not the machine.
+    os.fsync = lambda descriptor: None  # type: ignore[assignment]
+    if order.get("point"):
+        owner, name = POINTS[order["point"]]
+        setattr(owner, name, deadly(getattr(owner, name), order["nth"], before=order["before"]))
+    changes = OnlyChanges(str(folder / "snapshots"), name="catalog", max_deleted="100%")
+    CoveoPushHook().push_items(
+        order["source"], order["items"], batch_bytes=1024, upload_concurrency=1, changes=changes
+    )
+
+
+def main() -> None:
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    assert CoveoPushHook().settings
+    print("ready", file=answers, flush=True)
+    for line in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                execute(json.loads(line))
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
