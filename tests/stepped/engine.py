@@ -605,9 +605,18 @@ class Engine:
         else:
             long_ago = datetime.now(timezone.utc) - timedelta(hours=1)
             with create_session() as session:
+                # A task that was cleared while it worked has another ID, and nobody tells of it either.
                 session.execute(
-                    sa.text("UPDATE task_instance SET last_heartbeat_at = :at WHERE id = :id"),
-                    {"at": long_ago, "id": str(process.workload.ti.id).replace("-", "")},
+                    sa.text(
+                        "UPDATE task_instance SET last_heartbeat_at = :at WHERE state IN ('running', "
+                        "'restarting') AND run_id = :run AND task_id = :task AND map_index = :index"
+                    ),
+                    {
+                        "at": long_ago,
+                        "run": process.run,
+                        "task": process.task_id,
+                        "index": process.map_index,
+                    },
                 )
             self.runner._find_and_purge_task_instances_without_heartbeats()
             self.executor.running.discard(key)

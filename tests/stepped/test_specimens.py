@@ -143,6 +143,18 @@ SPECIMENS: dict[str, tuple[str, list[Event]]] = {
             ("finish", "a.done"),
         ],
     ),
+    "a-task-is-cleared-whose-process-and-supervisor-were-killed": (
+        "one_task",
+        [
+            *opened(),
+            ("step", "a.work1"),
+            ("step", "a.work1"),
+            ("kill", "a.work1"),
+            ("clear_with", "a", ["outcome"], {"downstream": True, "upstream": True, "only_failed": False}),
+            ("tick",),
+            ("notice", "a.work1", "heartbeat"),
+        ],
+    ),
     "open-is-ended-right-behind-its-request-after-its-group-was-marked": (
         "in_a_row",
         [
