@@ -18,7 +18,7 @@ import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime, timedelta, timezone
+from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
@@ -139,6 +139,9 @@ class TaskCursor:
         self._lag = lag
         self._reset = reset
         self._max: CursorValue | None = None
+        self._quick_type: type | None = None
+        #: The present when it was last looked at, in the type of the values; ``None`` for values of no time.
+        self._now: Any = None
         self._in_future = 0
         self._begin(RunState(context), "coveo_cursor" + (f"_{name}" if name else ""))
 
@@ -186,7 +189,7 @@ class TaskCursor:
         :param name: Where the value comes from, for errors.
         :raises CoveoInputError: if a cursor can't hold it, or it is of another kind than the cursor's.
         """
-        if value is None:
+        if value is None or (type(value) is self._quick_type and self._advance_quickly(value)):
             return
         plain = validate_cursor_value(value, name)
         before = self._max if self._max is not None else self._value
@@ -202,6 +205,27 @@ class TaskCursor:
                 self._in_future += 1
                 return
             self._max = plain
+        # Of further values of this type, few need to be looked at closely.
+        self._quick_type = type(value) if type(value) in {datetime, date, int} else None
+        now = datetime.now(timezone.utc)
+        self._now = {
+            "timestamp": now,
+            "naive timestamp": now.replace(tzinfo=None),
+            "date": now.date(),
+        }.get(kind_of(plain))
+
+    def _advance_quickly(self, value: Any) -> bool:
+        """Take a value of the type of the one before, and return whether it needs no closer look."""
+        try:
+            if not value > self._max:
+                return True
+            if self._now is None or value <= self._now:
+                self._max = value
+                return True
+        except (TypeError, ArithmeticError):
+            # With a zone and without one, or no number.
+            return False
+        return False
 
     def save(self) -> None:
         """

@@ -167,6 +167,20 @@ def test_a_time_in_the_future_does_not_move_it(
     assert "1 values of the cursor" in caplog.text
 
 
+def test_each_of_many_values_is_looked_at(variables: Variables) -> None:
+    now = datetime.now(timezone.utc)
+    moves = cursor()
+    for minutes in range(10, 0, -1):
+        moves.advance(now - timedelta(minutes=minutes))
+    moves.advance(now + timedelta(days=1))
+    for other in (datetime(2026, 1, 1), True, "2026", 5):
+        with pytest.raises(CoveoInputError):
+            moves.advance(other)
+    moves.advance(now - timedelta(minutes=5))
+    moves.save()
+    assert cursor("run-2", lag=timedelta(0)).since == now - timedelta(minutes=1)
+
+
 def test_without_the_variable_a_run_begins_at_the_start(variables: Variables) -> None:
     pushed("run-1", 5)
     del variables.values[NAME]
