@@ -31,9 +31,10 @@ from airflow_provider_coveo.coveo.responses import Response
 from airflow_provider_coveo.coveo.retries import RetryPolicy
 from airflow_provider_coveo.coveo.stop import StopSignal
 from airflow_provider_coveo.coveo.transport import Request, Timeouts
+from airflow_provider_coveo.get_provider_info import CONNECTION_FORM
 from airflow_provider_coveo.hooks.content_changes import changed_source, recording
 from airflow_provider_coveo.hooks.dry_runs import reject_in_dry_run
-from airflow_provider_coveo.hooks.form import ConnectionForm
+from airflow_provider_coveo.hooks.form import form_behaviour, form_widgets
 from airflow_provider_coveo.hooks.forwarding import forwarded
 from airflow_provider_coveo.hooks.observer import HookObserver
 from airflow_provider_coveo.hooks.wire import mask_in_logs, user_agent
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 
-class CoveoPushHook(ConnectionForm, HttpHook):
+class CoveoPushHook(HttpHook):
     """
     Talk to Coveo's Push API, and to the platform APIs around a Push source.
 
@@ -83,9 +84,14 @@ class CoveoPushHook(ConnectionForm, HttpHook):
     :raises CoveoConfigurationError: on first use, if the connection can't be used as it stands.
     """
 
+    conn_name_attr = "coveo_conn_id"
+    default_conn_name = "coveo_default"
+    conn_type = CONNECTION_FORM["connection-type"]
+    hook_name = CONNECTION_FORM["hook-name"]
+
     def __init__(
         self,
-        coveo_conn_id: str = ConnectionForm.default_conn_name,
+        coveo_conn_id: str = default_conn_name,
         *,
         organization_id: str | None = None,
         retry: RetryPolicy | None = None,
@@ -122,6 +128,18 @@ class CoveoPushHook(ConnectionForm, HttpHook):
         self.task_context: Any = None
         #: The change of each source's content that the hook recorded last.
         self.last_changes: dict[str, str] = {}
+
+    # Airflow 2.11 looks for these two in the class itself, and not in those it derives from.
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Return the form's fields beside the standard ones."""
+        return form_widgets()
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Return the form's hidden fields, labels and placeholders."""
+        return form_behaviour()
 
     def __reduce__(self) -> Any:
         # Sessions and locks stay behind: a copy makes its own.

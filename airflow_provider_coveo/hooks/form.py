@@ -7,40 +7,31 @@ from typing import Any
 from airflow_provider_coveo.get_provider_info import CONNECTION_FORM
 
 
-class ConnectionForm:
-    """The form of a connection of type ``coveo``."""
+def form_widgets() -> dict[str, Any]:
+    """Return the form's fields beside the standard ones."""
+    from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
+    from flask_babel import lazy_gettext
+    from wtforms import StringField
+    from wtforms.validators import any_of, optional
 
-    conn_name_attr = "coveo_conn_id"
-    default_conn_name = "coveo_default"
-    conn_type = CONNECTION_FORM["connection-type"]
-    hook_name = CONNECTION_FORM["hook-name"]
+    widgets = {}
+    for name, described in CONNECTION_FORM["conn-fields"].items():
+        schema = described["schema"]
+        widgets[name] = StringField(
+            lazy_gettext(described["label"]),
+            widget=BS3TextFieldWidget(),
+            description=described["description"],
+            default=schema.get("default"),
+            validators=[optional(), *([any_of(schema["enum"])] if "enum" in schema else [])],
+        )
+    return widgets
 
-    @classmethod
-    def get_connection_form_widgets(cls) -> dict[str, Any]:
-        """Return the form's fields beside the standard ones."""
-        from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
-        from flask_babel import lazy_gettext
-        from wtforms import StringField
-        from wtforms.validators import any_of, optional
 
-        widgets = {}
-        for name, described in CONNECTION_FORM["conn-fields"].items():
-            schema = described["schema"]
-            widgets[name] = StringField(
-                lazy_gettext(described["label"]),
-                widget=BS3TextFieldWidget(),
-                description=described["description"],
-                default=schema.get("default"),
-                validators=[optional(), *([any_of(schema["enum"])] if "enum" in schema else [])],
-            )
-        return widgets
-
-    @classmethod
-    def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """Return the form's hidden fields, labels and placeholders."""
-        behaviour = CONNECTION_FORM["ui-field-behaviour"]
-        return {
-            "hidden_fields": list(behaviour["hidden-fields"]),
-            "relabeling": dict(behaviour["relabeling"]),
-            "placeholders": dict(behaviour["placeholders"]),
-        }
+def form_behaviour() -> dict[str, Any]:
+    """Return the form's hidden fields, labels and placeholders."""
+    behaviour = CONNECTION_FORM["ui-field-behaviour"]
+    return {
+        "hidden_fields": list(behaviour["hidden-fields"]),
+        "relabeling": dict(behaviour["relabeling"]),
+        "placeholders": dict(behaviour["placeholders"]),
+    }
