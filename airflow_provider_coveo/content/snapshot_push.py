@@ -13,7 +13,7 @@ from typing import Final
 
 from airflow_provider_coveo.content.snapshot_store import JournalRecord, SnapshotStore
 from airflow_provider_coveo.content.snapshots import Snapshot
-from airflow_provider_coveo.coveo.changes import Operation
+from airflow_provider_coveo.coveo.changes import REMOVED, Operation
 from airflow_provider_coveo.coveo.errors import SnapshotDamagedError, SnapshotError, SnapshotFormatError
 
 log = logging.getLogger(__name__)
@@ -144,9 +144,10 @@ class SnapshotPush:
         else:
             for its_records in pushes.values():
                 self._forget_all_in(its_records)
-        snapshot.forget(
-            (document_id for record in forgotten for _, document_id, _ in record.operations), known_only=True
-        )
+        operations = [operation for record in forgotten for operation in record.operations]
+        snapshot.forget((each[1] for each in operations if each[0] != REMOVED), known_only=True)
+        # One that was not deleted after all is there, and missing from the input.
+        snapshot.forget(each[1] for each in operations if each[0] == REMOVED)
         for record in fresh:
             absorbed[record.push] = max(absorbed.get(record.push, 0), record.number + 1)
         if not self._replace():

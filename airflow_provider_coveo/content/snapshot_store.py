@@ -207,14 +207,13 @@ class SnapshotStore:
         """Delete all that is in the journal, also what can't be read."""
         self.delete(self._folder.names(_JOURNAL))
 
-    def forget(self, document_ids: Iterable[str]) -> None:
+    def forget(self, operations: list[Operation]) -> None:
         """
-        Have the next push send some items again, if it has them.
+        Have the next push repeat some operations, as if they had not been accepted.
 
-        :param document_ids: Their IDs.
+        :param operations: The operations.
         :raises SnapshotError: if the storage fails.
         """
-        operations: list[Operation] = [("+", document_id, None) for document_id in document_ids]
         if operations:
             self.write(JournalRecord(f"forget-{uuid.uuid4().hex[:16]}", 0, operations=operations))
 

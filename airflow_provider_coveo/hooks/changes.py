@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow.providers.common.compat.sdk import get_current_context
@@ -11,21 +13,27 @@ from airflow.providers.common.compat.sdk import get_current_context
 from airflow_provider_coveo.content.snapshot_push import NO_CHANGES, SnapshotPush
 from airflow_provider_coveo.content.snapshot_store import SnapshotStore, snapshot_folder
 from airflow_provider_coveo.coveo.batches import Batch
-from airflow_provider_coveo.coveo.changes import Comparison, Operation
+from airflow_provider_coveo.coveo.changes import ADDED, REMOVED, Comparison, Operation
 from airflow_provider_coveo.coveo.errors import CoveoInputError
+from airflow_provider_coveo.coveo.item_logs import MAX_WINDOW, parse_datetime
 from airflow_provider_coveo.coveo.observer import ComparedPush
 from airflow_provider_coveo.coveo.only_changes import OnlyChanges
+from airflow_provider_coveo.coveo.rejections import DELETES, rejections_of
 from airflow_provider_coveo.hooks.content_changes import PushRecords, run_of
 from airflow_provider_coveo.hooks.recording import RecordingHook
 
 if TYPE_CHECKING:
+    from airflow_provider_coveo.coveo.indexing import Pushed
     from airflow_provider_coveo.coveo.items import InvalidItemError
     from airflow_provider_coveo.coveo.max_deleted import MaxDeleted
     from airflow_provider_coveo.coveo.results import ComparedResult
+    from airflow_provider_coveo.hooks.rejected_items import ReadsLogs
     from airflow_provider_coveo.state.content_changes import Change
 
 #: The calls of a batch that is not pushed: for its container, for its content, and to have it taken.
 _CALLS_PER_BATCH: Final = 3
+#: How many rejected items are taken out of a snapshot by one record.
+_FORGOTTEN_AT_ONCE: Final = 10_000
 
 
 class ChangesPush(ComparedPush):
@@ -304,3 +312,28 @@ def _after(changes: list[Change], since: str) -> list[Change] | None:
         return changes
     names = [change.name for change in changes]
     return changes[names.index(since) + 1 :] if since in names else None
+
+
+def forget_rejected(hook: ReadsLogs, pushed: Pushed, results: Sequence[str], urls: Sequence[str]) -> None:
+    """
+    Have the next push of only what changed send again what Coveo's pipeline rejected.
+
+    :param hook: The hook that reads the item logs.
+    :param pushed: The push.
+    :param results: The results that count as rejected.
+    :param urls: The snapshots of the push.
+    :raises CoveoError: if the logs can't be read, or the storage fails.
+    """
+    start = parse_datetime(pushed.started)
+    end = min(max(datetime.now(timezone.utc), start), start + MAX_WINDOW)
+    entries = hook.list_item_logs(pushed.source_id, start, end, results=results)
+    found = (
+        (REMOVED if rejection.operation in DELETES else ADDED, rejection.document_id, None)
+        for entry in entries
+        for rejection in rejections_of([entry], results)
+    )
+    stores = [SnapshotStore(url.rpartition("/")[0]) for url in urls]
+    while operations := list(itertools.islice(found, _FORGOTTEN_AT_ONCE)):
+        for store in stores:
+            # Of the parts of a mapped push, none knows to which one a deleted item belonged.
+            store.forget([each for each in operations if len(stores) == 1 or each[0] == ADDED])

@@ -355,6 +355,26 @@ class PushedItemsIndexedSensor(_CoveoSensor):
             return replace(seen, result={**seen.result, **written})
         return seen
 
+    def _forget_refused(self, *, fails: bool) -> None:
+        """
+        Take what was refused out of the snapshots of the push, so that the next one pushes it again.
+
+        :param fails: Whether the task is about to fail, so that it is a warning if that can't be done.
+        """
+        results = self.result if isinstance(self.result, Sequence) else [self.result]
+        urls = [each.get("snapshot") for each in results if isinstance(each, Mapping)]
+        if not any(urls):
+            return
+        from airflow_provider_coveo.hooks.changes import forget_rejected
+
+        condition = self._checked()
+        try:
+            forget_rejected(self.hook, condition.pushed, condition.refusals, [url for url in urls if url])
+        except Exception as problem:
+            if not fails:
+                raise
+            self.log.warning("Could not take the refused items out of the snapshot: %r", problem)
+
     def _write_refused(self, *, refused: int | None = None, fails: bool = False) -> dict[str, Any]:
         """
         Write what was refused, if a file is asked for.
@@ -362,6 +382,8 @@ class PushedItemsIndexedSensor(_CoveoSensor):
         :param refused: How much was, ``None`` if that is not known.
         :param fails: Whether the task is about to fail, so that a file that can't be written is a warning.
         """
+        if refused != 0:
+            self._forget_refused(fails=fails)
         if not self.rejected_path:
             return {}
         from airflow_provider_coveo.hooks.rejected_items import write_pipeline_rejections

@@ -110,13 +110,15 @@ def _proxy(storage: Storage, behind: str) -> type[BaseHTTPRequestHandler]:
         def _pass_on(self) -> None:
             request = Request(self.command, self.path)
             storage.seen.append(request)
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             fault = storage.fault(request)
             if fault is not None and fault > 0:
                 self._answer(fault, {}, f"<Error><Code>{_CODES.get(fault, 'Error')}</Code></Error>".encode())
                 return
             connection = http.client.HTTPConnection(behind, timeout=30)
-            headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}
-            connection.request(self.command, self.path, headers={**headers, "Host": behind})
+            left_out = {"host", "expect"}
+            headers = {name: value for name, value in self.headers.items() if name.lower() not in left_out}
+            connection.request(self.command, self.path, body or None, headers={**headers, "Host": behind})
             answer = connection.getresponse()
             content = answer.read()
             kept = {name: value for name, value in answer.getheaders() if name.lower() not in _HOP_BY_HOP}
@@ -142,7 +144,7 @@ def _proxy(storage: Storage, behind: str) -> type[BaseHTTPRequestHandler]:
             if cut is not None:
                 self.close_connection = True
 
-        do_GET = do_HEAD = do_PUT = do_POST = _pass_on  # noqa: N815
+        do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _pass_on  # noqa: N815
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
             pass

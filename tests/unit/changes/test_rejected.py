@@ -1,0 +1,28 @@
+"""What the pipeline rejects of a push of only what changed is pushed again by the next one."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import pytest
+
+from airflow_provider_coveo.coveo.errors import ItemsRefusedError
+from airflow_provider_coveo.sensors.coveo_push import PushedItemsIndexedSensor
+from airflow_provider_coveo.simulator import Simulator
+from tests.conftest import index_now
+from tests.unit.changes.conftest import Push, items
+
+pytestmark = pytest.mark.usefixtures("connect", "variables")
+
+
+@pytest.mark.parametrize("max_refused", [0, 5])
+def test_the_sensor_takes_it_out_of_the_snapshot(coveo: Simulator, push: Push, max_refused: int) -> None:
+    push(items(1, 2, 3))
+    coveo.reject_item("a://2", "PROCESSING", "REJECTED", "unreadable")
+    result = push(items(1, 2, 3, _2="y", _3="y"))
+    index_now(coveo)
+    sensor = PushedItemsIndexedSensor(task_id="s", result=result, max_refused=max_refused, settle_time=0)
+    with nullcontext() if max_refused else pytest.raises(ItemsRefusedError):
+        sensor.poke({})
+    again = push(items(1, 2, 3, _2="y", _3="y"))
+    assert (again["updated"], again["unchanged"]) == (1, 2)
