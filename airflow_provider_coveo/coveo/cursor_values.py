@@ -156,12 +156,12 @@ def minus_lag(value: CursorValue, lag: timedelta | Decimal | None, name: str) ->
     """
     if isinstance(value, date):
         span = DEFAULT_LAG if lag is None else lag
-        if isinstance(span, Decimal):
-            span = timedelta(seconds=float(span))
-        if not isinstance(value, datetime):
-            # Later rows of the same day have the same date.
-            span = timedelta(days=math.ceil(span / timedelta(days=1)))
         try:
+            if isinstance(span, Decimal):
+                span = timedelta(seconds=float(span))
+            if not isinstance(value, datetime):
+                # Later rows of the same day have the same date.
+                span = timedelta(days=math.ceil(span / timedelta(days=1)))
             return value - span
         except OverflowError:
             return datetime.min.replace(tzinfo=value.tzinfo) if isinstance(value, datetime) else date.min

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import ExitStack
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_coveo.coveo.errors import CoveoInputError
+from airflow_provider_coveo.state.attempts import UsedInAttempt
 from airflow_provider_coveo.state.cursor_scope import current_scope, cursor_block
 
 if TYPE_CHECKING:
     from airflow_provider_coveo.state.cursor_scope import CursorBlock
     from airflow_provider_coveo.state.cursors import TaskCursor
+
+log = logging.getLogger(__name__)
+
+_USED: Final[UsedInAttempt[TaskCursor]] = UsedInAttempt()
 
 
 class CoveoCursor:
@@ -19,8 +25,8 @@ class CoveoCursor:
     Up to where a task has pushed what changed. :func:`coveo_cursor` makes it.
 
     It is read when it is first used, and moves when what was read up to it is accepted: at the end of the
-    push whose items the code gives, or else at the end of its own ``with``. If that ends by an exception, it
-    stays.
+    push whose items the code gives, or else at the end of its own ``with``. If that ends by an exception, or
+    a push in it failed, it stays.
 
     :param name: Its name, empty for the only one of a task and source.
     :param source_id: The source, ``None`` for that of the push that the code gives items for.
@@ -102,6 +108,10 @@ class CoveoCursor:
         if kind is None and self._block.moves:
             self._cursor.save()
         else:
+            if kind is None:
+                log.warning(
+                    "Cursor %s stays: a push in its block failed, or was a dry run", self._cursor.variable
+                )
             self._cursor.abandon()
 
     def _opened(self) -> TaskCursor:
@@ -129,8 +139,18 @@ class CoveoCursor:
             from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 
             organization_id = CoveoPushHook(self._coveo_conn_id).organization_id
-        self._cursor = TaskCursor(
-            get_current_context(),
+        context = get_current_context()
+        used = _USED.of(context)
+        key = repr((organization_id, source_id, self._name))
+        if key in used and not used[key].is_abandoned:
+            called = f"The cursor {self._name!r}" if self._name else "The cursor without a name"
+            raise CoveoInputError(
+                f"{called} of source {source_id!r} is made a second time in one attempt of the task",
+                cause="it would pass over what only the first one, or only the second one, has read",
+                remedy="Make it once, or give each its own name: coveo_cursor('orders')",
+            )
+        self._cursor = used[key] = TaskCursor(
+            context,
             organization_id,
             source_id,
             start=start_value(self._start),
@@ -166,7 +186,8 @@ def coveo_cursor(
     the map index behind it where there are such. Delete that Variable to begin at ``start`` again. A task
     that is renamed begins with a new cursor.
 
-    :param name: A name, if a task has several cursors for a source. Default none.
+    :param name: A name, if a task has several cursors for a source. An attempt makes each only once. Default
+        none.
     :param start: ``since`` in the first run, of the kind that ``advance`` is given: a datetime, a date, a
         number or a text. Default ``None``.
     :param lag: How late a row may become visible after the time that it bears, as in a transaction that is
@@ -179,6 +200,6 @@ def coveo_cursor(
     :param organization_id: The organization, where it is not the connection's.
     :return: A :class:`CoveoCursor`.
     :raises CoveoInputError: when it is used, if a value can't be a cursor's, or it is used outside a push
-        and without ``with``.
+        and without ``with``, or it is made twice in an attempt.
     """
     return CoveoCursor(name, source_id, start, lag, reset, coveo_conn_id, organization_id)

@@ -14,12 +14,14 @@ from airflow.providers.common.compat.sdk import get_current_context
 
 from airflow_provider_coveo.content.files import read_files
 from airflow_provider_coveo.content.rejected_items import ItemAsJson, RejectedItemsFile, item_as_json
+from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.coveo.indexing import Pushed
 from airflow_provider_coveo.coveo.invalid_items import InvalidItemError
 from airflow_provider_coveo.coveo.item_encoding import ItemEncoder
 from airflow_provider_coveo.coveo.item_logs import MAX_WINDOW, parse_datetime
 from airflow_provider_coveo.coveo.rejections import DELETES, Rejection, rejections_of
 from airflow_provider_coveo.hooks.recording import RecordingHook
+from airflow_provider_coveo.state.attempts import UsedInAttempt
 from airflow_provider_coveo.state.task_store import RunState
 
 log = logging.getLogger(__name__)
@@ -27,6 +29,9 @@ log = logging.getLogger(__name__)
 _KEY: Final = "coveo_rejected_items"
 #: What a push has Coveo do, as the item logs call it.
 _OPERATIONS: Final = ("ADD", "ADD_BY_REFERENCE", "UPDATE", *DELETES, "BATCH_FILE")
+
+#: The files of pushes that have succeeded.
+_USED: Final[UsedInAttempt[bool]] = UsedInAttempt()
 
 
 class RunRejectedItems:
@@ -39,12 +44,21 @@ class RunRejectedItems:
     :param hook: The hook that pushes.
     :param source_id: The source.
     :param path: The file.
-    :raises CoveoInputError: if it is not the path of such a file.
+    :raises CoveoInputError: if it is not the path of such a file, or an earlier push of the attempt has
+        succeeded with it.
     """
 
     def __init__(self, hook: RecordingHook, source_id: str, path: Any) -> None:
         self._file = RejectedItemsFile(path, source_id)
-        self._state = _run_state(hook)
+        context = _task_context(hook)
+        self._state = None if context is None else RunState(context)
+        self._used: dict[str, bool] = {} if context is None else _USED.of(context)
+        if str(self._file) in self._used:
+            raise CoveoInputError(
+                f"Invalid rejected_path: an earlier push of this task has the same one, {self._file}",
+                cause="this push would replace its rejected items",
+                remedy="Give each push of a task a file of its own",
+            )
 
     def add(self, index: int, error: InvalidItemError) -> None:
         """
@@ -65,6 +79,8 @@ class RunRejectedItems:
         try:
             with closing(self._file):
                 self._write(succeeded=succeeded)
+            if succeeded:
+                self._used[str(self._file)] = True
         except Exception as problem:
             if succeeded:
                 raise
@@ -92,7 +108,7 @@ class RunRejectedItems:
         return self._file.result()
 
 
-def _run_state(hook: RecordingHook) -> RunState | None:
+def _task_context(hook: RecordingHook) -> Any:
     context: Any = hook.task_context
     if context is None:
         try:
@@ -100,7 +116,7 @@ def _run_state(hook: RecordingHook) -> RunState | None:
         except Exception:
             # No task is executed; which error says so depends on Airflow's version.
             return None
-    return RunState(context) if "ti" in context else None
+    return context if "ti" in context else None
 
 
 class ReadsLogs(Protocol):

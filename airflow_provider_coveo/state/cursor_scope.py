@@ -121,6 +121,9 @@ def cursor_scope(organization_id: Callable[[], str], source_id: str) -> Iterator
     try:
         yield scope
     except BaseException:
+        # Code around the push may catch the error, and go on to the end of its block.
+        for block in _blocks:
+            block.moves = False
         scope.abandon()
         raise
     finally:
@@ -149,7 +152,7 @@ def moving_cursors(push: _Push) -> _Push:
 class CursorBlock:
     """A ``with`` block of a cursor, around pushes."""
 
-    #: Whether the cursor moves at its end: not if a push in it sent nothing.
+    #: Whether the cursor moves at its end: not if a push in it failed, or sent nothing.
     moves = True
 
 
@@ -158,7 +161,7 @@ _blocks: list[CursorBlock] = []
 
 @contextmanager
 def cursor_block() -> Iterator[CursorBlock]:
-    """Learn of pushes in a ``with`` block that send nothing."""
+    """Learn of pushes in a ``with`` block that fail or send nothing."""
     block = CursorBlock()
     _blocks.append(block)
     try:

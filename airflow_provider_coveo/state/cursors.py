@@ -148,13 +148,19 @@ class TaskCursor:
     def _begin(self, state: RunState, key: str) -> None:
         record = self._record()
         kept = state.get(key)
-        if isinstance(kept, Mapping) and _is_readable(kept.get("from")) and not self._reset:
-            self._from: dict[str, str] = dict(kept["from"])
+        began = kept.get("from") if isinstance(kept, Mapping) else None
+        stands = _FROM_THE_START if self._reset else record.value or _FROM_THE_START
+        if _is_readable(began) and not self._reset:
+            # No run moves a cursor back. If it stands earlier, someone edited or deleted the Variable.
+            self._from: dict[str, str] = _earlier(stands, began)
         else:
-            of_record = _FROM_THE_START if self._reset else record.value or _FROM_THE_START
-            self._from = _earlier(of_record, record.again)
+            self._from = _earlier(stands, record.again)
+        if self._from != began:
             state.set(key, {"from": self._from})
         self._moves = record.moves
+        self._began_with = record.value
+        #: Whether the push failed, so that the cursor stays.
+        self.is_abandoned = False
         self._value = None if self._reset else cursor_from_json(record.value)
         self._running_before = record.without(self._run_id).running
         running = {**self._running_before, self._run_id: self._from}
@@ -251,6 +257,13 @@ class TaskCursor:
                     _words(record.value),
                     _words(wanted.value),
                 )
+                if wanted.again is not None:
+                    log.warning(
+                        "The next run reads from %s again, since another run of the task pushed at the same "
+                        "time or was killed, or the cursor was edited. Set max_active_runs=1 on the DAG if "
+                        "its runs overlap: while they do, the cursor may not get on",
+                        _words(wanted.again),
+                    )
                 return
         raise CoveoInputError(
             f"Could not move the cursor {self.variable!r}",
@@ -265,6 +278,7 @@ class TaskCursor:
         If another run moved it meanwhile, what this one pushed may have replaced newer content: the next run
         reads from where this one began.
         """
+        self.is_abandoned = True
         record = CursorRecord.read(self.variable)
         self._write(self._ended(record, record.value, succeeded=False))
 
@@ -293,6 +307,11 @@ class TaskCursor:
         # Whoever was there before and still is may have pushed at the same time, or be dead since long.
         left = [each for run, each in record.running.items() if run in self._running_before]
         overlapping = [*([self._from] if record.moves != self._moves else []), *(left if succeeded else [])]
+        if self._began_with is not None and not self._reset:
+            stands = record.value or _FROM_THE_START
+            if _earlier(self._began_with, stands) != self._began_with:
+                # Someone edited or deleted the Variable during this run, so that the next one begins there.
+                overlapping.append(stands)
         for each in overlapping:
             again = _earlier(each, again)
         running = {
@@ -365,7 +384,7 @@ def _earlier(value: dict[str, str], other: dict[str, str] | None) -> dict[str, s
 
 
 def _words(value: dict[str, str] | None) -> str:
-    return "its start" if value is None else value["value"]
+    return "its start" if value is None or value == _FROM_THE_START else value["value"]
 
 
 def start_value(value: Any) -> Any:

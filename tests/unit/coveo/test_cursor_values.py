@@ -100,6 +100,8 @@ def test_what_has_no_order_is_refused(value: Any) -> None:
         (date(2026, 1, 2), None, date(2026, 1, 1)),
         (date(2026, 1, 3), timedelta(days=1, seconds=1), date(2026, 1, 1)),
         (date.min, timedelta(1), date.min),
+        (date(2026, 1, 1), 1e30, date.min),
+        (datetime(2026, 1, 1), "1e400", datetime.min),
         (10, None, 10),
         (10, 3, 7),
         (10, "0.5", Decimal("9.5")),

@@ -302,6 +302,70 @@ def test_a_cursor_that_nothing_would_move_is_refused(in_run: Any) -> None:
         pass
 
 
+def test_a_block_whose_code_catches_the_error_of_its_push_does_not_move_it(
+    coveo: Simulator, hook: CoveoPushHook, in_run: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    in_run("run-1")
+    coveo.faults.answer(413, operation="batch")
+    with coveo_cursor(source_id=SOURCE, start=0) as cursor:
+        cursor.advance(10)
+        with suppress(CoveoError):
+            hook.push_items(SOURCE, [item(1)])
+    assert "a push in its block failed" in caplog.text
+    in_run("run-2")
+    with coveo_cursor(source_id=SOURCE, start=0) as cursor:
+        assert cursor.since == 0
+
+
+@pytest.mark.parametrize("how", ["one after the other", "one in the other", "in one push"])
+def test_a_cursor_that_is_made_twice_is_named(
+    coveo: Simulator, hook: CoveoPushHook, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    import airflow.providers.common.compat.sdk as sdk
+
+    attempt = context()
+    monkeypatch.setattr(sdk, "get_current_context", lambda: attempt)
+
+    def items() -> Iterator[Any]:
+        coveo_cursor(start=0).advance(50)
+        coveo_cursor(start=0).advance(100)
+        yield item(1)
+
+    def work() -> None:
+        if how == "in one push":
+            hook.push_items(SOURCE, items())
+        with coveo_cursor(source_id=SOURCE, start=0) as products:
+            products.advance(100)
+            if how == "one in the other":
+                coveo_cursor(source_id=SOURCE, start=0).__enter__()
+        coveo_cursor(source_id=SOURCE, start=0).__enter__()
+
+    with pytest.raises(CoveoInputError, match="without a name of source 'acme-products' is made a second"):
+        work()
+
+
+def test_what_failed_is_tried_again_with_the_same_cursor_in_one_attempt(
+    coveo: Simulator, hook: CoveoPushHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import airflow.providers.common.compat.sdk as sdk
+
+    attempt = context()
+    monkeypatch.setattr(sdk, "get_current_context", lambda: attempt)
+
+    def push() -> dict[str, Any]:
+        with coveo_cursor(source_id=SOURCE, start=0) as cursor:
+            cursor.advance(10)
+            return dict(hook.push_items(SOURCE, [item(1)]))
+
+    coveo.faults.answer(413, operation="batch")
+    with pytest.raises(CoveoError):
+        push()
+    coveo.faults.clear()
+    assert push()["accepted_adds"] == 1
+    with coveo_cursor("orders", source_id=SOURCE, start=0) as cursor:
+        cursor.advance(10)
+
+
 def test_a_start_of_another_kind_than_the_values_is_named(in_run: Any) -> None:
     in_run("run-1")
     with (

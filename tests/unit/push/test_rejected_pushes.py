@@ -97,6 +97,27 @@ def test_what_ends_a_push_is_kept_too(coveo: Simulator, tmp_path: Path) -> None:
     assert failed.value.accepted["rejected"] == 2
 
 
+def test_one_push_of_an_attempt_does_not_replace_or_delete_the_file_of_another(
+    coveo: Simulator, hook: CoveoPushHook, tmp_path: Path
+) -> None:
+    path = tmp_path / "r.ndjson"
+    how: Any = {"on_invalid": "skip", "rejected_path": path}
+    ti = SimpleNamespace(dag_id="d", task_id="t", run_id="r", map_index=-1, max_tries=0, try_number=1)
+    hook.task_context = {"ti": ti}
+    with pytest.raises(CoveoError):
+        hook.push_items(SOURCE, [bad(1)], rejected_path=path)
+    hook.push_items(SOURCE, [bad(1), bad(2)], **how)
+    with pytest.raises(AirflowFailException, match="an earlier push of this task has the same one"):
+        hook.push_items(SOURCE, [good(3)], **how)
+    assert len(lines(path)) == 2
+    assert coveo.items(SOURCE) == {}
+    hook.push_items(SOURCE, [bad(4)], **{**how, "rejected_path": tmp_path / "r2.ndjson"})
+    # A retry writes the file anew.
+    ti.try_number = 2
+    hook.push_items(SOURCE, [bad(1)], **how)
+    assert len(lines(path)) == 1
+
+
 def test_a_function_and_deletions(coveo: Simulator, tmp_path: Path) -> None:
     path = tmp_path / "r.ndjson"
 

@@ -202,6 +202,53 @@ def test_a_value_may_be_set_by_hand(variables: Variables) -> None:
     assert cursor("run-2").since == 2
 
 
+def edited(variables: Variables, value: int | None) -> None:
+    """Do what somebody does on Airflow's page of Variables."""
+    if value is None:
+        del variables.values[NAME]
+    else:
+        described = {"type": "int", "value": value}
+        variables.values[NAME] = json.dumps({**record(variables), "value": described})
+
+
+@pytest.mark.parametrize(("value", "since"), [(None, 1), (3, 3), (7, 5)])
+def test_a_retry_and_a_clear_begin_where_somebody_moved_it_back(
+    variables: Variables, value: int | None, since: int
+) -> None:
+    pushed("run-1", 5)
+    failed = cursor("run-2")
+    failed.abandon()
+    edited(variables, value)
+    again = cursor("run-2", start=1)
+    assert again.since == since
+    again.abandon()
+    assert cursor("run-2", start=1).since == since
+
+
+@pytest.mark.parametrize(("value", "since"), [(None, 1), (3, 3)])
+@pytest.mark.parametrize("ends", ["save", "abandon"])
+def test_what_somebody_did_during_a_run_counts_in_the_next_one(
+    variables: Variables, value: int | None, since: int, ends: str
+) -> None:
+    pushed("run-1", 5)
+    running = cursor("run-2", start=1)
+    running.advance(9)
+    edited(variables, value)
+    getattr(running, ends)()
+    assert cursor("run-3", start=1).since == since
+    pushed("run-3", 9, start=1)
+    assert cursor("run-4", start=1).since == 9
+
+
+def test_that_runs_overlap_is_in_the_log(variables: Variables, caplog: pytest.LogCaptureFixture) -> None:
+    pushed("run-0", 1)
+    slow = cursor("run-1")
+    pushed("run-2", 9)
+    caplog.clear()
+    slow.save()
+    assert "The next run reads from 1 again" in caplog.text
+
+
 def test_each_task_map_index_and_name_has_its_own(variables: Variables) -> None:
     pushed("run-1", 1)
     pushed("run-1", 2, map_index=0)
