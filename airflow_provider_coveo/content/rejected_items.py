@@ -2,7 +2,7 @@
 Files of rejected items: JSON Lines, one line for each, from which they can be pushed again.
 
 A line holds ``index`` (in the input), ``document_id``, ``source_id``, ``rule`` or ``reason``, and ``item`` or
-``delete``, as it was given. What JSON can't hold exactly stands under ``item_repr``, sanitize; it can't be
+``delete``, as it was given. What JSON can't hold exactly stands under ``item_repr``, shortened; it can't be
 pushed again.
 
 Lines are collected in a temporary file, which takes the place of the file only when it is complete. So a

@@ -61,6 +61,7 @@ def test_the_caller_shows_in_the_user_agent(coveo: Simulator, connect: Callable[
                 "status": "rebuild",
                 "coveo_conn_id": "coveo_default",
                 "organization_id": "acme",
+                "dry_run": "False",
             },
         ),
         (
@@ -71,6 +72,7 @@ def test_the_caller_shows_in_the_user_agent(coveo: Simulator, connect: Callable[
                 "queue_delay": "0",
                 "coveo_conn_id": "coveo_default",
                 "organization_id": "acme",
+                "dry_run": "False",
             },
         ),
     ],
@@ -85,14 +87,17 @@ def test_every_parameter_is_keyword_only_and_templated(
         for name, parameter in inspect.signature(base.__init__).parameters.items()
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
     }
-    assert own & set(operator.template_fields) == set(values) == set(operator.template_fields)
+    # Airflow's operators have a method of the name dry_run.
+    attributes = {"is_dry_run" if name == "dry_run" else name: value for name, value in values.items()}
+    assert own == set(values)
+    assert set(attributes) == set(operator.template_fields)
     task = operator(
         task_id="t",
         dag=DAG("d", schedule=None, start_date=datetime(2025, 1, 1)),
         **{name: f"{{{{ params.{name} }}}}" for name in values},
     )
     task.render_template_fields({"params": values, **context()})
-    for name, value in values.items():
+    for name, value in attributes.items():
         assert str(getattr(task, name)) == value
     task.execute(context())
     assert coveo.requests[-1].status in {201, 202}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import json
 import pkgutil
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -35,6 +37,7 @@ WORKS: list[tuple[type, dict[str, Any], Any]] = [
     (coveo_push.ResetPushSourceOperator, {}, ("queue_delay", 15)),
     (coveo_push.PushItemsOperator, {"items": ITEMS}, ("accepted_adds", 1)),
     (coveo_push.DeleteItemsOperator, {"document_ids": ["product://1"]}, ("accepted_deletes", 1)),
+    (coveo_push.RepushRejectedItemsOperator, {"path": "rejected.ndjson"}, ("accepted_adds", 1)),
     (coveo_push.SqlToCoveoPushOperator, {"sql": "SELECT", "sql_conn_id": "any"}, ("accepted_adds", 1)),
     (
         coveo_push.PushSecurityIdentitiesOperator,
@@ -56,6 +59,7 @@ REFUSED: list[tuple[type, dict[str, Any], str]] = [
         {"source_name": "new", "visibility": "SHARED"},
         "lacks the privilege to view sources.*Sources: View and Create,",
     ),
+    (coveo_push.CreateFieldsOperator, {"fields": {"price": "DOUBLE"}}, "Fields: View"),
     (coveo_source.DeletePushSourceOperator, {"source_name": SOURCE}, "Sources: View and Edit"),
     (
         coveo_source.RecreatePushSourceOperator,
@@ -81,8 +85,12 @@ def _push_only(
     coveo: Simulator,
     variables: Variables,
     monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     connect(password=coveo.push_only_key)
+    monkeypatch.chdir(tmp_path)
+    rejected = {"index": 0, "document_id": "product://1", "rule": "any", "item": ITEMS[0]}
+    Path("rejected.ndjson").write_text(json.dumps(rejected))
     # The rows of a query; a database is not what this is about.
     monkeypatch.setattr(
         "airflow_provider_coveo.content.query.read_query",
