@@ -30,8 +30,8 @@ exclude_patterns = ["_build", "_parts"]
 # without a network.
 nitpicky = True
 nitpick_ignore_regex = [
-    (r"py:.*", r"(airflow|aiohttp|logging|requests|urllib|urllib3|msgspec|tenacity)(\..*)?"),
-    (r"py:.*", r"(collections|contextlib|datetime|decimal|enum|io|typing|uuid)(\..*)?"),
+    (r"py:.*", r"(airflow|aiohttp|logging|requests|urllib|urllib3|msgspec)(\..*)?"),
+    (r"py:.*", r"(collections|contextlib|datetime|decimal|enum|io|pathlib|typing|uuid)(\..*)?"),
     (r"py:.*", r"(builtins\.)?(str|int|float|bool|bytes|dict|list|tuple|set|frozenset|type|object|None)"),
 ]
 

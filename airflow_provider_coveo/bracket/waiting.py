@@ -28,7 +28,7 @@ def wait_for_unfinished(found: TaskStates) -> None:
     this task would close the source while that one runs, and ignore its result.
 
     :param found: The states of the bracket's tasks.
-    :raises AirflowRescheduleException: if one of them has not ended.
+    :raises airflow.exceptions.AirflowRescheduleException: if one of them has not ended.
     """
     unfinished = [
         task_id for task_id, by_index in found.items() if not set(by_index.values()) <= FINISHED_STATES

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 #: How often it is read again if another push replaces it meanwhile.
 _LOADS: Final = 5
-#: What :attr:`SnapshotFacts.since` is if no change of the source's content was on record.
+#: What ``since`` of a snapshot is if no change of the source's content was on record.
 NO_CHANGES: Final = "-"
 
 

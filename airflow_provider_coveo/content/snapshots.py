@@ -132,7 +132,7 @@ class Snapshot:
 
     def open(self, name: str) -> None:
         """
-        Begin with the file that was downloaded to :attr:`path`.
+        Begin with the file that was downloaded to ``path``.
 
         :param name: Its name, for messages.
         :raises SnapshotFormatError: if it is of another format.
@@ -319,7 +319,7 @@ class Snapshot:
 
     def write(self) -> str:
         """
-        Make the file at :attr:`path` ready to be stored, and let go of it.
+        Make the file at ``path`` ready to be stored, and let go of it.
 
         :return: The new version.
         """

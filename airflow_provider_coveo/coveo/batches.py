@@ -566,6 +566,14 @@ def item_groups(
 
 
 def add_other(batcher: Batcher, place: int, entry: Entry | CheckedDelete) -> Batch | None:
+    """
+    Add an item with large content or a deletion to the batch in progress.
+
+    :param batcher: The batcher.
+    :param place: The entry's index in the input.
+    :param entry: The entry.
+    :return: The batch in progress, if the entry did not fit into it.
+    """
     if isinstance(entry, Entry):
         return batcher.add(place, ADD, entry.document_id, entry)
     key = entry.document_id
@@ -581,6 +589,13 @@ def find_more_invalid(
     encode: Callable[[Any], Any],
     on_invalid: Callable[[int, InvalidItemError], bool],
 ) -> None:
+    """
+    Report more invalid items among the next ones, so that one run shows several.
+
+    :param places: The next items with their indexes in the input.
+    :param encode: Encodes an item, or raises its error.
+    :param on_invalid: Called with the index and the error of each invalid item.
+    """
     found = 1
     until = time.monotonic() + _SECONDS_TO_LOOK_FOR_MORE
     # If the stream itself fails, what was found before is told all the same.

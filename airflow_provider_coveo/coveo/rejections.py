@@ -129,5 +129,6 @@ def _one_line(text: str, longest: int) -> str:
     return flat if len(flat) <= longest else flat[: longest - 1] + "…"
 
 
-def count_rejections(refusals: Iterable[Rejection]) -> int:
-    return sum(rejection.times for rejection in refusals)
+def count_rejections(rejections: Iterable[Rejection]) -> int:
+    """Return how many times items were rejected."""
+    return sum(rejection.times for rejection in rejections)

@@ -55,8 +55,8 @@ class Response:
     status_code: int
     headers: Mapping[str, str]
     content: bytes
-    keep_connection: Callable[[], None] = field(default=_nothing, repr=False)
-    drop_connection: Callable[[], None] = field(default=_nothing, repr=False)
+    keep_connection: Callable[[], None] = field(default_factory=lambda: _nothing, repr=False)
+    drop_connection: Callable[[], None] = field(default_factory=lambda: _nothing, repr=False)
     repeats: int = 0
     raw: Any = field(default=None, repr=False)
 

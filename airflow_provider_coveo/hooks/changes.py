@@ -124,7 +124,11 @@ class ChangesPush(ComparedPush):
         on_invalid: Callable[[int, InvalidItemError], bool],
         on_failure: Callable[[Exception], object] | None = None,
     ) -> Iterator[Batch]:
-        """Cut what changed into batches, as :meth:`Comparison.batches` does."""
+        """
+        Cut what changed into batches.
+
+        See :meth:`~airflow_provider_coveo.coveo.changes.Comparison.batches`.
+        """
         return self._compared.batches(items, limit, on_invalid, on_failure)
 
     @property
