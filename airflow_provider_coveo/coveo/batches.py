@@ -8,14 +8,14 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
 from airflow_provider_coveo.coveo.integers import parse_int
+from airflow_provider_coveo.coveo.invalid_items import INVALID_SHOWN
 from airflow_provider_coveo.coveo.item_encoding import ItemEncoder
 from airflow_provider_coveo.coveo.items import MAX_UPLOAD, CheckedDelete, Delete, Entry, InvalidItemError
-from airflow_provider_coveo.coveo.results import InvalidItem
 
 #: How many bytes of JSON a batch holds at most, unless one says otherwise. Measured with
 #: ``benchmarks/push.py``: larger batches are no faster, and a push holds a handful of them in memory.
@@ -25,11 +25,7 @@ MIN_BATCH_BYTES: Final = 1024
 MAX_ENTRIES: Final = 50_000
 #: Items of JSON are checked at once in runs of this many bytes.
 _CHUNK_BYTES: Final = 512 * 1024
-#: How many invalid entries are told of one by one.
-INVALID_SHOWN: Final = 20
 
-_MAX_ID_SHOWN: Final = 200
-_MAX_RULE_SHOWN: Final = 500
 #: Once an invalid item has ended a push, how far the rest is looked through for more of them.
 _ITEMS_TO_LOOK_THROUGH: Final = 10_000
 _SECONDS_TO_LOOK_FOR_MORE: Final = 10.0
@@ -394,47 +390,6 @@ def _size(encoded: bytes | memoryview | Entry) -> int:
         # what names the container of large content is shorter than that
         return len(encoded.encoded) + 128 + (len(encoded.large.data) if encoded.large else 0)
     return len(encoded)
-
-
-@dataclass
-class InvalidEntries:
-    """
-    The entries that were refused: how many, and what was wrong with the first of them.
-
-    :param count: How many.
-    :param shown: The first ones: ``index`` in the input, ``document_id`` and ``rule``.
-    """
-
-    count: int = 0
-    shown: list[InvalidItem] = field(default_factory=list)
-
-    def add(self, index: int, error: InvalidItemError) -> None:
-        """Take note of one."""
-        self.count += 1
-        if len(self.shown) < INVALID_SHOWN:
-            document_id = error.document_id
-            if document_id is not None:
-                document_id = _cut(document_id, _MAX_ID_SHOWN)
-            rule = error.rule + (f" ({error.remedy})" if error.remedy else "")
-            self.shown.append(
-                {"index": index, "document_id": document_id, "rule": _cut(rule, _MAX_RULE_SHOWN)}
-            )
-
-    def words(self) -> str:
-        """Return the first ones in words."""
-        told = "; ".join(
-            f"number {entry['index']} ({_quoted(entry['document_id'])}): {entry['rule']}"
-            for entry in self.shown
-        )
-        return told + (f"; and {self.count - len(self.shown)} more" if self.count > len(self.shown) else "")
-
-
-def _cut(text: str, longest: int) -> str:
-    return text if len(text) <= longest else text[: longest - 1] + "…"
-
-
-def _quoted(document_id: str | None) -> str:
-    return "without a usable documentId" if document_id is None else ascii(document_id)[1:-1]
 
 
 def deletions(delete: Iterable[str | Delete]) -> Iterator[Delete]:

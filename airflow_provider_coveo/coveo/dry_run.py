@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from airflow_provider_coveo.coveo.batches import ADD, DELETE, Batch, InvalidEntries
+from airflow_provider_coveo.coveo.batches import ADD, DELETE, Batch
 from airflow_provider_coveo.coveo.fields import FieldCheck
+from airflow_provider_coveo.coveo.invalid_items import InvalidEntries
 from airflow_provider_coveo.coveo.items import Entry, InvalidItemError
 from airflow_provider_coveo.coveo.push_stats import InvalidItems
 

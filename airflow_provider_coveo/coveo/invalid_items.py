@@ -1,9 +1,15 @@
-"""Invalid items: the error, and placeholders for values and items that could not be created."""
+"""Invalid items: the error, the account of them, and placeholders for values and items that could not be created."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+#: How many invalid entries are told of one by one.
+INVALID_SHOWN: Final = 20
+
+_MAX_ID_SHOWN: Final = 200
+_MAX_RULE_SHOWN: Final = 500
 
 
 class InvalidItemError(Exception):
@@ -49,3 +55,44 @@ class ItemWithoutId(dict[str, Any]):
     def __init__(self, members: dict[str, Any], reason: InvalidValue) -> None:
         super().__init__(members)
         self.reason = reason
+
+
+@dataclass
+class InvalidEntries:
+    """
+    The entries that were refused: how many, and what was wrong with the first of them.
+
+    :param count: How many.
+    :param shown: The first ones: ``index`` in the input, ``document_id`` and ``rule``.
+    """
+
+    count: int = 0
+    shown: list[InvalidItem] = field(default_factory=list)
+
+    def add(self, index: int, error: InvalidItemError) -> None:
+        """Take note of one."""
+        self.count += 1
+        if len(self.shown) < INVALID_SHOWN:
+            document_id = error.document_id
+            if document_id is not None:
+                document_id = _cut(document_id, _MAX_ID_SHOWN)
+            rule = error.rule + (f" ({error.remedy})" if error.remedy else "")
+            self.shown.append(
+                {"index": index, "document_id": document_id, "rule": _cut(rule, _MAX_RULE_SHOWN)}
+            )
+
+    def words(self) -> str:
+        """Return the first ones in words."""
+        told = "; ".join(
+            f"number {entry['index']} ({_quoted(entry['document_id'])}): {entry['rule']}"
+            for entry in self.shown
+        )
+        return told + (f"; and {self.count - len(self.shown)} more" if self.count > len(self.shown) else "")
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def _quoted(document_id: str | None) -> str:
+    return "without a usable documentId" if document_id is None else ascii(document_id)[1:-1]

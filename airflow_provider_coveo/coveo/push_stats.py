@@ -9,8 +9,9 @@ from datetime import datetime, timedelta, timezone
 from logging import Logger
 from typing import Any, cast
 
-from airflow_provider_coveo.coveo.batches import Batch, InvalidEntries
+from airflow_provider_coveo.coveo.batches import Batch
 from airflow_provider_coveo.coveo.errors import CoveoError, CoveoInputError, short_repr
+from airflow_provider_coveo.coveo.invalid_items import InvalidEntries
 from airflow_provider_coveo.coveo.items import InvalidItemError
 from airflow_provider_coveo.coveo.max_invalid import MaxInvalid
 from airflow_provider_coveo.coveo.observer import RejectedItems
