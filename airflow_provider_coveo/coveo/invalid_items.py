@@ -1,9 +1,11 @@
-"""Invalid items: the error, the account of them, and placeholders for values and items that could not be created."""
+"""Invalid items: the error, the account of them, and placeholders for what could not be created."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any, Final
+
+from airflow_provider_coveo.coveo.results import InvalidItem
 
 #: How many invalid entries are told of one by one.
 INVALID_SHOWN: Final = 20
@@ -60,7 +62,7 @@ class ItemWithoutId(dict[str, Any]):
 @dataclass
 class InvalidEntries:
     """
-    The entries that were refused: how many, and what was wrong with the first of them.
+    The rejected entries: how many, and the rules that the first of them break.
 
     :param count: How many.
     :param shown: The first ones: ``index`` in the input, ``document_id`` and ``rule``.
@@ -70,7 +72,12 @@ class InvalidEntries:
     shown: list[InvalidItem] = field(default_factory=list)
 
     def add(self, index: int, error: InvalidItemError) -> None:
-        """Take note of one."""
+        """
+        Count one, and keep it if it is among the first.
+
+        :param index: Its index in the input.
+        :param error: The rule that it breaks.
+        """
         self.count += 1
         if len(self.shown) < INVALID_SHOWN:
             document_id = error.document_id
