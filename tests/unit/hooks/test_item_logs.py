@@ -91,7 +91,7 @@ def test_a_moment_may_be_given_in_any_form_that_names_it(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("no such id!", 0, 1), "not a source ID"),
+        (("no such id!", 0, 1), "Invalid source ID"),
         ((SOURCE, "yesterday", 1), "'yesterday' is not a moment in time"),
         ((SOURCE, datetime(2025, 1, 1), 1), "no time zone"),
         ((SOURCE, True, 1), "can't be read"),
