@@ -29,6 +29,7 @@ import msgspec
 
 from airflow_provider_coveo.content import storage
 from airflow_provider_coveo.content.files import read_files
+from airflow_provider_coveo.content.listing import files_of
 from airflow_provider_coveo.coveo.errors import CoveoInputError, sanitize, short_repr
 from airflow_provider_coveo.coveo.invalid_items import InvalidItemError, ItemWithoutId
 from airflow_provider_coveo.coveo.items import Delete, Item
@@ -209,6 +210,19 @@ def _target(path: Any) -> _LocalTarget | _StoredTarget:
     return _StoredTarget(storage.of_path(path) if hasattr(path, "fs") else storage.opened(text))
 
 
+def _identity(file: object) -> str:
+    """Return a name that two paths of one file share."""
+    text = str(file)
+    local = storage.local_path(text) if "://" in text else text
+    return text if local is None else os.path.realpath(local)
+
+
+def _identities(path: Any, present: list[Any]) -> set[str]:
+    """Return the names of a path, or of each in a list, and of the files that those present select."""
+    given = path if isinstance(path, (list, tuple)) else [path]
+    return {_identity(file) for file in [*given, *(file for one in present for file in files_of(one))]}
+
+
 # --- the items in it ---
 
 
@@ -310,13 +324,14 @@ class RejectedItems:
         :param other_than: A file that must not be the one that is read, since it is about to be written.
         :raises CoveoInputError: if a file is not one of rejected items.
         """
-        if other_than and str(other_than) == str(self._path):
-            raise CoveoInputError(
-                f"rejected_path is the file that is read: {str(self._path)!r}",
-                remedy="Name another file for what is rejected again",
-            )
         decoder = msgspec.json.Decoder(_Line)
         paths = _present(self._path)
+        if other_than and _identity(_target(other_than)) in _identities(self._path, paths):
+            raise CoveoInputError(
+                f"rejected_path is the file that is read, or one of them: {short_repr(str(other_than))}",
+                cause="it would be replaced, and its entries without an item lost",
+                remedy="Name another file for what is rejected again",
+            )
         if not paths:
             log.warning("There is no file %s: nothing was rejected, or the path is another one", self._path)
             return

@@ -259,6 +259,25 @@ def test_the_file_that_is_read_is_not_written(coveo: Simulator, tmp_path: Path) 
         execute(RepushRejectedItemsOperator, path=path, rejected_path=path)
 
 
+@pytest.mark.parametrize(
+    "read", ["{0}", "{0}/*.ndjson", "{0}/./r.ndjson", "file://{0}/r.ndjson", "list", "link"]
+)
+def test_nor_is_it_by_another_path(coveo: Simulator, tmp_path: Path, read: str) -> None:
+    path = tmp_path / "r.ndjson"
+    items = [bad(1), good(3, when=datetime(2025, 1, 1))]
+    execute(PushItemsOperator, items=items, on_invalid="skip", rejected_path=path)
+    before = path.read_bytes()
+    named: Any = read.format(tmp_path)
+    if read == "list":
+        named = [str(path)]
+    if read == "link":
+        named = str(tmp_path / "link.ndjson")
+        (tmp_path / "link.ndjson").symlink_to(path)
+    with pytest.raises(AirflowFailException, match="rejected_path is the file that is read"):
+        execute(RepushRejectedItemsOperator, path=named, rejected_path=path)
+    assert path.read_bytes() == before
+
+
 # --- what the pipeline rejects ---
 
 
