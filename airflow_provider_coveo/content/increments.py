@@ -24,9 +24,9 @@ from airflow_provider_coveo.coveo.items import Delete
 
 #: How queries name a value: %(since)s, :since (and not ::since, a cast), @since.
 _NAMED: Final = re.compile(r"%\((\w+)\)|(?<![:\w]):(\w+)|(?<![@\w])@(\w+)")
-#: A value that stands where it is used. In quotes and comments these signs are no placeholders.
+#: A value that stands where it is used. In texts, quoted names and comments these signs are no placeholders.
 _BY_PLACE: Final = re.compile(r"\?|%s|\$1\b|:1\b")
-_NOT_SQL: Final = re.compile(r"'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/", re.DOTALL)
+_NOT_SQL: Final = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|--[^\n]*|/\*.*?\*/""", re.DOTALL)
 
 _FALSE_WORDS: Final = frozenset({"", "0", "f", "false", "n", "no"})
 _TRUE_WORDS: Final = frozenset({"1", "t", "true", "y", "yes"})

@@ -126,6 +126,7 @@ class CoveoCursor:
         from airflow.providers.common.compat.sdk import get_current_context
 
         from airflow_provider_coveo.coveo.cursor_values import validate_lag
+        from airflow_provider_coveo.coveo.flags import parse_flag
         from airflow_provider_coveo.state.cursors import TaskCursor, start_value
 
         source_id, organization_id = self._source_id, self._organization_id
@@ -156,7 +157,7 @@ class CoveoCursor:
             start=start_value(self._start),
             lag=validate_lag(self._lag),
             name=self._name,
-            reset=self._reset,
+            reset=parse_flag("reset", self._reset),
         )
         if self._scope is not None:
             self._scope.add(self._cursor)

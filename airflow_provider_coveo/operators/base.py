@@ -14,6 +14,7 @@ from airflow.providers.common.compat.sdk import BaseOperator, XComArg
 
 from airflow_provider_coveo.airflow_errors import as_non_retryable
 from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
+from airflow_provider_coveo.coveo.flags import parse_flag
 from airflow_provider_coveo.links.coveo_push import (
     CoveoLogBrowserLink,
     CoveoSourcesLink,
@@ -104,6 +105,11 @@ def _given_connection(coveo_conn_id: Any, organization_id: Any) -> dict[str, Any
 
 def _is_true(value: bool | str) -> bool:
     return value.strip().lower() == "true" if isinstance(value, str) else bool(value)
+
+
+def _flag(operator: object, name: str) -> bool:
+    """Return a switch of an operator, or fail the task immediately if it is neither on nor off."""
+    return _checked(lambda value: parse_flag(name, value), getattr(operator, name))
 
 
 def _checked(check: Callable[[Any], T], value: object) -> T:

@@ -7,7 +7,7 @@ from typing import Any, Final
 from airflow_provider_coveo.airflow_errors import as_non_retryable
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.coveo.only_changes import OnlyChanges
-from airflow_provider_coveo.operators.base import _filled, _is_true
+from airflow_provider_coveo.operators.base import _filled, _flag
 
 #: Those of their parameters that are templated.
 TEMPLATED: Final = ("only_changes", "max_deleted", "snapshot_path", "on_damaged_snapshot")
@@ -20,7 +20,7 @@ def changes_of(operator: Any) -> OnlyChanges | None:
     :param operator: The operator, once its parameters are rendered.
     :raises CoveoInputError: if its old items are deleted by time, which would delete all that did not change.
     """
-    if not _is_true(operator.only_changes):
+    if not _flag(operator, "only_changes"):
         return None
     delete_task_id = _deletion_by_time(operator)
     if delete_task_id is not None:

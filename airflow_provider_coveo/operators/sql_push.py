@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_coveo.airflow_errors import as_non_retryable
 from airflow_provider_coveo.coveo.errors import CoveoInputError
-from airflow_provider_coveo.operators.base import _checked, _is_true
+from airflow_provider_coveo.operators.base import _checked, _flag
 from airflow_provider_coveo.operators.push_base import _ItemsPushOperator
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ class SqlToCoveoPushOperator(_ItemsPushOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Push the rows."""
-        if self.cursor_column and _is_true(self.only_changes):
+        if self.cursor_column and _flag(self, "only_changes"):
             raise as_non_retryable(
                 CoveoInputError(
                     f"Invalid parameters of task {self.task_id!r}: only_changes and cursor_column",
@@ -249,7 +249,7 @@ class SqlToCoveoPushOperator(_ItemsPushOperator):
             self.source_id,
             start=start_value(None if self.cursor_start == "" else self.cursor_start),
             lag=validate_lag(self.lag),
-            reset=_is_true(self.cursor_reset),
+            reset=_flag(self, "cursor_reset"),
         )
         if cursor.since is None:
             raise CoveoInputError(

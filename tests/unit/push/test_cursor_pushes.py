@@ -160,6 +160,8 @@ def test_a_parameter_of_the_dag_resets_it(coveo: Simulator, shop: Shop) -> None:
         ({"cursor_column": None}, "Invalid cursor_start: it requires cursor_column"),
         ({"cursor_column": None, "cursor_start": None, "deleted_sql": "x"}, "Invalid deleted_sql"),
         ({"lag": "soon"}, "Invalid lag"),
+        ({"cursor_reset": "maybe"}, "Invalid cursor_reset: 'maybe'"),
+        ({"only_changes": ""}, "Invalid only_changes: ''"),
         ({"cursor_column": "modified"}, "no column 'modified'"),
         ({"cursor_column": "name", "cursor_start": "A", "lag": 5, "sql": SQL.replace("updated", "name")},
          None),
@@ -364,6 +366,20 @@ def test_what_failed_is_tried_again_with_the_same_cursor_in_one_attempt(
     assert push()["accepted_adds"] == 1
     with coveo_cursor("orders", source_id=SOURCE, start=0) as cursor:
         cursor.advance(10)
+
+
+def test_a_reset_that_a_template_renders_as_text(in_run: Any) -> None:
+    in_run("run-1")
+    with coveo_cursor(source_id=SOURCE, start=0) as cursor:
+        cursor.advance(10)
+    in_run("run-2")
+    with coveo_cursor(source_id=SOURCE, start=0, reset="False") as cursor:  # type: ignore[arg-type]
+        assert cursor.since == 10
+    with (
+        pytest.raises(CoveoInputError, match="Invalid reset: 'maybe'"),
+        coveo_cursor(source_id=SOURCE, start=0, reset="maybe"),  # type: ignore[arg-type]
+    ):
+        pass
 
 
 def test_a_start_of_another_kind_than_the_values_is_named(in_run: Any) -> None:

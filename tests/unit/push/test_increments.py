@@ -130,6 +130,7 @@ def test_deletions_by_a_query_that_gives_ids(shop: Any) -> None:
         ({"deleted_column": "modified"}, "no column 'modified', which deleted_column names"),
         ({"sql": "SELECT * FROM product"}, "has no placeholder for the cursor"),
         ({"sql": "SELECT ':since' FROM product -- ?"}, "has no placeholder for the cursor"),
+        ({"sql": 'SELECT SKU AS ":since" FROM product'}, "has no placeholder for the cursor"),
         ({"deleted_sql": "SELECT SKU FROM gone"}, "deleted_sql has no placeholder"),
         ({"deleted_sql": "SELECT at FROM gone WHERE at > :since"}, "no column 'SKU'"),
         ({"parameters": {"since": 1}}, "parameters holds 'since'"),
