@@ -305,6 +305,8 @@ def _dbm(path: Path, ids: list[str]) -> Callable[[list[str]], int]:
     database = dbm.open(str(path), "n")  # noqa: SIM115 - it stays open
     for number, each in enumerate(ids):
         database[each] = os.urandom(16) + number.to_bytes(4, "little")
+    database.close()
+    database = dbm.open(str(path), "r")  # noqa: SIM115 - it stays open
     return lambda group: sum(database[each] is not None for each in group)
 
 
