@@ -204,9 +204,10 @@ def is_deleted(value: Any, column: str) -> bool:
     :param column: The column, for the error.
     :raises CoveoInputError: if a text says neither.
     """
-    if value is None or isinstance(value, (bool, int, float, Decimal)):
+    is_known = not _is_nan(value)
+    if value is None or (isinstance(value, (bool, int, float, Decimal)) and is_known):
         return bool(value)
-    if isinstance(value, date):
+    if isinstance(value, date) and is_known:
         return True
     if isinstance(value, (bytes, bytearray)) and len(value) == 1:
         # MySQL's BIT(1).
@@ -222,6 +223,13 @@ def is_deleted(value: Any, column: str) -> bool:
         "deleted",
         remedy="Select a condition, as in status = 'deleted' AS is_deleted",
     )
+
+
+def _is_nan(value: Any) -> bool:
+    """Return whether a value is NaN or pandas.NaT, which Python takes for true."""
+    if isinstance(value, Decimal):
+        return value.is_nan()
+    return isinstance(value, (float, date)) and value != value
 
 
 def _value(row: Mapping[str, Any], column: str) -> Any:

@@ -131,6 +131,8 @@ class _ItemsPushOperator(_CoveoOperator):
         }
         changes = changes_of(self)
         dry_run = runs_dry(self.is_dry_run, context)
+        # Only if they ask for something: a hook of one's own may have the parameters of 0.1.0.
+        given |= {"changes": changes, "dry_run": dry_run or None}
         if dry_run and "ti" in context:
             # A snapshot is named after the task.
             self.hook.task_context = context
@@ -143,8 +145,6 @@ class _ItemsPushOperator(_CoveoOperator):
                 # A dry run changes nothing for the attempt that is to resume.
                 checkpoint=None if dry_run else self._checkpoint(context, resumable=changes is None),
                 check_quota=_is_true(self.check_quota) and counts,
-                changes=changes,
-                dry_run=dry_run,
                 **_filled(given),
             )
         except CoveoError as error:

@@ -99,13 +99,16 @@ class PushSecurityIdentitiesOperator(_CoveoOperator):
             "mappings": _given(self.mappings),
             "deleted": _given(self.deleted),
         }
-        numbers = {"batch_bytes": self.batch_bytes, "upload_concurrency": self.upload_concurrency}
         dry_run = runs_dry(self.is_dry_run, context)
+        given = {
+            "batch_bytes": self.batch_bytes,
+            "upload_concurrency": self.upload_concurrency,
+            "dry_run": dry_run or None,
+        }
         result = self.hook.push_identities(
             self.provider_id,
             **_without_none(sections),
-            dry_run=dry_run,
-            **_filled(numbers),
+            **_filled(given),
         )
         if dry_run:
             self.log.info("Dry run, nothing was sent: %s", result)

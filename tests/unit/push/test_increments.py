@@ -186,7 +186,7 @@ def test_what_says_that_a_row_is_deleted(value: Any, expected: bool) -> None:
     assert is_deleted(value, "gone") is expected
 
 
-@pytest.mark.parametrize("value", ["active", "deleted", [], b"ab", object()])
+@pytest.mark.parametrize("value", ["active", "deleted", [], b"ab", object(), float("nan"), Decimal("sNaN")])
 def test_what_does_not_say_it_deletes_nothing(value: Any) -> None:
     with pytest.raises(CoveoInputError, match="does not say whether"):
         is_deleted(value, "gone")
