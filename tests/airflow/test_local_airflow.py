@@ -201,3 +201,24 @@ def test_a_callback_closes_the_source(
     assert run(local_airflow, "coveo_notifier", {"source_id": source})[1] == "failed"
     # The DAG processor calls it, some time after the run has failed.
     coveo_server.wait_for(lambda: coveo_server.statuses(source) == ["REFRESH", "IDLE"], timeout=180)
+
+
+def test_a_refresh_pushes_what_changed_and_goes_on_behind_a_failure(
+    local_airflow: LocalAirflow, coveo_server: Simulator, source: str, tmp_path: Path
+) -> None:
+    conf = {"source_id": source, "snapshot_path": str(tmp_path), "products": 200, "changed": 5}
+    run_id, state = run(local_airflow, "coveo_push_changes", {**conf, "status": "REBUILD"})
+    assert state == "success"
+    assert len(coveo_server.items(source)) == 200
+    first = local_airflow.xcom("coveo_push_changes", run_id, "push_source_update.push_catalog")
+    assert (first["added"], first["full_because"]) == (200, "there is no snapshot yet")
+    run_id, state = run(local_airflow, "coveo_push_changes", {**conf, "products": 190})
+    assert state == "success"
+    result = local_airflow.xcom("coveo_push_changes", run_id, "push_source_update.push_catalog")
+    assert (result["updated"], result["deleted"], result["unchanged"]) == (5, 10, 185)
+    assert len(coveo_server.items(source)) == 190
+    # Half a catalog deletes nothing, and the source is closed all the same.
+    _, state = run(local_airflow, "coveo_push_changes", {**conf, "products": 100})
+    assert state == "failed"
+    assert len(coveo_server.items(source)) == 190
+    assert coveo_server.statuses(source)[-1] == "IDLE"
