@@ -62,12 +62,14 @@ class DeleteOldItemsOfUpdateOperator(_UpdateOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.max_deleted = max_deleted
+        # A template that renders to None must not lift the limit.
+        self._has_limit = max_deleted is not None
         self.queue_delay = queue_delay
         self.allow_empty = allow_empty
 
     def execute(self, context: Context) -> OldItemsResult | dict[str, Any]:
         """Delete old items by the cut-off of the run's first `open`."""
-        limit = None if self.max_deleted is None else _checked(MaxDeleted.parse, self.max_deleted)
+        limit = _checked(MaxDeleted.parse, self.max_deleted) if self._has_limit else None
         if is_dry(context, self.update_tasks):
             return self._estimate(context, limit)
         holder = self._holder(context)

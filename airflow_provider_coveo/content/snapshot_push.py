@@ -24,6 +24,10 @@ _LOADS: Final = 5
 NO_CHANGES: Final = "-"
 
 
+class _TakenInMeanwhileError(Exception):
+    """A record of the journal is gone, because another push has taken it in."""
+
+
 class SnapshotPush:
     """
     One push that compares with a snapshot.
@@ -104,7 +108,10 @@ class SnapshotPush:
             self._base = base
             return True
         self._base = self.snapshot.version
-        return self._take_in(records)
+        try:
+            return self._take_in(records)
+        except _TakenInMeanwhileError:
+            return False
 
     def _begin_anew(self) -> None:
         self.snapshot.close()
@@ -144,7 +151,7 @@ class SnapshotPush:
         else:
             for its_records in pushes.values():
                 self._forget_all_in(its_records)
-        operations = [operation for record in forgotten for operation in record.operations]
+        operations = [each for record in forgotten for each in self._operations(record)]
         snapshot.forget((each[1] for each in operations if each[0] != REMOVED), known_only=True)
         # One that was not deleted after all is there, and missing from the input.
         snapshot.forget(each[1] for each in operations if each[0] == REMOVED)
@@ -175,7 +182,7 @@ class SnapshotPush:
         if first.full:
             snapshot.forget_digests()
         for record in records:
-            snapshot.add(record.batch, record.operations)
+            snapshot.add(record.batch, self._operations(record))
         snapshot.apply(max(record.accepted for record in records))
         snapshot.facts.since, snapshot.facts.full_at = first.since, first.full_at
         if first.full or self.full_because:
@@ -184,8 +191,14 @@ class SnapshotPush:
 
     def _forget_all_in(self, records: list[JournalRecord]) -> None:
         for record in records:
-            self.snapshot.add(max(0, record.batch), record.operations)
+            self.snapshot.add(max(0, record.batch), self._operations(record))
         self.snapshot.apply(0)
+
+    def _operations(self, record: JournalRecord) -> list[Operation]:
+        operations = self._store.operations(record)
+        if operations is None:
+            raise _TakenInMeanwhileError
+        return operations
 
     def why_full(self, full_after: timedelta) -> str | None:
         """
@@ -279,6 +292,9 @@ class SnapshotPush:
         if self._records:
             facts.absorbed[self._push] = self._records
         if not self._replace():
+            if self._records:
+                # The other push may have taken in what this one wrote down before it was accepted.
+                self._write(-1, [])
             log.warning(
                 "Another push replaced the snapshot %s meanwhile: the next push sends again what this one "
                 "sent. Set max_active_runs=1 for the DAG",

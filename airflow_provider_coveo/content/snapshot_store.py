@@ -14,7 +14,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 from urllib.parse import quote, urlsplit
@@ -36,6 +36,8 @@ _Result = TypeVar("_Result")
 _SNAPSHOT: Final = "snapshot"
 _JOURNAL: Final = "journal"
 _RECORD_MAGIC: Final = "coveo-journal 1 "
+#: How many bytes of the journal are kept in memory; the rest is read again.
+_MAX_HELD: Final = 4 * 1024 * 1024
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 #: Longer names of folders are cut, and told apart by a digest.
 _MAX_NAME: Final = 120
@@ -74,7 +76,7 @@ class JournalRecord:
     :param full_at: When everything was pushed last, in epoch seconds.
     :param target: Where the push goes.
     :param batch: The number of the batch that it was about to send, -1 for none.
-    :param operations: What is in the batch.
+    :param operations: What is in the batch; ``None`` if that was not kept in memory.
     :param boot: Since when the machine runs that wrote it, ``""`` if that does not matter.
     """
 
@@ -87,7 +89,7 @@ class JournalRecord:
     full_at: float = 0.0
     target: str = ""
     batch: int = -1
-    operations: list[tuple[str, str, bytes | None]] = field(default_factory=list)
+    operations: list[tuple[str, str, bytes | None]] | None = field(default_factory=list)
     boot: str = ""
 
     @property
@@ -170,18 +172,37 @@ class SnapshotStore:
 
     def journal(self) -> list[JournalRecord]:
         """
-        Return the records of the journal.
+        Return the records of the journal. Read their operations with :meth:`operations`.
 
         :raises SnapshotDamagedError: if one is damaged.
         :raises SnapshotError: if the storage fails.
         """
-        records = []
+        records: list[JournalRecord] = []
+        held = 0
         for name in self._folder.names(_JOURNAL):
             encoded = self._folder.read(f"{_JOURNAL}/{name}")
             # Another push may delete it, once a snapshot takes account of it.
-            if encoded is not None:
-                records.append(JournalRecord.decode(encoded, f"{self._folder}/{_JOURNAL}/{name}"))
+            if encoded is None:
+                continue
+            record = JournalRecord.decode(encoded, f"{self._folder}/{_JOURNAL}/{name}")
+            held += len(encoded)
+            records.append(record if held <= _MAX_HELD else replace(record, operations=None))
         return records
+
+    def operations(self, record: JournalRecord) -> list[Operation] | None:
+        """
+        Return the operations of a record of the journal, ``None`` if it is gone.
+
+        :param record: The record.
+        :raises SnapshotDamagedError: if it is damaged.
+        :raises SnapshotError: if the storage fails.
+        """
+        if record.operations is not None:
+            return record.operations
+        encoded = self._folder.read(f"{_JOURNAL}/{record.name}")
+        if encoded is None:
+            return None
+        return JournalRecord.decode(encoded, f"{self._folder}/{_JOURNAL}/{record.name}").operations
 
     def write(self, record: JournalRecord) -> None:
         """

@@ -145,6 +145,7 @@ class Comparison:
         limit: int,
         on_invalid: Callable[[int, InvalidItemError], bool],
         on_failure: Callable[[Exception], object] | None = None,
+        may_delete: Callable[[], bool] | None = None,
     ) -> Iterator[Batch]:
         """
         Cut what changed in a stream of items and deletions into batches, and then delete what it lacks.
@@ -154,6 +155,7 @@ class Comparison:
         :param on_invalid: Called with the index and the error of each that Coveo would refuse; whether to go
             on.
         :param on_failure: Called with the exception by which the stream itself fails.
+        :param may_delete: Asked at the end of the stream whether to delete what it lacks. Default always.
         :raises TooManyDeletionsError: if it lacks more items than may be deleted, behind the last batch.
         """
         self._limit = limit
@@ -193,7 +195,10 @@ class Comparison:
                 if held.is_full:
                     yield from self._compare_held(held, output)
         yield from self._compare_held(held, output)
-        yield from self._delete_missing(output, place)
+        if may_delete is None or may_delete():
+            yield from self._delete_missing(output, place)
+        else:
+            yield from output.flush()
 
     def _differing(self, group: list[bytes]) -> list[int] | None:
         """

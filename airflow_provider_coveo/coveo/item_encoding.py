@@ -503,7 +503,8 @@ def _reject_repeated_keys(document_id: str, encoded: bytes) -> None:
         for key, _ in members:
             if key.lower() in seen:
                 raise InvalidItemError(
-                    document_id,
+                    # Which of two IDs is meant can't be told.
+                    None if key.lower() == "documentid" else document_id,
                     f"the key {short_repr(key)} occurs twice",
                     "Keep one of them: Coveo ignores the case of keys",
                 )

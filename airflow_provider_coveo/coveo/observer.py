@@ -73,8 +73,13 @@ class ComparedPush(AbstractContextManager["ComparedPush"], Protocol):
         limit: int,
         on_invalid: Callable[[int, InvalidItemError], bool],
         on_failure: Callable[[Exception], object] | None = None,
+        may_delete: Callable[[], bool] | None = None,
     ) -> Iterator[Batch]:
-        """Cut what changed into batches; see :func:`~airflow_provider_coveo.coveo.batches.item_batches`."""
+        """
+        Cut what changed into batches; see :func:`~airflow_provider_coveo.coveo.batches.item_batches`.
+
+        :param may_delete: Asked at the end of the input whether to delete what it lacks.
+        """
 
     def accepted(self, batch: Batch) -> None:
         """Take note of a batch that Coveo accepted."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
@@ -65,7 +66,8 @@ class ChangesPush(ComparedPush):
         )
         self.store = SnapshotStore(folder, read_only=dry_run)
         # A mapped task's parts belong together, whatever their number.
-        self._records = ChangesRecords(hook, source_id, names[: 1 if options.name else 2])
+        task = names[: 1 if options.name else 2]
+        self._records = ChangesRecords(hook, source_id, (path, *task), is_part=task != names)
         self._push = SnapshotPush(
             self.store,
             target=f"{settings.push_url} {settings.organization_id} {source_id}",
@@ -123,13 +125,14 @@ class ChangesPush(ComparedPush):
         limit: int,
         on_invalid: Callable[[int, InvalidItemError], bool],
         on_failure: Callable[[Exception], object] | None = None,
+        may_delete: Callable[[], bool] | None = None,
     ) -> Iterator[Batch]:
         """
         Cut what changed into batches.
 
         See :meth:`~airflow_provider_coveo.coveo.changes.Comparison.batches`.
         """
-        return self._compared.batches(items, limit, on_invalid, on_failure)
+        return self._compared.batches(items, limit, on_invalid, on_failure, may_delete)
 
     @property
     def _compared(self) -> Comparison:
@@ -234,13 +237,19 @@ class ChangesRecords(PushRecords):
 
     :param hook: The hook that pushes.
     :param source_id: The source.
-    :param names: The names of the task.
+    :param names: The folder for snapshots, and the names of the task.
+    :param is_part: Whether the push is one of several of a mapped task.
     """
 
-    def __init__(self, hook: RecordingHook, source_id: str, names: tuple[str, ...]) -> None:
+    def __init__(
+        self, hook: RecordingHook, source_id: str, names: tuple[str, ...], *, is_part: bool = False
+    ) -> None:
         super().__init__(hook, source_id, resumable=False)
         self._mark = f"~{hashlib.sha256(repr(names).encode()).hexdigest()[:12]}~"
-        self._own_run = (run_of(hook) or ("outside a run",))[0]
+        self._is_part = is_part
+        run = run_of(hook) if is_part else None
+        #: Parts record their run, as each by itself would be too many; other pushes themselves.
+        self._own_run = uuid.uuid4().hex[:16] if run is None else run[0]
         #: The latest change when the snapshot was read; ``None`` if that is not known.
         self._last_at_load: str | None = None
         self._since: str | None = None
@@ -262,6 +271,8 @@ class ChangesRecords(PushRecords):
             return "it isn't on record any more what changed the source's content since the last push"
         if any(not change.name.startswith(self._mark) for change in later):
             return "another task, run or call changed the source's content since the last push"
+        if later and not self._is_part:
+            return "the snapshot is older than the last push of this task"
         return None
 
     def begin(self, since: str = "") -> str:
@@ -275,9 +286,10 @@ class ChangesRecords(PushRecords):
     def _recorded_since(self) -> str:
         try:
             last = self._changes.last()
-            if last is not None and last.name.startswith(self._mark) and last.run == self._own_run:
-                return last.name
-            return self._changes.add(self._own_run, mark=self._mark).name
+            if last is None or not self._is_own(last):
+                last = self._changes.add(self._own_run, mark=self._mark)
+            # What others did before that, and after the snapshot was read, no later attempt would see.
+            return "" if self._others_changed(self._changes.all()) else last.name
         except Exception as problem:
             self._warn_unknown(problem)
             return ""
@@ -292,14 +304,18 @@ class ChangesRecords(PushRecords):
         except Exception as problem:
             self._warn_unknown(problem)
             return ""
-        later = None if self._last_at_load is None else _after(changes, self._last_at_load)
-        if later is None or any(not self._is_own(change) for change in later):
+        if self._others_changed(changes):
             self._hook.log.warning(
                 "Others changed the content of source %s during the push: the next one pushes everything",
                 self._source_id,
             )
             return ""
         return changes[-1].name if changes else NO_CHANGES
+
+    def _others_changed(self, changes: list[Change]) -> bool:
+        """Return whether others may have changed the content since the snapshot was read."""
+        later = None if self._last_at_load is None else _after(changes, self._last_at_load)
+        return later is None or any(not self._is_own(change) for change in later)
 
     def _is_own(self, change: Change) -> bool:
         return change.name.startswith(self._mark) and change.run == self._own_run

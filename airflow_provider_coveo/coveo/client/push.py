@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sized
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, Literal, cast
 
 from airflow_provider_coveo.coveo.batches import (
@@ -287,7 +288,10 @@ class Push:
         invalid: InvalidItems,
         compared: ComparedPush | None,
     ) -> None:
-        cut = item_batches if compared is None else compared.batches
+        cut: Callable[..., Iterable[Batch]] = item_batches
+        if compared is not None:
+            # Whether too large a share is invalid shows only at the end of the input.
+            cut = partial(compared.batches, may_delete=lambda: not invalid.ended_push)
         with nullcontext() if compared is None else compared:
             try:
                 push.run(cut(invalid.counted(entries), limit, invalid.skip, invalid.input_failed))

@@ -148,11 +148,12 @@ def test_a_source_that_does_not_tell_its_number_of_items_is_treated_alike(
 
 
 @pytest.mark.usefixtures("ten_items")
-@pytest.mark.parametrize("value", ["", "many", "-1", -1, 1.5, "101%", "5 %%"])
+@pytest.mark.parametrize("value", [None, "", "many", "-1", -1, 1.5, "101%", "5 %%"])
 def test_a_limit_that_is_none_deletes_nothing(
     coveo: Simulator, a_run: Callable[..., Run], value: Any
 ) -> None:
-    run = a_run(10)
+    run = a_run(10, max_deleted="{{ params.limit }}")
+    # As a native template renders it.
     run.task("delete_old_items").max_deleted = value
     with pytest.raises(CoveoInputError, match="Invalid max_deleted"):
         run.execute("delete_old_items")
