@@ -82,6 +82,7 @@ class Pushed:
         ``None`` where that is not known.
     :param earlier: How many of them an earlier try sent as well, which may still be in the pipeline.
     :param repeated_children: How many of those that were sent twice delete other items as well.
+    :param snapshots: The snapshots with which the pushes compared their input.
     """
 
     source_id: str
@@ -92,6 +93,7 @@ class Pushed:
     children: int | None = None
     earlier: int = 0
     repeated_children: int = 0
+    snapshots: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, result: object, source_id: str | None = None) -> Pushed:
@@ -125,6 +127,7 @@ class Pushed:
             sum(_number(one, "deletes_with_children") for one in results) if known else None,
             sum(_number(one, "earlier_items") for one in results),
             sum(_number(one, "repeated_deletes_with_children") for one in results),
+            tuple(one["snapshot"] for one in results if isinstance(one.get("snapshot"), str)),
         )
 
 

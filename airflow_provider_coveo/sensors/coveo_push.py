@@ -361,15 +361,14 @@ class PushedItemsIndexedSensor(_CoveoSensor):
 
         :param fails: Whether the task is about to fail, so that it is a warning if that can't be done.
         """
-        results = self.result if isinstance(self.result, Sequence) else [self.result]
-        urls = [each.get("snapshot") for each in results if isinstance(each, Mapping)]
-        if not any(urls):
+        condition = self._checked()
+        snapshots = condition.pushed.snapshots
+        if not snapshots:
             return
         from airflow_provider_coveo.hooks.changes import forget_rejected
 
-        condition = self._checked()
         try:
-            forget_rejected(self.hook, condition.pushed, condition.refusals, [url for url in urls if url])
+            forget_rejected(self.hook, condition.pushed, condition.refusals, snapshots)
         except Exception as problem:
             if not fails:
                 raise

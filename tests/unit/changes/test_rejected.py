@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from contextlib import nullcontext
+from typing import Any
 
 import pytest
 
@@ -16,12 +19,17 @@ pytestmark = pytest.mark.usefixtures("connect", "variables")
 
 
 @pytest.mark.parametrize("max_refused", [0, 5])
-def test_the_sensor_takes_it_out_of_the_snapshot(coveo: Simulator, push: Push, max_refused: int) -> None:
+@pytest.mark.parametrize("passed", [lambda result: result, lambda result: [result], str, json.dumps])
+def test_the_sensor_takes_it_out_of_the_snapshot(
+    coveo: Simulator, push: Push, max_refused: int, passed: Callable[[Any], Any]
+) -> None:
     push(items(1, 2, 3))
     coveo.reject_item("a://2", "PROCESSING", "REJECTED", "unreadable")
     result = push(items(1, 2, 3, _2="y", _3="y"))
     index_now(coveo)
-    sensor = PushedItemsIndexedSensor(task_id="s", result=result, max_refused=max_refused, settle_time=0)
+    sensor = PushedItemsIndexedSensor(
+        task_id="s", result=passed(result), max_refused=max_refused, settle_time=0
+    )
     with nullcontext() if max_refused else pytest.raises(ItemsRefusedError):
         sensor.poke({})
     again = push(items(1, 2, 3, _2="y", _3="y"))
