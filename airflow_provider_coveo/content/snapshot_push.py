@@ -270,7 +270,7 @@ class SnapshotPush:
             self._write(-1, [])
         except Exception as problem:
             log.warning(
-                "Could not write down how far the push came; a retry pushes some batches again: %s", problem
+                "Could not save the progress of the push; a retry pushes some batches again: %s", problem
             )
 
     def finish(self, since: str) -> bool:

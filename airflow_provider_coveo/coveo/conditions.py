@@ -162,12 +162,12 @@ def validate_items(value: object) -> int:
     """
     Return a number of items.
 
-    :raises CoveoInputError: if it is no whole number above zero.
+    :raises CoveoInputError: if it is not an integer above zero.
     """
     number = parse_int(value)
     if number is None or number < 1:
         raise CoveoInputError(
-            f"{short_repr(value)} is not a number of items", remedy="Give a whole number above zero"
+            f"{short_repr(value)} is not a number of items", remedy="Pass an integer above zero"
         )
     return number
 

@@ -170,7 +170,7 @@ def minus_lag(value: CursorValue, lag: timedelta | Decimal | None, name: str) ->
     if isinstance(lag, timedelta) or isinstance(value, (str, bytes, UUID)):
         raise CoveoInputError(
             f"The cursor {name} is {describe_kind(value)}, which can't be moved back by a lag of {lag}",
-            remedy="Leave lag out, or give a timedelta for times, a number for numbers",
+            remedy="Omit lag, or pass a timedelta for times, a number for numbers",
         )
     if isinstance(value, float):
         return value - float(lag)

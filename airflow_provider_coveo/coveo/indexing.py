@@ -75,7 +75,7 @@ class Pushed:
 
     :param source_id: The source.
     :param operations: How many additions, updates and deletions were sent.
-    :param started: Before the first was sent: epoch milliseconds by Coveo's clock.
+    :param started: Before the first was sent: epoch milliseconds on Coveo's clock.
     :param repeated: How many of them were sent although Coveo may have taken them before.
     :param adds: How many of them are additions and updates, at least.
     :param children: How many of them delete other items as well, of which the logs may tell more than once;
@@ -197,14 +197,14 @@ def validate_refusals(value: object) -> tuple[str, ...]:
 
 def validate_max_refused(value: object) -> int:
     """
-    Return how many refused items are put up with.
+    Return the number of rejected items that are allowed.
 
-    :raises CoveoInputError: if it is no whole number, or below zero.
+    :raises CoveoInputError: if it is not an integer, or below zero.
     """
     number = parse_int(value)
     if number is None or number < 0:
         raise CoveoInputError(
-            f"max_refused is {short_repr(value)}", remedy="Give a whole number, zero or more"
+            f"Invalid max_refused: {short_repr(value)}", remedy="Pass an integer, zero or more"
         )
     return number
 

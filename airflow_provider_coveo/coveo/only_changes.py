@@ -47,7 +47,7 @@ class OnlyChanges:
         Check the parameters, but for the path.
 
         :return: How many items may be deleted.
-        :raises CoveoInputError: if one can't be right.
+        :raises CoveoInputError: if one is invalid.
         """
         if self.on_damaged_snapshot not in {"fail", "push_all"}:
             raise CoveoInputError(

@@ -22,19 +22,19 @@ _USED: Final[UsedInAttempt[TaskCursor]] = UsedInAttempt()
 
 class CoveoCursor:
     """
-    Up to where a task has pushed what changed. :func:`coveo_cursor` makes it.
+    The point up to which a task has pushed changes. :func:`coveo_cursor` creates it.
 
-    It is read when it is first used, and moves when what was read up to it is accepted: at the end of the
-    push whose items the code gives, or else at the end of its own ``with``. If that ends by an exception, or
-    a push in it failed, it stays.
+    It is read when it is first used, and moves when everything up to it is accepted: at the end of the push
+    for which the code yields items, or else at the end of its own ``with``. It stays after an exception, or
+    if a push in it failed.
 
     :param name: Its name, empty for the only one of a task and source.
     :param source_id: The source, ``None`` for that of the push that the code gives items for.
-    :param start: Where it begins.
-    :param lag: How late rows may come.
+    :param start: Its first value.
+    :param lag: The maximum delay of rows.
     :param reset: Whether to begin at ``start`` again.
     :param coveo_conn_id: The Coveo connection, whose organization counts.
-    :param organization_id: The organization, where it is not the connection's.
+    :param organization_id: The organization, if it differs from the connection's.
     """
 
     def __init__(
@@ -175,32 +175,32 @@ def coveo_cursor(
     organization_id: str | None = None,
 ) -> CoveoCursor:
     """
-    Make a cursor for code that pushes what has changed: it reads ``since``, and calls ``advance(value)``.
+    Return a cursor for code that pushes changes: the code reads ``since``, and calls ``advance(value)``.
 
-    In a function of ``@task.coveo_push``, and in whatever else gives a push its items, the cursor moves once
-    the push succeeded. In other tasks, put the push into ``with coveo_cursor(source_id=…) as cursor:``; then
-    it moves at the end of that block. A push that fails doesn't move it. A retry and a clear read the
+    In a function of ``@task.coveo_push``, or any other code that yields the items of a push, the cursor moves
+    once the push succeeded. In other tasks, put the push into ``with coveo_cursor(source_id=…) as cursor:``;
+    then it moves at the end of that block. A push that fails doesn't move it. A retry and a clear read the
     ``since`` that their run began with. The cursor never moves back. See https://docs.coveo.com/en/35/ for
     the status INCREMENTAL, under which the delta that a system reports is pushed.
 
     It is kept in the Variable ``coveo_cursor__<organization>__<source>__<dag>__<task>``, with the name and
-    the map index behind it where there are such. Delete that Variable to begin at ``start`` again. A task
-    that is renamed begins with a new cursor.
+    the map index after it, if any. Delete that Variable to begin at ``start`` again. A renamed task begins
+    with a new cursor.
 
-    :param name: A name, if a task has several cursors for a source. An attempt makes each only once. Default
-        none.
+    :param name: A name, if a task has several cursors for a source. An attempt creates each only once.
+        Default none.
     :param start: ``since`` in the first run, of the kind that ``advance`` is given: a datetime, a date, a
         number or a text. Default ``None``.
-    :param lag: How late a row may become visible after the time that it bears, as in a transaction that is
-        still open: rows of that time are read and pushed again, which is harmless. A ``timedelta``, a number
-        of seconds for times, or for numbers a number. Default five minutes for timestamps, a day for dates,
-        nothing for others.
+    :param lag: The maximum delay until a row becomes visible after its own timestamp, because of a
+        transaction that is still open, for example. Rows of that period are read and pushed again, which is
+        harmless. A ``timedelta``; a number of seconds for times; a number for numbers. Default five
+        minutes for timestamps, a day for dates, none for others. Texts have no lag.
     :param source_id: The Push source. Default: that of the push which the code gives items to.
     :param reset: Whether to begin at ``start`` again, whatever the cursor holds. Default ``False``.
     :param coveo_conn_id: The Coveo connection, whose organization counts. Default: that of the push.
-    :param organization_id: The organization, where it is not the connection's.
+    :param organization_id: The organization, if it differs from the connection's.
     :return: A :class:`CoveoCursor`.
     :raises CoveoInputError: when it is used, if a value can't be a cursor's, or it is used outside a push
-        and without ``with``, or it is made twice in an attempt.
+        and without ``with``, or it is created twice in an attempt.
     """
     return CoveoCursor(name, source_id, start, lag, reset, coveo_conn_id, organization_id)

@@ -121,8 +121,8 @@ def coveo_push_task(python_callable: Callable[..., Any] | None = None, **kwargs:
         Default seven days.
     :param on_damaged_snapshot: With ``only_changes``, ``fail`` (the default), or ``push_all`` to push
         everything if the snapshot is damaged. (templated)
-    :param check_fields: What to do with metadata that the organization has no field for: ``warn``, ``fail``,
-        or ``off`` to ask for no fields. Default ``off``, in a dry run ``warn``. (templated)
+    :param check_fields: The handling of metadata for which the organization has no field: ``warn``, ``fail``,
+        or ``off`` to skip the check. Default ``off``, in a dry run ``warn``. (templated)
     :param dry_run: Whether to send nothing, and to return what would be sent. Default ``False``. (templated)
     :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
     :param organization_id: The organization, if it differs from the connection's. (templated)

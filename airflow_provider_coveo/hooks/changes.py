@@ -45,7 +45,7 @@ class ChangesPush(ComparedPush):
     :param source_id: The source.
     :param options: How it finds out what changed.
     :param dry_run: Whether it only compares: neither the snapshot nor any record is changed.
-    :raises CoveoInputError: if an option can't be right; nothing was read then.
+    :raises CoveoInputError: if an option is invalid; nothing was read then.
     """
 
     def __init__(
@@ -183,7 +183,7 @@ def validate_options(hook: RecordingHook, options: OnlyChanges) -> tuple[MaxDele
 
     :param hook: The hook that pushes.
     :param options: How it finds out what changed.
-    :raises CoveoInputError: if an option can't be right.
+    :raises CoveoInputError: if an option is invalid.
     """
     return options.validate(), _snapshot_path(options.snapshot_path or hook.settings.snapshot_path)
 
@@ -306,7 +306,7 @@ class ChangesRecords(PushRecords):
             return ""
         if self._others_changed(changes):
             self._hook.log.warning(
-                "Others changed the content of source %s during the push: the next one pushes everything",
+                "The content of source %s changed during the push; the next push sends everything",
                 self._source_id,
             )
             return ""
@@ -322,7 +322,7 @@ class ChangesRecords(PushRecords):
 
     def _warn_unknown(self, problem: Exception) -> None:
         self._hook.log.warning(
-            "Could not read or write what changed the content of source %s: %r", self._source_id, problem
+            "Could not read or write the changes of source %s: %r", self._source_id, problem
         )
 
 

@@ -127,8 +127,8 @@ def _record(hook: RecordingHook, source_id: str, run: str) -> None:
 
 def _warn(hook: RecordingHook, source_id: str, problem: Exception) -> None:
     hook.log.warning(
-        "It can't be noted that this run changes the content of source %s, so that a try of this task or "
-        "another one's may not go on where an earlier one failed: %r",
+        "Could not record that this run changes the content of source %s; attempts of this task or another "
+        "may push everything instead of resuming: %r",
         source_id,
         problem,
     )

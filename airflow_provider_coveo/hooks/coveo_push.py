@@ -72,15 +72,15 @@ class CoveoPushHook(HttpHook):
 
     :param coveo_conn_id: The :ref:`Coveo connection <howto/connection:coveo>`: organization ID, API key,
         region. Default ``coveo_default``.
-    :param organization_id: The organization, where it is not the connection's.
-    :param retry: How patiently requests are repeated; default: for up to 900 seconds.
+    :param organization_id: The organization, if it differs from the connection's.
+    :param retry: The retry policy for requests. Default: retry for up to 900 seconds.
     :param timeout: Seconds to wait for a connection, and for the next byte to move in either direction: a
         number or a pair. Wins over the connection's; default 10 and 60.
     :param total_timeout: Seconds that one request may take in all, up to 86400. Wins over the connection's;
         default five times the second ``timeout``, and a second for each 16 KiB of the request, but no more
         than 3600 unless that ``timeout`` asks for more.
     :param call_interval: Seconds between two Push API calls, 0 to 30. Wins over the connection's; default 0.
-    :param caller: Who uses the hook, for the ``User-Agent`` header.
+    :param caller: The user of the hook, for the ``User-Agent`` header.
     :raises CoveoConfigurationError: on first use, if the connection can't be used as it stands.
     """
 
@@ -287,7 +287,7 @@ class CoveoPushHook(HttpHook):
         """
         Wait that long, or until :meth:`stop` is called.
 
-        :param seconds: How long.
+        :param seconds: The time in seconds.
         """
         self._stop.wait(seconds)
 

@@ -167,7 +167,7 @@ class DeletePushSourceOperator(_SourceOperator):
     :param source_id: The ID of the source. (templated)
     :param source_name: The name of the source, as a confirmation. (templated)
     :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
-    :param organization_id: The organization, where it is not the connection's. (templated)
+    :param organization_id: The organization, if it differs from the connection's. (templated)
     :return: ``source_id`` and ``source_name``.
     :raises CoveoInputError: if the source has another name; nothing was deleted, and the task does not retry.
     :raises NotFoundError: if the source does not exist, and no earlier attempt deleted it.

@@ -40,9 +40,9 @@ class CreateFieldsOperator(_CoveoOperator):
 
     Coveo keeps metadata only if a field of that name exists, or a mapping of the source uses it. Names of
     fields are in lowercase; Coveo reads the keys of metadata in any case, so that ``productName`` goes into
-    the field ``productname``. Give the fields by name, or items to read, or both: what is given by name wins.
+    the field ``productname``. Pass fields by name, or items to read, or both: fields by name take precedence.
 
-    By items, whole numbers need LONG_64 and other numbers DOUBLE; texts that all are ISO 8601 dates, or times
+    In items, integers need LONG_64 and other numbers DOUBLE; texts that are all ISO 8601 dates, or times
     with a zone, DATE; other texts, and booleans, STRING; lists STRING with ``multiValueFacet``. Fields that
     every organization has, such as ``title`` and ``date``, are left out.
 
@@ -56,7 +56,7 @@ class CreateFieldsOperator(_CoveoOperator):
     :param items: Items to read, as ``PushItemsOperator`` takes them. (references are resolved, strings are
         not templated)
     :param path: Files to read, as ``PushItemsOperator`` takes them. (templated)
-    :param max_items: How many items are read at most. Default: all. (templated)
+    :param max_items: The maximum number of items to read. Default: all. (templated)
     :param file_format: As ``PushItemsOperator`` takes it. (templated)
     :param columns: As ``PushItemsOperator`` takes it. (templated)
     :param delimiter: As ``PushItemsOperator`` takes it. (templated)

@@ -13,38 +13,39 @@ if TYPE_CHECKING:
 
 class RepushRejectedItemsOperator(_ItemsPushOperator):
     """
-    Push the items again that stand in a file of rejected items, once what was wrong is corrected.
+    Push the items of a file of rejected items again, once they are corrected.
 
-    That is the file which ``rejected_path`` of a push or of ``PushedItemsIndexedSensor`` names; correct the
-    items in it, or whatever rejected them. They go through the same checks. What is still invalid is left
-    out, counted and listed (``on_invalid="skip"``), and kept if ``rejected_path`` names another file. Entries
-    that hold no item, because JSON could not hold it or it was not at hand, are counted and named. If there
-    is no file, nothing was rejected, and nothing is pushed. See https://docs.coveo.com/en/90/.
+    ``rejected_path`` of a push or of ``PushedItemsIndexedSensor`` names that file. Correct the items in it,
+    or whatever rejected them. They pass through the same checks. Items that are still invalid are skipped,
+    counted and listed (``on_invalid="skip"``), and kept if ``rejected_path`` names another file. Entries
+    without an item, because JSON can't hold it or it was not available, are counted and named. If there is
+    no file, nothing was rejected, and nothing is pushed. See https://docs.coveo.com/en/90/.
 
     :param source_id: The ID of the Push source. (templated)
     :param path: The file, or a folder, a glob, or a list of these. (templated)
-    :param batch_bytes: How large a batch is at most, in bytes: 1 KiB to 256 MB. Default 12 MiB. (templated)
-    :param upload_concurrency: How many batches are uploaded at the same time, 1 to 32. Default 3. (templated)
-    :param on_invalid: What to do with an item that is still invalid: ``skip`` (the default), or ``fail``.
+    :param batch_bytes: The maximum size of a batch in bytes: 1 KiB to 256 MB. Default 12 MiB. (templated)
+    :param upload_concurrency: The number of batches that are uploaded at the same time, 1 to 32. Default 3.
         (templated)
-    :param max_invalid: With ``skip``, the most of them before the task fails: a number, or a share such as
-        ``"1%"``. Default ``"100%"``. (templated)
+    :param on_invalid: The handling of an item that is still invalid: ``skip`` (the default), or ``fail``.
+        (templated)
+    :param max_invalid: With ``skip``, the maximum number of them before the task fails: a number, or a share
+        such as ``"1%"``. Default ``"100%"``. (templated)
     :param rejected_path: The file for what is still invalid; not the one that is read. Default none.
         (templated)
-    :param resume: Whether a try that meets the same input as an earlier one of its run goes on where that
-        one failed or was killed. Default ``True``. (templated)
-    :param check_quota: Whether to ask first how many items may still be pushed today, and to warn if that
-        will not do. Default ``True``. (templated)
-    :param check_fields: What to do with metadata that the organization has no field for: ``warn``, ``fail``,
-        or ``off`` to ask for no fields. Default ``off``, in a dry run ``warn``. (templated)
+    :param resume: Whether an attempt with the same input as an earlier one of its run resumes where that one
+        failed or was killed. Default ``True``. (templated)
+    :param check_quota: Whether to check first how many items can still be pushed today, and to warn if that
+        is too few. Default ``True``. (templated)
+    :param check_fields: The handling of metadata for which the organization has no field: ``warn``, ``fail``,
+        or ``off`` to skip the check. Default ``off``, in a dry run ``warn``. (templated)
     :param dry_run: Whether to send nothing, and to return what would be sent. Default ``False``. (templated)
     :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
-    :param organization_id: The organization, where it is not the connection's. (templated)
-    :return: What was accepted, as other pushes return it; ``entries``: how many the file has;
-        ``without_item``: how many of them hold no item, and ``document_ids_without_item``: the first 20 of
+    :param organization_id: The organization, if it differs from the connection's. (templated)
+    :return: What was accepted, as other pushes return it; ``entries``: the number of entries in the file;
+        ``without_item``: how many of them have no item, and ``document_ids_without_item``: the first 20 of
         these.
-    :raises CoveoInputError: if a value or the file can't be right; the task does not retry.
-    :raises CoveoError: if Coveo refuses or does not answer; the task retries where that can help.
+    :raises CoveoInputError: if a value or the file is invalid; the task does not retry.
+    :raises CoveoError: if the request fails; the task retries if that can help.
     """
 
     template_fields: Sequence[str] = (
@@ -67,7 +68,7 @@ class RepushRejectedItemsOperator(_ItemsPushOperator):
         result = {**pushed, **items.result()}
         if items.without_item:
             self.log.warning(
-                "%d of %d entries of %s hold no item, and were not pushed: %s",
+                "%d of %d entries of %s have no item and were not pushed: %s",
                 items.without_item,
                 items.count,
                 self.path,

@@ -39,8 +39,9 @@ class PushSecurityIdentitiesOperator(_CoveoOperator):
     :param delete_old: Whether to then disable the identities that this task did not push; the task fails if
         it pushed none. Default ``False``. (templated)
     :param queue_delay: The minutes, 0 or more, that Coveo waits before that. Default 15. (templated)
-    :param batch_bytes: How large a batch is at most, in bytes: 1 KiB to 256 MB. Default 12 MiB. (templated)
-    :param upload_concurrency: How many batches are uploaded at the same time, 1 to 32. Default 3. (templated)
+    :param batch_bytes: The maximum size of a batch, in bytes: 1 KiB to 256 MB. Default 12 MiB. (templated)
+    :param upload_concurrency: The number of batches uploaded at the same time, 1 to 32. Default 3.
+        (templated)
     :param dry_run: Whether to send nothing, and to return what would be sent. Default ``False``. (templated)
     :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
     :param organization_id: The organization, if it differs from the connection's. (templated)

@@ -61,8 +61,8 @@ class SqlToCoveoPushOperator(_ItemsPushOperator):
         from a param of the DAG. Default ``False``. (templated)
     :param lag: The maximum delay until a row becomes visible after its own timestamp, because of a
         transaction that is still open, for example. Rows of that period are read and pushed again, which is
-        harmless. A ``timedelta``; a number of seconds for times; a number for numbers. Default five minutes
-        for timestamps, a day for dates, none for others. (templated)
+        harmless. A ``timedelta``; a number of seconds for times; a number for numbers. Texts have none.
+        Default five minutes for timestamps, a day for dates, none for others. (templated)
     :param deleted_sql: A query for deleted rows, or the name of a ``.sql`` file. It returns the columns from
         which ``columns`` composes the ``documentId``, and also compares with ``since``. These deletions are
         pushed before the rows. (templated)
@@ -95,8 +95,8 @@ class SqlToCoveoPushOperator(_ItemsPushOperator):
         Default seven days.
     :param on_damaged_snapshot: With ``only_changes``, ``fail`` (the default), or ``push_all`` to push
         everything if the snapshot is damaged. (templated)
-    :param check_fields: What to do with metadata that the organization has no field for: ``warn``, ``fail``,
-        or ``off`` to ask for no fields. Default ``off``, in a dry run ``warn``. (templated)
+    :param check_fields: The handling of metadata for which the organization has no field: ``warn``, ``fail``,
+        or ``off`` to skip the check. Default ``off``, in a dry run ``warn``. (templated)
     :param dry_run: Whether to send nothing, and to return what would be sent. Default ``False``. (templated)
     :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
     :param organization_id: The organization, if it differs from the connection's. (templated)

@@ -169,7 +169,7 @@ class Organization:
                 raise ApiError(412, "DOCUMENT_LIMIT_EXCEEDED", message)
 
     def documents_today(self) -> int:
-        """Return how many items were accepted since midnight UTC by Coveo's clock."""
+        """Return how many items were accepted since midnight UTC on Coveo's clock."""
         day = int(self.clock.now() // 86_400)
         if day != self._documents_day:
             self._documents_day, self._documents_today = day, 0

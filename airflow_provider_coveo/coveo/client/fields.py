@@ -37,7 +37,7 @@ _MAY_BE_CREATED: Final = frozenset({400, 409, 412})
 
 
 class FieldConflict(TypedDict):
-    """A field that is there with a type that can't hold what is wanted."""
+    """A field that exists with a type that can't hold the metadata."""
 
     name: str
     type: str
@@ -47,15 +47,15 @@ class FieldConflict(TypedDict):
 class FieldsResult(TypedDict):
     """The result of creating fields."""
 
-    #: How many were created.
+    #: The number of fields that were created.
     created: int
-    #: How many were there already.
+    #: The number of fields that existed already.
     existing: int
-    #: The first of those that were created; in a dry run, of those that are missing.
+    #: The first of the created fields; in a dry run, of the missing ones.
     fields: list[str]
-    #: The first of those that are there with another type, which were left as they are.
+    #: The first of the fields that exist with another type, which were not changed.
     conflicts: list[FieldConflict]
-    #: Whether nothing was created, because it was a dry run.
+    #: Whether this was a dry run, which creates nothing.
     dry_run: bool
 
 

@@ -69,8 +69,8 @@ class Identities:
         :param mappings: Identities with their aliases in other providers: dicts with ``identity`` and
             ``mappings``. A user with aliases belongs here and not among the members.
         :param deleted: Identities to disable: dicts with ``name`` and ``type``.
-        :param batch_bytes: How large a batch is at most: 1 KiB to 256 MB. Default 12 MiB.
-        :param upload_concurrency: How many batches are uploaded at the same time, 1 to 32. Default 3.
+        :param batch_bytes: The maximum size of a batch: 1 KiB to 256 MB. Default 12 MiB.
+        :param upload_concurrency: The number of batches uploaded at the same time, 1 to 32. Default 3.
         :param progress: Called with the result so far after each batch that was accepted.
         :param dry_run: Whether to send nothing: the identities are read, checked and counted. Default
             ``False``.
@@ -78,13 +78,13 @@ class Identities:
             ``batches``, ``bytes``, ``seconds``, ``first_request_id``, ``last_request_id`` and ``replaced``;
             ``repeated_batches`` and ``repeated_items`` as
             :meth:`~airflow_provider_coveo.coveo.client.push.Push.push_items` says;
-            ``ordering_id``: the moment before by Coveo's clock in epoch milliseconds, which is the cut-off
+            ``ordering_id``: the time before on Coveo's clock in epoch milliseconds, which is the cut-off
             to disable older identities by. Of a dry run, ``dry_run``, ``members``, ``mappings``, ``deleted``,
             ``batches``, ``calls``, ``bytes``, ``invalid``, ``invalid_items``, ``invalid_by_rule`` and
             ``problems``.
-        :raises CoveoInputError: if an argument or an identity can't be right; batches before that identity
+        :raises CoveoInputError: if an argument or an identity is invalid; batches before that identity
             were accepted.
-        :raises CoveoError: if Coveo refuses, or does not answer. ``accepted`` holds the result up to then.
+        :raises CoveoError: if the request fails. ``accepted`` holds the result up to then.
         """
         provider_id = validate_provider_id(provider_id)
         target = f"security identity provider {provider_id!r}"
@@ -133,8 +133,8 @@ class Identities:
         :param queue_delay: Minutes, 0 or more, that Coveo waits before that, so that pushes made before are
             through. Default 15.
         :return: ``provider_id``, ``ordering_id``, ``queue_delay`` and ``request_id``.
-        :raises CoveoInputError: before anything is sent, if an argument can't be right.
-        :raises CoveoError: if Coveo refuses, or does not answer.
+        :raises CoveoInputError: before anything is sent, if an argument is invalid.
+        :raises CoveoError: if the request fails.
         """
         provider_id = validate_provider_id(provider_id)
         minutes = validate_queue_delay(queue_delay)

@@ -50,9 +50,9 @@ class ItemLogs:
         :param tasks: Only these stages, such as ``CONSUMING``, ``PROCESSING`` and ``INDEXING``. Default all.
         :return: ``results``, ``tasks``, ``operations`` and ``sourceIds``, each with how many entries there
             are of each kind.
-        :raises CoveoInputError: before anything is sent, if an argument can't be right.
-        :raises AccessDeniedError: if the key may not view logs, as a push-only key.
-        :raises CoveoError: if Coveo refuses otherwise, or does not answer.
+        :raises CoveoInputError: before anything is sent, if an argument is invalid.
+        :raises AccessDeniedError: if the key lacks the privilege to view logs, like a push-only key.
+        :raises CoveoError: if the request fails otherwise.
         """
         call = counts_call(
             self._caller.organization_id,
@@ -95,12 +95,12 @@ class ItemLogs:
         :param results: Only these: ``COMPLETED``, ``WARNING``, ``ERROR``, ``REJECTED``, ``SKIPPED``. Default
             all.
         :param tasks: Only these stages, such as ``CONSUMING``, ``PROCESSING`` and ``INDEXING``. Default all.
-        :param per_page: How many entries a page has. Default 100.
+        :param per_page: The number of entries on a page. Default 100.
         :return: The entries as Coveo gives them: ``id``, ``datetime``, ``operation``, ``task``, ``result``,
             ``meta``, ``requestId``, ``guid``.
-        :raises CoveoInputError: before anything is sent, if an argument can't be right.
-        :raises AccessDeniedError: if the key may not view logs, as a push-only key.
-        :raises CoveoError: if Coveo refuses otherwise, or does not answer.
+        :raises CoveoInputError: before anything is sent, if an argument is invalid.
+        :raises AccessDeniedError: if the key lacks the privilege to view logs, like a push-only key.
+        :raises CoveoError: if the request fails otherwise.
         """
         first = page_call(
             self._caller.organization_id,

@@ -23,31 +23,32 @@ class Limits:
         """
         Return a limit of the organization, and how much of it is used. See https://docs.coveo.com/en/63/.
 
-        :param key: Which one. Default: how many items may be pushed a day.
-        :return: ``limit``, ``actualCount`` and what else Coveo says of it.
-        :raises AccessDeniedError: if the key may not view the organization, as a push-only key.
-        :raises CoveoError: if Coveo refuses otherwise, or does not answer.
+        :param key: The key of the limit. Default: that of the items that can be pushed a day.
+        :return: ``limit``, ``actualCount`` and what else Coveo returns.
+        :raises AccessDeniedError: if the key lacks the privilege to view the organization.
+        :raises CoveoError: if the request fails otherwise.
         """
         return self._caller.call(limit_call(self._caller.organization_id, key))
 
     def daily_items(self) -> tuple[int, int]:
         """
-        Return how many items may be pushed in a day, and how many have been today; asked for once.
+        Return how many items can be pushed a day, and how many were pushed today. It sends one request.
 
-        :raises CoveoError: if Coveo does not say, as it does not to a key that may not view limits.
+        :raises CoveoError: if the request fails, for example because the key lacks the privilege to view
+            limits.
         """
         call = daily_items_call(self._caller.organization_id)
         return self._caller.call(call, RetryPolicy(total_seconds=0))
 
     def remaining_daily_items(self) -> int | None:
         """
-        Return how many items may still be pushed today, ``None`` where that can't be told.
+        Return how many items can still be pushed today, or ``None`` if that is unknown.
 
-        It is asked for once and briefly: not to know it is no reason to fail.
+        It sends one request and doesn't retry: a push does not fail because this is unknown.
         """
         try:
             limit, used = self.daily_items()
         except CoveoError as error:
-            self._caller.log.info("Could not tell how many items may still be pushed today: %s", error)
+            self._caller.log.info("Could not read how many items can still be pushed today: %s", error)
             return None
         return max(0, limit - used)

@@ -88,8 +88,8 @@ class Push:
         :return: ``source_id``, ``document_id``, ``request_id`` and ``repeated_items``: how many times it was
             sent although Coveo may have taken it before. Coveo has accepted the item, which does not mean
             that it is indexed.
-        :raises CoveoInputError: before anything is sent, if the item or another argument can't be right.
-        :raises CoveoError: if Coveo refuses, or does not answer.
+        :raises CoveoInputError: before anything is sent, if the item or another argument is invalid.
+        :raises CoveoError: if the request fails.
         """
         source_id = validate_source_id(source_id)
         prepared = prepared_item(item)
@@ -149,16 +149,16 @@ class Push:
         https://docs.coveo.com/en/90/.
 
         :param source_id: The Push source.
-        :param items: What to push: dicts in Coveo's words, :class:`~airflow_provider_coveo.coveo.items.Item`,
+        :param items: The items: dicts with Coveo's keys, :class:`~airflow_provider_coveo.coveo.items.Item`,
             bytes that hold one JSON object each (they are checked, and sent as they are; only permissions in
             other letters than Coveo's are written anew), and
             :class:`~airflow_provider_coveo.coveo.items.Delete` for deletions.
-        :param delete: What to delete after that: IDs, or ``Delete``.
-        :param batch_bytes: How large a batch is at most: 1 KiB to 256 MB. An item that is larger by itself
+        :param delete: The items to delete after that: IDs, or ``Delete``.
+        :param batch_bytes: The maximum size of a batch: 1 KiB to 256 MB. An item that is larger by itself
             goes alone. Default 12 MiB.
-        :param upload_concurrency: How many batches are uploaded at the same time, 1 to 32. One more may
+        :param upload_concurrency: The number of batches uploaded at the same time, 1 to 32. One more may
             wait to be taken. Default 3.
-        :param on_invalid: What to do with an item that Coveo would refuse. ``fail`` (the default) ends the
+        :param on_invalid: The handling of an item that Coveo would reject. ``fail`` (the default) ends the
             push and reports the first 20; ``skip`` leaves them out, counts them and lists the first 20.
         :param max_invalid: With ``skip``, the most invalid items before the push fails all the same: a
             number, or a share such as ``"1%"``, which counts once 10,000 items are read and in the end.
@@ -201,11 +201,11 @@ class Push:
             ``adds`` and ``deletes`` in the place of what was accepted, ``calls``: how many Push API calls,
             ``invalid_by_rule``, ``remaining_daily_items`` if Coveo tells, and ``problems``: what would end
             the push, in words.
-        :raises CoveoInputError: if an argument can't be right; nothing was sent then. Also if items are
+        :raises CoveoInputError: if an argument is invalid; nothing was sent then. Also if items are
             invalid: those in batches before them were accepted.
         :raises TooManyDeletionsError: if with ``changes`` the input lacks more items than may be deleted; it
             was accepted, and nothing else was deleted.
-        :raises CoveoError: if Coveo refuses, or does not answer. ``accepted`` holds the result up to then.
+        :raises CoveoError: if the request fails. ``accepted`` holds the result up to then.
         """
         source_id = validate_source_id(source_id)
         limit = validate_batch_bytes(batch_bytes)
@@ -383,8 +383,8 @@ class Push:
         :param ordering_id: Leave it out, as Coveo advises.
         :return: ``source_id``, ``document_id``, ``request_id`` and ``repeated_items``: how many times it was
             sent although Coveo may have taken it before. Accepted does not mean deleted yet.
-        :raises CoveoInputError: before anything is sent, if an argument can't be right.
-        :raises CoveoError: if Coveo refuses, or does not answer.
+        :raises CoveoInputError: before anything is sent, if an argument is invalid.
+        :raises CoveoError: if the request fails.
         """
         source_id = validate_source_id(source_id)
         document_id = validate_document_id(document_id)
@@ -433,14 +433,14 @@ class Push:
 
         :param source_id: The Push source.
         :param ordering_id: Items whose last orderingId is strictly lower are deleted: epoch milliseconds.
-            Default: the present by Coveo's clock.
+            Default: the present on Coveo's clock.
         :param queue_delay: Minutes, 0 or more, that Coveo waits before it deletes, so that pushes made
             before are through. Default 15.
         :param dry_run: Whether to check only, and to delete nothing. Default ``False``.
         :return: ``source_id``, ``ordering_id``, ``queue_delay`` and ``request_id``; of a dry run also
             ``dry_run``.
-        :raises CoveoInputError: if an argument can't be right, or the source is managed by a product.
-        :raises CoveoError: if Coveo refuses, or does not answer.
+        :raises CoveoInputError: if an argument is invalid, or the source is managed by a product.
+        :raises CoveoError: if the request fails.
         """
         source_id = validate_source_id(source_id)
         minutes = validate_queue_delay(queue_delay)
@@ -512,8 +512,8 @@ class Push:
             source = caller.call(json_call(request, "id"))
         except AccessDeniedError:
             caller.log.warning(
-                "The API key may not view source %s; not checked whether Coveo for Sitecore or the "
-                "Crawling Module manages it",
+                "The API key lacks the privilege to view source %s; not checked whether Coveo for Sitecore "
+                "or the Crawling Module manages it",
                 source_id,
             )
         else:

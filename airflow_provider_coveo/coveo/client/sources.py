@@ -52,18 +52,18 @@ class Sources:
 
     def set_source_status(self, source_id: str, status: SourceStatus | str) -> StatusResult:
         """
-        Tell Coveo that a content update begins or ends, by one request.
+        Set the status of a source, because a content update begins or ends. It sends one request.
 
         It changes what the console shows and what its activity log records; it deletes nothing and does not
-        wait for the indexing pipeline. To repeat it does no harm, but that Coveo may record the activity
-        twice. See https://docs.coveo.com/en/35/.
+        wait for the indexing pipeline. Repeating it is harmless, except that Coveo may record the
+        activity twice. See https://docs.coveo.com/en/35/.
 
         :param source_id: The Push source.
         :param status: ``REBUILD``, ``REFRESH``, ``INCREMENTAL`` or ``IDLE``, in any case.
-        :return: ``source_id``, ``status``, ``request_id``, and ``ordering_id``: the moment by Coveo's clock
+        :return: ``source_id``, ``status``, ``request_id``, and ``ordering_id``: the time on Coveo's clock
             in epoch milliseconds, which is the cut-off to delete older items by once all content is pushed.
-        :raises CoveoInputError: before anything is sent, if an argument can't be right.
-        :raises CoveoError: if Coveo refuses, or does not answer.
+        :raises CoveoInputError: before anything is sent, if an argument is invalid.
+        :raises CoveoError: if the request fails.
         """
         source_id = validate_source_id(source_id)
         status = SourceStatus.parse(status)
@@ -89,8 +89,8 @@ class Sources:
         Return what Coveo knows of a source: its configuration, and its status under ``information``.
 
         :param source_id: The source.
-        :raises AccessDeniedError: if the key may not view sources, as a push-only key.
-        :raises CoveoError: if Coveo refuses otherwise, or does not answer.
+        :raises AccessDeniedError: if the key lacks the privilege to view sources, like a push-only key.
+        :raises CoveoError: if the request fails otherwise.
         """
         source_id = validate_source_id(source_id)
         return self._caller.call(source_call(self._caller.organization_id, source_id))
@@ -99,8 +99,8 @@ class Sources:
         """
         Return the organization's Push sources, as :meth:`get_source` does each.
 
-        :raises AccessDeniedError: if the key may not view sources, as a push-only key.
-        :raises CoveoError: if Coveo refuses otherwise, or does not answer.
+        :raises AccessDeniedError: if the key lacks the privilege to view sources, like a push-only key.
+        :raises CoveoError: if the request fails otherwise.
         """
         return list(self._sources(host_type="PUSH"))
 
@@ -109,8 +109,8 @@ class Sources:
         Return the sources of any kind that have exactly this name, as :meth:`get_source` does each.
 
         :param name: The name.
-        :raises AccessDeniedError: if the key may not view sources, as a push-only key.
-        :raises CoveoError: if Coveo refuses otherwise, or does not answer.
+        :raises AccessDeniedError: if the key lacks the privilege to view sources, like a push-only key.
+        :raises CoveoError: if the request fails otherwise.
         """
         return self._named(validate_source_name(name))
 
@@ -127,10 +127,10 @@ class Sources:
         :param visibility: ``SECURED`` for the users that each item's permissions name, ``SHARED`` for
             everybody, ``PRIVATE`` for the users that the source names.
         :return: The source, as :meth:`get_source` returns it.
-        :raises CoveoInputError: before anything is sent, if an argument can't be right.
+        :raises CoveoInputError: before anything is sent, if an argument is invalid.
         :raises SourceNameTakenError: if there is a source of that name.
-        :raises AccessDeniedError: if the key may not view and create sources, as a push-only key.
-        :raises CoveoError: if Coveo refuses otherwise, or does not answer.
+        :raises AccessDeniedError: if the key lacks the privilege to view and create sources.
+        :raises CoveoError: if the request fails otherwise.
         """
         name, visibility = validate_source_name(name), validate_visibility(visibility)
         organization_id = self._caller.organization_id
@@ -156,10 +156,10 @@ class Sources:
         :param source_id: The source to copy.
         :param new_name: The copy's name, which can't be changed later.
         :return: The copy, as :meth:`get_source` returns it.
-        :raises CoveoInputError: before anything is sent, if an argument can't be right.
+        :raises CoveoInputError: before anything is sent, if an argument is invalid.
         :raises SourceNameTakenError: if there is a source of that name.
-        :raises AccessDeniedError: if the key may not view, edit and create sources, as a push-only key.
-        :raises CoveoError: if Coveo refuses otherwise, or does not answer.
+        :raises AccessDeniedError: if the key lacks the privilege to view, edit and create sources.
+        :raises CoveoError: if the request fails otherwise.
         """
         source_id, new_name = validate_source_id(source_id), validate_source_name(new_name)
         request = Request(
@@ -180,9 +180,9 @@ class Sources:
 
         :param source_id: The source.
         :return: ``source_id`` and ``request_id``.
-        :raises CoveoInputError: before anything is sent, if the argument can't be right.
+        :raises CoveoInputError: before anything is sent, if the argument is invalid.
         :raises AccessDeniedError: if the key may not edit the source, as a push-only key.
-        :raises CoveoError: if Coveo refuses otherwise, or does not answer.
+        :raises CoveoError: if the request fails otherwise.
         """
         source_id = validate_source_id(source_id)
         path = platform_path(self._caller.organization_id, "sources", source_id)
@@ -213,9 +213,9 @@ class Sources:
         :param activity_id: The activity. That of the update which runs is in :meth:`get_source`, as
             ``activityId`` of its ``information.sourceStatus``.
         :return: ``source_id``, ``activity_id`` and ``request_id``.
-        :raises CoveoInputError: before anything is sent, if an argument can't be right.
+        :raises CoveoInputError: before anything is sent, if an argument is invalid.
         :raises AccessDeniedError: if the key may not edit the source, as a push-only key.
-        :raises CoveoError: if Coveo refuses otherwise, or does not answer.
+        :raises CoveoError: if the request fails otherwise.
         """
         source_id = validate_source_id(source_id)
         if not isinstance(activity_id, str) or not activity_id.strip():

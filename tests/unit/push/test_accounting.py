@@ -239,7 +239,7 @@ def test_that_nothing_can_be_recorded_ends_no_request_and_is_said(
     as_task()
     hook.delete_item(SOURCE, "a://2")
     assert coveo.requests[-1].status == 202
-    assert "It can't be noted that this run changes the content" in logged()
+    assert "Could not record that this run changes the content" in logged()
 
 
 def test_outside_a_run_nothing_is_recorded(variables: Any, hook: CoveoPushHook) -> None:

@@ -605,7 +605,7 @@ def test_without_variables_it_pushes_and_begins_anew(
     store = _Store()
     _failed_after(coveo, 7, _operator(dag, _many()), store)
     assert _try(_operator(dag, _many()), store, number=2)["resumed_batches"] == 0
-    assert "It can't be noted that this run changes the content" in logged()
+    assert "Could not record that this run changes the content" in logged()
 
 
 @on_both
