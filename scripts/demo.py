@@ -1,7 +1,8 @@
-"""Show the example DAG on a real Airflow against a simulated Coveo: one run that goes well, one that fails.
+"""Show example DAGs on a real Airflow against a simulated Coveo: what fails, and the three kinds of updates.
 
-Whatever happens to the pushes, the source is IDLE afterwards, and what failed is seen as a failed run. The
-exit code says whether that was so. Run it with `make demo`, or `make demo KEEP=1` to look around afterwards.
+A run succeeds, and one fails: whatever happens to the pushes, the source is IDLE afterwards, and a failure
+fails the run. Then another source is pushed whole, compared, and pushed a single change. The exit code shows
+whether all went so. Run it with `make demo`, or `make demo KEEP=1` to look around afterwards.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 import json
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -26,6 +28,14 @@ from airflow_provider_coveo.simulator import Simulator
 DAGS_FOLDER = Path(__file__).resolve().parent.parent / "dags_examples"
 DAG_ID = "coveo_full_rebuild"
 SOURCE_ID = "acme-products"
+CATALOG = "acme-catalog"
+#: The kinds of updates: the status, the DAG, what of its run's conf is special, and how many items it sends.
+UPDATES: Sequence[tuple[str, str, Mapping[str, Any], int]] = (
+    ("REBUILD", "coveo_push_changes", {"status": "REBUILD"}, 1_000),
+    ("REFRESH", "coveo_push_changes", {"status": "REFRESH"}, 10),
+    ("INCREMENTAL", "coveo_push_api_increments", {}, 1),
+)
+RUNS = 2 + len(UPDATES)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,16 +56,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def demonstrate(*, keep: bool) -> int:
     began = time.monotonic()
-    with Simulator(organization="acme", sources=[SOURCE_ID]) as coveo:
+    with Simulator(organization="acme", sources=[SOURCE_ID, CATALOG]) as coveo:
         airflow = LocalAirflow(DAGS_FOLDER, env={"AIRFLOW_CONN_COVEO_DEFAULT": coveo.connection_json()})
         say(f"A simulated Coveo listens at {coveo.url}")
         say(f"Starting Airflow {airflow.version}: scheduler, API server and DAG processor ...")
         with airflow:
             say(f"... up after {time.monotonic() - began:.0f} s.")
 
-            well = follow_run(airflow, coveo, "Run 1 of 2: all goes well", {})
+            well = follow_run(airflow, coveo, f"Run 1 of {RUNS}: all goes well", {})
             after_first = len(coveo.timeline(SOURCE_ID))
-            failing = follow_run(airflow, coveo, "Run 2 of 2: a push fails on purpose", {"fail": True})
+            failing = follow_run(airflow, coveo, f"Run 2 of {RUNS}: a push fails on purpose", {"fail": True})
 
             say(f"\nWhat Coveo saw of the source {SOURCE_ID}")
             timeline = coveo.timeline(SOURCE_ID)
@@ -65,13 +75,14 @@ def demonstrate(*, keep: bool) -> int:
             say(f"  It now holds {len(coveo.items(SOURCE_ID))} items, and is {console_name(timeline)}.")
 
             problems = list(check(well, failing, coveo.statuses(SOURCE_ID), coveo.items(SOURCE_ID)))
+            problems += show_updates(airflow, coveo)
             say("")
             for problem in problems:
                 say(f"NOT as expected: {problem}")
             if not problems:
                 say(
-                    "As it should be: the first run is a success, the second one is seen to have failed, and "
-                    "the source is IDLE after both."
+                    "As expected: only the second run failed, each source is IDLE after each run, and each kind "
+                    "of update sent the right items."
                 )
             if keep:
                 say(f"\nCoveo's side    {coveo.url}/")
@@ -85,23 +96,57 @@ def demonstrate(*, keep: bool) -> int:
     return 1 if problems else 0
 
 
-def follow_run(airflow: LocalAirflow, coveo: Simulator, title: str, conf: Mapping[str, Any]) -> str:
+def show_updates(airflow: LocalAirflow, coveo: Simulator) -> Iterator[str]:
+    """Push a catalog in each of the three ways, and print what each sent; give what is not as expected."""
+    sent: dict[str, int] = {}
+    with tempfile.TemporaryDirectory(prefix="coveo-snapshots-") as snapshots:
+        for number, (status, dag_id, conf, expected) in enumerate(UPDATES, 3):
+            conf = {"source_id": CATALOG, **conf}
+            if dag_id == "coveo_push_changes":
+                conf["snapshot_path"] = snapshots
+            before = len(coveo.timeline(CATALOG))
+            items = "one item" if expected == 1 else f"{expected:,} items"
+            title = f"Run {number} of {RUNS}: {status} with {items} to send"
+            state = follow_run(airflow, coveo, title, conf, dag_id=dag_id, source_id=CATALOG)
+            batches = [event for event in coveo.timeline(CATALOG)[before:] if event["event"] == "batch"]
+            sent[status] = sum(event["added"] for event in batches)
+            if state != "success":
+                yield f"run {number} is {state}, not success"
+            if sent[status] != expected:
+                yield f"run {number} sent {sent[status]:,} items, not {expected:,}"
+    held = len(coveo.items(CATALOG))
+    say(f"\nHow many items each kind of update sent to {CATALOG}, which holds {held:,}")
+    for status, count in sent.items():
+        say(f"  {status:12}{count:6,}")
+    if coveo.statuses(CATALOG) != [status for update in UPDATES for status in (update[0], "IDLE")]:
+        yield f"the statuses of {CATALOG} were {', '.join(coveo.statuses(CATALOG))}"
+
+
+def follow_run(
+    airflow: LocalAirflow,
+    coveo: Simulator,
+    title: str,
+    conf: Mapping[str, Any],
+    *,
+    dag_id: str = DAG_ID,
+    source_id: str = SOURCE_ID,
+) -> str:
     """Trigger a run and print what happens, on both sides, as it happens; give the run's final state."""
     say(f"\n{title}, conf {json.dumps(conf)}")
-    seen_events = len(coveo.timeline(SOURCE_ID))
-    run_id = airflow.trigger(DAG_ID, conf)
+    seen_events = len(coveo.timeline(source_id))
+    run_id = airflow.trigger(dag_id, conf)
     began = time.monotonic()
     seen_states: dict[str, str] = {}
 
     def step() -> str | None:
         nonlocal seen_events
         # The run's state is asked first, so that nothing that led to it is missed.
-        run = airflow.run_state(DAG_ID, run_id)
+        run = airflow.run_state(dag_id, run_id)
         elapsed = f"  {time.monotonic() - began:4.1f} s "
-        for event in coveo.timeline(SOURCE_ID)[seen_events:]:
+        for event in coveo.timeline(source_id)[seen_events:]:
             seen_events += 1
             say(f"{elapsed} Coveo    {describe(event)}")
-        for task, (state, _) in sorted(airflow.task_states(DAG_ID, run_id).items()):
+        for task, (state, _) in sorted(airflow.task_states(dag_id, run_id).items()):
             if state in ("running", "success", "failed", "skipped", "upstream_failed", "up_for_retry"):
                 if seen_states.get(task) != state:
                     say(f"{elapsed} Airflow  {task:26} {state}")
