@@ -81,8 +81,8 @@ def demonstrate(*, keep: bool) -> int:
                 say(f"NOT as expected: {problem}")
             if not problems:
                 say(
-                    "As expected: only the second run failed, each source is IDLE after each run, and each kind "
-                    "of update sent the right items."
+                    "As expected: only the second run failed, each source is IDLE after each run, and each "
+                    "kind of update sent the right items."
                 )
             if keep:
                 say(f"\nCoveo's side    {coveo.url}/")

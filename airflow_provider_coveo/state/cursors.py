@@ -155,6 +155,8 @@ class TaskCursor:
             self._from: dict[str, str] = _earlier(stands, began)
         else:
             self._from = _earlier(stands, record.again)
+        # What can't be read from is an error before this run is on record.
+        _ = self.since
         if self._from != began:
             state.set(key, {"from": self._from})
         self._moves = record.moves
@@ -206,6 +208,9 @@ class TaskCursor:
                 cause="another column is meant, or its type was changed",
                 remedy="Run the task once with cursor_reset=True, or delete that Variable",
             )
+        if self._max is None:
+            # The next run reads from here, and must not be the first to find out that the lag does not fit.
+            minus_lag(plain, self._lag, self.variable)
         if is_later(plain, self._max):
             if is_in_the_future(plain):
                 self._in_future += 1

@@ -393,3 +393,18 @@ def test_whatever_happens_the_index_equals_the_table_in_the_end(
         world.begin(99)
         world.end(0, "succeeds")
     assert world.index == world.table
+
+
+def test_a_lag_that_does_not_fit_is_found_by_the_first_run(variables: Variables) -> None:
+    first = cursor("run-1", start="2020", lag=timedelta(minutes=5))
+    with pytest.raises(CoveoInputError, match="can't be moved back by a lag"):
+        first.advance("2026-11-28T00:00:00Z")
+    first.abandon()
+    assert record(variables)["value"] is None
+
+
+def test_a_run_that_can_not_begin_is_not_on_record(variables: Variables) -> None:
+    pushed("run-1", "2026-11-28")
+    with pytest.raises(CoveoInputError):
+        cursor("run-2", lag=timedelta(minutes=5))
+    assert record(variables)["running"] == {}

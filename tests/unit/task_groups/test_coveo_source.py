@@ -159,7 +159,7 @@ def test_an_approval_is_asked_for_where_airflow_can() -> None:
     assert "**Old** (`old-id`)" in body
     assert "42 items" in body
     assert "**New** (`new-id`)" in body
-    assert "managed by Coveo for Sitecore" in body
+    assert "Coveo for Sitecore manages the old source" in body
 
 
 @can_not_ask
