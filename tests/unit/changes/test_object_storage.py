@@ -18,7 +18,8 @@ from tests.unit.changes.conftest import Push, items
 from tests.unit.push.model import indexed
 from tests.unit.push.object_storage import Request, Storage, connection_to, running_storage
 
-ROOT = "s3://coveo_test_s3@bucket/snapshots"
+# Airflow keeps a file system for each connection, so that no other module may use this one.
+ROOT = "s3://coveo_snapshots_s3@bucket/snapshots"
 KEY = f"snapshots/acme/{SOURCE}/d/t"
 
 pytestmark = pytest.mark.usefixtures("connect", "variables")
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("connect", "variables")
 @pytest.fixture(scope="module")
 def _running() -> Iterator[Storage]:
     with running_storage() as (storage, url), pytest.MonkeyPatch.context() as patched:
-        patched.setenv("AIRFLOW_CONN_COVEO_TEST_S3", connection_to(url))
+        patched.setenv("AIRFLOW_CONN_COVEO_SNAPSHOTS_S3", connection_to(url))
         yield storage
 
 
@@ -98,5 +99,5 @@ def test_a_bucket_that_is_not_there_is_an_error_before_anything_is_sent(
     coveo: Simulator, storage: Storage, push: Push
 ) -> None:
     with pytest.raises(SnapshotError):
-        push(items(1), snapshot_path="s3://coveo_test_s3@nowhere/snapshots")
+        push(items(1), snapshot_path="s3://coveo_snapshots_s3@nowhere/snapshots")
     assert indexed(coveo, SOURCE) == {}
