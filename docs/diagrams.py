@@ -91,6 +91,36 @@ def statuses(sheet: _Sheet) -> None:
 
 
 @_diagram
+def updates(sheet: _Sheet) -> None:
+    """The part of the content that each kind of update reads and pushes."""
+    everything, delta = 3.6, 0.5
+    read, compared, pushed = 3.2, 7.4, 11.2
+    for x, text in [(read, "your task reads"), (pushed, "Coveo receives")]:
+        sheet.text((x, 0), text, size=9, align="left")
+    for row, (status, reads, compares, sends, then) in enumerate(
+        [
+            ("REBUILD", everything, False, everything, "old items are deleted by time"),
+            ("REFRESH", everything, True, delta, "missing items are deleted by ID"),
+            ("INCREMENTAL", delta, False, delta, "deletions that the origin reports"),
+        ]
+    ):
+        y = 0.4 + row * 1.8
+        sheet.box((0, y), (2.6, 1), status, _COVEO, round_corners=True)
+        sheet.box((read, y), (reads, 1), "everything" if reads == everything else "", _YOURS)
+        if compares:
+            sheet.arrow((read + reads, y + 0.5), (compared, y + 0.5))
+            sheet.box((compared, y), (3, 1), "compare with\nthe snapshot", _OURS)
+            sheet.arrow((compared + 3, y + 0.5), (pushed, y + 0.5))
+        else:
+            sheet.arrow((read + reads, y + 0.5), (pushed, y + 0.5))
+        sheet.box((pushed, y), (sends, 1), "everything" if sends == everything else "", _YOURS)
+        sheet.text((pushed - 1, y + 1.25), then, size=9, align="left")
+        for x, width in ((read, reads), (pushed, sends)):
+            if width == delta:
+                sheet.text((x + delta + 0.15, y + 0.8), "what changed", size=9, align="left")
+
+
+@_diagram
 def accepted(sheet: _Sheet) -> None:
     """The stages of an item after Coveo has accepted it."""
     steps = [
