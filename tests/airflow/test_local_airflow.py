@@ -28,10 +28,13 @@ DAG_IDS = {
     "coveo_many_sources",
     "coveo_notifier",
     "coveo_plain_form",
+    "coveo_push_api_increments",
+    "coveo_push_changes",
     "coveo_push_files",
     "coveo_push_identities",
+    "coveo_push_increments",
     "coveo_push_query",
-    "coveo_push_changes",
+    "coveo_push_rejected",
     "coveo_recreate_source",
     "coveo_reset_source",
     "coveo_set_up_environment",
@@ -63,6 +66,16 @@ def test_every_example_is_parsed(local_airflow: LocalAirflow) -> None:
     assert local_airflow.import_errors() == {}
     assert {dag["dag_id"] for dag in local_airflow.rest("GET", "/dags")["dags"]} >= DAG_IDS
     assert {path.stem for path in EXAMPLES.glob("*.py")} == DAG_IDS, "an example without a test"
+
+
+def test_an_increment_is_what_the_api_reports(
+    local_airflow: LocalAirflow, coveo_server: Simulator, source: str
+) -> None:
+    _, state = run(local_airflow, "coveo_push_api_increments", {"source_id": source})
+
+    assert state == "success"
+    assert coveo_server.statuses(source) == ["INCREMENTAL", "IDLE"]
+    assert set(coveo_server.items(source)) == {"product://2"}
 
 
 @pytest.mark.smoke

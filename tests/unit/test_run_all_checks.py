@@ -29,8 +29,6 @@ first: ; @touch first.done
 second: ; @test -e first.done
 alone-%: ; @mkdir alone && rmdir alone
 leaving: ; @sleep 1000 & echo $$! > leaving.pid
-waiting: ; @until test -e first.done; do sleep 0.05; done
-niceness: ; @nice
 endless: ; @trap 'touch cleaned-up' EXIT; echo begin $@; echo $$$$ > endless.pid; sleep 1000
 """
 
@@ -124,19 +122,6 @@ def test_what_stands_behind_then_waits(run: Callable[..., subprocess.Popen[str]]
     assert ended(run("--jobs", "4", "1", "bad", "then", "2", "second"))[0] == 1
 
 
-def test_what_stands_behind_beside_has_places_of_its_own_and_the_least_priority(
-    run: Callable[..., subprocess.Popen[str]],
-) -> None:
-    beside = ["1", "waiting", "2", "waiting", "beside", "3", "first", "4", "niceness"]
-    code, output = ended(run("--jobs", "2", *beside))
-    assert code == 0
-    assert re.search(r"\(make niceness\)\n19\n", output)
-
-
-def test_a_single_place_is_shared_by_all(run: Callable[..., subprocess.Popen[str]]) -> None:
-    assert ended(run("--jobs", "1", "1", "alone-1", "beside", "2", "alone-2", "3", "alone-3"))[0] == 0
-
-
 def test_several_targets_of_a_part_are_made_one_after_the_other(
     run: Callable[..., subprocess.Popen[str]],
 ) -> None:
@@ -197,8 +182,8 @@ def dry_run(*targets: str) -> str:
     ("venv", "parts", "left_out"),
     [
         (".venv/airflow-3", ("test-running-3", "test-rest-3", "test-stepped"), {"cluster"}),
-        # Nothing but Airflow 3.3 is stepped.
-        (".venv/airflow-2", ("test-running-2", "test-rest-2"), {"cluster", "stepped"}),
+        # Nothing but Airflow 3.3 is stepped, and the simulator knows nothing of Airflow.
+        (".venv/airflow-2", ("test-running-2", "test-rest-2"), {"cluster", "stepped", "simulator"}),
     ],
 )
 def test_each_folder_of_tests_is_in_just_one_part_of_a_line(
@@ -213,6 +198,15 @@ def test_each_folder_of_tests_is_in_just_one_part_of_a_line(
         named = re.findall(r"(?:^| )tests/(\w+)", arguments)
         played += named or folders - ignored - {"cluster"}
     assert sorted(played) == sorted(folders - left_out)
+
+
+def test_the_simulator_is_the_same_on_each_line() -> None:
+    pins = [
+        set(re.findall(r"^(?:starlette|uvicorn|msgspec|zstandard)==\S+", path.read_text(), re.M))
+        for path in (PROJECT / "constraints" / f"airflow-{line}.txt" for line in ("3.3", "2.11"))
+    ]
+    assert pins[0]
+    assert pins[0] == pins[1], "test the simulator on both lines: REST_2 in the Makefile"
 
 
 def test_make_test_runs_every_part_once_all_is_installed() -> None:
