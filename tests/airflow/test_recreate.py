@@ -144,7 +144,7 @@ def test_killed_after_each_step_there_is_one_copy_and_the_original_stays_until_t
         asked = answer(airflow, "killed", run_id, "r.approve", "Approve")
         assert "**Killed** (`killed`)" in asked
         assert f"**Killed (2)** (`{copy}`)" in asked
-        assert "managed by Coveo for Sitecore" in asked
+        assert "Coveo for Sitecore manages the old source" in asked
     else:
         run_id = airflow.trigger("killed", {"delete_old_source": "Killed"})
     kill_at(airflow, coveo, run_id, "r.delete_old", deletion)
