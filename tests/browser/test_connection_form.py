@@ -146,6 +146,7 @@ def test_each_field_that_is_typed_arrives_at_coveo(
         "proxies": json.dumps({"https": proxy.url}),
         "verify": str(certificate[0]),
         "call_interval": "2.5",
+        "snapshot_path": "/srv/coveo-snapshots",
     }
     assert set(CONNECTION_FORM["conn-fields"]) < set(typed)
     form.add(CONN_ID, typed)
