@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import shutil
-import tempfile
 import time
 import uuid
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
+from airflow_provider_coveo.content.scratch import ScratchFolder
 from airflow_provider_coveo.content.snapshot_store import JournalRecord, SnapshotStore
 from airflow_provider_coveo.content.snapshots import Snapshot
 from airflow_provider_coveo.coveo.changes import REMOVED, Operation
@@ -50,6 +49,7 @@ class SnapshotPush:
         self._now = time.time()
         self._push = uuid.uuid4().hex[:16]
         self._records = 0
+        self._scratch: ScratchFolder | None = None
         self._folder = Path()
         self._boot = store.boot()
         #: The version of the snapshot that is stored, ``None`` if what is stored can't be read.
@@ -75,7 +75,8 @@ class SnapshotPush:
         :raises SnapshotDamagedError: if it is damaged, unless that counts as none.
         :raises SnapshotError: if the storage fails.
         """
-        self._folder = Path(tempfile.mkdtemp(prefix="coveo-snapshot-"))
+        self._scratch = ScratchFolder("coveo-snapshot-")
+        self._folder = self._scratch.path
         for _ in range(_LOADS):
             if self._load():
                 return
@@ -318,5 +319,5 @@ class SnapshotPush:
     def close(self) -> None:
         """Delete the local files."""
         self.snapshot.close()
-        if self._folder != Path():
-            shutil.rmtree(self._folder, ignore_errors=True)
+        if self._scratch is not None:
+            self._scratch.close()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -38,6 +39,8 @@ _JOURNAL: Final = "journal"
 _RECORD_MAGIC: Final = "coveo-journal 1 "
 #: How many bytes of the journal are kept in memory; the rest is read again.
 _MAX_HELD: Final = 4 * 1024 * 1024
+#: How long, in seconds, writing a file may take before it counts as abandoned.
+_MAX_WRITE: Final = 24 * 3600.0
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 #: Longer names of folders are cut, and told apart by a digest.
 _MAX_NAME: Final = 120
@@ -339,6 +342,7 @@ class _LocalFolder(_Folder):
                 os.fsync(target.fileno())
 
         self._put(copy, name)
+        self._delete_leftovers()
 
     def write(self, content: bytes, name: str, *, lasts: bool) -> None:
         def write(new: Path) -> None:
@@ -371,6 +375,14 @@ class _LocalFolder(_Folder):
                     os.fsync(descriptor)
                 finally:
                     os.close(descriptor)
+
+    def _delete_leftovers(self) -> None:
+        """Delete what processes left that were killed while they wrote."""
+        for folder in (self._path, self._path / _JOURNAL):
+            for new in folder.glob(".*.*"):
+                with suppress(OSError):
+                    if time.time() - new.lstat().st_mtime > _MAX_WRITE:
+                        new.unlink()
 
     def read(self, name: str) -> bytes | None:
         with _named("read", f"{self}/{name}"):

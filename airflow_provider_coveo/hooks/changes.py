@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow.providers.common.compat.sdk import get_current_context
-
 from airflow_provider_coveo.content.snapshot_push import NO_CHANGES, SnapshotPush
 from airflow_provider_coveo.content.snapshot_store import SnapshotStore, snapshot_folder
 from airflow_provider_coveo.coveo.batches import Batch
@@ -21,7 +19,7 @@ from airflow_provider_coveo.coveo.observer import ComparedPush
 from airflow_provider_coveo.coveo.only_changes import OnlyChanges
 from airflow_provider_coveo.coveo.rejections import DELETES, rejections_of
 from airflow_provider_coveo.hooks.content_changes import PushRecords, run_of
-from airflow_provider_coveo.hooks.recording import RecordingHook
+from airflow_provider_coveo.hooks.recording import RecordingHook, task_context
 
 if TYPE_CHECKING:
     from airflow_provider_coveo.coveo.indexing import Pushed
@@ -209,20 +207,14 @@ def _names(hook: RecordingHook, options: OnlyChanges) -> tuple[str, ...]:
     """Return what tells a snapshot from others of the same source."""
     if options.name is not None:
         return (options.name,)
-    context: Any = hook.task_context
+    context = task_context(hook)
     if context is None:
-        try:
-            context = get_current_context()
-        except Exception:
-            # No task is executed; which error says so depends on Airflow's version.
-            context = {}
-    task_instance: Any = context.get("ti")
-    if task_instance is None:
         raise CoveoInputError(
             "Could not push only what changed: the snapshot has no name",
             cause="outside a task there is no DAG and no task to name it by",
             remedy="Give OnlyChanges a name that no other push to the source has",
         )
+    task_instance = context["ti"]
     map_index = int(getattr(task_instance, "map_index", -1))
     names = (str(task_instance.dag_id), str(task_instance.task_id))
     return names if map_index < 0 else (*names, f"map_index={map_index}")

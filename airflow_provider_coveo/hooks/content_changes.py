@@ -9,12 +9,10 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 from urllib.parse import unquote
 
-from airflow.providers.common.compat.sdk import get_current_context
-
-from airflow_provider_coveo.hooks.recording import RecordingHook
+from airflow_provider_coveo.hooks.recording import RecordingHook, task_context
 from airflow_provider_coveo.state.content_changes import ContentChanges, RecentPushes
 
 _SOURCE: Final = re.compile(r"/(?:push/v1|rest)/organizations/([^/]+)/sources/([^/]+)(.*)")
@@ -63,15 +61,9 @@ def run_of(hook: RecordingHook) -> tuple[str, str, str] | None:
     :param hook: The hook.
     :return: ``None`` outside a run.
     """
-    context: Any = hook.task_context
-    if context is None:
-        try:
-            context = get_current_context()
-        except Exception:
-            # No task is executed; which error says so depends on Airflow's version.
-            context = {}
-    ti: Any = context.get("ti")
-    if ti is not None:
+    context = task_context(hook)
+    if context is not None:
+        ti = context["ti"]
         run = (str(ti.dag_id), str(ti.run_id))
         task = (str(ti.task_id), str(getattr(ti, "map_index", -1)))
         this_try = f"{getattr(ti, 'try_number', 0)} {getattr(ti, 'max_tries', 0)}"

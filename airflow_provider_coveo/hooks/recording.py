@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from airflow.providers.common.compat.sdk import get_current_context
+
 from airflow_provider_coveo.coveo.connection import ConnectionSettings
 
 
@@ -28,3 +30,19 @@ class RecordingHook(Protocol):
     @property
     def settings(self) -> ConnectionSettings:
         """The connection's settings."""
+
+
+def task_context(hook: RecordingHook) -> Any:
+    """
+    Return the context of the task that uses a hook, ``None`` outside a task.
+
+    :param hook: The hook.
+    """
+    context: Any = hook.task_context
+    if context is None:
+        try:
+            context = get_current_context()
+        except Exception:
+            # No task is executed; which error says so depends on Airflow's version.
+            return None
+    return context if "ti" in context else None

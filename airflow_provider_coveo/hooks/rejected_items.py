@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime, timezone
 from typing import Any, Final, Protocol
 
-from airflow.providers.common.compat.sdk import get_current_context
-
 from airflow_provider_coveo.content.files import read_files
 from airflow_provider_coveo.content.rejected_items import ItemAsJson, RejectedItemsFile, item_as_json
+from airflow_provider_coveo.content.scratch import ScratchFolder
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.coveo.indexing import Pushed
 from airflow_provider_coveo.coveo.invalid_items import InvalidItemError
 from airflow_provider_coveo.coveo.item_encoding import ItemEncoder
 from airflow_provider_coveo.coveo.item_logs import MAX_WINDOW, parse_datetime
 from airflow_provider_coveo.coveo.rejections import DELETES, Rejection, rejections_of
-from airflow_provider_coveo.hooks.recording import RecordingHook
+from airflow_provider_coveo.hooks.recording import RecordingHook, task_context
 from airflow_provider_coveo.state.attempts import UsedInAttempt
 from airflow_provider_coveo.state.task_store import RunState
 
@@ -50,7 +48,7 @@ class RunRejectedItems:
 
     def __init__(self, hook: RecordingHook, source_id: str, path: Any) -> None:
         self._file = RejectedItemsFile(path, source_id)
-        context = _task_context(hook)
+        context = task_context(hook)
         self._state = None if context is None else RunState(context)
         self._used: dict[str, bool] = {} if context is None else _USED.of(context)
         if str(self._file) in self._used:
@@ -108,17 +106,6 @@ class RunRejectedItems:
         return self._file.result()
 
 
-def _task_context(hook: RecordingHook) -> Any:
-    context: Any = hook.task_context
-    if context is None:
-        try:
-            context = get_current_context()
-        except Exception:
-            # No task is executed; which error says so depends on Airflow's version.
-            return None
-    return context if "ti" in context else None
-
-
 class ReadsLogs(Protocol):
     """The part of ``CoveoPushHook`` that reads item logs."""
 
@@ -143,8 +130,8 @@ class PipelineRejections:
     """
 
     def __init__(self, entries: Iterable[Mapping[str, Any]], results: Sequence[str]) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="coveo-rejected-")
-        self._database = sqlite3.connect(f"{self._folder.name}/items.db")
+        self._scratch = ScratchFolder("coveo-rejected-")
+        self._database = sqlite3.connect(self._scratch.path / "items.db")
         self._database.execute("PRAGMA synchronous = OFF")
         self._database.execute(
             "CREATE TABLE item (id TEXT, deleted INT, task TEXT, result TEXT, reason TEXT, request_id TEXT, "
@@ -199,7 +186,7 @@ class PipelineRejections:
     def close(self) -> None:
         """Delete the database."""
         self._database.close()
-        self._folder.cleanup()
+        self._scratch.close()
 
 
 def _row(found: Rejection) -> tuple[Any, ...]:

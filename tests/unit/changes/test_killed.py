@@ -8,12 +8,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from airflow_provider_coveo.content.scratch import ScratchFolder
 from airflow_provider_coveo.simulator import Simulator
 from tests.conftest import SOURCE, wait_for_what_is_under_way
 from tests.unit.changes.conftest import items
@@ -25,9 +27,15 @@ _folders = itertools.count()
 
 
 @pytest.fixture(scope="module")
-def _process(_running_simulator: Simulator) -> Iterator[Any]:
+def temporary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which the processes have their temporary files."""
+    return tmp_path_factory.mktemp("temporary")
+
+
+@pytest.fixture(scope="module")
+def _process(_running_simulator: Simulator, temporary: Path) -> Iterator[Any]:
     described = _running_simulator.connection_json()
-    environment = {**os.environ, "AIRFLOW_CONN_COVEO_DEFAULT": described}
+    environment = {**os.environ, "AIRFLOW_CONN_COVEO_DEFAULT": described, "TMPDIR": str(temporary)}
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.unit.changes.tries"],
         stdin=subprocess.PIPE,
@@ -90,3 +98,45 @@ def test_also_in_its_first_push_and_once_more_after_that(
     wait_for_what_is_under_way(coveo)
     assert attempt(old) == 0
     assert indexed(coveo, SOURCE) == {item["documentId"]: item["data"] for item in old}
+
+
+def age(path: Path, seconds: float) -> None:
+    then = time.time() - seconds
+    os.utime(path, (then, then))
+
+
+def test_what_a_killed_push_leaves_on_the_worker(attempt: Attempt, temporary: Path) -> None:
+    assert attempt(items(1, 2)) == 0
+    for left in temporary.glob("coveo-snapshot-*"):
+        age(left, 7200)
+    assert attempt(items(2, 3), point="journal", nth=1, before=False) == -signal.SIGKILL
+    (left,) = temporary.glob("coveo-snapshot-*")
+    assert list(left.iterdir())
+    # One that has just been created may not be locked yet.
+    assert attempt(items(2, 3)) == 0
+    assert left.exists()
+    age(left, 7200)
+    in_use = ScratchFolder("coveo-snapshot-", temporary)
+    age(in_use.path, 7200)
+    assert attempt(items(3, 4)) == 0
+    assert list(temporary.glob("coveo-snapshot-*")) == [in_use.path]
+    in_use.close()
+    assert not list(temporary.glob("coveo-snapshot-*"))
+
+
+def test_what_a_killed_push_leaves_in_the_folder_of_snapshots(
+    coveo: Simulator, attempt: Attempt, tmp_path: Path
+) -> None:
+    assert attempt(items(1, 2)) == 0
+    (snapshot,) = tmp_path.glob("*/snapshots/**/snapshot")
+    old = [snapshot.with_name(".snapshot.0123"), snapshot.parent / "journal" / ".0123.00000000.4567"]
+    new = [snapshot.with_name(".snapshot.89ab"), snapshot.parent / "journal" / ".89ab.00000000.cdef"]
+    (snapshot.parent / "journal").mkdir(exist_ok=True)
+    for path in (*old, *new):
+        path.write_bytes(b"{")
+    for path in old:
+        age(path, 25 * 3600)
+    assert attempt(items(2, 3)) == 0
+    assert not any(path.exists() for path in old)
+    assert all(path.exists() for path in new)
+    assert indexed(coveo, SOURCE) == {item["documentId"]: item["data"] for item in items(2, 3)}
