@@ -30,8 +30,14 @@ FORMAT: Final = 1
 TRAILER_BYTES: Final = 256
 _MAGIC: Final = b"\ncoveo-snapshot "
 _CHUNK: Final = 1 << 20
-#: How many KiB of pages SQLite holds in memory.
+#: How many KiB of pages SQLite holds in memory, less what the bitmaps of a comparison take: so a large
+#: snapshot needs no more memory than a small one.
 _CACHE_KIB: Final = 12 * 1024
+_MIN_CACHE_KIB: Final = 4 * 1024
+#: The operations are written once and read once.
+_LOG_CACHE_KIB: Final = 512
+#: How many bitmaps a comparison has.
+_BITMAPS: Final = 2
 #: How many IDs are looked up by one statement; SQLite before 3.32 takes 999 parameters.
 _IDS_PER_LOOKUP: Final = 900
 #: How much larger than with all pages filled the file may be before it is written anew.
@@ -155,18 +161,26 @@ class Snapshot:
             self._size_per_row = float(facts["size_per_row"])
         except (sqlite3.DatabaseError, KeyError, ValueError) as problem:
             raise _damaged(name, f"its content can't be read: {problem!r}") from None
+        self._cache_pages(self._cache_kib)
         self._open_log(database)
 
     def _connect(self) -> sqlite3.Connection:
         # Threads take turns: the one that reads the input, and the one that ends the push.
         database = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         self._database = database
-        _tune(database, "main")
+        _tune(database, "main", self._cache_kib)
         return database
+
+    @property
+    def _cache_kib(self) -> int:
+        return max(_MIN_CACHE_KIB, _CACHE_KIB - _BITMAPS * self._numbers // 8 // 1024)
+
+    def _cache_pages(self, kib: int) -> None:
+        self._db.execute(f"PRAGMA main.cache_size = -{kib}")
 
     def _open_log(self, database: sqlite3.Connection) -> None:
         database.execute("ATTACH ? AS log", (str(self._log_path),))
-        _tune(database, "log")
+        _tune(database, "log", _LOG_CACHE_KIB)
         database.executescript(_LOG_SCHEMA)
 
     @property
@@ -285,6 +299,8 @@ class Snapshot:
         :param accepted: How many batches were accepted.
         """
         database, before = self._db, self._numbers
+        # To sort the operations, SQLite takes as much again as for pages.
+        self._cache_pages(self._cache_kib // 2)
         database.execute("BEGIN")
         after = 0
         prefixes = database.execute(
@@ -304,6 +320,7 @@ class Snapshot:
         self._numbers = before + self._places + 1
         database.execute("DELETE FROM log.operations")
         database.execute("COMMIT")
+        self._cache_pages(self._cache_kib)
         self._places = 0
 
     def _apply_last(self, accepted: int, after: int, before: int, numbers: int) -> None:
@@ -365,7 +382,7 @@ class Snapshot:
         new = self.path.with_suffix(".new")
         database = sqlite3.connect(new, isolation_level=None)
         try:
-            _tune(database, "main")
+            _tune(database, "main", _MIN_CACHE_KIB)
             database.executescript(_SCHEMA)
             database.execute("BEGIN")
             rows = self._db.cursor().execute("SELECT id, digest FROM items ORDER BY id")
@@ -392,9 +409,9 @@ def _unset(bits: bytearray, end: int) -> Iterator[tuple[int]]:
                     yield (number,)
 
 
-def _tune(database: sqlite3.Connection, schema: str) -> None:
+def _tune(database: sqlite3.Connection, schema: str, cache_kib: int) -> None:
     # It is a copy: what is lost in a crash is downloaded again.
-    for setting in ("journal_mode = OFF", "synchronous = OFF", f"cache_size = -{_CACHE_KIB}"):
+    for setting in ("journal_mode = OFF", "synchronous = OFF", f"cache_size = -{cache_kib}"):
         database.execute(f"PRAGMA {schema}.{setting}")
     database.execute("PRAGMA temp_store = FILE")
 

@@ -151,12 +151,14 @@ class Batcher:
 
     :param sections: The keys of the JSON object, in their order.
     :param limit: How many bytes of JSON a batch may have. An entry that is larger by itself goes alone.
+    :param max_entries: How many entries a batch may have of those that are added one by one.
     """
 
-    def __init__(self, sections: Sequence[str], limit: int) -> None:
+    def __init__(self, sections: Sequence[str], limit: int, max_entries: int = MAX_ENTRIES) -> None:
         self._sections = tuple(sections)
         self._numbers = {section: number for number, section in enumerate(self._sections)}
         self._limit = limit
+        self._max_entries = max_entries
         # '{', '}', and '"section":[],' for each section
         self._size_when_empty = 2 + sum(len(section) + 6 for section in self._sections)
         self._next_number = 0
@@ -207,7 +209,7 @@ class Batcher:
         full = None
         if self.places and (
             self.size + size > self._limit
-            or len(self.places) >= MAX_ENTRIES
+            or len(self.places) >= self._max_entries
             or (known is not None and known % len(self._sections) != number)
             or ((apart or self._apart) and len(entries) < len(self.places))
         ):

@@ -53,6 +53,9 @@ _MAX_SPREAD: Final = 16
 #: How many entries that are looked at one by one are looked up together, and how many bytes of them.
 _ENTRIES_PER_LOOKUP: Final = 900
 _BYTES_PER_LOOKUP: Final = 1024 * 1024
+#: How many changed items and deletions a batch has at most. Besides what is sent, the ID, the digest and the
+#: place of each are in memory, so that small ones take several times their size.
+_MAX_CHANGED_ENTRIES: Final = 10_000
 #: More prefixes are not remembered; what comes behind them is pushed.
 _MAX_PREFIXES: Final = 200
 _MISSING_SHOWN: Final = 20
@@ -534,7 +537,7 @@ class _Output:
     """
 
     def __init__(self, limit: int, on_batch: Callable[[int, list[Operation]], None]) -> None:
-        self.batcher = Batcher((ADD, DELETE), limit)
+        self.batcher = Batcher((ADD, DELETE), limit, _MAX_CHANGED_ENTRIES)
         #: Those of the batch under way.
         self.operations: list[Operation] = []
         self._on_batch = on_batch

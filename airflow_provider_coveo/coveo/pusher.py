@@ -188,6 +188,8 @@ class ContainerPush:
             if warning is not None:
                 self._log.warning("%s", warning)
             self._enqueue(batch, uploads)
+            # It must not outlive its acceptance while the next one is filled.
+            del batch
         if not self._drain():
             raise self._killed()
         self._raise_failure()
