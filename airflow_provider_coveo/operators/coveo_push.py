@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_coveo.airflow_errors import as_non_retryable
 from airflow_provider_coveo.coveo.endpoints import validate_source_id
@@ -19,24 +20,25 @@ from airflow_provider_coveo.operators.base import (
     _untemplated,
     _without_none,
 )
-from airflow_provider_coveo.operators.coveo_source import (
-    CreatePushSourceOperator,
-    DeletePushSourceOperator,
-    RecreatePushSourceOperator,
-)
-from airflow_provider_coveo.operators.coveo_watchdog import CloseAbandonedPushSourcesOperator
 from airflow_provider_coveo.operators.dry_run import runs_dry
-from airflow_provider_coveo.operators.fields import CreateFieldsOperator
+from airflow_provider_coveo.operators.file_input import FILE_PARAMETERS, items_in_files
 from airflow_provider_coveo.operators.push_base import ADDITIONS_ONLY, _ItemsPushOperator
-from airflow_provider_coveo.operators.rejected_push import RepushRejectedItemsOperator
-from airflow_provider_coveo.operators.security_identities import PushSecurityIdentitiesOperator
-from airflow_provider_coveo.operators.sql_push import SqlToCoveoPushOperator
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import BaseOperator, Context
     from airflow.providers.openlineage.extractors import OperatorLineage
 
     from airflow_provider_coveo.coveo.results import PushResult
+    from airflow_provider_coveo.operators.coveo_source import (
+        CreatePushSourceOperator,
+        DeletePushSourceOperator,
+        RecreatePushSourceOperator,
+    )
+    from airflow_provider_coveo.operators.coveo_watchdog import CloseAbandonedPushSourcesOperator
+    from airflow_provider_coveo.operators.fields import CreateFieldsOperator
+    from airflow_provider_coveo.operators.rejected_push import RepushRejectedItemsOperator
+    from airflow_provider_coveo.operators.security_identities import PushSecurityIdentitiesOperator
+    from airflow_provider_coveo.operators.sql_push import SqlToCoveoPushOperator
 
 #: What DAG files import from here.
 __all__ = [
@@ -53,6 +55,32 @@ __all__ = [
     "SetPushSourceStatusOperator",
     "SqlToCoveoPushOperator",
 ]
+
+#: The modules of operators that are loaded only if a DAG file imports one: parsing pays for each module.
+_MODULES: Final = {
+    "CloseAbandonedPushSourcesOperator": "coveo_watchdog",
+    "CreateFieldsOperator": "fields",
+    "CreatePushSourceOperator": "coveo_source",
+    "DeletePushSourceOperator": "coveo_source",
+    "PushSecurityIdentitiesOperator": "security_identities",
+    "RecreatePushSourceOperator": "coveo_source",
+    "RepushRejectedItemsOperator": "rejected_push",
+    "SqlToCoveoPushOperator": "sql_push",
+}
+
+
+def __getattr__(name: str) -> type[BaseOperator]:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"airflow_provider_coveo.operators.{_MODULES[name]}")
+    operator: type[BaseOperator] = getattr(module, name)
+    # The next access finds it without this function.
+    globals()[name] = operator
+    return operator
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})
 
 
 class SetPushSourceStatusOperator(_SourceOperator):
@@ -275,15 +303,7 @@ class PushItemsOperator(_ItemsPushOperator):
         "items",
         "path",
         "delete",
-        "file_format",
-        "columns",
-        "delimiter",
-        "quotechar",
-        "escapechar",
-        "null_values",
-        "column_names",
-        "encoding",
-        "partitioning",
+        *FILE_PARAMETERS,
     )
 
     def __init__(
@@ -329,20 +349,7 @@ class PushItemsOperator(_ItemsPushOperator):
                 )
             )
         if self.path is not None:
-            from airflow_provider_coveo.content.files import read_files
-
-            items = read_files(
-                self.path,
-                file_format=self.file_format or None,
-                columns=self.columns,
-                delimiter=self.delimiter,
-                quotechar=self.quotechar,
-                escapechar=self.escapechar,
-                null_values=self.null_values,
-                column_names=self.column_names,
-                encoding=self.encoding,
-                partitioning=self.partitioning,
-            )
+            items = items_in_files(self)
         return self._push(
             context,
             () if items is None else items,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_coveo.airflow_errors import as_non_retryable
 from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
@@ -16,22 +16,10 @@ from airflow_provider_coveo.operators.base import (
     _untemplated,
 )
 from airflow_provider_coveo.operators.dry_run import runs_dry
+from airflow_provider_coveo.operators.file_input import FILE_PARAMETERS, items_in_files
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
-
-#: How files are read, as ``PushItemsOperator`` has it.
-_FILE_PARAMETERS: Final = (
-    "file_format",
-    "columns",
-    "delimiter",
-    "quotechar",
-    "escapechar",
-    "null_values",
-    "column_names",
-    "encoding",
-    "partitioning",
-)
 
 
 class CreateFieldsOperator(_CoveoOperator):
@@ -85,7 +73,7 @@ class CreateFieldsOperator(_CoveoOperator):
         "items",
         "path",
         "max_items",
-        *_FILE_PARAMETERS,
+        *FILE_PARAMETERS,
         "is_dry_run",
     )
 
@@ -140,10 +128,7 @@ class CreateFieldsOperator(_CoveoOperator):
         given = _checked(validate_fields, {} if self.fields is None else self.fields)
         limit = None if self.max_items in (None, "") else _checked(_validate_max_items, self.max_items)
         if self.path is not None:
-            from airflow_provider_coveo.content.files import read_files
-
-            options = {name: getattr(self, name) for name in _FILE_PARAMETERS}
-            items = read_files(self.path, **{**options, "file_format": self.file_format or None})
+            items = items_in_files(self)
         survey = survey_items(() if items is None else items, limit)
         needed = _checked(lambda names: survey.fields(without=names), given.keys())
         result = self.hook.create_fields(

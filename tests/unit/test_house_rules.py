@@ -37,6 +37,7 @@ IMPORT_INSIDE_FUNCTIONS = {
     "operators/coveo_source.py",
     "operators/coveo_watchdog.py",
     "operators/fields.py",
+    "operators/file_input.py",
     "operators/push_base.py",
     "operators/rejected_push.py",
     "operators/sql_push.py",
