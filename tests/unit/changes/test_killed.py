@@ -61,6 +61,7 @@ def attempt(_process: Any, coveo: Simulator, tmp_path: Path) -> Attempt:
         line = json.dumps({"folder": str(folder), "source": SOURCE, "items": content, **order})
         _process.stdin.write(line + "\n")
         _process.stdin.flush()
+        assert int(_process.stdout.readline()) > 0
         return int(_process.stdout.readline())
 
     return _attempt

@@ -1,16 +1,9 @@
-"""
-Pushes in processes that kill themselves: an attempt each, forked from one that has all imports done.
-
-Reads orders as lines of JSON, and answers each with how the attempt ended. Variables are files.
-"""
+"""Pushes in processes that kill themselves, an attempt each. Variables are files."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +14,7 @@ from airflow_provider_coveo.content.snapshot_store import SnapshotStore
 from airflow_provider_coveo.coveo.only_changes import OnlyChanges
 from airflow_provider_coveo.hooks.changes import ChangesPush
 from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+from tests.forked import serve
 from tests.unit.operators.tries import FileVariables
 
 #: Where an attempt may be killed: before or after it downloads, writes down a batch, takes note that one was
@@ -63,22 +57,5 @@ def execute(order: dict[str, Any]) -> None:
     )
 
 
-def main() -> None:
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    assert CoveoPushHook().settings
-    print("ready", file=answers, flush=True)
-    for line in sys.stdin:
-        pid = os.fork()
-        if pid == 0:
-            try:
-                execute(json.loads(line))
-            except BaseException:
-                traceback.print_exc()
-                os._exit(1)
-            os._exit(0)
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), file=answers, flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    serve(execute, lambda: CoveoPushHook().settings)

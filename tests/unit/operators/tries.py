@@ -1,7 +1,6 @@
 """
-Executes operators in processes that can be killed: a try each, forked from one that has all imports done.
+Executes operators in processes that can be killed, a try each.
 
-Reads orders as lines of JSON, and answers each with two lines: the process id once it runs, and how it ended.
 Variables are files, and a try may be told to kill itself when it writes one.
 """
 
@@ -10,8 +9,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
-import traceback
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +19,7 @@ import airflow.providers.common.compat.sdk as sdk
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 from airflow_provider_coveo.operators import coveo_source
+from tests.forked import serve
 
 
 class FileVariables:
@@ -68,27 +66,11 @@ def execute(order: dict[str, Any]) -> None:
     (folder / "result.json").write_text(json.dumps(result))
 
 
-def main() -> None:
-    # What is logged must not come between the answers.
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    # What Airflow loads when a connection is read and an operator executed is loaded once, for all tries.
+def load() -> None:
     assert CoveoPushHook().settings
     with suppress(CoveoInputError):
         coveo_source.CreatePushSourceOperator(task_id="t", source_name="", visibility="").execute({})
-    print("ready", file=answers, flush=True)
-    for line in sys.stdin:
-        pid = os.fork()
-        if pid == 0:
-            try:
-                execute(json.loads(line))
-            except BaseException:
-                traceback.print_exc()
-                os._exit(1)
-            os._exit(0)
-        print(pid, file=answers, flush=True)
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), file=answers, flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    serve(execute, load)
