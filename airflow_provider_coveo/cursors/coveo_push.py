@@ -105,13 +105,17 @@ class CoveoCursor:
         if self._scope is not None or self._cursor is None or self._block is None:
             # The push that reads this code's items has not ended yet.
             return
-        if kind is None and self._block.moves:
+        block = self._block
+        if kind is None and block.moves and not block.was_dry:
             self._cursor.save()
+            return
+        if kind is None:
+            log.warning(
+                "Cursor %s stays: a push in its block failed, or was a dry run", self._cursor.variable
+            )
+        if block.was_dry and block.moves and not block.has_pushed:
+            self._cursor.undo()
         else:
-            if kind is None:
-                log.warning(
-                    "Cursor %s stays: a push in its block failed, or was a dry run", self._cursor.variable
-                )
             self._cursor.abandon()
 
     def _opened(self) -> TaskCursor:
@@ -158,6 +162,7 @@ class CoveoCursor:
             lag=validate_lag(self._lag),
             name=self._name,
             reset=parse_flag("reset", self._reset),
+            is_dry=self._scope is not None and self._scope.is_dry,
         )
         if self._scope is not None:
             self._scope.add(self._cursor)

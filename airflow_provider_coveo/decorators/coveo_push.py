@@ -11,6 +11,7 @@ from airflow.providers.common.compat.sdk import DecoratedOperator, task_decorato
 from airflow_provider_coveo.airflow_errors import as_non_retryable
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.operators.base import _flag
+from airflow_provider_coveo.operators.dry_run import runs_dry
 from airflow_provider_coveo.operators.push_base import _ItemsPushOperator
 from airflow_provider_coveo.state.cursor_scope import cursor_scope
 
@@ -43,6 +44,7 @@ class _CoveoPushDecoratedOperator(DecoratedOperator, _ItemsPushOperator):
         self._validate_changes()
         with cursor_scope(lambda: self.hook.organization_id, self.source_id) as scope:
             scope.only_changes = _flag(self, "only_changes")
+            scope.is_dry = runs_dry(self.is_dry_run, context)
             items = self.python_callable(*self.op_args, **self._keyword_arguments(context))
             result = self._push(context, self._as_iterable(items))
             scope.ended(result)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow_provider_coveo.airflow_errors import as_non_retryable
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.operators.base import _checked, _flag
+from airflow_provider_coveo.operators.dry_run import runs_dry
 from airflow_provider_coveo.operators.push_base import _ItemsPushOperator
 
 if TYPE_CHECKING:
@@ -214,7 +215,8 @@ class SqlToCoveoPushOperator(_ItemsPushOperator):
         from airflow_provider_coveo.state.cursor_scope import cursor_scope
 
         with cursor_scope(lambda: self.hook.organization_id, self.source_id) as scope:
-            cursor = _checked(self._open_cursor, context)
+            scope.is_dry = runs_dry(self.is_dry_run, context)
+            cursor = _checked(lambda given: self._open_cursor(given, is_dry=scope.is_dry), context)
             scope.add(cursor)
             increment = Increment(
                 self.sql_conn_id,
@@ -234,7 +236,7 @@ class SqlToCoveoPushOperator(_ItemsPushOperator):
             scope.ended(result)
         return {**result, "since": str(cursor.since)}
 
-    def _open_cursor(self, context: Context) -> TaskCursor:
+    def _open_cursor(self, context: Context, *, is_dry: bool) -> TaskCursor:
         from airflow_provider_coveo.coveo.cursor_values import validate_lag
         from airflow_provider_coveo.state.cursors import TaskCursor, start_value
 
@@ -250,6 +252,7 @@ class SqlToCoveoPushOperator(_ItemsPushOperator):
             start=start_value(None if self.cursor_start == "" else self.cursor_start),
             lag=validate_lag(self.lag),
             reset=_flag(self, "cursor_reset"),
+            is_dry=is_dry,
         )
         if cursor.since is None:
             raise CoveoInputError(

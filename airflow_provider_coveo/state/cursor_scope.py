@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from typing import Any, Protocol, TypeVar
 
 from airflow_provider_coveo.coveo.errors import CoveoInputError
+from airflow_provider_coveo.coveo.flags import parse_flag
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,9 @@ class MovableCursor(Protocol):
     def abandon(self) -> None:
         """Leave it where it is."""
 
+    def undo(self) -> None:
+        """Take back what is on record of this attempt."""
+
 
 class CursorScope:
     """
@@ -35,6 +39,8 @@ class CursorScope:
     :param source_id: The source.
     """
 
+    #: Whether the push is known to send nothing, so that its cursors record nothing.
+    is_dry = False
     #: Whether its cursors move at the end: not if nothing was sent.
     moves = True
     #: Whether the push deletes what its input lacks, so that a part of the content must not be its input.
@@ -59,7 +65,10 @@ class CursorScope:
         if result.get("dry_run"):
             self.moves = False
             for block in _blocks:
-                block.moves = False
+                block.was_dry = True
+        else:
+            for block in _blocks:
+                block.has_pushed = True
 
     def check(self) -> None:
         """
@@ -85,11 +94,11 @@ class CursorScope:
 
     def save(self) -> None:
         """Move all, unless nothing was sent."""
-        if not self.moves:
-            self.abandon()
-            return
         for cursor in self._cursors:
-            cursor.save()
+            if self.moves:
+                cursor.save()
+            else:
+                cursor.undo()
 
     def abandon(self) -> None:
         """Leave all where they are; that this can't be recorded fails nothing."""
@@ -142,6 +151,7 @@ def moving_cursors(push: _Push) -> _Push:
     def moved(hook: Any, source_id: str, *args: Any, **kwargs: Any) -> Any:
         with cursor_scope(lambda: str(hook.organization_id), source_id) as scope:
             scope.only_changes = kwargs.get("changes") is not None
+            scope.is_dry = parse_flag("dry_run", kwargs.get("dry_run") or False)
             result = push(hook, source_id, *args, **kwargs)
             scope.ended(result)
             return result
@@ -152,8 +162,12 @@ def moving_cursors(push: _Push) -> _Push:
 class CursorBlock:
     """A ``with`` block of a cursor, around pushes."""
 
-    #: Whether the cursor moves at its end: not if a push in it failed, or sent nothing.
+    #: Whether no push in it failed.
     moves = True
+    #: Whether a push in it was a dry run, so that the cursor stays.
+    was_dry = False
+    #: Whether a push in it was none.
+    has_pushed = False
 
 
 _blocks: list[CursorBlock] = []

@@ -35,7 +35,12 @@ from airflow_provider_coveo.coveo.cursor_values import (
 )
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.state.task_store import RunState
-from airflow_provider_coveo.state.variables import read_variable, variable_name, write_variable
+from airflow_provider_coveo.state.variables import (
+    forget_variable,
+    read_variable,
+    variable_name,
+    write_variable,
+)
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -117,6 +122,7 @@ class TaskCursor:
     :param lag: As :func:`~airflow_provider_coveo.coveo.cursor_values.validate_lag` returns it.
     :param name: A name, where a task has several cursors for a source. Default none.
     :param reset: Whether to begin at ``start`` whatever is on record. Default ``False``.
+    :param is_dry: Whether nothing is pushed, so that nothing is recorded. Default ``False``.
     """
 
     def __init__(
@@ -129,6 +135,7 @@ class TaskCursor:
         lag: timedelta | Decimal | None = None,
         name: str = "",
         reset: bool = False,
+        is_dry: bool = False,
     ) -> None:
         ti: Any = context["ti"]
         self.variable = cursor_variable(
@@ -143,11 +150,14 @@ class TaskCursor:
         #: The present when it was last looked at, in the type of the values; ``None`` for values of no time.
         self._now: Any = None
         self._in_future = 0
-        self._begin(RunState(context), "coveo_cursor" + (f"_{name}" if name else ""))
+        self._is_dry = is_dry
+        self._state = RunState(context)
+        self._key = "coveo_cursor" + (f"_{name}" if name else "")
+        self._begin()
 
-    def _begin(self, state: RunState, key: str) -> None:
+    def _begin(self) -> None:
         record = self._record()
-        kept = state.get(key)
+        kept = self._state.get(self._key)
         began = kept.get("from") if isinstance(kept, Mapping) else None
         stands = _FROM_THE_START if self._reset else record.value or _FROM_THE_START
         if _is_readable(began) and not self._reset:
@@ -157,14 +167,17 @@ class TaskCursor:
             self._from = _earlier(stands, record.again)
         # What can't be read from is an error before this run is on record.
         _ = self.since
-        if self._from != began:
-            state.set(key, {"from": self._from})
+        self._before = (record, kept)
         self._moves = record.moves
         self._began_with = record.value
         #: Whether the push failed, so that the cursor stays.
         self.is_abandoned = False
         self._value = None if self._reset else cursor_from_json(record.value)
         self._running_before = record.without(self._run_id).running
+        if self._is_dry:
+            return
+        if self._from != began:
+            self._state.set(self._key, {"from": self._from})
         running = {**self._running_before, self._run_id: self._from}
         self._write(replace(record, running=dict(list(running.items())[-_MAX_RUNNING:])))
 
@@ -244,6 +257,8 @@ class TaskCursor:
 
         It does not move back: not to an earlier value than another run has left there meanwhile.
         """
+        if self._is_dry:
+            return
         if self._in_future:
             log.warning(
                 "%d values of the cursor %s lie in the future and did not move it; these rows are pushed "
@@ -284,8 +299,30 @@ class TaskCursor:
         reads from where this one began.
         """
         self.is_abandoned = True
+        if self._is_dry:
+            return
         record = CursorRecord.read(self.variable)
         self._write(self._ended(record, record.value, succeeded=False))
+
+    def undo(self) -> None:
+        """Take back what is on record of this attempt, since it was a dry run: it pushed nothing."""
+        if self._is_dry:
+            return
+        before, kept = self._before
+        record = self._record().without(self._run_id)
+        if self._run_id in before.running:
+            # An earlier attempt may have pushed.
+            record.running[self._run_id] = before.running[self._run_id]
+        if record.run_id == self._run_id:
+            record = replace(record, run_id=before.run_id, moved_at=before.moved_at)
+        if record == CursorRecord():
+            forget_variable(self.variable)
+        else:
+            self._store(record)
+        if kept is None:
+            self._state.delete(self._key)
+        else:
+            self._state.set(self._key, kept)
 
     def _moved(self, record: CursorRecord) -> dict[str, str] | None:
         stands = None if self._reset else cursor_from_json(record.value)
@@ -328,9 +365,12 @@ class TaskCursor:
 
     def _write(self, record: CursorRecord) -> None:
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        self._store(replace(record, run_id=self._run_id, moved_at=now))
+
+    def _store(self, record: CursorRecord) -> None:
         write_variable(
             self.variable,
-            asdict(replace(record, run_id=self._run_id, moved_at=now)),
+            asdict(record),
             "Up to where a task has pushed what changed to a Coveo source. Delete it to push from the start "
             "again.",
         )
