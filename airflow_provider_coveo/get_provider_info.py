@@ -77,14 +77,14 @@ CONNECTION_FORM: Final[dict[str, Any]] = {
     },
 }
 
-_ASSET_URI: Final[dict[str, Any]] = {
+_ASSET_URI: Final[dict[str, object]] = {
     "schemes": ["coveo"],
     "handler": "airflow_provider_coveo.assets.coveo_push.sanitize_uri",
     "factory": "airflow_provider_coveo.assets.coveo_push.push_source_asset",
     "to_openlineage_converter": "airflow_provider_coveo.assets.coveo_push.convert_asset_to_openlineage",
 }
 
-_CONFIG: Final[dict[str, Any]] = {
+_CONFIG: Final[dict[str, object]] = {
     "coveo": {
         "description": "Settings of the provider for Coveo.",
         "options": {
@@ -100,7 +100,7 @@ _CONFIG: Final[dict[str, Any]] = {
 }
 
 
-def get_provider_info() -> dict[str, Any]:
+def get_provider_info() -> dict[str, object]:
     """Return the provider's metadata in the form of Airflow's ``provider.yaml`` schema."""
     return {
         "package-name": "airflow-provider-coveo",

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from airflow_provider_coveo.bracket.closing import close_source, hook_of, may_be_active, other_at_work
 from airflow_provider_coveo.bracket.members import UpdateTasks, each_map_index, mapped_group_id, member_ids
@@ -27,9 +27,13 @@ from airflow_provider_coveo.state.ledger import BracketRecord, Holder, Phase, re
 from airflow_provider_coveo.state.liveness import seems_live
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from typing import TypeAlias
+
+    from airflow.providers.common.compat.sdk import DAG, Context
 
     from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+
+    _Callbacks: TypeAlias = Callable[[Context], None] | Iterable[Callable[[Context], None]]
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +72,7 @@ class _FailureCallback:
         if context.get("reason") == "success" and not callbacks_can_read():
             # Otherwise `airflow dags test` of Airflow 3 would warn about every successful run.
             return
-        dag: Any = context["dag"]
+        dag = context["dag"]
         run_id = str(context["run_id"])
         until = time.monotonic() + _BUDGET_SECONDS
         for position, tasks in enumerate(self.brackets):
@@ -92,7 +96,7 @@ class _EndedRun:
     """One bracket of a run that has ended, as far as its callback knows."""
 
     def __init__(
-        self, dag: Any, run_id: str, tasks: UpdateTasks, ended_at: float, until: float, shares: int
+        self, dag: DAG, run_id: str, tasks: UpdateTasks, ended_at: float, until: float, shares: int
     ) -> None:
         self._dag = dag
         self._dag_id = dag.dag_id
@@ -256,7 +260,7 @@ class _EndedRun:
         return (self._until - time.monotonic()) / self._shares
 
 
-def attach_callbacks(dag: Any, update_tasks: UpdateTasks) -> None:
+def attach_callbacks(dag: DAG, update_tasks: UpdateTasks) -> None:
     """
     Have a DAG's callbacks close a bracket, before all others that the DAG has; safe to call again.
 
@@ -268,13 +272,14 @@ def attach_callbacks(dag: Any, update_tasks: UpdateTasks) -> None:
     ours = ours or _FailureCallback()
     if update_tasks not in ours.brackets:
         ours.brackets.append(update_tasks)
-    failure, success = ([ours, *(each for each in kind if each is not ours)] for kind in present)
-    dag.on_failure_callback, dag.on_success_callback = failure, success
+    failure, success = present
+    dag.on_failure_callback = [ours, *(each for each in failure if each is not ours)]
+    dag.on_success_callback = [ours, *(each for each in success if each is not ours)]
     # Both Airflow lines decide by these whether to call any; they set them when the DAG is made.
     dag.has_on_failure_callback = dag.has_on_success_callback = True
 
 
-def _as_list(callbacks: Any) -> list[Callable[[Any], None]]:
+def _as_list(callbacks: _Callbacks | None) -> list[Callable[[Context], None]]:
     if not callbacks:
         return []
     return list(callbacks) if isinstance(callbacks, Iterable) else [callbacks]

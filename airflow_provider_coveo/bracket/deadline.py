@@ -6,8 +6,9 @@ import asyncio
 import importlib
 import logging
 import time
+from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from airflow_provider_coveo.bracket.closing import close_source, hook_of
 from airflow_provider_coveo.bracket.members import UpdateTasks, each_map_index
@@ -17,6 +18,9 @@ from airflow_provider_coveo.state.airflow_runs import (
 )
 from airflow_provider_coveo.state.ledger import Holder, Phase, SourceRecord, read_bracket
 from airflow_provider_coveo.state.liveness import is_over
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import DAG
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +32,7 @@ _LONGEST: Final = timedelta(days=2)
 
 
 async def close_overdue(
-    open_task_id: str, is_mapped: bool, context: dict[str, Any] | None = None, **_: Any
+    open_task_id: str, is_mapped: bool, context: Mapping[str, object] | None = None, **_: object
 ) -> None:
     """
     Close the source of a bracket whose run is overdue, once no task of the run is running.
@@ -40,7 +44,8 @@ async def close_overdue(
     :param is_mapped: Whether the whole bracket is mapped.
     :param context: Airflow's data about the run.
     """
-    run: dict[str, Any] = (context or {}).get("dag_run") or {}
+    given = (context or {}).get("dag_run")
+    run = given if isinstance(given, Mapping) else {}
     dag_id, run_id = str(run.get("dag_id", "")), str(run.get("dag_run_id", ""))
     overdue = _OverdueBracket(Holder(dag_id, run_id, open_task_id), is_mapped=is_mapped)
     until = time.monotonic() + _LONGEST.total_seconds()
@@ -100,7 +105,7 @@ def _may_work(holder: SourceRecord) -> bool:
     return not is_over(holder)
 
 
-def add_deadline(dag: Any, update_tasks: UpdateTasks, after: timedelta, *, is_mapped: bool) -> None:
+def add_deadline(dag: DAG, update_tasks: UpdateTasks, after: timedelta, *, is_mapped: bool) -> None:
     """
     Add a deadline alert for a bracket's run.
 

@@ -21,7 +21,13 @@ from airflow_provider_coveo.bracket.deletion_limit import (
 )
 from airflow_provider_coveo.bracket.dry_runs import is_dry
 from airflow_provider_coveo.bracket.errors import NothingWasPushed, UnknownFirstOpening
-from airflow_provider_coveo.bracket.members import failure_is_ignored, listed, members, operator_class
+from airflow_provider_coveo.bracket.members import (
+    failure_is_ignored,
+    is_mapped_task,
+    listed,
+    members,
+    operator_class,
+)
 from airflow_provider_coveo.bracket.task_base import _UpdateOperator
 from airflow_provider_coveo.bracket.version_0_1 import record_before_this_version
 from airflow_provider_coveo.coveo.max_deleted import MaxDeleted
@@ -33,6 +39,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_coveo.coveo.results import OldItemsResult
+    from airflow_provider_coveo.state.airflow_types import Operator
 
 #: The interval between two checks of a teardown; 3.0 treats a shorter reschedule as a killed task.
 _BETWEEN_CHECKS: Final = timedelta(seconds=10)
@@ -67,7 +74,7 @@ class DeleteOldItemsOfUpdateOperator(_UpdateOperator):
         self.queue_delay = queue_delay
         self.allow_empty = allow_empty
 
-    def execute(self, context: Context) -> OldItemsResult | dict[str, Any]:
+    def execute(self, context: Context) -> OldItemsResult | dict[str, object]:
         """Delete old items by the cut-off of the run's first `open`."""
         limit = _checked(MaxDeleted.parse, self.max_deleted) if self._has_limit else None
         if is_dry(context, self.update_tasks):
@@ -107,11 +114,11 @@ class DeleteOldItemsOfUpdateOperator(_UpdateOperator):
             reject_too_many_deletions(context, self.hook, self.source_id, limit)
         return self.hook.delete_old_items(self.source_id, min(known), queue_delay=self.queue_delay)
 
-    def _estimate(self, context: Context, limit: MaxDeleted | None) -> dict[str, Any]:
+    def _estimate(self, context: Context, limit: MaxDeleted | None) -> dict[str, object]:
         """Return how many items would be deleted, as far as is known, and delete nothing."""
         pushed = items_of_dry_runs(context, self.source_id)
         total = number_of_documents(self.hook, self.source_id)
-        result: dict[str, Any] = {"source_id": self.source_id, "dry_run": True, "adds": pushed}
+        result: dict[str, object] = {"source_id": self.source_id, "dry_run": True, "adds": pushed}
         if total is None:
             self.log.info("Dry run, nothing was sent. The run would push %d items", pushed)
             return result
@@ -128,7 +135,7 @@ class DeleteOldItemsOfUpdateOperator(_UpdateOperator):
             self.log.warning("The update would fail: max_deleted allows %s", limit)
         return {**result, "number_of_documents": total, "deleted": deleted}
 
-    def _states_after_teardowns(self, context: Context, every: Sequence[Any]) -> TaskStates:
+    def _states_after_teardowns(self, context: Context, every: Sequence[Operator]) -> TaskStates:
         """
         Return the states of all members, after the author's own teardowns among them have ended.
 
@@ -148,7 +155,7 @@ class DeleteOldItemsOfUpdateOperator(_UpdateOperator):
         raise AirflowRescheduleException(datetime.now(timezone.utc) + _BETWEEN_CHECKS)
 
     def _reject_after_an_empty_update(
-        self, context: Context, every: Iterable[Any], in_state: TaskStates
+        self, context: Context, every: Iterable[Operator], in_state: TaskStates
     ) -> None:
         """Check the results of the push tasks, as 0.1.0 did, whose tasks may be part of the run."""
         pushes = [task for task in every if getattr(operator_class(task), "pushes_items", False)]
@@ -177,6 +184,7 @@ class DeleteOldItemsOfUpdateOperator(_UpdateOperator):
         )
 
 
-def _keeps_its_result(task: Any) -> bool:
-    partial = getattr(task, "partial_kwargs", None)
-    return bool(task.do_xcom_push if partial is None else partial.get("do_xcom_push", True))
+def _keeps_its_result(task: Operator) -> bool:
+    if is_mapped_task(task):
+        return bool(task.partial_kwargs.get("do_xcom_push", True))
+    return bool(task.do_xcom_push)

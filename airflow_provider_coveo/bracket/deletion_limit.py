@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow_provider_coveo.bracket.errors import TooManyDeletions
 from airflow_provider_coveo.bracket.members import bracket_role, operator_class
@@ -92,7 +92,7 @@ def accepted_items(context: Context, organization_id: str, source_id: str) -> in
     :param organization_id: The organization.
     :param source_id: The source.
     """
-    task: Any = context["task"]
+    task = context["task"]
     before = [each.task_id for each in task.get_flat_relatives(upstream=True) if not bracket_role(each)]
     name = f"{organization_id}/{source_id}"
     total = 0
@@ -110,7 +110,7 @@ def items_of_dry_runs(context: Context, source_id: str) -> int:
     :param context: The context of the bracket's ``delete_old_items``.
     :param source_id: The source.
     """
-    task: Any = context["task"]
+    task = context["task"]
     before = {
         each.task_id
         for each in task.get_flat_relatives(upstream=True)
@@ -124,7 +124,7 @@ def items_of_dry_runs(context: Context, source_id: str) -> int:
     return total
 
 
-def pulled(context: Context, task_ids: Iterable[str], key: str) -> list[Any]:
+def pulled(context: Context, task_ids: Iterable[str], key: str) -> list[object]:
     """
     Return the XComs of tasks; for mapped tasks, those of each map index.
 
@@ -132,8 +132,8 @@ def pulled(context: Context, task_ids: Iterable[str], key: str) -> list[Any]:
     :param task_ids: The tasks.
     :param key: The key.
     """
-    task_instance: Any = context["ti"]
-    found: list[Any] = []
+    task_instance = context["ti"]
+    found: list[object] = []
     for task_id in task_ids:
         value = task_instance.xcom_pull(task_ids=task_id, key=key)
         if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):

@@ -8,10 +8,10 @@ bracket that opened its source for real stays real: only a new run can be dry.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from airflow_provider_coveo.bracket.errors import DryRunNotPossible
-from airflow_provider_coveo.bracket.members import UpdateTasks, bracket_map_index
+from airflow_provider_coveo.bracket.members import UpdateTasks, bracket_map_index, dag_of
 from airflow_provider_coveo.coveo.flags import parse_flag
 from airflow_provider_coveo.operators.base import _checked
 from airflow_provider_coveo.state.dry_tasks import mark_task
@@ -34,12 +34,11 @@ def is_dry(context: Context, update_tasks: UpdateTasks) -> bool:
     :param context: The context of one of its tasks.
     :param update_tasks: The bracket's tasks.
     """
-    task: Any = context["task"]
-    opening: Any = task.dag.get_task(update_tasks.open)
+    opening = dag_of(context["task"]).get_task(update_tasks.open)
     given = getattr(opening, "is_dry_run", False)
     if given is False:
         return False
-    task_instance: Any = context["ti"]
+    task_instance = context["ti"]
     said = task_instance.xcom_pull(
         task_ids=update_tasks.open,
         key=DRY_RUN_XCOM_KEY,
@@ -79,7 +78,7 @@ def enter_member(context: Context, update_tasks: UpdateTasks) -> bool:
     """
     dry = is_dry(context, update_tasks)
     mark_task(context["ti"], is_dry=dry)
-    task: Any = context["task"]
+    task = context["task"]
     if not dry:
         return False
     own = getattr(task, "is_dry_run", None)

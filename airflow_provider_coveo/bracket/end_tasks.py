@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, AirflowSkipException, BaseOperator
 
@@ -24,6 +24,7 @@ from airflow_provider_coveo.bracket.edges import as_list, labels_among
 from airflow_provider_coveo.bracket.errors import PushSourceUpdateFailed
 from airflow_provider_coveo.bracket.members import (
     UpdateTasks,
+    dag_of,
     failure_is_ignored,
     holder_of_update,
     listed,
@@ -41,7 +42,9 @@ from airflow_provider_coveo.state.ledger import BracketRecord, Holder, Phase, So
 from airflow_provider_coveo.state.records import PUSHED_XCOM_KEY
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Context, EdgeModifier
+
+    from airflow_provider_coveo.state.airflow_types import Wirable, Wirables
 
 #: The maximum survival of a marked or cleared task's process: with Airflow's default heartbeats up to 8
 #: seconds, and on 2.11 up to 26 if it was marked as success.
@@ -63,20 +66,22 @@ class ClosePushSourceUpdateOperator(_UpdateOperator):
     shallow_copy_attrs: Sequence[str] = ("on_member_added", "labels")
 
     #: Called with each task that is wired above this one.
-    on_member_added: Callable[[Any], None] | None = None
+    on_member_added: Callable[[Wirable], None] | None = None
 
     @functools.cached_property
-    def labels(self) -> list[Any]:
+    def labels(self) -> list[EdgeModifier]:
         """The labels of edges that end here."""
         return []
 
-    def update_relative(self, other: Any, upstream: bool = True, edge_modifier: Any = None) -> None:
+    def update_relative(
+        self, other: Wirable, upstream: bool = True, edge_modifier: EdgeModifier | None = None
+    ) -> None:
         """Add a task that is wired upstream of ``close`` to the bracket."""
         super().update_relative(other, upstream, edge_modifier)
         if upstream and self.on_member_added is not None:
             self.on_member_added(other)
 
-    def set_upstream(self, task_or_task_list: Any, edge_modifier: Any = None) -> None:
+    def set_upstream(self, task_or_task_list: Wirables, edge_modifier: EdgeModifier | None = None) -> None:
         """Add tasks that are wired upstream of ``close`` to the bracket."""
         self.labels.extend(labels_among(task_or_task_list))
         super().set_upstream(task_or_task_list, edge_modifier)
@@ -84,7 +89,7 @@ class ClosePushSourceUpdateOperator(_UpdateOperator):
             for task in as_list(task_or_task_list):
                 self.on_member_added(task)
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> dict[str, object]:
         """Set ``IDLE``."""
         record = _opened(self, context)
         if record is None:
@@ -98,13 +103,14 @@ class ClosePushSourceUpdateOperator(_UpdateOperator):
 
     def _give_up_claim(self, context: Context) -> None:
         """Release the claim of an exclusive `open` that was killed before it opened the source."""
-        if not context["task"].dag.get_task(self.update_tasks.open).exclusive:  # type: ignore[union-attr]
+        opening = dag_of(context["task"]).get_task(self.update_tasks.open)
+        if not getattr(opening, "exclusive", False):
             return
         # Later checks of the claim find that its run has ended.
         with suppress(Exception):
             SourceLedger(self.hook.organization_id).release(self.source_id, self._holder(context))
 
-    def _nothing_sent(self) -> dict[str, Any]:
+    def _nothing_sent(self) -> dict[str, object]:
         return {"source_id": self.source_id, "status": None, "ordering_id": None, "request_id": None}
 
 
@@ -121,7 +127,7 @@ class JudgePushSourceUpdateOperator(_UpdateOperator):
     bracket_role: ClassVar[str] = "outcome"
     works_unrendered: ClassVar[bool] = True
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> dict[str, object]:
         """Close the source if it is still open, then check the tasks."""
         tasks = [
             *(task for task in members(context["task"], self.update_tasks) if not failure_is_ignored(task)),
@@ -165,7 +171,7 @@ class JudgePushSourceUpdateOperator(_UpdateOperator):
                     added = counts.setdefault(f"coveo://{organization_id.lower()}/{source_id}", {})
                     for kind, count in its.items():
                         added[kind] = added.get(kind, 0) + count
-            tell_assets(cast("Any", context), counts)
+            tell_assets(context, counts)
         except Exception:
             self.log.warning("Could not add the numbers of pushed items to the asset events", exc_info=True)
 
@@ -226,7 +232,7 @@ class PushSourceUpdateDone(BaseOperator):
     bracket_role: ClassVar[str] = "done"
     shallow_copy_attrs: Sequence[str] = ("on_follower_added",)
     #: Called with each task that is wired below this one.
-    on_follower_added: Callable[[Any], None] | None = None
+    on_follower_added: Callable[[Wirable], None] | None = None
     #: Whether a task follows the bracket.
     is_followed: bool = False
 
@@ -239,7 +245,9 @@ class PushSourceUpdateDone(BaseOperator):
         """Whether Airflow's scheduler completes the task by itself, without a worker."""
         return not self.is_followed
 
-    def update_relative(self, other: Any, upstream: bool = True, edge_modifier: Any = None) -> None:
+    def update_relative(
+        self, other: Wirable, upstream: bool = True, edge_modifier: EdgeModifier | None = None
+    ) -> None:
         """Record a task that follows the bracket."""
         super().update_relative(other, upstream, edge_modifier)
         if not upstream:
@@ -247,7 +255,7 @@ class PushSourceUpdateDone(BaseOperator):
             if self.on_follower_added is not None:
                 self.on_follower_added(other)
 
-    def set_downstream(self, task_or_task_list: Any, edge_modifier: Any = None) -> None:
+    def set_downstream(self, task_or_task_list: Wirables, edge_modifier: EdgeModifier | None = None) -> None:
         """Record tasks that follow the bracket."""
         super().set_downstream(task_or_task_list, edge_modifier)
         self.is_followed = True

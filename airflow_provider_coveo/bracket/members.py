@@ -5,13 +5,21 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
+from typing import TYPE_CHECKING, ClassVar, Final
 
-from airflow_provider_coveo.state.airflow_runs import TaskStates, callbacks_can_query, task_states
+from airflow_provider_coveo.state.airflow_runs import (
+    TaskStates,
+    callbacks_can_query,
+    map_index_of,
+    task_states,
+)
 from airflow_provider_coveo.state.ledger import Holder, read_bracket
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import DAG, Context, MappedOperator
+    from typing_extensions import TypeIs
+
+    from airflow_provider_coveo.state.airflow_types import Operator, Wirable
 
 #: The number of consecutive map indexes without a record after which no more are expected.
 _MAX_GAP: Final = 100
@@ -36,7 +44,7 @@ class UpdateTasks:
     outcome: str
 
 
-def bracket_role(task: Any) -> str:
+def bracket_role(task: object) -> str:
     """
     Return the role of a bracket's own task, such as ``open``; an empty string for any other task.
 
@@ -45,7 +53,7 @@ def bracket_role(task: Any) -> str:
     return str(getattr(operator_class(task), "bracket_role", ""))
 
 
-def operator_class(task: Any) -> type[Any]:
+def operator_class(task: object) -> type[object]:
     """
     Return the class of a task's operator, even if the task is mapped.
 
@@ -55,7 +63,37 @@ def operator_class(task: Any) -> type[Any]:
     return found if isinstance(found, type) else type(task)
 
 
-def member_ids(dag: Any, update_tasks: UpdateTasks) -> list[str]:
+def is_task(node: Wirable) -> TypeIs[Operator]:
+    """
+    Return whether what is wired is a task, and no group or result.
+
+    :param node: What is wired.
+    """
+    return hasattr(node, "task_id")
+
+
+def is_mapped_task(task: Operator) -> TypeIs[MappedOperator]:
+    """
+    Return whether a task is mapped.
+
+    :param task: The task.
+    """
+    return hasattr(task, "partial_kwargs")
+
+
+def dag_of(task: Operator) -> DAG:
+    """
+    Return the DAG of a task of a bracket, which always has one.
+
+    :param task: The task, mapped or not.
+    """
+    dag = task.dag
+    if dag is None:
+        raise RuntimeError(f"Task {task.task_id!r} is in no DAG")
+    return dag
+
+
+def member_ids(dag: DAG, update_tasks: UpdateTasks) -> list[str]:
     """
     Return the tasks between a bracket's ``open`` and its ``close``, wherever they were created.
 
@@ -67,25 +105,26 @@ def member_ids(dag: Any, update_tasks: UpdateTasks) -> list[str]:
     return sorted(task_id for task_id in below & above if not bracket_role(dag.get_task(task_id)))
 
 
-def members(task: Any, update_tasks: UpdateTasks) -> Iterator[Any]:
+def members(task: Operator, update_tasks: UpdateTasks) -> Iterator[Operator]:
     """
     Yield the tasks between a bracket's ``open`` and its ``close``.
 
     :param task: One of the bracket's tasks.
     :param update_tasks: The bracket's tasks.
     """
-    for task_id in member_ids(task.dag, update_tasks):
-        yield task.dag.get_task(task_id)
+    dag = dag_of(task)
+    for task_id in member_ids(dag, update_tasks):
+        yield dag.get_task(task_id)
 
 
-def own_tasks(task: Any, update_tasks: UpdateTasks) -> Iterator[Any]:
+def own_tasks(task: Operator, update_tasks: UpdateTasks) -> Iterator[Operator]:
     """
     Yield the bracket's own tasks whose failures fail the run.
 
     :param task: One of the bracket's tasks.
     :param update_tasks: The bracket's tasks.
     """
-    dag = task.dag
+    dag = dag_of(task)
     yield dag.get_task(update_tasks.open)
     yield dag.get_task(update_tasks.close)
     for task_id in dag.get_task(update_tasks.close).upstream_task_ids:
@@ -94,7 +133,7 @@ def own_tasks(task: Any, update_tasks: UpdateTasks) -> Iterator[Any]:
             yield upstream
 
 
-def failure_is_ignored(task: Any) -> bool:
+def failure_is_ignored(task: Operator) -> bool:
     """
     Return whether a task can fail without failing the run: Airflow's own rule for teardowns.
 
@@ -110,7 +149,7 @@ def holder_of_update(context: Context, update_tasks: UpdateTasks) -> Holder:
     :param context: The context of one of its tasks.
     :param update_tasks: The bracket's tasks.
     """
-    task_instance: Any = context["ti"]
+    task_instance = context["ti"]
     return Holder(
         task_instance.dag_id,
         task_instance.run_id,
@@ -129,12 +168,11 @@ def bracket_map_index(context: Context, update_tasks: UpdateTasks) -> int:
     :param context: The context of the task.
     :param update_tasks: The bracket's tasks.
     """
-    task, task_instance = cast("tuple[Any, Any]", (context["task"], context["ti"]))
-    group = mapped_group_id(task.dag.get_task(update_tasks.open))
-    return int(task_instance.map_index) if group is not None else -1
+    group = mapped_group_id(dag_of(context["task"]).get_task(update_tasks.open))
+    return map_index_of(context) if group is not None else -1
 
 
-def mapped_group_id(task: Any) -> str | None:
+def mapped_group_id(task: Operator) -> str | None:
     """
     Return the mapped task group that contains a task, ``None`` if there is none.
 
@@ -178,13 +216,13 @@ def states(context: Context, update_tasks: UpdateTasks, task_ids: Iterable[str])
     :param update_tasks: The bracket's tasks.
     :param task_ids: The tasks.
     """
-    task_instance: Any = context["ti"]
-    dag: Any = context["task"].dag
+    task_instance = context["ti"]
+    dag = dag_of(context["task"])
     found = task_states(task_instance.dag_id, task_instance.run_id, task_ids)
     group = mapped_group_id(dag.get_task(update_tasks.open))
     if group is None:
         return found
-    own = int(task_instance.map_index)
+    own = map_index_of(context)
     return {
         task_id: {i: state for i, state in by_index.items() if i == own}
         if mapped_group_id(dag.get_task(task_id)) == group

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from airflow_provider_coveo.operators.only_changes import (
     may_be_same_source,
@@ -10,8 +10,12 @@ from airflow_provider_coveo.operators.only_changes import (
     pushes_only_changes,
 )
 
+if TYPE_CHECKING:
+    from airflow_provider_coveo.bracket.delete_task import DeleteOldItemsOfUpdateOperator
+    from airflow_provider_coveo.state.airflow_types import Operator
 
-def reject_only_changes(task: Any, delete_task: Any) -> None:
+
+def reject_only_changes(task: Operator, delete_task: DeleteOldItemsOfUpdateOperator) -> None:
     """
     Reject a task of a bracket that deletes old items, if it pushes only changes.
 

@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from airflow_provider_coveo.bracket.dry_runs import DRY_RUN_XCOM_KEY, reject_after_opening
 from airflow_provider_coveo.bracket.edges import as_list, labels_among
 from airflow_provider_coveo.bracket.errors import PushSourceInUse, PushSourceUpdateNotBracketed
-from airflow_provider_coveo.bracket.members import operator_class
+from airflow_provider_coveo.bracket.members import dag_of, operator_class
 from airflow_provider_coveo.bracket.opening import Opening, SourceBusyError
 from airflow_provider_coveo.bracket.parameters import validate_deleting_status
 from airflow_provider_coveo.bracket.task_base import _UpdateOperator
@@ -27,7 +27,9 @@ from airflow_provider_coveo.state.ledger import BracketRecord, Holder, Phase, re
 from airflow_provider_coveo.state.task_store import retry_series, was_cleared
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Context, EdgeModifier
+
+    from airflow_provider_coveo.state.airflow_types import Operator, Wirable, Wirables
 
 #: The maximum difference between the clocks of a worker and a scheduler.
 _CLOCK_SKEW: Final = 2.0
@@ -52,7 +54,7 @@ class OpenPushSourceUpdateOperator(_UpdateOperator):
     template_fields: Sequence[str] = (*_UpdateOperator.template_fields, "status", "is_dry_run")
     shallow_copy_attrs: Sequence[str] = ("on_member_added", "on_complete", "labels")
     #: Called with each task that is wired below this one.
-    on_member_added: Callable[[Any], None] | None = None
+    on_member_added: Callable[[Wirable], None] | None = None
     #: Called when Airflow checks the DAG, which is then complete.
     on_complete: Callable[[], None] | None = None
 
@@ -78,17 +80,19 @@ class OpenPushSourceUpdateOperator(_UpdateOperator):
         self.is_dry_run = dry_run
 
     @functools.cached_property
-    def labels(self) -> list[Any]:
+    def labels(self) -> list[EdgeModifier]:
         """The labels of edges that begin here."""
         return []
 
-    def update_relative(self, other: Any, upstream: bool = True, edge_modifier: Any = None) -> None:
+    def update_relative(
+        self, other: Wirable, upstream: bool = True, edge_modifier: EdgeModifier | None = None
+    ) -> None:
         """Add a task that is wired downstream of ``open`` to the bracket."""
         super().update_relative(other, upstream, edge_modifier)
         if not upstream and self.on_member_added is not None:
             self.on_member_added(other)
 
-    def set_downstream(self, task_or_task_list: Any, edge_modifier: Any = None) -> None:
+    def set_downstream(self, task_or_task_list: Wirables, edge_modifier: EdgeModifier | None = None) -> None:
         """Add tasks that are wired downstream of ``open`` to the bracket."""
         self.labels.extend(labels_among(task_or_task_list))
         super().set_downstream(task_or_task_list, edge_modifier)
@@ -97,13 +101,13 @@ class OpenPushSourceUpdateOperator(_UpdateOperator):
                 self.on_member_added(task)
 
     @property
-    def downstream_list(self) -> Iterable[Any]:
+    def downstream_list(self) -> Iterable[Operator]:
         """The directly downstream tasks, which Airflow checks for every setup before the rest of the DAG."""
         if self.on_complete is not None:
             self.on_complete()
         return super().downstream_list
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> dict[str, object]:
         """Wait for the source if requested, then open the bracket."""
         if self.is_dry_run is not False and self._is_dry(context):
             self._reject_what_can_not_be_opened()
@@ -130,15 +134,15 @@ class OpenPushSourceUpdateOperator(_UpdateOperator):
         return dry
 
     def execute_complete(
-        self, context: Context, event: Any = None, waiting_since: float | None = None
-    ) -> dict[str, Any]:
+        self, context: Context, event: object = None, waiting_since: float | None = None
+    ) -> dict[str, object]:
         """Check again after a wait."""
         record = read_bracket(self._holder(context)) or first_record(context)
         return self._open_when_free(context, record, waiting_since)
 
     def _open_when_free(
         self, context: Context, record: BracketRecord, waiting_since: float | None = None
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         if record.is_pinned:
             self._keep_to_the_source_of_the_run(record)
         self._reject_what_can_not_be_opened()
@@ -187,7 +191,7 @@ class OpenPushSourceUpdateOperator(_UpdateOperator):
             return record
         others = [
             task
-            for task in cast("Any", context["task"]).dag.tasks
+            for task in dag_of(context["task"]).tasks
             if operator_class(task).__dict__.get("bracket_role") == self.bracket_role
             and task.task_id != self.task_id
         ]
@@ -213,9 +217,9 @@ class OpenPushSourceUpdateOperator(_UpdateOperator):
         return replace(record, first_cut_off_ms=min(known)) if known else record
 
     def _record_of_other(self, context: Context, other: Holder) -> BracketRecord | None:
-        task_instance: Any = context["ti"]
+        task_instance = context["ti"]
 
-        def pull(key: str) -> Any:
+        def pull(key: str) -> object:
             return task_instance.xcom_pull(task_ids=other.open_task_id, key=key, map_indexes=other.map_index)
 
         opened = pull(OPENING_XCOM_KEY)
@@ -277,7 +281,7 @@ def _is_of_a_deleted_run(context: Context, record: BracketRecord) -> bool:
     :param context: The context of the bracket's ``open``.
     :param record: The record.
     """
-    run: Any = context.get("dag_run")
+    run = context.get("dag_run")
     began = getattr(run, "start_date", None)
     is_first = getattr(context["ti"], "try_number", 0) == 1 and not was_cleared(context)
     if not is_first or began is None or getattr(run, "clear_number", None) != 0:

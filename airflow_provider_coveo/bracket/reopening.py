@@ -5,17 +5,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from airflow.providers.common.compat.sdk import TaskGroup
 
 from airflow_provider_coveo.bracket.closing import hook_of
 from airflow_provider_coveo.bracket.dry_runs import enter_member, is_dry
 from airflow_provider_coveo.bracket.errors import PushSourceInUse, PushSourceUpdateNotBracketed
-from airflow_provider_coveo.bracket.members import UpdateTasks, holder_of_update, states
+from airflow_provider_coveo.bracket.members import (
+    UpdateTasks,
+    dag_of,
+    holder_of_update,
+    is_mapped_task,
+    states,
+)
 from airflow_provider_coveo.bracket.opening import Opening, SourceBusyError
 from airflow_provider_coveo.bracket.version_0_1 import record_before_this_version
-from airflow_provider_coveo.state.airflow_runs import FINISHED_STATES, is_temporary_run
+from airflow_provider_coveo.state.airflow_runs import FINISHED_STATES, is_temporary_run, map_index_of
 from airflow_provider_coveo.state.ledger import (
     BracketRecord,
     Holder,
@@ -28,6 +34,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+    from airflow_provider_coveo.state.airflow_types import Operator, Wirable
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +56,7 @@ class _Reopening:
     def __init__(
         self,
         update_tasks: UpdateTasks,
-        then: Callable[[Any], None] | None,
+        then: Callable[[Context], None] | None,
         follows: Sequence[str] = (),
     ) -> None:
         self._update_tasks = update_tasks
@@ -66,7 +73,7 @@ class _Reopening:
 
     def _follow(self, context: Context, record: BracketRecord) -> None:
         """Set the task's fields to what the run opened, whatever the templates render to by now."""
-        task: Any = context["task"]
+        task = context["task"]
         for name in self._follows:
             pinned, rendered = getattr(record, name), getattr(task, name, None)
             if record.is_pinned and rendered != pinned and not (name != "source_id" and rendered is None):
@@ -101,14 +108,18 @@ def reopen_if_closed(context: Context, update_tasks: UpdateTasks) -> bool:
     return after is not None and after.opening != (before.opening if before is not None else "")
 
 
-_UNREAD: Final = object()
+class _Unread:
+    """The type of what stands for a record that was not read yet."""
+
+
+_UNREAD: Final = _Unread()
 
 
 def _open_if_needed(
-    context: Context, update_tasks: UpdateTasks, found: Any = _UNREAD
+    context: Context, update_tasks: UpdateTasks, found: BracketRecord | _Unread | None = _UNREAD
 ) -> BracketRecord | None:
     holder = holder_of_update(context, update_tasks)
-    record: BracketRecord | None = read_bracket(holder) if found is _UNREAD else found
+    record = read_bracket(holder) if isinstance(found, _Unread) else found
     if record is None:
         record = record_before_this_version(context, update_tasks)
     if record is None or not record.is_pinned or record.phase is Phase.REJECTED:
@@ -138,8 +149,7 @@ def _open_instead(
         record = _without_cut_off(
             holder, record, "a task worked although the bracket's open had not opened the source"
         )
-    task: Any = context["task"]
-    opening: Any = task.dag.get_task(update_tasks.open)
+    opening = dag_of(context["task"]).get_task(update_tasks.open)
     state = states(context, update_tasks, [update_tasks.open])[update_tasks.open].get(holder.map_index)
     if state != "success":
         return None
@@ -162,7 +172,7 @@ def _open_instead(
 def _reopen(
     context: Context, update_tasks: UpdateTasks, holder: Holder, record: BracketRecord
 ) -> BracketRecord:
-    task_instance: Any = context["ti"]
+    task_instance = context["ti"]
     is_waited_for = update_tasks.outcome in context["task"].get_flat_relative_ids(upstream=False)
     if not is_waited_for or is_temporary_run(holder.run_id):
         raise PushSourceUpdateNotBracketed(
@@ -193,8 +203,7 @@ def _send(
     source_id: str,
     coveo_conn_id: str,
 ) -> BracketRecord:
-    task: Any = context["task"]
-    opening: Any = task.dag.get_task(update_tasks.open)
+    opening = dag_of(context["task"]).get_task(update_tasks.open)
     try:
         return Opening(
             hook=hook,
@@ -203,7 +212,7 @@ def _send(
             source_id=source_id,
             coveo_conn_id=coveo_conn_id,
             status=record.status,
-            exclusive=opening.exclusive,
+            exclusive=getattr(opening, "exclusive", False),
             reopened_by=_name_of(context),
         ).run()[1]
     except SourceBusyError as busy:
@@ -222,42 +231,40 @@ def _without_cut_off(holder: Holder, record: BracketRecord, why: str) -> Bracket
 
 
 def _name_of(context: Context) -> tuple[str, int]:
-    task_instance: Any = context["ti"]
-    return str(task_instance.task_id), int(task_instance.map_index)
+    return str(context["ti"].task_id), map_index_of(context)
 
 
-def _rendered(task: Any, name: str, context: Context) -> Any:
+def _rendered(task: Operator, name: str, context: Context) -> object:
     value = getattr(task, name)
     return task.render_template(value, context) if value is not None else None
 
 
-def pre_execute_of(task: Any) -> Callable[[Any], None] | None:
+def pre_execute_of(task: Operator) -> Callable[[Context], None] | None:
     """
     Return the ``pre_execute`` that a DAG's author set on a task, mapped or not.
 
     :param task: The task.
     """
-    partial = getattr(task, "partial_kwargs", None)
-    found = task._pre_execute_hook if partial is None else partial.get("pre_execute")
+    found: Callable[[Context], None] | None
+    found = task.partial_kwargs.get("pre_execute") if is_mapped_task(task) else task._pre_execute_hook
     # A task created in one bracket and wired into it twice would otherwise check twice.
     return found._then if isinstance(found, _Reopening) else found
 
 
-def set_pre_execute(task: Any, hook: Callable[[Any], None] | None) -> None:
+def set_pre_execute(task: Operator, hook: Callable[[Context], None] | None) -> None:
     """
     Set the ``pre_execute`` of a task, mapped or not.
 
     :param task: The task.
     :param hook: The function to call.
     """
-    partial = getattr(task, "partial_kwargs", None)
-    if partial is None:
-        task._pre_execute_hook = hook
+    if is_mapped_task(task):
+        task.partial_kwargs["pre_execute"] = hook
     else:
-        partial["pre_execute"] = hook
+        task._pre_execute_hook = hook
 
 
-def tasks_of(group: Any) -> Sequence[Any]:
+def tasks_of(group: Wirable) -> Sequence[Operator]:
     """
     Return the tasks of a task group, or of the result of a decorated task.
 

@@ -14,6 +14,7 @@ from airflow_provider_coveo.state.ledger import BracketRecord, Holder
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+    from jinja2 import Environment
 
 
 class _UpdateOperator(_CoveoOperator):
@@ -37,7 +38,7 @@ class _UpdateOperator(_CoveoOperator):
         self.source_id = source_id
         self.update_tasks = update_tasks
 
-    def render_template_fields(self, context: Context, jinja_env: Any = None) -> None:
+    def render_template_fields(self, context: Context, jinja_env: Environment | None = None) -> None:
         """Render the templates; a failure must not leave a source open."""
         try:
             super().render_template_fields(context, jinja_env)

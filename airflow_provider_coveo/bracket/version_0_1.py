@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
 
 from airflow_provider_coveo.bracket.members import UpdateTasks, holder_of_update
 from airflow_provider_coveo.state.ledger import BracketRecord, Holder, Phase, SourceLedger
@@ -45,10 +46,10 @@ def record_before_this_version(context: Context, update_tasks: UpdateTasks) -> B
     :param context: The context of one of the bracket's tasks.
     :param update_tasks: The bracket's tasks.
     """
-    task_instance: Any = context["ti"]
+    task_instance = context["ti"]
     holder = holder_of_update(context, update_tasks)
 
-    def pull(key: str) -> Any:
+    def pull(key: str) -> object:
         return task_instance.xcom_pull(task_ids=update_tasks.open, key=key, map_indexes=holder.map_index)
 
     opened = pull(OPENING_XCOM_KEY)
@@ -57,7 +58,7 @@ def record_before_this_version(context: Context, update_tasks: UpdateTasks) -> B
     return record_of_0_1(holder, opened, pull("return_value"))
 
 
-def record_of_0_1(holder: Holder, opened: dict[str, Any], result: Any) -> BracketRecord:
+def record_of_0_1(holder: Holder, opened: Mapping[str, object], result: object) -> BracketRecord:
     """
     Return the record of a bracket that 0.1.0 opened.
 

@@ -8,7 +8,7 @@ Airflow builds a DAG edge by edge, and a task can be wired into a bracket, or af
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 from airflow_provider_coveo.bracket.callbacks import attach_callbacks
 from airflow_provider_coveo.bracket.delete_task import DeleteOldItemsOfUpdateOperator
@@ -21,6 +21,7 @@ from airflow_provider_coveo.bracket.members import (
     UpdateTasks,
     bracket_role,
     failure_is_ignored,
+    is_task,
     listed,
     mapped_group_id,
 )
@@ -38,6 +39,8 @@ from airflow_provider_coveo.coveo.errors import CoveoInputError
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, TaskGroup
+
+    from airflow_provider_coveo.state.airflow_types import Operator, Wirable
 
 #: The options that make a task wait for the previous run.
 _WAITING_FOR_THE_PAST: Final = ("depends_on_past", "wait_for_downstream")
@@ -83,7 +86,7 @@ class BracketWiring:
     ) -> None:
         self._group = group
         self._name = group.group_id
-        self._dag: Any = group.dag
+        self._dag = group.dag
         self._own = own
         self._own_task_ids = own.ids
         self._update_tasks = update_tasks
@@ -96,7 +99,7 @@ class BracketWiring:
         self._is_completing = False
         self._is_block_ending = False
 
-    def take_in(self, tasks: Iterable[Any]) -> None:
+    def take_in(self, tasks: Iterable[Operator]) -> None:
         """
         Add tasks to the bracket at the end of its ``with`` block, and watch later wiring.
 
@@ -114,7 +117,7 @@ class BracketWiring:
         self._complete()
         self._is_block_ending = False
 
-    def join_below(self, task: Any) -> None:
+    def join_below(self, task: Wirable) -> None:
         """
         Add a task that is wired downstream of ``open`` to the bracket.
 
@@ -123,7 +126,7 @@ class BracketWiring:
         self._join(task)
         self._complete()
 
-    def let_reopen(self, task: Any) -> None:
+    def let_reopen(self, task: Operator) -> None:
         """
         Make a task check, before it runs, that its bracket is open.
 
@@ -134,17 +137,17 @@ class BracketWiring:
         follows = [name for name in IDENTITY_FIELDS if _same_template(task, self._own.open, name)]
         set_pre_execute(task, _Reopening(self._update_tasks, pre_execute_of(task), follows))
 
-    def _directly_below_open(self) -> list[Any]:
+    def _directly_below_open(self) -> list[Operator]:
         below = self._own.open.downstream_task_ids - self._own_task_ids
         return [self._dag.get_task(task_id) for task_id in sorted(below)]
 
-    def _join(self, task: Any) -> None:
+    def _join(self, task: Wirable) -> None:
         """
         Add a task to the bracket: ``close`` and ``delete_old_items`` wait for it.
 
         Also called for tasks from outside the group that are wired between ``open`` and ``close``.
         """
-        if not hasattr(task, "task_id"):
+        if not is_task(task):
             for inner in tasks_of(task):
                 self._join(inner)
             return
@@ -169,7 +172,7 @@ class BracketWiring:
             self._from_outside[task.task_id] = given
             self._watch(task)
 
-    def _wire(self, task: Any) -> None:
+    def _wire(self, task: Operator) -> None:
         if task.is_setup:
             # A setup directly upstream of a teardown would become that teardown's setup.
             return
@@ -183,9 +186,9 @@ class BracketWiring:
         given = (set(task.downstream_task_ids) - before) & self._own_task_ids
         self._given_edges.setdefault(task.task_id, set()).update(given)
 
-    def _join_above(self, task: Any) -> None:
+    def _join_above(self, task: Wirable) -> None:
         """Add a task that is wired upstream of ``close`` to the bracket, and make it wait for ``open``."""
-        tasks = [task] if hasattr(task, "task_id") else tasks_of(task)
+        tasks = [task] if is_task(task) else tasks_of(task)
         before = self._own.open.get_flat_relative_ids(upstream=True)
         for joining in tasks:
             # A task that `open` depends on may be upstream of `close` as well.
@@ -196,7 +199,7 @@ class BracketWiring:
                 self._own.open >> joining
         self._complete()
 
-    def _watch(self, task: Any) -> None:
+    def _watch(self, task: Operator) -> None:
         """Watch the upstream edges of a task from outside, and of the tasks before it."""
         todo = [task]
         while todo:
@@ -361,7 +364,7 @@ class BracketWiring:
                     "an EmptyOperator; or move the decision before the bracket: `decision >> update`",
                 )
 
-    def _default_trigger_rules(self) -> set[Any]:
+    def _default_trigger_rules(self) -> set[object]:
         """Return the rules in default_args, which a first task can still override before the final check."""
         dag = self._dag
         given = [(each or {}).get("trigger_rule") for each in (dag.default_args, self._group.default_args)]
@@ -390,12 +393,12 @@ class _WatchedIds(set[str]):
         for callback in tuple(self.callbacks):
             callback()
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[type[set[str]], tuple[list[str]]]:
         # A copy of the DAG is complete, so nothing needs watching.
         return set, (list(self),)
 
 
-def _same_template(task: Any, opening: Any, name: str) -> bool:
+def _same_template(task: Operator, opening: Operator, name: str) -> bool:
     """Return whether a task's field has the same template as the bracket's ``open``."""
     partial = getattr(task, "partial_kwargs", None)
     its = getattr(task, name, None) if partial is None else partial.get(name)
@@ -418,7 +421,7 @@ def reject_bracket_inside(group: TaskGroup) -> NoReturn:
     )
 
 
-def reject_cycle(group: TaskGroup, opening: Any, begin: Any, belonging: set[str]) -> None:
+def reject_cycle(group: TaskGroup, opening: Operator, begin: Operator, belonging: set[str]) -> None:
     """
     Reject a bracket that would wait for itself.
 

@@ -122,7 +122,7 @@ def decompressed(raw: Any, named: str | None, stack: ExitStack) -> io.BufferedRe
         what = "it is empty" if not content.peek(1) else f"it is {found or 'not compressed, or damaged'}"
         raise MalformedError(f"its name indicates {named}, but {what}; rename it to match its content")
     if found == "gzip":
-        unpacked: Any = stack.enter_context(gzip.GzipFile(fileobj=content))
+        unpacked: object = stack.enter_context(gzip.GzipFile(fileobj=content))
     elif found is not None:
         unpacked = _Unpacked(content, *_UNPACKERS[found]())
     else:
@@ -153,7 +153,7 @@ def reject_other_formats(content: io.BufferedReader) -> None:
             )
 
 
-def _zstd() -> tuple[Callable[[], Any], type[Exception]]:
+def _zstd() -> tuple[Callable[[], object], type[Exception]]:
     try:
         import zstandard
     except ImportError:
@@ -165,7 +165,7 @@ def _zstd() -> tuple[Callable[[], Any], type[Exception]]:
     return lambda: zstandard.ZstdDecompressor().decompressobj(), zstandard.ZstdError
 
 
-_UNPACKERS: Final[dict[str, Callable[[], tuple[Callable[[], Any], type[Exception]]]]] = {
+_UNPACKERS: Final[dict[str, Callable[[], tuple[Callable[[], object], type[Exception]]]]] = {
     "zstd": _zstd,
     "bzip2": lambda: (bz2.BZ2Decompressor, OSError),
     "xz": lambda: (lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY), lzma.LZMAError),
@@ -184,7 +184,7 @@ class _Unpacked(io.RawIOBase):
     :param problem: The library's error.
     """
 
-    def __init__(self, raw: IO[bytes], new: Callable[[], Any], problem: type[Exception]) -> None:
+    def __init__(self, raw: IO[bytes], new: Callable[[], object], problem: type[Exception]) -> None:
         self._raw = raw
         self._new = new
         self._problem = problem

@@ -52,7 +52,7 @@ _PARAMETERS: Final = {
 
 
 def read_files(
-    path: Any,
+    path: object,
     *,
     file_format: str | None = None,
     columns: Mapping[str, str] | None = None,
@@ -63,7 +63,7 @@ def read_files(
     column_names: Sequence[str] | None = None,
     encoding: str | None = None,
     partitioning: str | bool | None = "hive",
-) -> Iterator[Any]:
+) -> Iterator[object]:
     """
     Yield the items of files, as bytes (JSON) or dicts (rows of a table).
 
@@ -159,7 +159,7 @@ def _format_of(file: Any, file_format: str | None, given: Mapping[str, Any]) -> 
     return file_format
 
 
-def _items_of_file(file: Any, file_format: str, options: _Options) -> Iterator[Any]:
+def _items_of_file(file: Any, file_format: str, options: _Options) -> Iterator[object]:
     try:
         with ExitStack() as stack:
             raw = stack.enter_context(file.open("rb"))
@@ -206,7 +206,7 @@ def _state(raw: Any) -> tuple[int, int] | None:
     return (is_now.st_size, is_now.st_mtime_ns) if stat.S_ISREG(is_now.st_mode) else None
 
 
-def _reject_change(raw: Any, initial: tuple[int, int] | None, file: Any) -> None:
+def _reject_change(raw: object, initial: tuple[int, int] | None, file: object) -> None:
     """Reject a file that changed while it was read, because a part of it may be missing."""
     if isinstance(raw, StoredContent):
         raw.check_unchanged()

@@ -53,14 +53,14 @@ class Increment:
 
     conn_id: str
     sql: str
-    since: Any
+    since: object
     cursor_column: str
-    advance: Callable[[Any, str], None]
+    advance: Callable[[object, str], None]
     deleted_sql: str | None = None
     deleted_column: str | None = None
-    parameters: Mapping[str, Any] | Sequence[Any] | None = None
+    parameters: Mapping[str, object] | Sequence[object] | None = None
     columns: Mapping[str, str] | None = None
-    hook_params: Mapping[str, Any] | None = None
+    hook_params: Mapping[str, object] | None = None
     fetch_size: int | str = 2000
 
     def entries(self) -> Generator[Any, None, None]:
@@ -94,14 +94,14 @@ class Increment:
             what=what,
         )
 
-    def _deleted(self, result: QueryResult) -> Iterator[Any]:
+    def _deleted(self, result: QueryResult) -> Iterator[object]:
         """Yield a deletion for each row."""
         columns = {"documentId": _column_of_id(self.columns) or find_column(result, "documentId", "columns")}
         make = row_mapper(result.names, columns, result.source)
         for row in result.rows:
             yield _deletion(make(row))
 
-    def _changed(self, result: QueryResult) -> Iterator[Any]:
+    def _changed(self, result: QueryResult) -> Iterator[object]:
         """Return an iterator of an item or a deletion for each row."""
         cursor = find_column(result, self.cursor_column, "cursor_column")
         flag = None
@@ -116,7 +116,7 @@ class Increment:
         make_id = row_mapper(names, of_id, result.source) if flag is not None else make
         what = f"The column {cursor!r}"
 
-        def entries() -> Iterator[Any]:
+        def entries() -> Iterator[object]:
             for row in result.rows:
                 # First, so that a column that can't be a cursor ends the push before anything is sent.
                 self.advance(_value(row, cursor), what)
@@ -130,12 +130,12 @@ class Increment:
 
 def parameters_with_since(
     sql: str,
-    since: Any,
+    since: object,
     parameters: Mapping[str, Any] | Sequence[Any] | None,
     what: str = "sql",
     *,
     only_used: bool = False,
-) -> dict[str, Any] | tuple[Any, ...]:
+) -> dict[str, object] | tuple[object, ...]:
     """
     Return the values for the placeholders of a query, the cursor's among them.
 
@@ -225,14 +225,14 @@ def is_deleted(value: Any, column: str) -> bool:
     )
 
 
-def _is_nan(value: Any) -> bool:
+def _is_nan(value: object) -> bool:
     """Return whether a value is NaN or pandas.NaT, which Python takes for true."""
     if isinstance(value, Decimal):
         return value.is_nan()
     return isinstance(value, (float, date)) and value != value
 
 
-def _value(row: Mapping[str, Any], column: str) -> Any:
+def _value(row: Mapping[str, Any], column: str) -> object:
     try:
         value = row[column]
     except Exception:
@@ -241,7 +241,7 @@ def _value(row: Mapping[str, Any], column: str) -> Any:
     return None if type(value) is InvalidValue else value
 
 
-def _deletion(item: dict[str, Any]) -> Any:
+def _deletion(item: dict[str, object]) -> object:
     document_id = item.get("documentId")
     # An item without a usable ID is rejected as one, with what is wrong with it.
     is_unusable = isinstance(item, ItemWithoutId) or type(document_id) is InvalidValue

@@ -43,7 +43,7 @@ class Tree(Protocol):
         """Return the paths of all files below a folder, ``None`` if that takes more than one listing."""
 
 
-def files_of(path: Any) -> list[Any]:
+def files_of(path: object) -> list[object]:
     """
     Return the files that a path selects, sorted by name.
 
@@ -66,14 +66,14 @@ def files_of(path: Any) -> list[Any]:
     return _local_files(str(path))
 
 
-def _files_at(path: Any) -> list[Any]:
+def _files_at(path: Any) -> list[object]:
     """Return the file at a path object of another kind, as a list."""
     if path.is_dir() or not path.exists():
         raise _no_file(path)
     return [path]
 
 
-def _local_files(path: str) -> list[Any]:
+def _local_files(path: str) -> list[object]:
     tree = _LocalTree()
     found = tree.at(path)
     if found is not None and not found.is_folder:
@@ -86,7 +86,7 @@ def _local_files(path: str) -> list[Any]:
     return _none_missing(path, [Path(file) for file in _matching(tree, base, segments, path)])
 
 
-def _stored_files(place: storage.Place) -> list[Any]:
+def _stored_files(place: storage.Place) -> list[object]:
     tree = storage.StoredTree(place)
     shown = place.shown(place.path)
     has_signs = place.may_be_glob and _GLOB_CHARACTERS.search(place.path) is not None
@@ -111,7 +111,7 @@ def _stored_files(place: storage.Place) -> list[Any]:
     return _none_missing(shown, _as_stored(place, _matching(tree, base, segments, shown)))
 
 
-def _as_stored(place: storage.Place, paths: Sequence[str]) -> list[Any]:
+def _as_stored(place: storage.Place, paths: Sequence[str]) -> list[object]:
     return [storage.StoredFile(place, path) for path in paths]
 
 
@@ -123,7 +123,7 @@ def _no_file(path: Any) -> CoveoInputError:
     )
 
 
-def _none_missing(path: str, files: list[Any]) -> list[Any]:
+def _none_missing(path: str, files: list[object]) -> list[object]:
     if not files:
         raise CoveoInputError(
             f"Could not find any file at {path!r}",
@@ -149,7 +149,7 @@ def _below(tree: Tree, folder: Found) -> list[str]:
     return sorted(_files_below(tree, folder, {folder.identity}, _is_hidden))
 
 
-def _files_below(tree: Tree, folder: Found, seen: set[Any], is_hidden: Any) -> Iterator[str]:
+def _files_below(tree: Tree, folder: Found, seen: set[object], is_hidden: Any) -> Iterator[str]:
     for name in tree.names(folder.path):
         if is_hidden(name):
             continue
@@ -209,7 +209,7 @@ def _dotted(name: str) -> bool:
 
 
 def _matches(
-    tree: Tree, folder: Found, segments: list[str], folders: list[str], seen: set[Any]
+    tree: Tree, folder: Found, segments: list[str], folders: list[str], seen: set[object]
 ) -> Iterator[str]:
     head, *rest = segments
     if head == "**":
@@ -233,7 +233,7 @@ def _matches(
 
 
 def _matches_below(
-    tree: Tree, folder: Found, segments: list[str], folders: list[str], seen: set[Any]
+    tree: Tree, folder: Found, segments: list[str], folders: list[str], seen: set[object]
 ) -> Iterator[str]:
     """Yield the matches in a folder and in all of its subfolders."""
     flat = tree.below(folder.path)

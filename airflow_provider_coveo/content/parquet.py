@@ -11,7 +11,7 @@ from airflow_provider_coveo.coveo.errors import CoveoInputError
 _ROWS_AT_A_TIME: Final = 1_024
 
 
-def rows_of_parquet(raw: Any) -> Iterator[dict[str, Any]]:
+def rows_of_parquet(raw: object) -> Iterator[dict[str, object]]:
     """
     Yield the rows of a Parquet file as dicts of column names.
 
@@ -58,7 +58,7 @@ class _WatchedFile:
     def __init__(self, raw: Any) -> None:
         self._raw = raw
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._raw, name)
 
     def read(self, *size: int) -> bytes:
@@ -71,11 +71,11 @@ class _WatchedFile:
         return content
 
 
-def _schema_without_nanoseconds(schema: Any) -> Any:
+def _schema_without_nanoseconds(schema: Any) -> object:
     """Return the schema with times in microseconds, the resolution of Python's own types."""
     import pyarrow
 
-    def in_microseconds(kind: Any) -> Any:
+    def in_microseconds(kind: Any) -> object:
         types = pyarrow.types
         if types.is_timestamp(kind) and kind.unit == "ns":
             return pyarrow.timestamp("us", kind.tz)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Final
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -15,7 +15,7 @@ from airflow_provider_coveo.coveo.errors import CoveoInputError
 _NO_VALUE: Final = "__HIVE_DEFAULT_PARTITION__"
 
 
-def validate_partitioning(partitioning: Any) -> bool:
+def validate_partitioning(partitioning: object) -> bool:
     """
     Return whether folder names define columns.
 
@@ -54,8 +54,8 @@ def partitions_of(path: str) -> dict[str, str | None]:
 
 
 def rows_with_partitions(
-    rows: Iterator[dict[str, Any]], partitions: Mapping[str, str | None]
-) -> Iterator[dict[str, Any]]:
+    rows: Iterator[dict[str, object]], partitions: Mapping[str, str | None]
+) -> Iterator[dict[str, object]]:
     """
     Yield rows with the columns of their folders.
 
@@ -115,7 +115,7 @@ def objects_with_partitions(
         yield begin + (b"" if inside.startswith(b"}") else b",") + inside
 
 
-def _is_same(own: Any, value: str | None) -> bool:
+def _is_same(own: object, value: str | None) -> bool:
     if own is None or value is None:
         return own is value
     if isinstance(own, bool):
@@ -130,7 +130,7 @@ def _is_same(own: Any, value: str | None) -> bool:
         return False
 
 
-def _conflict(name: str, value: str | None, own: Any) -> MalformedError:
+def _conflict(name: str, value: str | None, own: object) -> MalformedError:
     return MalformedError(
         f"its folder sets {name!r} to {value!r}, but an item in it has {str(own)[:100]!r}; pass "
         "partitioning=None to ignore folder names"

@@ -25,11 +25,11 @@ def read_query(
     conn_id: str,
     sql: str,
     *,
-    parameters: Mapping[str, Any] | Sequence[Any] | None = None,
+    parameters: Mapping[str, object] | Sequence[object] | None = None,
     columns: Mapping[str, str] | None = None,
-    hook_params: Mapping[str, Any] | None = None,
+    hook_params: Mapping[str, object] | None = None,
     fetch_size: int | str = 2000,
-) -> Generator[dict[str, Any], None, None]:
+) -> Generator[dict[str, object], None, None]:
     """
     Yield an item for each row of a query.
 
@@ -61,7 +61,7 @@ class QueryResult:
     """
 
     names: list[str]
-    rows: Iterator[Mapping[str, Any]]
+    rows: Iterator[Mapping[str, object]]
     source: str
 
 
@@ -70,8 +70,8 @@ def query_rows(
     conn_id: str,
     sql: str,
     *,
-    parameters: Mapping[str, Any] | Sequence[Any] | None = None,
-    hook_params: Mapping[str, Any] | None = None,
+    parameters: Mapping[str, object] | Sequence[object] | None = None,
+    hook_params: Mapping[str, object] | None = None,
     fetch_size: int | str = 2000,
     what: str = "query",
 ) -> Iterator[QueryResult]:
@@ -112,7 +112,7 @@ def query_rows(
         yield QueryResult(names, map(row_reader(names, source), itertools.chain(first, rows)), source)
 
 
-def _database_hook(conn_id: str, hook_params: Mapping[str, Any] | None) -> Any:
+def _database_hook(conn_id: str, hook_params: Mapping[str, object] | None) -> Any:
     connection = BaseHook.get_connection(conn_id)
     try:
         hook = connection.get_hook(hook_params=dict(hook_params or {}))
@@ -132,7 +132,7 @@ def _database_hook(conn_id: str, hook_params: Mapping[str, Any] | None) -> Any:
     return hook
 
 
-def _rows(cursor: Any, fetch_size: int) -> Iterator[Sequence[Any]]:
+def _rows(cursor: Any, fetch_size: int) -> Iterator[Sequence[object]]:
     while rows := cursor.fetchmany(fetch_size):
         yield from rows
 
@@ -159,7 +159,7 @@ def _streaming_cursor(connection: Any) -> Iterator[Any]:
                 one.close()
 
 
-def _cursor(connection: Any, driver: str) -> Any:
+def _cursor(connection: Any, driver: str) -> object:
     # Rows are tuples, whatever row factory the connection sets.
     if driver == "psycopg":
         from psycopg.rows import tuple_row

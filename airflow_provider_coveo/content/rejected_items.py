@@ -19,7 +19,7 @@ import re
 import reprlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Final
@@ -57,7 +57,7 @@ class RejectedItemsFile:
     :raises CoveoInputError: if it is not the path of such a file.
     """
 
-    def __init__(self, path: Any, source_id: str) -> None:
+    def __init__(self, path: object, source_id: str) -> None:
         self._target = _target(path)
         self._source_id = source_id
         self._spool: IO[bytes] | None = None
@@ -70,7 +70,7 @@ class RejectedItemsFile:
     def __str__(self) -> str:
         return str(self._target)
 
-    def add_invalid(self, index: int, error: InvalidItemError, item: Any) -> None:
+    def add_invalid(self, index: int, error: InvalidItemError, item: object) -> None:
         """
         Write an item that is not sent, because Coveo would reject it.
 
@@ -188,7 +188,7 @@ class _StoredTarget:
         storage.remove(self._place)
 
 
-def _target(path: Any) -> _LocalTarget | _StoredTarget:
+def _target(path: object) -> _LocalTarget | _StoredTarget:
     text = str(path) if isinstance(path, (str, os.PathLike)) or hasattr(path, "fs") else ""
     if not _NAME.fullmatch(text) or "\0" in text:
         raise CoveoInputError(
@@ -217,7 +217,7 @@ def _identity(file: object) -> str:
     return text if local is None else os.path.realpath(local)
 
 
-def _identities(path: Any, present: list[Any]) -> set[str]:
+def _identities(path: object, present: Sequence[object]) -> set[str]:
     """Return the names of a path, or of each in a list, and of the files that those present select."""
     given = path if isinstance(path, (list, tuple)) else [path]
     return {_identity(file) for file in [*given, *(file for one in present for file in files_of(one))]}
@@ -232,7 +232,7 @@ class ItemAsJson(bytes):
     __slots__ = ()
 
 
-def item_as_json(item: Any) -> bytes:
+def item_as_json(item: object) -> bytes:
     """
     Return an item as the member of a JSON object, exactly as it was given, or else in words.
 
@@ -272,7 +272,7 @@ def _is_json(value: Any) -> bool:
     return value is None or kind in {str, bool, int, float}
 
 
-def _as_sent(key: Any, value: Any) -> Any:
+def _as_sent(key: object, value: Any) -> object:
     """Return a value that JSON can't hold as the push sends it, if it is valid."""
     return validate_metadata(str(key), value)
 
@@ -284,7 +284,7 @@ def _one_line(text: bytes) -> bytes:
     return text.strip().replace(b"\r", b" ").replace(b"\n", b" ")
 
 
-def _shortened_repr(item: Any) -> str:
+def _shortened_repr(item: object) -> str:
     try:
         text = _repr.repr(bytes(item[:_MAX_REPR]) if isinstance(item, memoryview) else item)
     except Exception:
@@ -310,14 +310,14 @@ class RejectedItems:
     :param path: A file, a folder or a glob, or a list of these.
     """
 
-    def __init__(self, path: Any) -> None:
+    def __init__(self, path: object) -> None:
         self._path = path
         self.count = 0
         #: How many entries hold no item, and the first of their IDs.
         self.without_item = 0
         self.ids_without_item: list[str] = []
 
-    def entries(self, *, other_than: Any = None) -> Iterator[Any]:
+    def entries(self, *, other_than: object = None) -> Iterator[object]:
         """
         Yield the items as bytes, and deletions.
 
@@ -348,7 +348,7 @@ class RejectedItems:
                 if len(self.ids_without_item) < 20:
                     self.ids_without_item.append(sanitize(line.document_id or f"number {line.index}"))
 
-    def result(self) -> dict[str, Any]:
+    def result(self) -> dict[str, object]:
         """Return how many entries there were, and which hold no item, as small JSON."""
         return {
             "entries": self.count,
@@ -370,7 +370,7 @@ def _decoded(decoder: msgspec.json.Decoder[_Line], text: Any, path: Any) -> _Lin
     return line
 
 
-def _present(path: Any) -> list[Any]:
+def _present(path: object) -> list[object]:
     """Return a path, or some of a list, but for files that do not exist."""
     if isinstance(path, (list, tuple)):
         return [each for one in path for each in _present(one)]

@@ -17,8 +17,8 @@ _ID_KEYS: Final = frozenset({"documentid", "parentid"})
 
 
 def items_of_rows(
-    rows: Iterator[dict[str, Any]], columns: Mapping[str, str] | None, source: object
-) -> Iterator[dict[str, Any]]:
+    rows: Iterator[Mapping[str, object]], columns: Mapping[str, str] | None, source: object
+) -> Iterator[dict[str, object]]:
     """
     Yield an item for each row.
 
@@ -26,7 +26,7 @@ def items_of_rows(
     :param columns: See :func:`row_mapper`.
     :param source: The origin of the rows.
     """
-    make: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
+    make: Callable[[Mapping[str, object]], dict[str, object]] | None = None
     count = 0
     for row in rows:
         if make is None or len(row) != count:
@@ -36,7 +36,7 @@ def items_of_rows(
 
 def row_mapper(
     names: Sequence[str], columns: Mapping[str, str] | None, source: str
-) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+) -> Callable[[Mapping[str, object]], dict[str, object]]:
     """
     Return a function that creates an item from a row.
 
@@ -62,8 +62,8 @@ def row_mapper(
     copied = [(key, name, key.lower() == "data") for key, name in plain]
     texts = [_Text(key, parts) for key, parts in composed]
 
-    def make(row: Mapping[str, Any]) -> dict[str, Any]:
-        item: dict[str, Any] = {}
+    def make(row: Mapping[str, object]) -> dict[str, object]:
+        item: dict[str, object] = {}
         for key, name, is_data in copied:
             try:
                 value = row[name]
@@ -85,7 +85,7 @@ def row_mapper(
     return make
 
 
-def row_reader(names: Sequence[str], source: str) -> Callable[[Any], Mapping[str, Any]]:
+def row_reader(names: Sequence[str], source: str) -> Callable[[object], Mapping[str, object]]:
     """
     Return a function that maps the column names to the values of a database driver's row.
 
@@ -99,7 +99,7 @@ def row_reader(names: Sequence[str], source: str) -> Callable[[Any], Mapping[str
     count = len(names)
     known = set(names)
 
-    def read(row: Any) -> Mapping[str, Any]:
+    def read(row: object) -> Mapping[str, Any]:
         if type(row) is not tuple and type(row) is not list:
             try:
                 row = read_other(row)
@@ -113,7 +113,7 @@ def row_reader(names: Sequence[str], source: str) -> Callable[[Any], Mapping[str
             raise misread(f"with {len(row)} values")
         return dict(zip(names, row, strict=True))
 
-    def read_other(row: Any) -> dict[str, Any] | list[Any]:
+    def read_other(row: Any) -> dict[str, object] | list[object]:
         kind = type(row)
         if issubclass(kind, Mapping):
             if len(row) != count or not known.issuperset(row):
@@ -194,7 +194,7 @@ class _Text:
         self._is_id = key.lower() in _ID_KEYS
         self._is_kept_empty = key.lower() == "data"
 
-    def of(self, row: Mapping[str, Any]) -> str | InvalidValue | _MissingPart | None:
+    def of(self, row: Mapping[str, object]) -> str | InvalidValue | _MissingPart | None:
         """
         Return the text for a row, ``None`` to omit it from the item.
 
@@ -225,7 +225,7 @@ class _Text:
 
 
 def _assigned(
-    names: Sequence[str], columns: Any, source: str
+    names: Sequence[str], columns: object, source: str
 ) -> tuple[list[tuple[str, str]], list[tuple[str, list[tuple[str, bool]]]]]:
     """Return the keys that map to a column, and the keys that map to a composed text with its parts."""
     if columns is not None and not isinstance(columns, Mapping):

@@ -465,7 +465,7 @@ class _StoredFolder(_Folder):
 
         self._must("write", name, pipe)
 
-    def _must(self, action: str, name: str, call: Callable[[Any, str], bool]) -> None:
+    def _must(self, action: str, name: str, call: Callable[[object, str], bool]) -> None:
         if not self._call(action, name, call):
             raise SnapshotError(
                 f"Could not {action} {self}/{name}", answer="the bucket or folder does not exist"

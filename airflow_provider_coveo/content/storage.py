@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -241,7 +241,7 @@ class StoredTree:
         return paths
 
 
-def _reject_content_of_folder(info: dict[str, Any], shown: str) -> None:
+def _reject_content_of_folder(info: Mapping[str, object], shown: str) -> None:
     """Skip an object that represents a folder, but reject one that has content."""
     if info.get("size"):
         raise OSError(
@@ -287,7 +287,7 @@ class StoredFile:
         return _version_of(info)
 
 
-def _version_of(info: Any) -> dict[str, str]:
+def _version_of(info: object) -> dict[str, str]:
     """Return the values that identify a version of an object's content."""
     if not isinstance(info, dict):
         return {}

@@ -107,7 +107,7 @@ def _texts(name: str, values: Any) -> tuple[str, ...]:
     return tuple(values)
 
 
-def _names_given(column_names: Any) -> tuple[str, ...]:
+def _names_given(column_names: object) -> tuple[str, ...]:
     names = _texts("column_names", column_names)
     if len(set(names)) < len(names) or "" in names:
         raise CoveoInputError(
@@ -119,7 +119,7 @@ def _names_given(column_names: Any) -> tuple[str, ...]:
 
 def rows_of_table(
     content: io.BufferedReader, dialect: Dialect, *, by_their_names: bool = False
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[dict[str, object]]:
     """
     Yield the rows of a table as dicts of column names.
 
@@ -145,7 +145,7 @@ def rows_of_table(
                 f"line {lines.number} has a value in column {unnamed[0] + 1}, which has no name in the first "
                 "line; name it there, or pass column_names"
             )
-        row: dict[str, Any] = dict(zip(names, record, strict=True))
+        row: dict[str, object] = dict(zip(names, record, strict=True))
         if unnamed:
             row.pop("", None)
         if nulls:

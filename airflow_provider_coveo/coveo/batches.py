@@ -170,10 +170,10 @@ class Batcher:
         # Entries that were added as runs; there are no others besides them.
         self.runs: list[_Chunk] = []
         # By key: the place in its section's list and the section, in one number.
-        self.places: dict[Any, int] = {}
+        self.places: dict[object, int] = {}
         self.size = self._size_when_empty
         self.last = -1
-        self._apart: set[Any] = set()
+        self._apart: set[object] = set()
         self._replaced = dict.fromkeys(self._sections, 0)
 
     @property
@@ -186,7 +186,7 @@ class Batcher:
         room = self._limit - self.size
         return room if size <= room else self._limit - self._size_when_empty
 
-    def holds_apart(self, key: Any) -> bool:
+    def holds_apart(self, key: object) -> bool:
         """Whether the batch under way has an entry with that key that was added with ``apart``."""
         return key in self._apart
 
@@ -233,7 +233,7 @@ class Batcher:
         """Return the batch of runs under way, if there is one and these entries do not fit into it."""
         return self.flush() if self.runs and not self._fits(keys, text) else None
 
-    def _fits(self, keys: list[Any], text: memoryview) -> bool:
+    def _fits(self, keys: Sequence[object], text: memoryview) -> bool:
         return len(self.places) + len(keys) <= MAX_ENTRIES and self.size + len(text) + 1 <= self._limit
 
     def add_chunk(
@@ -490,8 +490,8 @@ def item_batches(
 
 
 def item_groups(
-    items: Iterable[Any], batcher: Batcher, on_failure: Callable[[Exception], object] | None
-) -> Iterator[list[bytes] | tuple[Any]]:
+    items: Iterable[object], batcher: Batcher, on_failure: Callable[[Exception], object] | None
+) -> Iterator[list[bytes] | tuple[object]]:
     """Yield each item by itself, but bytes in a row together, as far as they fit into the batch."""
     run: list[bytes] = []
     room = 0
@@ -542,8 +542,8 @@ def add_other(batcher: Batcher, place: int, entry: Entry | CheckedDelete) -> Bat
 
 
 def find_more_invalid(
-    places: Iterable[tuple[int, Any]],
-    encode: Callable[[Any], Any],
+    places: Iterable[tuple[int, object]],
+    encode: Callable[[object], object],
     on_invalid: Callable[[int, InvalidItemError], bool],
 ) -> None:
     """

@@ -169,7 +169,7 @@ class Comparison:
         groups = item_groups(items, cast("Batcher", _AnyRoom(limit)), on_failure)
         for group in groups:
             first, place = place + 1, place + len(group)
-            left: Sequence[Any] = group
+            left: Sequence[object] = group
             indexes: Sequence[int] = range(len(group))
             chunk = None
             if type(group) is list:
@@ -506,7 +506,7 @@ class _Held:
     """Entries that were looked at one by one, until there are enough to look them up together."""
 
     def __init__(self) -> None:
-        self._entries: list[tuple[int, Any]] = []
+        self._entries: list[tuple[int, object]] = []
         self._size = 0
 
     def add(self, place: int, entry: Any) -> None:
@@ -522,7 +522,7 @@ class _Held:
         """Whether there are enough."""
         return len(self._entries) >= _ENTRIES_PER_LOOKUP or self._size >= _BYTES_PER_LOOKUP
 
-    def take(self) -> list[tuple[int, Any]]:
+    def take(self) -> list[tuple[int, object]]:
         """Return them, and hold them no more."""
         entries, self._entries, self._size = self._entries, [], 0
         return entries

@@ -71,7 +71,7 @@ class Condition(Protocol):
         """
 
 
-def completed(poll: Coroutine[Any, Any, T]) -> T:
+def completed(poll: Coroutine[object, object, T]) -> T:
     """
     Run a coroutine that never suspends, and return its result.
 

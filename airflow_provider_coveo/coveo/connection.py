@@ -91,8 +91,8 @@ class ConnectionSettings:
         extra: str | Mapping[str, Any] | None = None,
         organization_id: str | None = None,
         timeout: Any = None,
-        total_timeout: Any = None,
-        call_interval: Any = None,
+        total_timeout: object = None,
+        call_interval: object = None,
     ) -> ConnectionSettings:
         """
         Read the fields of a connection. Blank fields, which forms save, count as missing.
@@ -174,7 +174,7 @@ def unreadable_extra(why: str = "it is not a JSON object") -> CoveoConfiguration
 _FORM_PREFIX: Final = "extra__coveo__"
 
 
-def _parsed(extra: object) -> Any:
+def _parsed(extra: object) -> object:
     if extra is None or (isinstance(extra, (str, bytes)) and not extra.strip()):
         return {}
     if not isinstance(extra, (str, bytes)):
@@ -191,7 +191,7 @@ def _parsed(extra: object) -> Any:
         raise unreadable_extra("it is not JSON") from None
 
 
-def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_repetition(pairs: list[tuple[str, object]]) -> dict[str, object]:
     names = [name for name, _ in pairs]
     for name in names:
         if names.count(name) > 1:
@@ -199,7 +199,7 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _given_extras(extra: object) -> dict[str, Any]:
+def _given_extras(extra: object) -> dict[str, object]:
     if not isinstance(extra, Mapping):
         raise unreadable_extra(f"its JSON is a {type(extra).__name__}, not an object")
     given: dict[str, Any] = {}
@@ -243,7 +243,7 @@ def _is_blank(value: object) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
 
 
-def _text(extra: Mapping[str, Any], name: str) -> str | None:
+def _text(extra: Mapping[str, object], name: str) -> str | None:
     value = extra.get(name)
     if value is not None and not isinstance(value, str):
         raise CoveoConfigurationError(
@@ -285,7 +285,7 @@ def _api_key(password: str | None) -> str:
     return key
 
 
-def _timeout(value: Any) -> tuple[float, float]:
+def _timeout(value: object) -> tuple[float, float]:
     if value is None:
         return DEFAULT_TIMEOUT
     parts = value.split(",") if isinstance(value, str) else value
@@ -308,7 +308,7 @@ def _seconds(value: Any) -> float:
         return -1.0
 
 
-def _total_timeout(value: Any) -> float | None:
+def _total_timeout(value: object) -> float | None:
     if value is None:
         return None
     seconds = _seconds(value)
@@ -320,7 +320,7 @@ def _total_timeout(value: Any) -> float | None:
     return seconds
 
 
-def _call_interval(value: Any) -> float:
+def _call_interval(value: object) -> float:
     seconds = 0.0 if value is None else _seconds(value)
     if not 0 <= seconds <= _MAX_CALL_INTERVAL:
         raise CoveoConfigurationError(
@@ -331,7 +331,7 @@ def _call_interval(value: Any) -> float:
     return seconds
 
 
-def _proxies(value: Any) -> dict[str, str]:
+def _proxies(value: object) -> dict[str, str]:
     if value is None:
         return {}
     parsed = value
@@ -386,7 +386,7 @@ def _reject_exposed_key(proxies: Mapping[str, str], *urls: str) -> None:
     )
 
 
-def _verify(value: Any) -> bool | str:
+def _verify(value: object) -> bool | str:
     if value is None or isinstance(value, bool):
         return True if value is None else value
     if not isinstance(value, (str, int)):

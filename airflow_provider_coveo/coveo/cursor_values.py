@@ -31,7 +31,7 @@ _KINDS: Final = {
 }
 
 
-def validate_cursor_value(value: Any, name: str) -> CursorValue:
+def validate_cursor_value(value: object, name: str) -> CursorValue:
     """
     Return a value that a cursor can hold, as exactly one of Python's own types.
 
@@ -195,7 +195,7 @@ def cursor_to_json(value: CursorValue) -> dict[str, str]:
     return {"type": names[type(value)], "value": repr(value) if type(value) is float else str(value)}
 
 
-def cursor_from_json(described: Any) -> CursorValue | None:
+def cursor_from_json(described: object) -> CursorValue | None:
     """
     Return the value that :func:`cursor_to_json` described, ``None`` if it describes none.
 

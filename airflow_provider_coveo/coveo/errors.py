@@ -60,7 +60,7 @@ class CoveoError(Exception):
         remedy: str = "",
         retry_after: float | None = None,
         note: str = "",
-        accepted: dict[str, Any] | None = None,
+        accepted: Mapping[str, object] | None = None,
     ) -> None:
         self.tried = tried
         self.status_code = status_code
@@ -396,7 +396,7 @@ def missing_privilege_error(refused: AccessDeniedError, doing: str, privileges: 
     )
 
 
-def error_to_json(error: CoveoError) -> dict[str, Any]:
+def error_to_json(error: CoveoError) -> dict[str, object]:
     """
     Return an error as small JSON, from which :func:`error_from_json` restores it.
 
@@ -493,7 +493,7 @@ def _read_body(body: bytes) -> tuple[str | None, str]:
     return None, sanitize(text)
 
 
-def _first_text(parsed: Mapping[str, Any], *keys: str) -> str | None:
+def _first_text(parsed: Mapping[str, object], *keys: str) -> str | None:
     for key in keys:
         value = parsed.get(key)
         if isinstance(value, str) and value:

@@ -49,7 +49,7 @@ _FIELD_NAME = re.compile(FIELD_NAME)
 #: A date, or a moment with its zone, as ISO 8601 writes them.
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2}))?")
 _FRACTION = re.compile(r"\.\d+")
-_decoder: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
+_decoder: msgspec.json.Decoder[dict[str, object]] = msgspec.json.Decoder(dict[str, Any])
 _keys_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -130,7 +130,7 @@ def validate_field_name(name: object) -> str:
 _RESERVED_NAMES: Final = frozenset(RESERVED_KEYS)
 
 
-def validate_fields(fields: object) -> dict[str, dict[str, Any]]:
+def validate_fields(fields: object) -> dict[str, dict[str, object]]:
     """
     Return the fields to create as Coveo's API takes them, by name.
 
@@ -145,7 +145,7 @@ def validate_fields(fields: object) -> dict[str, dict[str, Any]]:
     return {name: _field_model(validate_field_name(name), given) for name, given in fields.items()}
 
 
-def _field_model(name: str, given: object) -> dict[str, Any]:
+def _field_model(name: str, given: object) -> dict[str, object]:
     options = dict(given) if isinstance(given, Mapping) else {"type": given}
     kind = options.pop("type", None)
     try:
@@ -218,7 +218,7 @@ def fields_page_call(organization_id: str, page: int) -> Call[FieldPage]:
     return Call(request, parse, explain_privilege("view fields", "the privilege Fields: View"))
 
 
-def create_fields_call(organization_id: str, fields: Iterable[Mapping[str, Any]]) -> Call[Response]:
+def create_fields_call(organization_id: str, fields: Iterable[Mapping[str, object]]) -> Call[Response]:
     """
     Return the call that creates fields.
 
@@ -337,7 +337,7 @@ class FieldCheck:
         more = f"; and {self._count - len(named):,} more" if self._count > len(named) else ""
         return ", ".join(named) + more
 
-    def watched(self, items: Iterable[Any], log: Any, *, fails: bool) -> Iterator[Any]:
+    def watched(self, items: Iterable[Any], log: Any, *, fails: bool) -> Iterator[object]:
         """
         Yield items as they are, and look at each before.
 
@@ -361,7 +361,7 @@ class FieldCheck:
                 )
             yield item
 
-    def _search(self, entries: Iterator[Any], place: int) -> None:
+    def _search(self, entries: Iterator[object], place: int) -> None:
         until = time.monotonic() + _SECONDS_TO_SEARCH
         try:
             for each, item in enumerate(entries, place):
@@ -414,7 +414,7 @@ class FieldSurvey:
     invalid: int = 0
     _columns: dict[str, _Column] = field(default_factory=dict)
 
-    def look_at(self, place: int, item: Mapping[str, Any]) -> None:
+    def look_at(self, place: int, item: Mapping[str, object]) -> None:
         """
         Take in an item as it is sent.
 
@@ -441,7 +441,7 @@ class FieldSurvey:
             else:
                 column.kind = _common_type(column.kind, _type_of(value))
 
-    def fields(self, without: Iterable[str] = ()) -> dict[str, dict[str, Any]]:
+    def fields(self, without: Iterable[str] = ()) -> dict[str, dict[str, object]]:
         """
         Return the fields that the metadata needs, as :func:`validate_fields` takes them.
 
@@ -469,7 +469,7 @@ class FieldSurvey:
         }
 
 
-def survey_items(items: Iterable[Any], limit: int | None = None) -> FieldSurvey:
+def survey_items(items: Iterable[object], limit: int | None = None) -> FieldSurvey:
     """
     Find out which fields the metadata of items needs.
 

@@ -40,7 +40,7 @@ def validate_provider_id(provider_id: object) -> str:
     return provider_id
 
 
-def encoded_identity(section: str, body: Any) -> tuple[tuple[str, str], bytes]:
+def encoded_identity(section: str, body: object) -> tuple[tuple[str, str], bytes]:
     """
     Validate one entry of a batch of identities, and return its identity and its JSON.
 
@@ -130,9 +130,9 @@ def _identity(value: object, where: str, known: set[str]) -> dict[str, Any]:
 
 
 def identity_batches(
-    members: Iterable[Any],
-    mappings: Iterable[Any],
-    deleted: Iterable[Any],
+    members: Iterable[object],
+    mappings: Iterable[object],
+    deleted: Iterable[object],
     limit: int,
     on_invalid: Callable[[int, InvalidItemError], bool],
 ) -> Iterator[Batch]:

@@ -165,7 +165,7 @@ def _counted(result: Mapping[str, Any]) -> int:
     return max(0, int(adds + deletes - replaced))
 
 
-def _number(result: Mapping[str, Any], name: str) -> int:
+def _number(result: Mapping[str, object], name: str) -> int:
     number = result.get(name, 0)
     if not isinstance(number, int) or number < 0:
         raise _no_result(result, f"its {name} is no number")
@@ -431,7 +431,7 @@ class ItemsIndexedCondition:
         self, organization_id: str, ask: Ask, start: datetime, end: datetime, counted: Mapping[str, int]
     ) -> tuple[list[Rejection], Counter[str]]:
         """Return what was not let pass, and of the entries that were not read how many have which result."""
-        found: list[dict[str, Any]] = []
+        found: list[dict[str, object]] = []
         more: Counter[str] = Counter()
         # Those that are to be named come first, however many others there are.
         for results in (self.refusals, tuple(set(_NOT_PASSED) - set(self.refusals))):

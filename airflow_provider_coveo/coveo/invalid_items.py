@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -54,7 +55,7 @@ class ItemWithoutId(dict[str, Any]):
     :param reason: The reason.
     """
 
-    def __init__(self, members: dict[str, Any], reason: InvalidValue) -> None:
+    def __init__(self, members: Mapping[str, object], reason: InvalidValue) -> None:
         super().__init__(members)
         self.reason = reason
 

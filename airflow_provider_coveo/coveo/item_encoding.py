@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Annotated, Any, Final, TypeAlias, cast
@@ -72,13 +72,13 @@ class ItemEncoder:
     """
 
     def __init__(self) -> None:
-        self._schemas: dict[tuple[Any, ...], _ItemSchema | None] = {}
-        self._last_kind: tuple[Any, ...] = ()
+        self._schemas: dict[tuple[object, ...], _ItemSchema | None] = {}
+        self._last_kind: tuple[object, ...] = ()
         self._last_schema: _ItemSchema | None = None
         self._last_keys: tuple[str, ...] = ()
         self._last_keys_schema: _ItemSchema | None = None
         self._fast_path_skips = 0
-        self._chunk_kinds: dict[tuple[Any, ...], _ChunkKind | None] = {}
+        self._chunk_kinds: dict[tuple[object, ...], _ChunkKind | None] = {}
         self._chunks_to_skip = 0
 
     def encode(self, item: object) -> Entry | CheckedDelete | tuple[str, bytes]:
@@ -189,7 +189,7 @@ class ItemEncoder:
             kind = self._chunk_kinds[signature] = _ChunkKind.of(first)
             return kind
 
-    def _checked(self, item: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    def _checked(self, item: dict[str, Any]) -> tuple[str, dict[str, object]]:
         """Return the ID, and the item with its values as they are sent, if the item is a plain one."""
         kind = (*item, *map(type, item.values()))
         schema = self._last_schema if kind == self._last_kind else self._schema_of(kind, item)
@@ -217,7 +217,7 @@ class ItemEncoder:
                 checked[key] = sent
         return document_id, checked
 
-    def _schema_of(self, kind: tuple[Any, ...], item: dict[str, Any]) -> _ItemSchema | None:
+    def _schema_of(self, kind: tuple[Any, ...], item: dict[str, object]) -> _ItemSchema | None:
         try:
             schema = self._schemas[kind]
         except KeyError:
@@ -329,7 +329,7 @@ class _ItemSchema:
     texts: tuple[str, ...]
     floats: tuple[str, ...]
     ints: tuple[str, ...]
-    checks: tuple[tuple[str, Callable[[str, Any], Any]], ...]
+    checks: tuple[tuple[str, Callable[[str, object], object]], ...]
 
     @classmethod
     def of(cls, keys: tuple[Any, ...], types: tuple[type, ...]) -> _ItemSchema | None:
@@ -387,15 +387,15 @@ class _ChunkKind:
     :param text_columns: Getters of the string values.
     """
 
-    decoder: msgspec.json.Decoder[list[Any]]
+    decoder: msgspec.json.Decoder[list[object]]
     document_id: Callable[[Any], str]
     checks: tuple[tuple[str, Callable[[Any], Any], Callable[[str, Any], Any]], ...]
     strings: int
-    lists_of_strings: tuple[Callable[[Any], list[str]], ...]
-    text_columns: tuple[Callable[[Any], str], ...]
+    lists_of_strings: tuple[Callable[[object], list[str]], ...]
+    text_columns: tuple[Callable[[object], str], ...]
 
     @staticmethod
-    def kind_of_value(value: Any) -> Any:
+    def kind_of_value(value: object) -> object:
         """Return the type that every value of a key must have."""
         if type(value) is str:
             return str
@@ -404,7 +404,7 @@ class _ChunkKind:
         return list[str] if all(type(entry) is str for entry in value) else list[_PlainNumber]
 
     @classmethod
-    def of(cls, item: dict[str, Any]) -> _ChunkKind | None:
+    def of(cls, item: Mapping[str, object]) -> _ChunkKind | None:
         """Return the kind, ``None`` if such items are invalid or need the slow path."""
         schema = _ItemSchema.of(tuple(item), (str,) * len(item))
         if schema is None:
@@ -433,7 +433,7 @@ class _ChunkKind:
             text_columns=tuple(take[key] for key in texts),
         )
 
-    def accounts_for_quotes(self, items: list[Any], array: bytes, quotes: int) -> bool:
+    def accounts_for_quotes(self, items: Sequence[object], array: bytes, quotes: int) -> bool:
         """Tell whether all quotes beyond those around strings are quotes within strings."""
         if b"u0022" in array:
             return False
@@ -473,7 +473,7 @@ def _json_type(value: object) -> str:
     return "null" if value is None else "string" if isinstance(value, str) else type(value).__name__
 
 
-def _may_have_repeated_keys(encoded: bytes, item: dict[str, Any]) -> bool:
+def _may_have_repeated_keys(encoded: bytes, item: Mapping[str, object]) -> bool:
     """
     Tell whether the JSON text of an item can contain a key twice, of which a dict keeps only one.
 
@@ -498,7 +498,7 @@ def _may_have_repeated_keys(encoded: bytes, item: dict[str, Any]) -> bool:
 
 
 def _reject_repeated_keys(document_id: str, encoded: bytes) -> None:
-    def reject(members: list[tuple[str, Any]]) -> None:
+    def reject(members: list[tuple[str, object]]) -> None:
         seen: set[str] = set()
         for key, _ in members:
             if key.lower() in seen:

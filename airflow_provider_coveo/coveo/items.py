@@ -249,7 +249,7 @@ class PreparedItem:
 
     document_id: str
     compression_type: str | None
-    properties: dict[str, Any]
+    properties: dict[str, object]
     content_key: str
     content: str
 
@@ -304,7 +304,7 @@ class PreparedItem:
         """
         return self._encoded({**self.properties, "compressedBinaryDataFileId": file_id})
 
-    def _encoded(self, body: dict[str, Any]) -> bytes:
+    def _encoded(self, body: Mapping[str, object]) -> bytes:
         encoded = _encoder.encode(body)
         if len(encoded) > MAX_REQUEST:
             raise CoveoInputError(
@@ -383,7 +383,7 @@ def prepared_item(item: object) -> PreparedItem:
         raise CoveoInputError(f"Could not push {named}: {error.rule}", remedy=error.remedy) from None
 
 
-def as_dict(item: object) -> dict[str, Any]:
+def as_dict(item: object) -> dict[str, object]:
     """
     Return an item as a dict with Coveo's keys.
 
@@ -443,13 +443,13 @@ def validate_item(item: object) -> PreparedItem:
         raise InvalidItemError(document_id, raised.tried, raised.remedy) from None
 
 
-def _valid(value: Any) -> Any:
+def _valid(value: object) -> object:
     if type(value) is InvalidValue:
         raise CoveoInputError(value.rule, remedy=value.remedy)
     return value
 
 
-def _id_of(properties: dict[str, Any]) -> str:
+def _id_of(properties: dict[str, object]) -> str:
     if "documentId" in properties:
         return validate_document_id(_valid(properties.pop("documentId")))
     what, remedy = other_format(properties) or ("", "")
@@ -462,8 +462,8 @@ def _id_of(properties: dict[str, Any]) -> str:
     )
 
 
-def _with_canonical_reserved_keys(item: Mapping[Any, Any]) -> dict[str, Any]:
-    properties: dict[str, Any] = {}
+def _with_canonical_reserved_keys(item: Mapping[Any, Any]) -> dict[str, object]:
+    properties: dict[str, object] = {}
     seen: dict[str, str] = {}
     for key, value in item.items():
         if not isinstance(key, str) or not plain_text(key):
@@ -480,7 +480,7 @@ def _with_canonical_reserved_keys(item: Mapping[Any, Any]) -> dict[str, Any]:
     return properties
 
 
-def _prepared_properties(document_id: str, properties: dict[str, Any]) -> PreparedItem:
+def _prepared_properties(document_id: str, properties: dict[str, object]) -> PreparedItem:
     if "orderingId" in properties:
         raise CoveoInputError(
             "it has an orderingId, which an item can't set",
@@ -498,7 +498,7 @@ def _prepared_properties(document_id: str, properties: dict[str, Any]) -> Prepar
     return PreparedItem(document_id, compression_type, checked, content_key, content)
 
 
-def _content(properties: dict[str, Any]) -> tuple[str, str]:
+def _content(properties: dict[str, object]) -> tuple[str, str]:
     given = [key for key in DATA_KEYS if key in properties]
     if not given and properties.keys() - RESERVED_KEYS.values() and "compressionType" not in properties:
         # Coveo's OpenAPI file requires no content, but its page on errors (https://docs.coveo.com/en/95/)
@@ -575,13 +575,13 @@ def _parent_id(key: str, value: object) -> str:
         raise CoveoInputError(f"its {key} is invalid: {error.tried}", remedy=error.remedy) from None
 
 
-def _rule(key: str) -> Callable[[str, Any], Any]:
+def _rule(key: str) -> Callable[[str, object], object]:
     """Return the function that validates a value of that key, and returns it as it is sent."""
     return RULES.get(key, validate_metadata)
 
 
 #: Validators of the reserved keys that have rules of their own.
-RULES: Final[dict[str | None, Callable[[str, Any], Any]]] = {
+RULES: Final[dict[str | None, Callable[[str, object], object]]] = {
     "compressionType": _compression_type,
     "fileExtension": _file_extension,
     "parentId": _parent_id,

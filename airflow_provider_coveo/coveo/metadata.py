@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 import msgspec
@@ -24,7 +24,7 @@ _MAX_DIGITS: Final = 131_072 + 16_383
 _CONTAINERS: Final = (Mapping, list, tuple, set, frozenset, bytes, bytearray, memoryview)
 
 
-def validate_metadata(key: str, value: object) -> Any:
+def validate_metadata(key: str, value: object) -> object:
     """
     Return the value of a field as it is sent; the same object if it needs no change.
 
@@ -50,7 +50,7 @@ def validate_metadata(key: str, value: object) -> Any:
         raise unreadable(f"the value of {short_repr(key)}", problem) from None
 
 
-def validate_list(key: str, value: list[Any]) -> Any:
+def validate_list(key: str, value: Sequence[object]) -> object:
     """
     Do the same as :func:`validate_metadata`, for a list that is encoded as UTF-8 next.
 
@@ -98,7 +98,7 @@ def plain_text(text: str) -> str:
     return text if type(text) is str else str.__str__(text)
 
 
-def plain_list(entries: list[Any] | tuple[Any, ...]) -> list[Any] | tuple[Any, ...]:
+def plain_list(entries: list[object] | tuple[object, ...]) -> list[object] | tuple[object, ...]:
     """
     Return a list or a tuple as exactly that type, whatever a subclass overrides.
 
@@ -134,7 +134,7 @@ def unreadable(what: str, problem: Exception) -> CoveoInputError:
     )
 
 
-def _of_numpy(key: str, value: Any) -> Any:
+def _of_numpy(key: str, value: object) -> object:
     """Convert a scalar or an array of numpy or pandas to Python's types; return anything else unchanged."""
     if type(value) in PLAIN_TYPES or not (hasattr(value, "dtype") and hasattr(value, "tolist")):
         return value
@@ -153,7 +153,7 @@ def _of_numpy(key: str, value: Any) -> Any:
     return value.tolist()
 
 
-def _metadata_scalar(key: str, value: object) -> Any:
+def _metadata_scalar(key: str, value: object) -> object:
     kind = type(value)
     if kind is str:
         return validate_text(value, key)  # type: ignore[arg-type]

@@ -69,7 +69,7 @@ class ComparedPush(AbstractContextManager["ComparedPush"], Protocol):
 
     def batches(
         self,
-        items: Iterable[Any],
+        items: Iterable[object],
         limit: int,
         on_invalid: Callable[[int, InvalidItemError], bool],
         on_failure: Callable[[Exception], object] | None = None,
@@ -113,7 +113,7 @@ class RejectedItems(Protocol):
         :param succeeded: Whether it did; else nothing may be raised.
         """
 
-    def result(self) -> dict[str, Any]:
+    def result(self) -> dict[str, object]:
         """Return ``rejected`` and ``rejected_path``."""
 
 
@@ -188,7 +188,7 @@ class Observer:
             remedy="Use CoveoPushHook, or an observer that returns a ComparedPush",
         )
 
-    def rejected_items(self, source_id: str, path: Any) -> RejectedItems:
+    def rejected_items(self, source_id: str, path: object) -> RejectedItems:
         """
         Return where a push leaves invalid items.
 
@@ -201,7 +201,7 @@ class Observer:
             remedy="Use CoveoPushHook, or leave it out",
         )
 
-    def pushed(self, source_id: str, result: Mapping[str, Any], *, is_complete: bool) -> None:
+    def pushed(self, source_id: str, result: Mapping[str, object], *, is_complete: bool) -> None:
         """
         Hear that a push ended.
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 _BULK_ACTIONS: Final = frozenset({"index", "create", "update", "delete"})
 
 
-def other_format(properties: Mapping[str, Any]) -> tuple[str, str] | None:
+def other_format(properties: Mapping[str, object]) -> tuple[str, str] | None:
     """
     Return the format of an object without a ``documentId`` and the fix, ``None`` for an unknown format.
 

@@ -34,7 +34,7 @@ _STRINGS: Final = frozenset({str})
 _DEEPEST: Final = 10
 
 
-def validate_permissions(key: str, value: object) -> list[Any]:
+def validate_permissions(key: str, value: object) -> list[object]:
     """
     Return the permissions of an item in Coveo's spelling.
 
@@ -81,9 +81,9 @@ def _is_spelled(entries: list[Any]) -> bool:
     return True
 
 
-def _spelled(entry: Mapping[str, Any]) -> dict[str, Any]:
+def _spelled(entry: Mapping[str, Any]) -> dict[str, object]:
     """Return a level, a set or an identity in the Push API's spelling, without keys that have no value."""
-    result: dict[str, Any] = {}
+    result: dict[str, object] = {}
     for key, value in entry.items():
         name = _KEYS[key.lower()]
         if name == "identityType":
@@ -95,7 +95,7 @@ def _spelled(entry: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def plain_json(value: Any, what: str) -> Any:
+def plain_json(value: object, what: str) -> object:
     """
     Return a nested value as exactly lists, dicts and strings, so that the validated value is the sent one.
 
@@ -114,7 +114,7 @@ def plain_json(value: Any, what: str) -> Any:
         raise unreadable(what, problem) from None
 
 
-def _plain(value: Any, what: str, depth: int) -> Any:
+def _plain(value: Any, what: str, depth: int) -> object:
     kind = type(value)
     if kind is str or kind is bool or value is None:
         return value
@@ -164,7 +164,7 @@ def _permission_level(level: dict[str, Any], number: int) -> int:
     )
 
 
-def _permission_set(permission_set: dict[str, Any], where: str) -> int:
+def _permission_set(permission_set: Mapping[str, object], where: str) -> int:
     count = 0
     for key, value in permission_set.items():
         if key in {"allowedpermissions", "deniedpermissions"}:
@@ -231,8 +231,8 @@ def validate_additional_info(value: object, of: str) -> None:
         validate_text(text, "additionalInfo")
 
 
-def _lower_case_keys(entry: Mapping[Any, Any], where: str) -> dict[str, Any]:
-    lower_case: dict[str, Any] = {}
+def _lower_case_keys(entry: Mapping[Any, Any], where: str) -> dict[str, object]:
+    lower_case: dict[str, object] = {}
     for key, value in entry.items():
         if not isinstance(key, str) or key.lower() in lower_case:
             raise _bad_permission(f"the key {short_repr(key)} of {where} is a duplicate, or not a string")

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from logging import Logger
-from typing import Any, cast
+from typing import cast
 
 from airflow_provider_coveo.coveo.batches import Batch
 from airflow_provider_coveo.coveo.errors import CoveoError, CoveoInputError, short_repr
@@ -206,7 +206,7 @@ class InvalidItems:
             failure.add_note(words)  # type: ignore[attr-defined,unused-ignore]
         return failure
 
-    def counted(self, entries: Iterable[Any]) -> Iterable[Any]:
+    def counted(self, entries: Iterable[object]) -> Iterable[object]:
         """
         Return the input, counted if a share of it may be skipped.
 
@@ -214,7 +214,7 @@ class InvalidItems:
         """
         return self._count(entries) if self._limit.is_share else entries
 
-    def _count(self, entries: Iterable[Any]) -> Iterator[Any]:
+    def _count(self, entries: Iterable[object]) -> Iterator[object]:
         for entry in entries:
             self._read += 1
             yield entry

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Final
+from typing import Final
 
 from airflow_provider_coveo.coveo.batches import DELETE, Batch
 from airflow_provider_coveo.coveo.caller import Caller
@@ -64,7 +64,7 @@ def validate_concurrency(value: object) -> int:
     return uploads
 
 
-def validate_iterable(items: object, name: str) -> Iterable[Any]:
+def validate_iterable(items: object, name: str) -> Iterable[object]:
     """
     Return the input if it can be iterated over.
 
@@ -110,7 +110,7 @@ class ContainerPush:
         concurrency: int,
         checkpoint: Checkpoint | None = None,
         records: PushRecords | None = None,
-        progress: Callable[[dict[str, Any]], None] | None = None,
+        progress: Callable[[dict[str, object]], None] | None = None,
         count: Callable[[Batch], None] | None = None,
     ) -> None:
         self.stats = PushStats()
@@ -229,7 +229,7 @@ class ContainerPush:
         if self._checkpoints is not None:
             self._checkpoints.clear()
 
-    def result(self) -> dict[str, Any]:
+    def result(self) -> dict[str, object]:
         """Return what was accepted, as small JSON."""
         stats = self.stats
         accepted = {name: stats.entries.get(section, 0) for section, name in self._names.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from airflow_provider_coveo.coveo.errors import sanitize
 
@@ -51,7 +51,7 @@ class Rejection:
 
 
 def rejections_of(
-    entries: Iterable[Mapping[str, Any]], refusals: Sequence[str] = DEFAULT_REFUSALS
+    entries: Iterable[Mapping[str, object]], refusals: Sequence[str] = DEFAULT_REFUSALS
 ) -> list[Rejection]:
     """
     Return what log entries say was refused, each operation once though several stages may tell of it.
@@ -61,7 +61,7 @@ def rejections_of(
     ``refusals``, and the first of all where none is.
     """
 
-    def precedence(entry: Mapping[str, Any]) -> tuple[bool, str]:
+    def precedence(entry: Mapping[str, object]) -> tuple[bool, str]:
         return entry.get("result") not in refusals, str(entry.get("datetime") or "")
 
     stages: dict[tuple[str, bool], Counter[str]] = {}
@@ -76,7 +76,7 @@ def rejections_of(
     ]
 
 
-def _rejection(entry: Mapping[str, Any]) -> Rejection:
+def _rejection(entry: Mapping[str, object]) -> Rejection:
     said = {name: str(entry.get(name) or "") for name in ("id", "operation", "task", "result", "requestId")}
     return Rejection(
         document_id=said["id"],

@@ -63,7 +63,7 @@ def validate_visibility(visibility: object) -> str:
     )
 
 
-def is_active(source: Mapping[str, Any]) -> bool:
+def is_active(source: Mapping[str, object]) -> bool:
     """
     Tell whether a source shows an activity, such as a rebuild that has not ended.
 
@@ -72,7 +72,7 @@ def is_active(source: Mapping[str, Any]) -> bool:
     return _status(source).get("type") == "REFRESHING"
 
 
-def push_status(source: Mapping[str, Any]) -> SourceStatus | None:
+def push_status(source: Mapping[str, object]) -> SourceStatus | None:
     """
     Return the status of a source in the Push API's terms, ``None`` if its state has no equivalent.
 
@@ -84,7 +84,7 @@ def push_status(source: Mapping[str, Any]) -> SourceStatus | None:
     return _BY_REFRESH_TYPE.get(str(status.get("refreshType"))) if is_active(source) else None
 
 
-def status_in_words(source: Mapping[str, Any]) -> str:
+def status_in_words(source: Mapping[str, object]) -> str:
     """
     Return the status of a source as a message shows it.
 
@@ -116,7 +116,7 @@ def unusable_reason(source: Mapping[str, Any]) -> str | None:
     return f"{_UNUSABLE_STATES[state]} ({details})" if details else _UNUSABLE_STATES[state]
 
 
-def active_since_ms(source: Mapping[str, Any]) -> int | None:
+def active_since_ms(source: Mapping[str, object]) -> int | None:
     """
     Return the start of the current activity in epoch milliseconds, ``None`` if Coveo doesn't report it.
 
@@ -130,7 +130,7 @@ def active_since_ms(source: Mapping[str, Any]) -> int | None:
     return None
 
 
-def managed_by(source: Mapping[str, Any]) -> str | None:
+def managed_by(source: Mapping[str, object]) -> str | None:
     """
     Return the Coveo product that pushes to the source, ``None`` for a source of the customer's own.
 
@@ -143,7 +143,7 @@ def managed_by(source: Mapping[str, Any]) -> str | None:
     return None
 
 
-def is_being_deleted(source: Mapping[str, Any]) -> bool:
+def is_being_deleted(source: Mapping[str, object]) -> bool:
     """
     Tell whether Coveo has begun to delete the source.
 
@@ -152,7 +152,7 @@ def is_being_deleted(source: Mapping[str, Any]) -> bool:
     return _status(source).get("extendedCurrentStatus") == "DELETING"
 
 
-def created_ms(source: Mapping[str, Any]) -> int | None:
+def created_ms(source: Mapping[str, object]) -> int | None:
     """
     Return the source's creation time in epoch milliseconds, ``None`` if Coveo doesn't report it.
 

@@ -41,7 +41,7 @@ class CoveoCursor:
         self,
         name: str,
         source_id: str | None,
-        start: Any,
+        start: object,
         lag: timedelta | float | None,
         reset: bool,
         coveo_conn_id: str,
@@ -64,7 +64,7 @@ class CoveoCursor:
         """After which value to read: where this run began, less the lag; ``start`` in the first run."""
         return self._opened().since
 
-    def advance(self, value: Any) -> None:
+    def advance(self, value: object) -> None:
         """
         Record that a row is read. In whatever order rows come, the latest value counts.
 
@@ -172,7 +172,7 @@ class CoveoCursor:
 def coveo_cursor(
     name: str = "",
     *,
-    start: Any = None,
+    start: object = None,
     lag: timedelta | float | None = None,
     source_id: str | None = None,
     reset: bool = False,

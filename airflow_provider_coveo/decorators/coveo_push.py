@@ -50,7 +50,7 @@ class _CoveoPushDecoratedOperator(DecoratedOperator, _ItemsPushOperator):
             scope.ended(result)
         return result
 
-    def _keyword_arguments(self, context: Context) -> dict[str, Any]:
+    def _keyword_arguments(self, context: Context) -> dict[str, object]:
         """Return the function's own arguments, and the context values that match its other parameters."""
         parameters = inspect.signature(self.python_callable).parameters.values()
         positional = [
@@ -68,7 +68,7 @@ class _CoveoPushDecoratedOperator(DecoratedOperator, _ItemsPushOperator):
         }
         return {**wanted, **self.op_kwargs}
 
-    def _as_iterable(self, items: Any) -> Iterable[Any]:
+    def _as_iterable(self, items: object) -> Iterable[object]:
         from airflow_provider_coveo.coveo.items import Delete, Item
 
         if isinstance(items, (Mapping, Item, Delete, bytes, bytearray, memoryview)):
@@ -84,7 +84,7 @@ class _CoveoPushDecoratedOperator(DecoratedOperator, _ItemsPushOperator):
         )
 
 
-def coveo_push_task(python_callable: Callable[..., Any] | None = None, **kwargs: Any) -> TaskDecorator:
+def coveo_push_task(python_callable: Callable[..., object] | None = None, **kwargs: Any) -> TaskDecorator:
     """
     Turn a function into a task that pushes the items it yields or returns:
     ``@task.coveo_push(source_id="…")``.

@@ -119,7 +119,7 @@ class ChangesPush(ComparedPush):
 
     def batches(
         self,
-        items: Iterable[Any],
+        items: Iterable[object],
         limit: int,
         on_invalid: Callable[[int, InvalidItemError], bool],
         on_failure: Callable[[Exception], object] | None = None,

@@ -36,9 +36,9 @@ class RunCheckpoint:
     :param only_retries: Whether what was accepted before a clear is pushed again.
     """
 
-    def __init__(self, context: Context, what: Sequence[Any], *, only_retries: bool) -> None:
+    def __init__(self, context: Context, what: Sequence[object], *, only_retries: bool) -> None:
         self._state = RunState(context)
-        task_instance: Any = context["ti"]
+        task_instance = context["ti"]
         self._try_number: int = getattr(task_instance, "try_number", 0)
         series = [retry_series(context)] if only_retries else []
         self._what = _digest(repr([*what, *series]))
@@ -120,11 +120,11 @@ class RunCheckpoint:
         self._written, self._pages = [], 0
 
     def _header(self) -> dict[str, Any] | None:
-        header: dict[str, Any] | None = self._state.get(_KEY)
+        header: dict[str, object] | None = self._state.get(_KEY)
         return header if _is_readable(header) else None
 
 
-def _is_readable(header: Any) -> bool:
+def _is_readable(header: object) -> bool:
     """Return whether a header is one of this version, or an earlier one, that nobody edited."""
     if not isinstance(header, Mapping):
         return False
@@ -144,7 +144,7 @@ def _is_readable(header: Any) -> bool:
     )
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 

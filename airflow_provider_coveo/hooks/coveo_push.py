@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -50,7 +50,7 @@ from airflow_provider_coveo.transports.requests_transport import (
 if TYPE_CHECKING:
     from logging import Logger
 
-    from airflow.providers.common.compat.sdk import Connection
+    from airflow.providers.common.compat.sdk import Connection, Context
 
 R = TypeVar("R")
 
@@ -125,19 +125,19 @@ class CoveoPushHook(HttpHook):
         #: The sources of which the running task's run has recorded that Coveo accepted an item.
         self.recorded_sources: set[str] = set()
         #: The context of the task that uses the hook, if it is not the one that Airflow executes.
-        self.task_context: Any = None
+        self.task_context: Context | None = None
         #: The change of each source's content that the hook recorded last.
         self.last_changes: dict[str, str] = {}
 
     # Airflow 2.11 looks for these two in the class itself, and not in those it derives from.
 
     @classmethod
-    def get_connection_form_widgets(cls) -> dict[str, Any]:
+    def get_connection_form_widgets(cls) -> dict[str, object]:
         """Return the form's fields beside the standard ones."""
         return form_widgets()
 
     @classmethod
-    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+    def get_ui_field_behaviour(cls) -> dict[str, object]:
         """Return the form's hidden fields, labels and placeholders."""
         return form_behaviour()
 
@@ -228,7 +228,7 @@ class CoveoPushHook(HttpHook):
         return BearerAuth(self.settings.api_key)
 
     def _configure_session_from_extra(
-        self, session: requests.Session, connection: Connection, extra_options: dict[str, Any]
+        self, session: requests.Session, connection: Connection, extra_options: Mapping[str, object]
     ) -> requests.Session:
         # HttpHook would send every extra that it does not know as a header.
         configure_session(session, self.settings, extra_options)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from airflow_provider_coveo.get_provider_info import CONNECTION_FORM
 
 
-def form_widgets() -> dict[str, Any]:
+def form_widgets() -> dict[str, object]:
     """Return the form's fields beside the standard ones."""
     from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
     from flask_babel import lazy_gettext
@@ -27,7 +25,7 @@ def form_widgets() -> dict[str, Any]:
     return widgets
 
 
-def form_behaviour() -> dict[str, Any]:
+def form_behaviour() -> dict[str, object]:
     """Return the form's hidden fields, labels and placeholders."""
     behaviour = CONNECTION_FORM["ui-field-behaviour"]
     return {

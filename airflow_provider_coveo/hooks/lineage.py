@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 
-def tell_lineage(hook: Any, organization_id: str, source_id: str) -> None:
+def tell_lineage(hook: object, organization_id: str, source_id: str) -> None:
     """
     Name a source as an output of the running task.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 from airflow_provider_coveo.coveo.errors import CoveoError
 from airflow_provider_coveo.coveo.observer import ComparedPush, Observer, RejectedItems
@@ -65,14 +64,14 @@ class HookObserver(Observer):
 
         return ChangesPush(self._hook, source_id, changes, dry_run=dry_run)
 
-    def rejected_items(self, source_id: str, path: Any) -> RejectedItems:
+    def rejected_items(self, source_id: str, path: object) -> RejectedItems:
         """Return where a push leaves invalid items."""
         # It brings the readers of files with it, which other pushes don't need.
         from airflow_provider_coveo.hooks.rejected_items import RunRejectedItems
 
         return RunRejectedItems(self._hook, source_id, path)
 
-    def pushed(self, source_id: str, result: Mapping[str, Any], *, is_complete: bool) -> None:
+    def pushed(self, source_id: str, result: Mapping[str, object], *, is_complete: bool) -> None:
         """Record how many items the run pushed."""
         if is_complete:
             tell_lineage(self._hook, self._hook.organization_id, source_id)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow.providers.common.compat.sdk import get_current_context
 
 from airflow_provider_coveo.coveo.connection import ConnectionSettings
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
 
 
 class RecordingHook(Protocol):
@@ -15,7 +18,7 @@ class RecordingHook(Protocol):
     #: The sources of which the running task's run has recorded that Coveo accepted an item.
     recorded_sources: set[str]
     #: The context of the task that uses the hook, if it is not the one that Airflow executes.
-    task_context: Any
+    task_context: Context | None
     #: The change of each source's content that the hook recorded last.
     last_changes: dict[str, str]
 
@@ -32,13 +35,13 @@ class RecordingHook(Protocol):
         """The connection's settings."""
 
 
-def task_context(hook: RecordingHook) -> Any:
+def task_context(hook: RecordingHook) -> Context | None:
     """
     Return the context of the task that uses a hook, ``None`` outside a task.
 
     :param hook: The hook.
     """
-    context: Any = hook.task_context
+    context = hook.task_context
     if context is None:
         try:
             context = get_current_context()

@@ -46,7 +46,7 @@ class RunRejectedItems:
         succeeded with it.
     """
 
-    def __init__(self, hook: RecordingHook, source_id: str, path: Any) -> None:
+    def __init__(self, hook: RecordingHook, source_id: str, path: object) -> None:
         self._file = RejectedItemsFile(path, source_id)
         context = task_context(hook)
         self._state = None if context is None else RunState(context)
@@ -101,7 +101,7 @@ class RunRejectedItems:
             file.remove()
             state.delete(_KEY)
 
-    def result(self) -> dict[str, Any]:
+    def result(self) -> dict[str, object]:
         """Return how many items were rejected, and the file if there is one, as small JSON."""
         return self._file.result()
 
@@ -129,7 +129,7 @@ class PipelineRejections:
     :param results: The results that count as rejected.
     """
 
-    def __init__(self, entries: Iterable[Mapping[str, Any]], results: Sequence[str]) -> None:
+    def __init__(self, entries: Iterable[Mapping[str, object]], results: Sequence[str]) -> None:
         self._scratch = ScratchFolder("coveo-rejected-")
         self._database = sqlite3.connect(self._scratch.path / "items.db")
         self._database.execute("PRAGMA synchronous = OFF")
@@ -148,7 +148,7 @@ class PipelineRejections:
                 )
         self._database.commit()
 
-    def add_items(self, items: Iterable[Any]) -> None:
+    def add_items(self, items: Iterable[object]) -> None:
         """
         Find the items in the input that was pushed, of which the last one with an ID counts.
 
@@ -199,8 +199,8 @@ def write_pipeline_rejections(
     hook: ReadsLogs,
     pushed: Pushed,
     results: Sequence[str],
-    path: Any,
-    pushed_path: Any = None,
+    path: object,
+    pushed_path: object = None,
     columns: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from airflow.providers.common.compat.sdk import get_current_context
 
 from airflow_provider_coveo.hooks.recording import RecordingHook
 from airflow_provider_coveo.state.ledger import SourceLedger
 from airflow_provider_coveo.state.records import PUSHED_XCOM_KEY
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Asset, Context
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +26,7 @@ _COUNTS: Final = {
 }
 #: What the task of this process has pushed, by source, and the task instance.
 _pushed: dict[str, dict[str, int]] = {}
-_pushed_by: list[Any] = []
+_pushed_by: list[object] = []
 
 
 def record_accepted(hook: RecordingHook, source_id: str) -> None:
@@ -39,7 +42,7 @@ def record_accepted(hook: RecordingHook, source_id: str) -> None:
     if source_id in hook.recorded_sources:
         return
     try:
-        context: Any = get_current_context()
+        context = get_current_context()
         task_instance = context["ti"]
         run = (str(task_instance.dag_id), str(task_instance.run_id))
     except Exception:
@@ -60,7 +63,7 @@ def record_accepted(hook: RecordingHook, source_id: str) -> None:
     hook.recorded_sources.add(source_id)
 
 
-def record_pushed(hook: RecordingHook, source_id: str, result: Mapping[str, Any] | None) -> None:
+def record_pushed(hook: RecordingHook, source_id: str, result: Mapping[str, object] | None) -> None:
     """
     Keep how many items the running task pushed to a source: in an XCom, and in the events of its assets.
 
@@ -74,7 +77,7 @@ def record_pushed(hook: RecordingHook, source_id: str, result: Mapping[str, Any]
     if result is None:
         return
     try:
-        context: Any = get_current_context()
+        context = get_current_context()
         task_instance = context["ti"]
         push = task_instance.xcom_push
     except Exception:
@@ -90,7 +93,7 @@ def record_pushed(hook: RecordingHook, source_id: str, result: Mapping[str, Any]
         log.warning("Could not keep how many items were pushed to source %s", source_id, exc_info=True)
 
 
-def _added_up(task_instance: Any, name: str, result: Mapping[str, Any]) -> dict[str, int]:
+def _added_up(task_instance: object, name: str, result: Mapping[str, object]) -> dict[str, int]:
     # One that was deferred, or is tried again, pushes in a process of its own; a test may not.
     if not any(task_instance is each for each in _pushed_by):
         _pushed.clear()
@@ -103,14 +106,14 @@ def _added_up(task_instance: Any, name: str, result: Mapping[str, Any]) -> dict[
     return counts
 
 
-def tell_assets(context: Mapping[str, Any], counts: Mapping[str, Mapping[str, int]]) -> None:
+def tell_assets(context: Context, counts: Mapping[str, Mapping[str, int]]) -> None:
     """
     Put counts into the events of the running task's assets, where Airflow's page of an asset shows them.
 
     :param context: The task's context.
     :param counts: The counts, by the URI of the asset.
     """
-    outlets: Iterable[Any] = getattr(context["task"], "outlets", None) or ()
+    outlets: Iterable[Asset] = getattr(context["task"], "outlets", None) or ()
     for outlet in outlets:
         of_this = counts.get(str(getattr(outlet, "uri", "")))
         if of_this:

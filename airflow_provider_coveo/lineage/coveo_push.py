@@ -37,14 +37,14 @@ class Query(NamedTuple):
 
     sql: str
     conn_id: str
-    hook_params: Mapping[str, Any]
+    hook_params: Mapping[str, object]
 
 
 def lineage_of_push(
-    operator: Any,
-    accepted: Mapping[str, Any] | None = None,
+    operator: object,
+    accepted: Mapping[str, object] | None = None,
     *,
-    paths: Any = None,
+    paths: object = None,
     query: Query | None = None,
 ) -> OperatorLineage[Any, Any] | None:
     """
@@ -82,7 +82,7 @@ def _output(operator: Any, accepted: Mapping[str, Any] | None) -> OutputDataset:
     return facet.OutputDataset(namespace=dataset.namespace, name=dataset.name, outputFacets=facets)
 
 
-def _of_path(path: Any) -> Dataset:
+def _of_path(path: object) -> Dataset:
     """Return the dataset of a path; for a glob, the folder above its first pattern."""
     from airflow.providers.common.compat.openlineage.facet import Dataset
 

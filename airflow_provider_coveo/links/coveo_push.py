@@ -31,7 +31,7 @@ class _ConsoleLink(BaseOperatorLink):
     #: The page's path below the organization.
     page: ClassVar[str]
 
-    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+    def get_link(self, operator: object, *, ti_key: object) -> str:
         """
         Return the page's address, an empty string if the task has no console.
 
@@ -77,7 +77,7 @@ class PushSourceLink(BaseOperatorLink):
     name = "Push source"
     xcom_key = "coveo_push_source_link"
 
-    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+    def get_link(self, operator: object, *, ti_key: object) -> str:
         """
         Return the address of the source's row, an empty string if there is no page.
 

@@ -88,7 +88,7 @@ class _SourceOperator(_CoveoOperator):
         self.source_id = source_id
 
 
-def _filled(values: dict[str, Any]) -> dict[str, Any]:
+def _filled(values: Mapping[str, object]) -> dict[str, Any]:
     """Return the parameters that were passed and did not render to nothing."""
     return {name: value for name, value in values.items() if value is not None and value != ""}
 
@@ -98,7 +98,7 @@ def _without_none(values: Mapping[str, object]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _given_connection(coveo_conn_id: Any, organization_id: Any) -> dict[str, Any]:
+def _given_connection(coveo_conn_id: Any, organization_id: object) -> dict[str, Any]:
     """Return the arguments that a task group passes to its tasks; a DAG's default_args can set the others."""
     return _without_none({"coveo_conn_id": coveo_conn_id, "organization_id": organization_id})
 
@@ -146,14 +146,14 @@ class _Untemplated(_ResolveMixin):  # type: ignore[misc]
     :param value: The items.
     """
 
-    def __init__(self, value: Any) -> None:
+    def __init__(self, value: object) -> None:
         self.value = value
 
-    def iter_references(self) -> Iterator[tuple[Any, str]]:
+    def iter_references(self) -> Iterator[tuple[object, str]]:
         """Find the references to other tasks, from which Airflow derives upstream tasks."""
         yield from XComArg.iter_xcom_references(self.value)
 
-    def resolve(self, context: Context, **kwargs: Any) -> _Untemplated:
+    def resolve(self, context: Context, **kwargs: object) -> _Untemplated:
         """Return a copy with the results of other tasks."""
         return _Untemplated(_resolved(self.value, context, kwargs))
 
@@ -164,7 +164,7 @@ class _Untemplated(_ResolveMixin):  # type: ignore[misc]
         return f"<items from {type(self.value).__name__}, not shown>"
 
 
-def _resolved(value: Any, context: Context, options: dict[str, Any]) -> Any:
+def _resolved(value: Any, context: Context, options: Mapping[str, object]) -> object:
     if isinstance(value, _ResolveMixin):
         return value.resolve(context, **options)
     if type(value) in {list, tuple}:
@@ -174,16 +174,16 @@ def _resolved(value: Any, context: Context, options: dict[str, Any]) -> Any:
     return value
 
 
-def _untemplated(value: Any) -> Any:
+def _untemplated(value: object) -> object:
     """Prevent Airflow from rendering documents as templates; only a plain string is a template."""
     return value if value is None or isinstance(value, (str, _Untemplated)) else _Untemplated(value)
 
 
-def _given(value: Any) -> Any:
+def _given(value: object) -> Any:
     return value.value if isinstance(value, _Untemplated) else value
 
 
-def _joined(value: Any) -> Any:
+def _joined(value: object) -> Any:
     """Return a list whose entries may be lists themselves, such as a mapped task returns, as one."""
     if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
         return value

@@ -24,12 +24,12 @@ _NOT_AFTER_A_FAILURE: Final = frozenset(
 )
 
 
-def _has_mark(task: Any, attribute: str) -> bool:
+def _has_mark(task: object, attribute: str) -> bool:
     """Return whether a task's class has a flag, even if the task is mapped."""
     return bool(getattr(task, attribute, getattr(getattr(task, "operator_class", None), attribute, False)))
 
 
-def may_run_after_a_failure(failed: Any) -> Iterator[Any]:
+def may_run_after_a_failure(failed: Any) -> Iterator[object]:
     """
     Yield the downstream tasks of a task that can run although it failed.
 
@@ -47,7 +47,7 @@ def may_run_after_a_failure(failed: Any) -> Iterator[Any]:
             yield task
 
 
-def may_change_content(task: Any, source_id: str) -> bool:
+def may_change_content(task: object, source_id: str) -> bool:
     """
     Return whether a task can push to a source or delete from it.
 
@@ -74,7 +74,7 @@ def note_content_change(hook: CoveoPushHook, source_id: str, context: Context, *
     if "ti" not in context:
         # Executed by hand, so there is no run.
         return None
-    task_instance: Any = context["ti"]
+    task_instance = context["ti"]
     hook.task_context = context
     try:
         ledger = SourceLedger(hook.organization_id)

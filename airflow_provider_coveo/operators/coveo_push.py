@@ -118,7 +118,7 @@ class SetPushSourceStatusOperator(_SourceOperator):
         self.status = status
         self.is_dry_run = dry_run
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> dict[str, object]:
         """Set the status."""
         if runs_dry(self.is_dry_run, context):
             source_id = _checked(validate_source_id, self.source_id)
@@ -179,7 +179,7 @@ class ResetPushSourceOperator(_SourceOperator):
         self.is_dry_run = dry_run
         self._has_cut_off = ordering_id is not None
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> dict[str, object]:
         """Delete the items."""
         from airflow_provider_coveo.operators.content_writers import note_content_change
 
@@ -310,8 +310,8 @@ class PushItemsOperator(_ItemsPushOperator):
         self,
         *,
         items: Any = None,
-        path: Any = None,
-        delete: Any = None,
+        path: object = None,
+        delete: object = None,
         file_format: str | None = None,
         columns: Mapping[str, str] | None = None,
         delimiter: str | None = None,
@@ -357,7 +357,7 @@ class PushItemsOperator(_ItemsPushOperator):
             counts=items is not None,
         )
 
-    def _lineage(self, **read: Any) -> OperatorLineage[Any, Any] | None:
+    def _lineage(self, **read: object) -> OperatorLineage[Any, Any] | None:
         return super()._lineage(paths=self.path, **read)
 
 
@@ -405,7 +405,7 @@ class DeleteItemsOperator(_ItemsPushOperator):
         "delete_children",
     )
 
-    def __init__(self, *, document_ids: Any, delete_children: bool | str = False, **kwargs: Any) -> None:
+    def __init__(self, *, document_ids: object, delete_children: bool | str = False, **kwargs: Any) -> None:
         super().__init__(check_quota=False, only_changes=False, **kwargs)
         self.document_ids = _untemplated(document_ids)
         self.delete_children = delete_children
@@ -421,7 +421,7 @@ class DeleteItemsOperator(_ItemsPushOperator):
 
         def entries() -> Iterator[Delete]:
             for entry in deletions(_joined(_given(self.document_ids))):
-                document_id: Any = entry
+                document_id: object = entry
                 with suppress(Exception):
                     # An unreadable entry fails validation later.
                     document_id = entry.document_id

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 #: The default item to test a copy with. Nobody can see it in a secured source.
-_TEST_ITEM: Final[dict[str, Any]] = {
+_TEST_ITEM: Final[dict[str, object]] = {
     "documentId": "airflow-provider-coveo://test-item",
     "title": "Test item",
     "data": "Airflow pushes this item to test that a new source is indexed, and deletes it afterward.",
@@ -110,7 +110,7 @@ class CreatePushSourceOperator(_CoveoOperator):
         self.use_existing = use_existing
 
     @_needing("Sources: View and Create")
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> dict[str, object]:
         """Create the source, unless it exists."""
         from airflow_provider_coveo.coveo.sources import validate_source_name, validate_visibility
         from airflow_provider_coveo.operators.source_creation import SourceCreation
@@ -130,7 +130,7 @@ class CreatePushSourceOperator(_CoveoOperator):
         return self._result(source, name, visibility)
 
     @staticmethod
-    def _result(source: Mapping[str, Any], name: str, visibility: str) -> dict[str, Any]:
+    def _result(source: Mapping[str, object], name: str, visibility: str) -> dict[str, Any]:
         return {
             "source_id": str(source["id"]),
             "source_name": name,
@@ -221,7 +221,7 @@ class DeletePushSourceOperator(_SourceOperator):
             RecentPushes(organization_id, self.source_id).forget()
         return what
 
-    def _reject_other_name(self, source: Mapping[str, Any]) -> None:
+    def _reject_other_name(self, source: Mapping[str, object]) -> None:
         if source.get("name") != self.source_name:
             raise as_non_retryable(
                 CoveoInputError(
@@ -293,7 +293,7 @@ class RecreatePushSourceOperator(_SourceOperator):
         *,
         new_name: str,
         source_id_variable: str | None = None,
-        test_item: Any = None,
+        test_item: object = None,
         confirm_timeout: timedelta = timedelta(minutes=30),
         poll_interval: timedelta = timedelta(seconds=30),
         deferrable: bool | None = None,
@@ -311,12 +311,12 @@ class RecreatePushSourceOperator(_SourceOperator):
             else deferrable
         )
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> dict[str, object]:
         """Duplicate the source, test the copy, and hand over to it."""
         return self._recreate(context, waiting_since=time.time(), pushed_at=None)
 
     def execute_complete(
-        self, context: Context, event: Any = None, *, waiting_since: float, pushed_at: int | None
+        self, context: Context, event: object = None, *, waiting_since: float, pushed_at: int | None
     ) -> dict[str, Any]:
         """Poll again after a wait."""
         return self._recreate(context, waiting_since=waiting_since, pushed_at=pushed_at)
@@ -380,7 +380,7 @@ class RecreatePushSourceOperator(_SourceOperator):
 
     # --- the test ---
 
-    def _test(self, copy: Mapping[str, Any], waiting_since: float, pushed_at: int | None) -> None:
+    def _test(self, copy: Mapping[str, object], waiting_since: float, pushed_at: int | None) -> None:
         from airflow_provider_coveo.coveo.items import prepared_item
 
         copy_id, item = str(copy["id"]), self._item_for(copy)
@@ -408,7 +408,7 @@ class RecreatePushSourceOperator(_SourceOperator):
         self.log.info("Source %s is indexed: it passed the test item; deleting the item", copy_id)
         self.hook.delete_item(copy_id, document_id)
 
-    def _item_for(self, copy: Mapping[str, Any]) -> Any:
+    def _item_for(self, copy: Mapping[str, object]) -> Any:
         if _given(self.test_item) is not None:
             return _given(self.test_item)
         is_secured = copy.get("sourceVisibility") == "SECURED"

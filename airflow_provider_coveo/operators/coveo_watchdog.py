@@ -115,7 +115,7 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
         self.takes_conf = takes_conf
         self._has_source_ids = source_ids is not None
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> dict[str, object]:
         """Check each source, and close those that nothing else will close."""
         order = self._order(context, self._reject_bad_input())
         look = _Look(self, context, order)
@@ -160,7 +160,7 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
 
         return SourceLedger(self.hook.organization_id)
 
-    def _verdict(self, source: Mapping[str, Any], *, at_once: bool = False) -> str | None:
+    def _verdict(self, source: Mapping[str, object], *, at_once: bool = False) -> str | None:
         """
         Return whether an active source is ``held`` or ``abandoned``, ``None`` if it is neither.
 
@@ -208,7 +208,7 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
         from airflow_provider_coveo.state.liveness import is_live
 
         seen = self._ledger.seen(source_id)
-        runs: dict[str, Any] = {}
+        runs: dict[str, object] = {}
         live = None
         for holder in holders:
             name = f"{holder.dag_id} {holder.run_id} {holder.open_task_id} {holder.map_index}"
@@ -219,7 +219,7 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
         self._ledger.saw(source_id, {"since_ms": since, "at": time.time(), "holders": runs})
         return live
 
-    def _progress(self, holder: SourceRecord, before: Any) -> tuple[bool, dict[str, Any]]:
+    def _progress(self, holder: SourceRecord, before: Any) -> tuple[bool, dict[str, object]]:
         """
         Return whether a run makes progress, judging by changes of its tasks, and the data for the next check.
 
@@ -304,7 +304,7 @@ class _Look:
             except Exception as error:
                 self._fails(str(source["id"]), error)
 
-    def _at(self, source: Mapping[str, Any]) -> None:
+    def _at(self, source: Mapping[str, object]) -> None:
         from dataclasses import replace
 
         source_id = str(source["id"])
@@ -336,7 +336,7 @@ class _Look:
         known = self._seen.get(source_id) or (self._before.source(source_id) if self._before else None)
         self._seen[source_id] = replace(known or SeenSource(source_id), error=brief(error))
 
-    def _sources(self) -> Iterator[Mapping[str, Any]]:
+    def _sources(self) -> Iterator[Mapping[str, object]]:
         hook = self._watchdog.hook
         if self._order.source_ids is None:
             every = hook.list_sources()
@@ -383,7 +383,7 @@ class _Look:
             self._watchdog.log.warning("Could not save the result of the check", exc_info=True)
 
 
-def _seen(source: Mapping[str, Any]) -> SeenSource:
+def _seen(source: Mapping[str, object]) -> SeenSource:
     from airflow_provider_coveo.coveo.sources import (
         active_since_ms,
         is_active,
@@ -404,7 +404,7 @@ def _seen(source: Mapping[str, Any]) -> SeenSource:
     )
 
 
-def _order_of_conf(own: list[str] | None, report_only: bool, conf: Any) -> _Order:
+def _order_of_conf(own: list[str] | None, report_only: bool, conf: object) -> _Order:
     """Return the instructions in a run's conf; nothing that it leaves open can close a source."""
     if not isinstance(conf, Mapping):
         raise CoveoInputError(
@@ -433,7 +433,7 @@ def _order_of_conf(own: list[str] | None, report_only: bool, conf: Any) -> _Orde
     return _Order(source_ids, report_only, close_now)
 
 
-def _reject_organization(organization_id: str, meant: Any) -> None:
+def _reject_organization(organization_id: str, meant: object) -> None:
     raise CoveoInputError(
         f"The run's conf names organization {short_repr(meant)}, but the connection is for "
         f"{organization_id!r}",
@@ -441,7 +441,7 @@ def _reject_organization(organization_id: str, meant: Any) -> None:
     )
 
 
-def _validate_source_ids(source_ids: Any) -> list[str]:
+def _validate_source_ids(source_ids: object) -> list[str]:
     from airflow_provider_coveo.coveo.endpoints import validate_source_id
 
     if isinstance(source_ids, (str, bytes)) or not isinstance(source_ids, Iterable):
@@ -452,7 +452,7 @@ def _validate_source_ids(source_ids: Any) -> list[str]:
     return [validate_source_id(source_id) for source_id in source_ids]
 
 
-def _validate_truth(value: Any, name: str = "report_only") -> bool:
+def _validate_truth(value: object, name: str = "report_only") -> bool:
     if isinstance(value, bool):
         return value
     text = str(value).strip().lower()

@@ -80,9 +80,9 @@ class CreateFieldsOperator(_CoveoOperator):
     def __init__(
         self,
         *,
-        fields: Mapping[str, Any] | None = None,
-        items: Any = None,
-        path: Any = None,
+        fields: Mapping[str, object] | None = None,
+        items: object = None,
+        path: object = None,
         max_items: int | str | None = None,
         file_format: str | None = None,
         columns: Mapping[str, str] | None = None,
@@ -112,7 +112,7 @@ class CreateFieldsOperator(_CoveoOperator):
         self.partitioning = partitioning
         self.is_dry_run = dry_run
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> dict[str, object]:
         """Create the fields."""
         from airflow_provider_coveo.coveo.fields import survey_items, validate_fields
 

@@ -25,7 +25,7 @@ def changes_of(operator: Any) -> OnlyChanges | None:
     delete_task_id = _deletion_by_time(operator)
     if delete_task_id is not None:
         raise as_non_retryable(only_changes_error(operator.task_id, delete_task_id))
-    given: dict[str, Any] = {
+    given: dict[str, object] = {
         "snapshot_path": operator.snapshot_path,
         "max_deleted": operator.max_deleted,
         "full_after": operator.full_after,
@@ -63,7 +63,7 @@ def _deletion_by_time(task: Any) -> str | None:
     return None
 
 
-def may_be_same_source(task: Any, source_id: Any) -> bool:
+def may_be_same_source(task: object, source_id: object) -> bool:
     """
     Return whether a task, mapped or not, may be about a source; a template may stand for any.
 
@@ -75,7 +75,7 @@ def may_be_same_source(task: Any, source_id: Any) -> bool:
     return len(literal) < 2 or literal[0] == literal[1]
 
 
-def pushes_only_changes(task: Any) -> bool:
+def pushes_only_changes(task: object) -> bool:
     """
     Return whether a task, mapped or not, says by a literal that it pushes only changes.
 

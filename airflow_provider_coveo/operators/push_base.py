@@ -58,7 +58,7 @@ class _ItemsPushOperator(_CoveoOperator):
     #: Whether the task's items count as pushed in a bracket (``push_source_update``).
     pushes_items: bool = True
     #: The result of the push after it has ended, even if it failed.
-    _accepted: Mapping[str, Any] | None = None
+    _accepted: Mapping[str, object] | None = None
 
     template_fields: Sequence[str] = (
         "source_id",
@@ -91,7 +91,7 @@ class _ItemsPushOperator(_CoveoOperator):
         snapshot_path: str | None = None,
         full_after: timedelta | None = None,
         on_damaged_snapshot: str | None = None,
-        rejected_path: Any = None,
+        rejected_path: object = None,
         check_fields: str | None = None,
         dry_run: bool | str = False,
         **kwargs: Any,
@@ -114,7 +114,7 @@ class _ItemsPushOperator(_CoveoOperator):
         self.is_dry_run = dry_run
 
     def _push(
-        self, context: Context, items: Iterable[Any], delete: Iterable[Any] = (), *, counts: bool = True
+        self, context: Context, items: Iterable[object], delete: Iterable[Any] = (), *, counts: bool = True
     ) -> PushResult:
         """
         Push items, using the operator's parameters.
@@ -174,11 +174,11 @@ class _ItemsPushOperator(_CoveoOperator):
         """Return the source that is written, and the inputs."""
         return self._lineage()
 
-    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any] | None:
+    def get_openlineage_facets_on_complete(self, task_instance: object) -> OperatorLineage[Any, Any] | None:
         """Return them, with the accepted counts."""
         return self._lineage()
 
-    def get_openlineage_facets_on_failure(self, task_instance: Any) -> OperatorLineage[Any, Any] | None:
+    def get_openlineage_facets_on_failure(self, task_instance: object) -> OperatorLineage[Any, Any] | None:
         """Return them, with the counts that were accepted before the failure."""
         return self._lineage()
 

@@ -54,12 +54,12 @@ class RepushRejectedItemsOperator(_ItemsPushOperator):
     )
 
     def __init__(
-        self, *, path: Any, on_invalid: str = "skip", max_invalid: int | str | None = "100%", **kwargs: Any
+        self, *, path: object, on_invalid: str = "skip", max_invalid: int | str | None = "100%", **kwargs: Any
     ) -> None:
         super().__init__(on_invalid=on_invalid, max_invalid=max_invalid, only_changes=False, **kwargs)
         self.path = path
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> dict[str, object]:
         """Push the items again."""
         from airflow_provider_coveo.content.rejected_items import RejectedItems
 
@@ -76,5 +76,5 @@ class RepushRejectedItemsOperator(_ItemsPushOperator):
             )
         return result
 
-    def _lineage(self, **read: Any) -> Any:
+    def _lineage(self, **read: object) -> Any:
         return super()._lineage(paths=self.path, **read)

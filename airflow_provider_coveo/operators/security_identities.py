@@ -72,9 +72,9 @@ class PushSecurityIdentitiesOperator(_CoveoOperator):
         self,
         *,
         provider_id: str,
-        members: Any = None,
-        mappings: Any = None,
-        deleted: Any = None,
+        members: object = None,
+        mappings: object = None,
+        deleted: object = None,
         delete_old: bool | str = False,
         queue_delay: int | str = 15,
         batch_bytes: int | str | None = None,
@@ -93,7 +93,7 @@ class PushSecurityIdentitiesOperator(_CoveoOperator):
         self.upload_concurrency = upload_concurrency
         self.is_dry_run = dry_run
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> dict[str, object]:
         """Push the identities."""
         sections = {
             "members": _given(self.members),

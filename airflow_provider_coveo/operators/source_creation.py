@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow_provider_coveo.airflow_errors import as_non_retryable
 from airflow_provider_coveo.coveo.errors import (
@@ -52,13 +52,13 @@ class SourceCreation:
 
     def once(
         self,
-        make: Callable[[], Mapping[str, Any]],
+        make: Callable[[], Mapping[str, object]],
         *,
         before: Callable[[], None] = lambda: None,
         original_id: str | None = None,
         original_name: str | None = None,
         if_taken: str = "",
-    ) -> Mapping[str, Any]:
+    ) -> Mapping[str, object]:
         """
         Return the source that an earlier attempt created, or create it.
 
@@ -115,7 +115,7 @@ class SourceCreation:
         if self.made is not None:
             self._keep(replace(self.made, tested=True))
 
-    def _known(self, original_id: str | None) -> Mapping[str, Any] | None:
+    def _known(self, original_id: str | None) -> Mapping[str, object] | None:
         """Return the source whose ID an earlier attempt recorded, unless it has been deleted."""
         made = self.made
         if made is None or made.original_id != original_id or made.source_id is None:
@@ -128,7 +128,7 @@ class SourceCreation:
         self._hook.log.info("An earlier attempt created source %s", made.source_id)
         return source
 
-    def _is_ours(self, source: Mapping[str, Any], original_id: str | None) -> bool:
+    def _is_ours(self, source: Mapping[str, object], original_id: str | None) -> bool:
         """Tell whether a source of the name is the one that an earlier attempt requested."""
         made = self.made
         if made is None or made.original_id != original_id:
@@ -150,7 +150,7 @@ class SourceCreation:
         self.made = None
 
 
-def reject_being_deleted(sources: Iterable[Mapping[str, Any]], name: str) -> None:
+def reject_being_deleted(sources: Iterable[Mapping[str, object]], name: str) -> None:
     """
     Reject a source that is being deleted, with an error that Airflow retries.
 

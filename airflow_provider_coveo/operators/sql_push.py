@@ -135,11 +135,11 @@ class SqlToCoveoPushOperator(_ItemsPushOperator):
         sql: str,
         sql_conn_id: str,
         columns: Mapping[str, str] | None = None,
-        parameters: Mapping[str, Any] | Sequence[Any] | None = None,
-        hook_params: Mapping[str, Any] | None = None,
+        parameters: Mapping[str, object] | Sequence[object] | None = None,
+        hook_params: Mapping[str, object] | None = None,
         fetch_size: int | str = 2000,
         cursor_column: str | None = None,
-        cursor_start: Any = None,
+        cursor_start: object = None,
         cursor_reset: bool | str = False,
         lag: timedelta | float | str | None = None,
         deleted_sql: str | None = None,
@@ -170,7 +170,7 @@ class SqlToCoveoPushOperator(_ItemsPushOperator):
             self.template_fields = all_fields
 
     def _do_render_template_fields(
-        self, parent: Any, template_fields: Iterable[str], *args: Any, **kwargs: Any
+        self, parent: object, template_fields: Iterable[str], *args: Any, **kwargs: Any
     ) -> None:
         for field in template_fields:
             if parent is not self or field not in self._may_name_files:
@@ -180,7 +180,7 @@ class SqlToCoveoPushOperator(_ItemsPushOperator):
             finally:
                 self.template_ext = type(self).template_ext
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> dict[str, object]:
         """Push the rows."""
         if self.cursor_column and _flag(self, "only_changes"):
             raise as_non_retryable(
@@ -209,7 +209,7 @@ class SqlToCoveoPushOperator(_ItemsPushOperator):
         )
         return dict(self._push(context, rows))
 
-    def _push_increment(self, context: Context) -> dict[str, Any]:
+    def _push_increment(self, context: Context) -> dict[str, object]:
         """Push what changed since the cursor, and move it."""
         from airflow_provider_coveo.content.increments import Increment
         from airflow_provider_coveo.state.cursor_scope import cursor_scope
@@ -262,7 +262,7 @@ class SqlToCoveoPushOperator(_ItemsPushOperator):
             )
         return cursor
 
-    def _lineage(self, **read: Any) -> OperatorLineage[Any, Any] | None:
+    def _lineage(self, **read: object) -> OperatorLineage[Any, Any] | None:
         from airflow_provider_coveo.lineage.coveo_push import Query
 
         query = Query(self.sql, self.sql_conn_id, self.hook_params or {})

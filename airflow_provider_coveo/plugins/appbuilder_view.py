@@ -46,7 +46,7 @@ class PushSourcesView(AirflowBaseView):  # type: ignore[misc]
 
     @expose("/sources")  # type: ignore[untyped-decorator]
     @has_access_view()  # type: ignore[untyped-decorator]
-    def sources(self) -> Any:
+    def sources(self) -> object:
         """Return the rows that relate to DAGs that the user can read."""
         manager = get_auth_manager()
 

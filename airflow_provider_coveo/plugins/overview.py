@@ -136,7 +136,7 @@ def overview(store: Store, viewer: Viewer, now: float) -> dict[str, Any]:
     :param now: The current time in epoch seconds.
     """
     facts = _Facts()
-    records: Mapping[str, Callable[[], Any]] = facts.asked("the records", lambda: dict(store.records()))
+    records: Mapping[str, Callable[[], object]] = facts.asked("the records", lambda: dict(store.records()))
     sources, watches, unattributed = _collect(records)
     visible = [
         source
@@ -163,7 +163,7 @@ def overview(store: Store, viewer: Viewer, now: float) -> dict[str, Any]:
 
 
 def _collect(
-    records: Mapping[str, Callable[[], Any]],
+    records: Mapping[str, Callable[[], object]],
 ) -> tuple[dict[tuple[str, str], _Source], dict[str, WatchRecord], list[str]]:
     sources: dict[tuple[str, str], _Source] = {}
     watches: dict[str, WatchRecord] = {}
@@ -200,14 +200,14 @@ def _collect(
     return sources, watches, unattributed
 
 
-def _decoded(key: str, decode: Callable[[], Any]) -> tuple[Any, str]:
+def _decoded(key: str, decode: Callable[[], object]) -> tuple[object, str]:
     try:
         return decode(), ""
     except UnreadableRecordError as error:
         return None, f"The Variable {key} can't be read ({error})"
 
 
-def _identity(name: str, value: Any) -> tuple[str, str]:
+def _identity(name: str, value: object) -> tuple[str, str]:
     """Return the organization and the source of a record; before 0.2.0, only its key contained them."""
     if isinstance(value, Mapping):
         ids = (value.get("organization_id"), value.get("source_id"))
@@ -221,7 +221,7 @@ def _source(sources: dict[tuple[str, str], _Source], organization_id: str, sourc
     return sources.setdefault((organization_id, source_id), _Source(organization_id, source_id))
 
 
-def _recent(content: Mapping[str, Any]) -> Mapping[str, Any]:
+def _recent(content: Mapping[str, Any]) -> Mapping[str, object]:
     """Return a record without the runs that are too old for the page."""
     runs = content.get("runs")
     return {**content, "runs": runs[-MAX_UPDATES:]} if isinstance(runs, list) else content
@@ -232,7 +232,7 @@ def _runs_of_0_1(content: Mapping[str, Any]) -> list[RunRecord]:
     return [RunRecord(dag_id, run_id)] if isinstance(dag_id, str) and isinstance(run_id, str) else []
 
 
-def _add_brackets(source: _Source, records: Mapping[str, Callable[[], Any]]) -> None:
+def _add_brackets(source: _Source, records: Mapping[str, Callable[[], object]]) -> None:
     named = [
         *(holder.bracket for holder in source.holders),
         *(
@@ -284,7 +284,7 @@ def _ask(store: Store, facts: _Facts, sources: Iterable[_Source], watches: Mappi
 # --- a row ---
 
 
-def _row(source: _Source, facts: _Facts, viewer: Viewer, now: float) -> dict[str, Any]:
+def _row(source: _Source, facts: _Facts, viewer: Viewer, now: float) -> dict[str, object]:
     status = _status(source)
     judged = [(holder, *_judged(holder, facts)) for holder in source.holders]
     state = _state(status, [is_live for _, is_live, _ in judged], is_damaged=bool(source.troubles))
@@ -317,9 +317,9 @@ def _row(source: _Source, facts: _Facts, viewer: Viewer, now: float) -> dict[str
     }
 
 
-def _status(source: _Source) -> dict[str, Any] | None:
+def _status(source: _Source) -> dict[str, object] | None:
     """Return the latest status that Coveo reported or a bracket set, ``None`` if it is unknown."""
-    found: list[tuple[float, dict[str, Any]]] = []
+    found: list[tuple[float, dict[str, object]]] = []
     seen = source.seen
     if seen is not None and (seen.status or seen.words):
         since = seen.since_ms / 1000 if seen.is_active and seen.since_ms is not None else None
@@ -341,7 +341,7 @@ def _status(source: _Source) -> dict[str, Any] | None:
     return max(found, key=lambda each: each[0])[1] if found else None
 
 
-def _opened(holder: SourceRecord, opened_at: float, status: str) -> tuple[float, dict[str, Any]]:
+def _opened(holder: SourceRecord, opened_at: float, status: str) -> tuple[float, dict[str, object]]:
     since = holder.since_ms / 1000 if holder.since_ms is not None else opened_at or None
     at = opened_at or since or 0.0
     return at, _described(status or holder.status, True, since, at or None, "airflow")
@@ -349,7 +349,7 @@ def _opened(holder: SourceRecord, opened_at: float, status: str) -> tuple[float,
 
 def _described(
     status: str, is_active: bool, since: float | None, as_of: float | None, reported_by: str
-) -> dict[str, Any]:
+) -> dict[str, object]:
     try:
         label = SourceStatus(status).console_name
     except ValueError:
@@ -364,7 +364,7 @@ def _described(
     }
 
 
-def _state(status: dict[str, Any] | None, live: list[bool | None], *, is_damaged: bool) -> str:
+def _state(status: dict[str, object] | None, live: list[bool | None], *, is_damaged: bool) -> str:
     if status is None:
         return "unreadable" if is_damaged else "unknown"
     if not status["is_active"]:
@@ -405,7 +405,7 @@ def _judged(holder: SourceRecord, facts: _Facts) -> tuple[bool | None, str]:
 
 def _updates(
     source: _Source, facts: _Facts, viewer: Viewer, status: dict[str, Any] | None, now: float
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[dict[str, object]]:
     held = {holder.bracket for holder in source.holders}
     is_active = status is not None and status["is_active"]
     idle_since = status["as_of"] if status is not None and not is_active else None
@@ -436,7 +436,7 @@ def _result(bracket: Holder, facts: _Facts) -> str | None:
     return None
 
 
-def _last(source: _Source, facts: _Facts, viewer: Viewer) -> dict[str, Any] | None:
+def _last(source: _Source, facts: _Facts, viewer: Viewer) -> dict[str, object] | None:
     runs = [run for run in source.runs if viewer.reads(run.dag_id)]
     if not runs:
         return None
@@ -483,7 +483,7 @@ def _counts(pushed: Iterable[Any], name: str) -> dict[str, int] | None:
     return found or None
 
 
-def _next_run(source: _Source, facts: _Facts, viewer: Viewer) -> dict[str, Any] | None:
+def _next_run(source: _Source, facts: _Facts, viewer: Viewer) -> dict[str, object] | None:
     """Return the next run of the DAG that updated the source last."""
     dag_id = next((run.dag_id for run in reversed(source.runs) if viewer.reads(run.dag_id)), None)
     dag = facts.dags.get(dag_id) if dag_id else None
@@ -500,7 +500,7 @@ def _watch_dags(watches: Mapping[str, WatchRecord], organization_id: str) -> set
     return {watch.dag_id} if watch is not None else set()
 
 
-def _organization(watch: WatchRecord | None, facts: _Facts, viewer: Viewer) -> dict[str, Any]:
+def _organization(watch: WatchRecord | None, facts: _Facts, viewer: Viewer) -> dict[str, object]:
     dag_id = (watch.dag_id if watch else "") or WATCHDOG_DAG_ID
     dag = facts.dags.get(dag_id)
     is_known = viewer.reads(dag_id)

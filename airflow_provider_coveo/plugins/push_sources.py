@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from airflow.plugins_manager import AirflowPlugin
 
@@ -32,11 +32,11 @@ class _LazyList:
     :param make: Creates it.
     """
 
-    def __init__(self, make: Callable[[], list[Any]]) -> None:
+    def __init__(self, make: Callable[[], list[object]]) -> None:
         self._make = make
-        self._made: list[Any] | None = None
+        self._made: list[object] | None = None
 
-    def __get__(self, instance: object, owner: type | None = None) -> list[Any]:
+    def __get__(self, instance: object, owner: type | None = None) -> list[object]:
         """Return the list, an empty one if it can't be created."""
         if self._made is None:
             try:
@@ -47,7 +47,7 @@ class _LazyList:
         return self._made
 
 
-def _fastapi_apps() -> list[Any]:
+def _fastapi_apps() -> list[object]:
     if airflow_line() < (3, 1):
         return []
     from airflow_provider_coveo.plugins.fastapi_app import make_app
@@ -55,13 +55,13 @@ def _fastapi_apps() -> list[Any]:
     return [{"app": make_app(), "url_prefix": URL_PREFIX, "name": _NAME}]
 
 
-def _external_views() -> list[Any]:
+def _external_views() -> list[object]:
     # Without the page's server, an entry in the navigation would lead to an error.
     if airflow_line() < (3, 1) or not PushSourcesPlugin.fastapi_apps:
         return []
     # The address is relative, because Airflow can be served below a path.
     href = f"{URL_PREFIX.lstrip('/')}/"
-    views: list[Any] = [
+    views: list[object] = [
         {"name": _NAME, "href": href, "destination": "nav", "category": "browse", "url_route": URL_ROUTE}
     ]
     if airflow_line() >= (3, 4):
@@ -79,7 +79,7 @@ def _external_views() -> list[Any]:
     return views
 
 
-def _appbuilder_views() -> list[Any]:
+def _appbuilder_views() -> list[object]:
     if airflow_line() >= (3, 0):
         return []
     from airflow_provider_coveo.plugins.appbuilder_view import PushSourcesView

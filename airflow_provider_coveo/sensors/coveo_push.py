@@ -54,7 +54,7 @@ class _CoveoSensor(_CoveoOperator, BaseSensorOperator):
         """Return the condition to wait for, from the rendered parameters."""
         raise NotImplementedError
 
-    def _trigger(self, **how: Any) -> Any:
+    def _trigger(self, **how: object) -> Any:
         """Return the trigger that waits for the condition."""
         raise NotImplementedError
 
@@ -192,7 +192,7 @@ class PushSourceStatusSensor(_CoveoSensor):
     template_fields: Sequence[str] = ("source_id", "statuses", *_CoveoOperator.template_fields)
     operator_extra_links = _SOURCE_LINKS
 
-    def __init__(self, *, source_id: str, statuses: Any = "IDLE", **kwargs: Any) -> None:
+    def __init__(self, *, source_id: str, statuses: object = "IDLE", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.source_id = source_id
         self.statuses = statuses
@@ -202,7 +202,7 @@ class PushSourceStatusSensor(_CoveoSensor):
 
         return SourceStatusCondition(validate_source_id(self.source_id), validate_statuses(self.statuses))
 
-    def _trigger(self, **how: Any) -> Any:
+    def _trigger(self, **how: object) -> object:
         from airflow_provider_coveo.coveo.conditions import validate_statuses
         from airflow_provider_coveo.triggers.coveo_push import PushSourceStatusTrigger
 
@@ -310,15 +310,15 @@ class PushedItemsIndexedSensor(_CoveoSensor):
     def __init__(
         self,
         *,
-        result: Any,
+        result: object,
         source_id: str | None = None,
         max_refused: int | str = 0,
         settle_time: timedelta | float | str = 60.0,
-        refused_results: Any = ("ERROR", "REJECTED", "SKIPPED"),
+        refused_results: object = ("ERROR", "REJECTED", "SKIPPED"),
         on_repeated: str = "fail",
         quiet_time: timedelta | float | str = 600.0,
-        rejected_path: Any = None,
-        pushed_path: Any = None,
+        rejected_path: object = None,
+        pushed_path: object = None,
         pushed_columns: Mapping[str, str] | None = None,
         poke_interval: timedelta | float = 120.0,
         timeout: timedelta | float = timedelta(hours=2),
@@ -336,7 +336,7 @@ class PushedItemsIndexedSensor(_CoveoSensor):
         self.pushed_path = pushed_path
         self.pushed_columns = pushed_columns
 
-    def execute_complete(self, context: Context, event: dict[str, Any], limit: str = "timeout") -> Any:
+    def execute_complete(self, context: Context, event: dict[str, object], limit: str = "timeout") -> object:
         """Conclude from what the trigger fired, and write the file of what was refused."""
         error = event.get("error") if isinstance(event, dict) else None
         if isinstance(error, dict) and error.get("error") == ItemsRefusedError.__name__:
@@ -374,7 +374,7 @@ class PushedItemsIndexedSensor(_CoveoSensor):
                 raise
             self.log.warning("Could not take the refused items out of the snapshot: %r", problem)
 
-    def _write_refused(self, *, refused: int | None = None, fails: bool = False) -> dict[str, Any]:
+    def _write_refused(self, *, refused: int | None = None, fails: bool = False) -> dict[str, object]:
         """
         Write what was refused, if a file is asked for.
 
@@ -425,7 +425,7 @@ class PushedItemsIndexedSensor(_CoveoSensor):
             validate_settle_seconds(self.quiet_time, "quiet_time"),
         )
 
-    def _trigger(self, **how: Any) -> Any:
+    def _trigger(self, **how: object) -> Any:
         from airflow_provider_coveo.triggers.coveo_push import PushedItemsIndexedTrigger
 
         wait = self._checked()
@@ -482,7 +482,7 @@ class PushApiQuotaSensor(_CoveoSensor):
 
         return DailyQuotaCondition(validate_items(self.items))
 
-    def _trigger(self, **how: Any) -> Any:
+    def _trigger(self, **how: object) -> object:
         from airflow_provider_coveo.coveo.conditions import validate_items
         from airflow_provider_coveo.triggers.coveo_push import PushApiQuotaTrigger
 

@@ -10,7 +10,6 @@ from asyncio import Transport
 from collections.abc import MutableMapping, Sequence
 from contextlib import suppress
 from email.utils import format_datetime
-from typing import Any
 from urllib.parse import parse_qsl
 
 from starlette.routing import Match, Route
@@ -42,7 +41,7 @@ class App:
     :param transports: the open connections by the client's address, for faults that close one.
     """
 
-    def __init__(self, simulator: World, transports: MutableMapping[Any, Transport]) -> None:
+    def __init__(self, simulator: World, transports: MutableMapping[object, Transport]) -> None:
         self.simulator = simulator
         self.transports = transports
         self.closing = asyncio.Event()

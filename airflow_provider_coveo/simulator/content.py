@@ -13,7 +13,7 @@ from typing import Any
 _STEP = 256 * 1024
 
 
-def _inflater(window: int) -> Callable[[], Any]:
+def _inflater(window: int) -> Callable[[], object]:
     return lambda: zlib.decompressobj(window)
 
 

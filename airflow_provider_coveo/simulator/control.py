@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -213,7 +214,7 @@ def _query_source(exchange: Exchange) -> str:
     return source_id
 
 
-def _source(simulator: World, source: Source) -> dict[str, Any]:
+def _source(simulator: World, source: Source) -> dict[str, object]:
     newest = islice(reversed(source.updated.items()), SHOWN_ITEMS)
     events = source.timeline[-SHOWN_EVENTS:]
     logs = [
@@ -247,12 +248,12 @@ def _source(simulator: World, source: Source) -> dict[str, Any]:
     }
 
 
-def _title(item: dict[str, Any]) -> str:
+def _title(item: Mapping[str, object]) -> str:
     title = next((value for key, value in item.items() if key.lower() == "title"), "")
     return str(title)[:200]
 
 
-def _request(exchange: Exchange) -> dict[str, Any]:
+def _request(exchange: Exchange) -> dict[str, object]:
     return {
         "at": exchange.at,
         "method": exchange.method,
@@ -268,7 +269,7 @@ def _request(exchange: Exchange) -> dict[str, Any]:
     }
 
 
-def _details(exchange: Exchange) -> dict[str, Any]:
+def _details(exchange: Exchange) -> dict[str, object]:
     return {
         "raw_query": exchange.raw_query,
         "headers": exchange.headers,

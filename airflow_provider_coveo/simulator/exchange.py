@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any
 
 
 @dataclass
@@ -47,11 +46,11 @@ class Exchange:
     at: int = 0
     fault: str = ""
 
-    def json(self) -> Any:
+    def json(self) -> object:
         """Return the request body, decoded."""
         return json.loads(self.body)
 
-    def response_json(self) -> Any:
+    def response_json(self) -> object:
         """Return the response body, decoded; ``None`` if it is empty."""
         return json.loads(self.response_body) if self.response_body else None
 

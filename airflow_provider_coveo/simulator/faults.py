@@ -93,7 +93,7 @@ class Fault:
         kind = self.random.choice(self.kinds)
         return f"{self.kind}: {kind}", _random_action(kind)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         """Return the fault as the control API shows it."""
         return {
             "kind": self.kind,
@@ -274,7 +274,7 @@ class Faults:
             self._faults.append(fault)
         return fault
 
-    def from_json(self, description: dict[str, Any]) -> Fault:
+    def from_json(self, description: Mapping[str, object]) -> Fault:
         """
         Add a fault from the control API's JSON: ``{"kind": "answer", "status": 503, "operation": "status"}``.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from airflow_provider_coveo.simulator.errors import ApiError
@@ -70,7 +70,7 @@ class Fields:
     """The fields of one organization, by name."""
 
     def __init__(self) -> None:
-        self._by_name: dict[str, dict[str, Any]] = {
+        self._by_name: dict[str, dict[str, object]] = {
             name: _complete({"name": name, "type": kind, "system": True})
             for name, kind in SYSTEM_FIELDS.items()
         }
@@ -87,13 +87,13 @@ class Fields:
 
     def create(self, models: Iterable[dict[str, Any]]) -> None:
         """Create several fields, or none of them if one can't be created."""
-        created: dict[str, dict[str, Any]] = {}
+        created: dict[str, dict[str, object]] = {}
         for model in models:
             self._validate(model, {*self._by_name, *created})
             created[model["name"]] = _complete(model)
         self._by_name.update(created)
 
-    def _validate(self, model: dict[str, Any], taken: set[str]) -> None:
+    def _validate(self, model: dict[str, object], taken: set[str]) -> None:
         name = model.get("name")
         if not isinstance(name, str):
             raise ApiError.missing_parameter("name")
@@ -113,24 +113,24 @@ class Fields:
             raise ApiError.invalid_parameter("name", f"the field {name!r} already exists")
 
 
-def undocumented_options(model: dict[str, Any]) -> list[str]:
+def undocumented_options(model: dict[str, object]) -> list[str]:
     """Return the options that Coveo's model of a field does not have."""
     return [option for option in model if option not in _KNOWN]
 
 
-def exists_error(fields: Fields, model: dict[str, Any]) -> bool:
+def exists_error(fields: Fields, model: dict[str, object]) -> bool:
     """Tell whether a field of that name exists; Coveo does not document the response in that case."""
     return any(field["name"] == model.get("name") for field in fields.all())
 
 
-def _complete(model: dict[str, Any]) -> dict[str, Any]:
+def _complete(model: Mapping[str, object]) -> dict[str, Any]:
     """Return a field with the defaults of its boolean options."""
     given = {option: value for option, value in model.items() if option in _KNOWN and value is not None}
     by_type = dict.fromkeys(_SWITCHES_BY_TYPE, model["type"] != "STRING")
     return {**_SWITCHES, **by_type, **given}
 
 
-def _contradiction(field: dict[str, Any], given: dict[str, Any]) -> tuple[str, str] | None:
+def _contradiction(field: dict[str, Any], given: Mapping[str, object]) -> tuple[str, str] | None:
     """Return the option that contradicts the rest of a field, and why."""
     is_string = field["type"] == "STRING"
     if given.get("system"):

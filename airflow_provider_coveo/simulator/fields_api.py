@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.routing import Route
@@ -59,7 +60,7 @@ def create_fields(call: Call) -> Answer:
 
 def create_fields_with_results(call: Call) -> Answer:
     """Create several fields, and report the result of each."""
-    results: list[dict[str, Any]] = []
+    results: list[dict[str, object]] = []
     for model in _models(call):
         result = {"resourceModel": model, "successful": True, "operationResult": "SUCCESS"}
         try:
@@ -76,7 +77,7 @@ def create_fields_with_results(call: Call) -> Answer:
     )
 
 
-def _create(call: Call, models: list[dict[str, Any]]) -> None:
+def _create(call: Call, models: list[dict[str, object]]) -> None:
     organization = call.organization
     for model in models:
         for option in undocumented_options(model):
@@ -133,7 +134,9 @@ def _filtered(fields: list[dict[str, Any]], filters: dict[str, Any]) -> list[dic
     return found
 
 
-def _integer(options: dict[str, Any], name: str, default: int, *, least: int, most: int | None = None) -> int:
+def _integer(
+    options: Mapping[str, object], name: str, default: int, *, least: int, most: int | None = None
+) -> int:
     value = options.get(name)
     if value is None:
         return default

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,7 +59,7 @@ def is_document_id(value: object) -> bool:
     return isinstance(value, str) and _DOCUMENT_ID.match(value) is not None
 
 
-def canonical(item: dict[str, Any]) -> dict[str, Any]:
+def canonical(item: Mapping[str, object]) -> dict[str, Any]:
     """Return the item with its reserved keys in Coveo's spelling; metadata keys stay as they were sent."""
     return {RESERVED_KEYS.get(key.lower(), key): value for key, value in item.items()}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 
@@ -10,7 +11,7 @@ class RepeatedKeys(dict[str, Any]):
     """A JSON object in which a key occurs twice, ignoring case."""
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     decoded = dict(pairs)
     if len({key.lower() for key in decoded}) != len(pairs):
         return RepeatedKeys(pairs)
@@ -21,7 +22,7 @@ def _reject_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def decode(body: bytes) -> Any:
+def decode(body: bytes) -> object:
     """
     Decode ``body``; an object with a duplicate key becomes a :class:`RepeatedKeys`.
 
@@ -44,7 +45,7 @@ def has_repeated_keys(value: object) -> bool:
     return False
 
 
-def member(value: dict[str, Any], name: str) -> Any:
+def member(value: Mapping[str, object], name: str) -> Any:
     """Return the member ``name`` of an object in any case, ``None`` if it is missing."""
     if name in value:
         return value[name]

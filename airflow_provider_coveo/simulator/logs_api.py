@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from starlette.routing import Route
 
@@ -99,7 +99,7 @@ def _entries(call: Call) -> Iterator[_Entry]:
     return found()
 
 
-def _filters(body: dict[str, Any]) -> list[tuple[str, list[str], bool]]:
+def _filters(body: dict[str, object]) -> list[tuple[str, list[str], bool]]:
     """Return the filters: a key, its values, and whether to include or exclude them."""
     filters = []
     for name, (key, declared) in _FILTERS.items():

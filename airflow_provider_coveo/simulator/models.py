@@ -11,7 +11,7 @@ from airflow_provider_coveo.simulator.state import Organization
 _OWNER = "simulator@example.com"
 
 
-def light_source_model(source: Source) -> dict[str, Any]:
+def light_source_model(source: Source) -> dict[str, object]:
     """Return the few properties that identify the kind of source."""
     crawler = CRAWLERS.get(source.crawler or "", {})
     source_type = crawler.get("sourceType", "PUSH")
@@ -48,8 +48,8 @@ def source_model(organization: Organization, source: Source) -> dict[str, Any]:
     }
 
 
-def _information(organization: Organization, source: Source) -> dict[str, Any]:
-    information: dict[str, Any] = {
+def _information(organization: Organization, source: Source) -> dict[str, object]:
+    information: dict[str, object] = {
         "sourceStatus": _source_status(organization, source),
         "rebuildRequired": False,
         "numberOfDocuments": len(source.items),
@@ -79,10 +79,10 @@ def _information(organization: Organization, source: Source) -> dict[str, Any]:
     return information
 
 
-def _source_status(organization: Organization, source: Source) -> dict[str, Any]:
+def _source_status(organization: Organization, source: Source) -> dict[str, object]:
     running = source.running
     state = "PUSH_READY" if running is None else "REFRESHING"
-    status: dict[str, Any] = {
+    status: dict[str, object] = {
         "type": state,
         "extendedCurrentStatus": state,
         "timestamp": organization.clock.now_ms(),
@@ -112,7 +112,7 @@ def _source_status(organization: Organization, source: Source) -> dict[str, Any]
 def activity_model(organization: Organization, activity: Activity) -> dict[str, Any]:
     """Return an activity."""
     now = organization.clock.now_ms()
-    model: dict[str, Any] = {
+    model: dict[str, object] = {
         "id": activity.id,
         "operation": PLATFORM_OPERATIONS[activity.status],
         "state": "EXECUTING" if activity.ended is None else "EXECUTED",

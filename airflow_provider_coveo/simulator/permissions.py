@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 IDENTITY_TYPES = ("User", "Group", "VirtualGroup", "Unknown")
@@ -11,7 +11,7 @@ _SET_KEYS = {"name", "allowanonymous", "allowedpermissions", "deniedpermissions"
 _LEVEL_KEYS = {"name", "permissionsets"}
 
 
-def permissions_problem(permissions: list[Any]) -> str | None:
+def permissions_problem(permissions: list[object]) -> str | None:
     """
     Return the reason why permissions do not match Coveo's declaration, or ``None``.
 
@@ -38,7 +38,7 @@ def permissions_oddities(permissions: list[Any]) -> Iterator[str]:
                 yield "an identity in permissions without identityType"
 
 
-def count_permissions(permissions: list[Any]) -> int:
+def count_permissions(permissions: list[object]) -> int:
     """
     Return the number of allowed and denied identities.
 
@@ -47,7 +47,7 @@ def count_permissions(permissions: list[Any]) -> int:
     return sum(1 for permission_set in _sets(permissions) for _ in _identities(permission_set))
 
 
-def _problems(permissions: list[Any]) -> Iterator[str]:
+def _problems(permissions: list[object]) -> Iterator[str]:
     for entry in permissions:
         if not isinstance(entry, dict):
             yield f"permissions contains {entry!r:.50}, which is neither a permission set nor a level."
@@ -106,7 +106,7 @@ def _identities(permission_set: object) -> Iterator[tuple[str, Any]]:
                 yield key, identity
 
 
-def _unknown(what: str, value: dict[str, Any], known: set[str]) -> Iterator[str]:
+def _unknown(what: str, value: Mapping[str, object], known: set[str]) -> Iterator[str]:
     for key, part in value.items():
         if key.lower() not in known:
             yield f"{what} with the key {key!r}"
@@ -118,5 +118,5 @@ def _is_level(entry: object) -> bool:
     return isinstance(entry, dict) and any(key.lower() == "permissionsets" for key in entry)
 
 
-def _lower(value: dict[str, Any]) -> dict[str, Any]:
+def _lower(value: Mapping[str, object]) -> dict[str, Any]:
     return {key.lower(): part for key, part in value.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.routing import Route
@@ -121,8 +122,8 @@ def put_batch(call: Call) -> Answer:
     content = organization.take_content(file_id)
     ordering_id = call.ordering_id()
     batch, problem = _read_batch(content)
-    added: list[Any] = []
-    deleted: list[Any] = []
+    added: list[object] = []
+    deleted: list[object] = []
     if problem is None:
         added, deleted = member(batch, "addOrUpdate") or [], member(batch, "delete") or []
         unknown = sorted(key for key in batch if key.lower() not in {"addorupdate", "delete"})
@@ -269,7 +270,9 @@ def _read_batch(content: bytes) -> tuple[dict[str, Any], str | None]:
     return batch, None
 
 
-def _take_batch(call: Call, source: Source, added: list[Any], deleted: list[Any], ordering_id: int) -> None:
+def _take_batch(
+    call: Call, source: Source, added: Sequence[object], deleted: Sequence[object], ordering_id: int
+) -> None:
     organization, request_id = call.organization, call.request_id
     seen: set[str] = set()
     for entry in added:
@@ -292,7 +295,7 @@ def _take_batch(call: Call, source: Source, added: list[Any], deleted: list[Any]
         organization.delete(source, document_id, children, ordering_id, request_id)
 
 
-def _deletion(entry: Any) -> tuple[str, bool, Rejection | None]:
+def _deletion(entry: object) -> tuple[str, bool, Rejection | None]:
     """Return the ID to delete, whether to delete its children, and the problem of the entry."""
     document_id = member(entry, "documentId") if isinstance(entry, dict) else None
     children = member(entry, "deleteChildren") if isinstance(entry, dict) else None

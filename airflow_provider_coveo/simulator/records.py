@@ -19,7 +19,7 @@ PLATFORM_OPERATIONS = {
 }
 
 #: The Coveo products that can manage a Push source, and the Source API's properties of such a source.
-CRAWLERS: dict[str, dict[str, Any]] = {
+CRAWLERS: dict[str, dict[str, object]] = {
     "SITECORE": {"sourceType": "SITECORE"},
     "CRAWLING_MODULE": {"sourceType": "DATABASE", "onPremisesEnabled": True},
 }
@@ -198,7 +198,7 @@ class Source:
     state: str | None = None
     error_code: str | None = None
     shown: list[tuple[int, SourceStatus]] = field(default_factory=list)
-    timeline: list[dict[str, Any]] = field(default_factory=list)
+    timeline: list[dict[str, object]] = field(default_factory=list)
     items: dict[str, dict[str, Any]] = field(default_factory=dict)
     updated: dict[str, int] = field(default_factory=dict)
     log: list[LogRecord] = field(default_factory=list)

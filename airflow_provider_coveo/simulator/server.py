@@ -7,7 +7,6 @@ import socket
 import threading
 from asyncio import Transport
 from types import TracebackType
-from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -94,7 +93,7 @@ class _Server(uvicorn.Server):
     """
 
     def __init__(self, simulator: Simulator) -> None:
-        self._transports: dict[Any, Transport] = {}
+        self._transports: dict[object, Transport] = {}
         self._app = App(simulator, self._transports)
         self._ready = threading.Event()
         self._failure: BaseException | None = None
@@ -153,7 +152,7 @@ class _Server(uvicorn.Server):
             await asyncio.wait(self.server_state.tasks, timeout=1)
 
 
-def _protocol(transports: dict[Any, Transport]) -> type[asyncio.Protocol]:
+def _protocol(transports: dict[object, Transport]) -> type[asyncio.Protocol]:
     """Return Uvicorn's protocol, made to remember the connections, which faults may have to close."""
 
     class Protocol(H11Protocol):

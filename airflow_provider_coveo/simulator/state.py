@@ -233,7 +233,7 @@ class Organization:
             source = self.source(source_id)
             source.state, source.error_code = state, error_code
 
-    def event(self, source: Source, event: str, **facts: Any) -> None:
+    def event(self, source: Source, event: str, **facts: object) -> None:
         """Add to the timeline of a source."""
         source.timeline.append({"at": self.clock.now_ms(), "event": event, **facts})
 

@@ -134,7 +134,7 @@ class World:
         """
         return [status.value for status in self.state.source(source_id).statuses]
 
-    def timeline(self, source_id: str) -> list[dict[str, Any]]:
+    def timeline(self, source_id: str) -> list[dict[str, object]]:
         """
         Return what happened to a source, in order: dicts with ``at`` (epoch milliseconds) and ``event``.
 
@@ -155,7 +155,7 @@ class World:
         with self.state.reading():
             return {name: dict(item) for name, item in self.state.source(source_id).items.items()}
 
-    def fields(self) -> dict[str, dict[str, Any]]:
+    def fields(self) -> dict[str, dict[str, object]]:
         """Return the organization's fields by name, as the Field API shows them."""
         with self.state.reading():
             return {field["name"]: field for field in self.state.fields.all()}
@@ -169,7 +169,7 @@ class World:
         with self.state.reading():
             return source_model(self.state, self.state.source(source_id))
 
-    def activities(self, source_id: str) -> list[dict[str, Any]]:
+    def activities(self, source_id: str) -> list[dict[str, object]]:
         """
         Return the activities of a source, oldest first, as the Activity API shows them.
 
@@ -179,7 +179,7 @@ class World:
             found = [activity for activity in self.state.activities if activity.source_id == source_id]
             return [activity_model(self.state, activity) for activity in found]
 
-    def logs(self, source_id: str) -> list[dict[str, Any]]:
+    def logs(self, source_id: str) -> list[dict[str, object]]:
         """
         Return the item logs of a source, oldest first, as the Source Logs API shows them.
 
@@ -192,7 +192,7 @@ class World:
                 for stage, result in record.results()
             ]
 
-    def identities(self, provider_id: str) -> list[dict[str, Any]]:
+    def identities(self, provider_id: str) -> list[dict[str, object]]:
         """
         Return what was pushed to a security identity provider.
 
@@ -203,7 +203,7 @@ class World:
         with self.state.reading():
             return [dict(identity) for identity in self.state.provider(provider_id).identities.values()]
 
-    def wait_for(self, predicate: Callable[[], Any], timeout: float = 10) -> None:
+    def wait_for(self, predicate: Callable[[], object], timeout: float = 10) -> None:
         """
         Wait until ``predicate`` is true; it is asked again each time something happened.
 

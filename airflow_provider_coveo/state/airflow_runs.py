@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
 
 #: The states in which a task instance runs, or will run by itself.
 WORKING_STATES: Final = frozenset({"queued", "running", "deferred", "restarting"})
@@ -69,6 +72,12 @@ def supervisor() -> Any:
     """Return the connection of Airflow 3's tasks and callbacks to the API server, ``None`` elsewhere."""
     runner = sys.modules.get("airflow.sdk.execution_time.task_runner")
     return getattr(runner, "SUPERVISOR_COMMS", None)
+
+
+def map_index_of(context: Context) -> int:
+    """Return the map index of a running task, -1 if the task is not mapped."""
+    map_index = context["ti"].map_index
+    return -1 if map_index is None else int(map_index)
 
 
 def is_temporary_run(run_id: str) -> bool:

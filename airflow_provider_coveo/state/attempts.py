@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 V = TypeVar("V")
 
@@ -15,7 +15,7 @@ class UsedInAttempt(Generic[V]):
         self._attempt: tuple[object, object] = (None, None)
         self._values: dict[str, V] = {}
 
-    def of(self, context: Mapping[str, Any]) -> dict[str, V]:
+    def of(self, context: Mapping[str, object]) -> dict[str, V]:
         """
         Return what the attempt has used. The caller adds to it.
 

@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from airflow_provider_coveo.state.variables import (
     forget_variable,
@@ -77,7 +77,7 @@ class ContentChanges:
         """
         change = Change(mark + uuid.uuid4().hex[:16], run, push)
 
-        def with_change(value: object) -> tuple[dict[str, Any], Change]:
+        def with_change(value: object) -> tuple[dict[str, object], Change]:
             changes = [*_changes_in(value), change][-_MAX_CHANGES:]
             return {"changes": [[each.name, each.run, each.push] for each in changes]}, change
 

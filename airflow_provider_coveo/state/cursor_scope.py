@@ -56,7 +56,7 @@ class CursorScope:
         """The organization that is pushed to."""
         return self._organization_id()
 
-    def ended(self, result: Mapping[str, Any]) -> None:
+    def ended(self, result: Mapping[str, object]) -> None:
         """
         Learn what the push came to.
 
@@ -148,7 +148,7 @@ def moving_cursors(push: _Push) -> _Push:
     """
 
     @functools.wraps(push)
-    def moved(hook: Any, source_id: str, *args: Any, **kwargs: Any) -> Any:
+    def moved(hook: Any, source_id: str, *args: object, **kwargs: object) -> object:
         with cursor_scope(lambda: str(hook.organization_id), source_id) as scope:
             scope.only_changes = kwargs.get("changes") is not None
             scope.is_dry = parse_flag("dry_run", kwargs.get("dry_run") or False)

@@ -131,13 +131,13 @@ class TaskCursor:
         organization_id: str,
         source_id: str,
         *,
-        start: Any = None,
+        start: object = None,
         lag: timedelta | Decimal | None = None,
         name: str = "",
         reset: bool = False,
         is_dry: bool = False,
     ) -> None:
-        ti: Any = context["ti"]
+        ti = context["ti"]
         self.variable = cursor_variable(
             organization_id, source_id, ti.dag_id, ti.task_id, getattr(ti, "map_index", -1), name
         )
@@ -148,7 +148,7 @@ class TaskCursor:
         self._max: CursorValue | None = None
         self._quick_type: type | None = None
         #: The present when it was last looked at, in the type of the values; ``None`` for values of no time.
-        self._now: Any = None
+        self._now: object = None
         self._in_future = 0
         self._is_dry = is_dry
         self._state = RunState(context)
@@ -191,7 +191,7 @@ class TaskCursor:
             raise
 
     @property
-    def since(self) -> Any:
+    def since(self) -> object:
         """After which value to read: where the run began, less the lag; ``start`` where nothing is known."""
         value = cursor_from_json(self._from)
         return self._start if value is None else minus_lag(value, self._lag, self.variable)
@@ -201,7 +201,7 @@ class TaskCursor:
         """Whether there was no cursor when the run began."""
         return self._from == _FROM_THE_START
 
-    def advance(self, value: Any, name: str = "The cursor") -> None:
+    def advance(self, value: object, name: str = "The cursor") -> None:
         """
         Record that everything up to a value is read; the latest one counts, in whatever order they come.
 
@@ -412,7 +412,7 @@ def cursor_variable(
     return variable_name("coveo_cursor", *parts)
 
 
-def _is_readable(value: Any) -> bool:
+def _is_readable(value: object) -> bool:
     return value == _FROM_THE_START or cursor_from_json(value) is not None
 
 
@@ -432,7 +432,7 @@ def _words(value: dict[str, str] | None) -> str:
     return "its start" if value is None or value == _FROM_THE_START else value["value"]
 
 
-def start_value(value: Any) -> Any:
+def start_value(value: object) -> object:
     """
     Return where a cursor begins, as exactly one of Python's own types.
 

@@ -106,7 +106,7 @@ class DatabaseStore:
     def __init__(self, seconds: float = 10) -> None:
         self._until = time.monotonic() + seconds
 
-    def records(self) -> Mapping[str, Callable[[], Any]]:
+    def records(self) -> Mapping[str, Callable[[], object]]:
         """Return a decoder of each record: most records are never needed, and decrypting is slow."""
         from airflow.models.variable import Variable
         from sqlalchemy import or_
@@ -171,19 +171,19 @@ class DatabaseStore:
             found.setdefault((dag_id, run_id), []).append(TaskRow(task_id, map_index, _text(state)))
         return found
 
-    def pushed(self, keys: Iterable[RunKey]) -> dict[RunKey, list[Any]]:
+    def pushed(self, keys: Iterable[RunKey]) -> dict[RunKey, list[object]]:
         """Return the counts of pushed items that the tasks of runs saved."""
         import airflow.models.xcom as xcom
 
         model: Any = getattr(xcom, "XComModel", None) or xcom.BaseXCom
         columns = (model.dag_id, model.run_id, model.__table__.c.value)
-        found: dict[RunKey, list[Any]] = {}
+        found: dict[RunKey, list[object]] = {}
         for dag_id, run_id, value in self._of_runs(model, columns, keys, model.key == PUSHED_XCOM_KEY):
             found.setdefault((dag_id, run_id), []).append(_json(value))
         return found
 
     def _of_runs(
-        self, model: Any, columns: Iterable[Any], keys: Iterable[RunKey], *conditions: Any
+        self, model: Any, columns: Iterable[object], keys: Iterable[RunKey], *conditions: object
     ) -> Iterator[Any]:
         from sqlalchemy import tuple_
 
@@ -198,7 +198,7 @@ class DatabaseStore:
 
         if time.monotonic() > self._until:
             raise TimeoutError("Airflow's database responds too slowly")
-        session: AbstractContextManager[Any] = create_session()
+        session: AbstractContextManager[object] = create_session()
         return session
 
 
@@ -219,7 +219,7 @@ def _decrypted(text: str) -> str:
     return str(get_fernet().decrypt(text.encode()).decode())
 
 
-def _json(value: Any) -> Any:
+def _json(value: object) -> Any:
     """Return an XCom's value, which releases store in different formats; ``None`` for an unknown one."""
     for _ in range(2):
         if not isinstance(value, (str, bytes)):
@@ -236,7 +236,7 @@ def _chunks(values: list[Any]) -> Iterator[list[Any]]:
         yield values[start : start + _PAIRS_AT_ONCE]
 
 
-def _text(value: Any) -> str | None:
+def _text(value: object) -> str | None:
     return None if value is None else str(getattr(value, "value", value))
 
 

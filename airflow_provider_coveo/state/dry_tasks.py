@@ -15,7 +15,7 @@ _READS: Final = re.compile(
 _dry: set[tuple[str, str, str, int]] = set()
 
 
-def mark_task(task_instance: Any, *, is_dry: bool) -> None:
+def mark_task(task_instance: object, *, is_dry: bool) -> None:
     """
     Record whether a task works in a bracket whose run is dry.
 
@@ -49,7 +49,7 @@ def sends_in_dry_run(method: str, path: str) -> bool:
     if not _dry or is_read(method, path):
         return False
     try:
-        context: Any = get_current_context()
+        context = get_current_context()
         return _name(context["ti"]) in _dry
     except Exception:
         # No task is running; which error says so depends on Airflow's version.

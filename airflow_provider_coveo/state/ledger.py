@@ -404,7 +404,7 @@ class SourceLedger:
         """Delete what is on record of a source's content, because the source is deleted."""
         forget_variable(self._variable("coveo_content", source_id))
 
-    def _content(self, source_id: str) -> dict[str, Any]:
+    def _content(self, source_id: str) -> dict[str, object]:
         value = read_variable(self._variable("coveo_content", source_id))
         return dict(value) if isinstance(value, Mapping) else {}
 
@@ -422,7 +422,7 @@ class SourceLedger:
         :return: The record, and a name for the time since when the run changes the content.
         """
 
-        def changed(value: Any) -> tuple[dict[str, Any] | None, tuple[RunRecord, str, list[RunRecord]]]:
+        def changed(value: object) -> tuple[dict[str, object] | None, tuple[RunRecord, str, list[RunRecord]]]:
             content = dict(value) if isinstance(value, Mapping) else {}
             since = str(content.get("since") or uuid.uuid4().hex)
             is_last = (content.get("dag_id"), content.get("run_id")) == (dag_id, run_id)
@@ -468,7 +468,7 @@ class SourceLedger:
             return {}
         return dict(value)
 
-    def saw(self, source_id: str, seen: Mapping[str, Any] | None) -> None:
+    def saw(self, source_id: str, seen: Mapping[str, object] | None) -> None:
         """Store what the watchdog saw at Coveo, or delete it."""
         name = self._variable("coveo_seen", source_id)
         if seen is None:
@@ -520,7 +520,7 @@ def _forget_brackets(runs: list[RunRecord]) -> None:
                 delete_variable(bracket_variable(Holder(run.dag_id, run.run_id, open_task_id, map_index)))
 
 
-def holders_in(value: Any) -> tuple[SourceRecord, ...]:
+def holders_in(value: object) -> tuple[SourceRecord, ...]:
     """
     Return the brackets that hold a source open by its record, the latest first.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 from airflow_provider_coveo.state.records import as_pair, from_record
 
@@ -45,7 +45,7 @@ class RunRecord:
     brackets: tuple[tuple[str, int], ...] = ()
 
 
-def runs_in(content: Mapping[str, Any]) -> list[RunRecord]:
+def runs_in(content: Mapping[str, object]) -> list[RunRecord]:
     """
     Return the runs in a source's record, the latest last.
 
@@ -60,7 +60,7 @@ def runs_in(content: Mapping[str, Any]) -> list[RunRecord]:
     ]
 
 
-def run_among(content: Mapping[str, Any], dag_id: str, run_id: str) -> RunRecord | None:
+def run_among(content: Mapping[str, object], dag_id: str, run_id: str) -> RunRecord | None:
     """
     Return the record of a run, ``None`` if there is none.
 
@@ -71,7 +71,7 @@ def run_among(content: Mapping[str, Any], dag_id: str, run_id: str) -> RunRecord
     return next((run for run in runs_in(content) if (run.dag_id, run.run_id) == (dag_id, run_id)), None)
 
 
-def run_or_what_is_left(content: Mapping[str, Any], dag_id: str, run_id: str) -> RunRecord:
+def run_or_what_is_left(content: Mapping[str, object], dag_id: str, run_id: str) -> RunRecord:
     """
     Return the record of a run. If the run is no longer kept, its first cut-off is unknown.
 
@@ -86,14 +86,14 @@ def run_or_what_is_left(content: Mapping[str, Any], dag_id: str, run_id: str) ->
     return replace(run, why_unknown=FORGOTTEN) if _digest(run) in _forgotten(content) else run
 
 
-def _forgotten(content: Mapping[str, Any]) -> list[str]:
+def _forgotten(content: Mapping[str, object]) -> list[str]:
     text, size = content.get("forgotten"), _DIGITS_OF_A_FORGOTTEN
     if not isinstance(text, str):
         return []
     return [text[start : start + size] for start in range(0, len(text), size)]
 
 
-def forgotten_with(content: Mapping[str, Any], runs: list[RunRecord]) -> str:
+def forgotten_with(content: Mapping[str, object], runs: list[RunRecord]) -> str:
     """
     Return the digests of runs that are no longer kept, including some new ones.
 

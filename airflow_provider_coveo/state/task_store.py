@@ -73,7 +73,7 @@ class _VariableStore:
             "coveo_state", dag_id, task_id, *([str(map_index)] if map_index >= 0 else [])
         )
 
-    def get(self, key: str) -> Any:
+    def get(self, key: str) -> object:
         return self._read().get(self._run_id, {}).get(key)
 
     def delete(self, key: str) -> None:
@@ -95,7 +95,7 @@ class _VariableStore:
         kept = dict(list(runs.items())[-(RUNS_REMEMBERED - 1) :])
         self._write({**kept, self._run_id: run})
 
-    def _write(self, runs: dict[str, dict[str, Any]]) -> None:
+    def _write(self, runs: dict[str, dict[str, object]]) -> None:
         write_variable(
             self._name,
             runs,
@@ -103,7 +103,7 @@ class _VariableStore:
             "is active.",
         )
 
-    def _read(self) -> dict[str, dict[str, Any]]:
+    def _read(self) -> dict[str, dict[str, object]]:
         runs = read_variable(self._name)
         if not isinstance(runs, Mapping):
             return {}

@@ -62,7 +62,7 @@ def write_variable(name: str, value: object, description: str) -> None:
         _write_json(name, value, description)
 
 
-def update_variable(name: str, change: Callable[[Any], tuple[Any, T]], description: str) -> T:
+def update_variable(name: str, change: Callable[[object], tuple[object, T]], description: str) -> T:
     """
     Change the JSON value of a Variable that several tasks write.
 

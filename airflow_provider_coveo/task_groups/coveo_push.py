@@ -40,8 +40,10 @@ from airflow_provider_coveo.coveo.statuses import validate_active_status
 from airflow_provider_coveo.operators.base import _given_connection, _validate_duration
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Asset, Context
+    from airflow.providers.common.compat.sdk import Asset, BaseOperator, Context, EdgeModifier, XComArg
     from airflow.providers.standard.operators.empty import EmptyOperator
+
+    from airflow_provider_coveo.state.airflow_types import Node, Operator, Wirable, Wirables
 else:
     try:
         from airflow.providers.standard.operators.empty import EmptyOperator
@@ -115,11 +117,11 @@ class PushSourceUpdate(TaskGroup):
         self._update = update
         #: The edges, once the ``with`` block has ended.
         self._wiring: BracketWiring | None = None
-        self._followers: list[Any] = []
+        self._followers: list[tuple[Wirables, EdgeModifier | None]] = []
         self._is_entered = False
         self._makes_own_tasks = False
 
-    def add(self, task: Any) -> Any:
+    def add(self, task: Node) -> Node:
         """Add a task; reject one that has the ID of one of the bracket's own tasks."""
         if not self._makes_own_tasks and getattr(task, "node_id", None) in self._reserved_ids():
             raise CoveoInputError(
@@ -136,10 +138,12 @@ class PushSourceUpdate(TaskGroup):
         return {child_id(name) for name in names}
 
     @property
-    def ordering_id(self) -> Any:
+    def ordering_id(self) -> XComArg:
         """The cut-off of the run's first ``open`` as an XComArg, in epoch milliseconds on Coveo's clock."""
+        # Airflow's annotation does not say that it has keys.
         output: Any = self.open.output
-        return output["ordering_id"]
+        ordering_id: XComArg = output["ordering_id"]
+        return ordering_id
 
     def __enter__(self) -> PushSourceUpdate:
         super().__enter__()
@@ -187,7 +191,7 @@ class PushSourceUpdate(TaskGroup):
     @contextmanager
     def _own_tasks_only_take(self, allowed: frozenset[str]) -> Iterator[None]:
         """Apply only the allowed default_args to the tasks that are created in the block."""
-        dag: Any = self.dag
+        dag = self.dag
         kept = dag.default_args, self.default_args
         dag.default_args, self.default_args = (
             {name: value for name, value in (each or {}).items() if name in allowed} for each in kept
@@ -209,7 +213,7 @@ class PushSourceUpdate(TaskGroup):
             self._makes_own_tasks = False
             dag.default_args, self.default_args = kept
 
-    def _on_member_added(self, task: Any) -> None:
+    def _on_member_added(self, task: Wirable) -> None:
         # Tasks that are wired below `open` inside the `with` block are handled once, at its end.
         if self._wiring is not None:
             self._wiring.join_below(task)
@@ -234,7 +238,7 @@ class PushSourceUpdate(TaskGroup):
 
     # --- tasks that follow the bracket, even if wired inside the `with` block ---
 
-    def set_downstream(self, task_or_task_list: Any, edge_modifier: Any = None) -> None:
+    def set_downstream(self, task_or_task_list: Wirables, edge_modifier: EdgeModifier | None = None) -> None:
         """Run tasks after the bracket."""
         if edge_modifier is not None and any(edge_modifier is each for each in self.open.labels):
             # After a label, Airflow passes the group instead of the task: `update.open >> Label() >> task`.
@@ -244,7 +248,7 @@ class PushSourceUpdate(TaskGroup):
         else:
             self._followers.append((task_or_task_list, edge_modifier))
 
-    def set_upstream(self, task_or_task_list: Any, edge_modifier: Any = None) -> None:
+    def set_upstream(self, task_or_task_list: Wirables, edge_modifier: EdgeModifier | None = None) -> None:
         """Run the bracket after tasks."""
         labels = self.close.labels if self._wiring is not None else []
         if edge_modifier is not None and any(edge_modifier is each for each in labels):
@@ -252,14 +256,16 @@ class PushSourceUpdate(TaskGroup):
         else:
             super().set_upstream(task_or_task_list, edge_modifier)
 
-    def update_relative(self, other: Any, upstream: bool = True, edge_modifier: Any = None) -> None:
+    def update_relative(
+        self, other: Wirable, upstream: bool = True, edge_modifier: EdgeModifier | None = None
+    ) -> None:
         """Record the tasks that are wired to the group."""
         if self._wiring is not None or upstream:
             super().update_relative(other, upstream, edge_modifier)
         elif not any(other is follower for follower, _ in self._followers):
             self._followers.append((other, edge_modifier))
 
-    def get_leaves(self) -> Generator[Any, None, None]:
+    def get_leaves(self) -> Generator[BaseOperator, None, None]:
         """Return the last tasks of the group: none yet inside the ``with`` block."""
         if self._wiring is not None:
             yield from super().get_leaves()
@@ -335,7 +341,7 @@ class PushSourceUpdate(TaskGroup):
                 remedy="Leave it out, and run the watchdog (CloseAbandonedPushSourcesOperator) instead",
             ) from None
 
-    def _reject_what_can_not_work(self, work: list[Any]) -> None:
+    def _reject_what_can_not_work(self, work: list[Operator]) -> None:
         if not work:
             raise CoveoInputError(
                 f"The bracket {self.group_id!r} contains no task",
@@ -343,8 +349,8 @@ class PushSourceUpdate(TaskGroup):
             )
         if any(bracket_role(task) for task in work):
             reject_bracket_inside(self)
-        above: Any = self
-        while (above := above.parent_group) is not None:
+        above: TaskGroup | None = self
+        while above is not None and (above := above.parent_group) is not None:
             # Airflow 3.4 has loops, whose class is not public, and a group has only a proxy of its parent.
             if above.__class__.__name__ == "LoopTaskGroup":
                 raise CoveoInputError(
@@ -454,7 +460,7 @@ class push_source_update:  # noqa: N801 - it reads as what it does, in a `with` 
     def __init__(
         self,
         *,
-        source_id: Any,
+        source_id: object,
         status: Any = "REBUILD",
         coveo_conn_id: str | None = None,
         organization_id: str | None = None,
@@ -526,7 +532,7 @@ class push_source_update:  # noqa: N801 - it reads as what it does, in a `with` 
         assert self._group is not None
         self._group.__exit__(exc_type, exc_value, traceback)
 
-    def __call__(self, function: Callable[P, Any]) -> Callable[P, PushSourceUpdate]:
+    def __call__(self, function: Callable[P, object]) -> Callable[P, PushSourceUpdate]:
         """Decorate a function that creates the tasks."""
 
         @functools.wraps(function)
@@ -563,7 +569,7 @@ def ensure_source_open(context: Context | None = None) -> bool:
     :raises CoveoInputError: if the task is not downstream of a bracket.
     :raises PushSourceUpdateNotBracketed: if nothing would close the source again.
     """
-    found: Any = get_current_context() if context is None else context
+    found = get_current_context() if context is None else context
     task = found["task"]
     update_tasks = _update_around(task)
     if update_tasks is not None:
@@ -574,7 +580,7 @@ def ensure_source_open(context: Context | None = None) -> bool:
     )
 
 
-def _update_around(task: Any) -> UpdateTasks | None:
+def _update_around(task: Operator) -> UpdateTasks | None:
     """Return the bracket that a task belongs to, or else the last one before it."""
     opening = [
         upstream

@@ -59,7 +59,7 @@ class _WatchedSocket:
         self._early = bytearray()
         self._probing = False
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._sock, name)
 
     # TLS in TLS counts its readers here.
@@ -79,7 +79,7 @@ class _WatchedSocket:
         """Return the timeout for operations outside of an exchange."""
         return self._timeout
 
-    def makefile(self, mode: str = "rb", buffering: int | None = None, **_: Any) -> io.BufferedReader:
+    def makefile(self, mode: str = "rb", buffering: int | None = None, **_: object) -> io.BufferedReader:
         """Return a reader, as http.client asks for."""
         raw = socket.SocketIO(self, "r")  # type: ignore[arg-type]
         self._io_refs += 1
@@ -186,7 +186,7 @@ class _WatchedSocket:
         # So many bytes tell one from the other.
         return len(rest) >= len(b"HTTP/1.1 100 ")
 
-    def _receive_now(self, receive: Callable[[Any], int], buffer: Any) -> int:
+    def _receive_now(self, receive: Callable[[object], int], buffer: object) -> int:
         self._apply(0.0)
         try:
             return int(receive(buffer))
@@ -214,7 +214,7 @@ class _Response(http.client.HTTPResponse):
 
     def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        self._socket: Any = getattr(sock, "socket", sock)
+        self._socket: object = getattr(sock, "socket", sock)
 
     def _read_status(self) -> tuple[str, int, str]:
         for _ in range(_MAX_INTERIM):
@@ -308,7 +308,7 @@ class _WatchedConnection(HTTPConnection):
             self._connecting = _Connecting(super().connect, super().close)
             self._connecting.run(exchange)
             self._connecting = None
-        self.sock: Any = _watched(self.sock)
+        self.sock: object = _watched(self.sock)
 
     def close(self) -> None:
         """Close, unless the thread that connects still works with the socket and will close it."""
@@ -326,7 +326,7 @@ class _WatchedConnection(HTTPConnection):
             exchange.is_sent = True
 
 
-def _watched(sock: Any) -> Any:
+def _watched(sock: Any) -> object:
     if isinstance(sock, (_WatchedSocket, type(None))):
         return sock
     inner = getattr(sock, "socket", None)
@@ -338,7 +338,7 @@ def _watched(sock: Any) -> Any:
 
 
 @functools.cache
-def _watched_pool_class(pool_class: type[Any]) -> type[Any]:
+def _watched_pool_class(pool_class: type[Any]) -> type[object]:
     connection_class = pool_class.ConnectionCls
     if issubclass(connection_class, _WatchedConnection):
         return pool_class
@@ -361,7 +361,7 @@ class LimitedAdapter(HTTPAdapter):
         super().init_poolmanager(*args, **kwargs)
         _watch(self.poolmanager)
 
-    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+    def proxy_manager_for(self, proxy: str, **kwargs: object) -> object:
         """Return the pools for a proxy."""
         is_new = proxy not in self.proxy_manager
         manager = super().proxy_manager_for(proxy, **kwargs)

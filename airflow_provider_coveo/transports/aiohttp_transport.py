@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import ssl
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import cast
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -219,7 +219,7 @@ class AiohttpTransport:
         return headers
 
 
-def _trust(session: aiohttp.ClientSession, used: list[Any]) -> None:
+def _trust(session: aiohttp.ClientSession, used: Sequence[object]) -> None:
     if isinstance(session.connector, TrustedConnector):
         session.connector.trust(used)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import select
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final
@@ -21,7 +21,7 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import HttpVersion11
 
 #: The connections of the request that is under way in a task.
-_used: ContextVar[list[Any] | None] = ContextVar("coveo_used_connections", default=None)
+_used: ContextVar[list[object] | None] = ContextVar("coveo_used_connections", default=None)
 
 #: What says where a response ends.
 _FRAMING: Final = ("Content-Length", "Transfer-Encoding")
@@ -50,8 +50,8 @@ class TrustedConnector(aiohttp.TCPConnector):
         # Where aiohttp has another way to make them, no connection is trusted.
         self._factory: Any = functools.partial(_CountingHandler, loop=self._loop)
         # How often something had come over each when its last response was found to be right.
-        self._trusted: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
-        self._known: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
+        self._trusted: WeakKeyDictionary[object, int] = WeakKeyDictionary()
+        self._known: WeakKeyDictionary[object, bool] = WeakKeyDictionary()
 
     async def connect(self, *args: Any, **kwargs: Any) -> Any:
         """Return a new connection, or one that is trusted and over which nothing came since."""
@@ -71,7 +71,7 @@ class TrustedConnector(aiohttp.TCPConnector):
             used.append(protocol)
         return connection
 
-    def trust(self, used: list[Any]) -> None:
+    def trust(self, used: Sequence[object]) -> None:
         """
         Let the connection of a request be used for another one.
 
@@ -84,9 +84,9 @@ class TrustedConnector(aiohttp.TCPConnector):
 
 
 @contextmanager
-def used_connections() -> Iterator[list[Any]]:
+def used_connections() -> Iterator[list[object]]:
     """Give a list of what is the connection of the request that is made meanwhile, to be trusted or not."""
-    used: list[Any] = []
+    used: list[object] = []
     token = _used.set(used)
     try:
         yield used

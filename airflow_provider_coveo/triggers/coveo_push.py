@@ -71,10 +71,10 @@ class _CoveoTrigger(BaseTrigger):
         """Return the condition to wait for."""
 
     @abstractmethod
-    def _parameters(self) -> dict[str, Any]:
+    def _parameters(self) -> dict[str, object]:
         """Return the parameters that are specific to this kind of trigger."""
 
-    def serialize(self) -> tuple[str, dict[str, Any]]:
+    def serialize(self) -> tuple[str, dict[str, object]]:
         """Return the data that another triggerer needs to resume."""
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
@@ -158,7 +158,7 @@ class PushSourceStatusTrigger(_CoveoTrigger):
             self.source_id, tuple(SourceStatus.parse(name) for name in self.statuses)
         )
 
-    def _parameters(self) -> dict[str, Any]:
+    def _parameters(self) -> dict[str, object]:
         return {"source_id": self.source_id, "statuses": self.statuses}
 
 
@@ -242,7 +242,7 @@ class PushedItemsIndexedTrigger(_CoveoTrigger):
             self.quiet_seconds,
         )
 
-    def _parameters(self) -> dict[str, Any]:
+    def _parameters(self) -> dict[str, object]:
         return {
             "source_id": self.source_id,
             "operations": self.operations,
@@ -280,5 +280,5 @@ class PushApiQuotaTrigger(_CoveoTrigger):
         """Return the condition to wait for."""
         return DailyQuotaCondition(self.items)
 
-    def _parameters(self) -> dict[str, Any]:
+    def _parameters(self) -> dict[str, object]:
         return {"items": self.items}

@@ -1,4 +1,4 @@
-"""How long modules and functions may be, how deep operators derive, and who imports inside functions."""
+"""How long modules and functions may be, how deep operators derive, who imports inside functions, and ``Any``."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ PACKAGE = Path(airflow_provider_coveo.__file__).parent
 MAX_LINES = 600
 #: Without the docstring, which says what it has to.
 MAX_LINES_OF_FUNCTION = 75
+#: How often annotations say ``Any``, behind which mypy finds nothing. Lower it whenever you can.
+MAX_ANY = 384
 MAX_CLASSES = 3
 
 #: Modules that import others of the package inside functions, as a DAG file that imports them would otherwise
@@ -93,6 +95,25 @@ def test_no_operator_is_derived_too_often(operator: type) -> None:
         base.__name__ for base in operator.__mro__ if base.__module__.startswith("airflow_provider_coveo")
     ]
     assert len(ours) <= MAX_CLASSES, ours
+
+
+def annotations(text: str) -> Iterator[ast.expr]:
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.arg, ast.AnnAssign)) and node.annotation is not None:
+            yield node.annotation
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.returns is not None:
+            yield node.returns
+
+
+def test_annotations_say_what_they_mean() -> None:
+    names = (
+        name
+        for text in MODULES.values()
+        for annotation in annotations(text)
+        for name in ast.walk(annotation)
+        if isinstance(name, ast.Name) and name.id == "Any"
+    )
+    assert sum(1 for _ in names) <= MAX_ANY
 
 
 def test_only_some_modules_import_inside_functions() -> None:

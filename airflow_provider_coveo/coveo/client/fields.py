@@ -180,7 +180,7 @@ class Fields:
             if found.is_last:
                 return
 
-    def _create(self, fields: Sequence[Mapping[str, Any]]) -> list[str]:
+    def _create(self, fields: Sequence[Mapping[str, object]]) -> list[str]:
         """Create fields, and return the names of those that this call may have created."""
         left = {str(field["name"]): field for field in fields}
         is_unsure = False

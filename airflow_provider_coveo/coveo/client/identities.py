@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, cast
+from typing import cast
 
 from airflow_provider_coveo.coveo.batches import DEFAULT_BATCH_BYTES, validate_batch_bytes
 from airflow_provider_coveo.coveo.caller import Caller
@@ -49,12 +49,12 @@ class Identities:
         self,
         provider_id: str,
         *,
-        members: Iterable[Mapping[str, Any]] = (),
-        mappings: Iterable[Mapping[str, Any]] = (),
-        deleted: Iterable[Mapping[str, Any]] = (),
+        members: Iterable[Mapping[str, object]] = (),
+        mappings: Iterable[Mapping[str, object]] = (),
+        deleted: Iterable[Mapping[str, object]] = (),
         batch_bytes: int | str = DEFAULT_BATCH_BYTES,
         upload_concurrency: int | str = DEFAULT_UPLOAD_CONCURRENCY,
-        progress: Callable[[dict[str, Any]], None] | None = None,
+        progress: Callable[[dict[str, object]], None] | None = None,
         dry_run: bool = False,
     ) -> IdentitiesResult:
         """

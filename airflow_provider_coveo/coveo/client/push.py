@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Sized
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 from airflow_provider_coveo.coveo.batches import (
     ADD,
@@ -73,7 +73,7 @@ class Push:
         self._clocks_of_own_sources: dict[str, CoveoClock] = {}
 
     def add_or_update_item(
-        self, source_id: str, item: Mapping[str, Any], *, ordering_id: int | str | None = None
+        self, source_id: str, item: Mapping[str, object], *, ordering_id: int | str | None = None
     ) -> ItemResult:
         """
         Add one item, or replace it whole. For more than a handful of items, batches are what Coveo asks for.
@@ -121,18 +121,18 @@ class Push:
     def push_items(
         self,
         source_id: str,
-        items: Iterable[Any],
+        items: Iterable[object],
         *,
         delete: Iterable[str | Delete] = (),
         batch_bytes: int | str = DEFAULT_BATCH_BYTES,
         upload_concurrency: int | str = DEFAULT_UPLOAD_CONCURRENCY,
         on_invalid: Literal["fail", "skip"] = "fail",
         max_invalid: int | str | None = None,
-        progress: Callable[[dict[str, Any]], None] | None = None,
+        progress: Callable[[dict[str, object]], None] | None = None,
         checkpoint: Checkpoint | None = None,
         check_quota: bool = False,
         changes: OnlyChanges | None = None,
-        rejected_path: Any = None,
+        rejected_path: object = None,
         check_fields: str | None = None,
         dry_run: bool = False,
     ) -> PushResult:
@@ -218,7 +218,7 @@ class Push:
         )
         compared = None if changes is None else observer.compared_push(source_id, changes, dry_run=is_dry)
         expected = len(items) if isinstance(items, Sized) else None
-        entries: Iterable[Any] = itertools.chain(validate_iterable(items, "items"), deletions(delete))
+        entries: Iterable[object] = itertools.chain(validate_iterable(items, "items"), deletions(delete))
         check, fails = self._fields.field_check(check_fields, default="warn" if is_dry else "off")
         if check is not None:
             entries = check.watched(entries, caller.log, fails=fails and not is_dry)
@@ -283,7 +283,7 @@ class Push:
     def _run(
         self,
         push: ContainerPush,
-        entries: Iterable[Any],
+        entries: Iterable[object],
         limit: int,
         invalid: InvalidItems,
         compared: ComparedPush | None,
@@ -329,7 +329,7 @@ class Push:
     def _dry_run(
         self,
         source_id: str,
-        entries: Iterable[Any],
+        entries: Iterable[object],
         limit: int,
         invalid: InvalidItems,
         check: FieldCheck | None,
@@ -530,7 +530,7 @@ class Push:
             )
 
 
-def _reject_managed(source_id: str, source: Mapping[str, Any]) -> None:
+def _reject_managed(source_id: str, source: Mapping[str, object]) -> None:
     product = managed_by(source)
     if product is None:
         return
