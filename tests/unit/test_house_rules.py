@@ -1,4 +1,4 @@
-"""How long modules and functions may be, how deep operators derive, who imports inside functions, and ``Any``."""
+"""Lengths of modules and functions, depth of operators, imports inside functions, and ``Any``."""
 
 from __future__ import annotations
 
