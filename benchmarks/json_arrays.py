@@ -62,6 +62,15 @@ def _large() -> Iterator[str]:
     yield json.dumps({"documentId": "a", "data": "x" * 50_000_000})
 
 
+def _items_of_200_mb() -> Iterator[str]:
+    yield from (json.dumps({"documentId": str(number), "data": "x" * 200_000_000}) for number in range(3))
+
+
+def _above_the_limit() -> Iterator[str]:
+    # A file container holds 256 MB, so Coveo can't take this item.
+    yield json.dumps({"documentId": "a", "data": "x" * 600_000_000})
+
+
 def _large_of_escapes() -> Iterator[str]:
     yield json.dumps({"documentId": "a", "data": '"' * 20_000_000})
 
@@ -76,6 +85,8 @@ CASES: dict[str, Callable[[], Iterator[str]]] = {
     "500,000 items of 22 bytes": _tiny,
     "3,000 items of 8,000 escapes": _escapes,
     "one item of 50 MB": _large,
+    "three items of 200 MB": _items_of_200_mb,
+    "one item of 600 MB, above Coveo's limit": _above_the_limit,
     "one item of 20,000,000 escapes": _large_of_escapes,
     "one unescaped quote, and 32 MiB": _unescaped_quote,
 }
