@@ -1,5 +1,5 @@
 """
-How long the page *Push sources* takes for its rows: 500 sources, in Airflow's own server and metadata database.
+How long the page *Push sources* takes for the rows of 500 sources, in Airflow's own server and database.
 
     AIRFLOW__CORE__LOAD_EXAMPLES=False .venv/airflow-3/bin/python benchmarks/push_sources.py
 
