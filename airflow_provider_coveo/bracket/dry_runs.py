@@ -11,7 +11,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from airflow_provider_coveo.bracket.errors import DryRunNotPossible
-from airflow_provider_coveo.bracket.members import UpdateTasks, bracket_map_index, dag_of
+from airflow_provider_coveo.bracket.members import UpdateTasks, bracket_map_index, opening_of
 from airflow_provider_coveo.coveo.flags import parse_flag
 from airflow_provider_coveo.operators.base import _checked
 from airflow_provider_coveo.state.dry_tasks import mark_task
@@ -34,7 +34,7 @@ def is_dry(context: Context, update_tasks: UpdateTasks) -> bool:
     :param context: The context of one of its tasks.
     :param update_tasks: The bracket's tasks.
     """
-    opening = dag_of(context["task"]).get_task(update_tasks.open)
+    opening = opening_of(context, update_tasks)
     given = getattr(opening, "is_dry_run", False)
     if given is False:
         return False

@@ -24,11 +24,12 @@ from airflow_provider_coveo.bracket.edges import as_list, labels_among
 from airflow_provider_coveo.bracket.errors import PushSourceUpdateFailed
 from airflow_provider_coveo.bracket.members import (
     UpdateTasks,
-    dag_of,
     failure_is_ignored,
     holder_of_update,
+    is_exclusive,
     listed,
     members,
+    opening_of,
     own_tasks,
     states,
 )
@@ -103,8 +104,7 @@ class ClosePushSourceUpdateOperator(_UpdateOperator):
 
     def _give_up_claim(self, context: Context) -> None:
         """Release the claim of an exclusive `open` that was killed before it opened the source."""
-        opening = dag_of(context["task"]).get_task(self.update_tasks.open)
-        if not getattr(opening, "exclusive", False):
+        if not is_exclusive(opening_of(context, self.update_tasks)):
             return
         # Later checks of the claim find that its run has ended.
         with suppress(Exception):

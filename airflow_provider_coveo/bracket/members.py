@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Final
 
+from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.state.airflow_runs import (
     TaskStates,
     callbacks_can_query,
@@ -89,8 +90,27 @@ def dag_of(task: Operator) -> DAG:
     """
     dag = task.dag
     if dag is None:
-        raise RuntimeError(f"Task {task.task_id!r} is in no DAG")
+        raise CoveoInputError(f"Task {task.task_id!r} is in no DAG", remedy="Create the bracket in a DAG")
     return dag
+
+
+def opening_of(context: Context, update_tasks: UpdateTasks) -> Operator:
+    """
+    Return a bracket's ``open``.
+
+    :param context: The context of one of its tasks.
+    :param update_tasks: The bracket's tasks.
+    """
+    return dag_of(context["task"]).get_task(update_tasks.open)
+
+
+def is_exclusive(opening: Operator) -> bool:
+    """
+    Return whether a bracket is exclusive.
+
+    :param opening: Its ``open``.
+    """
+    return bool(opening.exclusive)  # type: ignore[union-attr]
 
 
 def member_ids(dag: DAG, update_tasks: UpdateTasks) -> list[str]:
@@ -168,7 +188,7 @@ def bracket_map_index(context: Context, update_tasks: UpdateTasks) -> int:
     :param context: The context of the task.
     :param update_tasks: The bracket's tasks.
     """
-    group = mapped_group_id(dag_of(context["task"]).get_task(update_tasks.open))
+    group = mapped_group_id(opening_of(context, update_tasks))
     return map_index_of(context) if group is not None else -1
 
 

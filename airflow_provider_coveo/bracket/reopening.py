@@ -14,9 +14,10 @@ from airflow_provider_coveo.bracket.dry_runs import enter_member, is_dry
 from airflow_provider_coveo.bracket.errors import PushSourceInUse, PushSourceUpdateNotBracketed
 from airflow_provider_coveo.bracket.members import (
     UpdateTasks,
-    dag_of,
     holder_of_update,
+    is_exclusive,
     is_mapped_task,
+    opening_of,
     states,
 )
 from airflow_provider_coveo.bracket.opening import Opening, SourceBusyError
@@ -149,7 +150,7 @@ def _open_instead(
         record = _without_cut_off(
             holder, record, "a task worked although the bracket's open had not opened the source"
         )
-    opening = dag_of(context["task"]).get_task(update_tasks.open)
+    opening = opening_of(context, update_tasks)
     state = states(context, update_tasks, [update_tasks.open])[update_tasks.open].get(holder.map_index)
     if state != "success":
         return None
@@ -203,7 +204,7 @@ def _send(
     source_id: str,
     coveo_conn_id: str,
 ) -> BracketRecord:
-    opening = dag_of(context["task"]).get_task(update_tasks.open)
+    opening = opening_of(context, update_tasks)
     try:
         return Opening(
             hook=hook,
@@ -212,7 +213,7 @@ def _send(
             source_id=source_id,
             coveo_conn_id=coveo_conn_id,
             status=record.status,
-            exclusive=getattr(opening, "exclusive", False),
+            exclusive=is_exclusive(opening),
             reopened_by=_name_of(context),
         ).run()[1]
     except SourceBusyError as busy:

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, MappedOperator
     from airflow.sdk.definitions._internal.mixins import DependencyMixin
     from airflow.sdk.definitions._internal.node import DAGNode
-    from airflow.sdk.types import RuntimeTaskInstanceProtocol
 
     #: A task in a DAG, mapped or not.
     Operator: TypeAlias = BaseOperator | MappedOperator
@@ -23,7 +22,5 @@ if TYPE_CHECKING:
     Wirable: TypeAlias = DependencyMixin
     #: What Airflow's wiring methods accept.
     Wirables: TypeAlias = DependencyMixin | Sequence[DependencyMixin]
-    #: The task instance in a context.
-    TaskInstance: TypeAlias = RuntimeTaskInstanceProtocol
     #: A task or a group: what a task group holds.
     Node: TypeAlias = DAGNode
