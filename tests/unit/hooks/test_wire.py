@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import select
 import signal
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +25,7 @@ from airflow_provider_coveo.coveo.transport import Request, json_call
 from airflow_provider_coveo.hooks.async_client import CoveoAsyncClient
 from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 from tests.conftest import SOURCE
-from tests.raw import Client, RawServer, always, answer
+from tests.raw import PATIENCE, Client, RawServer, always, answer
 
 ONCE = RetryPolicy(total_seconds=0)
 ITEM = {"documentId": "product://4711", "data": "An anvil."}
@@ -585,15 +587,17 @@ def relay(client: Client) -> None:
     with socket.create_connection((host, int(port))) as upstream:
         client.send(b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 Connection established\r\n\r\n")
 
-        def back() -> None:
-            with suppress(OSError):
-                while piece := upstream.recv(65_536):
-                    client.send(piece)
-
-        threading.Thread(target=back, daemon=True).start()
+        # In one thread: two that read and write on one TLS connection at the same time damage it.
+        other_end: dict[socket.socket, socket.socket] = {client.sock: upstream, upstream: client.sock}
         with suppress(OSError):
-            while piece := client.sock.recv(65_536):
-                upstream.sendall(piece)
+            readable = [client.sock]
+            while readable:
+                has_more = isinstance(client.sock, ssl.SSLSocket) and client.sock.pending()
+                readable = [client.sock] if has_more else select.select(other_end, [], [], PATIENCE)[0]
+                for sock in readable:
+                    if not (piece := sock.recv(65_536)):
+                        return
+                    other_end[sock].sendall(piece)
 
 
 @pytest.mark.parametrize("secure_proxy", [False, True], ids=["http proxy", "https proxy"])
