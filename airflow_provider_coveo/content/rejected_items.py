@@ -20,7 +20,7 @@ import reprlib
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import IO, Any, Final
 from uuid import uuid4
@@ -30,6 +30,7 @@ import msgspec
 from airflow_provider_coveo.content import storage
 from airflow_provider_coveo.content.files import read_files
 from airflow_provider_coveo.content.listing import files_of
+from airflow_provider_coveo.content.scratch import ScratchFolder
 from airflow_provider_coveo.coveo.errors import CoveoInputError, sanitize, short_repr
 from airflow_provider_coveo.coveo.invalid_items import InvalidItemError, ItemWithoutId
 from airflow_provider_coveo.coveo.items import Delete, Item
@@ -179,10 +180,11 @@ class _StoredTarget:
         size = content.seek(0, os.SEEK_END)
         content.seek(0)
         # A file that is written piece by piece would be completed when an error closes it.
-        with tempfile.NamedTemporaryFile(prefix="coveo-rejected-") as named:
-            shutil.copyfileobj(content, named, 1 << 20)
-            named.flush()
-            storage.upload(self._place, named.name, size)
+        with closing(ScratchFolder("coveo-rejected-")) as scratch:
+            complete = scratch.path / "items"
+            with complete.open("xb") as file:
+                shutil.copyfileobj(content, file, 1 << 20)
+            storage.upload(self._place, str(complete), size)
 
     def remove(self) -> None:
         storage.remove(self._place)

@@ -6,6 +6,7 @@ import ast
 import importlib
 import inspect
 import pkgutil
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -95,6 +96,12 @@ def test_no_operator_is_derived_too_often(operator: type) -> None:
         base.__name__ for base in operator.__mro__ if base.__module__.startswith("airflow_provider_coveo")
     ]
     assert len(ours) <= MAX_CLASSES, ours
+
+
+def test_no_temporary_file_outlives_a_killed_process() -> None:
+    # One without a name ends with its process, and a scratch folder with the next one of its kind.
+    named = re.compile(r"\b(mkdtemp|mkstemp|TemporaryDirectory|NamedTemporaryFile)\b")
+    assert {name for name, text in MODULES.items() if named.search(text)} == {"content/scratch.py"}
 
 
 def annotations(text: str) -> Iterator[ast.expr]:
