@@ -1,4 +1,4 @@
-"""Batches: what one file container holds, and how a stream of entries is cut into them."""
+"""Batches: the content of file containers, and the cutting of a stream of entries into them."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from airflow_provider_coveo.coveo.invalid_items import INVALID_SHOWN
 from airflow_provider_coveo.coveo.item_encoding import ItemEncoder
 from airflow_provider_coveo.coveo.items import MAX_UPLOAD, CheckedDelete, Delete, Entry, InvalidItemError
 
-#: How many bytes of JSON a batch holds at most, unless one says otherwise. Measured with
-#: ``benchmarks/push.py``: larger batches are no faster, and a push holds a handful of them in memory.
+#: The default maximum size of a batch in bytes. Measured with ``benchmarks/push.py``: larger batches are no
+#: faster, and a push keeps several batches in memory.
 DEFAULT_BATCH_BYTES: Final = 12 * 1024 * 1024
 MIN_BATCH_BYTES: Final = 1024
-#: How many entries a batch holds at most, which bounds what is remembered of small ones.
+#: The maximum number of entries in a batch. It bounds the memory for the IDs of small entries.
 MAX_ENTRIES: Final = 50_000
-#: Items of JSON are checked at once in runs of this many bytes.
+#: JSON items are validated together in chunks of this many bytes.
 _CHUNK_BYTES: Final = 512 * 1024
 
-#: Once an invalid item has ended a push, how far the rest is looked through for more of them.
+#: How far the input is searched for more invalid items after one has ended a push.
 _ITEMS_TO_LOOK_THROUGH: Final = 10_000
 _SECONDS_TO_LOOK_FOR_MORE: Final = 10.0
 
-#: Makes a digest another one than by versions that took less into it, so that none of theirs is equal.
+#: Makes digests differ from those of earlier versions, which covered less of a batch.
 _DIGEST_VERSION: Final = b"2 "
 
 ADD: Final = "addOrUpdate"
@@ -40,7 +40,7 @@ DELETE: Final = "delete"
 @dataclass(frozen=True)
 class Body:
     """
-    The body of a request in pieces, which are sent one after the other and never put together.
+    The body of a request in pieces, which are sent one by one and never joined in memory.
 
     :param pieces: The pieces.
     """
@@ -57,17 +57,17 @@ class Body:
 @dataclass(frozen=True)
 class Batch:
     """
-    What goes into one file container.
+    The content of one file container.
 
-    :param number: Its place among the batches of the push, from 0.
-    :param first: The place in the input of its first entry, from 0.
-    :param last: The place in the input of its last entry.
-    :param counts: How many entries of the input it stands for, by section. An entry that a later one of the
-        same batch replaced is among them.
-    :param replaced: How many those are.
-    :param children: How many of its deletions take the items with them whose IDs begin with theirs.
-    :param pieces: The JSON in pieces, with entries in between whose large content is uploaded first.
-    :param size: How many bytes that is, large content included.
+    :param number: The batch's index in the push, from 0.
+    :param first: The index of its first entry in the input, from 0.
+    :param last: The index of its last entry in the input.
+    :param counts: The number of input entries that it covers, by section. This includes entries that a later
+        entry of the same batch replaced.
+    :param replaced: The number of replaced entries.
+    :param children: The number of deletions that also delete the items whose IDs begin with the deleted ID.
+    :param pieces: The JSON in pieces, and between them the entries whose large content is uploaded first.
+    :param size: The size in bytes, including large content.
     """
 
     number: int
@@ -81,12 +81,12 @@ class Batch:
 
     @property
     def entries(self) -> int:
-        """How many entries of the input it stands for."""
+        """The number of input entries that the batch covers."""
         return sum(self.counts.values())
 
     @property
     def sent(self) -> int:
-        """How many entries it holds, each of which is an operation for Coveo."""
+        """The number of entries in the batch; each is one operation for Coveo."""
         return self.entries - self.replaced
 
     def body(self, upload: Callable[[bytes], str]) -> Body:
@@ -106,12 +106,12 @@ class Batch:
 
     def digest(self, target: str = "") -> str:
         """
-        Return what tells this batch from one with other content, or for another target.
+        Return a digest of the batch's content and target.
 
-        It covers what is sent, byte for byte, but for the names that Coveo gives to containers, in whose
-        place the containers' content counts.
+        It covers every byte that is sent, except that the content of a container replaces the name that
+        Coveo gave it.
 
-        :param target: What else the batch must have in common with an equal one, such as where it is sent.
+        :param target: A string that equal batches must share, such as the URL that they are sent to.
             Default nothing.
         """
         digest = hashlib.sha256(_DIGEST_VERSION + hashlib.sha256(target.encode()).digest())
@@ -128,13 +128,13 @@ def validate_batch_bytes(value: object) -> int:
     """
     Return the size of a batch in bytes.
 
-    :raises CoveoInputError: if it is not within 1 KiB and 256 MB.
+    :raises CoveoInputError: if it is not between 1 KiB and 256 MB.
     """
     size = parse_int(value)
     if size is None or not MIN_BATCH_BYTES <= size <= MAX_UPLOAD:
         raise CoveoInputError(
-            f"{short_repr(value)} is not a size of a batch",
-            remedy=f"Give the bytes, within {MIN_BATCH_BYTES:,} and {MAX_UPLOAD:,}; "
+            f"Invalid batch_bytes: {short_repr(value)}",
+            remedy=f"Pass a number of bytes from {MIN_BATCH_BYTES:,} to {MAX_UPLOAD:,}; "
             f"the default is {DEFAULT_BATCH_BYTES:,}",
         )
     return size
@@ -144,14 +144,14 @@ class Batcher:
     """
     Cuts a stream of entries into batches.
 
-    Coveo does not document in which order the entries of one batch take effect. So no two entries of a batch
-    may depend on their order: the later of two entries with one key and in one section replaces the earlier,
-    and an entry whose key stands in another section begins a new batch. The outcome is that of sending the
-    entries one by one.
+    Coveo does not document the order in which the entries of one batch take effect. So the entries of a batch
+    must not depend on their order. If two entries of one section have the same key, the later one replaces
+    the earlier one. If an entry's key is already in another section, a new batch starts. The result is the
+    same as sending the entries one by one.
 
-    :param sections: The keys of the JSON object, in their order.
-    :param limit: How many bytes of JSON a batch may have. An entry that is larger by itself goes alone.
-    :param max_entries: How many entries a batch may have of those that are added one by one.
+    :param sections: The keys of the JSON object, in order.
+    :param limit: The maximum size of a batch in bytes. A larger entry gets a batch of its own.
+    :param max_entries: The maximum number of entries that are added to a batch one by one.
     """
 
     def __init__(self, sections: Sequence[str], limit: int, max_entries: int = MAX_ENTRIES) -> None:
@@ -167,9 +167,9 @@ class Batcher:
 
     def _begin(self) -> None:
         self.lists: dict[str, list[bytes | Entry]] = {section: [] for section in self._sections}
-        # Entries that were added as runs; there are no others besides them.
+        # Entries that were added as chunks. If there are any, the batch has no other entries.
         self.runs: list[_Chunk] = []
-        # By key: the place in its section's list and the section, in one number.
+        # For each key, its index in the section's list and its section, combined in one integer.
         self.places: dict[object, int] = {}
         self.size = self._size_when_empty
         self.last = -1
@@ -178,29 +178,29 @@ class Batcher:
 
     @property
     def room_limit(self) -> int:
-        """How many bytes the batch under way may have for an entry that needs no closer look."""
+        """The size up to which an entry can join the batch in progress without a further check."""
         return -1 if self._apart else self._limit
 
     def room_behind(self, size: int) -> int:
-        """Return how many bytes still fit into the batch that an entry of that size comes into."""
+        """Return how many bytes still fit into the batch that an entry of this size would join."""
         room = self._limit - self.size
         return room if size <= room else self._limit - self._size_when_empty
 
     def holds_apart(self, key: object) -> bool:
-        """Whether the batch under way has an entry with that key that was added with ``apart``."""
+        """Whether the batch in progress has an entry with that key that was added with ``apart``."""
         return key in self._apart
 
     def add(
         self, place: int, section: str, key: Any, encoded: bytes | Entry, *, apart: bool = False
     ) -> Batch | None:
         """
-        Take an entry, and return the batch that it did not fit into any more, if so.
+        Add an entry. If it does not fit into the batch in progress, return that batch, which is now complete.
 
-        :param place: The entry's place in the input.
-        :param section: Where it belongs.
-        :param key: What it is about.
+        :param place: The entry's index in the input.
+        :param section: The entry's section.
+        :param key: The entry's key, such as the item's ID.
         :param encoded: The entry.
-        :param apart: Whether its batch may hold nothing in other sections.
+        :param apart: Whether its batch must have nothing in other sections.
         """
         self.split_chunks()
         number, known = self._numbers[section], self.places.get(key)
@@ -230,7 +230,7 @@ class Batcher:
         return full
 
     def flush_for_chunk(self, keys: list[Any], text: memoryview) -> Batch | None:
-        """Return the batch of runs under way, if there is one and these entries do not fit into it."""
+        """Return the batch of chunks in progress, if there is one and these entries do not fit into it."""
         return self.flush() if self.runs and not self._fits(keys, text) else None
 
     def _fits(self, keys: Sequence[object], text: memoryview) -> bool:
@@ -240,15 +240,15 @@ class Batcher:
         self, last: int, section: str, keys: list[Any], text: memoryview, sizes: list[int], gap: int
     ) -> bool:
         """
-        Take several entries at once into a batch of such runs, if there is nothing else to it.
+        Add several entries at once, if the batch in progress has only chunks of the same section.
 
-        :param last: The place in the input of the last one.
-        :param section: Where they belong.
-        :param keys: What they are about.
-        :param text: The entries, with something between each and the next.
-        :param sizes: How many bytes each has.
-        :param gap: How many bytes are in between.
-        :return: Whether they were taken. If not, add them one by one.
+        :param last: The index of the last entry in the input.
+        :param section: The entries' section.
+        :param keys: The entries' keys.
+        :param text: The encoded entries, with separators between them.
+        :param sizes: The size of each entry in bytes.
+        :param gap: The size of a separator in bytes.
+        :return: Whether they were added. If not, add them one by one.
         """
         if (
             not self._fits(keys, text)
@@ -268,13 +268,13 @@ class Batcher:
         return True
 
     def split_chunks(self) -> None:
-        """Hold the entries of the batch under way one by one."""
+        """Replace the chunks of the batch in progress by single entries."""
         for run in self.runs:
             self.lists[run.section] += run.entries()
         self.runs = []
 
     def flush(self) -> Batch | None:
-        """Return the batch under way, if there is anything in it."""
+        """Return the batch in progress, unless it is empty."""
         if not self.places:
             return None
         counts = {section: len(self.lists[section]) + self._replaced[section] for section in self._sections}
@@ -298,7 +298,7 @@ class Batcher:
         return batch
 
     def _pieces(self) -> Iterator[bytes | memoryview | Entry]:
-        """Yield the JSON, in one piece unless there are runs, or large content in between."""
+        """Yield the JSON: one piece, unless the batch has chunks or large content."""
         if self.runs:
             yield from self._pieces_of_chunks()
             return
@@ -309,7 +309,7 @@ class Batcher:
             if not entries:
                 parts.append(lead + b"]")
                 continue
-            # The comma between two parts is the one between two entries, or between two sections.
+            # Parts are joined with commas, both between entries and between sections.
             entries[0] = _around(lead, entries[0], b"")
             entries[-1] = _around(b"", entries[-1], b"]")
             parts += entries
@@ -343,12 +343,12 @@ class Batcher:
 @dataclass(frozen=True)
 class _Chunk:
     """
-    Entries that were checked and encoded together.
+    Entries that were validated and encoded together.
 
-    :param section: Where they belong.
-    :param text: The entries, with something between each and the next.
-    :param sizes: How many bytes each has.
-    :param gap: How many bytes are in between.
+    :param section: The entries' section.
+    :param text: The encoded entries, with separators between them.
+    :param sizes: The size of each entry in bytes.
+    :param gap: The size of a separator in bytes.
     """
 
     section: str
@@ -357,7 +357,7 @@ class _Chunk:
     gap: int
 
     def entries(self) -> Iterator[bytes]:
-        """Yield them one by one."""
+        """Yield the entries one by one."""
         begin = 0
         for size in self.sizes:
             yield bytes(self.text[begin : begin + size]).strip()
@@ -367,11 +367,11 @@ class _Chunk:
 @dataclass(frozen=True)
 class _Around:
     """
-    An entry with large content, and the JSON right before and behind it.
+    An entry with large content, and the JSON directly before and after it.
 
-    :param before: What stands before it.
+    :param before: The JSON before it.
     :param entry: The entry.
-    :param after: What stands behind it.
+    :param after: The JSON after it.
     """
 
     before: bytes
@@ -389,23 +389,24 @@ def _around(before: bytes, part: Any, after: bytes) -> Any:
 
 def _size(encoded: bytes | memoryview | Entry) -> int:
     if isinstance(encoded, Entry):
-        # what names the container of large content is shorter than that
+        # The reference to the container of large content is shorter than 128 bytes.
         return len(encoded.encoded) + 128 + (len(encoded.large.data) if encoded.large else 0)
     return len(encoded)
 
 
 def deletions(delete: Iterable[str | Delete]) -> Iterator[Delete]:
     """
-    Return what is to be deleted as ``Delete``, whether it was given so or by its ID.
+    Return the entries to delete as ``Delete`` objects.
 
-    :raises CoveoInputError: if it is a single string, of which each character would be taken for an ID.
+    :param delete: IDs, or ``Delete`` objects.
+    :raises CoveoInputError: if it is a single string, since each of its characters would count as an ID.
     """
     if isinstance(delete, (str, bytes, bytearray, memoryview)) or not isinstance(delete, Iterable):
         raise CoveoInputError(
-            f"What to delete must be a list of documentIds, not {type(delete).__name__}",
+            f"delete must be a list of documentIds, not {type(delete).__name__}",
             remedy="Put a single ID into a list",
         )
-    # What an entry is, its class says: it may be anything, and is judged when it is pushed.
+    # Check the class only. An entry can be anything here; the push validates it.
     return (
         cast("Delete", entry) if issubclass(type(entry), Delete) else Delete(cast("str", entry))
         for entry in delete
@@ -421,15 +422,15 @@ def item_batches(
     """
     Cut a stream of items and deletions into batches.
 
-    Where one entry is not to be skipped but ends the stream, the batch under way is dropped, and a bounded
-    part of what follows is looked through for more of the kind.
+    If an invalid entry ends the stream, the batch in progress is dropped. A bounded part of the rest is
+    searched for more invalid entries.
 
     :param items: dicts, :class:`~airflow_provider_coveo.coveo.items.Item`, bytes that hold one JSON object
         each, and :class:`~airflow_provider_coveo.coveo.items.Delete`.
-    :param limit: How many bytes of JSON a batch may have.
-    :param on_invalid: Called with the index and the error of each that Coveo would refuse; whether to go on.
-    :param on_failure: Called with the exception by which the stream itself fails. It is raised once all that
-        came before it was looked at, unless an entry that was not to be skipped has ended the stream by then.
+    :param limit: The maximum size of a batch in bytes.
+    :param on_invalid: Called with the index and the error of each invalid entry; returns whether to skip it.
+    :param on_failure: Called with the exception if the stream itself fails. The exception is raised after the
+        entries before it were validated, unless an invalid entry ended the stream first.
     """
     batcher = Batcher((ADD, DELETE), limit)
     encoder = ItemEncoder()
@@ -464,8 +465,8 @@ def item_batches(
                 find_more_invalid(enumerate(rest, place + 1), encode, on_invalid)
                 return
             if type(encoded) is tuple:
-                # Most items just join the batch under way, which is done right here because calls take
-                # their time.
+                # Most items simply join the batch in progress. Do it inline: a call per item would cost
+                # time.
                 item_id, text = encoded
                 size_then = size + len(text) + 1
                 if size_then <= room and item_id not in places and len(places) < MAX_ENTRIES:
@@ -481,7 +482,7 @@ def item_batches(
             places, added, size, room = batcher.places, batcher.lists[ADD], batcher.size, batcher.room_limit
             if full is not None:
                 yield full
-                full = None  # the one who took it lets go of it when it is through
+                full = None  # release it as soon as the consumer has processed it
         batcher.size = size
     batcher.last = place
     full = batcher.flush()
@@ -492,7 +493,7 @@ def item_batches(
 def item_groups(
     items: Iterable[object], batcher: Batcher, on_failure: Callable[[Exception], object] | None
 ) -> Iterator[list[bytes] | tuple[object]]:
-    """Yield each item by itself, but bytes in a row together, as far as they fit into the batch."""
+    """Yield each item alone, but consecutive bytes together, as long as they fit into the batch."""
     run: list[bytes] = []
     room = 0
     failure = None
@@ -537,7 +538,7 @@ def add_other(batcher: Batcher, place: int, entry: Entry | CheckedDelete) -> Bat
     encoded = entry.encoded()
     if not entry.delete_children and batcher.holds_apart(key):
         encoded = CheckedDelete(key, delete_children=True).encoded()
-    # What is deleted with its children takes others with it, so no item may be added in the same batch.
+    # A deletion with children also deletes other items, so no item may be added in the same batch.
     return batcher.add(place, DELETE, key, encoded, apart=entry.delete_children)
 
 
@@ -555,7 +556,7 @@ def find_more_invalid(
     """
     found = 1
     until = time.monotonic() + _SECONDS_TO_LOOK_FOR_MORE
-    # If the stream itself fails, what was found before is told all the same.
+    # If the stream itself fails, the items found before are reported anyway.
     with suppress(Exception):
         for place, item in itertools.islice(places, _ITEMS_TO_LOOK_THROUGH):
             try:

@@ -1,4 +1,4 @@
-"""Pushing batches through file containers: uploads in parallel, acceptance in order, and exact counts."""
+"""Push batches through file containers: parallel uploads, ordered submission, exact counts."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ from airflow_provider_coveo.coveo.retries import RetryPolicy
 DEFAULT_UPLOAD_CONCURRENCY: Final = 3
 _MAX_UPLOADS: Final = 32
 
-#: A container lives for 60 minutes (https://docs.coveo.com/en/43/). One that is older than this many seconds
-#: is replaced.
+#: The maximum age of a container in seconds. Coveo's limit is 60 minutes (https://docs.coveo.com/en/43/).
+#: An older container is replaced.
 _MAX_CONTAINER_AGE: Final = 45 * 60
-#: How many containers are created for one batch because the one before it was gone.
+#: The number of containers created for one batch if the previous one is gone.
 _CONTAINERS_PER_BATCH: Final = 3
 _SECONDS_BETWEEN_PROGRESS: Final = 5.0
 _SECONDS_BETWEEN_CHECKS: Final = 0.5
-#: How long a killed task waits for a request that is under way, to report whether it was accepted.
+#: How long a killed task waits for a request in flight, to report whether Coveo accepted it.
 _SECONDS_TO_DRAIN: Final = 5.0
 
 _ONE_ATTEMPT: Final = RetryPolicy(total_seconds=0)
@@ -53,7 +53,7 @@ def validate_concurrency(value: object) -> int:
     """
     Return how many uploads may run in parallel.
 
-    :raises CoveoInputError: if it is no integer from 1 to 32.
+    :raises CoveoInputError: if it is not an integer from 1 to 32.
     """
     uploads = parse_int(value)
     if uploads is None or not 1 <= uploads <= _MAX_UPLOADS:
@@ -74,7 +74,7 @@ def validate_iterable(items: object, name: str) -> Iterable[object]:
     if isinstance(items, single) or not isinstance(items, Iterable):
         raise CoveoInputError(
             f"{name} must be an iterable, such as a list or a generator, not {type(items).__name__}",
-            remedy="Put a single one into a list",
+            remedy="Put a single item into a list",
         )
     return items
 
@@ -83,20 +83,20 @@ class ContainerPush:
     """
     One push of many batches.
 
-    Threads upload the batches. One more thread submits them to Coveo, in order and one at a time, each once
-    its own upload succeeded; so what was accepted is always the beginning of the input. At most
-    ``concurrency`` + 1 batches are in memory besides the one that is being filled.
+    Several threads upload the batches. Another thread submits them to Coveo in order, one at a time, each
+    after its own upload succeeds. The accepted batches are therefore always the beginning of the input. At
+    most ``concurrency`` + 1 batches are in memory, plus the one being filled.
 
     :param caller: Makes the requests.
-    :param path: The path that has Coveo accept a batch.
-    :param target: Where it pushes to, in words: ``source 'acme-products'``.
-    :param unit_name: What is pushed, in words: ``items``.
-    :param names: The result's keys for what was accepted in each section of the batches.
-    :param concurrency: How many uploads run in parallel.
-    :param checkpoint: Where to save, for a later attempt, which batches were accepted.
-    :param records: What is recorded of the source's content, ``None`` if nothing is.
-    :param progress: Called with the result so far after each batch that was accepted.
-    :param count: Called with each batch that was accepted.
+    :param path: The path of the request that submits a batch.
+    :param target: The target of the push, for messages: ``source 'acme-products'``.
+    :param unit_name: The plural noun for the entries, for messages: ``items``.
+    :param names: The result's key for the accepted entries of each section.
+    :param concurrency: The number of parallel uploads.
+    :param checkpoint: Saves which batches were accepted, for a later attempt.
+    :param records: Records that the push changes the source's content; ``None`` to record nothing.
+    :param progress: Called with the result so far after each accepted batch.
+    :param count: Called with each accepted batch.
     """
 
     def __init__(
@@ -149,10 +149,10 @@ class ContainerPush:
 
     def run(self, batches: Iterable[Batch]) -> None:
         """
-        Push batches; returns once all are accepted.
+        Push batches, and return once Coveo has accepted all of them.
 
-        :raises CoveoError: if one is not, with what was accepted before it. Whatever the iterator raises is
-            raised too, once the batches that it yielded before are accepted.
+        :raises CoveoError: if a batch is not accepted; the error says what was accepted before it. Any
+            exception of the iterator is raised after the batches that it yielded are accepted.
         """
         uploads = ThreadPoolExecutor(self._concurrency, thread_name_prefix="coveo-upload")
         succeeded = False
@@ -198,7 +198,7 @@ class ContainerPush:
         """
         Wait until every batch that was enqueued is accepted, or the push has failed.
 
-        Once the push was stopped, what is under way gets a moment to end.
+        After a stop, requests in flight get a few seconds to end.
 
         :return: Whether that happened in time.
         """
@@ -219,18 +219,18 @@ class ContainerPush:
             raise self._failure
 
     def save_checkpoint(self) -> None:
-        """Save what was accepted for the next attempt, since the push is not complete."""
+        """Save the accepted batches for the next attempt, since the push is not complete."""
         if self._checkpoints is not None:
             is_drained = self._submitter is None or not self._submitter.is_alive()
             self._checkpoints.end(is_drained=is_drained)
 
     def clear_checkpoint(self) -> None:
-        """Remove what was saved: the input was pushed, and the next attempt starts from its beginning."""
+        """Remove the checkpoint: the push is complete, and the next attempt starts from the beginning."""
         if self._checkpoints is not None:
             self._checkpoints.clear()
 
     def result(self) -> dict[str, object]:
-        """Return what was accepted, as small JSON."""
+        """Return the counts of what was accepted, as small JSON."""
         stats = self.stats
         accepted = {name: stats.entries.get(section, 0) for section, name in self._names.items()}
         return {
@@ -263,7 +263,7 @@ class ContainerPush:
         if self._submitter is None:
             self._begin()
         with self._changed:
-            # A stop, which may come from a signal handler, notifies nobody.
+            # A stop can come from a signal handler, so it can't notify the condition: check for it.
             while not self._changed.wait_for(self._may_enqueue, _SECONDS_BETWEEN_CHECKS):
                 pass
             self._raise_failure()
@@ -279,7 +279,7 @@ class ContainerPush:
         return self._failure is not None or self._in_flight <= self._concurrency or self._caller.stop.is_set()
 
     def _begin(self) -> None:
-        # The connection is read here, so that the threads don't all do it.
+        # Read the connection once here, rather than in every thread.
         self._caller.settings  # noqa: B018
         since = ""
         if self._records is not None:
@@ -317,7 +317,7 @@ class ContainerPush:
         uploaded = self._containers.upload(batch.body(upload_content), action)
         if not earliest:
             return uploaded
-        # The batch can be used for as long as the oldest container that it names.
+        # The batch expires with the oldest container that it names.
         return Uploaded(uploaded.file_id, earliest[0].made_at, earliest[0].clock)
 
     # --- the thread that submits the batches ---
@@ -335,7 +335,7 @@ class ContainerPush:
                 except CoveoError as error:
                     raise self._incomplete(error, batch) from error.__cause__
             except BaseException as error:
-                # Whatever it is: if this thread ended silently, the push would pass for complete.
+                # Catch everything: if this thread ended silently, the push would look complete.
                 self._fail(error)
                 return
             finally:
@@ -349,7 +349,7 @@ class ContainerPush:
             self._failure = error
             self._waiting.clear()
             self._changed.notify_all()
-        # After that, so that it is not mistaken for the task being killed.
+        # After setting the failure, so that the stop is not reported as a killed task.
         self._caller.stop.set()
 
     def _submit(self, batch: Batch, upload: Future[tuple[Uploaded, str | None]]) -> None:
@@ -395,8 +395,8 @@ class ContainerPush:
                 try:
                     return self._containers.submit(self._path, uploaded.file_id, action, _ONE_ATTEMPT)
                 except (ServiceError, NoAnswerError) as error:
-                    # Coveo may still have accepted the batch, and with it used up the container. To
-                    # accept the same batch twice in a row makes no difference to the index.
+                    # Coveo may have accepted the batch anyway, which uses up the container. Accepting
+                    # the same batch twice in a row does not change the index.
                     uploaded = None
                     if error.may_be_done:
                         may_be_accepted = True
@@ -436,7 +436,7 @@ class ContainerPush:
         )
 
     def _killed(self) -> CoveoError:
-        """Return the error of a push that was stopped, to be raised once nothing is under way any more."""
+        """Return the error of a stopped push; raise it when nothing is in flight."""
         self._raise_failure()
         return NoAnswerError(
             f"Could not push all {self._unit_name} to {self._target}",
@@ -448,12 +448,12 @@ class ContainerPush:
         )
 
     def _incomplete(self, error: CoveoError, batch: Batch) -> CoveoError:
-        """Return the error with what was accepted before it."""
+        """Add what was accepted before to an error."""
         fields = error.fields()
         note = self.accepted_summary()
         unsure = (ServiceError, NoAnswerError, UnexpectedAnswerError, RedirectError)
         if isinstance(error, unsure) and error.tried.startswith("Could not push"):
-            note += " Whether Coveo accepted this batch too is unknown; pushing it again is safe."
+            note += " It is unknown whether Coveo also accepted this batch; pushing it again is safe."
         if isinstance(error, DailyQuotaExceededError):
             fields["cause"] = f"the organization's daily quota of items is used up; {quota_renewal(error)}"
         fields.update(note=note, accepted=self.result())
@@ -466,7 +466,7 @@ class ContainerPush:
             self._log.error("Push failed. %s", self.accepted_summary())
 
     def accepted_summary(self) -> str:
-        """Return what was accepted, in words."""
+        """Return a sentence on what was accepted."""
         stats = self.stats
         if not stats.batches:
             return "Nothing was accepted."
@@ -476,7 +476,7 @@ class ContainerPush:
         )
 
     def _watch(self) -> None:
-        """Save what was accepted, and log the progress, for as long as the push lasts."""
+        """Save the checkpoint and log the progress until the push ends."""
         logged_at = time.monotonic()
         while not self._ended.wait(_SECONDS_BETWEEN_CHECKS):
             if self._checkpoints is not None:

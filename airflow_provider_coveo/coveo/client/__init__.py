@@ -7,7 +7,7 @@ A client for Coveo that needs no Airflow.
     client = CoveoClient(settings, RequestsTransport())
     client.sources.set_source_status("acme-products", "REBUILD")
 
-Each module of this package has one resource: a class whose methods build requests, and return their results.
+Each module of this package covers one resource: a class whose methods send requests and return the results.
 ``CONTRIBUTING.md`` shows how to add one.
 """
 
@@ -41,17 +41,17 @@ from airflow_provider_coveo.coveo.transport import Call, T, Transport
 
 class CoveoClient:
     """
-    Make requests to one Coveo organization. It may be shared by threads.
+    A client for one Coveo organization. Threads can share it.
 
     :param settings: The settings, or a function that returns them; it is called on first use.
     :param transport: Sends the requests, such as
         :class:`~airflow_provider_coveo.transports.requests_transport.RequestsTransport`.
     :param retry: The retry policy. Default: retry for up to 900 seconds.
-    :param stop: Ends what is under way, and lets no further request start. Default one of the client's own.
-    :param observer: Hears of requests and pushes. Default none.
-    :param log: The log. Default that of this module.
-    :param is_timeout_fixed: Whether no request may wait longer than the settings say. By default, the item
-        logs get two minutes.
+    :param stop: Ends requests in flight and prevents new ones. Default: a signal of the client's own.
+    :param observer: Is notified of requests and pushes. Default: none.
+    :param log: The logger. Default: this module's.
+    :param is_timeout_fixed: Whether the timeouts of the settings apply to every request. By default,
+        requests for the item logs get two minutes.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class CoveoClient:
 
     def stoppable(self, stop: StopSignal) -> CoveoClient:
         """
-        Return a client that shares this one's connection and is stopped by another signal.
+        Return a client that shares this one's connection but is stopped by another signal.
 
         :param stop: The signal.
         """
@@ -107,7 +107,7 @@ class CoveoClient:
         Check once whether a condition is met.
 
         :param condition: The condition.
-        :raises CoveoError: if it can't be met, or that can't be known.
+        :raises CoveoError: if it can't be met, or can't be checked.
         """
 
         async def ask(call: Call[T]) -> T:
@@ -117,10 +117,10 @@ class CoveoClient:
 
     def test_connection(self) -> tuple[bool, str]:
         """
-        Return whether the connection works, and if not, which of organization, key and region is wrong.
+        Return whether the connection works; if not, whether the organization, key or region is wrong.
 
-        It reads a page of one source and changes nothing. A push-only key can't read it; Coveo's error tells
-        such a key from an invalid one.
+        It requests one page with one source and changes nothing. A push-only key can't read sources; Coveo's
+        error distinguishes such a key from an invalid one.
         """
         try:
             settings = self.settings
@@ -136,8 +136,8 @@ class CoveoClient:
                 "the first request shows whether it can push."
             )
         except CoveoError as error:
-            # The key is not tried in the other regions: it goes to the hosts of the connection only.
-            hint = f" Check the region, too: Coveo has {regions_in_words()}." if settings.region else ""
+            # Don't try the key in other regions: it may go only to the connection's hosts.
+            hint = f" Check the region too: Coveo has {regions_in_words()}." if settings.region else ""
             if isinstance(error, NotFoundError):
                 return False, f"There is no {where}. {error}{hint}"
             if isinstance(error, AuthenticationError):

@@ -1,4 +1,4 @@
-"""The fields of an organization: to list them, to create missing ones, and to check items against them."""
+"""The fields of an organization: list them, create missing ones, and check items against them."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from airflow_provider_coveo.coveo.responses import JsonObject
 from airflow_provider_coveo.coveo.retries import RetryPolicy
 
 CHECK_FIELDS: Final = ("warn", "fail", "off")
-#: How many names a result has of each kind.
+#: The maximum number of names in each list of a result.
 _MAX_NAMES: Final = 100
 _ONE_ATTEMPT: Final = RetryPolicy(total_seconds=0)
-#: After these, Coveo may have created the fields.
+#: After these errors, Coveo may have created the fields.
 _OUTCOME_UNKNOWN: Final = (NoAnswerError, ServiceError)
-#: With these, Coveo may reject a field that somebody else has created meanwhile.
+#: With these statuses, Coveo may reject a field that somebody else has just created.
 _MAY_BE_CREATED: Final = frozenset({400, 409, 412})
 
 
@@ -49,11 +49,11 @@ class FieldsResult(TypedDict):
 
     #: The number of fields that were created.
     created: int
-    #: The number of fields that existed already.
+    #: The number of fields that already existed.
     existing: int
-    #: The first of the created fields; in a dry run, of the missing ones.
+    #: The first created fields; in a dry run, the first missing ones.
     fields: list[str]
-    #: The first of the fields that exist with another type, which were not changed.
+    #: The first fields that exist with another type and were not changed.
     conflicts: list[FieldConflict]
     #: Whether this was a dry run, which creates nothing.
     dry_run: bool
@@ -88,20 +88,20 @@ class Fields:
         dry_run: bool = False,
     ) -> FieldsResult:
         """
-        Create those of some fields that the organization lacks. See https://docs.coveo.com/en/144/.
+        Create the given fields that the organization lacks. See https://docs.coveo.com/en/144/.
 
-        It may be repeated: what is there is left as it is. If a request remains without an answer, or
-        somebody else creates the same fields at the same time, the fields are listed again before anything is
-        repeated.
+        Calling it again is safe: existing fields are not changed. If a request gets no response, or somebody
+        else creates the same fields at the same time, the fields are listed again before a retry.
 
-        :param fields: Their names, each with its type (``LONG``, ``LONG_64``, ``DOUBLE``, ``DATE`` or
+        :param fields: The names, each with its type (``LONG``, ``LONG_64``, ``DOUBLE``, ``DATE`` or
             ``STRING``) or its options (``{"type": "STRING", "multiValueFacet": True}``). A name begins with a
-            lowercase letter, and has lowercase letters, digits and underscores, up to 255.
-        :param exact: The names of those of which a field that is there must have exactly this type, so that
-            any other is reported; of the others only one that can't hold it. Default all.
-        :param dry_run: Whether to find out only what is missing. Default ``False``.
-        :return: ``created`` and ``existing``: how many; ``fields``: the names of the first 100 that were
-            created, or are missing in a dry run; ``conflicts``: the first 100 that are there with another
+            lowercase letter and consists of up to 255 lowercase letters, digits and underscores.
+        :param exact: The names of the fields whose existing type must be exactly the given one. Any other
+            type is reported as a conflict. For the other fields, only a type that can't hold the given one is
+            reported. Default: all.
+        :param dry_run: Whether to only report which fields are missing. Default ``False``.
+        :return: ``created`` and ``existing``: the number of each; ``fields``: the first 100 names that were
+            created, or are missing in a dry run; ``conflicts``: the first 100 fields that exist with another
             type, each with ``name``, ``type`` and ``existing_type``; ``dry_run``.
         :raises CoveoInputError: before anything is sent, if Coveo would reject a field.
         :raises AccessDeniedError: if the key lacks the privileges to view and create fields.
@@ -120,12 +120,12 @@ class Fields:
             for first in range(0, len(plan.missing), MAX_FIELDS_PER_REQUEST):
                 created += self._create(plan.missing[first : first + MAX_FIELDS_PER_REQUEST])
             if len(created) < len(plan.missing):
-                # Somebody else created the others meanwhile, perhaps with another type.
+                # Somebody else just created the others, perhaps with another type.
                 plan = FieldPlan.of(wanted, self._by_name(), strict)
             names = created
         for conflict in plan.conflicts[:_MAX_NAMES]:
             self._caller.log.warning(
-                "Field %s has the type %s, not %s; it was left as it is",
+                "Field %s has the type %s, not %s; left unchanged",
                 conflict["name"],
                 conflict["existing_type"],
                 conflict["type"],
@@ -143,12 +143,11 @@ class Fields:
         self, check_fields: object, *, default: Literal["warn", "off"] = "off"
     ) -> tuple[FieldCheck | None, bool]:
         """
-        Return what looks for metadata without a field, as ``check_fields`` of a push says.
+        Return the check for metadata without a field that a push's ``check_fields`` asks for.
 
         :param check_fields: ``warn``, ``fail``, ``off``, or ``None`` for the default.
         :param default: The default.
-        :return: What checks the items, ``None`` for no check; and whether metadata without a field is an
-            error.
+        :return: The check, or ``None`` for no check; and whether metadata without a field is an error.
         :raises CoveoInputError: if it is another value.
         :raises CoveoError: with ``fail``, if the fields can't be listed.
         """
@@ -156,7 +155,7 @@ class Fields:
         if mode == "off":
             return None, False
         try:
-            # To know the fields is worth no long wait, unless the push is to fail without.
+            # Don't retry for long just to warn; with "fail", the push depends on the fields.
             known = [str(field["name"]) for field in self._fields(None if mode == "fail" else _ONE_ATTEMPT)]
         except CoveoError as error:
             if mode == "fail":
@@ -181,7 +180,7 @@ class Fields:
                 return
 
     def _create(self, fields: Sequence[Mapping[str, object]]) -> list[str]:
-        """Create fields, and return the names of those that this call may have created."""
+        """Create fields, and return the names of the fields that this call may have created."""
         left = {str(field["name"]): field for field in fields}
         is_unsure = False
         created: list[str] = []
@@ -211,7 +210,7 @@ class Fields:
         return created
 
     def _take_out_existing(self, left: dict[str, Mapping[str, Any]]) -> list[str]:
-        """Leave those out that are there by now, and return their names."""
+        """Remove the fields that exist by now, and return their names."""
         existing = self._by_name().keys() & left.keys()
         for name in existing:
             del left[name]

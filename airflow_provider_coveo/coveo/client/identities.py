@@ -1,4 +1,4 @@
-"""Security identities: to push them, and to disable the old ones."""
+"""Security identities: push them, and disable the old ones."""
 
 from __future__ import annotations
 
@@ -58,31 +58,31 @@ class Identities:
         dry_run: bool = False,
     ) -> IdentitiesResult:
         """
-        Push security identities in batches: first members, then mappings, then what is deleted.
+        Push security identities in batches: first members, then mappings, then deletions.
 
-        Push them before the items whose permissions name them. To push a group replaces its list of members.
+        Push them before the items whose permissions name them. Pushing a group replaces its member list.
         See https://docs.coveo.com/en/55/.
 
         :param provider_id: The security identity provider.
-        :param members: Identities with what they hold: dicts with ``identity`` (``name`` and ``type``),
+        :param members: Identities with their members: dicts with ``identity`` (``name`` and ``type``),
             ``members`` and ``wellKnowns``.
         :param mappings: Identities with their aliases in other providers: dicts with ``identity`` and
-            ``mappings``. A user with aliases belongs here and not among the members.
+            ``mappings``. A user with aliases belongs here, not in ``members``.
         :param deleted: Identities to disable: dicts with ``name`` and ``type``.
         :param batch_bytes: The maximum size of a batch: 1 KiB to 256 MB. Default 12 MiB.
         :param upload_concurrency: The number of batches uploaded at the same time, 1 to 32. Default 3.
-        :param progress: Called with the result so far after each batch that was accepted.
-        :param dry_run: Whether to send nothing: the identities are read, checked and counted. Default
+        :param progress: Called with the result so far after each accepted batch.
+        :param dry_run: Whether to only read, check and count the identities, and send nothing. Default
             ``False``.
         :return: ``provider_id``; ``accepted_members``, ``accepted_mappings`` and ``accepted_deleted``;
             ``batches``, ``bytes``, ``seconds``, ``first_request_id``, ``last_request_id`` and ``replaced``;
             ``repeated_batches`` and ``repeated_items`` as
-            :meth:`~airflow_provider_coveo.coveo.client.push.Push.push_items` says;
-            ``ordering_id``: the time before on Coveo's clock in epoch milliseconds, which is the cut-off
-            to disable older identities by. Of a dry run, ``dry_run``, ``members``, ``mappings``, ``deleted``,
-            ``batches``, ``calls``, ``bytes``, ``invalid``, ``invalid_items``, ``invalid_by_rule`` and
-            ``problems``.
-        :raises CoveoInputError: if an argument or an identity is invalid; batches before that identity
+            :meth:`~airflow_provider_coveo.coveo.client.push.Push.push_items` describes them;
+            ``ordering_id``: the time on Coveo's clock before the push, in epoch milliseconds; use it as the
+            cut-off to disable older identities. A dry run returns ``dry_run``, ``members``, ``mappings``,
+            ``deleted``, ``batches``, ``calls``, ``bytes``, ``invalid``, ``invalid_items``,
+            ``invalid_by_rule`` and ``problems``.
+        :raises CoveoInputError: if an argument or an identity is invalid; the batches before that identity
             were accepted.
         :raises CoveoError: if the request fails. ``accepted`` holds the result up to then.
         """
@@ -125,13 +125,13 @@ class Identities:
         queue_delay: int | str = DEFAULT_QUEUE_DELAY_MINUTES,
     ) -> OldIdentitiesResult:
         """
-        Disable the identities that were last pushed before a moment. See https://docs.coveo.com/en/33/.
+        Disable the identities that were last pushed before a given time. See https://docs.coveo.com/en/33/.
 
         :param provider_id: The security identity provider.
         :param ordering_id: Identities whose last orderingId is strictly lower are disabled: epoch
             milliseconds, such as the ``ordering_id`` that :meth:`push_identities` returns.
-        :param queue_delay: Minutes, 0 or more, that Coveo waits before that, so that pushes made before are
-            through. Default 15.
+        :param queue_delay: Minutes that Coveo waits first, so that earlier pushes are processed: 0 or more.
+            Default 15.
         :return: ``provider_id``, ``ordering_id``, ``queue_delay`` and ``request_id``.
         :raises CoveoInputError: before anything is sent, if an argument is invalid.
         :raises CoveoError: if the request fails.

@@ -1,4 +1,4 @@
-"""The item logs, which alone show what became of accepted items."""
+"""The item logs, the only place that shows whether accepted items were indexed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from airflow_provider_coveo.coveo.transport import Call
 
 class ItemLogs:
     """
-    What the pipeline did with the items of a source.
+    The item logs of a source: how the pipeline processed its items.
 
     :param caller: Makes the requests.
     """
@@ -35,21 +35,21 @@ class ItemLogs:
         tasks: Iterable[str] = (),
     ) -> LogCounts:
         """
-        Count the entries of the item logs of a source: one for each stage that each item went through.
+        Count the entries in a source's item logs. Each item has one entry per pipeline stage.
 
-        Coveo keeps them for 14 days, answers for at most 7 days at once, and may take a minute to do so: ask
-        rarely. The key needs the privileges to view the organization and all sources. See
+        Coveo keeps the logs for 14 days. One request covers at most 7 days and can take a minute, so call
+        this rarely. The key needs the privileges to view the organization and all sources. See
         https://docs.coveo.com/en/59/ and https://docs.coveo.com/en/1864/.
 
         :param source_id: The source.
-        :param start: From when: a ``datetime``, ISO 8601, or milliseconds since the epoch.
-        :param end: Until when, likewise.
-        :param operations: Only these, such as ``ADD``, ``UPDATE`` and ``DELETE``. Default all.
-        :param results: Only these: ``COMPLETED``, ``WARNING``, ``ERROR``, ``REJECTED``, ``SKIPPED``. Default
-            all.
+        :param start: The start of the time range: a ``datetime``, ISO 8601, or epoch milliseconds.
+        :param end: The end of the time range, in the same formats.
+        :param operations: Only these operations, such as ``ADD``, ``UPDATE`` and ``DELETE``. Default all.
+        :param results: Only these results: ``COMPLETED``, ``WARNING``, ``ERROR``, ``REJECTED``, ``SKIPPED``.
+            Default all.
         :param tasks: Only these stages, such as ``CONSUMING``, ``PROCESSING`` and ``INDEXING``. Default all.
-        :return: ``results``, ``tasks``, ``operations`` and ``sourceIds``, each with how many entries there
-            are of each kind.
+        :return: ``results``, ``tasks``, ``operations`` and ``sourceIds``, each with the number of entries of
+            each kind.
         :raises CoveoInputError: before anything is sent, if an argument is invalid.
         :raises AccessDeniedError: if the key lacks the privilege to view logs, like a push-only key.
         :raises CoveoError: if the request fails otherwise.
@@ -79,24 +79,24 @@ class ItemLogs:
         per_page: int = ENTRIES_PER_PAGE,
     ) -> Iterator[JsonObject]:
         """
-        Go through the entries of the item logs of a source, page by page, in Coveo's order.
+        Iterate over the entries of a source's item logs, page by page, in Coveo's order.
 
-        Coveo does not document which order that is. A page is asked for when its first entry is. Entries that
-        come in meanwhile may move the others from page to page, so choose an ``end`` that is past. For the
-        rest see :meth:`count_item_logs`.
+        Coveo does not document that order. A page is requested when its first entry is needed. New entries
+        can shift the others between pages, so choose an ``end`` in the past. See also
+        :meth:`count_item_logs`.
 
         :param source_id: The source.
-        :param start: From when: a ``datetime``, ISO 8601, or milliseconds since the epoch.
-        :param end: Until when, likewise.
-        :param document_id: Only entries of this item. Default all.
+        :param start: The start of the time range: a ``datetime``, ISO 8601, or epoch milliseconds.
+        :param end: The end of the time range, in the same formats.
+        :param document_id: Only entries for this item. Default: all.
         :param document_id_matching: ``EXACT`` (the default), ``PARTIAL`` for any ID that contains it, or
             ``WILDCARD`` with ``*`` and ``?``.
-        :param operations: Only these, such as ``ADD``, ``UPDATE`` and ``DELETE``. Default all.
-        :param results: Only these: ``COMPLETED``, ``WARNING``, ``ERROR``, ``REJECTED``, ``SKIPPED``. Default
-            all.
+        :param operations: Only these operations, such as ``ADD``, ``UPDATE`` and ``DELETE``. Default all.
+        :param results: Only these results: ``COMPLETED``, ``WARNING``, ``ERROR``, ``REJECTED``, ``SKIPPED``.
+            Default all.
         :param tasks: Only these stages, such as ``CONSUMING``, ``PROCESSING`` and ``INDEXING``. Default all.
         :param per_page: The number of entries on a page. Default 100.
-        :return: The entries as Coveo gives them: ``id``, ``datetime``, ``operation``, ``task``, ``result``,
+        :return: The entries as Coveo returns them: ``id``, ``datetime``, ``operation``, ``task``, ``result``,
             ``meta``, ``requestId``, ``guid``.
         :raises CoveoInputError: before anything is sent, if an argument is invalid.
         :raises AccessDeniedError: if the key lacks the privilege to view logs, like a push-only key.

@@ -11,7 +11,7 @@ from airflow_provider_coveo.coveo.retries import RetryPolicy
 
 class Limits:
     """
-    The limits of an organization, and how much of them is used.
+    The limits of an organization, and the used part of each.
 
     :param caller: Makes the requests.
     """
@@ -21,10 +21,10 @@ class Limits:
 
     def get_limit(self, key: str = DAILY_ITEMS_LIMIT) -> JsonObject:
         """
-        Return a limit of the organization, and how much of it is used. See https://docs.coveo.com/en/63/.
+        Return a limit of the organization, and its used part. See https://docs.coveo.com/en/63/.
 
-        :param key: The key of the limit. Default: that of the items that can be pushed a day.
-        :return: ``limit``, ``actualCount`` and what else Coveo returns.
+        :param key: The key of the limit. Default: the daily limit of pushed items.
+        :return: ``limit``, ``actualCount`` and anything else that Coveo returns.
         :raises AccessDeniedError: if the key lacks the privilege to view the organization.
         :raises CoveoError: if the request fails otherwise.
         """
@@ -32,7 +32,7 @@ class Limits:
 
     def daily_items(self) -> tuple[int, int]:
         """
-        Return how many items can be pushed a day, and how many were pushed today. It sends one request.
+        Return the daily limit of pushed items, and how many were pushed today. It sends one request.
 
         :raises CoveoError: if the request fails, for example because the key lacks the privilege to view
             limits.

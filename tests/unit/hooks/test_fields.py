@@ -73,7 +73,7 @@ def test_a_field_with_another_type_is_reported_and_left_as_it_is(
     # A text can hold a number, so that it is no conflict where nobody asked for exactly that type.
     assert hook.create_fields(FIELDS, exact=())["conflicts"] == []
     assert coveo.fields()["price"]["type"] == "STRING"
-    assert "Field price has the type STRING, not DOUBLE; it was left as it is" in logged()
+    assert "Field price has the type STRING, not DOUBLE; left unchanged" in logged()
 
 
 def test_many_fields_are_created_in_requests_of_500(coveo: Simulator, hook: Any) -> None:

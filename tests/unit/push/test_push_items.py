@@ -428,7 +428,7 @@ def test_a_failure_tells_what_was_accepted_and_where_it_stands(coveo: Simulator,
     message = str(failed.value)
     assert "batch 4 (items 3 to 3 of the input" in message
     assert "the first 3 valid entries" in message
-    assert "Whether Coveo accepted this batch too is unknown" in message
+    assert "It is unknown whether Coveo also accepted this batch" in message
     assert not isinstance(failed.value, AirflowFailException)
 
 
