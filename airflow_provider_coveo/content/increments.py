@@ -1,9 +1,9 @@
 """
-Items and deletions out of a database since a value of a cursor.
+Read the items and deletions that a database recorded since a cursor's value.
 
-The query for the items is executed before the one for the deletions, and its rows are given after them. So of
-an item that was deleted and made again the addition counts, and a deletion between the two queries is later
-than all that the cursor has seen: the next run finds it.
+The query for items is executed before the query for deletions, but its rows are yielded after the deletions.
+If an item was deleted and created again, its addition therefore counts. A deletion between the two queries is
+later than every value that the cursor has seen, so the next run finds it.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
 from airflow_provider_coveo.coveo.invalid_items import InvalidValue, ItemWithoutId
 from airflow_provider_coveo.coveo.items import Delete
 
-#: How queries name a value: %(since)s, :since (and not ::since, a cast), @since.
+#: Named placeholders: %(since)s, :since (but not ::since, a cast), @since.
 _NAMED: Final = re.compile(r"%\((\w+)\)|(?<![:\w]):(\w+)|(?<![@\w])@(\w+)")
-#: A value that stands where it is used. In texts, quoted names and comments these signs are no placeholders.
+#: Positional placeholders. In string literals, quoted names and comments, these signs are no placeholders.
 _BY_PLACE: Final = re.compile(r"\?|%s|\$1\b|:1\b")
 _NOT_SQL: Final = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|--[^\n]*|/\*.*?\*/""", re.DOTALL)
 
@@ -36,19 +36,19 @@ _TIME: Final = re.compile(r"\d{4}-\d\d-\d\d([ T].*)?\Z")
 @dataclass(frozen=True)
 class Increment:
     """
-    What to read of a database, and since when.
+    The queries for what changed in a database, and the cursor's value.
 
-    :param conn_id: The connection of the database.
+    :param conn_id: The connection to the database.
     :param sql: The query for items, with a placeholder ``since``.
-    :param since: The value for it.
-    :param cursor_column: The query's column that the cursor goes by.
+    :param since: The value of that placeholder.
+    :param cursor_column: The column of the query that holds the cursor's values.
     :param advance: Called with each value of that column.
-    :param deleted_sql: A query for what was deleted, with the same placeholder; ``None`` for none.
-    :param deleted_column: The query's column that says whether a row is deleted; ``None`` for none.
-    :param parameters: Other values for placeholders.
-    :param columns: What an item is made of.
-    :param hook_params: Further arguments of the database's hook.
-    :param fetch_size: How many rows are fetched at a time.
+    :param deleted_sql: A query for deletions, with the same placeholder; ``None`` for none.
+    :param deleted_column: The column of the query that marks deleted rows; ``None`` for none.
+    :param parameters: The values of other placeholders.
+    :param columns: The mapping of columns to items.
+    :param hook_params: Further arguments for the database's hook.
+    :param fetch_size: The number of rows fetched at a time.
     """
 
     conn_id: str
@@ -65,9 +65,10 @@ class Increment:
 
     def entries(self) -> Generator[Any, None, None]:
         """
-        Yield what was deleted, as :class:`Delete`, and then an item or a :class:`Delete` for each row.
+        Yield a :class:`Delete` for each deletion, then an item or a :class:`Delete` for each row of the
+        query.
 
-        :raises CoveoInputError: if a query does not use ``since``, or lacks a column.
+        :raises CoveoInputError: if a query does not use ``since`` or lacks a column.
         """
         parameters = parameters_with_since(self.sql, self.since, self.parameters)
         of_deletions = None
@@ -77,7 +78,7 @@ class Increment:
             )
         with ExitStack() as stack:
             result = stack.enter_context(self._rows(self.sql, parameters, "query"))
-            # Columns that are missing are found before anything is given.
+            # A missing column fails before anything is yielded.
             changed = self._changed(result)
             if self.deleted_sql:
                 deleted = stack.enter_context(self._rows(self.deleted_sql, of_deletions, "deleted_sql"))
@@ -95,21 +96,21 @@ class Increment:
         )
 
     def _deleted(self, result: QueryResult) -> Iterator[object]:
-        """Yield a deletion for each row."""
+        """Yield a deletion for each row of the result."""
         columns = {"documentId": _column_of_id(self.columns) or find_column(result, "documentId", "columns")}
         make = row_mapper(result.names, columns, result.source)
         for row in result.rows:
             yield _deletion(make(row))
 
     def _changed(self, result: QueryResult) -> Iterator[object]:
-        """Return an iterator of an item or a deletion for each row."""
+        """Return an iterator that yields an item or a deletion for each row of the result."""
         cursor = find_column(result, self.cursor_column, "cursor_column")
         flag = None
         names = result.names
         if self.deleted_column:
             flag = find_column(result, self.deleted_column, "deleted_column")
             if self.columns is None:
-                # What says that a row is gone is nothing of the item.
+                # The column that marks deleted rows is not part of the item.
                 names = [name for name in names if name != flag]
         make = row_mapper(names, self.columns, result.source)
         of_id = {"documentId": _column_of_id(self.columns) or _id_name(names)}
@@ -118,7 +119,7 @@ class Increment:
 
         def entries() -> Iterator[object]:
             for row in result.rows:
-                # First, so that a column that can't be a cursor ends the push before anything is sent.
+                # First, so that a value that can't be a cursor fails the push before anything is sent.
                 self.advance(_value(row, cursor), what)
                 if flag is not None and is_deleted(_value(row, flag), flag):
                     yield _deletion(make_id(row))
@@ -137,52 +138,52 @@ def parameters_with_since(
     only_used: bool = False,
 ) -> dict[str, object] | tuple[object, ...]:
     """
-    Return the values for the placeholders of a query, the cursor's among them.
+    Return the values for a query's placeholders, including the cursor's value.
 
-    Named ones (``%(since)s``, ``:since``) get it by its name. Where values go by place (``?``, ``%s``), it is
-    the first.
+    Named placeholders (``%(since)s``, ``:since``) receive it by name. If placeholders are positional (``?``,
+    ``%s``), it is the first value.
 
     :param sql: The query.
     :param since: The cursor's value.
     :param parameters: The other values.
-    :param what: What the query is called in errors. Default ``sql``.
-    :param only_used: Whether to leave out names that the query does not use. Default ``False``.
-    :raises CoveoInputError: if the query has no place for it, or the other values take it.
+    :param what: The name of the query in errors. Default ``sql``.
+    :param only_used: Whether to omit names that the query does not use. Default ``False``.
+    :raises CoveoInputError: if the query has no placeholder for it, or another value uses its name.
     """
     plain = _NOT_SQL.sub("''", sql)
     named = {name for found in _NAMED.findall(plain) for name in found if name}
     if "since" in named:
         if parameters and not isinstance(parameters, Mapping):
             raise CoveoInputError(
-                f"{what} names the placeholder since, and parameters is a {type(parameters).__name__}",
-                remedy="Name the other placeholders too, and give parameters as a dict",
+                f"{what} has the named placeholder since, but parameters is a {type(parameters).__name__}",
+                remedy="Name the other placeholders too, and pass parameters as a dict",
             )
         given = dict(parameters or {})
         if "since" in given:
             raise CoveoInputError(
-                "parameters holds 'since', which is the cursor's name",
-                remedy="Rename that placeholder, or leave out cursor_column",
+                "parameters contains 'since', which is reserved for the cursor",
+                remedy="Rename that placeholder, or omit cursor_column",
             )
         if only_used:
             given = {name: value for name, value in given.items() if name in named}
         return {"since": since, **given}
     if isinstance(parameters, Mapping) or not _BY_PLACE.search(plain):
         raise CoveoInputError(
-            f"{what} has no placeholder for the cursor: each run would push everything",
+            f"{what} has no placeholder for the cursor, so each run would push everything",
             remedy="Compare the cursor's column with it, as in WHERE updated_at > %(since)s; other drivers "
-            "have :since, or ? for the first value",
+            "use :since, or ? for the first value",
         )
     return (since, *(parameters or ()))
 
 
 def find_column(result: QueryResult, name: Any, parameter: str) -> str:
     """
-    Return the column of a query that has a name, in whatever case the database gives it.
+    Return the column of a query with a given name, ignoring case.
 
     :param result: The query's result.
     :param name: The name.
-    :param parameter: The parameter that gave it, for errors.
-    :raises CoveoInputError: if there is no such column, or several.
+    :param parameter: The parameter that contains the name, for errors.
+    :raises CoveoInputError: if there is no such column, or more than one.
     """
     if name in result.names:
         return str(name)
@@ -198,11 +199,11 @@ def find_column(result: QueryResult, name: Any, parameter: str) -> str:
 
 def is_deleted(value: Any, column: str) -> bool:
     """
-    Return whether a row's value says that it is deleted: neither ``NULL`` nor false.
+    Return whether a value marks its row as deleted, so that it is neither ``NULL`` nor false.
 
-    :param value: The value: a flag, a number, the time of the deletion, or a text for one of these.
-    :param column: The column, for the error.
-    :raises CoveoInputError: if a text says neither.
+    :param value: A flag, a number, the time of the deletion, or a text for one of these.
+    :param column: The name of the column, for errors.
+    :raises CoveoInputError: if the value is none of these.
     """
     is_known = not _is_nan(value)
     if value is None or (isinstance(value, (bool, int, float, Decimal)) and is_known):
@@ -219,14 +220,14 @@ def is_deleted(value: Any, column: str) -> bool:
         if word in _TRUE_WORDS or _TIME.match(word):
             return True
     raise CoveoInputError(
-        f"The column {column!r} has the value {short_repr(value)}, which does not say whether the row is "
+        f"The column {column!r} has the value {short_repr(value)}, which does not show whether the row is "
         "deleted",
         remedy="Select a condition, as in status = 'deleted' AS is_deleted",
     )
 
 
 def _is_nan(value: object) -> bool:
-    """Return whether a value is NaN or pandas.NaT, which Python takes for true."""
+    """Return whether a value is NaN or pandas.NaT, which are true in Python."""
     if isinstance(value, Decimal):
         return value.is_nan()
     return isinstance(value, (float, date)) and value != value
@@ -236,14 +237,14 @@ def _value(row: Mapping[str, Any], column: str) -> object:
     try:
         value = row[column]
     except Exception:
-        # The row is an invalid item, which says why.
+        # The row becomes an invalid item, and its error gives the reason.
         return None
     return None if type(value) is InvalidValue else value
 
 
 def _deletion(item: dict[str, object]) -> object:
     document_id = item.get("documentId")
-    # An item without a usable ID is rejected as one, with what is wrong with it.
+    # Without a usable ID, it is rejected as an invalid item, with the reason.
     is_unusable = isinstance(item, ItemWithoutId) or type(document_id) is InvalidValue
     return item if is_unusable else Delete(document_id)  # type: ignore[arg-type]
 

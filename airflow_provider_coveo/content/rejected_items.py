@@ -1,12 +1,12 @@
 """
-Files of rejected items: JSON Lines, one line for each, from which they can be pushed again.
+Files of rejected items: JSON Lines with one line per item, from which the items can be pushed again.
 
-A line holds ``index`` (in the input), ``document_id``, ``source_id``, ``rule`` or ``reason``, and ``item`` or
-``delete``, as it was given. What JSON can't hold exactly stands under ``item_repr``, shortened; it can't be
-pushed again.
+A line contains ``index`` (in the input), ``document_id``, ``source_id``, ``rule`` or ``reason``, and the
+original ``item`` or ``delete``. If JSON can't represent an item exactly, the line contains its shortened
+``item_repr`` instead, and the item can't be pushed again.
 
-Lines are collected in a temporary file, which takes the place of the file only when it is complete. So a
-reader never finds a part of one, and memory is bounded.
+Lines are collected in a temporary file, which replaces the target only when it is complete. Readers therefore
+never see a partial file, and memory stays bounded.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ _repr.maxdict = _repr.maxlist = _repr.maxtuple = 100
 
 class RejectedItemsFile:
     """
-    The file in which a push, or a sensor, leaves the items that were rejected.
+    The file to which a push or a sensor writes rejected items.
 
-    :param path: The file, on this machine or on an object storage: JSON Lines (``.ndjson``, ``.jsonl``), also
-        in gzip (``.ndjson.gz``).
-    :param source_id: The source that the items are of.
-    :raises CoveoInputError: if it is not the path of such a file.
+    :param path: The file, on this machine or on an object storage: JSON Lines (``.ndjson``, ``.jsonl``),
+        optionally compressed with gzip (``.ndjson.gz``).
+    :param source_id: The source to which the items belong.
+    :raises CoveoInputError: if the path is not that of such a file.
     """
 
     def __init__(self, path: object, source_id: str) -> None:
@@ -65,7 +65,7 @@ class RejectedItemsFile:
         self._out: Any = None
         self._is_packed = str(self._target).lower().endswith(".gz")
         self.count = 0
-        #: Whether there is a file with these items.
+        #: Whether the file was written.
         self.exists = False
 
     def __str__(self) -> str:
@@ -73,11 +73,11 @@ class RejectedItemsFile:
 
     def add_invalid(self, index: int, error: InvalidItemError, item: object) -> None:
         """
-        Write an item that is not sent, because Coveo would reject it.
+        Write an item that is not sent because Coveo would reject it.
 
-        :param index: Its place in the input.
-        :param error: What is wrong with it.
-        :param item: The item as it was given.
+        :param index: Its index in the input.
+        :param error: The reason why it is invalid.
+        :param item: The original item.
         """
         entry = {
             "index": index,
@@ -91,12 +91,12 @@ class RejectedItemsFile:
         """
         Write an item.
 
-        :param entry: What is known of it, as JSON.
-        :param item: The item as it was given, ``None`` if it is not at hand.
+        :param entry: The known facts about it, as JSON.
+        :param item: The original item, ``None`` if it is not available.
         """
         described = {"source_id": self._source_id, **entry}
         known = {key: value for key, value in described.items() if value is not None and value != ""}
-        # Half of a surrogate pair, which UTF-8 can't express, becomes a question mark.
+        # Half of a surrogate pair, which UTF-8 can't encode, becomes a question mark.
         line = json.dumps(known, ensure_ascii=False).encode(errors="replace")[:-1]
         if self._out is None:
             self._open()
@@ -114,7 +114,7 @@ class RejectedItemsFile:
 
     def write(self) -> None:
         """
-        Put the file in its place, whole; nothing if no item was rejected.
+        Write the complete file; do nothing if no item was rejected.
 
         :raises OSError: if it can't be written.
         """
@@ -128,21 +128,21 @@ class RejectedItemsFile:
         log.info("Wrote %d rejected items to %s", self.count, self)
 
     def remove(self) -> None:
-        """Delete the file, because what an earlier attempt wrote holds no more."""
+        """Delete the file of an earlier attempt, which is out of date."""
         self._target.remove()
 
     def close(self) -> None:
-        """Delete what was collected, but not the file."""
+        """Delete the collected lines, but not the file."""
         if self._spool is not None:
             with suppress(Exception):
                 self._spool.close()
 
     def result(self) -> dict[str, Any]:
-        """Return how many items were rejected, and the file if there is one, as small JSON."""
+        """Return the number of rejected items, and the file if there is one, as small JSON."""
         return {"rejected": self.count, "rejected_path": str(self) if self.exists else None}
 
 
-# --- where the file is ---
+# --- the location of the file ---
 
 
 class _LocalTarget:
@@ -179,7 +179,7 @@ class _StoredTarget:
     def replace(self, content: IO[bytes]) -> None:
         size = content.seek(0, os.SEEK_END)
         content.seek(0)
-        # A file that is written piece by piece would be completed when an error closes it.
+        # Writing in chunks would not do: if an error closes the stored file, the partial upload is completed.
         with closing(ScratchFolder("coveo-rejected-")) as scratch:
             complete = scratch.path / "items"
             with complete.open("xb") as file:
@@ -195,7 +195,7 @@ def _target(path: object) -> _LocalTarget | _StoredTarget:
     if not _NAME.fullmatch(text) or "\0" in text:
         raise CoveoInputError(
             f"Invalid rejected_path: {short_repr(path)}",
-            remedy="Give a file whose name ends in .ndjson or .ndjson.gz, local or on an object storage, as "
+            remedy="Pass a file whose name ends in .ndjson or .ndjson.gz, local or on an object storage, as "
             "in s3://conn_id@bucket/{{ dag_run.run_id }}/rejected.ndjson.gz",
         )
     if "://" not in text:
@@ -206,37 +206,37 @@ def _target(path: object) -> _LocalTarget | _StoredTarget:
     if text.split("://")[0] in {"http", "https"}:
         raise CoveoInputError(
             f"Invalid rejected_path: {short_repr(text.partition('?')[0])}",
-            cause="nothing can be written there",
-            remedy="Give a local file, or one on an object storage",
+            cause="HTTP URLs can't be written to",
+            remedy="Pass a local file, or one on an object storage",
         )
     return _StoredTarget(storage.of_path(path) if hasattr(path, "fs") else storage.opened(text))
 
 
 def _identity(file: object) -> str:
-    """Return a name that two paths of one file share."""
+    """Return a name that is the same for all paths of one file."""
     text = str(file)
     local = storage.local_path(text) if "://" in text else text
     return text if local is None else os.path.realpath(local)
 
 
 def _identities(path: object, present: Sequence[object]) -> set[str]:
-    """Return the names of a path, or of each in a list, and of the files that those present select."""
+    """Return the identities of one or more paths, and of the files that the existing ones select."""
     given = path if isinstance(path, (list, tuple)) else [path]
     return {_identity(file) for file in [*given, *(file for one in present for file in files_of(one))]}
 
 
-# --- the items in it ---
+# --- the items in the file ---
 
 
 class ItemAsJson(bytes):
-    """What :func:`item_as_json` returned."""
+    """A result of :func:`item_as_json`."""
 
     __slots__ = ()
 
 
 def item_as_json(item: object) -> bytes:
     """
-    Return an item as the member of a JSON object, exactly as it was given, or else in words.
+    Return an item as a member of a JSON object: exactly if JSON can represent it, otherwise as its repr.
 
     :param item: The item.
     """
@@ -254,14 +254,14 @@ def item_as_json(item: object) -> bytes:
     except MemoryError:
         raise
     except Exception as problem:
-        log.debug("An item is not written as JSON: %r", problem)
+        log.debug("Could not write an item as JSON: %r", problem)
     return b'"item_repr": ' + json.dumps(_shortened_repr(item)).encode()
 
 
 def _exact_json(members: dict[Any, Any]) -> bytes:
     plain = {key: value if _is_json(value) else _as_sent(key, value) for key, value in members.items()}
     if not _is_json(plain):
-        raise ValueError("JSON can't hold it")
+        raise ValueError("JSON can't represent it")
     return json.dumps(plain, allow_nan=False, ensure_ascii=False).encode()
 
 
@@ -275,12 +275,12 @@ def _is_json(value: Any) -> bool:
 
 
 def _as_sent(key: object, value: Any) -> object:
-    """Return a value that JSON can't hold as the push sends it, if it is valid."""
+    """Return a value that JSON can't represent in the form that a push sends, if it is valid."""
     return validate_metadata(str(key), value)
 
 
 def _one_line(text: bytes) -> bytes:
-    # As it is, since a parser would keep only one of two members with the same name.
+    # Unparsed, since a parser would keep only one of two members with the same name.
     if type(msgspec.json.decode(text)) is not dict:
         raise ValueError("not a JSON object")
     return text.strip().replace(b"\r", b" ").replace(b"\n", b" ")
@@ -307,7 +307,7 @@ class _Line(msgspec.Struct):
 
 class RejectedItems:
     """
-    The items of files that :class:`RejectedItemsFile` wrote, to be pushed again.
+    The items in files that :class:`RejectedItemsFile` wrote, to push them again.
 
     :param path: A file, a folder or a glob, or a list of these.
     """
@@ -315,29 +315,29 @@ class RejectedItems:
     def __init__(self, path: object) -> None:
         self._path = path
         self.count = 0
-        #: How many entries hold no item, and the first of their IDs.
+        #: The number of entries without an item, and the first of their IDs.
         self.without_item = 0
         self.ids_without_item: list[str] = []
 
     def entries(self, *, other_than: object = None) -> Iterator[object]:
         """
-        Yield the items as bytes, and deletions.
+        Yield items, as bytes, and deletions.
 
-        :param other_than: A file that must not be the one that is read, since it is about to be written.
-        :raises CoveoInputError: if a file is not one of rejected items.
+        :param other_than: The file to be written, which must not be among those that are read.
+        :raises CoveoInputError: if a file is not a file of rejected items.
         """
         decoder = msgspec.json.Decoder(_Line)
         paths = _present(self._path)
         if other_than and _identity(_target(other_than)) in _identities(self._path, paths):
             raise CoveoInputError(
-                f"rejected_path is the file that is read, or one of them: {short_repr(str(other_than))}",
-                cause="it would be replaced, and its entries without an item lost",
-                remedy="Name another file for what is rejected again",
+                f"rejected_path is also a file to read: {short_repr(str(other_than))}",
+                cause="it would be replaced, and its entries without an item would be lost",
+                remedy="Pass another file for the items that are rejected again",
             )
         if not paths:
-            log.warning("There is no file %s: nothing was rejected, or the path is another one", self._path)
+            log.warning("Found no file %s: nothing was rejected, or the path is wrong", self._path)
             return
-        # What is named like a partition is nothing of the items.
+        # A folder that is named like a partition adds nothing to the items.
         for text in read_files(paths, file_format="ndjson", partitioning=None):
             line = _decoded(decoder, text, self._path)
             self.count += 1
@@ -351,7 +351,7 @@ class RejectedItems:
                     self.ids_without_item.append(sanitize(line.document_id or f"number {line.index}"))
 
     def result(self) -> dict[str, object]:
-        """Return how many entries there were, and which hold no item, as small JSON."""
+        """Return the number of entries, and which have no item, as small JSON."""
         return {
             "entries": self.count,
             "without_item": self.without_item,
@@ -366,14 +366,15 @@ def _decoded(decoder: msgspec.json.Decoder[_Line], text: Any, path: Any) -> _Lin
         line = None
     if line is None or (line.source_id is None and line.index is None):
         raise CoveoInputError(
-            f"{str(path)!r} is not a file of rejected items: it has the line {short_repr(bytes(text)[:200])}",
-            remedy="Give what rejected_path of a push named; push other files with PushItemsOperator",
+            f"{str(path)!r} is not a file of rejected items: it contains the line "
+            f"{short_repr(bytes(text)[:200])}",
+            remedy="Pass the rejected_path of a push; push other files with PushItemsOperator",
         )
     return line
 
 
 def _present(path: object) -> list[object]:
-    """Return a path, or some of a list, but for files that do not exist."""
+    """Return a path, or those of a list, without files that do not exist."""
     if isinstance(path, (list, tuple)):
         return [each for one in path for each in _present(one)]
     text = str(path)

@@ -1,4 +1,4 @@
-"""Temporary folders that don't pile up on a worker whose tasks are killed."""
+"""Temporary folders that don't accumulate on a worker whose tasks are killed."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-#: How old, in seconds, an abandoned folder is at least: a process locks its folder after creating it.
+#: The minimum age of an abandoned folder in seconds: a process locks its folder only after creating it.
 _MIN_AGE: Final = 3600.0
 
 
 class ScratchFolder:
     """
-    A temporary folder of this process, locked as long as it is in use.
+    A temporary folder of this process, locked while it is in use.
 
-    A killed process can't delete its folder. The next one with the same prefix on this machine does, since a
-    lock ends with its process.
+    A killed process can't delete its folder, but its lock ends with it. The next process on this machine that
+    uses the same prefix deletes the folder.
 
     :param prefix: The beginning of the folder's name.
-    :param parent: Where it is created. Default: the folder for temporary files.
+    :param parent: The folder in which to create it. Default: the folder for temporary files.
     """
 
     def __init__(self, prefix: str, parent: Path | None = None) -> None:
         self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         self._lock = os.open(self.path, os.O_RDONLY)
-        # Where the file system has no locks, nobody can take the folder for an abandoned one either.
+        # If the file system has no locks, no other process can mistake the folder for an abandoned one.
         with suppress(OSError):
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         for abandoned in _abandoned(self.path.parent, prefix):
@@ -45,7 +45,7 @@ class ScratchFolder:
 
 
 def _abandoned(parent: Path, prefix: str) -> Iterator[Path]:
-    """Yield the folders whose processes are gone."""
+    """Yield the folders whose processes have ended."""
     for path in parent.glob(f"{prefix}*"):
         try:
             stat = path.lstat()

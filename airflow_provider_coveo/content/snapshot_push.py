@@ -1,4 +1,4 @@
-"""A push and its snapshot: what it begins with, what it writes down before each batch, and how it ends."""
+"""A push that compares with a snapshot: load it, record each batch before it is sent, and replace it."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from airflow_provider_coveo.coveo.errors import SnapshotDamagedError, SnapshotEr
 
 log = logging.getLogger(__name__)
 
-#: How often it is read again if another push replaces it meanwhile.
+#: The maximum number of attempts to load a snapshot that other pushes replace meanwhile.
 _LOADS: Final = 5
-#: What ``since`` of a snapshot is if no change of the source's content was on record.
+#: The value of a snapshot's ``since`` if no change of the source's content was recorded.
 NO_CHANGES: Final = "-"
 
 
 class _TakenInMeanwhileError(Exception):
-    """A record of the journal is gone, because another push has taken it in."""
+    """A record of the journal is gone, because another push has applied it to the snapshot."""
 
 
 class SnapshotPush:
     """
     One push that compares with a snapshot.
 
-    :param store: Where the snapshot is kept.
-    :param target: Where the push goes, in a form that tells it from other targets.
-    :param push_all_if_damaged: Whether a damaged snapshot counts as none.
+    :param store: The store of the snapshot.
+    :param target: The target of the push, in a form that distinguishes it from other targets.
+    :param push_all_if_damaged: Whether to push everything if the snapshot is damaged, instead of failing.
     """
 
     def __init__(
@@ -52,27 +52,27 @@ class SnapshotPush:
         self._scratch: ScratchFolder | None = None
         self._folder = Path()
         self._boot = store.boot()
-        #: The version of the snapshot that is stored, ``None`` if what is stored can't be read.
+        #: The version of the stored snapshot, ``None`` if it can't be read.
         self._base: str | None = ""
         self._has_changed = False
-        #: The local copy, once it was loaded.
+        #: The local copy, once it is loaded.
         self.snapshot = Snapshot(self._folder)
-        #: Why everything is pushed, ``None`` if only changes are.
+        #: The reason for pushing everything, ``None`` to push only changes.
         self.full_because: str | None = None
-        #: The change of the source's content since which this push stands, once it has begun.
+        #: The change of the source's content that this push made, once it has begun.
         self.since = ""
-        #: How many batches Coveo has accepted.
+        #: The number of batches that Coveo has accepted.
         self.accepted = 0
-        #: How many batches were handed over.
+        #: The number of batches that were recorded.
         self.batches = 0
 
-    # --- the beginning ---
+    # --- loading ---
 
     def load(self) -> None:
         """
-        Read the snapshot, with what earlier tries wrote down.
+        Read the snapshot, and apply what earlier attempts recorded.
 
-        :raises SnapshotDamagedError: if it is damaged, unless that counts as none.
+        :raises SnapshotDamagedError: if it is damaged, unless ``push_all_if_damaged`` is set.
         :raises SnapshotError: if the storage fails.
         """
         self._scratch = ScratchFolder("coveo-snapshot-")
@@ -82,7 +82,7 @@ class SnapshotPush:
                 return
         raise SnapshotError(
             f"Could not read the snapshot {self._store}",
-            answer="other pushes replace it again and again",
+            answer="other pushes keep replacing it",
             cause="several runs of the DAG push at the same time",
             remedy="Set max_active_runs=1 for the DAG",
         )
@@ -90,7 +90,7 @@ class SnapshotPush:
     def _load(self) -> bool:
         self._begin_anew()
         try:
-            # The journal first: what is deleted from it meanwhile is in the snapshot that is read then.
+            # The journal first: a record deleted meanwhile is included in the snapshot that is read next.
             records = self._store.journal()
             self._open_stored()
         except SnapshotFormatError as error:
@@ -105,7 +105,7 @@ class SnapshotPush:
             return True
         if self.snapshot.version and self.snapshot.facts.target != self._target:
             base = self.snapshot.version
-            self._count_as_none("the snapshot is of another Coveo host, organization or source")
+            self._count_as_none("the snapshot belongs to another Coveo host, organization or source")
             self._base = base
             return True
         self._base = self.snapshot.version
@@ -136,7 +136,7 @@ class SnapshotPush:
         self._base = None
 
     def _take_in(self, records: list[JournalRecord]) -> bool:
-        """Make what the journal says part of the snapshot, and say whether that is done."""
+        """Apply the journal to the snapshot, and return whether that succeeded."""
         snapshot, absorbed = self.snapshot, self.snapshot.facts.absorbed
         fresh = [record for record in records if record.number >= absorbed.get(record.push, 0)]
         if not fresh:
@@ -154,7 +154,7 @@ class SnapshotPush:
                 self._forget_all_in(its_records)
         operations = [each for record in forgotten for each in self._operations(record)]
         snapshot.forget((each[1] for each in operations if each[0] != REMOVED), known_only=True)
-        # One that was not deleted after all is there, and missing from the input.
+        # If such an item was not deleted after all, it is in the source but not in the input.
         snapshot.forget(each[1] for each in operations if each[0] == REMOVED)
         for record in fresh:
             absorbed[record.push] = max(absorbed.get(record.push, 0), record.number + 1)
@@ -162,7 +162,7 @@ class SnapshotPush:
             return False
         snapshot.reopen(str(self._store))
         self._store.delete(record.name for record in records)
-        log.info("Read what earlier pushes wrote down beside the snapshot %s", self._store)
+        log.info("Applied the journals of earlier pushes to the snapshot %s", self._store)
         return True
 
     def _replay(self, records: list[JournalRecord]) -> None:
@@ -175,8 +175,8 @@ class SnapshotPush:
                 snapshot.forget_digests()
             return
         if first.boot and first.boot != self._store.boot() and records[-1].batch >= 0:
-            # Another machine wrote it, or this one before it was started again, and did not say how it ended.
-            # What it wrote last may be lost.
+            # The machine may have crashed: another machine or an earlier boot wrote these records, and none
+            # records the end of the push. The last records may be lost.
             self._forget_all_in(records)
             snapshot.forget_digests()
             return
@@ -187,7 +187,7 @@ class SnapshotPush:
         snapshot.apply(max(record.accepted for record in records))
         snapshot.facts.since, snapshot.facts.full_at = first.since, first.full_at
         if first.full or self.full_because:
-            # The push that began to push everything goes on.
+            # This push resumes the one that began to push everything.
             self.full_because = None
 
     def _forget_all_in(self, records: list[JournalRecord]) -> None:
@@ -203,9 +203,9 @@ class SnapshotPush:
 
     def why_full(self, full_after: timedelta) -> str | None:
         """
-        Return why everything has to be pushed by what the snapshot itself says, ``None`` if it need not.
+        Return why the snapshot requires pushing everything, ``None`` if it does not.
 
-        :param full_after: After how long it has to.
+        :param full_after: The maximum age of the last full push.
         """
         if self.full_because is not None:
             return self.full_because
@@ -216,11 +216,11 @@ class SnapshotPush:
             return f"everything was last pushed more than {full_after} ago"
         return None
 
-    # --- what is handed over ---
+    # --- the journal ---
 
     def begin(self, since: str) -> None:
         """
-        Take note of the change of the source's content that the push is about to make.
+        Record the change of the source's content that the push is about to make.
 
         :param since: The name of the change.
         """
@@ -228,10 +228,10 @@ class SnapshotPush:
 
     def write_down(self, batch: int, operations: list[Operation]) -> None:
         """
-        Write down what is in a batch, before it is sent.
+        Record the operations of a batch before it is sent.
 
-        :param batch: The number of the batch; -1 for what is not sent.
-        :param operations: What is in it.
+        :param batch: The number of the batch; -1 for operations that are not sent.
+        :param operations: The operations.
         :raises SnapshotError: if the storage fails.
         """
         self._has_changed = True
@@ -264,22 +264,22 @@ class SnapshotPush:
     # --- the end ---
 
     def fail(self) -> None:
-        """Write down what was accepted, for the next try, if that can be done."""
+        """Record what was accepted for the next attempt, if possible."""
         if not self._records:
             return
         try:
             self._write(-1, [])
         except Exception as problem:
             log.warning(
-                "Could not save the progress of the push; a retry pushes some batches again: %s", problem
+                "Could not save the progress of the push; a retry will push some batches again: %s", problem
             )
 
     def finish(self, since: str) -> bool:
         """
-        Replace the snapshot, since everything was accepted.
+        Replace the snapshot after everything was accepted.
 
-        :param since: The change of the source's content since which it stands, empty if it does not.
-        :return: Whether it is what the next push compares with. It is not if another push replaced it.
+        :param since: The change of the source's content since which it is valid, empty if it is not.
+        :return: Whether the next push will compare with it. It will not if another push replaced it.
         :raises SnapshotError: if the storage fails.
         """
         is_full = self.full_because is not None
@@ -294,11 +294,11 @@ class SnapshotPush:
             facts.absorbed[self._push] = self._records
         if not self._replace():
             if self._records:
-                # The other push may have taken in what this one wrote down before it was accepted.
+                # The other push may have applied this one's records before their batches were accepted.
                 self._write(-1, [])
             log.warning(
-                "Another push replaced the snapshot %s meanwhile: the next push sends again what this one "
-                "sent. Set max_active_runs=1 for the DAG",
+                "Another push replaced the snapshot %s meanwhile; the next push will repeat this one. Set "
+                "max_active_runs=1 for the DAG",
                 self._store,
             )
             return False
@@ -306,7 +306,7 @@ class SnapshotPush:
         return True
 
     def _replace(self) -> bool:
-        """Store the snapshot, and say whether it is there then."""
+        """Store the snapshot, and return whether it is the stored one afterwards."""
         version = self.snapshot.write()
         if self._base is not None and self._store.version() != self._base:
             return False

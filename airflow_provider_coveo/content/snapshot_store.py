@@ -1,9 +1,9 @@
 """
-Where snapshots are kept: a folder, local or on an object storage, that all workers reach.
+The storage of snapshots: a local folder or one on an object storage, which all workers can access.
 
-Beside a snapshot stands its journal: a small file for each batch, written before the batch is sent, with the
-IDs that are in it. So whatever happens to a push, what is in the snapshot and in no journal is what Coveo
-accepted last. A file of the journal is deleted only once a snapshot that takes account of it is stored.
+Next to a snapshot is its journal: a small file for each batch with the IDs in it, written before the batch is
+sent. Whatever happens to a push, an ID that no journal contains is therefore in the state that the snapshot
+shows. A file of the journal is deleted only once a snapshot that includes it is stored.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ _Result = TypeVar("_Result")
 _SNAPSHOT: Final = "snapshot"
 _JOURNAL: Final = "journal"
 _RECORD_MAGIC: Final = "coveo-journal 1 "
-#: How many bytes of the journal are kept in memory; the rest is read again.
+#: The maximum number of bytes of the journal in memory; the rest is read again when it is needed.
 _MAX_HELD: Final = 4 * 1024 * 1024
-#: How long, in seconds, writing a file may take before it counts as abandoned.
+#: The age in seconds from which an incomplete file counts as abandoned.
 _MAX_WRITE: Final = 24 * 3600.0
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
-#: Longer names of folders are cut, and told apart by a digest.
+#: The maximum length of a folder's name. A longer one is cut and gets a digest.
 _MAX_NAME: Final = 120
 
 
@@ -51,7 +51,7 @@ def snapshot_folder(snapshot_path: str, *names: str) -> str:
     Return the folder of a snapshot.
 
     :param snapshot_path: The folder for all snapshots.
-    :param names: What tells this one from others, such as the organization, the source, the DAG and the task.
+    :param names: The names that identify it, such as the organization, the source, the DAG and the task.
     """
     return "/".join([snapshot_path.rstrip("/"), *map(_folder_name, names)])
 
@@ -68,19 +68,19 @@ def _folder_name(name: str) -> str:
 @dataclass(frozen=True)
 class JournalRecord:
     """
-    What a push was about to do, or what is known no more.
+    The batch that a push was about to send, or IDs whose state is unknown.
 
-    :param push: The push, ``""`` for IDs that somebody else has to say something of.
-    :param number: The number of the record among those of the push.
+    :param push: The ID of the push; it begins with ``forget-`` for IDs that the next push has to send again.
+    :param number: The record's number within the push.
     :param base: The version of the snapshot that the push compares with.
-    :param accepted: How many batches of the push were accepted then.
-    :param full: Whether nothing that the snapshot knows stands, because everything is pushed.
-    :param since: The change of the source's content since which the push stands.
-    :param full_at: When everything was pushed last, in epoch seconds.
-    :param target: Where the push goes.
-    :param batch: The number of the batch that it was about to send, -1 for none.
-    :param operations: What is in the batch; ``None`` if that was not kept in memory.
-    :param boot: Since when the machine runs that wrote it, ``""`` if that does not matter.
+    :param accepted: The number of the push's batches that were accepted so far.
+    :param full: Whether the push sends everything, so that the snapshot's digests no longer count.
+    :param since: The change of the source's content that the push made.
+    :param full_at: The time of the last full push, in epoch seconds.
+    :param target: The target of the push.
+    :param batch: The number of the batch that is about to be sent, -1 for none.
+    :param operations: The operations of the batch; ``None`` if they were not kept in memory.
+    :param boot: The boot ID of the machine that wrote it, ``""`` if it does not matter.
     """
 
     push: str
@@ -108,7 +108,7 @@ class JournalRecord:
     @classmethod
     def decode(cls, encoded: bytes, name: str) -> JournalRecord:
         """
-        Return the record in a file.
+        Return the record that a file contains.
 
         :param encoded: The file's content.
         :param name: Its name, for messages.
@@ -128,7 +128,7 @@ class SnapshotStore:
     A snapshot and its journal, as they are stored.
 
     :param folder: The folder, as :func:`snapshot_folder` returns it.
-    :param read_only: Whether what is stored stays as it is, whatever is written.
+    :param read_only: Whether to leave the storage unchanged, whatever is written.
     """
 
     def __init__(self, folder: str, *, read_only: bool = False) -> None:
@@ -142,7 +142,7 @@ class SnapshotStore:
         return f"{self._folder}/{_SNAPSHOT}"
 
     def boot(self) -> str:
-        """Return what tells since when this machine runs, ``""`` if what is written outlives it at once."""
+        """Return this machine's boot ID, ``""`` if written files are durable at once."""
         if isinstance(self._folder, _StoredFolder):
             return ""
         with suppress(OSError):
@@ -153,23 +153,23 @@ class SnapshotStore:
         """
         Download the snapshot.
 
-        :param path: Where to.
+        :param path: The local file to write.
         :return: Whether there is one.
         :raises SnapshotError: if the storage fails.
         """
         return self._folder.download(_SNAPSHOT, path)
 
     def version(self) -> str:
-        """Return the version of the snapshot that is stored now, empty if there is none."""
+        """Return the version of the stored snapshot, empty if there is none."""
         trailer = self._folder.read_end(_SNAPSHOT, TRAILER_BYTES)
         return "" if trailer is None else str(read_trailer(trailer, str(self))["version"])
 
     def replace(self, path: Path) -> None:
         """
-        Replace the snapshot as a whole.
+        Replace the snapshot atomically.
 
-        :param path: The file to put into its place.
-        :raises SnapshotError: if the storage fails; the old one is still there.
+        :param path: The new file.
+        :raises SnapshotError: if the storage fails; the old snapshot remains.
         """
         self._folder.upload(path, _SNAPSHOT)
 
@@ -184,7 +184,7 @@ class SnapshotStore:
         held = 0
         for name in self._folder.names(_JOURNAL):
             encoded = self._folder.read(f"{_JOURNAL}/{name}")
-            # Another push may delete it, once a snapshot takes account of it.
+            # Another push may have deleted it, after storing a snapshot that includes it.
             if encoded is None:
                 continue
             record = JournalRecord.decode(encoded, f"{self._folder}/{_JOURNAL}/{name}")
@@ -194,7 +194,7 @@ class SnapshotStore:
 
     def operations(self, record: JournalRecord) -> list[Operation] | None:
         """
-        Return the operations of a record of the journal, ``None`` if it is gone.
+        Return the operations of a record, ``None`` if the journal no longer contains it.
 
         :param record: The record.
         :raises SnapshotDamagedError: if it is damaged.
@@ -214,26 +214,26 @@ class SnapshotStore:
         :param record: The record.
         :raises SnapshotError: if the storage fails.
         """
-        # Of the others, a machine that loses its power may lose some; that it may have, the first one tells.
+        # A power failure may lose later records. The first one is durable, and shows that some may be lost.
         self._folder.write(record.encode(), f"{_JOURNAL}/{record.name}", lasts=not record.number)
 
     def delete(self, names: Iterable[str]) -> None:
         """
         Delete records of the journal.
 
-        :param names: Their names; those that are gone already don't matter.
+        :param names: Their names; a missing one is ignored.
         :raises SnapshotError: if the storage fails.
         """
         for name in names:
             self._folder.delete(f"{_JOURNAL}/{name}")
 
     def delete_journal(self) -> None:
-        """Delete all that is in the journal, also what can't be read."""
+        """Delete the whole journal, including unreadable records."""
         self.delete(self._folder.names(_JOURNAL))
 
     def forget(self, operations: list[Operation]) -> None:
         """
-        Have the next push repeat some operations, as if they had not been accepted.
+        Make the next push repeat some operations, as if Coveo had not accepted them.
 
         :param operations: The operations.
         :raises SnapshotError: if the storage fails.
@@ -243,7 +243,7 @@ class SnapshotStore:
 
 
 class _Folder:
-    """What a store needs of a folder."""
+    """The operations on a folder that a store needs."""
 
     def download(self, name: str, path: Path) -> bool:
         raise NotImplementedError
@@ -269,7 +269,7 @@ class _Folder:
 
 class _ReadOnlyFolder(_Folder):
     """
-    A folder that stays as it is; only the end of an upload is remembered, which has the snapshot's version.
+    A folder that ignores writes, but keeps the trailer of an upload, which contains the snapshot's version.
 
     :param folder: The folder.
     """
@@ -307,7 +307,7 @@ class _ReadOnlyFolder(_Folder):
 
 @contextmanager
 def _named(action: str, shown: str) -> Iterator[None]:
-    """Make an error of ours of what a file system or a storage raises."""
+    """Raise a SnapshotError for an error of the file system or storage."""
     try:
         yield
     except (CoveoError, FileNotFoundError):
@@ -369,7 +369,7 @@ class _LocalFolder(_Folder):
             if not lasts:
                 return
             with suppress(OSError):
-                # So that the new name outlives a crash of the machine.
+                # The new name must survive a crash of the machine.
                 descriptor = os.open(path.parent, os.O_RDONLY)
                 try:
                     os.fsync(descriptor)
@@ -377,7 +377,7 @@ class _LocalFolder(_Folder):
                     os.close(descriptor)
 
     def _delete_leftovers(self) -> None:
-        """Delete what processes left that were killed while they wrote."""
+        """Delete the incomplete files of processes that were killed."""
         for folder in (self._path, self._path / _JOURNAL):
             for new in folder.glob(".*.*"):
                 with suppress(OSError):
@@ -404,7 +404,7 @@ class _LocalFolder(_Folder):
     def names(self, folder: str) -> list[str]:
         with _named("list", f"{self}/{folder}"):
             try:
-                # Those that begin with a dot were not written to their end.
+                # A leading dot marks an incomplete file.
                 found = (path.name for path in (self._path / folder).iterdir())
                 return sorted(name for name in found if not name.startswith("."))
             except FileNotFoundError:
@@ -417,11 +417,11 @@ class _LocalFolder(_Folder):
 
 class _StoredFolder(_Folder):
     def __init__(self, url: str) -> None:
-        # With a connection's ID before the bucket, a URL has no secret in it; and no other form is taken.
+        # Only a connection's ID is accepted before the bucket, so that URLs contain no secrets.
         if "@" in urlsplit(url).netloc and ":" in urlsplit(url).netloc.rpartition("@")[0]:
             raise CoveoInputError(
-                "Invalid snapshot_path: it has a password in it",
-                remedy="Give the ID of the storage's connection, as in s3://conn_id@bucket/snapshots",
+                "Invalid snapshot_path: it contains a password",
+                remedy="Use the ID of the storage's connection, as in s3://conn_id@bucket/snapshots",
             )
         self._url = url
         with _named("open", url):
@@ -432,7 +432,7 @@ class _StoredFolder(_Folder):
         return self._url
 
     def _call(self, action: str, name: str, call: Callable[[Any, str], _Result]) -> _Result | None:
-        """Call the storage; ``None`` if there is no such file."""
+        """Call the storage; return ``None`` if the file does not exist."""
         with _named(action, f"{self}/{name}"):
             try:
                 self._place.fs.invalidate_cache()
@@ -442,7 +442,7 @@ class _StoredFolder(_Folder):
 
     def download(self, name: str, path: Path) -> bool:
         def get(fs: Any, stored: str) -> bool:
-            # Some storages' get_file leaves an empty file where there is none.
+            # If the file does not exist, get_file of some storages leaves an empty local file.
             fs.info(stored)
             fs.get_file(stored, str(path))
             return True

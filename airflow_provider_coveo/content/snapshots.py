@@ -1,10 +1,10 @@
 """
-Snapshots: for each documentId of a push, the digest of the item as Coveo last accepted it.
+Snapshots: the digest of each item of a push, by documentId, as Coveo last accepted it.
 
-A snapshot is a SQLite file with a trailer behind it that holds its format, its version and its checksum. A
-push works on a local copy of it. Lookups, changes and the search for missing items need no more memory than
-SQLite's page cache, however many items there are. Beside a sorted file and a dbm, SQLite looks items up
-several times as fast, and alone can be changed in place: see ``benchmarks/changes.py --formats``.
+A snapshot is a SQLite file, followed by a trailer with its format, version and checksum. A push works on a
+local copy. Lookups, changes and the search for missing items need no more memory than SQLite's page cache,
+whatever the number of items. SQLite looks up items several times as fast as a sorted file or a dbm, and is
+the only one that can be changed in place: see ``benchmarks/changes.py --formats``.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ from typing import Any, Final
 from airflow_provider_coveo.coveo.changes import Operation
 from airflow_provider_coveo.coveo.errors import SnapshotDamagedError, SnapshotFormatError
 
-#: The format that this version writes. Another one is not read, and everything is pushed.
+#: The format that this version reads and writes. If a snapshot has another format, everything is pushed.
 FORMAT: Final = 1
-#: How long the trailer is.
+#: The length of the trailer in bytes.
 TRAILER_BYTES: Final = 256
 _MAGIC: Final = b"\ncoveo-snapshot "
 _CHUNK: Final = 1 << 20
-#: How many KiB of pages SQLite holds in memory, less what the bitmaps of a comparison take: so a large
-#: snapshot needs no more memory than a small one.
+#: The size of SQLite's page cache in KiB, including the bitmaps of a comparison, so that a large snapshot
+#: needs no more memory than a small one.
 _CACHE_KIB: Final = 12 * 1024
 _MIN_CACHE_KIB: Final = 4 * 1024
 #: The operations are written once and read once.
 _LOG_CACHE_KIB: Final = 512
-#: How many bitmaps a comparison has.
+#: The number of bitmaps of a comparison.
 _BITMAPS: Final = 2
-#: How many IDs are looked up by one statement; SQLite before 3.32 takes 999 parameters.
+#: The number of IDs that one statement looks up; SQLite before 3.32 accepts 999 parameters.
 _IDS_PER_LOOKUP: Final = 900
-#: How much larger than with all pages filled the file may be before it is written anew.
+#: The maximum ratio of the file's size to its size with all pages filled. Above it, the file is rewritten.
 _MAX_GROWTH: Final = 1.15
 _SMALL_FILE: Final = 256 * 1024
-#: How many places in the bitmaps may stand empty before items are numbered anew.
+#: The maximum ratio of bits in a bitmap to items. Above it, items are renumbered.
 _MAX_NUMBERS_PER_ITEM: Final = 4
-#: How many pushes are remembered whose journals a snapshot has taken in.
+#: The number of pushes for which a snapshot records that it includes their journals.
 _MAX_ABSORBED: Final = 200
 
 _SCHEMA: Final = """
@@ -65,8 +65,8 @@ _FIND_MISSING: Final = """
 """
 _ROWS_BETWEEN: Final = "SELECT id, digest, number FROM items WHERE id >= ? AND id <= ? LIMIT ?"
 _ID_OF: Final = itemgetter(0)
-#: Takes in the last operation on each ID between two places. SQLite takes a row's other columns from that of
-#: the max, and sorts on disk; so the pages are filled in their order.
+#: Applies the last operation on each ID between two positions. SQLite takes a row's other columns from the
+#: row with the maximum. It sorts on disk, so pages are filled in order.
 _APPLY_LAST: Final = """
     INSERT INTO items
     SELECT id, digest, :numbers + place FROM (
@@ -76,7 +76,7 @@ _APPLY_LAST: Final = """
     ) WHERE true
     ON CONFLICT(id) DO UPDATE SET digest = excluded.digest
 """
-# IDs that begin with a text are found by the index of IDs.
+# The range lets SQLite find IDs with a prefix by the index.
 _DELETE_WITH_PREFIX: Final = """
     DELETE FROM items WHERE id >= :prefix AND id <= :end AND substr(id, 1, length(:prefix)) = :prefix
 """
@@ -96,13 +96,13 @@ _FORGET_REMOVED: Final = """
 @dataclass
 class SnapshotFacts:
     """
-    What a snapshot says of itself.
+    The facts that a snapshot records about itself.
 
-    :param target: Where its items were pushed, in a form that tells it from other targets.
-    :param since: The change of the source's content since which it stands; ``-`` if none was on record, empty
-        if it does not stand.
-    :param full_at: When everything was pushed last, in epoch seconds.
-    :param absorbed: The journals that it has taken in: pushes, and of how many records each.
+    :param target: The target of its items, in a form that distinguishes it from other targets.
+    :param since: The change of the source's content since which the snapshot is valid; ``-`` if none was
+        recorded, empty if it is not valid.
+    :param full_at: The time of the last full push, in epoch seconds.
+    :param absorbed: The journals that it includes: the number of records of each push.
     """
 
     target: str = ""
@@ -113,7 +113,7 @@ class SnapshotFacts:
 
 class Snapshot:
     """
-    A local copy of a snapshot, to which what is accepted is added.
+    A local copy of a snapshot, to which accepted operations are added.
 
     :param folder: An empty local folder for its files.
     """
@@ -125,25 +125,25 @@ class Snapshot:
         self._log_path = folder / "log"
         self._database: sqlite3.Connection | None = None
         self._items = self._rows = self._numbers = 0
-        #: How many bytes an item took when all pages were filled.
+        #: The bytes per item when all pages were filled.
         self._size_per_row = 0.0
         self._places = 0
 
     # --- files ---
 
     def create(self) -> None:
-        """Begin with an empty one."""
+        """Start with an empty snapshot."""
         database = self._connect()
         database.executescript(_SCHEMA)
         self._open_log(database)
 
     def open(self, name: str) -> None:
         """
-        Begin with the file that was downloaded to ``path``.
+        Start with the file that was downloaded to ``path``.
 
         :param name: Its name, for messages.
-        :raises SnapshotFormatError: if it is of another format.
-        :raises SnapshotDamagedError: if it is damaged, or no snapshot.
+        :raises SnapshotFormatError: if it has another format.
+        :raises SnapshotDamagedError: if it is damaged or not a snapshot.
         """
         trailer = _checked_trailer(self.path, name)
         with self.path.open("r+b") as file:
@@ -160,12 +160,12 @@ class Snapshot:
             )
             self._size_per_row = float(facts["size_per_row"])
         except (sqlite3.DatabaseError, KeyError, ValueError) as problem:
-            raise _damaged(name, f"its content can't be read: {problem!r}") from None
+            raise _damaged(name, f"its content is unreadable: {problem!r}") from None
         self._cache_pages(self._cache_kib)
         self._open_log(database)
 
     def _connect(self) -> sqlite3.Connection:
-        # Threads take turns: the one that reads the input, and the one that ends the push.
+        # Two threads use it in turn: the one that reads the input, and the one that finishes the push.
         database = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         self._database = database
         _tune(database, "main", self._cache_kib)
@@ -185,40 +185,40 @@ class Snapshot:
 
     @property
     def _db(self) -> sqlite3.Connection:
-        assert self._database is not None, "it was not opened"
+        assert self._database is not None, "the snapshot is not open"
         return self._database
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         if self._database is not None:
             self._database.close()
             self._database = None
 
-    # --- looking things up ---
+    # --- lookups ---
 
     @property
     def items(self) -> int:
-        """How many items it has."""
+        """The number of items."""
         return self._items
 
     @property
     def rows(self) -> int:
-        """How many IDs it knows, those of deleted items included."""
+        """The number of IDs, including those of deleted items."""
         return self._rows
 
     @property
     def numbers(self) -> int:
-        """Above all numbers of its items."""
+        """An upper bound of its items' numbers, exclusive."""
         return self._numbers
 
     def lookup(self, ids: Sequence[str]) -> dict[str, tuple[str, bytes | None, int]]:
         """
-        Return the row of each of some IDs, as far as they are known: the ID, the digest and the number.
+        Return the rows of the IDs that the snapshot contains: ID, digest and number.
 
         :param ids: The IDs.
         """
         if len(ids) > 1 and ids == sorted(ids):
-            # IDs in their order mostly stand side by side.
+            # Sorted IDs are mostly adjacent.
             bounds = (ids[0], ids[-1], 2 * len(ids))
             rows = self._db.execute(_ROWS_BETWEEN, bounds).fetchall()
             if len(rows) < 2 * len(ids):
@@ -227,7 +227,7 @@ class Snapshot:
         for first in range(0, len(ids), _IDS_PER_LOOKUP):
             some = ids[first : first + _IDS_PER_LOOKUP]
             marks = ",".join("?" * len(some))
-            # Of the text, nothing but question marks varies.
+            # Only the number of question marks varies.
             query = f"SELECT id, digest, number FROM items WHERE id IN ({marks})"  # noqa: S608
             rows = self._db.execute(query, some).fetchall()
             found.update(zip(map(_ID_OF, rows), rows, strict=True))
@@ -235,9 +235,9 @@ class Snapshot:
 
     def find_missing(self, seen: bytearray) -> None:
         """
-        Find what it has of which the bit of its number is not set, for ``missing``.
+        Find the items whose bits are not set, for ``missing``.
 
-        :param seen: The bits.
+        :param seen: A bit for each item's number.
         """
         database = self._db
         database.execute("BEGIN")
@@ -248,18 +248,18 @@ class Snapshot:
         database.execute("COMMIT")
 
     def missing(self) -> Iterator[tuple[str, bytes | None]]:
-        """Yield the IDs and digests that were found missing."""
-        # A cursor of its own, as lookups go on meanwhile.
+        """Yield the IDs and digests of the missing items."""
+        # A separate cursor, since lookups continue meanwhile.
         yield from self._db.cursor().execute("SELECT id, digest FROM log.missing ORDER BY rowid")
 
-    # --- changing it ---
+    # --- changes ---
 
     def add(self, batch: int, operations: Iterable[Operation]) -> None:
         """
-        Take note of operations, which count once their batch was accepted.
+        Record operations, which count once their batch is accepted.
 
-        :param batch: The number of the batch; -1 for what needs no acceptance.
-        :param operations: The operations, in their order.
+        :param batch: The number of the batch; -1 for operations that need no acceptance.
+        :param operations: The operations, in order.
         """
         self._db.execute("BEGIN")
         first = self._places
@@ -272,15 +272,15 @@ class Snapshot:
         self._db.execute("COMMIT")
 
     def forget_digests(self) -> None:
-        """Know of no item any more how it was accepted, so that all are pushed again."""
+        """Forget the digests of all items, so that each is pushed again."""
         self._db.execute("UPDATE items SET digest = NULL WHERE digest IS NOT NULL AND digest != x''")
 
     def forget(self, ids: Iterable[str], *, known_only: bool = False) -> None:
         """
-        Know of some IDs no more how they were accepted.
+        Forget the digests of some IDs, so that their items are pushed again.
 
         :param ids: The IDs.
-        :param known_only: Whether to leave out those that it does not have.
+        :param known_only: Whether to ignore IDs that the snapshot does not contain.
         """
         insert = "INSERT INTO items VALUES (?, NULL, ?) ON CONFLICT(id) DO UPDATE SET digest = NULL"
         self._db.execute("BEGIN")
@@ -294,12 +294,12 @@ class Snapshot:
 
     def apply(self, accepted: int) -> None:
         """
-        Make of the operations what it has: of those that were not accepted, nothing is known any more.
+        Apply the operations. If one was not accepted, its item's digest is forgotten.
 
-        :param accepted: How many batches were accepted.
+        :param accepted: The number of accepted batches.
         """
         database, before = self._db, self._numbers
-        # To sort the operations, SQLite takes as much again as for pages.
+        # To sort the operations, SQLite needs as much memory as for its pages.
         self._cache_pages(self._cache_kib // 2)
         database.execute("BEGIN")
         after = 0
@@ -308,8 +308,8 @@ class Snapshot:
         ).fetchall()
         for place, prefix, batch in prefixes:
             self._apply_last(accepted, after, place, before)
-            # Coveo calls it a prefix, and its clients one of folders: what is sure to be gone is deleted, and
-            # of what may be, nothing is known.
+            # Coveo's docs call it a prefix of IDs; its clients treat it as a prefix of folders. So delete
+            # what is gone either way, and forget the digests of the rest.
             database.execute(_FORGET_WITH_PREFIX, _bounds(prefix))
             if batch < accepted:
                 database.execute(_DELETE_WITH_PREFIX, _bounds(f"{prefix}/"))
@@ -329,7 +329,7 @@ class Snapshot:
         )
 
     def count(self) -> None:
-        """Count what it has, after it was changed."""
+        """Count the items and rows after changes."""
         self._rows, deleted = self._db.execute(
             "SELECT count(*), coalesce(sum(digest = x''), 0) FROM items"
         ).fetchone()
@@ -337,7 +337,7 @@ class Snapshot:
 
     def write(self) -> str:
         """
-        Make the file at ``path`` ready to be stored, and let go of it.
+        Complete the file at ``path`` for storing, and close it.
 
         :return: The new version.
         """
@@ -366,7 +366,7 @@ class Snapshot:
 
     def reopen(self, name: str) -> None:
         """
-        Go on with what ``write`` has written.
+        Open the file that ``write`` completed.
 
         :param name: Its name, for messages.
         """
@@ -401,7 +401,7 @@ class Snapshot:
 
 
 def _unset(bits: bytearray, end: int) -> Iterator[tuple[int]]:
-    """Yield the numbers below an end whose bits are not set."""
+    """Yield the numbers below ``end`` whose bits are not set."""
     for place, byte in enumerate(bits):
         if byte != 0xFF:
             for number in range(8 * place, min(8 * place + 8, end)):
@@ -410,7 +410,7 @@ def _unset(bits: bytearray, end: int) -> Iterator[tuple[int]]:
 
 
 def _tune(database: sqlite3.Connection, schema: str, cache_kib: int) -> None:
-    # It is a copy: what is lost in a crash is downloaded again.
+    # Durability is not needed: after a crash, the copy is downloaded again.
     for setting in ("journal_mode = OFF", "synchronous = OFF", f"cache_size = -{cache_kib}"):
         database.execute(f"PRAGMA {schema}.{setting}")
     database.execute("PRAGMA temp_store = FILE")
@@ -435,11 +435,11 @@ def _append_trailer(path: Path, version: str) -> None:
 
 def read_trailer(trailer: bytes, name: str) -> dict[str, Any]:
     """
-    Return what a snapshot's trailer says.
+    Return the content of a snapshot's trailer.
 
     :param trailer: The last bytes of the file.
     :param name: Its name, for messages.
-    :raises SnapshotFormatError: if it is of another format.
+    :raises SnapshotFormatError: if it has another format.
     :raises SnapshotDamagedError: if there is no trailer.
     """
     _, magic, text = trailer.rpartition(_MAGIC)
@@ -447,10 +447,11 @@ def read_trailer(trailer: bytes, name: str) -> dict[str, Any]:
         found = json.loads(text) if magic else {}
         number = int(found["format"])
     except (ValueError, KeyError, TypeError):
-        raise _damaged(name, "it does not end as one, so it was cut off or is no snapshot") from None
+        raise _damaged(name, "it has no trailer, so it is truncated or not a snapshot") from None
     if number != FORMAT:
         raise SnapshotFormatError(
-            f"Could not read the snapshot {name}: it is of format {number}, and this version reads {FORMAT}"
+            f"Could not read the snapshot {name}: it has format {number}, but this version reads format "
+            f"{FORMAT}"
         )
     return dict(found)
 

@@ -112,31 +112,31 @@ def of_path(path: Any) -> Place:
 
 def upload(place: Place, local: str, size: int) -> None:
     """
-    Write a file of this machine to a storage, whole, and check that it is there.
+    Upload a complete local file to a storage, and check its size there.
 
-    :param place: Where to.
+    :param place: The destination.
     :param local: The file.
-    :param size: How many bytes it has.
+    :param size: Its size in bytes.
     :raises OSError: if that fails.
     """
     shown = place.shown(place.path)
     place.fs.invalidate_cache()
     parent = place.path.rpartition("/")[0]
-    # Storages without folders do nothing; of a bucket, it would ask for more than writing needs.
+    # Storages without folders do nothing. Creating a bucket would need more privileges than writing does.
     if parent.count("/") and not _is_flat(place.fs):
-        _called("Making its folder", shown, lambda: place.fs.makedirs(parent, exist_ok=True))
+        _called("Creating its folder", shown, lambda: place.fs.makedirs(parent, exist_ok=True))
     _called("Writing it", shown, lambda: place.fs.put_file(local, place.path))
     place.fs.invalidate_cache()
-    found = _called("Looking at it", shown, lambda: place.fs.info(place.path)).get("size")
+    found = _called("Reading its metadata", shown, lambda: place.fs.info(place.path)).get("size")
     if isinstance(found, int) and found != size:
-        raise OSError(errno.EIO, f"Writing it failed: it has {found:,} bytes of {size:,}", shown)
+        raise OSError(errno.EIO, f"Writing it failed: {found:,} of {size:,} bytes were stored", shown)
 
 
 def remove(place: Place) -> None:
     """
-    Delete a file of a storage, if it is there.
+    Delete a file from a storage, if it exists.
 
-    :param place: Where it is.
+    :param place: Its location.
     :raises OSError: if that fails.
     """
     place.fs.invalidate_cache()
@@ -183,7 +183,7 @@ class StoredTree:
         """Return the file or folder at a path."""
         name = path.rpartition("/")[2]
         try:
-            info = _called("Looking at it", self._place.shown(path), lambda: self._place.fs.info(path))
+            info = _called("Reading its metadata", self._place.shown(path), lambda: self._place.fs.info(path))
         except FileNotFoundError:
             return None
         return Found(name, path, info["type"] == "directory")
@@ -283,7 +283,7 @@ class StoredFile:
 
     def _version(self) -> dict[str, str]:
         self._place.fs.invalidate_cache()
-        info = _called("Looking at it", str(self), lambda: self._place.fs.info(self._path))
+        info = _called("Reading its metadata", str(self), lambda: self._place.fs.info(self._path))
         return _version_of(info)
 
 

@@ -260,7 +260,7 @@ def test_a_snapshot_of_another_format_is_not_read(coveo: Simulator, push: Push, 
         path.read_bytes().replace(b'coveo-snapshot {"format": 1', b'coveo-snapshot {"format": 9')
     )
     result = push(items(1, 2))
-    assert result["full_because"].endswith("it is of format 9, and this version reads 1.")
+    assert result["full_because"].endswith("it has format 9, but this version reads format 1.")
     assert counts(push(items(1, 2))) == (0, 0, 0, 2)
 
 

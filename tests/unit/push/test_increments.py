@@ -133,14 +133,14 @@ def test_deletions_by_a_query_that_gives_ids(shop: Any) -> None:
         ({"sql": 'SELECT SKU AS ":since" FROM product'}, "has no placeholder for the cursor"),
         ({"deleted_sql": "SELECT SKU FROM gone"}, "deleted_sql has no placeholder"),
         ({"deleted_sql": "SELECT at FROM gone WHERE at > :since"}, "no column 'SKU'"),
-        ({"parameters": {"since": 1}}, "parameters holds 'since'"),
-        ({"parameters": [1]}, "names the placeholder since, and parameters is a list"),
+        ({"parameters": {"since": 1}}, "parameters contains 'since'"),
+        ({"parameters": [1]}, "has the named placeholder since, but parameters is a list"),
         (
             {"sql": "SELECT SKU, name, updated, updated AS UPDATED FROM product WHERE updated > :since",
              "cursor_column": "Updated"},
             "more than one column 'Updated'",
         ),
-        ({"deleted_column": "name"}, "does not say whether the row is deleted"),
+        ({"deleted_column": "name"}, "does not show whether the row is deleted"),
     ],
 )  # fmt: skip
 def test_what_can_t_be_read_is_named_before_anything_is_given(
@@ -188,5 +188,5 @@ def test_what_says_that_a_row_is_deleted(value: Any, expected: bool) -> None:
 
 @pytest.mark.parametrize("value", ["active", "deleted", [], b"ab", object(), float("nan"), Decimal("sNaN")])
 def test_what_does_not_say_it_deletes_nothing(value: Any) -> None:
-    with pytest.raises(CoveoInputError, match="does not say whether"):
+    with pytest.raises(CoveoInputError, match="does not show whether"):
         is_deleted(value, "gone")

@@ -255,7 +255,7 @@ def test_without_a_file_nothing_is_pushed_again(coveo: Simulator, tmp_path: Path
 
 def test_the_file_that_is_read_is_not_written(coveo: Simulator, tmp_path: Path) -> None:
     path = str(tmp_path / "r.ndjson")
-    with pytest.raises(AirflowFailException, match="rejected_path is the file that is read"):
+    with pytest.raises(AirflowFailException, match="rejected_path is also a file to read"):
         execute(RepushRejectedItemsOperator, path=path, rejected_path=path)
 
 
@@ -273,7 +273,7 @@ def test_nor_is_it_by_another_path(coveo: Simulator, tmp_path: Path, read: str) 
     if read == "link":
         named = str(tmp_path / "link.ndjson")
         (tmp_path / "link.ndjson").symlink_to(path)
-    with pytest.raises(AirflowFailException, match="rejected_path is the file that is read"):
+    with pytest.raises(AirflowFailException, match="rejected_path is also a file to read"):
         execute(RepushRejectedItemsOperator, path=named, rejected_path=path)
     assert path.read_bytes() == before
 
