@@ -7,7 +7,6 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any
 
 from airflow_provider_coveo.simulator.errors import ApiError
 from airflow_provider_coveo.simulator.exchange import Answer, Exchange
@@ -82,7 +81,7 @@ class Call:
         given = self.integer("orderingId")
         return self.organization.next_ordering_id() if given is None else given
 
-    def json_object(self) -> dict[str, Any]:
+    def json_object(self) -> dict[str, object]:
         """Return the body, which must be a JSON object."""
         self.check_content_type()
         try:

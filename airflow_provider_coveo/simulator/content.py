@@ -7,18 +7,21 @@ import binascii
 import lzma
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TypeAlias
 
 #: The Base64 letters (a multiple of four) decoded, or the bytes of compressed data unpacked, at a time.
 _STEP = 256 * 1024
 
 
-def _inflater(window: int) -> Callable[[], object]:
+_Decompressor: TypeAlias = "zlib._Decompress | lzma.LZMADecompressor"
+
+
+def _inflater(window: int) -> Callable[[], _Decompressor]:
     return lambda: zlib.decompressobj(window)
 
 
 #: The decompressor of each type, ``None`` if there is nothing to unpack.
-_DECOMPRESSORS: dict[str, Callable[[], Any] | None] = {
+_DECOMPRESSORS: dict[str, Callable[[], _Decompressor] | None] = {
     "UNCOMPRESSED": None,
     "DEFLATE": _inflater(-zlib.MAX_WBITS),
     "GZIP": _inflater(zlib.MAX_WBITS | 16),
@@ -84,14 +87,12 @@ def _problem(parts: Iterator[bytes], compression_type: str) -> str | None:
     return None if decompressor.eof else "it ends before its end"
 
 
-def _unpack(decompressor: Any, part: bytes) -> bytes:
+def _unpack(decompressor: _Decompressor, part: bytes) -> bytes:
     """Unpack a part, and return the bytes after the end of the compressed data."""
-    is_lzma = isinstance(decompressor, lzma.LZMADecompressor)
     while not decompressor.eof:
         unpacked = decompressor.decompress(part, _STEP)
-        part = b"" if is_lzma else decompressor.unconsumed_tail
+        part = b"" if isinstance(decompressor, lzma.LZMADecompressor) else decompressor.unconsumed_tail
         # The decompressor can hold back some output after it has read all input.
         if not unpacked and not part:
             break
-    unused: bytes = decompressor.unused_data
-    return unused
+    return decompressor.unused_data

@@ -8,9 +8,12 @@ import re
 import threading
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 from airflow_provider_coveo.simulator.exchange import Answer, Exchange
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 #: A gateway's page when its service is unavailable.
 BAD_GATEWAY_PAGE = b"<html><head><title>502</title></head><body><h1>502 Bad Gateway</h1></body></html>"
@@ -19,6 +22,37 @@ GATEWAY_TIMEOUT_BODY = b'{"message": "Endpoint request timed out"}'
 
 _ERROR_CODES = {429: "TOO_MANY_REQUESTS", 500: "INTERNAL_SERVER_ERROR", 503: "SERVICE_UNAVAILABLE"}
 RANDOM_KINDS = ("429", "500", "502", "503", "504", "applied", "drop", "drop_applied")
+
+
+class Match(TypedDict):
+    """The properties that a request must have; ``None`` for any."""
+
+    operation: str | Collection[str] | None
+    method: str | None
+    path: str | None
+    source: str | None
+    status_type: str | None
+    query: dict[str, str] | None
+
+
+class RandomWhich(TypedDict, total=False):
+    """The further arguments of :meth:`Faults.random`; :class:`Faults` describes them."""
+
+    operation: str | Collection[str] | None
+    method: str | None
+    path: str | None
+    source: str | None
+    status_type: str | None
+    query: Mapping[str, str] | None
+    times: int | None
+    after: int
+
+
+class Which(RandomWhich, total=False):
+    """The further arguments of all other methods of :class:`Faults`."""
+
+    probability: float
+    seed: int
 
 
 @dataclass
@@ -60,7 +94,7 @@ class Fault:
 
     kind: str
     action: Action | None
-    match: dict[str, Any]
+    match: Match
     times: int | None = 1
     after: int = 0
     probability: float = 1.0
@@ -153,7 +187,7 @@ class Faults:
         body: str | bytes | None = None,
         content_type: str = "application/json",
         applied: bool = False,
-        **which: Any,
+        **which: Unpack[Which],
     ) -> Fault:
         """
         Respond with ``status``.
@@ -174,7 +208,7 @@ class Faults:
         answer = Answer(status, encoded, content_type, _headers(status) if headers is None else dict(headers))
         return self.add(f"answer {status}", Action(applied=applied, answer=answer), **which)
 
-    def drop(self, *, before: bool = True, **which: Any) -> Fault:
+    def drop(self, *, before: bool = True, **which: Unpack[Which]) -> Fault:
         """
         Close the connection without a response, before or after Coveo carries out the request.
 
@@ -183,7 +217,7 @@ class Faults:
         kind = "drop before applying" if before else "drop after applying"
         return self.add(kind, Action(applied=not before, drop=True), **which)
 
-    def stall(self, seconds: float, *, applied: bool = True, **which: Any) -> Fault:
+    def stall(self, seconds: float, *, applied: bool = True, **which: Unpack[Which]) -> Fault:
         """
         Carry out the request (or don't, and return 504), but respond only after ``seconds``.
 
@@ -194,7 +228,7 @@ class Faults:
         action = Action(applied=applied, answer=answer, stall_seconds=seconds)
         return self.add(f"stall {seconds:g} s", action, **which)
 
-    def truncate(self, keep_bytes: int = 10, **which: Any) -> Fault:
+    def truncate(self, keep_bytes: int = 10, **which: Unpack[Which]) -> Fault:
         """
         Carry out the request, and close the connection in the middle of the response body.
 
@@ -202,7 +236,7 @@ class Faults:
         """
         return self.add(f"truncate after {keep_bytes} bytes", Action(keep_bytes=keep_bytes), **which)
 
-    def redirect(self, location: str, *, status: int = 302, **which: Any) -> Fault:
+    def redirect(self, location: str, *, status: int = 302, **which: Unpack[Which]) -> Fault:
         """
         Redirect the client.
 
@@ -212,14 +246,19 @@ class Faults:
         answer = Answer(status, headers={"Location": location})
         return self.add(f"redirect {status}", Action(applied=False, answer=answer), **which)
 
-    def expire_container(self, **which: Any) -> Fault:
+    def expire_container(self, **which: Unpack[Which]) -> Fault:
         """Let the file container of an upload or a batch expire just before the request is handled."""
         if which.get("operation") is None:
             which["operation"] = "batch"
         return self.add("expire container", Action(expire_container=True), **which)
 
     def random(
-        self, *, seed: int, rate: float = 0.2, kinds: Collection[str] = RANDOM_KINDS, **which: Any
+        self,
+        *,
+        seed: int,
+        rate: float = 0.2,
+        kinds: Collection[str] = RANDOM_KINDS,
+        **which: Unpack[RandomWhich],
     ) -> Fault:
         """
         Affect random requests: the same ones for the same seed and the same sequence of requests.
@@ -260,7 +299,7 @@ class Faults:
         :param action: the effect; ``None`` for a random one out of ``kinds``.
         :param kinds: the kinds to choose from.
         """
-        match = {
+        match: Match = {
             "operation": operation,
             "method": method,
             "path": path,
@@ -309,7 +348,7 @@ class Faults:
         return None
 
 
-def _matches(match: Mapping[str, Any], exchange: Exchange) -> bool:
+def _matches(match: Match, exchange: Exchange) -> bool:
     operation, status_type = match["operation"], match["status_type"]
     if operation is not None:
         wanted = (operation,) if isinstance(operation, str) else operation

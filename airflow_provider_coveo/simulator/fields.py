@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from airflow_provider_coveo.simulator.errors import ApiError
 
@@ -75,25 +74,26 @@ class Fields:
             for name, kind in SYSTEM_FIELDS.items()
         }
 
-    def get(self, name: str) -> dict[str, Any]:
+    def get(self, name: str) -> dict[str, object]:
         """Return the field of a name."""
         if name not in self._by_name:
             raise ApiError.not_found(f"There is no field {name!r}.")
         return dict(self._by_name[name])
 
-    def all(self) -> list[dict[str, Any]]:
-        """Return all fields, sorted by name."""
-        return [dict(self._by_name[name]) for name in sorted(self._by_name)]
+    def all(self) -> dict[str, dict[str, object]]:
+        """Return all fields by name, sorted."""
+        return {name: dict(self._by_name[name]) for name in sorted(self._by_name)}
 
-    def create(self, models: Iterable[dict[str, Any]]) -> None:
+    def create(self, models: Iterable[Mapping[str, object]]) -> None:
         """Create several fields, or none of them if one can't be created."""
         created: dict[str, dict[str, object]] = {}
         for model in models:
-            self._validate(model, {*self._by_name, *created})
-            created[model["name"]] = _complete(model)
+            name = self._checked_name(model, {*self._by_name, *created})
+            created[name] = _complete(model)
         self._by_name.update(created)
 
-    def _validate(self, model: dict[str, object], taken: set[str]) -> None:
+    def _checked_name(self, model: Mapping[str, object], taken: set[str]) -> str:
+        """Return the name of a valid model."""
         name = model.get("name")
         if not isinstance(name, str):
             raise ApiError.missing_parameter("name")
@@ -111,6 +111,7 @@ class Fields:
             raise ApiError.invalid_parameter(*problem)
         if name in taken:
             raise ApiError.invalid_parameter("name", f"the field {name!r} already exists")
+        return name
 
 
 def undocumented_options(model: dict[str, object]) -> list[str]:
@@ -120,17 +121,17 @@ def undocumented_options(model: dict[str, object]) -> list[str]:
 
 def exists_error(fields: Fields, model: dict[str, object]) -> bool:
     """Tell whether a field of that name exists; Coveo does not document the response in that case."""
-    return any(field["name"] == model.get("name") for field in fields.all())
+    return model.get("name") in fields.all()
 
 
-def _complete(model: Mapping[str, object]) -> dict[str, Any]:
+def _complete(model: Mapping[str, object]) -> dict[str, object]:
     """Return a field with the defaults of its boolean options."""
     given = {option: value for option, value in model.items() if option in _KNOWN and value is not None}
     by_type = dict.fromkeys(_SWITCHES_BY_TYPE, model["type"] != "STRING")
     return {**_SWITCHES, **by_type, **given}
 
 
-def _contradiction(field: dict[str, Any], given: Mapping[str, object]) -> tuple[str, str] | None:
+def _contradiction(field: Mapping[str, object], given: Mapping[str, object]) -> tuple[str, str] | None:
     """Return the option that contradicts the rest of a field, and why."""
     is_string = field["type"] == "STRING"
     if given.get("system"):

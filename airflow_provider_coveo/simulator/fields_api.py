@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from typing import Any
 
 from starlette.routing import Route
 
@@ -34,7 +33,10 @@ def list_fields(call: Call) -> Answer:
         raise ApiError.invalid_parameter("order", f"{order!r} is neither ASC nor DESC")
     if (options.get("sortBy") or "name") != "name":
         raise ApiError.invalid_parameter("sortBy", "the simulator only sorts by name")
-    found = _filtered(call.organization.fields.all(), options.get("filters") or {})
+    filters = options.get("filters") or {}
+    if not isinstance(filters, dict):
+        raise ApiError.invalid_json("filters is not an object.")
+    found = _filtered(call.organization.fields.all(), filters)
     if order == "DESC":
         found.reverse()
     return json_answer(
@@ -88,7 +90,7 @@ def _create(call: Call, models: list[dict[str, object]]) -> None:
         organization.fields.create(models)
 
 
-def _models(call: Call) -> list[dict[str, Any]]:
+def _models(call: Call) -> list[dict[str, object]]:
     call.check_content_type()
     try:
         models = decode(call.exchange.body)
@@ -108,7 +110,9 @@ def _repeats(models: object) -> bool:
     return isinstance(models, list) and any(isinstance(model, RepeatedKeys) for model in models)
 
 
-def _filtered(fields: list[dict[str, Any]], filters: dict[str, Any]) -> list[dict[str, Any]]:
+def _filtered(
+    fields: Mapping[str, dict[str, object]], filters: Mapping[str, object]
+) -> list[dict[str, object]]:
     kind, origin = filters.get("type"), filters.get("origin") or "ALL"
     if kind is not None and kind not in FIELD_TYPES:
         raise ApiError.invalid_parameter("type", f"{kind!r} is not one of {', '.join(FIELD_TYPES)}")
@@ -117,11 +121,15 @@ def _filtered(fields: list[dict[str, Any]], filters: dict[str, Any]) -> list[dic
     if filters.get("projectId") is not None:
         raise ApiError.invalid_parameter("projectId", "the simulator has no projects")
     names, part = filters.get("fieldNames"), filters.get("name") or ""
+    if not isinstance(names, list | None):
+        raise ApiError.invalid_json("fieldNames is not an array.")
+    if not isinstance(part, str):
+        raise ApiError.invalid_json("name is not a string.")
     found = [
         field
-        for field in fields
-        if part in field["name"]
-        and (names is None or field["name"] in names)
+        for name, field in fields.items()
+        if part in name
+        and (names is None or name in names)
         and kind in (None, field["type"])
         and origin in ("ALL", "SYSTEM" if field["system"] else "USER")
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeGuard
 
 from airflow_provider_coveo.simulator.content import COMPRESSION_TYPES, base64_problem, content_problem
 from airflow_provider_coveo.simulator.json_body import has_repeated_keys
@@ -54,12 +54,12 @@ class Rejection:
     reason: str
 
 
-def is_document_id(value: object) -> bool:
+def is_document_id(value: object) -> TypeGuard[str]:
     """Whether ``value`` has the form ``<scheme>://<rest>`` that Coveo requires."""
     return isinstance(value, str) and _DOCUMENT_ID.match(value) is not None
 
 
-def canonical(item: Mapping[str, object]) -> dict[str, Any]:
+def canonical(item: Mapping[str, object]) -> dict[str, object]:
     """Return the item with its reserved keys in Coveo's spelling; metadata keys stay as they were sent."""
     return {RESERVED_KEYS.get(key.lower(), key): value for key, value in item.items()}
 
@@ -94,20 +94,22 @@ def json_problem(item: object) -> str | None:
     return None
 
 
-def oddities(item: dict[str, Any]) -> list[str]:
+def oddities(item: Mapping[str, object]) -> list[str]:
     """Return the features of this (canonical) item that Coveo does not document."""
     found = [f"metadata {key!r} is null" for key, value in item.items() if value is None]
     if "orderingId" in item:
         found.append("an orderingId inside an item")
     extension = item.get("fileExtension")
-    if extension is not None and not extension.startswith("."):
+    if isinstance(extension, str) and not extension.startswith("."):
         found.append(f"fileExtension {extension!r} without a leading dot")
-    found += permissions_oddities(item.get("permissions") or [])
+    permissions = item.get("permissions")
+    if isinstance(permissions, list):
+        found += permissions_oddities(permissions)
     return found
 
 
 def pipeline_problem(
-    item: dict[str, Any], *, compression_type: str, secured: bool, content: bytes | None = None
+    item: Mapping[str, object], *, compression_type: str, secured: bool, content: bytes | None = None
 ) -> Rejection | None:
     """
     Return the reason why the pipeline would reject an item that the API accepted, or ``None``.
@@ -120,17 +122,17 @@ def pipeline_problem(
     permissions = item.get("permissions")
     if secured and not permissions:
         return Rejection("CONSUMING", "ERROR", "The source is secured and the item has no permissions.")
-    if permissions and count_permissions(permissions) > PERMISSIONS_LIMIT:
+    if isinstance(permissions, list) and count_permissions(permissions) > PERMISSIONS_LIMIT:
         return Rejection("CONSUMING", "REJECTED", f"The item has more than {PERMISSIONS_LIMIT} permissions.")
     text = item.get("data")
-    if text is not None:
+    if isinstance(text, str):
         if len(text.encode("utf-8", "surrogatepass")) > DATA_LIMIT:
             return Rejection("CONSUMING", "REJECTED", "data is longer than 5 MB.")
         return None
     if compression_type not in COMPRESSION_TYPES:
         return Rejection("CONSUMING", "REJECTED", f"There is no compression type {compression_type!r}.")
     encoded = item.get("compressedBinaryData")
-    if encoded is not None:
+    if isinstance(encoded, str):
         if len(encoded) > DATA_LIMIT:
             return Rejection("CONSUMING", "REJECTED", "compressedBinaryData is longer than 5 MB.")
         problem = base64_problem(encoded, compression_type)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import NoReturn
 
 
-class RepeatedKeys(dict[str, Any]):
+class RepeatedKeys(dict[str, object]):
     """A JSON object in which a key occurs twice, ignoring case."""
 
 
@@ -45,7 +45,7 @@ def has_repeated_keys(value: object) -> bool:
     return False
 
 
-def member(value: Mapping[str, object], name: str) -> Any:
+def member(value: Mapping[str, object], name: str) -> object:
     """Return the member ``name`` of an object in any case, ``None`` if it is missing."""
     if name in value:
         return value[name]

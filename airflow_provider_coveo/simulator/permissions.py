@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TypeGuard
 
 IDENTITY_TYPES = ("User", "Group", "VirtualGroup", "Unknown")
 _IDENTITY_KEYS = {"identity", "identitytype", "securityprovider", "additionalinfo"}
@@ -20,21 +20,20 @@ def permissions_problem(permissions: list[object]) -> str | None:
     return next(_problems(permissions), None)
 
 
-def permissions_oddities(permissions: list[Any]) -> Iterator[str]:
+def permissions_oddities(permissions: list[object]) -> Iterator[str]:
     """
     Yield the features of well-formed permissions that Coveo does not document.
 
     :param permissions: permission sets, or levels of these.
     """
-    sets = list(_sets(permissions))
     for level in permissions:
         if _is_level(level):
             yield from _unknown("a permission level", level, _LEVEL_KEYS)
-    for permission_set in sets:
+    for permission_set in _sets(permissions):
         yield from _unknown("a permission set", permission_set, _SET_KEYS)
         for _, identity in _identities(permission_set):
             yield from _unknown("an identity in permissions", identity, _IDENTITY_KEYS)
-            if _lower(identity).get("identitytype") is None:
+            if isinstance(identity, dict) and _lower(identity).get("identitytype") is None:
                 yield "an identity in permissions without identityType"
 
 
@@ -88,7 +87,7 @@ def _identity_problems(key: str, identity: object) -> Iterator[str]:
         yield "additionalInfo must be an object of strings."
 
 
-def _sets(permissions: list[Any]) -> Iterator[Any]:
+def _sets(permissions: list[object]) -> Iterator[object]:
     for entry in permissions:
         if _is_level(entry):
             sets = _lower(entry)["permissionsets"]
@@ -97,7 +96,7 @@ def _sets(permissions: list[Any]) -> Iterator[Any]:
             yield entry
 
 
-def _identities(permission_set: object) -> Iterator[tuple[str, Any]]:
+def _identities(permission_set: object) -> Iterator[tuple[str, object]]:
     given = _lower(permission_set) if isinstance(permission_set, dict) else {}
     for key in ("allowedPermissions", "deniedPermissions"):
         identities = given.get(key.lower())
@@ -106,17 +105,17 @@ def _identities(permission_set: object) -> Iterator[tuple[str, Any]]:
                 yield key, identity
 
 
-def _unknown(what: str, value: Mapping[str, object], known: set[str]) -> Iterator[str]:
-    for key, part in value.items():
+def _unknown(what: str, value: object, known: set[str]) -> Iterator[str]:
+    for key, part in value.items() if isinstance(value, dict) else ():
         if key.lower() not in known:
             yield f"{what} with the key {key!r}"
         elif part is None:
             yield f"{what} with a {key} that is null"
 
 
-def _is_level(entry: object) -> bool:
+def _is_level(entry: object) -> TypeGuard[dict[str, object]]:
     return isinstance(entry, dict) and any(key.lower() == "permissionsets" for key in entry)
 
 
-def _lower(value: Mapping[str, object]) -> dict[str, Any]:
+def _lower(value: Mapping[str, object]) -> dict[str, object]:
     return {key.lower(): part for key, part in value.items()}

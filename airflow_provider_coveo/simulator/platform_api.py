@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TypeVar
 
 from starlette.routing import Route
 
@@ -19,6 +19,8 @@ from airflow_provider_coveo.simulator.records import PLATFORM_OPERATIONS, Activi
 from airflow_provider_coveo.simulator.state import VISIBILITIES
 
 ACTIVITY_WINDOW = timedelta(days=31)
+T = TypeVar("T")
+
 DAILY_DOCUMENTS_KEY = "pushApiMaximumDailyDocumentLimit"
 #: The reported limit while the simulator has none.
 UNLIMITED = 1_000_000_000
@@ -213,13 +215,14 @@ def _filtered_activities(call: Call) -> list[Activity]:
         "sections": lambda activity: "CONTENT",
         "organizationIds": lambda activity: call.organization.id,
     }
-    wanted = {}
+    wanted: dict[str, list[object]] = {}
     for name in facets:
         values = member(body, name)
-        if values and not isinstance(values, list):
+        if not values:
+            continue
+        if not isinstance(values, list):
             raise ApiError.invalid_json(f"{name} is an array.")
-        if values:
-            wanted[name] = values
+        wanted[name] = values
     found = [
         activity
         for activity in call.organization.activities
@@ -234,7 +237,7 @@ def _activities(call: Call, found: list[Activity], per_page: int) -> Answer:
     return json_answer({"items": items, "totalEntries": len(found), "totalPages": pages})
 
 
-def _page(call: Call, found: list[Any], per_page: int) -> tuple[int, list[Any]]:
+def _page(call: Call, found: list[T], per_page: int) -> tuple[int, list[T]]:
     """Return the number of pages, and the requested page."""
     number = call.integer("page", most=INT32_MAX) or 0
     size = call.integer("perPage", most=INT32_MAX) or per_page

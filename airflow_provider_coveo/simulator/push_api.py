@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from starlette.routing import Route
 
@@ -21,7 +20,7 @@ from airflow_provider_coveo.simulator.items import (
     pipeline_problem,
 )
 from airflow_provider_coveo.simulator.json_body import RepeatedKeys, decode, has_repeated_keys, member
-from airflow_provider_coveo.simulator.records import Source
+from airflow_provider_coveo.simulator.records import SentIdentity, Source
 from airflow_provider_coveo.simulator.uploads import REQUIRED_HEADERS, upload_uri
 
 DEFAULT_QUEUE_DELAY_MINUTES = 15
@@ -76,7 +75,8 @@ def put_item(call: Call) -> Answer:
         facts = {"document_id": document_id, "ordering_id": ordering_id, "request_id": call.request_id}
         organization.event(source, "push", **facts)
         organization.accept(
-            lambda: organization.index(source, item, ordering_id, call.request_id, rejection), documents=1
+            lambda: organization.index(source, document_id, item, ordering_id, call.request_id, rejection),
+            documents=1,
         )
     return call.accepted()
 
@@ -125,7 +125,7 @@ def put_batch(call: Call) -> Answer:
     added: list[object] = []
     deleted: list[object] = []
     if problem is None:
-        added, deleted = member(batch, "addOrUpdate") or [], member(batch, "delete") or []
+        added, deleted = _array(batch, "addOrUpdate"), _array(batch, "delete")
         unknown = sorted(key for key in batch if key.lower() not in {"addorupdate", "delete"})
         if unknown:
             call.undocumented(f"a batch with the keys {', '.join(unknown)}, which were ignored")
@@ -183,10 +183,10 @@ def disable_identity(call: Call) -> Answer:
     """Disable a security identity."""
     organization = call.organization
     call.integer("orderingId")
-    body = _identity_body(call.json_object())
+    sent = _identity(call.json_object())
     provider = organization.provider(call.path["provider"])
     ordering_id = call.ordering_id()
-    organization.accept(lambda: organization.disable_identity(provider, body["identity"], ordering_id))
+    organization.accept(lambda: organization.disable_identity(provider, sent, ordering_id))
     return call.accepted()
 
 
@@ -212,21 +212,21 @@ def put_identity_batch(call: Call) -> Answer:
         batch = decode(content)
         if not isinstance(batch, dict):
             raise TypeError("not an object")  # noqa: TRY301 - the same remedy as for what is not JSON
-        members = [_identity_body(body) for body in member(batch, "members") or []]
-        mappings = [_identity_body(body) for body in member(batch, "mappings") or []]
-        deleted = [_identity_body(body) for body in member(batch, "deleted") or []]
+        members = [_identity(body) for body in _array(batch, "members")]
+        mappings = [_identity(body) for body in _array(batch, "mappings")]
+        deleted = [_identity(body) for body in _array(batch, "deleted")]
     except (ValueError, TypeError, ApiError) as error:
         # Identities have no log, so this is the only place to report it.
         call.undocumented(f"the handling of a malformed batch of identities ({error})")
         return call.accepted()
 
     def work() -> None:
-        for body in members:
-            organization.put_identity(provider, "identity", body, ordering_id)
-        for body in mappings:
-            organization.put_identity(provider, "alias", body, ordering_id)
-        for body in deleted:
-            organization.disable_identity(provider, body["identity"], ordering_id)
+        for sent in members:
+            organization.put_identity(provider, "identity", sent, ordering_id)
+        for sent in mappings:
+            organization.put_identity(provider, "alias", sent, ordering_id)
+        for sent in deleted:
+            organization.disable_identity(provider, sent, ordering_id)
 
     organization.accept(work)
     return call.accepted()
@@ -247,14 +247,21 @@ def _queue_delay(call: Call) -> int:
     return DEFAULT_QUEUE_DELAY_MINUTES if delay is None else delay
 
 
-def _take_data(call: Call, item: dict[str, Any]) -> bytes | None:
+def _take_data(call: Call, item: Mapping[str, object]) -> bytes | None:
     """Consume the container that holds the data of an item, and return its content."""
-    if "compressedBinaryDataFileId" not in item:
-        return None
-    return call.organization.take_content(item["compressedBinaryDataFileId"])
+    file_id = item.get("compressedBinaryDataFileId")
+    return call.organization.take_content(file_id) if isinstance(file_id, str) else None
 
 
-def _read_batch(content: bytes) -> tuple[dict[str, Any], str | None]:
+def _array(value: Mapping[str, object], name: str) -> list[object]:
+    """Return a member that is an array, ``[]`` if it is missing."""
+    array = member(value, name) or []
+    if not isinstance(array, list):
+        raise TypeError(f"{name} is not an array")
+    return array
+
+
+def _read_batch(content: bytes) -> tuple[dict[str, object], str | None]:
     """Return the content of a container, and the reason if it is not a batch of items."""
     try:
         batch = decode(content)
@@ -284,7 +291,9 @@ def _take_batch(
         if repeated:
             call.undocumented(f"{document_id} occurs twice in one batch; the later entry applied")
         seen.add(document_id)
-        organization.index(source, item, ordering_id, request_id, rejection, same_request=repeated)
+        organization.index(
+            source, document_id, item, ordering_id, request_id, rejection, same_request=repeated
+        )
     for entry in deleted:
         document_id, children, rejection = _deletion(entry)
         if rejection is not None:
@@ -306,44 +315,46 @@ def _deletion(entry: object) -> tuple[str, bool, Rejection | None]:
     return str(document_id), bool(children), None
 
 
-def _entry(call: Call, source: Source, entry: Any) -> tuple[str, dict[str, Any] | None, Rejection | None]:
+def _entry(
+    call: Call, source: Source, entry: object
+) -> tuple[str, dict[str, object] | None, Rejection | None]:
     """Return the ID of an entry, the item to index unless it is malformed, and its rejection."""
     document_id = member(entry, "documentId") if isinstance(entry, dict) else None
     problem = json_problem(entry)
     if problem is None and not is_document_id(document_id):
         problem = f"The documentId {document_id!r} is not of the form <scheme>://<rest>."
-    if problem is not None:
-        return str(document_id or ""), None, Rejection("CONSUMING", "REJECTED", problem)
+    if problem is not None or not isinstance(entry, dict) or not is_document_id(document_id):
+        return str(document_id or ""), None, Rejection("CONSUMING", "REJECTED", str(problem))
     item = canonical(entry)
     for oddity in oddities(item):
         call.undocumented(oddity)
     try:
         content = _take_data(call, item)
     except ApiError as error:
-        return item["documentId"], None, Rejection("CONSUMING", "ERROR", error.message)
-    compression_type = item.get("compressionType", DEFAULT_COMPRESSION_TYPE)
+        return document_id, None, Rejection("CONSUMING", "ERROR", error.message)
+    compression_type = str(item.get("compressionType", DEFAULT_COMPRESSION_TYPE))
     secured = source.visibility == "SECURED"
     rejection = pipeline_problem(item, compression_type=compression_type, secured=secured, content=content)
-    return item["documentId"], item, rejection
+    return document_id, item, rejection
 
 
 def _put_identity(call: Call, kind: str) -> Answer:
     organization = call.organization
     call.integer("orderingId")
-    body = _identity_body(call.json_object())
+    sent = _identity(call.json_object())
     provider = organization.provider(call.path["provider"])
     ordering_id = call.ordering_id()
-    organization.accept(lambda: organization.put_identity(provider, kind, body, ordering_id))
+    organization.accept(lambda: organization.put_identity(provider, kind, sent, ordering_id))
     return call.accepted()
 
 
-def _identity_body(body: Any) -> dict[str, Any]:
-    """Return an identity's body in Coveo's spelling."""
+def _identity(body: object) -> SentIdentity:
+    """Return an identity with its body in Coveo's spelling."""
     identity = member(body, "identity") if isinstance(body, dict) else None
-    if not isinstance(identity, dict) or has_repeated_keys(body):
+    if not isinstance(body, dict) or not isinstance(identity, dict) or has_repeated_keys(body):
         raise ApiError.invalid_json("identity, an object with name and type, is required.")
     name, kind = member(identity, "name"), member(identity, "type")
-    if not isinstance(name, str) or not name or kind not in IDENTITY_TYPES:
+    if not isinstance(name, str) or not name or not isinstance(kind, str) or kind not in IDENTITY_TYPES:
         raise ApiError.invalid_json(
             f"An identity needs a name and a type, one of {', '.join(IDENTITY_TYPES)}."
         )
@@ -351,7 +362,7 @@ def _identity_body(body: Any) -> dict[str, Any]:
     if not all(isinstance(part, list | None) for part in parts.values()):
         raise ApiError.invalid_json("members, wellKnowns and mappings must be arrays.")
     given = {key: part for key, part in parts.items() if part is not None}
-    return {"identity": {**identity, "name": name, "type": kind}, **given}
+    return SentIdentity(kind, name, {"identity": {**identity, "name": name, "type": kind}, **given})
 
 
 _PUSH = "/push/v1/organizations/{organization}"

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import Any
+from typing import TypedDict
 
 from airflow_provider_coveo.coveo.statuses import SourceStatus
 
@@ -18,9 +18,17 @@ PLATFORM_OPERATIONS = {
     SourceStatus.INCREMENTAL: "INCREMENTAL_REFRESH",
 }
 
+
+class Crawler(TypedDict):
+    """What tells a source that another product manages, in the Source API's format."""
+
+    sourceType: str
+    onPremisesEnabled: bool
+
+
 #: The Coveo products that can manage a Push source, and the Source API's properties of such a source.
-CRAWLERS: dict[str, dict[str, object]] = {
-    "SITECORE": {"sourceType": "SITECORE"},
+CRAWLERS: dict[str, Crawler] = {
+    "SITECORE": {"sourceType": "SITECORE", "onPremisesEnabled": False},
     "CRAWLING_MODULE": {"sourceType": "DATABASE", "onPremisesEnabled": True},
 }
 
@@ -82,6 +90,28 @@ class Activity:
     counts: Counter[str] = field(default_factory=Counter)
 
 
+class LogMeta(TypedDict, total=False):
+    """The details of a log entry."""
+
+    error: str
+
+
+class LogEntry(TypedDict):
+    """The result of one stage for one item in the Source Logs API's format."""
+
+    datetime: str
+    guid: str
+    id: str
+    meta: LogMeta
+    operation: str
+    organizationId: str
+    requestId: str
+    resourceId: str
+    result: str
+    sourceId: str
+    task: str
+
+
 @dataclass(frozen=True)
 class LogRecord:
     """
@@ -108,7 +138,7 @@ class LogRecord:
     reason: str = ""
     stages: tuple[str, ...] = LOGGED_STAGES
 
-    def entry(self, organization: str, source_id: str, stage: str, result: str) -> dict[str, Any]:
+    def entry(self, organization: str, source_id: str, stage: str, result: str) -> LogEntry:
         """Return the log entry of one stage in the Source Logs API's format."""
         name = f"{self.request_id}/{source_id}/{self.number}/{stage}"
         return {
@@ -199,7 +229,7 @@ class Source:
     error_code: str | None = None
     shown: list[tuple[int, SourceStatus]] = field(default_factory=list)
     timeline: list[dict[str, object]] = field(default_factory=list)
-    items: dict[str, dict[str, Any]] = field(default_factory=dict)
+    items: dict[str, dict[str, object]] = field(default_factory=dict)
     updated: dict[str, int] = field(default_factory=dict)
     log: list[LogRecord] = field(default_factory=list)
     log_entries: int = 0
@@ -208,6 +238,47 @@ class Source:
     def console_name(self) -> str:
         """The status in the Administration Console; ready if the status was never set."""
         return self.running.status.console_name if self.running else SourceStatus.IDLE.console_name
+
+
+@dataclass(frozen=True)
+class SentIdentity:
+    """
+    A security identity, or its aliases, as a client sent it.
+
+    :param type: its type.
+    :param name: its name.
+    :param body: the whole body in Coveo's spelling.
+    """
+
+    type: str
+    name: str
+    body: dict[str, object]
+
+
+@dataclass
+class PushedIdentity:
+    """
+    A security identity, or its aliases, that the provider has.
+
+    :param kind: ``identity`` or ``alias``.
+    :param body: the body in Coveo's spelling.
+    :param ordering_id: the ordering ID of its request.
+    :param disabled: whether it is disabled.
+    """
+
+    kind: str
+    body: dict[str, object]
+    ordering_id: int
+    disabled: bool = False
+
+    def describe(self) -> dict[str, object]:
+        """Return the body with the identity's state."""
+        return {
+            **self.body,
+            "kind": self.kind,
+            "orderingId": self.ordering_id,
+            "disabled": self.disabled,
+        }
 
 
 @dataclass
@@ -219,7 +290,7 @@ class Provider:
     :param cutoff: the ordering ID below which pushes are rejected.
     """
 
-    identities: dict[tuple[str, str, str], dict[str, Any]] = field(default_factory=dict)
+    identities: dict[tuple[str, str, str], PushedIdentity] = field(default_factory=dict)
     cutoff: int = 0
 
 

@@ -9,10 +9,9 @@ import string
 import threading
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from airflow_provider_coveo.coveo.statuses import SourceStatus
 from airflow_provider_coveo.simulator.clock import Clock
@@ -28,6 +27,8 @@ from airflow_provider_coveo.simulator.records import (
     Container,
     LogRecord,
     Provider,
+    PushedIdentity,
+    SentIdentity,
     Source,
 )
 
@@ -306,7 +307,8 @@ class Organization:
     def index(
         self,
         source: Source,
-        item: dict[str, Any],
+        document_id: str,
+        item: Mapping[str, object],
         ordering_id: int,
         request_id: str,
         problem: Rejection | None = None,
@@ -316,20 +318,20 @@ class Organization:
         Let the pipeline take one item.
 
         :param source: where it was pushed to.
+        :param document_id: the item's ID.
         :param item: the item in Coveo's spelling, with its documentId.
         :param ordering_id: of the request.
         :param request_id: of the request.
         :param problem: what is known to be wrong with the item.
         :param same_request: whether an earlier entry of the same request had this documentId.
         """
-        document_id = item["documentId"]
         known = source.items.get(document_id)
         operation = "ADD" if known is None else "UPDATE"
         problem = self._rejections.get(document_id) or problem
         if problem is None and ordering_id < source.cutoff:
             reason = f"orderingId {ordering_id} is below {source.cutoff}, up to where old items were deleted."
             problem = Rejection("CONSUMING", "REJECTED", reason)
-        if problem is None and known is not None and not same_request and ordering_id <= known["orderingId"]:
+        if problem is None and known is not None and not same_request and ordering_id <= _ordering_id(known):
             reason = f"orderingId {ordering_id} is not higher than the item's own, {known['orderingId']}."
             problem = Rejection("CONSUMING", "REJECTED", reason)
         self.log(source, document_id, operation, request_id, problem)
@@ -349,7 +351,7 @@ class Organization:
         if children:
             found += [name for name in source.items if name.startswith(prefix)]
         operation = "DELETE_AND_CHILDREN" if children else "DELETE"
-        removed = [name for name in found if source.items[name]["orderingId"] <= ordering_id]
+        removed = [name for name in found if _ordering_id(source.items[name]) <= ordering_id]
         problem = None
         if len(removed) < len(found):
             reason = f"orderingId {ordering_id} is lower than that of {len(found) - len(removed)} item(s)."
@@ -363,7 +365,7 @@ class Organization:
         """Queue the deletion of old items; it also bars later pushes with a lower ordering ID."""
 
         def execute() -> None:
-            removed = [name for name, item in source.items.items() if item["orderingId"] < ordering_id]
+            removed = [name for name, item in source.items.items() if _ordering_id(item) < ordering_id]
             source.cutoff = max(source.cutoff, ordering_id)
             self._remove(source, removed)
             self.log(source, source.id, "DELETE_OLDER_THAN", request_id)
@@ -471,21 +473,20 @@ class Organization:
         with self.changed:
             return self.providers.setdefault(provider_id, Provider())
 
-    def put_identity(self, provider: Provider, kind: str, body: dict[str, Any], ordering_id: int) -> None:
+    def put_identity(self, provider: Provider, kind: str, sent: SentIdentity, ordering_id: int) -> None:
         """Add or replace an identity or an alias, unless something newer is there."""
-        identity = body["identity"]
-        key = (kind, identity["type"], identity["name"])
+        key = (kind, sent.type, sent.name)
         known = provider.identities.get(key)
-        if ordering_id < provider.cutoff or (known is not None and ordering_id <= known["orderingId"]):
+        if ordering_id < provider.cutoff or (known is not None and ordering_id <= known.ordering_id):
             return
-        provider.identities[key] = {**body, "kind": kind, "orderingId": ordering_id, "disabled": False}
+        provider.identities[key] = PushedIdentity(kind, sent.body, ordering_id)
 
-    def disable_identity(self, provider: Provider, identity: dict[str, Any], ordering_id: int) -> None:
+    def disable_identity(self, provider: Provider, sent: SentIdentity, ordering_id: int) -> None:
         """Disable an identity, aliases of that name included."""
         for kind in ("identity", "alias"):
-            known = provider.identities.get((kind, identity["type"], identity["name"]))
-            if known is not None and known["orderingId"] <= ordering_id:
-                known["disabled"] = True
+            known = provider.identities.get((kind, sent.type, sent.name))
+            if known is not None and known.ordering_id <= ordering_id:
+                known.disabled = True
 
     def disable_identities_older_than(self, provider: Provider, ordering_id: int, delay_minutes: int) -> None:
         """Queue the disabling of identities that were not updated since."""
@@ -493,8 +494,15 @@ class Organization:
         def execute() -> None:
             provider.cutoff = max(provider.cutoff, ordering_id)
             for known in provider.identities.values():
-                if known["orderingId"] < ordering_id:
-                    known["disabled"] = True
+                if known.ordering_id < ordering_id:
+                    known.disabled = True
 
         with self.transaction():
             self._after(delay_minutes * 60, execute)
+
+
+def _ordering_id(item: Mapping[str, object]) -> int:
+    """Return the ordering ID of an indexed item."""
+    ordering_id = item["orderingId"]
+    assert isinstance(ordering_id, int)
+    return ordering_id

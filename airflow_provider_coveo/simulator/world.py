@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from airflow_provider_coveo.simulator.clock import Clock
 from airflow_provider_coveo.simulator.exchange import Exchange
 from airflow_provider_coveo.simulator.faults import Faults
 from airflow_provider_coveo.simulator.items import Rejection
-from airflow_provider_coveo.simulator.models import activity_model, source_model
+from airflow_provider_coveo.simulator.models import ActivityModel, SourceModel, activity_model, source_model
+from airflow_provider_coveo.simulator.records import LogEntry
 from airflow_provider_coveo.simulator.state import Organization, Settings
 
 HOST = "127.0.0.1"
@@ -146,7 +146,7 @@ class World:
         with self.state.reading():
             return [dict(event) for event in self.state.source(source_id).timeline]
 
-    def items(self, source_id: str) -> dict[str, dict[str, Any]]:
+    def items(self, source_id: str) -> dict[str, dict[str, object]]:
         """
         Return the indexed items by documentId, each with its ``orderingId``.
 
@@ -158,9 +158,9 @@ class World:
     def fields(self) -> dict[str, dict[str, object]]:
         """Return the organization's fields by name, as the Field API shows them."""
         with self.state.reading():
-            return {field["name"]: field for field in self.state.fields.all()}
+            return self.state.fields.all()
 
-    def source(self, source_id: str) -> dict[str, Any]:
+    def source(self, source_id: str) -> SourceModel:
         """
         Return a source as the Source API shows it.
 
@@ -169,7 +169,7 @@ class World:
         with self.state.reading():
             return source_model(self.state, self.state.source(source_id))
 
-    def activities(self, source_id: str) -> list[dict[str, object]]:
+    def activities(self, source_id: str) -> list[ActivityModel]:
         """
         Return the activities of a source, oldest first, as the Activity API shows them.
 
@@ -179,7 +179,7 @@ class World:
             found = [activity for activity in self.state.activities if activity.source_id == source_id]
             return [activity_model(self.state, activity) for activity in found]
 
-    def logs(self, source_id: str) -> list[dict[str, object]]:
+    def logs(self, source_id: str) -> list[LogEntry]:
         """
         Return the item logs of a source, oldest first, as the Source Logs API shows them.
 
@@ -201,7 +201,7 @@ class World:
         :param provider_id: the provider's ID.
         """
         with self.state.reading():
-            return [dict(identity) for identity in self.state.provider(provider_id).identities.values()]
+            return [known.describe() for known in self.state.provider(provider_id).identities.values()]
 
     def wait_for(self, predicate: Callable[[], object], timeout: float = 10) -> None:
         """

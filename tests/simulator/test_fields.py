@@ -154,6 +154,11 @@ def test_an_impossible_listing_is_rejected(client: Client, options: dict[str, An
     assert error(client.post(f"{FIELDS}/search", options)) == (412, "INVALID_PARAMETER")
 
 
+@pytest.mark.parametrize("filters", [["title"], {"name": 1}, {"fieldNames": "title"}])
+def test_malformed_filters_are_rejected(client: Client, filters: object) -> None:
+    assert error(client.post(f"{FIELDS}/search", {"filters": filters}))[0] == 400
+
+
 def test_the_push_only_key_can_neither_list_nor_create_fields(coveo: Simulator, pusher: Client) -> None:
     for response in (
         pusher.get(f"{FIELDS}/title"),
