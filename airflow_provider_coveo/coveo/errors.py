@@ -37,6 +37,8 @@ class CoveoError(Exception):
     :param note: More details, appended to the message.
     :param accepted: The result of a push so far: what Coveo had accepted before the error. ``None`` for
         other actions.
+    :param rejected: The numbers of operations (``rejected``) or of whole batches (``rejected_batches``) that
+        the indexing pipeline rejected. ``None`` if the error is not about these.
 
     The codes and their causes come from https://docs.coveo.com/en/95/.
     """
@@ -61,6 +63,7 @@ class CoveoError(Exception):
         retry_after: float | None = None,
         note: str = "",
         accepted: Mapping[str, object] | None = None,
+        rejected: Mapping[str, int] | None = None,
     ) -> None:
         self.tried = tried
         self.status_code = status_code
@@ -72,6 +75,7 @@ class CoveoError(Exception):
         self.retry_after = retry_after
         self.note = note
         self.accepted = accepted
+        self.rejected = rejected
         super().__init__(self._message())
 
     def _message(self) -> str:
@@ -108,6 +112,8 @@ class CoveoError(Exception):
             "retry_after": self.retry_after,
             "note": self.note,
             "accepted": self.accepted,
+            # An earlier version on another machine knows no such parameter.
+            **({} if self.rejected is None else {"rejected": self.rejected}),
         }
 
     def __reduce__(self) -> Any:

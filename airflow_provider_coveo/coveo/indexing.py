@@ -509,6 +509,7 @@ class ItemsIndexedCondition:
                 f"{count_rejections(batches):,}",
                 cause="Coveo could not read what was uploaded",
                 note="\n" + rejection_table(batches, count_rejections(batches)),
+                rejected={"rejected_batches": count_rejections(batches)},
             )
 
     def _not_through(self, indexed: int, held: int) -> PollResult:
@@ -531,6 +532,7 @@ class ItemsIndexedCondition:
             raise ItemsRefusedError(
                 f"{of_these} were accepted by Coveo and then refused by its pipeline",
                 note="\n" + table,
+                rejected={"rejected": total},
             )
         surplus = max(0, indexed + not_passed + twice - pushed.operations)
         repeated = min(surplus, pushed.repeated)

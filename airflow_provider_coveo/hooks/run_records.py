@@ -74,8 +74,25 @@ def record_pushed(hook: RecordingHook, source_id: str, result: Mapping[str, obje
     :param source_id: The source.
     :param result: What the push came to, ``None`` if nothing is known of it.
     """
-    if result is None:
-        return
+    if result is not None:
+        _record_counts(hook, source_id, {kind: result.get(key) for kind, key in _COUNTS.items()})
+
+
+def record_rejected(hook: RecordingHook, source_id: str, counts: Mapping[str, object]) -> None:
+    """
+    Record how many accepted items Coveo's indexing pipeline rejected, where the counts of pushes are.
+
+    Outside a task, nothing is recorded. A count that can't be recorded fails nothing.
+
+    :param hook: The hook.
+    :param source_id: The source.
+    :param counts: ``rejected``, the number of operations; ``rejected_batches``, the number of whole batches.
+    """
+    if any(counts.values()):
+        _record_counts(hook, source_id, counts)
+
+
+def _record_counts(hook: RecordingHook, source_id: str, counts: Mapping[str, object]) -> None:
     try:
         context = get_current_context()
         task_instance = context["ti"]
@@ -85,25 +102,24 @@ def record_pushed(hook: RecordingHook, source_id: str, result: Mapping[str, obje
         return
     try:
         name = f"{hook.organization_id}/{source_id}"
-        counts = _added_up(task_instance, name, result)
+        added = _added_up(task_instance, name, counts)
         push(key=PUSHED_XCOM_KEY, value={each: dict(its) for each, its in _pushed.items()})
         uri = f"coveo://{hook.organization_id.lower()}/{source_id}"
-        tell_assets(context, {uri: counts})
+        tell_assets(context, {uri: added})
     except Exception:
-        log.warning("Could not keep how many items were pushed to source %s", source_id, exc_info=True)
+        log.warning("Could not record the number of items for source %s", source_id, exc_info=True)
 
 
-def _added_up(task_instance: object, name: str, result: Mapping[str, object]) -> dict[str, int]:
+def _added_up(task_instance: object, name: str, counts: Mapping[str, object]) -> dict[str, int]:
     # One that was deferred, or is tried again, pushes in a process of its own; a test may not.
     if not any(task_instance is each for each in _pushed_by):
         _pushed.clear()
         _pushed_by[:] = [task_instance]
-    counts = _pushed.setdefault(name, {})
-    for kind, key in _COUNTS.items():
-        count = result.get(key)
+    added = _pushed.setdefault(name, {})
+    for kind, count in counts.items():
         if isinstance(count, int) and not isinstance(count, bool):
-            counts[kind] = counts.get(kind, 0) + count
-    return counts
+            added[kind] = added.get(kind, 0) + count
+    return added
 
 
 def tell_assets(context: Context, counts: Mapping[str, Mapping[str, int]]) -> None:

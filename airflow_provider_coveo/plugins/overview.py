@@ -50,7 +50,7 @@ _MAX_BRACKETS: Final = 5
 #: The order of states: those that need attention come first.
 _ORDER: Final = ("abandoned", "unreadable", "unsure", "working", "unknown", "idle")
 #: The counts of pushed items that a task saves; the page uses the same names.
-_COUNTS: Final = ("accepted", "deleted", "refused", "unchanged")
+_COUNTS: Final = ("accepted", "deleted", "refused", "rejected", "rejected_batches", "unchanged")
 
 T = TypeVar("T")
 

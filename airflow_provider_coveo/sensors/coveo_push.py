@@ -340,20 +340,35 @@ class PushedItemsIndexedSensor(_CoveoSensor):
         """Conclude from what the trigger fired, and write the file of what was refused."""
         error = event.get("error") if isinstance(event, dict) else None
         if isinstance(error, dict) and error.get("error") == ItemsRefusedError.__name__:
+            self._record_rejected(event.get("rejected"))
             self._write_refused(fails=True)
         result = super().execute_complete(context, event, limit)
+        self._record_rejected({"rejected": result["refused"]})
         return {**result, **self._write_refused(refused=result["refused"])}
 
     def _look(self) -> PollResult:
         try:
             seen = super()._look()
-        except ItemsRefusedError:
+        except ItemsRefusedError as error:
+            self._record_rejected(error.rejected)
             self._write_refused(fails=True)
             raise
         if seen.is_there and seen.result is not None:
+            self._record_rejected({"rejected": seen.result["refused"]})
             written = self._write_refused(refused=seen.result["refused"])
             return replace(seen, result={**seen.result, **written})
         return seen
+
+    def _record_rejected(self, counts: object) -> None:
+        """
+        Record how many items were rejected, for the page *Push sources* and the events of assets.
+
+        :param counts: The numbers. A triggerer of an earlier version sends none.
+        """
+        from airflow_provider_coveo.hooks.run_records import record_rejected
+
+        if isinstance(counts, Mapping):
+            record_rejected(self.hook, self._checked().pushed.source_id, counts)
 
     def _forget_refused(self, *, fails: bool) -> None:
         """

@@ -115,7 +115,7 @@ class _CoveoTrigger(BaseTrigger):
                     self.log.info("The last poll timed out")
                 except CoveoError as error:
                     if not (self.silent_fail and error.retry_can_help):
-                        yield TriggerEvent({"outcome": "error", "error": error_to_json(error)})
+                        yield TriggerEvent(_event_of(error))
                         return
                     self.log.warning("%s", error)
                     last = str(error)
@@ -132,6 +132,13 @@ class _CoveoTrigger(BaseTrigger):
 
     def _time_left(self) -> float:
         return max(0.0, self.give_up_at - time.time())
+
+
+def _event_of(error: CoveoError) -> dict[str, object]:
+    described = error_to_json(error)
+    # A worker of an earlier version can't create an error with this parameter, but ignores the key.
+    rejected = described.pop("rejected", None)
+    return {"outcome": "error", "error": described, **({"rejected": rejected} if rejected else {})}
 
 
 class PushSourceStatusTrigger(_CoveoTrigger):

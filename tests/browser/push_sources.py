@@ -24,8 +24,9 @@ DAGS = HERE / "dags_of_push_sources"
 WATCHDOG = "coveo_close_abandoned"
 EXAMPLE = HERE.parents[1] / "dags_examples" / f"{WATCHDOG}.py"
 USERS = {name: name for name in ("viewer", "user", "op", "admin")}
-#: A source whose name is markup, one that nobody updates, and those of the DAGs.
+#: Those of the DAGs; the name of the last one is markup.
 SOURCES = ("catalog", "paused", "left", "failing", "odd")
+DAG_IDS = (WATCHDOG, "update_catalog", "update_paused", "left_active", "fails", "rejected_by_indexing")
 MARKUP = '<img src=x onerror="document.title=1">'
 #: The path that Airflow 3 is served below, as behind a proxy.
 BELOW = "/below"
@@ -117,10 +118,11 @@ def push_sources_stage(folder: Path, **options: Any) -> Iterator[Stage]:
     (dags / EXAMPLE.name).write_text(example)
     with Simulator(organization="acme", sources=SOURCES) as coveo:
         coveo.state.source("odd").name = MARKUP
+        coveo.reject_item("product://1", "PROCESSING", "REJECTED", "unreadable")
         env = {"AIRFLOW_CONN_COVEO_DEFAULT": coveo.connection_json()}
         below = BELOW if airflow_line() >= (3, 0) else ""
         with LocalAirflow(dags, env=env, users=USERS, base_path=below, **options) as airflow:
-            for dag_id in (WATCHDOG, "update_catalog", "update_paused", "left_active", "fails"):
+            for dag_id in DAG_IDS:
                 airflow.wait_for_dag(dag_id)
                 airflow.unpause(dag_id)
             yield Stage(airflow, coveo)

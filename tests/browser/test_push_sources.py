@@ -34,6 +34,8 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         airflow, coveo = made.airflow, made.coveo
         assert airflow.wait_for_run("left_active", airflow.trigger("left_active")) == "success"
         assert airflow.wait_for_run("fails", airflow.trigger("fails")) == "failed"
+        rejected = airflow.trigger("rejected_by_indexing")
+        assert airflow.wait_for_run("rejected_by_indexing", rejected) == "success"
         runs = {name: airflow.trigger(f"update_{name}") for name in ("catalog", "paused")}
         for name, run_id in runs.items():
             airflow.wait_for_task(f"update_{name}", run_id, WORD, {"running"})
@@ -126,6 +128,8 @@ def test_each_source_says_what_is_the_matter(stage: Stage) -> None:
     assert found["failing"]["last"]["result"] == "failed"
     assert "push_source_update.push" in found["failing"]["last"]["failed"]
     assert found["catalog"]["last"]["counts"] == {"accepted": 3, "deleted": 0, "refused": 1}
+    counts = {"accepted": 3, "deleted": 0, "refused": 0, "rejected": 1}
+    assert found["odd"]["last"]["counts"] == counts
     assert found["catalog"]["holders"][0]["run_id"] == stage.runs["catalog"]
 
 
@@ -136,6 +140,8 @@ def test_the_page_lives_while_a_dag_runs_and_makes_text_of_markup(stage: Stage, 
         page.on("pageerror", lambda error: problems.append(str(error)))
         frame = stage.show(page)
         expect(frame.locator('tbody[data-key="acme/odd"] .name')).to_have_text(MARKUP)
+        odd = frame.locator('tbody[data-key="acme/odd"]')
+        expect(odd).to_contain_text("3 accepted, 1 rejected by indexing")
         row = frame.locator('tbody[data-key="acme/catalog"]')
         expect(row.locator(".status")).to_have_text("Rebuild")
         expect(row).to_contain_text("3 accepted, 1 invalid")

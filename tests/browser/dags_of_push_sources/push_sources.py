@@ -8,6 +8,7 @@ from datetime import datetime
 from airflow.providers.common.compat.sdk import DAG, task
 
 from airflow_provider_coveo.operators.coveo_push import PushItemsOperator, SetPushSourceStatusOperator
+from airflow_provider_coveo.sensors.coveo_push import PushedItemsIndexedSensor
 from airflow_provider_coveo.task_groups.coveo_push import push_source_update
 
 OPTIONS = {"schedule": None, "start_date": datetime(2025, 1, 1), "max_active_runs": 1}
@@ -34,3 +35,9 @@ with DAG("left_active", **OPTIONS):
 
 with DAG("fails", **OPTIONS), push_source_update(source_id="failing", status="INCREMENTAL"):
     PushItemsOperator(task_id="push", source_id="failing", items=[*ITEMS, {"documentId": "no uri"}])
+
+with DAG("rejected_by_indexing", **OPTIONS):
+    push = PushItemsOperator(task_id="push", source_id="odd", items=ITEMS)
+    PushedItemsIndexedSensor(
+        task_id="wait", result=push.output, max_refused=1, poke_interval=1, settle_time=0, deferrable=False
+    )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,42 +10,11 @@ from airflow_provider_coveo.coveo.errors import CoveoError
 from airflow_provider_coveo.hooks import run_records
 from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 from airflow_provider_coveo.simulator import Simulator
-from airflow_provider_coveo.state.records import PUSHED_XCOM_KEY
 from tests.conftest import SOURCE
 from tests.unit.conftest import Variables
+from tests.unit.running_task import Task
 
 NAME = f"acme/{SOURCE}"
-
-
-class Task:
-    """The task that is running, as Airflow lets a hook see it."""
-
-    def __init__(self, *uris: str) -> None:
-        self.xcoms: dict[str, Any] = {}
-        self.events = {uri: SimpleNamespace(extra={}) for uri in uris}
-        outlets = [SimpleNamespace(uri=uri) for uri in uris]
-        self.context: dict[str, Any] = {
-            "ti": self.instance("push"),
-            "task": SimpleNamespace(outlets=outlets),
-            "outlet_events": self,
-        }
-
-    def __getitem__(self, outlet: Any) -> Any:
-        return self.events[outlet.uri]
-
-    def instance(self, task_id: str, try_number: int = 1) -> Any:
-        return SimpleNamespace(
-            dag_id="d",
-            run_id="r",
-            task_id=task_id,
-            map_index=-1,
-            try_number=try_number,
-            xcom_push=lambda key, value: self.xcoms.update({key: json.loads(json.dumps(value))}),
-        )
-
-    @property
-    def pushed(self) -> Any:
-        return self.xcoms.get(PUSHED_XCOM_KEY)
 
 
 @pytest.fixture

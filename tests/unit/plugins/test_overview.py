@@ -281,11 +281,14 @@ def test_the_last_update_says_how_it_ended_and_what_it_pushed(facts: Facts) -> N
     facts.pushes["d", "r"] = [
         {KEY: {"accepted": 2, "refused": 1}, "acme/other": {"accepted": 100}},
         {KEY: {"accepted": 3, "deleted": 4, "unchanged": 5}},
+        {KEY: {"rejected": 2, "rejected_batches": 1}},
+        {KEY: {"rejected": 1}},
     ]
     last = facts.row()["last"]
     assert last["result"] == "failed"
     assert last["failed"] == ["update.outcome", "work"]
-    assert last["counts"] == {"accepted": 5, "refused": 1, "deleted": 4, "unchanged": 5}
+    rejected = {"refused": 1, "rejected": 3, "rejected_batches": 1}
+    assert last["counts"] == {"accepted": 5, "deleted": 4, "unchanged": 5, **rejected}
     assert (last["began"], last["ended"]) == (NOW - 7200, NOW - 3600)
     assert last["closed_by"] == "watchdog"
 
