@@ -1,8 +1,8 @@
 """
-Requests from a triggerer, by an Airflow connection.
+Requests from a triggerer, configured by an Airflow connection.
 
-``HttpAsyncHook`` is no base for it: it sends a connection's extras as headers, follows redirects, and knows
-no bearer token. The hook reads the settings, so that a worker and a triggerer have the same.
+``HttpAsyncHook`` can't be the base class: it sends a connection's extras as headers, follows redirects, and
+has no bearer token. The hook reads the settings, so that workers and triggerers use the same.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ log = logging.getLogger(__name__)
 
 class CoveoAsyncClient:
     """
-    Make requests on an event loop, with the same settings, retries and errors as :class:`CoveoPushHook`.
+    A client for an event loop, with the same settings, retries and errors as :class:`CoveoPushHook`.
 
-    A context manager: while it is open, it shares a session with others of its loop. Cancelling its task ends
-    what is under way at once; :meth:`stop` does so from a signal handler or another thread.
+    A context manager: while it is open, all clients of the same loop share a session. Canceling the asyncio
+    task ends requests in flight at once; :meth:`stop` does the same from a signal handler or another thread.
 
     :param coveo_conn_id: The Coveo connection.
     :param organization_id: The organization, if it is not the connection's.
     :param caller: The caller's name, for the ``User-Agent`` header.
-    :param retry: The retry policy. Default the hook's.
+    :param retry: The retry policy. Default: the hook's.
     """
 
     def __init__(
@@ -68,21 +68,21 @@ class CoveoAsyncClient:
         await self._transport.__aexit__(kind, error, trace)
 
     def stop(self) -> None:
-        """End what is under way within two seconds, and let no further request start; it takes no lock."""
+        """End requests in flight within two seconds, and prevent new ones; takes no lock."""
         self._stop.set()
 
     async def call(self, call: Call[T]) -> T:
         """
-        Make a call, and return its result.
+        Run a call, and return its result.
 
         :param call: The call.
-        :raises CoveoError: if Coveo returns an error, or does not answer.
+        :raises CoveoError: if Coveo returns an error, or no response.
         """
         caller = await self._connected()
         try:
             return await caller.call(call)
         except AuthenticationError:
-            # A trigger that waits for days outlives a key: the connection may have a new one.
+            # A trigger that waits for days can outlive its API key: reread the connection for a new one.
             settings = caller.settings
             self._caller = None
             caller = await self._connected()
@@ -95,7 +95,7 @@ class CoveoAsyncClient:
         Check once whether a condition is met.
 
         :param condition: The condition.
-        :raises CoveoError: if it can't be met, or that can't be known.
+        :raises CoveoError: if it can't be met, or can't be checked.
         """
         settings = await self.settings()
         return await condition.poll(settings.organization_id, self.call)
@@ -106,8 +106,8 @@ class CoveoAsyncClient:
 
     async def _connected(self) -> AsyncCaller:
         if self._caller is None:
-            # In a thread: before Airflow 3 it asks the database, and since then it blocks until the
-            # supervisor answers.
+            # In a thread, because it blocks: Airflow 2 queries the database, Airflow 3 waits for the
+            # supervisor.
             settings = await sync_to_async(self._read_settings)()
             self._caller = AsyncCaller(
                 settings,

@@ -1,4 +1,4 @@
-"""What the hook does for a push of only what changed: its snapshot, and who else changed the source."""
+"""The hook's part in a push of only changes: the snapshot, and the detection of other writers."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ if TYPE_CHECKING:
     from airflow_provider_coveo.hooks.rejected_items import ReadsLogs
     from airflow_provider_coveo.state.content_changes import Change
 
-#: The calls of a batch that is not pushed: for its container, for its content, and to have it taken.
+#: The calls saved for each batch that is not pushed: create a container, upload the batch, submit it.
 _CALLS_PER_BATCH: Final = 3
-#: How many rejected items are taken out of a snapshot by one record.
+#: The maximum number of rejected items that one journal record removes from a snapshot.
 _FORGOTTEN_AT_ONCE: Final = 10_000
 
 
 class ChangesPush(ComparedPush):
     """
-    A push of only what changed.
+    A push of only changes.
 
     :param hook: The hook that pushes.
     :param source_id: The source.
-    :param options: How it finds out what changed.
-    :param dry_run: Whether it only compares: neither the snapshot nor any record is changed.
-    :raises CoveoInputError: if an option is invalid; nothing was read then.
+    :param options: The options of the comparison.
+    :param dry_run: Whether to only compare, and change neither the snapshot nor any record.
+    :raises CoveoInputError: if an option is invalid; nothing has been read yet.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class ChangesPush(ComparedPush):
             *names,
         )
         self.store = SnapshotStore(folder, read_only=dry_run)
-        # A mapped task's parts belong together, whatever their number.
+        # All parts of a mapped task share one mark, whatever their number.
         task = names[: 1 if options.name else 2]
         self._records = ChangesRecords(hook, source_id, (path, *task), is_part=task != names)
         self._push = SnapshotPush(
@@ -90,24 +90,24 @@ class ChangesPush(ComparedPush):
 
     @property
     def records(self) -> ChangesRecords:
-        """Where the push records what it does."""
+        """Records the push's changes to the source."""
         return self._records
 
     def _load(self) -> None:
         """
-        Read the snapshot, and find out whether it still holds.
+        Read the snapshot, and check whether it is still valid.
 
-        :raises SnapshotDamagedError: if it is damaged, and that is not to count as none.
+        :raises SnapshotDamagedError: if it is damaged, unless the options treat that as no snapshot.
         :raises SnapshotError: if the storage fails.
         """
         push = self._push
         push.load()
-        # The record is read in any case: what comes later is told from what is there by then.
+        # Always read the records: changes made later are detected by comparison with them.
         changed = self._records.why_changed(push.snapshot.facts.since)
         push.full_because = push.why_full(self._options.full_after) or changed
         if push.full_because is not None:
             self._hook.log.info(
-                "Source %s: everything is pushed, because %s", self._source_id, push.full_because
+                "Source %s: pushing everything, because %s", self._source_id, push.full_because
             )
         self._comparison = Comparison(
             push.snapshot,
@@ -126,7 +126,7 @@ class ChangesPush(ComparedPush):
         may_delete: Callable[[], bool] | None = None,
     ) -> Iterator[Batch]:
         """
-        Cut what changed into batches.
+        Cut the changes into batches.
 
         See :meth:`~airflow_provider_coveo.coveo.changes.Comparison.batches`.
         """
@@ -134,7 +134,7 @@ class ChangesPush(ComparedPush):
 
     @property
     def _compared(self) -> Comparison:
-        assert self._comparison is not None, "it was not loaded"
+        assert self._comparison is not None, "the snapshot was not loaded"
         return self._comparison
 
     def _write_down(self, batch: int, operations: list[Operation]) -> None:
@@ -143,7 +143,7 @@ class ChangesPush(ComparedPush):
         self._push.write_down(batch, operations)
 
     def accepted(self, batch: Batch) -> None:
-        """Take note of a batch that Coveo accepted."""
+        """Note that Coveo accepted a batch."""
         self._push.accepted = batch.number + 1
 
     def finish(self) -> None:
@@ -158,9 +158,9 @@ class ChangesPush(ComparedPush):
 
     def result(self, accepted: Mapping[str, Any]) -> ComparedResult:
         """
-        Return what was compared, as small JSON.
+        Return the result of the comparison, as small JSON.
 
-        :param accepted: The result of the push otherwise.
+        :param accepted: The rest of the push's result.
         """
         compared = self._compared
         return {
@@ -177,10 +177,10 @@ class ChangesPush(ComparedPush):
 
 def validate_options(hook: RecordingHook, options: OnlyChanges) -> tuple[MaxDeleted, str]:
     """
-    Return how many items may be deleted, and the folder for snapshots.
+    Return the limit for deletions and the folder for snapshots.
 
     :param hook: The hook that pushes.
-    :param options: How it finds out what changed.
+    :param options: The options of the comparison.
     :raises CoveoInputError: if an option is invalid.
     """
     return options.validate(), _snapshot_path(options.snapshot_path or hook.settings.snapshot_path)
@@ -189,30 +189,30 @@ def validate_options(hook: RecordingHook, options: OnlyChanges) -> tuple[MaxDele
 def _snapshot_path(path: object) -> str:
     if not isinstance(path, str) or not path.strip():
         raise CoveoInputError(
-            "Could not push only what changed: there is no snapshot_path",
-            cause="neither the task nor the connection's extra names a folder for snapshots",
-            remedy="Set snapshot_path to a folder that all workers reach, such as s3://conn_id@bucket/coveo",
+            "Could not push only changes: there is no snapshot_path",
+            cause="neither the task nor the connection's extra sets a folder for snapshots",
+            remedy="Set snapshot_path to a folder that all workers can reach, such as s3://conn_id@bucket/coveo",
         )
     path = path.strip()
     if "://" not in path and not path.startswith(("/", "~")):
         raise CoveoInputError(
             f"Invalid snapshot_path: {path!r}",
-            cause="it is relative, and so another folder on each worker",
-            remedy="Give an absolute path or a URL, such as s3://conn_id@bucket/coveo",
+            cause="the path is relative, so it is a different folder on each worker",
+            remedy="Pass an absolute path or a URL, such as s3://conn_id@bucket/coveo",
         )
     return path
 
 
 def _names(hook: RecordingHook, options: OnlyChanges) -> tuple[str, ...]:
-    """Return what tells a snapshot from others of the same source."""
+    """Return the names that distinguish a snapshot from others of the same source."""
     if options.name is not None:
         return (options.name,)
     context = task_context(hook)
     if context is None:
         raise CoveoInputError(
-            "Could not push only what changed: the snapshot has no name",
-            cause="outside a task there is no DAG and no task to name it by",
-            remedy="Give OnlyChanges a name that no other push to the source has",
+            "Could not push only changes: the snapshot has no name",
+            cause="outside a task, there are no DAG and task IDs to name it after",
+            remedy="Pass OnlyChanges a name that no other push to the source uses",
         )
     task_instance = context["ti"]
     map_index = int(getattr(task_instance, "map_index", -1))
@@ -222,15 +222,15 @@ def _names(hook: RecordingHook, options: OnlyChanges) -> tuple[str, ...]:
 
 class ChangesRecords(PushRecords):
     """
-    What a push of only what changed records of itself, and whether others changed the source's content.
+    The records of a push of only changes, and the check whether others changed the source's content.
 
-    Its changes have names that begin with a mark of its task. So those of its own earlier runs, and of the
-    other parts of a mapped task, are told from those of others: of them, the snapshots know.
+    The names of its changes begin with a mark of its task. This distinguishes changes of the task's earlier
+    runs, and of the other parts of a mapped task, from changes of others: the snapshots cover the former.
 
     :param hook: The hook that pushes.
     :param source_id: The source.
     :param names: The folder for snapshots, and the names of the task.
-    :param is_part: Whether the push is one of several of a mapped task.
+    :param is_part: Whether the push is one part of a mapped task.
     """
 
     def __init__(
@@ -240,27 +240,28 @@ class ChangesRecords(PushRecords):
         self._mark = f"~{hashlib.sha256(repr(names).encode()).hexdigest()[:12]}~"
         self._is_part = is_part
         run = run_of(hook) if is_part else None
-        #: Parts record their run, as each by itself would be too many; other pushes themselves.
+        #: Parts record their run, because one record for each part would be too many; other pushes record an
+        #: ID.
         self._own_run = uuid.uuid4().hex[:16] if run is None else run[0]
-        #: The latest change when the snapshot was read; ``None`` if that is not known.
+        #: The latest change when the snapshot was read; ``None`` if unknown.
         self._last_at_load: str | None = None
         self._since: str | None = None
 
     def why_changed(self, since: str) -> str | None:
         """
-        Say why what a snapshot knows does not hold any more, ``None`` if it does.
+        Return why a snapshot is no longer valid, or ``None`` if it still is.
 
-        :param since: The change since which it stands.
+        :param since: The last change that the snapshot covers.
         """
         try:
             changes = self._changes.all()
         except Exception as problem:
             self._warn_unknown(problem)
-            return "it can't be told whether the source's content was changed since the last push"
+            return "it is unknown whether the source's content was changed since the last push"
         self._last_at_load = changes[-1].name if changes else NO_CHANGES
         later = _after(changes, since)
         if later is None:
-            return "it isn't on record any more what changed the source's content since the last push"
+            return "the records no longer go back to the last push"
         if any(not change.name.startswith(self._mark) for change in later):
             return "another task, run or call changed the source's content since the last push"
         if later and not self._is_part:
@@ -270,7 +271,7 @@ class ChangesRecords(PushRecords):
     def begin(self, since: str = "") -> str:
         """Record, once, that the push sends its first batch."""
         if self._since is None:
-            # With a change that is recorded already, nothing else is.
+            # With a change already on record, the base class records no other.
             super().begin(since or self._mark)
             self._since = self._recorded_since()
         return self._since
@@ -280,7 +281,7 @@ class ChangesRecords(PushRecords):
             last = self._changes.last()
             if last is None or not self._is_own(last):
                 last = self._changes.add(self._own_run, mark=self._mark)
-            # What others did before that, and after the snapshot was read, no later attempt would see.
+            # A later attempt could not see what others changed between reading the snapshot and this.
             return "" if self._others_changed(self._changes.all()) else last.name
         except Exception as problem:
             self._warn_unknown(problem)
@@ -290,7 +291,7 @@ class ChangesRecords(PushRecords):
         self._recorded_since()
 
     def since_now(self) -> str:
-        """Return the change since which a snapshot stands that is written now; empty if it does not stand."""
+        """Return the last change that a snapshot written now covers; empty if it would be invalid."""
         try:
             changes = self._changes.all()
         except Exception as problem:
@@ -319,7 +320,7 @@ class ChangesRecords(PushRecords):
 
 
 def _after(changes: list[Change], since: str) -> list[Change] | None:
-    """Return the changes behind one, ``None`` if that one is not on record."""
+    """Return the changes after the given one, or ``None`` if that one is not on record."""
     if since == NO_CHANGES:
         return changes
     names = [change.name for change in changes]
@@ -328,7 +329,7 @@ def _after(changes: list[Change], since: str) -> list[Change] | None:
 
 def forget_rejected(hook: ReadsLogs, pushed: Pushed, results: Sequence[str], urls: Sequence[str]) -> None:
     """
-    Have the next push of only what changed send again what Coveo's pipeline rejected.
+    Make the next push of only changes send the items again that Coveo's pipeline rejected.
 
     :param hook: The hook that reads the item logs.
     :param pushed: The push.
@@ -347,5 +348,5 @@ def forget_rejected(hook: ReadsLogs, pushed: Pushed, results: Sequence[str], url
     stores = [SnapshotStore(url.rpartition("/")[0]) for url in urls]
     while operations := list(itertools.islice(found, _FORGOTTEN_AT_ONCE)):
         for store in stores:
-            # Of the parts of a mapped push, none knows to which one a deleted item belonged.
+            # No part of a mapped push knows which part a deleted item belonged to.
             store.forget([each for each in operations if len(stores) == 1 or each[0] == ADDED])

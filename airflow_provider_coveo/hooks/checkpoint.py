@@ -1,4 +1,4 @@
-"""Which batches of a push were accepted, kept where a later try of the same task finds it."""
+"""Saves which batches of a push were accepted, for a later attempt of the same task."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _KEY: Final = "coveo_push"
-#: How many digests are kept under one key: less than the 64 KiB above which Airflow warns.
+#: The number of digests under one key. It keeps a value below 64 KiB, above which Airflow warns.
 _PAGE: Final = 4_000
-#: More digests, or pages of them, than this are no push's.
+#: A header with more digests or pages than this was not written by a push.
 _MAX_DIGESTS: Final = 100_000
-#: What was accepted longer ago than this is pushed again. It is long enough for what failed before a weekend,
-#: or because the day's quota was used up.
+#: Batches accepted longer ago than this are pushed again. It leaves time to retry after a weekend, or after
+#: the daily quota was used up.
 _MAX_AGE_SECONDS: Final = 7 * 24 * 3600
 
 
@@ -31,9 +31,9 @@ class RunCheckpoint:
     The digests of one task's accepted batches, in the state of its run.
 
     :param context: The context of the task.
-    :param what: What is pushed how, so that nothing is mistaken for something else: where to, the size of a
-        batch, and who last changed the source's content.
-    :param only_retries: Whether what was accepted before a clear is pushed again.
+    :param what: Identifies the push, so that a checkpoint of a different push is ignored: the target, the
+        batch size, and who last changed the source's content.
+    :param only_retries: Whether batches accepted before a clear are pushed again.
     """
 
     def __init__(self, context: Context, what: Sequence[object], *, only_retries: bool) -> None:
@@ -46,16 +46,16 @@ class RunCheckpoint:
         self._pages = 0
 
     def read(self) -> AcceptedBatches:
-        """Return what an earlier try got accepted, and forget what does not count for this one."""
+        """Return the accepted batches of earlier attempts; delete the checkpoint if it does not apply."""
         header = self._header()
         if header is None:
             return AcceptedBatches()
         digests = self._digests(header)
-        # 0.1.0 and 0.1.1 kept no more than the batches.
+        # 0.1.0 and 0.1.1 saved only the batches.
         repeated = [*(header.get("repeated") or ()), 0, 0, 0][:3]
         sent = header.get("sent", header["count"])
         if digests is None:
-            log.info("What an earlier try got accepted does not count for this one: all is pushed.")
+            log.info("Ignoring an earlier attempt's checkpoint; pushing everything")
             self.forget()
             return AcceptedBatches((), None, "", sent, *repeated)
         self._written, self._pages = digests, header["pages"]
@@ -69,16 +69,16 @@ class RunCheckpoint:
         text = "".join(self._state.get(_page_key(page)) or "" for page in range(-(-count // _PAGE)))
         text = text[: count * width]
         if _digest(text) != header["check"]:
-            # Two tries wrote at the same time.
+            # Two attempts wrote at the same time.
             return None
         return [text[at : at + width] for at in range(0, len(text), width)]
 
     def write(self, accepted: AcceptedBatches) -> None:
-        """Keep what was accepted so far, in the place of what was kept before."""
+        """Save the batches accepted so far, and replace what was saved before."""
         digests = list(accepted.digests)
         header = self._header()
         if header is not None and header["try"] > self._try_number:
-            # Airflow may let a task that was cleared go on for a while, beside its next try.
+            # Airflow may let a cleared task continue for a while alongside its next attempt.
             return
         pages = -(-len(digests) // _PAGE)
         for page in range(pages):
@@ -109,11 +109,11 @@ class RunCheckpoint:
         self._written = digests
 
     def forget(self) -> None:
-        """Keep nothing more: the push is complete, or begins anew."""
+        """Delete the checkpoint: the push is complete, or starts over."""
         header = self._header()
         if header is None:
             return
-        # This one first: without it, what is left if this is interrupted counts for nothing.
+        # Delete the header first: without it, pages left by an interruption are ignored.
         self._state.delete(_KEY)
         for page in range(header["pages"]):
             self._state.delete(_page_key(page))
@@ -125,7 +125,7 @@ class RunCheckpoint:
 
 
 def _is_readable(header: object) -> bool:
-    """Return whether a header is one of this version, or an earlier one, that nobody edited."""
+    """Return whether a header was written by this or an earlier version, and not edited."""
     if not isinstance(header, Mapping):
         return False
     started, repeated = header.get("started"), header.get("repeated") or []

@@ -1,4 +1,4 @@
-"""What the hook records of requests that change a source's content, so that no push goes on behind them."""
+"""Records requests that change a source's content, so that no push resumes after them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from airflow_provider_coveo.hooks.recording import RecordingHook, task_context
 from airflow_provider_coveo.state.content_changes import ContentChanges, RecentPushes
 
 _SOURCE: Final = re.compile(r"/(?:push/v1|rest)/organizations/([^/]+)/sources/([^/]+)(.*)")
-#: What is done to a source that leaves its content as it is. Anything else may change it.
+#: Requests to a source that don't change its content. Any other request may change it.
 _HARMLESS: Final = re.compile(r"/(status|duplicate|tasks/abort|pushRefresh|stopRefresh)/?")
-#: By these, Airflow tells a task's process which task it is, and those that it starts.
+#: The environment variables by which Airflow identifies the task to its process and to child processes.
 _IN_ENVIRONMENT: Final = (
     "AIRFLOW_CTX_DAG_ID",
     "AIRFLOW_CTX_DAG_RUN_ID",
@@ -26,37 +26,37 @@ _IN_ENVIRONMENT: Final = (
     "AIRFLOW_CTX_TRY_NUMBER",
 )
 
-#: How many batches of a push that can't be resumed are recorded, at first, before they are sent.
+#: The number of batches that a push that can't be resumed records in advance, before its first batch.
 _BATCHES_AHEAD: Final = 8
 
 _lock = threading.Lock()
-#: How often this process has changed the content of each source, pushes that can be resumed apart.
+#: How often this process has changed the content of each source, not counting resumable pushes.
 _changes_of_this_process: Counter[tuple[str, str]] = Counter()
 
 
 def changed_source(method: str | None, path: str) -> str | None:
     """
-    Return the source whose content a request may change, ``None`` if it changes none.
+    Return the source whose content a request may change, or ``None`` if there is none.
 
     :param method: The HTTP method.
     :param path: The path.
     """
     if str(method).upper() in {"GET", "HEAD", "OPTIONS"}:
         return None
-    # A prefix, as of a gateway, may stand before it.
+    # The path can begin with a prefix, such as a gateway's.
     found = _SOURCE.search(path)
     if found is None or _HARMLESS.fullmatch(found[3]):
         return None
     source_id = unquote(found[2])
     if not found[3] and str(method).upper() == "POST":
         return None
-    # Names that are no IDs: /sources/pages and /sources/raw are of all sources.
+    # These are not source IDs: /sources/pages and /sources/raw concern all sources.
     return None if source_id in {"pages", "raw"} else source_id
 
 
 def run_of(hook: RecordingHook) -> tuple[str, str, str] | None:
     """
-    Return names for the run, the task with its map index, and the try that use a hook.
+    Return names for the run, the task with its map index, and the attempt that use a hook.
 
     :param hook: The hook.
     :return: ``None`` outside a run.
@@ -68,7 +68,7 @@ def run_of(hook: RecordingHook) -> tuple[str, str, str] | None:
         task = (str(ti.task_id), str(getattr(ti, "map_index", -1)))
         this_try = f"{getattr(ti, 'try_number', 0)} {getattr(ti, 'max_tries', 0)}"
     else:
-        # A task's callbacks, and what it starts, have no context.
+        # A task's callbacks and child processes have no context.
         known = [os.environ.get(name, "") for name in _IN_ENVIRONMENT]
         if not all(known[:2]):
             return None
@@ -83,13 +83,13 @@ def _name(*parts: str) -> str:
 @contextmanager
 def recording(hook: RecordingHook, source_id: str | None) -> Iterator[None]:
     """
-    Record around a request that it changes the content of a source.
+    Record, before and after a request, that it changes the content of a source.
 
-    It is recorded before, in case that the process is killed, and once more after it if a push began
-    meanwhile. Nothing is written where nobody has recorded anything since this hook did.
+    The record before the request covers the case that the process is killed. The record after it is for
+    pushes that began in the meantime. Nothing is written if this hook wrote the latest record.
 
     :param hook: The hook that makes the request.
-    :param source_id: The source, ``None`` if the request changes none.
+    :param source_id: The source, or ``None`` if the request changes none.
     """
     if source_id is None:
         yield
@@ -128,11 +128,11 @@ def _warn(hook: RecordingHook, source_id: str, problem: Exception) -> None:
 
 class PushRecords:
     """
-    What a push records of itself, and whether what an earlier try of it got accepted still stands.
+    The records of a push, and the check whether batches accepted by an earlier attempt are still valid.
 
     :param hook: The hook that pushes.
     :param source_id: The source.
-    :param resumable: Whether a later try may go on where this one ends.
+    :param resumable: Whether a later attempt can resume where this one ends.
     """
 
     def __init__(self, hook: RecordingHook, source_id: str, *, resumable: bool) -> None:
@@ -145,22 +145,22 @@ class PushRecords:
         self._made_before = _changes_of_this_process[self._key]
         self._told_of_deletions = False
         self._began = False
-        #: How many batches are on record as sent by this push.
+        #: The number of batches on record as sent by this push.
         self._recorded = 0
 
     @property
     def is_alone(self) -> bool:
-        """Whether this process did nothing else to the source's content since the push began."""
+        """Whether nothing else in this process has changed the source's content since the push began."""
         return _changes_of_this_process[self._key] == self._made_before
 
     def still_stands(self, since: str) -> bool:
         """
-        Say whether nothing but the tries of this push changed the source's content.
+        Return whether only attempts of this push have changed the source's content.
 
-        :param since: Since which change, as :meth:`begin` returned it.
+        :param since: The change after which to look, as :meth:`begin` returned it.
         """
         if self._run is None:
-            # There is no run on whose changes anything is recorded.
+            # Outside a run, nothing is recorded.
             return not since
         try:
             return bool(since) and self._changes.still_stands(since, *self._run[:2])
@@ -172,8 +172,8 @@ class PushRecords:
         """
         Record that the push sends its first batch.
 
-        :param since: The change since which its earlier batches stand, if there are some.
-        :return: The change since which its batches stand; empty outside a run.
+        :param since: The change from which on its earlier batches are valid, if there are any.
+        :return: The change from which on its batches are valid; empty outside a run.
         """
         self._began = True
         if not self._resumable:
@@ -192,13 +192,13 @@ class PushRecords:
 
     def sending(self, batches: int, *, deletes: bool) -> None:
         """
-        Record, before a batch is taken, that it deletes items, which those of others may be among.
+        Record, before a batch is submitted, that it deletes items: they may be items of others.
 
-        Of a push that can't be resumed it is recorded as well how much it may have sent, for a process that
-        is killed without warning records nothing any more.
+        For a push that can't be resumed, also record in advance how many batches it may have sent, because a
+        process that is killed without warning can't record it anymore.
 
-        :param batches: How many batches it sent before.
-        :param deletes: Whether this one deletes.
+        :param batches: The number of batches sent before.
+        :param deletes: Whether the batch deletes items.
         """
         if not self._resumable and batches >= self._recorded:
             self._record_pushed(2 * max(batches, _BATCHES_AHEAD // 2))
@@ -207,7 +207,7 @@ class PushRecords:
             self._add()
 
     def batches_before(self) -> int:
-        """Return how many batches other tries of the task sent lately, as far as that is known."""
+        """Return how many batches other attempts of the task sent recently, as far as known."""
         if self._run is None:
             return 0
         try:
@@ -218,9 +218,9 @@ class PushRecords:
 
     def end(self, batches: int) -> None:
         """
-        Record that the push has ended, for pushes that began meanwhile and for later tries.
+        Record that the push has ended, for pushes that began in the meantime and for later attempts.
 
-        :param batches: How many batches it sent.
+        :param batches: The number of batches sent.
         """
         if not self._began:
             return
@@ -232,7 +232,7 @@ class PushRecords:
             self._record_pushed(batches)
 
     def _add_if_others_did(self) -> None:
-        """Record the end of a push behind which a push of only what changed may have ended before."""
+        """Record the end if others recorded changes: a push of only changes may have ended meanwhile."""
         if self._run is None:
             return
         try:
@@ -241,7 +241,7 @@ class PushRecords:
             _warn(self._hook, self._source_id, problem)
 
     def _record_pushed(self, batches: int) -> None:
-        """Record how many batches the push has sent, in the place of what it recorded before."""
+        """Record how many batches the push has sent; it replaces the earlier record."""
         if self._run is None:
             return
         try:

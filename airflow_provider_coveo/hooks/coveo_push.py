@@ -1,4 +1,4 @@
-"""The hook: what the client needs from Airflow, and the client's methods."""
+"""The hook: provides what the client needs from Airflow, and offers the client's methods."""
 
 from __future__ import annotations
 
@@ -57,16 +57,16 @@ R = TypeVar("R")
 
 class CoveoPushHook(HttpHook):
     """
-    Talk to Coveo's Push API, and to the platform APIs around a Push source.
+    A hook for Coveo's Push API, and for the platform APIs around a Push source.
 
-    Every request has a timeout, is repeated as ``retry`` says after 429, 5xx or no answer, never follows a
-    redirect, and leaves one line in the log. An error that a retry can't mend is raised in a form that
-    Airflow does not retry either (it is an ``AirflowFailException`` besides being what its class says).
+    Every request has a timeout, never follows a redirect, and writes one line to the log. After 429, 5xx or
+    no response, ``retry`` determines whether it is retried. If a retry can't fix an error, the error is also
+    an ``AirflowFailException``, so Airflow does not retry the task either.
 
-    Calls of the Push API keep the distance that the connection's ``call_interval`` asks for, and while one of
-    them waits after 429, no other call of the process begins.
+    Push API calls are at least ``call_interval`` seconds apart. While one of them waits after 429, no other
+    call of the process starts.
 
-    One hook may be shared by threads: each has its own session.
+    Threads can share a hook: each has its own session.
 
     See https://docs.coveo.com/en/68/ for the Push API and https://docs.coveo.com/en/78/ for its reference.
 
@@ -74,14 +74,15 @@ class CoveoPushHook(HttpHook):
         region. Default ``coveo_default``.
     :param organization_id: The organization, if it differs from the connection's.
     :param retry: The retry policy for requests. Default: retry for up to 900 seconds.
-    :param timeout: Seconds to wait for a connection, and for the next byte to move in either direction: a
-        number or a pair. Wins over the connection's; default 10 and 60.
-    :param total_timeout: Seconds that one request may take in all, up to 86400. Wins over the connection's;
-        default five times the second ``timeout``, and a second for each 16 KiB of the request, but no more
-        than 3600 unless that ``timeout`` asks for more.
-    :param call_interval: Seconds between two Push API calls, 0 to 30. Wins over the connection's; default 0.
+    :param timeout: Seconds to wait for a connection, and for the next byte in either direction: a number or a
+        pair. Overrides the connection's value; default 10 and 60.
+    :param total_timeout: The maximum duration of one request in seconds, up to 86400. Overrides the
+        connection's value. Default: five times the second ``timeout``, plus one second for each 16 KiB of
+        the request, but no more than 3600 unless that ``timeout`` alone requires more.
+    :param call_interval: Seconds between two Push API calls, 0 to 30. Overrides the connection's value;
+        default 0.
     :param caller: The user of the hook, for the ``User-Agent`` header.
-    :raises CoveoConfigurationError: on first use, if the connection can't be used as it stands.
+    :raises CoveoConfigurationError: on first use, if the connection's settings are unusable.
     """
 
     conn_name_attr = "coveo_conn_id"
@@ -112,7 +113,7 @@ class CoveoPushHook(HttpHook):
         self._settings: ConnectionSettings | None = None
         self._sessions = threading.local()
         self._stop = StopSignal()
-        #: The client, which makes every request.
+        #: The client, which sends every request.
         self.client = CoveoClient(
             self._read_settings,
             RequestsTransport(self.get_conn),
@@ -122,18 +123,18 @@ class CoveoPushHook(HttpHook):
             log=cast("Logger", self.log),
             is_timeout_fixed=timeout is not None,
         )
-        #: The sources of which the running task's run has recorded that Coveo accepted an item.
+        #: The sources for which it is already recorded that Coveo accepted an item from the task's run.
         self.recorded_sources: set[str] = set()
-        #: The context of the task that uses the hook, if it is not the one that Airflow executes.
+        #: The context of the task that uses the hook, if it differs from the task that Airflow executes.
         self.task_context: Context | None = None
-        #: The change of each source's content that the hook recorded last.
+        #: The last change that the hook recorded, by source.
         self.last_changes: dict[str, str] = {}
 
-    # Airflow 2.11 looks for these two in the class itself, and not in those it derives from.
+    # Airflow 2.11 looks for these two in the class itself, not in its base classes.
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, object]:
-        """Return the form's fields beside the standard ones."""
+        """Return the form's fields besides the standard ones."""
         return form_widgets()
 
     @classmethod
@@ -142,7 +143,7 @@ class CoveoPushHook(HttpHook):
         return form_behaviour()
 
     def __reduce__(self) -> Any:
-        # Sessions and locks stay behind: a copy makes its own.
+        # Sessions and locks can't be pickled: a copy creates its own.
         arguments = {
             "organization_id": self._given_organization_id,
             "retry": self._retry,
@@ -154,13 +155,13 @@ class CoveoPushHook(HttpHook):
         }
         return _made_again, (type(self), self.coveo_conn_id, arguments)
 
-    # --- the session, where HttpHook's would not suit Coveo ---
+    # --- the session: overrides where HttpHook's does not suit Coveo ---
 
     @property
     def settings(self) -> ConnectionSettings:
         """The connection's settings, read on first use."""
         if self._settings is None:
-            # Making the session reads the connection, which is one look-up less than reading it for itself.
+            # Creating the session reads the connection anyway; this saves a separate lookup.
             self.get_conn()
         return cast("ConnectionSettings", self._settings)
 
@@ -169,7 +170,7 @@ class CoveoPushHook(HttpHook):
 
     @property
     def organization_id(self) -> str:
-        """The organization that the hook works on."""
+        """The ID of the organization that requests go to."""
         return self.settings.organization_id
 
     def _set_base_url(self, connection: Connection) -> None:
@@ -179,7 +180,7 @@ class CoveoPushHook(HttpHook):
             host=connection.host,
             port=connection.port,
             schema=connection.schema,
-            # Airflow's own reading takes an extra that is not JSON for an empty one.
+            # Airflow's own parser treats an extra that is not JSON as empty.
             extra=connection.extra,
             organization_id=self._given_organization_id,
             timeout=self._given_timeout,
@@ -187,7 +188,7 @@ class CoveoPushHook(HttpHook):
             call_interval=self._given_call_interval,
         )
         mask_in_logs(self._settings.api_key)
-        # Reading it has Airflow mask the secrets in it.
+        # Reading this property makes Airflow mask the secrets in it.
         connection.extra_dejson  # noqa: B018
         self.base_url = self._settings.push_url
         self._base_url_initialized = True
@@ -198,7 +199,7 @@ class CoveoPushHook(HttpHook):
         """
         Return a session with the API key, the user agent and the connection's transport settings.
 
-        Without arguments it is this thread's own, so that a warm hook reuses its connection.
+        Without arguments, it returns this thread's session, so that a hook reuses its connection.
         """
         if headers or extra_options:
             return self._new_session(headers, extra_options)
@@ -212,14 +213,14 @@ class CoveoPushHook(HttpHook):
         self, headers: dict[Any, Any] | None, extra_options: dict[str, Any] | None
     ) -> requests.Session:
         try:
-            # HttpHook looks at its extra options only if there are some.
+            # HttpHook reads its extra options only if there are any.
             session = super().get_conn(headers, {"allow_redirects": False, **(extra_options or {})})
         except ValueError as problem:
             if isinstance(problem, CoveoError) or "extra" not in str(problem):
                 raise
-            # Airflow 2.11 itself rejects an extra that is no JSON object; its message repeats the extra.
+            # Airflow 2.11 itself rejects an extra that is not a JSON object; its message repeats the extra.
             raise unreadable_extra() from None
-        # An adapter that the hook was given stays.
+        # Keep an adapter that was passed to the hook.
         if getattr(self, "adapter", None) is None:
             mount_limits(session)
         return session
@@ -230,7 +231,7 @@ class CoveoPushHook(HttpHook):
     def _configure_session_from_extra(
         self, session: requests.Session, connection: Connection, extra_options: Mapping[str, object]
     ) -> requests.Session:
-        # HttpHook would send every extra that it does not know as a header.
+        # HttpHook would send every unknown extra as a header.
         configure_session(session, self.settings, extra_options)
         session.headers["User-Agent"] = f"{user_agent()} caller/{self._caller}"
         session.headers["Accept"] = "application/json"
@@ -243,7 +244,7 @@ class CoveoPushHook(HttpHook):
         prepped_request: requests.PreparedRequest,
         extra_options: dict[Any, Any],
     ) -> requests.Response:
-        """Send a request of ``run``, with the same care as the client's own."""
+        """Send a request of ``run``, with the same checks, retries and records as the client's requests."""
         path = urlsplit(str(prepped_request.url)).path
         action = f"Could not {prepped_request.method} {path}"
         request = Request(action, str(prepped_request.method), path, expected=None)
@@ -270,11 +271,11 @@ class CoveoPushHook(HttpHook):
 
     def stop(self) -> None:
         """
-        End what is under way within two seconds, and let no further request start.
+        End requests in flight within two seconds, and prevent new ones.
 
-        It ends waits, and requests while they connect, send, wait and receive. A request that was sent
-        completely may still get its response for one second. Operators call it from ``on_kill``; it takes no
-        lock, so that a signal handler may call it.
+        It also ends waits, and requests in any phase: connecting, sending, waiting or receiving. A request
+        that was sent completely gets one more second for its response. Operators call this from ``on_kill``.
+        It takes no lock, so a signal handler can call it.
         """
         self._stop.set()
 
@@ -285,7 +286,7 @@ class CoveoPushHook(HttpHook):
 
     def wait(self, seconds: float) -> None:
         """
-        Wait that long, or until :meth:`stop` is called.
+        Wait for the given time, or until :meth:`stop` is called.
 
         :param seconds: The time in seconds.
         """
@@ -293,7 +294,7 @@ class CoveoPushHook(HttpHook):
 
     @property
     def clock(self) -> CoveoClock:
-        """Coveo's clock in the last response of this thread; the worker's own before there was one."""
+        """Coveo's clock, from this thread's last response; the worker's clock before the first response."""
         return self.client.caller.clock
 
     # --- the client's methods: their signatures and docstrings are in airflow_provider_coveo.coveo.client ---
@@ -341,31 +342,31 @@ class CoveoPushHook(HttpHook):
 
     def repeated(self, attempt: Callable[[int], R], retry: RetryPolicy | None = None) -> R:
         """
-        Make attempts until one succeeds; deprecated for ``client.caller.repeat``.
+        Repeat attempts until one succeeds; deprecated, use ``client.caller.repeat``.
 
-        :param attempt: The attempt; it is given its number, from 1.
-        :param retry: The retry policy. Default the hook's.
+        :param attempt: The attempt; called with its number, from 1.
+        :param retry: The retry policy. Default: the hook's.
         """
         _deprecated("repeated", "client.caller.repeat")
         return self.client.caller.repeat(attempt, retry)
 
     def upload(self, data: bytes | Body, tried: str) -> Uploaded:
         """
-        Put data into a new file container; deprecated for ``client.containers.upload``.
+        Upload data into a new file container; deprecated, use ``client.containers.upload``.
 
         :param data: The data.
-        :param tried: The action, for the message of an error.
+        :param tried: The action, for error messages.
         """
         _deprecated("upload", "client.containers.upload")
         return self.client.containers.upload(data, tried)
 
     def take_batch(self, path: str, file_id: str, tried: str, retry: RetryPolicy) -> Response:
         """
-        Have Coveo accept the batch in a file container; deprecated for ``client.containers.submit``.
+        Submit the batch in a file container; deprecated, use ``client.containers.submit``.
 
         :param path: The path of the request.
         :param file_id: The container's ``fileId``.
-        :param tried: The action, for the message of an error.
+        :param tried: The action, for error messages.
         :param retry: The retry policy.
         """
         _deprecated("take_batch", "client.containers.submit")

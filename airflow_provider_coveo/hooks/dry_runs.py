@@ -1,4 +1,4 @@
-"""Keeping a task from sending anything while the run of its bracket is dry."""
+"""Prevent a task from sending anything while its bracket does a dry run."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from airflow_provider_coveo.state.dry_tasks import sends_in_dry_run
 
 def reject_in_dry_run(method: str, path: str) -> None:
     """
-    Reject a request that would change something in a bracket whose run is dry.
+    Reject a request that would change something while the task's bracket does a dry run.
 
     :param method: The HTTP method.
     :param path: The path.
-    :raises CoveoInputError: if it would; nothing is sent.
+    :raises CoveoInputError: if the request would change something; nothing is sent.
     """
     if sends_in_dry_run(method, path):
         raise CoveoInputError(
-            f"Nothing was sent: {method} {path}",
-            cause="the run of this task's bracket is dry, and this would change something at Coveo",
-            remedy="Pass dry_run=True where the task pushes, or leave the call out if the run is dry",
+            f"Could not send {method} {path}",
+            cause="the bracket of this task does a dry run, and the request would change something at Coveo",
+            remedy="Pass dry_run=True to the task's pushes, or skip this call in a dry run",
         )

@@ -1,4 +1,4 @@
-"""The connection form of Airflow 2.11; Airflow 3 reads the same from the provider's metadata."""
+"""The connection form for Airflow 2.11; Airflow 3 reads it from the provider's metadata."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from airflow_provider_coveo.get_provider_info import CONNECTION_FORM
 
 
 def form_widgets() -> dict[str, object]:
-    """Return the form's fields beside the standard ones."""
+    """Return the form's fields besides the standard ones."""
     from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
     from flask_babel import lazy_gettext
     from wtforms import StringField

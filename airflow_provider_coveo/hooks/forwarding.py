@@ -1,4 +1,4 @@
-"""How the hook offers the methods of its client."""
+"""The hook's methods that call its client."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def forwarded(
     method: Callable[Concatenate[C, P], R], resource: str = ""
 ) -> Callable[Concatenate[object, P], R]:
     """
-    Return a method of the hook that calls one of its client, and fails a task at once if a retry can't help.
+    Return a hook method that calls a client method, and fails the task at once if a retry can't help.
 
-    The signature and the docstring stay where the method is defined.
+    The signature and the docstring are those of the client's method.
 
     :param method: The client's method.
-    :param resource: The client's attribute that has it. Default the client itself.
+    :param resource: The client's attribute that has the method. Default: the client itself.
     """
 
     owner = attrgetter(f"client.{resource}" if resource else "client")

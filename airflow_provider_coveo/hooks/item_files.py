@@ -1,4 +1,4 @@
-"""Items out of files: the module's path in 0.1."""
+"""Items read from files: the module's path in 0.1."""
 
 from airflow_provider_coveo.content.files import FORMATS
 from airflow_provider_coveo.content.files import read_files as items_of_files

@@ -1,4 +1,4 @@
-"""Items out of the rows of a query: the module's path in 0.1."""
+"""Items made from the rows of a query: the module's path in 0.1."""
 
 from airflow_provider_coveo.content.query import read_query as items_of_query
 

@@ -1,4 +1,4 @@
-"""What the hook tells Airflow's lineage, for tasks that use it from Python code."""
+"""Reports sources to Airflow's lineage, for tasks that use the hook from Python code."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import sys
 
 def tell_lineage(hook: object, organization_id: str, source_id: str) -> None:
     """
-    Name a source as an output of the running task.
+    Report a source as an output of the running task.
 
     :param hook: The hook that wrote to it.
     :param organization_id: The organization.
     :param source_id: The source.
     """
-    # Airflow finds out whether anybody reads lineage by loading all providers, which takes a third of a
-    # second, and 2.11 warns where nobody does. Its OpenLineage provider is loaded where somebody does.
+    # To check whether anything reads lineage, Airflow loads all providers, which takes a third of a
+    # second; 2.11 also warns if nothing does. If anything does, the OpenLineage provider is already loaded.
     if "airflow.providers.openlineage" not in sys.modules:
         return
     from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector

@@ -1,22 +1,22 @@
 """
-What is counted of the talk with Coveo, through Airflow's own metrics.
+Counters of the traffic with Coveo, in Airflow's own metrics.
 
 ============================ ===================================================== =======================
-Counter                      What it counts                                        Tags
+Counter                      Counts                                                Tags
 ============================ ===================================================== =======================
-``coveo.requests``           requests that were sent, each attempt for itself      ``status``
-``coveo.requests.<status>``  the same, by the HTTP status of the answer, or the    none
-                             name of an error without one (``NoAnswerError``)
-``coveo.retries``            repetitions, after 429, 5xx or no answer              ``error``
-``coveo.items_accepted``     items that Coveo has accepted, without the batches    ``source_id``
-                             that an earlier try got accepted
+``coveo.requests``           requests sent; each attempt counts                    ``status``
+``coveo.requests.<status>``  the same, by HTTP status of the response, or by the   none
+                             name of the error if there is none (``NoAnswerError``)
+``coveo.retries``            retries, after 429, 5xx or no response                ``error``
+``coveo.items_accepted``     items that Coveo accepted, except those in batches    ``source_id``
+                             that an earlier attempt got accepted
 ``coveo.deletions_accepted`` deletions by ID, likewise                             ``source_id``
-``coveo.bytes``              bytes that were accepted: JSON, and content of a      ``source_id``
-                             batch that went by a container of its own
+``coveo.bytes``              bytes that Coveo accepted: JSON, and large content    ``source_id``
+                             uploaded into its own container
 ============================ ===================================================== =======================
 
-They go wherever Airflow's metrics go: StatsD, Datadog or OpenTelemetry, as ``[metrics]`` says. Plain StatsD
-knows no tags and leaves them out. Where metrics are off, nothing of them is loaded.
+They go wherever ``[metrics]`` sends Airflow's metrics: StatsD, Datadog or OpenTelemetry. Plain StatsD has no
+tags, so they are left out. If metrics are off, no metrics code is loaded.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ def count_request(outcome: object) -> None:
     """
     Count a request.
 
-    :param outcome: The HTTP status of the answer, or the name of an error without one.
+    :param outcome: The HTTP status of the response, or the name of the error if there is none.
     """
     _count("coveo.requests", status=outcome)
     _count(f"coveo.requests.{outcome}")
 
 
 def count_retry(error: BaseException) -> None:
-    """Count that a request is repeated."""
+    """Count a retry of a request."""
     _count("coveo.retries", error=type(error).__name__)
 
 
@@ -52,8 +52,8 @@ def count_accepted(source_id: str, counts: Mapping[str, int], size: int) -> None
     Count a batch that Coveo accepted.
 
     :param source_id: The source.
-    :param counts: How many entries it has, by section.
-    :param size: How many bytes it is.
+    :param counts: The number of its entries, by section.
+    :param size: Its size in bytes.
     """
     _count("coveo.items_accepted", counts.get(ADD, 0), source_id=source_id)
     _count("coveo.deletions_accepted", counts.get(DELETE, 0), source_id=source_id)
@@ -68,7 +68,7 @@ def _count(name: str, count: int = 1, **tags: object) -> None:
 
 @functools.cache
 def _stats() -> Any:
-    """Return Airflow's metrics, ``None`` where they are off."""
+    """Return Airflow's metrics, or ``None`` if they are off."""
     if not any(conf.getboolean("metrics", switch, fallback=False) for switch in _SWITCHES):
         return None
     from airflow.providers.common.compat.sdk import Stats

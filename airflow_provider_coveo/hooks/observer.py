@@ -1,4 +1,4 @@
-"""What the hook does in Airflow while its client works: metrics, records of the run, lineage."""
+"""The hook's observers of its client: metrics, records of the run, and lineage."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from airflow_provider_coveo.hooks.metrics import count_accepted, count_request, 
 from airflow_provider_coveo.hooks.recording import RecordingHook
 from airflow_provider_coveo.hooks.run_records import record_accepted, record_pushed
 
-#: How the path ends that has Coveo accept a batch of items.
+#: The end of the path that submits a batch of items.
 _BATCH = "/documents/batch"
 
 
 class HookObserver(Observer):
     """
-    Counts in Airflow's metrics, and records what the run does.
+    Counts in Airflow's metrics, and records the run's changes.
 
-    :param hook: The hook whose client works.
+    :param hook: The hook whose client is observed.
     """
 
     def __init__(self, hook: RecordingHook) -> None:
         self._hook = hook
 
     def requesting(self, method: str, path: str) -> AbstractContextManager[None]:
-        """Record around a request that it changes the content of a source; reject it in a dry run."""
+        """Record that a request changes the content of a source; reject the request in a dry run."""
         reject_in_dry_run(method, path)
-        # A push records by itself what it sends.
+        # A push records its own batches.
         if path.endswith(_BATCH):
             return nullcontext()
         return recording(self._hook, changed_source(method, path))
@@ -42,11 +42,11 @@ class HookObserver(Observer):
         count_request(outcome)
 
     def retrying(self, error: CoveoError) -> None:
-        """Count a repetition."""
+        """Count a retry."""
         count_retry(error)
 
     def accepted(self, source_id: str, counts: Mapping[str, int], size: int) -> None:
-        """Count what was accepted."""
+        """Count an accepted batch."""
         count_accepted(source_id, counts, size)
 
     def item_added(self, source_id: str) -> None:
@@ -54,19 +54,19 @@ class HookObserver(Observer):
         record_accepted(self._hook, source_id)
 
     def push_records(self, source_id: str, *, resumable: bool) -> PushRecords:
-        """Return where a push records what it does."""
+        """Return the records of a push."""
         return PushRecords(self._hook, source_id, resumable=resumable)
 
     def compared_push(self, source_id: str, changes: OnlyChanges, *, dry_run: bool = False) -> ComparedPush:
         """Return a push that compares its input with a snapshot."""
-        # It brings sqlite3 with it, which other pushes don't need.
+        # It imports sqlite3, which other pushes don't need.
         from airflow_provider_coveo.hooks.changes import ChangesPush
 
         return ChangesPush(self._hook, source_id, changes, dry_run=dry_run)
 
     def rejected_items(self, source_id: str, path: object) -> RejectedItems:
-        """Return where a push leaves invalid items."""
-        # It brings the readers of files with it, which other pushes don't need.
+        """Return the collector of a push's invalid items."""
+        # It imports the file readers, which other pushes don't need.
         from airflow_provider_coveo.hooks.rejected_items import RunRejectedItems
 
         return RunRejectedItems(self._hook, source_id, path)
@@ -88,5 +88,5 @@ class AsyncObserver(Observer):
         count_request(outcome)
 
     def retrying(self, error: CoveoError) -> None:
-        """Count a repetition."""
+        """Count a retry."""
         count_retry(error)

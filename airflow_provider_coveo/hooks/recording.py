@@ -1,4 +1,4 @@
-"""What the hook's records need of the hook."""
+"""The part of the hook that its records need."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 class RecordingHook(Protocol):
     """The part of ``CoveoPushHook`` that the records of a run use."""
 
-    #: The sources of which the running task's run has recorded that Coveo accepted an item.
+    #: The sources for which it is already recorded that Coveo accepted an item from the task's run.
     recorded_sources: set[str]
-    #: The context of the task that uses the hook, if it is not the one that Airflow executes.
+    #: The context of the task that uses the hook, if it differs from the task that Airflow executes.
     task_context: Context | None
-    #: The change of each source's content that the hook recorded last.
+    #: The last change that the hook recorded, by source.
     last_changes: dict[str, str]
 
     @property
     def log(self) -> Any:
-        """The log."""
+        """The logger."""
 
     @property
     def organization_id(self) -> str:
-        """The organization that the hook works on."""
+        """The ID of the organization that requests go to."""
 
     @property
     def settings(self) -> ConnectionSettings:
@@ -37,7 +37,7 @@ class RecordingHook(Protocol):
 
 def task_context(hook: RecordingHook) -> Context | None:
     """
-    Return the context of the task that uses a hook, ``None`` outside a task.
+    Return the context of the task that uses a hook, or ``None`` outside a task.
 
     :param hook: The hook.
     """
@@ -46,6 +46,6 @@ def task_context(hook: RecordingHook) -> Context | None:
         try:
             context = get_current_context()
         except Exception:
-            # No task is executed; which error says so depends on Airflow's version.
+            # No task is running; the type of the error depends on Airflow's version.
             return None
     return context if "ti" in context else None

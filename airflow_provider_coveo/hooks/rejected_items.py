@@ -1,4 +1,4 @@
-"""What the hook leaves of rejected items: one file for the attempts of a task."""
+"""The file of rejected items: one for all attempts of a task."""
 
 from __future__ import annotations
 
@@ -25,25 +25,26 @@ from airflow_provider_coveo.state.task_store import RunState
 log = logging.getLogger(__name__)
 
 _KEY: Final = "coveo_rejected_items"
-#: What a push has Coveo do, as the item logs call it.
+#: The operations of a push, as the item logs name them.
 _OPERATIONS: Final = ("ADD", "ADD_BY_REFERENCE", "UPDATE", *DELETES, "BATCH_FILE")
 
-#: The files of pushes that have succeeded.
+#: The files of successful pushes.
 _USED: Final[UsedInAttempt[bool]] = UsedInAttempt()
 
 
 class RunRejectedItems:
     """
-    The file of one push, of which the attempts of a task in a run leave the fullest.
+    The file of rejected items of one push. Of several failed attempts, the fullest file is kept.
 
-    An attempt reads the input from its beginning, so a later one finds all that an earlier one found. But if
-    it fails sooner, what the earlier one wrote stays. One that succeeds leaves what it found itself.
+    Every attempt reads the input from the beginning, so a later attempt finds everything that an earlier one
+    found. If a later attempt fails sooner, it keeps the earlier file. A successful attempt always replaces
+    it.
 
     :param hook: The hook that pushes.
     :param source_id: The source.
     :param path: The file.
-    :raises CoveoInputError: if it is not the path of such a file, or an earlier push of the attempt has
-        succeeded with it.
+    :raises CoveoInputError: if the path is invalid, or an earlier push of the same attempt has succeeded with
+        the same path.
     """
 
     def __init__(self, hook: RecordingHook, source_id: str, path: object) -> None:
@@ -53,17 +54,17 @@ class RunRejectedItems:
         self._used: dict[str, bool] = {} if context is None else _USED.of(context)
         if str(self._file) in self._used:
             raise CoveoInputError(
-                f"Invalid rejected_path: an earlier push of this task has the same one, {self._file}",
+                f"Invalid rejected_path: an earlier push of this task has the same path, {self._file}",
                 cause="this push would replace its rejected items",
-                remedy="Give each push of a task a file of its own",
+                remedy="Pass a different rejected_path to each push of a task",
             )
 
     def add(self, index: int, error: InvalidItemError) -> None:
         """
-        Keep an invalid item.
+        Add an invalid item.
 
-        :param index: Its place in the input.
-        :param error: What is wrong with it, with the item.
+        :param index: Its index in the input.
+        :param error: The error, with the item.
         """
         self._file.add_invalid(index, error, error.item)
 
@@ -71,7 +72,7 @@ class RunRejectedItems:
         """
         Write the file.
 
-        :param succeeded: Whether the push did. If not, a file that can't be written fails nothing.
+        :param succeeded: Whether the push succeeded. If not, a failure to write the file is only logged.
         :raises OSError: if it can't be written.
         """
         try:
@@ -92,7 +93,7 @@ class RunRejectedItems:
             earlier = int(before.get("rejected") or 0)
         if not succeeded and earlier > file.count:
             file.exists = True
-            log.info("An earlier attempt wrote %d rejected items to %s, which stay there", earlier, file)
+            log.info("Keeping %d rejected items that an earlier attempt wrote to %s", earlier, file)
         elif file.count:
             file.write()
             if state is not None:
@@ -102,7 +103,7 @@ class RunRejectedItems:
             state.delete(_KEY)
 
     def result(self) -> dict[str, object]:
-        """Return how many items were rejected, and the file if there is one, as small JSON."""
+        """Return the number of rejected items, and the file if there is one, as small JSON."""
         return self._file.result()
 
 
@@ -118,12 +119,12 @@ class ReadsLogs(Protocol):
         operations: Iterable[str] = (),
         results: Iterable[str] = (),
     ) -> Iterator[dict[str, Any]]:
-        """Go through the entries of the item logs of a source."""
+        """Iterate over the entries of a source's item logs."""
 
 
 class PipelineRejections:
     """
-    The items that Coveo's pipeline rejected, each once, in a database on the disk: there may be any number.
+    The items that Coveo's pipeline rejected, each once. A database on disk holds them, to bound memory.
 
     :param entries: The entries of the item logs.
     :param results: The results that count as rejected.
@@ -150,7 +151,7 @@ class PipelineRejections:
 
     def add_items(self, items: Iterable[object]) -> None:
         """
-        Find the items in the input that was pushed, of which the last one with an ID counts.
+        Find the rejected items in the pushed input. If several items have the same ID, the last one counts.
 
         :param items: The input.
         """
@@ -167,7 +168,7 @@ class PipelineRejections:
         self._database.commit()
 
     def lines(self) -> Iterator[tuple[dict[str, Any], bytes | None]]:
-        """Yield what is known of each, with the item as a member of a JSON object if it was found."""
+        """Yield the details of each rejection, with the item as JSON if it was found."""
         for row in self._database.execute("SELECT * FROM item ORDER BY rowid"):
             document_id, _, task, result, reason, request_id, at, operation, json = row
             yield (
@@ -204,15 +205,15 @@ def write_pipeline_rejections(
     columns: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """
-    Write what Coveo's pipeline rejected of a push into a file, and return how much that is, as small JSON.
+    Write the items of a push that Coveo's pipeline rejected to a file, and return their number as small JSON.
 
     :param hook: The hook that reads the item logs.
     :param pushed: The push.
-    :param results: The results that count as rejected, none if nothing was.
+    :param results: The results that count as rejected; empty if nothing was rejected.
     :param path: The file.
-    :param pushed_path: The files that were pushed, ``None`` if they can't be read again.
-    :param columns: For tables, what an item is made of.
-    :raises CoveoInputError: if it is not the path of such a file.
+    :param pushed_path: The pushed files, or ``None`` if they can't be read again.
+    :param columns: For tables, the mapping of columns to the parts of an item.
+    :raises CoveoInputError: if the path is invalid.
     :raises CoveoError: if the logs can't be read.
     :raises OSError: if the file can't be written.
     """

@@ -1,4 +1,4 @@
-"""What the hook records of the run that uses it: that an item of it was accepted, and how many were."""
+"""Records of the run that uses the hook: whether Coveo accepted an item, and how many."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: What a count is called in a push's result. ``unchanged`` is there if the push leaves out what is unchanged.
+#: The name of each count in a push's result. ``unchanged`` exists if the push skips unchanged items.
 _COUNTS: Final = {
     "accepted": "accepted_adds",
     "deleted": "accepted_deletes",
     "refused": "invalid",
     "unchanged": "unchanged",
 }
-#: What the task of this process has pushed, by source, and the task instance.
+#: The counts of what this process's task has pushed, by source, and the task instance.
 _pushed: dict[str, dict[str, int]] = {}
 _pushed_by: list[object] = []
 
 
 def record_accepted(hook: RecordingHook, source_id: str) -> None:
     """
-    Record that the running task's run pushed an item to a source, once for each hook.
+    Record that the current run pushed an item to a source, once per hook.
 
-    A bracket deletes old items only of a source to which its run is known to have pushed. Outside a task
-    there is no run, and nothing is recorded.
+    A bracket deletes a source's old items only if its run is known to have pushed to that source. Outside a
+    task there is no run, and nothing is recorded.
 
     :param hook: The hook.
     :param source_id: The source.
@@ -46,7 +46,7 @@ def record_accepted(hook: RecordingHook, source_id: str) -> None:
         task_instance = context["ti"]
         run = (str(task_instance.dag_id), str(task_instance.run_id))
     except Exception:
-        # No task is running; which error says so depends on Airflow's version.
+        # No task is running; the type of the error depends on Airflow's version.
         return
     try:
         SourceLedger(hook.organization_id).accepted(source_id, *run)
@@ -65,14 +65,14 @@ def record_accepted(hook: RecordingHook, source_id: str) -> None:
 
 def record_pushed(hook: RecordingHook, source_id: str, result: Mapping[str, object] | None) -> None:
     """
-    Keep how many items the running task pushed to a source: in an XCom, and in the events of its assets.
+    Save how many items the running task pushed to a source, in an XCom and in its asset events.
 
-    The task's pushes are added up. A push that failed counts with what was accepted before. Outside a task
-    nothing is kept; a count that can't be kept fails nothing.
+    The counts of the task's pushes are added up. A failed push counts with what was accepted before. Outside
+    a task, nothing is saved. A failure to save a count is only logged.
 
     :param hook: The hook.
     :param source_id: The source.
-    :param result: What the push came to, ``None`` if nothing is known of it.
+    :param result: The result of the push, or ``None`` if it is unknown.
     """
     if result is not None:
         _record_counts(hook, source_id, {kind: result.get(key) for kind, key in _COUNTS.items()})
@@ -98,7 +98,7 @@ def _record_counts(hook: RecordingHook, source_id: str, counts: Mapping[str, obj
         task_instance = context["ti"]
         push = task_instance.xcom_push
     except Exception:
-        # No task is running; which error says so depends on Airflow's version.
+        # No task is running; the type of the error depends on Airflow's version.
         return
     try:
         name = f"{hook.organization_id}/{source_id}"
@@ -111,7 +111,7 @@ def _record_counts(hook: RecordingHook, source_id: str, counts: Mapping[str, obj
 
 
 def _added_up(task_instance: object, name: str, counts: Mapping[str, object]) -> dict[str, int]:
-    # One that was deferred, or is tried again, pushes in a process of its own; a test may not.
+    # A deferred or retried task runs in a new process, except in tests.
     if not any(task_instance is each for each in _pushed_by):
         _pushed.clear()
         _pushed_by[:] = [task_instance]
@@ -124,10 +124,10 @@ def _added_up(task_instance: object, name: str, counts: Mapping[str, object]) ->
 
 def tell_assets(context: Context, counts: Mapping[str, Mapping[str, int]]) -> None:
     """
-    Put counts into the events of the running task's assets, where Airflow's page of an asset shows them.
+    Add counts to the running task's asset events; Airflow shows them on the asset's page.
 
     :param context: The task's context.
-    :param counts: The counts, by the URI of the asset.
+    :param counts: The counts, by asset URI.
     """
     outlets: Iterable[Asset] = getattr(context["task"], "outlets", None) or ()
     for outlet in outlets:

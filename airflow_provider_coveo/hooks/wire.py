@@ -1,4 +1,4 @@
-"""How the hook identifies itself to Coveo, and what Airflow masks in logs."""
+"""The hook's ``User-Agent``, and the masking of secrets in logs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def user_agent() -> str:
 
 
 def mask_in_logs(secret: str) -> None:
-    """Have Airflow mask ``secret`` in logs, by the function that its version has for it."""
+    """Make Airflow mask ``secret`` in logs, with the function of its version."""
     for module in (
         "airflow.sdk.log",
         "airflow.sdk.execution_time.secrets_masker",

@@ -91,7 +91,9 @@ def test_a_dry_run_changes_nothing_and_a_run_that_is_not_dry_does(
     assert local_airflow.wait_for_run("dry", run_id) == "failed"
     tasks = local_airflow.task_states("dry", run_id)
     assert (tasks["update.by_hook"].state, tasks["update.close"].state) == ("failed", "success")
-    assert "the run of this task's bracket is dry" in local_airflow.task_log("dry", run_id, "update.by_hook")
+    assert "the bracket of this task does a dry run" in local_airflow.task_log(
+        "dry", run_id, "update.by_hook"
+    )
     assert coveo_server.timeline("dry") == before
     assert local_airflow.rest("GET", "/dags/on_dry/dagRuns")["total_entries"] == 0
 

@@ -107,7 +107,7 @@ def test_one_push_of_an_attempt_does_not_replace_or_delete_the_file_of_another(
     with pytest.raises(CoveoError):
         hook.push_items(SOURCE, [bad(1)], rejected_path=path)
     hook.push_items(SOURCE, [bad(1), bad(2)], **how)
-    with pytest.raises(AirflowFailException, match="an earlier push of this task has the same one"):
+    with pytest.raises(AirflowFailException, match="an earlier push of this task has the same path"):
         hook.push_items(SOURCE, [good(3)], **how)
     assert len(lines(path)) == 2
     assert coveo.items(SOURCE) == {}

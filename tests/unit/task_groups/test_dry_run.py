@@ -200,7 +200,7 @@ def test_nothing_can_be_sent_by_the_hook_in_a_dry_run(
     run = a_dry_run()
     run.execute("open")
     run.enter("work")
-    with pytest.raises(CoveoInputError, match="the run of this task's bracket is dry"):
+    with pytest.raises(CoveoInputError, match="the bracket of this task does a dry run"):
         send(CoveoPushHook())
     assert_nothing_happened(coveo, run)
 
@@ -246,7 +246,7 @@ def test_the_run_stays_dry_if_the_template_renders_to_something_else_later(
     run.execute("open")
     run.params = {"dry_run": False}
     run.enter("work")
-    with pytest.raises(CoveoInputError, match="bracket is dry"):
+    with pytest.raises(CoveoInputError, match="does a dry run"):
         CoveoPushHook().set_source_status(SOURCE, "IDLE")
     assert_nothing_happened(coveo, run)
 
