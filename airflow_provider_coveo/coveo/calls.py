@@ -10,7 +10,7 @@ from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
 from airflow_provider_coveo.coveo.responses import JsonObject, Response
 from airflow_provider_coveo.coveo.transport import Call, Request, explain_privilege, json_call
 
-#: The limit of the items that may be pushed a day. See https://docs.coveo.com/en/63/.
+#: The key of the daily limit of pushed items. See https://docs.coveo.com/en/63/.
 DAILY_ITEMS_LIMIT: Final = "pushApiMaximumDailyDocumentLimit"
 
 
@@ -30,10 +30,10 @@ def source_call(organization_id: str, source_id: str) -> Call[JsonObject]:
 
 
 def limit_call(organization_id: str, key: str = DAILY_ITEMS_LIMIT) -> Call[JsonObject]:
-    """Return the call that reads a limit, and how much of it is used."""
+    """Return the call that reads a limit, and its used part."""
     if not isinstance(key, str) or not re.fullmatch(r"\w+", key, re.ASCII):
         raise CoveoInputError(
-            f"Invalid key of a limit: {short_repr(key)}", remedy=f"Pass one such as {DAILY_ITEMS_LIMIT}"
+            f"Invalid limit key: {short_repr(key)}", remedy=f"Pass one such as {DAILY_ITEMS_LIMIT}"
         )
     return json_call(
         Request(
@@ -48,7 +48,7 @@ def limit_call(organization_id: str, key: str = DAILY_ITEMS_LIMIT) -> Call[JsonO
 
 
 def daily_items_call(organization_id: str) -> Call[tuple[int, int]]:
-    """Return the call that reads how many items may be pushed in a day, and how many were today."""
+    """Return the call that reads the daily limit of pushed items, and how many were pushed today."""
     limit_only = limit_call(organization_id)
     request = limit_only.request
 
@@ -63,7 +63,7 @@ def daily_items_call(organization_id: str) -> Call[tuple[int, int]]:
 
 
 def organization_status_call(organization_id: str) -> Call[JsonObject]:
-    """Return the call that reads whether an organization is active; any key may."""
+    """Return the call that reads whether an organization is active; any key is allowed to."""
     return json_call(
         Request(
             f"Could not read the status of organization {organization_id!r}",

@@ -1,4 +1,4 @@
-"""Which batches of a push were accepted, saved now and then so that a later attempt resumes the push."""
+"""Checkpoints: which batches of a push were accepted, so that a later attempt resumes the push."""
 
 from __future__ import annotations
 
@@ -13,29 +13,30 @@ from airflow_provider_coveo.coveo.batches import Batch
 from airflow_provider_coveo.coveo.observer import PushRecords
 from airflow_provider_coveo.coveo.push_stats import PushStats
 
-#: Saving takes no more than this share of the time; it becomes rarer if it is slow.
+#: The maximum share of the time to spend on saving. If saving is slow, it happens less often.
 _MAX_SHARE_OF_TIME: Final = 0.05
-#: How many batches are sent, at first, before it is saved that they may have been accepted: a process that is
-#: killed without warning can't say how far it came.
+#: The number of batches recorded in advance as possibly accepted, at first: a process that is killed without
+#: warning can't record how far it got.
 _BATCHES_AHEAD: Final = 8
 _MAX_BATCHES_AHEAD: Final = 4_096
-#: For how many batches that is done.
+#: The number of batches for which this is done.
 _MAX_BATCHES_KEPT: Final = 40_000
 
 
 @dataclass(frozen=True)
 class AcceptedBatches:
     """
-    The batches at the beginning of an input that were accepted, and how many more may have been.
+    The accepted batches at the beginning of an input, and how many more may have been accepted.
 
     :param digests: Their digests, in order.
     :param started: The time on Coveo's clock, in epoch milliseconds, before the first of them was sent.
-    :param since: The change of the source's content since which they hold; see
+    :param since: The change of the source's content from which on they are valid; see
         :mod:`airflow_provider_coveo.state.content_changes`.
-    :param sent: How many batches may have been accepted, including those whose acceptance was not saved.
-    :param repeated_batches: How many times a batch was sent although Coveo may have accepted it before.
-    :param repeated_items: How many entries those batches held.
-    :param repeated_children: How many of those are deletions that delete other items as well.
+    :param sent: How many batches may have been accepted, including those not saved as accepted.
+    :param repeated_batches: How many times a batch was sent again although Coveo may already have accepted
+        it.
+    :param repeated_items: The number of entries in those batches.
+    :param repeated_children: How many of those are deletions that also delete other items.
     """
 
     digests: Sequence[str] = ()
@@ -48,36 +49,36 @@ class AcceptedBatches:
 
 
 class Checkpoint(Protocol):
-    """Where a push saves which batches were accepted, for a later attempt that has the same input."""
+    """Saves which batches of a push were accepted, for a later attempt with the same input."""
 
     def read(self) -> AcceptedBatches:
-        """Return what an earlier attempt got accepted."""
+        """Return the accepted batches of earlier attempts."""
 
     def write(self, accepted: AcceptedBatches) -> None:
-        """Save what was accepted so far, in place of what was saved before."""
+        """Save the batches accepted so far, and replace what was saved before."""
 
     def forget(self) -> None:
-        """Remove what was saved: the push is complete."""
+        """Remove the checkpoint: the push is complete."""
 
 
 class CheckpointWriter:
     """
-    Saves what was accepted, in another thread than the one that waits for Coveo.
+    Saves the accepted batches, in a thread other than the one that waits for Coveo.
 
-    A push does not fail if this fails: a later attempt then pushes more than necessary.
+    If saving fails, the push continues; a later attempt then pushes more than necessary.
 
-    :param checkpoint: Where to save it.
-    :param target: The URL that has Coveo accept a batch.
-    :param log: The log.
-    :param records: What is recorded of the source's content, ``None`` if nothing is.
-    :param stats: What is accepted.
+    :param checkpoint: Stores the accepted batches.
+    :param target: The URL to which batches are submitted.
+    :param log: The logger.
+    :param records: Records that the push changes the source's content; ``None`` to record nothing.
+    :param stats: The counts of the push.
     """
 
     def __init__(
         self, checkpoint: Checkpoint, target: str, log: Logger, records: PushRecords | None, stats: PushStats
     ) -> None:
         self.earlier = checkpoint.read()
-        #: The batch that Coveo may have accepted, and that was neither confirmed nor sent again.
+        #: The batch that Coveo may have accepted, but that was neither confirmed nor sent again.
         self.unsure: Batch | None = None
         self._checkpoint = checkpoint
         self._log = log
@@ -90,7 +91,7 @@ class CheckpointWriter:
         self._known = self.earlier.digests
         if self._known and records is not None and not records.still_stands(self.earlier.since):
             self._log.info(
-                "The content changed since an earlier attempt, or that is unknown; pushing everything"
+                "The content changed since an earlier attempt, or may have changed; pushing everything"
             )
             self._known = ()
         self._digests: list[str] = []
@@ -107,11 +108,11 @@ class CheckpointWriter:
         self._due_at = 0.0
 
     def has(self, batch: Batch) -> bool:
-        """Return whether an earlier attempt got this batch accepted after the same ones; ask in order."""
+        """Return whether an earlier attempt got this batch accepted after the same batches; call in order."""
         if batch.number >= len(self._known):
             return False
         if self._records is not None and not self._records.is_alone:
-            # The code that yields the items has changed the source's content meanwhile.
+            # The code that yields the items has itself changed the source's content.
             return False
         digest = self.digest(batch)
         if digest != self._known[batch.number]:
@@ -121,18 +122,18 @@ class CheckpointWriter:
 
     @property
     def since(self) -> str:
-        """The change of the content since which the batches of an earlier attempt hold, if there are any."""
+        """The change from which on the batches of an earlier attempt are valid, if there are any."""
         return self.earlier.since if self._digests else ""
 
     def digest(self, batch: Batch) -> str:
-        """Return what distinguishes a batch from others, and from the same one for another source."""
+        """Return a digest that also differs for the same batch sent to another source."""
         return batch.digest(self._target)
 
     def begin(self, since: str) -> None:
         """
-        Forget what an earlier attempt got accepted after the first difference, before anything is sent.
+        Discard an earlier attempt's batches after the first difference, before anything is sent.
 
-        :param since: The change of the content since which the batches of this attempt hold.
+        :param since: The change of the content from which on the batches of this attempt are valid.
         """
         self._has_begun = True
         self._since = since
@@ -141,13 +142,13 @@ class CheckpointWriter:
             self._write()
         except Exception as problem:
             if self._is_saved:
-                # Without that, a later attempt could skip what this one is about to replace.
+                # Otherwise, a later attempt could skip batches that this one is about to replace.
                 raise
             self._warn(problem)
 
     def sending(self, batch: Batch) -> bool:
         """
-        Save that a batch may be accepted from now on.
+        Save that Coveo may accept a batch from now on.
 
         :param batch: The batch.
         :return: Whether an earlier attempt may have sent it.
@@ -166,19 +167,19 @@ class CheckpointWriter:
         return True
 
     def accepted(self, digest: str, started: int | None) -> None:
-        """Add the next batch that was accepted."""
+        """Add the next accepted batch."""
         self.unsure = None
         if len(self._digests) < _MAX_BATCHES_KEPT:
             self._started = started
             self._digests.append(digest)
 
     def save_if_due(self) -> None:
-        """Save what is not saved yet, unless that was done a moment ago."""
+        """Save new batches, unless the last save was just now."""
         if time.monotonic() >= self._due_at:
             self.save()
 
     def save(self) -> None:
-        """Save what is not saved yet."""
+        """Save new batches."""
         with self._lock:
             if self._saved is not None and self._accepted_batches() == self._saved:
                 return
@@ -192,9 +193,9 @@ class CheckpointWriter:
 
     def end(self, *, is_drained: bool) -> None:
         """
-        Save what is not saved yet, because the push ended early.
+        Save new batches because the push ended early.
 
-        :param is_drained: Whether nothing is under way any more.
+        :param is_drained: Whether no request is in flight anymore.
         """
         if not self._has_begun:
             return
@@ -203,9 +204,9 @@ class CheckpointWriter:
         self.save()
 
     def clear(self) -> None:
-        """Remove what is saved: everything is accepted."""
+        """Remove the checkpoint: everything is accepted."""
         with self._lock:
-            # So that a save that comes late finds nothing to do.
+            # A late save must find nothing to do.
             self._saved = self._accepted_batches()
             if not self._is_saved:
                 return

@@ -1,4 +1,4 @@
-"""File containers: Coveo's way to take in what is larger than a request, in three requests."""
+"""File containers: Coveo's way to accept content larger than a request, in three requests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from airflow_provider_coveo.coveo.responses import JsonObject, Response
 from airflow_provider_coveo.coveo.retries import RetryPolicy
 from airflow_provider_coveo.coveo.transport import Request
 
-#: How many file containers are tried for one upload before its rejection counts as final.
+#: The number of file containers to try for one upload before a rejection is final.
 _CONTAINERS_PER_UPLOAD: Final = 3
 
 
@@ -26,8 +26,8 @@ class Uploaded:
     A file container with content.
 
     :param file_id: Its ``fileId``.
-    :param made_at: This machine's monotonic clock in seconds before it was created.
-    :param clock: Coveo's clock when it was created.
+    :param made_at: The time on this machine's monotonic clock, in seconds, before it was created.
+    :param clock: Coveo's clock at its creation.
     """
 
     file_id: str
@@ -37,11 +37,11 @@ class Uploaded:
 
 class Containers:
     """
-    Create file containers, upload into them, and have Coveo accept what they hold.
+    The file containers of an organization: creates them, uploads into them, and submits their content.
 
     See https://docs.coveo.com/en/43/.
 
-    :param caller: Makes the requests.
+    :param caller: Sends the requests.
     """
 
     def __init__(self, caller: Caller) -> None:
@@ -49,10 +49,10 @@ class Containers:
 
     def upload(self, data: bytes | Body, action: str) -> Uploaded:
         """
-        Put data into a new file container.
+        Upload data into a new file container.
 
         :param data: The data.
-        :param action: The action, for the message of an error.
+        :param action: The action, for error messages.
         """
         caller = self._caller
         for container in range(1, _CONTAINERS_PER_UPLOAD + 1):
@@ -75,12 +75,12 @@ class Containers:
 
     def submit(self, path: str, file_id: str, action: str, retry: RetryPolicy | None = None) -> Response:
         """
-        Have Coveo accept the batch that a file container holds.
+        Submit the batch in a file container to Coveo.
 
         :param path: The path of the request.
         :param file_id: The container's ``fileId``.
-        :param action: The action, for the message of an error.
-        :param retry: The retry policy. Default the caller's.
+        :param action: The action, for error messages.
+        :param retry: The retry policy. Default: the caller's.
         """
         request = Request(action, "PUT", path, query={"fileId": file_id}, expected=202)
         return self._caller.send(request, retry)
@@ -102,13 +102,13 @@ class Containers:
             raise UnexpectedAnswerError(
                 action,
                 status_code=response.status_code,
-                cause="a file container answers with nothing, so something answered in its place",
+                cause="the response of a file container is empty, so something else sent this one",
                 remedy="Check the proxies of the connection and of the environment",
             )
 
 
 def _is_container(described: Mapping[str, object]) -> bool:
-    """Return whether a response describes a file container that data can be put into."""
+    """Return whether a response describes a usable file container."""
     headers = described["requiredHeaders"]
     if not described["fileId"] or not isinstance(headers, dict):
         return False
@@ -120,18 +120,18 @@ def _is_container(described: Mapping[str, object]) -> bool:
 
 
 def _check_upload_uri(response: Response, uri: str, action: str) -> None:
-    """Reject an address where a presigned URL, which is as good as a key, would not be as safe as one."""
+    """Reject an address that is not safe for a presigned URL: the URL is as sensitive as a key."""
     try:
         base_url(uri.partition("?")[0], field="uploadUri")
     except CoveoConfigurationError:
-        # Its text has the address.
+        # The error's text contains the address.
         pass
     else:
         return
     response.drop_connection()
     raise CoveoConfigurationError(
         action,
-        answer="the address for the upload is no https URL",
-        cause="something answered in Coveo's place",
+        answer="the address for the upload is not an https URL",
+        cause="something else responded instead of Coveo",
         remedy="Check the connection's host, and the proxies of the connection and of the environment",
     )

@@ -1,4 +1,4 @@
-"""What a push counts: the accepted entries, the daily quota and the invalid items."""
+"""The counters of a push: accepted entries, the daily quota and invalid items."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from airflow_provider_coveo.coveo.results import InvalidResult
 @dataclass
 class PushStats:
     """
-    What was accepted so far.
+    The counts of what was accepted so far.
 
-    :param entries: How many entries of the input, by section of the batches.
-    :param replaced: How many of them a later one of their batch replaced before they were sent.
-    :param batches: How many batches.
-    :param resumed_batches: How many of these an earlier attempt got accepted, so that they are not sent
+    :param entries: The number of input entries, by section of the batches.
+    :param replaced: How many of them were not sent, because a later entry of their batch replaced them.
+    :param batches: The number of batches.
+    :param resumed_batches: How many of the batches an earlier attempt got accepted, so that they are not sent
         again.
-    :param resumed_entries: How many entries of the input those stand for.
-    :param resumed_size: How many bytes of JSON those are.
-    :param repeated_batches: How many times a batch was sent although Coveo may have accepted it before, by
-        earlier attempts as well.
-    :param repeated_items: How many entries those batches held.
-    :param earlier_items: How many entries an earlier attempt may have sent as well, of whose batches nothing
-        is saved any more because it succeeded.
-    :param children: How many deletions delete other items as well.
-    :param repeated_children: How many of those were in the batches that were repeated.
-    :param size: How many bytes of JSON.
-    :param first_request_id: The request ID of the first batch that was sent.
-    :param last_request_id: The request ID of the last one.
+    :param resumed_entries: The number of input entries in those batches.
+    :param resumed_size: The size of those batches in bytes of JSON.
+    :param repeated_batches: How many times a batch was sent again although Coveo may already have accepted
+        it, in this or an earlier attempt.
+    :param repeated_items: The number of entries in those batches.
+    :param earlier_items: The number of entries that an earlier, successful attempt may also have sent; its
+        checkpoint is already removed.
+    :param children: The number of deletions that also delete other items.
+    :param repeated_children: How many of those were in repeated batches.
+    :param size: The size in bytes of JSON.
+    :param first_request_id: The request ID of the first batch sent.
+    :param last_request_id: The request ID of the last batch sent.
     :param started: The time on Coveo's clock, in epoch milliseconds, before the first batch was sent, by an
         earlier attempt if that got it accepted.
     """
@@ -61,7 +61,7 @@ class PushStats:
     started: int | None = None
 
     def add(self, batch: Batch) -> None:
-        """Count a batch that was accepted."""
+        """Count an accepted batch."""
         for section, count in batch.counts.items():
             self.entries[section] = self.entries.get(section, 0) + count
         self.replaced += batch.replaced
@@ -78,24 +78,24 @@ class PushStats:
         self.started = started
 
     def add_repeated(self, batch: Batch) -> None:
-        """Count that a batch is sent although Coveo may have accepted it before."""
+        """Count that a batch is sent again although Coveo may already have accepted it."""
         self.repeated_batches += 1
         self.repeated_items += batch.sent
         self.repeated_children += batch.children
 
     @property
     def total(self) -> int:
-        """How many entries of the input."""
+        """The number of input entries."""
         return sum(self.entries.values())
 
 
 @dataclass
 class Quota:
     """
-    How many items may still be pushed today.
+    The number of items that can still be pushed today.
 
-    :param remaining: How many, ``None`` if unknown.
-    :param expected: How many the input has, ``None`` if unknown.
+    :param remaining: The number, or ``None`` if unknown.
+    :param expected: The number of items in the input, or ``None`` if unknown.
     """
 
     remaining: int | None = None
@@ -106,7 +106,7 @@ class Quota:
         """
         Return a warning if the quota is too small, once.
 
-        :param enqueued: How many items were read from the input so far.
+        :param enqueued: The number of items read from the input so far.
         """
         if self.remaining is None or self._warned:
             return None
@@ -122,9 +122,9 @@ class Quota:
 
 def quota_renewal(error: CoveoError) -> str:
     """
-    Return the words for when the daily quota renews.
+    Return when the daily quota renews, as text.
 
-    :param error: The error of the request that was above it.
+    :param error: The error of the request that exceeded the quota.
     """
     now = datetime.now(timezone.utc)
     if error.retry_after is not None:
@@ -136,15 +136,15 @@ def quota_renewal(error: CoveoError) -> str:
 
 class InvalidItems:
     """
-    What a push does with invalid items.
+    The handling of a push's invalid items.
 
-    :param skips: Whether it skips them, rather than fails.
-    :param limit: The most that it skips.
-    :param target: Where it pushes to, in words.
-    :param rejected: Where it leaves them, ``None`` for nowhere.
+    :param skips: Whether the push skips them instead of failing.
+    :param limit: The maximum number to skip.
+    :param target: The target of the push, for messages.
+    :param rejected: Collects them, or ``None``.
     """
 
-    #: The exception that the input raised when more of it was read.
+    #: The exception that the input raised after an invalid item.
     failure: Exception | None = None
 
     def __init__(
@@ -169,7 +169,7 @@ class InvalidItems:
         keeps_them: bool = False,
     ) -> InvalidItems:
         """
-        Return what the parameters ask for.
+        Return the handling that the parameters describe.
 
         :raises CoveoInputError: if one is invalid.
         """
@@ -179,7 +179,7 @@ class InvalidItems:
         return cls(on_invalid == "skip", limit, target, rejected)
 
     def skip(self, index: int, error: InvalidItemError) -> bool:
-        """Count an invalid item, and return whether the push skips it rather than ends."""
+        """Count an invalid item, and return whether the push skips it instead of ending."""
         self.found.add(index, error)
         if self._rejected is not None:
             self._rejected.add(index, error)
@@ -188,11 +188,11 @@ class InvalidItems:
         return skips
 
     def input_failed(self, failure: Exception) -> None:
-        """Record that the input raised an exception when more of it was read."""
+        """Record that the input raised an exception after an invalid item."""
         self.failure = failure
 
     def add_note(self, failure: Exception, log: Logger) -> Exception:
-        """Return what a push failed with, with a note of the items that were invalid before."""
+        """Return the error of a failed push, with a note of the items that were invalid before it."""
         if not self.found.count:
             return failure
         words = f"Before that, {self.found.count:,} items were invalid: {self.found.words()}"
@@ -208,7 +208,7 @@ class InvalidItems:
 
     def counted(self, entries: Iterable[object]) -> Iterable[object]:
         """
-        Return the input, counted if a share of it may be skipped.
+        Return the input; count its entries if the limit is a share of them.
 
         :param entries: The input.
         """
@@ -221,7 +221,7 @@ class InvalidItems:
 
     @property
     def ended_push(self) -> bool:
-        """Whether invalid items ended the push, or are more than may be skipped in the end."""
+        """Whether invalid items ended the push, or exceed the limit at the end."""
         count = self.found.count
         return self._ended_push or (count > 0 and not self._limit.allows(count, self._read))
 
@@ -229,17 +229,17 @@ class InvalidItems:
         """
         Write the file of rejected items, if the push has one.
 
-        :param succeeded: Whether the push did.
+        :param succeeded: Whether the push succeeded.
         """
         if self._rejected is not None:
             self._rejected.end(succeeded=succeeded)
 
     def error(self, note: str, accepted: dict[str, object]) -> CoveoInputError:
         """
-        Return the error of a push that invalid items ended.
+        Return the error of a push that ended because of invalid items.
 
-        :param note: What was accepted before, in words.
-        :param accepted: The same as a result.
+        :param note: A sentence on what was accepted before.
+        :param accepted: The result up to then.
         """
         failed = "" if self.failure is None else f" After them, the input failed: {short_repr(self.failure)}"
         allowed = f", more than the {self._limit} that may be skipped" if self._skips else ""
@@ -255,7 +255,7 @@ class InvalidItems:
         )
 
     def result(self) -> InvalidResult:
-        """Return how many were invalid, and the first of them, as small JSON."""
+        """Return the number of invalid items, and the first of them, as small JSON."""
         rejected = {} if self._rejected is None else self._rejected.result()
         found = {"invalid": self.found.count, "invalid_items": self.found.shown}
         return cast("InvalidResult", {**found, **rejected})

@@ -39,7 +39,7 @@ class ItemResult(TypedDict):
     source_id: str
     document_id: str
     request_id: str | None
-    #: How many times it was sent although Coveo may have accepted it before.
+    #: How many times it was sent again although Coveo may already have accepted it.
     repeated_items: int
 
 
@@ -53,19 +53,19 @@ class InvalidItem(TypedDict):
 
 
 class _RejectedResult(TypedDict, total=False):
-    """What the result of a push with a file of rejected items says of it."""
+    """The part of a push's result about its file of rejected items."""
 
-    #: How many are in the file.
+    #: The number of items in the file.
     rejected: int
-    #: The file, ``None`` if none was rejected.
+    #: The file, or ``None`` if no item was rejected.
     rejected_path: str | None
 
 
 class InvalidResult(_RejectedResult):
-    """What a push's result says of invalid items."""
+    """The part of a push's result about invalid items."""
 
     invalid: int
-    #: The first of them.
+    #: The first invalid items.
     invalid_items: list[InvalidItem]
 
 
@@ -85,23 +85,23 @@ class _BatchesResult(TypedDict):
 
 
 class ComparedResult(TypedDict, total=False):
-    """What a push's result says besides if only what changed was pushed."""
+    """The part of the result that only a push of only changes has."""
 
     added: int
     updated: int
     deleted: int
     unchanged: int
     saved_items: int
-    #: About how many requests fewer it were than to push everything.
+    #: About how many requests were saved, compared to a push of everything.
     saved_calls: int
-    #: Why everything was pushed, ``None`` if only changes were.
+    #: Why everything was pushed, or ``None`` if only changes were.
     full_because: str | None
-    #: Where the snapshot is.
+    #: The URL or path of the snapshot.
     snapshot: str
 
 
 class _FieldsChecked(TypedDict, total=False):
-    """The part of a push's result that is there if fields were checked."""
+    """The part of a push's result that exists if fields were checked."""
 
     #: The first metadata keys without a field.
     unknown_fields: list[str]
@@ -156,7 +156,7 @@ class ActivityResult(TypedDict):
 
 
 class LogCounts(TypedDict):
-    """How many entries of the item logs there are, by each facet."""
+    """The number of entries in the item logs, by facet."""
 
     results: dict[str, int]
     tasks: dict[str, int]

@@ -1,4 +1,4 @@
-"""Items: to add, push and delete them, and to delete the old ones."""
+"""Items: add, push and delete them, and delete the old ones."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ class Push:
     """
     The items of sources.
 
-    :param caller: Makes the requests.
+    :param caller: Sends the requests.
     :param containers: Uploads content that is too large for a request.
-    :param limits: Knows the daily quota.
-    :param fields: Knows the organization's fields.
+    :param limits: Reads the daily quota.
+    :param fields: Reads the organization's fields.
     """
 
     def __init__(self, caller: Caller, containers: Containers, limits: Limits, fields: Fields) -> None:
@@ -76,18 +76,18 @@ class Push:
         self, source_id: str, item: Mapping[str, object], *, ordering_id: int | str | None = None
     ) -> ItemResult:
         """
-        Add one item, or replace it whole. For more than a handful of items, batches are what Coveo asks for.
+        Add one item, or replace it entirely. For more than a few items, Coveo asks for batches.
 
-        Text above 5 MB goes by a file container, and so does what would make a request of more than 6 MB. See
-        https://docs.coveo.com/en/133/.
+        Text above 5 MB is uploaded into a file container, and so is content that would make the request
+        larger than 6 MB. See https://docs.coveo.com/en/133/.
 
         :param source_id: The Push source.
         :param item: ``documentId``, one of ``data``, ``compressedBinaryData`` (Base64) and
             ``compressedBinaryDataFileId``, and metadata.
-        :param ordering_id: Leave it out, as Coveo advises: the item is then stamped when it arrives.
-        :return: ``source_id``, ``document_id``, ``request_id`` and ``repeated_items``: how many times it was
-            sent although Coveo may have taken it before. Coveo has accepted the item, which does not mean
-            that it is indexed.
+        :param ordering_id: Leave it out, as Coveo advises: Coveo then sets it when the item arrives.
+        :return: ``source_id``, ``document_id``, ``request_id`` and ``repeated_items``: how many times the
+            item was sent again although Coveo may already have accepted it. Coveo has accepted the item; this
+            does not mean that it is indexed.
         :raises CoveoInputError: before anything is sent, if the item or another argument is invalid.
         :raises CoveoError: if the request fails.
         """
@@ -99,7 +99,7 @@ class Push:
             query["compressionType"] = prepared.compression_type
         if prepared.is_too_large_for_its_request:
             large = prepared.large_content()
-            # What is too large even without its content is rejected before anything is sent.
+            # Reject an item that is too large even without its content, before sending anything.
             prepared.body_for_container("")
             body = prepared.body_for_container(self._containers.upload(large.data, action).file_id)
             if large.compression_type is not None:
@@ -137,75 +137,75 @@ class Push:
         dry_run: bool = False,
     ) -> PushResult:
         """
-        Push any number of items in batches: fast, in constant memory, and with an exact account.
+        Push any number of items in batches: fast, in constant memory, and with exact counts.
 
-        The input is read once, as fast as it is pushed; what is held of it are the batches in flight. Each
-        item is checked and encoded once. Batches are uploaded in parallel, and Coveo is asked to take them in
-        input order, each after its own upload succeeded. So the index ends as if the items had been pushed
-        one by one: of two with one ID the later counts, also where one of them is a deletion. Where the push
-        fails, what was accepted is the beginning of the input, and the error says how much of it that is.
+        The input is read once, as fast as it is pushed; only the batches in flight are in memory. Each item
+        is validated and encoded once. Batches are uploaded in parallel, and submitted in input order, each
+        after its own upload succeeds. The index therefore ends up as if the items had been pushed one by one:
+        of two entries with the same ID, the later one counts, even if one of them is a deletion. If the push
+        fails, the accepted items are the beginning of the input, and the error says how many they are.
 
-        Text above 5 MB goes by a file container of its own. No orderingId is sent, as Coveo advises. See
+        Text above 5 MB is uploaded into its own file container. No orderingId is sent, as Coveo advises. See
         https://docs.coveo.com/en/90/.
 
         :param source_id: The Push source.
         :param items: The items: dicts with Coveo's keys, :class:`~airflow_provider_coveo.coveo.items.Item`,
-            bytes that hold one JSON object each (they are checked, and sent as they are; only permissions in
-            other letters than Coveo's are written anew), and
+            bytes with one JSON object each (they are validated and sent unchanged, except that permissions in
+            a different capitalization than Coveo's are rewritten), and
             :class:`~airflow_provider_coveo.coveo.items.Delete` for deletions.
-        :param delete: The items to delete after that: IDs, or ``Delete``.
-        :param batch_bytes: The maximum size of a batch: 1 KiB to 256 MB. An item that is larger by itself
-            goes alone. Default 12 MiB.
-        :param upload_concurrency: The number of batches uploaded at the same time, 1 to 32. One more may
-            wait to be taken. Default 3.
-        :param on_invalid: The handling of an item that Coveo would reject. ``fail`` (the default) ends the
-            push and reports the first 20; ``skip`` leaves them out, counts them and lists the first 20.
-        :param max_invalid: With ``skip``, the most invalid items before the push fails all the same: a
-            number, or a share such as ``"1%"``, which counts once 10,000 items are read and in the end.
-            Default 100; any number with ``rejected_path``.
-        :param progress: Called with the result so far after each batch that was accepted.
-        :param checkpoint: Where to keep which batches were accepted, so that a later call with the same
-            input goes on where this one failed. It is of one push in one task, and not shared by others.
-        :param check_quota: Whether to ask first how many items may still be pushed today, and to warn if
-            that will not do, or when it no longer does. Default ``False``.
-        :param changes: How to push only what changed since the last push, and to delete what the input lacks:
-            :class:`~airflow_provider_coveo.coveo.only_changes.OnlyChanges`. It replaces ``checkpoint``.
-            Default: everything is pushed, and nothing else deleted.
-        :param rejected_path: The file for the items that are invalid, as JSON Lines: ``.ndjson`` or
-            ``.ndjson.gz``, local or on an object storage. It is written when the push ends, whole, and only
-            if there are such items. Default none.
-        :param check_fields: Whether to ask first which fields the organization has, and what to do with
-            metadata that has none: ``warn`` logs each such key once; ``fail`` ends the push before an item
-            that has one is sent, and before everything if the fields can't be listed; ``off`` asks nothing.
+        :param delete: The items to delete after the others: IDs, or ``Delete``.
+        :param batch_bytes: The maximum size of a batch: 1 KiB to 256 MB. A larger item gets a batch of its
+            own. Default 12 MiB.
+        :param upload_concurrency: The number of batches uploaded at the same time, 1 to 32. One more can wait
+            to be submitted. Default 3.
+        :param on_invalid: The handling of items that Coveo would reject. ``fail`` (the default) ends the push
+            and reports the first 20; ``skip`` leaves them out, counts them and lists the first 20.
+        :param max_invalid: With ``skip``, the maximum number of invalid items; beyond it, the push fails. A
+            number, or a share such as ``"1%"``, which is checked once 10,000 items are read and at the end.
+            Default 100; unlimited with ``rejected_path``.
+        :param progress: Called with the result so far after each accepted batch.
+        :param checkpoint: Saves which batches were accepted, so that a later call with the same input resumes
+            where this one failed. It belongs to one push in one task; do not share it.
+        :param check_quota: Whether to check first how many items can still be pushed today. If they are too
+            few, or become too few, the push logs a warning. Default ``False``.
+        :param changes: Pushes only what changed since the last push, and deletes items missing from the
+            input: :class:`~airflow_provider_coveo.coveo.only_changes.OnlyChanges`. It replaces
+            ``checkpoint``. Default: push everything, and delete nothing else.
+        :param rejected_path: The file for invalid items, as JSON Lines: ``.ndjson`` or ``.ndjson.gz``, local
+            or on object storage. It is written in one go when the push ends, and only if there are such
+            items. Default: no file.
+        :param check_fields: Whether to list the organization's fields first, and the handling of metadata
+            without a field: ``warn`` logs each such key once; ``fail`` ends the push before an item with such
+            a key is sent, or before anything is sent if the fields can't be listed; ``off`` does not check.
             Default ``off``, in a dry run ``warn``. It needs the privilege to view fields.
-        :param dry_run: Whether to send nothing: the input is read and checked, and counted as it would be
-            sent. Coveo is asked for the daily quota and the fields. Default ``False``.
-        :return: ``source_id``; ``accepted_adds`` and ``accepted_deletes``: how many entries of the input
+        :param dry_run: Whether to only read, validate and count the input, and send nothing. The daily quota
+            and the fields are still read from Coveo. Default ``False``.
+        :return: ``source_id``; ``accepted_adds`` and ``accepted_deletes``: the number of input entries that
             Coveo has accepted, which does not mean that they are indexed yet; ``replaced``: how many of them
-            were not sent because a later one of the same batch has the same ID; ``batches`` and ``bytes``;
-            ``resumed_batches``: how many of them an earlier try got accepted, so that they were not sent
-            again, and ``resumed_entries``: how many entries these stand for; ``repeated_batches``: how many
-            times a batch was sent although Coveo may have taken it before, because no answer told, or an
-            earlier try was killed, and ``repeated_items``: how many operations those held, so that the item
-            logs may show up to that many more; ``earlier_items``: how many operations another try of the
-            task, which had succeeded, sent within the last hour, so that they may still be in Coveo's
-            pipeline; ``deletes_with_children``, and how many of these are among ``repeated_items``:
-            ``repeated_deletes_with_children``; ``seconds``;
-            ``first_request_id`` and ``last_request_id`` of what was sent; ``ordering_id``: the moment by
-            Coveo's clock in epoch milliseconds before the first batch was sent, by whichever try it was;
-            ``invalid`` and ``invalid_items``: how many items were left out, and the first of them with
-            ``index``, ``document_id`` and ``rule``; with ``rejected_path``, also ``rejected``: how many are
-            in that file, and ``rejected_path``, ``None`` if none are. With ``changes`` also what
-            :class:`~airflow_provider_coveo.coveo.only_changes.OnlyChanges` says. With ``check_fields``,
-            ``unknown_fields``: the first 100 metadata keys without a field. Of a dry run, ``dry_run``,
-            ``adds`` and ``deletes`` in the place of what was accepted, ``calls``: how many Push API calls,
-            ``invalid_by_rule``, ``remaining_daily_items`` if Coveo tells, and ``problems``: what would end
-            the push, in words.
-        :raises CoveoInputError: if an argument is invalid; nothing was sent then. Also if items are
-            invalid: those in batches before them were accepted.
-        :raises TooManyDeletionsError: if with ``changes`` the input lacks more items than may be deleted; it
-            was accepted, and nothing else was deleted.
-        :raises CoveoError: if the request fails. ``accepted`` holds the result up to then.
+            were not sent because a later entry of the same batch has the same ID; ``batches`` and ``bytes``;
+            ``resumed_batches``: how many of the batches an earlier attempt got accepted, so that they were
+            not sent again, and ``resumed_entries``: the entries in them; ``repeated_batches``: how many times
+            a batch was sent again although Coveo may already have accepted it, because there was no response
+            or an earlier attempt was killed, and ``repeated_items``: the operations in them, so that the item
+            logs may show up to that many more; ``earlier_items``: the operations that another, successful
+            attempt of the task sent within the last hour, so that they may still be in Coveo's pipeline;
+            ``deletes_with_children``, and ``repeated_deletes_with_children``: how many of them are among
+            ``repeated_items``; ``seconds``; ``first_request_id`` and ``last_request_id`` of the requests
+            sent; ``ordering_id``: the time on Coveo's clock, in epoch milliseconds, before the first batch
+            was sent by any attempt; ``invalid`` and ``invalid_items``: the number of items left out, and the
+            first of them with ``index``, ``document_id`` and ``rule``. With ``rejected_path``, also
+            ``rejected``: the number of items in that file, and ``rejected_path``, which is ``None`` if there
+            are none. With ``changes``, also the keys listed in
+            :class:`~airflow_provider_coveo.coveo.only_changes.OnlyChanges`. With ``check_fields``,
+            ``unknown_fields``: the first 100 metadata keys without a field. A dry run returns ``dry_run``,
+            ``adds`` and ``deletes`` instead of the accepted counts; ``calls``: the number of Push API calls;
+            ``invalid_by_rule``; ``remaining_daily_items`` if Coveo reports it; and ``problems``: descriptions
+            of everything that would end the push.
+        :raises CoveoInputError: if an argument is invalid; nothing was sent. Also if items are invalid: the
+            batches before them were accepted.
+        :raises TooManyDeletionsError: if, with ``changes``, the input lacks more items than may be deleted;
+            the input was accepted, and nothing else was deleted.
+        :raises CoveoError: if the request fails. ``accepted`` has the result up to then.
         """
         source_id = validate_source_id(source_id)
         limit = validate_batch_bytes(batch_bytes)
@@ -290,7 +290,7 @@ class Push:
     ) -> None:
         cut: Callable[..., Iterable[Batch]] = item_batches
         if compared is not None:
-            # Whether too large a share is invalid shows only at the end of the input.
+            # Whether the share of invalid items is too large is known only at the end of the input.
             cut = partial(compared.batches, may_delete=lambda: not invalid.ended_push)
         with nullcontext() if compared is None else compared:
             try:
@@ -312,12 +312,12 @@ class Push:
                     compared.finish()
                 invalid.end(succeeded=True)
             except Exception:
-                # All is pushed: a retry only has to find out again what is invalid.
+                # Everything is pushed: a retry only has to find the invalid items again.
                 push.save_checkpoint()
                 raise
 
     def _counter(self, source_id: str, compared: ComparedPush | None) -> Callable[[Batch], None]:
-        """Return what hears of each batch that Coveo accepted."""
+        """Return a function to call with each accepted batch."""
 
         def count(batch: Batch) -> None:
             if compared is not None:
@@ -337,7 +337,7 @@ class Push:
         *,
         fails: bool,
     ) -> PushResult:
-        """Read the input, and return what would be sent."""
+        """Read the input, and return the counts of what would be sent."""
         run = DryRun({ADD: "adds", DELETE: "deletes"}, invalid)
         cut = item_batches if compared is None else compared.batches
         with nullcontext() if compared is None else compared:
@@ -378,11 +378,12 @@ class Push:
 
         :param source_id: The Push source.
         :param document_id: The item's ``documentId``.
-        :param delete_children: Whether to delete the items too whose IDs begin with this one's. It is a
+        :param delete_children: Whether to also delete the items whose IDs begin with this one's. It matches a
             prefix, not the ``parentId``.
         :param ordering_id: Leave it out, as Coveo advises.
-        :return: ``source_id``, ``document_id``, ``request_id`` and ``repeated_items``: how many times it was
-            sent although Coveo may have taken it before. Accepted does not mean deleted yet.
+        :return: ``source_id``, ``document_id``, ``request_id`` and ``repeated_items``: how many times the
+            request was sent again although Coveo may already have accepted it. Accepted does not mean deleted
+            yet.
         :raises CoveoInputError: before anything is sent, if an argument is invalid.
         :raises CoveoError: if the request fails.
         """
@@ -391,7 +392,7 @@ class Push:
         if not isinstance(delete_children, bool):
             raise CoveoInputError(
                 f"Invalid delete_children: {short_repr(delete_children)}",
-                cause="any text counts as true in Python, and true deletes every item with that prefix",
+                cause="Python treats any text as true, and true deletes every item with that prefix",
                 remedy="Pass True or False",
             )
         response = self._caller.send(
@@ -425,19 +426,19 @@ class Push:
         dry_run: bool = False,
     ) -> OldItemsResult:
         """
-        Delete the items that were last pushed before a moment; with the present moment, reset the source.
+        Delete the items that were last pushed before a given time; with the current time, reset the source.
 
-        Refused before anything is deleted: a cut-off that is in the future, in another unit or no positive
-        whole number, and a source that Coveo for Sitecore or the Crawling Module manages. See
+        Before anything is deleted, it rejects a cut-off that is in the future, in another unit, or not a
+        positive integer, and a source that Coveo for Sitecore or the Crawling Module manages. See
         https://docs.coveo.com/en/131/.
 
         :param source_id: The Push source.
         :param ordering_id: Items whose last orderingId is strictly lower are deleted: epoch milliseconds.
-            Default: the present on Coveo's clock.
-        :param queue_delay: Minutes, 0 or more, that Coveo waits before it deletes, so that pushes made
-            before are through. Default 15.
-        :param dry_run: Whether to check only, and to delete nothing. Default ``False``.
-        :return: ``source_id``, ``ordering_id``, ``queue_delay`` and ``request_id``; of a dry run also
+            Default: the current time on Coveo's clock.
+        :param queue_delay: Minutes that Coveo waits before it deletes, so that earlier pushes are processed:
+            0 or more. Default 15.
+        :param dry_run: Whether to only check, and delete nothing. Default ``False``.
+        :return: ``source_id``, ``ordering_id``, ``queue_delay`` and ``request_id``; for a dry run, also
             ``dry_run``.
         :raises CoveoInputError: if an argument is invalid, or the source is managed by a product.
         :raises CoveoError: if the request fails.
@@ -476,7 +477,7 @@ class Push:
             )
         )
         self._caller.log.info(
-            "Items of source %s older than orderingId %d will be deleted in %d min.",
+            "Items of source %s older than orderingId %d will be deleted in %d min",
             source_id,
             cut_off,
             minutes,
@@ -490,10 +491,10 @@ class Push:
 
     def current_cut_off(self, source_id: str) -> int:
         """
-        Return the cut-off that :meth:`delete_old_items` would take for now, without deleting anything.
+        Return the cut-off that :meth:`delete_old_items` would use now, without deleting anything.
 
         :param source_id: The Push source.
-        :raises CoveoInputError: if the source is managed by a product, so that it has no such cut-off.
+        :raises CoveoInputError: if a Coveo product manages the source, so that there is no such cut-off.
         """
         return self._clock_of_own_source(validate_source_id(source_id)).now_ms()
 
@@ -501,7 +502,7 @@ class Push:
         """
         Return Coveo's clock, after checking that none of Coveo's products manages the source.
 
-        :raises CoveoInputError: if one does.
+        :raises CoveoInputError: if a product manages it.
         """
         if source_id in self._clocks_of_own_sources:
             return self._clocks_of_own_sources[source_id]
@@ -536,7 +537,7 @@ def _reject_managed(source_id: str, source: Mapping[str, object]) -> None:
         return
     raise CoveoInputError(
         f"Source {source_id!r} is managed by {product}, so its old items can't be deleted by time",
-        cause="its ordering IDs are on another scale than milliseconds; a request by hand would damage it",
+        cause="its ordering IDs are not in milliseconds; a request by hand would damage it",
         remedy="Recreate the source: duplicate it, test the copy, delete the original; "
         "see https://docs.coveo.com/en/35/",
     )

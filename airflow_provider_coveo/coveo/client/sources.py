@@ -1,4 +1,4 @@
-"""Sources: to read, create, copy and delete them, and to set their status."""
+"""Sources: read, create, copy and delete them, and set their status."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ T = TypeVar("T")
 
 _SOURCES_PER_PAGE: Final = 100
 _ONE_ATTEMPT: Final = RetryPolicy(total_seconds=0)
-#: After these errors, Coveo may have done what it was asked.
+#: After these errors, Coveo may have carried out the request.
 _OUTCOME_UNKNOWN: Final = (NoAnswerError, ServiceError)
-#: How Coveo says that a source is not there.
+#: Coveo's error codes for a source that does not exist.
 _NO_SUCH_SOURCE: Final = (NotFoundError, SourceDoesNotExistError)
 
 
@@ -42,9 +42,9 @@ class Sources:
     """
     The sources of an organization.
 
-    Which privilege is for what: https://docs.coveo.com/en/1707/.
+    For the privileges that requests need, see https://docs.coveo.com/en/1707/.
 
-    :param caller: Makes the requests.
+    :param caller: Sends the requests.
     """
 
     def __init__(self, caller: Caller) -> None:
@@ -52,16 +52,16 @@ class Sources:
 
     def set_source_status(self, source_id: str, status: SourceStatus | str) -> StatusResult:
         """
-        Set the status of a source, because a content update begins or ends. It sends one request.
+        Set the status of a source when a content update begins or ends. It sends one request.
 
-        It changes what the console shows and what its activity log records; it deletes nothing and does not
-        wait for the indexing pipeline. Repeating it is harmless, except that Coveo may record the
+        The status changes what the console shows and what its activity log records. It deletes nothing and
+        does not wait for the indexing pipeline. Repeating it is harmless, except that Coveo may record the
         activity twice. See https://docs.coveo.com/en/35/.
 
         :param source_id: The Push source.
-        :param status: ``REBUILD``, ``REFRESH``, ``INCREMENTAL`` or ``IDLE``, in any case.
-        :return: ``source_id``, ``status``, ``request_id``, and ``ordering_id``: the time on Coveo's clock
-            in epoch milliseconds, which is the cut-off to delete older items by once all content is pushed.
+        :param status: ``REBUILD``, ``REFRESH``, ``INCREMENTAL`` or ``IDLE``, in upper or lower case.
+        :return: ``source_id``, ``status``, ``request_id``, and ``ordering_id``: the time on Coveo's clock in
+            epoch milliseconds; use it as the cut-off to delete older items after all content is pushed.
         :raises CoveoInputError: before anything is sent, if an argument is invalid.
         :raises CoveoError: if the request fails.
         """
@@ -76,7 +76,7 @@ class Sources:
                 expected=201,
             )
         )
-        self._caller.log.info("Source %s is %s.", source_id, status)
+        self._caller.log.info("Source %s is %s", source_id, status)
         return {
             "source_id": source_id,
             "status": status.value,
@@ -86,7 +86,7 @@ class Sources:
 
     def get_source(self, source_id: str) -> JsonObject:
         """
-        Return what Coveo knows of a source: its configuration, and its status under ``information``.
+        Return a source as Coveo describes it: its configuration, and its status under ``information``.
 
         :param source_id: The source.
         :raises AccessDeniedError: if the key lacks the privilege to view sources, like a push-only key.
@@ -97,7 +97,7 @@ class Sources:
 
     def list_sources(self) -> list[JsonObject]:
         """
-        Return the organization's Push sources, as :meth:`get_source` does each.
+        Return the organization's Push sources, each as from :meth:`get_source`.
 
         :raises AccessDeniedError: if the key lacks the privilege to view sources, like a push-only key.
         :raises CoveoError: if the request fails otherwise.
@@ -106,7 +106,7 @@ class Sources:
 
     def sources_named(self, name: str) -> list[JsonObject]:
         """
-        Return the sources of any kind that have exactly this name, as :meth:`get_source` does each.
+        Return the sources of any kind with exactly this name, each as from :meth:`get_source`.
 
         :param name: The name.
         :raises AccessDeniedError: if the key lacks the privilege to view sources, like a push-only key.
@@ -118,17 +118,18 @@ class Sources:
         """
         Create a Push source.
 
-        It can't come to two sources: a request without an answer is repeated only if it made none. Coveo may
-        need some minutes until the source takes items, for the first source of an organization about ten. An
-        API key for the source is made by hand, in the Administration Console: Coveo lets no API key make
-        another one (https://docs.coveo.com/en/60/). See https://docs.coveo.com/en/94/.
+        It can't create two sources: after a request without a response, it retries only if no source was
+        created. Coveo may need some minutes until the source accepts items; the first source of an
+        organization takes about ten. Create an API key for the source by hand, in the Administration Console:
+        Coveo does not let an API key create another one (https://docs.coveo.com/en/60/). See
+        https://docs.coveo.com/en/94/.
 
-        :param name: Its name, which can't be changed later.
-        :param visibility: ``SECURED`` for the users that each item's permissions name, ``SHARED`` for
-            everybody, ``PRIVATE`` for the users that the source names.
+        :param name: The name. It can't be changed later.
+        :param visibility: ``SECURED`` for the users named in each item's permissions, ``SHARED`` for
+            everybody, ``PRIVATE`` for the users named in the source.
         :return: The source, as :meth:`get_source` returns it.
         :raises CoveoInputError: before anything is sent, if an argument is invalid.
-        :raises SourceNameTakenError: if there is a source of that name.
+        :raises SourceNameTakenError: if a source with that name exists.
         :raises AccessDeniedError: if the key lacks the privilege to view and create sources.
         :raises CoveoError: if the request fails otherwise.
         """
@@ -147,17 +148,17 @@ class Sources:
 
     def duplicate_source(self, source_id: str, new_name: str) -> JsonObject:
         """
-        Make an empty source with the configuration of another one.
+        Create an empty source with the configuration of an existing one.
 
-        It is how a source is recreated whose items can't be deleted by time, such as one that Coveo for
-        Sitecore or the Crawling Module manages. It can't come to two copies: a request without an answer is
-        repeated only if it made none. See https://docs.coveo.com/en/35/.
+        Use it to recreate a source whose items can't be deleted by time, such as one that Coveo for Sitecore
+        or the Crawling Module manages. It can't create two copies: after a request without a response, it
+        retries only if no copy was created. See https://docs.coveo.com/en/35/.
 
         :param source_id: The source to copy.
-        :param new_name: The copy's name, which can't be changed later.
+        :param new_name: The copy's name. It can't be changed later.
         :return: The copy, as :meth:`get_source` returns it.
         :raises CoveoInputError: before anything is sent, if an argument is invalid.
-        :raises SourceNameTakenError: if there is a source of that name.
+        :raises SourceNameTakenError: if a source with that name exists.
         :raises AccessDeniedError: if the key lacks the privilege to view, edit and create sources.
         :raises CoveoError: if the request fails otherwise.
         """
@@ -176,12 +177,12 @@ class Sources:
 
     def delete_source(self, source_id: str) -> DeletedSourceResult:
         """
-        Delete a source and all items in it, for good.
+        Permanently delete a source and all its items.
 
         :param source_id: The source.
         :return: ``source_id`` and ``request_id``.
         :raises CoveoInputError: before anything is sent, if the argument is invalid.
-        :raises AccessDeniedError: if the key may not edit the source, as a push-only key.
+        :raises AccessDeniedError: if the key lacks the privilege to edit the source, like a push-only key.
         :raises CoveoError: if the request fails otherwise.
         """
         source_id = validate_source_id(source_id)
@@ -207,20 +208,20 @@ class Sources:
 
     def abort_activity(self, source_id: str, activity_id: str) -> ActivityResult:
         """
-        Abort an activity of a source, such as an update that was begun and is not to be ended as a success.
+        Abort an activity of a source, such as an update that should not end as a success.
 
         :param source_id: The source.
-        :param activity_id: The activity. That of the update which runs is in :meth:`get_source`, as
-            ``activityId`` of its ``information.sourceStatus``.
+        :param activity_id: The activity. For a running update, :meth:`get_source` returns it as
+            ``activityId`` in ``information.sourceStatus``.
         :return: ``source_id``, ``activity_id`` and ``request_id``.
         :raises CoveoInputError: before anything is sent, if an argument is invalid.
-        :raises AccessDeniedError: if the key may not edit the source, as a push-only key.
+        :raises AccessDeniedError: if the key lacks the privilege to edit the source, like a push-only key.
         :raises CoveoError: if the request fails otherwise.
         """
         source_id = validate_source_id(source_id)
         if not isinstance(activity_id, str) or not activity_id.strip():
             raise CoveoInputError(
-                f"Invalid ID of an activity: {short_repr(activity_id)}",
+                f"Invalid activity_id: {short_repr(activity_id)}",
                 remedy="Pass activityId from the source's information.sourceStatus",
             )
         request = Request(
@@ -237,9 +238,9 @@ class Sources:
 
     def count_sources(self) -> int:
         """
-        Return how many Push sources the key can view, by one request.
+        Return how many Push sources the key can view. It sends one request.
 
-        :raises CoveoError: if Coveo returns an error, or does not answer.
+        :raises CoveoError: if Coveo returns an error, or no response.
         """
         page = self._page(0, 1, host_type="PUSH", retry=_ONE_ATTEMPT)
         return int(page.get("totalEntries", len(page["sourceModels"])))
@@ -249,7 +250,7 @@ class Sources:
         if taken:
             raise SourceNameTakenError(
                 call.request.action,
-                cause=f"that is the name of source {' and '.join(str(s['id']) for s in taken)} already",
+                cause=f"source {' and '.join(str(s['id']) for s in taken)} already has that name",
             )
         may_be_created = False
 
@@ -269,14 +270,14 @@ class Sources:
         return source
 
     def _explained(self, attempt: Callable[[int], T], doing: str, privileges: str) -> T:
-        """Make attempts whose 403 names the privilege that the key lacks."""
+        """Repeat attempts; a 403 names the privilege that the key lacks."""
         try:
             return self._caller.repeat(attempt)
         except AccessDeniedError as error:
             raise missing_privilege_error(error, doing, privileges) from None
 
     def _named(self, name: str, *, retry: RetryPolicy | None = None) -> list[JsonObject]:
-        # Coveo's own filter does not document which names it considers equal, and needs two letters.
+        # Coveo does not document which names its own filter treats as equal, and it needs two letters.
         return [source for source in self._sources(retry=retry) if source.get("name") == name]
 
     def _sources(

@@ -716,7 +716,7 @@ def test_a_limit_is_told_with_how_much_of_it_is_used(coveo: Simulator, hook: Cov
 def test_what_is_the_key_of_no_limit_is_not_asked_for(
     coveo: Simulator, hook: CoveoPushHook, key: Any
 ) -> None:
-    with pytest.raises(CoveoInputError, match="Invalid key of a limit") as refused:
+    with pytest.raises(CoveoInputError, match="Invalid limit key") as refused:
         hook.get_limit(key)
     assert isinstance(refused.value, AirflowFailException)
     assert coveo.requests == []

@@ -75,7 +75,7 @@ def test_a_name_that_is_taken_is_refused_before_anything_is_made(
     coveo: Simulator, hook: CoveoPushHook, make: Callable[[CoveoPushHook], Any], operation: str
 ) -> None:
     coveo.add_source("of-somebody", name=NAME, crawler="CRAWLING_MODULE")
-    with pytest.raises(SourceNameTakenError, match="the name of source of-somebody already") as refused:
+    with pytest.raises(SourceNameTakenError, match="source of-somebody already has that name") as refused:
         make(hook)
     assert isinstance(refused.value, AirflowFailException)
     assert named(coveo, NAME) == ["of-somebody"]
