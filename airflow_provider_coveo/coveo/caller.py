@@ -1,4 +1,4 @@
-"""One request to Coveo, from its turn to its result: attempts, waits, the log and the counts."""
+"""One request to Coveo: rate limit, attempts, waits, the log line and the counters."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ _RETRYING = "Attempt %d failed; retrying in %.1f s: %s"
 
 class Caller:
     """
-    Make requests and repeat them, for one thread or for several.
+    Sends and retries requests, for one thread or several.
 
     :param settings: The settings, or a function that returns them; it is called on first use.
     :param transport: Sends the requests.
     :param retry: The retry policy for requests that do not have their own.
-    :param stop: Ends waits and requests, and lets none start.
-    :param observer: Hears of each attempt.
-    :param log: The log.
-    :param is_timeout_fixed: Whether no request may wait longer than the settings say.
+    :param stop: Ends waits and requests, and prevents new ones.
+    :param observer: Is notified of each attempt.
+    :param log: The logger.
+    :param is_timeout_fixed: Whether the timeouts of the settings apply to every request.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Caller:
         """
         Return a caller that is stopped with this one, and can be stopped alone.
 
-        :param stop: Its signal; a child of this one's by default.
+        :param stop: The new caller's signal. Default: a child of this caller's.
         """
         caller = Caller.__new__(Caller)
         caller.__dict__.update(self.__dict__)
@@ -86,21 +86,21 @@ class Caller:
 
     @property
     def organization_id(self) -> str:
-        """The organization that requests are for."""
+        """The ID of the organization that requests go to."""
         return self.settings.organization_id
 
     @property
     def clock(self) -> CoveoClock:
-        """Coveo's clock in the last response of this thread; the machine's own before there was one."""
+        """Coveo's clock, from this thread's last response; the machine's clock before the first response."""
         return getattr(self._thread, "clock", None) or CoveoClock.from_http_date(None)
 
     def call(self, call: Call[T], retry: RetryPolicy | None = None) -> T:
         """
-        Make a call, and return its result.
+        Run a call, and return its result.
 
         :param call: The call.
-        :param retry: The retry policy. Default the caller's.
-        :raises CoveoError: if Coveo returns an error, or does not answer.
+        :param retry: The retry policy. Default: the caller's.
+        :raises CoveoError: if Coveo returns an error, or no response.
         """
         try:
             return call.parse(self.send(call.request, retry))
@@ -115,8 +115,8 @@ class Caller:
         Send a request until it succeeds, and return the response.
 
         :param request: The request.
-        :param retry: The retry policy. Default the caller's.
-        :raises CoveoError: if Coveo returns an error, or does not answer.
+        :param retry: The retry policy. Default: the caller's.
+        :raises CoveoError: if Coveo returns an error, or no response.
         """
         settings = self.settings
         timeouts = request.timeouts(settings, is_fixed=self._is_timeout_fixed)
@@ -138,10 +138,10 @@ class Caller:
 
     def repeat(self, attempt: Callable[[int], T], retry: RetryPolicy | None = None) -> T:
         """
-        Make attempts until one succeeds or the policy allows no further one.
+        Repeat attempts until one succeeds, or the policy allows no more.
 
-        :param attempt: The attempt; it is given its number, from 1.
-        :param retry: The retry policy. Default the caller's.
+        :param attempt: The attempt; called with its number, from 1.
+        :param retry: The retry policy. Default: the caller's.
         """
         policy = self._retry if retry is None else retry
         started = time.monotonic()
@@ -157,20 +157,20 @@ class Caller:
                 self.observer.retrying(error)
                 self.log.warning(_RETRYING, number, seconds, error)
             self.stop.wait(seconds)
-        raise AssertionError("unreachable: attempts are counted without end")
+        raise AssertionError("unreachable: attempt numbers never end")
 
     def attempt(
         self, request: Request, send: Send, number: int, *, path: str, check: bool = True
     ) -> Response:
         """
-        Send a request once, when its turn comes.
+        Send a request once, as soon as the rate limit allows it.
 
         :param request: The request.
         :param send: Sends it.
         :param number: The number of the attempt, for the log.
         :param path: The path of the whole URL, for the log.
-        :param check: Whether to raise the error that a response stands for.
-        :raises CoveoError: if Coveo returns an error, or does not answer.
+        :param check: Whether to raise an error for an error response.
+        :raises CoveoError: if Coveo returns an error, or no response.
         """
         with self._turn(request, path):
             return self._attempt(request, send, number, path, check)
@@ -222,14 +222,14 @@ class Caller:
 
 class AsyncCaller:
     """
-    Make requests on an event loop, with the same retries, counts and errors as :class:`Caller`.
+    Sends requests on an event loop, with the same retries, counters and errors as :class:`Caller`.
 
     :param settings: The settings.
     :param transport: Sends the requests.
     :param retry: The retry policy.
-    :param stop: Ends waits and requests, and lets none start.
-    :param observer: Hears of each attempt.
-    :param log: The log.
+    :param stop: Ends waits and requests, and prevents new ones.
+    :param observer: Is notified of each attempt.
+    :param log: The logger.
     """
 
     def __init__(
@@ -251,10 +251,10 @@ class AsyncCaller:
 
     async def call(self, call: Call[T]) -> T:
         """
-        Make a call, and return its result.
+        Run a call, and return its result.
 
         :param call: The call.
-        :raises CoveoError: if Coveo returns an error, or does not answer.
+        :raises CoveoError: if Coveo returns an error, or no response.
         """
         try:
             return await self._repeat(call)
@@ -276,7 +276,7 @@ class AsyncCaller:
                 self._observer.retrying(error)
                 self._log.warning(_RETRYING, number, seconds, error)
             await self._sleep(seconds)
-        raise AssertionError("unreachable: attempts are counted without end")
+        raise AssertionError("unreachable: attempt numbers never end")
 
     async def _attempt(self, call: Call[T], number: int) -> T:
         request = call.request
@@ -316,7 +316,7 @@ class AsyncCaller:
                 if self._stop.is_set():
                     raise stopped_error(action, "the request was ended before its response came")
         finally:
-            # Without effect on one that is over.
+            # This has no effect on a finished request.
             request.cancel()
         return request.result()
 

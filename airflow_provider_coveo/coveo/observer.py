@@ -1,4 +1,4 @@
-"""What a client reports while it works; the hook records it in Airflow, and a plain script need not."""
+"""The events that a client reports. The hook records them in Airflow; a plain script can ignore them."""
 
 from __future__ import annotations
 
@@ -16,43 +16,43 @@ if TYPE_CHECKING:
 
 
 class PushRecords(Protocol):
-    """What is recorded of a push beside its batches, so that a later attempt knows what still holds."""
+    """Records of a push besides its batches: a later attempt checks which batches are still valid."""
 
     @property
     def is_alone(self) -> bool:
-        """Whether this process did nothing else to the source's content since the push started."""
+        """Whether nothing else in this process has changed the source's content since the push began."""
 
     def still_stands(self, since: str) -> bool:
         """
         Return whether only attempts of this push have changed the source's content.
 
-        :param since: The change to count from, as :meth:`begin` returned it.
+        :param since: The change after which to look, as :meth:`begin` returned it.
         """
 
     def begin(self, since: str = "") -> str:
         """
         Record that the push sends its first batch.
 
-        :param since: The change since which its earlier batches hold, if there are any.
-        :return: The change since which its batches hold; empty if nothing is recorded.
+        :param since: The change from which on its earlier batches are valid, if there are any.
+        :return: The change from which on its batches are valid; empty if nothing is recorded.
         """
 
     def batches_before(self) -> int:
-        """Return how many batches other attempts of the task sent lately, as far as that is known."""
+        """Return how many batches other attempts of the task sent recently, as far as known."""
 
     def sending(self, batches: int, *, deletes: bool) -> None:
         """
         Record, before Coveo accepts a batch, that the push sends it.
 
-        :param batches: How many batches the push sent before.
-        :param deletes: Whether this one deletes items.
+        :param batches: The number of batches sent before.
+        :param deletes: Whether the batch deletes items.
         """
 
     def end(self, batches: int) -> None:
         """
         Record that the push has ended.
 
-        :param batches: How many batches it sent.
+        :param batches: The number of batches sent.
         """
 
 
@@ -60,12 +60,13 @@ class ComparedPush(AbstractContextManager["ComparedPush"], Protocol):
     """
     A push that compares its input with what was accepted before.
 
-    As a context manager, it reads that at first, and after a failure keeps how far the push came.
+    It is a context manager. On entry, it reads what was accepted; after a failure, it saves the push's
+    progress.
     """
 
     @property
     def records(self) -> PushRecords:
-        """Where the push records what it does."""
+        """Records the push's changes to the source."""
 
     def batches(
         self,
@@ -76,41 +77,42 @@ class ComparedPush(AbstractContextManager["ComparedPush"], Protocol):
         may_delete: Callable[[], bool] | None = None,
     ) -> Iterator[Batch]:
         """
-        Cut what changed into batches; see :func:`~airflow_provider_coveo.coveo.batches.item_batches`.
+        Cut the changes into batches; see :func:`~airflow_provider_coveo.coveo.batches.item_batches`.
 
-        :param may_delete: Asked at the end of the input whether to delete what it lacks.
+        :param may_delete: Called at the end of the input; returns whether to delete the items missing from
+            it.
         """
 
     def accepted(self, batch: Batch) -> None:
-        """Take note of a batch that Coveo accepted."""
+        """Note that Coveo accepted a batch."""
 
     def finish(self) -> None:
-        """Keep what was accepted, since everything was."""
+        """Save the new state: Coveo accepted everything."""
 
     def result(self, accepted: Mapping[str, Any]) -> ComparedResult:
         """
-        Return what was compared.
+        Return the result of the comparison.
 
-        :param accepted: The result of the push otherwise.
+        :param accepted: The rest of the push's result.
         """
 
 
 class RejectedItems(Protocol):
-    """Where a push leaves the items that are not sent because Coveo would reject them."""
+    """Collects the items that a push does not send because Coveo would reject them."""
 
     def add(self, index: int, error: InvalidItemError) -> None:
         """
-        Keep an invalid item.
+        Add an invalid item.
 
-        :param index: Its place in the input, from 0.
-        :param error: What is wrong with it, with the item.
+        :param index: Its index in the input, from 0.
+        :param error: The error, with the item.
         """
 
     def end(self, *, succeeded: bool) -> None:
         """
-        Write them, because the push has ended.
+        Write the items: the push has ended.
 
-        :param succeeded: Whether it did; else nothing may be raised.
+        :param succeeded: Whether the push succeeded. If not, this must not raise anything.
         """
 
     def result(self) -> dict[str, object]:
@@ -119,10 +121,10 @@ class RejectedItems(Protocol):
 
 class Observer:
     """
-    Hears of requests and pushes. This one does nothing; override what you need.
+    Is notified of requests and pushes. This class does nothing; override the methods that you need.
 
-    No method may raise, except ``requesting``, whose context manager may raise what the request raised, and
-    ``compared_push``.
+    No method may raise an exception, except ``compared_push``, and the context manager of ``requesting``,
+    which may raise the request's exception.
     """
 
     def requesting(self, method: str, path: str) -> AbstractContextManager[None]:
@@ -136,37 +138,37 @@ class Observer:
 
     def requested(self, outcome: int | str) -> None:
         """
-        Hear that an attempt ended.
+        An attempt ended.
 
-        :param outcome: The HTTP status, or the name of an error without a response.
+        :param outcome: The HTTP status, or the name of the error if there is no response.
         """
 
     def retrying(self, error: CoveoError) -> None:
         """
-        Hear that a request will be repeated.
+        A request will be retried.
 
         :param error: The error of the last attempt.
         """
 
     def accepted(self, source_id: str, counts: Mapping[str, int], size: int) -> None:
         """
-        Hear that Coveo accepted an item, a deletion or a batch.
+        Coveo accepted an item, a deletion or a batch.
 
         :param source_id: The source.
-        :param counts: How many entries there are, by section of a batch.
-        :param size: How many bytes they have.
+        :param counts: The number of entries, by section of a batch.
+        :param size: Their size in bytes.
         """
 
     def item_added(self, source_id: str) -> None:
         """
-        Hear that Coveo accepted an item that was pushed by itself.
+        Coveo accepted an item that was pushed on its own.
 
         :param source_id: The source.
         """
 
     def push_records(self, source_id: str, *, resumable: bool) -> PushRecords | None:
         """
-        Return where a push records what it does, ``None`` for nowhere.
+        Return the records of a push, or ``None`` to record nothing.
 
         :param source_id: The source.
         :param resumable: Whether a later attempt may resume the push.
@@ -178,34 +180,34 @@ class Observer:
         Return a push that compares its input with what was accepted before.
 
         :param source_id: The source.
-        :param changes: How it finds out what changed.
-        :param dry_run: Whether it only compares, and records nothing.
-        :raises CoveoInputError: if there is nowhere to keep what was accepted.
+        :param changes: The options of the comparison.
+        :param dry_run: Whether to only compare, and record nothing.
+        :raises CoveoInputError: if there is no storage for snapshots.
         """
         raise CoveoInputError(
-            f"Could not push only what changed to source {source_id!r}",
-            cause="this client keeps no snapshots",
+            f"Could not push only changes to source {source_id!r}",
+            cause="this client has no storage for snapshots",
             remedy="Use CoveoPushHook, or an observer that returns a ComparedPush",
         )
 
     def rejected_items(self, source_id: str, path: object) -> RejectedItems:
         """
-        Return where a push leaves invalid items.
+        Return the collector of a push's invalid items.
 
         :param source_id: The source.
-        :param path: The file that the caller asks for.
-        :raises CoveoInputError: if it can't be written there, or not by this client.
+        :param path: The requested file.
+        :raises CoveoInputError: if the path is invalid, or this client can't write files.
         """
         raise CoveoInputError(
-            f"rejected_path is {path!r}, and this client writes no files",
-            remedy="Use CoveoPushHook, or leave it out",
+            f"Invalid rejected_path: {path!r}; this client writes no files",
+            remedy="Use CoveoPushHook, or omit rejected_path",
         )
 
     def pushed(self, source_id: str, result: Mapping[str, object], *, is_complete: bool) -> None:
         """
-        Hear that a push ended.
+        A push ended.
 
         :param source_id: The source.
-        :param result: The result; of a push that failed, what was accepted before.
-        :param is_complete: Whether it succeeded.
+        :param result: The result; if the push failed, the result up to then.
+        :param is_complete: Whether the push succeeded.
         """

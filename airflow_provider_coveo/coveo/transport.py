@@ -1,8 +1,8 @@
 """
-What goes to Coveo and comes back, as values; and what a transport does with them.
+Requests and responses as values, and the interface of the transports that send them.
 
-A request is built and its response parsed by functions that send nothing. So a worker, which blocks, and a
-triggerer's event loop share all but the sending. The transports are in ``airflow_provider_coveo/transports``.
+Functions that send nothing build requests and parse responses. A blocking worker and a triggerer's event loop
+therefore share everything except the sending. The transports are in ``airflow_provider_coveo/transports``.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from airflow_provider_coveo.coveo.stop import StopSignal
 
 T = TypeVar("T")
 
-#: The host of a request: the Push API's, the platform's, or the storage that a presigned URL names.
+#: The host of a request: the Push API, the platform, or the storage of a presigned URL.
 Host: TypeAlias = Literal["push", "platform", "storage"]
 
 
 class SizedBody(Protocol):
-    """A body in pieces, which are sent one after the other and never joined."""
+    """A body in pieces, which are sent one by one and never joined."""
 
     def __len__(self) -> int:
         """Return the number of bytes."""
@@ -37,9 +37,9 @@ class Timeouts(NamedTuple):
     """
     The limits of one attempt, in seconds.
 
-    :param connect: To wait for a connection.
-    :param read: Without a byte in either direction.
-    :param total: From the beginning to the last byte of the response.
+    :param connect: The time to wait for a connection.
+    :param read: The time without a byte in either direction.
+    :param total: The time from the start to the last byte of the response.
     """
 
     connect: float
@@ -52,16 +52,16 @@ class Request:
     """
     A request.
 
-    :param action: The action and its object, as an error says them: ``Could not read source 'acme'``.
+    :param action: The action and its object, as in an error message: ``Could not read source 'acme'``.
     :param method: The HTTP method.
     :param path: The path below the host's base URL.
-    :param query: The parameters of the query.
-    :param body: The body. Default none.
-    :param host: The host. Default the Push API's.
+    :param query: The query parameters.
+    :param body: The body. Default: none.
+    :param host: The host. Default: the Push API.
     :param expected: The only status that is documented as success; ``None`` for any 2xx.
-    :param min_read_timeout: Seconds to wait for the response at least. Default none.
-    :param default_class: The class for a 4xx whose code Coveo does not document for this call.
-    :param presigned_url: The whole URL, for ``storage``. It is as good as a key, so that ``repr`` omits it.
+    :param min_read_timeout: The minimum time to wait for the response, in seconds. Default: none.
+    :param default_class: The error class for a 4xx whose code Coveo does not document for this call.
+    :param presigned_url: The whole URL, for ``storage``. It is as sensitive as a key, so ``repr`` omits it.
     :param headers: The headers, for ``storage``.
     """
 
@@ -82,12 +82,12 @@ class Request:
         return settings.platform_url if self.host == "platform" else settings.push_url
 
     def url(self, settings: ConnectionSettings) -> str:
-        """Return the whole URL."""
+        """Return the complete URL."""
         if self.host == "storage":
             return self.presigned_url
         url = self.base_url(settings) + self.path
         if self.query:
-            # A space is no '+', which a URI's query does not know.
+            # Encode a space as %20: in the query of a URI, '+' is not a space.
             url += "?" + urlencode(self.query, quote_via=quote, safe="")
         return url
 
@@ -95,8 +95,8 @@ class Request:
         """
         Return the limits of one attempt.
 
-        :param settings: The settings, which have the timeouts.
-        :param is_fixed: Whether ``min_read_timeout`` does not count, because the caller chose a timeout.
+        :param settings: The settings, with the timeouts.
+        :param is_fixed: Whether to ignore ``min_read_timeout`` because the caller chose a timeout.
         """
         connect, read = settings.timeout
         if self.min_read_timeout is not None and not is_fixed:
@@ -109,7 +109,7 @@ Explain: TypeAlias = Callable[[CoveoError], CoveoError]
 
 
 def unchanged(error: CoveoError) -> CoveoError:
-    """Return an error as it is."""
+    """Return the error unchanged."""
     return error
 
 
@@ -117,7 +117,7 @@ def explain_privilege(doing: str, privileges: str) -> Explain:
     """
     Return a function that makes a 403 name the privilege that the key lacks.
 
-    :param doing: What the key lacks the privilege for, such as ``view sources``.
+    :param doing: The action that needs the privilege, such as ``view sources``.
     :param privileges: The privilege, such as ``the privilege Sources: View``.
     """
 
@@ -132,11 +132,11 @@ def explain_privilege(doing: str, privileges: str) -> Explain:
 @dataclass(frozen=True)
 class Call(Generic[T]):
     """
-    A request whose response can be parsed.
+    A request, with the function that parses its response.
 
     :param request: The request.
-    :param parse: Returns the result, or raises the error of a response that is not as documented.
-    :param explain: Returns the error to raise instead of another one. Default the same.
+    :param parse: Returns the result, or raises an error if the response is not as documented.
+    :param explain: Returns the error to raise instead of the given one. Default: the same.
     """
 
     request: Request
@@ -150,7 +150,7 @@ def json_call(request: Request, *keys: str, explain: Explain = unchanged) -> Cal
 
     :param request: The request.
     :param keys: The keys that the object must have.
-    :param explain: Returns the error to raise instead of another one.
+    :param explain: Returns the error to raise instead of the given one.
     """
     return Call(request, lambda response: response.json(request.action, *keys), explain)
 
@@ -163,21 +163,21 @@ class Send(Protocol):
         Send the request, and return the response with its body.
 
         :param stop: Ends the attempt.
-        :raises CoveoError: if no response came.
+        :raises CoveoError: if there is no response.
         """
 
 
 class Transport(Protocol):
-    """Sends requests, and blocks."""
+    """Sends requests and blocks."""
 
     def prepare(self, request: Request, settings: ConnectionSettings, timeouts: Timeouts) -> Send:
         """
         Return the function that sends a request.
 
-        :param request: The request. One to ``storage`` goes without the API key.
+        :param request: The request. A request to ``storage`` is sent without the API key.
         :param settings: The settings.
         :param timeouts: The limits of one attempt.
-        :raises CoveoError: if the request can't be sent as it is.
+        :raises CoveoError: if the request can't be sent in this form.
         """
 
 
@@ -191,16 +191,16 @@ class AsyncTransport(Protocol):
         :param request: The request.
         :param settings: The settings.
         :param timeouts: The limits of the attempt.
-        :raises CoveoError: if no response came.
+        :raises CoveoError: if there is no response.
         """
 
 
 class Ask(Protocol):
-    """Makes a call, and returns its result: see :mod:`airflow_provider_coveo.coveo.conditions`."""
+    """Runs a call, and returns its result; see :mod:`airflow_provider_coveo.coveo.conditions`."""
 
     async def __call__(self, call: Call[T]) -> T:
         """
-        Make a call.
+        Run a call.
 
         :param call: The call.
         :raises CoveoError: if the call fails.

@@ -508,7 +508,7 @@ def test_so_is_one_of_which_something_in_coveo_s_place_said_what_became_of_it(
 ) -> None:
     store = _Store()
     coveo.faults.answer(applied=True, operation="batch", after=3, **answer)
-    with pytest.raises(CoveoError, match="is unknown; pushing it again is safe"):
+    with pytest.raises(CoveoError, match="also accepted this batch; pushing it again is safe"):
         _try(_operator(dag, _many()), store)
     result = _try(_operator(dag, _many()), store, number=2)
     assert (result["resumed_batches"], result["repeated_batches"], result["repeated_items"]) == (3, 1, 1)
