@@ -37,7 +37,7 @@ class App:
     """
     The ASGI application.
 
-    :param simulator: whose state and faults it serves.
+    :param simulator: the simulator, with its state and faults.
     :param transports: the open connections by the client's address, for faults that close one.
     """
 

@@ -35,7 +35,7 @@ def base64_problem(encoded: str, compression_type: str) -> str | None:
     """
     Return the reason why a text is not content of a compression type in Base64, or ``None``.
 
-    :param encoded: the Base64.
+    :param encoded: the text.
     :param compression_type: one of :data:`COMPRESSION_TYPES`.
     """
 
@@ -79,12 +79,12 @@ def _problem(parts: Iterator[bytes], compression_type: str) -> str | None:
                 if decompressor.eof:
                     # A gzip file can have several consecutive members.
                     if compression_type != "GZIP":
-                        return "there is something behind its end"
+                        return "data follows its end"
                     decompressor = make()
                 part = _unpack(decompressor, part)
     except (binascii.Error, ValueError, zlib.error, lzma.LZMAError, EOFError) as error:
         return str(error)
-    return None if decompressor.eof else "it ends before its end"
+    return None if decompressor.eof else "it is truncated"
 
 
 def _unpack(decompressor: _Decompressor, part: bytes) -> bytes:

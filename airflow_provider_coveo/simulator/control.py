@@ -281,7 +281,7 @@ def _details(exchange: Exchange) -> dict[str, object]:
 
 ROUTES = [
     Route("/", page, methods=["GET"], name="page"),
-    # Where Coveo's platform has its Administration Console; what is behind the "#" stays in the browser.
+    # The path of Coveo's Administration Console; browsers don't send the part after the "#".
     Route("/admin/", page, methods=["GET"], name="page"),
     Route("/_simulator/state", get_state, methods=["GET"], name="control_state"),
     Route("/_simulator/requests", get_requests, methods=["GET"], name="control_requests"),

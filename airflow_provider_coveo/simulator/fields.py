@@ -75,7 +75,7 @@ class Fields:
         }
 
     def get(self, name: str) -> dict[str, object]:
-        """Return the field of a name."""
+        """Return a field by name."""
         if name not in self._by_name:
             raise ApiError.not_found(f"There is no field {name!r}.")
         return dict(self._by_name[name])

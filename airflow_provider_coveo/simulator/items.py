@@ -67,7 +67,7 @@ def canonical(item: Mapping[str, object]) -> dict[str, object]:
 def json_problem(item: object) -> str | None:
     """Return the reason why Coveo returns ``400 INVALID_JSON`` for this item, or ``None``."""
     if not isinstance(item, dict):
-        return "An item is a JSON object."
+        return "An item must be a JSON object."
     if has_repeated_keys(item):
         return "A key occurs twice (keys are case-insensitive)."
     reserved = {key.lower() for key in item} & RESERVED_KEYS.keys()
@@ -78,7 +78,7 @@ def json_problem(item: object) -> str | None:
         name = RESERVED_KEYS.get(key.lower())
         if name == "permissions":
             if value is not None and not isinstance(value, list):
-                return "permissions is an array."
+                return "permissions must be an array."
             problem = permissions_problem(value or [])
             if problem is not None:
                 return problem
@@ -86,11 +86,11 @@ def json_problem(item: object) -> str | None:
             continue
         elif name is not None:
             if not isinstance(value, str):
-                return f"{name} is a string."
+                return f"{name} must be a string."
         elif isinstance(value, dict) or (
             isinstance(value, list) and any(isinstance(part, dict | list) for part in value)
         ):
-            return f"The metadata {key!r} holds an object or an array of arrays, which is not supported."
+            return f"The metadata {key!r} contains an object or an array of arrays, which is not supported."
     return None
 
 

@@ -221,7 +221,7 @@ def _filtered_activities(call: Call) -> list[Activity]:
         if not values:
             continue
         if not isinstance(values, list):
-            raise ApiError.invalid_json(f"{name} is an array.")
+            raise ApiError.invalid_json(f"{name} must be an array.")
         wanted[name] = values
     found = [
         activity

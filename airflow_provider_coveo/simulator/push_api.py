@@ -211,7 +211,7 @@ def put_identity_batch(call: Call) -> Answer:
     try:
         batch = decode(content)
         if not isinstance(batch, dict):
-            raise TypeError("not an object")  # noqa: TRY301 - the same remedy as for what is not JSON
+            raise TypeError("not an object")  # noqa: TRY301 - handled like invalid JSON
         members = [_identity(body) for body in _array(batch, "members")]
         mappings = [_identity(body) for body in _array(batch, "mappings")]
         deleted = [_identity(body) for body in _array(batch, "deleted")]
@@ -273,7 +273,7 @@ def _read_batch(content: bytes) -> tuple[dict[str, object], str | None]:
         return {}, "A key of the batch occurs twice (keys are case-insensitive)."
     for name in ("addOrUpdate", "delete"):
         if not isinstance(member(batch, name), list | None):
-            return {}, f"{name} is not an array."
+            return {}, f"{name} must be an array."
     return batch, None
 
 

@@ -1,4 +1,4 @@
-"""The simulator as an object: a Coveo that listens on a loopback port, and the handles to look into it."""
+"""The simulator as an object: a Coveo on a loopback port, with methods to inspect and change its state."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from airflow_provider_coveo.simulator.app import App
 from airflow_provider_coveo.simulator.world import World
 
-#: Longer than any client keeps an idle connection, so that none is closed under a client's hands.
+#: Longer than any client keeps an idle connection, so that the server never closes one that a client reuses.
 _KEEP_ALIVE_SECONDS = 600
 
 
@@ -23,24 +23,25 @@ class Simulator(World):
     A Coveo organization on a loopback port; use it as a context manager.
 
     :param organization: the organization identifier.
-    :param sources: the Push sources that are there from the start.
-    :param secured_sources: Push sources whose items need permissions.
-    :param sitecore_sources: sources that Coveo for Sitecore manages.
-    :param crawling_module_sources: sources that the Coveo Crawling Module manages.
-    :param api_key: the API key that may do everything.
-    :param push_only_key: the API key that may push, and is refused everything else.
-    :param port: the port to listen on; 0 for any free one.
-    :param host: the address to listen on. Whoever reaches it can also control the simulator.
-    :param tls: the files with the certificate (and its chain) and its key, both PEM: it then speaks https.
-        Other machines' connections need that, because Airflow sends an API key by http on loopback only.
-    :param call_limit: how many Push API calls in how many seconds, such as ``(150, 300)``; none by default.
-    :param retry_after: whether an answer 429 bears ``Retry-After``, the whole seconds until there is room
-        again. Coveo declares it for each 429, so by default it does.
-    :param daily_documents: how many items a day; no limit by default.
-    :param document_limit: how many items the index may hold; no limit by default.
-    :param request_limit: how many of the last requests to record; all by default.
-    :param body_limit: how many bytes of each request body to record; all by default.
-    :raises OSError: if the port is taken.
+    :param sources: the initial Push sources.
+    :param secured_sources: initial Push sources whose items need permissions.
+    :param sitecore_sources: initial sources that Coveo for Sitecore manages.
+    :param crawling_module_sources: initial sources that the Coveo Crawling Module manages.
+    :param api_key: the API key with all privileges.
+    :param push_only_key: the API key that can only push.
+    :param port: the port to listen on; 0 for a free one.
+    :param host: the address to listen on. Anyone who can connect to it can also control the simulator.
+    :param tls: the PEM files with the certificate (and its chain) and its key, to use https. Clients on other
+        machines need it, because Airflow sends an API key by http to loopback addresses only.
+    :param call_limit: the limit of Push API calls, as a number and a period in seconds, such as ``(150,
+        300)``; no limit by default.
+    :param retry_after: whether a 429 response has ``Retry-After``, the number of seconds until the next call
+        is accepted. Default ``True``, because Coveo declares it for every 429.
+    :param daily_documents: the maximum number of items per day; no limit by default.
+    :param document_limit: the maximum number of items in the index; no limit by default.
+    :param request_limit: the number of requests to record, the latest ones; all by default.
+    :param body_limit: the number of bytes of each request body to record; all by default.
+    :raises OSError: if the port is in use.
     """
 
     _socket: socket.socket | None = None
@@ -60,8 +61,8 @@ class Simulator(World):
         self.stop()
 
     def start(self) -> None:
-        """Listen; returns when the port answers."""
-        # Named in full, because asyncio sets TCP_NODELAY only then; without it each answer takes 40 ms.
+        """Start listening; return once the simulator can respond."""
+        # The protocol is explicit because asyncio then sets TCP_NODELAY. Without it, a response takes 40 ms.
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -78,7 +79,7 @@ class Simulator(World):
         self._server.wait_until_started()
 
     def stop(self) -> None:
-        """Close the port and all connections, without waiting for answers that stall."""
+        """Close the port and all connections, without waiting for stalled responses."""
         if self._server is not None and self._thread is not None:
             self._server.stop()
             self._thread.join()
@@ -87,9 +88,9 @@ class Simulator(World):
 
 class _Server(uvicorn.Server):
     """
-    Uvicorn in a thread: starts and stops at once, where Uvicorn itself looks ten times a second.
+    Uvicorn in a thread. It starts and stops at once; Uvicorn itself checks only ten times a second.
 
-    :param simulator: what to serve.
+    :param simulator: the simulator to serve.
     """
 
     def __init__(self, simulator: Simulator) -> None:
@@ -117,20 +118,20 @@ class _Server(uvicorn.Server):
         )
 
     def run_until_stopped(self, listening: socket.socket) -> None:
-        """Serve; this is the thread's work."""
+        """Serve until stopped; the thread runs this."""
         try:
             asyncio.run(self.serve(sockets=[listening]))
         except BaseException as error:
-            # It is raised again in the thread that waits.
+            # The waiting thread raises it again.
             self._failure = error
         finally:
             self._ready.set()
 
     def wait_until_started(self) -> None:
-        """Return when the port answers; called in another thread."""
+        """Return once the server can respond; called in another thread."""
         self._ready.wait()
         if self._failure is not None:
-            raise RuntimeError("The simulator did not start") from self._failure
+            raise RuntimeError("Could not start the simulator") from self._failure
 
     def stop(self) -> None:
         """End :meth:`main_loop`; called in another thread."""
@@ -148,12 +149,12 @@ class _Server(uvicorn.Server):
         for transport in list(self._transports.values()):
             transport.abort()
         if self.server_state.tasks:
-            # They all end by themselves now: their connections are gone and no stall goes on.
+            # All tasks end now, because their connections are closed and stalls are interrupted.
             await asyncio.wait(self.server_state.tasks, timeout=1)
 
 
 def _protocol(transports: dict[object, Transport]) -> type[asyncio.Protocol]:
-    """Return Uvicorn's protocol, made to remember the connections, which faults may have to close."""
+    """Return Uvicorn's protocol, extended to register connections, since faults can close them."""
 
     class Protocol(H11Protocol):
         def connection_made(self, transport: Transport) -> None:  # type: ignore[override]

@@ -1,4 +1,4 @@
-"""One Coveo organization: its sources, what its pipeline does with them, its containers and its limits."""
+"""One Coveo organization: its sources, its indexing pipeline, its file containers and its limits."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ VISIBILITIES = ("SHARED", "SECURED", "PRIVATE")
 @dataclass
 class Settings:
     """
-    What can be set while the simulator runs.
+    The settings that can change while the simulator runs.
 
-    :param call_limit: how many Push API calls in how many seconds, or ``None`` for no limit.
-    :param retry_after: whether an answer 429 bears ``Retry-After``, the seconds until there is room again.
-    :param daily_documents: how many items a day (UTC), or ``None`` for no limit.
-    :param document_limit: how many items the index may hold, or ``None`` for no limit.
-    :param indexing_delay: seconds from the acceptance of an item until it is indexed.
-    :param success_body: the body of an accepted push; ``None`` for what the documentation shows.
+    :param call_limit: the limit of Push API calls, as a number and a period in seconds; ``None`` for none.
+    :param retry_after: whether a 429 response has ``Retry-After``.
+    :param daily_documents: the maximum number of items per day (UTC), or ``None`` for no limit.
+    :param document_limit: the maximum number of items in the index, or ``None`` for no limit.
+    :param indexing_delay: the seconds between accepting and indexing an item.
+    :param success_body: the response body for an accepted push; ``None`` for the documented one.
     """
 
     call_limit: tuple[int, float] | None = None
@@ -59,10 +59,10 @@ class Settings:
 
 class Organization:
     """
-    The state behind the HTTP interface; every method may be called from any thread.
+    The state behind the HTTP interface. All methods are thread-safe.
 
     :param id: the organization identifier.
-    :param clock: what tells the time.
+    :param clock: Coveo's clock.
     :param settings: limits and delays.
     """
 
@@ -71,13 +71,13 @@ class Organization:
         self.clock = clock
         self.settings = settings
         self.changed = threading.Condition(threading.RLock())
-        #: How often something changed, so that nobody waits for a change that was just before.
+        #: The number of changes so far, so that a waiting thread does not miss one.
         self.changes = 0
         self.reset()
         clock.on_turn(self._clock_turned)
 
     def reset(self) -> None:
-        """Forget everything but the settings."""
+        """Delete everything except the settings."""
         self.paused = False
         self.fields = Fields()
         self.sources: dict[str, Source] = {}
@@ -93,24 +93,24 @@ class Organization:
         self._documents_day = -1
         self._documents_today = 0
 
-    # The queue: what was accepted and is not done yet.
+    # The queue of accepted work that is not due yet.
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Hold the lock, with everything done that is due."""
+        """Hold the lock, after executing all work that is due."""
         with self.changed:
             self._settle()
             yield
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Hold the lock, with everything done that is due, and wake those who wait for a change."""
+        """Hold the lock, after executing all work that is due, and then wake waiting threads."""
         with self.reading():
             yield
             self.announce()
 
     def announce(self) -> None:
-        """Wake those who wait for a change."""
+        """Wake the threads that wait for a change."""
         with self.changed:
             self.changes += 1
             self.changed.notify_all()
@@ -126,7 +126,7 @@ class Organization:
             self.announce()
 
     def seconds_to_next(self) -> float | None:
-        """Return how long it takes until something comes due, ``None`` if nothing is queued."""
+        """Return the seconds until queued work is due, ``None`` if the queue is empty."""
         with self.changed:
             return max(0.0, self._queue[0][0] - self.clock.elapsed()) if self._queue else None
 
@@ -140,7 +140,7 @@ class Organization:
     # Limits.
 
     def count_call(self) -> None:
-        """Count one Push API call; a call that is refused here counts for nothing."""
+        """Count one Push API call, unless it is rate-limited."""
         with self.reading():
             if self.settings.call_limit is None:
                 return
@@ -149,7 +149,7 @@ class Organization:
             while self._calls and self._calls[0] <= now - seconds:
                 self._calls.popleft()
             if len(self._calls) >= limit:
-                message = f"The limit of {limit} calls in {seconds:g} seconds is reached."
+                message = f"The limit of {limit} calls in {seconds:g} seconds has been reached."
                 headers = self._retry_after(self._calls[0] + seconds - now)
                 raise ApiError(429, "TOO_MANY_REQUESTS", message, headers)
             self._calls.append(now)
@@ -158,19 +158,19 @@ class Organization:
         return {"Retry-After": str(math.ceil(seconds))} if self.settings.retry_after else {}
 
     def check_document_limits(self) -> None:
-        """Refuse a push of items if the organization has no room left for even one."""
+        """Reject a push of items if a limit of the organization has been reached."""
         with self.reading():
             daily, most = self.settings.daily_documents, self.settings.document_limit
             if daily is not None and self.documents_today() >= daily:
-                message = f"The limit of {daily} items a day is reached."
+                message = f"The limit of {daily} items per day has been reached."
                 headers = self._retry_after(86_400 - self.clock.now() % 86_400)
                 raise ApiError(429, "TOO_MANY_DOCUMENTS_DAILY", message, headers)
             if most is not None and sum(len(source.items) for source in self.sources.values()) >= most:
-                message = f"The index holds {most} items, which is the limit."
+                message = f"The index contains {most} items, which is the limit."
                 raise ApiError(412, "DOCUMENT_LIMIT_EXCEEDED", message)
 
     def documents_today(self) -> int:
-        """Return how many items were accepted since midnight UTC on Coveo's clock."""
+        """Return the number of items accepted since midnight UTC on Coveo's clock."""
         day = int(self.clock.now() // 86_400)
         if day != self._documents_day:
             self._documents_day, self._documents_today = day, 0
@@ -179,7 +179,7 @@ class Organization:
     # Sources.
 
     def source(self, source_id: str) -> Source:
-        """Return a source, as somebody asks who must know that it is there."""
+        """Return a source; raise LookupError if it does not exist."""
         with self.reading():
             try:
                 return self.sources[source_id]
@@ -187,7 +187,7 @@ class Organization:
                 raise LookupError(f"The simulator has no source {source_id!r}") from None
 
     def push_source(self, source_id: str) -> Source:
-        """Return a source, or answer as the Push API does where there is none."""
+        """Return a source; raise the Push API's error if it does not exist."""
         with self.reading():
             source = self.sources.get(source_id)
             if source is None:
@@ -202,24 +202,24 @@ class Organization:
         visibility: str = "SHARED",
         crawler: str | None = None,
     ) -> Source:
-        """Create a source; one without an identifier gets one of the form that Coveo gives."""
+        """Create a source. Without an ID, it gets one in Coveo's format."""
         if visibility not in VISIBILITIES:
-            raise ValueError(f"visibility is one of {', '.join(VISIBILITIES)}, not {visibility!r}")
+            raise ValueError(f"visibility must be one of {', '.join(VISIBILITIES)}, not {visibility!r}")
         if crawler is not None and crawler not in CRAWLERS:
-            raise ValueError(f"crawler is None or one of {', '.join(CRAWLERS)}, not {crawler!r}")
+            raise ValueError(f"crawler must be None or one of {', '.join(CRAWLERS)}, not {crawler!r}")
         with self.transaction():
             if source_id is None:
                 letters = string.ascii_lowercase + string.digits
                 source_id = f"{''.join(secrets.choice(letters) for _ in range(26))}-{self.id}"
             if source_id in self.sources:
-                raise ValueError(f"There is a source {source_id!r} already")
+                raise ValueError(f"The source {source_id!r} already exists")
             now = self.clock.now_ms()
             source = Source(source_id, name or source_id, visibility, crawler, created=now)
             self.sources[source_id] = source
             return source
 
     def remove_source(self, source_id: str) -> Source:
-        """Delete a source and all that is in it."""
+        """Delete a source and its content."""
         with self.transaction():
             source = self.source(source_id)
             self._end_activity(source, "ABORT")
@@ -227,21 +227,21 @@ class Organization:
             return source
 
     def set_state(self, source_id: str, state: str | None, error_code: str | None) -> None:
-        """Show a source in a state, whatever its activity is; ``None`` takes it back."""
+        """Set the state of a source, whatever its activity; ``None`` removes it."""
         if state is not None and state not in SOURCE_STATES:
-            raise ValueError(f"state is None or one of {', '.join(SOURCE_STATES)}, not {state!r}")
+            raise ValueError(f"state must be None or one of {', '.join(SOURCE_STATES)}, not {state!r}")
         with self.transaction():
             source = self.source(source_id)
             source.state, source.error_code = state, error_code
 
     def event(self, source: Source, event: str, **facts: object) -> None:
-        """Add to the timeline of a source."""
+        """Add an event to the timeline of a source."""
         source.timeline.append({"at": self.clock.now_ms(), "event": event, **facts})
 
     # Statuses and activities.
 
     def set_status(self, source_id: str, status: SourceStatus, request_id: str) -> None:
-        """Begin, go on with, or end the activity of a source."""
+        """Start, continue or end the activity of a source."""
         with self.transaction():
             source = self.push_source(source_id)
             running = source.running
@@ -267,8 +267,8 @@ class Organization:
         with self.transaction():
             source = self.source(source_id)
             if source.running is None or source.running.id != activity_id:
-                self.undocumented.append(f"abort of activity {activity_id}, which does not run")
-                raise ApiError.invalid_parameter("activityId", "no such activity runs on this source")
+                self.undocumented.append(f"aborting activity {activity_id}, which is not running")
+                raise ApiError.invalid_parameter("activityId", "it is not a running activity of this source")
             self._end_activity(source, "ABORT")
             source.shown.append((self.clock.now_ms(), SourceStatus.IDLE))
             self.event(source, "aborted", activity=activity_id)
@@ -284,22 +284,22 @@ class Organization:
     # Ordering IDs and items.
 
     def next_ordering_id(self) -> int:
-        """Return the stamp of a request that brought none: the time, but always higher than the last."""
+        """Return the ordering ID of a request without one: the time, but always above the previous one."""
         with self.changed:
             self._last_ordering_id = max(self._last_ordering_id + 1, self.clock.now_ms())
             return self._last_ordering_id
 
     def reject_item(self, document_id: str, rejection: Rejection) -> None:
-        """Let the pipeline reject this item from now on, whatever it holds."""
+        """Let the pipeline reject this item from now on, whatever its content."""
         if rejection.task not in LOG_TASKS:
-            raise ValueError(f"task is one of {', '.join(LOG_TASKS)}, not {rejection.task!r}")
+            raise ValueError(f"task must be one of {', '.join(LOG_TASKS)}, not {rejection.task!r}")
         if rejection.result not in LOG_RESULTS:
-            raise ValueError(f"result is one of {', '.join(LOG_RESULTS)}, not {rejection.result!r}")
+            raise ValueError(f"result must be one of {', '.join(LOG_RESULTS)}, not {rejection.result!r}")
         with self.transaction():
             self._rejections[document_id] = rejection
 
     def accept(self, work: Callable[[], None], documents: int = 0) -> None:
-        """Let the pipeline do ``work``, at once or after the indexing delay."""
+        """Let the pipeline execute ``work``, after the indexing delay if there is one."""
         with self.transaction():
             self._documents_today = self.documents_today() + documents
             self._after(self.settings.indexing_delay, work)
@@ -315,21 +315,21 @@ class Organization:
         same_request: bool = False,
     ) -> None:
         """
-        Let the pipeline take one item.
+        Let the pipeline process one item.
 
-        :param source: where it was pushed to.
+        :param source: the source to which it was pushed.
         :param document_id: the item's ID.
-        :param item: the item in Coveo's spelling, with its documentId.
-        :param ordering_id: of the request.
-        :param request_id: of the request.
-        :param problem: what is known to be wrong with the item.
+        :param item: the item with its documentId, its reserved keys in Coveo's spelling.
+        :param ordering_id: the request's ordering ID.
+        :param request_id: the ID of the request.
+        :param problem: the reason to reject the item, if there is one already.
         :param same_request: whether an earlier entry of the same request had this documentId.
         """
         known = source.items.get(document_id)
         operation = "ADD" if known is None else "UPDATE"
         problem = self._rejections.get(document_id) or problem
         if problem is None and ordering_id < source.cutoff:
-            reason = f"orderingId {ordering_id} is below {source.cutoff}, up to where old items were deleted."
+            reason = f"orderingId {ordering_id} is below {source.cutoff}, the cut-off of deleted old items."
             problem = Rejection("CONSUMING", "REJECTED", reason)
         if problem is None and known is not None and not same_request and ordering_id <= _ordering_id(known):
             reason = f"orderingId {ordering_id} is not higher than the item's own, {known['orderingId']}."
@@ -345,7 +345,7 @@ class Organization:
     def delete(
         self, source: Source, document_id: str, children: bool, ordering_id: int, request_id: str
     ) -> None:
-        """Let the pipeline delete an item and, if asked, all whose ID begins with ``<document_id>/``."""
+        """Let the pipeline delete an item, and if requested, its children: ``<document_id>/…``."""
         prefix = f"{document_id}/"
         found = [document_id] if document_id in source.items else []
         if children:
@@ -362,7 +362,7 @@ class Organization:
     def delete_older_than(
         self, source: Source, ordering_id: int, delay_minutes: int, request_id: str
     ) -> None:
-        """Queue the deletion of old items; it also bars later pushes with a lower ordering ID."""
+        """Queue the deletion of old items, which also makes later pushes with a lower ordering ID fail."""
 
         def execute() -> None:
             removed = [name for name, item in source.items.items() if _ordering_id(item) < ordering_id]
@@ -397,7 +397,7 @@ class Organization:
         problem: Rejection | None = None,
         stages: tuple[str, ...] | None = None,
     ) -> None:
-        """Write to the item logs, and what went wrong to the timeline as well."""
+        """Add an entry to the item logs, and for a rejection an event to the timeline."""
         facts = (len(source.log), self.clock.now_ms(), item, operation, request_id)
         if problem is not None:
             record = LogRecord(*facts, problem.task, problem.result, problem.reason)
@@ -430,7 +430,7 @@ class Organization:
     # File containers.
 
     def create_container(self) -> Container:
-        """Open a file container."""
+        """Create a file container."""
         with self.transaction():
             expires = self.clock.elapsed() + CONTAINER_LIFE_SECONDS
             container = Container(str(uuid.uuid4()), secrets.token_hex(32), expires)
@@ -438,43 +438,43 @@ class Organization:
             return container
 
     def expired(self, container: Container) -> bool:
-        """Whether a container's time is over."""
+        """Whether a container has expired."""
         return self.clock.elapsed() >= container.expires
 
     def expire_container(self, file_id: str) -> None:
-        """Let a container's time be over now."""
+        """Let a container expire now."""
         with self.transaction():
             container = self.containers.get(file_id)
             if container is not None:
                 container.expires = self.clock.elapsed()
 
     def take_content(self, file_id: str) -> bytes:
-        """Return what was uploaded to a container, which is used up by that."""
+        """Return the content of a container, and mark the container as used."""
         with self.transaction():
             container = self.containers.get(file_id)
             if container is None:
                 state = "does not exist"
             elif container.consumed:
-                state = "was used already"
+                state = "has already been used"
             elif self.expired(container):
-                state = "expired"
+                state = "has expired"
             elif container.content is None:
                 state = "is empty: nothing was uploaded"
             else:
                 content, container.content, container.consumed = container.content, None, True
                 return content
-            self.undocumented.append(f"the answer to a fileId whose container {state}")
+            self.undocumented.append(f"the response to a fileId whose container {state}")
             raise ApiError.invalid_parameter("fileId", f"the file container {file_id!r} {state}")
 
     # Security identities.
 
     def provider(self, provider_id: str) -> Provider:
-        """Return a security identity provider, which is there as soon as somebody asks for it."""
+        """Return a security identity provider; create it on first access."""
         with self.changed:
             return self.providers.setdefault(provider_id, Provider())
 
     def put_identity(self, provider: Provider, kind: str, sent: SentIdentity, ordering_id: int) -> None:
-        """Add or replace an identity or an alias, unless something newer is there."""
+        """Add or replace an identity or an alias, unless the existing one is newer."""
         key = (kind, sent.type, sent.name)
         known = provider.identities.get(key)
         if ordering_id < provider.cutoff or (known is not None and ordering_id <= known.ordering_id):
@@ -482,14 +482,14 @@ class Organization:
         provider.identities[key] = PushedIdentity(kind, sent.body, ordering_id)
 
     def disable_identity(self, provider: Provider, sent: SentIdentity, ordering_id: int) -> None:
-        """Disable an identity, aliases of that name included."""
+        """Disable an identity, including aliases of that name."""
         for kind in ("identity", "alias"):
             known = provider.identities.get((kind, sent.type, sent.name))
             if known is not None and known.ordering_id <= ordering_id:
                 known.disabled = True
 
     def disable_identities_older_than(self, provider: Provider, ordering_id: int, delay_minutes: int) -> None:
-        """Queue the disabling of identities that were not updated since."""
+        """Queue the disabling of identities with a lower ordering ID."""
 
         def execute() -> None:
             provider.cutoff = max(provider.cutoff, ordering_id)

@@ -1,4 +1,4 @@
-"""The simulated organization as an object, which knows nothing of HTTP."""
+"""The simulated organization as an object, independent of HTTP."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from airflow_provider_coveo.simulator.state import Organization, Settings
 
 HOST = "127.0.0.1"
 #: All IPv4 addresses of this machine.
-EVERYWHERE = "0.0.0.0"  # noqa: S104 - only where somebody asks for it
-#: Waiting threads look again after this long even if nothing was announced.
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - only on request
+#: Waiting threads check again after this time even without a notification.
 _MAX_WAIT_SECONDS = 0.5
 
 
 class World:
     """
-    A Coveo organization: its state, what reached it, and the handles to look into it and to change it.
+    A Coveo organization: its state, the recorded requests, and methods to inspect and change both.
 
-    The parameters are those of :class:`~airflow_provider_coveo.simulator.server.Simulator`, which listens.
+    The parameters are those of :class:`~airflow_provider_coveo.simulator.server.Simulator`, which adds HTTP.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class World:
         self._fill()
 
     def reset(self) -> None:
-        """Make everything as it was at the start, and keep the port and the connections open."""
+        """Restore the initial state; the port and all connections stay open."""
         with self.state.changed:
             self.faults.clear()
             self._exchanges = []
@@ -83,11 +83,11 @@ class World:
         for source_id, visibility, crawler in self._initial_sources:
             self.add_source(source_id, visibility=visibility, crawler=crawler)
 
-    # Where it is.
+    # Address.
 
     @property
     def url(self) -> str:
-        """The address that stands for Coveo's, as this machine reaches it."""
+        """The base URL that replaces Coveo's, for clients on this machine."""
         return f"{self.scheme}://{HOST if self._host == EVERYWHERE else self._host}:{self._port}"
 
     @property
@@ -99,7 +99,7 @@ class World:
         """
         Return an Airflow connection to this simulator, for ``AIRFLOW_CONN_<ID>``.
 
-        :param push_only: whether with the key that may push and nothing else.
+        :param push_only: whether to use the key that can only push.
         """
         return json.dumps(
             {
@@ -107,28 +107,28 @@ class World:
                 "login": self.organization,
                 "password": self.push_only_key if push_only else self.api_key,
                 "host": self.url,
-                # By which Airflow's UI links to the page, where it would link to Coveo's console.
+                # Makes links in Airflow's UI lead to the simulator's page instead of Coveo's console.
                 "extra": json.dumps({"platform_host": self.url}),
             }
         )
 
-    # What happened.
+    # Inspection.
 
     @property
     def requests(self) -> list[Exchange]:
-        """The requests that arrived, in order; those of the control API and the page are left out."""
+        """The recorded requests, in order, without those of the control API and the page."""
         with self.state.changed:
             return list(self._exchanges)
 
     @property
     def undocumented(self) -> list[str]:
-        """What clients relied on although Coveo does not document it, each time they did."""
+        """The undocumented behavior that clients relied on, one entry for each time."""
         with self.state.changed:
             return list(self.state.undocumented)
 
     def statuses(self, source_id: str) -> list[str]:
         """
-        Return the statuses that were accepted, in order.
+        Return the accepted statuses, in order.
 
         :param source_id: the source's ID.
         """
@@ -136,7 +136,7 @@ class World:
 
     def timeline(self, source_id: str) -> list[dict[str, object]]:
         """
-        Return what happened to a source, in order: dicts with ``at`` (epoch milliseconds) and ``event``.
+        Return the events of a source, in order: dicts with ``at`` (epoch milliseconds) and ``event``.
 
         The events are ``status``, ``aborted``, ``push``, ``delete``, ``batch``, ``delete_old_items_queued``,
         ``delete_old_items`` and ``rejected``.
@@ -156,13 +156,13 @@ class World:
             return {name: dict(item) for name, item in self.state.source(source_id).items.items()}
 
     def fields(self) -> dict[str, dict[str, object]]:
-        """Return the organization's fields by name, as the Field API shows them."""
+        """Return the organization's fields by name, in the Field API's format."""
         with self.state.reading():
             return self.state.fields.all()
 
     def source(self, source_id: str) -> SourceModel:
         """
-        Return a source as the Source API shows it.
+        Return a source in the Source API's format.
 
         :param source_id: the source's ID.
         """
@@ -171,7 +171,7 @@ class World:
 
     def activities(self, source_id: str) -> list[ActivityModel]:
         """
-        Return the activities of a source, oldest first, as the Activity API shows them.
+        Return the activities of a source, oldest first, in the Activity API's format.
 
         :param source_id: the source's ID.
         """
@@ -181,7 +181,7 @@ class World:
 
     def logs(self, source_id: str) -> list[LogEntry]:
         """
-        Return the item logs of a source, oldest first, as the Source Logs API shows them.
+        Return the item logs of a source, oldest first, in the Source Logs API's format.
 
         :param source_id: the source's ID.
         """
@@ -194,9 +194,10 @@ class World:
 
     def identities(self, provider_id: str) -> list[dict[str, object]]:
         """
-        Return what was pushed to a security identity provider.
+        Return the identities that were pushed to a security identity provider.
 
-        Besides what was sent, each has ``kind`` (``identity`` or ``alias``), ``orderingId`` and ``disabled``.
+        Each has the keys that were sent, ``kind`` (``identity`` or ``alias``), ``orderingId`` and
+        ``disabled``.
 
         :param provider_id: the provider's ID.
         """
@@ -205,22 +206,22 @@ class World:
 
     def wait_for(self, predicate: Callable[[], object], timeout: float = 10) -> None:
         """
-        Wait until ``predicate`` is true; it is asked again each time something happened.
+        Wait until ``predicate`` is true; it is called again after each change.
 
-        :param predicate: what to wait for.
-        :param timeout: for how many seconds at most.
-        :raises TimeoutError: if it is not within ``timeout`` seconds; the message shows the timelines.
+        :param predicate: the condition.
+        :param timeout: the maximum wait in seconds.
+        :raises TimeoutError: if the wait takes longer; the message contains the timelines.
         """
         until = time.monotonic() + timeout
         while True:
             with self.state.reading():
                 seen = self.state.changes
-            # Not under the lock: a predicate may itself ask the simulator over HTTP.
+            # Not under the lock: a predicate can send requests to the simulator.
             if predicate():
                 return
             left = until - time.monotonic()
             if left <= 0:
-                raise TimeoutError(f"Not within {timeout:g} seconds.\n{self._story()}")
+                raise TimeoutError(f"The condition was not true within {timeout:g} seconds.\n{self._story()}")
             due = self.state.seconds_to_next()
             if due is not None:
                 left = min(left, due + 0.001)
@@ -242,11 +243,11 @@ class World:
                 )
         return "\n".join(lines)
 
-    # What to change.
+    # Changes.
 
     @property
     def success_body(self) -> bytes | None:
-        """The body of an accepted push; ``None`` for what the documentation shows."""
+        """The response body for an accepted push; ``None`` for the documented one."""
         return self.state.settings.success_body
 
     @success_body.setter
@@ -255,7 +256,7 @@ class World:
 
     @property
     def indexing_delay(self) -> float:
-        """Seconds of the simulator's clock from the acceptance of an item until it is indexed."""
+        """The seconds on the simulator's clock between accepting and indexing an item."""
         return self.state.settings.indexing_delay
 
     @indexing_delay.setter
@@ -264,7 +265,7 @@ class World:
 
     @property
     def call_limit(self) -> tuple[int, float] | None:
-        """How many Push API calls in how many seconds; ``None`` for no limit."""
+        """The limit of Push API calls, as a number and a period in seconds; ``None`` for no limit."""
         return self.state.settings.call_limit
 
     @call_limit.setter
@@ -273,7 +274,7 @@ class World:
 
     @property
     def retry_after(self) -> bool:
-        """Whether an answer 429 bears ``Retry-After``: the seconds until there is room again."""
+        """Whether a 429 response has ``Retry-After``, the seconds until the next call is accepted."""
         return self.state.settings.retry_after
 
     @retry_after.setter
@@ -282,7 +283,7 @@ class World:
 
     @property
     def daily_documents(self) -> int | None:
-        """How many items a day; ``None`` for no limit."""
+        """The maximum number of items per day; ``None`` for no limit."""
         return self.state.settings.daily_documents
 
     @daily_documents.setter
@@ -291,7 +292,7 @@ class World:
 
     @property
     def document_limit(self) -> int | None:
-        """How many items the index may hold; ``None`` for no limit."""
+        """The maximum number of items in the index; ``None`` for no limit."""
         return self.state.settings.document_limit
 
     @document_limit.setter
@@ -306,17 +307,17 @@ class World:
         reason: str = "The simulator was told to reject this item.",
     ) -> None:
         """
-        Let the pipeline refuse an item at this stage from now on; only the logs show it.
+        Let the pipeline reject an item at this stage from now on; only the logs show it.
 
         :param document_id: the item's ID.
         :param task: the stage, such as ``PROCESSING`` or ``INDEXING``.
         :param result: ``REJECTED``, ``ERROR``, ``SKIPPED`` or ``WARNING``.
-        :param reason: what the logs say about it.
+        :param reason: the reason in the logs.
         """
         self.state.reject_item(document_id, Rejection(task, result, reason))
 
     def pause_organization(self) -> None:
-        """Pause the organization, as Coveo does with an idle trial."""
+        """Pause the organization, as Coveo does with idle trial organizations."""
         self.state.paused = True
 
     def resume_organization(self) -> None:
@@ -325,11 +326,11 @@ class World:
 
     def set_source_state(self, source_id: str, state: str | None, *, error_code: str | None = None) -> None:
         """
-        Show a source in a state that Coveo, or somebody in its console, brought it into.
+        Set the state of a source, as if Coveo or a user of its console had changed it.
 
         :param source_id: the source's ID.
         :param state: ``CREATING``, ``DISABLED``, ``PAUSED``, ``PAUSED_ON_ERROR``, ``IDLE``, ``ERROR`` or
-            ``DELETING``; ``None`` for what its activity means.
+            ``DELETING``; ``None`` for the state that follows from its activity.
         :param error_code: the ``pausedOnErrorCode``.
         """
         self.state.set_state(source_id, state, error_code)
@@ -354,17 +355,17 @@ class World:
 
     def remove_source(self, source_id: str) -> None:
         """
-        Delete a source and all that is in it.
+        Delete a source and its content.
 
         :param source_id: the source's ID.
         """
         self.state.remove_source(source_id)
 
-    # What the HTTP side tells.
+    # Called by the HTTP side.
 
     def record(self, exchange: Exchange) -> None:
         """
-        Take note of a request that arrived.
+        Record a request that arrived.
 
         :param exchange: the request.
         """
@@ -376,7 +377,7 @@ class World:
 
     def answered(self, exchange: Exchange) -> None:
         """
-        Take note that a request has its answer, which is about to be sent.
+        Record that the response to a request is about to be sent.
 
         :param exchange: the request.
         """

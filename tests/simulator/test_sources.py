@@ -119,5 +119,5 @@ def test_a_source_can_be_shown_in_a_state(
     status = client.get(f"/sources/{SOURCE}").json()["information"]["sourceStatus"]
     assert (status["type"], status["extendedCurrentStatus"]) == (type_, extended)
     assert status["pausedOnErrorCode"] == "OOPS"
-    with pytest.raises(ValueError, match="state is None or one of"):
+    with pytest.raises(ValueError, match="state must be None or one of"):
         coveo.set_source_state(SOURCE, "SLEEPING")

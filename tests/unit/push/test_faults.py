@@ -21,7 +21,7 @@ _S3_REFUSAL = "<Error><Code>AccessDenied</Code><Message>Request has expired</Mes
 _HTML = "<html><head><title>Be right back</title></head></html>"
 _FAULTS_WANTED = examples(10_000)
 #: What the simulator rightly calls undocumented, because these faults bring it about.
-_EXPECTED = ("the answer to a fileId whose container expired",)
+_EXPECTED = ("the response to a fileId whose container has expired",)
 
 
 def set_faults(coveo: Simulator, seed: int, rate: float) -> list[Fault]:
