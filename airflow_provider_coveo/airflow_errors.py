@@ -1,4 +1,4 @@
-"""Errors in the form in which Airflow does not retry a task, as a retry can't help."""
+"""Errors that fail a task without retries, because a retry can't help."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 def as_non_retryable(error: CoveoError) -> CoveoError:
     """
-    Return the error in the form that Airflow does not retry, if a retry of it can't help.
+    Return the error as one that Airflow does not retry, if a retry can't help.
 
     :param error: The error.
     """
@@ -30,7 +30,7 @@ def as_non_retryable(error: CoveoError) -> CoveoError:
         {
             "__module__": error_class.__module__,
             "__doc__": error_class.__doc__,
-            # A class made here can't be found by name, so pickle makes it anew from the error it stands for.
+            # Pickle can't find a class created here by its name, so it converts the original error again.
             "__reduce__": lambda final: (as_non_retryable, (error_class(final.tried, **final.fields()),)),
         },
     )
@@ -39,7 +39,7 @@ def as_non_retryable(error: CoveoError) -> CoveoError:
 
 def non_retryable_errors(method: Callable[P, R]) -> Callable[P, R]:
     """
-    Let a task that calls a method fail at once if a retry can't help.
+    Make a method fail its task at once if a retry can't help.
 
     :param method: The method.
     """
@@ -58,7 +58,7 @@ def non_retryable_errors(method: Callable[P, R]) -> Callable[P, R]:
 
 
 def _iterated(generator: Iterator[T]) -> Iterator[T]:
-    """Yield what a generator yields, which sends its requests only then."""
+    """Yield from a generator, which sends its requests only when it is iterated."""
     try:
         yield from generator
     except CoveoError as error:

@@ -1,4 +1,4 @@
-"""The names that 0.1.0 had here; they are those of :mod:`airflow_provider_coveo.state`."""
+"""The names that 0.1.0 had here, which are now in :mod:`airflow_provider_coveo.state`."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ __all__ = [
 
 def take_over_content(organization_id: str, source_id: str, dag_id: str, run_id: str) -> str:
     """
-    Record that from here on a run changes the content of a source.
+    Record that a run changes the content of a source from now on.
 
-    :return: A name for the time since when it does, the same until another run changes the content.
+    :return: A name for this change, which stays the same until another run changes the content.
     """
     return SourceLedger(organization_id).content_changed(source_id, dag_id, run_id)
 
 
 def forget_content(organization_id: str, source_id: str) -> None:
-    """Delete what is on record of a source's content, because the source is deleted."""
+    """Delete the records of a source's content, because the source is deleted."""
     SourceLedger(organization_id).forget_content(source_id)

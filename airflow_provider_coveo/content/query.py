@@ -33,12 +33,12 @@ def read_query(
     """
     Yield an item for each row of a query.
 
-    :param conn_id: The connection of the database.
+    :param conn_id: The connection to the database.
     :param sql: The query.
     :param parameters: Values for its placeholders.
     :param columns: The mapping of columns to items; see
         :func:`~airflow_provider_coveo.content.rows.row_mapper`.
-    :param hook_params: Further arguments of the database's hook.
+    :param hook_params: Further arguments for the database's hook.
     :param fetch_size: The number of rows that are fetched at a time.
     :raises CoveoInputError: if the connection is not a database, or the query returns no usable rows.
     """
@@ -78,10 +78,10 @@ def query_rows(
     """
     Execute a query, and return its rows as a stream.
 
-    :param conn_id: The connection of the database.
+    :param conn_id: The connection to the database.
     :param sql: The query.
     :param parameters: Values for its placeholders.
-    :param hook_params: Further arguments of the database's hook.
+    :param hook_params: Further arguments for the database's hook.
     :param fetch_size: The number of rows that are fetched at a time.
     :param what: The name of the query in errors. Default ``query``.
     :raises CoveoInputError: if the connection is not a database, or the query returns no usable rows.

@@ -1,4 +1,4 @@
-"""Cursors for Python code that pushes what has changed since its last run."""
+"""Cursors for Python code that pushes the changes since its last run."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class CoveoCursor:
     """
     The point up to which a task has pushed changes. :func:`coveo_cursor` creates it.
 
-    It is read when it is first used, and moves when everything up to it is accepted: at the end of the push
-    for which the code yields items, or else at the end of its own ``with``. It stays after an exception, or
-    if a push in it failed.
+    It is read on first use, and moves once everything up to its new value is accepted: at the end of the push
+    for which the code yields items, or at the end of its own ``with`` block. It does not move after an
+    exception or a failed push in that block.
 
-    :param name: Its name, empty for the only one of a task and source.
-    :param source_id: The source, ``None`` for that of the push that the code gives items for.
-    :param start: Its first value.
+    :param name: Its name, empty for the only cursor of a task and source.
+    :param source_id: The source, ``None`` for that of the push for which the code yields items.
+    :param start: Its initial value.
     :param lag: The maximum delay of rows.
-    :param reset: Whether to begin at ``start`` again.
+    :param reset: Whether to start again at ``start``.
     :param coveo_conn_id: The Coveo connection, whose organization counts.
     :param organization_id: The organization, if it differs from the connection's.
     """
@@ -61,17 +61,17 @@ class CoveoCursor:
 
     @property
     def since(self) -> Any:
-        """After which value to read: where this run began, less the lag; ``start`` in the first run."""
+        """The value after which to read: the run's first cursor value minus the lag; initially ``start``."""
         return self._opened().since
 
     def advance(self, value: object) -> None:
         """
-        Record that a row is read. In whatever order rows come, the latest value counts.
+        Record that a row was read. The latest value counts, whatever the order of rows.
 
-        :param value: The row's value: a timestamp, a date, a number, or a text that only grows. ``None`` and
+        :param value: The row's value: a timestamp, a date, a number, or an ever-increasing text. ``None`` and
             times in the future don't move the cursor.
-        :raises CoveoInputError: if a cursor can't hold it, or it is of another kind than ``start`` or what
-            the cursor holds.
+        :raises CoveoInputError: if it can't be a cursor's value, or its kind differs from ``start`` or the
+            cursor's current value.
         """
         cursor = self._opened()
         if value is not None and self._start is not None:
@@ -85,9 +85,9 @@ class CoveoCursor:
             start = validate_cursor_value(self._start, "start")
             if kind_of(plain) != kind_of(start):
                 raise CoveoInputError(
-                    f"The cursor was advanced to {plain!r}, {describe_kind(plain)}, and its start is "
+                    f"The cursor was advanced to {plain!r}, {describe_kind(plain)}, but its start is "
                     f"{start!r}, {describe_kind(start)}",
-                    remedy="Give both as the same kind, such as datetimes with a time zone",
+                    remedy="Use the same kind for both, such as datetimes with a time zone",
                 )
         cursor.advance(value)
 
@@ -103,7 +103,7 @@ class CoveoCursor:
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         self._entered.close()
         if self._scope is not None or self._cursor is None or self._block is None:
-            # The push that reads this code's items has not ended yet.
+            # The push that reads this code's items is still running.
             return
         block = self._block
         if kind is None and block.moves and not block.was_dry:
@@ -111,7 +111,7 @@ class CoveoCursor:
             return
         if kind is None:
             log.warning(
-                "Cursor %s stays: a push in its block failed, or was a dry run", self._cursor.variable
+                "Not moving cursor %s: a push in its block failed or was a dry run", self._cursor.variable
             )
         if block.was_dry and block.moves and not block.has_pushed:
             self._cursor.undo()
@@ -123,9 +123,9 @@ class CoveoCursor:
             return self._cursor
         if self._scope is None and self._block is None:
             raise CoveoInputError(
-                "The cursor does not know when what was read is accepted",
-                cause="this code gives no items to a push, as a function of @task.coveo_push does",
-                remedy="Use it as 'with coveo_cursor(...) as cursor:', with the push inside",
+                "Could not use the cursor: it is not connected to a push",
+                cause="this code does not yield items to a push, as a function of @task.coveo_push does",
+                remedy="Use it as 'with coveo_cursor(...) as cursor:', with the push in that block",
             )
         from airflow.providers.common.compat.sdk import get_current_context
 
@@ -148,11 +148,11 @@ class CoveoCursor:
         used = _USED.of(context)
         key = repr((organization_id, source_id, self._name))
         if key in used and not used[key].is_abandoned:
-            called = f"The cursor {self._name!r}" if self._name else "The cursor without a name"
+            called = f"The cursor {self._name!r}" if self._name else "The unnamed cursor"
             raise CoveoInputError(
-                f"{called} of source {source_id!r} is made a second time in one attempt of the task",
-                cause="it would pass over what only the first one, or only the second one, has read",
-                remedy="Make it once, or give each its own name: coveo_cursor('orders')",
+                f"{called} of source {source_id!r} is created twice in one attempt of the task",
+                cause="it could skip rows that only one of the two has read",
+                remedy="Create it once, or pass a name to each: coveo_cursor('orders')",
             )
         self._cursor = used[key] = TaskCursor(
             context,
@@ -180,32 +180,32 @@ def coveo_cursor(
     organization_id: str | None = None,
 ) -> CoveoCursor:
     """
-    Return a cursor for code that pushes changes: the code reads ``since``, and calls ``advance(value)``.
+    Return a cursor for code that pushes changes. The code reads ``since`` and calls ``advance(value)``.
 
-    In a function of ``@task.coveo_push``, or any other code that yields the items of a push, the cursor moves
-    once the push succeeded. In other tasks, put the push into ``with coveo_cursor(source_id=…) as cursor:``;
-    then it moves at the end of that block. A push that fails doesn't move it. A retry and a clear read the
-    ``since`` that their run began with. The cursor never moves back. See https://docs.coveo.com/en/35/ for
-    the status INCREMENTAL, under which the delta that a system reports is pushed.
+    In a function of ``@task.coveo_push``, or other code that yields the items of a push, the cursor moves
+    once the push succeeds. In other tasks, put the push into ``with coveo_cursor(source_id=…) as cursor:``;
+    the cursor then moves at the end of that block. A failed push doesn't move it. A retry or a clear reads
+    the same ``since`` as the run's first attempt. The cursor never moves back. See
+    https://docs.coveo.com/en/35/ for INCREMENTAL, the status for pushing a delta.
 
-    It is kept in the Variable ``coveo_cursor__<organization>__<source>__<dag>__<task>``, with the name and
-    the map index after it, if any. Delete that Variable to begin at ``start`` again. A renamed task begins
+    It is saved in the Variable ``coveo_cursor__<organization>__<source>__<dag>__<task>``, followed by the
+    name and the map index, if any. To start again at ``start``, delete that Variable. A renamed task starts
     with a new cursor.
 
     :param name: A name, if a task has several cursors for a source. An attempt creates each only once.
         Default none.
-    :param start: ``since`` in the first run, of the kind that ``advance`` is given: a datetime, a date, a
-        number or a text. Default ``None``.
-    :param lag: The maximum delay until a row becomes visible after its own timestamp, because of a
-        transaction that is still open, for example. Rows of that period are read and pushed again, which is
-        harmless. A ``timedelta``; a number of seconds for times; a number for numbers. Default five
+    :param start: ``since`` in the first run, of the same kind as the values of ``advance``: a datetime, a
+        date, a number or a text. Default ``None``.
+    :param lag: The maximum delay between a row's timestamp and the time when the row becomes visible, for
+        example because its transaction is still open. Rows of that period are read and pushed again, which is
+        harmless. A ``timedelta``; a number of seconds for times; a number for numbers. Default: five
         minutes for timestamps, a day for dates, none for others. Texts have no lag.
-    :param source_id: The Push source. Default: that of the push which the code gives items to.
-    :param reset: Whether to begin at ``start`` again, whatever the cursor holds. Default ``False``.
+    :param source_id: The Push source. Default: that of the push for which the code yields items.
+    :param reset: Whether to start again at ``start``, whatever the cursor's value. Default ``False``.
     :param coveo_conn_id: The Coveo connection, whose organization counts. Default: that of the push.
     :param organization_id: The organization, if it differs from the connection's.
     :return: A :class:`CoveoCursor`.
-    :raises CoveoInputError: when it is used, if a value can't be a cursor's, or it is used outside a push
-        and without ``with``, or it is created twice in an attempt.
+    :raises CoveoInputError: on use, if a value can't be a cursor's, if it is used outside a push and without
+        ``with``, or if it is created twice in an attempt.
     """
     return CoveoCursor(name, source_id, start, lag, reset, coveo_conn_id, organization_id)

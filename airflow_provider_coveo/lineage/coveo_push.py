@@ -31,8 +31,8 @@ class Query(NamedTuple):
     A query that a task reads.
 
     :param sql: The query.
-    :param conn_id: The connection of the database.
-    :param hook_params: Further arguments of its hook.
+    :param conn_id: The connection to the database.
+    :param hook_params: Further arguments for its hook.
     """
 
     sql: str

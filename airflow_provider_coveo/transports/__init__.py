@@ -1,1 +1,1 @@
-"""HTTP as requests and urllib3 speak it, with limits that they lack; knows nothing of Airflow."""
+"""HTTP over requests and aiohttp, with limits that these libraries lack; independent of Airflow."""

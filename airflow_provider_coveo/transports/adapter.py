@@ -1,10 +1,10 @@
 """
-An adapter for requests whose connections keep to an
+An adapter for ``requests`` that enforces the limits of an
 :class:`~airflow_provider_coveo.transports.exchange.Exchange`.
 
-urllib3 sends a request's body under the timeout for connecting, and knows neither a limit for a whole
-request nor a way to end one from outside. http.client skips no informational response but 100. Subclasses of
-what urllib3 lets one choose add that: the class of connections, and their class of responses.
+urllib3 applies the connect timeout to sending a request's body. It has no limit for a whole request, and no
+way to interrupt one from outside. http.client skips no informational response except 100. Subclasses of
+urllib3's connection and response classes add these features, through the extension points of urllib3.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from urllib3.connection import HTTPConnection
 from airflow_provider_coveo.coveo.stop import SLICE
 from airflow_provider_coveo.transports.exchange import Exchange, current_exchange
 
-if sys.platform == "win32":  # pragma: no cover - Airflow does not run there
+if sys.platform == "win32":  # pragma: no cover - Airflow does not support Windows
     fcntl = termios = None
 else:
     import fcntl
@@ -37,7 +37,7 @@ else:
 
 T = TypeVar("T")
 
-#: So many informational responses may come before the final one.
+#: The maximum number of informational responses before the final one.
 _MAX_INTERIM: Final = 100
 _INTERIM: Final = re.compile(rb"HTTP/1\.\d 1(?!01)\d\d[ \r\n]")
 _MAX_EARLY: Final = 64 * 1024
@@ -45,10 +45,10 @@ _MAX_EARLY: Final = 64 * 1024
 
 class _WatchedSocket:
     """
-    A socket whose waits end when its exchange says so.
+    A socket that waits no longer than its exchange allows.
 
     :param sock: A connected socket, with or without TLS.
-    :param shows_responses: Whether what is read from it is HTTP, and not the TLS of an inner connection.
+    :param shows_responses: Whether it yields HTTP, and not the TLS records of an inner connection.
     """
 
     def __init__(self, sock: Any, *, shows_responses: bool = True) -> None:
@@ -62,7 +62,7 @@ class _WatchedSocket:
     def __getattr__(self, name: str) -> object:
         return getattr(self._sock, name)
 
-    # TLS in TLS counts its readers here.
+    # urllib3's TLS in TLS counts its readers in this attribute.
     @property
     def _io_refs(self) -> int:
         return int(self._sock._io_refs)
@@ -80,13 +80,13 @@ class _WatchedSocket:
         return self._timeout
 
     def makefile(self, mode: str = "rb", buffering: int | None = None, **_: object) -> io.BufferedReader:
-        """Return a reader, as http.client asks for."""
+        """Return a reader for http.client."""
         raw = socket.SocketIO(self, "r")  # type: ignore[arg-type]
         self._io_refs += 1
         return io.BufferedReader(raw)
 
     def sendall(self, data: Any, flags: int = 0) -> None:
-        """Send ``data``, unless a final response comes before that."""
+        """Send ``data``, unless a final response arrives first."""
         exchange = current_exchange()
         if exchange is None:
             self._apply(self._timeout)
@@ -106,7 +106,7 @@ class _WatchedSocket:
         return bytes(buffer[: self.recv_into(buffer)])
 
     def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
-        """Receive into ``buffer``, first what came while the request was being sent."""
+        """Receive into ``buffer``, beginning with data that arrived while the request was being sent."""
         if self._early:
             taken = min(len(buffer), len(self._early))
             buffer[:taken] = self._early[:taken]
@@ -123,7 +123,7 @@ class _WatchedSocket:
         return size
 
     def has_more(self, reader: io.BufferedReader) -> bool:
-        """Return whether more came than the response that was read."""
+        """Return whether data follows the response."""
         self._probing = True
         try:
             return bool(self._early) or bool(reader.peek(1))
@@ -141,7 +141,7 @@ class _WatchedSocket:
     def _watched(
         self, exchange: Exchange, operation: Callable[[], T], between: Callable[[], None] | None = None
     ) -> T:
-        """Repeat an operation that gives up after a moment until it succeeds or the exchange ends."""
+        """Repeat an operation with a short timeout until it succeeds or the exchange ends."""
         quiet = 0.0
         queued = -1
         while True:
@@ -150,23 +150,23 @@ class _WatchedSocket:
             try:
                 return operation()
             except TimeoutError:
-                # What the kernel still sends is no silence, though nobody here waits for it.
+                # While the kernel is still sending buffered data, the connection is not silent.
                 left = _queued_bytes(self._sock)
                 quiet = 0.0 if 0 <= left < queued else quiet + exchange.slice_seconds
                 queued = left
                 allowed = exchange.allowed_silence
                 if allowed is not None and quiet >= allowed:
-                    raise TimeoutError(f"timed out: nothing moved for {allowed:g} s") from None
+                    raise TimeoutError(f"timed out: no data sent or received for {allowed:g} s") from None
                 if between is not None:
                     between()
 
     def _end_if_answered(self) -> None:
         if self._is_answered():
-            # urllib3 takes this error for a hint to look for the response.
-            raise BrokenPipeError(errno.EPIPE, "the response came before the request was sent")
+            # On this error, urllib3 reads the response.
+            raise BrokenPipeError(errno.EPIPE, "the response arrived before the request was sent")
 
     def _is_answered(self) -> bool:
-        """Return whether a final response, or the end of the connection, has come."""
+        """Return whether a final response, or the end of the connection, has arrived."""
         if not self._shows_responses or not _is_readable(self._sock):
             return self._shows_final_response()
         buffer = bytearray(16 * 1024)
@@ -183,7 +183,7 @@ class _WatchedSocket:
             _, end, rest = rest.partition(b"\r\n\r\n")
             if not end:
                 return False
-        # So many bytes tell one from the other.
+        # This many bytes distinguish a final response from an informational one.
         return len(rest) >= len(b"HTTP/1.1 100 ")
 
     def _receive_now(self, receive: Callable[[object], int], buffer: object) -> int:
@@ -191,7 +191,7 @@ class _WatchedSocket:
         try:
             return int(receive(buffer))
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as nothing:
-            raise BlockingIOError(errno.EAGAIN, "nothing came") from nothing
+            raise BlockingIOError(errno.EAGAIN, "no data") from nothing
 
 
 def _is_readable(sock: Any) -> bool:
@@ -201,7 +201,7 @@ def _is_readable(sock: Any) -> bool:
 
 
 def _queued_bytes(sock: Any) -> int:
-    """Return how many bytes wait in the kernel to be sent and acknowledged, -1 where it doesn't tell."""
+    """Return the number of unsent or unacknowledged bytes in the kernel, -1 if it is unknown."""
     try:
         answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
     except (AttributeError, OSError, ValueError):
@@ -210,7 +210,7 @@ def _queued_bytes(sock: Any) -> int:
 
 
 class _Response(http.client.HTTPResponse):
-    """A response that skips all informational ones before it, and looks for what comes after it."""
+    """A response that skips informational ones before it, and detects data after it."""
 
     def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
@@ -219,7 +219,7 @@ class _Response(http.client.HTTPResponse):
     def _read_status(self) -> tuple[str, int, str]:
         for _ in range(_MAX_INTERIM):
             version, status, reason = super()._read_status()  # type: ignore[misc]
-            # After 101 another protocol would be spoken.
+            # After 101, the connection uses another protocol.
             if not 100 <= status < 200 or status == 101:
                 return version, status, reason
             http.client.parse_headers(self.fp)
@@ -233,7 +233,7 @@ class _Response(http.client.HTTPResponse):
             exchange.is_clean = False
 
     def _is_ambiguous(self) -> bool:
-        """Return whether the two ends could differ over where the response ends."""
+        """Return whether client and server could disagree on where the response ends."""
         lengths = self.headers.get_all("Content-Length", [])
         codings = self.headers.get_all("Transfer-Encoding", [])
         return (
@@ -241,7 +241,7 @@ class _Response(http.client.HTTPResponse):
             or len(lengths) > 1
             or len(codings) > 1
             or not all(re.fullmatch(r"[0-9]+", length.strip(" \t")) for length in lengths)
-            # What stands in a line that can't be read may have been one of them.
+            # A malformed line may have been one of these headers.
             or bool(self.headers.defects)
             or self.version != 11
         )
@@ -255,10 +255,10 @@ class _Response(http.client.HTTPResponse):
 
 class _Connecting:
     """
-    An attempt to connect, in a thread of its own, as name resolution and handshakes can't be interrupted.
+    An attempt to connect, in its own thread, since name resolution and handshakes can't be interrupted.
 
-    :param connect: Connects.
-    :param close: Closes what came of it.
+    :param connect: Opens the connection.
+    :param close: Closes the connection.
     """
 
     def __init__(self, connect: Callable[[], None], close: Callable[[], None]) -> None:
@@ -269,7 +269,7 @@ class _Connecting:
         self._problem: BaseException | None = None
 
     def run(self, exchange: Exchange) -> None:
-        """Connect, unless the exchange ends before."""
+        """Connect, unless the exchange ends first."""
         threading.Thread(target=self._work, name="coveo-connect", daemon=True).start()
         try:
             while not self.is_over.wait(min(SLICE, exchange.slice_seconds)):
@@ -294,7 +294,7 @@ class _Connecting:
 
 
 class _WatchedConnection(HTTPConnection):
-    """A connection that keeps to the exchange of its thread."""
+    """A connection that respects the limits of its thread's exchange."""
 
     response_class = _Response
     _connecting: _Connecting | None = None
@@ -311,7 +311,7 @@ class _WatchedConnection(HTTPConnection):
         self.sock: object = _watched(self.sock)
 
     def close(self) -> None:
-        """Close, unless the thread that connects still works with the socket and will close it."""
+        """Close, unless the connecting thread still uses the socket; it will close it then."""
         if self._connecting is None or self._connecting.is_over.is_set():
             super().close()
 
@@ -331,7 +331,7 @@ def _watched(sock: Any) -> object:
         return sock
     inner = getattr(sock, "socket", None)
     if isinstance(inner, socket.socket):
-        # TLS to a host through TLS to a proxy: the waits are those of the outer connection.
+        # TLS to a host through TLS to a proxy: the outer connection does the waiting.
         sock.socket = _WatchedSocket(inner, shows_responses=False)
         return sock
     return _WatchedSocket(sock)
@@ -354,10 +354,10 @@ def _watch(manager: Any) -> None:
 
 
 class LimitedAdapter(HTTPAdapter):
-    """Sends requests within the limits of the exchange that is open in the thread."""
+    """Sends requests within the limits of the thread's current exchange."""
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """Make the pools for hosts that are reached directly."""
+        """Create the pools for direct connections."""
         super().init_poolmanager(*args, **kwargs)
         _watch(self.poolmanager)
 
@@ -381,8 +381,8 @@ class LimitedAdapter(HTTPAdapter):
         """
         Send a request.
 
-        :param timeout: Seconds to connect, and of silence: a number, or a pair. The former is for connecting
-            only, the latter for sending as well as for receiving.
+        :param timeout: The time to connect and the maximum silence, in seconds: a number, or a pair. The
+            former applies only to connecting, the latter to sending and receiving.
         """
         exchange = current_exchange()
         if exchange is None:

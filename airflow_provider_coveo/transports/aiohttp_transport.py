@@ -1,7 +1,7 @@
 """
-Requests by aiohttp, on an event loop.
+Send requests with aiohttp, on an event loop.
 
-Airflow's HTTP provider brings aiohttp along and its own triggers use it, so a triggerer has it.
+Airflow's HTTP provider depends on aiohttp and its triggers use it, so every triggerer has it.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ from airflow_provider_coveo.transports.requests_transport import (
 
 @dataclass
 class _SharedSession:
-    """A session that all transports of an event loop share which verify certificates in the same way."""
+    """A session that an event loop's transports share if they verify certificates in the same way."""
 
     session: aiohttp.ClientSession
     users: int = 0
 
 
-# A session for each trigger would mean a TLS context for each, with all certificates in it: 950 MB for 1,000
+# With a session per trigger, each would have its own TLS context with all certificates: 950 MB for 1,000
 # triggers instead of 20 MB (benchmarks/triggers.py).
 _shared_sessions: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[bool | str, _SharedSession]] = (
     weakref.WeakKeyDictionary()
@@ -61,23 +61,23 @@ _shared_sessions: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[bool
 
 @asynccontextmanager
 async def _shared_session(verify: bool | str) -> AsyncIterator[aiohttp.ClientSession]:
-    """Share a session; the last one to leave closes it."""
+    """Share a session; the last user closes it."""
     sessions = _shared_sessions.setdefault(asyncio.get_running_loop(), {})
     if verify not in sessions:
         try:
             context = await asyncio.to_thread(_tls_context, verify)
         except OSError as problem:
             raise CoveoConfigurationError(
-                f"The connection's verify {verify!r} can't be used",
+                f"Could not use the connection's verify {verify!r}",
                 answer=f"{type(problem).__name__}: {sanitize(str(problem))}",
             ) from None
-        # Another one may have made it meanwhile.
+        # Another task may have created it meanwhile.
         if verify not in sessions:
             sessions[verify] = _SharedSession(
                 aiohttp.ClientSession(
                     connector=TrustedConnector(ssl=context),
                     cookie_jar=aiohttp.DummyCookieJar(),
-                    # The environment's proxies are read as for the hook; ~/.netrc is not.
+                    # The environment's proxies apply, as they do for the hook, but ~/.netrc does not.
                     trust_env=False,
                 )
             )
@@ -93,7 +93,7 @@ async def _shared_session(verify: bool | str) -> AsyncIterator[aiohttp.ClientSes
 
 
 def _tls_context(verify: bool | str) -> ssl.SSLContext:
-    """Return the context that verifies certificates as ``requests`` would."""
+    """Return a TLS context that verifies certificates as ``requests`` does."""
     if verify is False:
         context = ssl.create_default_context()
         context.check_hostname = False
@@ -108,7 +108,7 @@ def _tls_context(verify: bool | str) -> ssl.SSLContext:
 @dataclass(frozen=True)
 class Route:
     """
-    The way to a host.
+    The route to a host.
 
     :param proxy: The proxy, ``None`` for none.
     :param verify: Whether to verify certificates, or the path of a CA bundle.
@@ -120,10 +120,10 @@ class Route:
 
 def routes_of(settings: ConnectionSettings, session: requests.Session | None = None) -> dict[str, Route]:
     """
-    Return the route to each base URL, as ``requests`` would choose it.
+    Return the route to each base URL, as ``requests`` chooses it.
 
     :param settings: The settings.
-    :param session: A session that has them. Default a new one.
+    :param session: A session with these settings. Default: a new one.
     :raises CoveoConfigurationError: if aiohttp can't use the proxy.
     """
     if session is None:
@@ -140,11 +140,11 @@ def routes_of(settings: ConnectionSettings, session: requests.Session | None = N
 
 class AiohttpTransport:
     """
-    Sends requests on an event loop; a context manager.
+    Sends requests on an event loop. Use it as a context manager.
 
-    While it is open, it shares a session with others of its loop.
+    While it is open, it shares a session with the other transports of its loop.
 
-    :param user_agent: The ``User-Agent``. Default the package's own.
+    :param user_agent: The ``User-Agent``. Default: that of this package.
     """
 
     def __init__(self, user_agent: str | None = None) -> None:
@@ -169,7 +169,7 @@ class AiohttpTransport:
         :param request: The request.
         :param settings: The settings.
         :param timeouts: The limits of the attempt.
-        :raises CoveoError: if no response came.
+        :raises CoveoError: if there is no response.
         """
         base = request.base_url(settings)
         if base not in self.routes:
@@ -180,7 +180,7 @@ class AiohttpTransport:
             with used_connections() as used:
                 async with session.request(
                     request.method,
-                    # yarl would otherwise undo some of the percent-encoding.
+                    # Otherwise, yarl would undo some of the percent-encoding.
                     yarl.URL(request.url(settings), encoded=True),
                     data=cast("bytes | None", request.body),
                     headers=self._headers(settings, request),
@@ -192,7 +192,7 @@ class AiohttpTransport:
                 ) as response:
                     content = await _body(response)
         except Exception as problem:
-            # These exceptions can hold more than should be shown, such as the key, so they are not chained.
+            # These exceptions can contain secrets, such as the key, so they are not chained.
             failure = _transport_error(request.action, problem)
         else:
 
@@ -225,9 +225,9 @@ def _trust(session: aiohttp.ClientSession, used: Sequence[object]) -> None:
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:
-    """Return the body, up to a limit."""
+    """Return the body, cut at a limit."""
     if 300 <= response.status < 400:
-        # It is of no use, and does not come from Coveo.
+        # A redirect's body is useless, and not Coveo's.
         response.close()
         return b""
     limit = MAX_RESPONSE_BYTES if response.ok else MAX_ERROR_BYTES
@@ -247,17 +247,17 @@ def _validate_proxy(proxy: str | None) -> str | None:
         proxy = f"http://{proxy}"
     if urlsplit(proxy).scheme not in {"http", "https"}:
         raise CoveoConfigurationError(
-            "A triggerer can't use the connection's or the environment's proxy",
-            cause=f"it is one of {urlsplit(proxy).scheme}, and only http and https are spoken there",
-            remedy="Wait with deferrable=False",
+            "Could not use the proxy of the connection or of the environment in a triggerer",
+            cause=f"its scheme is {urlsplit(proxy).scheme}, but triggerers support only http and https",
+            remedy="Set deferrable=False",
         )
     return proxy
 
 
 def _transport_error(action: str, problem: Exception) -> CoveoError:
     if isinstance(problem, UnicodeError):
-        # Its text holds the bytes that could not be read.
-        return NoAnswerError(action, answer=f"{type(problem).__name__}: the response can't be read")
+        # Its text contains the bytes that could not be decoded.
+        return NoAnswerError(action, answer=f"{type(problem).__name__}: the response is not readable")
     words = f"{type(problem).__name__}: {sanitize(str(problem))}".rstrip(": ")
     if isinstance(problem, aiohttp.ClientConnectorCertificateError):
         return CertificateError(action, answer=words)

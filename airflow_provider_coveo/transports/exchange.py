@@ -1,4 +1,4 @@
-"""How long one request may take, and what ends it before that."""
+"""The time limits of one request, and its early end."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from typing import Any, Final
 
 from airflow_provider_coveo.coveo.stop import SLICE, StopSignal
 
-#: Seconds that the response to a request that was sent whole may still take after a stop, so that the task
-#: can report whether Coveo accepted it.
+#: The seconds that a response may take after a stop if its request was sent completely, so that the task can
+#: report whether Coveo accepted it.
 GRACE_SECONDS: Final = 1.0
-#: For each so many bytes of a request, its response may take another silence: buffers on the way, such as a
-#: proxy's, can hold all of it, and nobody here sees it move on.
+#: For each of these bytes of a request, its response may take another ``silence``: buffers on the way, such
+#: as a proxy's, can hold the whole request, and the client can't see their progress.
 BYTES_PER_SILENCE: Final = 4 * 1024 * 1024
 
 
 class RequestStoppedError(OSError):
-    """A request that was ended by a stop."""
+    """The request was interrupted by a stop."""
 
 
 class TotalTimeoutError(TimeoutError):
-    """A request that took longer than a whole request may."""
+    """The request exceeded the limit for a whole request."""
 
 
 class Exchange:
     """
-    One request and its response, with their limits; a context manager.
+    One request and its response, with their limits. Use it as a context manager.
 
-    While it is open, the connections of :class:`~airflow_provider_coveo.transports.adapter.LimitedAdapter`
-    keep to it in this thread.
+    While it is open, connections of :class:`~airflow_provider_coveo.transports.adapter.LimitedAdapter`
+    respect its limits in this thread.
 
-    :param total: Seconds from the beginning to the last byte of the response, ``None`` for no limit.
-    :param stop: What ends it early.
-    :param silence: Seconds without a byte in either direction, ``None`` for no limit.
+    :param total: The maximum seconds from the start to the last byte of the response, ``None`` for no limit.
+    :param stop: The signal that ends it early.
+    :param silence: The maximum seconds without a byte in either direction, ``None`` for no limit.
     """
 
     def __init__(
@@ -44,15 +44,15 @@ class Exchange:
         self.silence = silence
         self.is_stopped = False
         self.is_overdue = False
-        #: Whether a byte of the request left this machine.
+        #: Whether a byte of the request was sent.
         self.is_begun = False
-        #: Whether the request left this machine whole, before any final response came.
+        #: Whether the complete request was sent before a final response arrived.
         self.is_sent = False
-        #: Whether the response leaves its connection in a state that the next request can rely on.
+        #: Whether the response leaves its connection in a usable state for the next request.
         self.is_clean = True
-        #: Whether a byte of the response has come.
+        #: Whether a byte of the response has arrived.
         self.is_answered = False
-        #: How many bytes the request's body has.
+        #: The size of the request's body in bytes.
         self.size = 0
         self.connection: Any = None
         self._stop = stop
@@ -70,10 +70,10 @@ class Exchange:
 
     def check(self) -> None:
         """
-        Return if the exchange may go on.
+        Return if the exchange may continue.
 
         :raises RequestStoppedError: if it was stopped.
-        :raises TotalTimeoutError: if its time is over.
+        :raises TotalTimeoutError: if its time is up.
         """
         stopped_at = None if self._stop is None else self._stop.set_at
         if stopped_at is not None and (not self.is_sent or time.monotonic() - stopped_at >= GRACE_SECONDS):
@@ -81,28 +81,28 @@ class Exchange:
             raise RequestStoppedError("the request was stopped")
         if self._deadline is not None and time.monotonic() >= self._deadline:
             self.is_overdue = True
-            raise TotalTimeoutError(f"timed out: the request as a whole took longer than {self.total:g} s")
+            raise TotalTimeoutError(f"timed out: the whole request took longer than {self.total:g} s")
 
     @property
     def allowed_silence(self) -> float | None:
-        """Seconds without a byte in either direction that are allowed at present."""
+        """The maximum seconds without a byte in either direction, at this point of the exchange."""
         if self.silence is None or not self.is_sent or self.is_answered:
             return self.silence
         return self.silence * (1 + self.size / BYTES_PER_SILENCE)
 
     @property
     def slice_seconds(self) -> float:
-        """Seconds until the next check, at most."""
+        """The maximum seconds until the next check."""
         limits = (SLICE, *(limit for limit in (self.silence, self.total) if limit is not None))
         return max(0.001, min(limits))
 
     def end(self) -> None:
-        """Give up the connection, since the response was not understood, or nobody knows what follows it."""
+        """Close the connection, because the response was not understood or unknown data may follow it."""
         if self.connection is not None:
             self.connection.close()
 
     def end_if_uncertain(self) -> None:
-        """Give up the connection, unless the next request can rely on it."""
+        """Close the connection, unless the next request can use it safely."""
         if not (self.is_sent and self.is_clean):
             self.end()
 
@@ -111,5 +111,5 @@ _current: ContextVar[Exchange | None] = ContextVar("coveo_exchange", default=Non
 
 
 def current_exchange() -> Exchange | None:
-    """Return the exchange that is under way in this thread."""
+    """Return this thread's current exchange."""
     return _current.get()

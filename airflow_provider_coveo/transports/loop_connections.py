@@ -1,9 +1,9 @@
 """
-Connections for an event loop that are used again only if nothing is left on them.
+Connections for an event loop that are reused only if no data is left on them.
 
-aiohttp keeps a connection after any response that it could read, and takes what comes over one that nobody
-uses for the response to the next request. To open a connection for each request instead costs a TLS
-handshake, which is more than all the rest.
+aiohttp keeps a connection after every response that it could parse. It treats data that arrives on an idle
+connection as the response to the next request. A new connection for each request would prevent that, but its
+TLS handshake costs more than the rest of the request.
 """
 
 from __future__ import annotations
@@ -20,48 +20,48 @@ import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import HttpVersion11
 
-#: The connections of the request that is under way in a task.
+#: The connections of a task's current request.
 _used: ContextVar[list[object] | None] = ContextVar("coveo_used_connections", default=None)
 
-#: What says where a response ends.
+#: The headers that determine where a response ends.
 _FRAMING: Final = ("Content-Length", "Transfer-Encoding")
 
 
 class _CountingHandler(ResponseHandler):
-    """aiohttp's end of a connection, which says how often something came."""
+    """aiohttp's side of a connection, extended to count how often data arrived."""
 
     times_received = 0
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes."""
+        """Receive data."""
         self.times_received += 1
         super().data_received(data)
 
 
 class TrustedConnector(aiohttp.TCPConnector):
     """
-    A connector that keeps only connections it was told to trust, once for each response.
+    A connector that reuses only trusted connections; each use needs a new call of :meth:`trust`.
 
     See :class:`aiohttp.TCPConnector` for the parameters.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        # Where aiohttp has another way to make them, no connection is trusted.
+        # If aiohttp creates its handlers in another way, no connection is trusted.
         self._factory: Any = functools.partial(_CountingHandler, loop=self._loop)
-        # How often something had come over each when its last response was found to be right.
+        # The number of times that data had arrived on each when its last response was found valid.
         self._trusted: WeakKeyDictionary[object, int] = WeakKeyDictionary()
         self._known: WeakKeyDictionary[object, bool] = WeakKeyDictionary()
 
     async def connect(self, *args: Any, **kwargs: Any) -> Any:
-        """Return a new connection, or one that is trusted and over which nothing came since."""
+        """Return a new connection, or a trusted one on which no data has arrived since."""
         while True:
             connection = await super().connect(*args, **kwargs)
             protocol = connection.protocol
             if protocol not in self._known:
                 self._known[protocol] = True
                 break
-            # Whoever read the last response from it may not have come to a verdict yet.
+            # The reader of its last response may not have decided yet whether to trust it.
             times = self._trusted.pop(protocol, None)
             if times == getattr(protocol, "times_received", 0) and not _has_something(connection):
                 break
@@ -73,11 +73,11 @@ class TrustedConnector(aiohttp.TCPConnector):
 
     def trust(self, used: Sequence[object]) -> None:
         """
-        Let the connection of a request be used for another one.
+        Allow the connection of a request to be reused.
 
-        :param used: What :func:`used_connections` gave.
+        :param used: The list from :func:`used_connections`.
         """
-        # Where there are several, the last one had the response.
+        # If there are several, the response came over the last one.
         for protocol in used[-1:]:
             if isinstance(protocol, _CountingHandler):
                 self._trusted[protocol] = protocol.times_received
@@ -85,7 +85,7 @@ class TrustedConnector(aiohttp.TCPConnector):
 
 @contextmanager
 def used_connections() -> Iterator[list[object]]:
-    """Give a list of what is the connection of the request that is made meanwhile, to be trusted or not."""
+    """Provide a list that receives the connections of the request within the block, for ``trust``."""
     used: list[object] = []
     token = _used.set(used)
     try:
@@ -95,13 +95,13 @@ def used_connections() -> Iterator[list[object]]:
 
 
 def has_certain_end(response: aiohttp.ClientResponse) -> bool:
-    """Return whether the two ends can't differ over where a response ends."""
+    """Return whether client and server certainly agree on where a response ends."""
     said = [value for name in _FRAMING for value in response.headers.getall(name, ())]
     return response.version == HttpVersion11 and len(said) == 1
 
 
 def _has_something(connection: Any) -> bool:
-    """Return whether something waits on a connection: bytes, or its end."""
+    """Return whether unread data, or the end of the connection, is pending."""
     if connection.protocol.should_close:
         return True
     sock = connection.transport.get_extra_info("socket")

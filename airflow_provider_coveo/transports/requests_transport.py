@@ -1,8 +1,8 @@
 """
-Requests by ``requests``.
+Send requests with ``requests``.
 
-Each keeps to the limits of an :class:`~airflow_provider_coveo.transports.exchange.Exchange`.
-Without Airflow, :class:`RequestsTransport` makes its own sessions. The hook lends it those of ``HttpHook``.
+Each request respects the limits of an :class:`~airflow_provider_coveo.transports.exchange.Exchange`.
+Without Airflow, :class:`RequestsTransport` creates its own sessions. The hook passes those of ``HttpHook``.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from airflow_provider_coveo.coveo.transport import Request, Send, Timeouts
 from airflow_provider_coveo.transports.adapter import LimitedAdapter
 from airflow_provider_coveo.transports.exchange import Exchange
 
-#: What is wrong with a request that can't be sent as it stands.
+#: The exceptions for a request that is invalid itself.
 _OWN_FAULTS: Final = (
     requests.exceptions.InvalidURL,
     requests.exceptions.InvalidProxyURL,
@@ -54,9 +54,9 @@ _OWN_FAULTS: Final = (
 
 class _PresignedQueryFilter(logging.Filter):
     """
-    Takes the signature out of what urllib3 logs: each request at debug level, odd headers as a warning.
+    Removes signatures from urllib3's logs: each request at debug level, malformed headers as a warning.
 
-    Masking each presigned URL through Airflow would make its masker slower with every upload, without end.
+    Registering each presigned URL with Airflow's masker would make the masker slower with every upload.
     """
 
     _signature = re.compile(r"(?i)(?:signature|credential|token|[?&]sig)=")
@@ -66,7 +66,7 @@ class _PresignedQueryFilter(logging.Filter):
             record.args = tuple(
                 str(arg).split("?", 1)[0] + "?…" if self._is_presigned(arg) else arg for arg in record.args
             )
-            # Airflow may show the local variables of a traceback.
+            # Airflow can show the local variables of a traceback.
             record.exc_info = None
         return True
 
@@ -75,7 +75,7 @@ class _PresignedQueryFilter(logging.Filter):
 
 
 _presigned_query_filter = _PresignedQueryFilter()
-# A filter of a logger does not see what those below it log.
+# A logger's filter does not apply to its child loggers.
 for _logger_name in (
     "urllib3",
     "urllib3.connection",
@@ -89,7 +89,7 @@ for _logger_name in (
 
 
 class BearerAuth(AuthBase):
-    """The API key as a header. Being an ``AuthBase``, it isn't overridden by a ``~/.netrc``."""
+    """Sends the API key as a header. As an ``AuthBase``, it takes precedence over ``~/.netrc``."""
 
     def __init__(self, api_key: str) -> None:
         self._api_key = api_key
@@ -100,7 +100,7 @@ class BearerAuth(AuthBase):
 
 
 class NoAuth(AuthBase):
-    """Nothing: a presigned upload refuses credentials, and ``~/.netrc`` would otherwise add some."""
+    """Sends no credentials: presigned uploads reject them, and without this, ``~/.netrc`` could add some."""
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         return request
@@ -108,9 +108,9 @@ class NoAuth(AuthBase):
 
 class RequestsTransport:
     """
-    Sends requests by ``requests``; each thread has its own sessions.
+    Sends requests with ``requests``; each thread has its own sessions.
 
-    :param api_session: Returns this thread's session with the API key. Default one of the transport's own.
+    :param api_session: Returns this thread's session with the API key. Default: the transport's own.
     :param user_agent: The ``User-Agent`` of the transport's own sessions.
     """
 
@@ -125,10 +125,10 @@ class RequestsTransport:
         """
         Return the function that sends a request.
 
-        :param request: The request. One to ``storage`` goes without the API key.
+        :param request: The request. Requests to ``storage`` are sent without the API key.
         :param settings: The settings.
         :param timeouts: The limits of one attempt.
-        :raises CoveoError: if the request can't be sent as it is.
+        :raises CoveoError: if the request is invalid.
         """
         if request.host == "storage":
             session, headers = self._storage_session(settings), dict(request.headers)
@@ -144,7 +144,7 @@ class RequestsTransport:
                 )
             )
         except (requests.RequestException, UnicodeError) as problem:
-            # Its text can hold a presigned URL.
+            # Its text can contain a presigned URL.
             raise transport_error(request.action, problem) from None
         return functools.partial(send_prepared, session, prepared, request.action, timeouts=timeouts)
 
@@ -178,7 +178,7 @@ def own_user_agent(*products: str) -> str:
     """
     Return the ``User-Agent`` of this package.
 
-    :param products: What else it names, such as ``airflow/3.3.2``.
+    :param products: Further products to name, such as ``airflow/3.3.2``.
     """
     return " ".join(
         (f"airflow-provider-coveo/{__version__}", *products, f"python/{platform.python_version()}")
@@ -189,11 +189,11 @@ def configure_session(
     session: requests.Session, settings: ConnectionSettings, options: Mapping[str, Any] | None = None
 ) -> None:
     """
-    Have a session use the connection's proxies and TLS settings.
+    Apply the connection's proxies and TLS settings to a session.
 
     :param session: The session.
     :param settings: The settings.
-    :param options: What wins over the settings, as ``HttpHook`` takes it in ``extra_options``.
+    :param options: Options that override the settings, like ``extra_options`` of ``HttpHook``.
     """
     options = {} if options is None else options
     session.proxies = dict(options.get("proxies") or options.get("proxy") or settings.proxies)
@@ -220,7 +220,7 @@ def send_prepared(
     :param stop: Ends the attempt.
     :param timeouts: The limits of the attempt.
     :param allow_redirects: Whether to follow redirects. Default ``False``.
-    :raises CoveoError: if no response came.
+    :raises CoveoError: if there is no response.
     """
     exchange = Exchange(total=timeouts.total, stop=stop)
     failure: CoveoError | None = None
@@ -230,7 +230,7 @@ def send_prepared(
             response = _sent(session, prepared, (timeouts.connect, timeouts.read), allow_redirects)
             _read_body(response)
     except Exception as problem:
-        # The text of these exceptions can hold a signed URL, so they are not chained to ours.
+        # The text of these exceptions can contain a presigned URL, so they are not chained.
         failure = _failure_of(exchange, action, problem)
     if failure is None and response is not None and response.ok and not exchange.is_sent:
         failure = _unsent_error(action, response.status_code)
@@ -249,17 +249,17 @@ def send_prepared(
 
 
 def mount_limits(session: requests.Session) -> None:
-    """Have a session's requests keep to the exchange that is open in the thread."""
+    """Make a session's requests respect the limits of the thread's current exchange."""
     for scheme in ("https://", "http://"):
         session.mount(scheme, LimitedAdapter())
 
 
 def tls_and_proxies(session: requests.Session, url: str) -> dict[str, Any]:
     """
-    Return a session's proxies and TLS settings for a URL, the environment's where it has none.
+    Return a session's proxies and TLS settings for a URL, with those of the environment as defaults.
 
-    ``http`` is for this machine's loopback address, and stays on this machine: a proxy on another one, such
-    as the environment may name for all hosts, would get the API key in clear.
+    ``http`` is allowed only for loopback addresses, and must stay on this machine. A proxy on another
+    machine, which the environment can set for all hosts, would receive the API key unencrypted.
     """
     settings: dict[str, Any] = dict(
         session.merge_environment_settings(url, session.proxies, session.stream, session.verify, session.cert)
@@ -277,18 +277,18 @@ def _sent(
     timeout: tuple[float, float],
     allow_redirects: bool,
 ) -> requests.Response:
-    """Send a request, and return its response with the body still to be read."""
+    """Send a request, and return its response with an unread body."""
     options = {"timeout": timeout, **tls_and_proxies(session, str(prepared.url))}
     if allow_redirects:
         return session.send(prepared, allow_redirects=True, **options)
-    # A session reads where a redirect leads to, and its whole body, also if it is not to follow.
+    # A session parses a redirect's target and reads its whole body, even if it does not follow it.
     return session.get_adapter(str(prepared.url)).send(prepared, **options)
 
 
 def _read_body(response: requests.Response) -> None:
-    """Read an response's body, no longer than is sane, and free the connection for the next request."""
+    """Read a response's body up to a limit, and release the connection for the next request."""
     if 300 <= response.status_code < 400:
-        # Nothing in it is of use, and who sent it is not Coveo.
+        # A redirect's body is useless, and not Coveo's.
         response.close()
         response._content = b""
         return
@@ -299,20 +299,20 @@ def _read_body(response: requests.Response) -> None:
         if len(body) > limit:
             response.close()
             break
-    response._content = bytes(body[:limit])  # what requests itself sets when it reads a body whole
+    response._content = bytes(body[:limit])  # requests sets this attribute when it reads a whole body
 
 
 def _failure_of(exchange: Exchange, action: str, problem: Exception) -> CoveoError:
     """Return the error for an exchange that ended with an exception."""
     if exchange.is_stopped:
-        stopped = stopped_error(action, "the request was ended before its response came")
+        stopped = stopped_error(action, "the request was interrupted before its response arrived")
         stopped.may_be_done = exchange.is_begun
         return stopped
     if exchange.is_overdue:
         overdue = NoAnswerError(
             action,
-            answer=f"timed out: the request as a whole took longer than {exchange.total:g} s",
-            cause="a line that is slower than the request allows for, or a peer that keeps it open",
+            answer=f"timed out: the whole request took longer than {exchange.total:g} s",
+            cause="the network is too slow for this request, or the peer keeps the connection open",
             remedy="Raise the connection's total_timeout, or make batches smaller",
         )
         overdue.may_be_done = exchange.is_begun
@@ -321,29 +321,29 @@ def _failure_of(exchange: Exchange, action: str, problem: Exception) -> CoveoErr
 
 
 def _unsent_error(action: str, status_code: int) -> CoveoError:
-    """Return the error of a success that came before the request was sent."""
+    """Return the error for a success response that arrived before the request was sent."""
     return NoAnswerError(
         action,
-        answer=f"{status_code} came before the request was sent whole, so it can't be its response",
-        cause="a proxy or a gateway that mixes up responses",
+        answer=f"{status_code} arrived before the complete request was sent, so it is not its response",
+        cause="a proxy or a gateway mixes up responses",
     )
 
 
 def transport_error(action: str, problem: Exception) -> CoveoError:
     """
-    Return the error for any exception that a request ended with, without what those repeat of it.
+    Return the error for an exception of a request, without the request's data that the exception may repeat.
 
     :param action: The action, for the message.
     :param problem: An exception of requests, urllib3, http.client, a socket, TLS or a decoder.
     """
     name = type(problem).__name__
     if isinstance(problem, requests.exceptions.InvalidHeader):
-        # The request's own headers are known to be right, so it is an response's: a broken gateway. The text
-        # of this exception can hold the key.
+        # The request's headers were validated, so this is about the response's: a broken gateway. The text of
+        # this exception can contain the key.
         return NoAnswerError(action, answer=f"{name}: the response's headers contradict each other")
     if isinstance(problem, UnicodeError):
-        # Its text holds the bytes that could not be read.
-        return NoAnswerError(action, answer=f"{name}: the response can't be read")
+        # Its text contains the bytes that could not be decoded.
+        return NoAnswerError(action, answer=f"{name}: the response is not readable")
     words = f"{name}: {sanitize(str(_innermost(problem)))}"
     if isinstance(problem, requests.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in words:
         return CertificateError(action, answer=words)
@@ -356,13 +356,13 @@ def transport_error(action: str, problem: Exception) -> CoveoError:
         isinstance(problem, OSError)
         and not isinstance(problem, (requests.RequestException, ConnectionError, TimeoutError))
     ):
-        # Among the latter is an unreadable CA bundle.
+        # This includes an unreadable CA bundle.
         return CoveoConfigurationError(action, answer=words)
     return _unsent_if_so(NoAnswerError(action, answer=words), problem)
 
 
 def _unsent_if_so(error: NoAnswerError, problem: Exception) -> NoAnswerError:
-    """Let an error say that nothing was sent where no connection came about."""
+    """If there was no connection, record in the error that nothing was sent."""
     is_unsent = isinstance(problem, requests.exceptions.ConnectTimeout) or isinstance(
         _innermost(problem), urllib3.exceptions.NewConnectionError
     )

@@ -336,7 +336,7 @@ def test_a_cursor_that_is_made_twice_is_named(
                 coveo_cursor(source_id=SOURCE, start=0).__enter__()
         coveo_cursor(source_id=SOURCE, start=0).__enter__()
 
-    with pytest.raises(CoveoInputError, match="without a name of source 'acme-products' is made a second"):
+    with pytest.raises(CoveoInputError, match="unnamed cursor of source 'acme-products' is created twice"):
         work()
 
 

@@ -270,7 +270,9 @@ def test_a_certificate_is_verified_as_the_connection_says(
             ask(verify)
         assert tls_server.requests == seen
     (tmp_path / "no-certificate.pem").write_text("nothing")
-    with pytest.raises(CoveoConfigurationError, match=r"no-certificate\.pem' can't be used"):
+    with pytest.raises(
+        CoveoConfigurationError, match=r"Could not use the connection's verify '.*no-certificate\.pem'"
+    ):
         ask(str(tmp_path / "no-certificate.pem"))
 
 
