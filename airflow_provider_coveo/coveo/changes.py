@@ -1,8 +1,8 @@
 """
-Pushing only what changed: a stream of items compared with what Coveo accepted of it before.
+Pushes of only changes: a stream of items is compared with the items that Coveo accepted before.
 
-What was accepted is known by a snapshot: for each ID the digest of the item. Of the stream, what is new or
-differs becomes batches; what the snapshot has and the stream lacks is deleted at its end.
+A snapshot holds the accepted items: a digest of the item for each ID. New and changed items of the stream are
+cut into batches. At the end of the stream, the items that only the snapshot has are deleted.
 """
 
 from __future__ import annotations
@@ -31,32 +31,32 @@ from airflow_provider_coveo.coveo.item_encoding import ItemEncoder
 from airflow_provider_coveo.coveo.items import CheckedDelete, Entry, InvalidItemError, validate_document_id
 from airflow_provider_coveo.coveo.max_deleted import MaxDeleted
 
-#: What may become of one ID in a batch: it was added or updated, deleted as the input says, deleted because
-#: the input lacks it, or deleted with all IDs that begin with it.
+#: The operations on one ID in a batch: added or updated, deleted by the input, deleted because the input
+#: lacks it, or deleted together with all IDs that begin with it.
 ADDED, DELETED, REMOVED, REMOVED_PREFIX = "+", "-", "x", "*"
-#: Stands for the digest of an item that was deleted because the input says so.
+#: Replaces the digest of an item that the input deleted.
 TOMBSTONE: Final = b""
 _Row = tuple[str, "bytes | None", int]
 _NO_ROW: Final[_Row] = ("", None, -1)
 _DIGEST_OF: Final[Callable[[_Row], bytes | None]] = operator.itemgetter(1)
 _NUMBER_OF: Final[Callable[[_Row], int]] = operator.itemgetter(2)
-#: One of those, the ID, and the digest.
+#: One of these operations, the ID, and the digest.
 Operation = tuple[str, str, "bytes | None"]
 
 _DIGEST_BYTES: Final = 16
-#: Where no more than that share of a group differs, those are looked at one by one.
+#: If at most one item in this many differs, only those items are compared one by one.
 _FEW: Final = 8
-#: For how many groups none is looked at as a whole after one of which most items differ.
+#: After a group in which most items differ, this many groups are compared item by item.
 _GROUPS_SKIPPED: Final = 16
-#: Items are taken note of together if their numbers stand within so many times as many.
+#: Items are marked as seen together if the range of their numbers is at most this many times their count.
 _MAX_SPREAD: Final = 16
-#: How many entries that are looked at one by one are looked up together, and how many bytes of them.
+#: The number of entries, and their bytes, to look up together when they are compared one by one.
 _ENTRIES_PER_LOOKUP: Final = 900
 _BYTES_PER_LOOKUP: Final = 1024 * 1024
-#: How many changed items and deletions a batch has at most. Besides what is sent, the ID, the digest and the
-#: place of each are in memory, so that small ones take several times their size.
+#: The maximum number of changed items and deletions in a batch. The ID, the digest and the index of each are
+#: in memory in addition to what is sent, so small entries take several times their size.
 _MAX_CHANGED_ENTRIES: Final = 10_000
-#: More prefixes are not remembered; what comes behind them is pushed.
+#: The maximum number of prefixes in memory; beyond it, all further items are pushed.
 _MAX_PREFIXES: Final = 200
 _MISSING_SHOWN: Final = 20
 
@@ -69,41 +69,41 @@ _ids_decoder = msgspec.json.Decoder(list[_Identified])
 
 
 class KnownItems(Protocol):
-    """What a comparison needs to know of the items that were accepted before."""
+    """The previously accepted items, as a comparison needs them."""
 
     @property
     def items(self) -> int:
-        """How many items there are."""
+        """The number of items."""
 
     @property
     def rows(self) -> int:
-        """How many IDs are known, those of deleted items included."""
+        """The number of known IDs, including those of deleted items."""
 
     @property
     def numbers(self) -> int:
-        """Above all numbers of the items."""
+        """A number above all numbers of the items."""
 
     def lookup(self, ids: Sequence[str]) -> dict[str, tuple[str, bytes | None, int]]:
-        """Return ID, digest and number of each of some IDs, as far as they are known."""
+        """Return the ID, digest and number of each given ID that is known."""
 
     def find_missing(self, seen: bytearray) -> None:
-        """Find those whose bit is not set."""
+        """Find the items whose bit is not set."""
 
     def missing(self) -> Iterator[tuple[str, bytes | None]]:
-        """Yield the IDs and digests of those that were found missing."""
+        """Yield the IDs and digests of the missing items."""
 
 
 class Comparison:
     """
-    Compares entries of a stream, in their order, with what is known, and counts what it finds.
+    Compares the entries of a stream, in order, with the known items, and counts the differences.
 
-    An entry that was sent is sent again where the stream repeats its ID, so that the last one counts.
+    If the stream repeats an ID that was sent, the later entry is sent too, so that the last one counts.
 
-    :param known: What was accepted before.
-    :param max_deleted: How many items may be deleted because the stream lacks them.
-    :param target: Where to, in words.
-    :param holds: Whether the digests that are known still stand. If not, everything is pushed.
-    :param on_batch: Called with each batch and its operations before it is handed over.
+    :param known: The previously accepted items.
+    :param max_deleted: The limit for deletions of items that the stream lacks.
+    :param target: The target of the push, for messages.
+    :param holds: Whether the known digests are still valid. If not, everything is pushed.
+    :param on_batch: Called with each batch's number and operations before the batch is yielded.
     """
 
     def __init__(
@@ -116,13 +116,13 @@ class Comparison:
         on_batch: Callable[[int, list[Operation]], None],
     ) -> None:
         self.added = self.updated = self.unchanged = self.missing = 0
-        #: How many batches it would take to push everything, about.
+        #: The approximate number of batches that pushing everything would take.
         self.full_batches = 0
-        #: How many items the stream had.
+        #: The number of items in the stream.
         self.items = 0
-        #: Whether an entry was invalid of which it can't be told which item it is.
+        #: Whether there was an invalid entry whose item is unknown.
         self.has_unknown_entries = False
-        #: Why what is missing was not deleted, if so.
+        #: Why missing items were not deleted, or ``None``.
         self.kept_because: str | None = None
         self._known = known
         self._is_empty = not known.rows
@@ -132,7 +132,7 @@ class Comparison:
         self._on_batch = on_batch
         bits = known.numbers // 8 + 1
         self._seen, self._sent = bytearray(bits), bytearray(bits)
-        #: What was deleted with its children, and what their IDs begin with for sure.
+        #: The IDs deleted with their children, and the prefixes that their children's IDs are sure to have.
         self._prefixes: tuple[str, ...] = ()
         self._folders: tuple[str, ...] = ()
         self._full_size = 0
@@ -151,15 +151,17 @@ class Comparison:
         may_delete: Callable[[], bool] | None = None,
     ) -> Iterator[Batch]:
         """
-        Cut what changed in a stream of items and deletions into batches, and then delete what it lacks.
+        Cut the changes in a stream of items and deletions into batches, then delete the items it lacks.
 
-        :param items: As :func:`~airflow_provider_coveo.coveo.batches.item_batches` takes them.
-        :param limit: How many bytes of JSON a batch may have.
-        :param on_invalid: Called with the index and the error of each that Coveo would refuse; whether to go
-            on.
-        :param on_failure: Called with the exception by which the stream itself fails.
-        :param may_delete: Asked at the end of the stream whether to delete what it lacks. Default always.
-        :raises TooManyDeletionsError: if it lacks more items than may be deleted, behind the last batch.
+        :param items: The entries, as for :func:`~airflow_provider_coveo.coveo.batches.item_batches`.
+        :param limit: The maximum size of a batch in bytes.
+        :param on_invalid: Called with the index and the error of each invalid entry; returns whether to skip
+            it.
+            :param on_failure: Called with the exception if the stream itself fails.
+        :param may_delete: Called at the end of the stream; returns whether to delete the items it lacks.
+            Default: always.
+        :raises TooManyDeletionsError: after the last batch, if the stream lacks more items than may be
+            deleted.
         """
         self._limit = limit
         output = _Output(limit, self._on_batch)
@@ -205,11 +207,11 @@ class Comparison:
 
     def _differing(self, group: list[bytes]) -> list[int] | None:
         """
-        Return the places of those items of JSON that are not, byte by byte, what was accepted before.
+        Return the indexes of the JSON items whose bytes differ from what was accepted before.
 
-        What was accepted was checked then, so of the others nothing but their IDs has to be read.
+        Accepted items were validated before, so only the IDs of equal items have to be read.
 
-        :return: ``None`` if that can't be told of all of them at once.
+        :return: The indexes, or ``None`` if the group can't be compared as a whole.
         """
         if self._is_empty or not self._holds or self._prefixes:
             return None
@@ -239,7 +241,7 @@ class Comparison:
         return differing
 
     def _note_same(self, numbers: list[int]) -> bool:
-        """Take note of items that did not change, unless one with that ID was sent before."""
+        """Mark unchanged items as seen, unless an item with one of their IDs was sent before."""
         if numbers:
             low, high = min(numbers), max(numbers)
             is_spread = high - low > _MAX_SPREAD * len(numbers)
@@ -276,7 +278,7 @@ class Comparison:
             )
 
     def _changed(self, ids: list[str], digests: list[bytes]) -> Sequence[int]:
-        """Return the places of the items that are new or differ, and take note of all."""
+        """Return the indexes of the new and changed items, and mark all items as seen."""
         self.items += len(ids)
         if self._is_empty:
             self.added += len(ids)
@@ -292,7 +294,7 @@ class Comparison:
             _set_bits(seen, low, high + 1)
             return
         if high - low < 2 * len(numbers):
-            # To set all, but for the few in between that were not set, takes less time than one by one.
+            # Setting the whole range and clearing the few gaps is faster than setting bits one by one.
             gaps = {
                 number
                 for number in {*range(low, high + 1)}.difference(numbers)
@@ -331,10 +333,10 @@ class Comparison:
         return changed
 
     def _compare_held(self, held: _Held, output: _Output) -> Iterator[Batch]:
-        """Compare entries that were looked at one by one."""
+        """Compare the held entries."""
         entries = held.take()
         first = 0
-        # Deletions stand in the way of looking at all at once: they are compared one by one.
+        # Deletions can't be compared in groups: compare them one by one.
         for index in range(len(entries) + 1):
             if index < len(entries) and not isinstance(entries[index][1], CheckedDelete):
                 continue
@@ -380,7 +382,7 @@ class Comparison:
         output.operations.append((DELETED, document_id, TOMBSTONE))
 
     def _note_prefix(self, prefix: str) -> None:
-        # What begins with it is gone, whatever was accepted before: it is sent where it comes again.
+        # Items with this prefix are deleted, whatever was accepted before: send those that come later.
         if self._prefixes and prefix.startswith(self._prefixes):
             return
         if len(self._folders) >= _MAX_PREFIXES:
@@ -390,7 +392,7 @@ class Comparison:
         self._folders = (*self._folders, f"{prefix}/")
 
     def _note_invalid(self, error: InvalidItemError) -> None:
-        """Take note that the stream has an item, though an invalid one: it is not missing."""
+        """Mark the item of an invalid entry as seen: it is not missing."""
         try:
             document_id = validate_document_id(error.document_id)
         except CoveoInputError:
@@ -401,7 +403,7 @@ class Comparison:
             self._seen[row[2] >> 3] |= 1 << (row[2] & 7)
 
     def _count_full(self, size: int, entries: int) -> None:
-        """Count how many batches everything would fill."""
+        """Count the batches that everything would fill."""
         self._full_size += size
         self._full_entries += entries
         batches = max(self._full_size // self._limit, self._full_entries // MAX_ENTRIES)
@@ -410,14 +412,14 @@ class Comparison:
             self._full_size %= self._limit
             self._full_entries %= MAX_ENTRIES
 
-    # --- the end of it ---
+    # --- the end of the stream ---
 
     def _delete_missing(self, output: _Output, place: int) -> Iterator[Batch]:
         self.full_batches += bool(self._full_size)
         try:
             self._check_missing()
         except TooManyDeletionsError:
-            # What is new is pushed all the same.
+            # Still push the remaining changes.
             yield from output.flush()
             raise
         forgotten: list[Operation] = []
@@ -436,11 +438,11 @@ class Comparison:
             self._on_batch(-1, forgotten)
 
     def _is_deleted_already(self, document_id: str) -> bool:
-        """Say whether an item is sure to have been deleted with its parent by this stream."""
+        """Return whether this stream is sure to have deleted the item with its parent."""
         return bool(self._folders) and document_id.startswith(self._folders)
 
     def _check_missing(self) -> None:
-        """Count what is missing, and refuse to delete more of it than may be."""
+        """Count the missing items, and raise an error if they exceed the limit for deletions."""
         if self._is_empty:
             return
         first: list[str] = []
@@ -462,25 +464,25 @@ class Comparison:
         named = f"{', '.join(map(short_repr, first))}{', …' if self.missing > len(first) else ''}"
         if not self.items:
             raise TooManyDeletionsError(
-                f"Did not delete anything from {self._target}: the input has no items, and the snapshot "
-                f"knows {self._known.items:,}: {named}",
-                cause="what gives the items failed silently, or looked in the wrong place",
+                f"Did not delete anything from {self._target}: the input has no items, but the snapshot "
+                f"has {self._known.items:,}: {named}",
+                cause="the code that reads the items failed silently, or read from the wrong place",
                 remedy="Check the input; to empty the source on purpose, use ResetPushSourceOperator",
             )
         if not self._max_deleted.allows(self.missing, self._known.items):
             share = 100 * self.missing / max(1, self._known.items)
             raise TooManyDeletionsError(
                 f"Did not delete anything from {self._target}: the input lacks {self.missing:,} of the "
-                f"{self._known.items:,} items that the snapshot knows ({share:.1f}%), and max_deleted allows "
+                f"{self._known.items:,} items in the snapshot ({share:.1f}%), and max_deleted allows "
                 f"{self._max_deleted}. Missing: {named}",
-                cause="the input is incomplete or another one, unless that many items are meant to go",
+                cause="the input is incomplete or the wrong one, unless so many items should be deleted",
                 remedy="Check the input; if it is right, run the task once with a larger max_deleted, such "
                 f"as {self.missing}",
             )
 
 
 def _set_bits(bits: bytearray, first: int, end: int) -> None:
-    """Set all bits from one number up to another."""
+    """Set all bits from ``first`` up to, but not including, ``end``."""
     low, high = (first + 7) >> 3, end >> 3
     if low < high:
         bits[low:high] = b"\xff" * (high - low)
@@ -492,25 +494,25 @@ def _set_bits(bits: bytearray, first: int, end: int) -> None:
 
 
 class _AnyRoom:
-    """Lets runs of bytes be as long as a batch may be: most of them don't come into one."""
+    """Allows chunks of bytes as large as a batch: most of them never enter a batch."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit - 64
 
     def room_behind(self, size: int) -> int:
-        """Return how many bytes a run may have."""
+        """Return the maximum size of a chunk in bytes."""
         return max(size, self._limit)
 
 
 class _Held:
-    """Entries that were looked at one by one, until there are enough to look them up together."""
+    """Entries to compare one by one, held until there are enough to look them up together."""
 
     def __init__(self) -> None:
         self._entries: list[tuple[int, object]] = []
         self._size = 0
 
     def add(self, place: int, entry: Any) -> None:
-        """Hold one more."""
+        """Hold another entry."""
         self._entries.append((place, entry))
         if type(entry) is tuple:
             self._size += len(entry[1])
@@ -519,56 +521,56 @@ class _Held:
 
     @property
     def is_full(self) -> bool:
-        """Whether there are enough."""
+        """Whether there are enough entries."""
         return len(self._entries) >= _ENTRIES_PER_LOOKUP or self._size >= _BYTES_PER_LOOKUP
 
     def take(self) -> list[tuple[int, object]]:
-        """Return them, and hold them no more."""
+        """Return the held entries, and release them."""
         entries, self._entries, self._size = self._entries, [], 0
         return entries
 
 
 class _Output:
     """
-    The batches, each with the operations that are in it.
+    The batches, each with its operations.
 
-    :param limit: How many bytes of JSON a batch may have.
-    :param on_batch: Called with the number of each batch and its operations before it is handed over.
+    :param limit: The maximum size of a batch in bytes.
+    :param on_batch: Called with each batch's number and operations before the batch is yielded.
     """
 
     def __init__(self, limit: int, on_batch: Callable[[int, list[Operation]], None]) -> None:
         self.batcher = Batcher((ADD, DELETE), limit, _MAX_CHANGED_ENTRIES)
-        #: Those of the batch under way.
+        #: The operations in the batch in progress.
         self.operations: list[Operation] = []
         self._on_batch = on_batch
 
     def add(
         self, place: int, section: str, key: str, encoded: bytes | Entry, operation: Operation
     ) -> Iterator[Batch]:
-        """Add an entry, and yield the batch that it did not fit into any more, if so."""
+        """Add an entry. If it does not fit into the batch in progress, yield that batch first."""
         full = self.batcher.add(place, section, key, encoded)
         if full is not None:
             yield self._ready(full)
         self.operations.append(operation)
 
     def other(self, place: int, entry: CheckedDelete) -> Batch | None:
-        """Add a deletion, and return the batch that it did not fit into any more, if so."""
+        """Add a deletion. If it does not fit into the batch in progress, return that batch."""
         full = add_other(self.batcher, place, entry)
         return None if full is None else self._ready(full)
 
     def remove(self, place: int, document_id: str) -> Iterator[Batch]:
-        """Add the deletion of an item that is missing."""
+        """Add the deletion of a missing item."""
         encoded = CheckedDelete(document_id, delete_children=False).encoded()
         yield from self.add(place, DELETE, document_id, encoded, (REMOVED, document_id, None))
 
     def flush_for_chunk(self, chunk: tuple[list[str], memoryview, list[int], int]) -> Iterator[Batch]:
-        """Yield the batch under way, if these entries do not fit into it."""
+        """Yield the batch in progress if these entries do not fit into it."""
         full = self.batcher.flush_for_chunk(*chunk[:2])
         if full is not None:
             yield self._ready(full)
 
     def flush(self) -> Iterator[Batch]:
-        """Yield the batch under way, if there is anything in it."""
+        """Yield the batch in progress, unless it is empty."""
         full = self.batcher.flush()
         if full is not None:
             yield self._ready(full)
@@ -580,7 +582,7 @@ class _Output:
 
 
 def _digest_of(entry: Any) -> bytes:
-    """Return the digest of all that is sent of an item."""
+    """Return the digest of everything that is sent for an item."""
     if type(entry) is tuple:
         return hashlib.sha256(entry[1]).digest()[:_DIGEST_BYTES]
     if entry.large is None:

@@ -1,4 +1,4 @@
-"""Fields: where Coveo's index keeps the metadata of items. See https://docs.coveo.com/en/144/."""
+"""Fields: they store the metadata of items in Coveo's index. See https://docs.coveo.com/en/144/."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ from airflow_provider_coveo.coveo.items import RESERVED_KEYS, CheckedDelete, Ent
 from airflow_provider_coveo.coveo.responses import JsonObject, Response
 from airflow_provider_coveo.coveo.transport import Call, Request, explain_privilege
 
-#: What Coveo declares for the name of a field.
+#: The pattern that Coveo declares for field names.
 FIELD_NAME: Final = r"[a-z][a-z0-9_]{0,254}"
-#: Metadata that every organization has fields for (https://docs.coveo.com/en/155/).
+#: The metadata for which every organization has fields (https://docs.coveo.com/en/155/).
 STANDARD_FIELDS: Final = frozenset(
     {"title", "author", "clickableuri", "date", "filetype", "language", "permanentid", "size", "source"}
 )
-#: How many fields one request creates, as in Coveo's own client.
+#: The number of fields that one request creates, as in Coveo's own client.
 MAX_FIELDS_PER_REQUEST: Final = 500
-#: How many keys without a field are remembered, and how many of them a message and a result name.
+#: The number of keys without a field to keep, and how many of them to name in a message and in a result.
 MAX_UNKNOWN: Final = 1_000
 MAX_UNKNOWN_SHOWN: Final = 100
 
 _FIELDS_PER_PAGE: Final = 1_000
-#: How many fields an organization has at most by default (https://docs.coveo.com/en/1833/).
+#: The default maximum number of fields in an organization (https://docs.coveo.com/en/1833/).
 _MAX_FIELDS: Final = 5_000
-#: What goes on beyond this is no list of fields.
+#: A list of fields with more pages than this is invalid.
 _MAX_PAGES: Final = 100
 _MAX_KEY_SHOWN: Final = 255
-#: More combinations of keys are not remembered at a time.
+#: The maximum number of key combinations to cache.
 _MAX_COMBINATIONS: Final = 2_048
-#: Once a key without a field ends a push, how far the input is searched for others of the kind.
+#: How far the input is searched for more keys without a field after one has ended a push.
 _ITEMS_TO_SEARCH: Final = 10_000
 _SECONDS_TO_SEARCH: Final = 10.0
 
 _FIELD_NAME = re.compile(FIELD_NAME)
-#: A date, or a moment with its zone, as ISO 8601 writes them.
+#: An ISO 8601 date, or date and time with its zone.
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2}))?")
 _FRACTION = re.compile(r"\.\d+")
 _decoder: msgspec.json.Decoder[dict[str, object]] = msgspec.json.Decoder(dict[str, Any])
@@ -63,7 +63,7 @@ class FieldType(str, Enum):
     STRING = "STRING"
 
     def holds(self, other: FieldType) -> bool:
-        """Return whether a field of this type can hold what a field of another type is meant for."""
+        """Return whether a field of this type can hold the values of another type."""
         return self is other or self is FieldType.STRING or other in _HOLDS.get(self, ())
 
 
@@ -72,7 +72,7 @@ _HOLDS: Final[Mapping[FieldType, tuple[FieldType, ...]]] = {
     FieldType.DOUBLE: (FieldType.LONG, FieldType.LONG_64),
 }
 
-#: The options of a field that can be given, as Coveo's Field API declares them, with their types.
+#: The options that a field can have, with their types, as declared by Coveo's Field API.
 FIELD_OPTIONS: Final[Mapping[str, type]] = {
     **dict.fromkeys(
         (
@@ -105,23 +105,23 @@ FIELD_OPTIONS: Final[Mapping[str, type]] = {
 
 def validate_field_name(name: object) -> str:
     """
-    Return the name of a field.
+    Return a valid field name.
 
     :param name: The name.
-    :raises CoveoInputError: if Coveo would reject it, or metadata of that name never reaches a field.
+    :raises CoveoInputError: if Coveo would reject it, or metadata with that name never reaches a field.
     """
     if not isinstance(name, str) or not _FIELD_NAME.fullmatch(name):
         raise CoveoInputError(
-            f"Invalid name of a field: {short_repr(name)}",
-            cause="it begins with a lowercase letter, and holds lowercase letters, digits and underscores "
-            "only, up to 255 of them",
-            remedy="Rename the field. Coveo reads the keys of metadata in any case: productName goes into "
-            "the field productname",
+            f"Invalid field name: {short_repr(name)}",
+            cause="a field name begins with a lowercase letter and consists of up to 255 lowercase letters, "
+            "digits and underscores",
+            remedy="Rename the field. Coveo ignores the case of metadata keys: productName goes into the "
+            "field productname",
         )
     if name in _RESERVED_NAMES:
         raise CoveoInputError(
-            f"Invalid name of a field: {name!r}",
-            cause=f"Coveo reads {RESERVED_KEYS[name]} as a part of the item, not as metadata",
+            f"Invalid field name: {name!r}",
+            cause=f"Coveo treats {RESERVED_KEYS[name]} as a part of the item, not as metadata",
             remedy="Choose another name",
         )
     return name
@@ -132,15 +132,15 @@ _RESERVED_NAMES: Final = frozenset(RESERVED_KEYS)
 
 def validate_fields(fields: object) -> dict[str, dict[str, object]]:
     """
-    Return the fields to create as Coveo's API takes them, by name.
+    Return the fields to create, by name, in the form that Coveo's API accepts.
 
-    :param fields: Their names, each with its type (``"DOUBLE"``) or its options
-        (``{"type": "STRING", "multiValueFacet": True}``).
-    :raises CoveoInputError: if Coveo would reject one.
+    :param fields: The names, each with its type (``"DOUBLE"``) or its options (``{"type": "STRING",
+        "multiValueFacet": True}``).
+    :raises CoveoInputError: if Coveo would reject one of them.
     """
     if not isinstance(fields, Mapping):
         raise CoveoInputError(
-            f"Invalid fields: {short_repr(fields)}", remedy='Give a dict such as {"price": "DOUBLE"}'
+            f"Invalid fields: {short_repr(fields)}", remedy='Pass a dict such as {"price": "DOUBLE"}'
         )
     return {name: _field_model(validate_field_name(name), given) for name, given in fields.items()}
 
@@ -156,7 +156,9 @@ def _field_model(name: str, given: object) -> dict[str, object]:
             remedy=f"Use one of {', '.join(one.value for one in FieldType)}",
         ) from None
     if options.pop("name", name) != name:
-        raise CoveoInputError(f"Field {name!r} has another name among its options", remedy="Leave it out")
+        raise CoveoInputError(
+            f"Field {name!r} has a different name among its options", remedy="Remove that name"
+        )
     for option, value in options.items():
         wanted = FIELD_OPTIONS.get(option)
         if wanted is None:
@@ -166,7 +168,7 @@ def _field_model(name: str, given: object) -> dict[str, object]:
             )
         if type(value) is not wanted:
             raise CoveoInputError(
-                f"Invalid {option} of field {name!r}: {short_repr(value)}", remedy=f"Give a {wanted.__name__}"
+                f"Invalid {option} of field {name!r}: {short_repr(value)}", remedy=f"Pass a {wanted.__name__}"
             )
     return {"name": name, "type": field_type.value, **options}
 
@@ -180,7 +182,7 @@ class FieldPage:
     A page of the organization's fields.
 
     :param fields: The fields.
-    :param is_last: Whether no other page follows.
+    :param is_last: Whether this is the last page.
     """
 
     fields: tuple[JsonObject, ...]
@@ -189,7 +191,7 @@ class FieldPage:
 
 def fields_page_call(organization_id: str, page: int) -> Call[FieldPage]:
     """
-    Return the call that reads a page of an organization's fields. It changes nothing, although it is a POST.
+    Return the call that reads a page of an organization's fields. It is a POST, but changes nothing.
 
     :param organization_id: The organization.
     :param page: The page, from 0.
@@ -241,14 +243,14 @@ def create_fields_call(organization_id: str, fields: Iterable[Mapping[str, objec
     )
 
 
-# --- which metadata has a field ---
+# --- metadata without a field ---
 
 
 def field_name(key: str) -> str | None:
     """
-    Return the name of the field that metadata of a key goes into, ``None`` if it is no metadata.
+    Return the name of the field for a metadata key, or ``None`` if the key is not metadata.
 
-    :param key: The key, in any case.
+    :param key: The key, in upper or lower case.
     """
     lowered = key.lower()
     return None if lowered in _RESERVED_NAMES else lowered
@@ -256,7 +258,7 @@ def field_name(key: str) -> str | None:
 
 def keys_of(item: object) -> Iterable[str] | None:
     """
-    Return the keys of an item on its way into a push, ``None`` if it has none that could be read.
+    Return the keys of an item to push, or ``None`` if they can't be read.
 
     :param item: A dict, an :class:`Item`, or bytes that hold a JSON object.
     """
@@ -271,14 +273,14 @@ def keys_of(item: object) -> Iterable[str] | None:
         if issubclass(kind, Mapping):
             return list(item)  # type: ignore[call-overload,no-any-return]
     except Exception:
-        # Whatever is wrong with it, the push says so, and better.
+        # The push reports what is wrong with the item, in more detail.
         return None
     return None
 
 
 class FieldCheck:
     """
-    Looks for metadata without a field among items on their way into a push.
+    Checks items that are being pushed for metadata without a field.
 
     :param known: The names of the organization's fields.
     """
@@ -286,21 +288,21 @@ class FieldCheck:
     def __init__(self, known: Iterable[str]) -> None:
         self._known = STANDARD_FIELDS.union(known)
         self._seen: set[tuple[str, ...]] = set()
-        #: The keys without a field, as the input has them, with the place of the first item that has each.
+        #: The keys without a field, as in the input, with the index of the first item that has each.
         self.unknown: dict[str, int] = {}
         self._names: set[str] = set()
         self._count = 0
 
     @property
     def count(self) -> int:
-        """How many fields are missing."""
+        """The number of missing fields."""
         return self._count
 
     def look_at(self, place: int, item: object) -> list[str]:
         """
-        Return the keys of an item that have no field and that no item before had.
+        Return the keys of an item that have no field and did not occur before.
 
-        :param place: Its place in the input.
+        :param place: Its index in the input.
         :param item: The item.
         """
         keys = keys_of(item)
@@ -325,11 +327,11 @@ class FieldCheck:
         return found
 
     def result(self) -> list[str]:
-        """Return the first of the keys without a field, as small JSON."""
+        """Return the first keys without a field, as small JSON."""
         return list(itertools.islice(self.unknown, MAX_UNKNOWN_SHOWN))
 
     def words(self) -> str:
-        """Return them in words, each with the first item that has it."""
+        """Return a list of the keys as text, each with the first item that has it."""
         named = [
             f"{short_repr(key)} (first in item {place:,}{_why_impossible(key)})"
             for key, place in itertools.islice(self.unknown.items(), 20)
@@ -339,12 +341,13 @@ class FieldCheck:
 
     def watched(self, items: Iterable[Any], log: Any, *, fails: bool) -> Iterator[object]:
         """
-        Yield items as they are, and look at each before.
+        Check each item, and yield it unchanged.
 
         :param items: The items.
-        :param log: Where to warn of each key when it is found.
-        :param fails: Whether the first key without a field ends the stream by an error.
-        :raises CoveoInputError: if so. It names others that follow within the next 10,000 items.
+        :param log: The logger for a warning about each key.
+        :param fails: Whether the first key without a field raises an error.
+        :raises CoveoInputError: for a key without a field, if ``fails``. It also names those in the next
+            10,000 items.
         """
         entries = iter(items)
         for place, item in enumerate(entries):
@@ -354,8 +357,8 @@ class FieldCheck:
                     self._search(itertools.islice(entries, _ITEMS_TO_SEARCH), place + 1)
                     raise self.error()
                 log.warning(
-                    "No field for the metadata %s (first in item %d): it is not searchable unless a mapping "
-                    "of the source uses it",
+                    "No field for the metadata key %s (first in item %d): it is not searchable unless a "
+                    "mapping of the source uses it",
                     ", ".join(map(short_repr, found[:20])),
                     place,
                 )
@@ -369,29 +372,29 @@ class FieldCheck:
                 if time.monotonic() > until:
                     return
         except Exception:
-            # The input itself fails. What was found is reason enough.
+            # The input itself fails, but the missing fields are reason enough to end the push.
             return
 
     def error(self) -> CoveoInputError:
-        """Return the error of a push that ends because metadata has no field."""
+        """Return the error of a push that ends because of metadata without a field."""
         return CoveoInputError(
             f"The organization has no field for {self._count:,} of the input's metadata keys: {self.words()}",
-            cause="the field was never created, or the key is misspelled",
-            remedy="Create them with CreateFieldsOperator; or rename the keys; or pass check_fields='warn' "
+            cause="the fields were never created, or the keys are misspelled",
+            remedy="Create the fields with CreateFieldsOperator, rename the keys, or use check_fields='warn' "
             "if mappings of the source use them",
         )
 
 
 def _why_impossible(key: str) -> str:
-    return "" if _FIELD_NAME.fullmatch(key.lower()) else "; not a possible name"
+    return "" if _FIELD_NAME.fullmatch(key.lower()) else "; not a valid field name"
 
 
-# --- which fields metadata needs ---
+# --- fields that metadata needs ---
 
 
 @dataclass
 class _Column:
-    """What the values of one key are so far."""
+    """The kinds of values of one key so far."""
 
     first: int
     key: str
@@ -402,23 +405,23 @@ class _Column:
 @dataclass
 class FieldSurvey:
     """
-    Finds out from items which fields their metadata needs.
+    Infers the fields that the metadata of items needs.
 
-    Whole numbers are LONG_64, because a later one may be larger than those of a sample; other numbers are
-    DOUBLE. Texts that all are dates or moments of ISO 8601 are DATE, other texts and booleans are STRING.
-    Lists are STRING with several values.
+    Integers become LONG_64, because later ones may be larger than those in a sample; other numbers become
+    DOUBLE. Texts become DATE if all of them are ISO 8601 dates or times; other texts and booleans become
+    STRING. Lists become STRING with several values.
     """
 
-    #: How many items were read, and how many of them a push would reject.
+    #: The number of items read, and of those that a push would reject.
     items: int = 0
     invalid: int = 0
     _columns: dict[str, _Column] = field(default_factory=dict)
 
     def look_at(self, place: int, item: Mapping[str, object]) -> None:
         """
-        Take in an item as it is sent.
+        Add an item, as it would be sent.
 
-        :param place: Its place in the input.
+        :param place: Its index in the input.
         :param item: The decoded JSON object.
         :raises CoveoInputError: if there are more keys than an organization can have fields.
         """
@@ -432,7 +435,7 @@ class FieldSurvey:
                     raise CoveoInputError(
                         f"The items have more than {_MAX_FIELDS:,} metadata keys, which is more than an "
                         "organization has fields",
-                        remedy="Look whether keys hold values, such as IDs",
+                        remedy="Check whether values, such as IDs, are used as keys",
                     )
                 column = self._columns[name] = _Column(place, key)
             if isinstance(value, list):
@@ -443,10 +446,10 @@ class FieldSurvey:
 
     def fields(self, without: Iterable[str] = ()) -> dict[str, dict[str, object]]:
         """
-        Return the fields that the metadata needs, as :func:`validate_fields` takes them.
+        Return the fields that the metadata needs, in the form for :func:`validate_fields`.
 
-        :param without: The names of fields to leave out, beside those that every organization has.
-        :raises CoveoInputError: if a key can't be the name of a field; all such keys are named.
+        :param without: The names of fields to leave out, besides those that every organization has.
+        :raises CoveoInputError: if a key is not a valid field name; the error lists all such keys.
         """
         left_out = STANDARD_FIELDS.union(without)
         wrong = [column for name, column in self._columns.items() if not _FIELD_NAME.fullmatch(name)]
@@ -454,10 +457,10 @@ class FieldSurvey:
             named = ", ".join(f"{short_repr(one.key)} (item {one.first:,})" for one in wrong[:20])
             more = f" and {len(wrong) - 20:,} more" if len(wrong) > 20 else ""
             raise CoveoInputError(
-                f"{len(wrong):,} metadata keys can't be names of fields: {named}{more}",
-                cause="such a name begins with a letter, and holds letters, digits and underscores only, up "
-                "to 255 of them; case makes no difference",
-                remedy="Rename the keys, as with columns=; or list the fields by name instead of the items",
+                f"{len(wrong):,} metadata keys are not valid field names: {named}{more}",
+                cause="a field name begins with a letter and consists of up to 255 letters, digits and "
+                "underscores; upper and lower case are the same",
+                remedy="Rename the keys, as with columns=; or list the fields instead of passing items",
             )
         return {
             name: {
@@ -471,10 +474,10 @@ class FieldSurvey:
 
 def survey_items(items: Iterable[object], limit: int | None = None) -> FieldSurvey:
     """
-    Find out which fields the metadata of items needs.
+    Infer the fields that the metadata of items needs.
 
-    :param items: The items, as a push takes them. Deletions and invalid ones are left out.
-    :param limit: How many are read at most. Default all.
+    :param items: The items, as for a push. Deletions and invalid items are ignored.
+    :param limit: The maximum number of items to read. Default: all.
     :raises CoveoInputError: if there are more keys than an organization can have fields.
     """
     survey, encode = FieldSurvey(), ItemEncoder().encode
@@ -506,7 +509,7 @@ def _type_of(value: object) -> FieldType:
 
 def _is_date(text: str) -> bool:
     try:
-        # Python 3.10 knows neither Z nor fractions of any length.
+        # Python 3.10 supports neither Z nor fractions of arbitrary length.
         digits = _FRACTION.sub(lambda found: f"{found[0]:0<7}"[:7], text)
         digits = re.sub(r"([+-]\d{2})(\d{2})$", r"\1:\2", digits) if "T" in digits else digits
         datetime.fromisoformat(re.sub("Z$", "+00:00", digits))
@@ -521,18 +524,18 @@ def _common_type(one: FieldType | None, other: FieldType) -> FieldType:
     return one if one.holds(other) else FieldType.STRING
 
 
-# --- what is to be created ---
+# --- fields to create ---
 
 
 @dataclass(frozen=True)
 class FieldPlan:
     """
-    What is to be done so that an organization has the wanted fields.
+    The difference between the wanted fields and those of an organization.
 
-    :param missing: Those to create, as Coveo's API takes them.
-    :param existing: The names of those that are there already.
-    :param conflicts: Those that are there with a type that can't hold what is wanted: ``name``, ``type``
-        (as wanted) and ``existing_type``.
+    :param missing: The fields to create, in the form that Coveo's API accepts.
+    :param existing: The names of the fields that already exist.
+    :param conflicts: The existing fields whose type can't hold the wanted values: ``name``, ``type`` (the
+        wanted one) and ``existing_type``.
     """
 
     missing: tuple[dict[str, Any], ...]
@@ -547,12 +550,12 @@ class FieldPlan:
         exact: Iterable[str] = (),
     ) -> FieldPlan:
         """
-        Compare what is wanted with what is there.
+        Compare the wanted fields with the existing ones.
 
-        :param wanted: The fields that are wanted, by name.
+        :param wanted: The wanted fields, by name.
         :param known: The organization's fields, by name.
-        :param exact: The names of those that must have exactly the type that is wanted; others may have one
-            that can hold it.
+        :param exact: The names of the fields that must have exactly the wanted type; the others may have any
+            type that can hold it.
         """
         strict = set(exact)
         missing, existing, conflicts = [], [], []
@@ -576,5 +579,5 @@ def _holds(existing: str, wanted: str) -> bool:
     try:
         return FieldType(existing).holds(FieldType(wanted))
     except ValueError:
-        # A type that Coveo has added since.
+        # A type that Coveo added later.
         return False

@@ -1,15 +1,16 @@
 """
-Waiting until Coveo's pipeline is through with what was pushed.
+Wait until Coveo's pipeline has processed what was pushed.
 
-Coveo accepts a push before it looks at its items, and what becomes of them shows in the item logs only. The
-logs have one entry for each stage that an item went through, and no key of the batch that brought it. So what
-belongs to a push is told by the source and by the time, and whether all of it is through by counting: those
-that the last stage completed, and those that some stage did not let pass.
+Coveo accepts a push before it reads the items. Only the item logs show the outcome. They have one entry for
+each stage that an item went through, but no key of the item's batch. So entries are assigned to a push by
+source and time. Counting shows whether everything is processed: the operations that the last stage completed,
+plus those that some stage stopped.
 
-A batch that was sent again, because no answer told whether Coveo had taken it, may count twice, and an item
-that shows twice must not stand for one that is still missing. So all is through for certain if as many
-operations show as were sent, repeats included, or if as many different ones show as were pushed. Where the
-logs say neither, nothing is concluded before they have been still for a while, and then not that all is well.
+If no response showed whether Coveo accepted a batch, the batch is sent again and may count twice. An item
+that appears twice must not stand for one that is still missing. So everything is processed for certain only
+if the logs show as many operations as were sent, including repeats, or as many different ones as were pushed.
+If they show neither, the condition waits until the logs have had no new entries for a while. Even then, it
+does not conclude that all is well.
 """
 
 from __future__ import annotations
@@ -53,10 +54,10 @@ from airflow_provider_coveo.coveo.rejections import (
 from airflow_provider_coveo.coveo.results import LogCounts
 from airflow_provider_coveo.coveo.transport import Ask
 
-#: How long the logs must have shown an item as indexed: an index commits about once a minute
-#: (https://docs.coveo.com/en/32/), and only then is the item found.
+#: How long the logs must have shown an item as indexed, in seconds. An index commits about once a minute
+#: (https://docs.coveo.com/en/32/); only then can searches find the item.
 DEFAULT_SETTLE_SECONDS: Final = 60.0
-#: How long the logs must have been still before it counts that they can't tell whether all is through.
+#: How long the logs must have had no new entries, in seconds, before the outcome counts as unknown.
 DEFAULT_QUIET_SECONDS: Final = 600.0
 
 _LAST_STAGE: Final = "INDEXING"
@@ -64,24 +65,24 @@ _ADDS: Final = ("ADD", "ADD_BY_REFERENCE", "UPDATE")
 _PASSED: Final = ("COMPLETED", "WARNING")
 _NOT_PASSED: Final = ("ERROR", "REJECTED", "SKIPPED")
 _MAX_PAGES: Final = 10
-#: Of how many operations it is looked up which they are: each hundred is a request.
+#: The maximum number of operations to list one by one: each hundred is a request.
 _MAX_LOOKED_UP: Final = _MAX_PAGES * ENTRIES_PER_PAGE
 
 
 @dataclass(frozen=True)
 class Pushed:
     """
-    What is looked for in the logs.
+    The operations to find in the logs.
 
     :param source_id: The source.
-    :param operations: How many additions, updates and deletions were sent.
-    :param started: Before the first was sent: epoch milliseconds on Coveo's clock.
-    :param repeated: How many of them were sent although Coveo may have taken them before.
+    :param operations: The number of additions, updates and deletions sent.
+    :param started: The time on Coveo's clock before the first was sent, in epoch milliseconds.
+    :param repeated: How many of them were sent again although Coveo may already have accepted them.
     :param adds: How many of them are additions and updates, at least.
-    :param children: How many of them delete other items as well, of which the logs may tell more than once;
-        ``None`` where that is not known.
-    :param earlier: How many of them an earlier try sent as well, which may still be in the pipeline.
-    :param repeated_children: How many of those that were sent twice delete other items as well.
+    :param children: How many of them also delete other items, so that the logs may show several entries for
+        each; ``None`` if unknown.
+    :param earlier: How many of them an earlier attempt also sent, so that they may still be in the pipeline.
+    :param repeated_children: How many of the repeated operations also delete other items.
     :param snapshots: The snapshots with which the pushes compared their input.
     """
 
@@ -98,30 +99,31 @@ class Pushed:
     @classmethod
     def read(cls, result: object, source_id: str | None = None) -> Pushed:
         """
-        Read what push tasks returned.
+        Read the results of push tasks.
 
-        :param result: What one push task returned, or a list of what several returned, as mapped ones do.
-        :param source_id: The source, where the results are not to be trusted with it.
-        :raises CoveoInputError: if it is not what a push task returns, or of several sources.
+        :param result: The result of one push task, or a list of results, such as those of mapped tasks.
+        :param source_id: The source that the results must be for.
+        :raises CoveoInputError: if it is not the result of a push task, or the results are for several
+            sources.
         """
         results = _results(result)
         counted = [_counted(one) for one in results]
         sources = {str(one["source_id"]) for one in results} | ({source_id} if source_id else set())
         if len(sources) != 1:
             raise CoveoInputError(
-                f"The push was to several sources: {', '.join(sorted(sources))}",
-                remedy="Wait for the items of each source in a task of its own",
+                f"The results are for several sources: {', '.join(sorted(sources))}",
+                remedy="Use a separate task for each source",
             )
         operations = sum(counted)
         started = [one.get("ordering_id") for one, count in zip(results, counted, strict=True) if count]
         if not all(isinstance(start, int) for start in started):
-            raise _no_result(result, "it does not say when the push began")
+            raise _no_result(result, "it has no start time")
         known = all("deletes_with_children" in one for one in results)
         return cls(
             validate_source_id(sources.pop()),
             operations,
             min((int(str(start)) for start in started), default=0),
-            # 0.1.0 and 0.1.1 did not count them.
+            # 0.1.0 and 0.1.1 did not return this count.
             sum(_number(one, "repeated_items") for one in results),
             sum(max(0, _number(one, "accepted_adds") - _number(one, "replaced")) for one in results),
             sum(_number(one, "deletes_with_children") for one in results) if known else None,
@@ -139,14 +141,14 @@ def _results(result: object) -> list[Mapping[str, Any]]:
     elif isinstance(result, Iterable) and not isinstance(result, (str, bytes)):
         results = list(result)
     else:
-        raise _no_result(result, "it is no JSON object")
+        raise _no_result(result, "it is not a JSON object")
     if not results or not all(isinstance(one, Mapping) and one.get("source_id") for one in results):
-        raise _no_result(result, "it names no source")
+        raise _no_result(result, "it has no source_id")
     return results
 
 
 def _rendered(text: str) -> object:
-    """Return what a template rendered: JSON, or Python's way to write the same."""
+    """Parse the text that a template rendered: JSON, or the Python notation for the same data."""
     for read in (json.loads, ast.literal_eval):
         with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
             return read(text)
@@ -160,7 +162,7 @@ def _counted(result: Mapping[str, Any]) -> int:
     if not {"accepted_adds", "accepted_deletes"} & result.keys() or not all(
         isinstance(number, int) and number >= 0 for number in numbers
     ):
-        raise _no_result(result, "it does not say how many items were accepted")
+        raise _no_result(result, "it has no count of accepted items")
     adds, deletes, replaced = numbers
     return max(0, int(adds + deletes - replaced))
 
@@ -168,29 +170,29 @@ def _counted(result: Mapping[str, Any]) -> int:
 def _number(result: Mapping[str, object], name: str) -> int:
     number = result.get(name, 0)
     if not isinstance(number, int) or number < 0:
-        raise _no_result(result, f"its {name} is no number")
+        raise _no_result(result, f"its {name} is not a valid count")
     return int(number)
 
 
 def _no_result(result: object, why: str) -> CoveoInputError:
     return CoveoInputError(
-        f"{short_repr(result)} is not what a push task returns: {why}",
-        remedy="Give the output of PushItemsOperator, @task.coveo_push or hook.push_items",
+        f"{short_repr(result)} is not the result of a push task: {why}",
+        remedy="Pass the result of PushItemsOperator, @task.coveo_push or hook.push_items",
     )
 
 
 def validate_refusals(value: object) -> tuple[str, ...]:
     """
-    Return the results that count as refused.
+    Return the results that count as rejected.
 
-    :raises CoveoInputError: if one is not a result of an item that did not pass a stage.
+    :raises CoveoInputError: if one of them is not a result for items that did not pass a stage.
     """
     named = value.split(",") if isinstance(value, str) else value
     wanted = tuple(str(one).strip().upper() for one in named) if isinstance(named, Iterable) else ()
     if not wanted or not set(wanted) <= set(_NOT_PASSED):
         raise CoveoInputError(
-            f"{short_repr(value)} are not results that refuse an item",
-            remedy=f"Give some of {', '.join(_NOT_PASSED)}",
+            f"Invalid refusals: {short_repr(value)}",
+            remedy=f"Pass one or more of {', '.join(_NOT_PASSED)}",
         )
     return wanted
 
@@ -211,22 +213,22 @@ def validate_max_refused(value: object) -> int:
 
 def validate_on_repeated(value: object) -> str:
     """
-    Return what is done if it can't be told whether all is through.
+    Return what to do if it is unknown whether everything is processed.
 
     :raises CoveoInputError: if it is neither ``fail`` nor ``warn``.
     """
     if isinstance(value, str) and value.strip().lower() in {"fail", "warn"}:
         return value.strip().lower()
-    raise CoveoInputError(f"on_repeated is {short_repr(value)}", remedy="Use 'fail' or 'warn'")
+    raise CoveoInputError(f"Invalid on_repeated: {short_repr(value)}", remedy="Use 'fail' or 'warn'")
 
 
 def validate_settle_seconds(value: object, name: str = "settle_time") -> float:
     """
-    Return for how long the logs must have shown something.
+    Return how long the logs must have shown something, in seconds.
 
-    :param value: What was given.
-    :param name: The parameter. Default ``settle_time``.
-    :raises CoveoInputError: if it is no time, below zero, or longer than the logs can show.
+    :param value: The value of the parameter.
+    :param name: The name of the parameter. Default ``settle_time``.
+    :raises CoveoInputError: if it is not a duration, is below zero, or is longer than the logs can cover.
     """
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(seconds, str):
@@ -235,8 +237,8 @@ def validate_settle_seconds(value: object, name: str = "settle_time") -> float:
     longest = MAX_WINDOW.total_seconds()
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < longest:
         raise CoveoInputError(
-            f"{name} is {short_repr(value)}",
-            remedy=f"Give seconds or a timedelta, from zero to less than {MAX_WINDOW.days} days",
+            f"Invalid {name}: {short_repr(value)}",
+            remedy=f"Pass seconds or a timedelta, from zero to less than {MAX_WINDOW.days} days",
         )
     return float(seconds)
 
@@ -244,15 +246,16 @@ def validate_settle_seconds(value: object, name: str = "settle_time") -> float:
 @dataclass(frozen=True)
 class ItemsIndexedCondition:
     """
-    Wait until the pipeline is through with what was pushed.
+    The condition that the pipeline has processed what was pushed.
 
-    :param pushed: What.
-    :param max_refused: How many refused items are put up with.
-    :param settle_seconds: How long the logs must have shown it.
-    :param refusals: The results that count as refused; the others of an item that did not pass count as done.
-    :param on_repeated: What to do if some was sent twice, and the logs can't tell whether all is through:
-        ``fail`` or ``warn``.
-    :param quiet_seconds: How long the logs must have been still before that.
+    :param pushed: The operations to find in the logs.
+    :param max_refused: The number of rejected items to allow.
+    :param settle_seconds: How long the logs must have shown the operations.
+    :param refusals: The results that count as rejected. Items with another result are processed, even if they
+        did not pass a stage.
+    :param on_repeated: What to do if operations were sent twice, and the logs can't show whether everything
+        is processed: ``fail`` or ``warn``.
+    :param quiet_seconds: How long the logs must have had no new entries before that.
     """
 
     pushed: Pushed
@@ -264,19 +267,19 @@ class ItemsIndexedCondition:
 
     async def poll(self, organization_id: str, ask: Ask) -> PollResult:
         """
-        Count in the logs, by two requests; where something was refused or sent twice, read which.
+        Count log entries with two requests; read the entries if something was rejected or sent twice.
 
-        :raises ItemsRefusedError: if more was refused than is put up with.
-        :raises IndexingUnknownError: if the logs can't tell whether all that was sent twice is through, and
-            that is to fail.
-        :raises CoveoInputError: if the push is longer ago than Coveo keeps logs.
+        :raises ItemsRefusedError: if more items were rejected than allowed.
+        :raises IndexingUnknownError: with ``on_repeated="fail"``, if the logs can't show whether everything
+            that was sent twice is processed.
+        :raises CoveoInputError: if Coveo no longer keeps the logs of the push.
         """
         if not self.pushed.operations:
             return self._seen(0, Counter(), [])
         start, end = self._window(datetime.now(timezone.utc))
         settled = end - timedelta(seconds=self.settle_seconds)
         if settled <= start:
-            return PollResult(False, f"The push to source {self.pushed.source_id} has only just begun.")
+            return PollResult(False, f"The push to source {self.pushed.source_id} has only just started.")
         passed = await self._counted(
             organization_id,
             ask,
@@ -308,7 +311,7 @@ class ItemsIndexedCondition:
         seen = self._seen(indexed, more, refused)
         surplus = seen.result["repeated"] + seen.result["others"]
         if self.pushed.earlier and surplus < self.pushed.earlier + self.pushed.repeated:
-            # What an earlier try left in the pipeline may have the same IDs.
+            # Operations of an earlier attempt, still in the pipeline, may have the same IDs.
             return await self._if_not_told(organization_id, ask, start, end, seen)
         if self.pushed.repeated > surplus:
             is_told = await self._all_are_different(organization_id, ask, start, settled, indexed, refused)
@@ -317,17 +320,17 @@ class ItemsIndexedCondition:
         return seen
 
     def _of_children(self, *counted: LogCounts) -> int:
-        """Return how many entries tell of what was deleted along with other items."""
+        """Return the number of entries for items that were deleted along with other items."""
         if self.pushed.children is None:
             return 0
         told = sum(counts["operations"].get("DELETE_AND_CHILDREN", 0) for counts in counted)
         return max(0, told - self.pushed.children - self.pushed.repeated_children)
 
     def _lacks_additions(self, *counted: LogCounts) -> bool:
-        """Whether fewer additions show than were sent, so that deletions must not stand for them."""
+        """Whether the logs show fewer additions than were sent: deletions must not count for them."""
         operations = [counts["operations"] for counts in counted]
         told = sum(counts.get(operation, 0) for counts in operations for operation in _ADDS)
-        # Without a facet there is nothing to tell them apart by.
+        # Without a facet, additions and deletions can't be distinguished.
         return any(operations) and told < self.pushed.adds
 
     async def _all_are_different(
@@ -340,10 +343,10 @@ class ItemsIndexedCondition:
         held: list[Rejection],
     ) -> bool:
         """
-        Look up whether as many different operations are through as were pushed.
+        Check whether as many different operations are processed as were pushed.
 
-        Then none shows twice. Where they are too many to be looked up, that is not known. A push that itself
-        has an item in two batches has fewer different ones.
+        If so, the count includes no repeats. If there are too many to list, the answer is unknown. A push
+        with an item in two batches has fewer different operations.
         """
         if indexed > _MAX_LOOKED_UP:
             return False
@@ -369,10 +372,10 @@ class ItemsIndexedCondition:
 
     def _most_with_children(self, names: list[str]) -> int:
         """
-        Return for how many of the push's deletions with children entries may stand.
+        Return how many of the push's deletions with children the entries may stand for.
 
-        :param names: The different items that they name, sorted: what is deleted along with another item
-            begins with its ID, and stands right behind it.
+        :param names: The different items of the entries, sorted: an item that is deleted along with another
+            one begins with that one's ID, and directly follows it.
         """
         count, above = 0, None
         for name in names:
@@ -383,25 +386,25 @@ class ItemsIndexedCondition:
     async def _if_not_told(
         self, organization_id: str, ask: Ask, start: datetime, end: datetime, seen: PollResult
     ) -> PollResult:
-        """Wait until the logs are still; then it can't be told any more."""
+        """Wait until the logs have no new entries; then the outcome is unknown."""
         pushed = self.pushed
         shows = pushed.operations + seen.result["repeated"] + seen.result["others"]
         shown_of_all = (
-            f"{shows:,} operations on source {pushed.source_id} show, and {pushed.operations:,} were pushed, "
-            f"{pushed.repeated + pushed.earlier:,} of them twice: it can't be told whether all of them are "
-            "through"
+            f"The logs show {shows:,} operations on source {pushed.source_id}; {pushed.operations:,} were "
+            f"pushed, {pushed.repeated + pushed.earlier:,} of them twice: it is unknown whether all of them "
+            "are processed"
         )
         quiet_since = end - timedelta(seconds=self.quiet_seconds)
         if quiet_since > start:
             lately = await self._counted(organization_id, ask, quiet_since, end)
             if not any(lately["results"].values()):
                 if pushed.repeated <= seen.result["repeated"]:
-                    # Nothing of the earlier try, nor of this one, is under way any more.
+                    # Nothing of the earlier attempt or of this one is in the pipeline anymore.
                     return seen
                 if self.on_repeated != "warn":
                     raise IndexingUnknownError(
-                        f"Could not tell whether all of the push to source {pushed.source_id!r} is indexed",
-                        cause=f"{shown_of_all}, and nothing came for {self.quiet_seconds:,.0f} seconds",
+                        f"Could not determine if source {pushed.source_id!r} has indexed all items",
+                        cause=f"{shown_of_all}, and no new ones came for {self.quiet_seconds:,.0f} seconds",
                     )
                 return PollResult(
                     True,
@@ -415,9 +418,9 @@ class ItemsIndexedCondition:
         start = parse_datetime(self.pushed.started)
         if now - start > LOG_RETENTION:
             raise CoveoInputError(
-                f"What became of the push to source {self.pushed.source_id!r} can't be told any more",
+                f"Could not determine the outcome of the push to source {self.pushed.source_id!r}",
                 cause=f"it began at {iso(start)}, and Coveo keeps logs for {LOG_RETENTION.days} days",
-                remedy="Push again, and wait for it sooner",
+                remedy="Push again, and run the sensor sooner",
             )
         return start, min(max(now, start), start + MAX_WINDOW)
 
@@ -430,10 +433,10 @@ class ItemsIndexedCondition:
     async def _read(
         self, organization_id: str, ask: Ask, start: datetime, end: datetime, counted: Mapping[str, int]
     ) -> tuple[list[Rejection], Counter[str]]:
-        """Return what was not let pass, and of the entries that were not read how many have which result."""
+        """Return the rejections that were read, and the number of unread entries by result."""
         found: list[dict[str, object]] = []
         more: Counter[str] = Counter()
-        # Those that are to be named come first, however many others there are.
+        # Read the results that the error lists first, however many others there are.
         for results in (self.refusals, tuple(set(_NOT_PASSED) - set(self.refusals))):
             unread = Counter({result: counted.get(result, 0) for result in results})
             for page in range(_MAX_PAGES if unread.total() else 0):
@@ -465,11 +468,11 @@ class ItemsIndexedCondition:
         more: Counter[str],
     ) -> tuple[list[Rejection], Counter[str]]:
         """
-        Leave out what a later stage completed all the same.
+        Remove operations that a later stage completed after all.
 
-        A stage may complain of an item without ending its way, such as an extension that failed and is set
-        to be skipped. More operations are told of then than were pushed. The first few are looked up; where
-        all of those were indexed, so were the others.
+        A stage can report an item without stopping it, such as a failed extension that is set to be skipped.
+        The logs then show more operations than were pushed. The first few are looked up. If all of those were
+        indexed, the others count as indexed too.
         """
         doubtful = [rejection for rejection in refused if rejection.task != _LAST_STAGE]
         looked_up = doubtful[:MAX_NAMED]
@@ -505,9 +508,9 @@ class ItemsIndexedCondition:
         batches = rejections_of(log_page.entries)
         if batches:
             raise ItemsRefusedError(
-                f"Whole batches of the push to source {self.pushed.source_id!r} were refused: "
+                f"Coveo rejected whole batches of the push to source {self.pushed.source_id!r}: "
                 f"{count_rejections(batches):,}",
-                cause="Coveo could not read what was uploaded",
+                cause="Coveo could not read the uploaded content",
                 note="\n" + rejection_table(batches, count_rejections(batches)),
                 rejected={"rejected_batches": count_rejections(batches)},
             )
@@ -515,14 +518,14 @@ class ItemsIndexedCondition:
     def _not_through(self, indexed: int, held: int) -> PollResult:
         words = (
             f"{indexed:,} of {self.pushed.operations:,} operations on source {self.pushed.source_id} are "
-            f"through"
+            f"processed"
         )
-        return PollResult(False, f"{words}, {held:,} more were not let pass." if held else f"{words}.")
+        return PollResult(False, f"{words}, {held:,} more did not pass a stage." if held else f"{words}.")
 
     def _seen(self, indexed: int, more: Counter[str], held: list[Rejection]) -> PollResult:
         pushed = self.pushed
         refused = [rejection for rejection in held if rejection.result in self.refusals]
-        # What was refused twice because it was sent twice is refused once.
+        # An operation that was sent twice and rejected twice counts as one rejection.
         twice = min(pushed.repeated, sum(rejection.times - 1 for rejection in refused))
         total = count_rejections(refused) - twice + sum(more[result] for result in self.refusals)
         not_passed = count_rejections(held) - twice + more.total()
@@ -530,7 +533,7 @@ class ItemsIndexedCondition:
         of_these = f"{total:,} of {pushed.operations:,} operations on source {pushed.source_id!r}"
         if total > self.max_refused:
             raise ItemsRefusedError(
-                f"{of_these} were accepted by Coveo and then refused by its pipeline",
+                f"Coveo accepted {of_these}, but its pipeline rejected them",
                 note="\n" + table,
                 rejected={"rejected": total},
             )
@@ -538,15 +541,15 @@ class ItemsIndexedCondition:
         repeated = min(surplus, pushed.repeated)
         others = surplus - repeated
         words = (
-            f"All {pushed.operations:,} operations on source {pushed.source_id} are through, {total:,} of "
-            "them refused."
+            f"All {pushed.operations:,} operations on source {pushed.source_id} are processed, {total:,} "
+            "of them rejected."
         )
         if repeated:
-            words += f" {repeated:,} of them show twice, because they were sent again."
+            words += f" The logs show {repeated:,} of them twice, because they were sent again."
         if others:
             words += (
-                f" The logs tell of {others:,} more in that time, and not which are of this push: somebody "
-                "else pushes to the source."
+                f" The logs show {others:,} more in that time, but not which of them belong to this push: "
+                "somebody else is pushing to the source."
             )
         result = {
             "source_id": pushed.source_id,
@@ -557,4 +560,4 @@ class ItemsIndexedCondition:
             "repeated": repeated,
             "others": others,
         }
-        return PollResult(True, words, result, f"{of_these} were refused:\n{table}" if total else "")
+        return PollResult(True, words, result, f"{of_these} were rejected:\n{table}" if total else "")

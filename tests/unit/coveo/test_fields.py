@@ -39,7 +39,7 @@ def test_a_name_that_coveo_declares_as_possible_is_valid(name: str) -> None:
     "name", ["", "A", "productName", "1a", "_a", "a-b", "a b", "größe", "p" * 256, 1, None]
 )
 def test_another_name_is_invalid(name: object) -> None:
-    with pytest.raises(CoveoInputError, match="Invalid name of a field"):
+    with pytest.raises(CoveoInputError, match="Invalid field name"):
         validate_field_name(name)
 
 
@@ -118,10 +118,10 @@ def test_a_warning_names_each_key_once(caplog: pytest.LogCaptureFixture) -> None
     with caplog.at_level(logging.WARNING):
         assert list(check.watched(items, log, fails=False)) == items
     assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
-        "No field for the metadata 'size_mm' (first in item 1)",
-        "No field for the metadata 'a b' (first in item 3)",
+        "No field for the metadata key 'size_mm' (first in item 1)",
+        "No field for the metadata key 'a b' (first in item 3)",
     ]
-    assert "'a b' (first in item 3; not a possible name)" in check.words()
+    assert "'a b' (first in item 3; not a valid field name)" in check.words()
 
 
 def test_a_failing_check_yields_nothing_from_the_first_key_on_and_names_what_follows() -> None:

@@ -59,7 +59,7 @@ def test_a_dry_run_creates_nothing(coveo: Simulator, hook: Any) -> None:
 
 
 def test_what_coveo_would_reject_is_rejected_before_anything_is_sent(coveo: Simulator, hook: Any) -> None:
-    with pytest.raises(CoveoInputError, match="Invalid name of a field: 'Price'"):
+    with pytest.raises(CoveoInputError, match="Invalid field name: 'Price'"):
         hook.create_fields({"color": "STRING", "Price": "DOUBLE"})
     assert coveo.requests == []
 

@@ -122,10 +122,10 @@ def test_a_dry_run_creates_nothing(coveo: Simulator, dry_run: Any) -> None:
     [
         ({}, "neither fields nor items"),
         ({"items": [], "path": "x.json"}, "both items and a path"),
-        ({"fields": {"Price": "DOUBLE"}}, "Invalid name of a field"),
+        ({"fields": {"Price": "DOUBLE"}}, "Invalid field name"),
         ({"fields": {"price": "FLOAT"}}, "Invalid type of field"),
         ({"fields": "price"}, "Invalid fields"),
-        ({"items": [{"documentId": "a://1", "data": "x", "a-b": 1}]}, "can't be names of fields: 'a-b'"),
+        ({"items": [{"documentId": "a://1", "data": "x", "a-b": 1}]}, "are not valid field names: 'a-b'"),
         ({"fields": {"price": "DOUBLE"}, "max_items": 0}, "Invalid max_items"),
         ({"fields": {"price": "DOUBLE"}, "dry_run": "maybe"}, "Invalid dry_run"),
     ],

@@ -42,7 +42,7 @@ def test_a_warning_names_what_has_no_field_and_all_is_pushed(
     assert len(coveo.items(SOURCE)) == 4
     assert operations(coveo).count("list_fields") == 1
     text = logged()
-    assert text.count("No field for the metadata 'Weight' (first in item 1)") == 1
+    assert text.count("No field for the metadata key 'Weight' (first in item 1)") == 1
     assert "'weight'" not in text
     json.dumps(result)
 

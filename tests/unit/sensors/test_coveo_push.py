@@ -493,7 +493,7 @@ def test_a_batch_that_could_not_be_read_fails_the_task_without_waiting_for_its_i
     path = f"/push/v1/organizations/acme/sources/{SOURCE}/documents/batch"
     hook.client.containers.submit(path, file_id, "Could not push")
     result["accepted_adds"] += 4
-    with pytest.raises(ItemsRefusedError, match=rf"Whole batches .*\n.*\n{file_id} +BATCH_FILE"):
+    with pytest.raises(ItemsRefusedError, match=rf"whole batches .*\n.*\n{file_id} +BATCH_FILE"):
         outcome(indexed_sensor(result))
 
 
@@ -532,7 +532,7 @@ def test_what_others_push_meanwhile_is_said(
     hook.push_items(SOURCE, items(3, first=10))
     counted = outcome(indexed_sensor(result))
     assert (counted["operations"], counted["indexed"], counted["others"]) == (2, 2, 3)
-    assert "somebody else pushes to the source" in logged()
+    assert "somebody else is pushing to the source" in logged()
 
 
 def complain(coveo: Simulator, document_id: str, task: str, result: str = "ERROR") -> None:
@@ -612,7 +612,7 @@ def test_a_push_of_last_week_is_asked_for_within_seven_days(coveo: Simulator) ->
 
 def test_items_that_show_in_no_log_are_counted_when_time_is_up(coveo: Simulator, hook: CoveoPushHook) -> None:
     result = {**hook.push_items(SOURCE, items(4)), "accepted_adds": 5}
-    with pytest.raises(AirflowSensorTimeout, match="4 of 5 operations on source acme-products are through"):
+    with pytest.raises(AirflowSensorTimeout, match="4 of 5 operations on source acme-products are processed"):
         outcome(indexed_sensor(result, timeout=0.3, deferrable=True))
 
 
@@ -773,12 +773,12 @@ def test_doubled_entries_do_not_stand_for_missing_ones(
     with pytest.raises(AirflowSensorTimeout) as late:
         outcome(indexed_sensor(result, deferrable=deferrable, timeout=0.2))
     said = logged()
-    assert "it can't be told whether all of them are through yet" in said + str(late.value)
+    assert "it is unknown whether all of them are processed yet" in said + str(late.value)
     assert "All 10" not in said
     finish()
     counted = outcome(indexed_sensor(result, deferrable=deferrable))
     assert (counted["indexed"], counted["repeated"], counted["others"]) == (10, 5, 0)
-    assert "5 of them show twice, because they were sent again" in logged()
+    assert "The logs show 5 of them twice, because they were sent again" in logged()
 
 
 @WAYS
@@ -807,7 +807,7 @@ def test_or_warns_if_told_so(coveo: Simulator, deferrable: bool, logged: Callabl
     finish()
     sensor = indexed_sensor(result, deferrable=deferrable, quiet_time="0", on_repeated="Warn")
     assert outcome(sensor)["operations"] == 2400
-    assert "it can't be told whether all of them are through" in logged()
+    assert "it is unknown whether all of them are processed" in logged()
     assert "All 2,400" not in logged()
 
 
