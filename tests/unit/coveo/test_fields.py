@@ -68,7 +68,7 @@ def test_a_field_is_given_by_its_type_or_by_its_options() -> None:
         ({"price": {"type": "DOUBLE", "color": "red"}}, "has the option 'color'"),
         ({"price": {"type": "DOUBLE", "facet": "true"}}, "Invalid facet of field 'price'"),
         ({"price": {"type": "DOUBLE", "system": True}}, "has the option 'system'"),
-        ({"price": {"type": "DOUBLE", "name": "cost"}}, "another name"),
+        ({"price": {"type": "DOUBLE", "name": "cost"}}, "a different name"),
     ],
 )
 def test_a_field_that_coveo_would_reject_is_invalid(fields: Any, words: str) -> None:
