@@ -14,6 +14,7 @@ from airflow_provider_coveo.coveo.errors import CoveoConfigurationError, Unexpec
 from airflow_provider_coveo.coveo.ordering_ids import CoveoClock
 from airflow_provider_coveo.coveo.responses import JsonObject, Response
 from airflow_provider_coveo.coveo.retries import RetryPolicy
+from airflow_provider_coveo.coveo.stop import StopSignal
 from airflow_provider_coveo.coveo.transport import Request
 
 #: The number of file containers to try for one upload before a rejection is final.
@@ -45,7 +46,16 @@ class Containers:
     """
 
     def __init__(self, caller: Caller) -> None:
-        self._caller = caller
+        self.caller = caller
+
+    def stoppable(self) -> Containers:
+        """Return containers whose requests are stopped with these, and can be stopped alone."""
+        return Containers(self.caller.stoppable())
+
+    @property
+    def stop(self) -> StopSignal:
+        """The signal that ends what is under way."""
+        return self.caller.stop
 
     def upload(self, data: bytes | Body, action: str) -> Uploaded:
         """
@@ -54,7 +64,7 @@ class Containers:
         :param data: The data.
         :param action: The action, for error messages.
         """
-        caller = self._caller
+        caller = self.caller
         for container in range(1, _CONTAINERS_PER_UPLOAD + 1):
             made_at = time.monotonic()
             path = push_path(caller.organization_id, "files")
@@ -83,10 +93,10 @@ class Containers:
         :param retry: The retry policy. Default: the caller's.
         """
         request = Request(action, "PUT", path, query={"fileId": file_id}, expected=202)
-        return self._caller.send(request, retry)
+        return self.caller.send(request, retry)
 
     def _put(self, described: JsonObject, data: bytes | Body, action: str) -> None:
-        response = self._caller.send(
+        response = self.caller.send(
             Request(
                 action,
                 "PUT",

@@ -10,7 +10,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
 from airflow_provider_coveo.coveo.batches import DELETE, Batch
-from airflow_provider_coveo.coveo.caller import Caller
 from airflow_provider_coveo.coveo.checkpoints import Checkpoint, CheckpointWriter
 from airflow_provider_coveo.coveo.containers import Containers, Uploaded
 from airflow_provider_coveo.coveo.errors import (
@@ -87,7 +86,7 @@ class ContainerPush:
     after its own upload succeeds. The accepted batches are therefore always the beginning of the input. At
     most ``concurrency`` + 1 batches are in memory, plus the one being filled.
 
-    :param caller: Makes the requests.
+    :param containers: Uploads the batches and submits them.
     :param path: The path of the request that submits a batch.
     :param target: The target of the push, for messages: ``source 'acme-products'``.
     :param unit_name: The plural noun for the entries, for messages: ``items``.
@@ -101,7 +100,7 @@ class ContainerPush:
 
     def __init__(
         self,
-        caller: Caller,
+        containers: Containers,
         *,
         path: str,
         target: str,
@@ -115,9 +114,10 @@ class ContainerPush:
     ) -> None:
         self.stats = PushStats()
         self.quota = Quota()
-        self._caller = caller.stoppable()
+        self._containers = containers.stoppable()
+        self._caller = caller = self._containers.caller
+        self._stop = self._containers.stop
         self._log = caller.log
-        self._containers = Containers(self._caller)
         self._path = path
         self._target = target
         self._unit_name = unit_name
@@ -165,13 +165,13 @@ class ContainerPush:
             raise
         except BaseException:
             # The task is being killed: nothing new starts.
-            self._caller.stop.set()
+            self._stop.set()
             self._drain()
             self._log.error("Push interrupted. %s", self.accepted_summary())
             raise
         finally:
             self._ended.set()
-            self._caller.stop.set()
+            self._stop.set()
             uploads.shutdown(wait=False, cancel_futures=True)
             if not succeeded:
                 self.save_checkpoint()
@@ -207,7 +207,7 @@ class ContainerPush:
             self._changed.notify_all()
         until = None
         while self._submitter is not None and self._submitter.is_alive():
-            if until is None and self._caller.stop.is_set():
+            if until is None and self._stop.is_set():
                 until = time.monotonic() + _SECONDS_TO_DRAIN
             if until is not None and time.monotonic() >= until:
                 return False
@@ -267,7 +267,7 @@ class ContainerPush:
             while not self._changed.wait_for(self._may_enqueue, _SECONDS_BETWEEN_CHECKS):
                 pass
             self._raise_failure()
-            if not self._caller.stop.is_set():
+            if not self._stop.is_set():
                 self._in_flight += 1
                 self._waiting.append((batch, uploads.submit(self._upload, batch)))
                 self._changed.notify_all()
@@ -276,7 +276,7 @@ class ContainerPush:
         raise self._killed()
 
     def _may_enqueue(self) -> bool:
-        return self._failure is not None or self._in_flight <= self._concurrency or self._caller.stop.is_set()
+        return self._failure is not None or self._in_flight <= self._concurrency or self._stop.is_set()
 
     def _begin(self) -> None:
         # Read the connection once here, rather than in every thread.
@@ -350,7 +350,7 @@ class ContainerPush:
             self._waiting.clear()
             self._changed.notify_all()
         # After setting the failure, so that the stop is not reported as a killed task.
-        self._caller.stop.set()
+        self._stop.set()
 
     def _submit(self, batch: Batch, upload: Future[tuple[Uploaded, str | None]]) -> None:
         uploaded, digest = upload.result()

@@ -6,7 +6,8 @@ import re
 import threading
 import warnings
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from urllib.parse import urlsplit
 
 import requests
@@ -16,6 +17,7 @@ from requests.auth import AuthBase
 
 from airflow_provider_coveo.airflow_errors import non_retryable_errors
 from airflow_provider_coveo.coveo.batches import Body
+from airflow_provider_coveo.coveo.caller import Caller
 from airflow_provider_coveo.coveo.client import CoveoClient
 from airflow_provider_coveo.coveo.client.fields import Fields
 from airflow_provider_coveo.coveo.client.identities import Identities
@@ -37,6 +39,7 @@ from airflow_provider_coveo.hooks.dry_runs import reject_in_dry_run
 from airflow_provider_coveo.hooks.form import form_behaviour, form_widgets
 from airflow_provider_coveo.hooks.forwarding import forwarded
 from airflow_provider_coveo.hooks.observer import HookObserver
+from airflow_provider_coveo.hooks.overrides import STEPS, HookClient, Overrides
 from airflow_provider_coveo.hooks.wire import mask_in_logs, user_agent
 from airflow_provider_coveo.state.cursor_scope import moving_cursors
 from airflow_provider_coveo.transports.requests_transport import (
@@ -113,16 +116,17 @@ class CoveoPushHook(HttpHook):
         self._settings: ConnectionSettings | None = None
         self._sessions = threading.local()
         self._stop = StopSignal()
-        #: The client, which sends every request.
-        self.client = CoveoClient(
+        caller_of_requests = Caller(
             self._read_settings,
-            RequestsTransport(self.get_conn),
+            RequestsTransport(lambda: self.get_conn()),
             retry=self._retry,
             stop=self._stop,
             observer=HookObserver(self),
             log=cast("Logger", self.log),
             is_timeout_fixed=timeout is not None,
         )
+        #: The client, which sends every request.
+        self.client = self._client(caller_of_requests)
         #: The sources for which it is already recorded that Coveo accepted an item from the task's run.
         self.recorded_sources: set[str] = set()
         #: The context of the task that uses the hook, if it differs from the task that Airflow executes.
@@ -166,7 +170,11 @@ class CoveoPushHook(HttpHook):
         return cast("ConnectionSettings", self._settings)
 
     def _read_settings(self) -> ConnectionSettings:
-        return self.settings
+        settings, organization_id = self.settings, self.organization_id
+        if organization_id == settings.organization_id:
+            return settings
+        # A subclass has its own.
+        return replace(settings, organization_id=organization_id)
 
     @property
     def organization_id(self) -> str:
@@ -265,7 +273,7 @@ class CoveoPushHook(HttpHook):
 
         reject_in_dry_run(str(prepped_request.method), path)
         with recording(self, changed_source(prepped_request.method, path)):
-            return cast("requests.Response", self.client.caller.repeat(attempt).raw)
+            return cast("requests.Response", self.client.hook_caller.repeat(attempt).raw)
 
     # --- stopping, waiting and the clock ---
 
@@ -296,6 +304,18 @@ class CoveoPushHook(HttpHook):
     def clock(self) -> CoveoClock:
         """Coveo's clock, from this thread's last response; the worker's clock before the first response."""
         return self.client.caller.clock
+
+    # --- the client, and what of it a subclass can override ---
+
+    def _client(self, caller: Caller) -> HookClient:
+        return HookClient(caller, Overrides(self, _OWN_STEPS, self._branch))
+
+    def _branch(self) -> CoveoPushHook:
+        branch = type(self).__new__(type(self))
+        branch.__dict__.update(self.__dict__)
+        branch._stop = StopSignal(self._stop)
+        branch.client = branch._client(self.client.caller.stoppable(branch._stop))
+        return branch
 
     # --- the client's methods: their signatures and docstrings are in airflow_provider_coveo.coveo.client ---
 
@@ -334,11 +354,7 @@ class CoveoPushHook(HttpHook):
     def branch(self) -> CoveoPushHook:
         """Return a hook that shares this one's connection and can be stopped alone; deprecated."""
         _deprecated("branch", "CoveoPushHook(...)")
-        branch = type(self).__new__(type(self))
-        branch.__dict__.update(self.__dict__)
-        branch._stop = StopSignal(self._stop)
-        branch.client = self.client.stoppable(branch._stop)
-        return branch
+        return self._branch()
 
     def repeated(self, attempt: Callable[[int], R], retry: RetryPolicy | None = None) -> R:
         """
@@ -371,6 +387,9 @@ class CoveoPushHook(HttpHook):
         """
         _deprecated("take_batch", "client.containers.submit")
         return self.client.containers.submit(path, file_id, tried, retry)
+
+
+_OWN_STEPS: Final = {step: getattr(CoveoPushHook, step) for step in STEPS}
 
 
 def _deprecated(name: str, instead: str) -> None:

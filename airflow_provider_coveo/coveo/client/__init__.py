@@ -79,12 +79,31 @@ class CoveoClient:
 
     def _compose(self, caller: Caller) -> None:
         self.caller = caller
+        self._compose_resources(caller, Containers(caller))
+
+    def _compose_resources(
+        self,
+        caller: Caller,
+        containers: Containers,
+        *,
+        daily_items: Callable[[], tuple[int, int]] | None = None,
+        remaining_daily_items: Callable[[], int | None] | None = None,
+    ) -> None:
+        """
+        Create what makes the requests.
+
+        :param caller: Makes them.
+        :param containers: Uploads what is pushed, and submits it.
+        :param daily_items: Returns the daily quota, and how much of it is used. Default the client's own.
+        :param remaining_daily_items: Returns how much is left of it. Default the client's own.
+        """
         self.containers = Containers(caller)
         self.fields = Fields(caller)
-        self.identities = Identities(caller)
+        self.identities = Identities(caller, containers)
         self.item_logs = ItemLogs(caller)
-        self.limits = Limits(caller)
-        self.push = Push(caller, self.containers, self.limits, self.fields)
+        self.limits = Limits(caller, daily_items)
+        remaining = remaining_daily_items or self.limits.remaining_daily_items
+        self.push = Push(caller, containers, remaining, self.fields)
         self.sources = Sources(caller)
 
     def stoppable(self, stop: StopSignal) -> CoveoClient:

@@ -7,6 +7,7 @@ from typing import cast
 
 from airflow_provider_coveo.coveo.batches import DEFAULT_BATCH_BYTES, validate_batch_bytes
 from airflow_provider_coveo.coveo.caller import Caller
+from airflow_provider_coveo.coveo.containers import Containers
 from airflow_provider_coveo.coveo.dry_run import DryRun
 from airflow_provider_coveo.coveo.endpoints import push_path
 from airflow_provider_coveo.coveo.flags import parse_flag
@@ -40,10 +41,12 @@ class Identities:
     The identities of security identity providers.
 
     :param caller: Makes the requests.
+    :param containers: Uploads batches and submits them.
     """
 
-    def __init__(self, caller: Caller) -> None:
+    def __init__(self, caller: Caller, containers: Containers) -> None:
         self._caller = caller
+        self._containers = containers
 
     def push_identities(
         self,
@@ -101,7 +104,7 @@ class Identities:
             run.read(identity_batches(*sections, limit, run.skip))
             return cast("IdentitiesResult", {"provider_id": provider_id, **run.result()})
         push = ContainerPush(
-            self._caller,
+            self._containers,
             path=push_path(self._caller.organization_id, "providers", provider_id, "permissions", "batch"),
             target=target,
             unit_name="identities",

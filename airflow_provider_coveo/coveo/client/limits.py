@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from airflow_provider_coveo.coveo.caller import Caller
 from airflow_provider_coveo.coveo.calls import DAILY_ITEMS_LIMIT, daily_items_call, limit_call
 from airflow_provider_coveo.coveo.errors import CoveoError
@@ -14,10 +16,12 @@ class Limits:
     The limits of an organization, and the used part of each.
 
     :param caller: Makes the requests.
+    :param daily_items: Returns the daily quota, and how much of it is used. Default :meth:`daily_items`.
     """
 
-    def __init__(self, caller: Caller) -> None:
+    def __init__(self, caller: Caller, daily_items: Callable[[], tuple[int, int]] | None = None) -> None:
         self._caller = caller
+        self._daily_items = self.daily_items if daily_items is None else daily_items
 
     def get_limit(self, key: str = DAILY_ITEMS_LIMIT) -> JsonObject:
         """
@@ -47,7 +51,7 @@ class Limits:
         It sends one request and doesn't retry: a push does not fail because this is unknown.
         """
         try:
-            limit, used = self.daily_items()
+            limit, used = self._daily_items()
         except CoveoError as error:
             self._caller.log.info("Could not read how many items can still be pushed today: %s", error)
             return None

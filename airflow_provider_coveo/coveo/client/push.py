@@ -20,7 +20,6 @@ from airflow_provider_coveo.coveo.batches import (
 from airflow_provider_coveo.coveo.caller import Caller
 from airflow_provider_coveo.coveo.checkpoints import Checkpoint
 from airflow_provider_coveo.coveo.client.fields import Fields
-from airflow_provider_coveo.coveo.client.limits import Limits
 from airflow_provider_coveo.coveo.containers import Containers
 from airflow_provider_coveo.coveo.dry_run import DryRun
 from airflow_provider_coveo.coveo.endpoints import platform_path, push_path, validate_source_id
@@ -60,15 +59,21 @@ class Push:
     The items of sources.
 
     :param caller: Sends the requests.
-    :param containers: Uploads content that is too large for a request.
-    :param limits: Reads the daily quota.
+    :param containers: Uploads batches, and content that is too large for a request.
+    :param remaining_daily_items: Returns how many items can still be pushed today, ``None`` if unknown.
     :param fields: Reads the organization's fields.
     """
 
-    def __init__(self, caller: Caller, containers: Containers, limits: Limits, fields: Fields) -> None:
+    def __init__(
+        self,
+        caller: Caller,
+        containers: Containers,
+        remaining_daily_items: Callable[[], int | None],
+        fields: Fields,
+    ) -> None:
         self._caller = caller
         self._containers = containers
-        self._limits = limits
+        self._remaining_daily_items = remaining_daily_items
         self._fields = fields
         self._clocks_of_own_sources: dict[str, CoveoClock] = {}
 
@@ -229,7 +234,7 @@ class Push:
         else:
             checkpoint, records = None, compared.records
         push = ContainerPush(
-            caller,
+            self._containers,
             path=push_path(caller.organization_id, "sources", source_id, "documents", "batch"),
             target=f"source {source_id!r}",
             unit_name="items",
@@ -241,7 +246,7 @@ class Push:
             count=self._counter(source_id, compared),
         )
         if check_quota:
-            push.quota = Quota(self._limits.remaining_daily_items(), expected)
+            push.quota = Quota(self._remaining_daily_items(), expected)
         try:
             self._run(push, entries, limit, invalid, compared)
         except Exception:
@@ -345,7 +350,7 @@ class Push:
                 run.read(cut(invalid.counted(entries), limit, run.skip))
             except TooManyDeletionsError as error:
                 run.problems.append(str(error))
-        remaining = self._limits.remaining_daily_items()
+        remaining = self._remaining_daily_items()
         result = run.result(check=check, check_fails=fails, remaining=remaining)
         if compared is not None:
             result |= compared.result({"accepted_deletes": result["deletes"], "batches": result["batches"]})
