@@ -31,9 +31,9 @@ class RunFacts(NamedTuple):
     """
     Airflow's data about a run.
 
-    :param state: Its state, ``None`` if it has ended or does not exist.
-    :param is_paused: Whether its DAG is paused, ``None`` if that can't be queried.
-    :param is_gone: Whether Airflow no longer handles the DAG, ``None`` if that can't be queried.
+    :param state: Its state, or ``None`` if it has ended or does not exist.
+    :param is_paused: Whether its DAG is paused, or ``None`` if this can't be queried.
+    :param is_gone: Whether Airflow no longer handles the DAG, or ``None`` if this can't be queried.
     """
 
     state: str | None
@@ -103,7 +103,7 @@ def all_task_states(dag_id: str, run_id: str) -> dict[str, str | None]:
 
 
 def run_facts(dag_id: str, run_id: str) -> RunFacts:
-    """Return Airflow's data about a run; tasks only, because callbacks can't query it on Airflow 3."""
+    """Return Airflow's data about a run. For tasks only: callbacks can't query it on Airflow 3."""
     runtime = _runtime_task_instance()
     if runtime is None:
         return _run_facts_of_database(dag_id, run_id)

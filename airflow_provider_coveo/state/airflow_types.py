@@ -1,7 +1,7 @@
 """
-The types of Airflow's objects that no public module of both Airflow 2.11 and 3 names. For annotations only.
+Types of Airflow objects that no module exports in both Airflow 2.11 and 3. For annotations only.
 
-A module imports this one under ``TYPE_CHECKING``, so nothing of Airflow is loaded for it.
+Import this module under ``TYPE_CHECKING``, so that it loads nothing of Airflow.
 """
 
 from __future__ import annotations
@@ -22,5 +22,5 @@ if TYPE_CHECKING:
     Wirable: TypeAlias = DependencyMixin
     #: What Airflow's wiring methods accept.
     Wirables: TypeAlias = DependencyMixin | Sequence[DependencyMixin]
-    #: A task or a group: what a task group holds.
+    #: A task or a group: the children of a task group.
     Node: TypeAlias = DAGNode

@@ -1,4 +1,4 @@
-"""What the code of one attempt of a task has used already, in this process."""
+"""The things that one attempt of a task has already used in this process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ V = TypeVar("V")
 
 
 class UsedInAttempt(Generic[V]):
-    """The things of one kind that an attempt has used, by key. Another attempt begins with none."""
+    """The things of one kind that an attempt has used, by key. A new attempt starts with none."""
 
     def __init__(self) -> None:
         self._attempt: tuple[object, object] = (None, None)
@@ -17,13 +17,13 @@ class UsedInAttempt(Generic[V]):
 
     def of(self, context: Mapping[str, object]) -> dict[str, V]:
         """
-        Return what the attempt has used. The caller adds to it.
+        Return the things that the attempt has used. The caller adds to them.
 
         :param context: The context of the task.
         """
         ti = context["ti"]
         number = getattr(ti, "try_number", None)
-        # Task instances of some Airflow versions are equal to others, and can't be hashed.
+        # In some Airflow versions, task instances can't be hashed, and different ones compare equal.
         if self._attempt[0] is not ti or self._attempt[1] != number:
             self._attempt = (ti, number)
             self._values = {}

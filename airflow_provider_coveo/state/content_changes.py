@@ -72,7 +72,7 @@ class ContentChanges:
 
         :param run: The run that makes it.
         :param push: The push that makes it, if it can be resumed.
-        :param mark: What its name begins with, by which a push of only what changed knows its own.
+        :param mark: The prefix of its name, by which a push of only changes recognizes its own.
         :return: The change.
         """
         change = Change(mark + uuid.uuid4().hex[:16], run, push)
@@ -95,7 +95,7 @@ class ContentChanges:
 
     def still_stands(self, name: str, run: str, push: str) -> bool:
         """
-        Tell whether only one push, or pushes of its run that add items, changed the content since a change.
+        Return whether only one push, or pushes of its run that add items, changed the content after a change.
 
         :param name: The change.
         :param run: The run.

@@ -1,4 +1,4 @@
-"""Which cursors belong to a push that is under way: they move once it succeeded, and not before."""
+"""The cursors of a push in progress: they move when the push succeeds, not before."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ _Push = TypeVar("_Push", bound=Callable[..., Any])
 
 
 class MovableCursor(Protocol):
-    """A cursor as a push sees it."""
+    """The part of a cursor that a push uses."""
 
     def save(self) -> None:
-        """Move it: everything up to it was accepted."""
+        """Move the cursor: Coveo accepted everything up to it."""
 
     def abandon(self) -> None:
-        """Leave it where it is."""
+        """Leave the cursor where it is."""
 
     def undo(self) -> None:
-        """Take back what is on record of this attempt."""
+        """Remove this attempt's records."""
 
 
 class CursorScope:
     """
     The cursors of one push.
 
-    :param organization_id: Returns the organization that is pushed to.
+    :param organization_id: Returns the organization of the push.
     :param source_id: The source.
     """
 
-    #: Whether the push is known to send nothing, so that its cursors record nothing.
+    #: Whether the push is known to send nothing: its cursors then record nothing.
     is_dry = False
-    #: Whether its cursors move at the end: not if nothing was sent.
+    #: Whether its cursors move at the end: they don't if nothing was sent.
     moves = True
-    #: Whether the push deletes what its input lacks, so that a part of the content must not be its input.
+    #: Whether the push deletes what its input lacks: its input must then be the whole content.
     only_changes = False
 
     def __init__(self, organization_id: Callable[[], str], source_id: str) -> None:
@@ -53,14 +53,14 @@ class CursorScope:
 
     @property
     def organization_id(self) -> str:
-        """The organization that is pushed to."""
+        """The organization of the push."""
         return self._organization_id()
 
     def ended(self, result: Mapping[str, object]) -> None:
         """
-        Learn what the push came to.
+        Handle the result of the push.
 
-        :param result: Its result.
+        :param result: The result.
         """
         if result.get("dry_run"):
             self.moves = False
@@ -72,20 +72,20 @@ class CursorScope:
 
     def check(self) -> None:
         """
-        Check that a cursor may give the push its input.
+        Check that the push may read its input with a cursor.
 
-        :raises CoveoInputError: if the push would delete what is not in it.
+        :raises CoveoInputError: if the push would delete the items that are not in its input.
         """
         if self.only_changes:
             raise CoveoInputError(
-                f"Could not push to source {self.source_id!r}: the push has only_changes, and a cursor",
-                cause="only_changes deletes what its input lacks, and with a cursor the input is a part",
-                remedy="Leave out one of the two",
+                f"Could not push to source {self.source_id!r}: the push has both only_changes and a cursor",
+                cause="only_changes deletes items missing from the input, and a cursor reads only some items",
+                remedy="Use only one of the two",
             )
 
     def add(self, cursor: MovableCursor) -> None:
         """
-        Let a cursor move with the push.
+        Add a cursor, which then moves with the push.
 
         :param cursor: The cursor.
         """
@@ -93,7 +93,7 @@ class CursorScope:
             self._cursors.append(cursor)
 
     def save(self) -> None:
-        """Move all, unless nothing was sent."""
+        """Move all cursors, unless nothing was sent."""
         for cursor in self._cursors:
             if self.moves:
                 cursor.save()
@@ -101,7 +101,7 @@ class CursorScope:
                 cursor.undo()
 
     def abandon(self) -> None:
-        """Leave all where they are; that this can't be recorded fails nothing."""
+        """Leave all cursors where they are. A failure to record this is only logged."""
         for cursor in self._cursors:
             try:
                 cursor.abandon()
@@ -113,16 +113,16 @@ _current: ContextVar[CursorScope | None] = ContextVar("coveo_cursor_scope", defa
 
 
 def current_scope() -> CursorScope | None:
-    """Return the scope of the innermost push that reads its input now, ``None`` outside of one."""
+    """Return the scope of the innermost push that is reading its input, or ``None`` outside a push."""
     return _current.get()
 
 
 @contextmanager
 def cursor_scope(organization_id: Callable[[], str], source_id: str) -> Iterator[CursorScope]:
     """
-    Let the cursors of what is read here move at the end, unless an exception is raised.
+    Move the cursors of everything read in this context at its end, unless an exception is raised.
 
-    :param organization_id: Returns the organization that is pushed to.
+    :param organization_id: Returns the organization of the push.
     :param source_id: The source.
     """
     scope = CursorScope(organization_id, source_id)
@@ -130,7 +130,7 @@ def cursor_scope(organization_id: Callable[[], str], source_id: str) -> Iterator
     try:
         yield scope
     except BaseException:
-        # Code around the push may catch the error, and go on to the end of its block.
+        # Code around the push may catch the error and continue to the end of its block.
         for block in _blocks:
             block.moves = False
         scope.abandon()
@@ -142,9 +142,9 @@ def cursor_scope(organization_id: Callable[[], str], source_id: str) -> Iterator
 
 def moving_cursors(push: _Push) -> _Push:
     """
-    Let the cursors of what a hook's method reads as its input move once it succeeded.
+    Make a hook method move the cursors of its input when it succeeds.
 
-    :param push: The method, whose first argument is the source.
+    :param push: The method. Its first argument is the source.
     """
 
     @functools.wraps(push)
@@ -160,13 +160,13 @@ def moving_cursors(push: _Push) -> _Push:
 
 
 class CursorBlock:
-    """A ``with`` block of a cursor, around pushes."""
+    """A cursor's ``with`` block around pushes."""
 
-    #: Whether no push in it failed.
+    #: Whether no push in the block failed.
     moves = True
-    #: Whether a push in it was a dry run, so that the cursor stays.
+    #: Whether a push in the block was a dry run: the cursor then stays.
     was_dry = False
-    #: Whether a push in it was none.
+    #: Whether a push in the block was not a dry run.
     has_pushed = False
 
 
@@ -175,7 +175,7 @@ _blocks: list[CursorBlock] = []
 
 @contextmanager
 def cursor_block() -> Iterator[CursorBlock]:
-    """Learn of pushes in a ``with`` block that fail or send nothing."""
+    """Handle pushes in a ``with`` block that fail or send nothing."""
     block = CursorBlock()
     _blocks.append(block)
     try:

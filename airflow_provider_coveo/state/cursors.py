@@ -1,15 +1,16 @@
 """
-Cursors: up to which value of a column or an API a task has pushed what changed.
+Cursors: the value, of a column or an API, up to which a task has pushed changes.
 
-A cursor is the Airflow Variable ``coveo_cursor__<organization>__<source>__<dag>__<task>``, with the name of
-the cursor and the map index behind it where there are such. (Airflow 3.3 also has a state store of assets.
-That one is open to tasks with the asset among their inlets or outlets only, and compares no more than
-Variables do when two tasks write.) What a run began with is among the values of its task, where a retry and a
-clear find it: see :mod:`~airflow_provider_coveo.state.task_store`.
+A cursor is the Airflow Variable ``coveo_cursor__<organization>__<source>__<dag>__<task>``, followed by the
+map index and the name of the cursor, if any. (Airflow 3.3 also has a state store for assets. Only tasks with
+the asset as an inlet or outlet can use it, and like Variables, it does not detect concurrent writes.) The
+cursor's value at the start of a run is stored with the run's task, for retries and clears: see
+:mod:`~airflow_provider_coveo.state.task_store`.
 
-A cursor never moves back. If runs overlap, the later one to end may have pushed a row as it was before the
-other one did, so that the older content is in the index. Then ``again`` is recorded: from where the next run
-reads once more. For a run that is killed and records nothing any more, ``running`` tells that it was there.
+A cursor never moves back. If runs overlap, the run that ends last may have pushed an older version of a row
+than the other run, so that the older content is in the index. In that case ``again`` is recorded: the value
+from which the next run reads again. ``running`` records the runs in progress, because a killed run can't
+record anything later.
 """
 
 from __future__ import annotations
@@ -48,23 +49,24 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _ATTEMPTS_TO_WRITE: Final = 5
-#: Of how many runs that were killed it is known, the latest ones.
+#: The maximum number of killed runs on record, the latest ones.
 _MAX_RUNNING: Final = 20
-#: Stands for ``cursor_start``, before which there is nothing.
+#: Represents ``cursor_start``: nothing is earlier.
 _FROM_THE_START: Final = {"type": "start", "value": ""}
 
 
 @dataclass(frozen=True)
 class CursorRecord:
     """
-    What is on record of a cursor.
+    The record of a cursor.
 
-    :param value: Up to where all is pushed, as typed JSON; ``None`` before the first run that read something.
-    :param again: From where the next run reads, if that is earlier, as typed JSON.
-    :param running: From where runs read that have not ended, by the run, as typed JSON.
-    :param moves: How often a run has ended.
-    :param run_id: The run that wrote it last.
-    :param moved_at: When, in ISO 8601.
+    :param value: The value up to which everything is pushed, as typed JSON; ``None`` before the first run
+        that read something.
+    :param again: The value from which the next run reads, if that is earlier, as typed JSON.
+    :param running: The values from which unfinished runs read, by run, as typed JSON.
+    :param moves: The number of runs that have ended.
+    :param run_id: The run that last wrote the record.
+    :param moved_at: The time of that, in ISO 8601.
     """
 
     value: dict[str, str] | None = None
@@ -77,10 +79,11 @@ class CursorRecord:
     @classmethod
     def read(cls, variable: str) -> CursorRecord:
         """
-        Return what is on record in a Variable.
+        Return the record in a Variable.
 
         :param variable: Its key.
-        :raises CoveoInputError: if somebody made something else of it: to begin anew may not be meant.
+        :raises CoveoInputError: if somebody edited it so that it is invalid: starting over may not be
+            intended.
         """
         if read_variable(variable, as_json=False) is None:
             return cls()
@@ -97,14 +100,14 @@ class CursorRecord:
                 moved = (str(record.get("run_id", "")), str(record.get("moved_at", "")))
                 return cls(value, again, still, moves, *moved)
         raise CoveoInputError(
-            f"The Variable {variable!r} holds no cursor",
-            cause="it was edited",
-            remedy="Correct it, or delete it to begin with cursor_start",
+            f"Could not read the cursor in the Variable {variable!r}",
+            cause="somebody edited the Variable",
+            remedy="Correct the Variable, or delete it to start from cursor_start",
         )
 
     def without(self, run_id: str) -> CursorRecord:
         """
-        Return the same without a run that has ended.
+        Return the record without a run that has ended.
 
         :param run_id: The run.
         """
@@ -113,16 +116,16 @@ class CursorRecord:
 
 class TaskCursor:
     """
-    The cursor of one task (and map index) for one source, as one attempt of a run reads and moves it.
+    The cursor of one task (and map index) for one source, during one attempt.
 
     :param context: The context of the task.
     :param organization_id: The organization.
     :param source_id: The source.
-    :param start: Where the first run begins: a value, or ``None`` for the beginning.
-    :param lag: As :func:`~airflow_provider_coveo.coveo.cursor_values.validate_lag` returns it.
-    :param name: A name, where a task has several cursors for a source. Default none.
-    :param reset: Whether to begin at ``start`` whatever is on record. Default ``False``.
-    :param is_dry: Whether nothing is pushed, so that nothing is recorded. Default ``False``.
+    :param start: The value at which the first run starts, or ``None`` to read everything.
+    :param lag: The lag, as :func:`~airflow_provider_coveo.coveo.cursor_values.validate_lag` returns it.
+    :param name: A name, if a task has several cursors for a source. Default: none.
+    :param reset: Whether to start at ``start``, regardless of the record. Default ``False``.
+    :param is_dry: Whether nothing is pushed; nothing is then recorded. Default ``False``.
     """
 
     def __init__(
@@ -147,7 +150,7 @@ class TaskCursor:
         self._reset = reset
         self._max: CursorValue | None = None
         self._quick_type: type | None = None
-        #: The present when it was last looked at, in the type of the values; ``None`` for values of no time.
+        #: The current time at the last check, in the type of the values; ``None`` if they are not times.
         self._now: object = None
         self._in_future = 0
         self._is_dry = is_dry
@@ -161,16 +164,16 @@ class TaskCursor:
         began = kept.get("from") if isinstance(kept, Mapping) else None
         stands = _FROM_THE_START if self._reset else record.value or _FROM_THE_START
         if _is_readable(began) and not self._reset:
-            # No run moves a cursor back. If it stands earlier, someone edited or deleted the Variable.
+            # No run moves a cursor back. If it is earlier, someone edited or deleted the Variable.
             self._from: dict[str, str] = _earlier(stands, began)
         else:
             self._from = _earlier(stands, record.again)
-        # What can't be read from is an error before this run is on record.
+        # Raise an error for an unusable value before this run is recorded.
         _ = self.since
         self._before = (record, kept)
         self._moves = record.moves
         self._began_with = record.value
-        #: Whether the push failed, so that the cursor stays.
+        #: Whether the push failed: the cursor then stays.
         self.is_abandoned = False
         self._value = None if self._reset else cursor_from_json(record.value)
         self._running_before = record.without(self._run_id).running
@@ -185,14 +188,14 @@ class TaskCursor:
         try:
             return CursorRecord.read(self.variable)
         except CoveoInputError:
-            # What is reset may be anything.
+            # A record that is being reset may hold anything.
             if self._reset:
                 return CursorRecord()
             raise
 
     @property
     def since(self) -> object:
-        """After which value to read: where the run began, less the lag; ``start`` where nothing is known."""
+        """The value to read after: the run's first value minus the lag, or ``start`` if there is none."""
         value = cursor_from_json(self._from)
         return self._start if value is None else minus_lag(value, self._lag, self.variable)
 
@@ -203,12 +206,12 @@ class TaskCursor:
 
     def advance(self, value: object, name: str = "The cursor") -> None:
         """
-        Record that everything up to a value is read; the latest one counts, in whatever order they come.
+        Record that everything up to a value is read. The latest value counts, in whatever order values come.
 
-        :param value: The value. ``None``, and a time in the future, which would hide what comes until then,
-            don't move the cursor.
-        :param name: Where the value comes from, for errors.
-        :raises CoveoInputError: if a cursor can't hold it, or it is of another kind than the cursor's.
+        :param value: The value. ``None`` does not move the cursor, and neither does a time in the future,
+            which would hide later changes.
+        :param name: The origin of the value, for error messages.
+        :raises CoveoInputError: if a cursor can't hold the value, or its kind differs from the cursor's.
         """
         if value is None or (type(value) is self._quick_type and self._advance_quickly(value)):
             return
@@ -218,18 +221,18 @@ class TaskCursor:
             raise CoveoInputError(
                 f"{name} has the value {plain!r}, {describe_kind(plain)}, and the cursor "
                 f"{self.variable!r} is {describe_kind(before)} ({before!r})",
-                cause="another column is meant, or its type was changed",
+                cause="cursor names a different column, or the column's type changed",
                 remedy="Run the task once with cursor_reset=True, or delete that Variable",
             )
         if self._max is None:
-            # The next run reads from here, and must not be the first to find out that the lag does not fit.
+            # The next run reads from here. Check now, rather than then, that the lag fits.
             minus_lag(plain, self._lag, self.variable)
         if is_later(plain, self._max):
             if is_in_the_future(plain):
                 self._in_future += 1
                 return
             self._max = plain
-        # Of further values of this type, few need to be looked at closely.
+        # Few of the further values of this type need a full check.
         self._quick_type = type(value) if type(value) in {datetime, date, int} else None
         now = datetime.now(timezone.utc)
         self._now = {
@@ -239,7 +242,7 @@ class TaskCursor:
         }.get(kind_of(plain))
 
     def _advance_quickly(self, value: Any) -> bool:
-        """Take a value of the type of the one before, and return whether it needs no closer look."""
+        """Accept a value of the same type as the last one; return whether that needed no full check."""
         try:
             if not value > self._max:
                 return True
@@ -247,21 +250,21 @@ class TaskCursor:
                 self._max = value
                 return True
         except (TypeError, ArithmeticError):
-            # With a zone and without one, or no number.
+            # Only one of them has a time zone, or it is not a number.
             return False
         return False
 
     def save(self) -> None:
         """
-        Move the cursor to the latest value: everything up to it was accepted.
+        Move the cursor to the latest value: Coveo accepted everything up to it.
 
-        It does not move back: not to an earlier value than another run has left there meanwhile.
+        It never moves back to an earlier value than another run has just recorded.
         """
         if self._is_dry:
             return
         if self._in_future:
             log.warning(
-                "%d values of the cursor %s lie in the future and did not move it; these rows are pushed "
+                "%d values of the cursor %s are in the future and did not move it; these rows are pushed "
                 "again",
                 self._in_future,
                 self.variable,
@@ -279,24 +282,24 @@ class TaskCursor:
                 )
                 if wanted.again is not None:
                     log.warning(
-                        "The next run reads from %s again, since another run of the task pushed at the same "
-                        "time or was killed, or the cursor was edited. Set max_active_runs=1 on the DAG if "
-                        "its runs overlap: while they do, the cursor may not get on",
+                        "The next run reads from %s again, because another run of the task pushed at the "
+                        "same time or was killed, or the cursor was edited. Set max_active_runs=1 on the DAG "
+                        "if its runs overlap: until then, the cursor may not advance",
                         _words(wanted.again),
                     )
                 return
         raise CoveoInputError(
             f"Could not move the cursor {self.variable!r}",
-            cause="other runs of the task write it at the same time",
+            cause="other runs of the task write to it at the same time",
             remedy="Set max_active_runs=1 on the DAG, and clear the task",
         )
 
     def abandon(self) -> None:
         """
-        Leave the cursor where it is, since the push failed.
+        Leave the cursor where it is because the push failed.
 
-        If another run moved it meanwhile, what this one pushed may have replaced newer content: the next run
-        reads from where this one began.
+        If another run has moved it in the meantime, this push may have replaced newer content: the next run
+        then reads from this run's first value.
         """
         self.is_abandoned = True
         if self._is_dry:
@@ -305,7 +308,7 @@ class TaskCursor:
         self._write(self._ended(record, record.value, succeeded=False))
 
     def undo(self) -> None:
-        """Take back what is on record of this attempt, since it was a dry run: it pushed nothing."""
+        """Remove this attempt's records: it was a dry run and pushed nothing."""
         if self._is_dry:
             return
         before, kept = self._before
@@ -338,21 +341,22 @@ class TaskCursor:
         """
         Return the record once this run has ended.
 
-        :param record: What is on record now.
-        :param value: Where the cursor stands then.
-        :param succeeded: Whether all that was read is pushed.
+        :param record: The current record.
+        :param value: The new value of the cursor.
+        :param succeeded: Whether everything that was read is pushed.
         """
         again = record.again
         if succeeded and again is not None and _earlier(self._from, again) == self._from:
-            # All from there on is read once more.
+            # Everything after this value is read again.
             again = None
-        # Whoever was there before and still is may have pushed at the same time, or be dead since long.
+        # Runs that were on record before and still are may have pushed at the same time, or be dead.
         left = [each for run, each in record.running.items() if run in self._running_before]
         overlapping = [*([self._from] if record.moves != self._moves else []), *(left if succeeded else [])]
         if self._began_with is not None and not self._reset:
             stands = record.value or _FROM_THE_START
             if _earlier(self._began_with, stands) != self._began_with:
-                # Someone edited or deleted the Variable during this run, so that the next one begins there.
+                # Someone edited or deleted the Variable during this run: the next run starts at the new
+                # value.
                 overlapping.append(stands)
         for each in overlapping:
             again = _earlier(each, again)
@@ -371,12 +375,12 @@ class TaskCursor:
         write_variable(
             self.variable,
             asdict(record),
-            "Up to where a task has pushed what changed to a Coveo source. Delete it to push from the start "
-            "again.",
+            "The value up to which a task has pushed changes to a Coveo source. Delete it to push from the "
+            "start again.",
         )
 
     def _stands(self, wanted: CursorRecord) -> bool:
-        """Return whether what was written counts: another task may have written at the same time."""
+        """Return whether the write succeeded: another task may have written at the same time."""
         record = self._record()
         if wanted.again is not None and (
             record.again is None or _earlier(record.again, wanted.again) != record.again
@@ -398,8 +402,8 @@ def cursor_variable(
     :param source_id: The source.
     :param dag_id: The DAG.
     :param task_id: The task.
-    :param map_index: The map index, -1 for a task that is not mapped.
-    :param name: The name of the cursor, where it has one.
+    :param map_index: The map index, -1 if the task is not mapped.
+    :param name: The name of the cursor, or an empty text.
     """
     parts = [organization_id, source_id, dag_id, task_id]
     if name:
@@ -407,7 +411,7 @@ def cursor_variable(
     if map_index >= 0:
         parts.append(str(map_index))
     if any("__" in part or part.strip("_") != part for part in parts) or (name and name.isdigit()):
-        # Two tasks must not share a key because their names hold what stands between names.
+        # Names can contain the separator: make sure that two tasks never share a key.
         parts.append(hashlib.sha256(repr((*parts, map_index, name)).encode()).hexdigest()[:12])
     return variable_name("coveo_cursor", *parts)
 
@@ -417,7 +421,7 @@ def _is_readable(value: object) -> bool:
 
 
 def _earlier(value: dict[str, str], other: dict[str, str] | None) -> dict[str, str]:
-    """Return the earlier one of two values as typed JSON; of two kinds, the first."""
+    """Return the earlier of two values as typed JSON; if their kinds differ, the first."""
     if other is None or value == _FROM_THE_START:
         return value
     if other == _FROM_THE_START:
@@ -434,9 +438,9 @@ def _words(value: dict[str, str] | None) -> str:
 
 def start_value(value: object) -> object:
     """
-    Return where a cursor begins, as exactly one of Python's own types.
+    Return the start of a cursor, as an instance of a built-in type.
 
-    :param value: What was given.
-    :raises CoveoInputError: if a cursor can't begin there.
+    :param value: The value of the parameter.
+    :raises CoveoInputError: if a cursor can't start there.
     """
     return None if value is None else validate_cursor_value(value, "cursor_start")

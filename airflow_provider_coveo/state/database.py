@@ -2,8 +2,7 @@
 Records and runs for Airflow's web server, read from the metadata database in a few queries.
 
 This module is for the API server (on 2.11, the webserver). There, the Task SDK has no API server to query,
-and
-``Variable.get`` would read one record at a time through the secrets backends. It writes nothing.
+and ``Variable.get`` would read one record at a time through the secrets backends. It writes nothing.
 """
 
 from __future__ import annotations
@@ -207,7 +206,7 @@ def _decoder(text: str | None, is_encrypted: bool) -> Callable[[], Any]:
         try:
             return json.loads(_decrypted(text or "") if is_encrypted else text or "")
         except Exception as error:
-            # Neither the text nor a library's message about it must get into an error.
+            # Neither the text nor a library's message about it may appear in an error.
             raise UnreadableRecordError(type(error).__name__) from None
 
     return decode
@@ -220,7 +219,7 @@ def _decrypted(text: str) -> str:
 
 
 def _json(value: object) -> Any:
-    """Return an XCom's value, which releases store in different formats; ``None`` for an unknown one."""
+    """Return an XCom's value, or ``None`` if its format is unknown: releases store different formats."""
     for _ in range(2):
         if not isinstance(value, (str, bytes)):
             break

@@ -1,4 +1,4 @@
-"""Which tasks of this process work in a bracket whose run is dry, so that nothing of theirs may be sent."""
+"""The tasks of this process whose bracket does a dry run: none of their requests may change anything."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from airflow.providers.common.compat.sdk import get_current_context
 
-#: The reads that Coveo's APIs make a POST.
+#: Reads for which Coveo's APIs use POST.
 _READS: Final = re.compile(
     r"/indexes/fields/search|/activities/(public|latest)|/logs/v1/organizations/[^/]+.*"
 )
@@ -17,10 +17,10 @@ _dry: set[tuple[str, str, str, int]] = set()
 
 def mark_task(task_instance: object, *, is_dry: bool) -> None:
     """
-    Record whether a task works in a bracket whose run is dry.
+    Record whether a task's bracket does a dry run.
 
     :param task_instance: The task instance.
-    :param is_dry: Whether it does.
+    :param is_dry: Whether it does a dry run.
     """
     if is_dry:
         _dry.add(_name(task_instance))
@@ -41,7 +41,7 @@ def is_read(method: str, path: str) -> bool:
 
 def sends_in_dry_run(method: str, path: str) -> bool:
     """
-    Return whether a request would change something, and comes from a task in a bracket whose run is dry.
+    Return whether a request would change something, and comes from a task whose bracket does a dry run.
 
     :param method: The HTTP method.
     :param path: The path.
@@ -52,7 +52,7 @@ def sends_in_dry_run(method: str, path: str) -> bool:
         context = get_current_context()
         return _name(context["ti"]) in _dry
     except Exception:
-        # No task is running; which error says so depends on Airflow's version.
+        # No task is running; the type of the error depends on Airflow's version.
         return False
 
 

@@ -1,20 +1,21 @@
 """
-Who holds a source open, what each bracket of each run did, and what each run did to a source.
+Records of the owners of a source, the actions of each bracket, and the changes of each run to a source.
 
-Three kinds of records, each in an Airflow Variable of its own, because other runs, other DAGs, callbacks in
-the DAG processor and the watchdog read them:
+There are three kinds of records, each in its own Airflow Variable, because other runs, other DAGs, callbacks
+in the DAG processor and the watchdog read them:
 
-- ``coveo_open__<organization>__<source>``: the brackets that hold the source open, the latest first. It
-  exists while one does.
+- ``coveo_open__<organization>__<source>``: the brackets that own the source, the latest first. It exists
+  while there is one.
 - ``coveo_bracket__<dag>__<task>__<digest of the run>``: one bracket in one run: the source and the connection
-  that its first opening pinned, the phase it is in, and its first cut-off. It exists before anything is sent,
-  so that an absent record never stands for "nothing was opened".
-- ``coveo_content__<organization>__<source>``: which run last changed the source's content, and for the last
-  runs their first cut-off and whether Coveo accepted an item of theirs. Of a thousand runs before those it is
-  known that they did; their first cut-off is then unknown, not the next opening's.
+  that its first opening pinned, its phase, and its first cut-off. It is written before anything is sent, so
+  that a missing record never means "nothing was opened".
+- ``coveo_content__<organization>__<source>``: the run that last changed the source's content, and for the
+  latest runs, their first cut-off and whether Coveo accepted an item from them. For a thousand earlier runs,
+  only the fact that they changed the content is recorded: their first cut-off is unknown, not that of the
+  next opening.
 
-A Variable has no compare-and-set. So each record has few writers, what must outlive a race is stored twice,
-and if a fact can't be established the record says so: an unknown cut-off deletes nothing.
+A Variable has no compare-and-set. So each record has few writers, and data that must survive a race is stored
+twice. If a fact can't be established, the record says so: with an unknown cut-off, nothing is deleted.
 """
 
 from __future__ import annotations
@@ -47,18 +48,18 @@ from airflow_provider_coveo.state.variables import (
     write_variable,
 )
 
-#: The version of what is written here. 0.1.0 and 0.1.1 wrote none.
+#: The version of the records. 0.1.0 and 0.1.1 wrote none.
 _VERSION: Final = 2
-#: How many brackets that hold a source at the same time are recorded.
+#: The maximum number of brackets on record that own a source at the same time.
 _MAX_HOLDERS: Final = 20
-#: For how many of them the records of their brackets are kept.
+#: The number of runs whose bracket records are kept.
 _MAX_RUNS_WITH_BRACKETS: Final = 10
-#: What a bracket's record holds at least; one without it was edited by hand, and says nothing.
+#: The required fields of a bracket's record; a record without them was edited by hand and is ignored.
 _NEEDED_OF_A_BRACKET: Final = frozenset({"organization_id", "source_id", "coveo_conn_id", "phase"})
 
 
 class Phase(str, Enum):
-    """How far a bracket is in a run."""
+    """The phase of a bracket in a run."""
 
     #: Nothing was sent yet.
     WAITING = "waiting"
@@ -66,7 +67,7 @@ class Phase(str, Enum):
     OPENING = "opening"
     #: Coveo accepted the active status.
     OPEN = "open"
-    #: The request for the active status failed, and Coveo may have carried it out all the same.
+    #: The request for the active status failed, but Coveo may have carried it out.
     UNSURE = "unsure"
     #: Coveo rejected the active status, so there is nothing to close.
     REJECTED = "rejected"
@@ -74,11 +75,11 @@ class Phase(str, Enum):
     CLOSING = "closing"
     #: Coveo accepted ``IDLE``.
     CLOSED = "closed"
-    #: Left open for another bracket that was at work, and that closes the source.
+    #: Left open for another running bracket, which closes the source.
     LEFT = "left"
 
 
-#: The phases in which the source may be active by the bracket's doing.
+#: The phases in which the source may be active because of the bracket.
 _MAY_BE_OPEN: Final = frozenset({Phase.OPENING, Phase.OPEN, Phase.UNSURE, Phase.CLOSING})
 
 
@@ -89,8 +90,8 @@ class Holder:
 
     :param dag_id: Its DAG.
     :param run_id: Its run.
-    :param open_task_id: Its ``open`` task, which tells it from other brackets of the run.
-    :param map_index: Its map index if it stands in a mapped task group, else -1.
+    :param open_task_id: Its ``open`` task, which distinguishes it from other brackets of the run.
+    :param map_index: Its map index if it is in a mapped task group, else -1.
     """
 
     dag_id: str
@@ -104,7 +105,7 @@ class Holder:
 
     @property
     def bracket(self) -> Holder:
-        """The bracket alone, without what else a record holds."""
+        """The bracket alone, without the other fields of a record."""
         return Holder(self.dag_id, self.run_id, self.open_task_id, self.map_index)
 
     def task_id(self, name: str) -> str:
@@ -113,26 +114,27 @@ class Holder:
 
     @classmethod
     def of_source(cls, organization_id: str, source_id: str) -> Holder | None:
-        """Return the bracket that opened the source last and holds it, ``None`` if none is known to."""
+        """Return the bracket that owns the source and opened it last, or ``None`` if none is known."""
         holders = SourceLedger(organization_id).holders(source_id)
         return holders[0].bracket if holders else None
 
     def take(self, organization_id: str, source_id: str) -> None:
-        """Record that this bracket holds the source open."""
+        """Record that this bracket owns the source."""
         SourceLedger(organization_id).hold(source_id, SourceRecord(**asdict(self)))
 
     def release(self, organization_id: str, source_id: str) -> None:
-        """Record that this bracket holds the source open no longer."""
+        """Record that this bracket no longer owns the source."""
         SourceLedger(organization_id).release(source_id, self)
 
 
 @dataclass(frozen=True)
 class SourceRecord(Holder):
     """
-    A bracket that holds a source open.
+    A bracket that owns a source.
 
-    :param opening: The opening by which it does, different for each one.
-    :param since_ms: Since when, on Coveo's clock in epoch milliseconds; ``None`` until Coveo has answered.
+    :param opening: The unique name of the opening.
+    :param since_ms: The time of the opening, on Coveo's clock in epoch milliseconds; ``None`` until Coveo
+        responds.
     :param status: The status that it set.
     :param coveo_conn_id: The connection that it uses.
     :param reopened_by: The task that opened it again after its ``outcome`` had run, and its map index.
@@ -148,22 +150,22 @@ class SourceRecord(Holder):
 @dataclass(frozen=True)
 class BracketRecord:
     """
-    What one bracket did in one run.
+    The actions of one bracket in one run.
 
     :param organization_id: The organization that the run's first opening used.
-    :param source_id: The source that it opened. Everything later goes by it, whatever templates render to.
+    :param source_id: The source that it opened. It stays the same for the run, whatever templates render to.
     :param coveo_conn_id: The connection that it used.
     :param status: The status that was set last.
-    :param phase: How far the bracket is.
+    :param phase: The phase of the bracket.
     :param opening: The last opening.
-    :param is_concluded: Whether that opening has ended: no request of it can arrive any more.
-    :param first_cut_off_ms: The moment before the run's first push to the source, on Coveo's clock.
-    :param why_unknown: Why that moment is not known, if it can't be any more.
-    :param opened_at: When the last opening began, on Airflow's clock in epoch seconds.
-    :param closed_at: When Coveo accepted ``IDLE``, on Airflow's clock in epoch seconds.
+    :param is_concluded: Whether that opening has ended: none of its requests can still arrive.
+    :param first_cut_off_ms: The time before the run's first push to the source, on Coveo's clock.
+    :param why_unknown: The reason why that time can no longer be known.
+    :param opened_at: The start of the last opening, on Airflow's clock in epoch seconds.
+    :param closed_at: The time when Coveo accepted ``IDLE``, on Airflow's clock in epoch seconds.
     :param reopened_by: The task that opened the bracket again, and its map index.
-    :param waiting: The series of attempts that waits for the source, and since when.
-    :param closed_by: What closed the source if not the bracket itself: ``watchdog``.
+    :param waiting: The series of attempts that waits for the source, and the start of the wait.
+    :param closed_by: The component that closed the source, if not the bracket itself: ``watchdog``.
     :param version: The version of the record.
     """
 
@@ -185,23 +187,23 @@ class BracketRecord:
 
     @property
     def is_pinned(self) -> bool:
-        """Whether an opening of this run may have reached Coveo, so that its source is the run's."""
+        """Whether an opening of this run may have reached Coveo, which fixes the run's source."""
         return bool(self.source_id)
 
     @property
     def may_be_open(self) -> bool:
-        """Whether the source may be active by the bracket's doing."""
+        """Whether the source may be active because of the bracket."""
         return self.is_pinned and self.phase in _MAY_BE_OPEN
 
 
 def read_bracket(holder: Holder) -> BracketRecord | None:
-    """Return what a bracket did in its run, ``None`` if that is not on record, or not fully."""
+    """Return the record of a bracket in its run, or ``None`` if it is missing or incomplete."""
     return bracket_in(read_variable(bracket_variable(holder)))
 
 
 def bracket_in(value: Any) -> BracketRecord | None:
     """
-    Return what a record says of a bracket, ``None`` if that is nothing, or not all that is needed.
+    Return the record in a Variable's value, or ``None`` if it is missing or incomplete.
 
     :param value: The value of its Variable.
     """
@@ -211,7 +213,7 @@ def bracket_in(value: Any) -> BracketRecord | None:
     try:
         phase = Phase(record.phase)
     except ValueError:
-        # A later version knows more phases; what it can't tell must be closed.
+        # A later version may have more phases; a source in an unknown phase must be closed.
         phase = Phase.UNSURE
     if phase in _MAY_BE_OPEN and not (record.source_id and record.organization_id):
         return None
@@ -221,11 +223,11 @@ def bracket_in(value: Any) -> BracketRecord | None:
 
 
 def write_bracket(holder: Holder, record: BracketRecord) -> None:
-    """Store what a bracket did in its run."""
+    """Store the record of a bracket in its run."""
     write_variable(
         bracket_variable(holder),
         {**asdict(record), "phase": record.phase.value},
-        f"What the bracket of {holder} did; the Coveo provider deletes it some runs later.",
+        f"The actions of the bracket of {holder}; the Coveo provider deletes it some runs later.",
     )
 
 
@@ -238,13 +240,13 @@ def record_closing(
     also_while_opening: bool = True,
 ) -> None:
     """
-    Record of a bracket that held a source how far something else is that closes the source.
+    Record, for a bracket that owned a source, the progress of another component that closes the source.
 
     :param holder: The bracket.
     :param source_id: The source.
     :param phase: ``CLOSING`` or ``CLOSED``.
-    :param closed_by: What closes it, as its record names it. Default nothing.
-    :param also_while_opening: Whether also a bracket whose request to open is under way is told, so that it
+    :param closed_by: The component that closes it, as in the record. Default: none.
+    :param also_while_opening: Whether to also update a bracket whose request to open is in flight, so that it
         closes the source again. Default ``True``.
     """
     record = read_bracket(holder.bracket)
@@ -265,21 +267,21 @@ class SourceLedger:
     def __init__(self, organization_id: str) -> None:
         self._organization_id = organization_id
 
-    # --- who holds a source open ---
+    # --- owners of a source ---
 
     def holders(self, source_id: str) -> tuple[SourceRecord, ...]:
-        """Return the brackets that hold a source open, the latest first."""
+        """Return the brackets that own a source, the latest first."""
         return holders_in(read_variable(self._variable("coveo_open", source_id)))
 
     def hold(
         self, source_id: str, record: SourceRecord, among: tuple[SourceRecord, ...] | None = None
     ) -> None:
         """
-        Record that a bracket holds a source open, beside those that do.
+        Record that a bracket owns a source, in addition to any other owners.
 
         :param source_id: The source.
         :param record: The bracket.
-        :param among: Who holds the source, if that was just read.
+        :param among: The owners of the source, if they were just read.
         """
         holders = self.holders(source_id) if among is None else among
         others = [other for other in holders if other.bracket != record.bracket]
@@ -289,12 +291,12 @@ class SourceLedger:
         self, source_id: str, bracket: Holder, among: tuple[SourceRecord, ...] | None = None
     ) -> tuple[SourceRecord, ...]:
         """
-        Record that a bracket holds a source open no longer.
+        Record that a bracket no longer owns a source.
 
         :param source_id: The source.
         :param bracket: The bracket.
-        :param among: Who holds the source, if that was just read.
-        :return: The brackets that still do.
+        :param among: The owners of the source, if they were just read.
+        :return: The brackets that still own it.
         """
         holders = self.holders(source_id) if among is None else among
         others = [other for other in holders if other.bracket != bracket.bracket]
@@ -304,10 +306,10 @@ class SourceLedger:
 
     def release_all(self, source_id: str, among: tuple[SourceRecord, ...]) -> None:
         """
-        Record that nobody holds a source open any more.
+        Record that nobody owns a source anymore.
 
         :param source_id: The source.
-        :param among: Who did.
+        :param among: The previous owners.
         """
         if among:
             self._write_holders(source_id, [])
@@ -327,13 +329,13 @@ class SourceLedger:
                 "organization_id": self._organization_id,
                 "source_id": source_id,
             },
-            "Which DAG runs hold a Coveo source open; the Coveo provider deletes it with the closing.",
+            "The DAG runs that own a Coveo source; the Coveo provider deletes it when the source is closed.",
         )
 
-    # --- what runs did to a source ---
+    # --- changes of runs to a source ---
 
     def run(self, source_id: str, dag_id: str, run_id: str) -> RunRecord:
-        """Return what a run did to a source, as far as that is on record."""
+        """Return the record of a run's changes to a source, as far as known."""
         return run_or_what_is_left(self._content(source_id), dag_id, run_id)
 
     def opened(
@@ -347,18 +349,19 @@ class SourceLedger:
         """
         Record that a bracket opened a source, and establish the run's first cut-off.
 
-        The first cut-off is that of the first bracket of the run to open the source. It can't be
-        established once the run has pushed to the source without one, and then stays unknown.
+        The first cut-off is that of the first bracket of the run to open the source. If the run pushed to the
+        source before, the first cut-off can't be established and stays unknown.
 
         :param source_id: The source.
         :param bracket: The bracket.
         :param at_ms: The cut-off of this opening, on Coveo's clock.
-        :param known: What the bracket knows from earlier openings.
-        :param among: Who holds the source, whose records stay however many runs came since. Default none.
+        :param known: The bracket's record of earlier openings.
+        :param among: The owners of the source; their records are kept, however many runs follow. Default:
+            none.
         """
 
         def with_opening(run: RunRecord) -> RunRecord:
-            # The bracket's own record outlives the source's of the run.
+            # The bracket's own record outlives the record of its run.
             is_known = known.first_cut_off_ms is not None and run.why_unknown == FORGOTTEN
             why_unknown = known.why_unknown if is_known else run.why_unknown or known.why_unknown
             first = run.first_cut_off_ms if known.first_cut_off_ms is None else known.first_cut_off_ms
@@ -368,7 +371,7 @@ class SourceLedger:
                 if run.pushed_unopened or run.accepted:
                     why_unknown = "the run pushed to the source before the bracket opened it"
                 elif at_ms is None:
-                    why_unknown = "Coveo's answer to the opening gave no time"
+                    why_unknown = "Coveo's response to the opening had no time"
                 else:
                     first = at_ms
             this = (bracket.open_task_id, bracket.map_index)
@@ -380,13 +383,13 @@ class SourceLedger:
 
     def content_changed(self, source_id: str, dag_id: str, run_id: str, *, pushes: bool = False) -> str:
         """
-        Record that from here on a run changes the content of a source.
+        Record that a run changes the content of a source from now on.
 
         :param source_id: The source.
         :param dag_id: The run's DAG.
         :param run_id: The run.
         :param pushes: Whether it adds items. Default ``False``.
-        :return: A name for the time since when it does, the same until another run changes the content.
+        :return: A name for the start of its changes; it stays the same until another run changes the content.
         """
 
         def pushing(run: RunRecord) -> RunRecord:
@@ -401,7 +404,7 @@ class SourceLedger:
         self._change_run(source_id, dag_id, run_id, lambda run: replace(run, accepted=True))
 
     def forget_content(self, source_id: str) -> None:
-        """Delete what is on record of a source's content, because the source is deleted."""
+        """Delete the record of a source's content, because the source is deleted."""
         forget_variable(self._variable("coveo_content", source_id))
 
     def _content(self, source_id: str) -> dict[str, object]:
@@ -417,9 +420,9 @@ class SourceLedger:
         holding: set[tuple[str, str]] | None = None,
     ) -> tuple[RunRecord, str]:
         """
-        Change the record of a run, which thereby is the last one to change the source's content.
+        Change the record of a run, and make it the last run that changed the source's content.
 
-        :return: The record, and a name for the time since when the run changes the content.
+        :return: The record, and a name for the start of the run's changes.
         """
 
         def changed(value: object) -> tuple[dict[str, object] | None, tuple[RunRecord, str, list[RunRecord]]]:
@@ -427,14 +430,14 @@ class SourceLedger:
             since = str(content.get("since") or uuid.uuid4().hex)
             is_last = (content.get("dag_id"), content.get("run_id")) == (dag_id, run_id)
             if not is_last:
-                # Derived, so that tasks of one run that begin at the same time come to the same.
+                # Derived, so that tasks of one run that start at the same time get the same name.
                 since = hashlib.sha256(f"{since} {dag_id} {run_id}".encode()).hexdigest()[:16]
             before = run_among(content, dag_id, run_id)
             run = change(before or run_or_what_is_left(content, dag_id, run_id))
             if is_last and run == before:
                 return None, (run, since, [])
             if is_last and before is None and run == RunRecord(dag_id, run_id):
-                # 0.1.0 wrote the rest.
+                # A record of 0.1.0.
                 return None, (run, since, [])
             runs = [each for each in runs_in(content) if (each.dag_id, each.run_id) != (dag_id, run_id)]
             old, recent = _split(runs, holding)
@@ -454,22 +457,22 @@ class SourceLedger:
         run, since, old = update_variable(
             self._variable("coveo_content", source_id),
             changed,
-            "Which DAG runs changed a Coveo source's content; safe to delete while none is running.",
+            "The DAG runs that changed a Coveo source's content; safe to delete while none is running.",
         )
         _forget_brackets(old)
         return run, since
 
-    # --- what the watchdog saw ---
+    # --- the watchdog's view ---
 
     def seen(self, source_id: str) -> dict[str, Any]:
-        """Return what the watchdog saw last at Coveo, of a source."""
+        """Return the watchdog's latest view of a source at Coveo."""
         value = read_variable(self._variable("coveo_seen", source_id))
         if not isinstance(value, Mapping) or not isinstance(value.get("holders"), Mapping):
             return {}
         return dict(value)
 
     def saw(self, source_id: str, seen: Mapping[str, object] | None) -> None:
-        """Store what the watchdog saw at Coveo, or delete it."""
+        """Store or delete the watchdog's view of a source."""
         name = self._variable("coveo_seen", source_id)
         if seen is None:
             delete_variable(name)
@@ -477,7 +480,7 @@ class SourceLedger:
         write_variable(
             name,
             {**seen, "version": _VERSION},
-            "What the watchdog last saw of a Coveo source that is active; safe to delete.",
+            "The watchdog's latest view of an active Coveo source; safe to delete.",
         )
 
     def _variable(self, kind: str, source_id: str) -> str:
@@ -485,13 +488,13 @@ class SourceLedger:
 
 
 def new_opening() -> str:
-    """Return a name for an opening that no other one has."""
+    """Return a unique name for an opening."""
     return uuid.uuid4().hex[:16]
 
 
 def bracket_variable(holder: Holder) -> str:
     """
-    Return the key of the Variable that says what a bracket did in its run.
+    Return the key of the Variable with the record of a bracket in its run.
 
     :param holder: The bracket.
     """
@@ -503,7 +506,7 @@ def bracket_variable(holder: Holder) -> str:
 def _split(
     runs: list[RunRecord], holding: set[tuple[str, str]] | None
 ) -> tuple[list[RunRecord], list[RunRecord]]:
-    """Part the runs whose brackets' records go from those whose records stay."""
+    """Split runs into those whose bracket records are deleted, and those whose records are kept."""
     if holding is None:
         return [], runs
     recent = runs[-_MAX_RUNS_WITH_BRACKETS + 1 :]
@@ -512,17 +515,17 @@ def _split(
 
 
 def _forget_brackets(runs: list[RunRecord]) -> None:
-    """Delete the records of brackets of runs that were long ago."""
+    """Delete the records of the brackets of old runs."""
     for run in runs:
         for open_task_id, map_index in run.brackets:
-            # Nothing depends on it.
+            # Nothing depends on the deletion.
             with suppress(Exception):
                 delete_variable(bracket_variable(Holder(run.dag_id, run.run_id, open_task_id, map_index)))
 
 
 def holders_in(value: object) -> tuple[SourceRecord, ...]:
     """
-    Return the brackets that hold a source open by its record, the latest first.
+    Return the brackets that own a source, from its record, the latest first.
 
     :param value: The value of its Variable.
     """

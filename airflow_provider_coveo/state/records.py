@@ -1,4 +1,4 @@
-"""JSON records that other versions of the provider can have written, or will read."""
+"""JSON records that other versions of the provider may have written, or may read."""
 
 from __future__ import annotations
 

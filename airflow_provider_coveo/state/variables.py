@@ -216,7 +216,7 @@ def _forget_cached(name: str) -> None:
             cache = importlib.import_module(module).SecretCache
         except (ImportError, AttributeError):
             continue
-        # Another process provides the shared cache. If that is gone, nothing is cached any more.
+        # Another process provides the shared cache. If it is gone, nothing is cached.
         with suppress(Exception):
             cache.invalidate_variable(name)
         return

@@ -252,7 +252,7 @@ def test_a_function_with_a_cursor_is_not_compared_with_all_content(
         pushed = task.coveo_push(
             source_id=SOURCE, task_id="t", only_changes=True, snapshot_path=str(tmp_path)
         )(function)()
-    with pytest.raises(CoveoInputError, match="only_changes deletes what its input lacks"):
+    with pytest.raises(CoveoInputError, match="only_changes deletes items missing from the input"):
         pushed.operator.execute(context("run-1"))
     assert [each for each in coveo.requests if each.method != "GET"] == []
 

@@ -190,7 +190,7 @@ def test_without_the_variable_a_run_begins_at_the_start(variables: Variables) ->
 @pytest.mark.parametrize("text", ["", "5", "{}", '{"value": {"type": "int", "value": "x"}, "moves": 1}'])
 def test_what_somebody_made_of_the_variable_is_no_cursor(variables: Variables, text: str) -> None:
     variables.values[NAME] = text
-    with pytest.raises(CoveoInputError, match=f"'{NAME}' holds no cursor"):
+    with pytest.raises(CoveoInputError, match=f"Could not read the cursor in the Variable '{NAME}'"):
         cursor()
     assert pushed("run-1", 3, start=1, reset=True).since == 1
     assert cursor("run-2").since == 3
