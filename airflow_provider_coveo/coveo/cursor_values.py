@@ -11,6 +11,7 @@ from uuid import UUID
 
 from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
 from airflow_provider_coveo.coveo.metadata import plain_text, type_name
+from airflow_provider_coveo.coveo.nanoseconds import fits
 
 CursorValue: TypeAlias = datetime | date | int | Decimal | float | str | bytes | UUID
 
@@ -42,7 +43,7 @@ def validate_cursor_value(value: object, name: str) -> CursorValue:
     plain: CursorValue | None = None
     if isinstance(value, datetime):
         # pandas.NaT is a datetime that differs from itself.
-        if value == value:
+        if value == value and fits(value):
             plain = datetime.fromisoformat(datetime.isoformat(value))
     elif isinstance(value, date):
         plain = date.fromisoformat(date.isoformat(value))

@@ -10,9 +10,13 @@ from enum import Enum
 from typing import Final
 from uuid import UUID
 
-import msgspec
-
 from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
+from airflow_provider_coveo.coveo.nanoseconds import (
+    datetime_text,
+    duration_text,
+    nanoseconds_of,
+    time_text,
+)
 
 #: Coveo's fields hold 64-bit integers.
 MIN_INT: Final = -(2**63)
@@ -198,17 +202,17 @@ def _time(key: str, value: date | time | timedelta) -> str:
         return _moment(key, value)
     if isinstance(value, date):
         return date.isoformat(value)
+    nanoseconds = nanoseconds_of(key, value)
     if isinstance(value, time):
-        text = time.isoformat(value)
+        text = time_text(value, nanoseconds)
         return text[:-6] + "Z" if text.endswith("+00:00") else text
-    parts = [getattr(timedelta, part).__get__(value) for part in ("days", "seconds", "microseconds")]
-    duration: str = msgspec.to_builtins(timedelta(*parts))
-    return duration
+    return duration_text(value, nanoseconds)
 
 
 def _moment(key: str, value: datetime) -> str:
     if type_name(value) == "NaTType":
         raise CoveoInputError(f"the time {short_repr(key)} is NaT (not a time)", remedy="Leave it out")
+    nanoseconds = nanoseconds_of(key, value)
     if type(value) is not datetime:
         value = datetime.combine(datetime.date(value), datetime.timetz(value))
     offset = value.utcoffset()
@@ -226,7 +230,7 @@ def _moment(key: str, value: datetime) -> str:
                 f"the time {short_repr(key)} ({value}) can't be converted to UTC",
                 remedy="Leave it out if it means “no time”",
             ) from None
-    return value.isoformat()
+    return datetime_text(value, nanoseconds)
 
 
 def _decimal(key: str, value: Decimal) -> str:

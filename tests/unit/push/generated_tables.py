@@ -76,6 +76,16 @@ _FIELDS: Final = (
 )
 
 
+class Nanoseconds(int):
+    """A time in nanoseconds since 1970, which Python's own datetime can't hold."""
+
+    def text(self) -> str:
+        """Return the time in ISO 8601: without a fraction, or with six or nine digits of it."""
+        seconds, fraction = divmod(self, 10**9)
+        text = (datetime(1970, 1, 1) + timedelta(seconds=seconds)).isoformat()
+        return f"{text}.{fraction:09d}".removesuffix(".000000000").removesuffix("000") + "+00:00"
+
+
 @dataclass
 class Table:
     """
@@ -180,7 +190,10 @@ def _value(random: Random, kind: str) -> Any:
         "date64": lambda: day,
         "utc": lambda: moment.replace(tzinfo=timezone.utc),
         "zoned": lambda: moment.replace(tzinfo=timezone.utc),
-        "nanoseconds": lambda: moment.replace(tzinfo=timezone.utc),
+        "nanoseconds": lambda: Nanoseconds(
+            (moment - datetime(1970, 1, 1)) // timedelta(microseconds=1) * 1000
+            + random.choice((0, 0, 1, 999, 120))
+        ),
         "naive": lambda: moment,
         "time": lambda: time(
             random.randint(0, 23), 5, random.choice((0, 59)), random.choice((0, 1, 500_000))
@@ -437,7 +450,8 @@ def _parquet(table: Table, rows: list[list[Any]], random: Random) -> bytes:
         row_group_size=random.choice((1, 4, 1_000)),
         data_page_version=random.choice(("1.0", "2.0")),
         use_dictionary=random.random() < 0.5,
-        version=random.choice(("2.4", "2.6")),
+        # The former has no nanoseconds.
+        version="2.6" if "nanoseconds" in table.kinds else random.choice(("2.4", "2.6")),
     )
     return bytes(sink.getvalue().to_pybytes())
 

@@ -457,28 +457,6 @@ def test_a_storage_that_can_t_be_read_is_not_taken_for_a_damaged_file(tmp_path: 
     assert not isinstance(failed.value, CoveoInputError)
 
 
-def test_times_of_parquet_in_nanoseconds_are_taken(tmp_path: Path) -> None:
-    pyarrow = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
-    moment = pyarrow.array([1_700_000_000_123_456_789], pyarrow.timestamp("ns", "UTC"))
-    columns = {
-        "documentId": ["a://1"],
-        "moment": moment,
-        "moments": pyarrow.ListArray.from_arrays([0, 1], moment),
-        "many": pyarrow.LargeListArray.from_arrays([0, 1], moment),
-        "one": pyarrow.FixedSizeListArray.from_arrays(moment, 1),
-        "nested": pyarrow.StructArray.from_arrays([moment], names=["moment"]),
-        "lasted": pyarrow.array([1_001], pyarrow.duration("ns")),
-        "at": pyarrow.array([1_001], pyarrow.time64("ns")),
-    }
-    parquet.write_table(pyarrow.table(columns), tmp_path / "a.parquet")
-    (item,) = read(str(tmp_path / "a.parquet"))
-    assert item["moment"].isoformat() == "2023-11-14T22:13:20.123456+00:00"
-    assert item["moments"] == item["many"] == item["one"] == [item["moment"]]
-    assert item["nested"] == {"moment": item["moment"]}
-    assert item["lasted"].microseconds == item["at"].microsecond == 1
-
-
 @pytest.mark.parametrize(
     ("package", "name", "remedy"),
     [("zstandard", "a.ndjson.zst", "[zstd]"), ("pyarrow", "a.parquet", "[parquet]")],
