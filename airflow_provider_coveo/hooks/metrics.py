@@ -6,7 +6,7 @@ Counter                      Counts                                             
 ============================ ===================================================== =======================
 ``coveo.requests``           requests sent; each attempt counts                    ``status``
 ``coveo.requests.<status>``  the same, by HTTP status of the response, or by the   none
-                             name of the error if there is none (``NoAnswerError``)
+                             name of the error without one (``NoAnswerError``)
 ``coveo.retries``            retries, after 429, 5xx or no response                ``error``
 ``coveo.items_accepted``     items that Coveo accepted, except those in batches    ``source_id``
                              that an earlier attempt got accepted
