@@ -1,4 +1,4 @@
-"""What a test or a demo asks of a running Airflow, and tells it, through its REST API; for 2.11 and 3.x."""
+"""A client for the REST API of a running Airflow, for tests and the demo; supports 2.11 and 3.x."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import httpx
 
 T = TypeVar("T")
 
-#: How often to ask again what Airflow did not do because its database could not.
+#: The number of retries of a request that failed because Airflow's database was busy.
 _TRIES = 5
 
-#: States after which a run does not go on by itself.
+#: The final states of a run.
 FINISHED = frozenset({"success", "failed"})
 
-# What Airflow 3 repeats in each line of a task's log, and what is shown at its start.
+# The keys that Airflow 3 repeats in each line of a task's log, and those shown at the start of a line.
 _LOG_CONTEXT = frozenset(
     {
         *("timestamp", "level", "event", "logger", "filename", "lineno"),
@@ -36,7 +36,7 @@ class TaskState(NamedTuple):
 
 
 class AirflowError(RuntimeError):
-    """What was waited for did not happen; the message ends with what the components logged last."""
+    """A condition was not met in time; the message ends with the last log lines of the components."""
 
 
 class AirflowClient:
@@ -44,9 +44,9 @@ class AirflowClient:
     A running Airflow.
 
     :param url: the address of its API server or web server.
-    :param task_logs: the folder that all its tasks log to.
-    :param is_airflow_3: whether it is one; 2.11 has another API.
-    :param credentials: user and password; by default none are asked for.
+    :param task_logs: the folder of its task logs.
+    :param is_airflow_3: whether it is Airflow 3; 2.11 has another API.
+    :param credentials: user and password, if Airflow requires them.
     """
 
     def __init__(
@@ -60,16 +60,16 @@ class AirflowClient:
         self.url = url
         self.task_logs = task_logs
         self.is_airflow_3 = is_airflow_3
-        #: Seconds between two looks at what is waited for. Each costs Airflow 10 to 20 ms of a core.
+        #: Seconds between two checks of a condition. Each costs Airflow 10 to 20 ms of CPU time.
         self.poll_interval = 0.25
         self._credentials = credentials
-        # Loopback requests must not go through a proxy that the environment names.
+        # Loopback requests must not use the environment's proxy.
         self._http = httpx.Client(base_url=url, timeout=60, trust_env=False)
         if credentials and not is_airflow_3:
             self._http.auth = credentials
 
     def sign_in(self) -> None:
-        """Get a token, if there is none yet and this Airflow wants one."""
+        """Get a token, unless there already is one or this Airflow needs none."""
         if not self.is_airflow_3 or "Authorization" in self._http.headers:
             return
         if self._credentials:
@@ -85,10 +85,10 @@ class AirflowClient:
         self._http.close()
 
     def look_after_components(self) -> None:
-        """Raise :class:`AirflowError` if a component has ended that nobody killed."""
+        """Raise :class:`AirflowError` if a component exited without being killed by a test."""
 
     def log_tails(self) -> str:
-        """Give the last lines of every component's log."""
+        """Return the last lines of every component's log."""
         return ""
 
     # ---- runs ------------------------------------------------------------------------------------
@@ -106,7 +106,7 @@ class AirflowClient:
             raise AirflowError(f"import errors: {self.import_errors()}\n{error}") from None
 
     def import_errors(self) -> dict[str, str]:
-        """Say which DAG files Airflow could not import, and why."""
+        """Return the DAG files that Airflow could not import, and the reasons."""
         errors = self.rest("GET", "/importErrors")["import_errors"]
         return {error["filename"]: error["stack_trace"] for error in errors}
 
@@ -118,7 +118,7 @@ class AirflowClient:
         *,
         unpause: bool = True,
     ) -> str:
-        """Start a run, once the DAG is known; give its run id.
+        """Start a run once the DAG is known, and return its run ID.
 
         :param unpause: new DAGs are paused, as is Airflow's default, and a run of a paused DAG stays queued
         """
@@ -142,7 +142,7 @@ class AirflowClient:
     def wait_for_run(
         self, dag_id: str, run_id: str, timeout: float = 240, states: Collection[str] = FINISHED
     ) -> str:
-        """Wait until the run is in one of these states (finished, if left out); give the state."""
+        """Wait until the run is in one of these states (by default, a final one), and return the state."""
 
         def reached() -> str | None:
             state = self.run_state(dag_id, run_id)
@@ -151,7 +151,7 @@ class AirflowClient:
         return self.wait_until(reached, timeout, f"run {run_id} of {dag_id} is {' or '.join(sorted(states))}")
 
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
-        """Give everything that the REST API says about each task instance of the run."""
+        """Return the REST API's data about each task instance of the run."""
         found: list[dict[str, Any]] = []
         while True:
             page = self.rest(
@@ -162,7 +162,7 @@ class AirflowClient:
                 return found
 
     def task_states(self, dag_id: str, run_id: str) -> dict[str, TaskState]:
-        """Give state and try number of each task, named ``task_id`` or ``task_id[map_index]``."""
+        """Return the state and try number of each task, by ``task_id`` or ``task_id[map_index]``."""
         return {
             _task_name(ti["task_id"], ti["map_index"]): TaskState(ti["state"], ti["try_number"])
             for ti in self.task_instances(dag_id, run_id)
@@ -179,7 +179,7 @@ class AirflowClient:
         map_index: int = -1,
         try_number: int | None = None,
     ) -> TaskState:
-        """Wait until a task is in one of these states, in this try if one is given."""
+        """Wait until a task is in one of these states, in the given try if any."""
         name = _task_name(task_id, map_index)
 
         def reached() -> TaskState | None:
@@ -191,13 +191,13 @@ class AirflowClient:
         return self.wait_until(reached, timeout, f"task {name} of {dag_id} is {' or '.join(sorted(states))}")
 
     def task_pid(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> int:
-        """Give the id of the process that Airflow has on record for a running task."""
+        """Return the process ID that Airflow recorded for a running task."""
         for ti in self.task_instances(dag_id, run_id):
             if (ti["task_id"], ti["map_index"]) == (task_id, map_index) and ti["pid"]:
                 return int(ti["pid"])
         raise AirflowError(f"no process is on record for {_task_name(task_id, map_index)} of {dag_id}")
 
-    # ---- what people do to runs and tasks --------------------------------------------------------
+    # ---- user actions on runs and tasks ----------------------------------------------------------
 
     def mark_run(self, dag_id: str, run_id: str, state: str) -> None:
         """Mark a run as ``success`` or ``failed``, as the UI's button does."""
@@ -223,10 +223,11 @@ class AirflowClient:
         upstream: bool = False,
         only_failed: bool = False,
     ) -> set[str]:
-        """Clear tasks of a run (all, if none are named) and give the names of those that were cleared.
+        """Clear tasks of a run (by default all), and return the names of the cleared ones.
 
-        ``downstream`` is what the UI preselects; ``only_failed`` is the REST API's own default, not ours. A
-        pair ``(task_id, map_index)`` names one mapped task, which the REST API of 2.11 cannot do.
+        The UI preselects ``downstream``. ``only_failed`` is the default of the REST API, but not of this
+        method. A pair ``(task_id, map_index)`` selects one mapped task, which the REST API of 2.11 does not
+        support.
         """
         body: dict[str, Any] = {
             "dry_run": False,
@@ -251,21 +252,21 @@ class AirflowClient:
     def unpause(self, dag_id: str) -> None:
         self.rest("PATCH", f"/dags/{dag_id}", {"is_paused": False})
 
-    # ---- what a task leaves behind ---------------------------------------------------------------
+    # ---- the results of a task -------------------------------------------------------------------
 
     def xcom(
         self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1
     ) -> Any:
-        """Give an XCom's value."""
+        """Return an XCom's value."""
         path = f"{_run_path(dag_id, run_id)}/taskInstances/{task_id}/xcomEntries/{key}"
         return self.rest("GET", f"{path}?map_index={map_index}&stringify=false")["value"]
 
     def task_log(
         self, dag_id: str, run_id: str, task_id: str, map_index: int = -1, try_number: int = 1
     ) -> str:
-        """Give what a try of a task has logged so far, readable on both lines; empty if it never started.
+        """Return the log of a task's try so far, in one format for both lines; empty if it never started.
 
-        It is read from the file: that works while the API is down as well.
+        It is read from the file, so that this works even while the API is down.
         """
         folder = self.task_logs / f"dag_id={dag_id}" / f"run_id={run_id}" / f"task_id={task_id}"
         if map_index >= 0:
@@ -275,22 +276,22 @@ class AirflowClient:
             return ""
         return "\n".join(_readable(line) for line in path.read_text(errors="replace").splitlines())
 
-    # ---- asking and waiting ----------------------------------------------------------------------
+    # ---- requests and waiting --------------------------------------------------------------------
 
     def rest(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """Call the REST API (``path`` goes on after ``/api/v1`` or ``/api/v2``); give the decoded answer."""
+        """Call the REST API (``path`` follows ``/api/v1`` or ``/api/v2``); return the decoded response."""
         answer = self._request(method, path, body)
         return answer.json() if answer.content else None
 
     def wait_until(self, condition: Callable[[], T | None], timeout: float, what: str) -> T:
-        """Wait until ``condition()`` is true and give its value.
+        """Wait until ``condition()`` is true, and return its value.
 
-        A component that exits in the meantime, or the timeout, raises :class:`AirflowError` with the
-        ends of all component logs.
+        If a component exits meanwhile, or after the timeout, this raises :class:`AirflowError` with the last
+        lines of all component logs.
         """
         deadline = time.monotonic() + timeout
         while True:
-            # The API server may be busy, or away because a test wants it so.
+            # The API server may be busy, or stopped by a test.
             with suppress(httpx.TransportError):
                 if value := condition():
                     return value
@@ -299,10 +300,10 @@ class AirflowClient:
             except AirflowError as error:
                 raise AirflowError(f"{error}\n{self.log_tails()}") from None
             if time.monotonic() > deadline:
-                raise AirflowError(f"after {timeout:g} s still not so: {what}\n{self.log_tails()}")
+                raise AirflowError(f"not true after {timeout:g} s: {what}\n{self.log_tails()}")
             time.sleep(self.poll_interval)
 
-    # ---- inside ----------------------------------------------------------------------------------
+    # ---- internals -------------------------------------------------------------------------------
 
     def _request(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, allow: Collection[int] = ()
@@ -310,17 +311,17 @@ class AirflowClient:
         prefix = "/api/v2" if self.is_airflow_3 else "/api/v1"
         for attempt in range(1, _TRIES + 1):
             answer = self._http.request(method, prefix + path, json=body)
-            # The scheduler changed the same task at the same moment, or SQLite was busy: nothing was done.
+            # The scheduler changed the same task at the same time, or SQLite was busy: nothing changed.
             if answer.status_code != 500 or "Database error" not in answer.text or attempt == _TRIES:
                 break
             time.sleep(0.2 * attempt)
         if answer.is_error and answer.status_code not in allow:
-            raise AirflowError(f"{method} {path} answered {answer.status_code}: {answer.text[:2000]}")
+            raise AirflowError(f"{method} {path} returned {answer.status_code}: {answer.text[:2000]}")
         return answer
 
 
 def _run_path(dag_id: str, run_id: str) -> str:
-    # A run id contains "+", which a URL reads as a space.
+    # A run ID contains "+", which means a space in a URL.
     return f"/dags/{dag_id}/dagRuns/{quote(run_id, safe='')}"
 
 
@@ -329,7 +330,7 @@ def _task_name(task_id: str, map_index: int) -> str:
 
 
 def _readable(line: str) -> str:
-    """Give a line of a task's log as text: Airflow 3 writes JSON."""
+    """Return a line of a task's log as text: Airflow 3 writes JSON."""
     try:
         record = json.loads(line)
     except ValueError:

@@ -1,10 +1,10 @@
-"""Airflow's connection form, as somebody fills it in a browser; for 2.11 and 3.x.
+"""Airflow's connection form, filled in a browser; supports 2.11 and 3.x.
 
     form = connection_form(page, airflow)
     form.add("coveo_default", {"login": "acme", "password": "xx…", "region": "eu"})
     print(form.save_and_test())
 
-Fields go by their names in the connection, those of its extra too.
+Fields have their names in the connection, including those in its extra.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class ConnectionForm(ABC):
     """
     The form of a connection to Coveo.
 
-    :param page: The browser's page to use.
+    :param page: The page of the browser.
     :param url: Airflow's address.
     """
 
@@ -42,7 +42,7 @@ class ConnectionForm(ABC):
 
     @abstractmethod
     def edit(self, conn_id: str) -> None:
-        """Open the form of a connection that was saved."""
+        """Open the form of a saved connection."""
 
     @abstractmethod
     def fill(self, fields: Mapping[str, str]) -> None:
@@ -50,7 +50,7 @@ class ConnectionForm(ABC):
 
     @abstractmethod
     def save_and_test(self) -> str:
-        """Save, press *Test*, in the order that this Airflow has them in, and return what it says."""
+        """Press *Save* and *Test*, in the order that this Airflow requires, and return the message."""
 
     @abstractmethod
     def label(self, name: str) -> str:
@@ -58,18 +58,18 @@ class ConnectionForm(ABC):
 
     @abstractmethod
     def value(self, name: str) -> str:
-        """Return what a field shows."""
+        """Return the value of a field."""
 
     @abstractmethod
     def is_shown(self, name: str) -> bool:
-        """Whether there is such a field for the eye."""
+        """Whether there is a visible field of that name."""
 
     @abstractmethod
     def _open_new(self) -> None: ...
 
 
 class ConnectionForm3(ConnectionForm):
-    """The form of Airflow 3, a dialog on the page of all connections, where *Test* is, too."""
+    """The form of Airflow 3: a dialog on the page of all connections, which also has *Test*."""
 
     @property
     def dialog(self) -> Locator:
@@ -120,7 +120,7 @@ class ConnectionForm3(ConnectionForm):
         self._choose(self.dialog, CONNECTION_FORM["hook-name"])
 
     def _unfold(self, name: str) -> None:
-        """Unfold the part of the form that a field is in, which folds the other one."""
+        """Expand the section of a field, which collapses the other one."""
         part = "Extra Fields" if name in EXTRAS else "Standard Fields"
         heading = self.dialog.get_by_role("button", name=part, exact=True)
         if heading.get_attribute("aria-expanded") != "true":
@@ -141,7 +141,7 @@ class ConnectionForm3(ConnectionForm):
 
 
 class ConnectionForm2(ConnectionForm):
-    """The form of Airflow 2.11, a page, on which *Test* sends what was typed, saved or not."""
+    """The form of Airflow 2.11: a page, on which *Test* sends the current values, saved or not."""
 
     def edit(self, conn_id: str) -> None:
         self.conn_id = conn_id
@@ -192,5 +192,5 @@ class ConnectionForm2(ConnectionForm):
 
 
 def connection_form(page: Page, airflow: AirflowClient) -> ConnectionForm:
-    """Return the form of this Airflow."""
+    """Return the form of this version of Airflow."""
     return (ConnectionForm3 if airflow.is_airflow_3 else ConnectionForm2)(page, airflow.url)

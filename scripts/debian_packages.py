@@ -1,4 +1,4 @@
-"""Programs that are installed as Debian packages where they are missing."""
+"""Install missing programs as Debian packages."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pathlib import Path
 
 
 def install_packages(*names: str) -> bool:
-    """Install Debian packages, as root on Debian or Ubuntu; say whether that could be done."""
+    """Install Debian packages, as root on Debian or Ubuntu; return whether that succeeded."""
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         return False
-    # The runlevel keeps servers that come with a package from being started.
+    # The runlevel keeps packages from starting their servers.
     quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-    # The tests on two lines of Airflow go on at a time, and apt-get fails where another one works.
+    # The tests of two Airflow lines run in parallel, and apt-get fails while another one is running.
     with (Path(tempfile.gettempdir()) / "airflow-provider-coveo-packages.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         print(f"Installing {' '.join(names)} with apt-get ...", file=sys.stderr)

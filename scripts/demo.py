@@ -1,8 +1,9 @@
-"""Show example DAGs on a real Airflow against a simulated Coveo: what fails, and the three kinds of updates.
+"""Run example DAGs on a real Airflow against a simulated Coveo: a failure, and the three kinds of updates.
 
-A run succeeds, and one fails: whatever happens to the pushes, the source is IDLE afterwards, and a failure
-fails the run. Then another source is pushed whole, compared, and pushed a single change. The exit code shows
-whether all went so. Run it with `make demo`, or `make demo KEEP=1` to look around afterwards.
+One run succeeds and one fails: whatever happens to the pushes, the source is IDLE afterwards, and a failed
+push fails the run. Then the demo updates another source in three ways: push everything, push only changes,
+and push a single change. The exit code is 0 if all results are as expected. Run it with `make demo`, or `make
+demo KEEP=1` to explore both systems afterwards.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ DAGS_FOLDER = Path(__file__).resolve().parent.parent / "dags_examples"
 DAG_ID = "coveo_full_rebuild"
 SOURCE_ID = "acme-products"
 CATALOG = "acme-catalog"
-#: The kinds of updates: the status, the DAG, what of its run's conf is special, and how many items it sends.
+#: The kinds of updates: the status, the DAG, additions to the run's conf, and the number of items sent.
 UPDATES: Sequence[tuple[str, str, Mapping[str, Any], int]] = (
     ("REBUILD", "coveo_push_changes", {"status": "REBUILD"}, 1_000),
     ("REFRESH", "coveo_push_changes", {"status": "REFRESH"}, 10),
@@ -42,9 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--keep", action="store_true", help="leave both up afterwards, until Ctrl-C")
+    parser.add_argument("--keep", action="store_true", help="keep both running afterwards, until Ctrl-C")
     keep = parser.parse_args(arguments).keep
-    # `kill` shall clean up just as Ctrl-C does; and Ctrl-C also where a shell started this in the background.
+    # `kill` cleans up like Ctrl-C. A shell's background job ignores Ctrl-C, so its handler is set, too.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
@@ -58,21 +59,21 @@ def demonstrate(*, keep: bool) -> int:
     began = time.monotonic()
     with Simulator(organization="acme", sources=[SOURCE_ID, CATALOG]) as coveo:
         airflow = LocalAirflow(DAGS_FOLDER, env={"AIRFLOW_CONN_COVEO_DEFAULT": coveo.connection_json()})
-        say(f"A simulated Coveo listens at {coveo.url}")
+        say(f"Simulated Coveo listening at {coveo.url}")
         say(f"Starting Airflow {airflow.version}: scheduler, API server and DAG processor ...")
         with airflow:
-            say(f"... up after {time.monotonic() - began:.0f} s.")
+            say(f"... ready after {time.monotonic() - began:.0f} s.")
 
-            well = follow_run(airflow, coveo, f"Run 1 of {RUNS}: all goes well", {})
+            well = follow_run(airflow, coveo, f"Run 1 of {RUNS}: everything succeeds", {})
             after_first = len(coveo.timeline(SOURCE_ID))
             failing = follow_run(airflow, coveo, f"Run 2 of {RUNS}: a push fails on purpose", {"fail": True})
 
-            say(f"\nWhat Coveo saw of the source {SOURCE_ID}")
+            say(f"\nThe timeline of the source {SOURCE_ID} in Coveo")
             timeline = coveo.timeline(SOURCE_ID)
             for title, events in (("run 1", timeline[:after_first]), ("run 2", timeline[after_first:])):
                 for number, (at, line) in enumerate(story(events)):
                     say(f"  {title if number == 0 else '':6}  {clock_time(at)}  {line}")
-            say(f"  It now holds {len(coveo.items(SOURCE_ID))} items, and is {console_name(timeline)}.")
+            say(f"  It now contains {len(coveo.items(SOURCE_ID))} items and is {console_name(timeline)}.")
 
             problems = list(check(well, failing, coveo.statuses(SOURCE_ID), coveo.items(SOURCE_ID)))
             problems += show_updates(airflow, coveo)
@@ -85,19 +86,19 @@ def demonstrate(*, keep: bool) -> int:
                     "kind of update sent the right items."
                 )
             if keep:
-                say(f"\nCoveo's side    {coveo.url}/")
-                say(f"Airflow's side  {airflow.url}/dags/{DAG_ID} (no password)")
-                say("Both stay up until you press Ctrl-C.")
+                say(f"\nCoveo    {coveo.url}/")
+                say(f"Airflow  {airflow.url}/dags/{DAG_ID} (no password)")
+                say("Both run until you press Ctrl-C.")
                 with suppress(KeyboardInterrupt):
                     signal.pause()
             else:
-                say("To look around in both afterwards: make demo KEEP=1")
-    say(f"Everything is cleaned up; this took {time.monotonic() - began:.0f} s.")
+                say("To explore both afterwards: make demo KEEP=1")
+    say(f"Everything is cleaned up. The demo took {time.monotonic() - began:.0f} s.")
     return 1 if problems else 0
 
 
 def show_updates(airflow: LocalAirflow, coveo: Simulator) -> Iterator[str]:
-    """Push a catalog in each of the three ways, and print what each sent; give what is not as expected."""
+    """Push a catalog in each of the three ways, print what each sent, and return unexpected results."""
     sent: dict[str, int] = {}
     with tempfile.TemporaryDirectory(prefix="coveo-snapshots-") as snapshots:
         for number, (status, dag_id, conf, expected) in enumerate(UPDATES, 3):
@@ -115,7 +116,7 @@ def show_updates(airflow: LocalAirflow, coveo: Simulator) -> Iterator[str]:
             if sent[status] != expected:
                 yield f"run {number} sent {sent[status]:,} items, not {expected:,}"
     held = len(coveo.items(CATALOG))
-    say(f"\nHow many items each kind of update sent to {CATALOG}, which holds {held:,}")
+    say(f"\nThe items that each kind of update sent to {CATALOG}, which contains {held:,}")
     for status, count in sent.items():
         say(f"  {status:12}{count:6,}")
     if coveo.statuses(CATALOG) != [status for update in UPDATES for status in (update[0], "IDLE")]:
@@ -131,7 +132,7 @@ def follow_run(
     dag_id: str = DAG_ID,
     source_id: str = SOURCE_ID,
 ) -> str:
-    """Trigger a run and print what happens, on both sides, as it happens; give the run's final state."""
+    """Trigger a run, print the events on both sides as they happen, and return the run's final state."""
     say(f"\n{title}, conf {json.dumps(conf)}")
     seen_events = len(coveo.timeline(source_id))
     run_id = airflow.trigger(dag_id, conf)
@@ -140,7 +141,7 @@ def follow_run(
 
     def step() -> str | None:
         nonlocal seen_events
-        # The run's state is asked first, so that nothing that led to it is missed.
+        # Read the run's state first, so that no event before it is missed.
         run = airflow.run_state(dag_id, run_id)
         elapsed = f"  {time.monotonic() - began:4.1f} s "
         for event in coveo.timeline(source_id)[seen_events:]:
@@ -154,12 +155,12 @@ def follow_run(
         return run if run in FINISHED else None
 
     state = airflow.wait_until(step, 300, f"run {run_id} is finished")
-    say(f"  The run is marked: {state}")
+    say(f"  The run's state: {state}")
     return str(state)
 
 
 def story(events: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, str]]:
-    """Give time and text of each event, with pushes in a row taken together."""
+    """Return the time and text of each event, with consecutive pushes combined."""
     for kind, group in groupby(events, key=lambda event: event["event"]):
         same = list(group)
         if kind == "push" and len(same) > 1:
@@ -183,7 +184,7 @@ def describe(event: Mapping[str, Any]) -> str:
 
 
 def check(well: str, failing: str, statuses: Sequence[str], items: Mapping[str, Any]) -> Iterator[str]:
-    """Give what is not as it should be."""
+    """Return the unexpected results."""
     if well != "success":
         yield f"run 1 is {well}, not success"
     if failing != "failed":

@@ -1,15 +1,14 @@
-"""A real Airflow of its own: scheduler, API, DAG processor, on loopback, in a temporary folder.
+"""A real, separate Airflow: scheduler, API and DAG processor, on loopback, in a temporary folder.
 
     with LocalAirflow(dags_folder="dags_examples", env={"AIRFLOW_CONN_COVEO_DEFAULT": "..."}) as airflow:
         run_id = airflow.trigger("coveo_full_rebuild")
         assert airflow.wait_for_run("coveo_full_rebuild", run_id) == "success"
 
-It runs the Airflow of the virtualenv that it is given, 2.11 or 3.x, and is asked and told everything through
-that Airflow's REST API, so that the same test runs on both. Nothing of the caller's own Airflow is used or
-touched.
+It runs the Airflow of a given virtualenv, 2.11 or 3.x. Tests control it through its REST API only, so that
+the same test runs on both. It neither uses nor changes the caller's own Airflow.
 
-A second process, the :mod:`process_keeper`, ends the components and deletes the folder: also after an
-exception, Ctrl-C, or when the caller itself is killed.
+A second process, the :mod:`process_keeper`, ends the components and deletes the folder, even after an
+exception or Ctrl-C, or if the caller itself is killed.
 """
 
 from __future__ import annotations
@@ -37,93 +36,95 @@ from process_keeper import Keeper, end_processes, pids_of_sessions
 
 Config = Mapping[str, Mapping[str, object]]
 
-#: Seconds after which a DAG file that has not changed is parsed again. One that has is parsed at once,
-#: so that this only helps where it was read half written; the default of 30 costs a tenth of a core.
+#: Seconds after which an unchanged DAG file is parsed again. A changed file is parsed at once, so this
+#: matters only if a file was read while it was being written; the default of 30 costs a tenth of a core.
 _PARSED_AGAIN_AFTER = 120
 
-#: A database in SQLite after the migrations, by the interpreter that made it: they take ten seconds of
-#: a core, and the next Airflow of this process copies what they come to.
+#: Migrated SQLite databases, by the interpreter that created them. A migration takes ten seconds of CPU
+#: time, so the next Airflow of this process copies the result.
 _EMPTY_DATABASES: dict[str, sqlite3.Connection] = {}
 
-# What makes a local Airflow quick. Production defaults wait 1 to 300 seconds at these places.
+# Settings that make a local Airflow fast. The defaults, for production, wait 1 to 300 seconds in these cases.
 _QUICK: Config = {
     "core": {
         "executor": "LocalExecutor",
         "load_examples": False,
-        # The default looks the machine's full name up in DNS, which a machine without network waits for.
+        # By default, Airflow looks up the machine's full name in DNS, which blocks without a network.
         "hostname_callable": "socket.gethostname",
-        # 2.11 forks one worker process for each of these at start-up; the default is 32.
+        # At startup, 2.11 forks this number of worker processes; the default is 32.
         "parallelism": 6,
-        # A DAG file that a test has just changed counts at once.
+        # A changed DAG file applies at once.
         "min_serialized_dag_update_interval": 0,
-        # No DAG file is given up because the machine does much else; the defaults are 30 and 50.
+        # No DAG file times out on a busy machine; the defaults are 30 and 50.
         "dagbag_import_timeout": 180,
     },
     "database": {
-        # Every command would compare the schema with the migrations again; it was created a moment ago.
+        # Otherwise, every command would compare the schema, which was just created, with the migrations.
         "check_migrations": False,
-        # The connections to services that we do not talk to.
+        # No default connections: the tests don't use these services.
         "load_default_connections": False,
     },
     "scheduler": {
         "scheduler_heartbeat_sec": 1,
-        # How long an idle scheduler sleeps between two looks, i.e. the delay from one task to the next; each
-        # look costs it 20 ms of a core.
+        # The sleep of an idle scheduler between two loops, and so the delay between two tasks. Each loop
+        # costs 20 ms of CPU time.
         "scheduler_idle_sleep_time": 0.4,
-        # Also the pace at which 2.11's running tasks learn that they were marked or cleared.
+        # On 2.11, this is also the interval at which running tasks detect that they were marked or cleared.
         "job_heartbeat_sec": 1,
-        # dagrun_timeout and deferred tasks that time out are noticed at this pace.
+        # The interval of the checks for dagrun_timeout and for timeouts of deferred tasks.
         "trigger_timeout_check_interval": 2,
     },
-    # What a dead triggerer leaves behind is taken over after that; the default is 30.
+    # After this time, another triggerer adopts the triggers of a dead one; the default is 30.
     "triggerer": {"job_heartbeat_sec": 1, "triggerer_health_check_threshold": 5},
-    # Nothing is reported to anybody, on no release.
+    # No version sends usage data.
     "usage_data_collection": {"enabled": False},
 }
 _QUICK_2: Config = {
     "core": {"min_serialized_dag_fetch_interval": 0, "dag_file_processor_timeout": 240},
     "scheduler": {
-        # Where new DAG files are looked for. Changed ones are parsed at once, by their modification time.
+        # The interval of the search for new DAG files. Changed ones are parsed at once, by modification time.
         "dag_dir_list_interval": 1,
         "parsing_processes": 1,
         "min_file_process_interval": _PARSED_AGAIN_AFTER,
     },
 }
 _QUICK_3: Config = {
-    # The same as for 2.11.
+    # Same as for 2.11.
     "dag_processor": {
         "refresh_interval": 1,
         "bundle_refresh_check_interval": 1,
         "parsing_processes": 1,
         "min_file_process_interval": _PARSED_AGAIN_AFTER,
         "dag_file_processor_timeout": 240,
-        # 3.0 takes a process that ran callbacks for one that parsed, and all DAGs of a file whose callbacks
-        # come oftener than it is parsed for gone, after 50 seconds. A file that is deleted counts at once.
+        # 3.0 mistakes a process that ran callbacks for one that parsed the file. If a file's callbacks are
+        # more frequent than its parsing, it considers all its DAGs deleted after 50 seconds. A deleted file
+        # applies at once.
         "stale_dag_threshold": 3600,
     },
     "workers": {
-        # The pace at which a running task learns that it was marked or cleared.
+        # The interval at which a running task detects that it was marked or cleared.
         "min_heartbeat_interval": 1,
-        # How long a task waits for the API server, which does much else; the default is 5.
+        # The maximum wait of a task for the busy API server; the default is 5.
         "execution_api_timeout": 30,
     },
 }
 
 
 class LocalAirflow(AirflowClient):
-    """One Airflow, from :meth:`start` to :meth:`stop`; a context manager.
+    """One Airflow, from :meth:`start` to :meth:`stop`. Use it as a context manager.
 
-    :param dags_folder: where the DAG files are; an empty folder inside :attr:`home` if left out
-    :param python: the interpreter of the virtualenv whose Airflow runs
+    :param dags_folder: the folder of the DAG files; by default, an empty folder in :attr:`home`
+    :param python: the interpreter of the virtualenv with the Airflow to run
     :param env: environment variables for all components, e.g. ``AIRFLOW_CONN_...``
-    :param config: Airflow settings over those of this module: ``{section: {option: value}}``
-    :param database: ``"sqlite"`` or ``"postgres"``; the default is what that Airflow can run tasks in
-        parallel with: SQLite on 3.x, PostgreSQL on 2.11 (whose SQLite takes the SequentialExecutor only)
-    :param triggerer: start a triggerer as well: deferrable tasks need it
-    :param users: who may sign in, each with a role (``viewer``, ``user``, ``op``, ``admin``), by the name as
-        password; ``admin`` must be one. By default nobody needs to, and everybody is an administrator
-    :param base_path: the path that it is served below, on Airflow 3, e.g. ``/airflow``
-    :param start_timeout: seconds until all components must be up
+    :param config: Airflow settings that override this module's: ``{section: {option: value}}``
+    :param database: ``"sqlite"`` or ``"postgres"``; by default, one with which that Airflow can run tasks in
+        parallel: SQLite on 3.x, PostgreSQL on 2.11 (whose SQLite supports the SequentialExecutor only)
+    :param triggerer: whether to start a triggerer, too; deferrable tasks need it
+    :param users: the users who can sign in, with their roles (``viewer``, ``user``, ``op``, ``admin``); each
+        user's password is the name, and ``admin`` must be one of them. By default, everyone is an
+        administrator without signing in
+    :param base_path: the base path of its URLs, on Airflow 3, e.g. ``/airflow``
+    :param start_timeout: the maximum seconds until all components are running
     """
 
     def __init__(
@@ -166,7 +167,7 @@ class LocalAirflow(AirflowClient):
         self._triggerer = triggerer
         self._keeper = Keeper(self.home)
 
-    # ---- life ------------------------------------------------------------------------------------
+    # ---- life cycle ------------------------------------------------------------------------------
 
     @property
     def components(self) -> list[str]:
@@ -177,7 +178,7 @@ class LocalAirflow(AirflowClient):
         return own + (["triggerer"] if self._triggerer else [])
 
     def start(self) -> LocalAirflow:
-        """Start everything; return when every component has reported itself alive."""
+        """Start everything; return once every component has sent a heartbeat."""
         try:
             if self.database == "postgres":
                 self._postgres = LocalPostgres()
@@ -188,8 +189,8 @@ class LocalAirflow(AirflowClient):
             self._write_settings()
             began = _now()
             if self.is_airflow_3:
-                # It loads for as long as the migration takes, and reads no table before it is asked
-                # something.
+                # Its startup takes as long as the migration, and it reads no table before the first
+                # request.
                 self._launch("api-server")
             self._migrate()
             self._create_users()
@@ -203,7 +204,7 @@ class LocalAirflow(AirflowClient):
         return self
 
     def stop(self) -> None:
-        """End every process and delete the folder. May be called again."""
+        """End every process and delete the folder. It can be called more than once."""
         self._keeper.close()
         self.close()
         for process in [*self.processes.values(), *([self._server] if self._server else [])]:
@@ -219,13 +220,13 @@ class LocalAirflow(AirflowClient):
         self.stop()
 
     def kill(self, component: str, sig: int = signal.SIGKILL, *, descendants: bool = False) -> None:
-        """Send a signal to a component; return when it is gone, if the signal is one that ends it.
+        """Send a signal to a component; if the signal ends it, return once it has exited.
 
-        :param descendants: also to what it started: the tasks that the scheduler's executor runs
+        :param descendants: whether to signal its descendants, too: the tasks of the scheduler's executor
         """
         process = self.processes[component]
         if descendants and sig == signal.SIGKILL:
-            # More than once: what is killed may just have started something.
+            # Repeat it, since a killed process may just have started another one.
             end_processes(lambda: pids_of_sessions({process.pid}), sig, 30)
         else:
             for pid in pids_of_sessions({process.pid}) if descendants else [process.pid]:
@@ -236,28 +237,28 @@ class LocalAirflow(AirflowClient):
             del self.processes[component]
 
     def start_component(self, component: str) -> None:
-        """Start a component (again), and wait until it has reported itself alive."""
+        """Start or restart a component, and wait for its heartbeat."""
         began = _now()
         self._launch(component)
         self._wait_until_alive([component], began)
 
     def command(self, *arguments: str) -> str:
-        """Run a command of `airflow`, such as `("connections", "list")`, and give what it printed."""
+        """Run an `airflow` command, such as `("connections", "list")`, and return its output."""
         name = f"command-{arguments[0]}"
         process = self._spawn(name, *arguments)
         process.wait(timeout=self.start_timeout)
         return (self.logs / f"{name}.log").read_text()
 
-    # ---- what is logged --------------------------------------------------------------------------
+    # ---- logs ------------------------------------------------------------------------------------
 
     def look_after_components(self) -> None:
-        """Raise :class:`AirflowError` if a component has ended that nobody killed."""
+        """Raise :class:`AirflowError` if a component exited without being killed by a test."""
         for name, process in self.processes.items():
             if process.poll() is not None:
                 raise AirflowError(f"{name} exited {process.returncode}")
 
     def log_tails(self, lines: int = 30) -> str:
-        """Give the last lines of every component's log."""
+        """Return the last lines of every component's log."""
         parts = []
         paths = sorted(self.logs.glob("*.log"))
         if self._postgres:
@@ -267,20 +268,20 @@ class LocalAirflow(AirflowClient):
             parts.append("\n".join([f"--- {path.stem}", *tail]))
         return "\n".join(parts)
 
-    # ---- inside ----------------------------------------------------------------------------------
+    # ---- internals -------------------------------------------------------------------------------
 
     def _environment(self) -> dict[str, str]:
-        # Settings of the caller's own Airflow would win over those of this one.
+        # Settings of the caller's own Airflow would override those of this one.
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("AIRFLOW")}
         return {
             **inherited,
             "AIRFLOW_HOME": str(self.home),
-            # Nothing of the user's own counts (a ~/.netrc would add credentials to requests), and nothing is
-            # left there (Gunicorn keeps a socket in it).
+            # The user's own files don't apply (a ~/.netrc would add credentials to requests), and no files
+            # are left there (Gunicorn creates a socket).
             "HOME": str(self.home),
-            # As in an activated virtualenv: Airflow starts `airflow`, and finds it in PATH.
+            # As in an activated virtualenv: Airflow itself runs `airflow` from PATH.
             "PATH": os.pathsep.join([str(Path(self.python).parent), os.environ.get("PATH", os.defpath)]),
-            # Tasks reach the API server on loopback, whatever proxy the environment names.
+            # Tasks connect to the API server on loopback, whatever proxy the environment sets.
             "NO_PROXY": "127.0.0.1,localhost",
             "no_proxy": "127.0.0.1,localhost",
             "PYTHONUNBUFFERED": "1",
@@ -290,8 +291,8 @@ class LocalAirflow(AirflowClient):
     def _write_settings(self) -> None:
         """Write `airflow.cfg`.
 
-        A file, and not environment variables, so that it is there before the components start together: they
-        would each write one with secrets of their own.
+        Environment variables would not do: without the file, each of the components, which start at the same
+        time, would write one with its own secrets.
         """
         secret = secrets.token_hex(32)
         url = self._postgres.url if self._postgres else f"sqlite:///{self.home}/airflow.db?timeout=30"
@@ -303,7 +304,7 @@ class LocalAirflow(AirflowClient):
             "database": {"sql_alchemy_conn": url},
         }
         of_this_line: Config
-        # Whoever reaches the loopback port is Airflow's administrator, without signing in.
+        # Anyone who can connect to the loopback port is an Airflow administrator, without signing in.
         if self.is_airflow_3:
             of_this_line = {
                 "core": {
@@ -315,7 +316,7 @@ class LocalAirflow(AirflowClient):
                     "port": self.port,
                     "base_url": self.url,
                     "secret_key": secret,
-                    # 3.0 starts four; later ones start one.
+                    # 3.0 starts four workers by default; later versions start one.
                     "workers": 1,
                 },
                 "api_auth": {"jwt_secret": secret},
@@ -329,7 +330,7 @@ class LocalAirflow(AirflowClient):
                     "base_url": self.url,
                     "secret_key": secret,
                     "workers": 1,
-                    # The component logs are read when something goes wrong; our polling would fill them.
+                    # Component logs are for failures; log lines about polling would flood them.
                     "access_logfile": os.devnull,
                 },
             }
@@ -348,7 +349,7 @@ class LocalAirflow(AirflowClient):
             parser.write(file)
 
     def _signing_in(self) -> Config:
-        """Give the settings by which those users sign in, and no one else."""
+        """Return the settings that allow only those users to sign in."""
         if not self._users:
             return {}
         if not self.is_airflow_3:
@@ -368,10 +369,10 @@ class LocalAirflow(AirflowClient):
         }
 
     def _create_users(self) -> None:
-        """Make the users, whom Airflow 3 reads from its settings instead."""
+        """Create the users on 2.11; Airflow 3 reads them from its settings."""
         if self.is_airflow_3 or not self._users:
             return
-        # Its web server would make the roles, and is not up yet.
+        # The web server creates the roles, but is not running yet.
         self.command("sync-perm")
         for name, role in self._users.items():
             names = [f"--{what}={name}" for what in ("username", "password", "firstname", "lastname")]
@@ -379,8 +380,8 @@ class LocalAirflow(AirflowClient):
 
     def _migrate(self) -> None:
         if self.database == "sqlite":
-            # Airflow switches to write-ahead logging on each connection; where that is done already,
-            # components that connect at the same moment do not lock each other out.
+            # Airflow switches to write-ahead logging on each connection. If that is already done, components
+            # that connect at the same time do not block each other.
             with closing(sqlite3.connect(self.home / "airflow.db")) as database:
                 database.execute("PRAGMA journal_mode=WAL")
                 if empty := _EMPTY_DATABASES.get(self.python):
@@ -395,7 +396,7 @@ class LocalAirflow(AirflowClient):
                 database.backup(empty)
 
     def _launch(self, component: str) -> None:
-        # Logs are read from their files; the servers that offer them would want fixed ports.
+        # Logs are read from files, because the log servers need fixed ports.
         options = ["--skip-serve-logs"] if component in ("scheduler", "triggerer") else []
         self.processes[component] = self._spawn(component, component, *options)
 
@@ -408,8 +409,8 @@ class LocalAirflow(AirflowClient):
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                # Its own session is what it and all its descendants are found by. And Ctrl-C is ours, not
-                # its.
+                # The keeper finds it and all its descendants by its session. It also keeps Ctrl-C from
+                # reaching it.
                 start_new_session=True,
             )
         self._keeper.end_with_us(process)
@@ -418,7 +419,7 @@ class LocalAirflow(AirflowClient):
     def _wait_until_alive(self, components: Collection[str], since: datetime) -> None:
         def all_alive() -> bool:
             health = self._health()
-            # A heartbeat of the component's predecessor still counts as healthy for a while.
+            # For a while, a heartbeat of the component's predecessor counts as healthy.
             return all(
                 heartbeat is not None and heartbeat >= since
                 for heartbeat in (health[c] for c in components if c not in ("api-server", "webserver"))
@@ -427,7 +428,7 @@ class LocalAirflow(AirflowClient):
         self.wait_until(all_alive, self.start_timeout, f"{', '.join(components)} alive")
 
     def _health(self) -> dict[str, datetime | None]:
-        """Give each component's last heartbeat."""
+        """Return each component's last heartbeat."""
         self.sign_in()
         health = self.rest("GET", "/monitor/health" if self.is_airflow_3 else "/health")
         heartbeats: dict[str, datetime | None] = {}

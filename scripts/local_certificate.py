@@ -1,4 +1,4 @@
-"""A certificate that no store knows, with its key: for TLS on this machine."""
+"""A self-signed certificate and its key, for TLS on this machine."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 
 def write_certificate(folder: Path, names: Iterable[str] = ()) -> tuple[Path, Path]:
     """
-    Write a certificate of 127.0.0.1, valid for a day, and its key.
+    Write a certificate for 127.0.0.1, valid for a day, and its key.
 
-    :param folder: Where to.
-    :param names: Names of hosts that it is for as well.
+    :param folder: The folder to write to.
+    :param names: Further host names that it covers.
     :return: The files of the certificate and of its key.
     """
     from cryptography import x509

@@ -1,4 +1,4 @@
-"""A Chromium without a window, to look at pages with.
+"""A headless Chromium, for tests and screenshots of pages.
 
 with chromium() as browser:
     page = browser.new_page()
@@ -17,9 +17,9 @@ _NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
 def find_chromium(*, install: bool = True) -> str:
-    """Give the path of the browser.
+    """Return the path of the browser.
 
-    :param install: as root on Debian or Ubuntu, install the package `chromium` where it is missing
+    :param install: whether to install the package `chromium` if it is missing, as root on Debian or Ubuntu
     """
     for name in _NAMES:
         if found := shutil.which(name):
@@ -27,18 +27,17 @@ def find_chromium(*, install: bool = True) -> str:
     if install and install_packages("chromium"):
         return find_chromium(install=False)
     raise RuntimeError(
-        f"No browser was found ({', '.join(_NAMES)} were tried): install one, on Debian with "
-        "`apt-get install chromium`"
+        f"Found no browser ({', '.join(_NAMES)}). Install one, on Debian with `apt-get install chromium`"
     )
 
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """Start the browser, and end it."""
+    """Start the browser; it ends with the block."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=find_chromium(),
-            # Its sandbox refuses to run as root. What is looked at is our own.
+            # Its sandbox does not run as root, and the pages are trusted.
             args=["--no-sandbox", "--disable-gpu"],
             timeout=120_000,
         )

@@ -1,8 +1,7 @@
-"""A MariaDB of its own in a temporary folder, for as long as it is needed.
+"""A temporary MariaDB in its own folder.
 
-Not every client of MySQL speaks through a Unix socket, so this one listens on a free port of the loopback
-interface as well. Whoever reaches it there is root without a password, and there is nothing in it but what a
-test put there.
+Not every MySQL client supports Unix sockets, so it also listens on a free loopback port. Anyone who connects
+there is root without a password, but the server contains only test data.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-# Nothing in this database outlives a test run, so it need not survive a power cut.
+# The data is needed only during a test run, so it need not survive a power failure.
 _SETTINGS = {
     "bind-address": "127.0.0.1",
     "innodb-buffer-pool-size": "16M",
@@ -27,23 +26,23 @@ _SETTINGS = {
 
 
 def find_mariadb() -> Path:
-    """Give the server program.
+    """Return the path of the server program.
 
-    :raises RuntimeError: if it is not there
+    :raises RuntimeError: if it is not installed
     """
-    # Debian keeps it out of the PATH of those who are not root.
+    # On Debian, it is not in the PATH of ordinary users.
     if found := shutil.which("mariadbd", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"):
         return Path(found)
     raise RuntimeError(
-        "MariaDB's server program (mariadbd) was not found: install it, on Debian or Ubuntu with "
+        "Could not find MariaDB's server program (mariadbd). Install it, on Debian or Ubuntu with "
         "`apt-get install mariadb-server-core mariadb-client-core`"
     )
 
 
 class LocalMariaDB:
-    """A database server in its own temporary :attr:`folder`, with the :attr:`socket` and :attr:`port` it has.
+    """A database server in its own temporary :attr:`folder`, with its :attr:`socket` and :attr:`port`.
 
-    Whoever starts it stops its process and deletes the folder.
+    The caller stops its process and deletes the folder.
 
     :param name: the database to create in it
     """
@@ -56,7 +55,7 @@ class LocalMariaDB:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
-        # MariaDB refuses to run as root.
+        # MariaDB does not run as root.
         self._user: dict[str, Any] = {}
         if os.geteuid() == 0:
             account = pwd.getpwnam("nobody")
@@ -64,7 +63,7 @@ class LocalMariaDB:
             os.chown(self.folder, account.pw_uid, account.pw_gid)
 
     def launch(self) -> subprocess.Popen[bytes]:
-        """Start the server, in a session of its own."""
+        """Start the server in its own session."""
         data = self.folder / "data"
         subprocess.run(
             [
@@ -92,7 +91,7 @@ class LocalMariaDB:
             )
 
     def create_database(self, script: str = "", timeout: float = 30) -> None:
-        """Create the database as soon as the server answers, and run a script in it."""
+        """Create the database as soon as the server responds, and run a script in it."""
         deadline = time.monotonic() + timeout
         while True:
             created = self._run(f"CREATE DATABASE {self.name}")
@@ -100,7 +99,7 @@ class LocalMariaDB:
                 break
             if time.monotonic() > deadline:
                 log = self.log.read_text(errors="replace")
-                raise RuntimeError(f"MariaDB did not start: {created.stderr}\n{log[-2000:]}")
+                raise RuntimeError(f"Could not start MariaDB: {created.stderr}\n{log[-2000:]}")
             time.sleep(0.1)
         self._run(f"USE {self.name};\n{script}").check_returncode()
 

@@ -1,7 +1,7 @@
-"""A PostgreSQL of its own in a temporary folder, for as long as it is needed.
+"""A temporary PostgreSQL in its own folder.
 
-Airflow 2.11 refuses to run tasks in parallel on SQLite, so a realistic 2.11 needs a database server. This one
-listens on a Unix socket inside its folder only: no port, no password, no trace left behind.
+Airflow 2.11 can't run tasks in parallel on SQLite, so a realistic 2.11 needs a database server. This one
+listens only on a Unix socket in its folder: it needs no port and no password, and leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any
 
 from debian_packages import install_packages
 
-# Nothing in this database outlives a test run, so it need not survive a power cut: that makes it several
-# times faster. Shared memory as files in the data folder leaves nothing in /dev/shm when it is killed.
+# The data is needed only during a test run, so it need not survive a power failure, which makes the server
+# several times faster. With shared memory in the data folder, a killed server leaves nothing in /dev/shm.
 _SETTINGS = {
     "autovacuum": "off",
     "dynamic_shared_memory_type": "mmap",
@@ -31,11 +31,11 @@ _SETTINGS = {
 
 
 def find_postgres(*, install: bool = True) -> Path:
-    """Give the folder that holds `initdb` and `postgres`.
+    """Return the folder that contains `initdb` and `postgres`.
 
-    :param install: as root on Debian or Ubuntu, install the package `postgresql` where it is missing
+    :param install: whether to install the package `postgresql` if it is missing, as root on Debian or Ubuntu
     """
-    # Debian keeps the server programs of each major version out of PATH.
+    # On Debian, the server programs of each major version are not in PATH.
     candidates = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda p: float(p.parent.name))
     if found := shutil.which("initdb"):
         candidates.insert(0, Path(found).resolve().parent)
@@ -45,23 +45,22 @@ def find_postgres(*, install: bool = True) -> Path:
     if install and install_packages("postgresql"):
         return find_postgres(install=False)
     raise RuntimeError(
-        "PostgreSQL's server programs (initdb, postgres) were not found: install them, on Debian or Ubuntu "
+        "Could not find PostgreSQL's server programs (initdb, postgres). Install them, on Debian or Ubuntu "
         "with `apt-get install postgresql`"
     )
 
 
 class LocalPostgres:
-    """A database server in a :attr:`folder`; :attr:`url` is what SQLAlchemy connects to.
+    """A database server in a :attr:`folder`; :attr:`url` is its address for SQLAlchemy.
 
-    Whoever starts it stops its process and deletes the folder (see :mod:`local_airflow`).
+    The caller stops its process and deletes the folder (see :mod:`local_airflow`).
 
     :param name: the database to create in it
-    :param folder: the folder for its data; by default a temporary one of its own
+    :param folder: the folder for its data; by default, a temporary one
     :param user: its superuser
-    :param port: listen on this port of the loopback address, and ask for the password, instead of a socket in
-        the folder
-    :param password: the password that it asks for at the port
-    :param log: the file for what it says; by default in the folder
+    :param port: the loopback port to listen on, with a password, instead of a socket in the folder
+        :param password: the password for connections to the port
+    :param log: its log file; by default in the folder
     """
 
     def __init__(
@@ -75,14 +74,14 @@ class LocalPostgres:
         log: Path | None = None,
     ) -> None:
         self.name = name
-        # Not inside the folder of whoever uses it: the path of a socket may have about 100 characters at
-        # most, and the server's user must be able to reach it.
+        # Not in the caller's folder: the path of a socket is limited to about 100 characters, and the
+        # server's user must be able to access it.
         self.folder = folder or Path(tempfile.mkdtemp(prefix="postgres-"))
         self.log = log or self.folder / "postgres.log"
         self._user = user
         self._port = port
         self._password = password
-        # PostgreSQL refuses to run as root.
+        # PostgreSQL does not run as root.
         self._account: dict[str, Any] = {}
         if os.geteuid() == 0:
             accounts = {entry.pw_name: entry for entry in pwd.getpwall()}
@@ -97,7 +96,7 @@ class LocalPostgres:
         return f"postgresql+psycopg2://{self._user}@/{self.name}?host={self.folder}"
 
     def launch(self) -> subprocess.Popen[bytes]:
-        """Start the server, in a session of its own; make its data first, if there are none."""
+        """Start the server in its own session; create its data first if there is none."""
         programs = find_postgres()
         data = self.folder / "data"
         if not data.exists():
@@ -119,7 +118,7 @@ class LocalPostgres:
             )
 
     def _make_data(self, programs: Path, data: Path) -> None:
-        # A file, and not an argument, which `ps` would show.
+        # In a file, because `ps` shows arguments.
         password = self.folder / "password"
         password.touch(mode=0o600)
         password.write_text(f"{self._password}\n")
@@ -145,7 +144,7 @@ class LocalPostgres:
         password.unlink()
 
     def create_database(self, timeout: float = 120) -> None:
-        """Create the database as soon as the server answers, if it is not there."""
+        """Create the database as soon as the server responds, unless it exists."""
         where = ["-h", "127.0.0.1", "-p", str(self._port)] if self._port else ["-h", str(self.folder)]
         deadline = time.monotonic() + timeout
         while True:
@@ -161,5 +160,5 @@ class LocalPostgres:
                 return
             if time.monotonic() > deadline:
                 log = self.log.read_text(errors="replace")
-                raise RuntimeError(f"PostgreSQL did not start: {created.stderr}\n{log[-2000:]}")
+                raise RuntimeError(f"Could not start PostgreSQL: {created.stderr}\n{log[-2000:]}")
             time.sleep(0.1)

@@ -1,20 +1,20 @@
-"""What the project is tested with: Pythons and Airflow lines, the lowest and the newest dependencies.
+"""Test the project with its supported Pythons and Airflow lines, and the lowest and newest dependencies.
 
-    matrix.py run                        all cells, or: run 3.12-3.2 lowest
-    matrix.py cells                      the cells as JSON, for a workflow
-    matrix.py constraints                pin what the cells are made of (make constraints)
-    matrix.py tables                     write what passed into the tables of README.md and docs/
+    matrix.py run                        run all cells, or some: run 3.12-3.2 lowest
+    matrix.py cells                      print the cells as JSON, for a workflow
+    matrix.py constraints                pin the cells' dependencies (make constraints)
+    matrix.py tables                     update the tables of results in README.md and docs/
 
-``constraints/matrix.json`` names the cells. A cell is a virtualenv of its own, in which all tests run that
-need no running Airflow, and those marked ``smoke`` on a real one. The results stay in
-``docs/compatibility.json``, each until the same cell runs again.
+``constraints/matrix.json`` defines the cells. Each cell is a virtualenv that runs all tests without a running
+Airflow, and those marked ``smoke`` on a real one. The results are saved in ``docs/compatibility.json`` until
+the same cell runs again.
 
-An old Airflow does not run with the newest of everything (3.0's API server doesn't with today's FastAPI), so
-``as_of`` gives an Airflow line the dependencies of the days after its last release. Its providers are the
-newest all the same: this one asks for some that are younger than Airflow 3.0.
+An old Airflow does not run with the newest dependencies (3.0's API server fails with today's FastAPI). So
+``as_of`` limits an Airflow line to dependencies from the days after its last release, except for Airflow's
+providers: this project requires some that are newer than Airflow 3.0.
 
-``next`` is the Airflow that is not released yet, as far as there is a pre-release of it. What fails there is
-worth knowing, but in nobody's way: no release waits for it, and no table tells of it.
+``next`` is the next Airflow, if there is a pre-release of it. Its failures are for information: they block no
+release, and no table shows them.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ from typing import Any, Final
 PROJECT: Final = Path(__file__).resolve().parents[1]
 MATRIX: Final = PROJECT / "constraints" / "matrix.json"
 RESULTS: Final = PROJECT / "docs" / "compatibility.json"
-#: Where the table stands, between two comments.
+#: The comments around the table.
 PAGES: Final = (PROJECT / "README.md", PROJECT / "docs" / "compatibility.md")
 BEGIN: Final = "<!-- What passed, written by scripts/matrix.py -->"
 END: Final = "<!-- end of what passed -->"
 
-#: The suites of a cell, with what pytest is given.
+#: The suites of a cell, with their arguments for pytest.
 SUITES: Final = {
     "tests": ["tests/unit", "tests/simulator"],
     "smoke": ["tests/airflow", "-m", "smoke"],
 }
-#: Airflow's providers that come with this one and its tests.
+#: Airflow's providers that this one and its tests require.
 _PROVIDERS: Final = (
     "amazon",
     "common-compat",
@@ -64,15 +64,15 @@ _PROVIDERS: Final = (
 
 @dataclass(frozen=True)
 class Cell:
-    """One combination.
+    """One combination of versions.
 
-    :param name: what it is asked for by
+    :param name: the name for the command line
     :param python: the version of Python
-    :param airflow: the Airflow line, None where it is whichever fits
-    :param constraints: the file that pins everything, None for the newest of everything
-    :param drivers: what Airflow needs to keep its database in PostgreSQL
-    :param requirements: the Airflow to install, where the constraints do not say which
-    :param may_fail: whether nothing waits for it to pass
+    :param airflow: the Airflow line, None for any
+    :param constraints: the file that pins all packages, None for the newest ones
+    :param drivers: the packages that Airflow needs for its database in PostgreSQL
+    :param requirements: the Airflow to install, if the constraints don't pin it
+    :param may_fail: whether a failure blocks nothing
     """
 
     name: str
@@ -86,16 +86,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a cell.
+    """The result of a cell.
 
     :param cell: its name
-    :param python: the Python that it ran on, with its patch
-    :param airflow: the Airflow that it ran on, with its patch
+    :param python: the full version of its Python
+    :param airflow: the full version of its Airflow
     :param verdict: passed, failed, or not installed
-    :param tests: how many tests passed without an Airflow
-    :param smoke: how many tests passed on an Airflow
-    :param seconds: how long it took
-    :param date: when it was
+    :param tests: the number of tests that passed without a running Airflow
+    :param smoke: the number of tests that passed on a running Airflow
+    :param seconds: the duration
+    :param date: the day of the run
     """
 
     cell: str
@@ -143,11 +143,11 @@ def cells() -> list[Cell]:
 
 
 def run(names: Sequence[str]) -> int:
-    """Run cells, keep their results, and print the table of them."""
+    """Run cells, save their results, and print a summary."""
     chosen = [cell for cell in cells() if not names or cell.name in names]
     if unknown := set(names) - {cell.name for cell in chosen}:
         known = " ".join(cell.name for cell in cells())
-        print(f"There is no cell {' '.join(sorted(unknown))}; there are: {known}", file=sys.stderr)
+        print(f"Unknown cell: {' '.join(sorted(unknown))}; use one of {known}", file=sys.stderr)
         return 2
     results = []
     for cell in chosen:
@@ -161,7 +161,7 @@ def run(names: Sequence[str]) -> int:
     print("\n".join(map(_as_row, results)))
     passed = {result.cell for result in results if result.verdict == "passed"}
     print(f"\n{len(passed)} passed, {len(results) - len(passed)} failed")
-    # Whoever names a cell wants to know of it.
+    # A cell that the user named must pass, even if its failure blocks nothing.
     needed = {cell.name for cell in chosen if names or not cell.may_fail}
     return 0 if needed <= passed else 1
 
@@ -190,9 +190,9 @@ def _run_cell(cell: Cell) -> Result:
 def _install(cell: Cell, folder: Path) -> bool:
     interpreter = _interpreter(cell.python)
     if interpreter is None:
-        print(f"No Python {cell.python} was found, in PATH or pyenv.", file=sys.stderr)
+        print(f"Could not find Python {cell.python} in PATH or pyenv.", file=sys.stderr)
         return False
-    # Where nothing is pinned, not what an earlier run found to be the newest.
+    # Without constraints, ignore cached results of what the newest versions are.
     versions = ["--constraints", cell.constraints] if cell.constraints else ["--upgrade", "--refresh"]
     install = ["pip", "install", "--quiet", "--python", str(folder), *versions]
     commands = [
@@ -203,7 +203,7 @@ def _install(cell: Cell, folder: Path) -> bool:
 
 
 def _interpreter(version: str) -> str | None:
-    """Find a Python. A command that is there may still not work (pyenv's shims), so each is tried."""
+    """Find a Python. A command can exist without working (pyenv's shims), so each is tried."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     for candidate in (f"python{version}", *sorted(map(str, pyenv.glob(f"{version}.*/bin/python")))):
         path = shutil.which(candidate)
@@ -223,7 +223,7 @@ def _versions(folder: Path) -> dict[str, str]:
 
 
 def _pytest(folder: Path, arguments: Sequence[str]) -> tuple[int, bool]:
-    """Run a suite; return how many tests passed, and whether none failed and any ran."""
+    """Run a suite; return the number of passed tests, and whether any ran and none failed."""
     with tempfile.TemporaryDirectory() as home:
         report = Path(home) / "report.xml"
         environment = {**os.environ, "AIRFLOW_HOME": home, "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
@@ -263,11 +263,11 @@ def _as_row(result: Result) -> str:
     )
 
 
-# ---- what passed ----------------------------------------------------------------------------------
+# ---- results --------------------------------------------------------------------------------------
 
 
 def table() -> str:
-    """Return the table of what passed, in Markdown."""
+    """Return the table of results, in Markdown."""
     matrix, results = read_matrix(), read_results()
 
     def versions(line: str) -> str:
@@ -301,18 +301,18 @@ def table() -> str:
 
 
 def write_tables(pages: Iterable[Path] = PAGES) -> None:
-    """Put the table into the pages."""
+    """Update the table in the pages."""
     for page in pages:
         before, after = around_table(page)
         page.write_text(f"{before}{BEGIN}\n\n{table()}\n\n{END}{after}")
 
 
 def around_table(page: Path) -> tuple[str, str]:
-    """Return what stands before and behind a page's table."""
+    """Return the text before and after a page's table."""
     before, begin, rest = page.read_text().partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"{page} has no place for the table: {BEGIN} … {END}")
+        raise ValueError(f"{page} lacks the comments for the table: {BEGIN} … {END}")
     return before, after
 
 
@@ -324,7 +324,7 @@ def pin() -> None:
     matrix = read_matrix()
     for line, described in matrix["airflow"].items():
         requirements = [f"apache-airflow=={described['version']}", *described["drivers"]]
-        # The documentation is built on the newest line alone.
+        # The documentation is built only on the newest line.
         extras = ["dev", "docs"] if line == list(matrix["airflow"])[-1] else ["dev"]
         options = [*(f"--extra={extra}" for extra in extras), *_of_its_time(described)]
         _compile(PROJECT / f"constraints/airflow-{line}.txt", requirements, options)
@@ -332,12 +332,12 @@ def pin() -> None:
 
 
 def _pin_lowest(described: dict[str, Any]) -> None:
-    """Pin the lowest versions of what the project asks for, and with them the newest of the tests' tools."""
+    """Pin the lowest versions that the project allows, with the newest test tools that fit them."""
     with tempfile.TemporaryDirectory() as folder:
         lowest = Path(folder) / "lowest.txt"
         setup = configparser.ConfigParser()
         setup.read(PROJECT / "setup.cfg")
-        # Tests and tools are not what a user installs.
+        # Users don't install tests and tools.
         extras = [
             f"--extra={extra}" for extra in setup["options.extras_require"] if extra not in {"dev", "docs"}
         ]
@@ -348,7 +348,7 @@ def _pin_lowest(described: dict[str, Any]) -> None:
 
 
 def _of_its_time(described: dict[str, Any]) -> list[str]:
-    """Return the options that keep out what is younger than ``as_of``, but for Airflow's providers."""
+    """Return the options that exclude packages newer than ``as_of``, except for Airflow's providers."""
     if "as_of" not in described:
         return []
     today = datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -360,7 +360,7 @@ def _compile(output: Path, requirements: Sequence[str], options: Sequence[str]) 
     print(f"Pinning {output.name}", flush=True)
     command = ["pip", "compile", "--quiet", "--upgrade", "--no-annotate"]
     if "--python-version" not in options:
-        # For all Pythons at once.
+        # One file for all Pythons.
         command += ["--universal", "--python-version", "3.10"]
     command += ["--custom-compile-command", "make constraints", *options]
     ended = _uv([*command, "setup.cfg", "-", "--output-file", str(output)], stdin="\n".join(requirements))
@@ -372,13 +372,13 @@ def _uv_command() -> str:
     own = PROJECT / ".venv" / "tools" / "bin" / "uv"
     found = str(own) if own.exists() else shutil.which("uv")
     if not found:
-        raise RuntimeError("uv was not found: make .venv/tools/bin/uv")
+        raise RuntimeError("Could not find uv; run: make .venv/tools/bin/uv")
     return found
 
 
 def _uv(arguments: Sequence[str], stdin: str | None = None) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "UV_PYTHON_DOWNLOADS": "never"}
-    # What the caller's own virtualenv is, is no matter here.
+    # The caller's own virtualenv must not matter.
     environment.pop("VIRTUAL_ENV", None)
     return subprocess.run(
         [_uv_command(), *arguments], cwd=PROJECT, env=environment, input=stdin, text=True, check=False
@@ -386,7 +386,7 @@ def _uv(arguments: Sequence[str], stdin: str | None = None) -> subprocess.Comple
 
 
 def main() -> int:
-    """Do what the command line asks for."""
+    """Run the command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,8 +1,8 @@
-"""Take the documentation's pictures, of a real Airflow's UI and of the simulator's page, into docs/pictures.
+"""Take the documentation's screenshots of a real Airflow's UI and the simulator's page, for docs/pictures.
 
     make pictures
 
-The example DAG runs once well and once with a push that fails on purpose. It needs Airflow 3.
+The example DAG runs twice: successfully, and with a push that fails on purpose. It needs Airflow 3.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ WATCHDOG = "coveo_close_abandoned"
 
 @dataclass
 class Studio:
-    """What there is to take pictures of: an Airflow, a Coveo, and a run of each kind."""
+    """The subjects of the pictures: an Airflow, a Coveo, and a run of each kind."""
 
     browser: Browser
     airflow: LocalAirflow
@@ -45,7 +45,7 @@ class Studio:
 
     @contextmanager
     def page(self, width: int, height: int, scale: float = 2) -> Iterator[Page]:
-        """A page that looks the same on each machine, but for its fonts."""
+        """A page that looks the same on every machine, except for its fonts."""
         context = self.browser.new_context(
             viewport={"width": width, "height": height},
             device_scale_factor=scale,
@@ -53,7 +53,7 @@ class Studio:
             reduced_motion="reduce",
             locale="en-US",
             timezone_id="UTC",
-            # The simulator's page lets nobody evaluate anything, not even us.
+            # The simulator's security policy blocks even this script's code.
             bypass_csp=True,
         )
         context.set_default_timeout(60_000)
@@ -63,7 +63,7 @@ class Studio:
 
 def connection_form_standard(studio: Studio, path: Path) -> None:
     with _connection_form(studio) as form:
-        # It unfolds the part that the field is in.
+        # This expands the section of the field.
         form.value("login")
         form.dialog.screenshot(path=path)
 
@@ -86,7 +86,7 @@ def _connection_form(studio: Studio) -> Iterator[ConnectionForm3]:
                 "region": "eu",
             },
         )
-        # No field shall look as if somebody were typing.
+        # No field should have the focus.
         form.dialog.get_by_text("Add Connection").click()
         yield form
 
@@ -100,7 +100,7 @@ def graph_of_the_run_that_failed(studio: Studio, path: Path) -> None:
 
 
 def _graph(studio: Studio, run_id: str, path: Path) -> None:
-    # What the UI remembers in the browser: to show the graph, left to right, with the bracket unfolded.
+    # The UI's settings in the browser: show the graph from left to right, with the bracket expanded.
     remembered = {
         "default_dag_view": '"graph"',
         f"{DAG_ID}/open-groups": f'["{GROUP_ID}"]',
@@ -140,10 +140,10 @@ def timeline(studio: Studio, path: Path) -> None:
 def _simulator(studio: Studio, width: int, scale: float) -> Iterator[Page]:
     with studio.page(width, 900, scale) as page:
         page.goto(studio.coveo.url)
-        # All rows of all tables, in the letters that Airflow's pages have.
+        # All rows of all tables, in the font of Airflow's pages.
         page.add_style_tag(content=".scroll { max-height: none } body { font-family: 'Liberation Sans' }")
         expect(page.locator("#bar .span.REBUILD")).to_have_count(2)
-        # The last status has room for its name after some seconds.
+        # The last status is wide enough for its name after some seconds.
         page.wait_for_function("(s => s.textContent && s.scrollWidth <= s.clientWidth)(bar.lastElementChild)")
         yield page
 
@@ -161,7 +161,7 @@ def push_sources_dialog(studio: Studio, path: Path) -> None:
 
 @contextmanager
 def _push_sources(studio: Studio, size: tuple[int, int]) -> Iterator[tuple[Page, Frame]]:
-    """The page, while a source is active that nobody is working on."""
+    """The page, with a source that is active although no run is updating it."""
     coveo = studio.coveo
     if "acme-manuals" not in coveo.state.sources:
         coveo.add_source("acme-manuals")
@@ -174,14 +174,14 @@ def _push_sources(studio: Studio, size: tuple[int, int]) -> Iterator[tuple[Page,
         page.goto(f"{studio.airflow.url}/plugin/coveo_push_sources")
         frame = page.wait_for_selector("iframe").content_frame()
         if frame is None:
-            raise RuntimeError("The page is in no frame")
+            raise RuntimeError("The page is not in a frame")
         frame.locator("#ps-range").select_option("3600")
         expect(frame.locator("tbody")).to_have_count(2)
         yield page, frame
 
 
 def _take(page: Page, path: Path, *things: Locator, margin: tuple[int, int]) -> None:
-    """Take the rectangle that these things lie in, and a margin beside and above it."""
+    """Take a picture of the rectangle around these elements, with a margin at the sides and the top."""
     boxes = [box for thing in things if (box := thing.bounding_box())]
     left = min(box["x"] for box in boxes) - margin[0]
     right = max(box["x"] + box["width"] for box in boxes) + margin[0]
@@ -198,7 +198,7 @@ PICTURES: dict[str, Callable[[Studio, Path], None]] = {
     "bracket-graph-success.png": graph_of_the_run_that_went_well,
     "bracket-graph.png": graph_of_the_run_that_failed,
     "console-link.png": console_link,
-    # They add a source, which the others do not show.
+    # These add a source, which the others should not show.
     "push-sources.png": push_sources,
     "push-sources-dialog.png": push_sources_dialog,
 }
@@ -211,7 +211,7 @@ def main() -> int:
         env = {"AIRFLOW_CONN_COVEO_DEFAULT": coveo.connection_json()}
         with LocalAirflow(ROOT / "dags_examples", env=env) as airflow, chromium() as browser:
             airflow.wait_for_dag(DAG_ID)
-            # The timeline begins now.
+            # Restart the timeline.
             coveo.reset()
             runs = []
             for conf, state in (({}, "success"), ({"fail": True}, "failed")):

@@ -1,10 +1,10 @@
-"""End processes and delete folders as soon as whoever started them says so, or dies.
+"""End processes and delete folders when the caller requests it, or dies.
 
-:class:`Keeper` starts this module as a process of its own. Its standard input brings one line for each thing
-to clean up, ``process PID START``, ``server PID START`` or ``folder PATH``; its end, which also the sudden
-death of the writer brings about, is the sign to clean up. A process stands for its whole session, so that
-what it started is found even if its parent is gone; a server is asked to leave, after all processes are gone,
-before it is killed.
+:class:`Keeper` starts this module as a separate process. Its standard input contains one line for each thing
+to clean up: ``process PID START``, ``server PID START`` or ``folder PATH``. When the input ends, even because
+the writer suddenly died, it cleans up. A process stands for its whole session, so that its descendants are
+found even if their parent is gone. A server gets a signal to shut down once all processes are gone, and is
+killed only if that fails.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ import psutil
 
 
 class Keeper:
-    """Cleans up after this process, at :meth:`close` or at its death.
+    """Cleans up after this process, on :meth:`close` or when the process dies.
 
-    :param home: the folder to delete; processes that have it as AIRFLOW_HOME are ended as well
+    :param home: the folder to delete; processes that have it as AIRFLOW_HOME are ended, too
     """
 
     def __init__(self, home: Path) -> None:
@@ -34,15 +34,15 @@ class Keeper:
             stdin=subprocess.PIPE,
             text=True,
             bufsize=1,
-            # Ctrl-C reaches the whole process group; the keeper is the one who must stay.
+            # Ctrl-C reaches the whole process group, but the keeper must survive it.
             start_new_session=True,
         )
         self.delete_with_us(home)
 
     def end_with_us(self, process: subprocess.Popen[bytes], *, server: bool = False) -> None:
-        """Have this process ended, which was started in a session of its own.
+        """Register a process to end, which must have its own session.
 
-        :param server: whether the others may need it until they are gone
+        :param server: whether other processes may need it until they have exited
         """
         started = psutil.Process(process.pid).create_time()
         self._write(f"{'server' if server else 'process'} {process.pid} {started}")
@@ -51,7 +51,7 @@ class Keeper:
         self._write(f"folder {folder}")
 
     def close(self) -> None:
-        """Have everything ended and deleted; return when it is done."""
+        """End and delete everything; return once that is done."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()
@@ -62,10 +62,10 @@ class Keeper:
 
 
 def pids_of_sessions(sessions: Collection[int], *, environment: tuple[str, str] | None = None) -> list[int]:
-    """Give all live processes of these sessions.
+    """Return all live processes of these sessions.
 
-    :param environment: also those that left the session (as a BashOperator's command does) with this variable
-        and value in their environment
+    :param environment: a variable and value; also return processes that left the session with it in their
+        environment, as a BashOperator's command does
     """
     found = []
     for process in psutil.process_iter():
@@ -79,7 +79,7 @@ def pids_of_sessions(sessions: Collection[int], *, environment: tuple[str, str] 
 
 
 def end_processes(find: Callable[[], list[int]], sig: int, timeout: float) -> None:
-    """Signal what `find` gives, until it gives nothing more or the time is up."""
+    """Signal the processes that `find` returns, until it returns none or the time is up."""
     deadline = time.monotonic() + timeout
     while pids := find():
         for pid in pids:
@@ -91,7 +91,7 @@ def end_processes(find: Callable[[], list[int]], sig: int, timeout: float) -> No
 
 
 def _sessions(lines: Collection[str]) -> set[int]:
-    """Give the sessions of these processes; a number that is somebody else's by now is left out."""
+    """Return the sessions of these processes, except for PIDs that other processes have reused."""
     sessions = set()
     for line in lines:
         pid, started = line.split()
@@ -99,7 +99,7 @@ def _sessions(lines: Collection[str]) -> set[int]:
             if psutil.Process(int(pid)).create_time() == float(started):
                 sessions.add(int(pid))
         except psutil.NoSuchProcess:
-            # Its number is not given away as long as anything is left of its session.
+            # A PID is not reused while its session has processes.
             sessions.add(int(pid))
     return sessions
 

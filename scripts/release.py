@@ -1,9 +1,9 @@
-"""Whether a version can be released: what must agree before its tag is set.
+"""Check whether a version can be released, before its tag is set.
 
     release.py check [TAG]
 
-The version stands in ``airflow_provider_coveo/__init__.py`` and nowhere else. ``CHANGELOG.md`` must say what
-is in it, and each cell of the matrix must have passed, on the Airflow that is pinned for it.
+Only ``airflow_provider_coveo/__init__.py`` contains the version. ``CHANGELOG.md`` must describe it, and each
+cell of the matrix must have passed on the Airflow that is pinned for it.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ def version() -> str:
     """Return the version of the package."""
     found = re.search(r'^__version__ = "(.+)"$', PACKAGE.read_text(), re.MULTILINE)
     if found is None:
-        raise ValueError(f"{PACKAGE} names no __version__")
+        raise ValueError(f"{PACKAGE} does not define __version__")
     return found[1]
 
 
 def wrong(tag: str | None = None) -> Iterator[str]:
-    """Say what is in the way of a release."""
+    """Return the problems that block a release."""
     if tag is not None and tag != f"v{version()}":
-        yield f"The tag is {tag}, but the package's version {version()}"
+        yield f"The tag is {tag}, but the package's version is {version()}"
     yield from wrong_in_changelog(CHANGELOG.read_text(), version())
     yield from wrong_in_matrix()
 
 
 def wrong_in_changelog(text: str, released: str) -> Iterator[str]:
-    """Say what CHANGELOG.md lacks of a version."""
+    """Return what CHANGELOG.md lacks for a version."""
     sections = re.findall(r"^## \[(.+?)\](?: - (\S+))?\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
     newest = next((section for section in sections if section[0] != "Unreleased"), None)
     if newest is None or newest[0] != released:
@@ -46,15 +46,15 @@ def wrong_in_changelog(text: str, released: str) -> Iterator[str]:
     try:
         date.fromisoformat(newest[1])
     except ValueError:
-        yield f"CHANGELOG.md gives {released} no date in the form 2025-12-31: {newest[1] or 'nothing'}"
+        yield f"CHANGELOG.md has no date such as 2025-12-31 for {released}, but {newest[1] or 'nothing'}"
     if not newest[2].strip():
-        yield f"CHANGELOG.md says nothing of {released}"
+        yield f"CHANGELOG.md has no entries for {released}"
     if any(name == "Unreleased" and words.strip() for name, _, words in sections):
-        yield f"CHANGELOG.md still has something under Unreleased: move it to {released}"
+        yield f"CHANGELOG.md still has entries under Unreleased: move them to {released}"
 
 
 def wrong_in_matrix() -> Iterator[str]:
-    """Say which cells did not pass on what is pinned for them."""
+    """Return the cells that did not pass with their pinned versions."""
     results, lines = matrix.read_results(), matrix.read_matrix()["airflow"]
     for cell in matrix.cells():
         if cell.may_fail:
@@ -64,11 +64,11 @@ def wrong_in_matrix() -> Iterator[str]:
         if result is None or result.verdict != "passed":
             yield f"Cell {cell.name} has not passed: make test-matrix CELLS={cell.name}"
         elif pinned and result.airflow != pinned:
-            yield f"Cell {cell.name} passed on Airflow {result.airflow}, but {pinned} is pinned by now"
+            yield f"Cell {cell.name} passed on Airflow {result.airflow}, but {pinned} is pinned now"
 
 
 def main() -> int:
-    """Do what the command line asks for."""
+    """Run the command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -160,7 +160,7 @@ def test_make_env_makes_them_once_and_for_the_owner_only(tmp_path: Path, secrets
 
     again = subprocess.run([maker], capture_output=True, text=True, check=False)
     assert again.returncode == 1
-    assert "stays as it is" in again.stderr
+    assert "already exists; not replacing it" in again.stderr
     assert made.read_text() == first
     assert ".env" in (ROOT / ".gitignore").read_text().splitlines()
 

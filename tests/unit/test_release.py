@@ -42,10 +42,10 @@ def test_a_changelog_that_tells_of_the_version_is_right() -> None:
     ("old", "new", "said"),
     [
         ("[1.2.0]", "[1.3.0]", "The newest version in CHANGELOG.md is 1.3.0, not 1.2.0"),
-        (" - 2026-01-31", "", "gives 1.2.0 no date in the form 2025-12-31: nothing"),
-        ("2026-01-31", "soon", "gives 1.2.0 no date in the form 2025-12-31: soon"),
-        ("### Added\n\n- A thing.\n", "", "says nothing of 1.2.0"),
-        ("[Unreleased]\n", "[Unreleased]\n\n- Forgotten.\n", "still has something under Unreleased"),
+        (" - 2026-01-31", "", "no date such as 2025-12-31 for 1.2.0, but nothing"),
+        ("2026-01-31", "soon", "no date such as 2025-12-31 for 1.2.0, but soon"),
+        ("### Added\n\n- A thing.\n", "", "has no entries for 1.2.0"),
+        ("[Unreleased]\n", "[Unreleased]\n\n- Forgotten.\n", "still has entries under Unreleased"),
     ],
 )
 def test_a_changelog_that_lacks_something_is_in_the_way(old: str, new: str, said: str) -> None:
@@ -70,12 +70,12 @@ def test_a_cell_that_did_not_pass_on_its_airflow_is_in_the_way(
     matrix._keep(replace(results["3.11-3.3"], airflow="3.3.0"))
     assert list(release.wrong_in_matrix()) == [
         "Cell 3.11-3.0 has not passed: make test-matrix CELLS=3.11-3.0",
-        f"Cell 3.11-3.3 passed on Airflow 3.3.0, but {lines['3.3']['version']} is pinned by now",
+        f"Cell 3.11-3.3 passed on Airflow 3.3.0, but {lines['3.3']['version']} is pinned now",
     ]
 
 
 def test_a_tag_of_another_version_is_in_the_way() -> None:
-    assert f"The tag is v99, but the package's version {__version__}" in list(release.wrong("v99"))
+    assert f"The tag is v99, but the package's version is {__version__}" in list(release.wrong("v99"))
     assert not any("tag" in found for found in release.wrong(f"v{__version__}"))
 
 
