@@ -1,22 +1,22 @@
-# Everything that one does with this project. `make` alone lists the targets.
+# The commands of this project. `make` alone lists the targets.
 #
-# Nothing is needed but git, make, bash and a Python from 3.10 to 3.12: uv, Airflow 3 and Airflow 2 are installed into
-# .venv/ by what needs them. The tests on Airflow 2 run a PostgreSQL of their own, and those in tests/browser a Chromium;
-# on Debian and Ubuntu both are installed (as root) where they are missing.
+# It requires git, make, bash and a Python from 3.10 to 3.12. Targets install uv, Airflow 3 and Airflow 2 into .venv/
+# when they need them. The tests on Airflow 2 start their own PostgreSQL, and those in tests/browser a Chromium; on
+# Debian and Ubuntu, both are installed (as root) if they are missing.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
-# The two Airflow releases that the project is developed with. All that it is tested with: constraints/matrix.json
+# The two Airflow releases for development. constraints/matrix.json lists all that the project is tested with.
 AIRFLOW_3 = $(shell sed -n 's/^apache-airflow==//p' $(CONSTRAINTS_3))
 AIRFLOW_2 = $(shell sed -n 's/^apache-airflow==//p' $(CONSTRAINTS_2))
 
-# Airflow 2.11 does not run on Python 3.13. A command that is there may still not work (pyenv's shims), so each is tried.
+# Airflow 2.11 does not run on Python 3.13. A command can exist without working (pyenv's shims), so each is tried.
 find_python = $(firstword $(foreach python,python3.12 python3.11 python3.10 $(1) python3,$(shell \
 	$(python) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < $(2))' 2>/dev/null && echo $(python))))
-# The interpreters to make the virtualenvs with, e.g.: make test PYTHON_3=/opt/python3.13/bin/python3
+# The interpreters for the virtualenvs, e.g.: make test PYTHON_3=/opt/python3.13/bin/python3
 PYTHON_3 = $(call find_python,python3.13,(3, 14))
 PYTHON_2 = $(call find_python,,(3, 13))
 
@@ -31,30 +31,30 @@ CONSTRAINTS_2 := constraints/airflow-2.11.txt
 CONSTRAINTS_CLUSTER := constraints/airflow-3.3-celery.txt
 CONSTRAINTS_RELEASE := constraints/release.txt
 
-# Drivers for an Airflow database in PostgreSQL. The local Airflow 2.11 cannot do without, see scripts/local_airflow.py.
+# Drivers for an Airflow database in PostgreSQL, which the local Airflow 2.11 needs; see scripts/local_airflow.py.
 DRIVERS_3 := psycopg2-binary asyncpg
 DRIVERS_2 := psycopg2-binary
-# What docker-compose.yml's images bring. apache-airflow-providers-celery 3.26.0 imports a name that celery 5.7.0 no
-# longer has. check-jsonschema brings the Compose specification's schema.
+# The packages of docker-compose.yml's images. apache-airflow-providers-celery 3.26.0 imports a name that celery 5.7.0
+# removed. check-jsonschema contains the Compose specification's schema.
 CLUSTER := 'apache-airflow[celery]' 'celery<5.7' apache-airflow-providers-fab check-jsonschema trustme
-# What builds and checks a release, and the workflows.
+# The tools that build and check a release, and check the workflows.
 RELEASE := build check-jsonschema check-wheel-contents cyclonedx-bom 'readme-renderer[md]' setuptools twine zizmor
 
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' airflow_provider_coveo/__init__.py)
 
-# The extras to install beside Airflow. The documentation is built on Airflow 3.
+# The extras to install with Airflow. The documentation is built on Airflow 3.
 EXTRAS_3 := dev,docs
 
-# What an installation depends on; sources are installed editable and do not matter.
+# The files that require a new installation if they change. The sources don't, because they are installed editable.
 INSTALLED_FROM := setup.cfg setup.py pyproject.toml airflow_provider_coveo/__init__.py
 
 ISSUE_FORMS = $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
 
-# The Airflow lines that test-bracket plays, and where it writes its table. The one in the tree:
+# The Airflow lines of test-bracket, and the file for its table. To update the one in the docs:
 # make test-bracket BRACKET_TABLE=docs/bracket-table.md
 LINES = 2.11 3.0 3.1 3.2 3.3
 BRACKET_TABLE = build/bracket-table.md
-# What is played in a line's virtualenv: $(call bracket_venv,3.1)
+# The virtualenv of a line: $(call bracket_venv,3.1)
 bracket_venv = $(or $(bracket_venv_$(1)),.venv/bracket-$(1))
 bracket_venv_2.11 := $(VENV_2)
 bracket_venv_3.3 := $(VENV_3)
@@ -63,17 +63,17 @@ bracket_venv_3.3 := $(VENV_3)
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
 
-# ---- what one runs ------------------------------------------------------------------------------------------------
+# ---- targets ------------------------------------------------------------------------------------------------------
 
 .PHONY: demo
 demo: $(VENV_3)/.installed ## Two runs on a real Airflow against a simulated Coveo; KEEP=1 keeps both running
 	@$(VENV_3)/bin/python scripts/demo.py $(if $(KEEP),--keep)
 
-# Side by side, the longest first. All parts find what they need installed: they would else do it at the same time.
+# In parallel, the longest first. Everything is installed before, so that two parts don't install it at the same time.
 TEST_PARTS = "Airflow $(AIRFLOW_3), running" test-running-3 "Airflow $(AIRFLOW_2), running" test-running-2 \
 	"Airflow $(AIRFLOW_3), the rest" test-rest-3 "Airflow $(AIRFLOW_2), the rest" test-rest-2 \
 	"Airflow $(AIRFLOW_3), stepped" test-stepped
-# How many parts go on at a time; by default as many as there are cores, and two at least.
+# The number of parts to run at a time; by default the number of cores, but at least two.
 AT_A_TIME =
 RUN_ALL = $(PYTHON_3) scripts/run_all_checks $(if $(AT_A_TIME),--jobs $(AT_A_TIME))
 
@@ -81,10 +81,10 @@ RUN_ALL = $(PYTHON_3) scripts/run_all_checks $(if $(AT_A_TIME),--jobs $(AT_A_TIM
 test: $(VENV_3)/.installed $(VENV_2)/.installed ## Everything: lint, and all tests on Airflow 3 and on Airflow 2
 	@$(RUN_ALL) $(TEST_PARTS) "lint" lint
 
-# A test folder that is named nowhere here belongs to the rest.
+# The rest includes every test folder that is not named here.
 RUNNING := tests/airflow tests/browser
 REST := tests $(RUNNING:%=--ignore=%) --ignore=tests/stepped
-# The simulator knows nothing of Airflow, and what it builds on has the same versions on both lines.
+# The simulator is independent of Airflow, and its dependencies have the same versions on both lines.
 REST_2 := $(REST) --ignore=tests/simulator
 
 .PHONY: test-airflow-3 test-airflow-2
@@ -106,9 +106,9 @@ test-unit: $(VENV_3)/.installed $(VENV_2)/.installed ## The tests that need no r
 	@$(call pytest,$(VENV_3),tests/unit tests/simulator)
 	@$(call pytest,$(VENV_2),tests/unit tests/simulator)
 
-# The rows of lines that are not played stay as they are.
+# Rows of other lines stay unchanged.
 .PHONY: test-bracket
-test-bracket: $(foreach line,$(LINES),$(call bracket_venv,$(line))/.installed) ## Test the bracket's situations and write their table; LINES="3.1 3.2" selects lines
+test-bracket: $(foreach line,$(LINES),$(call bracket_venv,$(line))/.installed) ## Test the bracket's situations and write the table of results; LINES="3.1 3.2" selects lines
 	@mkdir -p $(dir $(BRACKET_TABLE)) build; failed=; \
 	export COVEO_BRACKET=full COVEO_BRACKET_TABLE=build/bracket-table.md; \
 	$(foreach line,$(LINES),echo "==== Airflow $(line)"; \
@@ -117,10 +117,10 @@ test-bracket: $(foreach line,$(LINES),$(call bracket_venv,$(line))/.installed) #
 	cat $(BRACKET_TABLE); test -z "$$failed" || { echo "Not as expected on Airflow$$failed" >&2; exit 1; }
 
 .PHONY: test-stepped
-test-stepped: $(VENV_3)/.installed ## Test the bracket in an Airflow that is stepped in process, with a fixed set of sequences
+test-stepped: $(VENV_3)/.installed ## Test the bracket on an Airflow that is stepped in process, with a fixed set of sequences
 	@$(call pytest,$(VENV_3),tests/stepped)
 
-# A seed is a sequence of events; half a second to three seconds of CPU each.
+# Each seed is a sequence of events, which takes half a second to three seconds of CPU time.
 SEEDS = 1-1000
 JOBS = 2
 .PHONY: explore
@@ -136,14 +136,14 @@ cluster: $(VENV_CLUSTER)/.installed ## Airflow with two Celery workers, as in do
 	@scripts/cluster start
 
 .PHONY: cluster-test
-cluster-test: $(VENV_CLUSTER)/.installed ## Test pushes while a worker, the broker, the scheduler, ... dies
+cluster-test: $(VENV_CLUSTER)/.installed ## Test pushes while a worker, the broker, the scheduler and others die
 	@$(call pytest,$(VENV_CLUSTER),tests/cluster)
 
 .PHONY: test-mysql
-test-mysql: $(VENV_MYSQL)/.installed ## Test rows of a real MariaDB; on Debian and Ubuntu, installs it (as root) if it is missing
+test-mysql: $(VENV_MYSQL)/.installed ## Test rows of a real MariaDB; on Debian and Ubuntu, install it (as root) if it is missing
 	@$(call pytest,$(VENV_MYSQL),tests/unit/push/test_mysql.py)
 
-# The machine finds out about all cells in about an hour and a half.
+# All cells take about an hour and a half.
 .PHONY: test-matrix
 test-matrix: $(UV) ## Test the supported Pythons and Airflows; CELLS="3.12-3.2 lowest" runs some of them
 	@$(PYTHON_3) scripts/matrix.py run $(CELLS)
@@ -169,7 +169,7 @@ lint-workflows: $(VENV_RELEASE)/.installed ## Check the GitHub workflows and for
 	$(VENV_RELEASE)/bin/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
 	$(VENV_RELEASE)/bin/zizmor --quiet --offline --strict-collection .github
 
-# Built twice at the same commit, the wheel is the same byte for byte.
+# The build is reproducible: the same commit gives the same wheel, byte for byte.
 .PHONY: build
 build: $(VENV_RELEASE)/.installed ## Build the wheel and the source distribution into dist/
 	rm -rf dist
@@ -180,7 +180,7 @@ check-dist: build ## Check the contents of dist/, and that a package index can r
 	$(VENV_RELEASE)/bin/twine check --strict dist/*
 	$(VENV_RELEASE)/bin/check-wheel-contents dist/*.whl
 
-# Of the wheel in dist/, with the dependencies that it is tested with.
+# For the wheel in dist/, with the dependencies that it is tested with.
 .PHONY: sbom
 sbom: $(VENV_RELEASE)/.installed ## Write the software bill of materials (CycloneDX) to build/sbom.cdx.json
 	@test -n "$$(ls dist/*.whl 2>/dev/null)" || $(MAKE) build
@@ -215,25 +215,25 @@ clean: ## Delete what the other targets created
 	rm -rf .venv build dist docs/_parts *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# ---- how ----------------------------------------------------------------------------------------------------------
+# ---- internals ----------------------------------------------------------------------------------------------------
 
-# pytest in a virtualenv, with an Airflow home of its own: $(call pytest,virtualenv,what)
+# Run pytest in a virtualenv, with its own Airflow home: $(call pytest,virtualenv,arguments)
 define pytest
 home=$$(mktemp -d); trap 'rm -rf "$$home"' EXIT; \
 AIRFLOW_HOME="$$home" AIRFLOW__CORE__LOAD_EXAMPLES=False $(1)/bin/python -m pytest $(2) $(PYTEST_ARGS)
 endef
 
-# Resolve for all Pythons from 3.10: $(call compile,requirements,constraints file,what else)
+# Resolve for all Pythons from 3.10: $(call compile,requirements,constraints file,further arguments)
 define compile
 printf '%s\n' $(1) | $(UV) pip compile --quiet --upgrade --universal --python-version 3.10 --no-annotate \
 	--custom-compile-command "make constraints" $(3) - --output-file $(2)
 endef
 
-# A virtualenv with an Airflow and this project:
-# $(call install,virtualenv,variable that names the interpreter,constraints,packages besides,newest Python,extras)
+# Create a virtualenv with an Airflow and this project:
+# $(call install,virtualenv,variable with the interpreter,constraints,further packages,newest Python,extras)
 define install
-@test -n "$($(2))" || { echo "No Python from 3.10 to $(5) was found (python3.12, python3.11, python3.10, python3 were tried)." \
-	"Install one, or name it: make $(MAKECMDGOALS) $(2)=/path/to/python" >&2; exit 1; }
+@test -n "$($(2))" || { echo "Could not find a Python from 3.10 to $(5) (tried python3.12, python3.11, python3.10, python3)." \
+	"Install one, or pass it: make $(MAKECMDGOALS) $(2)=/path/to/python" >&2; exit 1; }
 $(UV) venv --quiet --clear --python "$($(2))" $(1)
 $(UV) pip install --quiet --python $(1) --constraints $(3) --editable '.[$(or $(6),dev)]' apache-airflow $(4)
 touch $@
@@ -252,7 +252,7 @@ $(VENV_2)/.installed: $(CONSTRAINTS_2) $(INSTALLED_FROM) | $(UV)
 $(VENV_CLUSTER)/.installed: $(CONSTRAINTS_CLUSTER) $(INSTALLED_FROM) | $(UV)
 	$(call install,$(VENV_CLUSTER),PYTHON_3,$(CONSTRAINTS_CLUSTER),$(CLUSTER),3.13)
 
-# Airflow's provider for MySQL compiles its driver, so it is no part of the other virtualenvs.
+# Airflow's provider for MySQL compiles its driver, so the other virtualenvs don't include it.
 $(VENV_MYSQL)/.installed: $(CONSTRAINTS_3) $(INSTALLED_FROM) | $(UV)
 	@{ command -v mariadb-install-db && command -v mariadb_config; } >/dev/null || { apt-get update -qq && apt-get install --yes -qq \
 		--no-install-recommends mariadb-server-core mariadb-client-core libmariadb-dev pkg-config gcc; } >/dev/null
@@ -264,6 +264,6 @@ $(VENV_RELEASE)/.installed: $(CONSTRAINTS_RELEASE) | $(UV)
 	touch $@
 
 $(UV):
-	@test -n "$(PYTHON_3)" || { echo "No Python from 3.10 to 3.13 was found." >&2; exit 1; }
+	@test -n "$(PYTHON_3)" || { echo "Could not find a Python from 3.10 to 3.13." >&2; exit 1; }
 	$(PYTHON_3) -m venv .venv/tools
 	.venv/tools/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.8,<1'

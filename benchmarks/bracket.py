@@ -1,10 +1,10 @@
 """
-What a bracket costs when its DAG is parsed, beside another commit: time, tasks and edges, and imports.
+Measure the cost of a bracket when its DAG is parsed, compared to another commit: time, tasks, edges, imports.
 
-    python benchmarks/bracket.py                        this checkout alone
+    python benchmarks/bracket.py                        # this checkout only
     git worktree add ../before v0.1.0 && python benchmarks/bracket.py ../before
 
-Both are measured in turns, in processes of their own, and the ratio is that of the quickest turns.
+The two alternate, each in a new process. The ratio is that of the fastest runs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parents[1]
 TURNS = 3
-#: What is built in each process; a DAG is built, checked and serialized as the DAG processor does.
+#: The code of each process. It builds, validates and serializes a DAG, as the DAG processor does.
 CODE = """
 import json, sys, time, warnings
 from datetime import datetime
@@ -59,7 +59,7 @@ print(json.dumps(found))
 
 
 def measure(checkout: Path, home: str) -> dict[str, float]:
-    """Measure a checkout in a process of its own."""
+    """Measure a checkout in a new process."""
     environment = {**os.environ, "PYTHONPATH": str(checkout), "AIRFLOW_HOME": home}
     printed = subprocess.check_output(
         [sys.executable, "-W", "ignore", "-c", CODE], env=environment, text=True
@@ -69,7 +69,7 @@ def measure(checkout: Path, home: str) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure, in turns, and print the quickest of each with the ratio."""
+    """Measure both alternately, and print the fastest runs and their ratio."""
     checkouts = [HERE, *(Path(path).resolve() for path in sys.argv[1:2])]
     best: list[dict[str, Any]] = [{} for _ in checkouts]
     with tempfile.TemporaryDirectory() as home:

@@ -1,15 +1,15 @@
 """
-What it costs to push only what changed.
+Measure the cost of pushing only changes.
 
-    python benchmarks/changes.py [--items 1000000] [--latency 0.05]   # side by side, in one run
+    python benchmarks/changes.py [--items 1000000] [--latency 0.05]   # compare, in one run
     python benchmarks/changes.py --memory 1000000 10000000            # memory and snapshots at two sizes
-    python benchmarks/changes.py --formats                            # SQLite beside two other files
+    python benchmarks/changes.py --formats                            # SQLite and two other formats
 
-Of the items, of 2 KB each, 1 % changed since the last push, and 0.5 % are gone. Each push is a process of its
-own. It goes to a receiver on loopback, in another process, which looks at nothing and may wait before each
-answer. The items are made on the fly, as fast as a file of them is read. `digest` reads, checks and digests
-them and does nothing else. As the machine may be busy, seconds of CPU are given besides those of the clock;
-memory is the peak above what the imports need. With --memory, the items are short.
+Items have 2 KB each. Since the last push, 1 % of them changed and 0.5 % are gone. Each push is a new process.
+It sends to a receiver on loopback, in another process, which ignores the content and can delay each response.
+The items are generated as fast as a file of them can be read. `digest` only reads, validates and digests
+them. Because the machine may be busy, CPU seconds are shown as well as wall time. Memory is the peak above
+the memory of the imports. With --memory, the items are short.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ def lines(count: int, version: int, size: int) -> Iterator[bytes]:
     """
     Yield items as lines of JSON.
 
-    :param count: How many there were in the first version.
+    :param count: The number of items in the first version.
     :param version: 1, or 2 for the second one, of which 1 % changed and 0.5 % are gone.
-    :param size: How many bytes of text an item has.
+    :param size: The bytes of text in an item.
     """
     generator = random.Random(1)  # noqa: S311 - the same items each time
     texts = [" ".join(generator.choices(_WORDS, k=size // 6)).encode() for _ in range(_TEXTS)]
@@ -66,7 +66,7 @@ def lines(count: int, version: int, size: int) -> Iterator[bytes]:
 
 
 def _peak() -> int:
-    """Return the most memory that this process has had, in KiB."""
+    """Return the peak memory of this process in KiB."""
     found = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
     assert found is not None
     return int(found[1])
@@ -86,16 +86,16 @@ class _Variables:
         return self._read()[key]
 
     def set(self, key: str, value: Any, **options: Any) -> None:
-        """Keep a value."""
+        """Save a value."""
         self._path.write_text(json.dumps({**self._read(), key: value}))
 
     def delete(self, key: str) -> None:
-        """Keep a value no more."""
+        """Delete a value."""
         self._path.write_text(json.dumps({k: v for k, v in self._read().items() if k != key}))
 
 
 def _digest(count: int, version: int, size: int) -> dict[str, Any]:
-    """Read, check and digest the items, and do nothing else."""
+    """Only read, validate and digest the items."""
     from airflow_provider_coveo.coveo.item_encoding import ItemEncoder
 
     encoder, group, held = ItemEncoder(), [], 0
@@ -118,7 +118,7 @@ def _digest(count: int, version: int, size: int) -> dict[str, Any]:
 
 
 def work(kind: str, url: str, folder: Path, count: int, size: int) -> None:
-    """Do one of what is compared, in this process, and print what it took."""
+    """Run one candidate in this process, and print its cost."""
     os.environ["AIRFLOW_CONN_COVEO_DEFAULT"] = json.dumps(
         {"conn_type": "coveo", "login": "acme", "password": "key", "host": url}
     )
@@ -134,7 +134,7 @@ def work(kind: str, url: str, folder: Path, count: int, size: int) -> None:
         changes = OnlyChanges(str(folder / "snapshots"), name=name) if compares else None
         return hook.push_items("acme-products", items, changes=changes)
 
-    # What is imported and read once is not what is measured.
+    # Don't measure one-time imports and reads.
     push("first", [{"documentId": "a://0", "data": "x"}], compares=True)
     before, start, cpu = _peak(), time.perf_counter(), time.process_time()
     version = 1 if kind in {"first", "full"} else 2
@@ -152,7 +152,7 @@ def work(kind: str, url: str, folder: Path, count: int, size: int) -> None:
 
 
 def run(kind: str, receiver: Receiver, folder: Path, count: int, size: int) -> dict[str, Any]:
-    """Do one of what is compared, in a process of its own."""
+    """Run one candidate in a new process."""
     receiver.count()
     command = [sys.executable, __file__, "--work", kind, receiver.url, str(folder), str(count), str(size)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -164,17 +164,17 @@ def run(kind: str, receiver: Receiver, folder: Path, count: int, size: int) -> d
 
 
 def snapshot_bytes(folder: Path) -> int:
-    """Return how large the snapshot of the catalog is."""
+    """Return the size of the catalog's snapshot."""
     (path,) = (folder / "snapshots").glob("*/*/catalog/snapshot")
     return path.stat().st_size
 
 
 def compare(count: int, latency: float) -> dict[str, dict[str, Any]]:
     """
-    Compare a full push with one of only what changed.
+    Compare a full push with a push of only the changes.
 
     :param count: How many items.
-    :param latency: Seconds before each answer.
+    :param latency: Seconds before each response.
     """
     with Receiver(latency) as receiver, tempfile.TemporaryDirectory() as folder:
         found = {}
@@ -184,24 +184,25 @@ def compare(count: int, latency: float) -> dict[str, dict[str, Any]]:
         id_bytes = len("https://shop.example.com/products/00000000")
         found["changes"]["per_item"] = snapshot_bytes(Path(folder)) / (count - count // 200) - id_bytes
     full, changes, digest = found["full"], found["changes"], found["digest"]
-    # The one item that each process pushes beforehand is its first batch.
+    # The first batch is the item that each process pushes beforehand.
     shares = {
         key: changes[key] / full[key] for key in ("accepted_adds", "bytes", "batches", "seconds", "cpu")
     }
     print(
-        f"of a full push: {shares['accepted_adds']:.2%} of the items, {shares['bytes']:.2%} of the bytes, "
+        f"compared to a full push: {shares['accepted_adds']:.2%} of the items, "
+        f"{shares['bytes']:.2%} of the bytes, "
         f"{shares['batches']:.2%} of the batches, {shares['seconds']:.2f} of the time, "
         f"{shares['cpu']:.2f} of the CPU\n"
-        f"of reading, checking and digesting: {changes['seconds'] / digest['seconds']:.2f} times the time, "
-        f"{changes['cpu'] / digest['cpu']:.2f} times the CPU\n"
-        f"snapshot: {changes['per_item']:.1f} bytes an item and its ID"
+        f"compared to reading, validating and digesting: {changes['seconds'] / digest['seconds']:.2f} times "
+        f"the time, {changes['cpu'] / digest['cpu']:.2f} times the CPU\n"
+        f"snapshot: {changes['per_item']:.1f} bytes per item and its ID"
     )
     return found
 
 
 def measure_memory(counts: list[int]) -> list[dict[str, Any]]:
     """
-    Compare the memory of pushes of short items, of which 1 % changed.
+    Compare the memory of pushes of short items, of which 1 % have changed.
 
     :param counts: How many items.
     """
@@ -226,15 +227,15 @@ def _print(kind: str, one: dict[str, Any], count: int) -> None:
     )
 
 
-# --- what else a snapshot could be ---
+# --- other formats of snapshots ---
 
 
 def compare_formats(count: int = 1_000_000, group: int = 256) -> None:
     """
-    Look up all items, in order and in any, in SQLite, in a sorted file of fixed records, and in a dbm.
+    Look up all items, in order and in random order, in SQLite, a sorted file of fixed records, and a dbm.
 
     :param count: How many items.
-    :param group: How many are looked up at a time.
+    :param group: The number of items per lookup.
     """
     ids = [f"https://shop.example.com/products/{number:08d}" for number in range(count)]
     shuffled = random.Random(2).sample(ids, count)  # noqa: S311
@@ -257,8 +258,8 @@ def compare_formats(count: int = 1_000_000, group: int = 256) -> None:
                 assert known == count
                 times.append((time.process_time() - start) / count * 1e6)
             print(
-                f"{name:>12}: {made:.1f} s to make, {size / count - len(ids[0]):.1f} bytes an item and its "
-                f"ID, {times[0]:.2f} us a look-up in order, {times[1]:.2f} us in any",
+                f"{name:>12}: {made:.1f} s to create, {size / count - len(ids[0]):.1f} bytes per item and its "
+                f"ID, {times[0]:.2f} us per lookup in order, {times[1]:.2f} us in random order",
                 flush=True,
             )
 
@@ -283,7 +284,7 @@ def _sqlite(path: Path, ids: list[str]) -> Callable[[list[str]], int]:
 
 
 def _sorted_file(path: Path, ids: list[str]) -> Callable[[list[str]], int]:
-    """Records of an ID's digest and the item's, sorted; the IDs stand in a file of their own."""
+    """Sorted records of the digests of an ID and its item; the IDs are in another file."""
     hashed = sorted(hashlib.sha256(each.encode()).digest()[:16] for each in ids)
     path.write_bytes(b"".join(key + os.urandom(20) for key in hashed))
     path.with_suffix(".ids").write_text("\n".join(ids))
@@ -311,7 +312,7 @@ def _dbm(path: Path, ids: list[str]) -> Callable[[list[str]], int]:
 
 
 def main() -> None:
-    """Run what the command line asks for."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

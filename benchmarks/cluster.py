@@ -1,10 +1,10 @@
 """
-How long a cluster takes from nothing to the end of its first run, and how much memory its parts share out.
+Measure how long a cluster takes to start and to finish its first run, and the memory of its components.
 
     .venv/cluster/bin/python benchmarks/cluster.py
 
-It starts the services of docker-compose.yml by scripts/cluster, runs the example of a full rebuild, and stops
-them.
+It starts the services of docker-compose.yml with scripts/cluster, runs the example of a full rebuild, and
+stops them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from airflow_client import AirflowClient  # noqa: E402
 
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="coveo-cluster-") as name:
-        # PostgreSQL's user goes through it.
+        # PostgreSQL's user must be able to traverse it.
         Path(name).chmod(0o711)
         folder = Path(name) / "cluster"
 
@@ -47,7 +47,7 @@ def main() -> None:
         finally:
             cluster("stop")
     print(
-        f"all health checks pass after {healthy:.0f} s, the first run is over ({state}) after {over:.0f} s\n"
+        f"all health checks passed after {healthy:.0f} s; the first run ended ({state}) after {over:.0f} s\n"
     )
     print(status)
 

@@ -1,17 +1,17 @@
 """
-Many sources updated by one DAG on a real Airflow, while Coveo allows so many calls in five minutes.
+Update many sources with one DAG on a real Airflow, while Coveo limits the calls in five minutes.
 
-    python benchmarks/fan_out.py                          # 200 sources, on an Airflow of this virtualenv
-    python benchmarks/fan_out.py --call-interval 5        # with calls kept apart, so that none is refused
+    python benchmarks/fan_out.py                          # 200 sources, on this virtualenv's Airflow
+    python benchmarks/fan_out.py --call-interval 5        # space calls out, so that none is rate-limited
     python benchmarks/fan_out.py --python .venv/airflow-2/bin/python
-    python benchmarks/fan_out.py --cluster FOLDER         # on the Celery workers that scripts/cluster started
+    python benchmarks/fan_out.py --cluster FOLDER         # on the Celery workers of scripts/cluster
 
-It runs the example DAG ``coveo_many_sources``, whose tasks are in a pool of ``--slots``, against a simulator
-with ``--limit``, and prints how long it took, which calls arrived, and the memory of all of Airflow's
-processes. It fails if a task did, if a source was not opened, pushed to and closed exactly once, or if in any
-window more calls arrived than the limit and one for each slot.
+It runs the example DAG ``coveo_many_sources`` in a pool with ``--slots`` against a simulator with
+``--limit``. It prints the duration, the calls that arrived, and the memory of all Airflow processes. It fails
+if a task fails, if a source was not opened, pushed to and closed exactly once, or if more calls arrived in
+any window than the limit plus one per slot.
 
-On a cluster the distance between calls is that of the connection that it was started with.
+On a cluster, the interval between calls is that of the cluster's connection.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ SECONDS_BETWEEN_SAMPLES = 5.0
 
 class Coveo:
     """
-    A simulator in another process or this one, by its control API.
+    A client for a simulator's control API, in this or another process.
 
     :param url: its address.
-    :param verify: the certificate that it shows, if it speaks https.
+    :param verify: its certificate, if it uses https.
     """
 
     def __init__(self, url: str, verify: str | bool = True) -> None:
@@ -66,9 +66,9 @@ class Coveo:
 
 class Memory:
     """
-    The memory of some processes, looked at every few seconds: in MB, what they share counted once (PSS).
+    The memory of some processes in MB (PSS, which counts shared pages once), sampled every few seconds.
 
-    :param sessions: gives the sessions that they are in.
+    :param sessions: returns their sessions.
     """
 
     def __init__(self, sessions: Callable[[], Collection[int]]) -> None:
@@ -119,7 +119,7 @@ def local(python: str, slots: int, call_interval: float) -> Iterator[tuple[Airfl
 
 @contextmanager
 def cluster(folder: Path) -> Iterator[tuple[AirflowClient, Coveo, Any]]:
-    """Take what scripts/cluster started."""
+    """Use the cluster that scripts/cluster started."""
     command = [sys.executable, str(ROOT / "scripts" / "cluster"), "--folder", str(folder), "info"]
     info = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     airflow = AirflowClient(
@@ -134,7 +134,7 @@ def cluster(folder: Path) -> Iterator[tuple[AirflowClient, Coveo, Any]]:
 
 
 def fullest_window(arrived: Collection[int], seconds: float) -> int:
-    """Return how many calls arrived within that many seconds at most; moments are in milliseconds."""
+    """Return the maximum number of calls within a number of seconds; ``moments`` are in milliseconds."""
     moments = sorted(arrived)
     most = first = 0
     for last, moment in enumerate(moments):
@@ -145,7 +145,7 @@ def fullest_window(arrived: Collection[int], seconds: float) -> int:
 
 
 def most_open(timelines: Collection[list[dict[str, Any]]]) -> int:
-    """Return how many sources were active at the same time at most."""
+    """Return the maximum number of sources that were active at the same time."""
     changes = sorted(
         (event["at"], -1 if event["status"] == "IDLE" else 1)
         for timeline in timelines
@@ -162,7 +162,7 @@ def most_open(timelines: Collection[list[dict[str, Any]]]) -> int:
 def run(
     airflow: AirflowClient, coveo: Coveo, sessions: Any, given: argparse.Namespace
 ) -> tuple[dict[str, Any], list[str]]:
-    """Run the DAG once; return the figures, and what is wrong with them."""
+    """Run the DAG once; return the figures and the problems."""
     airflow.poll_interval = 1
     source_ids = [f"acme-source-{number}" for number in range(given.sources)]
     coveo.ask("POST", "reset")
@@ -194,7 +194,7 @@ def run(
         "refused": sum(call["status"] == 429 for call in calls),
         "limit": f"{limit} in {window:g} s",
         "fullest window": fullest,
-        "most sources open": most_open(timelines.values()),
+        "max. open sources": most_open(timelines.values()),
         "MB before": round(memory.before),
         "MB median": round(statistics.median(memory.samples)) if memory.samples else None,
         "MB peak": round(max(memory.samples, default=memory.before)),
@@ -209,7 +209,7 @@ def run(
         if seen != ["REFRESH", "push", "IDLE"]:
             wrong.append(f"{source_id} saw {seen}")
     if fullest > limit + given.slots:
-        wrong.append(f"{fullest} calls in {window:g} s, where {limit} are allowed to {given.slots} slots")
+        wrong.append(f"{fullest} calls in {window:g} s, but the limit is {limit} with {given.slots} slots")
     return figures, wrong
 
 
@@ -225,18 +225,20 @@ def main() -> int:
     parser.add_argument("--sources", type=int, default=200)
     parser.add_argument("--slots", type=int, default=4, help="of the pool")
     parser.add_argument("--limit", type=_limit, default=(250, 300.0), metavar="CALLS/SECONDS")
-    parser.add_argument("--retry-after", action="store_true", help="whether Coveo says how long to wait")
+    parser.add_argument("--retry-after", action="store_true", help="whether Coveo sends Retry-After")
     parser.add_argument("--call-interval", type=float, default=0.0, help="the connection's")
-    parser.add_argument("--python", default=sys.executable, help="the interpreter of the Airflow to run")
-    parser.add_argument("--cluster", type=Path, metavar="FOLDER", help="that scripts/cluster started")
-    parser.add_argument("--patience", type=float, default=7200.0, help="seconds for the run")
+    parser.add_argument("--python", default=sys.executable, help="the interpreter with the Airflow to run")
+    parser.add_argument(
+        "--cluster", type=Path, metavar="FOLDER", help="the folder of a running scripts/cluster"
+    )
+    parser.add_argument("--patience", type=float, default=7200.0, help="the run's timeout in seconds")
     given = parser.parse_args()
     there = cluster(given.cluster) if given.cluster else local(given.python, given.slots, given.call_interval)
     with there as (airflow, coveo, sessions):
         figures, wrong = run(airflow, coveo, sessions, given)
     for name, figure in figures.items():
         print(f"{name:20} {figure}")
-    print("\n".join(wrong) or "All brackets closed, and the limit was kept.")
+    print("\n".join(wrong) or "All brackets are closed, and the calls stayed within the limit.")
     return 1 if wrong else 0
 
 

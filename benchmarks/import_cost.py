@@ -1,9 +1,9 @@
 """
-What importing the operators costs a DAG file, beside what importing Airflow's HTTP operator costs.
+Measure the cost of importing the operators into a DAG file, compared to Airflow's HTTP operator.
 
-Airflow parses DAG files again and again, so what an operator module brings with it is paid for each time.
-Each figure is the median of several fresh interpreters, taken in turn, after ``airflow.sdk`` (Airflow 2: its
-base operator) is loaded, as it is in every DAG file.
+Airflow parses DAG files often, so each parse pays for the imports of an operator module. Each figure is the
+median of several new interpreters, which alternate. They load ``airflow.sdk`` (Airflow 2: its base operator)
+first, as every DAG file does.
 
     python benchmarks/import_cost.py [RUNS]
 """
@@ -31,7 +31,7 @@ print(time.perf_counter() - started, len(set(sys.modules) - before))
 
 
 def measure(module: str) -> tuple[float, int]:
-    """Return the seconds and the number of further modules that importing ``module`` takes."""
+    """Return the seconds of importing ``module``, and the number of modules that this loads."""
     script = _MEASURE.format(module=module)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     seconds, modules = done.stdout.splitlines()[-1].split()

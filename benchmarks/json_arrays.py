@@ -1,12 +1,12 @@
 """
-How the objects of a JSON array are found: the scanner of this provider, and ijson with its parser in C.
+Compare two ways to find the objects of a JSON array: this provider's scanner, and ijson with its C parser.
 
     pip install ijson
     python benchmarks/json_arrays.py
 
-Each run is a process of its own. Seconds are those of the processor; memory is the peak above what the
-imports need. ijson gives Python objects, which must be encoded anew: then numbers are written in another way,
-and keys that occur twice are gone. ``basic_parse`` keeps both, as events.
+Each run is a new process. Seconds are CPU time; memory is the peak above the memory of the imports. ijson
+returns Python objects, which must be encoded again. That changes the notation of numbers and loses duplicate
+keys. ``basic_parse`` keeps both, as events.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def _items_of_200_mb() -> Iterator[str]:
 
 
 def _above_the_limit() -> Iterator[str]:
-    # A file container holds 256 MB, so Coveo can't take this item.
+    # A file container can hold 256 MB, so Coveo can't accept this item.
     yield json.dumps({"documentId": "a", "data": "x" * 600_000_000})
 
 
@@ -88,7 +88,7 @@ CASES: dict[str, Callable[[], Iterator[str]]] = {
     "three items of 200 MB": _items_of_200_mb,
     "one item of 600 MB, above Coveo's limit": _above_the_limit,
     "one item of 20,000,000 escapes": _large_of_escapes,
-    "one unescaped quote, and 32 MiB": _unescaped_quote,
+    "one unescaped quote, then 32 MiB": _unescaped_quote,
 }
 
 
@@ -108,7 +108,7 @@ def _read(candidate: str, path: str) -> int:
 
 
 def _peak() -> int:
-    """Return how many KiB of memory the process had at most."""
+    """Return the peak memory of the process in KiB."""
     return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
 
 
@@ -118,7 +118,7 @@ def _worker(candidate: str, path: str) -> None:
     else:
         import_module("ijson.backends.yajl2_c")
         import_module("msgspec")
-    # As of now: a process begins with the peak of the one that it was forked from.
+    # The difference from now on, because a forked process inherits its parent's peak.
     Path("/proc/self/clear_refs").write_text("5")
     before = _peak()
     began = time.process_time()

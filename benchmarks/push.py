@@ -1,17 +1,17 @@
 """
-The same items through this provider, through the two published clients, and as bare bytes.
+Push the same items through this provider, through the two published clients, and as raw bytes.
 
-    python benchmarks/push.py --clients FOLDER --install     # once: the clients, into a folder of their own
+    python benchmarks/push.py --clients FOLDER --install     # once: install the clients into a folder
     python benchmarks/push.py --clients FOLDER               # the comparison
-    python benchmarks/push.py --scale                        # this provider alone, at three sizes
+    python benchmarks/push.py --scale                        # this provider only, at three sizes
 
-All of them push to one receiver on loopback, which looks at nothing; it runs in a process of its own. Each
-run is a process of its own as well. The clock starts before the file of items is opened and stops when all is
-accepted; imports are not on it. Runs of all candidates alternate, and the median counts. Memory is the peak
-above what the imports need.
+All of them push to one receiver on loopback, in another process, which ignores the content. Each run is also
+a new process. The clock starts before the file of items is opened and stops when everything is accepted; it
+does not include imports. The candidates alternate, and the median counts. Memory is the peak above the memory
+of the imports.
 
-The floor puts the same bytes into containers of 5 MiB, as the npm client does, over one connection, with
-nothing read, checked or encoded.
+The floor uploads the same bytes in containers of 5 MiB, like the npm client, over one connection, without
+reading, validating or encoding anything.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _WORDS = [
 _FLOOR_BATCH = 5 * 1024 * 1024
 CANDIDATES = ("floor", "lines", "dicts", "npm", "pypi")
 _TITLES = {
-    "floor": "floor: bare bytes",
+    "floor": "floor: raw bytes",
     "lines": "this provider, NDJSON lines",
     "dicts": "this provider, dicts",
     "npm": "npm @coveo/push-api-client",
@@ -118,7 +118,7 @@ def make_item(number: int, generator: random.Random) -> dict[str, Any]:
 
 
 def write_items(folder: Path, count: int) -> dict[str, Path]:
-    """Write the items as JSON Lines, and as the JSON array that the npm client reads."""
+    """Write the items as JSON Lines, and as a JSON array for the npm client."""
     generator = random.Random(1)  # noqa: S311 - the same items each time
     lines = [
         json.dumps(make_item(number, generator), separators=(",", ":"), ensure_ascii=False)
@@ -130,11 +130,11 @@ def write_items(folder: Path, count: int) -> dict[str, Path]:
     return paths
 
 
-# --- the candidates that are Python of this environment ---
+# --- the candidates in this environment's Python ---
 
 
 def _peak() -> int:
-    """Return the most memory that this process has had, in KiB (``getrusage`` counts the parent's too)."""
+    """Return the peak memory of this process in KiB (``getrusage`` includes the parent's)."""
     found = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
     assert found is not None
     return int(found[1])
@@ -187,12 +187,12 @@ def _ours(url: str, file: str, as_dicts: bool, repeat: int, options: dict[str, A
             hook.push_items("acme-products", items, **options)
 
     hook = CoveoPushHook()
-    # One push beforehand, as what it imports and reads once is not what is measured.
+    # One push beforehand, to exclude one-time imports and reads.
     hook.push_items("acme-products", [{"documentId": "a://0", "data": "x"}])
     _measured(push)
 
 
-# --- running them ---
+# --- runs ---
 
 
 def _run(command: list[str], **options: Any) -> dict[str, float]:
@@ -224,13 +224,13 @@ def _run_candidate(name: str, url: str, files: dict[str, Path], clients: Path | 
 
 
 def install(folder: Path) -> None:
-    """Install the published clients into a folder of their own."""
+    """Install the published clients into a folder."""
     (folder / "npm").mkdir(parents=True, exist_ok=True)
     subprocess.run([sys.executable, "-m", "venv", str(folder / "py")], check=True)
     pip = [str(folder / "py" / "bin" / "python"), "-m", "pip", "install", "--quiet"]
     subprocess.run([*pip, "coveo-push-api-client.py"], check=True)
     npm = shutil.which("npm") or "npm"
-    # The client needs tslib and does not say so.
+    # The client needs tslib, but does not declare it.
     subprocess.run(
         [npm, "install", "--no-audit", "--no-fund", "@coveo/push-api-client", "tslib"],
         cwd=folder / "npm",
@@ -274,7 +274,7 @@ def compare(folder: Path, clients: Path | None, count: int, runs: int, latency: 
 
 
 def scale(folder: Path, counts: list[int], latencies: list[float], options: dict[str, Any]) -> None:
-    """Print a table of this provider alone at several sizes."""
+    """Print a table of this provider only, at several sizes."""
     unit = 10_000
     files = write_items(folder, unit)
     megabytes = files["lines"].stat().st_size / 1e6
@@ -301,12 +301,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--clients", type=Path, help="the folder of the published clients")
-    parser.add_argument("--install", action="store_true", help="install them there, and do nothing else")
+    parser.add_argument("--clients", type=Path, help="the folder for the published clients")
+    parser.add_argument("--install", action="store_true", help="only install them there")
     parser.add_argument("--items", type=int, default=50_000)
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--latency", type=float, default=0.0, help="seconds at the receiver")
-    parser.add_argument("--scale", action="store_true", help="this provider alone, at three sizes")
+    parser.add_argument("--latency", type=float, default=0.0, help="seconds of delay at the receiver")
+    parser.add_argument("--scale", action="store_true", help="this provider only, at three sizes")
     parser.add_argument("--counts", default="10000,100000,1000000")
     parser.add_argument("--latencies", default="0,0.05")
     parser.add_argument("--options", default="{}", help="arguments of push_items, as JSON")

@@ -1,11 +1,11 @@
 """
-How long the page *Push sources* takes for the rows of 500 sources, in Airflow's own server and database.
+Measure how long the page *Push sources* takes for the rows of 500 sources, in Airflow's server and database.
 
     AIRFLOW__CORE__LOAD_EXAMPLES=False .venv/airflow-3/bin/python benchmarks/push_sources.py
 
-A signed-in admin asks for the rows over HTTP, from the app as Airflow mounts it, on Airflow 3.1 or later.
-Each source has an open record, and ten runs with a bracket each.
-Wall time is worth something only while the machine has nothing else to do, so its load is printed beside it.
+A signed-in admin requests the rows over HTTP from the app as Airflow mounts it, on Airflow 3.1 or later. Each
+source has an open record, and ten runs with a bracket each. Wall time is only meaningful on an idle machine,
+so the load is printed with it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _environment(home: str) -> dict[str, str]:
 
 
 def _fill() -> None:
-    """Write the records, runs, tasks and counts."""
+    """Create the records, runs, tasks and counts."""
     from datetime import datetime, timedelta, timezone
 
     from airflow.models.dag import DagModel
@@ -102,7 +102,7 @@ def _fill() -> None:
         session.flush()
         table: Any = Variable.__table__
         for variable in variables:
-            # Encrypted, as Airflow keeps Variables.
+            # Encrypted, as Airflow saves Variables.
             its = Variable(key=variable["key"], val=json.dumps(variable["val"]))
             session.execute(
                 insert(table), {"key": its.key, "val": its._val, "is_encrypted": its.is_encrypted}
@@ -172,7 +172,7 @@ def _serve_and_measure() -> None:
 
 
 def main() -> None:
-    """Make a database, and measure in a process of its own that uses it."""
+    """Create a database, and measure in a new process that uses it."""
     with tempfile.TemporaryDirectory() as home:
         environment = _environment(home)
         airflow = str(Path(sys.executable).with_name("airflow"))

@@ -1,8 +1,8 @@
 """
-A Coveo that takes everything and looks at nothing, so that what is measured is the client.
+A fake Coveo that accepts everything unseen, so that benchmarks measure only the client.
 
-It runs in a process of its own, on a loopback port: ``python receiver.py [--latency SECONDS]`` prints its
-address. ``GET /count`` tells, and sets back, how many requests and bytes came in.
+It runs in its own process, on a loopback port: ``python receiver.py [--latency SECONDS]`` prints its address.
+``GET /count`` returns and resets the number of requests and bytes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 
 class _Connection(asyncio.Protocol):
-    """One connection; requests come one after the other."""
+    """One connection, with one request after the other."""
 
     latency = 0.0
     requests = 0
@@ -109,9 +109,9 @@ async def _serve(latency: float) -> None:
 
 class Receiver:
     """
-    The receiver in a process of its own; use it as a context manager.
+    The receiver in another process. Use it as a context manager.
 
-    :param latency: Seconds between the end of a request and its answer.
+    :param latency: Seconds between the end of a request and its response.
     """
 
     def __init__(self, latency: float = 0.0) -> None:
@@ -135,7 +135,7 @@ class Receiver:
         self._process.wait()
 
     def count(self) -> dict[str, int]:
-        """Return how many requests and bytes came in since the last time."""
+        """Return the number of requests and bytes since the last call."""
         with urllib.request.urlopen(f"{self.url}/count") as answer:  # noqa: S310 - loopback
             counted: dict[str, int] = json.load(answer)
         return counted

@@ -1,11 +1,11 @@
 """
-What a push that was killed at nine tenths of its way costs to finish.
+Measure the cost of resuming a push that was killed at 90 %.
 
     python benchmarks/resume.py [--items 10000000] [--at 0.9]
 
-A process pushes small items to a receiver on loopback and is killed with SIGKILL once so many of them are
-accepted. Another one is given the same items and the state that the first one left, as the next try of an
-Airflow task is; a file stands in for Airflow's database.
+A process pushes small items to a receiver on loopback, and is killed with SIGKILL once that share of them is
+accepted. Another one gets the same items and the state that the first one saved, like the next try of an
+Airflow task; a file replaces Airflow's database.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from benchmarks.receiver import Receiver
 
 class FileStore(dict[str, Any]):
     """
-    What Airflow keeps for a task, in a file.
+    The state that Airflow saves for a task, in a file.
 
     :param path: The file.
     """
@@ -40,12 +40,12 @@ class FileStore(dict[str, Any]):
         self._path = path
 
     def set(self, key: str, value: Any) -> None:
-        """Keep a value."""
+        """Save a value."""
         self[key] = value
         self._write()
 
     def delete(self, key: str) -> None:
-        """Keep a value no more."""
+        """Delete a value."""
         self.pop(key, None)
         self._write()
 
@@ -58,14 +58,14 @@ class FileStore(dict[str, Any]):
 @dataclass(frozen=True)
 class Try:
     """
-    What one process did.
+    The figures of one process.
 
-    :param items: How many items it got accepted.
-    :param requests: How many requests it made.
-    :param megabytes: What it sent.
-    :param seconds: How long it took.
-    :param kept: How many bytes of state it left or, if it came to its end, found.
-    :param result: What the push returned.
+    :param items: The number of its accepted items.
+    :param requests: The number of its requests.
+    :param megabytes: The data that it sent.
+    :param seconds: Its duration.
+    :param kept: The bytes of state that it saved or, if it finished, found.
+    :param result: The result of the push.
     """
 
     items: int
@@ -91,7 +91,7 @@ def _one_try(receiver: Receiver, arguments: list[str], state: Path, *, kill_at: 
     kept = state.stat().st_size if state.exists() else 0
     began = time.monotonic()
     told, tells = os.pipe()
-    # A pipe of its own, since Airflow may write its log to the standard output.
+    # A separate pipe, since Airflow can log to standard output.
     worker = subprocess.Popen(
         [sys.executable, __file__, "--worker", *arguments, str(tells)],
         stdout=subprocess.DEVNULL,

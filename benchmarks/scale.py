@@ -1,15 +1,16 @@
 """
-What a rebuild of many items costs in calls and time, and which of Coveo's limits it meets first.
+Calculate the calls and the time of a rebuild of many items, and which of Coveo's limits it reaches first.
 
-    python benchmarks/scale.py                 # the tables of docs/scale.md
-    python benchmarks/scale.py --write         # writes them into it
+    python benchmarks/scale.py                 # print the tables of docs/scale.md
+    python benchmarks/scale.py --write         # write them into it
 
-Nothing is sent. How many batches there are comes from this provider's own batching, fed with items of that
-size; that a batch is two calls is held against the simulator by a test. In the second table, tasks push these
-batches by a clock of its own that jumps from event to event: they wait as the provider's throttle and its
-RetryPolicy wait, and the simulator's organization counts their calls.
+Nothing is sent. The number of batches comes from this provider's own batching of items of that size; a test
+verifies against the simulator that a batch takes two calls. In the second table, tasks push these batches on
+a simulated clock that jumps from event to event. They wait like the provider's throttle and its RetryPolicy,
+and the simulator's organization counts their calls.
 
-What a worker and a network add is a guess, named below. It is small beside what Coveo's limits make.
+The overhead of workers and network is a guess, see below. It is small compared to the effect of Coveo's
+limits.
 """
 
 from __future__ import annotations
@@ -33,16 +34,16 @@ from airflow_provider_coveo.simulator.state import Organization, Settings
 #: Guidance of https://docs.coveo.com/en/63/ for batches in a production organization.
 SUSTAINED_ITEMS_PER_HOUR = 300_000
 BURST_ITEMS_PER_HOUR = 1_000_000
-#: Of https://docs.coveo.com/en/l62e0540/, for a production organization.
+#: The limits of a production organization, from https://docs.coveo.com/en/l62e0540/.
 CALLS_PER_DAY = 15_000
 CALLS_PER_FIVE_MINUTES = 250
 
-#: A container is made, and its content is taken; the upload in between goes to the storage behind it.
+#: Creating a container and submitting it. The upload in between goes to the object storage.
 CALLS_PER_BATCH = 2
 #: Open, delete old items, close.
 CALLS_PER_BRACKET = 3
 
-#: Guesses: for Airflow to begin a task, for an answer, and for an upload.
+#: Guesses: the time for Airflow to start a task, for a response, and for an upload.
 SECONDS_PER_TASK = 5.0
 SECONDS_PER_CALL = 0.25
 BYTES_PER_SECOND = 20e6
@@ -61,7 +62,7 @@ def item(number: int, item_bytes: int) -> bytes:
 
 @functools.cache
 def items_per_batch(item_bytes: int, batch_bytes: int) -> int:
-    """Return how many items of a size this provider puts into a full batch."""
+    """Return the number of items of a size in a full batch of this provider."""
     endless = (item(number, item_bytes) for number in itertools.count())
     return next(item_batches(endless, batch_bytes, _refused)).entries
 
@@ -71,19 +72,19 @@ def _refused(index: int, error: Exception) -> bool:
 
 
 def batches_of(items: int, item_bytes: int, batch_bytes: int) -> list[int]:
-    """Return how many items each batch of a push has."""
+    """Return the number of items in each batch of a push."""
     full = items_per_batch(item_bytes, batch_bytes)
     rest = items % full
     return [full] * (items // full) + ([rest] if rest else [])
 
 
 def calls_of(items: int, item_bytes: int, batch_bytes: int) -> int:
-    """Return how many Push API calls one push makes."""
+    """Return the number of Push API calls of one push."""
     return CALLS_PER_BATCH * len(batches_of(items, item_bytes, batch_bytes))
 
 
 class _ModelClock(Clock):
-    """A clock that stands still until somebody sets it."""
+    """A clock that changes only when it is set."""
 
     seconds = 0.0
 
@@ -92,7 +93,7 @@ class _ModelClock(Clock):
 
 
 class _GaveUp(Exception):  # noqa: N818 - it is how a run ends
-    """A call was refused for longer than a task is patient."""
+    """A call was rate-limited for longer than a task retries."""
 
 
 @dataclass
@@ -100,12 +101,12 @@ class Rebuild:
     """
     A rebuild by mapped push tasks in one bracket.
 
-    :param item_bytes: How large an item is, as JSON.
+    :param item_bytes: The size of an item as JSON.
     :param batch_bytes: The tasks' ``batch_bytes``.
     :param slots: The slots of the pool.
     :param call_interval: The connection's ``call_interval``.
-    :param items: How many there are in all.
-    :param items_per_shard: How many a task pushes.
+    :param items: The total number of items.
+    :param items_per_shard: The number of items per task.
     """
 
     item_bytes: int = 2 * KB
@@ -115,23 +116,23 @@ class Rebuild:
     items: int = ITEMS
     items_per_shard: int = ITEMS_PER_SHARD
 
-    # What comes of it:
+    # The results:
     seconds: float = 0.0
     calls: int = 0
     refused: int = 0
     accepted: int = 0
-    #: The most calls that arrived in any five minutes, those that were refused among them.
+    #: The maximum number of calls in any five minutes, including rate-limited ones.
     fullest_window: int = 0
     calls_of_day: Counter[int] = field(default_factory=Counter)
     items_of_hour: Counter[int] = field(default_factory=Counter)
     stopped_by: str = ""
 
     def simulate(self) -> Rebuild:
-        """Let it happen."""
+        """Run the simulation."""
         self._clock = _ModelClock()
         limit = (CALLS_PER_FIVE_MINUTES, COUNTED_OVER_SECONDS)
         self._organization = Organization("model", self._clock, Settings(call_limit=limit))
-        # Without jitter, so that each run is the same.
+        # Without jitter, for reproducible runs.
         self._policy = RetryPolicy(first_wait=0)
         self._window: deque[float] = deque()
         shards = iter(self._shards())
@@ -159,7 +160,7 @@ class Rebuild:
             left -= size
 
     def _slot(self, shards: Iterator[list[int]]) -> Iterator[float]:
-        """Yield how long each thing takes that the tasks in a slot do one after the other."""
+        """Yield the durations of the steps of the tasks in one slot."""
         for batches in shards:
             yield SECONDS_PER_TASK
             for items in batches:
@@ -221,7 +222,7 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def limits_table() -> str:
-    """Return what 50 million items cost by the size of an item, and which limit is met first."""
+    """Return the cost of 50 million items by item size, and the limit that is reached first."""
     rows = []
     for item_bytes, batch_bytes in (
         (200, DEFAULT_BATCH_BYTES),
@@ -258,13 +259,13 @@ def limits_table() -> str:
 
 
 def interval_for(items_per_hour: int, slots: int, item_bytes: int, batch_bytes: int) -> float:
-    """Return the ``call_interval`` with which the tasks of a pool push that many items an hour."""
+    """Return the ``call_interval`` with which the tasks of a pool push that many items per hour."""
     per_batch = items_per_batch(item_bytes, batch_bytes)
     return 3600 * slots * per_batch / (CALLS_PER_BATCH * items_per_hour)
 
 
 def rebuild_table() -> str:
-    """Return how a rebuild of 50 million items of 2 KB goes, by how it is set up."""
+    """Return the results of a rebuild of 50 million items of 2 KB, by its settings."""
     rows = []
     for slots, batch_bytes, items_per_hour in (
         (4, DEFAULT_BATCH_BYTES, None),
@@ -307,7 +308,7 @@ TABLES = {"limits": limits_table, "rebuild": rebuild_table}
 
 
 def with_tables(document: str) -> str:
-    """Return the document with the tables as they come out now."""
+    """Return the document with updated tables."""
     for name, table in TABLES.items():
         begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
         before, _, rest = document.partition(begin)

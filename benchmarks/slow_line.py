@@ -1,13 +1,13 @@
 """
-Pushes over a slow line: whether they succeed with the defaults, and how much of the line they use.
+Push over a slow line: check that it succeeds with the defaults, and measure how much of the line it uses.
 
     python benchmarks/slow_line.py                 # 2 Mbit/s with batches of 2 MiB, 16 Mbit/s with 64 MiB
     python benchmarks/slow_line.py --full          # 2 Mbit/s with the default batches of 12 MiB, too
 
-The line is a receiver in a process of its own that speaks TLS and takes bytes from a token bucket, which all
-of its connections share. It ends by itself after ``--seconds``. The ratio is the JSON that was pushed, over
-what the line carries from the first byte of an upload to the last one: what it lacks to 1 is the time in
-which the line was idle, or carried something twice. Making items before that is not on the clock.
+The line is a receiver in another process, with TLS and a token bucket that all of its connections share. It
+ends by itself after ``--seconds``. The ratio is the size of the pushed JSON, divided by the capacity of the
+line from the first byte of an upload to the last one. Its difference from 1 is time in which the line was
+idle or carried data twice. Creating the first items is not included.
 
 Two batches of 64 MiB take 67 s at 16 Mbit/s; three of 12 MiB take 151 s at 2 Mbit/s. The timeouts are the
 provider's own: a connection within 10 s, and 60 s of silence.
@@ -34,15 +34,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 from local_certificate import write_certificate
 
 MIB = 1024 * 1024
-#: Bytes that the line gives at once.
+#: The bytes that the line delivers at once.
 _PIECE = 8 * 1024
-#: Of each connection's bytes, so many may wait before the receiver stops reading: a real line holds few, too.
+#: The receive buffer of each connection in bytes, small because a real line also holds little data.
 _WINDOW = 64 * 1024
 _ENOUGH = 0.8
 
 
 class _Line:
-    """A token bucket that all connections take their bytes from."""
+    """A token bucket for the bytes of all connections."""
 
     def __init__(self, bytes_per_second: float) -> None:
         self._rate = bytes_per_second
@@ -54,7 +54,7 @@ class _Line:
         now = time.monotonic()
         if self.began is None:
             self.began = now
-        # A bucket that holds a quarter of a second, so that a late wake-up wastes nothing of the line.
+        # The bucket holds a quarter of a second, so that a late wake-up wastes no capacity.
         self._free_at = max(self._free_at, now - 0.25) + size / self._rate
         await asyncio.sleep(max(0.0, self._free_at - now))
         self.ended = time.monotonic()
@@ -131,7 +131,7 @@ def _items(size: int) -> Iterator[dict[str, Any]]:
 
 
 def _push(mbit: float, batch: int, batches: int, seconds: float) -> bool:
-    """Push so many batches, print what came of it, and return whether that is enough."""
+    """Push some batches, print the result, and return whether it is good enough."""
     from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 
     with tempfile.TemporaryDirectory() as folder:
@@ -172,7 +172,7 @@ def main() -> int:
     """Run the benchmark, or the receiver."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--full", action="store_true", help="push batches of 12 MiB over 2 Mbit/s, too")
-    parser.add_argument("--seconds", type=float, default=900.0, help="after how long the receiver ends")
+    parser.add_argument("--seconds", type=float, default=900.0, help="the lifetime of the receiver")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--mbit", type=float, help=argparse.SUPPRESS)
     parser.add_argument("--certificate", help=argparse.SUPPRESS)

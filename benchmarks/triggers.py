@@ -1,17 +1,16 @@
 """
-What many tasks cost that wait at Coveo in one triggerer.
+Measure the cost of many tasks that wait for Coveo in one triggerer.
 
-    python benchmarks/triggers.py                          # 1,000 triggers, beside one that waits alone
+    python benchmarks/triggers.py                          # 1,000 triggers, compared to a single one
     python benchmarks/triggers.py --interval 10 --seconds 20
 
-Each line is a process of its own, which does what a triggerer does: it makes the triggers from their
-serialized form and runs them on one event loop, as tasks that each wait for a source to become IDLE. They
-ask a simulator in another process, by https on loopback, whose source is in a rebuild all the time. The last
-line shows what it is good for that triggers share a session.
+Each line is a new process that works like a triggerer: it creates the triggers from their serialized form and
+runs them on one event loop. Each waits for a source to become IDLE. They poll a simulator in another process,
+over https on loopback, whose source stays in a rebuild. The last line shows the benefit of a shared session.
 
-Memory is what the triggers take above what the imports need. CPU is the share of one core. “Late” is the
-longest that the event loop let something else wait, while the triggers started and after that; Airflow warns
-of 200 ms.
+Memory is that of the triggers, above the memory of the imports. CPU is the share of one core. “Late” is the
+longest delay of another callback on the event loop, during the start of the triggers and after it; Airflow
+warns above 200 ms.
 """
 
 from __future__ import annotations
@@ -42,28 +41,28 @@ _KEY = "xx00000000-0000-4000-8000-000000000000"
 _TITLES = {
     "alone": "one alone",
     "shared": "{count:,} triggers",
-    "own": "{count:,} triggers, a session each",
+    "own": "{count:,} triggers, one session each",
 }
 
 
-# --- one process that waits ---
+# --- the waiting process ---
 
 
 class _Loop:
-    """Measures how late the event loop is."""
+    """Measures the delay of the event loop."""
 
     def __init__(self) -> None:
         self.worst = 0.0
 
     async def watch(self) -> None:
-        """Note the worst, until cancelled."""
+        """Record the longest delay, until cancelled."""
         while True:
             due = time.perf_counter() + 0.02
             await asyncio.sleep(0.02)
             self.worst = max(self.worst, time.perf_counter() - due)
 
     def taken(self) -> float:
-        """Return the worst since it was asked for last, in milliseconds."""
+        """Return the longest delay since the last call, in milliseconds."""
         worst, self.worst = self.worst, 0.0
         return worst * 1000
 
@@ -122,7 +121,7 @@ async def _wait(count: int, interval: float, seconds: float) -> dict[str, float]
     watch = asyncio.create_task(loop.watch())
     before = _resident()
     running = [asyncio.create_task(anext(trigger_class(**parameters).run())) for _ in range(count)]
-    # In the first interval each of them reads its connection and looks for the first time.
+    # In the first interval, each of them reads its connection and polls for the first time.
     await asyncio.sleep(interval * 1.1)
     late_at_start, answers = loop.taken(), 0
     cpu, began = _cpu_seconds(), time.perf_counter()
@@ -151,12 +150,12 @@ def _worker(kind: str, count: int, interval: float, seconds: float) -> None:
     sys.stdout.write("RESULT " + json.dumps(result) + "\n")
 
 
-# --- the Coveo that they ask ---
+# --- the Coveo that they poll ---
 
 
 @contextmanager
 def _simulator(folder: Path) -> Iterator[dict[str, str]]:
-    """Run a simulator in a process of its own, and give the environment that leads to it."""
+    """Run a simulator in another process, and yield the environment with its connection."""
     certificate, key = write_certificate(folder)
     serve = (
         "import sys, threading; from airflow_provider_coveo.simulator import Simulator\n"
@@ -179,7 +178,7 @@ def _simulator(folder: Path) -> Iterator[dict[str, str]]:
             "login": "acme",
             "password": _KEY,
             "host": process.stdout.readline().strip(),
-            # Beside its own, so that as many certificates are loaded as usual.
+            # In addition to the usual certificates, so that as many are loaded as in production.
             "extra": json.dumps({"verify": str(_with_the_usual_ones(certificate))}),
         }
         yield {**os.environ, "AIRFLOW_CONN_COVEO_DEFAULT": json.dumps(connection)}
@@ -197,8 +196,8 @@ def _with_the_usual_ones(certificate: Path) -> Path:
 
 
 def compare(count: int, interval: float, seconds: float) -> None:
-    """Print a line for each kind of waiting."""
-    print(f"a look every {interval:g} s, which is two requests; measured for {seconds:g} s\n")
+    """Print a line for each kind of trigger."""
+    print(f"polling every {interval:g} s, with two requests; measured for {seconds:g} s\n")
     print(f"{'':36}{'MB':>7}{'CPU':>8}{'requests/s':>12}{'ms/request':>12}{'late at start':>15}{'late':>9}")
     with tempfile.TemporaryDirectory() as folder, _simulator(Path(folder)) as environment:
         for kind, triggers in (("alone", 1), ("shared", count), ("own", count)):
@@ -215,7 +214,7 @@ def compare(count: int, interval: float, seconds: float) -> None:
                 raise RuntimeError(f"{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
             result = json.loads(found[1])
             if result["waiting"] != triggers:
-                raise RuntimeError(f"{triggers - result['waiting']} triggers did not go on waiting")
+                raise RuntimeError(f"{triggers - result['waiting']} triggers stopped waiting")
             each = result["cpu"] / result["requests"] * 1000 if result["requests"] else 0.0
             print(
                 f"{_TITLES[kind].format(count=triggers):36}{result['megabytes']:7.1f}{result['cpu']:8.2%}"
@@ -229,8 +228,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--triggers", type=int, default=1000)
-    parser.add_argument("--interval", type=float, default=60.0, help="seconds from one look to the next")
-    parser.add_argument("--seconds", type=float, default=60.0, help="how long to measure")
+    parser.add_argument("--interval", type=float, default=60.0, help="seconds between two polls")
+    parser.add_argument("--seconds", type=float, default=60.0, help="the duration of the measurement")
     parser.add_argument("--worker", choices=list(_TITLES), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.worker:
