@@ -258,8 +258,8 @@ def compare_formats(count: int = 1_000_000, group: int = 256) -> None:
                 assert known == count
                 times.append((time.process_time() - start) / count * 1e6)
             print(
-                f"{name:>12}: {made:.1f} s to create, {size / count - len(ids[0]):.1f} bytes per item and its "
-                f"ID, {times[0]:.2f} us per lookup in order, {times[1]:.2f} us in random order",
+                f"{name:>12}: created in {made:.1f} s, {size / count - len(ids[0]):.1f} bytes per item "
+                f"and its ID, {times[0]:.2f} us per lookup in order, {times[1]:.2f} us in random order",
                 flush=True,
             )
 
