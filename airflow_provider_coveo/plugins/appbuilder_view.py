@@ -48,20 +48,23 @@ class PushSourcesView(AirflowBaseView):  # type: ignore[misc]
     @has_access_view()  # type: ignore[untyped-decorator]
     def sources(self) -> object:
         """Return the rows that relate to DAGs that the user can read."""
-        manager = get_auth_manager()
-
-        def may_trigger(dag_id: str) -> bool:
-            return bool(
-                manager.is_authorized_dag(
-                    method="POST", access_entity=DagAccessEntity.RUN, details=DagDetails(id=dag_id)
-                )
-            )
-
-        viewer = Viewer(
-            readable=frozenset(manager.get_permitted_dag_ids(methods=["GET"])),
-            sees_records=bool(manager.is_authorized_variable(method="GET")),
-            may_trigger=may_trigger,
-        )
-        response = jsonify(overview(DatabaseStore(), viewer, time.time()))
+        response = jsonify(overview(DatabaseStore(), _viewer, time.time()))
         response.headers.update(HEADERS)
         return response
+
+
+def _viewer() -> Viewer:
+    manager = get_auth_manager()
+
+    def may_trigger(dag_id: str) -> bool:
+        return bool(
+            manager.is_authorized_dag(
+                method="POST", access_entity=DagAccessEntity.RUN, details=DagDetails(id=dag_id)
+            )
+        )
+
+    return Viewer(
+        readable=frozenset(manager.get_permitted_dag_ids(methods=["GET"])),
+        sees_records=bool(manager.is_authorized_variable(method="GET")),
+        may_trigger=may_trigger,
+    )

@@ -8,14 +8,19 @@ The routes only read. The page's buttons use Airflow's own REST API, with the us
 from __future__ import annotations
 
 import time
+from functools import cache
 
 from airflow.api_fastapi.app import get_auth_manager
+from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
 from airflow.api_fastapi.auth.managers.models.resource_details import (
     DagAccessEntity,
     DagDetails,
     VariableDetails,
 )
 from airflow.api_fastapi.core_api.security import GetUserDep
+from airflow.models.dag import DagModel
+from airflow.models.team import Team
+from airflow.utils.session import create_session
 from fastapi import FastAPI
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 
@@ -40,18 +45,33 @@ def show_page(user: GetUserDep) -> Response:
 
 def show_sources(user: GetUserDep) -> Response:
     """Return the rows that relate to DAGs that the signed-in user can read."""
+    data = overview(DatabaseStore(), lambda: _viewer(user), time.time())
+    return JSONResponse(data, headers=HEADERS)
+
+
+def _viewer(user: BaseUser) -> Viewer:
     manager = get_auth_manager()
 
+    @cache
     def may_trigger(dag_id: str) -> bool:
+        details = DagDetails(id=dag_id, team_name=DagModel.get_team_name(dag_id))
         return bool(
             manager.is_authorized_dag(
-                method="POST", access_entity=DagAccessEntity.RUN, details=DagDetails(id=dag_id), user=user
+                method="POST", access_entity=DagAccessEntity.RUN, details=details, user=user
             )
         )
 
-    viewer = Viewer(
+    return Viewer(
         readable=frozenset(manager.get_authorized_dag_ids(user=user, method="GET")),
-        sees_records=bool(manager.is_authorized_variable(method="GET", details=VariableDetails(), user=user)),
+        # The records of all teams are read, so it takes the permission for all.
+        sees_records=all(
+            manager.is_authorized_variable(method="GET", details=VariableDetails(team_name=team), user=user)
+            for team in (None, *_teams())
+        ),
         may_trigger=may_trigger,
     )
-    return JSONResponse(overview(DatabaseStore(), viewer, time.time()), headers=HEADERS)
+
+
+def _teams() -> list[str]:
+    with create_session() as session:
+        return [name for (name,) in session.query(Team.name)]

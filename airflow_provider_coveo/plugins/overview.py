@@ -8,6 +8,8 @@ that it affects.
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
@@ -39,6 +41,8 @@ from airflow_provider_coveo.state.ledger import (
 )
 from airflow_provider_coveo.state.run_records import RunRecord, runs_in
 from airflow_provider_coveo.state.watch_record import SeenSource, WatchRecord, watch_in
+
+log = logging.getLogger(__name__)
 
 #: The watchdog's DAG until a watchdog records its own: the DAG in ``dags_examples``.
 WATCHDOG_DAG_ID: Final = "coveo_close_abandoned"
@@ -116,27 +120,31 @@ class _Facts:
     unknown: str = ""
     troubles: list[str] = field(default_factory=list)
 
-    def asked(self, what: str, ask: Callable[[], dict[Any, T]]) -> dict[Any, T]:
-        """Return the result of a query, an empty one if the query failed."""
+    def asked(self, what: str, ask: Callable[[], T], otherwise: T) -> T:
+        """Return the result of a query, the other value if the query failed."""
         try:
             return ask()
         except Exception as error:
             # A driver's message can contain values of the query.
             reason = str(error) if isinstance(error, TimeoutError) else type(error).__name__
             self.troubles.append(f"Could not read {what} from Airflow's database: {reason}")
-            return {}
+            return otherwise
 
 
-def overview(store: Store, viewer: Viewer, now: float) -> dict[str, Any]:
+def overview(store: Store, find_viewer: Callable[[], Viewer], now: float) -> dict[str, Any]:
     """
     Return the page's data as JSON.
 
     :param store: The metadata database.
-    :param viewer: The page's user.
+    :param find_viewer: Returns the page's user. Without the user's permissions, there are no rows.
     :param now: The current time in epoch seconds.
     """
     facts = _Facts()
-    records: Mapping[str, Callable[[], object]] = facts.asked("the records", lambda: dict(store.records()))
+    nobody = Viewer(frozenset(), False, lambda _: False)
+    viewer = facts.asked("your permissions", find_viewer, nobody)
+    records: Mapping[str, Callable[[], object]] = {}
+    if viewer is not nobody:
+        records = facts.asked("the records", store.records, {})
     sources, watches, unattributed = _collect(records)
     visible = [
         source
@@ -145,18 +153,38 @@ def overview(store: Store, viewer: Viewer, now: float) -> dict[str, Any]:
         or not viewer.readable.isdisjoint(source.dag_ids | _watch_dags(watches, source.organization_id))
     ]
     _ask(store, facts, visible, watches)
-    rows = [_row(source, facts, viewer, now) for source in visible]
+    rows = [_row_or_reason(source, facts, viewer, now) for source in visible]
     rows.sort(key=lambda row: (_ORDER.index(row["state"]), row["organization"], row["name"], row["source"]))
     organizations = {
         organization_id: _organization(watches.get(organization_id), facts, viewer)
         for organization_id in sorted({source.organization_id for source in visible} | {""})
     }
-    return {
-        "now": now,
-        "rows": rows,
-        "organizations": organizations,
-        "troubles": [*facts.troubles, *(unattributed if viewer.sees_records else [])],
-    }
+    return as_json(
+        {
+            "now": now,
+            "rows": rows,
+            "organizations": organizations,
+            "troubles": [*dict.fromkeys(facts.troubles), *(unattributed if viewer.sees_records else [])],
+        }
+    )
+
+
+def as_json(value: dict[str, Any]) -> dict[str, Any]:
+    """
+    Return data that any JSON encoder accepts.
+
+    Records can contain values that Python's decoder accepts, but not an encoder: numbers that are not finite,
+    and incomplete surrogate pairs.
+
+    :param value: The data.
+    """
+    try:
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    except ValueError:
+        # JSON escapes what UTF-8 can't encode, and replaces the numbers when decoded.
+        text = json.dumps(value, ensure_ascii=False).encode(errors="replace")
+        return dict(json.loads(text, parse_constant=lambda _: None))
+    return value
 
 
 # --- the records ---
@@ -196,7 +224,10 @@ def _collect(
         else:
             source.troubles.append(f"The Variable {key} contains nothing that this version can read")
     for source in sources.values():
-        _add_brackets(source, records)
+        try:
+            _add_brackets(source, records)
+        except Exception as error:
+            source.troubles.append(_cannot_show(source, error))
     return sources, watches, unattributed
 
 
@@ -264,24 +295,39 @@ def _ask(store: Store, facts: _Facts, sources: Iterable[_Source], watches: Mappi
     brackets = [holder for source in sources for holder in source.brackets]
     dag_ids = {WATCHDOG_DAG_ID, *(watch.dag_id for watch in watches.values())}
     dag_ids |= {dag_id for dag_id, _ in held | last}
-    facts.dags = facts.asked("the DAGs", lambda: store.dags(dag_ids))
-    facts.runs = facts.asked("the runs", lambda: store.runs(held | last))
-    facts.tasks = facts.asked("the states of tasks", lambda: store.tasks(held)) if held else {}
+    facts.dags = facts.asked("the DAGs", lambda: store.dags(dag_ids), {})
+    facts.runs = facts.asked("the runs", lambda: store.runs(held | last), {})
+    facts.tasks = facts.asked("the states of tasks", lambda: store.tasks(held), {}) if held else {}
     facts.unknown = "; ".join(facts.troubles)
     if not last:
         return
-    facts.pushed = facts.asked("what was pushed", lambda: store.pushed(last))
-    facts.failed = facts.asked("the failed tasks", lambda: store.tasks(last, states=("failed",)))
+    facts.pushed = facts.asked("what was pushed", lambda: store.pushed(last), {})
+    facts.failed = facts.asked("the failed tasks", lambda: store.tasks(last, states=("failed",)), {})
     facts.outcomes = facts.asked(
         "how updates ended",
         lambda: store.tasks(
             {(each.dag_id, each.run_id) for each in brackets},
             task_ids={each.task_id("outcome") for each in brackets},
         ),
+        {},
     )
 
 
 # --- a row ---
+
+
+def _row_or_reason(source: _Source, facts: _Facts, viewer: Viewer, now: float) -> dict[str, object]:
+    """Return a source's row, with the reason if its records decode to impossible values."""
+    try:
+        return _row(source, facts, viewer, now)
+    except Exception as error:
+        troubles = [*source.troubles, _cannot_show(source, error)]
+        return _row(_Source(source.organization_id, source.source_id, troubles=troubles), facts, viewer, now)
+
+
+def _cannot_show(source: _Source, error: Exception) -> str:
+    log.warning("Could not show source %s of %s", source.source_id, source.organization_id, exc_info=error)
+    return f"Its records contain an impossible value ({type(error).__name__}); see the web server's log"
 
 
 def _row(source: _Source, facts: _Facts, viewer: Viewer, now: float) -> dict[str, object]:
@@ -486,9 +532,10 @@ def _counts(pushed: Iterable[Any], name: str) -> dict[str, int] | None:
 def _next_run(source: _Source, facts: _Facts, viewer: Viewer) -> dict[str, object] | None:
     """Return the next run of the DAG that updated the source last."""
     dag_id = next((run.dag_id for run in reversed(source.runs) if viewer.reads(run.dag_id)), None)
-    dag = facts.dags.get(dag_id) if dag_id else None
-    if dag is None:
+    if dag_id is None or facts.unknown:
         return None
+    # Airflow's own page can delete a DAG with all its rows.
+    dag = facts.dags.get(dag_id, DagRow(is_paused=False, is_gone=True, next_run=None))
     return {"dag_id": dag_id, "at": dag.next_run, "is_paused": dag.is_paused, "is_gone": dag.is_gone}
 
 
@@ -508,7 +555,7 @@ def _organization(watch: WatchRecord | None, facts: _Facts, viewer: Viewer) -> d
         usable = "absent"
     elif watch is not None and watch.dag_id and not watch.takes_conf:
         usable = "deaf"
-    elif not (is_known and viewer.may_trigger(dag_id)):
+    elif not (is_known and facts.asked("your permissions", lambda: viewer.may_trigger(dag_id), False)):
         usable = "forbidden"
     else:
         usable = "paused" if dag.is_paused else "ready"

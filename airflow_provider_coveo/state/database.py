@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from datetime import datetime, timezone
 from typing import Any, Final, NamedTuple, Protocol
 
 from airflow_provider_coveo.state.records import PUSHED_XCOM_KEY
@@ -116,7 +117,12 @@ class DatabaseStore:
         wanted = or_(*(key.startswith(prefix, autoescape=True) for prefix in RECORD_PREFIXES))
         with self._session() as session:
             rows = session.query(key, value, encrypted).filter(wanted).all()
-        return {name: _decoder(text, bool(is_encrypted)) for name, text, is_encrypted in rows}
+        return {
+            name: _decoder(text, bool(is_encrypted))
+            for name, text, is_encrypted in rows
+            # SQLite and MySQL compare without regard to case.
+            if name.startswith(RECORD_PREFIXES)
+        }
 
     def runs(self, keys: Iterable[RunKey]) -> dict[RunKey, RunRow]:
         """Return the data about runs."""
@@ -239,5 +245,8 @@ def _text(value: object) -> str | None:
     return None if value is None else str(getattr(value, "value", value))
 
 
-def _seconds(moment: Any) -> float | None:
-    return None if moment is None else float(moment.timestamp())
+def _seconds(moment: datetime | None) -> float | None:
+    if moment is None:
+        return None
+    # Airflow stores times in UTC.
+    return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()

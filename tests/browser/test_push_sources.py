@@ -11,6 +11,7 @@ import pytest
 
 from airflow_provider_coveo.links.push_sources_page import airflow_line, page_exists
 from tests.browser.push_sources import MARKUP, WATCHDOG, Stage, push_sources_stage
+from tests.push_sources_routes import ROLES, ROUTES
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Frame
@@ -21,9 +22,6 @@ pytestmark = [
     pytest.mark.skipif(not page_exists(), reason="Airflow 3.0 has no place for the page"),
 ]
 
-#: Each route of the page, and what who asks for it is answered.
-SIGNED_IN = dict.fromkeys(("viewer", "user", "op", "admin"), 200)
-ROUTES = {"/": {None: 401, **SIGNED_IN}, "/sources": {None: 401, **SIGNED_IN}}
 WORD = "push_source_update.wait_for_the_word"
 
 
@@ -56,18 +54,8 @@ def rows(stage: Stage, name: str = "admin") -> dict[str, dict[str, Any]]:
 # --- who sees what ---
 
 
-@pytest.mark.skipif(airflow_line() < (3, 1), reason="the app of Airflow 3.1 and later")
-def test_no_route_of_the_app_is_left_unnamed() -> None:
-    from airflow_provider_coveo.plugins.fastapi_app import make_app
-
-    routes: list[Any] = list(make_app().routes)
-    assert {route.path for route in routes} == set(ROUTES)
-    # Nothing changes anything, so that no other site can have a browser change it.
-    assert {method for route in routes for method in route.methods} == {"GET"}
-
-
 @pytest.mark.parametrize("path", ROUTES)
-@pytest.mark.parametrize("name", [None, "viewer", "user", "op", "admin"])
+@pytest.mark.parametrize("name", [None, *ROLES])
 def test_each_route_names_who_may_use_it(stage: Stage, path: str, name: str | None) -> None:
     with stage.client(name) as client:
         answer = client.get(f"/coveo{path}", follow_redirects=False)

@@ -128,7 +128,7 @@ class Facts:
 
     def shown(self, **viewer: Any) -> dict[str, Any]:
         given = {"readable": frozenset(self.dag_rows), "sees_records": True, "may_trigger": lambda _: True}
-        return overview(self, Viewer(**{**given, **viewer}), NOW)
+        return overview(self, lambda: Viewer(**{**given, **viewer}), NOW)
 
     def row(self, **viewer: Any) -> dict[str, Any]:
         (row,) = self.shown(**viewer)["rows"]

@@ -2,92 +2,29 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import time
 from collections.abc import Iterator
-from contextlib import suppress
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, event
-from sqlalchemy.orm import scoped_session, sessionmaker
 
 from airflow_provider_coveo.plugins.overview import Viewer, overview
 from airflow_provider_coveo.state.database import DatabaseStore, UnreadableRecordError
 from airflow_provider_coveo.state.ledger import Holder, RunRecord, bracket_variable
 from airflow_provider_coveo.state.records import PUSHED_XCOM_KEY
+from tests.unit.metadata_database import AT, Database, metadata_database
 
-AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
 
-
-class Database:
-    """A database, what to put into it, and what was asked of it."""
-
-    def __init__(self, path: Path) -> None:
-        import airflow.models
-        from airflow.models.base import Base
-
-        airflow.models.import_all_models()
-        self.engine = create_engine(f"sqlite:///{path}")
-        with suppress(ImportError):
-            # Airflow 2.11 keeps who wrote a note among the tables of its users.
-            importlib.import_module("airflow.providers.fab.auth_manager.models")
-        self.tables = Base.metadata.tables
-        names = ("variable", "dag", "dag_run", "task_instance", "xcom", "log_template")
-        Base.metadata.create_all(self.engine, tables=[self.tables[name] for name in names])
-        self.statements: list[str] = []
-        event.listen(self.engine, "before_cursor_execute", self._note)
-
-    def _note(self, connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
-        self.statements.append(statement)
-
-    def add(self, table: str, *rows: dict[str, Any]) -> None:
-        """Insert rows; what else a column must hold is made up."""
-        columns = [
-            column
-            for column in self.tables[table].columns
-            if not column.nullable and column.default is None and column.autoincrement is not True
-        ]
-        full = []
-        for number, row in enumerate(rows):
-            made_up = {}
-            for column in columns:
-                if column.name in row or (column.primary_key and column.name == "id" and table == "variable"):
-                    continue
-                kind = column.type.python_type.__name__ if hasattr(column.type, "python_type") else ""
-                made_up[column.name] = {
-                    "int": number + 1,
-                    "bool": False,
-                    "datetime": AT,
-                    "float": 0.0,
-                    "dict": {},
-                }.get(kind, f"x{number}")
-            full.append({**made_up, **row})
-        with self.engine.begin() as connection:
-            for row in full:
-                connection.execute(self.tables[table].insert().values(**row))
-
-    def variables(self, **values: Any) -> None:
-        """Store Variables as Airflow does."""
-        from airflow.models.variable import Variable
-
-        made = [Variable(key=key, val=json.dumps(value)) for key, value in values.items()]
-        self.add("variable", *({"key": v.key, "val": v._val, "is_encrypted": v.is_encrypted} for v in made))
+def everybody() -> Viewer:
+    return Viewer(frozenset(), True, lambda _: True)
 
 
 @pytest.fixture
 def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
-    import airflow.settings
-
-    made = Database(tmp_path / "airflow.db")
-    maker = sessionmaker(bind=made.engine)
-    monkeypatch.setattr(airflow.settings, "Session", scoped_session(maker), raising=False)
-    monkeypatch.setattr(airflow.settings, "NonScopedSession", maker, raising=False)
-    yield made
-    made.engine.dispose()
+    with metadata_database(tmp_path / "airflow.db", monkeypatch) as made:
+        yield made
 
 
 def test_records_are_read_in_one_query_and_decrypted_when_they_are_needed(database: Database) -> None:
@@ -108,6 +45,7 @@ def test_records_are_read_in_one_query_and_decrypted_when_they_are_needed(databa
         "coveo_seen__acme__s",
         "my_coveo_open__x",
         "COVEO_SECRET",
+        "Coveo_Open__acme__s",
     ],
 )
 def test_no_variable_of_anybody_else_is_read(database: Database, name: str) -> None:
@@ -197,7 +135,7 @@ def test_what_was_pushed_is_read_of_each_release_s_xcoms(database: Database, for
 def test_a_store_that_took_too_long_asks_no_more(database: Database) -> None:
     with pytest.raises(TimeoutError, match="too slowly"):
         DatabaseStore(seconds=-1).runs([("d", "r")])
-    shown = overview(DatabaseStore(seconds=-1), Viewer(frozenset(), True, lambda _: True), time.time())
+    shown = overview(DatabaseStore(seconds=-1), everybody, time.time())
     assert "too slowly" in shown["troubles"][0]
 
 
@@ -206,7 +144,7 @@ def test_a_database_without_tables_is_no_error_of_the_page(
 ) -> None:
     with database.engine.begin() as connection:
         connection.exec_driver_sql("DROP TABLE variable")
-    shown = overview(DatabaseStore(), Viewer(frozenset(), True, lambda _: True), time.time())
+    shown = overview(DatabaseStore(), everybody, time.time())
     assert shown["troubles"] == ["Could not read the records from Airflow's database: OperationalError"]
 
 
@@ -233,6 +171,6 @@ def fill(database: Database, sources: int, runs: int) -> None:
 def test_the_number_of_queries_does_not_grow_with_the_sources_but_by_the_hundred(database: Database) -> None:
     fill(database, 300, 1)
     database.statements.clear()
-    shown = overview(DatabaseStore(), Viewer(frozenset(), True, lambda _: True), time.time())
+    shown = overview(DatabaseStore(), everybody, time.time())
     assert len(shown["rows"]) == 300
     assert len(database.statements) < 15
