@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Final, TypeAlias, cast
 
 from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
 from airflow_provider_coveo.coveo.integers import parse_int
@@ -140,6 +140,10 @@ def validate_batch_bytes(value: object) -> int:
     return size
 
 
+#: What two entries share that mean the same: the ID of an item, or the type and name of an identity.
+Key: TypeAlias = str | tuple[str, str]
+
+
 class Batcher:
     """
     Cuts a stream of entries into batches.
@@ -170,10 +174,10 @@ class Batcher:
         # Entries that were added as chunks. If there are any, the batch has no other entries.
         self.runs: list[_Chunk] = []
         # For each key, its index in the section's list and its section, combined in one integer.
-        self.places: dict[object, int] = {}
+        self.places: dict[Key, int] = {}
         self.size = self._size_when_empty
         self.last = -1
-        self._apart: set[object] = set()
+        self._apart: set[Key] = set()
         self._replaced = dict.fromkeys(self._sections, 0)
 
     @property
@@ -186,12 +190,12 @@ class Batcher:
         room = self._limit - self.size
         return room if size <= room else self._limit - self._size_when_empty
 
-    def holds_apart(self, key: object) -> bool:
+    def holds_apart(self, key: Key) -> bool:
         """Whether the batch in progress has an entry with that key that was added with ``apart``."""
         return key in self._apart
 
     def add(
-        self, place: int, section: str, key: Any, encoded: bytes | Entry, *, apart: bool = False
+        self, place: int, section: str, key: Key, encoded: bytes | Entry, *, apart: bool = False
     ) -> Batch | None:
         """
         Add an entry. If it does not fit into the batch in progress, return that batch, which is now complete.
@@ -229,7 +233,7 @@ class Batcher:
         self.last = place
         return full
 
-    def flush_for_chunk(self, keys: list[Any], text: memoryview) -> Batch | None:
+    def flush_for_chunk(self, keys: Sequence[Key], text: memoryview) -> Batch | None:
         """Return the batch of chunks in progress, if there is one and these entries do not fit into it."""
         return self.flush() if self.runs and not self._fits(keys, text) else None
 
@@ -237,7 +241,7 @@ class Batcher:
         return len(self.places) + len(keys) <= MAX_ENTRIES and self.size + len(text) + 1 <= self._limit
 
     def add_chunk(
-        self, last: int, section: str, keys: list[Any], text: memoryview, sizes: list[int], gap: int
+        self, last: int, section: str, keys: Sequence[Key], text: memoryview, sizes: list[int], gap: int
     ) -> bool:
         """
         Add several entries at once, if the batch in progress has only chunks of the same section.
@@ -302,9 +306,10 @@ class Batcher:
         if self.runs:
             yield from self._pieces_of_chunks()
             return
-        parts: list[bytes | Entry] = []
+        parts: list[bytes | Entry | _Around] = []
         for section in self._sections:
-            entries, self.lists[section] = self.lists[section], []
+            entries: list[bytes | Entry | _Around] = [*self.lists[section]]
+            self.lists[section] = []
             lead = b'"' + section.encode() + b'":['
             if not entries:
                 parts.append(lead + b"]")
@@ -379,7 +384,7 @@ class _Around:
     after: bytes
 
 
-def _around(before: bytes, part: Any, after: bytes) -> Any:
+def _around(before: bytes, part: bytes | Entry | _Around, after: bytes) -> bytes | _Around:
     if isinstance(part, bytes):
         return before + part + after
     if isinstance(part, _Around):
@@ -414,7 +419,7 @@ def deletions(delete: Iterable[str | Delete]) -> Iterator[Delete]:
 
 
 def item_batches(
-    items: Iterable[Any],
+    items: Iterable[object],
     limit: int,
     on_invalid: Callable[[int, InvalidItemError], bool],
     on_failure: Callable[[Exception], object] | None = None,

@@ -144,7 +144,7 @@ class Comparison:
 
     def batches(
         self,
-        items: Iterable[Any],
+        items: Iterable[object],
         limit: int,
         on_invalid: Callable[[int, InvalidItemError], bool],
         on_failure: Callable[[Exception], object] | None = None,
@@ -511,10 +511,10 @@ class _Held:
         self._entries: list[tuple[int, object]] = []
         self._size = 0
 
-    def add(self, place: int, entry: Any) -> None:
+    def add(self, place: int, entry: tuple[str, bytes] | Entry | CheckedDelete) -> None:
         """Hold another entry."""
         self._entries.append((place, entry))
-        if type(entry) is tuple:
+        if isinstance(entry, tuple):
             self._size += len(entry[1])
         elif isinstance(entry, Entry):
             self._size += len(entry.encoded) + (len(entry.large.data) if entry.large else 0)
@@ -581,9 +581,9 @@ class _Output:
         return batch
 
 
-def _digest_of(entry: Any) -> bytes:
+def _digest_of(entry: tuple[str, bytes] | Entry) -> bytes:
     """Return the digest of everything that is sent for an item."""
-    if type(entry) is tuple:
+    if isinstance(entry, tuple):
         return hashlib.sha256(entry[1]).digest()[:_DIGEST_BYTES]
     if entry.large is None:
         return hashlib.sha256(entry.encoded).digest()[:_DIGEST_BYTES]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from typing import Any, Protocol, TypeVar, cast
+from typing import Protocol, TypeVar, cast
 
 from airflow_provider_coveo.coveo.calls import (
     daily_items_call,
@@ -54,7 +54,7 @@ class PollResult:
 
     is_there: bool
     words: str
-    result: dict[str, Any] = field(default_factory=dict)
+    result: Mapping[str, object] = field(default_factory=dict)
     warning: str = ""
 
 

@@ -88,9 +88,9 @@ class ConnectionSettings:
         host: str | None = None,
         port: int | None = None,
         schema: str | None = None,
-        extra: str | Mapping[str, Any] | None = None,
+        extra: str | Mapping[str, object] | None = None,
         organization_id: str | None = None,
-        timeout: Any = None,
+        timeout: object = None,
         total_timeout: object = None,
         call_interval: object = None,
     ) -> ConnectionSettings:
@@ -144,7 +144,9 @@ class ConnectionSettings:
             snapshot_path=_text(given, "snapshot_path"),
         )
 
-    def total_seconds(self, size: int, timeout: Any = None) -> float:
+    def total_seconds(
+        self, size: int, timeout: float | tuple[float | None, float | None] | None = None
+    ) -> float:
         """
         Return the seconds that a request can take in total.
 
@@ -202,7 +204,7 @@ def _without_repetition(pairs: list[tuple[str, object]]) -> dict[str, object]:
 def _given_extras(extra: object) -> dict[str, object]:
     if not isinstance(extra, Mapping):
         raise unreadable_extra(f"its JSON is a {type(extra).__name__}, not an object")
-    given: dict[str, Any] = {}
+    given: dict[str, object] = {}
     for key, value in extra.items():
         # Airflow 2.11's form saves a provider's fields with this prefix, next to the plain names.
         name = key.removeprefix(_FORM_PREFIX) if isinstance(key, str) else key

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 from uuid import UUID
 
 from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
@@ -205,7 +205,7 @@ def cursor_from_json(described: object) -> CursorValue | None:
     if not isinstance(described, Mapping) or not isinstance(described.get("value"), (str, int, float)):
         return None
     text = str(described["value"])
-    readers: dict[str, Any] = {
+    readers: dict[str, Callable[[], CursorValue]] = {
         "timestamp": lambda: datetime.fromisoformat(text.replace("Z", "+00:00")),
         "date": lambda: date.fromisoformat(text),
         "bytes": lambda: bytes.fromhex(text),

@@ -116,7 +116,7 @@ class CoveoError(Exception):
             **({} if self.rejected is None else {"rejected": self.rejected}),
         }
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[object, ...]:
         # Pickle carries exceptions between processes, and by default passes the message as `tried`.
         return _rebuild, (type(self), self.tried, self.fields())
 

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
-from typing import Any, Final
+from logging import Logger
+from typing import Any, Final, TypedDict
 
 import msgspec
 
@@ -339,7 +340,7 @@ class FieldCheck:
         more = f"; and {self._count - len(named):,} more" if self._count > len(named) else ""
         return ", ".join(named) + more
 
-    def watched(self, items: Iterable[Any], log: Any, *, fails: bool) -> Iterator[object]:
+    def watched(self, items: Iterable[object], log: Logger, *, fails: bool) -> Iterator[object]:
         """
         Check each item, and yield it unchanged.
 
@@ -527,6 +528,14 @@ def _common_type(one: FieldType | None, other: FieldType) -> FieldType:
 # --- fields to create ---
 
 
+class FieldConflict(TypedDict):
+    """A field that exists with a type that can't hold the metadata."""
+
+    name: str
+    type: str
+    existing_type: str
+
+
 @dataclass(frozen=True)
 class FieldPlan:
     """
@@ -538,15 +547,15 @@ class FieldPlan:
         wanted one) and ``existing_type``.
     """
 
-    missing: tuple[dict[str, Any], ...]
+    missing: tuple[dict[str, object], ...]
     existing: tuple[str, ...]
-    conflicts: tuple[dict[str, str], ...]
+    conflicts: tuple[FieldConflict, ...]
 
     @classmethod
     def of(
         cls,
-        wanted: Mapping[str, Mapping[str, Any]],
-        known: Mapping[str, Mapping[str, Any]],
+        wanted: Mapping[str, Mapping[str, object]],
+        known: Mapping[str, Mapping[str, object]],
         exact: Iterable[str] = (),
     ) -> FieldPlan:
         """
@@ -558,7 +567,9 @@ class FieldPlan:
             type that can hold it.
         """
         strict = set(exact)
-        missing, existing, conflicts = [], [], []
+        missing: list[dict[str, object]] = []
+        existing: list[str] = []
+        conflicts: list[FieldConflict] = []
         for name, model in wanted.items():
             its = known.get(name)
             if its is None:
@@ -566,7 +577,7 @@ class FieldPlan:
                 continue
             existing.append(name)
             fits = its.get("type") == model["type"] or (
-                name not in strict and _holds(str(its.get("type")), model["type"])
+                name not in strict and _holds(str(its.get("type")), str(model["type"]))
             )
             if not fits:
                 conflicts.append(

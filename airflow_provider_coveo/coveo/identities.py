@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -56,8 +56,8 @@ def encoded_identity(section: str, body: object) -> tuple[tuple[str, str], bytes
     try:
         body = _body(section, body)
         identity = _identity(body.get("identity"), "identity", {"name", "type", "additionalInfo"})
-        name = identity["name"]
-        sent: dict[str, Any] = {"identity": identity}
+        name, kind = str(identity["name"]), str(identity["type"])
+        sent: dict[str, object] = {"identity": identity}
         _reject_unknown_keys(body, _KEYS[section], "it")
         for key in ("members", "wellKnowns"):
             if key in body:
@@ -74,17 +74,17 @@ def encoded_identity(section: str, body: object) -> tuple[tuple[str, str], bytes
     except Exception as problem:
         raised = unreadable("it", problem)
         raise InvalidItemError(name, raised.tried, raised.remedy) from None
-    return (identity["type"], identity["name"]), encoded
+    return (kind, name), encoded
 
 
-def _body(section: str, body: object) -> dict[str, Any]:
+def _body(section: str, body: object) -> dict[str, object]:
     plain = plain_json(body, "it")
     if type(plain) is not dict:
         raise CoveoInputError(f"it is of type {type_name(body)}", remedy="Pass a dict")
     return {"identity": plain} if section == DELETED and "identity" not in plain else plain
 
 
-def _identities(value: object, key: str, known: set[str]) -> list[dict[str, Any]]:
+def _identities(value: object, key: str, known: set[str]) -> list[dict[str, object]]:
     if isinstance(value, tuple):
         value = [plain_json(entry, key) for entry in plain_list(value)]
     if not isinstance(value, list):
@@ -92,7 +92,7 @@ def _identities(value: object, key: str, known: set[str]) -> list[dict[str, Any]
     return [_identity(entry, key, known) for entry in value]
 
 
-def _reject_unknown_keys(value: Mapping[Any, Any], known: Collection[str], what: str) -> None:
+def _reject_unknown_keys(value: Iterable[object], known: Collection[str], what: str) -> None:
     unknown = [key for key in value if key not in known]
     if unknown:
         raise CoveoInputError(
@@ -101,7 +101,7 @@ def _reject_unknown_keys(value: Mapping[Any, Any], known: Collection[str], what:
         )
 
 
-def _identity(value: object, where: str, known: set[str]) -> dict[str, Any]:
+def _identity(value: object, where: str, known: set[str]) -> dict[str, object]:
     if not isinstance(value, Mapping):
         raise CoveoInputError(
             f"{where} contains a value that is not an identity", remedy="Pass a dict with name and type"

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from typing import Any, Final
+from typing import Final
 
 from airflow_provider_coveo.coveo.conditions import PollResult
 from airflow_provider_coveo.coveo.endpoints import validate_source_id
@@ -129,11 +129,11 @@ class Pushed:
             sum(_number(one, "deletes_with_children") for one in results) if known else None,
             sum(_number(one, "earlier_items") for one in results),
             sum(_number(one, "repeated_deletes_with_children") for one in results),
-            tuple(one["snapshot"] for one in results if isinstance(one.get("snapshot"), str)),
+            tuple(path for one in results if isinstance(path := one.get("snapshot"), str)),
         )
 
 
-def _results(result: object) -> list[Mapping[str, Any]]:
+def _results(result: object) -> list[Mapping[str, object]]:
     if isinstance(result, str):
         result = _rendered(result)
     if isinstance(result, Mapping):
@@ -155,13 +155,15 @@ def _rendered(text: str) -> object:
     return text
 
 
-def _counted(result: Mapping[str, Any]) -> int:
+def _counted(result: Mapping[str, object]) -> int:
     if result.get("dry_run") is True:
         return 0
-    numbers = [result.get(name, 0) for name in ("accepted_adds", "accepted_deletes", "replaced")]
-    if not {"accepted_adds", "accepted_deletes"} & result.keys() or not all(
-        isinstance(number, int) and number >= 0 for number in numbers
-    ):
+    numbers = [
+        number
+        for name in ("accepted_adds", "accepted_deletes", "replaced")
+        if isinstance(number := result.get(name, 0), int) and number >= 0
+    ]
+    if not {"accepted_adds", "accepted_deletes"} & result.keys() or len(numbers) < 3:
         raise _no_result(result, "it has no count of accepted items")
     adds, deletes, replaced = numbers
     return max(0, int(adds + deletes - replaced))
@@ -309,7 +311,7 @@ class ItemsIndexedCondition:
             if indexed + count_rejections(refused) + more.total() < self.pushed.operations:
                 return self._not_through(indexed, count_rejections(refused) + more.total())
         seen = self._seen(indexed, more, refused)
-        surplus = seen.result["repeated"] + seen.result["others"]
+        surplus = _number(seen.result, "repeated") + _number(seen.result, "others")
         if self.pushed.earlier and surplus < self.pushed.earlier + self.pushed.repeated:
             # Operations of an earlier attempt, still in the pipeline, may have the same IDs.
             return await self._if_not_told(organization_id, ask, start, end, seen)
@@ -388,7 +390,8 @@ class ItemsIndexedCondition:
     ) -> PollResult:
         """Wait until the logs have no new entries; then the outcome is unknown."""
         pushed = self.pushed
-        shows = pushed.operations + seen.result["repeated"] + seen.result["others"]
+        repeated = _number(seen.result, "repeated")
+        shows = pushed.operations + repeated + _number(seen.result, "others")
         shown_of_all = (
             f"The logs show {shows:,} operations on source {pushed.source_id}; {pushed.operations:,} were "
             f"pushed, {pushed.repeated + pushed.earlier:,} of them twice: it is unknown whether all of them "
@@ -398,7 +401,7 @@ class ItemsIndexedCondition:
         if quiet_since > start:
             lately = await self._counted(organization_id, ask, quiet_since, end)
             if not any(lately["results"].values()):
-                if pushed.repeated <= seen.result["repeated"]:
+                if pushed.repeated <= repeated:
                     # Nothing of the earlier attempt or of this one is in the pipeline anymore.
                     return seen
                 if self.on_repeated != "warn":

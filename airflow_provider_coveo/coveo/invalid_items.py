@@ -25,7 +25,7 @@ class InvalidItemError(Exception):
     """
 
     #: The item as it was given, where it is one of a push.
-    item: Any = None
+    item: object = None
 
     def __init__(self, document_id: str | None, rule: str, remedy: str = "") -> None:
         super().__init__(document_id, rule, remedy)

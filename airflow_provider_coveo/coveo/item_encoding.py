@@ -162,8 +162,8 @@ class ItemEncoder:
         if len(items) != count:
             return None
         strings = count * kind.strings
-        for column in kind.lists_of_strings:
-            strings += sum(map(len, map(column, items)))
+        for list_column in kind.lists_of_strings:
+            strings += sum(map(len, map(list_column, items)))
         # A duplicate key, whose first value the decoder drops, leaves quotes unaccounted for.
         if array.count(b'"') != 2 * strings and not kind.accounts_for_quotes(items, array, 2 * strings):
             return None
@@ -179,7 +179,7 @@ class ItemEncoder:
                     return None
         return ids, memoryview(array)[1:-1], list(map(len, texts)), len(between)
 
-    def _chunk_kind(self, first: dict[str, Any]) -> _ChunkKind | None:
+    def _chunk_kind(self, first: Mapping[str, object]) -> _ChunkKind | None:
         signature = (*first, *map(_ChunkKind.kind_of_value, first.values()))
         try:
             return self._chunk_kinds[signature]
@@ -217,7 +217,7 @@ class ItemEncoder:
                 checked[key] = sent
         return document_id, checked
 
-    def _schema_of(self, kind: tuple[Any, ...], item: dict[str, object]) -> _ItemSchema | None:
+    def _schema_of(self, kind: tuple[object, ...], item: Mapping[str, object]) -> _ItemSchema | None:
         try:
             schema = self._schemas[kind]
         except KeyError:
@@ -332,16 +332,15 @@ class _ItemSchema:
     checks: tuple[tuple[str, Callable[[str, object], object]], ...]
 
     @classmethod
-    def of(cls, keys: tuple[Any, ...], types: tuple[type, ...]) -> _ItemSchema | None:
+    def of(cls, keys: tuple[object, ...], types: tuple[type, ...]) -> _ItemSchema | None:
         """Return the schema, ``None`` if all items of this kind are invalid."""
-        if not all(type(key) is str and key for key in keys):
-            return None
-        if len({key.lower() for key in keys}) < len(keys):
+        names = [key for key in keys if type(key) is str and key]
+        if len(names) < len(keys) or len({key.lower() for key in names}) < len(names):
             return None
         id_key = content_key = None
         texts, floats, ints = [], [], []
-        checks: list[tuple[str, Callable[[str, Any], Any]]] = []
-        for key, value_type in zip(keys, types, strict=True):
+        checks: list[tuple[str, Callable[[str, Any], object]]] = []
+        for key, value_type in zip(names, types, strict=True):
             reserved = RESERVED_KEYS.get(key.lower())
             if reserved is not None:
                 texts.append(key)
@@ -369,7 +368,7 @@ class _ItemSchema:
                 checks.append((key, validate_metadata))
         if id_key is None or content_key is None:
             return None
-        if content_key == "data" and any(key.lower() == "compressiontype" for key in keys):
+        if content_key == "data" and any(key.lower() == "compressiontype" for key in names):
             return None
         return cls(id_key, tuple(texts), tuple(floats), tuple(ints), tuple(checks))
 
@@ -388,8 +387,8 @@ class _ChunkKind:
     """
 
     decoder: msgspec.json.Decoder[list[object]]
-    document_id: Callable[[Any], str]
-    checks: tuple[tuple[str, Callable[[Any], Any], Callable[[str, Any], Any]], ...]
+    document_id: Callable[[object], str]
+    checks: tuple[tuple[str, Callable[[object], object], Callable[[str, object], object]], ...]
     strings: int
     lists_of_strings: tuple[Callable[[object], list[str]], ...]
     text_columns: tuple[Callable[[object], str], ...]
@@ -489,7 +488,7 @@ def _may_have_repeated_keys(encoded: bytes, item: Mapping[str, object]) -> bool:
     values = sum(map(len, members.values()))
     if len(encoded) == keys + values + 4 * len(members) + 1:
         return False
-    parts: list[Any] = [b', "'] * (4 * len(members))
+    parts: list[bytes | msgspec.Raw] = [b', "'] * (4 * len(members))
     parts[0] = b'{"'
     parts[1::4] = [key.encode() for key in members]
     parts[2::4] = [b'": '] * len(members)

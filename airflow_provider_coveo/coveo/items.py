@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -99,17 +99,17 @@ class Item:
     compressed_binary_data: bytes | bytearray | memoryview | str | None = None
     compressed_binary_data_file_id: str | None = None
     compression_type: str | None = None
-    permissions: list[Any] | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    permissions: list[object] | None = None
+    metadata: Mapping[str, object] = field(default_factory=dict)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """
         Return the item with Coveo's keys, without those that have no value.
 
         :raises CoveoInputError: if ``metadata`` repeats one of the other parameters.
         """
         binary = self.compressed_binary_data
-        named = {
+        named: dict[str, object] = {
             "documentId": self.document_id,
             "title": self.title,
             "author": self.author,
@@ -462,7 +462,7 @@ def _id_of(properties: dict[str, object]) -> str:
     )
 
 
-def _with_canonical_reserved_keys(item: Mapping[Any, Any]) -> dict[str, object]:
+def _with_canonical_reserved_keys(item: Mapping[str, object]) -> dict[str, object]:
     properties: dict[str, object] = {}
     seen: dict[str, str] = {}
     for key, value in item.items():

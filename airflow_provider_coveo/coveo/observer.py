@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from airflow_provider_coveo.coveo.errors import CoveoError, CoveoInputError
 from airflow_provider_coveo.coveo.only_changes import OnlyChanges
@@ -89,7 +89,7 @@ class ComparedPush(AbstractContextManager["ComparedPush"], Protocol):
     def finish(self) -> None:
         """Save the new state: Coveo accepted everything."""
 
-    def result(self, accepted: Mapping[str, Any]) -> ComparedResult:
+    def result(self, accepted: Mapping[str, object]) -> ComparedResult:
         """
         Return the result of the comparison.
 

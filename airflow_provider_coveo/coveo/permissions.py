@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
@@ -67,7 +67,7 @@ def validate_permissions(key: str, value: object) -> list[object]:
     return value if _is_spelled(value) else [_spelled(entry) for entry in value]
 
 
-def _is_spelled(entries: list[Any]) -> bool:
+def _is_spelled(entries: Iterable[Mapping[str, object]]) -> bool:
     """Tell whether validated permissions are in the Push API's spelling at every depth."""
     for entry in entries:
         if not entry.keys() <= _SPELLED_KEYS or None in entry.values():
@@ -81,12 +81,12 @@ def _is_spelled(entries: list[Any]) -> bool:
     return True
 
 
-def _spelled(entry: Mapping[str, Any]) -> dict[str, object]:
+def _spelled(entry: Mapping[str, object]) -> dict[str, object]:
     """Return a level, a set or an identity in the Push API's spelling, without keys that have no value."""
     result: dict[str, object] = {}
     for key, value in entry.items():
         name = _KEYS[key.lower()]
-        if name == "identityType":
+        if name == "identityType" and isinstance(value, str):
             result[name] = _IDENTITY_TYPES[value.replace("_", "").upper()]
         elif isinstance(value, list):
             result[name] = [_spelled(part) for part in value]
@@ -148,7 +148,7 @@ def _plain(value: Any, what: str, depth: int) -> object:
     return value
 
 
-def _permission_level(level: dict[str, Any], number: int) -> int:
+def _permission_level(level: dict[str, object], number: int) -> int:
     where = f"permission level {number}"
     name, sets = level.pop("name", None), level.pop("permissionsets")
     if not isinstance(name, str) or not name:
@@ -231,7 +231,7 @@ def validate_additional_info(value: object, of: str) -> None:
         validate_text(text, "additionalInfo")
 
 
-def _lower_case_keys(entry: Mapping[Any, Any], where: str) -> dict[str, object]:
+def _lower_case_keys(entry: Mapping[str, object], where: str) -> dict[str, object]:
     lower_case: dict[str, object] = {}
     for key, value in entry.items():
         if not isinstance(key, str) or key.lower() in lower_case:

@@ -58,7 +58,7 @@ class Response:
     keep_connection: Callable[[], None] = field(default_factory=lambda: _nothing, repr=False)
     drop_connection: Callable[[], None] = field(default_factory=lambda: _nothing, repr=False)
     repeats: int = 0
-    raw: Any = field(default=None, repr=False)
+    raw: object = field(default=None, repr=False)
 
     @cached_property
     def clock(self) -> CoveoClock:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timezone
-from typing import Any, Final
+from typing import Final
 
 from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
 from airflow_provider_coveo.coveo.statuses import SourceStatus
@@ -97,7 +97,7 @@ def status_in_words(source: Mapping[str, object]) -> str:
     return " ".join(str(part) for part in (state, model.get("refreshType")) if part) or "unknown"
 
 
-def unusable_reason(source: Mapping[str, Any]) -> str | None:
+def unusable_reason(source: Mapping[str, object]) -> str | None:
     """
     Return the reason why a source is unusable and stays so without help; ``None`` if it is usable.
 
@@ -105,12 +105,16 @@ def unusable_reason(source: Mapping[str, Any]) -> str | None:
     """
     status = _status(source)
     state = next(
-        (status[key] for key in ("extendedCurrentStatus", "type") if status.get(key) in _UNUSABLE_STATES),
+        (
+            state
+            for key in ("extendedCurrentStatus", "type")
+            if isinstance(state := status.get(key), str) and state in _UNUSABLE_STATES
+        ),
         None,
     )
     if state is None:
         return None
-    last = (source.get("information") or {}).get("lastOperation") or {}
+    last = _member(_member(source, "information"), "lastOperation")
     codes = (status.get("pausedOnErrorCode"), status.get("statusMessage"), last.get("errorCode"))
     details = ", ".join(dict.fromkeys(str(code) for code in codes if code))
     return f"{_UNUSABLE_STATES[state]} ({details})" if details else _UNUSABLE_STATES[state]
@@ -161,8 +165,14 @@ def created_ms(source: Mapping[str, object]) -> int | None:
     return _epoch_ms(source.get("createdDate"))
 
 
-def _status(source: Mapping[str, Any]) -> Mapping[str, Any]:
-    return (source.get("information") or {}).get("sourceStatus") or {}
+def _status(source: Mapping[str, object]) -> Mapping[str, object]:
+    return _member(_member(source, "information"), "sourceStatus")
+
+
+def _member(value: Mapping[str, object], name: str) -> Mapping[str, object]:
+    """Return a member that is an object, an empty one if it is missing."""
+    member = value.get(name)
+    return member if isinstance(member, Mapping) else {}
 
 
 def _epoch_ms(value: object) -> int | None:

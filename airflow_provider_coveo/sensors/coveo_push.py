@@ -355,7 +355,8 @@ class PushedItemsIndexedSensor(_CoveoSensor):
             raise
         if seen.is_there and seen.result is not None:
             self._record_rejected({"rejected": seen.result["refused"]})
-            written = self._write_refused(refused=seen.result["refused"])
+            refused = seen.result["refused"]
+            written = self._write_refused(refused=refused if isinstance(refused, int) else None)
             return replace(seen, result={**seen.result, **written})
         return seen
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, Literal, TypedDict
+from typing import Final, Literal, TypedDict
 
 from airflow_provider_coveo.coveo.caller import Caller
 from airflow_provider_coveo.coveo.errors import (
@@ -18,6 +18,7 @@ from airflow_provider_coveo.coveo.errors import (
 from airflow_provider_coveo.coveo.fields import (
     MAX_FIELDS_PER_REQUEST,
     FieldCheck,
+    FieldConflict,
     FieldPlan,
     create_fields_call,
     fields_page_call,
@@ -34,14 +35,6 @@ _ONE_ATTEMPT: Final = RetryPolicy(total_seconds=0)
 _OUTCOME_UNKNOWN: Final = (NoAnswerError, ServiceError)
 #: With these statuses, Coveo may reject a field that somebody else has just created.
 _MAY_BE_CREATED: Final = frozenset({400, 409, 412})
-
-
-class FieldConflict(TypedDict):
-    """A field that exists with a type that can't hold the metadata."""
-
-    name: str
-    type: str
-    existing_type: str
 
 
 class FieldsResult(TypedDict):
@@ -82,7 +75,7 @@ class Fields:
 
     def create_fields(
         self,
-        fields: Mapping[str, Any],
+        fields: Mapping[str, object],
         *,
         exact: Iterable[str] | None = None,
         dry_run: bool = False,
@@ -112,7 +105,7 @@ class Fields:
         plan = FieldPlan.of(wanted, self._by_name(), strict)
         created: list[str] = []
         if dry_run:
-            names = [field["name"] for field in plan.missing]
+            names = [str(field["name"]) for field in plan.missing]
             self._caller.log.info(
                 "Dry run: %d of %d fields are missing: %s", len(names), len(wanted), names[:20]
             )
@@ -135,7 +128,7 @@ class Fields:
             "created": len(created),
             "existing": len(wanted) - missing,
             "fields": names[:_MAX_NAMES],
-            "conflicts": [FieldConflict(**one) for one in plan.conflicts[:_MAX_NAMES]],  # type: ignore[typeddict-item]
+            "conflicts": list(plan.conflicts[:_MAX_NAMES]),
             "dry_run": dry_run,
         }
 
@@ -209,7 +202,7 @@ class Fields:
             self._caller.log.info("Created %d fields: %s", len(created), ", ".join(created[:20]))
         return created
 
-    def _take_out_existing(self, left: dict[str, Mapping[str, Any]]) -> list[str]:
+    def _take_out_existing(self, left: dict[str, Mapping[str, object]]) -> list[str]:
         """Remove the fields that exist by now, and return their names."""
         existing = self._by_name().keys() & left.keys()
         for name in existing:
