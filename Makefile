@@ -8,6 +8,9 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
+# Where it is set, as in many containers, each component and each task of an Airflow compiles hundreds of modules again:
+# that is two thirds of what the start costs.
+unexport PYTHONDONTWRITEBYTECODE
 
 # The two Airflow releases for development. constraints/matrix.json lists all that the project is tested with.
 AIRFLOW_3 = $(shell sed -n 's/^apache-airflow==//p' $(CONSTRAINTS_3))
