@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from typing import Any
 
@@ -15,14 +15,19 @@ from airflow_provider_coveo.simulator import Simulator
 on_both = pytest.mark.parametrize("coveo", ["simulator", "strict"], indirect=True)
 
 
-def one_by_one(operations: Iterable[Any]) -> dict[str, str]:
-    """Return the content by id after these operations, each taken by itself."""
+def one_by_one(operations: Iterable[Any], behind: Callable[[str], str] = "{}/".format) -> dict[str, str]:
+    """
+    Return the content by id after these operations, each taken by itself.
+
+    :param operations: items and deletions.
+    :param behind: gives the beginning of the ids that a deletion with children takes along.
+    """
     index: dict[str, str] = {}
     for operation in operations:
         if isinstance(operation, Delete):
             index.pop(operation.document_id, None)
             if operation.delete_children:
-                prefix = f"{operation.document_id}/"
+                prefix = behind(operation.document_id)
                 index = {name: data for name, data in index.items() if not name.startswith(prefix)}
         else:
             index[operation["documentId"]] = operation["data"]

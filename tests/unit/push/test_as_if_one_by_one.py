@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterable, Iterator
+from random import Random
 from typing import Any
 
 import pytest
@@ -17,6 +18,8 @@ from airflow_provider_coveo.coveo.items import Delete
 from airflow_provider_coveo.coveo.retries import RetryPolicy
 from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 from airflow_provider_coveo.simulator import Simulator
+from tests.strict_coveo import StrictCoveo
+from tests.unit.push.conftest import Judged
 from tests.unit.push.model import examples, indexed, one_by_one
 
 _IDS = st.sampled_from(["a://1", "a://1/x", "a://1/x/y", "a://10", "a://2", "a://2/x"])
@@ -73,6 +76,81 @@ def test_the_index_is_as_if_pushed_one_by_one(
     assert result["accepted_adds"] == sum(isinstance(operation, dict) for operation in operations)
     assert result["accepted_adds"] + result["accepted_deletes"] == len(operations)
     assert coveo.undocumented == [], fault
+
+
+#: Which items a deletion with children takes along, as one of Coveo's pages says, and as another says.
+_BEHIND = {"with a slash": lambda of: f"{of}/", "any prefix": lambda of: of}
+_CHILDREN = st.builds(Delete, _IDS, st.just(True))
+_MOSTLY_CHILDREN = st.one_of(_ADDS, _ADDS, _CHILDREN, _CHILDREN, st.builds(Delete, _IDS))
+
+
+def _applied(batches: list[dict[str, Any]], behind: Any, random: Random, order: str) -> dict[str, str]:
+    """Return the index after batches whose entries take effect in an order that Coveo does not document."""
+    index: dict[str, str] = {}
+    for batch in batches:
+        entries = [*batch.get("addOrUpdate", []), *batch.get("delete", [])]
+        if order == "deletions first":
+            entries = [*batch.get("delete", []), *batch.get("addOrUpdate", [])]
+        elif order == "backwards":
+            entries.reverse()
+        elif order == "shuffled":
+            random.shuffle(entries)
+        for entry in entries:
+            name = entry["documentId"]
+            if "deleteChildren" not in entry:
+                index[name] = entry["data"]
+                continue
+            index.pop(name, None)
+            if entry["deleteChildren"]:
+                index = {key: data for key, data in index.items() if not key.startswith(behind(name))}
+    return index
+
+
+@settings(
+    max_examples=examples(100),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(
+    operations=st.lists(_MOSTLY_CHILDREN, min_size=2, max_size=12) | st.lists(_OPERATIONS, max_size=40),
+    deleted=st.lists(st.builds(Delete, _IDS, st.booleans()), max_size=4),
+    batch_bytes=st.sampled_from([1024, 1500, 100_000]),
+    as_bytes=st.booleans(),
+    random=st.randoms(use_true_random=False),
+)
+def test_any_order_within_a_batch_and_any_meaning_of_children_is_as_if_one_by_one(
+    strict_coveo: StrictCoveo,
+    monkeypatch: pytest.MonkeyPatch,
+    operations: list[Any],
+    deleted: list[Delete],
+    batch_bytes: int,
+    as_bytes: bool,
+    random: Random,
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_COVEO_DEFAULT", Judged(strict_coveo).connection_json())
+    strict_coveo.reset()
+    result = CoveoPushHook().push_items(
+        "any-source",
+        (
+            json.dumps(operation).encode() if as_bytes and isinstance(operation, dict) else operation
+            for operation in operations
+        ),
+        delete=deleted,
+        batch_bytes=batch_bytes,
+    )
+    assert strict_coveo.objections == []
+    everything = [*operations, *deleted]
+    for batch in strict_coveo.batches:
+        entries = [*batch["addOrUpdate"], *batch["delete"]]
+        assert len({entry["documentId"] for entry in entries}) == len(entries)
+    for behind in _BEHIND.values():
+        expected = one_by_one(everything, behind)
+        for order in ("as they stand", "deletions first", "backwards", "shuffled"):
+            assert _applied(strict_coveo.batches, behind, random, order) == expected, order
+    assert result["accepted_adds"] + result["accepted_deletes"] == len(everything)
+    assert result["deletes_with_children"] == sum(
+        entry["deleteChildren"] for batch in strict_coveo.batches for entry in batch["delete"]
+    )
 
 
 class _Kept:
