@@ -1,4 +1,4 @@
-"""What all tests share: an Airflow home of their own, and one simulator that is set back for each test."""
+"""Fixtures of all tests: a separate Airflow home, and one simulator that each test resets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-# Before anything imports Airflow, which reads these once.
+# Set before anything imports Airflow, which reads them once.
 if "AIRFLOW_HOME" not in os.environ:
     os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="coveo-tests-")
     atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
@@ -38,13 +38,13 @@ def _running_simulator() -> Iterator[Simulator]:
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The files of a certificate of this machine and of Coveo's, which no store knows, and of its key."""
+    """The files of a self-signed certificate for this machine and Coveo's hosts, and of its key."""
     return write_certificate(tmp_path_factory.mktemp("tls"), ["localhost", "*.cloud.coveo.com"])
 
 
 @pytest.fixture
 def coveo(_running_simulator: Simulator) -> Iterator[Simulator]:
-    """A Coveo organization without history; every exchange of the test is held against Coveo's OpenAPI."""
+    """A Coveo organization without history; every exchange is validated against Coveo's OpenAPI files."""
     from airflow_provider_coveo.coveo.throttle import call_throttle
     from tests.openapi import load_contracts
 
@@ -65,17 +65,17 @@ def coveo(_running_simulator: Simulator) -> Iterator[Simulator]:
 
 def wait_for_what_is_under_way(simulator: Simulator) -> None:
     """
-    Let end what a push that failed leaves under way, as it waits for no upload.
+    Wait for the requests that a failed push leaves in flight, because it waits for no upload.
 
-    Else such a request has no answer yet when it is looked at, or arrives in the next test. So would one that
-    its client gave up before a busy simulator came to it.
+    Otherwise, such a request has no response yet when the test checks it, or it arrives in the next test. The
+    same applies to a request that its client gave up before a busy simulator handled it.
     """
-    # Only one that the simulator was told to stall is longer under way.
+    # Only a stalled request takes longer.
     until = time.monotonic() + 2
     for thread in threading.enumerate():
         if thread.name.startswith("coveo-upload"):
             thread.join(max(0, until - time.monotonic()))
-    # The simulator comes to requests in the order in which they were sent, so that this one is the last.
+    # The simulator handles requests in order, so this one is the last.
     last = http.client.HTTPConnection(urlsplit(simulator.url).netloc, timeout=60)
     with closing(last):
         last.request("GET", f"/_simulator/requests?since={2**31}")
@@ -87,15 +87,15 @@ def wait_for_what_is_under_way(simulator: Simulator) -> None:
 
 
 def index_now(simulator: Simulator) -> None:
-    """Let the pipeline do what it holds back for ``indexing_delay``, at the present by Coveo's clock."""
+    """Let the pipeline process what it delays by ``indexing_delay``, without changing Coveo's clock."""
     seconds = simulator.indexing_delay
     simulator.clock.shift(seconds=-seconds)
     simulator.clock.advance(seconds=seconds)
 
 
 def keep_off_midnight(simulator: Simulator) -> None:
-    """Let no day end by Coveo's clock, and with it no daily quota, while a test looks at one."""
-    # Never ahead of the worker's, as most real ones are not.
+    """Keep the day on Coveo's clock, and so the daily quota, from ending during a test of the quota."""
+    # Never ahead of the worker's clock, like most real ones.
     since_midnight = simulator.clock.now() % 86_400
     if since_midnight > 86_400 - 600:
         simulator.clock.shift(minutes=-20)
@@ -114,12 +114,12 @@ def _no_settings_of_the_machine(
 
 @pytest.fixture
 def connect(coveo: Simulator, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Point the connection ``coveo_default`` to the simulator, with other fields where they are given."""
+    """Point the connection ``coveo_default`` to the simulator, with the given fields replaced."""
 
     def _connect(**fields: Any) -> None:
         described = json.loads(coveo.connection_json())
         if "host" in fields:
-            # It would still name the simulator as the platform's host.
+            # Its extra would still set the simulator as the platform's host.
             del described["extra"]
         described |= fields
         monkeypatch.setenv("AIRFLOW_CONN_COVEO_DEFAULT", json.dumps(described))
@@ -130,7 +130,7 @@ def connect(coveo: Simulator, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
 
 @pytest.fixture
 def hook(connect: Callable[..., None]) -> Any:
-    """A hook whose retries don't make a test wait."""
+    """A hook whose retries don't delay a test."""
     from airflow_provider_coveo.coveo.retries import RetryPolicy
     from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 

@@ -1,8 +1,8 @@
 """
-Attempts in processes that can be killed: each is forked from one process that has all imports done.
+Attempts in processes that can be killed. Each is forked from one process that has finished all imports.
 
-The process reads orders as lines of JSON, and answers each with two lines: the process ID of the attempt once
-it runs, and how it ended.
+The process reads orders as lines of JSON, and answers each with two lines: the attempt's process ID once it
+runs, and its exit status.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any
 
 def serve(execute: Callable[[dict[str, Any]], None], load: Callable[[], object]) -> None:
     """
-    Answer orders.
+    Carry out orders.
 
-    :param execute: Carries an order out, in a process of its own.
-    :param load: Loads once, for all attempts, what Airflow loads at the first use.
+    :param execute: Carries out an order, in a new process.
+    :param load: Loads once, for all attempts, what Airflow loads on first use.
     """
-    # What is logged must not come between the answers.
+    # Log lines must not mix with the answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     load()

@@ -1,4 +1,4 @@
-"""A Python that has imported Airflow and nothing else, again and again, for the price of one import."""
+"""New Pythons that have imported only Airflow, any number of them for the cost of one import."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from types import TracebackType
 
 RunFresh = Callable[[str], "subprocess.CompletedProcess[str]"]
 
-#: What a process does first. Afterwards a copy of it is made for each script: a line of JSON brings one, and
-#: is answered with the copy's exit code.
+#: The start of the process. It is then forked for each script: it reads a script as a line of JSON, and
+#: answers with the exit code of the fork.
 _SERVER = """
 import json, os, sys
 {preparation}
@@ -46,10 +46,10 @@ for line in sys.stdin:
 
 class FreshPython:
     """
-    Runs scripts, each in a process of its own that knows nothing of those before it; a context manager.
+    Runs scripts, each in a new process that is independent of the previous ones. Use it as a context manager.
 
-    :param preparation: the Python that is run once, before all scripts. It may start no thread.
-    :param environment: what it finds in its environment besides.
+    :param preparation: Python code to run once, before all scripts. It must not start threads.
+    :param environment: additions to its environment.
     """
 
     def __init__(self, preparation: str, environment: Mapping[str, str] | None = None) -> None:
@@ -72,7 +72,7 @@ class FreshPython:
     def run(
         self, script: str, environment: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Run a script in the environment of now, and return its exit code and all that it wrote."""
+        """Run a script in the current environment, and return its exit code and its whole output."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with tempfile.NamedTemporaryFile("r", encoding="utf-8") as output:
@@ -83,7 +83,7 @@ class FreshPython:
             }
             self._process.stdin.write(json.dumps(asked) + "\n")
             self._process.stdin.flush()
-            # Airflow may greet on the way.
+            # Airflow can print lines of its own.
             while not (answer := self._process.stdout.readline().strip()).lstrip("-").isdigit():
                 assert self._process.poll() is None or answer, "the process that is copied has ended"
             return subprocess.CompletedProcess(script, int(answer), output.read(), "")

@@ -1,16 +1,16 @@
 """
-Holds recorded requests and answers against Coveo's own OpenAPI files, where these are at hand.
+Validates recorded requests and responses against Coveo's own OpenAPI files, if these are available.
 
-The files are not part of the project. They are looked for in ``$COVEO_OPENAPI_DIR``, or else in
-``shared/openapi`` beside the checkout.
+The files are not part of the project. They are read from ``$COVEO_OPENAPI_DIR``, or else from
+``shared/openapi`` next to the checkout.
 
-Four things are read more loosely than they are written:
+Four rules are less strict than the files:
 
-* an item may have metadata of any type that Coveo's pages allow, where the file says strings only;
-* a date-time of the two OpenAPI 3 files may be a number, as the files' own descriptions and examples say
-  (milliseconds since the Unix epoch);
-* of the ``oneOf`` over source types any match is enough, since all those types are the same schema;
-* 413 is documented for every request and declared for none.
+* an item can have metadata of any type that Coveo's pages allow, although the file allows only strings;
+* a date-time of the two OpenAPI 3 files can be a number (milliseconds since the Unix epoch), as in the files'
+  own descriptions and examples;
+* for the ``oneOf`` over source types, any match is enough, because all these types have the same schema;
+* 413 is documented for every request, but not declared.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from jsonschema import Draft4Validator
 
 from airflow_provider_coveo.simulator.exchange import Exchange
 
-#: The files, and the prefix of their paths on the one host that the simulator is.
+#: The files, and the prefixes of their paths on the simulator, which is a single host.
 FILES = {
     "coveo-push.yml": "/push/v1",
     "coveo-source-logs.yml": "/logs/v1",
     "coveo-source.yml": "",
     "coveo-activity.yml": "",
 }
-#: A file that may be missing, and the requests that are skipped then.
+#: A file that may be missing, and the requests that are skipped in that case.
 FIELD_FILE = "coveo-field.yml"
 FIELD_REQUESTS = re.compile(r"/rest/organizations/[^/]+/indexes/fields(/.*)?")
 #: Requests that none of the files describes.
@@ -54,12 +54,12 @@ METHODS = ("get", "put", "post", "delete", "patch")
 @dataclass(frozen=True)
 class Operation:
     """
-    One request as a file declares it.
+    A request that a file declares.
 
     :param name: the method and the path, for messages.
     :param method: the HTTP method.
-    :param pattern: what the path looks like.
-    :param declaration: what the file says.
+    :param pattern: the pattern of the path.
+    :param declaration: its part of the file.
     :param document: the whole file, for references.
     """
 
@@ -76,11 +76,11 @@ class Operation:
     def parameters(self, place: str) -> Iterator[dict[str, Any]]:
         for parameter in self.declaration.get("parameters", []):
             if parameter["in"] == place:
-                # OpenAPI 3 keeps in a schema what Swagger 2 says of the parameter itself.
+                # OpenAPI 3 moves a parameter's own properties from Swagger 2 into a schema.
                 yield {**parameter, **parameter.get("schema", {})} if place == "query" else parameter
 
     def body(self) -> tuple[dict[str, Any] | None, bool]:
-        """Return the schema of the request body and whether there must be one."""
+        """Return the schema of the request body, and whether the body is required."""
         for parameter in self.parameters("body"):
             return parameter["schema"], parameter.get("required", False)
         declared = self.declaration.get("requestBody")
@@ -108,9 +108,9 @@ class Operation:
 
 class Contracts:
     """
-    What the files declare.
+    The declarations of all files.
 
-    :param directory: where the files are.
+    :param directory: the folder of the files.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -136,17 +136,17 @@ class Contracts:
                         )
 
     def check(self, exchange: Exchange) -> list[str]:
-        """Return what an exchange violates, in its request and in its answer."""
+        """Return the violations of an exchange's request and response."""
         return self.check_request(exchange) + self.check_response(exchange)
 
     def skipped(self, exchange: Exchange) -> str | None:
-        """Return the name under which this request is skipped, if it is."""
+        """Return the name for which this request is skipped, if it is."""
         if not self._has_fields and FIELD_REQUESTS.fullmatch(exchange.path):
             return "field"
         return next((name for name, path in SKIPPED.items() if path.fullmatch(exchange.path)), None)
 
     def check_request(self, exchange: Exchange) -> list[str]:
-        """Return what a request violates."""
+        """Return the violations of a request."""
         if self.skipped(exchange):
             return []
         operation = self._find(exchange)
@@ -156,7 +156,7 @@ class Contracts:
         return [f"{operation.name}: {violation}" for violation in found]
 
     def check_response(self, exchange: Exchange) -> list[str]:
-        """Return what an answer violates; that of a fault is not Coveo's, and a dropped one is none."""
+        """Return the violations of a response, except for those of faults and dropped connections."""
         operation = self._find(exchange)
         if self.skipped(exchange) or exchange.fault or operation is None:
             return []
@@ -168,26 +168,26 @@ class Contracts:
             for operation in self.operations
             if operation.method == exchange.method and operation.pattern.fullmatch(exchange.path)
         ]
-        # A fixed path comes before one with a parameter in its place.
+        # A fixed path takes precedence over one with a parameter at the same position.
         return max(candidates, key=lambda operation: -operation.name.count("{"), default=None)
 
 
 @lru_cache(maxsize=1)
 def load_contracts() -> Contracts | None:
-    """Return the contracts, ``None`` where the files are not at hand."""
+    """Return the contracts, ``None`` if the files are not available."""
     directory = find_openapi_directory()
     return Contracts(directory) if directory else None
 
 
 def find_openapi_directory() -> Path | None:
-    """Return where the files are, ``None`` where they are not at hand."""
+    """Return the folder of the files, ``None`` if they are not available."""
     given = os.environ.get("COVEO_OPENAPI_DIR")
     directory = Path(given) if given else Path(__file__).resolve().parents[2] / "shared" / "openapi"
     return directory if all((directory / name).is_file() for name in FILES) else None
 
 
 def _loosen(value: Any, is_openapi_3: bool | None = None) -> Any:
-    """Return a file's contents as JSON Schema can read them."""
+    """Return a file's content in a form that JSON Schema supports."""
     if isinstance(value, list):
         return [_loosen(part, is_openapi_3) for part in value]
     if not isinstance(value, dict):
@@ -243,7 +243,7 @@ def _body_violations(operation: Operation, exchange: Exchange) -> Iterator[str]:
             yield "there is no body"
         return
     if schema is None:
-        # Official clients send an empty object where the file declares no body.
+        # If the file declares no body, official clients send an empty object.
         if exchange.body.strip() != b"{}":
             yield "there is a body, and none is declared"
         return
@@ -261,7 +261,7 @@ def _body_violations(operation: Operation, exchange: Exchange) -> Iterator[str]:
 def _response_violations(operation: Operation, exchange: Exchange) -> Iterator[str]:
     status = exchange.status
     if str(status) not in operation.declaration["responses"]:
-        # The OpenAPI 3 files declare successes only.
+        # The OpenAPI 3 files declare only successes.
         if status not in UNDECLARED_STATUSES and (operation.is_swagger or status < 400):
             yield f"the status {status} is not declared"
         return

@@ -1,4 +1,4 @@
-"""A server that says over a socket exactly what a test tells it to, and nothing else."""
+"""A socket server that sends exactly the bytes of a test's script."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-#: No script waits longer than that for its client.
+#: The maximum seconds that a script waits for its client.
 PATIENCE = 60.0
 
 
 class Client:
     """
-    One connection of a client, seen from the server.
+    A client's connection, from the server's side.
 
     :param sock: The socket.
     :param number: The number of the connection, from 1.
@@ -57,18 +57,18 @@ class Client:
         return head + b"\r\n\r\n" + content
 
     def send(self, data: bytes) -> None:
-        """Send bytes as they are."""
+        """Send bytes unchanged."""
         self.sock.sendall(data)
 
     def drip(self, data: bytes, pause: float = 0.02) -> None:
-        """Send bytes one by one, until all are sent or the client has gone."""
+        """Send bytes one by one, until all are sent or the client disconnects."""
         for at in range(len(data)):
             if self.has_gone(pause):
                 return
             self.sock.sendall(data[at : at + 1])
 
     def has_gone(self, within: float) -> bool:
-        """Wait so long whether the client closes the connection."""
+        """Wait for some seconds, and return whether the client closed the connection."""
         readable, _, _ = select.select([self.sock], [], [], within)
         if not readable:
             return False
@@ -86,11 +86,11 @@ class Client:
 
 class RawServer:
     """
-    Serve each connection by a script, in a thread of its own; use it as a context manager.
+    Serve each connection with a script, in its own thread. Use it as a context manager.
 
     :param script: Called with each connection.
-    :param certificate: The files of a certificate and of its key, to speak TLS.
-    :param handshakes: Whether TLS connections get a handshake at all.
+    :param certificate: The files of a certificate and of its key, for TLS.
+    :param handshakes: Whether TLS connections get a handshake.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class RawServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.is_over = True
-        # A thread in accept() does not notice that its socket is closed.
+        # A thread in accept() does not detect that its socket is closed.
         with suppress(OSError):
             socket.create_connection(("127.0.0.1", self.port), 1).close()
         self._socket.close()
@@ -147,7 +147,7 @@ class RawServer:
 
 
 def answer(status: int, body: bytes = b"", *headers: str, version: str = "HTTP/1.1") -> bytes:
-    """Return a response with the length of its body, and JSON as its type where there is one."""
+    """Return a response with the length of its body, and with type JSON if it has a body."""
     lines = [f"{version} {status} Whatever", f"Content-Length: {len(body)}", *headers]
     if body:
         lines.append("Content-Type: application/json")
@@ -155,7 +155,7 @@ def answer(status: int, body: bytes = b"", *headers: str, version: str = "HTTP/1
 
 
 def always(response: bytes) -> Callable[[Client], None]:
-    """Return a script that gives each request this response."""
+    """Return a script that sends this response to each request."""
 
     def script(client: Client) -> None:
         while client.read_request():

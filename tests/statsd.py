@@ -11,7 +11,7 @@ _MARK = b"mark"
 
 
 class Daemon:
-    """What a StatsD daemon has summed up of this provider's counters, tags and all."""
+    """The sums of this provider's counters, with tags, as a StatsD daemon computes them."""
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -20,7 +20,7 @@ class Daemon:
         self.port: int = self._address[1]
         self._counted: Counter[str] = Counter()
         self._marked = threading.Event()
-        # The kernel keeps a few hundred packets for whoever does not read them, and drops the others.
+        # The kernel buffers only a few hundred unread packets, and drops the others.
         self._thread = threading.Thread(target=self._receive, daemon=True)
 
     def __enter__(self) -> Daemon:
@@ -35,7 +35,7 @@ class Daemon:
         self._socket.close()
 
     def counters(self) -> Counter[str]:
-        """Return the counters of all that was sent before."""
+        """Return the counters of everything sent before this call."""
         self._marked.clear()
         self._send(_MARK)
         assert self._marked.wait(timeout=100)

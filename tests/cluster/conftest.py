@@ -1,4 +1,4 @@
-"""One cluster for all tests here, started by scripts/cluster, and what is asked of it and done to it."""
+"""One cluster for all tests here, started by scripts/cluster, with functions to inspect and control it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from airflow_client import AirflowClient, AirflowError
 from tests.cluster.dags.cluster_updates import ITEMS_OF_A_PART, PARTS
 
 ROOT = Path(__file__).resolve().parents[2]
-#: How long anything that a test waits for may take, on a machine that does much else.
+#: The maximum wait of a test in seconds, on a busy machine.
 PATIENCE = 300
 
-#: What Airflow notices late by default: after 300, 10, 300, 30 and 30 seconds.
+#: Settings for what Airflow detects late by default: after 300, 10, 300, 30 and 30 seconds.
 QUICK = {
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "30",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
@@ -32,16 +32,16 @@ QUICK = {
     "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "15",
     "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
     "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
-    # The parts of two updates fill two workers, and do not fit on one.
+    # The parts of two updates fill two workers, but do not fit on one.
     "AIRFLOW__CELERY__WORKER_CONCURRENCY": str(PARTS),
 }
 
 
 class Coveo:
     """
-    The simulator that runs in the cluster, by its control API.
+    A client for the control API of the cluster's simulator.
 
-    :param info: what `scripts/cluster info` says.
+    :param info: the output of `scripts/cluster info`.
     """
 
     def __init__(self, info: dict[str, Any]) -> None:
@@ -51,7 +51,7 @@ class Coveo:
         self._authorization = {"Authorization": f"Bearer {info['api_key']}"}
 
     def add_source(self, source: str) -> None:
-        """Add a source that holds an item of the time before."""
+        """Add a source that already contains an item."""
         self._ask("POST", "/_simulator/sources", json={"id": source})
         self._ask(
             "PUT",
@@ -62,7 +62,7 @@ class Coveo:
         )
 
     def set_status(self, source: str, status: str) -> None:
-        """Set a source's status as somebody else."""
+        """Set a source's status, as someone else does."""
         self._ask(
             "POST",
             f"{self._push}/{source}/status",
@@ -89,7 +89,7 @@ class Coveo:
 
 class RunningCluster(AirflowClient):
     """
-    A cluster that runs, and its Airflow.
+    A running cluster, and its Airflow.
 
     :param folder: the folder of the cluster.
     """
@@ -100,35 +100,35 @@ class RunningCluster(AirflowClient):
         credentials = (self.info["username"], self.info["password"])
         super().__init__(self.info["url"], Path(self.info["task_logs"]), credentials=credentials)
         self.poll_interval = 0.5
-        #: What was started again because it had ended by itself.
+        #: The components that were restarted because they had exited.
         self.restarted: list[str] = []
         self._stopped: set[str] = set()
         self.coveo = Coveo(self.info)
         self.wait_until(self._signed_in, PATIENCE, "the API server lets us in")
 
     def command(self, *arguments: str) -> str:
-        """Run scripts/cluster; give what it prints."""
+        """Run scripts/cluster, and return its output."""
         return run_cluster(self.folder, *arguments)
 
     def kill(self, component: str, *options: str) -> None:
-        """Kill a component; it stays down until it is told otherwise."""
+        """Kill a component, which stays down until it is started again."""
         self._stopped.add(component)
         self.command("kill", component, *options)
 
     def up(self) -> None:
-        """Start what is down."""
+        """Start the components that are down."""
         self._stopped.clear()
         self.command("up")
 
     def look_after_components(self) -> None:
-        """Start again what has ended by itself, as Compose does by its restart policy."""
+        """Restart the components that have exited, as Compose does with its restart policy."""
         for component in self.info["lasting"]:
             if component not in self._stopped and not self.is_running(component):
                 self.restarted.append(component)
                 self.command("up", component)
 
     def status(self) -> dict[str, dict[str, Any]]:
-        """Give what `status` says, by component."""
+        """Return the output of `status`, by component."""
         return {each["component"]: each for each in json.loads(self.command("status", "--json"))}
 
     def is_running(self, component: str) -> bool:
@@ -146,7 +146,7 @@ class RunningCluster(AirflowClient):
         return "\n".join(tails)
 
     def worker_of(self, dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
-        """Give the worker that a running task is on."""
+        """Return the worker of a running task."""
         session = os.getsid(self.task_pid(dag_id, run_id, task_id, map_index))
         (component,) = [
             path.stem
@@ -161,7 +161,7 @@ class RunningCluster(AirflowClient):
 
 
 def run_cluster(folder: Path, *arguments: str) -> str:
-    """Run scripts/cluster on that folder; give what it prints."""
+    """Run scripts/cluster on a folder, and return its output."""
     done = subprocess.run(
         [sys.executable, ROOT / "scripts/cluster", f"--folder={folder}", *arguments],
         capture_output=True,
@@ -177,11 +177,11 @@ class Update:
     """
     A run of one of the DAGs of ``dags/cluster_updates.py``.
 
-    :param cluster: where it runs.
+    :param cluster: the cluster that runs it.
     :param dag_id: its DAG.
     :param source: its source.
     :param release: the file that releases its pushes.
-    :param conf: what its DAG is told besides.
+    :param conf: further keys of its conf.
     """
 
     def __init__(self, cluster: RunningCluster, dag_id: str, source: str, release: Path, **conf: str) -> None:
@@ -205,27 +205,27 @@ class Update:
         self.cluster.wait_until(in_the_middle, PATIENCE, f"all parts of {self.source} push")
 
     def workers(self) -> list[str]:
-        """Give the worker of each part."""
+        """Return the worker of each part."""
         return [
             self.cluster.worker_of(self.dag_id, self.run_id, "push_source_update.push_part", part)
             for part in range(PARTS)
         ]
 
     def release(self) -> None:
-        """Let the pushes come to their end."""
+        """Let the pushes finish."""
         self._release.touch()
 
     def wait_for_end(self) -> str:
-        """Wait until the run is over; give its state."""
+        """Wait until the run is over, and return its state."""
         return self.cluster.wait_for_run(self.dag_id, self.run_id, PATIENCE)
 
     def parts(self) -> list[tuple[str | None, int]]:
-        """Give state and try number of each part's push."""
+        """Return the state and try number of each part's push."""
         states = self.cluster.task_states(self.dag_id, self.run_id)
         return [tuple(states[f"push_source_update.push_part[{part}]"]) for part in range(PARTS)]
 
     def result(self, part: int) -> dict[str, Any]:
-        """Give what a part's push returned."""
+        """Return the result of a part's push."""
         found: dict[str, Any] = self.cluster.xcom(
             self.dag_id, self.run_id, "push_source_update.push_part", map_index=part
         )
@@ -237,7 +237,7 @@ class Update:
         )
 
     def pushes_after_idle(self) -> list[dict[str, Any]]:
-        """Give what was pushed after the source was IDLE."""
+        """Return what was pushed after the source was IDLE."""
         timeline = self.cluster.coveo.timeline(self.source)
         closed = max(
             number
@@ -248,12 +248,12 @@ class Update:
 
 
 def items_of(part: int) -> set[str]:
-    """Give the ids of what a part pushes."""
+    """Return the IDs of the items that a part pushes."""
     return {f"part://{part}/{number}" for number in range(ITEMS_OF_A_PART)}
 
 
 def new_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a name for a cluster's folder. PostgreSQL's user may not go into pytest's own."""
+    """Return a name for a cluster's folder. PostgreSQL's user can't access pytest's own."""
     return tmp_path_factory.getbasetemp().parents[1] / f"coveo-cluster-test-{time.time_ns()}"
 
 
@@ -271,7 +271,7 @@ def _started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluste
 
 @pytest.fixture
 def cluster(_started: RunningCluster) -> Iterator[RunningCluster]:
-    """The cluster; what a test has stopped is started again after it."""
+    """The cluster; after a test, the components that it stopped are started again."""
     _started.restarted.clear()
     yield _started
     _started.up()
@@ -279,7 +279,7 @@ def cluster(_started: RunningCluster) -> Iterator[RunningCluster]:
 
 @pytest.fixture
 def update(cluster: RunningCluster, tmp_path: Path) -> Iterator[Callable[..., Update]]:
-    """Start an update of a source of its own; whatever still pushes after the test is released."""
+    """Start an update of a separate source; pushes that are still held after the test are released."""
     started: list[Update] = []
 
     def start(dag_id: str, **conf: str) -> Update:

@@ -1,4 +1,4 @@
-"""Two workers that take turns on one snapshot."""
+"""Two workers use one snapshot in turn."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ITEMS = 1_000
 
 @contextmanager
 def only(cluster: RunningCluster, worker: str) -> Iterator[None]:
-    """Let one worker alone take what is queued."""
+    """Let only one worker take queued tasks."""
     settings = json.loads((cluster.folder / "cluster.json").read_text())
     password, port = settings["secrets"]["REDIS_PASSWORD"], settings["ports"]["redis"]
     with Celery(broker=f"redis://:{password}@127.0.0.1:{port}/0") as celery:
@@ -56,7 +56,7 @@ def test_workers_that_take_turns_push_only_what_changed(cluster: RunningCluster,
         result = cluster.xcom("changes", run_id, "update.push")
         pushed.append((result["accepted_adds"], result["accepted_deletes"], result["unchanged"]))
         assert {name: item["data"] for name, item in cluster.coveo.items(source).items()} == {
-            # The first push deletes nothing that it does not know of.
+            # The first push deletes no items that it does not know.
             "old://1": "old",
             **index,
         }

@@ -1,4 +1,4 @@
-"""docker-compose.yml and what belongs to it, as far as they can be checked without a container engine."""
+"""docker-compose.yml and its files, as far as they can be checked without a container engine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from airflow_provider_coveo import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE_FILE = ROOT / "docker-compose.yml"
-#: Services that do something once, before others.
+#: Services that run once, before others.
 ONCE = {"certificate", "airflow-init"}
 
 
@@ -83,7 +83,7 @@ def test_each_service_waits_for_what_it_needs(services: dict[str, Any]) -> None:
         for other, how in service.get("depends_on", {}).items():
             expected = "service_completed_successfully" if other in ONCE else "service_healthy"
             assert how == {"condition": expected}, (name, other)
-    # `docker compose up --wait` takes the end of a service that nobody waits for as a failure.
+    # If no service depends on it, `docker compose up --wait` treats the end of a service as a failure.
     awaited = {other for service in services.values() for other in service.get("depends_on", {})}
     assert awaited >= ONCE
     for name in ("airflow-apiserver", "airflow-scheduler", "airflow-worker"):
@@ -120,7 +120,7 @@ def test_no_secret_stands_in_it_and_each_is_asked_for(secrets: dict[str, str]) -
     asked_for = re.findall(r"(?<!\$)\$\{(\w+)(:\?[^}]+)?\}", uncommented)
     assert {name for name, _ in asked_for} == secrets.keys()
     assert all(told == ":?run docker/make-env" for _, told in asked_for)
-    # Whatever holds a secret by its name has its value from a variable.
+    # Whatever has the name of a secret gets its value from a variable.
     named = re.findall(r"^\s*(\w*(?:PASSWORD|SECRET|KEY|CONN\w*)\w*): (.*)$", uncommented, re.MULTILINE)
     assert len(named) >= 8
     assert all("${" in value for _, value in named)
@@ -196,7 +196,7 @@ def test_the_image_is_built_from_the_package_alone_and_needs_nothing_else(tmp_pa
     assert packed == sources
 
 
-# --- the same without containers ---
+# --- without containers ---
 
 
 def test_nothing_of_a_container_is_left_in_what_is_run_without_one(
@@ -225,7 +225,7 @@ def test_nothing_of_a_container_is_left_in_what_is_run_without_one(
     begins = {
         name: cluster.arguments(name)[:2]
         for name in cluster.components()
-        # Its image has its command.
+        # Its image contains the command.
         if name != "postgres"
     }
     assert begins == {

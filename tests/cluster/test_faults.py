@@ -1,4 +1,4 @@
-"""What comes of an update when a machine of the cluster dies in the middle of its pushes."""
+"""The outcome of an update if a machine of the cluster dies during its pushes."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import pytest
 
 from tests.cluster.conftest import ITEMS_OF_A_PART, PARTS, PATIENCE, RunningCluster, Update, items_of
 
-# Two minutes on a machine that does nothing else are ten on one that does.
+# Two minutes on an idle machine are ten on a busy one.
 pytestmark = pytest.mark.timeout(1800)
 
 OLD = {"old://1"}
-#: Those that are uploaded at the same time by default, and one that waits to be taken.
+#: The default number of parallel uploads, and one batch that waits to be submitted.
 BATCHES_UNDER_WAY = 4
 Start = Callable[..., Update]
 
 
 def assert_all_went_well(update: Update) -> None:
-    """The run is a success, and the index is what its tasks reported; nothing of before is left."""
+    """The run succeeded, the index matches what its tasks reported, and no old item is left."""
     assert update.wait_for_end() == "success"
     assert update.cluster.coveo.statuses(update.source) == ["REBUILD", "IDLE"]
     assert update.pushes_after_idle() == []
@@ -30,7 +30,7 @@ def assert_all_went_well(update: Update) -> None:
 
 @pytest.fixture(autouse=True)
 def nothing_else_ends(cluster: RunningCluster, request: pytest.FixtureRequest) -> Iterator[None]:
-    """No part of Airflow ends for lack of another, except of the database."""
+    """No component of Airflow exits if another one is down, except for the database."""
     yield
     if "database" not in request.node.name:
         assert cluster.restarted == []
@@ -60,12 +60,12 @@ def test_a_worker_that_dies_fails_what_it_pushed_and_the_rest_goes_on(
     again.release()
     once.release()
 
-    # What was tried again went on where it was killed, on the other worker.
+    # The retries resumed where the tasks were killed, on the other worker.
     assert_all_went_well(again)
     for part, worker in enumerate(workers["again"]):
         assert again.parts()[part] == ("success", 2 if worker == victim else 1)
         assert (again.result(part)["resumed_batches"] > 0) == (worker == victim)
-    # What was not is a failure to see: the old items stay, and what was accepted is there.
+    # The others failed visibly: the old items stay, and accepted ones are indexed.
     assert once.wait_for_end() == "failed"
     assert cluster.coveo.statuses(once.source) == ["REBUILD", "IDLE"]
     assert once.pushes_after_idle() == []
@@ -100,7 +100,7 @@ def test_a_worker_that_was_cut_off_and_comes_back_stops_what_others_have_taken_o
             PATIENCE,
             f"the first try of part {part} ends",
         )
-    # Its tasks learn at their next request or heartbeat that they are others' by now, and go no further.
+    # At their next request or heartbeat, its tasks learn that others have replaced them, and stop.
     late = [event for event in again.pushes_after_idle() if event["event"] == "batch"]
     assert len(late) <= workers.count(lost) * BATCHES_UNDER_WAY
     assert cluster.coveo.statuses(again.source) == ["REBUILD", "IDLE"]
@@ -114,7 +114,7 @@ def test_a_broker_that_is_restarted_loses_no_task_and_repeats_none(
     running, waiting, queued = update("tried_once"), update("tried_once"), None
     for each in (running, waiting):
         each.wait_until_all_parts_push()
-    # Its first task stays in the queue: both workers are full.
+    # Its first task stays in the queue, because both workers are full.
     queued = update("tried_once")
     cluster.wait_until(
         lambda: "queued" in {ti["state"] for ti in cluster.task_instances(queued.dag_id, queued.run_id)},
@@ -137,7 +137,7 @@ def test_a_scheduler_that_is_killed_takes_the_run_up_again(cluster: RunningClust
     pushing.wait_until_all_parts_push()
 
     cluster.kill("airflow-scheduler")
-    # The pushes end while there is nobody who would start what follows them.
+    # The pushes end while no scheduler can start the tasks after them.
     pushing.release()
     cluster.wait_until(lambda: pushing.parts() == [("success", 1)] * PARTS, PATIENCE, "the pushes have ended")
     assert cluster.coveo.statuses(pushing.source) == ["REBUILD"]
@@ -163,7 +163,7 @@ def test_a_worker_that_is_drained_finishes_what_it_pushes_and_takes_no_more(
     assert pushing.parts() == other.parts() == [("success", 1)] * PARTS
 
     cluster.wait_until(lambda: not cluster.is_running(drained), PATIENCE, f"{drained} has ended by itself")
-    # What comes now is pushed by the other one.
+    # The other one pushes the new items.
     late = update("tried_once")
     late.wait_until_all_parts_push()
     assert drained not in late.workers()
@@ -183,7 +183,7 @@ def test_what_waits_in_a_triggerer_that_dies_waits_on_in_the_next(
 
     cluster.kill("airflow-triggerer")
     cluster.coveo.set_status(awaited, "IDLE")
-    # What came while nobody waited is seen all the same. Until then the source stays as it is.
+    # The event is not lost, although nothing was waiting for it. Until then, the source does not change.
     assert cluster.task_states(waiting.dag_id, waiting.run_id)[sensor].state == "deferred"
     assert cluster.coveo.statuses(waiting.source) == ["REBUILD"]
     cluster.up()
@@ -245,5 +245,5 @@ def test_a_database_that_is_restarted_is_waited_for_by_what_pushes(
     pushing.release()
 
     assert_all_went_well(pushing)
-    # Without a database these end by themselves, sooner or later; for that reason no test comes after this.
+    # Without a database, these exit sooner or later, so no test comes after this one.
     assert set(cluster.restarted) <= {"airflow-scheduler", "airflow-triggerer", "airflow-dag-processor"}

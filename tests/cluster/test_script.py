@@ -1,4 +1,4 @@
-"""scripts/cluster leaves nothing behind, whatever became of it."""
+"""scripts/cluster leaves nothing behind, however it ended."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.cluster.conftest import PATIENCE, ROOT, new_folder, run_cluster
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:
-    """Give the live processes that work in a folder."""
+    """Return the live processes whose working folder is in a folder."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -38,7 +38,7 @@ def test_a_start_that_is_killed_can_be_stopped(tmp_path_factory: pytest.TempPath
         time.sleep(0.05)
     start.kill()
     start.wait()
-    # As if it had been killed before it could write down what it had started.
+    # As if it had been killed before it recorded the process that it started.
     for name in ("postgres", "redis", "airflow-init"):
         (folder / f"pids/{name}.json").unlink()
     assert {"postgres", "redis-server"} <= {process.name() for process in processes_of(folder)}

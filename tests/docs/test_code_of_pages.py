@@ -1,4 +1,4 @@
-"""The code that the pages show: it runs, and says what the pages say."""
+"""The code on the pages runs, and its output matches the pages."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def test_the_hook_s_page_names_each_of_its_methods() -> None:
         if not name.startswith("_") and inspect.isfunction(value)
     }
     named = set(re.findall(r"`(\w+)`", (DOCS / "guides" / "hook.md").read_text()))
-    # What the operators and Airflow itself call.
+    # The methods that operators and Airflow itself call.
     inner = {
         *("branch", "current_cut_off", "get_conn", "poll", "repeated", "run_and_check", "stop"),
         *("take_batch", "test_connection", "upload", "wait"),

@@ -1,4 +1,4 @@
-"""The docstrings, of which the reference is made: they tell of each parameter, and which are templated."""
+"""The docstrings, which the reference shows, describe each parameter and mark templated ones."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from airflow_provider_coveo.operators.coveo_push import DeleteItemsOperator, Rep
 from airflow_provider_coveo.operators.push_base import ADDITIONS_ONLY, WHOLE_INPUTS_ONLY
 
 REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "reference"
-#: What Airflow calls, beside the methods that each line of it declares itself.
+#: Methods that Airflow calls, in addition to those that its own classes declare.
 CALLED_BY_AIRFLOW = {"async_notify", "execute_complete"}
-#: Tasks that only the task groups make, which ask nothing of Coveo.
+#: Tasks that only the task groups create, and that send no requests to Coveo.
 MADE_BY_GROUPS = {"ApproveByParamOperator", "PushSourceUpdateDone"}
 
 
@@ -26,13 +26,13 @@ def _modules(page: Path) -> list[str]:
     return re.findall(r"^\.\. automodule:: (\S+)", page.read_text(), re.MULTILINE)
 
 
-#: The modules whose names are promised, and not those that the page "Inside" lists.
+#: The modules with public names, without those on the page Internals.
 PUBLIC = [
     name
     for page in sorted(REFERENCE.glob("*.rst"))
     if page.name != "inside.rst"
     for name in _modules(page)
-    # Only push_source_update makes these tasks.
+    # Only push_source_update creates these tasks.
     if name != "airflow_provider_coveo.operators.coveo_push_update"
 ]
 
@@ -42,7 +42,7 @@ def _is_ours(value: Any) -> bool:
 
 
 def _public(module_name: str) -> Iterator[tuple[str, Any, Any]]:
-    """Yield the functions, classes and methods of a module, each with the class that it belongs to."""
+    """Yield the functions, classes and methods of a module, each with its class."""
     for name, value in vars(importlib.import_module(module_name)).items():
         if name.startswith("_") or getattr(value, "__module__", None) != module_name:
             continue
@@ -64,18 +64,18 @@ def _parameters(function: Any) -> set[str]:
 
 
 def _parameters_of_class(value: type) -> set[str]:
-    """Return what a class is made with, up to the first of its classes that is somebody else's."""
+    """Return the constructor's parameters of a class, up to its first base class from elsewhere."""
     found: set[str] = set()
     for base in value.__mro__:
         if _is_ours(base) and inspect.isfunction(vars(base).get("__init__")):
             found |= _parameters(vars(base)["__init__"])
-    # These set some themselves.
+    # These set some parameters themselves.
     own = {DeleteItemsOperator: ADDITIONS_ONLY, RepushRejectedItemsOperator: WHOLE_INPUTS_ONLY}
     return found - set(own.get(value, ()))
 
 
 def _described(value: Any) -> dict[str, str]:
-    """Return what a docstring says of each parameter."""
+    """Return a docstring's text for each parameter."""
     parts = re.split(r"^:", inspect.getdoc(value) or "", flags=re.MULTILINE)[1:]
     found = (re.match(r"param (\w+): (.*)", part, re.DOTALL) for part in parts)
     return {one[1]: " ".join(one[2].split()) for one in found if one}
@@ -90,7 +90,7 @@ def test_each_parameter_is_described(module_name: str) -> None:
         wanted = _parameters_of_class(value) if inspect.isclass(value) else _parameters(value)
         described = {*_described(value), *(_described(owner) if owner else ())}
         if inspect.isclass(value):
-            # What a public class says of its parameters need not be said again by those below it.
+            # Subclasses need not repeat the parameters of a public class.
             public = [base for base in value.__mro__ if _is_ours(base) and not base.__name__.startswith("_")]
             described.update(*map(_described, public))
         if wanted - described:
@@ -99,10 +99,10 @@ def test_each_parameter_is_described(module_name: str) -> None:
 
 
 def _templated() -> Iterator[tuple[str, set[str], dict[str, str]]]:
-    """Yield what has templated fields, with these and with what is said of each of its parameters."""
+    """Yield each class with templated fields, these fields, and the texts for its parameters."""
 
     def parameters(fields: Any) -> set[str]:
-        # Airflow's operators have a method of the parameter's name.
+        # Airflow's operators have a method with the name of the parameter.
         return {"dry_run" if field == "is_dry_run" else field for field in fields}
 
     for module_name in PUBLIC:

@@ -1,4 +1,4 @@
-"""The pictures: each is taken by the script, shown somewhere, and no burden."""
+"""The pictures: the script takes each of them, a page shows it, and it is small."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The documentation: built without a warning, without a dead link, and with every public name in it."""
+"""The documentation builds without warnings or dead links, and contains every public name."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if find_spec("sphinx") is None:
 
 pytestmark = pytest.mark.timeout(900)
 
-#: What one reaches over HTTP only: the simulator's inside, and what serves the page Push sources.
+#: Modules that are used only over HTTP: the simulator's internals, and the server of the page Push sources.
 NOT_API = {
     f"airflow_provider_coveo.simulator.{name}"
     for name in (
@@ -48,7 +48,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class _Page(HTMLParser):
-    """What a page links to, what it loads, and where it can be linked to."""
+    """The links, the loaded files and the anchors of a page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

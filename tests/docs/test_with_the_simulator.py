@@ -1,4 +1,4 @@
-"""The test that the documentation shows."""
+"""The test in the documentation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A client that says nothing of its own: what a test asks for is what goes over the wire."""
+"""A client that adds nothing to a test's requests."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class Client:
         )
 
     def window(self) -> dict[str, str]:
-        """The last six days and a minute more, by Coveo's clock."""
+        """The last six days and the next minute on Coveo's clock."""
         now = self.coveo.clock.utcnow().timestamp()
         return {"from": _iso(now - 6 * 86_400), "to": _iso(now + 60)}
 
@@ -122,7 +122,7 @@ def _iso(seconds: float) -> str:
 
 
 def error(response: requests.Response) -> tuple[int, str]:
-    """Return the status and the errorCode of an answer that is a Coveo error, message and all."""
+    """Return the status and the errorCode of a response that is a complete Coveo error."""
     body = response.json()
     assert body.keys() == {"errorCode", "message"}
     assert body["message"]

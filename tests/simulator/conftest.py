@@ -1,4 +1,4 @@
-"""One simulator for this directory, set back for each test, and each exchange held against the contracts."""
+"""One simulator for this directory; each test resets it, and each exchange is validated."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def running() -> Iterator[Simulator]:
 
 @pytest.fixture
 def tolerated() -> list[str]:
-    """Words of the violations that a test commits on purpose, and Coveo lets pass."""
+    """Words of the violations that a test makes on purpose, and that Coveo accepts."""
     return []
 
 
 @pytest.fixture
 def coveo(running: Simulator, tolerated: list[str]) -> Iterator[Simulator]:
-    """A simulator as at its start; whatever it answers must be what Coveo's files declare."""
+    """A simulator in its initial state; its responses must match Coveo's files."""
     running.reset()
     yield running
     wait_for_what_is_under_way(running)
@@ -44,11 +44,11 @@ def coveo(running: Simulator, tolerated: list[str]) -> Iterator[Simulator]:
 
 @pytest.fixture
 def client(coveo: Simulator) -> Client:
-    """Somebody whose key may do everything."""
+    """A client whose key has all privileges."""
     return Client(coveo, coveo.api_key)
 
 
 @pytest.fixture
 def pusher(coveo: Simulator) -> Client:
-    """Somebody whose key may push and nothing else."""
+    """A client whose key can only push."""
     return Client(coveo, coveo.push_only_key)

@@ -1,4 +1,4 @@
-"""File containers, presigned uploads, and the batches that are made of them."""
+"""File containers, presigned uploads, and batches from them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def item(document_id: str, **more: Any) -> dict[str, Any]:
 
 
 def storage_code(answer: requests.Response) -> tuple[int, str]:
-    """The status and the code of an error of the storage, which is XML."""
+    """The status and the code of the storage's error, which is XML."""
     assert answer.headers["Content-Type"] == "application/xml"
     found = re.search(r"<Error><Code>(\w+)</Code>", answer.text)
     assert found

@@ -88,7 +88,7 @@ def test_an_answer_can_stall_after_all_was_done(coveo: Simulator, client: Client
     coveo.faults.stall(30)
     with pytest.raises(requests.ReadTimeout):
         client.status("REBUILD", timeout=0.1)
-    # The client may have given up before the simulator came to it.
+    # The client may have given up before the simulator handled it.
     coveo.wait_for(lambda: coveo.statuses(SOURCE) == ["REBUILD"])
 
 
@@ -167,7 +167,7 @@ def test_the_simulator_stops_at_once_with_open_connections_and_stalled_answers()
         coveo.wait_for(lambda: coveo.statuses(SOURCE) == ["IDLE", "REBUILD"])
         began = time.monotonic()
     assert time.monotonic() - began < 30
-    # The stall ended by itself: nothing had to be cancelled, which is done a second later.
+    # The stall ended before the simulator would have cancelled it, a second later.
     assert [exchange.status for exchange in coveo.requests] == [201, 201]
     asking.join(timeout=30)
     assert len(failures) == 1

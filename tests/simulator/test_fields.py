@@ -1,4 +1,4 @@
-"""The Field API, and how many items the Source API says that a source holds."""
+"""The Field API, and the number of items of a source in the Source API."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_fields_are_created_in_a_batch_or_not_at_all(coveo: Simulator, client: C
     half = client.post(f"{FIELDS}/batch/create", [{"name": "size_mm", "type": "LONG"}, COLOR])
     assert error(half) == (412, "INVALID_PARAMETER")
     assert names(client, filters={"origin": "USER"}) == ["color", "price"]
-    # What Coveo says to a field that is there is on none of its pages.
+    # Coveo documents no response for a field that exists.
     assert len(coveo.undocumented) == 1
 
 
@@ -90,7 +90,7 @@ def test_a_field_that_coveo_excludes_is_rejected(client: Client, field: dict[str
     assert client.post(FIELDS, field).status_code == 412
     assert client.post(f"{FIELDS}/batch/create", [field]).status_code == 412
     response = client.post(f"{FIELDS}/batch/create/results", [field])
-    # A type that is none is no field at all; else the others of its batch could be created.
+    # An invalid type rejects the whole request; otherwise, the other fields of the batch could be created.
     if response.status_code != 412:
         (result,) = response.json()["batchOperationResourcesStatus"]
         assert (result["operationResult"], result["successful"]) == ("ERROR", False)

@@ -1,4 +1,4 @@
-"""The Source Logs API: the only place where rejected items show."""
+"""The Source Logs API, the only one that shows rejected items."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ A, B = "https://acme.com/a", "https://acme.com/b?x=1"
 
 @pytest.fixture
 def pushed(coveo: Simulator, client: Client) -> Client:
-    """Two items, of which the pipeline rejected one."""
+    """Two items, one of which the pipeline rejected."""
     coveo.reject_item(B, reason="unreadable")
     client.batch({"addOrUpdate": [{"documentId": A, "data": "text"}, {"documentId": B, "data": "text"}]})
     return client

@@ -1,4 +1,4 @@
-"""Single items: what is refused, what is accepted and then rejected, and what is indexed."""
+"""Single items: which ones the API rejects, which ones the pipeline rejects, and which are indexed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PERMISSIONS = [{"allowAnonymous": False, "allowedPermissions": [{"identity": "a"
 
 
 def failures(coveo: Simulator, source: str = SOURCE) -> list[tuple[str, str, str]]:
-    """The stages that were not completed, from the item logs."""
+    """The stages in the item logs that did not complete."""
     return [
         (entry["id"], entry["task"], entry["result"])
         for entry in coveo.logs(source)
@@ -146,7 +146,7 @@ def test_compressed_data_is_unpacked_as_its_type_says(
 
 
 CONTENT = b"some text" * 100_000
-#: What is declared, and what is given: some of it is right, all else is not.
+#: The declared type, and values for it: valid ones, then invalid ones.
 DECLARED: list[tuple[str | None, bytes, bool]] = [
     (None, zlib.compress(CONTENT), True),
     (None, zlib.compress(b""), True),

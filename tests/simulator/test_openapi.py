@@ -1,4 +1,4 @@
-"""The check against Coveo's OpenAPI files finds what it is there to find."""
+"""The validation against Coveo's OpenAPI files finds violations."""
 
 from __future__ import annotations
 

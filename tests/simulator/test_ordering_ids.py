@@ -1,4 +1,4 @@
-"""What ordering IDs do to updates, deletions, and the deletion of old items."""
+"""The effects of ordering IDs on updates, deletions, and the deletion of old items."""
 
 from __future__ import annotations
 

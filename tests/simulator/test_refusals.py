@@ -1,4 +1,4 @@
-"""Who may ask what, and the limits."""
+"""Privileges and limits."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_a_refused_call_is_told_when_there_is_room_again(coveo: Simulator, clien
     coveo.clock.advance(seconds=100)
     refused = client.status("IDLE")
     assert error(refused) == (429, "TOO_MANY_REQUESTS")
-    # Less by the time that passes by itself.
+    # Minus the real time that passed.
     assert 200 - (time.monotonic() - began) <= int(refused.headers["Retry-After"]) <= 200
     coveo.clock.advance(seconds=200)
     assert client.status("IDLE").status_code == 201

@@ -1,4 +1,4 @@
-"""The simulator itself: what it records, how it is controlled from outside, and its command line."""
+"""The simulator itself: its records, its control API, and its command line."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ A = "https://acme.com/a b"
 
 @pytest.fixture
 def control(coveo: Simulator) -> Callable[..., Any]:
-    """Ask the control API; what was asked must have been done."""
+    """Call the control API, which must succeed."""
 
     def ask(method: str, path: str, body: Any = None, **options: Any) -> Any:
         answer = requests.request(
@@ -207,7 +207,7 @@ def test_the_control_api_changes_everything(coveo: Simulator, client: Client, co
     began = time.monotonic()
     taken, refused = client.status("IDLE"), client.status("IDLE")
     assert "Retry-After" not in taken.headers
-    # Less by the time that passes by itself.
+    # Minus the real time that passed.
     assert 300 - (time.monotonic() - began) <= int(refused.headers["Retry-After"]) <= 300
     control("POST", "limits", {"call_limit": None, "daily_documents": 0})
     assert client.put(A).json()["errorCode"] == "TOO_MANY_DOCUMENTS_DAILY"

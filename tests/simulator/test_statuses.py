@@ -1,4 +1,4 @@
-"""What a status does to a source, and what the platform shows of it."""
+"""The effects of a status on a source, and how the platform shows them."""
 
 from __future__ import annotations
 

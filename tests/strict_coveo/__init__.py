@@ -1,9 +1,8 @@
 """
 A receiver that is as strict as Coveo's OpenAPI files, over a real socket.
 
-It is written from the files and from Coveo's pages that they link to, and shares no code with the provider
-or its simulator. It stores nothing in an index: it judges each request, answers as documented, and keeps
-what it objected to.
+It is based on these files and the Coveo pages that they link to, and shares no code with the provider or its
+simulator. It has no index. It validates each request, responds as documented, and records its objections.
 """
 
 from __future__ import annotations

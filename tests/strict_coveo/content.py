@@ -1,4 +1,4 @@
-"""What items, permissions, identities and their batches have to look like."""
+"""The rules for items, permissions, identities and their batches."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ CONTENT_KEYS = ("data", "compressedBinaryData", "compressedBinaryDataFileId")
 #: https://docs.coveo.com/en/78: <scheme>://<hier_part>[?query][#fragment]
 URI = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://.+", re.DOTALL)
 
-#: Gives the content of a file container once, or says why it can't.
+#: Returns the content of a file container once, or the reason why it can't.
 TakeContainer = Callable[[str], "bytes | str"]
 
 
 class InvalidJsonError(ValueError):
-    """A text that is not the JSON that Coveo reads."""
+    """The text is not JSON that Coveo accepts."""
 
 
 def read_json(body: bytes) -> Any:
-    """Return what a body says, or raise :class:`InvalidJsonError`."""
+    """Return the value of a body, or raise :class:`InvalidJsonError`."""
     try:
         text = body.decode()
     except UnicodeDecodeError as error:
@@ -56,7 +56,7 @@ def read_json(body: bytes) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    # https://docs.coveo.com/en/78: keys are case-insensitive, and each may be there once.
+    # https://docs.coveo.com/en/78: keys are case-insensitive, and each can occur once.
     if len({name.lower() for name, _ in pairs}) != len(pairs):
         raise InvalidJsonError(f"a key is there twice among {sorted(name for name, _ in pairs)}")
     return dict(pairs)
@@ -67,7 +67,7 @@ def _refuse_constant(name: str) -> Any:
 
 
 def decode_problem(content: bytes, compression_type: str) -> str | None:
-    """Return why content is not what its compression type says, ``None`` where it decodes to its end."""
+    """Return why content does not match its compression type, ``None`` if it decodes completely."""
     try:
         if compression_type == "ZLIB":
             return _inflate_problem(content, zlib.MAX_WBITS)
@@ -101,19 +101,19 @@ def _inflate_problem(content: bytes, window: int) -> str | None:
             return None
         if window <= zlib.MAX_WBITS:
             return "there are bytes after its end"
-        # A gzip file may have several members (RFC 1952 2.2).
+        # A gzip file can have several members (RFC 1952 2.2).
 
 
 def judge_item(
     operation: Operation, item: Any, take_container: TakeContainer, compression_type: str | None
 ) -> Iterator[str]:
     """
-    Yield what is wrong with an item.
+    Yield the problems of an item.
 
     :param operation: an operation of coveo-push.yml, for its definitions.
     :param item: the item, without its documentId and compressionType.
-    :param take_container: gives the content of the container that an item names.
-    :param compression_type: what the request or the entry of the batch says.
+    :param take_container: returns the content of the container that an item names.
+    :param compression_type: the type in the request or the entry of the batch.
     """
     if not isinstance(item, dict):
         yield f"an item is {type(item).__name__}, no object"
@@ -139,7 +139,7 @@ def judge_item(
 
 
 def with_documented_keys(item: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """Return an item with these keys as documented; their letters do not matter (docs.coveo.com/en/78)."""
+    """Return an item with these keys in the documented case; Coveo ignores case (docs.coveo.com/en/78)."""
     by_name = {name.lower(): name for name in names}
     return {by_name.get(name.lower(), name): value for name, value in item.items()}
 
@@ -184,14 +184,14 @@ def _judge_content(
         if isinstance(content, str):
             yield content
             continue
-        # https://docs.coveo.com/en/164: ZLIB, unless said otherwise.
+        # https://docs.coveo.com/en/164: ZLIB by default.
         problem = decode_problem(content, compression_type or "ZLIB")
         if problem:
             yield f"{key} is not {compression_type or 'ZLIB (the default)'}: {problem}"
 
 
 def judge_uri(name: str, value: Any) -> Iterator[str]:
-    """Yield what is wrong with the ID of an item."""
+    """Yield the problems of an item's ID."""
     if not isinstance(value, str):
         yield f"{name} is {type(value).__name__}, no text"
     elif not URI.fullmatch(value):
@@ -200,7 +200,7 @@ def judge_uri(name: str, value: Any) -> Iterator[str]:
 
 def judge_permissions(operation: Operation, permissions: Any) -> Iterator[str]:
     """
-    Yield what is wrong with the permissions of an item.
+    Yield the problems of an item's permissions.
 
     They are either all permission sets (https://docs.coveo.com/en/107), which the file describes, or all
     levels of them (https://docs.coveo.com/en/25), which it links to.
@@ -247,10 +247,10 @@ def judge_permissions(operation: Operation, permissions: Any) -> Iterator[str]:
 
 def _without_additional_info(permission_set: Any) -> Any:
     """
-    Return a permission set as the file describes it.
+    Return a permission set in the form that the file describes.
 
-    Coveo's Python client (coveo-labs/SDK-Push-Python) sends an ``additionalInfo`` of texts with an identity,
-    as the file declares it of the identities of a security provider.
+    Coveo's Python client (coveo-labs/SDK-Push-Python) sends an ``additionalInfo`` of strings with an
+    identity, which the file declares only for the identities of a security provider.
     """
     if not isinstance(permission_set, dict):
         return permission_set
@@ -271,7 +271,7 @@ def _is_text_by_name(value: Any) -> bool:
 
 
 def judge_item_batch(operation: Operation, batch: Any, take_container: TakeContainer) -> Iterator[str]:
-    """Yield what is wrong with the batch of items in a container (https://docs.coveo.com/en/90)."""
+    """Yield the problems of a batch of items in a container (https://docs.coveo.com/en/90)."""
     if not isinstance(batch, dict):
         yield f"the batch is {type(batch).__name__}, no object"
         return
@@ -311,7 +311,7 @@ IDENTITY_LISTS = {"members": "IdentityBody", "mappings": "MappedIdentityBody", "
 
 
 def judge_identity_batch(operation: Operation, batch: Any) -> Iterator[str]:
-    """Yield what is wrong with the batch of security identities in a container."""
+    """Yield the problems of a batch of security identities in a container."""
     if not isinstance(batch, dict) or set(batch) - set(IDENTITY_LISTS):
         yield f"the batch of identities has more than {', '.join(IDENTITY_LISTS)}"
         return
@@ -328,7 +328,7 @@ def judge_identity_batch(operation: Operation, batch: Any) -> Iterator[str]:
 
 
 def judge_identity(operation: Operation, body: Any, definition: str) -> Iterator[str]:
-    """Yield what is wrong with an identity, an alias or an identity to disable."""
+    """Yield the problems of an identity, an alias or an identity to disable."""
     found = list(operation.violations({"$ref": f"#/definitions/{definition}"}, body))
     yield from found
     if found:

@@ -1,4 +1,4 @@
-"""What the OpenAPI files declare, as strictly as it can be read."""
+"""The declarations of the OpenAPI files, in their strictest reading."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from uuid import UUID
 import yaml
 from jsonschema import Draft4Validator, FormatChecker
 
-#: The files, and where the server of each is on the one host that the receiver is.
+#: The files, and the prefixes of their servers on the receiver, which is a single host.
 FILES = {
     "coveo-push.yml": "/push/v1",
     "coveo-source-logs.yml": "/logs/v1",
@@ -24,7 +24,7 @@ FILES = {
 }
 METHODS = ("get", "put", "post", "delete", "patch")
 FORMATS = FormatChecker(formats=())
-#: What RFC 3986 lets stand in a segment of a path unencoded.
+#: The characters that RFC 3986 allows unencoded in a path segment.
 SEGMENT = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@]|%[0-9A-Fa-f]{2})+")
 #: In a query "+" is read as a space by some and as itself by others, so it has to be encoded.
 QUERY_PART = re.compile(r"(?:[A-Za-z0-9\-._~!$'()*,:@/?]|%[0-9A-Fa-f]{2})*")
@@ -32,7 +32,7 @@ QUERY_PART = re.compile(r"(?:[A-Za-z0-9\-._~!$'()*,:@/?]|%[0-9A-Fa-f]{2})*")
 
 @FORMATS.checks("date-time")
 def is_date_time(value: object) -> bool:
-    """Return whether a text is a date-time of RFC 3339; other types are left to ``type``."""
+    """Return whether a text is an RFC 3339 date-time; ``type`` covers other types."""
     if not isinstance(value, str):
         return True
     found = re.fullmatch(
@@ -73,8 +73,8 @@ class Operation:
     :param file: the name of the file.
     :param method: the HTTP method.
     :param template: the path with its parameters in braces, below the prefix of the file.
-    :param declaration: what the file says of the operation.
-    :param document: the whole file, its objects closed.
+    :param declaration: the operation's part of the file.
+    :param document: the whole file, with closed objects.
     """
 
     file: str
@@ -100,14 +100,14 @@ class Operation:
         }
 
     def body_schema(self) -> dict[str, Any] | None:
-        """Return the schema of the request's body; all that the files declare are required."""
+        """Return the schema of the request's body; all declared bodies are required."""
         for parameter in self.parameters("body").values():
             return parameter["schema"]  # type: ignore[no-any-return]
         declared = self.declaration.get("requestBody")
         return declared["content"]["application/json"]["schema"] if declared else None
 
     def success(self) -> int:
-        """Return the one success that the file declares."""
+        """Return the only success that the file declares."""
         (status,) = [int(status) for status in self.declaration["responses"] if status.startswith("2")]
         return status
 
@@ -122,7 +122,7 @@ class Operation:
         return content.get("schema")  # type: ignore[no-any-return]
 
     def violations(self, schema: dict[str, Any], value: Any) -> Iterator[str]:
-        """Yield where a value is not what a schema says."""
+        """Yield the differences between a value and a schema."""
         references = {
             key: self.document[key] for key in ("definitions", "components") if key in self.document
         }
@@ -152,7 +152,7 @@ def load_operations(directory: Path) -> tuple[Operation, ...]:
 def find_operation(
     operations: tuple[Operation, ...], method: str, path: str
 ) -> tuple[Operation, dict[str, str]] | str:
-    """Return the operation of a request and the values in its path, or else what is wrong with the path."""
+    """Return the operation of a request and the values in its path, or else the problem of the path."""
     if not path.startswith("/"):
         return f"the path {path!r} does not begin with a slash"
     parts = path[1:].split("/")
@@ -162,7 +162,7 @@ def find_operation(
         if not SEGMENT.fullmatch(part):
             return f"the segment {part!r} of the path is not percent-encoded as RFC 3986 says"
     methods = set()
-    # A fixed path comes before one with a parameter in its place.
+    # A fixed path takes precedence over one with a parameter at the same position.
     for operation in sorted(operations, key=lambda operation: operation.template.count("{")):
         declared = operation.template[1:].split("/")
         if len(declared) != len(parts):
@@ -188,7 +188,7 @@ def find_operation(
 
 
 def read_query(query: str) -> tuple[dict[str, str], list[str]]:
-    """Return the parameters of a query, and what is wrong with it."""
+    """Return the parameters of a query, and its problems."""
     values: dict[str, str] = {}
     objections = []
     for part in query.split("&") if query else []:
@@ -209,7 +209,7 @@ def read_query(query: str) -> tuple[dict[str, str], list[str]]:
 
 
 def judge_query(operation: Operation, values: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """Yield an error code and a sentence for each parameter that is not as declared."""
+    """Yield an error code and a sentence for each parameter that does not match its declaration."""
     declared = operation.parameters("query")
     for name in values.keys() - declared.keys():
         yield "INVALID_PARAMETER", f"the parameter {name!r} is not declared"
@@ -223,7 +223,7 @@ def judge_query(operation: Operation, values: dict[str, str]) -> Iterator[tuple[
 
 
 def judge_parameter(declared: dict[str, Any], text: str) -> Iterator[str]:
-    """Yield what is wrong with the text of one parameter."""
+    """Yield the problems of a parameter's text."""
     kind, form = declared.get("type", "string"), declared.get("format", "")
     if not text:
         yield "it is empty"
@@ -243,7 +243,7 @@ def judge_parameter(declared: dict[str, Any], text: str) -> Iterator[str]:
 
 
 def _is_documented_as_number(declared: dict[str, Any], text: str) -> bool:
-    """Descriptions of the two OpenAPI 3 files give milliseconds as the example of a date-time."""
+    """Allow milliseconds as a date-time, as in the descriptions of the two OpenAPI 3 files."""
     return bool(re.search(r"\b\d{13}\b", declared.get("description", ""))) and bool(
         re.fullmatch(r"\d{13}", text)
     )
@@ -251,16 +251,16 @@ def _is_documented_as_number(declared: dict[str, Any], text: str) -> bool:
 
 def _closed(value: Any, is_swagger: bool) -> Any:
     """
-    Return a file's contents for a JSON Schema validator.
+    Return a file's content for a JSON Schema validator.
 
-    In the Swagger files, which use no inheritance, an object that lists its properties and says nothing of
-    further ones is taken to have no further ones: a misspelt name is what a strict reader is for.
+    The Swagger files use no inheritance. If their objects list properties without mentioning further ones,
+    this allows no further ones, so that a misspelled name is an error.
     """
     if isinstance(value, list):
         return [_closed(part, is_swagger) for part in value]
     if not isinstance(value, dict):
         return value
-    # Of the oneOf over source types several match, since most of these types are the same schema.
+    # Several entries of the oneOf over source types match, since most of them have the same schema.
     result = {"anyOf" if key == "oneOf" else key: _closed(part, is_swagger) for key, part in value.items()}
     if is_swagger and result.get("type") == "object" and "properties" in result:
         result.setdefault("additionalProperties", False)

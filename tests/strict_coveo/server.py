@@ -1,4 +1,4 @@
-"""The receiver's server: Coveo's hosts and the storage behind the presigned addresses, on one socket."""
+"""The receiver's server: Coveo's hosts and the storage for presigned uploads, on one socket."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tests.strict_coveo.declarations import (
 
 STORAGE = "/strict-coveo-storage/proda/blobstore/"
 DOCUMENTED_KEYS = ("documentId", "compressionType", "parentId", "fileExtension", "permissions", *CONTENT_KEYS)
-#: Headers of HTTP itself, which no ``requiredHeaders`` names.
+#: The headers of HTTP itself, which ``requiredHeaders`` never contains.
 TRANSPORT_HEADERS = {
     "host",
     "connection",
@@ -47,7 +47,7 @@ TRANSPORT_HEADERS = {
     "traceparent",
     "tracestate",
 }
-#: What other files of Coveo's declare, which are not at hand: not found, and no reason to object.
+#: Paths that Coveo declares in other files, which are not available: 404, but no objection.
 ELSEWHERE = re.compile(
     r"/rest/organizations/[^/]+/(limits/content/[A-Za-z]+|status)|/rest/global/regions", re.ASCII
 )
@@ -60,7 +60,7 @@ IDENTITY_BODIES = {
 
 @dataclass
 class Request:
-    """A request as it came."""
+    """A request as received."""
 
     method: str
     target: str
@@ -75,14 +75,14 @@ class Request:
 @dataclass(frozen=True)
 class Call:
     """
-    A request as it was understood.
+    A parsed request.
 
     :param operation: the method and the declared path, ``"PUT upload"`` for an upload.
     :param path: the values in the path.
     :param query: the parameters.
-    :param body: what the body says, parsed; of an upload its bytes.
-    :param status: how it was answered.
-    :param request: the request as it came.
+    :param body: the parsed body; for an upload, its bytes.
+    :param status: the status of the response.
+    :param request: the request as received.
     """
 
     operation: str
@@ -95,7 +95,7 @@ class Call:
 
 @dataclass
 class Container:
-    """A file container: the one address and the headers that it takes, and what was uploaded."""
+    """A file container: the address and headers that it accepts, and the uploaded content."""
 
     target: str
     headers: dict[str, str]
@@ -104,7 +104,7 @@ class Container:
 
 
 class Refusal(Exception):  # noqa: N818 - it is an answer rather than an error.
-    """An answer that says no."""
+    """An error response."""
 
     def __init__(self, status: int, code: str, *sentences: str) -> None:
         super().__init__("; ".join(sentences))
@@ -116,17 +116,17 @@ class StrictCoveo:
     """
     The receiver. Use it as a context manager; ``url`` is its address while it runs.
 
-    :param directory: where the OpenAPI files are.
+    :param directory: the folder of the OpenAPI files.
     """
 
     directory: Path
     objections: list[str] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
-    #: What was taken, in order: of a single item a batch of one. Content stays in ``contents``.
+    #: The accepted batches, in order; a single item is a batch of one. Content is in ``contents``.
     batches: list[dict[str, Any]] = field(default_factory=list)
     #: The contents of the file containers that items named, by fileId.
     contents: dict[str, bytes] = field(default_factory=dict)
-    #: Answers to give instead of the least one, by method and declared path.
+    #: Responses to send instead of the minimal one, by method and declared path.
     answers: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -155,7 +155,7 @@ class StrictCoveo:
         self._thread.join()
 
     def reset(self) -> None:
-        """Forget what came."""
+        """Forget all requests."""
         with self._lock:
             for kept in (self.objections, self.calls, self.batches):
                 kept.clear()
@@ -163,7 +163,7 @@ class StrictCoveo:
             self.answers.clear()
 
     def items(self) -> dict[str, dict[str, Any]]:
-        """Return what the batches come to, by documentId."""
+        """Return the result of all batches, by documentId."""
         index: dict[str, dict[str, Any]] = {}
         with self._lock:
             for batch in self.batches:
@@ -177,10 +177,10 @@ class StrictCoveo:
                         index = {name: item for name, item in index.items() if not name.startswith(prefix)}
         return index
 
-    # -- the answer to a request -------------------------------------------------------------------
+    # -- responses ---------------------------------------------------------------------------------
 
     def answer(self, request: Request) -> tuple[int, str, bytes]:
-        """Return the status, the type and the body of the answer."""
+        """Return the status, the type and the body of the response."""
         with self._lock:
             if request.target.startswith(STORAGE):
                 return self._answer_upload(request)
@@ -241,7 +241,7 @@ class StrictCoveo:
         schema = operation.answer_schema()
         value = self.answers.get(operation.name)
         if value is None:
-            # None of the files' objects has required properties, so that the least answer is empty.
+            # No object in the files has required properties, so the minimal response is empty.
             value = [] if (schema or {}).get("type") == "array" else {}
         elif schema is not None and (violations := list(operation.violations(schema, value))):
             raise AssertionError(f"The answer set for {operation.name} is not as declared: {violations}")
@@ -285,14 +285,14 @@ class StrictCoveo:
                 answer["streamId"] = str(uuid.uuid4())
                 self._streams.add(answer["streamId"])
             return answer
-        # Coveo's pages show both as the body that says nothing; the file declares none.
+        # Coveo's pages show both as the empty body; the file declares none.
         return None if len(self.calls) % 2 else {}
 
     # -- file containers -----------------------------------------------------------------------------
 
     def _create_container(self, organization: str) -> dict[str, Any]:
         file_id = str(uuid.uuid4())
-        # A signature has characters that a client must neither encode again nor decode.
+        # A signature contains characters that a client must neither encode again nor decode.
         target = (
             f"{STORAGE}{organization}/{file_id}?X-Amz-Credential=AKIA%2F20260101%2Fus-east-1%2Fs3"
             "&X-Amz-SignedHeaders=host%3Bx-amz-server-side-encryption&X-Amz-Signature=ab%2Bcd%3D%3D&empty="
@@ -300,14 +300,14 @@ class StrictCoveo:
         headers = {
             "x-amz-server-side-encryption": "AES256",
             "Content-Type": "application/octet-stream",
-            # Named by this container alone: what is required is what the answer says, nothing fixed.
+            # Only this container has this header: the response defines the required ones, not a fixed list.
             "x-amz-meta-container": file_id,
         }
         self._containers[file_id] = Container(target, headers)
         return {"uploadUri": self.url + target, "fileId": file_id, "requiredHeaders": headers}
 
     def _take(self, file_id: str) -> bytes | str:
-        """Return the content of a container, which then is gone, or why there is none."""
+        """Return the content of a container and delete it, or return why there is none."""
         container = self._containers.get(file_id)
         if container is None:
             return f"there is no file container {file_id!r}"
@@ -419,7 +419,7 @@ def _read_body(operation: Operation, request: Request) -> Any:
 
 
 def _judge_names(operation: Operation, body: Any) -> Iterator[str]:
-    """Yield the top-level names that no schema of an OpenAPI 3 body knows (these inherit, and stay open)."""
+    """Yield the top-level names that an OpenAPI 3 schema does not declare (they inherit, so stay open)."""
     if operation.is_swagger or not isinstance(body, dict):
         return
     names: set[str] = set()
@@ -443,7 +443,7 @@ class _Handler(BaseHTTPRequestHandler):
     strict: StrictCoveo
 
     def _serve(self) -> None:
-        # ``self.path`` has its leading slashes reduced to one; the request line is what came.
+        # ``self.path`` reduces leading slashes to one, unlike the request line.
         method, target, _ = self.raw_requestline.decode("latin-1").split(" ", 2)
         length = self.headers.get("Content-Length")
         is_upload = target.startswith(STORAGE)
@@ -460,7 +460,7 @@ class _Handler(BaseHTTPRequestHandler):
             body = b""
         try:
             answer = self.strict.answer(Request(method, target, list(self.headers.items()), body))
-        except Exception as error:  # A fault of the receiver is an objection too: it must not go unseen.
+        except Exception as error:  # An error of the receiver is an objection, too, so that it is not missed.
             self.strict.objections.append(f"{method}: the receiver failed: {error!r}")
             answer = (500, "application/json", b'{"errorCode": "UNKNOWN", "message": "failed"}')
         self._send(*answer)

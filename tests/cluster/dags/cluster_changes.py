@@ -1,8 +1,8 @@
 """
-A push of only what changed since the run before, which may have been on another worker.
+A push of only the changes since the previous run, which may have been on another worker.
 
-A run's conf names its source, the folder for snapshots, a file with the content by ID, and the file in which
-the run notes its worker.
+A run's conf names its source, the folder for snapshots, a file with the content by ID, and the file to which
+the run writes its worker's name.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ with DAG("changes", schedule=None, start_date=datetime(2025, 1, 1), catchup=Fals
         source_id="{{ params.source }}", only_changes=True, snapshot_path="{{ params.snapshot_path }}"
     )
     def push(params: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        # By its name, as all workers of the test are on one machine.
+        # By name, because all workers of the test are on one machine.
         with Path(params["workers"]).open("a") as file:
             file.write(os.environ["HOSTNAME"] + "\n")
         for document_id, data in json.loads(Path(params["content"]).read_text()).items():

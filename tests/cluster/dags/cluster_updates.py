@@ -1,8 +1,8 @@
 """
-The updates that the faults strike: brackets whose pushes run on several workers, and last until released.
+The updates for the tests of faults: brackets whose pushes run on several workers until they are released.
 
-A run's conf names its source, and the file whose existence releases its pushes. Each part is a task of its
-own, and pushes the same items in each try.
+A run's conf names its source, and the file whose existence releases its pushes. Each part is a separate task,
+and pushes the same items in each try.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from airflow_provider_coveo.task_groups.coveo_push import push_source_update
 
 PARTS = 3
 ITEMS_OF_A_PART = 30
-#: Each item is a batch of its own.
+#: Each item is a separate batch.
 BATCH_BYTES = 1024
-#: How long a push waits for its release at most: longer than any test does, and not for ever.
+#: The maximum seconds that a push waits for its release, longer than any test.
 MAX_HOLD = 240
 
 
 def update(dag_id: str, **of_a_push: Any) -> DAG:
-    """Make the DAG of an update."""
+    """Create the DAG of an update."""
     with DAG(
         dag_id, schedule=None, start_date=datetime(2025, 1, 1), catchup=False, max_active_runs=16
     ) as dag:
@@ -55,7 +55,7 @@ def update(dag_id: str, **of_a_push: Any) -> DAG:
 
 
 def waiting_update(dag_id: str) -> DAG:
-    """Make the DAG of an update that waits, between two pushes, until another source is IDLE."""
+    """Create the DAG of an update that waits, between two pushes, until another source is IDLE."""
     with DAG(dag_id, schedule=None, start_date=datetime(2025, 1, 1), catchup=False) as dag:
 
         @task.coveo_push(source_id="{{ params.source }}")
