@@ -1,4 +1,4 @@
-"""One real Airflow and one simulated Coveo for all tests here, started by the first one that asks."""
+"""One real Airflow and one simulated Coveo for all tests here, started on first use."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from process_keeper import Keeper
 
 from airflow_provider_coveo.simulator import Simulator
 
-#: How soon Airflow notices that a task or a scheduler is gone; by default after up to five minutes.
+#: The time in which Airflow detects a dead task or scheduler; by default up to five minutes.
 QUICK = {
     "scheduler": {
         "task_instance_heartbeat_timeout": 30,
@@ -31,7 +31,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "dags_examples"
 
 @pytest.fixture(scope="session")
 def coveo_server() -> Iterator[Simulator]:
-    """The Coveo that the running Airflow talks to. Each test adds a source of its own."""
+    """The running Airflow's Coveo. Each test adds its own source."""
     with Simulator(organization="acme") as simulator:
         yield simulator
 
@@ -40,11 +40,11 @@ def coveo_server() -> Iterator[Simulator]:
 def local_airflow(
     coveo_server: Simulator, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[LocalAirflow]:
-    """The Airflow of this virtualenv, with the examples and what tests write into its DAG folder."""
+    """The Airflow of this virtualenv, with the examples and the DAGs that tests add to its folder."""
     dags_folder = tmp_path_factory.mktemp("dags")
     shutil.copytree(EXAMPLES, dags_folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     env = {"AIRFLOW_CONN_COVEO_DEFAULT": coveo_server.connection_json()}
-    # All tasks of the largest run at a time: test_resume holds them all up.
+    # All tasks of the largest run at a time, because test_resume blocks all of them.
     config = {**QUICK, "core": {"parallelism": 8}}
     with LocalAirflow(dags_folder, env=env, config=config) as airflow:
         yield airflow
@@ -52,7 +52,7 @@ def local_airflow(
 
 @pytest.fixture(scope="session")
 def shop(local_airflow: LocalAirflow) -> Iterator[Callable[[str], None]]:
-    """A PostgreSQL that the running Airflow knows as ``shop``, and what runs a script in it."""
+    """A PostgreSQL with the Airflow connection ``shop``, and a function that runs a script in it."""
     server = LocalPostgres("shop")
     keeper = Keeper(server.folder)
     process = server.launch()

@@ -1,4 +1,4 @@
-"""Cursors on a real scheduler: what runs read that succeed, fail, are tried again and are cleared."""
+"""Cursors on a real scheduler: what runs read if they succeed, fail, are retried or cleared."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_runs_push_what_changed_and_a_clear_pushes_what_its_run_did(
     local_airflow.clear_tasks("cursors", first, list(TASKS), downstream=False)
     for task in TASKS:
         local_airflow.wait_for_task("cursors", first, task, {"success"}, 240, try_number=2)
-    # From the start, as the run began, and all that is there now.
+    # From the start, like the run's first attempt, and with all current rows.
     assert [pushed(first, task) for task in TASKS] == [5, 5, 5]
     local_airflow.wait_for_run("cursors", first, timeout=240)
     third = run()

@@ -1,4 +1,4 @@
-"""A bracket whose run is dry, on a real scheduler: it sends nothing, and nothing in it can."""
+"""A bracket in a dry run, on a real scheduler: neither it nor its tasks can send anything."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_dry_run_changes_nothing_and_a_run_that_is_not_dry_does(
     coveo_server.add_source("dry")
     monkeypatch.setenv("AIRFLOW_CONN_COVEO_DEFAULT", coveo_server.connection_json())
     hook = CoveoPushHook()
-    # Somebody else is updating the source.
+    # Someone else is updating the source.
     hook.set_source_status("dry", "REFRESH")
     (local_airflow.dags_folder / "dry.py").write_text(DAG_FILE)
     local_airflow.wait_for_dag("on_dry")

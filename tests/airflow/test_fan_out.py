@@ -1,4 +1,4 @@
-"""Many sources in one run, in a pool of few slots, while Coveo allows so many calls at a time."""
+"""Many sources in one run, in a pool with few slots, while Coveo limits the calls."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.fan_out import DAG_ID, POOL, most_open
 pytestmark = pytest.mark.timeout(900)
 
 SLOTS = 3
-#: More than may be open at a time.
+#: More than can be open at a time.
 BRANCHES = 8
 _numbers = itertools.count(1)
 
@@ -49,7 +49,7 @@ def test_each_of_many_sources_is_closed_by_its_own_bracket_however_the_others_fa
 ) -> None:
     refused, *good = sources
     coveo_server.faults.answer(403, operation="item", source=refused, times=None)
-    # Fewer than the tasks make, however slowly, so that they have to wait; Coveo says until when.
+    # Fewer than the tasks make, even slow ones, so that they have to wait; Coveo sends Retry-After.
     coveo_server.call_limit, coveo_server.retry_after = (2, 15), True
 
     def the_limit_was_met() -> bool:
@@ -57,7 +57,7 @@ def test_each_of_many_sources_is_closed_by_its_own_bracket_however_the_others_fa
 
     run_id = local_airflow.trigger(DAG_ID, {"source_ids": [*sources, "no-such-source"]})
     coveo_server.wait_for(the_limit_was_met, timeout=240)
-    # So that it does not take too long.
+    # To keep the test short.
     coveo_server.call_limit = None
     state = local_airflow.wait_for_run(DAG_ID, run_id, timeout=600)
 
@@ -69,10 +69,10 @@ def test_each_of_many_sources_is_closed_by_its_own_bracket_however_the_others_fa
     failed = {
         name for name, task in local_airflow.task_states(DAG_ID, run_id).items() if task.state == "failed"
     }
-    # No task failed but those that had to, and each of the two runs' outcomes says so.
+    # Only the intended tasks failed, and each of the two runs' outcomes shows it.
     assert failed == {
         "update.refresh.push_one[0]", "update.refresh.outcome[0]",
         f"update.refresh.open[{BRANCHES}]", f"update.refresh.outcome[{BRANCHES}]",
     }  # fmt: skip
-    # A bracket that is open goes before one that is not.
+    # An open bracket takes precedence over one that is not.
     assert most_open([coveo_server.timeline(source_id) for source_id in sources]) <= 2 * SLOTS

@@ -1,4 +1,4 @@
-"""The local Airflow does what the tests on it rely on, and leaves nothing behind."""
+"""The local Airflow behaves as its tests require, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def airflow(local_airflow: LocalAirflow) -> LocalAirflow:
 
 
 def start_working(airflow: LocalAirflow) -> str:
-    """Trigger a run; give its id once its first task is at work."""
+    """Trigger a run; return its ID once its first task is working."""
     run_id = airflow.trigger(DAG_ID)
     airflow.wait_for_task(DAG_ID, run_id, "work", {"running"})
     airflow.wait_until(
@@ -90,8 +90,8 @@ def test_a_scheduler_that_is_killed_can_be_started_again(airflow: LocalAirflow) 
 
     airflow.kill("scheduler", descendants=True)
     assert "scheduler" not in airflow.processes
-    # While there is none: on SQLite, where no row is locked, the next one might overwrite it when it takes up
-    # what its predecessor left.
+    # While no scheduler runs: SQLite locks no rows, so the next one could overwrite this when it adopts its
+    # predecessor's runs.
     airflow.mark_task(DAG_ID, run_id, "work", "success")
     airflow.start_component("scheduler")
 
@@ -113,7 +113,7 @@ def test_a_run_of_a_paused_dag_waits(airflow: LocalAirflow) -> None:
 
 @pytest.fixture
 def answers() -> Iterator[tuple[str, list[tuple[int, bytes]]]]:
-    """The address of a server, and what it will answer, in this order."""
+    """The address of a server, and its responses in order."""
     prepared: list[tuple[int, bytes]] = []
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""Installing the package cannot break Airflow's command line, and Airflow finds what the package brings."""
+"""Installing the package does not break Airflow's command line, and Airflow finds its features."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.fresh import FreshPython
 
 pytestmark = pytest.mark.timeout(900)
 
-#: Commands, and what each must show of this package.
+#: Commands, and the text of this package in the output of each.
 COMMANDS = {
     "version": version("apache-airflow"),
     "providers list": "airflow-provider-coveo",
@@ -28,8 +28,8 @@ COMMANDS = {
 
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, subprocess.CompletedProcess[str]]:
-    """What each command says, in an Airflow home that did not exist before."""
-    # Airflow's tables are as wide as the terminal and cut what does not fit.
+    """The output of each command, in a new Airflow home."""
+    # Airflow cuts tables to the width of the terminal.
     home = tmp_path_factory.mktemp("airflow-home")
     environment = {"AIRFLOW_HOME": str(home), "COLUMNS": "400"}
     first, *others = COMMANDS
@@ -39,8 +39,8 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, subprocess.Co
             asked, env={**os.environ, **environment}, capture_output=True, text=True, timeout=600, check=False
         )
     }
-    # That is the command as it is installed. The others are processes of their own, too, but start where it
-    # is loaded, which takes most of its time.
+    # This is the installed command. The others are also separate processes, but start after Airflow is
+    # loaded, which takes most of the time.
     with FreshPython("import airflow.__main__", environment) as python:
         for command in others:
             script = f"import sys; sys.argv = ['airflow', *{command.split()!r}]; airflow.__main__.main()"

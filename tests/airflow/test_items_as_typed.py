@@ -1,4 +1,4 @@
-"""What stands in a document arrives as it was typed, by whatever way it was pushed on a real Airflow."""
+"""A document arrives unchanged, whichever way it was pushed on a real Airflow."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.unit.push.model import indexed
 
 pytestmark = pytest.mark.timeout(900)
 
-#: What would show, or fail, if anybody rendered it.
+#: A text that would change, or fail, if it were rendered.
 ID = "{{ds}}/{{params}}"
 TYPED = (
     "{{ ds }} {{ undefined.x }} {% raw %} {# note #} {{ '%s' % params }} $x ${y} {z} %(name)s \\n \u2028 '\""

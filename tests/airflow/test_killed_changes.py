@@ -1,4 +1,4 @@
-"""Tasks of a bracket that are killed at each point of a push of only what changed, on a real scheduler."""
+"""Tasks of a bracket that are killed at each point of a push of changes, on a real scheduler."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from airflow_provider_coveo.simulator import Simulator
 
 pytestmark = pytest.mark.timeout(900)
 
-#: Where the first try of the push is killed.
+#: The points at which the first try of the push is killed.
 POINTS = ("download", "compare", "upload", "batch", "deletion", "before-replace", "after-replace")
 REBUILD = "killed-delete-old-items"
 
@@ -120,7 +120,7 @@ with DAG("killed_rebuild", schedule=None, start_date=datetime(2025, 1, 1)) as re
     delete.retries, delete.retry_delay = 1, timedelta(0)
 """
 
-#: What the DAGs push in the end: by number, those that changed among those that stay.
+#: The final push of the DAGs, by number: changed products among unchanged ones.
 INPUT = {f"a://{number}": ("new" if number in range(3, 8) else "old") * 200 for number in range(2, 14)}
 GONE = {"a://0", "a://1"}
 
@@ -134,7 +134,7 @@ def test_the_retry_of_a_killed_task_leaves_in_the_index_what_the_input_has(
     for source in (*sources.values(), REBUILD):
         coveo_server.add_source(source)
     hook.push_items(REBUILD, [{"documentId": "a://0", "data": "old"}])
-    # Coveo has taken in that it is to delete, and the task does not get to know.
+    # Coveo has accepted the deletion, but the task is killed before the response.
     fault = coveo_server.faults.stall(100, applied=True, operation="olderthan", source=REBUILD)
     content = DAG_FILE.format(snapshots=str(tmp_path / "snapshots"), rebuild=REBUILD)
     (local_airflow.dags_folder / "killed_changes.py").write_text(content)
@@ -161,7 +161,7 @@ def test_the_retry_of_a_killed_task_leaves_in_the_index_what_the_input_has(
         assert {entry["id"] for entry in entries} <= GONE, source
     for point in POINTS:
         result = local_airflow.xcom("killed_changes", runs[point], "update.push")
-        # What Coveo accepted of the first try is not new to the second one.
+        # The second try does not repeat what Coveo accepted from the first one.
         assert result["full_because"] is None, point
         assert result["accepted_adds"] <= 7, point
     retried = local_airflow.xcom("killed_changes", runs["after-replace"], "update.push")

@@ -1,4 +1,4 @@
-"""Each example DAG does on a real Airflow what it says."""
+"""Each example DAG works as described on a real Airflow."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def test_a_callback_closes_the_source(
     local_airflow: LocalAirflow, coveo_server: Simulator, source: str
 ) -> None:
     assert run(local_airflow, "coveo_notifier", {"source_id": source})[1] == "failed"
-    # The DAG processor calls it, some time after the run has failed.
+    # The DAG processor calls it some time after the run has failed.
     coveo_server.wait_for(lambda: coveo_server.statuses(source) == ["REFRESH", "IDLE"], timeout=180)
 
 
@@ -230,7 +230,7 @@ def test_a_refresh_pushes_what_changed_and_goes_on_behind_a_failure(
     result = local_airflow.xcom("coveo_push_changes", run_id, "push_source_update.push_catalog")
     assert (result["updated"], result["deleted"], result["unchanged"]) == (5, 10, 185)
     assert len(coveo_server.items(source)) == 190
-    # Half a catalog deletes nothing, and the source is closed all the same.
+    # Half a catalog deletes nothing, and the source is still closed.
     _, state = run(local_airflow, "coveo_push_changes", {**conf, "products": 100})
     assert state == "failed"
     assert len(coveo_server.items(source)) == 190

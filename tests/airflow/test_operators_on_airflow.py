@@ -1,4 +1,4 @@
-"""What the operators promise about tries, kept by a real scheduler."""
+"""The operators' behavior in several tries, on a real scheduler."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_final_errors_use_up_no_retry_and_a_reset_keeps_its_cut_off_until_it_is_
     local_airflow: LocalAirflow, coveo_server: Simulator
 ) -> None:
     coveo_server.add_source("tries")
-    # Longer than the hook's patience, so that Airflow's own retry is what repeats the reset.
+    # Longer than the hook retries, so that Airflow's own retry repeats the reset.
     coveo_server.faults.answer(
         503, headers={"Retry-After": "3000"}, operation="olderthan", source="tries", times=2
     )

@@ -1,4 +1,4 @@
-"""Sources are made, recreated and deleted by a real scheduler, with kills and an approval on the way."""
+"""A real scheduler creates, recreates and deletes sources, with kills and an approval."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ with DAG("killed", schedule=None, start_date=datetime(2025, 1, 1), default_args=
     recreated.recreate >> fill >> recreated.approve
 """
 
-#: After Coveo did each of these, and before that once before it duplicated, the task is killed.
+#: The task is killed after each of these requests, and once before the duplication.
 STEPS = ("duplicate_source", "item", "logs", "delete")
-#: The state of a task that waits for an approval: Airflow 3.3's, and that of 3.1 and 3.2.
+#: The states of a task that waits for an approval: in Airflow 3.3, and in 3.1 and 3.2.
 ASKING = frozenset({"awaiting_input", "deferred"})
 
 
 @pytest.fixture(scope="module")
 def airflow(local_airflow: LocalAirflow) -> Iterator[LocalAirflow]:
-    """The Airflow of all tests here, with a triggerer where the approval waits in one."""
+    """The Airflow of all tests here, with a triggerer if the approval needs one."""
     waits_in_triggerer = local_airflow.version.startswith(("3.1.", "3.2."))
     if waits_in_triggerer:
         local_airflow.start_component("triggerer")
@@ -57,7 +57,7 @@ def airflow(local_airflow: LocalAirflow) -> Iterator[LocalAirflow]:
 
 
 def asks(airflow: LocalAirflow) -> bool:
-    """Say whether this Airflow can ask for an approval."""
+    """Return whether this Airflow supports approvals."""
     return airflow.is_airflow_3 and not airflow.version.startswith("3.0.")
 
 
@@ -78,18 +78,18 @@ def variable(airflow: LocalAirflow, key: str) -> str:
 
 
 def kill_in(airflow: LocalAirflow, coveo: Simulator, run_id: str, task_id: str, **which: Any) -> None:
-    """Kill a task with SIGKILL once it has made a request and before it gets the answer."""
+    """Kill a task with SIGKILL after it has made a request and before it gets the response."""
     kill_at(airflow, coveo, run_id, task_id, coveo.faults.stall(600, **which))
 
 
 def kill_at(airflow: LocalAirflow, coveo: Simulator, run_id: str, task_id: str, stall: Fault) -> None:
-    """Kill a task with SIGKILL once a request of it waits for its answer."""
+    """Kill a task with SIGKILL while it waits for a response."""
     coveo.wait_for(lambda: stall.used, timeout=240)
     psutil.Process(airflow.task_pid("killed", run_id, task_id)).kill()
 
 
 def answer(airflow: LocalAirflow, dag_id: str, run_id: str, task_id: str, option: str) -> str:
-    """Answer an approval once it is asked for, as the UI does; return what was asked."""
+    """Answer an approval request, as the UI does, and return the question."""
     path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/-1/hitlDetails"
     asked = ""
 
@@ -100,8 +100,8 @@ def answer(airflow: LocalAirflow, dag_id: str, run_id: str, task_id: str, option
         if state in ASKING:
             detail = airflow.rest("GET", path)
             asked = detail["body"]
-            # Airflow may take the end of the process that asked for an answer that came at once for the end
-            # of the task, which asks again then.
+            # If the answer came at once, Airflow may mistake the end of the asking process for the end of the
+            # task, which then asks again.
             if not detail["response_received"]:
                 airflow.rest("PATCH", path, {"chosen_options": [option], "params_input": {}})
         return state == "success"
@@ -138,7 +138,7 @@ def test_killed_after_each_step_there_is_one_copy_and_the_original_stays_until_t
     assert named(coveo, "Killed") == ["killed"]
     assert coveo.timeline("killed") == []
 
-    # Set before the approval, after which the deletion may come at any moment.
+    # Set before the approval, because the deletion can follow it at any time.
     deletion = coveo.faults.stall(600, operation="delete_source")
     if asks(airflow):
         asked = answer(airflow, "killed", run_id, "r.approve", "Approve")

@@ -1,4 +1,4 @@
-"""Pushes that end at nine tenths of their way, on a real scheduler: the next try sends only the rest."""
+"""Pushes that end at 90 %, on a real scheduler: the next try sends only the rest."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ with DAG("resume", schedule=None, start_date=datetime(2025, 1, 1), default_args=
 
     decorated_killed.override(task_id="decorated-killed")()
 """
-#: Those whose end Airflow notices late come first.
+#: Those whose end Airflow detects late come first.
 TASKS = (
     "file-worker-killed", "file-cleared", "file-failed", "file-killed", "sql-killed", "decorated-killed",
     "file-anew",
@@ -62,9 +62,9 @@ class Story:
     """
     One run of the DAG above.
 
-    :param airflow: where it runs.
-    :param coveo: where it pushes to.
-    :param run_id: the run.
+    :param airflow: its Airflow.
+    :param coveo: its Coveo.
+    :param run_id: its ID.
     """
 
     airflow: LocalAirflow
@@ -72,7 +72,7 @@ class Story:
     run_id: str
 
     def kept(self, task: str) -> int:
-        """Return how many accepted batches Airflow has on record for a task."""
+        """Return the number of accepted batches that Airflow has recorded for a task."""
         in_variable = tuple(map(int, self.airflow.version.split(".")[:2])) < (3, 3)
         if in_variable:
             path = f"/variables/coveo_state__resume__{task}"
@@ -89,7 +89,7 @@ class Story:
 
     @property
     def goes_on_by_itself(self) -> bool:
-        """Whether this Airflow tries again what was killed, or cleared while it worked: 3.0 does neither."""
+        """Whether this Airflow retries tasks that were killed, or cleared while running: 3.0 does neither."""
         return not self.airflow.version.startswith("3.0.")
 
     def kill(self, task: str, *, worker: bool = False) -> None:
@@ -109,7 +109,7 @@ class Story:
         return result
 
     def count(self, task: str, operation: str = "batch") -> int:
-        """Return how many requests of a kind Coveo got from a task, those that it did not answer left out."""
+        """Return the number of requests of a kind from a task to which Coveo responded."""
         return sum(
             request.operation == operation and request.source == f"resume-{task}" and not request.fault
             for request in self.coveo.requests
@@ -123,13 +123,13 @@ def story(
     shop: Callable[[str], None],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Story:
-    """A run whose tasks are all held up at the same batch, each until its own end has come."""
+    """A run whose tasks all block at the same batch, each until it is ended."""
     path: Path = tmp_path_factory.mktemp("items") / "items.ndjson"
     path.write_text("".join(f"{json.dumps(item)}\n" for item in ITEMS))
     held_up = {}
     for task in TASKS:
         coveo_server.add_source(f"resume-{task}")
-        # The repetitions too: a push waits a minute for an answer, and its end may come later than that.
+        # Also the retries: a push waits a minute for a response, and may be ended later.
         held_up[task] = coveo_server.faults.stall(
             100, applied=False, operation="batch", source=f"resume-{task}", after=ACCEPTED, times=None
         )
@@ -147,8 +147,8 @@ def story(
             story.clear(task)
             continue
         if task == "file-anew":
-            # The run is not over while this one is held up: a task that is cleared at the moment in which the
-            # scheduler finds its run finished would never begin.
+            # This one keeps the run from ending: a task that is cleared while the scheduler finishes its run
+            # would never start.
             local_airflow.wait_for_task("resume", story.run_id, "file-failed", {"failed"})
             story.clear("file-failed")
         story.kill(task, worker=task == "file-worker-killed")
@@ -194,7 +194,7 @@ def test_with_resume_off_all_is_sent_again(story: Story) -> None:
 
 def test_what_succeeded_and_is_cleared_is_sent_again(story: Story) -> None:
     story.until_done("file-killed", try_number=2)
-    # A task that is cleared at the moment in which the scheduler finds its run finished would never begin.
+    # A task that is cleared while the scheduler finishes its run would never start.
     story.airflow.wait_for_run("resume", story.run_id, timeout=240)
     before = story.count("file-killed")
     story.clear("file-killed")

@@ -1,4 +1,4 @@
-"""A key and a presigned URL show nowhere in what a real Airflow keeps: logs, XComs, rendered fields."""
+"""A real Airflow stores no key and no presigned URL: not in logs, XComs or rendered fields."""
 
 from __future__ import annotations
 

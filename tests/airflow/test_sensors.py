@@ -1,4 +1,4 @@
-"""The sensors, waiting in a real triggerer that is killed meanwhile, and in a real scheduler's queue."""
+"""Sensors that wait in a real triggerer, which is killed meanwhile, and in a real scheduler's queue."""
 
 from __future__ import annotations
 
@@ -80,14 +80,14 @@ def test_tasks_wait_in_a_triggerer_that_dies_and_give_up_in_time(
     coveo_server.add_source("sensed")
     coveo_server.state.set_status("sensed", SourceStatus.REBUILD, "request")
     coveo_server.reject_item("sensed://1", "PROCESSING", "REJECTED", "unreadable")
-    # Until the clock is turned.
+    # Until the clock is advanced.
     coveo_server.indexing_delay = 3600
     (airflow.dags_folder / "sensors.py").write_text(DAG_FILE)
     run_id = airflow.trigger("sensors")
     for task_id in ("until_idle", "indexed"):
         airflow.wait_for_task("sensors", run_id, task_id, {"deferred"})
     coveo_server.wait_for(lambda: both_have_asked(1), timeout=120)
-    # Where the triggerer is away for longer than a minute, Airflow itself ends what is out of time.
+    # If the triggerer is down for longer than a minute, Airflow itself ends tasks that are out of time.
     for task_id, state in (("too_late", "failed"), ("out_of_time", "failed"), ("skipped", "skipped")):
         airflow.wait_for_task("sensors", run_id, task_id, {state})
 
@@ -100,7 +100,7 @@ def test_tasks_wait_in_a_triggerer_that_dies_and_give_up_in_time(
     assert states["rescheduled"].state in {"up_for_reschedule", "scheduled", "queued", "running"}
 
     coveo_server.state.set_status("sensed", SourceStatus.IDLE, "request")
-    # What is due is done, and Coveo's clock shows what it showed before.
+    # Due work is executed, and Coveo's clock shows the same time as before.
     coveo_server.clock.shift(hours=-1)
     coveo_server.clock.advance(hours=1)
     assert airflow.wait_for_run("sensors", run_id) == "failed"

@@ -1,4 +1,4 @@
-"""The watchdog closes what nobody will close, and leaves alone what somebody works on."""
+"""The watchdog closes abandoned sources, but not those that someone is updating."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ with DAG("at_work", schedule=None, start_date=datetime(2025, 1, 1), max_active_r
         work(1) >> work(2)
 """
 
-#: The example's, without the runs every five minutes: one would look while a test is half through.
+#: The example's DAG without a schedule, because a scheduled run could start in the middle of a test.
 WATCHDOG = "close_abandoned_when_asked"
 SEVEN_HOURS = 7 * 3600
 
@@ -49,7 +49,7 @@ def coveo(coveo_server: Simulator) -> Iterator[Simulator]:
 
 @pytest.fixture(scope="module")
 def airflow(local_airflow: LocalAirflow) -> LocalAirflow:
-    """The local Airflow, with a watchdog that looks when it is told to."""
+    """The local Airflow, with a watchdog that runs only when triggered."""
     example = (EXAMPLES / "coveo_close_abandoned.py").read_text()
     for given, changed in {
         'dag_id="coveo_close_abandoned"': f'dag_id="{WATCHDOG}"',
@@ -58,7 +58,7 @@ def airflow(local_airflow: LocalAirflow) -> LocalAirflow:
         assert example.count(given) == 1
         example = example.replace(given, changed)
     (local_airflow.dags_folder / f"{WATCHDOG}.py").write_text(example)
-    # A test before may have left it running at each full hour; what it holds open would be reported.
+    # An earlier test may have left its hourly schedule active; its open sources would be reported.
     local_airflow.wait_for_dag("coveo_incremental_refresh")
     local_airflow.pause("coveo_incremental_refresh")
     return local_airflow
@@ -84,7 +84,7 @@ def test_a_source_that_was_left_active_is_reported_or_closed(
     CoveoPushHook().set_source_status("left-active", "REBUILD")
     coveo.clock.shift(seconds=0)
     CoveoPushHook().set_source_status("young", "REFRESH")
-    # A run that held it open, and is not there any more.
+    # A run that owned it and no longer exists.
     held_by = {"dag_id": "deleted", "run_id": "gone", "open_task_id": "push_source_update.open"}
     record = {"key": "coveo_open__acme__left-active", "value": json.dumps(held_by)}
     airflow.rest("POST", "/variables", record)
@@ -116,7 +116,7 @@ def test_a_running_bracket_is_left_alone_and_a_paused_one_is_closed(
     assert look(airflow)["held"] == ["at-work"]
     assert coveo.statuses("at-work") == ["REBUILD"]
 
-    # Paused, its present task still works; after that nothing of the run goes on.
+    # While it is paused, its current task still works; after that, the run does not continue.
     airflow.pause("at_work")
     assert look(airflow)["held"] == ["at-work"]
     coveo.state.source("at-work").name = "step://go"
@@ -124,7 +124,7 @@ def test_a_running_bracket_is_left_alone_and_a_paused_one_is_closed(
     assert look(airflow)["closed"] == ["at-work"]
     assert coveo.statuses("at-work") == ["REBUILD", "IDLE"]
 
-    # Once it goes on, its next task opens the bracket again, and the closing follows.
+    # Once unpaused, its next task opens the bracket again, and `close` follows.
     airflow.unpause("at_work")
     assert airflow.wait_for_run("at_work", run_id) == "success"
     assert coveo.statuses("at-work")[-1] == "IDLE"

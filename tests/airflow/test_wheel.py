@@ -1,4 +1,4 @@
-"""What is published can be installed, and holds what it should."""
+"""The published distributions can be installed, and contain the right files."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from pathlib import Path
 import pytest
 from trove_classifiers import classifiers
 
-# A wheel is the same whatever Airflow is installed beside it.
+# A wheel does not depend on the installed Airflow.
 pytestmark = [
     pytest.mark.skipif(version("apache-airflow").startswith("2."), reason="once, on Airflow 3, is enough"),
     pytest.mark.timeout(900),
 ]
 
 PROJECT = Path(__file__).resolve().parents[2]
-#: What is in a checkout that was worked in, and not part of the project.
+#: Files in a used checkout that are not part of the project.
 LEFTOVERS = shutil.ignore_patterns(
     *(".*_cache", ".git", ".hypothesis", ".venv", "__pycache__", "*.egg-info", "_parts", "build", "dist")
 )
 
 
-#: Where a repository might be.
+#: Possible locations of a repository.
 URL = "https://code.example/acme/airflow-provider-coveo"
-#: What the files of a wheel are dated, in seconds since the epoch.
+#: The date of the files in a wheel, in seconds since the epoch.
 BUILT_AT = "1700000000"
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project's files; a build writes beside them."""
+    """A copy of the project's files, because a build writes into their folder."""
     folder = tmp_path_factory.mktemp("build") / "project"
     shutil.copytree(PROJECT, folder, ignore=LEFTOVERS)
     return folder
@@ -131,7 +131,7 @@ def test_a_package_index_can_show_the_readme_and_takes_the_metadata(dist: Path, 
     text = described.get_payload()
     assert "## What's included" in text
     assert relative_targets(text) == []
-    # Nobody knows where the repository is, so nothing of it can be shown.
+    # Without a known repository, the README can't show its pictures.
     assert "![" not in text
     assert "Project-URL" not in described
 
@@ -158,7 +158,7 @@ def relative_targets(text: str) -> list[str]:
 
 
 def test_what_the_readme_links_to_is_there() -> None:
-    # What a link names behind the # is a part of the page.
+    # After the #, a link names an anchor of the page.
     targets = [target.partition("#")[0] for target in relative_targets((PROJECT / "README.md").read_text())]
     assert [target for target in targets if not (PROJECT / target).exists()] == []
 

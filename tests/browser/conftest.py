@@ -1,4 +1,4 @@
-"""One real Airflow for all tests here: with metrics and lineage on, and a browser to look at it."""
+"""One real Airflow for all tests here, with metrics and lineage enabled, and a browser for it."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ SOURCES = ("acme-products", "shown", "killed", "notified-by-the-notified", "noti
 @dataclass
 class Lab:
     """
-    What a test works with.
+    The environment of a test.
 
     :param airflow: The Airflow.
-    :param coveo: The Coveo that it talks to.
-    :param statsd: What receives its metrics.
+    :param coveo: Its Coveo.
+    :param statsd: The receiver of its metrics.
     :param events: The file with its OpenLineage events.
     """
 
@@ -45,14 +45,14 @@ class Lab:
     def lineage(self, dag_id: str, task_id: str) -> list[dict[str, Any]]:
         """Return the OpenLineage events of a task."""
         text = self.events.read_text() if self.events.exists() else ""
-        # A task may be about to write behind the last end of a line.
+        # A task may be writing after the last line.
         events = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
         return [event for event in events if event["job"]["name"] == f"{dag_id}.{task_id}"]
 
 
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """The Airflow of this virtualenv and what is around it."""
+    """The Airflow of this virtualenv and its environment."""
     folder = tmp_path_factory.mktemp("lab")
     dags = Path(shutil.copytree(DAGS, folder / "dags", ignore=shutil.ignore_patterns("__pycache__")))
     shutil.copy(EXAMPLE, dags)
@@ -68,7 +68,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
             ),
         }
         config = {
-            # It allows what the connection form's Test asks for.
+            # It has the privileges for the connection form's Test.
             "core": {"test_connection": "Enabled"},
             "metrics": {
                 "statsd_on": True,
@@ -95,7 +95,7 @@ def run_id(lab: Lab) -> str:
 
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    """A browser, for no longer than it is needed: Playwright keeps an event loop running in this thread."""
+    """A browser, closed as soon as possible, because Playwright runs an event loop in this thread."""
     from local_chromium import chromium
     from playwright.sync_api import expect
 
@@ -107,7 +107,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, tmp_path: Path) -> Iterator[Page]:
-    """A page of the browser, with nothing remembered; what it showed last is kept beside the test's files."""
+    """A page of the browser without saved data; its final screenshot is saved with the test's files."""
     made = browser.new_page(viewport={"width": 1600, "height": 1000})
     made.set_default_timeout(60_000)
     yield made

@@ -1,4 +1,4 @@
-"""An Airflow with the page Push sources, a Coveo beside it, and who signs in there; also for pictures."""
+"""An Airflow with the page Push sources, a Coveo, and signed-in users; also for the pictures."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ DAGS = HERE / "dags_of_push_sources"
 WATCHDOG = "coveo_close_abandoned"
 EXAMPLE = HERE.parents[1] / "dags_examples" / f"{WATCHDOG}.py"
 USERS = {name: name for name in ("viewer", "user", "op", "admin")}
-#: Those of the DAGs; the name of the last one is markup.
+#: The sources of the DAGs; the last one's name contains markup.
 SOURCES = ("catalog", "paused", "left", "failing", "odd")
 DAG_IDS = (WATCHDOG, "update_catalog", "update_paused", "left_active", "fails", "rejected_by_indexing")
 MARKUP = '<img src=x onerror="document.title=1">'
-#: The path that Airflow 3 is served below, as behind a proxy.
+#: The base path of Airflow 3, as behind a proxy.
 BELOW = "/below"
 
 
 @dataclass
 class Stage:
     """
-    What a test works with.
+    The environment of a test.
 
     :param airflow: The Airflow.
     :param coveo: The Coveo that its DAGs push to.
-    :param runs: The runs that are under way, by their sources.
-    :param signed_in: The cookies of those who have signed in.
+    :param runs: The active runs, by source.
+    :param signed_in: The cookies of signed-in users.
     """
 
     airflow: LocalAirflow
@@ -55,11 +55,11 @@ class Stage:
 
     @contextmanager
     def client(self, name: str | None) -> Iterator[httpx.Client]:
-        """A client that somebody has signed in with, or nobody."""
+        """A client for a signed-in user, or without signing in."""
         with httpx.Client(base_url=self.url, timeout=60, trust_env=False) as client:
             if name is not None:
                 if name not in self.signed_in:
-                    # Airflow 2.11 lets nobody sign in often.
+                    # Airflow 2.11 limits the rate of logins.
                     self._sign_in(client, name)
                     self.signed_in[name] = dict(client.cookies)
                 client.cookies.clear()
@@ -82,7 +82,7 @@ class Stage:
 
     @contextmanager
     def page(self, browser: Browser, name: str, **options: Any) -> Iterator[Page]:
-        """A page of a browser that somebody has signed in with."""
+        """A browser page of a signed-in user."""
         context = browser.new_context(**{"viewport": {"width": 1500, "height": 900}, **options})
         context.set_default_timeout(60_000)
         with self.client(name) as client:
@@ -97,7 +97,7 @@ class Stage:
         context.close()
 
     def show(self, page: Page, query: str = "") -> Frame:
-        """Go to the page Push sources as Airflow shows it, and return the frame that it is in."""
+        """Open the page Push sources in Airflow, and return its frame."""
         if not self.airflow.is_airflow_3:
             page.goto(f"{self.url}/coveo/{query}")
             page.wait_for_selector("#push-sources")
@@ -113,7 +113,7 @@ class Stage:
 def push_sources_stage(folder: Path, **options: Any) -> Iterator[Stage]:
     """Start both."""
     dags = Path(shutil.copytree(DAGS, folder / "dags", ignore=shutil.ignore_patterns("__pycache__")))
-    # A scheduled look would come while a test is half through.
+    # A scheduled run could start in the middle of a test.
     example = EXAMPLE.read_text().replace("schedule=timedelta(minutes=5)", "schedule=None")
     (dags / EXAMPLE.name).write_text(example)
     with Simulator(organization="acme", sources=SOURCES) as coveo:

@@ -1,4 +1,4 @@
-"""Airflow's connection form: what is typed there arrives at Coveo, and the key is not shown again."""
+"""Airflow's connection form: its values reach Coveo, and it does not show the key again."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytest.importorskip("playwright.sync_api")
 pytestmark = pytest.mark.timeout(900)
 
 CONN_ID = "coveo_from_the_form"
-#: They refuse to test a connection without a port. See https://github.com/apache/airflow/pull/73298
+#: These can't test a connection without a port. See https://github.com/apache/airflow/pull/73298
 WANT_A_PORT = {"3.3.1", "3.3.2"}
 SOURCE = "acme-products"
 KEY = "xx-this-key-was-typed-into-the-form"
@@ -37,7 +37,7 @@ LABELS = {
 
 
 class _Tunnel(socketserver.StreamRequestHandler):
-    """A proxy's CONNECT: whichever host it names, the simulator is behind it."""
+    """A proxy's CONNECT: whatever the host, it connects to the simulator."""
 
     def handle(self) -> None:
         server: Any = self.server
@@ -76,7 +76,7 @@ class _Proxy(socketserver.ThreadingTCPServer):
 
 @pytest.fixture(scope="module")
 def coveo(certificate: tuple[Path, Path]) -> Iterator[Simulator]:
-    """A Coveo that speaks TLS as Coveo's own hosts do."""
+    """A Coveo with TLS, like Coveo's own hosts."""
     tls = (str(certificate[0]), str(certificate[1]))
     with Simulator(organization="acme", sources=[SOURCE], api_key=KEY, tls=tls) as simulator:
         yield simulator
@@ -84,7 +84,7 @@ def coveo(certificate: tuple[Path, Path]) -> Iterator[Simulator]:
 
 @pytest.fixture(scope="module")
 def proxy(coveo: Simulator) -> Iterator[_Proxy]:
-    """The only way to it, and to all of Coveo's hosts."""
+    """The only route to it, and to all of Coveo's hosts."""
     with _Proxy(int(coveo.url.rpartition(":")[2])) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         yield server
@@ -101,7 +101,7 @@ def form(page: Page, lab: Lab) -> Any:
 
 @pytest.fixture
 def _no_port(page: Page, lab: Lab) -> None:
-    """Let Airflow's *Test* say that a connection has no port, where it would say that it has the port 0."""
+    """Make Airflow's *Test* send no port, where it would send the port 0."""
 
     def mended(route: Route) -> None:
         said = route.request.post_data_json
@@ -112,7 +112,7 @@ def _no_port(page: Page, lab: Lab) -> None:
 
 
 def shown(lab: Lab, page: Page) -> str:
-    """Return all that Airflow shows of connections: in this page and its fields, by its API, in its logs."""
+    """Return everything that Airflow shows of connections: on this page, in its fields, API and logs."""
     fields = "[...document.querySelectorAll('input, textarea')]"
     return "\n".join(
         [
@@ -171,16 +171,16 @@ def test_each_field_that_is_typed_arrives_at_coveo(
     assert {request.headers["authorization"] for request in pushed} == {f"Bearer {KEY}"}
     assert {request.headers["host"] for request in pushed} == {"api-eu.cloud.coveo.com"}
     assert all("caller/PushItemsOperator" in request.headers["user-agent"] for request in pushed)
-    # Begun two and a half seconds apart, they may arrive closer to each other on a busy machine.
+    # They start two and a half seconds apart, but may arrive closer together on a busy machine.
     assert all(later.at - earlier.at >= 1000 for earlier, later in pairwise(pushed))
 
     form.edit(CONN_ID)
-    # Airflow 3 hides proxies, too, whose URLs may hold a password.
+    # Airflow 3 also hides proxies, whose URLs may contain a password.
     hidden = {"password": "***", "proxies": "***"} if airflow.is_airflow_3 else {"password": ""}
     assert {name: form.value(name) for name in typed} == {**typed, **hidden}
     assert KEY not in shown(lab, page)
 
-    # What Airflow does not show stays as it was.
+    # Hidden values stay unchanged.
     form.fill({"description": "Edited", **({} if airflow.is_airflow_3 else {"password": KEY})})
     assert "Connected to organization 'acme' in region eu" in form.save_and_test()
 
@@ -215,6 +215,6 @@ def test_the_form_of_a_saved_connection_can_be_tested_as_it_is(lab: Lab, form: A
     elif lab.airflow.is_airflow_3:
         assert "Connected to organization 'acme'" in told
     else:
-        # Airflow 2.11 sends what the form holds, and the form never holds the key that was saved.
+        # Airflow 2.11 sends the form's values, and the form never contains a saved key.
         assert "The connection has no API key" in told
     assert "Connection success!" in lab.airflow.command("connections", "test", conn_id)

@@ -1,4 +1,4 @@
-"""The links to Coveo's console, as somebody finds them in Airflow's UI."""
+"""The links to Coveo's console in Airflow's UI."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def open_task(page: Page, airflow: LocalAirflow, run_id: str, task_id: str) -> N
 
 
 def links(lab: Lab, run_id: str, task_id: str, dag_id: str = "shown") -> dict[str, Any]:
-    """Return a task's links as the REST API gives them."""
+    """Return a task's links from the REST API."""
     path = f"/dags/{dag_id}/dagRuns/{quote(run_id, safe='')}/taskInstances/{task_id}/links"
     answer: dict[str, Any] = lab.airflow.rest("GET", path)
     found: dict[str, Any] = answer.get("extra_links", answer)

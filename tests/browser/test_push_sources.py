@@ -1,4 +1,4 @@
-"""The page Push sources in a real Airflow's web interface: what it shows, who sees what, and its buttons."""
+"""The page Push sources in a real Airflow's web interface: content, permissions and buttons."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WORD = "push_source_update.wait_for_the_word"
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """An Airflow in which one run works, one was given up, and one source was left active by hand."""
+    """An Airflow with an active run, an abandoned run, and a source that was left active by hand."""
     with push_sources_stage(tmp_path_factory.mktemp("stage")) as made:
         airflow, coveo = made.airflow, made.coveo
         assert airflow.wait_for_run("left_active", airflow.trigger("left_active")) == "success"
@@ -51,7 +51,7 @@ def rows(stage: Stage, name: str = "admin") -> dict[str, dict[str, Any]]:
         return {row["source"]: row for row in client.get("/coveo/sources").json()["rows"]}
 
 
-# --- who sees what ---
+# --- permissions ---
 
 
 @pytest.mark.parametrize("path", ROUTES)
@@ -61,7 +61,7 @@ def test_each_route_names_who_may_use_it(stage: Stage, path: str, name: str | No
         answer = client.get(f"/coveo{path}", follow_redirects=False)
         expected = ROUTES[path][name]
         if airflow_line() < (3, 0) and expected == 401:
-            # Airflow 2.11 leads to its form instead.
+            # Airflow 2.11 redirects to its form instead.
             assert answer.status_code == 302
             assert "/login/" in answer.headers["location"]
             return
@@ -79,7 +79,7 @@ def test_nothing_is_taken_from_another_site_nor_from_this_one(
     headers = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site", "Content-Type": kind}
     with stage.client("admin") as client:
         answer = client.request(method, f"/coveo{path}", headers=headers, content="{}")
-        # 2.11 looks for its token first.
+        # 2.11 checks its token first.
         assert answer.status_code in {400, 405}
 
 
@@ -100,7 +100,7 @@ def test_who_may_not_trigger_the_watchdog_can_not_use_the_buttons(stage: Stage, 
         expect(frame.locator("#ps-notes")).to_contain_text("Read-only: to use the buttons")
 
 
-# --- what it shows ---
+# --- content ---
 
 
 def test_each_source_says_what_is_the_matter(stage: Stage) -> None:
@@ -139,9 +139,9 @@ def test_the_page_lives_while_a_dag_runs_and_makes_text_of_markup(stage: Stage, 
         expect(row.locator(".status")).to_have_text("Ready to receive content")
         expect(row).to_contain_text("succeeded")
         assert page.title() != "1"
-        # 2.11's own script looks for the fields of a form on each page.
+        # 2.11's own script searches each page for the fields of a form.
         assert not [each for each in problems if "autocomplete" not in each]
-        # To the run, in Airflow's own pages and not in the frame.
+        # The link leads to the run in Airflow's own pages, not in the frame.
         row.get_by_role("link", name="update_catalog").first.click()
         page.wait_for_url("**/dags/update_catalog/**")
         assert page.url.startswith(stage.url)
@@ -151,7 +151,7 @@ def test_the_page_lives_while_a_dag_runs_and_makes_text_of_markup(stage: Stage, 
 def test_it_is_as_dark_as_airflow_around_it(stage: Stage, browser: Browser, scheme: Any) -> None:
     with stage.page(browser, "admin", color_scheme=scheme) as page:
         frame = stage.show(page)
-        # 2.11 turns the colors of its whole page around.
+        # 2.11 inverts the colors of its whole page.
         expected = scheme if airflow_line() >= (3, 1) else "light"
         expect(frame.locator("#push-sources")).to_have_attribute("data-theme", expected)
 
@@ -201,7 +201,7 @@ def test_sources_that_could_not_be_read_are_not_called_missing(
     stage: Stage, browser: Browser, answer: dict[str, Any]
 ) -> None:
     with stage.page(browser, "admin") as page:
-        # Playwright would give a second parameter the request.
+        # Playwright would pass the request to a second parameter.
         page.route("**/coveo/sources", lambda route: route.fulfill(**answer))
         frame = stage.show(page)
         expect(frame.locator("#ps-empty")).to_contain_text("No source could be read")
@@ -215,7 +215,7 @@ def test_an_abandoned_source_is_explained_above_the_rows(stage: Stage, browser: 
         expect(frame.locator("#ps-count")).to_have_text("5 sources, 2 abandoned")
         expect(frame.locator("#ps-fresh")).to_contain_text(re.compile(r"UTC-0[45]:00"))
         expect(frame.locator("#ps-legend")).to_contain_text("status in the last 24 hours")
-        # In the tab of one asset, only that source counts.
+        # The tab of an asset shows only that source.
         for source, words in (("catalog", "1 source"), ("left", "1 source, 1 abandoned")):
             page.goto(f"{stage.url}/coveo/?asset=coveo%3A%2F%2Facme%2F{source}")
             expect(page.locator("#ps-count")).to_have_text(words)

@@ -1,4 +1,4 @@
-"""What a run tells others: DAGs that wait for an asset, callbacks, metrics and lineage."""
+"""The notifications of a run: DAGs that wait for an asset, callbacks, metrics and lineage."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_dag_runs_after_an_update_that_went_well_and_not_after_one_that_failed
     airflow.wait_until(lambda: runs(airflow, AFTER), 120, "the DAG after it has a run")
     (after,) = runs(airflow, AFTER)
     assert airflow.wait_for_run(AFTER, after["dag_run_id"]) == "success"
-    # One update failed before, and its event would have come first.
+    # One update failed before; its event would have come first.
     assert len(runs(airflow, AFTER)) == 1
     assert lab.coveo.statuses("acme-products") == ["REFRESH", "IDLE"] * 2
 

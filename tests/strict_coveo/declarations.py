@@ -26,7 +26,7 @@ METHODS = ("get", "put", "post", "delete", "patch")
 FORMATS = FormatChecker(formats=())
 #: The characters that RFC 3986 allows unencoded in a path segment.
 SEGMENT = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@]|%[0-9A-Fa-f]{2})+")
-#: In a query "+" is read as a space by some and as itself by others, so it has to be encoded.
+#: Some servers read "+" in a query as a space and others as itself, so it must be encoded.
 QUERY_PART = re.compile(r"(?:[A-Za-z0-9\-._~!$'()*,:@/?]|%[0-9A-Fa-f]{2})*")
 
 

@@ -1,4 +1,4 @@
-"""The cells of the bracket suite: what may happen to a run, and what must come of it."""
+"""The cells of the bracket suite: what can happen to a run, and the expected outcome."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from tests.airflow.bracket.driver import Cell, Expected, Story
 
 CELLS: list[Cell] = []
-#: Makes the hook leave the repetition to Airflow: it does not wait for longer than ten minutes.
+#: Makes the hook leave retries to Airflow, because it waits for no longer than ten minutes.
 NOT_SOON = {"Retry-After": "1200"}
 
 
@@ -30,10 +30,10 @@ def cell(
     **options: Any,
 ) -> Callable[[Callable[[Story], None]], Callable[[Story], None]]:
     """
-    Make a cell of the function that plays it.
+    Create a cell from the function that plays it.
 
-    ``on_2`` is what else is expected of Airflow 2, and ``otherwise_on_2`` what may come of it there instead;
-    ``on_3_0`` is what else is expected of Airflow 3.0 alone, and ``on_3_1`` of 3.1 and 3.2.
+    ``on_2`` is the different expectation for Airflow 2, and ``otherwise_on_2`` an alternative outcome there;
+    ``on_3_0`` is the different expectation for Airflow 3.0 only, and ``on_3_1`` for 3.1 and 3.2.
     """
     facts: dict[str, Any] = {
         "sequence": sequence,
@@ -283,7 +283,7 @@ def _(story: Story) -> None:
     story.release("work1")
 
 
-# --- what people do to runs ---
+# --- user actions on runs ---
 
 
 @cell(
@@ -351,7 +351,7 @@ def _(story: Story) -> None:
     "work1 skip, work2 skip, close skip, outcome skip, done skip",
     on_2={"tasks": "work1 skip, work2 none, close none, outcome none, done none"},
     like_2_before=(3, 2),
-    # Enough for a busy machine to come to the first push; others take as long.
+    # Enough for the first push on a busy machine; other cells take as long.
     dag={"dagrun_timeout": 120},
     representative=True,
 )
@@ -565,7 +565,7 @@ def _(story: Story) -> None:
     "clear of a task while it works",
     "REBUILD push (clear work1 + downstream) push? REBUILD push IDLE",
     tasks="begin ok#2, open ok#2, work1 ok#2, work2 ok",
-    # There, the task goes on with its first try, and Airflow may take it for lost: then the run has failed.
+    # There, the task continues its first try, or Airflow considers it lost: then the run fails.
     on_2={"tasks": "begin ok#2, open ok#2, work1 ok, work2 ok"},
     otherwise_on_2={"run": "failed", "tasks": "begin ok#2, open ok#2, work1 -, work2 upf"},
     not_on_3_0="a task that is cleared while it works is restarting until the scheduler is started anew",
@@ -594,7 +594,7 @@ def _(story: Story) -> None:
     story.until_quiet()
     story.clear("work2", downstream=False)
     story.until_quiet()
-    # On 3.1 and 3.2 by the callback of the run, which comes a little later.
+    # On 3.1 and 3.2, the run's callback does it, a little later.
     story.until_seen("IDLE")
 
 
@@ -622,7 +622,7 @@ def _(story: Story) -> None:
     story.until_quiet()
 
 
-# --- what Coveo and the closing do ---
+# --- failures of Coveo and of `close` ---
 
 
 @cell(
@@ -714,7 +714,7 @@ def _(story: Story) -> None:
     "kill -9 of the closing task after its request",
     "REBUILD push IDLE (kill -9 close) IDLE",
     tasks="work1 ok, work2 ok, close ok#2",
-    # A busy machine lets it take the task for lost once more.
+    # On a busy machine, it may consider the task lost once more.
     on_2={"tasks": "work1 ok, work2 ok, close ok"},
     # 3.0 does not retry a task whose process was killed.
     on_3_0={"run": "failed", "tasks": "work1 ok, work2 ok, close FAIL"},
@@ -874,7 +874,7 @@ cell(
 )(run_to_the_end)
 
 
-# --- the last resort, by where the connection is kept ---
+# --- the failure callback, by where the connection is stored ---
 
 
 def refuse_the_closing(story: Story) -> None:
@@ -909,7 +909,7 @@ cell(
     "a.work1 skip, a.close skip, a.outcome skip, a.done skip",
     on_2={"tasks": "a.work1 skip, a.close none, a.outcome none, a.done none"},
     dag={"max_active_runs": 2, "dagrun_timeout": 200},
-    # As in S09: what was not scheduled yet keeps no state.
+    # As in S09: tasks that were not scheduled yet have no state.
     like_2_before=(3, 2),
 )
 def _(story: Story) -> None:
@@ -1291,7 +1291,7 @@ def _(story: Story) -> None:
     story.trigger()
 
 
-# --- what hostile readers found ---
+# --- special cases ---
 
 
 @cell(
@@ -1389,7 +1389,7 @@ cell(
 )
 def _(story: Story) -> None:
     story.fail("work1")
-    # A run without a logical date has no run before it.
+    # A run without a logical date has no previous run.
     story.trigger(logical_date="2025-02-01T00:00:00+00:00")
     story.until_quiet()
     story.mend("work1")

@@ -1,4 +1,4 @@
-"""One real Airflow in which all cells of the bracket suite are played, and the records of what happened."""
+"""One real Airflow that plays all cells of the bracket suite, and the records of the results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DAGS = Path(__file__).parent / "dags"
 
 
 def chosen_cells() -> list[Cell]:
-    """Return the cells to play: ``COVEO_BRACKET`` is ``full``, or some cells' ids, or not set."""
+    """Return the cells to play: ``COVEO_BRACKET`` is ``full``, or the IDs of some cells, or not set."""
     wanted = os.environ.get("COVEO_BRACKET", "")
     if wanted == "full":
         return CELLS
@@ -34,7 +34,7 @@ def chosen_cells() -> list[Cell]:
 def records(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Record]]:
     """What happened in each cell."""
     folder = tmp_path_factory.mktemp("bracket")
-    # A copy, so that work on the file meanwhile does not take the DAGs from a running Airflow.
+    # A copy, so that edits of the file don't remove the DAGs from a running Airflow.
     dags_folder = Path(shutil.copytree(DAGS, folder / "dags", ignore=shutil.ignore_patterns("__pycache__")))
     with Simulator(organization="acme", sources=()) as coveo:
         connection = json.loads(coveo.connection_json())
@@ -59,7 +59,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Reco
         for cell in cells:
             for source in cell.sources or (cell.id,):
                 coveo.add_source(source)
-        # Cells beside each other would ask for much else than they wait for.
+        # Parallel cells would query more than they wait for.
         airflow.poll_interval = 0.7
         with airflow:
             airflow.rest("POST", "/connections", {"connection_id": "coveo_in_database", **connection})

@@ -1,11 +1,10 @@
 """
-Runs cells of the bracket suite beside each other on one real Airflow, and writes down what happened.
+Runs cells of the bracket suite in parallel on one real Airflow, and records the results.
 
-A cell is a situation: a DAG with a bracket, something that is done to it, and what must come of it. Its
-record holds the whole sequence of requests that the simulated Coveo saw, in words: ``REBUILD push IDLE``.
-Pushes in a row count as one word, ``delete-old`` is the deletion of old items, ``IDLE→503`` a request that
-was refused, and
-``(marked failed)`` what the cell did at that moment.
+A cell is a situation: a DAG with a bracket, an action, and the expected outcome. Its record contains the
+sequence of all requests that the simulated Coveo received, in words: ``REBUILD push IDLE``. Consecutive
+pushes count as one word. ``delete-old`` is the deletion of old items, ``IDLE→503`` a failed request, and
+``(marked failed)`` an action of the cell.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ from local_airflow import LocalAirflow
 
 from airflow_provider_coveo.simulator import Exchange, Simulator
 
-#: How many cells go on at a time.
+#: The maximum number of parallel cells.
 CELLS_AT_A_TIME = 7
-#: How long anything that a cell waits for may take, on a machine that does much else.
+#: The maximum wait of a cell in seconds, on a busy machine.
 PATIENCE = 300
 
 _SHORT = {
@@ -46,15 +45,16 @@ _SHORT = {
 @dataclass(frozen=True)
 class Expected:
     """
-    What must come of a cell.
+    The expected outcome of a cell.
 
-    :param sequence: what Coveo must see. ``?`` behind a word: it may be missing; ``*``: and may be repeated.
-    :param run: the state in which the run ends; several, by the runs' keys, as ``a failed, b success``.
-    :param tasks: the states of tasks, where they aren't what they are after a run that went well or failed.
-    :param items: the items that must be there at the end, by their names behind ``https://example.com/``.
+    :param sequence: the requests to Coveo. ``?`` after a word: it may be missing; ``*``: it may also be
+        repeated.
+    :param run: the final state of the run; of several runs by their keys, as ``a failed, b success``.
+    :param tasks: the states of tasks that differ from those after a successful or failed run.
+    :param items: the final items, by their names after ``https://example.com/``.
     :param last: the last status that Coveo accepted.
-    :param impossible: why the source isn't IDLE at once, where Airflow makes that impossible for a DAG.
-    :param otherwise: what else may come of it, where that depends on a race of Airflow's own.
+    :param impossible: why the source isn't IDLE at once, if Airflow makes that impossible for a DAG.
+    :param otherwise: an alternative outcome, if it depends on a race in Airflow itself.
     """
 
     sequence: str
@@ -71,23 +71,23 @@ class Cell:
     """
     A situation.
 
-    :param id: its name, which is that of its DAG and its source.
-    :param title: what is done, as the table says it.
-    :param play: does it.
-    :param expected: what must come of it on Airflow 3.
-    :param expected_2: the same for Airflow 2, where that differs.
-    :param shape: the function of ``dags/bracket_cells.py`` that makes the DAG.
-    :param dag: what that DAG is given besides.
-    :param bracket: what its bracket is given besides.
-    :param sources: the sources that it uses; by default one that has its name.
-    :param representative: whether it is among the cells that always run.
-    :param alone: whether it stops parts of Airflow that other cells need.
-    :param like_2_before: the Airflow 3 before which it ends as on Airflow 2.
-    :param only_3: why it can't be on Airflow 2.
-    :param expected_3_0: what must come of it on Airflow 3.0, where that differs from all others.
-    :param expected_3_1: the same for 3.1 and 3.2, which clear no setups and teardowns with a single task.
-    :param since: the first line that can do what is done to it.
-    :param not_on_3_0: why it can't be on Airflow 3.0.
+    :param id: its name, which its DAG and its source share.
+    :param title: the action, as in the table.
+    :param play: carries out the action.
+    :param expected: the expected outcome on Airflow 3.
+    :param expected_2: the same for Airflow 2, if it differs.
+    :param shape: the function of ``dags/bracket_cells.py`` that creates the DAG.
+    :param dag: further arguments of the DAG.
+    :param bracket: further arguments of the bracket.
+    :param sources: the sources that it uses; by default, one with its name.
+    :param representative: whether it belongs to the cells that always run.
+    :param alone: whether it stops components of Airflow that other cells need.
+    :param like_2_before: the Airflow 3 version before which its outcome is that of Airflow 2.
+    :param only_3: why it is impossible on Airflow 2.
+    :param expected_3_0: the expected outcome on Airflow 3.0, if it differs from all others.
+    :param expected_3_1: the same for 3.1 and 3.2, which don't clear setups and teardowns with a single task.
+    :param since: the first line that supports the action.
+    :param not_on_3_0: why it is impossible on Airflow 3.0.
     """
 
     id: str
@@ -109,7 +109,7 @@ class Cell:
     not_on_3_0: str = ""
 
     def why_not(self, line: tuple[int, int]) -> str:
-        """Say why it can't be on an Airflow, if it can't."""
+        """Return why it is impossible on an Airflow, if it is."""
         if line < (3, 0) and self.only_3:
             return self.only_3
         if line < self.since:
@@ -117,7 +117,7 @@ class Cell:
         return self.not_on_3_0 if line == (3, 0) else ""
 
     def expected_on(self, line: tuple[int, int]) -> Expected:
-        """Return what must come of it on an Airflow."""
+        """Return the expected outcome on an Airflow."""
         if line in {(3, 1), (3, 2)} and self.expected_3_1 is not None:
             return self.expected_3_1
         if line == (3, 0) and self.expected_3_0 is not None:
@@ -129,7 +129,7 @@ class Cell:
 
 @dataclass
 class Record:
-    """What happened in a cell."""
+    """The result of a cell."""
 
     cell: Cell
     expected: Expected
@@ -147,13 +147,13 @@ class Record:
     error: str = ""
 
     def run_state(self) -> str:
-        """Return the run's state, or each run's behind its key."""
+        """Return the run's state, or the states of several runs after their keys."""
         if set(self.runs) <= {"a"}:
             return self.runs.get("a", "")
         return ", ".join(f"{key} {state}" for key, state in sorted(self.runs.items()))
 
     def sequence(self) -> str:
-        """Return what Coveo saw, source by source where there are several."""
+        """Return the requests to Coveo, by source if there are several."""
         if len(self.sequences) == 1:
             return next(iter(self.sequences.values()))
         return " | ".join(self.sequences.values())
@@ -161,11 +161,11 @@ class Record:
 
 class Lab:
     """
-    The Airflow, the Coveo and the folder that all cells share.
+    The Airflow, the Coveo and the folder of all cells.
 
     :param airflow: a running Airflow whose DAGs are those of ``dags/bracket_cells.py``.
     :param coveo: the simulated Coveo.
-    :param folder: where the files lie that tell tasks what to do.
+    :param folder: the folder for the files that control tasks.
     """
 
     def __init__(self, airflow: LocalAirflow, coveo: Simulator, folder: Path) -> None:
@@ -175,9 +175,9 @@ class Lab:
 
     def run(self, cells: Iterable[Cell]) -> dict[str, Record]:
         """
-        Play all cells; those that need Airflow for themselves come last, one after the other.
+        Play all cells; those that need Airflow to themselves come last, one after the other.
 
-        Those whose run is to time out come first, as they take longest.
+        Those whose runs time out come first, because they take longest.
         """
         cells = list(cells)
         beside = [cell for cell in cells if not cell.alone]
@@ -197,7 +197,7 @@ class Lab:
             cell.play(story)
             story.end()
         except Exception:
-            # What LocalAirflow adds are the logs of the components, which would bury the rest.
+            # Without the logs of the components that LocalAirflow adds, which would hide the rest.
             record.error = traceback.format_exc(limit=-3).partition("\n--- ")[0]
         finally:
             story.let_go()
@@ -207,7 +207,7 @@ class Lab:
 
 
 class Story:
-    """A cell under way: what its ``play`` is written with."""
+    """A running cell, with the methods for its ``play``."""
 
     def __init__(self, lab: Lab, cell: Cell, record: Record) -> None:
         self.airflow = lab.airflow
@@ -218,15 +218,15 @@ class Story:
         self.dag_id = cell.id
         self.sources = list(cell.sources) or [cell.id]
         self.run_ids: dict[str, str] = {}
-        #: The DAGs of the runs that aren't of the cell's own.
+        #: The DAGs of the runs that aren't of the cell's own DAG.
         self.dag_ids: dict[str, str] = {}
         self._did: list[tuple[int, str]] = []
         self._ends_seen = 0
 
-    # --- what tasks are told ---
+    # --- controlling tasks ---
 
     def hold(self, *tasks: str, key: str = "a") -> None:
-        """Have tasks push until they are released."""
+        """Make tasks push until they are released."""
         for task in tasks:
             self._file(key, task, "hold").touch()
 
@@ -244,7 +244,7 @@ class Story:
         self._file(key, task, "skip").touch()
 
     def let_go(self) -> None:
-        """Release whatever is still held."""
+        """Release all tasks that are still held."""
         for dag_id in {self.dag_id, *self.dag_ids.values()}:
             for path in self.folder.glob(f"{dag_id}.*.hold"):
                 path.unlink()
@@ -252,10 +252,10 @@ class Story:
     def _file(self, key: str, task: str, what: str) -> Path:
         return self.folder / f"{self.dag_of(key)}.{key}.{task}.{what}"
 
-    # --- what is done ---
+    # --- actions ---
 
     def did(self, what: str) -> None:
-        """Write down that something is done now, in the sequence."""
+        """Record an action in the sequence."""
         self._did.append((len(self.coveo.requests), f"({what})"))
 
     def dag_of(self, key: str) -> str:
@@ -300,7 +300,7 @@ class Story:
         only_failed: bool = False,
         key: str = "a",
     ) -> set[str]:
-        """Clear tasks; give the short names of what was cleared."""
+        """Clear tasks, and return the short names of the cleared ones."""
         words = [task if isinstance(task, str) else f"{task[0]}[{task[1]}]" for task in tasks]
         words += ["+ downstream"] * downstream + ["only failed"] * only_failed
         self.did(f"clear {' '.join(words)}")
@@ -311,14 +311,14 @@ class Story:
         return {short(name) for name in cleared}
 
     def mark_group(self, state: str) -> None:
-        """Mark the bracket's task group, as one does in the UI."""
+        """Mark the bracket's task group, as in the UI."""
         self.did(f"group marked {state}")
         run_id = quote(self.run_ids["a"], safe="")
         path = f"/dags/{self.dag_id}/dagRuns/{run_id}/taskGroupInstances/push_source_update"
         self.airflow.rest("PATCH", path, {"new_state": state})
 
     def variable(self, key: str, value: str) -> None:
-        """Give an Airflow Variable a value."""
+        """Set an Airflow Variable."""
         self.did(f"Variable = {value}")
         try:
             self.airflow.rest("PATCH", f"/variables/{key}", {"key": key, "value": value})
@@ -333,7 +333,7 @@ class Story:
             self.airflow.clear_run(self.dag_id, self.run_ids[key])
 
     def kill(self, task: str, *, supervisor: bool = False) -> None:
-        """Kill a task's process, and its supervisor first if so told."""
+        """Kill a task's process, and first its supervisor if requested."""
         self.did(f"kill -9 {task}" + " + supervisor" * supervisor)
         process = psutil.Process(self.airflow.task_pid(self.dag_id, self.run_ids["a"], self.full(task)))
         if supervisor:
@@ -343,7 +343,7 @@ class Story:
         process.kill()
 
     def push_as_somebody_else(self, name: str) -> None:
-        """Push an item of the time before the run."""
+        """Push an item before the run."""
         self._ask("PUT", "documents", {"documentId": f"https://example.com/{name}"}, b'{"data": "old"}')
 
     def open_as_somebody_else(self) -> None:
@@ -364,10 +364,10 @@ class Story:
         )
         answer.raise_for_status()
 
-    # --- what is waited for ---
+    # --- waiting ---
 
     def full(self, task: str, key: str = "a") -> str:
-        """Return the id of the only task of that short name."""
+        """Return the ID of the only task with a short name."""
         dag_id, run_id = self.dag_of(key), self.run_ids[key]
 
         def found() -> list[str]:
@@ -377,7 +377,7 @@ class Story:
                 if short(ti["task_id"]) == task
             ]
 
-        # A run that is queued may have no tasks yet.
+        # A queued run may have no tasks yet.
         (task_id,) = set(self.until(found, f"there is a task {task}"))
         return str(task_id)
 
@@ -385,24 +385,24 @@ class Story:
         return self.airflow.wait_until(condition, timeout, f"{self.dag_id}: {what}; {self._now()}")
 
     def until_seen(self, word: str, *, times: int = 1) -> None:
-        """Wait until Coveo has seen a word, such as ``push``, that often since the last act."""
+        """Wait until Coveo has received a word, such as ``push``, a number of times since the last action."""
         since = self._did[-1][0] if self._did else 0
         self.until(lambda: self._words(since=since).count(word) >= times, f"{times} times {word}")
 
     def until_age_of_run(self, seconds: float, key: str = "a") -> None:
-        """Wait until a run was started that long ago."""
+        """Wait until some seconds after the start of a run."""
         path = f"/dags/{self.dag_of(key)}/dagRuns/{quote(self.run_ids[key], safe='')}"
         started = self.until(lambda: self.airflow.rest("GET", path)["start_date"], "the run is started")
         old_at = datetime.fromisoformat(started.replace("Z", "+00:00")) + timedelta(seconds=seconds)
         self.until(lambda: datetime.now(timezone.utc) > old_at, "the run is older")
 
     def until_started(self, times: int) -> None:
-        """Wait until that many processes have begun to work."""
+        """Wait until a number of processes have begun to work."""
         path = self.folder / f"{self.dag_id}.pids"
         self.until(lambda: len(path.read_text().split()) >= times, f"{times} processes have begun")
 
     def until_more_pushes(self) -> None:
-        """Wait until something is pushed that was not pushed yet."""
+        """Wait for the push of a new item."""
         before = self._words().count("push")
         self.until(lambda: self._words().count("push") > before, "more pushes")
 
@@ -417,7 +417,7 @@ class Story:
         )
 
     def until_over(self, key: str = "a") -> None:
-        """Wait until a run has ended, and so have the callbacks of its DAG."""
+        """Wait until a run and the callbacks of its DAG have ended."""
         state = self.airflow.wait_for_run(self.dag_of(key), self.run_ids[key], PATIENCE)
         if state == "failed":
             self._ends_seen += 1
@@ -425,12 +425,12 @@ class Story:
         self.record.runs[key] = state
 
     def until_quiet(self, key: str = "a") -> None:
-        """Wait until a run is over, and no process of the DAG works any longer."""
+        """Wait until a run is over and no process of the DAG is working."""
         self.until_over(key)
         self.until(lambda: not self._working(), "no process works any longer")
 
     def end(self) -> None:
-        """Wait until all is over."""
+        """Wait until everything is over."""
         for key in self.run_ids:
             if key not in self.record.runs:
                 self.until_over(key)
@@ -448,7 +448,7 @@ class Story:
     def _now(self) -> str:
         return ", ".join(" ".join(self._words(source)) for source in self.sources)
 
-    # --- what is written down ---
+    # --- records ---
 
     def _words(self, source: str | None = None, since: int = 0) -> list[str]:
         wanted = [source] if source else self.sources
@@ -533,14 +533,14 @@ def _word(exchange: Exchange, sources: Collection[str]) -> str:
         return ""
     if exchange.operation == "status":
         status = exchange.query.get("statusType", "?")
-        # Where the client was killed while it waited, nothing was answered, but the status was set.
+        # If the client was killed while it waited, there was no response, but the status was set.
         accepted = 200 <= exchange.status < 300 or exchange.fault.startswith("stall")
         return status if accepted else f"{status}→{exchange.status}"
     return {"item": "push", "batch": "push", "olderthan": "delete-old"}.get(exchange.operation, "")
 
 
 def matches(expected: str, sequence: str) -> bool:
-    """Say whether a sequence is as expected, see :class:`Expected`."""
+    """Return whether a sequence is as expected; see :class:`Expected`."""
     pattern = ""
     for word in _split(expected):
         mark = word[-1] if word[-1] in "?*" else ""
@@ -553,7 +553,7 @@ def _split(sequence: str) -> list[str]:
 
 
 def expected_tasks(expected: Expected) -> dict[str, str]:
-    """Return the states that tasks must end in, those of the bracket's own included."""
+    """Return the expected final states of tasks, including the bracket's own."""
     states: dict[str, str] = {}
     several = expected.run.split(", ")
     for described in several:
@@ -574,7 +574,7 @@ def expected_tasks(expected: Expected) -> dict[str, str]:
 
 
 def differences(expected: Expected, tasks: Mapping[str, str]) -> list[str]:
-    """Say which tasks aren't as expected; how often they were tried counts where the expectation names it."""
+    """Return the tasks with unexpected states, or unexpected numbers of tries if the cell specifies them."""
     return [
         f"{name} is {tasks.get(name)}, not {state}"
         for name, state in expected_tasks(expected).items()
@@ -583,7 +583,7 @@ def differences(expected: Expected, tasks: Mapping[str, str]) -> list[str]:
 
 
 def describe(cells: Iterable[Cell]) -> str:
-    """Return what the DAG file reads."""
+    """Return the content of ``cells.json``."""
     return json.dumps(
         {
             cell.id: {"shape": cell.shape, "dag": dict(cell.dag), "bracket": dict(cell.bracket)}

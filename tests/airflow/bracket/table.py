@@ -1,4 +1,4 @@
-"""The table of what happened in which cell, on each version of Airflow."""
+"""The table of the results of all cells, on each version of Airflow."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ HEAD = ["situation", "what Coveo saw", "run", "source", "pushes after IDLE"]
 
 def write(records: Iterable[Record], version: str) -> None:
     """
-    Add the rows of one version to the file that ``COVEO_BRACKET_TABLE`` names, if it names one.
+    Add the rows of one version to the file ``COVEO_BRACKET_TABLE``, if it is set.
 
-    Beside it lies the same as JSON, in which the rows of other lines are kept.
+    A JSON file next to it keeps the rows of other lines.
     """
     path = os.environ.get("COVEO_BRACKET_TABLE")
     if not path:
@@ -56,11 +56,11 @@ def write(records: Iterable[Record], version: str) -> None:
 
 
 def row(record: Record) -> list[str]:
-    """Return what the table says of a cell."""
+    """Return the table's text for a cell."""
     expected = record.expected
     run = record.run_state()
     if expected.otherwise is not None:
-        # Which of them it is depends on a race of Airflow's own.
+        # The outcome depends on a race in Airflow itself.
         both = " or ".join(sorted({run, expected.run, expected.otherwise.run}, reverse=True))
         expected = expected if run == expected.run else expected.otherwise
         run = both

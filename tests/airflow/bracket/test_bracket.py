@@ -1,9 +1,9 @@
 """
-Whatever is done to a run with ``push_source_update``, the source ends IDLE and the run tells the truth.
+Whatever happens to a run with ``push_source_update``, the source ends IDLE and the run's state is correct.
 
-Each cell is a situation on a real Airflow, with the simulated Coveo as the witness; see ``cells.py``. A
-representative set runs always, all of them with ``COVEO_BRACKET=full`` (``make test-bracket``), single ones
-with ``COVEO_BRACKET=S07,S09``.
+Each cell is a situation on a real Airflow, observed by the simulated Coveo; see ``cells.py``. A
+representative set always runs, all of them with ``COVEO_BRACKET=full`` (``make test-bracket``), and single
+ones with ``COVEO_BRACKET=S07,S09``.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import pytest
 from tests.airflow.bracket.conftest import chosen_cells
 from tests.airflow.bracket.driver import Expected, Record, differences, matches
 
-# All cells are played beside each other before the first test; that takes as long as it takes.
+# All cells are played in parallel before the first test, without a timeout.
 pytestmark = pytest.mark.timeout(1800)
 
 
 @pytest.mark.parametrize("cell_id", [cell.id for cell in chosen_cells()])
 def test_the_source_is_closed_and_the_run_tells_the_truth(cell_id: str, records: dict[str, Record]) -> None:
     if cell_id not in records:
-        # Only one of the two can be why: each is that of another Airflow.
+        # Only one of the two applies, because each is for another Airflow.
         pytest.skip(next(cell.only_3 or cell.not_on_3_0 for cell in chosen_cells() if cell.id == cell_id))
     record = records[cell_id]
     found = (
@@ -36,13 +36,13 @@ def test_the_source_is_closed_and_the_run_tells_the_truth(cell_id: str, records:
 
 
 def what_is_wrong(expected: Expected, record: Record) -> Iterator[str]:
-    """Say what did not come as expected."""
+    """Return the differences from the expected outcome."""
     if not matches(expected.sequence, record.sequence()):
         yield f"Coveo should have seen {expected.sequence}"
     if record.run_state() != expected.run:
         yield f"the run should be {expected.run}"
     yield from differences(expected, record.tasks)
-    # Of several sources, some may never have been opened.
+    # If there are several sources, some may never have been opened.
     if ({status for status in record.last_statuses.values() if status} or {""}) != {expected.last}:
         yield f"the source should be left {expected.last}"
     if expected.items is not None and [*record.items.values()] != [sorted(expected.items.split())]:

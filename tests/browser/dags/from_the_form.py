@@ -1,4 +1,4 @@
-"""A push by a connection that somebody made in Airflow's form."""
+"""A push with a connection that was created in Airflow's form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tasks to look at in Airflow's UI, and callbacks to be called."""
+"""Tasks to show in Airflow's UI, and callbacks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COMMON: dict[str, Any] = {"schedule": None, "start_date": datetime(2025, 1, 1), 
 
 with DAG("shown", **COMMON):
     PushItemsOperator(task_id="push", source_id=SOURCE, items=ITEMS)
-    # Refused before anything is sent, so that nobody asks the real Coveo.
+    # Rejected before anything is sent, so that no request goes to the real Coveo.
     SetPushSourceStatusOperator(
         task_id="failed_in_europe", source_id=SOURCE, status="RESCAN", coveo_conn_id="coveo_europe"
     )

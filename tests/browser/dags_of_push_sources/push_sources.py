@@ -1,4 +1,4 @@
-"""DAGs whose sources the page Push sources shows."""
+"""DAGs with sources for the page Push sources."""
 
 from __future__ import annotations
 

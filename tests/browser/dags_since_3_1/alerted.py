@@ -1,4 +1,4 @@
-"""A run that misses its deadline, which the triggerer answers."""
+"""A run that misses its deadline, with an alert in the triggerer."""
 
 from __future__ import annotations
 

@@ -1,11 +1,10 @@
 """
-The DAGs that the cells of the bracket suite run: one for each cell, named after it.
+The DAGs of the bracket suite: one for each cell, with its name.
 
-Which there are, and how they differ, is read from ``cells.json`` in the folder that ``BRACKET_FOLDER`` names.
-In the same folder lie the files by which the suite tells a task what to do while it runs:
-``<dag>.<run>.<task>.hold`` keeps it pushing for as long as the file is there, ``.fail`` lets it fail (up to
-the try that the file names) and ``.skip`` lets it skip. ``<run>`` is the run's ``key`` of its conf, ``a``
-where there is none.
+``cells.json`` in the folder ``BRACKET_FOLDER`` defines the DAGs. The files in the same folder control running
+tasks: ``<dag>.<run>.<task>.hold`` keeps a task pushing while the file exists, ``.fail`` lets it fail (up to
+the try that the file contains) and ``.skip`` lets it skip. ``<run>`` is the ``key`` in the run's conf, by
+default ``a``.
 """
 
 from __future__ import annotations
@@ -41,13 +40,13 @@ except ImportError:  # Airflow 2.11 without the standard provider
     from airflow.operators.empty import EmptyOperator
 
 FOLDER = Path(os.environ["BRACKET_FOLDER"])
-#: How long a held task pushes at most: longer than all that a cell waits for meanwhile, and not for ever.
+#: The maximum seconds that a held task pushes, longer than any wait of a cell.
 MAX_HOLD = 900
 Shape = Callable[[str, dict[str, Any], dict[str, Any]], None]
 
 
 def told(context: Any, what: str) -> Path:
-    """Return the file by which the suite tells the running task something."""
+    """Return the file that controls the running task."""
     ti = context["ti"]
     key = (context["dag_run"].conf or {}).get("key", "a")
     name = ti.task_id.rpartition(".")[2] + (f".{ti.map_index}" if ti.map_index >= 0 else "")
@@ -106,7 +105,7 @@ class DeferringWork(BaseOperator):
 
 
 def note_callback(name: str) -> Callable[[Any], None]:
-    """Make a DAG callback that says that it was called, and when."""
+    """Create a DAG callback that records when it was called."""
 
     def callback(context: Any) -> None:
         with (FOLDER / f"{context['dag'].dag_id}.callbacks").open("a") as file:
@@ -117,7 +116,7 @@ def note_callback(name: str) -> Callable[[Any], None]:
 
 @contextmanager
 def a_dag(dag_id: str, options: dict[str, Any]) -> Iterator[DAG]:
-    """Make a DAG whose failure callbacks are the user's, then the bracket's, then an end mark."""
+    """Create a DAG whose failure callbacks are the user's, then the bracket's, then an end mark."""
     arguments: dict[str, Any] = {
         "schedule": None,
         "start_date": datetime(2025, 1, 1),
@@ -156,7 +155,7 @@ def bracket(dag_id: str, options: dict[str, Any]) -> push_source_update:
 
 
 def in_a_row(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> None:
-    """Make two tasks, one after the other."""
+    """Create two tasks, one after the other."""
     with a_dag(dag_id, dag), bracket(dag_id, options):
         source_id = options.get("source_id")
         work.override(task_id="work1")(source_id) >> work.override(task_id="work2")(source_id)
@@ -174,7 +173,7 @@ def mapped(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> None:
 
 
 def limited(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> None:
-    """Make a first task that may take eight seconds."""
+    """Create a first task that may take eight seconds."""
     with a_dag(dag_id, dag), bracket(dag_id, options):
         limit = timedelta(seconds=8)
         work.override(task_id="work1", execution_timeout=limit)() >> work.override(task_id="work2")()
@@ -214,7 +213,7 @@ def short_circuit_before(dag_id: str, dag: dict[str, Any], options: dict[str, An
 
 
 def pushing_much(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> None:
-    """Make one of the provider's own tasks that pushes many batches."""
+    """Create one of the provider's own tasks that pushes many batches."""
     items = FOLDER / f"{dag_id}.ndjson"
     if not items.exists():
         data = "a" * 600
@@ -243,7 +242,7 @@ def deferring(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> None
 
 
 def followed(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> None:
-    """Make a bracket in a group of its own, and a task after each of them that pushes as well."""
+    """Create a bracket in its own group, and after each of them a task that also pushes."""
     with a_dag(dag_id, dag):
         with TaskGroup("outer") as outer, bracket(dag_id, options) as update:
             work.override(task_id="work1")()
@@ -260,7 +259,7 @@ def joined_from_outside(dag_id: str, dag: dict[str, Any], options: dict[str, Any
 
 
 def two_sources(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> None:
-    """Make two brackets side by side, each with a source of its own."""
+    """Create two parallel brackets, each with its own source."""
     with a_dag(dag_id, dag):
         for name in ("one", "two"):
             source_id = f"{dag_id}-{name}"
@@ -269,13 +268,13 @@ def two_sources(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> No
 
 
 def two_dags(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> None:
-    """Make two DAGs whose brackets are about one source."""
+    """Create two DAGs whose brackets update the same source."""
     for each in (dag_id, f"{dag_id}_other"):
         in_a_row(each, dict(dag), {**options, "source_id": dag_id})
 
 
 def two_in_a_row(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> None:
-    """Make two brackets on one source, one after the other."""
+    """Create two brackets on one source, one after the other."""
     with a_dag(dag_id, dag):
         with bracket(dag_id, {**options, "group_id": "one"}) as one:
             work.override(task_id="work_one")()
@@ -306,7 +305,7 @@ def mapped_group_inside(dag_id: str, dag: dict[str, Any], options: dict[str, Any
 
 
 def chosen_source(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> None:
-    """Make a bracket whose source another task names."""
+    """Create a bracket whose source comes from another task."""
     with a_dag(dag_id, dag):
 
         @task
@@ -320,7 +319,7 @@ def chosen_source(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> 
 
 
 def own_setup_and_teardown(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> None:
-    """Make a setup and a teardown of the user's own around the work, inside the bracket."""
+    """Create the user's own setup and teardown around the work, inside the bracket."""
     with a_dag(dag_id, dag), bracket(dag_id, options):
         make_room = work.override(task_id="make_room")()
         clean_up = work.override(task_id="clean_up")()
@@ -328,7 +327,7 @@ def own_setup_and_teardown(dag_id: str, dag: dict[str, Any], options: dict[str, 
 
 
 def joined_inside(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> None:
-    """Make a task from outside that is wired below the opening while the bracket is still being made."""
+    """Create a task from outside that is wired downstream of `open` before the bracket is complete."""
     with a_dag(dag_id, dag):
         outside = work.override(task_id="outside")()
         with bracket(dag_id, options) as update:
@@ -337,7 +336,7 @@ def joined_inside(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> 
 
 
 def named_by_variable(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> None:
-    """Make a bracket and a push whose source a Variable names, and a task that is held between them."""
+    """Create a bracket and a push whose source comes from a Variable, and a held task between them."""
     source_id = "{{ var.value." + dag_id + " }}"
     with a_dag(dag_id, dag), bracket(dag_id, {**options, "source_id": source_id}):
         item = {"documentId": "https://example.com/work2/-1", "data": "x"}
@@ -346,7 +345,7 @@ def named_by_variable(dag_id: str, dag: dict[str, Any], options: dict[str, Any])
 
 
 def two_that_delete(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> None:
-    """Make two brackets on one source, one after the other, of which the second deletes old items."""
+    """Create two brackets on one source, one after the other; the second one deletes old items."""
     with a_dag(dag_id, dag):
         with bracket(dag_id, {**options, "delete_old_items": False, "group_id": "one"}) as one:
             work.override(task_id="work_one")()
@@ -356,13 +355,13 @@ def two_that_delete(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -
 
 
 def pushing_elsewhere(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> None:
-    """Make a bracket on one source, whose task pushes to another one."""
+    """Create a bracket on one source, whose task pushes to another one."""
     with a_dag(dag_id, dag), bracket(dag_id, {**options, "source_id": f"{dag_id}-one"}):
         work.override(task_id="work1")(f"{dag_id}-two")
 
 
 def skipped_by_default(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> None:
-    """Make a bracket in a DAG that skips its tasks at night, by its default_args."""
+    """Create a bracket in a DAG whose default_args skip its tasks at night."""
     arguments = {**dag, "default_args": {"pre_execute": skip_now}}
     with a_dag(dag_id, arguments), bracket(dag_id, options):
         work.override(task_id="work1")()
@@ -373,7 +372,7 @@ def skip_now(context: Any) -> None:
 
 
 def branched_around(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> None:
-    """Make a branch that goes past the bracket, and a task that follows it."""
+    """Create a branch that bypasses the bracket, and a task that follows it."""
     with a_dag(dag_id, dag):
 
         @task.branch
@@ -393,7 +392,7 @@ def build(dag_id: str, described: dict[str, Any]) -> None:
 
 
 with warnings.catch_warnings():
-    # The cells of overlapping runs are told about what they are there to show.
+    # The cells of overlapping runs set this, because they need it.
     warnings.simplefilter("ignore", OverlappingRunsWarning)
     for _dag_id, _described in json.loads((FOLDER / "cells.json").read_text()).items():
         build(_dag_id, _described)
