@@ -29,7 +29,7 @@ def _without_waiting_for_disks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def items(*numbers: int, data: str = "x", **changed: str) -> list[dict[str, Any]]:
-    """Return items by their numbers, some with other content, as in ``_3="y"``."""
+    """Return items by number, some with other content, as in ``_3="y"``."""
     return [
         {"documentId": f"a://{number}", "data": changed.get(f"_{number}", data) * 300} for number in numbers
     ]
@@ -40,7 +40,7 @@ Push = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def push(dag: DAG, tmp_path: Path) -> Push:
-    """Push items as a run of a task does, with only_changes."""
+    """Push items like a task's run, with only_changes."""
     runs = iter(range(1_000_000))
 
     def _push(

@@ -1,4 +1,4 @@
-"""Any sequence of inputs and failures leaves the index as pushing the last input alone would."""
+"""After any sequence of inputs and failures, the index equals that of a push of only the last input."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from tests.unit.push.model import examples
 
 
 class PushFailedError(Exception):
-    """What a push fails with."""
+    """The error that fails a push."""
 
 
 class KilledError(BaseException):
-    """Nothing more happens in the process of a push."""
+    """Simulates the sudden end of a push's process."""
 
 
 def delete(index: dict[str, str], document_id: str, children: bool, behind: str) -> None:
@@ -74,7 +74,7 @@ RUNS = st.lists(st.tuples(ENTRIES, FAULTS, st.integers(0, 3), st.sampled_from([3
 
 
 def push(folder: Path, index: dict[str, str], run: tuple[Any, ...], behind: str) -> bool:
-    """Push as a run does that meets a fault, and say whether it succeeded."""
+    """Push like a run that meets a fault, and return whether it succeeded."""
     entries, fault, at, limit = run
     store = SnapshotStore(str(folder))
     attempt = SnapshotPush(store, target="t")
@@ -145,5 +145,5 @@ def test_whatever_happened_before(
         if push(folder, index, run, behind):
             assert index == rebuilt(run[0], behind)
         elif run[1] is None:
-            # Nothing but deletions, or nothing at all, is no input to delete all the rest by.
+            # An input of only deletions, or an empty one, must not delete everything else.
             assert not any(not isinstance(entry, Delete) for entry in run[0])

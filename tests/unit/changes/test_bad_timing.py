@@ -1,4 +1,4 @@
-"""What comes at a bad moment: others' changes, a second push, invalid items, a long journal."""
+"""Events at a bad time: others' changes, a second push, invalid items, a long journal."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_batch_that_is_accepted_behind_another_push_is_pushed_again(tmp_path: 
     other = snapshot_push(tmp_path)
     other.write_down(0, [("+", "a://1", b"other")])
     assert other.finish("c")
-    # The other one has taken in what the late one wrote down. Then Coveo accepts the late one's batch.
+    # The other push has applied the late one's journal. Then Coveo accepts the late one's batch.
     assert not late.finish("c")
     after = snapshot_push(tmp_path)
     assert after.snapshot.lookup(["a://1"])["a://1"][1] is None

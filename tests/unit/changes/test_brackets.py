@@ -1,4 +1,4 @@
-"""A push of only what changed within a bracket: not where old items are deleted by time."""
+"""A push of only changes in a bracket, which can't be combined with deleting old items by time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A dry run that compares: it says what changed, and leaves the snapshot and all records as they are."""
+"""A dry run that compares: it reports changes, and leaves the snapshot and all records unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A push that is killed without warning, wherever: the next one leaves the index as a rebuild would."""
+"""If a push is killed at any point, the index after the next one equals that of a rebuild."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _folders = itertools.count()
 
 @pytest.fixture(scope="module")
 def temporary(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder in which the processes have their temporary files."""
+    """The folder for temporary files of the processes."""
     return tmp_path_factory.mktemp("temporary")
 
 
@@ -53,7 +53,7 @@ def _process(_running_simulator: Simulator, temporary: Path) -> Iterator[Any]:
 
 @pytest.fixture
 def attempt(_process: Any, coveo: Simulator, tmp_path: Path) -> Attempt:
-    """Push in a process of its own, and return its exit code."""
+    """Push in a new process, and return its exit code."""
     folder = tmp_path / str(next(_folders))
     folder.mkdir()
 
@@ -81,7 +81,7 @@ def test_whatever_it_was_about_to_do(
     if nth == 1:
         assert ended == -signal.SIGKILL
     wait_for_what_is_under_way(coveo)
-    # The input has gone back to what it was, of which the snapshot knows, and then goes forth again.
+    # The input returns to the state that the snapshot knows, and then changes again.
     for content in (old, new):
         assert attempt(content) == 0
         assert indexed(coveo, SOURCE) == {item["documentId"]: item["data"] for item in content}
@@ -113,7 +113,7 @@ def test_what_a_killed_push_leaves_on_the_worker(attempt: Attempt, temporary: Pa
     assert attempt(items(2, 3), point="journal", nth=1, before=False) == -signal.SIGKILL
     (left,) = temporary.glob("coveo-snapshot-*")
     assert list(left.iterdir())
-    # One that has just been created may not be locked yet.
+    # A new one may not be locked yet.
     assert attempt(items(2, 3)) == 0
     assert left.exists()
     age(left, 7200)

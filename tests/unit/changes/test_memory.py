@@ -1,4 +1,4 @@
-"""What a push of only what changed holds in memory, whatever the snapshot has and however much changed."""
+"""The memory of a push of only changes does not depend on the snapshot or the number of changes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_the_bitmaps_of_a_large_snapshot_take_from_its_pages(
         assert snapshot._database is not None
         sizes.append(-snapshot._database.execute("PRAGMA main.cache_size").fetchone()[0])
     snapshot.close()
-    # Two bits for each item.
+    # Two bits per item.
     assert sizes == [40, 40 - 12, 40 - 19, 20]
 
 

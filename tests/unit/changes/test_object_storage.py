@@ -1,4 +1,4 @@
-"""Snapshots on an S3 over a socket: replaced as a whole, and not absent where they can't be read."""
+"""Snapshots on an S3 over a socket: replaced atomically, and not treated as missing if unreadable."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.unit.changes.conftest import Push, items
 from tests.unit.push.model import indexed
 from tests.unit.push.object_storage import Request, Storage, connection_to, running_storage
 
-# Airflow keeps a file system for each connection, so that no other module may use this one.
+# Airflow caches a file system for each connection, so no other module may use this one.
 ROOT = "s3://coveo_snapshots_s3@bucket/snapshots"
 KEY = f"snapshots/acme/{SOURCE}/d/t"
 

@@ -1,4 +1,4 @@
-"""Only what changed is pushed, and the index ends as if everything had been."""
+"""Only changes are pushed, and the index is the same as after a full push."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_it_makes_no_difference_how_an_item_is_read(coveo: Simulator, push: Push
 
 def test_of_two_with_one_id_the_last_counts(coveo: Simulator, push: Push) -> None:
     push(items(1, 2, _1="y"))
-    # The last is what is known already, and has to be sent all the same behind the first.
+    # The last one equals the known state, but must be sent because it follows the first.
     result = push([*items(1), *items(2), *items(1, _1="y")])
     assert indexed(coveo, SOURCE)["a://1"] == "y" * 300
     assert counts(result) == (0, 2, 0, 1)
@@ -137,7 +137,7 @@ def test_deletions_in_the_input_are_remembered(coveo: Simulator, push: Push) -> 
     assert counts(push([*items(1, 2), Delete("a://3")])) == (0, 0, 0, 3)
     assert counts(push([*items(1, 2, 3)])) == (1, 0, 0, 2)
     assert counts(push(items(1, 2), delete=["a://3"])) == (0, 0, 1, 2)
-    # It is gone already, so that nothing has to be deleted where it is no longer named.
+    # It is already gone, so nothing needs to be deleted once the input lacks it.
     assert counts(push(items(1, 2))) == (0, 0, 0, 2)
     assert set(indexed(coveo, SOURCE)) == {"a://1", "a://2"}
 
@@ -146,7 +146,7 @@ def test_what_is_deleted_with_its_children_is_pushed_again(coveo: Simulator, pus
     of_two = {"documentId": "a://1/2", "data": "x"}
     content = [Delete("a://1", delete_children=True), *items(1, 10, 2), of_two]
     push(content)
-    # Coveo calls it a prefix, so that the tenth may be gone as well.
+    # Coveo calls it a prefix, so the tenth may be gone, too.
     assert counts(push(content)) == (0, 3, 1, 1)
     assert set(indexed(coveo, SOURCE)) == {"a://1", "a://10", "a://2", "a://1/2"}
     push([*items(1, 10, 2), of_two, Delete("a://1", delete_children=True)])
@@ -190,7 +190,7 @@ def test_the_index_ends_as_if_everything_had_been_pushed(coveo: Simulator, push:
         assert indexed(coveo, SOURCE) == {item["documentId"]: item["data"] for item in content}
 
 
-# --- the hook alone ---
+# --- only the hook ---
 
 
 def test_the_hook_pushes_changes_by_a_name(coveo: Simulator, hook: CoveoPushHook, tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ assert "airflow_provider_coveo.coveo.changes" not in sys.modules
     )
 
 
-# --- where it is kept ---
+# --- storage ---
 
 
 def test_without_a_path_nothing_is_read(coveo: Simulator, push: Push) -> None:
@@ -273,7 +273,7 @@ def test_a_folder_that_can_t_be_written_fails_before_anything_is_sent(
     assert sent(coveo) == 0
 
 
-# --- when it does not hold ---
+# --- invalid snapshots ---
 
 
 def test_what_another_task_or_run_or_call_did_has_everything_pushed(
@@ -304,11 +304,11 @@ def test_in_a_full_push_what_is_known_and_missing_is_deleted(coveo: Simulator, p
 
 
 def test_a_push_with_a_checkpoint_that_ends_behind_is_seen(coveo: Simulator, push: Push, dag: Any) -> None:
-    """One that can be resumed records that it begins; if others change the content, also that it ends."""
+    """A resumable push records its start; if others change the content, it also records its end."""
     push(items(1, 2))
 
     def content() -> Any:
-        # More than a batch, so that it has begun.
+        # More than one batch, so that the push has begun.
         yield from items(7, 8, 9, 10)
         push(items(1, 2, _1="y"), run_id="inner")
         yield from items(1, _1="late")
@@ -319,7 +319,7 @@ def test_a_push_with_a_checkpoint_that_ends_behind_is_seen(coveo: Simulator, pus
     assert indexed(coveo, SOURCE)["a://1"] == "x" * 300
 
 
-# --- the valve ---
+# --- max_deleted ---
 
 
 def test_more_missing_items_than_allowed_delete_nothing_and_name_them(coveo: Simulator, push: Push) -> None:
@@ -330,7 +330,7 @@ def test_more_missing_items_than_allowed_delete_nothing_and_name_them(coveo: Sim
     assert "30.0%" in str(raised.value)
     assert "'a://7', 'a://8', 'a://9'" in str(raised.value)
     assert "max_deleted" in raised.value.remedy
-    # What is new was pushed.
+    # New items were pushed.
     assert set(indexed(coveo, SOURCE)) == {f"a://{n}" for n in (*range(10), 20)}
     assert counts(push(items(*range(7), 20), max_deleted="3")) == (0, 0, 3, 8)
 
@@ -372,7 +372,7 @@ def test_an_invalid_item_is_not_a_missing_one(coveo: Simulator, push: Push) -> N
     result = push([*items(1), invalid], on_invalid="skip")
     assert counts(result) == (0, 0, 1, 1)
     assert set(indexed(coveo, SOURCE)) == {"a://1", "a://2"}
-    # Which one this is can't be told, so none is deleted.
+    # It is unknown which one this is, so none is deleted.
     assert counts(push([*items(1), {"data": "x"}], on_invalid="skip")) == (0, 0, 0, 1)
     assert set(indexed(coveo, SOURCE)) == {"a://1", "a://2"}
 
@@ -388,7 +388,7 @@ def test_a_retry_goes_on_by_comparing(coveo: Simulator, push: Push, tmp_path: Pa
     assert 0 < accepted < 10
     assert journal(tmp_path)
     result = push(items(*range(10)), run_id="r")
-    # Of the batch that was refused, and of those behind it, that is all that is known.
+    # Nothing else is known of the rejected batch and those after it.
     assert (result["added"] + result["updated"], result["unchanged"]) == (10 - accepted, accepted)
     assert result["full_because"] is None
     assert journal(tmp_path) == []
@@ -404,7 +404,8 @@ def test_a_batch_whose_acceptance_is_unknown_is_pushed_again(
         with pytest.raises(NoAnswerError):
             push(items(1, 2, _1="y"))
     coveo.faults.clear()
-    # The input went back to what the snapshot knew. It is pushed all the same: the other may have been taken.
+    # The input returned to the snapshot's state. It is still pushed, because Coveo may have accepted the
+    # other.
     assert counts(push(items(1, 2))) == (0, 1, 0, 1)
     assert indexed(coveo, SOURCE)["a://1"] == "x" * 300
 
@@ -477,14 +478,14 @@ def test_full_after_counts_from_the_last_push_of_everything(
 def test_what_a_machine_may_have_lost_with_its_power_is_pushed_again(
     coveo: Simulator, push: Push, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process that is killed loses nothing that it wrote to a folder; a machine may."""
+    """A killed process loses nothing that it wrote to a folder, but a crashed machine may."""
     push(items(1, 2))
     with monkeypatch.context() as patch:
         patch.setattr(SnapshotPush, "fail", lambda push: None)
         patch.setattr(SnapshotStore, "replace", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             push(items(1, 2, _1="y"))
-    # As if the record of another batch had been lost.
+    # As if another batch's record had been lost.
     coveo.items(SOURCE)["a://2"]["data"] = "lost"
     monkeypatch.setattr(SnapshotStore, "boot", lambda store: "another")
     assert push(items(1, 2))["unchanged"] == 0

@@ -1,4 +1,4 @@
-"""What the pipeline rejects of a push of only what changed is pushed again by the next one."""
+"""If the pipeline rejects items of a push of changes, the next one pushes them again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pushes in processes that kill themselves, an attempt each. Variables are files."""
+"""Pushes in processes that kill themselves, one attempt each. Variables are files."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 from tests.forked import serve
 from tests.unit.operators.tries import FileVariables
 
-#: Where an attempt may be killed: before or after it downloads, writes down a batch, takes note that one was
-#: accepted, replaces the snapshot, and deletes what it wrote down.
+#: The points at which an attempt can be killed: before or after it downloads, records a batch, records an
+#: acceptance, replaces the snapshot, and deletes its journal.
 POINTS: dict[str, tuple[Any, str]] = {
     "download": (SnapshotStore, "download"),
     "journal": (SnapshotStore, "write"),
@@ -46,7 +46,7 @@ def deadly(method: Callable[..., Any], nth: int, *, before: bool) -> Callable[..
 def execute(order: dict[str, Any]) -> None:
     folder = Path(order["folder"])
     sdk.Variable = FileVariables(folder, None, False)  # type: ignore[misc,assignment]
-    # It is the process that dies, and not the machine.
+    # Only the process dies, not the machine.
     os.fsync = lambda descriptor: None  # type: ignore[assignment]
     if order.get("point"):
         owner, name = POINTS[order["point"]]

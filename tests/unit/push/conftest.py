@@ -14,7 +14,7 @@ from tests.unit.hooks.conftest import logged
 
 __all__ = ["logged"]
 
-#: The simulator's names of operations, by method and declared path behind the organization.
+#: The simulator's names of operations, by method and declared path after the organization.
 OPERATIONS = {
     "POST /sources/{sourceId}/status": "status",
     "PUT /sources/{sourceId}/documents": "item",
@@ -32,7 +32,7 @@ OPERATIONS = {
 
 
 class Judged:
-    """The strict receiver as far as it can stand where a test has the simulator."""
+    """The strict receiver with the methods of the simulator that tests need."""
 
     def __init__(self, strict: StrictCoveo) -> None:
         self.strict = strict
@@ -78,7 +78,7 @@ class Judged:
         self.strict.reset()
 
     def add_source(self, source_id: str) -> None:
-        """Nothing to do: the receiver takes any source."""
+        """Do nothing: the receiver accepts any source."""
 
 
 @pytest.fixture(scope="session")
@@ -93,7 +93,7 @@ def _running_strict() -> Iterator[StrictCoveo | None]:
 
 @pytest.fixture
 def strict_coveo(_running_strict: StrictCoveo | None) -> Iterator[StrictCoveo]:
-    """The receiver that is written from Coveo's OpenAPI files; a test ends with no objection of it."""
+    """The receiver that is based on Coveo's OpenAPI files; a test fails if it objects."""
     from airflow_provider_coveo.coveo.throttle import call_throttle
 
     if _running_strict is None:
@@ -106,7 +106,7 @@ def strict_coveo(_running_strict: StrictCoveo | None) -> Iterator[StrictCoveo]:
 
 @pytest.fixture
 def coveo(request: pytest.FixtureRequest, coveo: Simulator) -> Any:
-    """The simulator, or what else a test is parametrised with."""
+    """The simulator, or the test's parameter instead."""
     if getattr(request, "param", "simulator") == "simulator":
         return coveo
     return Judged(request.getfixturevalue("strict_coveo"))

@@ -1,4 +1,4 @@
-"""Tables of random types, dialects, encodings and layouts, each told by its seed."""
+"""Tables of random types, dialects, encodings and layouts, each generated from a seed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _FLOATS: Final = (0.0, -0.0, 0.1, 1.5, -2.25, 1e-7, 1e22, 1e300, 5e-324, 4711.0)
 _DECIMALS: Final = tuple(
     map(Decimal, ("0", "0E-10", "1.50", "-0.0000000001", "12345678901234567890.5", "100"))
 )
-#: What a byte of a text file is changed to, or has put before it.
+#: The bytes that replace a byte of a text file, or are inserted before it.
 _SIGNS: Final = (
     b'"',
     b",",
@@ -60,7 +60,7 @@ _KINDS: Final = {
     "sql": ("text", "int", "float", "bool", "blob", "any"),
     "text": ("text", "int", "float", "decimal", "bool", "date", "utc", "naive"),
 }  # fmt: skip
-#: How often a column of these kinds is drawn at all: each of its values makes an item invalid.
+#: The probability of a column of these kinds, whose values all make items invalid.
 _RARE: Final = frozenset({"naive", "binary", "nested", "struct", "blob", "big", "null", "none"})
 _FIELDS: Final = (
     "data",
@@ -77,10 +77,10 @@ _FIELDS: Final = (
 
 
 class Nanoseconds(int):
-    """A time in nanoseconds since 1970, which Python's own datetime can't hold."""
+    """A time in nanoseconds since 1970, which Python's own datetime can't represent."""
 
     def text(self) -> str:
-        """Return the time in ISO 8601: without a fraction, or with six or nine digits of it."""
+        """Return the time in ISO 8601: without a fraction, or with one of six or nine digits."""
         seconds, fraction = divmod(self, 10**9)
         text = (datetime(1970, 1, 1) + timedelta(seconds=seconds)).isoformat()
         return f"{text}.{fraction:09d}".removesuffix(".000000000").removesuffix("000") + "+00:00"
@@ -89,20 +89,20 @@ class Nanoseconds(int):
 @dataclass
 class Table:
     """
-    A table as it was written.
+    A generated table.
 
     :param number: Its seed.
     :param file_format: One of FORMATS.
-    :param names: Its columns, those of its folders left out.
-    :param kinds: What each holds.
-    :param rows: Its rows: in a file of text, as texts; ``None`` for no value.
-    :param options: What the readers are told of it.
-    :param path: What the readers are given.
-    :param files: Its files, and how many rows each has.
-    :param folders: The columns that its folders give.
-    :param encoding: Of its text.
-    :param packed: How its files are compressed.
-    :param is_damaged: Whether something was done to its bytes.
+    :param names: Its columns, without those of its folders.
+    :param kinds: The kind of each column.
+    :param rows: Its rows; in a text file, as strings; ``None`` for no value.
+    :param options: The options for its readers.
+    :param path: The path for its readers.
+    :param files: Its files, and the number of rows of each.
+    :param folders: The columns from its folders.
+    :param encoding: The encoding of its text.
+    :param packed: The compression of its files.
+    :param is_damaged: Whether its bytes were changed.
     """
 
     number: int
@@ -124,7 +124,7 @@ class Table:
 
 
 def drawn(number: int, folder: Path) -> Table:
-    """Return the table of that number, which is then in the folder unless it is for a database."""
+    """Return the table of a number, and write it to the folder unless it is for a database."""
     random = Random(number)  # noqa: S311
     file_format = FORMATS[number % len(FORMATS)]
     is_text = file_format in {"csv", "tsv"}
@@ -133,7 +133,7 @@ def drawn(number: int, folder: Path) -> Table:
     kinds = ["text" if random.random() < 0.3 else _kind(random, kinds_of) for _ in fields]
     has_id = "json" in file_format or random.random() < 0.4
     key_kind = "text" if has_id or random.random() < 0.5 else random.choice(kinds_of)
-    # Of how the file has its zone, nothing is said by what is written.
+    # The written values do not show how the file represents the zone.
     key_kind = "utc" if key_kind == "zoned" else key_kind
     names, kinds = ["documentId" if has_id else "sku", *fields], [key_kind, *kinds]
     count = random.choice((0, 1, 2, 3, 10, 30))
@@ -216,7 +216,7 @@ def _value(random: Random, kind: str) -> Any:
 
 
 def _lay_out(table: Table, random: Random, folder: Path) -> None:
-    """Write the table as one or several files, perhaps in folders that are columns."""
+    """Write the table to one or several files, possibly in folders that define columns."""
     suffix = table.file_format
     if table.file_format in {"csv", "tsv"}:
         table.rows = [[_as_text(value) for value in row] for row in table.rows]
@@ -299,7 +299,7 @@ def packed(content: bytes, how: str) -> bytes:
 
 
 def _damaged(table: Table, content: bytes, random: Random) -> bytes:
-    """Return content with something cut off, left out, put in, or said twice."""
+    """Return content with a part truncated, omitted, inserted or repeated."""
     is_within = bool(table.packed) and random.random() < 0.7
     if is_within:
         content = unpacked(content, table.packed)
@@ -314,11 +314,11 @@ def _damaged(table: Table, content: bytes, random: Random) -> bytes:
 
 
 def unpacked(content: bytes, how: str) -> bytes:
-    """Return what is compressed, by another library than the product's where there is one."""
+    """Return compressed content, if possible from another library than the provider's."""
     if not how:
         return content
     if how == "xz":
-        # `lzma.decompress` would say nothing of what follows the end of the compressed data.
+        # `lzma.decompress` would ignore data after the end of the compressed data.
         stream = lzma.LZMADecompressor()
         text = stream.decompress(content)
         if not stream.eof or stream.unused_data:
@@ -330,12 +330,12 @@ def unpacked(content: bytes, how: str) -> bytes:
 
 
 def _text_writer(table: Table, random: Random) -> Callable[[Table, list[list[Any]], Random], bytes]:
-    """Draw a dialect, and return what writes a table in it."""
+    """Draw a dialect, and return a function that writes a table in it."""
     is_csv = table.file_format == "csv"
     delimiter = random.choice((",", ",", ";", "|", "\t", "\x01") if is_csv else ("\t", "\t", "|"))
     quotechar = random.choice(('"', '"', '"', "'", None) if is_csv else (None, None, '"'))
     escapechar = random.choice((None, None, None, "\\"))
-    # No text of the table is equal to it, unless there is none of the kind.
+    # No text of the table equals it, unless every candidate occurs.
     null = random.choice((None, None, "NULL", "\\N", "-"))
     end = random.choice(("\n", "\n", "\r\n", "\r"))
     header = random.random() < 0.8
@@ -354,7 +354,7 @@ def _text_writer(table: Table, random: Random) -> Callable[[Table, list[list[Any
         nulls = table.options["null_values"]
         table.rows = [[None if value in nulls else value for value in row] for row in table.rows]
     if quotechar is None:
-        # What no field can hold here.
+        # Text that no field of this dialect can contain.
         lost = {"\n", "\r"} if escapechar is None else {"\r", "\n"}
         lost |= {delimiter} if escapechar is None else set()
         table.rows = [[_without(value, lost) for value in row] for row in table.rows]
@@ -450,7 +450,7 @@ def _parquet(table: Table, rows: list[list[Any]], random: Random) -> bytes:
         row_group_size=random.choice((1, 4, 1_000)),
         data_page_version=random.choice(("1.0", "2.0")),
         use_dictionary=random.random() < 0.5,
-        # The former has no nanoseconds.
+        # The former does not support nanoseconds.
         version="2.6" if "nanoseconds" in table.kinds else random.choice(("2.4", "2.6")),
     )
     return bytes(sink.getvalue().to_pybytes())

@@ -1,4 +1,4 @@
-"""What pushing one by one would come to, to hold a push of batches against."""
+"""The result of pushing one by one, to compare with a push of batches."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from airflow_provider_coveo.coveo.items import Delete
 from airflow_provider_coveo.simulator import Simulator
 
-#: Marks a test that only pushes and looks at what was received: the strict receiver judges it as well.
+#: Marks a test that only pushes and checks what was received; it also runs against the strict receiver.
 on_both = pytest.mark.parametrize("coveo", ["simulator", "strict"], indirect=True)
 
 
@@ -35,15 +35,15 @@ def one_by_one(operations: Iterable[Any], behind: Callable[[str], str] = "{}/".f
 
 
 def indexed(coveo: Simulator, source: str) -> dict[str, str]:
-    """Return the content by id of what a source holds."""
+    """Return the content of a source by ID."""
     return {name: item["data"] for name, item in coveo.items(source).items()}
 
 
 def examples(count: int) -> int:
     """
-    Return how many of so many random examples to try.
+    Return the number of random examples to try, out of a given number.
 
-    How items are encoded and pushed is the same code on each line of Airflow, so all are tried on 3.x only.
-    What else 2.11 brings, such as an older urllib3, shows in a fifth of them as well.
+    Items are encoded and pushed by the same code on each line of Airflow, so all are tried only on 3.x. On
+    2.11, a fifth of them covers its other dependencies, such as an older urllib3.
     """
     return count // 5 if version("apache-airflow").startswith("2.") else count

@@ -1,4 +1,4 @@
-"""An S3 over a socket, and a proxy before it that breaks the requests that a test chooses."""
+"""An S3 over a socket, behind a proxy that breaks the requests that a test selects."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length"
 @dataclass
 class Request:
     """
-    A request that passes.
+    A request through the proxy.
 
     :param method: Its method.
     :param path: Its path, with the query.
@@ -42,9 +42,9 @@ class Storage:
     """
     The storage.
 
-    :param client: A client that speaks to it without the proxy.
-    :param fault: What becomes of a request: a status to answer, a number of bytes after which the answer
-        breaks off (negative), or ``None`` for nothing.
+    :param client: A client that bypasses the proxy.
+    :param fault: The fault for a request: a status to return, a negative number of bytes after which the
+        response breaks off, or ``None`` for no fault.
     :param seen: All requests.
     """
 
@@ -57,11 +57,11 @@ class Storage:
         self.client.put_object(Bucket="bucket", Key=key, Body=content)
 
     def has(self, key: str) -> bool:
-        """Say whether there is an object."""
+        """Return whether an object exists."""
         return "Contents" in self.client.list_objects_v2(Bucket="bucket", Prefix=key, MaxKeys=1)
 
     def clear(self) -> None:
-        """Delete all objects but the many of ``pages/``, and all faults."""
+        """Delete all faults, and all objects except for the many under ``pages/``."""
         self.fault = lambda request: None
         self.seen.clear()
         for page in self.client.get_paginator("list_objects_v2").paginate(Bucket="bucket"):
@@ -75,7 +75,7 @@ class Storage:
 
 @contextmanager
 def running_storage() -> Iterator[tuple[Storage, str]]:
-    """Run both, and give the storage with the URL of the proxy."""
+    """Run both, and yield the storage with the URL of the proxy."""
     import boto3
     from moto.server import ThreadedMotoServer
 
@@ -156,7 +156,7 @@ _CODES = {403: "AccessDenied", 503: "SlowDown"}
 
 
 def connection_to(url: str) -> str:
-    """Return an Airflow connection to a storage, which asks once only."""
+    """Return an Airflow connection to a storage, without retries."""
     import json
 
     return json.dumps(

@@ -1,4 +1,4 @@
-"""What is skipped by a later try, what makes two batches equal, and what was sent twice."""
+"""What a later try skips, which batches count as equal, and what was sent twice."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("connect", "variables")
 
 @pytest.fixture
 def as_task(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Say which task the process is that of, as Airflow does for what has no context."""
+    """Set the process's task, as Airflow does for code without a context."""
 
     def _as_task(task_id: str = "code", run_id: str = "r", dag_id: str = "d") -> None:
         monkeypatch.setenv("AIRFLOW_CTX_DAG_ID", dag_id)
@@ -54,7 +54,7 @@ def assert_indexed_as_pushed(coveo: Simulator, items: list[dict[str, Any]]) -> N
     }
 
 
-# --- what undoes or overtakes a push that goes on ---
+# --- changes that undo or overtake a resumed push ---
 
 OVERTAKEN = {"documentId": "a://2", "data": "overtaken"}
 CHANGES: dict[str, Callable[[CoveoPushHook], Any]] = {
@@ -201,7 +201,7 @@ def test_what_leaves_the_content_as_it_is_does_not_matter(
 def test_two_pushes_of_one_task_do_not_go_on_behind_each_other(
     coveo: Simulator, hook: CoveoPushHook, as_task: Callable[..., None]
 ) -> None:
-    """The first one is whole and is made again, so that the second may not skip what that overtakes."""
+    """The first push runs again as a whole, so the second one must not skip what it overtakes."""
     as_task("t")
     store = _Store()
 
@@ -248,7 +248,7 @@ def test_outside_a_run_nothing_is_recorded(variables: Any, hook: CoveoPushHook) 
     assert variables.values == {}
 
 
-# --- what makes two batches equal ---
+# --- equal batches ---
 
 
 def batches(items: list[Any]) -> list[Batch]:
@@ -328,7 +328,7 @@ def test_the_same_batch_for_another_target_has_another_digest() -> None:
 
 
 def old_digest(batch: Batch) -> str:
-    """Return the digest that 0.1.0 and 0.1.1 made."""
+    """Return the digest of 0.1.0 and 0.1.1."""
     digest = hashlib.sha256()
     for piece in batch.pieces:
         if isinstance(piece, Entry):
@@ -361,7 +361,7 @@ def test_what_a_task_of_0_1_changed_between_two_attempts_is_noticed(
 ) -> None:
     store = _Store()
     _failed_after(coveo, 7, _operator(dag, _many()), store)
-    # This is all that it writes.
+    # It writes nothing else.
     variables.values[f"coveo_content__acme__{SOURCE}"] = json.dumps(
         {"dag_id": "another", "run_id": "r", "since": "0123456789abcdef"}
     )
@@ -406,7 +406,7 @@ def test_a_compression_type_that_was_corrected_reaches_coveo(coveo: Simulator, d
     ]
 
 
-# --- what was sent twice ---
+# --- repeated batches ---
 
 PATIENT = RetryPolicy(total_seconds=30, first_wait=0.01, longest_wait=0.02)
 
@@ -443,7 +443,7 @@ def test_the_result_says_how_often_a_batch_was_sent_though_coveo_may_have_had_it
     faults(coveo, kind, after=1, times=max(times, 1))
     items = [*_many(count=3), {"documentId": "a://4", "data": "x"}, {"documentId": "a://4", "data": "y"}]
     result = hook.push_items(SOURCE, items, batch_bytes=2048, upload_concurrency=1)
-    # The second batch has two items, one of which replaced another before it was sent.
+    # The second batch has two items; one of them replaced another before it was sent.
     assert (result["batches"], result["replaced"]) == (2, 1)
     assert (result["repeated_batches"], result["repeated_items"]) == (times, 2 * times)
     assert ("though Coveo may have accepted it" in logged()) == bool(times)
@@ -527,7 +527,7 @@ def test_of_a_push_that_can_t_go_on_the_next_try_knows_how_far_a_killed_one_may_
     left: dict[str, str] = {}
 
     def killed(accepted: dict[str, Any]) -> None:
-        # What another process finds, had this one ended here.
+        # The state for another process if this one ended here.
         if accepted["batches"] == 9:
             left.update(variables.values)
 
@@ -548,7 +548,7 @@ def test_no_request_id_makes_the_result_large(coveo: Simulator, hook: CoveoPushH
 
 def test_what_a_killed_process_could_not_keep_is_counted_by_the_next(coveo: Simulator, dag: DAG) -> None:
     class Killed(_Store):
-        """As a process leaves it that is killed without warning, before it has kept any batch."""
+        """The state of a process that is killed without warning before it has saved any batch."""
 
         def set(self, key: str, value: Any) -> None:
             if "coveo_push" not in self:
@@ -558,7 +558,7 @@ def test_what_a_killed_process_could_not_keep_is_counted_by_the_next(coveo: Simu
     _failed_after(coveo, 7, _operator(dag, _many()), store)
     assert store["coveo_push"]["count"] == 0
     result = _try(_operator(dag, _many()), _Store(store), number=2)
-    # It is known how far that process may have come.
+    # The maximum progress of that process is known.
     assert 7 <= result["repeated_batches"] <= 8
     assert result["resumed_batches"] == 0
 
@@ -582,7 +582,7 @@ def test_what_was_pushed_whole_and_is_cleared_may_show_twice(
     assert _try(_operator(dag, _many(), resume=resume), store)["earlier_items"] == 0
     result = _try(_operator(dag, _many(), resume=resume), store, number=2, max_tries=1)
     assert (result["resumed_batches"], result["repeated_items"], result["earlier_items"]) == (0, 0, 10)
-    # Another run's push is another one's; and after an hour the pipeline is through.
+    # Another run's push is separate; and after an hour, the pipeline has finished.
     assert _try(_operator(dag, _many()), _Store(), run_id="another")["earlier_items"] == 0
     name = f"coveo_pushed__acme__{SOURCE}"
     variables.values[name] = json.dumps(

@@ -1,4 +1,4 @@
-"""The index after a push is the one after pushing one by one, whatever the batches and their number."""
+"""The index after a push equals that of pushing one by one, whatever the batches."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_any_order_within_a_batch_and_any_meaning_of_children_is_as_if_one_by_on
 
 
 class _Kept:
-    """What was accepted, as it is kept from one try to the next."""
+    """The record of accepted batches between tries."""
 
     def __init__(self) -> None:
         self.accepted = AcceptedBatches()
@@ -169,7 +169,7 @@ class _Kept:
         self.accepted = AcceptedBatches()
 
     def lose(self, count: int) -> None:
-        """Lose what was accepted last, as a try does that is killed before it was kept."""
+        """Lose the last accepted batches, like a try that is killed before it saves them."""
         digests = self.accepted.digests
         self.accepted = AcceptedBatches(digests[: max(0, len(digests) - count)], self.accepted.started)
 

@@ -1,4 +1,4 @@
-"""Files that are compressed: whole, and what their names say, or refused."""
+"""Compressed files: complete and matching their names, or rejected."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_what_unpacks_to_very_much_needs_little_memory(tmp_path: Path, kind: str
 
 
 def test_a_dictionary_that_takes_very_much_memory_is_refused(tmp_path: Path) -> None:
-    # A block of xz may ask for 1.5 GiB, however little is in it.
+    # A block of xz can require 1.5 GiB, however small it is.
     filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 64 * 1024 * 1024}]
     packed = bytearray(lzma.compress(json.dumps({}).encode(), filters=filters))
     place = packed.index(b"\x21\x01", 12) + 2

@@ -1,4 +1,4 @@
-"""Pushes of what changed, from a database and from code, in runs that fail, are retried and cleared."""
+"""Pushes of changes from a database and from code, in runs that fail, are retried or cleared."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_a_push_that_fails_half_way_does_not_move_the_cursor(
     again = run("run-2", batch_bytes=2000)
     assert (again["since"], again["accepted_adds"]) == ("10", 28)
     assert json.loads(variables.values[NAME])["value"]["value"] == "39"
-    # A clear reads what the run began with.
+    # A cleared task reads the value that its run began with.
     assert run("run-2")["accepted_adds"] == 28
 
 
@@ -183,7 +183,7 @@ def test_what_can_t_be_right_fails_at_once_and_sends_nothing(
 
 @pytest.fixture
 def in_run(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Say in which run code is executed."""
+    """Set the run in which code is executed."""
 
     def _in_run(run_id: str) -> None:
         import airflow.providers.common.compat.sdk as sdk

@@ -102,7 +102,7 @@ def test_of_dates_the_last_day_is_read_again(coveo: Simulator, shop: Any) -> Non
 
 def test_what_a_transaction_commits_late_is_not_lost(coveo: Simulator, shop: Any, database: Any) -> None:
     with psycopg.connect(host=str(database.folder), user="postgres", dbname="shop") as slow:
-        # now() is the time at which the transaction began.
+        # now() is the start time of the transaction.
         slow.execute("INSERT INTO changing (sku, name) VALUES (1, 'late')")
         shop.execute("INSERT INTO changing (sku, name, updated) VALUES (2, 'early', clock_timestamp())")
         shop.commit()

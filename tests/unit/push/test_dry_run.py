@@ -143,7 +143,7 @@ def test_an_input_that_fails_fails_the_dry_run(hook: Any) -> None:
 
 def test_what_an_earlier_attempt_got_accepted_stays_on_record(hook: Any) -> None:
     class Kept:
-        """A checkpoint that nobody may touch."""
+        """A checkpoint that must not be used."""
 
         def read(self) -> AcceptedBatches:
             raise AssertionError("read")

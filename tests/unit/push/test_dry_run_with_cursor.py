@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("connect")
 
 
 def kept(variables: Variables) -> dict[str, str]:
-    """Return what is on record of cursors, and of the runs that read from them."""
+    """Return the records of cursors, and of the runs that read from them."""
     return {
         name: value
         for name, value in variables.values.items()
@@ -89,7 +89,7 @@ def test_nor_does_one_of_python_code(
     for times in range(2):
         assert push("run-1", dry_run=True)["adds"] == 3
         assert kept(variables) == {}
-        # Of a block it shows only in the end that nothing was sent.
+        # Only the end of a block shows that nothing was sent.
         assert (during[times] == {}) == (kind != "block")
     assert push("run-2", dry_run=False)["accepted_adds"] == 3
     before = kept(variables)
@@ -106,7 +106,7 @@ def test_a_dry_run_in_the_block_of_a_run_that_pushed_before_leaves_its_record(
             cursor.advance(5)
             hook.push_items(SOURCE, [{"documentId": "a://1", "data": "x"}], dry_run=dry_run)
             if not dry_run:
-                # As if it were killed: nothing more is recorded.
+                # As if it was killed: nothing more is recorded.
                 cursor._cursor = None
 
     attempt(dry_run=False)

@@ -1,4 +1,4 @@
-"""Thousands of injected faults: what a push reports is what is there."""
+"""Thousands of injected faults: a push reports what is really in the source."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.unit.push.model import examples, indexed, one_by_one
 _S3_REFUSAL = "<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>"
 _HTML = "<html><head><title>Be right back</title></head></html>"
 _FAULTS_WANTED = examples(10_000)
-#: What the simulator rightly calls undocumented, because these faults bring it about.
+#: The undocumented behavior that these faults cause.
 _EXPECTED = ("the response to a fileId whose container has expired",)
 
 
@@ -62,10 +62,10 @@ def count(result: dict[str, Any]) -> int:
     return accepted
 
 
-# It takes a minute and a half on two cores that have nothing else to do, and much longer on busy ones.
+# It takes a minute and a half on two idle cores, and much longer on busy ones.
 @pytest.mark.timeout(900)
 def test_the_index_is_what_was_reported_under_thousands_of_faults(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Tens of thousands of lines would take longer to write than the pushes take.
+    # Writing tens of thousands of log lines would take longer than the pushes.
     monkeypatch.setattr(
         CoveoPushHook, "log", SimpleNamespace(info=_nothing, warning=_nothing, error=_nothing)
     )
@@ -94,7 +94,7 @@ def test_the_index_is_what_was_reported_under_thousands_of_faults(monkeypatch: p
             except CoveoError as error:
                 failed += 1
                 result = error.accepted or {}
-                # What was accepted is a beginning of the input; the batch behind it may be in as well.
+                # The accepted batches are the beginning of the input; the next batch may be indexed, too.
                 ends = range(count(result), len(operations) + 1)
             else:
                 ends = range(count(result), count(result) + 1)

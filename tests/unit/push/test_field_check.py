@@ -1,4 +1,4 @@
-"""Pushes that ask which fields the organization has, at the socket."""
+"""Pushes that check the organization's fields, at the socket."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever is given as an item is pushed as it is or refused in words; nothing is half pushed in silence."""
+"""Any input is pushed unchanged or rejected with a message; nothing is silently pushed in part."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Security identities at the socket: members, mappings, what is deleted, and the old ones."""
+"""Security identities at the socket: members, mappings, deletions, and old identities."""
 
 from __future__ import annotations
 

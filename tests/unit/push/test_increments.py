@@ -1,4 +1,4 @@
-"""What is read of a database since a cursor, of SQLite here."""
+"""Rows that a database recorded since a cursor, here SQLite."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COLUMNS = {"documentId": "product://{SKU}", "title": "name", "data": "name"}
 
 @pytest.fixture
 def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """A database with the connection ``shop``; what is given is executed there."""
+    """A database with the connection ``shop``, and a function that executes SQL in it."""
     path = tmp_path / "shop.db"
     hook = SimpleNamespace(get_conn=lambda: sqlite3.connect(path), get_records=None)
     known = SimpleNamespace(get_hook=lambda hook_params: hook, conn_type="sqlite")
@@ -46,7 +46,7 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Non
 
 
 class Read:
-    """Reads with values of the cursor noted."""
+    """Reads, and records the cursor's values."""
 
     def __init__(self, **how: Any) -> None:
         self.values: list[Any] = []
@@ -96,13 +96,13 @@ def test_rows_that_are_flagged_are_deleted(shop: Any) -> None:
 
 def test_deletions_come_first_and_do_not_move_the_cursor(shop: Any) -> None:
     read = Read(deleted_sql="SELECT SKU FROM gone WHERE at > :since ORDER BY SKU")
-    # Number 2 was deleted and made again.
+    # Number 2 was deleted and created again.
     assert read.ids == ["-product://2", "-product://9", "product://2", "product://3", "product://4"]
     assert read.values == [30, 20, None]
 
 
 def test_what_is_deleted_between_the_queries_is_found_by_the_next_run(shop: Any) -> None:
-    """The items are read as they were before the deletions are."""
+    """The items are read in their state before the deletions are read."""
     read = Read.__new__(Read)
     read.values = []
     increment = replace(Read().increment, advance=lambda value, _: read.values.append(value))

@@ -1,4 +1,4 @@
-"""Items out of files: every format as a stream, and no file that is damaged taken for a whole one."""
+"""Items from files: every format is read as a stream, and damaged files fail."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_an_id_of_which_a_part_is_missing_is_no_id(tmp_path: Path) -> None:
     columns = {"documentId": "product://{shop}/{sku}", "data": "{name} in {shop}"}
     assert read(written(tmp_path / "a.csv", table), columns=columns) == [
         {"documentId": "product://vienna/1", "data": "Anvil in vienna"},
-        # Which a push refuses, rather than to make all of them the same item.
+        # A push rejects these, rather than making all of them the same item.
         {"data": "Rocket in vienna"},
     ]
 
@@ -316,7 +316,7 @@ def test_a_file_without_an_end_of_a_line_is_not_read_whole(
     assert peak < 12_000_000
 
 
-# --- what an enemy would give ---
+# --- hostile input ---
 
 
 def test_a_link_to_a_folder_is_followed_and_one_that_leads_back_is_not(tmp_path: Path) -> None:
@@ -341,7 +341,7 @@ def test_a_folder_that_can_t_be_read_is_an_error_and_not_empty(
 ) -> None:
     written(tmp_path / "a.ndjson", LINES)
     (tmp_path / "closed").mkdir()
-    # To root, who may run the tests, all folders are open.
+    # Root, who may run the tests, can access all folders.
     scan = os.scandir
 
     def refuse(path: Any) -> Any:
@@ -378,7 +378,7 @@ def test_utf_16_is_named_as_such(tmp_path: Path, name: str, encoding: str, pack:
 
 
 def test_a_zstd_file_may_begin_with_a_frame_to_skip(tmp_path: Path) -> None:
-    # As pzstd writes it.
+    # The format of pzstd.
     to_skip = b"\x50\x2a\x4d\x18" + (4).to_bytes(4, "little") + b"size"
     assert read(written(tmp_path / "a.ndjson.zst", to_skip + zstd(LINES))) == ITEMS
 
@@ -399,7 +399,7 @@ def test_damaged_parquet_is_named_as_such(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     parquet.write_table(table, path)
     whole = path.read_bytes()
-    # A page's header, the pages, what describes them all.
+    # A page's header, the pages, their description.
     for place in (4, len(whole) // 2, len(whole) - 150):
         path.write_bytes(whole[:place] + bytes(range(130)) + whole[place + 130 :])
         with pytest.raises(CoveoInputError, match="as parquet:"):

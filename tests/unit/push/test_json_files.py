@@ -1,4 +1,4 @@
-"""JSON in files: each object as it stands there, in little memory, and an error that names the place."""
+"""JSON in files: unchanged objects, little memory, and errors with positions."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_lines_that_are_none_are_named_and_read_as_json(tmp_path: Path, content:
 
 
 class Endless(io.RawIOBase):
-    """A file that goes on with the same bytes, for a length that no memory holds."""
+    """A file that repeats the same bytes, longer than any memory."""
 
     def __init__(self, begin: bytes, repeated: bytes, length: int) -> None:
         self._begin, self._left = begin, length
@@ -155,7 +155,7 @@ class Endless(io.RawIOBase):
 
 
 def peak_of(items: Iterator[bytes]) -> tuple[int, int, str]:
-    """Return how many items came, how much memory they took, and the error."""
+    """Return the number of items, their memory, and the error."""
     count, said = 0, ""
     tracemalloc.start()
     try:

@@ -1,4 +1,4 @@
-"""Which files are read: all that are there, or an error that names what could not be looked at."""
+"""A listing reads all files, or fails with the name of the one that it could not examine."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ except OSError as problem:
 
 @pytest.fixture
 def open_to_all() -> Iterator[Path]:
-    """A folder that all users may look into."""
+    """A folder that all users can read."""
     if os.getuid() != 0:
         pytest.skip("only root can become another user")
-    # pytest closes the folder of all its temporary ones to other users whenever another pytest begins.
+    # Whenever another pytest starts, pytest closes the parent of its temporary folders to other users.
     with tempfile.TemporaryDirectory(prefix="open-") as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
@@ -86,7 +86,7 @@ def test_a_folder_that_may_not_be_read_is_an_error(
     said = read_as_nobody(f"{prefix}{open_to_all}{pattern}")
     (open_to_all / "closed").chmod(0o755)
     if mode == 0o311 and pattern in {"/closed/b.ndjson", "/closed/sub", "/c*/b.ndjson"}:
-        # What is named may be read, though not be listed.
+        # A named file can be read even if its folder can't be listed.
         assert said == "1"
     else:
         assert said.startswith("PermissionError")

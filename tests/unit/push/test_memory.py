@@ -1,4 +1,4 @@
-"""What a push holds in memory does not depend on how much goes through it."""
+"""The memory of a push does not depend on the amount of data."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def _peak(url: str, items: int) -> float:
 
 
 def test_ten_times_the_items_need_no_more_memory() -> None:
-    # Slow enough that as many batches are in flight as may be, in both cases.
+    # Slow enough for the maximum number of batches in flight, in both cases.
     with Receiver(latency=0.03) as receiver:
         few, many = _peak(receiver.url, 15_000), _peak(receiver.url, 150_000)
-    # Four batches of 2 MB in flight, and the one that is put together, twice while it is joined; the input is
-    # 300 MB.
+    # Four batches of 2 MB in flight, and one in progress, which needs twice its size while it is joined; the
+    # input is 300 MB.
     assert many < 25
-    # The allocator may keep room for some more of them or not; the input adds nothing.
+    # The allocator may keep memory for a few more; the input adds nothing.
     assert many < few + 10

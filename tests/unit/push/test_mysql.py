@@ -1,7 +1,7 @@
 """Rows of a real MariaDB as items, read as a stream by each driver that MySQL has for Airflow.
 
-Airflow's provider for MySQL has to be compiled, so these tests have an environment of their own:
-``make test-mysql``.
+Airflow's provider for MySQL must be compiled, so these tests have a separate environment: ``make
+test-mysql``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ INSERT INTO product VALUES
     (2, 'Rope', NULL, NULL, NULL, NULL),
     (1, 'Anvil {{ ds }}', 9.90, '2026-11-24 08:00', '2026-01-31', '["heavy"]');
 """
-#: A billion rows: whoever would read them all does not come to an end.
+#: A billion rows: reading all of them would never end.
 _ENDLESS = "SELECT concat('a://', seq) AS documentId, 'x' AS data FROM seq_1_to_1000000000"
 DRIVERS = ("mysqlclient", "mysql-connector-python")
 

@@ -1,4 +1,4 @@
-"""Digits beyond the microsecond, which Python's own times lack, are sent or refused, and never cut off."""
+"""Digits beyond microseconds, which Python's own times lack, are sent or rejected, but never cut."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def source(coveo: Simulator, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 class GoogleTime(datetime):
-    """As Google's clients have it (DatetimeWithNanoseconds): with all digits of a second."""
+    """Like DatetimeWithNanoseconds of Google's clients: with all digits of a second."""
 
     nanosecond: Any = 0
 
 
 class Timestamp(datetime):
-    """As pandas has it: years that Python lacks are in a property, and another one in the base class."""
+    """Like pandas: a property has years that Python lacks, and the base class another year."""
 
     nanosecond: Any = 0
     own_year: int | None = None

@@ -1,4 +1,4 @@
-"""Files on an S3 over a socket: all that is there is read whole, or the task fails and names what was not."""
+"""Files on an S3 over a socket: all are read completely, or the task fails with the file's name."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def line(identity: str) -> bytes:
 
 
 def _put_pages(storage: Storage) -> None:
-    """Write one object more than a page of a listing holds."""
+    """Write one more object than a page of a listing contains."""
     if not storage.has("pages/1000.ndjson"):
         for number in range(1_001):
             storage.put(f"pages/{number:04}.ndjson", line(str(number)))
@@ -68,7 +68,7 @@ def test_more_keys_than_one_page_of_a_listing_holds_are_all_read(storage: Storag
         storage.seen.clear()
         files = files_of(f"{ROOT}{path}")
         assert [file.name for file in files] == [f"{number:04}.ndjson" for number in range(1_001)]
-        # One listing of two pages, and not a look at each object.
+        # One listing of two pages, without a request for each object.
         assert len(storage.seen) <= 6
     assert ids(f"{ROOT}/pages/1*0.ndjson") == ["1000"]
 
@@ -303,7 +303,7 @@ def test_an_object_that_changes_while_it_is_read_is_an_error(
             pass
 
 
-# --- columns out of folders ---
+# --- columns from folders ---
 
 
 @pytest.mark.parametrize("path", ["/hive", "/hive/country=*/*", "/hive/**/*.csv", "/hive/country=ch"])
@@ -332,7 +332,7 @@ def test_an_operator_pushes_from_it(storage: Storage, coveo: Simulator) -> None:
 
 
 def _without_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the storage's client try again at once."""
+    """Let the storage's client retry without a wait."""
     import asyncio
 
     import s3fs.core

@@ -40,7 +40,7 @@ def dag() -> Iterator[DAG]:
 
 
 def run(operator: Any, **context: Any) -> dict[str, Any]:
-    """Render and execute, as a worker does."""
+    """Render and execute, like a worker."""
     operator = getattr(operator, "operator", operator)
     context = {"params": {}, **context}
     operator.render_template_fields(context)
@@ -105,7 +105,7 @@ def test_files_are_pushed_by_their_rendered_path(coveo: Simulator, dag: DAG, tmp
 
 @on_both
 def test_what_each_of_a_mapped_task_returned_is_pushed(coveo: Simulator, dag: DAG) -> None:
-    # Airflow gives a sequence of what each returned.
+    # Airflow passes a sequence of the results.
     items, gone = UserList([[ITEMS[0]], [], ITEMS[1]]), UserList([["a://2"], "a://3"])
     run(PushItemsOperator(task_id="t", source_id=SOURCE, items=items, delete=gone))
     assert set(coveo.items(SOURCE)) == {"a://1"}
@@ -184,7 +184,7 @@ def test_a_task_that_is_killed_while_a_request_hangs_ends_soon_and_says_what_was
     operator = _operator(dag, _many(count=batches), upload_concurrency=1)
 
     def kill() -> None:
-        # An upload may be there before the batch that was uploaded ahead of it.
+        # An upload may finish before that of the previous batch.
         coveo.wait_for(lambda: hanging.used and coveo.items(SOURCE))
         operator.on_kill()
 
@@ -382,7 +382,7 @@ def test_a_key_that_may_not_see_the_quota_pushes_without_it(
 
 
 class _Store(dict[str, Any]):
-    """What a task keeps between its tries; it may break."""
+    """The state that a task keeps between tries; it can fail."""
 
     broken = False
 
@@ -433,7 +433,7 @@ def _operator(dag: DAG, items: Any, **more: Any) -> PushItemsOperator:
 def _failed_after(
     coveo: Simulator, count: int, operator: Any, store: _Store, *, number: int = 1, run_id: str = "r"
 ) -> None:
-    """Try a push that Coveo refuses once it has taken some batches."""
+    """Attempt a push that Coveo rejects after it has accepted some batches."""
     coveo.faults.answer(400, error_code="INVALID_JSON", operation="batch", after=count)
     with pytest.raises(Exception, match="INVALID_JSON"):
         _try(operator, store, number=number, run_id=run_id)
@@ -465,7 +465,7 @@ def test_a_later_try_goes_on_where_the_earlier_one_failed(coveo: Simulator, dag:
 def test_its_ordering_id_is_older_than_all_that_was_accepted(
     coveo: Simulator, dag: DAG, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
-    """So that deleting what is older deletes nothing that an earlier try pushed."""
+    """Deleting older items must not delete items that an earlier try pushed."""
     store = _Store()
     _failed_after(coveo, 7, _operator(dag, _many()), store)
     coveo.clock.advance(minutes=60)
@@ -480,7 +480,7 @@ def test_it_goes_on_at_the_first_difference(coveo: Simulator, dag: DAG) -> None:
     store = _Store()
     _failed_after(coveo, 7, _operator(dag, _many()), store)
     _failed_after(coveo, 2, _operator(dag, _many(3)), store, number=2)
-    # Of the first try, only the batches before the difference still count.
+    # Only the first try's batches before the difference still count.
     assert _try(_operator(dag, _many()), store, number=3)["resumed_batches"] == 3
     assert indexed(coveo, SOURCE)["a://3"].startswith("x")
 
@@ -517,7 +517,7 @@ def test_it_begins_anew_where_it_is_not_the_same_push(
     store = _Store()
     _failed_after(coveo, 7, _operator(dag, _many()), store)
     assert _try(_operator(dag, _many(), **other), store, number=2)["resumed_batches"] == 0
-    # What was kept before that does not count any more either.
+    # The earlier state does not count any longer, either.
     assert _try(_operator(dag, _many()), store, number=3)["resumed_batches"] == 0
 
 
@@ -601,7 +601,7 @@ def test_another_task_of_the_run_does_not_count_as_another_run(coveo: Simulator,
 def test_without_variables_it_pushes_and_begins_anew(
     coveo: Simulator, dag: DAG, logged: Callable[[], str]
 ) -> None:
-    # There is no database here, so that reading a Variable fails.
+    # There is no database here, so reading a Variable fails.
     store = _Store()
     _failed_after(coveo, 7, _operator(dag, _many()), store)
     assert _try(_operator(dag, _many()), store, number=2)["resumed_batches"] == 0
@@ -647,7 +647,7 @@ def test_more_digests_than_fit_into_one_value_are_kept(
     monkeypatch.setattr(checkpoint, "_PAGE", 3)
     store = _Store()
     _failed_after(coveo, 7, _operator(dag, _many()), store)
-    # A difference in the first page must not leave the last ones behind.
+    # A difference in the first page must not leave the last pages behind.
     _failed_after(coveo, 0, _operator(dag, _many(changed=2)), store, number=2)
     assert _try(_operator(dag, _many()), _Store(store), number=3)["resumed_batches"] == 2
     assert _try(_operator(dag, _many(changed=2)), store, number=3)["resumed_batches"] == 2
@@ -676,7 +676,7 @@ def test_a_try_that_goes_on_beside_its_successor_does_not_overwrite_what_that_ke
 ) -> None:
     store = _Store()
     _failed_after(coveo, 7, _operator(dag, _many()), store, number=2)
-    # The first try, which Airflow had cleared while it worked, ends after the second one began.
+    # The first try, which was cleared while it was running, ends after the second one began.
     late = _Store(store)
     _failed_after(coveo, 0, _operator(dag, _many(changed=0)), late, number=2)
     _failed_after(coveo, 3, _operator(dag, _many()), late, number=1)
@@ -696,11 +696,11 @@ def test_two_tries_that_wrote_at_the_same_time_are_noticed(coveo: Simulator, dag
 def test_what_was_accepted_is_kept_while_the_next_batch_waits(
     coveo: Simulator, dag: DAG, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So that whoever is killed during a long wait loses nothing."""
+    """A task that is killed during a long wait must lose nothing."""
     from airflow_provider_coveo.coveo import checkpoints, pusher
 
     monkeypatch.setattr(pusher, "_SECONDS_BETWEEN_CHECKS", 0.02)
-    # Else it may be long before it is kept again, where that took a moment.
+    # Otherwise, a slow save would delay the next one for long.
     monkeypatch.setattr(checkpoints, "_MAX_SHARE_OF_TIME", 1000)
     kept: list[int] = []
 
@@ -754,7 +754,7 @@ def test_a_connection_that_can_t_be_used_fails_at_once(
         assert isinstance(refused.value, AirflowFailException)
 
 
-# --- what an import costs ---
+# --- the cost of imports ---
 
 
 def test_importing_the_decorator_brings_neither_http_libraries_nor_the_hook(

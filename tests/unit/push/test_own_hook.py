@@ -1,4 +1,4 @@
-"""A hook of one's own that has the parameters of the first release, called by the operators."""
+"""A user's own hook with the parameters of the first release, called by the operators."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("connect", "variables")
 
 
 class OldHook(CoveoPushHook):
-    """A hook of one's own, whose methods have the parameters of 0.1.0."""
+    """A user's own hook, whose methods have the parameters of 0.1.0."""
 
     called: ClassVar[list[str]] = []
 

@@ -1,4 +1,4 @@
-"""Columns out of folders, as PyArrow, Spark and DuckDB read them: never dropped, and never guessed."""
+"""Columns from folders, as in PyArrow, Spark and DuckDB: never dropped, and never guessed."""
 
 from __future__ import annotations
 

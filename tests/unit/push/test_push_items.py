@@ -1,4 +1,4 @@
-"""Pushing items at the socket: what reaches Coveo in which order, and what the caller is told."""
+"""Pushing items at the socket: the requests to Coveo and their order, and the results for the caller."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def operations(coveo: Simulator) -> list[str]:
 
 
 def contents(coveo: Simulator) -> list[bytes]:
-    """The contents of the containers that Coveo took, in the order in which it took them."""
+    """The contents of the containers that Coveo accepted, in order."""
     uploads = {
         request.path.rpartition("/")[2]: request.body
         for request in coveo.requests
@@ -52,7 +52,7 @@ def contents(coveo: Simulator) -> list[bytes]:
 
 
 def batches(coveo: Simulator) -> list[dict[str, Any]]:
-    """The same, read as JSON."""
+    """The same, parsed as JSON."""
     return [json.loads(content) for content in contents(coveo)]
 
 
@@ -92,7 +92,7 @@ def test_one_batch_is_three_requests(coveo: Simulator, hook: CoveoPushHook) -> N
         "invalid": 0,
         "invalid_items": [],
     }
-    # Coveo's dates are cut to the second, and how long its answer was on the way is not known.
+    # Coveo's dates are cut to the second, and the latency of its response is unknown.
     assert before - 1000 - (after - before) <= result["ordering_id"] <= after
     assert coveo.undocumented == []
     json.dumps(result)
@@ -159,7 +159,7 @@ def test_no_batch_is_larger_by_a_byte_and_none_much_smaller(as_json: bool) -> No
             len(batch.body(lambda content: "")) for batch in item_batches(entries, limit, lambda *_: False)
         ]
         assert max(sizes) <= limit
-        # As much as the next entry takes may be left.
+        # The unused space can be up to the size of the next entry.
         assert min(sizes[:-1]) > limit - 100
 
 
@@ -192,7 +192,7 @@ def test_a_batch_may_be_as_small_and_as_large_as_that(
 def test_what_no_container_takes_is_refused_before_anything_is_sent(
     coveo: Simulator, hook: CoveoPushHook, monkeypatch: pytest.MonkeyPatch, as_json: bool
 ) -> None:
-    # A quarter of a gigabyte would take its time.
+    # A quarter of a gigabyte would take too long.
     limit = MAX_INLINE_DATA + 10_000
     for module in ("items", "item_encoding"):
         monkeypatch.setattr(f"airflow_provider_coveo.coveo.{module}.MAX_UPLOAD", limit)
@@ -314,7 +314,7 @@ def test_large_binary_content_goes_decoded_and_keeps_its_compression(
     assert raw in [request.body for request in coveo.requests]
 
 
-# --- in parallel, and yet in order ---
+# --- in parallel, but in order ---
 
 
 def test_uploads_run_in_parallel_and_coveo_takes_the_batches_in_input_order(
@@ -351,7 +351,7 @@ def test_what_is_held_in_memory_is_bounded_by_the_batches_in_flight(
 
     def items() -> Iterator[dict[str, Any]]:
         for number in range(100):
-            # The last of the batches that Coveo was told to take may still be in flight.
+            # The last submitted batch may still be in flight.
             ahead.append(number + 1 - operations(coveo).count("batch"))
             yield item(number, 900)
 
@@ -375,7 +375,7 @@ def test_a_container_that_waited_too_long_is_not_relied_on(
 ) -> None:
     from airflow_provider_coveo.coveo import pusher
 
-    # The second container is made while the first batch is on its way, and waits for it.
+    # The second container is created while the first batch is being uploaded, and waits for it.
     monkeypatch.setattr(pusher, "_MAX_CONTAINER_AGE", 1)
     coveo.faults.stall(2.5, operation="batch")
     hook.push_items(SOURCE, [item(number, 900) for number in range(2)], batch_bytes=1024)
@@ -388,9 +388,9 @@ def test_a_batch_is_relied_on_for_no_longer_than_the_containers_that_it_names(
 ) -> None:
     from airflow_provider_coveo.coveo import pusher
 
-    # Long enough to make both containers anew on a busy machine.
+    # Long enough to create both containers again on a busy machine.
     monkeypatch.setattr(pusher, "_MAX_CONTAINER_AGE", 3)
-    # Of the content, whose container is the first; that of its batch is made after that.
+    # The first container is that of the content; that of its batch is created afterwards.
     coveo.faults.stall(3.5, operation="upload")
     hook.push_items(SOURCE, [item(1, MAX_INLINE_DATA)])
     assert operations(coveo) == ["files", "upload"] * 4 + ["batch"]
@@ -479,7 +479,7 @@ def test_a_quota_that_is_no_number_is_no_reason_to_fail(
 
 
 class _StopError(CoveoError):
-    """An error of somebody else, which is made in another way than those of the provider."""
+    """Another library's error, whose constructor differs from the provider's errors."""
 
     def __init__(self) -> None:
         super().__init__("that is enough")
@@ -566,7 +566,7 @@ def test_an_interrupted_push_ends_soon(
     started = time.monotonic()
     with pytest.raises(Killed):
         CoveoPushHook().push_items(SOURCE, items(), batch_bytes=1024)
-    # Nor did it take the seconds that what is under way gets to end.
+    # It did not wait for requests in flight, either.
     assert time.monotonic() - started < 45
 
 
@@ -684,7 +684,7 @@ def test_an_argument_that_can_t_be_right_is_refused_before_anything_is_sent(
     assert coveo.requests == []
 
 
-# --- what is told on the way ---
+# --- progress ---
 
 
 @on_both

@@ -1,4 +1,4 @@
-"""Files of rejected items: whole or not there, and each item in them as it was given."""
+"""Files of rejected items: complete or missing, with each item in its original form."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_line_says_which_item_and_why(tmp_path: Path, name: str) -> None:
 
 
 def test_text_is_kept_as_it_is(tmp_path: Path) -> None:
-    # A parser would keep one of the two, and the push rejects both.
+    # A parser would keep one of the two, but the push rejects both.
     text = b'{"documentId": "a://1",\n "price": 1, "price": 2.50}\n'
     written(tmp_path / "r.ndjson", text, memoryview(text))
     assert read(tmp_path / "r.ndjson")[0] == [text.strip().replace(b"\n", b" ")] * 2

@@ -1,4 +1,4 @@
-"""What is rejected is kept in a file, from which it can be pushed again."""
+"""Rejected items are saved in a file, from which they can be pushed again."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_one_push_of_an_attempt_does_not_replace_or_delete_the_file_of_another(
     assert len(lines(path)) == 2
     assert coveo.items(SOURCE) == {}
     hook.push_items(SOURCE, [bad(4)], **{**how, "rejected_path": tmp_path / "r2.ndjson"})
-    # A retry writes the file anew.
+    # A retry replaces the file.
     ti.try_number = 2
     hook.push_items(SOURCE, [bad(1)], **how)
     assert len(lines(path)) == 1
@@ -172,7 +172,7 @@ def test_attempts_leave_one_file_and_none_with_less(coveo: Simulator, tmp_path: 
         execute(PushItemsOperator, items=items, **how)
     assert len(lines(path)) >= 1
     coveo.faults.clear()
-    # Fails before it has found as many.
+    # It fails before it has found as many.
     first = path.read_bytes()
     assert b"no uri 1" in first
     coveo.faults.answer(413, operation="files")
@@ -182,7 +182,7 @@ def test_attempts_leave_one_file_and_none_with_less(coveo: Simulator, tmp_path: 
     assert path.read_bytes() == first
     execute(PushItemsOperator, items=items, try_number=3, **how)
     assert [line["index"] for line in lines(path)] == [0, 11, 12]
-    # What was corrected, and cleared.
+    # Corrected and cleared.
     assert execute(PushItemsOperator, items=items[1:-2], **how)["rejected"] == 0
     assert not path.exists()
 
@@ -212,7 +212,7 @@ def test_a_file_that_can_t_be_written_fails_the_task(coveo: Simulator, tmp_path:
     how: Any = {"items": [bad(1), good(2)], "rejected_path": tmp_path / "r.ndjson"}
     with pytest.raises(OSError, match=r"r\.ndjson"):
         execute(PushItemsOperator, on_invalid="skip", **how)
-    # But not what failed for another reason.
+    # But not after a failure for another reason.
     with pytest.raises(CoveoInputError, match="Coveo would reject"):
         execute(PushItemsOperator, **how)
 
@@ -357,7 +357,7 @@ def test_the_example_keeps_what_is_rejected_and_pushes_it_again(coveo: Simulator
                 "run_id": "again" if of_run else "first",
             }
         )
-        # Outside a run, so that no bracket is asked for.
+        # Outside a run, so that no bracket is required.
         result: dict[str, Any] = operator.execute({})
         return result
 

@@ -1,4 +1,4 @@
-"""Rows of any driver become items: by name from mappings, by place from what else PEP 249 calls rows."""
+"""Rows of any driver become items: mappings by name, other rows of PEP 249 by position."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SQL = "SELECT 1 AS sku, 'Anvil' AS name UNION SELECT 2, 'Rope' ORDER BY sku"
 
 
 class PlaceRow:
-    """A row of a class of the driver's own, as pyodbc has: a sequence in all but name."""
+    """A row of a driver's own class, like pyodbc's: a sequence in all but name."""
 
     def __init__(self, names: list[str], values: tuple[Any, ...]) -> None:
         self.cursor_description = names
@@ -37,7 +37,7 @@ class PlaceRow:
 
 
 class NamedRow(PlaceRow):
-    """As BigQuery's: by place and by name, with the methods of a mapping, and gone through by value."""
+    """Like BigQuery's: read by position and name, with a mapping's methods, but iterated by value."""
 
     def __getitem__(self, key: Any) -> Any:
         return self._values[self.cursor_description.index(key) if isinstance(key, str) else key]
@@ -58,7 +58,7 @@ class NameIteratedRow(NamedRow):
 
 
 class TupleRow(tuple[Any, ...]):
-    """As the rows of Databricks and Spark."""
+    """Like the rows of Databricks and Spark."""
 
     __slots__ = ()
 
@@ -67,7 +67,7 @@ class TupleRow(tuple[Any, ...]):
 
 
 class ListRow(list[Any]):
-    """As psycopg2's DictRow, a list with an index of names."""
+    """Like psycopg2's DictRow, a list with an index of names."""
 
     def keys(self) -> Iterator[str]:
         return iter(("sku", "name"))
@@ -92,7 +92,7 @@ FACTORIES: dict[str, Callable[[list[str], tuple[Any, ...]], Any]] = {
     "tuple subclass": lambda names, row: TupleRow(row),
     "list subclass": lambda names, row: ListRow(row),
 }
-#: What a row factory makes, and how the refusal names it.
+#: The rows of a row factory, and their description in the error.
 MISREAD: dict[str, tuple[Callable[[list[str], tuple[Any, ...]], Any], str]] = {
     "scalar": (lambda names, row: row[0], "of type int"),
     "text of as many letters": (lambda names, row: "ab", "of type str"),
@@ -109,7 +109,7 @@ MISREAD: dict[str, tuple[Callable[[list[str], tuple[Any, ...]], Any], str]] = {
 
 
 class Database:
-    """A database whose connections may be told what rows they make."""
+    """A database whose connections support row factories."""
 
     row_factory: Any = None
     cursor_class: type[sqlite3.Cursor] = sqlite3.Cursor
@@ -139,7 +139,7 @@ class BrokenMapping(collections.UserDict[str, Any]):
 
 @pytest.fixture
 def database(connect: Any, monkeypatch: pytest.MonkeyPatch) -> Database:
-    """A database to which Airflow knows the connection ``shop``."""
+    """A database with the Airflow connection ``shop``."""
     database = Database()
     hook = SimpleNamespace(get_conn=database.connection, get_records=None)
     known = SimpleNamespace(get_hook=lambda hook_params: hook, conn_type="sqlite")
@@ -170,7 +170,7 @@ def test_rows_of_sqlite_s_own_class(coveo: Simulator, database: Database) -> Non
 
 def test_a_cursor_needs_no_more_than_is_called(coveo: Simulator, database: Database) -> None:
     class Bare(sqlite3.Cursor):
-        """As DuckDB's, whose cursors take no other attributes."""
+        """Like DuckDB's, whose cursors accept no other attributes."""
 
         @property
         def arraysize(self) -> int:

@@ -1,4 +1,4 @@
-"""Items of JSON that stand in a row are checked at once; it makes no difference but to the time."""
+"""Consecutive JSON items are validated together, which changes nothing but the time."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_runs_fill_batches_as_far_as_single_items_do() -> None:
     lines = [line(n) for n in range(5_000)]
     as_runs = list(item_batches(lines, 20_000, no_invalid_item))
     one_by_one = list(item_batches(map(json.loads, lines), 20_000, no_invalid_item))
-    # A run has a newline more for each item.
+    # A chunk has one more newline per item.
     assert len(one_by_one) <= len(as_runs) <= len(one_by_one) * 1.05
     assert max(batch.size for batch in as_runs) <= 20_000
     bodies = [b"".join(batch.body(lambda _: "")) for batch in as_runs]

@@ -1,4 +1,4 @@
-"""Rows of an SQLite database as items, as a stream; where Airflow's provider for it is installed."""
+"""Rows of an SQLite database as items, read as a stream, if Airflow's provider for it is installed."""
 
 from __future__ import annotations
 

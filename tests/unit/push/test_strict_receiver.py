@@ -1,4 +1,4 @@
-"""What the push path sends, before a receiver that was written from Coveo's OpenAPI files alone."""
+"""The requests of pushes, validated by a receiver that is based only on Coveo's OpenAPI files."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ COMPRESSED: dict[str, Callable[[bytes], bytes]] = {
 @pytest.fixture
 def strict_hook(strict_coveo: StrictCoveo, monkeypatch: pytest.MonkeyPatch) -> CoveoPushHook:
     monkeypatch.setenv("AIRFLOW_CONN_COVEO_DEFAULT", Judged(strict_coveo).connection_json())
-    # Where old items are deleted, the source is looked at first.
+    # Deleting old items reads the source first.
     strict_coveo.answers["GET /rest/organizations/{organizationId}/sources/{sourceId}/light"] = {
         "id": SOURCE,
         "pushEnabled": True,
@@ -58,7 +58,7 @@ def strict_hook(strict_coveo: StrictCoveo, monkeypatch: pytest.MonkeyPatch) -> C
     return CoveoPushHook(retry=RetryPolicy(total_seconds=5, first_wait=0.01, longest_wait=0.05))
 
 
-# --- the receiver itself: its silence says something only if it speaks ---
+# --- the receiver itself: it must detect errors ---
 
 
 def send(
@@ -205,7 +205,7 @@ def test_the_receiver_decodes_content_by_its_declared_type(
         body = json.dumps({"compressedBinaryDataFileId": uploaded(strict_coveo, broken)}).encode()
         status, _ = send(strict_coveo, "PUT", f"{ITEM}&compressionType={declared}", body)
         is_right = declared == "UNCOMPRESSED" or (given_type == declared and broken == content)
-        # The last byte of a LZMA stream is no part of what makes it whole.
+        # An LZMA stream is complete without its last byte.
         if not (declared == "LZMA" and given_type == "LZMA"):
             assert (status, bool(strict_coveo.objections)) == ((202, False) if is_right else (400, True))
         strict_coveo.objections.clear()
@@ -461,7 +461,7 @@ def test_operators(strict_coveo: StrictCoveo, dag: DAG, make: Callable[[], Any])
     assert strict_coveo.calls
 
 
-# --- whatever the client takes is as the files say ---
+# --- whatever the client accepts matches the files ---
 
 _VALUES = st.one_of(
     st.none(),

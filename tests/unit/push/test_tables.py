@@ -1,4 +1,4 @@
-"""CSV and TSV: each row comes as it was written, or the file is refused with the line and what would help."""
+"""CSV and TSV: rows are read unchanged, or the error names the line and the remedy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.unit.push.model import indexed
 
 
 def read(folder: Path, name: str, content: bytes, **options: Any) -> list[list[Any]]:
-    """Return the rows of a table as lists of what is not empty."""
+    """Return the rows of a table as lists of non-empty values."""
     (folder / name).write_bytes(content)
     return [list(item.values()) for item in read_files(str(folder / name), **options)]
 

@@ -1,9 +1,9 @@
 """
-Generated tables: what is indexed equals what another library reads, or is refused by name.
+Generated tables: the indexed items equal the rows that another library reads, or the error names the problem.
 
-Files are read by pyarrow's readers of CSV and data sets and by Python's json, and where they are installed by
-DuckDB and pandas as well. COVEO_TABLES says how many tables are played, and from which one on:
-COVEO_TABLES=10000 or COVEO_TABLES=5000:10000.
+Files are read by pyarrow's readers of CSV and data sets, by Python's json, and if installed by DuckDB and
+pandas. COVEO_TABLES sets the number of tables, and optionally the first one: COVEO_TABLES=10000 or
+COVEO_TABLES=5000:10000.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ except ImportError:
     pandas = None
 
 INVALID = object()
-#: What push-files.md says is refused, of which other readers make something.
+#: Content that push-files.md declares invalid, but that other readers accept.
 DOCUMENTED = re.compile(
     r"text follows the quote"
     r"|a quote in this row is never closed"
@@ -78,11 +78,11 @@ DOCUMENTED = re.compile(
 )
 
 
-# --- what the guides say becomes of a row ---
+# --- the conversion of a row according to the guides ---
 
 
 def sent(value: Any) -> Any:
-    """Return what metadata sends of a value, ``INVALID`` for what it can't hold."""
+    """Return the form of a value in metadata, ``INVALID`` if metadata can't represent it."""
     if isinstance(value, (list, tuple)):
         entries = [INVALID if isinstance(entry, (list, tuple)) else sent(entry) for entry in value]
         return INVALID if any(entry is INVALID for entry in entries) else entries
@@ -108,10 +108,10 @@ def sent(value: Any) -> Any:
 
 
 def text_of(value: Any, key: str) -> Any:
-    """Return how a value stands in a text."""
+    """Return the form of a value in a text."""
     is_in_id = key == "documentId"
     if isinstance(value, datetime) and value.tzinfo is not None:
-        # The offset stays as it is, unless it has seconds.
+        # The offset stays unchanged, unless it has seconds.
         offset = value.utcoffset() or timedelta()
         moment = (value.astimezone(timezone.utc) if offset.seconds % 60 else value).isoformat()
     value = sent(value)
@@ -125,7 +125,7 @@ def text_of(value: Any, key: str) -> Any:
 
 
 def expected_item(row: dict[str, Any], columns: dict[str, str] | None, is_json: bool) -> Any:
-    """Return the item of a row, ``INVALID`` if it can't be pushed."""
+    """Return the item for a row, ``INVALID`` if it can't be pushed."""
     item: dict[str, Any] = {}
     for key, column in (dict.fromkeys(row) if columns is None else columns).items():
         name = key if column is None else column
@@ -164,9 +164,9 @@ def expected_item(row: dict[str, Any], columns: dict[str, str] | None, is_json: 
 
 
 def is_same(pushed: Any, expected: Any) -> bool:
-    """Say whether a value that was sent is the one that is expected."""
+    """Return whether a sent value is the expected one."""
     if isinstance(expected, tuple):
-        # A text of which a part is a time, for which there are several ways to write it.
+        # A text that contains a time, which can be written in several ways.
         pattern = "".join(re.escape(part) if isinstance(part, str) else r"(\S+)" for part in expected)
         found = re.fullmatch(pattern, pushed, re.DOTALL)
         moments = [part for part in expected if isinstance(part, datetime)]
@@ -183,7 +183,7 @@ def is_same(pushed: Any, expected: Any) -> bool:
 
 
 class OtherError(Exception):
-    """What another library says of a file."""
+    """Another library's result for a file."""
 
 
 def rows_of_arrow_csv(table: Table, text: str) -> list[dict[str, Any]] | None:
@@ -197,7 +197,7 @@ def rows_of_arrow_csv(table: Table, text: str) -> list[dict[str, Any]] | None:
         if names is None:
             raise OtherError("it is empty")
         return []
-    # Here, an escaped letter stands for no value, and a carriage return may be within a field of TSV.
+    # Here, an escaped letter means no value, and a TSV field can contain a carriage return.
     is_odd = "\n" in text and re.search("\r(?!\n)", text) and quotechar is None
     if is_odd or (escapechar and any(null.startswith(escapechar) for null in nulls)):
         return None
@@ -211,7 +211,7 @@ def rows_of_arrow_csv(table: Table, text: str) -> list[dict[str, Any]] | None:
         "read_options": arrow_csv.ReadOptions(column_names=names, use_threads=False),
     }
     text = text.lstrip("\r\n")
-    # A table of nothing but names needs an end of its line here.
+    # Here, a table with only names needs a line end.
     content = (text if re.search("[\r\n]", text) else text + "\n").encode()
     if names is None:
         names = arrow_csv.read_csv(pa.BufferReader(content), **given).column_names
@@ -265,7 +265,7 @@ def decoded(decoder: json.JSONDecoder, line: str) -> Any:
 
 
 def rows_by_another(table: Table) -> list[dict[str, Any]] | None:
-    """Return what another library reads; ``None`` if it has no such dialect."""
+    """Return the rows that another library reads; ``None`` if it does not support the dialect."""
     rows: list[dict[str, Any]] = []
     is_known = True
     texts = {
@@ -346,7 +346,7 @@ def as_written(table: Table) -> list[dict[str, Any]]:
 
 
 class Played:
-    """What became of a table: its items, those that are invalid, or why it is refused."""
+    """The result of a table: its items, the invalid ones, or the reason for its rejection."""
 
     def __init__(self, items: Iterator[Any]) -> None:
         self.items: dict[str, Any] = {}
@@ -394,7 +394,7 @@ def compare(played: Played, rows: list[dict[str, Any]], table: Table, who: str) 
 
 
 def judge(table: Table) -> str:
-    """Play a table in files, and return how it ended."""
+    """Read a table from files, and return the result."""
     played = Played(read_files(str(table.path), **table.options))
     try:
         other = rows_by_another(table)
@@ -410,7 +410,7 @@ def judge(table: Table) -> str:
     ) as error:
         other, problem = None, error
     if played.refusal is None:
-        # What is wrong within the braces of an object is told of that object.
+        # A problem within an object's braces is reported for that object.
         is_of_one = "json" in table.file_format and played.invalid
         assert problem is None or is_of_one, (table.number, "is taken, but not by another", problem)
         if other is not None:
@@ -433,7 +433,7 @@ def judge(table: Table) -> str:
 
 
 class SqliteHook(DbApiHook):
-    """A hook of Airflow's for a table in SQLite."""
+    """An Airflow hook for a table in SQLite."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -443,7 +443,7 @@ class SqliteHook(DbApiHook):
 
 
 class DuckDbHook(SqliteHook):
-    """A hook of Airflow's for a table in DuckDB."""
+    """An Airflow hook for a table in DuckDB."""
 
     def get_conn(self) -> Any:
         return duckdb.connect(str(self.path)).cursor()
@@ -451,7 +451,7 @@ class DuckDbHook(SqliteHook):
 
 @pytest.fixture
 def known(monkeypatch: pytest.MonkeyPatch) -> Callable[[DbApiHook], None]:
-    """What makes a hook the one of the connection ``tables``."""
+    """Makes a hook that of the connection ``tables``."""
     get_connection = BaseHook.get_connection
 
     def make_known(hook: DbApiHook) -> None:
@@ -467,7 +467,7 @@ def quoted(name: str) -> str:
 
 
 def judge_query(table: Table, folder: Path, known: Callable[[DbApiHook], None]) -> str:
-    """Play a table in a database, and return how it ended."""
+    """Read a table from a database, and return the result."""
     path = folder / f"{table.number}.db"
     names = ", ".join(map(quoted, table.names))
     connection = sqlite3.connect(path)
@@ -475,7 +475,7 @@ def judge_query(table: Table, folder: Path, known: Callable[[DbApiHook], None]) 
     marks = ", ".join("?" * len(table.names))
     connection.executemany(f"INSERT INTO rows VALUES ({marks})", table.rows)  # noqa: S608
     connection.commit()
-    # SQLite has no booleans, and takes NaN for NULL.
+    # SQLite has no booleans, and treats NaN as NULL.
     rows = [
         {
             name: None if value != value else int(value) if isinstance(value, bool) else value
@@ -500,7 +500,7 @@ def judge_query(table: Table, folder: Path, known: Callable[[DbApiHook], None]) 
 
 
 def chosen() -> range:
-    """Return which tables are played."""
+    """Return the numbers of the tables to test."""
     text = os.environ.get("COVEO_TABLES") or str(examples(600))
     first, _, end = text.rpartition(":")
     return range(int(first or 0), int(end))
@@ -524,7 +524,7 @@ def test_what_is_sent_of_a_table_is_what_another_library_reads(
         print(f"{file_format:8} {end:28} {count:6,}")
     assert not failures, failures[:5]
     if len(chosen()) >= 600:
-        # Neither is everything refused, nor nothing.
+        # Some tables are rejected, but not all.
         for file_format in ("csv", "tsv", "json", "ndjson", "parquet"):
             taken = sum(
                 count for (name, end), count in ended.items() if name == file_format and end != "refused"
@@ -569,7 +569,7 @@ def test_duckdb_reads_the_same_parquet_and_can_be_queried(
     compared = 0
     for number in chosen():
         table = drawn(number, tmp_path)
-        # DuckDB gives these as other types: numbers of more than 38 digits as floats, times cut off.
+        # DuckDB returns these as other types: numbers of more than 38 digits as floats, times truncated.
         other_kinds = {"none", "decimal256", "nanoseconds"} & set(table.kinds)
         if table.file_format != "parquet" or table.is_damaged or table.folders or other_kinds:
             continue
@@ -595,7 +595,7 @@ def test_pandas_reads_the_same_csv(tmp_path: Path) -> None:
         options = table.options
         if table.file_format not in {"csv", "tsv"} or table.is_damaged or table.folders:
             continue
-        # pandas unescapes before it looks for nulls.
+        # pandas unescapes before it searches for nulls.
         if options.get("escapechar"):
             continue
         played = Played(read_files(str(table.path), **options))
@@ -603,7 +603,7 @@ def test_pandas_reads_the_same_csv(tmp_path: Path) -> None:
             continue
         texts = [unpacked(path.read_bytes(), table.packed).decode(table.encoding) for path, _ in table.files]
         if any(re.search("\r(?!\n)", text) for text in texts):
-            # pandas loses an empty first field behind an empty line there.
+            # In this case, pandas loses an empty first field after an empty line.
             continue
         is_csv = table.file_format == "csv"
         quotechar = options.get("quotechar", '"' if is_csv else None)

@@ -1,4 +1,4 @@
-"""Uploads into file containers at the socket: what counts as one, which way, and how often."""
+"""Uploads into file containers at the socket: responses, connections and retries."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.unit.push.model import on_both
 
 
 def items(count: int) -> list[dict[str, Any]]:
-    """So many items, each of which fills a batch of 1024 bytes."""
+    """Return a number of items, each of which fills a batch of 1024 bytes."""
     return [{"documentId": f"product://{number}", "data": "x" * 900} for number in range(count)]
 
 
@@ -37,7 +37,7 @@ def operations(coveo: Simulator) -> list[str]:
 
 
 class _Forwarding(http.server.BaseHTTPRequestHandler):
-    """A forward proxy that passes requests on, and answers on the way where it is told to."""
+    """A forward proxy that forwards requests, or responds itself if a test requests it."""
 
     protocol_version = "HTTP/1.1"
 
@@ -79,7 +79,7 @@ def forwarding() -> Iterator[Any]:
     server.server_close()
 
 
-# --- what counts as an upload ---
+# --- responses ---
 
 
 @pytest.mark.parametrize("status", [201, 202, 204, 206])
@@ -124,7 +124,7 @@ def test_a_refused_upload_is_told_with_the_storage_s_request_id(
 
 
 def test_too_many_uploads_wait_with_the_same_container(coveo: Simulator, hook: CoveoPushHook) -> None:
-    # Without the words of Coveo, as from whoever stands in between.
+    # Without Coveo's error format, as from an intermediary.
     coveo.faults.answer(429, body="", headers={"Retry-After": "1"}, operation="upload")
     started = time.monotonic()
     hook.push_items(SOURCE, items(1))
@@ -132,7 +132,7 @@ def test_too_many_uploads_wait_with_the_same_container(coveo: Simulator, hook: C
     assert operations(coveo) == ["files", "upload", "upload", "batch"]
 
 
-# --- on which way ---
+# --- connections ---
 
 
 @on_both
@@ -177,11 +177,11 @@ def test_the_timeout_of_the_connection_counts_for_uploads(
 def test_a_push_keeps_its_connections(coveo: Simulator, hook: CoveoPushHook) -> None:
     hook.push_items(SOURCE, items(20), batch_bytes=1024, upload_concurrency=2)
     assert len(coveo.requests) == 60
-    # Two threads upload, each with a connection to the API and one to the storage; a third has batches taken.
+    # Two threads upload, each with a connection to the API and one to the storage; a third submits batches.
     assert len({request.client_port for request in coveo.requests}) <= 2 * 2 + 1
 
 
-# --- how long a container is tried with ---
+# --- retries ---
 
 
 @pytest.mark.parametrize(("status", "code"), [(412, "INVALID_PARAMETER"), (404, "NOT_FOUND")])
@@ -192,7 +192,7 @@ def test_a_batch_whose_container_is_never_found_is_given_up(
     with pytest.raises(CoveoError, match=code) as refused:
         hook.push_items(SOURCE, items(1))
     assert isinstance(refused.value, AirflowFailException)
-    # A new container each time: the one before may be what was wrong.
+    # A new container each time, because the previous one may be the problem.
     named = [request.query["fileId"] for request in coveo.requests if request.operation == "batch"]
     assert len(named) == len(set(named)) == 3
 
@@ -226,7 +226,7 @@ def test_a_container_is_relied_on_for_less_than_it_lives() -> None:
     from airflow_provider_coveo.coveo.pusher import _MAX_CONTAINER_AGE
     from airflow_provider_coveo.simulator.state import CONTAINER_LIFE_SECONDS
 
-    # Up to five minutes for what is on its way by then.
+    # Up to five minutes for requests that are in flight then.
     assert _MAX_CONTAINER_AGE + 300 <= CONTAINER_LIFE_SECONDS
 
 

@@ -1,4 +1,4 @@
-"""What becomes part of an item passes one gate, whichever way it comes: as meant, or refused by name."""
+"""All parts of an item pass the same validation, whatever their origin: correct, or a clear error."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def new_source(coveo: Simulator) -> str:
 
 
 class Text(str):
-    """A text that makes something else of itself wherever it can."""
+    """A string subclass that converts to something else wherever it can."""
 
     __slots__ = ()
 
@@ -123,7 +123,7 @@ class Level(enum.IntEnum):
 
 
 class NaTType(datetime):
-    """As pandas has a time that is none."""
+    """Like pandas' missing time."""
 
     def utcoffset(self) -> Any:
         raise ValueError("NaTType does not support utcoffset")
@@ -135,7 +135,7 @@ class BadZone(tzinfo):
 
 
 class Nasty:
-    """Whatever is asked of it raises."""
+    """Raises on every operation."""
 
     def _refuse(self, *args: Any) -> Any:
         raise RuntimeError("nasty")
@@ -149,7 +149,7 @@ class Nasty:
 
 
 class NastyMapping(Mapping[str, Any]):
-    """A mapping that lies about what it holds."""
+    """A mapping that lies about its content."""
 
     def __getitem__(self, key: str) -> Any:
         raise RuntimeError("nasty")
@@ -180,7 +180,7 @@ async def _later() -> int:
     return 1
 
 
-#: A value, what metadata sends for it, and how it stands in a text.
+#: A value, its form in metadata, and its form in a text.
 TAKEN = {
     "str": ("a", "a", "a"),
     "str subclass": (Text("a"), "a", "a"),
@@ -212,7 +212,7 @@ TAKEN = {
     "time": (time(8), "08:00:00", "08:00:00"),
     "duration": (timedelta(days=1, seconds=3), "P1DT3S", "P1DT3S"),
 }  # fmt: skip
-#: In a text there is no place for these, but metadata takes them.
+#: Texts can't contain these, but metadata accepts them.
 LISTS = {
     "list": ([1, "a"], [1, "a"]),
     "tuple": ((1, "a"), [1, "a"]),
@@ -220,7 +220,7 @@ LISTS = {
     "named tuple": (collections.namedtuple("Pair", "a b")(1, 2), [1, 2]),
     "array": (np.array([1, 2]), [1, 2]),
 }
-#: No field holds these.
+#: No field can contain these.
 REFUSED: dict[str, Any] = {
     "bytes": b"4711",
     "memoryview": memoryview(b"4711"),
@@ -267,7 +267,7 @@ REFUSED: dict[str, Any] = {
 
 
 def refused_value(name: str) -> Any:
-    # pytest looks at what a module holds, which this one does not survive.
+    # pytest inspects the content of a module, which this object does not survive.
     return Nasty() if name == "nasty" else REFUSED.get(name)
 
 
@@ -276,7 +276,7 @@ def push(source: str, items: Any, **options: Any) -> dict[str, Any]:
 
 
 def refusal(source: str, coveo: Simulator, item: Any, document_id: str | None = None) -> str:
-    """Push an item behind a good one, and return the rule by which it is refused, once each way."""
+    """Push an item after a valid one, in each way, and return the rule that rejects it."""
     good = {"documentId": "good://1", "data": ""}
     before = len(coveo.requests)
     with pytest.raises(CoveoInputError) as refused:
@@ -599,7 +599,7 @@ _VALUES = _SCALARS | st.lists(_SCALARS, max_size=3) | st.lists(_SCALARS, max_siz
 
 
 def expected(value: Any) -> Any:
-    """Return what metadata sends, told without the code that is tested; ``REFUSED`` if it sends nothing."""
+    """Return a value's form in metadata, without the tested code; ``REFUSED`` if it is rejected."""
     if type(value) in {list, tuple}:
         sent = [expected(entry) if type(entry) not in {list, tuple} else REFUSED for entry in value]
         return REFUSED if any(entry is REFUSED for entry in sent) else sent
