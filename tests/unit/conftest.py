@@ -8,7 +8,7 @@ import pytest
 
 from tests.fresh import FreshPython, RunFresh
 
-#: What DAG files and Airflow itself have imported before they import anything of this package.
+#: The imports of DAG files and Airflow itself before they import this package.
 AIRFLOW_ALONE = """
 import airflow.providers.common.compat.sdk as sdk
 from airflow.triggers.base import BaseTrigger
@@ -27,7 +27,7 @@ assert not [name for name in sys.modules if name.startswith("airflow_provider_co
 
 
 class Variables:
-    """Airflow Variables, as far as the module under test goes: here it is the border that matters."""
+    """A replacement for Airflow Variables, as far as the modules under test use them."""
 
     def __init__(self) -> None:
         self.values: dict[str, str] = {}
@@ -38,7 +38,7 @@ class Variables:
         return json.loads(self.values[key]) if deserialize_json else self.values[key]
 
     def set(self, key: str, value: Any, description: str | None = None, serialize_json: bool = False) -> None:
-        # As Airflow 3.3 does, which takes nothing but texts where it isn't told to make JSON.
+        # Like Airflow 3.3, which accepts only strings unless it has to serialize to JSON.
         assert serialize_json or isinstance(value, str)
         self.values[key] = json.dumps(value) if serialize_json else value
 
@@ -63,5 +63,5 @@ def _fresh_python() -> Iterator[FreshPython]:
 
 @pytest.fixture
 def run_fresh(_fresh_python: FreshPython) -> RunFresh:
-    """Run a script where Airflow has been imported, and nothing of this package."""
+    """Run a script in a process that has imported Airflow, but not this package."""
     return _fresh_python.run

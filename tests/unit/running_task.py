@@ -1,4 +1,4 @@
-"""A running task, as Airflow lets a hook see it."""
+"""A running task, as a hook sees it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from airflow_provider_coveo.state.records import PUSHED_XCOM_KEY
 
 class Task:
     """
-    The running task, with the XComs that it pushes and the events of its assets.
+    The running task, with its XComs and the events of its assets.
 
     :param uris: The URIs of its assets.
     """

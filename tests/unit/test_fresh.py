@@ -1,4 +1,4 @@
-"""The copies of a Python that has imported Airflow are as good as new ones."""
+"""The forks of a Python that has imported Airflow behave like new processes."""
 
 from __future__ import annotations
 

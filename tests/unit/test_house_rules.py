@@ -17,16 +17,16 @@ import airflow_provider_coveo
 
 PACKAGE = Path(airflow_provider_coveo.__file__).parent
 MAX_LINES = 600
-#: Without the docstring, which says what it has to.
+#: Without the docstring, whose length is not limited.
 MAX_LINES_OF_FUNCTION = 75
-#: How often annotations say ``Any``, behind which mypy finds nothing. Lower it whenever you can.
+#: The number of ``Any`` in annotations, which hide errors from mypy. Lower it whenever you can.
 MAX_ANY = 279
 MAX_CLASSES = 3
 
-#: Modules that import others of the package inside functions, as a DAG file that imports them would otherwise
-#: load HTTP libraries, parsers or Airflow's plugins: the hook, what reads content, and what encodes items.
-#: The hook itself does for what few pushes need.
-#: What only the operators' tasks need of state/ would double the time to import them.
+#: Modules with imports of the package inside functions. Otherwise, a DAG file that imports them would load
+#: HTTP libraries, parsers or Airflow's plugins: the hook, the readers of content, and the encoders of items.
+#: The hook itself does this for features that few pushes need. Modules of state/ that only the operators'
+#: tasks need would double their import time.
 IMPORT_INSIDE_FUNCTIONS = {
     "bracket/closing.py",
     "bracket/end_tasks.py",
@@ -48,7 +48,7 @@ IMPORT_INSIDE_FUNCTIONS = {
     "sensors/coveo_push.py",
     "triggers/coveo_push.py",
 }
-#: The layers that hold operators.
+#: The layers with operators.
 LAYERS = ("bracket", "decorators", "operators", "sensors", "task_groups")
 
 MODULES = {str(path.relative_to(PACKAGE)): path.read_text() for path in PACKAGE.rglob("*.py")}
@@ -99,7 +99,7 @@ def test_no_operator_is_derived_too_often(operator: type) -> None:
 
 
 def test_no_temporary_file_outlives_a_killed_process() -> None:
-    # One without a name ends with its process, and a scratch folder with the next one of its kind.
+    # An unnamed file ends with its process, and the next scratch folder deletes an abandoned one.
     named = re.compile(r"\b(mkdtemp|mkstemp|TemporaryDirectory|NamedTemporaryFile)\b")
     assert {name for name, text in MODULES.items() if named.search(text)} == {"content/scratch.py"}
 

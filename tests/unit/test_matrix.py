@@ -1,4 +1,4 @@
-"""What is said to be supported is what passed, and what passes is what is said to run."""
+"""The declared support matches the results, and the results match the declared versions."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def lowest_airflow() -> str:
 
 
 def test_the_lowest_versions_are_those_that_the_metadata_name() -> None:
-    """A floor that nothing can be installed with would be one that nobody ever tried."""
+    """A lowest version that can't be installed would never have been tested."""
     setup = (matrix.PROJECT / "setup.cfg").read_text()
     of_users = setup[setup.index("install_requires") : setup.index("\ndev =")]
     pinned = dict(

@@ -64,7 +64,7 @@ def test_the_form_asks_for_what_the_hook_reads() -> None:
     }
     assert set(CONNECTION_FORM["conn-fields"]) == _EXTRAS
     for described in CONNECTION_FORM["conn-fields"].values():
-        # Airflow's forms save a field that was left blank as null.
+        # Airflow's forms save a blank field as null.
         assert described["schema"]["type"] == ["string", "null"]
 
 
@@ -80,7 +80,7 @@ def test_both_forms_say_the_same() -> None:
     }
     assert CoveoPushHook.conn_type == CONNECTION_FORM["connection-type"]
     assert CoveoPushHook.hook_name == CONNECTION_FORM["hook-name"]
-    # Airflow 2.11 looks for these in the class itself, not in what it inherits.
+    # Airflow 2.11 searches for these in the class itself, not in its base classes.
     assert {"get_connection_form_widgets", "get_ui_field_behaviour"} <= set(vars(CoveoPushHook))
 
 

@@ -1,4 +1,4 @@
-"""What DAG files import and call: by keyword only, and at no cost."""
+"""The names that DAG files import and call: keyword-only parameters, and cheap imports."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from airflow_provider_coveo.task_groups.coveo_push import push_source_update
 from airflow_provider_coveo.task_groups.coveo_source import recreate_push_source
 from tests.fresh import RunFresh
 
-#: The rooms whose modules a DAG file imports, or Airflow when it reads one.
+#: The layers whose modules a DAG file imports, or Airflow when it reads one.
 ROOMS = ("assets", "decorators", "links", "notifications", "operators", "sensors", "task_groups", "triggers")
 ENDINGS = ("Operator", "Sensor", "Trigger", "Notifier")
 
 
-#: The hook's methods: what may be given by place, and what by keyword only.
+#: The hook's methods: their positional and their keyword-only parameters.
 METHODS: dict[str, tuple[list[str], set[str]]] = {
     "set_source_status": (["source_id", "status"], set()),
     "delete_old_items": (["source_id", "ordering_id"], {"queue_delay"}),
@@ -44,7 +44,7 @@ METHODS: dict[str, tuple[list[str], set[str]]] = {
 
 
 def modules() -> list[str]:
-    """Return the modules in these rooms."""
+    """Return the modules in these layers."""
     package = airflow_provider_coveo.__name__
     found = pkgutil.walk_packages(airflow_provider_coveo.__path__, f"{package}.")
     return [module.name for module in found if module.name.split(".")[1] in ROOMS and not module.ispkg]

@@ -1,4 +1,4 @@
-"""What stands between a version and its release, and what the workflows do."""
+"""The checks before a release, and the workflows."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_tag_of_another_version_is_in_the_way() -> None:
 
 
 def test_the_changelog_in_the_tree_is_right() -> None:
-    """So that a tag is never refused for it."""
+    """Otherwise, the workflow would reject a tag."""
     text = re.sub(r"## \[Unreleased\].*?(?=^## )", "", release.CHANGELOG.read_text(), flags=re.M | re.S)
     assert list(release.wrong_in_changelog(text, __version__)) == []
 

@@ -1,4 +1,4 @@
-"""What `make test` does with its parts: side by side, each shown in one piece, and nothing left behind."""
+"""The parts of `make test` run in parallel, show their output in one piece, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ import pytest
 PROJECT = Path(__file__).resolve().parents[2]
 SCRIPT = PROJECT / "scripts" / "run_all_checks"
 
-#: What the tests are divided into in the project's own Makefile.
+#: The parts of the tests in the project's own Makefile.
 PARTS = ("test-running-3", "test-running-2", "test-rest-3", "test-rest-2", "test-stepped")
-#: `meet-a` and `meet-b` end only if both are under way at a time: a pipe opens when both of its ends do.
+#: `meet-a` and `meet-b` end only if both run at the same time: a pipe opens once both of its ends do.
 MAKEFILE = """
 SHELL := bash
 good bad: ; @echo begin $@; echo end $@ >&2; test $@ = good
@@ -35,7 +35,7 @@ endless: ; @trap 'touch cleaned-up' EXIT; echo begin $@; echo $$$$ > endless.pid
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start the script in a folder with the Makefile above."""
+    """Start the script in a folder with this Makefile."""
     (tmp_path / "Makefile").write_text(MAKEFILE)
     for name in ("one.fifo", "two.fifo"):
         os.mkfifo(tmp_path / name)
@@ -81,7 +81,7 @@ def wait_for(condition: Callable[[], object]) -> None:
 
 
 def under_way(path: Path) -> int:
-    """Wait until a shell has written its process ID, and has come to its last command; return the ID."""
+    """Wait until a shell has written its process ID and reached its last command; return the ID."""
     wait_for(lambda: path.exists() and path.read_text().strip())
     shell = psutil.Process(int(path.read_text()))
     wait_for(lambda: any(child.name() == "sleep" for child in shell.children()))
@@ -172,7 +172,7 @@ def test_a_label_without_a_target_is_told(run: Callable[..., subprocess.Popen[st
 
 
 def dry_run(*targets: str) -> str:
-    # Nobody is to look for the interpreters.
+    # Don't search for the interpreters.
     found = [f"PYTHON_{line}={sys.executable}" for line in (3, 2)]
     command = ["make", "--dry-run", "--always-make", *found, *targets]
     return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
@@ -182,7 +182,7 @@ def dry_run(*targets: str) -> str:
     ("venv", "parts", "left_out"),
     [
         (".venv/airflow-3", ("test-running-3", "test-rest-3", "test-stepped"), {"cluster"}),
-        # Nothing but Airflow 3.3 is stepped, and the simulator knows nothing of Airflow.
+        # Only Airflow 3.3 is stepped, and the simulator is independent of Airflow.
         (".venv/airflow-2", ("test-running-2", "test-rest-2"), {"cluster", "stepped", "simulator"}),
     ],
 )

@@ -1,4 +1,4 @@
-"""docs/scale.md says what the model computes, and the model counts calls as they are made."""
+"""docs/scale.md contains the model's results, and the model's number of calls is correct."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Push source as an asset: one URI for one source, however it is written."""
+"""A Push source as an asset: each source has one URI, however it is spelled."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_the_asset_of_a_source() -> None:
     assert asset.uri == URI
     assert asset.extra == {"team": "search"}
     same = push_source_asset(organization_id="ACME", source_id="acme-products")
-    # By the name as well as by the URI, Airflow 3 says whether two assets are the same; 2.11 has no names.
+    # Airflow 3 compares assets by name and URI; 2.11 has no names.
     assert getattr(same, "name", URI) == same.uri == URI
 
 
@@ -56,7 +56,7 @@ def test_the_case_of_a_source_id_counts() -> None:
 )
 def test_a_uri_that_names_no_source_is_refused(uri: str) -> None:
     with warnings.catch_warnings():
-        # Airflow 2.11 only says what Airflow 3 refuses.
+        # Airflow 2.11 only warns about what Airflow 3 rejects.
         warnings.simplefilter("error")
         with pytest.raises((ValueError, UserWarning), match="Invalid URI of a Push source"):
             Asset(uri=uri)

@@ -1,4 +1,4 @@
-"""The client in a plain script, in a virtualenv that has no Airflow."""
+"""The client in a plain script, in a virtualenv without Airflow."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ print(json.dumps(pushed))
 
 
 def needed(*names: str) -> set[str]:
-    """Return distributions and all that they depend on."""
+    """Return distributions and all of their dependencies."""
     found: set[str] = set()
     todo = list(names)
     while todo:
@@ -54,7 +54,7 @@ def needed(*names: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Python that has the package and what its client imports, and nothing else."""
+    """A Python with only the package and its client's dependencies."""
     folder = tmp_path_factory.mktemp("plain")
     venv.create(folder, symlinks=True)
     (site_packages,) = folder.glob("lib/python*/site-packages")
@@ -80,7 +80,7 @@ def run(python: Path, coveo: Simulator, *arguments: str) -> str:
 
 def test_a_plain_script_updates_a_source(coveo: Simulator, python: Path) -> None:
     run(python, coveo, "old://1")
-    # Coveo's dates are cut to the second.
+    # Coveo's dates are truncated to the second.
     coveo.clock.advance(seconds=2)
     result = json.loads(run(python, coveo))
     assert (result["accepted_adds"], result["invalid"]) == (1000, 0)

@@ -1,4 +1,4 @@
-"""Values of cursors: compared, moved back, and kept without loss."""
+"""Values of cursors: compared, moved back, and saved without loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fields: their names and types, which metadata has none, and which ones it needs."""
+"""Fields: names and types, metadata without a field, and the fields that metadata needs."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from airflow_provider_coveo.coveo.permissions import MAX_PERMISSIONS
 
 
 class _Nowhere(tzinfo):
-    """A time zone that knows no offset, by which Python takes a time for naive."""
+    """A time zone without an offset, so that Python treats its times as naive."""
 
     def utcoffset(self, when: datetime | None) -> None:
         return None
@@ -169,7 +169,7 @@ def test_a_size_of_coveo_s_is_read_as_the_smaller_one_that_it_can_mean() -> None
         prepared_item(item(note="a" * 6_000_001)).body()
 
 
-# --- what items may hold ---
+# --- content of items ---
 
 
 class _Colour(enum.Enum):

@@ -45,7 +45,7 @@ def test_an_impatient_policy_repeats_a_refused_call_like_any_other() -> None:
         (formatdate(999_000, usegmt=True), 0),
         ("99999999999999999999", 999_999_999),
         ("Fri, 31 Dec 9999 23:59:59 GMT", 999_999_999),
-        # Coveo's OpenAPI file says no more than that it is a number.
+        # Coveo's OpenAPI file declares only that it is a number.
         ("1.5", 1.5),
         ("2.", 2),
         ("9" * 5_000, 999_999_999),

@@ -38,7 +38,7 @@ def test_anything_else_is_none(given):
         validate_items,
         validate_max_refused,
         validate_queue_delay,
-        # None, and a template that renders to nothing, stand for the default.
+        # None, and a template that renders to an empty string, mean the default.
         lambda given: InvalidItems.validate("skip", given or -1, "source"),
         lambda given: next(read_query("shop", "SELECT 1", fetch_size=given)),
     ],

@@ -15,7 +15,7 @@ import pytest
 
 @pytest.fixture
 def logged(capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[[], str]]:
-    """All that was logged, whether through structlog (Airflow 3) or the standard library (2.11)."""
+    """All log lines, from structlog (Airflow 3) or the standard library (2.11)."""
     handler = logging.StreamHandler()
     root = logging.getLogger()
     level = root.level
@@ -51,7 +51,7 @@ def _serving(server: http.server.HTTPServer) -> None:
 
 @pytest.fixture
 def proxy() -> Iterator[Any]:
-    """A forward proxy that answers 201 to whatever it is asked to pass on."""
+    """A forward proxy that responds with 201 to every request."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Answering201)
     _serving(server)
     yield SimpleNamespace(
@@ -64,7 +64,7 @@ def proxy() -> Iterator[Any]:
 
 @pytest.fixture
 def tls_server(certificate: tuple[Path, Path]) -> Iterator[Any]:
-    """An HTTPS server whose certificate no store knows."""
+    """An HTTPS server with a self-signed certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*certificate)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Answering201)
@@ -96,7 +96,7 @@ class _WithoutEnd(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/plain")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        # Far more than what may be on its way between the two ends.
+        # Far more than the buffers between the two ends can hold.
         with suppress(OSError):
             while self.server.pieces < 6_000:  # type: ignore[attr-defined]
                 self.wfile.write(self._piece)
@@ -109,7 +109,7 @@ class _WithoutEnd(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def endless_server() -> Iterator[Any]:
-    """A server whose answers have no end, as far as a test is concerned: 400 MB."""
+    """A server whose responses are endless for a test: 400 MB."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _WithoutEnd)
     server.status, server.pieces = 404, 0  # type: ignore[attr-defined]
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
@@ -122,7 +122,7 @@ def endless_server() -> Iterator[Any]:
 
         @property
         def megabytes(self) -> float:
-            """How much was sent of the answers."""
+            """The number of bytes sent."""
             return server.pieces * 65_536 / 1e6  # type: ignore[attr-defined, no-any-return]
 
     yield Server()

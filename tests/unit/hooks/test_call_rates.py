@@ -1,4 +1,4 @@
-"""Many tasks share what an organization may call, each in a process of its own."""
+"""Many tasks, each in a separate process, share an organization's call limit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 from airflow_provider_coveo.simulator import Simulator
 from tests.conftest import SOURCE
 
-#: A slot of an Airflow pool: one task after the other, each in a process of its own that is forked.
+#: A slot of an Airflow pool: one task after the other, each in a forked process.
 _SLOT = """
 import json, os, sys
 from airflow_provider_coveo.coveo.retries import RetryPolicy
@@ -51,9 +51,10 @@ for line in sys.stdin:
 """
 SLOTS = 3
 SOURCES = [f"acme-source-{number}" for number in range(SLOTS)]
-#: Calls, and over how many seconds: a small picture of the five minutes, which a busy machine meets as well.
+#: The limit of calls and its window in seconds: a small version of the five minutes that even a busy machine
+#: reaches.
 LIMIT = (4, 2.5)
-#: Patient for many such windows, as the default is for two of five minutes.
+#: Retries for many such windows, as the default does for two of five minutes.
 PATIENCE = {"total_seconds": 60, "first_wait": 0.05, "longest_wait": 0.2}
 
 
@@ -96,9 +97,9 @@ def run_pool(
 
 
 def calls_and_refusals_in_the_fullest_window(coveo: Simulator, seconds: float) -> tuple[int, int]:
-    """Return how many calls came in within that many seconds at most, and how many of them were refused."""
+    """Return the maximum number of calls within some seconds, and how many of them were rate-limited."""
     calls = [call for call in coveo.requests if call.path.startswith("/push/")]
-    # A millisecond less, which is what the times are cut to.
+    # One millisecond less, because the times are truncated to milliseconds.
     window = seconds * 1000 - 1
     found = []
     for first in calls:
@@ -108,7 +109,7 @@ def calls_and_refusals_in_the_fullest_window(coveo: Simulator, seconds: float) -
 
 
 def use_up(coveo: Simulator) -> None:
-    """Make as many calls as are allowed, so that the tasks meet the limit also where they are slow."""
+    """Use up the calls, so that even slow tasks reach the limit."""
     for _ in range(LIMIT[0]):
         CoveoPushHook().set_source_status(SOURCE, "IDLE")
 
@@ -168,9 +169,9 @@ def test_while_one_call_waits_after_a_refusal_no_other_thread_makes_one(
         told += logged()
         return "Attempt 1 failed; retrying" in told
 
-    # It says so once the others are kept back; an answer on its way to it keeps back nobody.
+    # It logs this once the others are paused; a response in flight pauses no one.
     coveo.wait_for(waits)
-    # Of another hook: what counts is the process.
+    # From another hook, since the limiter belongs to the process.
     CoveoPushHook(retry=RetryPolicy(total_seconds=0)).add_or_update_item(
         SOURCE, {"documentId": "a://1", "data": "x"}
     )
@@ -178,7 +179,7 @@ def test_while_one_call_waits_after_a_refusal_no_other_thread_makes_one(
     refusal, *others = coveo.requests
     assert refusal.status == 429
     assert sorted(call.status for call in others) == [201, 202]
-    # A millisecond less, which is what the times are cut to.
+    # One millisecond less, because the times are truncated to milliseconds.
     assert all(call.at - refusal.at >= 999 for call in others)
 
 
@@ -194,7 +195,7 @@ def test_a_killed_task_does_not_wait_for_its_turn(coveo: Simulator, connect: Cal
 
 
 def test_uploads_and_the_platform_api_are_not_counted(coveo: Simulator, connect: Callable[..., None]) -> None:
-    # Longer than an upload takes on a busy machine.
+    # Longer than an upload on a busy machine.
     connect(extra={"call_interval": 3})
     hook = CoveoPushHook()
     hook.push_items(SOURCE, [{"documentId": "a://1", "data": "x"}])
@@ -227,7 +228,7 @@ def test_a_forked_process_begins_with_an_interval_of_its_own(
         try:
             CoveoPushHook().set_source_status(SOURCE, "IDLE")
         finally:
-            # Whatever comes of it, this process does not go on with the tests.
+            # Whatever the outcome, this process must not continue with the tests.
             os._exit(0)
     os.waitpid(child, 0)
     assert time.monotonic() - forked >= 0.3

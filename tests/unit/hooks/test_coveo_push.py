@@ -1,4 +1,4 @@
-"""The hook at the socket: what reaches Coveo, how often, and what the caller is told."""
+"""The hook at the socket: requests, retries, and results for the caller."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_the_cut_off_is_coveo_s_clock_and_never_later_than_the_worker_s(
     assert hook.set_source_status(SOURCE, "REBUILD")["ordering_id"] <= now_ms()
 
 
-# --- the connection and the wire ---
+# --- connection and transport ---
 
 
 def test_a_warm_hook_reuses_its_connection(coveo: Simulator, hook: CoveoPushHook) -> None:
@@ -164,7 +164,7 @@ def test_the_timeout_of_the_hook_wins(coveo: Simulator, connect: Callable[..., N
 def test_a_proxy_of_the_connection_gets_the_request(
     coveo: Simulator, connect: Callable[..., None], proxy: Any
 ) -> None:
-    # A host that nobody listens on: only through the proxy is there an answer.
+    # No server listens on this host, so only the proxy can respond.
     connect(host="http://127.0.0.1:9", extra={"proxies": {"http": proxy.url}})
     CoveoPushHook().set_source_status(SOURCE, "IDLE")
     assert proxy.request_lines == [
@@ -411,7 +411,7 @@ def test_nobody_listening_is_an_error_that_names_the_host(connect: Callable[...,
     assert SOURCE in str(raised.value)
 
 
-# --- input that can't be right ---
+# --- invalid input ---
 
 
 @pytest.mark.parametrize(
@@ -804,7 +804,7 @@ def test_a_connection_test_sends_the_key_to_no_other_region(
 def test_an_extra_that_can_not_be_read_is_refused_and_the_key_unsent(
     coveo: Simulator, monkeypatch: pytest.MonkeyPatch, form: str, extra: str, named: str
 ) -> None:
-    """Airflow itself would go on without it, and the key would go to another region."""
+    """Airflow itself would continue without it, and the key would go to another region."""
     from urllib.parse import quote, urlsplit
 
     host = urlsplit(coveo.url).netloc
@@ -848,13 +848,13 @@ def test_what_can_be_no_host_is_refused_before_anybody_waits_for_it(
     connect: Callable[..., None], fields: dict[str, Any], named: str
 ) -> None:
     connect(**{"host": "", **fields})
-    # The whole patience of 900 seconds, none of which is used.
+    # The retry limit of 900 seconds, which is not used at all.
     with pytest.raises(errors.CoveoConfigurationError, match=named) as refused:
         CoveoPushHook().set_source_status(SOURCE, "IDLE")
     assert isinstance(refused.value, AirflowFailException)
 
 
-# --- what shows and what does not ---
+# --- secrets in logs and errors ---
 
 
 def test_one_line_a_request_with_method_path_status_time_and_attempt(
@@ -874,7 +874,7 @@ def test_neither_key_nor_presigned_url_shows_anywhere(
 ) -> None:
     logging.getLogger().setLevel(logging.DEBUG)
     shown: list[str] = []
-    # With some wait, because the simulator keeps what was uploaded with each of the attempts.
+    # With some wait, because the simulator records the upload of each attempt.
     policy = RetryPolicy(total_seconds=2, first_wait=0.1, longest_wait=0.1)
     coveo.faults.drop(operation="upload")
     coveo.faults.answer(503, operation="upload")

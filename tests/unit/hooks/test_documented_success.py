@@ -1,4 +1,4 @@
-"""For each call, the one status that Coveo documents as its success is one, and nothing else is."""
+"""For each call, only the status that Coveo documents as success counts as success."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WINDOW = (SOURCE, START, START)
 ITEM = {"documentId": "product://1", "data": "An anvil."}
 USER = {"identity": {"name": "jane@example.com", "type": "USER"}}
 
-#: Each request that the hook makes: its method and path, its documented success, and the call that makes it.
+#: Each request of the hook: its method and path, its documented success, and the call that sends it.
 CALLS: dict[str, tuple[str, str, int, Callable[[CoveoPushHook], Any]]] = {
     "status": (
         "POST",
@@ -121,8 +121,8 @@ CALLS: dict[str, tuple[str, str, int, Callable[[CoveoPushHook], Any]]] = {
         lambda hook: hook.create_fields({"price": "DOUBLE"}),
     ),
 }
-#: The OpenAPI files of the Push API and of sources have none of these. The page of the limit is
-#: https://docs.coveo.com/en/63/, that of fields https://docs.coveo.com/en/115/.
+#: Requests that the OpenAPI files of the Push API and of sources don't contain. Limits are documented at
+#: https://docs.coveo.com/en/63/, and fields at https://docs.coveo.com/en/115/.
 UNDECLARED = {"limit", "upload", "fields", "new fields"}
 BODIES: dict[str, Any] = {
     "source": {"id": SOURCE},
@@ -135,7 +135,7 @@ BODIES: dict[str, Any] = {
     "limit": {"limit": 5, "actualCount": 1},
     "fields": {"items": [], "totalPages": 1, "totalEntries": 0},
 }
-#: By its status, a success of the others has no body.
+#: The success of all others has a status without a body.
 WITH_A_BODY = [name for name, call in CALLS.items() if call[2] != 204]
 TYPES = {
     "no type": [],
@@ -154,14 +154,14 @@ PAGES = {
 
 
 def respond(status: int, body: bytes, headers: list[str]) -> bytes:
-    # What has no body by its status would leave it for the next response.
+    # With a status without a body, the body would become part of the next response.
     body = b"" if status == 204 else body
     lines = [f"HTTP/1.1 {status} Whatever", f"Content-Length: {len(body)}", *headers]
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
 def serving(named: str, response: bytes) -> RawServer:
-    """Serve all calls as documented but one, which gets the response."""
+    """Serve all calls as documented, except for one, which gets the given response."""
 
     def script(client: Client) -> None:
         while request := client.read_request():
@@ -205,7 +205,7 @@ def test_the_table_is_what_coveo_declares(name: str) -> None:
         for operation in contracts.operations
         if operation.method == method and operation.pattern.fullmatch(path)
     ]
-    # An operation may be declared in more than one file.
+    # Several files can declare an operation.
     assert all(codes == {status} for codes in declared), declared
     assert bool(declared) == (name not in UNDECLARED)
 
@@ -278,11 +278,11 @@ def test_what_coveo_may_send_stays_a_success(
 
 
 def test_every_request_of_the_hook_is_in_the_table() -> None:
-    """So that a new call can't be forgotten here: the package builds no more requests."""
+    """No call is missing here: the package builds no other requests."""
     folder = Path(airflow_provider_coveo.coveo.__file__).parent
     built = sum(len(re.findall(r"\bRequest\(", module.read_text())) for module in folder.rglob("*.py"))
-    # Batches of items and of identities go by one request. The organization's status, which only a sensor
-    # reads, is not among CALLS.
+    # Batches of items and of identities share one request. The organization's status, which only a sensor
+    # reads, is not in CALLS.
     assert built == len(CALLS), "add the new request to CALLS"
 
 

@@ -1,4 +1,4 @@
-"""Fields, at the socket: listed, created, and created at the same time as by others."""
+"""Fields at the socket: listed, created, and created concurrently with others."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_field_with_another_type_is_reported_and_left_as_it_is(
     coveo.state.fields.create([{"name": "price", "type": "STRING"}])
     conflict = {"name": "price", "type": "DOUBLE", "existing_type": "STRING"}
     assert hook.create_fields(FIELDS)["conflicts"] == [conflict]
-    # A text can hold a number, so that it is no conflict where nobody asked for exactly that type.
+    # A text can contain a number, so it is no conflict unless exactly that type was requested.
     assert hook.create_fields(FIELDS, exact=())["conflicts"] == []
     assert coveo.fields()["price"]["type"] == "STRING"
     assert "Field price has the type STRING, not DOUBLE; left unchanged" in logged()

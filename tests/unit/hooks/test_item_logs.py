@@ -1,4 +1,4 @@
-"""What the item logs are asked, and what of their answers reaches the caller."""
+"""The requests to the item logs, and the results for the caller."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GOOD, BAD = "product://1", "product://2"
 
 @pytest.fixture
 def pushed(coveo: Simulator, hook: CoveoPushHook) -> int:
-    """Two items, of which the pipeline rejects one, in a source and one more in another."""
+    """Two items in a source, one of which the pipeline rejects, and one item in another source."""
     before = now_ms() - 1000
     coveo.add_source("other")
     coveo.reject_item(BAD, reason="unreadable")

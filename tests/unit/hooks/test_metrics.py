@@ -17,7 +17,7 @@ from tests.statsd import Daemon
 
 pytest.importorskip("statsd")
 
-# What begins a task's process since Airflow 3.2; before, the metrics are there by themselves.
+# Since Airflow 3.2, a task's process starts like this; before, metrics need no initialization.
 PUSH = """
 try:
     from airflow.sdk.observability import stats

@@ -28,7 +28,7 @@ MEMBER = {"identity": {"name": "anna", "type": "USER"}, "members": [], "wellKnow
 
 Use = Callable[[CoveoPushHook], Any]
 
-#: Everything that makes requests: what all of it goes through, each of it must go through.
+#: All methods that send requests. Each of them must call what all of them call.
 EVERY_REQUEST: dict[str, Use] = {
     "set_source_status": lambda hook: hook.set_source_status(SOURCE, "REBUILD"),
     "get_source": lambda hook: hook.get_source(SOURCE),
@@ -61,7 +61,7 @@ USES_ALL = pytest.mark.parametrize("use", EVERY_REQUEST.values(), ids=EVERY_REQU
 #: The path of ``run`` is the caller's, and its base URL the connection's.
 ALL_BUT_RUN = {name: use for name, use in EVERY_REQUEST.items() if name != "run"}
 USES_ALL_BUT_RUN = pytest.mark.parametrize("use", ALL_BUT_RUN.values(), ids=ALL_BUT_RUN.keys())
-#: What puts data into file containers.
+#: The methods that upload data to file containers.
 UPLOADS = pytest.mark.parametrize(
     "use",
     [
@@ -77,7 +77,7 @@ def paths(coveo: Simulator) -> list[str]:
 
 
 def tried(use: Use, hook: CoveoPushHook) -> None:
-    """Use a hook, whether or not Coveo likes what it is sent."""
+    """Use a hook, whether or not Coveo accepts the requests."""
     with suppress(CoveoError):
         use(hook)
 
@@ -93,7 +93,7 @@ def test_the_tests_know_every_method_that_makes_requests() -> None:
     }
 
 
-# --- what every request goes through ---
+# --- overrides for every request ---
 
 
 @USES_ALL_BUT_RUN
@@ -149,7 +149,7 @@ def test_repeated(coveo: Simulator, connect: Callable[..., None], use: Use) -> N
             return super().repeated(counted, retry)
 
     tried(use, Hook(method="GET"))
-    # A batch is repeated as a whole, besides each of its requests; so is what makes or deletes a source.
+    # A batch is retried as a whole, as well as each of its requests; so is creating or deleting a source.
     assert len(numbers) >= len(coveo.requests) > 0
 
 
@@ -176,7 +176,7 @@ def test_run_and_check(coveo: Simulator, connect: Callable[..., None]) -> None:
     assert coveo.requests[0].headers["x-own"] == "yes"
 
 
-# --- what a push goes through ---
+# --- overrides for a push ---
 
 
 @UPLOADS
@@ -185,7 +185,7 @@ def test_upload(coveo: Simulator, connect: Callable[..., None], use: Use) -> Non
         def upload(self, data: Any, tried: str) -> Any:
             assert "Could not" in tried
             super().upload(b"a copy", tried)
-            # As the warning of its deprecation says.
+            # According to its deprecation warning.
             return self.client.containers.upload(data, tried)
 
     use(Hook())
@@ -264,7 +264,7 @@ def test_stop(coveo: Simulator, connect: Callable[..., None]) -> None:
     assert set(coveo.items(SOURCE)) == {"product://1"}
 
 
-# --- what is left of the daily quota ---
+# --- the remaining daily quota ---
 
 
 @pytest.mark.parametrize("name", ["daily_items", "remaining_daily_items"])

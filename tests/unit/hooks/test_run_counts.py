@@ -1,4 +1,4 @@
-"""What a task keeps of its pushes: how many items, in an XCom of its own and in the events of its assets."""
+"""The item counts that a task saves for its pushes, in an XCom and in its assets' events."""
 
 from __future__ import annotations
 

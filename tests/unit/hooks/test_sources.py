@@ -1,4 +1,4 @@
-"""Sources made, copied and deleted at the socket: never two of them, and never another one."""
+"""Creating, copying and deleting sources at the socket: never two of them, and never the wrong one."""
 
 from __future__ import annotations
 

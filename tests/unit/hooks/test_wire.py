@@ -1,4 +1,4 @@
-"""What a server may do on the wire: nothing of it passes for success, gets mixed up, or goes on for ever."""
+"""Whatever a server sends, it does not count as success by mistake, mix up responses, or block forever."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MIB = 1024 * 1024
 
 
 def at(connect: Callable[..., None], server: RawServer, **options: Any) -> CoveoPushHook:
-    """Return a hook whose connection names the server."""
+    """Return a hook whose connection points to the server."""
     extra = {"verify": "false"} if server.url.startswith("https") else {}
     connect(host=server.url, extra=extra)
     return CoveoPushHook(**{"retry": ONCE, "timeout": (5, 5), **options})
@@ -44,7 +44,7 @@ def by_hook(hook: CoveoPushHook) -> Any:
 
 
 def by_client(hook: CoveoPushHook) -> Any:
-    """Ask as a trigger does."""
+    """Send a request like a trigger."""
 
     async def ask() -> Any:
         async with CoveoAsyncClient("coveo_default", retry=ONCE) as client:
@@ -62,13 +62,13 @@ SCHEMES = pytest.mark.parametrize("secure", [False, True], ids=["http", "https"]
 
 @contextmanager
 def ended_within(seconds: float) -> Iterator[None]:
-    """Fail if it takes longer: so much that no busy machine makes the difference."""
+    """Fail if it takes longer than a limit that is generous even for a busy machine."""
     started = time.monotonic()
     yield
     assert time.monotonic() - started < seconds
 
 
-# --- where requests go, and what is told of it ---
+# --- destinations of requests, and their log lines ---
 
 
 @BOTH
@@ -79,7 +79,7 @@ def test_what_is_http_leaves_this_machine_by_no_proxy(
     response = answer(200, b'{"id": "acme-products"}')
     with RawServer(always(response)) as server, RawServer(always(response)) as proxy:
         hook = at(connect, server)
-        # An address that leads here, and is none of the loopback's.
+        # An address of this machine that is not a loopback address.
         monkeypatch.setenv(name, f"http://user:pass@0.0.0.0:{proxy.port}")
         ask(hook)
         assert (len(server.requests), len(proxy.requests)) == (1, 0)
@@ -201,7 +201,7 @@ def test_endless_informational_responses_are_an_error(connect: Callable[..., Non
         at(connect, server).set_source_status(SOURCE, "IDLE")
 
 
-#: What a server sends that leaves open where the response ends, or sends after it; each time with 201.
+#: Responses with an unclear end, or with data after it; each has the status 201.
 UNCERTAIN = {
     "another response": answer(201) + answer(403),
     "more than its length": answer(201, b"{}") + b"more",
@@ -274,7 +274,7 @@ def test_what_comes_over_an_idle_connection_is_no_answer(connect: Callable[..., 
 def test_no_connection_is_kept_after_an_answer_that_is_no_success(
     connect: Callable[..., None], ask: Callable[[CoveoPushHook], Any], response: bytes
 ) -> None:
-    """Else what such a server sends later would be taken for the next answer."""
+    """Otherwise, data that such a server sends later would count as the next response."""
 
     def script(client: Client) -> None:
         client.read_request()
@@ -325,7 +325,7 @@ def test_a_client_on_a_loop_keeps_no_connection_whose_state_is_uncertain(
             if what == "late":
                 late.set()
                 assert await asyncio.to_thread(came.wait, 30)
-                # What came has to get through the loop before anybody can know of it.
+                # The event loop must process the data before anyone can detect it.
                 for _ in range(100):
                     await asyncio.sleep(0.001)
             with pytest.raises(errors.AccessDeniedError):
@@ -336,7 +336,7 @@ def test_a_client_on_a_loop_keeps_no_connection_whose_state_is_uncertain(
         asyncio.run(ask())
 
 
-#: What comes over an idle connection, and what a response says so that its connection is not kept.
+#: Data on an idle connection, and responses that close the connection.
 NOT_TRUSTED = {
     "a whole response": (b"", answer(200, b'{"id": "stale"}')),
     "a part of a response": (b"", b"HTTP/1.1 200 OK\r\nContent-Le"),
@@ -378,7 +378,7 @@ def test_a_client_on_a_loop_uses_a_connection_again_only_if_nothing_is_left_on_i
     with RawServer(script, certificate=certificate if secure else None) as server:
         at(connect, server)
         asyncio.run(ask())
-        # One that carries chunks has a certain end, too.
+        # A chunked response has a certain end, too.
         expected = {None: 1, "chunks and no length": 1, "HTTP/1.0": 3}.get(what, 2)
         assert server.connections == expected
         assert len(server.requests) == 3
@@ -387,7 +387,7 @@ def test_a_client_on_a_loop_uses_a_connection_again_only_if_nothing_is_left_on_i
 def test_a_client_on_a_loop_takes_no_connection_whose_response_nobody_has_judged(
     connect: Callable[..., None],
 ) -> None:
-    """While one waits for a verdict, another may look for a connection."""
+    """While one connection awaits its check, another request may need a connection."""
 
     def script(client: Client) -> None:
         while client.read_request():
@@ -457,7 +457,7 @@ def test_an_answer_that_comes_before_the_request_was_sent_is_heard_and_no_succes
             if b"/files" in head:
                 client.send(answer(201, container(server)))
             else:
-                # It reads no more than the head, and leaves the connection open.
+                # It reads only the head, and leaves the connection open.
                 client.send(answer(status))
                 time.sleep(3)
                 return
@@ -466,7 +466,7 @@ def test_an_answer_that_comes_before_the_request_was_sent_is_heard_and_no_succes
         at(connect, server, timeout=(5, 20)).client.containers.upload(b"x" * (64 * MIB), "Could not upload")
 
 
-# --- how long it may take ---
+# --- time limits ---
 
 
 @SCHEMES
@@ -495,7 +495,7 @@ def test_silence_ends_an_upload_that_nobody_reads(
 def test_a_slow_line_is_not_silent_whatever_the_timeout_for_connecting(
     connect: Callable[..., None], certificate: tuple[Path, Path], secure: bool
 ) -> None:
-    """The whole takes several times either timeout."""
+    """The whole request takes several times either timeout."""
 
     def script(client: Client) -> None:
         while head := client.read_request(body=False):
@@ -523,7 +523,7 @@ def test_the_response_to_much_may_take_longer_as_others_may_still_pass_it_on(
             if b"/files" in head:
                 client.send(answer(201, container(server)))
             else:
-                # As a proxy that takes all at once, and passes it on slowly.
+                # Like a proxy that accepts everything at once, and forwards it slowly.
                 time.sleep(1.5)
                 client.send(answer(200))
 
@@ -568,7 +568,7 @@ def test_a_peer_that_drips_is_given_up_when_the_whole_takes_too_long(
 def test_a_request_may_take_longer_the_more_it_sends(connect: Callable[..., None]) -> None:
     settings = CoveoPushHook().settings
     assert settings.total_seconds(0) == 300
-    # A line of 2 Mbit/s that three uploads share.
+    # Three uploads share a line of 2 Mbit/s.
     assert settings.total_seconds(12 * MIB) > 3 * 12 * MIB / 250_000
     assert settings.total_seconds(64 * MIB) > 3 * 64 * MIB / 2_000_000
     assert settings.total_seconds(256 * MIB) == 3600
@@ -580,7 +580,7 @@ def test_a_request_may_take_longer_the_more_it_sends(connect: Callable[..., None
 
 
 def relay(client: Client) -> None:
-    """Pass a connection on to the host that is asked for, as a proxy does for TLS."""
+    """Forward a connection to the requested host, as a proxy does for TLS."""
     head = client.read_request()
     target = head.split(b" ")[1].decode()
     host, _, port = target.partition(":")
@@ -703,7 +703,7 @@ def test_stop_ends_a_request_of_the_hook_in_each_phase(connect: Callable[..., No
 
 
 def _stopped_while(begun: threading.Event, stop: Callable[[], None], work: Callable[[], Any]) -> None:
-    """Expect that work ends with an error, long before any of its timeouts, once it was stopped."""
+    """Check that stopped work ends with an error, long before any of its timeouts."""
 
     def stop_it() -> None:
         begun.wait(30)
@@ -734,7 +734,7 @@ def test_stop_ends_an_upload_that_nobody_reads(connect: Callable[..., None]) -> 
 
 def test_stop_ends_an_attempt_to_connect(connect: Callable[..., None]) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
-        # Nobody accepts, and the queue is full: further attempts get no answer.
+        # No one accepts connections and the queue is full, so further attempts get no response.
         port = full.getsockname()[1]
         fillers = []
         for _ in range(3):
@@ -752,7 +752,7 @@ def test_stop_ends_an_attempt_to_connect(connect: Callable[..., None]) -> None:
 
 
 def test_a_response_that_comes_at_once_after_a_stop_still_counts(connect: Callable[..., None]) -> None:
-    """So that a killed push knows whether its last batch was accepted."""
+    """A killed push must know whether its last batch was accepted."""
     hooks: list[CoveoPushHook] = []
 
     def script(client: Client) -> None:
@@ -804,7 +804,7 @@ def test_stop_ends_a_request_of_the_client_in_each_phase(connect: Callable[..., 
         _stopped_while(begun, lambda: clients[0].stop(), lambda: asyncio.run(ask()))
 
 
-# --- what may come in place of an answer ---
+# --- invalid responses ---
 
 
 def gzipped(body: bytes) -> bytes:

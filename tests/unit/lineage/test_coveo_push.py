@@ -1,4 +1,4 @@
-"""What OpenLineage learns of a push."""
+"""The OpenLineage metadata of a push."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_of_a_query_whose_tables_can_not_be_told_there_is_the_query(
     connect: Callable[..., None], monkeypatch: pytest.MonkeyPatch, connection: str | None
 ) -> None:
     if connection:
-        # Nobody listens there. Which tables a query reads is told in push/test_sql.py.
+        # No server listens there. push/test_sql.py tests the tables of a query.
         monkeypatch.setenv("AIRFLOW_CONN_SHOP", connection)
     lineage = sql_push().get_openlineage_facets_on_start()
     assert lineage.inputs == []
@@ -134,7 +134,7 @@ def test_python_code_that_pushes_by_the_hook_has_its_source_as_an_output(
         def add_output_asset(self, context: Any, **asset: Any) -> None:
             told.append((context, asset))
 
-    # Loaded, as by Airflow where the provider is installed.
+    # Loaded, as Airflow does if the provider is installed.
     importlib.import_module("airflow.providers.openlineage")
     monkeypatch.setattr(lineage, "get_hook_lineage_collector", Collector)
     hook.push_items("acme-products", [ITEM])

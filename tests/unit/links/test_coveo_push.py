@@ -1,4 +1,4 @@
-"""The links to Coveo's console: the right page for each region, and none where it isn't known."""
+"""The links to Coveo's console: the right page for each region, and none if it is unknown."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ALL = [*BOTH, "Push source"]
 
 
 class TaskInstance:
-    """As much of a task instance as a link needs: what it keeps."""
+    """The part of a task instance that a link needs: its saved values."""
 
     def __init__(self) -> None:
         self.kept: dict[str, Any] = {}
@@ -144,7 +144,7 @@ def test_once_the_task_has_ended_airflow_3_gets_the_address_from_its_operator(
 
 
 def _read_again(dag: DAG) -> Any:
-    """Serialize a DAG and read it as the server does that shows it."""
+    """Serialize a DAG and load it, like the web server."""
     module = importlib.import_module("airflow.serialization.serialized_objects")
     serialization = getattr(module, "DagSerialization", None) or module.SerializedDAG
     return serialization.from_dict(serialization.to_dict(dag))

@@ -75,7 +75,7 @@ def test_it_takes_no_time_between_calls(coveo: Simulator, connect: Callable[...,
 @pytest.mark.skipif(not hasattr(BaseNotifier, "async_notify"), reason="notifiers can be awaited since 3.1")
 def test_it_can_be_awaited(coveo: Simulator, connect: Callable[..., None]) -> None:
     async def alert() -> None:
-        # As Airflow's triggerer calls it.
+        # Called like this by Airflow's triggerer.
         await CoveoSourceStatusNotifier(source_id=SOURCE, context={"run": "r"})
 
     asyncio.run(alert())

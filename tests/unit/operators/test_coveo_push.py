@@ -87,7 +87,7 @@ def test_every_parameter_is_keyword_only_and_templated(
         for name, parameter in inspect.signature(base.__init__).parameters.items()
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
     }
-    # Airflow's operators have a method of the name dry_run.
+    # Airflow's operators have a method named dry_run.
     attributes = {"is_dry_run" if name == "dry_run" else name: value for name, value in values.items()}
     assert own == set(values)
     assert set(attributes) == set(operator.template_fields)
@@ -186,7 +186,7 @@ def test_a_retry_of_a_reset_keeps_the_first_cut_off_and_a_clear_takes_a_new_one(
     first = int(next(r for r in coveo.requests if r.operation == "olderthan").query["orderingId"])
     coveo.clock.advance(seconds=60)
     assert reset(max_tries=2) == first
-    # Coveo's clock is known to the second.
+    # Coveo's clock is known with a precision of a second.
     assert reset(max_tries=4) > first + 58_000
 
 
@@ -291,7 +291,7 @@ def test_sources_that_turn_out_as_nothing_are_not_taken_for_all(
     assert coveo.requests == []
 
 
-# --- what an import costs ---
+# --- the cost of imports ---
 
 
 def test_importing_the_operators_brings_neither_http_libraries_nor_the_hook(

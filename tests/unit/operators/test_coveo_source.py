@@ -1,4 +1,4 @@
-"""The operators that make, recreate and delete sources, executed against a Coveo at the socket."""
+"""The operators that create, recreate and delete sources, executed against a Coveo at the socket."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tests.unit.conftest import Variables
 
 NAME = "acme-products-2"
 VARIABLE = "acme_products_source_id"
-#: Longer than the hook's patience: the task fails as it would where it was killed.
+#: Longer than the hook retries, so that the task fails where it would have been killed.
 PATIENCE = {"Retry-After": "3000"}
 
 
@@ -74,7 +74,7 @@ def _environment(variables: Variables, connect: Callable[..., None]) -> None:
     """Everything here needs Variables and a connection."""
 
 
-# --- what all have in common ---
+# --- common to all ---
 
 
 def test_they_are_imported_from_where_the_design_promises_them() -> None:
@@ -289,7 +289,7 @@ def test_a_source_that_coveo_is_deleting_is_not_deleted_again(coveo: Simulator) 
 def test_what_is_remembered_of_a_source_goes_with_it(coveo: Simulator, variables: Variables) -> None:
     made = create()
     assert MadeSource.named("acme", NAME) is not None
-    # As a push to it does.
+    # Like a push to it.
     take_over_content("acme", made["source_id"], "d", "r")
     delete(source_id=made["source_id"], source_name=NAME)
     assert variables.values == {}
@@ -312,7 +312,7 @@ def test_a_source_is_duplicated_tested_and_handed_over(coveo: Simulator, variabl
         "managed_by": "",
     }
     assert variables.values[VARIABLE] == copy
-    # The test item came and went, and nothing was done to the original.
+    # The test item was added and deleted, and the original was not changed.
     assert [entry["operation"] for entry in coveo.logs(copy)] == ["ADD"] * 3 + ["DELETE"] * 3
     assert coveo.items(copy) == {}
     assert coveo.timeline(SOURCE) == []
@@ -360,7 +360,7 @@ def test_however_often_it_runs_there_is_one_copy(coveo: Simulator, variables: Va
     first = recreate(source_id_variable=VARIABLE)
     requests = len(coveo.requests)
     assert recreate(source_id_variable=VARIABLE) == first
-    # A template of the Variable gives the copy by now.
+    # A template of the Variable renders to the copy now.
     assert recreate(source_id=first["new_source_id"], source_id_variable=VARIABLE) == first
     assert {request.method for request in coveo.requests[requests:]} == {"GET"}
     assert named(coveo) == [first["new_source_id"]]
@@ -467,7 +467,7 @@ def test_a_task_that_comes_too_late_does_not_make_another_one_forget_its_copy(
         def set(self, key: str, value: Any, *args: Any, **options: Any) -> None:
             super().set(key, value, *args, **options)
             if not coveo.state.sources.keys() - {SOURCE}:
-                # The other task makes its copy while this one is about to.
+                # The other task creates its copy while this one is about to.
                 monkeypatch.setattr(Overtaken, "set", Variables.set)
                 self.copies.append(recreate())
 
@@ -518,7 +518,7 @@ def test_the_task_waits_until_the_item_logs_show_that_the_item_is_indexed(
     coveo.indexing_delay = 600
 
     def finish() -> None:
-        # One that has only arrived may still find it indexed.
+        # A try that has only started may still find it indexed.
         coveo.wait_for(lambda: sum(r.operation == "logs" and r.status == 200 for r in coveo.requests) >= 2)
         index_now(coveo)
 
@@ -541,10 +541,10 @@ def test_a_refused_test_item_fails_the_task_with_coveo_s_reason(
         SourceTestFailedError, match=f"{result} at the stage {stage}.*It is a test item"
     ) as error:
         recreate(source_id_variable=VARIABLE)
-    # It may be the source that has to be mended, so that a retry can help.
+    # The source itself may need a fix, so a retry can help.
     assert not isinstance(error.value, AirflowFailException)
     assert variables.values[VARIABLE] == SOURCE
-    # What is asked for are the entries since the push, to the second.
+    # The request is for entries since the push, to the second.
     coveo.clock.advance(seconds=2)
     coveo.reject_item("airflow-provider-coveo://test-item", "INDEXING", "WARNING", "Tolerable.")
     assert named(coveo) == [recreate(source_id_variable=VARIABLE)["new_source_id"]]
@@ -559,7 +559,7 @@ def test_the_deletion_of_an_earlier_try_s_test_item_proves_nothing(
     (copy,) = named(coveo)
     assert [entry["operation"] for entry in coveo.logs(copy)][-1] == "DELETE"
     coveo.indexing_delay = 3600
-    # Within the second, to which Coveo's clock is known; the addition before it is too old by then.
+    # Within the second, the precision of Coveo's clock; the previous addition is too old by then.
     coveo.state.source(copy).log[:] = [r for r in coveo.state.source(copy).log if r.operation == "DELETE"]
     with pytest.raises(SourceTestFailedError):
         recreate(confirm_timeout=timedelta(seconds=0.2), source_id_variable=VARIABLE)
@@ -612,7 +612,7 @@ def test_the_wait_can_be_deferred_and_takes_up_where_it_was(coveo: Simulator) ->
     task = RecreatePushSourceOperator(task_id="t", **values)
     result = task.execute_complete(context(), None, **deferred.value.kwargs)
     assert named(coveo) == [result["new_source_id"]]
-    # It did not push the test item again.
+    # The test item was not pushed again.
     assert len([r for r in coveo.requests if r.operation == "item"]) == 1
 
 
@@ -626,7 +626,7 @@ def test_the_deferral_ends_with_the_timeout(coveo: Simulator) -> None:
         RecreatePushSourceOperator(task_id="t", **values).execute_complete(context(), None, **kwargs)
 
 
-# --- handing over ---
+# --- setting the Variable ---
 
 
 def test_a_variable_that_holds_another_source_is_refused_before_anything_is_made(

@@ -29,7 +29,7 @@ def _dag() -> Iterator[DAG]:
 
 
 def create(params: Any = None, **given: Any) -> dict[str, Any]:
-    """Render and execute, as a worker does."""
+    """Render and execute, like a worker."""
     operator = CreateFieldsOperator(task_id=f"t{next(_numbers)}", **given)
     context: Any = {"params": params or {}}
     operator.render_template_fields(context)
@@ -82,7 +82,7 @@ def test_files_are_read_as_they_would_be_pushed(coveo: Simulator, tmp_path: Path
     (tmp_path / "a.csv").write_text("sku,name,price\n1,Anvil,9\n")
     columns = {"documentId": "product://{sku}", "data": "name", "cost": "price"}
     assert create(path=str(tmp_path / "a.csv"), columns=columns)["fields"] == ["cost"]
-    # Fields of a CSV file are texts.
+    # The values of a CSV file are strings.
     assert created(coveo) == {"cost": "STRING"}
 
 

@@ -37,7 +37,7 @@ def dag() -> Iterator[DAG]:
 
 
 def run(operator: Any, dry_run: Any = True) -> Any:
-    """Render and execute, as a worker does."""
+    """Render and execute, like a worker."""
     operator = getattr(operator, "operator", operator)
     context = {"params": {"dry_run": dry_run}, "task": operator}
     operator.render_template_fields(context)

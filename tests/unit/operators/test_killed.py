@@ -1,4 +1,4 @@
-"""Killed with SIGKILL at any step and tried again, a task ends with one source and has deleted no other."""
+"""A task that is killed at any step and retried ends with one source, and has deleted no other."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.conftest import SOURCE
 
 NAME = "acme-products-2"
 VARIABLE = "acme_products_source_id"
-#: No try here makes more requests, or writes more Variables, than that.
+#: The maximum number of requests or Variable writes of a try.
 ENOUGH = 40
 
 
@@ -48,7 +48,7 @@ class Tries:
         return self.process.stdout.readline().strip()
 
     def begin(self, operator: str, values: dict[str, Any], **how: Any) -> int:
-        """Begin a try; return its process id."""
+        """Start a try, and return its process ID."""
         assert self.process.stdin is not None
         order = {"operator": operator, "values": values, "folder": str(self.folder), **how}
         self.process.stdin.write(json.dumps(order) + "\n")
@@ -56,7 +56,7 @@ class Tries:
         return int(self.read())
 
     def end(self) -> int:
-        """Wait for the end of the try; return its exit code, or the signal that killed it, negative."""
+        """Wait for the end of the try; return its exit code, or the negative number of the killing signal."""
         return int(self.read())
 
     def run(self, operator: str, values: dict[str, Any], **how: Any) -> int:
@@ -98,7 +98,7 @@ def named(coveo: Simulator) -> list[str]:
 def each_kill(
     coveo: Simulator, tries: Tries, operator: str, values: dict[str, Any], prepare: Callable[[], None]
 ) -> Iterator[str]:
-    """Kill a first try at each of its steps in turn, and yield after the second one, which is let alone."""
+    """For each step, kill a first try there, run a second try undisturbed, and yield."""
     for applied in (False, True):
         for number in range(ENOUGH):
             coveo.reset()
@@ -153,13 +153,13 @@ def test_recreate_killed_at_any_step_ends_with_one_copy(coveo: Simulator, tries:
         assert coveo.items(tries.result["new_source_id"]) == {}, where
         assert tries.result["source_id"] == SOURCE, where
         assert SOURCE in coveo.state.sources, where
-        # What a template of the Variable renders to, now that it was written.
+        # A template of the Variable renders to this, now that it is written.
         first, rendered = tries.result, {**values, "source_id": tries.result["new_source_id"]}
         assert tries.run("RecreatePushSourceOperator", rendered) == 0, where
         assert tries.result == first, where
         assert named(coveo) == [first["new_source_id"]], where
         assert coveo.undocumented == [], where
-    # Both ways of a kill, at each of the requests and of the writes.
+    # Both kinds of kills, at each request and each write.
     assert len(killed) >= 2 * (7 + 4)
     for operation in ("source", "page_sources", "duplicate_source", "item", "logs", "delete"):
         assert len([where for where in killed if where.endswith(f": {operation}")]) >= 2, operation

@@ -1,4 +1,4 @@
-"""A key that may only push: all of what it may do works, and the rest is refused with what the key lacks."""
+"""A key that can only push: what it can do works; otherwise, the error names the missing privilege."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ ITEMS = [{"documentId": "product://1", "data": "x"}]
 IDENTITY = {"identity": {"name": "asmith", "type": "USER"}}
 PUSHED = {"source_id": SOURCE, "accepted_adds": 1, "ordering_id": now_ms() - 600_000}
 
-#: What the key is good for: the class, its parameters, and what of its result shows that it worked.
+#: Operators that work with the key: the class, its parameters, and the part of its result that proves it.
 WORKS: list[tuple[type, dict[str, Any], Any]] = [
     (coveo_push.SetPushSourceStatusOperator, {"status": "REBUILD"}, ("status", "REBUILD")),
-    # With a word in the log that it was not checked whether a product manages the source.
+    # The log says that it did not check whether a product manages the source.
     (coveo_push.ResetPushSourceOperator, {}, ("queue_delay", 15)),
     (coveo_push.PushItemsOperator, {"items": ITEMS}, ("accepted_adds", 1)),
     (coveo_push.DeleteItemsOperator, {"document_ids": ["product://1"]}, ("accepted_deletes", 1)),
@@ -50,7 +50,7 @@ WORKS: list[tuple[type, dict[str, Any], Any]] = [
         ("accepted_adds", 1),
     ),
 ]
-#: What the key is no good for, and the privilege that is named.
+#: Operators that fail with the key, and the privilege that the error names.
 REFUSED: list[tuple[type, dict[str, Any], str]] = [
     (coveo_push.CloseAbandonedPushSourcesOperator, {}, "Sources: View"),
     (coveo_push.CloseAbandonedPushSourcesOperator, {"source_ids": [SOURCE]}, "Sources: View"),
@@ -70,7 +70,7 @@ REFUSED: list[tuple[type, dict[str, Any], str]] = [
     (sensors.PushApiQuotaSensor, {"items": 1}, "Organization: View"),
     (sensors.PushedItemsIndexedSensor, {"result": PUSHED}, "Organization: View"),
 ]
-#: The bracket, which has a test of its own below.
+#: The bracket, which has a separate test below.
 BRACKET = {
     coveo_push_update.OpenPushSourceUpdateOperator,
     coveo_push_update.DeleteOldItemsOfUpdateOperator,
@@ -91,7 +91,7 @@ def _push_only(
     monkeypatch.chdir(tmp_path)
     rejected = {"index": 0, "document_id": "product://1", "rule": "any", "item": ITEMS[0]}
     Path("rejected.ndjson").write_text(json.dumps(rejected))
-    # The rows of a query; a database is not what this is about.
+    # The rows of a query; no database is needed for this.
     monkeypatch.setattr(
         "airflow_provider_coveo.content.query.read_query",
         lambda *args, **kwargs: (item for item in ITEMS),
@@ -134,7 +134,7 @@ def test_it_does_fully_what_the_key_may_do(
 ) -> None:
     result = execute(operator, values)
     assert result[shows[0]] == shows[1]
-    # What the key may not ask is asked for once at most, and does not stop the task.
+    # A request without the privilege is sent at most once, and does not stop the task.
     assert [request.status for request in coveo.requests].count(403) <= 1
 
 
@@ -147,7 +147,7 @@ def test_it_says_at_once_which_privilege_is_lacking(
     assert isinstance(refused.value, AirflowFailException)
     assert "like any push-only key" in str(refused.value)
     assert "use a connection whose key has" in str(refused.value)
-    # Nothing was changed, and nothing was asked for twice.
+    # Nothing was changed, and nothing was requested twice.
     assert [request.status for request in coveo.requests if not request.path.endswith("/status")] == [403]
 
 

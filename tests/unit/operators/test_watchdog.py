@@ -1,4 +1,4 @@
-"""When a source counts as abandoned, and when a bracket that holds it is at work."""
+"""The rules for abandoned sources and for brackets that are still working."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SEVEN_HOURS = timedelta(hours=7)
 
 @pytest.fixture
 def opened(coveo: Simulator, connect: Any, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """A run whose bracket opened its source seven hours ago, and whose work goes on."""
+    """A run whose bracket opened its source seven hours ago, and which is still working."""
     run = Run(monkeypatch)
     coveo.clock.shift(seconds=-SEVEN_HOURS.total_seconds())
     run.execute("open")
@@ -50,7 +50,7 @@ def test_an_absolute_limit_ends_even_a_bracket_at_work(coveo: Simulator, opened:
 
 
 def test_a_bracket_that_is_over_holds_nothing_although_its_run_goes_on(coveo: Simulator, opened: Run) -> None:
-    """All tasks of the bracket were marked as success, and other tasks of the run work for hours."""
+    """All tasks of the bracket were marked as success, but other tasks of the run work for hours."""
     for name in ("open", "work", "close", "outcome", "done"):
         opened.states[opened.task(name).task_id] = "success"
     opened.states["elsewhere"] = "running"
@@ -61,7 +61,7 @@ def test_a_bracket_that_is_over_holds_nothing_although_its_run_goes_on(coveo: Si
 def test_a_run_in_which_nothing_changes_any_more_holds_nothing(
     coveo: Simulator, opened: Run, monkeypatch: pytest.MonkeyPatch, state: str | None
 ) -> None:
-    """Its DAG was deleted, or can't be imported: Airflow leaves it running for ever."""
+    """Its DAG was deleted or can't be imported, so Airflow leaves it running forever."""
     opened.states[opened.task("work").task_id] = state  # type: ignore[assignment]
     assert look()["held"] == [SOURCE]
     assert look()["held"] == [SOURCE]

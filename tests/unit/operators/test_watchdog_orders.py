@@ -1,4 +1,4 @@
-"""What a run's conf tells the watchdog to do, and what it keeps of what it saw."""
+"""Orders to the watchdog in a run's conf, and the observations that it saves."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.unit.task_groups.test_coveo_push_tasks import Run
 
 @pytest.fixture
 def young(coveo: Simulator, connect: Any, variables: Variables) -> str:
-    """A source that has been active for a moment, and that nothing on record holds."""
+    """A source that became active just now, and that has no recorded owner."""
     coveo.state.set_status(SOURCE, SourceStatus.REBUILD, "somebody")
     return SOURCE
 
@@ -71,7 +71,7 @@ def test_it_closes_nothing_that_a_bracket_at_work_holds(
     record = read_bracket(Holder("d", "r", run.update.open.task_id))
     assert record is not None
     assert record.closed_by == "watchdog"
-    # The same source opened again is the bracket's own doing.
+    # If the same source is opened again, the bracket did it.
     run.state = "running"
     run.execute("open")
     record = read_bracket(Holder("d", "r", run.update.open.task_id))
@@ -141,7 +141,7 @@ def test_one_that_was_closed_since_is_left_alone(coveo: Simulator, young: str) -
     assert coveo.statuses(young) == ["REBUILD", "IDLE"]
 
 
-# --- what is kept of it ---
+# --- saved observations ---
 
 
 def test_what_was_seen_is_kept_with_its_time(coveo: Simulator, young: str) -> None:

@@ -1,7 +1,7 @@
 """
-Executes operators in processes that can be killed, a try each.
+Executes operators in processes that can be killed, one try each.
 
-Variables are files, and a try may be told to kill itself when it writes one.
+Variables are files, and a try can kill itself when it writes one.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from tests.forked import serve
 
 class FileVariables:
     """
-    Airflow Variables that outlive a process.
+    Airflow Variables that survive a process.
 
-    :param folder: Where they are.
-    :param deadly_write: Which write kills the process, counted from 1.
-    :param before: Whether it does so before it writes.
+    :param folder: Their folder.
+    :param deadly_write: The number of the write that kills the process, from 1.
+    :param before: Whether it is killed before the write.
     """
 
     def __init__(self, folder: Path, deadly_write: int | None, before: bool) -> None:

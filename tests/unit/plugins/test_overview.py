@@ -1,4 +1,4 @@
-"""The rows of the page *Push sources*, from records and from what a database would say of runs."""
+"""The rows of the page *Push sources*, from records and a database's data about runs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KEY = f"{ORG}/{SOURCE}"
 
 
 class Facts:
-    """What Airflow's database would say, with a record of each kind as this version writes it."""
+    """The data of Airflow's database, with a record of each kind in this version's format."""
 
     def __init__(self) -> None:
         self.values: dict[str, Any] = {}
@@ -37,7 +37,7 @@ class Facts:
         self.pushes: dict[tuple[str, str], list[Any]] = {}
         self.down: set[str] = set()
 
-    # --- what is on record ---
+    # --- records ---
 
     def hold(self, source: str = SOURCE, **fields: Any) -> SourceRecord:
         record = SourceRecord("d", "r", OPEN, since_ms=int((NOW - 7200) * 1000), status="REBUILD")
@@ -156,7 +156,7 @@ def seen(status: str = "REBUILD", *, at: float = NOW - 60, **fields: Any) -> See
     )
 
 
-# --- which source is active, and by whose doing ---
+# --- active sources and their owners ---
 
 
 def test_nothing_on_record_is_an_empty_page_that_says_how_to_add_the_watchdog(facts: Facts) -> None:
@@ -343,7 +343,7 @@ def test_a_damaged_record_is_said_and_hides_no_other_source(facts: Facts, kind: 
     assert rows["healthy"]["troubles"] == []
     assert SOURCE in rows
     said = [*rows[SOURCE]["troubles"], *shown["troubles"]]
-    # An empty record of content says that nothing was done.
+    # An empty record of content means that nothing was done.
     if not (kind == "coveo_content__" and isinstance(value, dict)):
         assert any(name in text for text in said), said
 
@@ -392,7 +392,7 @@ def test_a_query_that_fails_is_said_without_what_the_driver_says(facts: Facts, d
         assert shown["rows"][0]["state"] == "unsure"
 
 
-# --- who sees what ---
+# --- permissions ---
 
 
 def test_only_sources_of_dags_that_one_may_read_are_shown(facts: Facts) -> None:

@@ -1,4 +1,4 @@
-"""The page itself: what a browser may run of it, and that it makes text of whatever is in a record."""
+"""The page itself: its security policy for scripts, and that it shows records as plain text."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_the_policy_allows_the_page_s_own_style_and_script_and_nothing_else() ->
         "form-action": "'none'",
         "frame-ancestors": "'self'",
     }
-    # Neither attribute would be run under this policy.
+    # This policy blocks both attributes.
     assert not re.search(r"<[^>]+\s(?:style|on\w+)=", page())
 
 
@@ -105,7 +105,7 @@ def contrast(one: str, other: str) -> float:
 
 @pytest.mark.parametrize("number", range(3))
 def test_text_and_controls_can_be_told_from_what_is_behind_them(number: int) -> None:
-    """By the limits of WCAG 2, level AA: 4.5 for text, 3 for the edges of controls."""
+    """The limits of WCAG 2, level AA: 4.5 for text, 3 for the edges of controls."""
     palette = palettes()[number]
     texts = ("text", "soft", "accent", "rebuild", "refresh", "incremental", "idle", "bad", "warn")
     pairs = {(text, behind): 4.5 for text in texts for behind in ("page", "card", "warn-soft")}

@@ -1,4 +1,4 @@
-"""The plugin: loaded by every process of Airflow, it brings a web framework to none but web servers."""
+"""The plugin: every process of Airflow loads it, but only web servers load a web framework with it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Say which Airflow it is, whose web framework need not be there."""
+    """Set the version of Airflow, whose web framework may be missing."""
 
     def as_of(version: str) -> None:
         monkeypatch.setattr("airflow.__version__", version)
@@ -68,7 +68,7 @@ def test_the_entry_point_and_the_metadata_name_one_plugin() -> None:
 def test_each_line_gets_what_it_can_show(
     served: Any, version: str, fastapi: int, destinations: list[str], views: int, read: Any
 ) -> None:
-    """By the class as by an instance: Airflow reads the one or the other, as ``lazy_load_providers`` says."""
+    """Through the class or an instance: Airflow uses either, depending on ``lazy_load_providers``."""
     served(version)
     plugin = read()
     assert len(plugin.fastapi_apps) == fastapi
@@ -96,7 +96,7 @@ def test_what_can_not_be_made_is_left_out_and_logged(
         raise broken
 
     monkeypatch.setattr(sys.modules["airflow_provider_coveo.plugins.fastapi_app"], "make_app", fail)
-    # In the order in which Airflow reads them, and in the other one.
+    # In Airflow's order, and in the opposite one.
     for names in (NAMES, reversed(NAMES)):
         assert [getattr(PushSourcesPlugin, name) for name in names] == [[], [], []]
         for name in NAMES:

@@ -17,7 +17,7 @@ on_both = pytest.mark.parametrize("coveo", ["simulator", "strict"], indirect=Tru
 
 def one_by_one(operations: Iterable[Any], behind: Callable[[str], str] = "{}/".format) -> dict[str, str]:
     """
-    Return the content by id after these operations, each taken by itself.
+    Return the content by ID after these operations, one at a time.
 
     :param operations: items and deletions.
     :param behind: gives the beginning of the ids that a deletion with children takes along.

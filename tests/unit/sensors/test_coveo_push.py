@@ -1,4 +1,4 @@
-"""What the sensors wait for, when they give up, and what they say: in a worker, and deferred."""
+"""The conditions, timeouts and messages of the sensors, in a worker and deferred."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in a worker", 
 
 
 def outcome(sensor: Any) -> Any:
-    """Execute a sensor's task to its end, in the triggerer as well where it is deferred."""
+    """Execute a sensor's task to its end, including the triggerer if it is deferred."""
     try:
         return sensor.execute({})
     except TaskDeferred as deferred:
@@ -62,7 +62,7 @@ def outcome(sensor: Any) -> Any:
 
 
 def patient(sensor: Any) -> Any:
-    """Give a sensor a hook whose retries don't make a test wait."""
+    """Set a hook whose retries don't delay a test."""
     sensor.__dict__["hook"] = CoveoPushHook(retry=RetryPolicy(total_seconds=0))
     return sensor
 
@@ -232,7 +232,7 @@ def test_a_status_that_is_none_is_refused_before_anything_is_sent(coveo: Simulat
     assert coveo.requests == []
 
 
-# --- how long, and what instead of failing ---
+# --- timeouts, and alternatives to failing ---
 
 
 def test_a_deferred_task_that_takes_too_long_says_what_it_saw_last(hook: CoveoPushHook) -> None:
@@ -275,7 +275,7 @@ def test_a_task_may_be_skipped_instead_of_failed(
     coveo: Simulator, hook: CoveoPushHook, deferrable: bool, how: str
 ) -> None:
     hook.set_source_status(SOURCE, "REBUILD")
-    # In a worker, Airflow's never_fail is not for a timeout.
+    # In a worker, Airflow's never_fail does not apply to timeouts.
     with pytest.raises(AirflowSkipException if deferrable or how == "soft_fail" else AirflowSensorTimeout):
         outcome(status_sensor(deferrable=deferrable, timeout=0.2, **{how: True}))
     coveo.set_source_state(SOURCE, "ERROR")
@@ -295,7 +295,7 @@ def test_a_task_that_is_skipped_says_why(
 
 
 def deferred_while(coveo: Simulator, hook: CoveoPushHook, **arguments: Any) -> Any:
-    """Defer a sensor, and let it meet an error that would pass in the triggerer."""
+    """Defer a sensor, and let the triggerer meet a temporary error."""
     hook.set_source_status(SOURCE, "REBUILD")
     sensor = status_sensor(deferrable=True, **arguments)
     with pytest.raises(TaskDeferred) as deferred:
@@ -319,7 +319,7 @@ def test_with_silent_fail_an_error_that_may_pass_does_not_end_the_wait(
     coveo: Simulator, hook: CoveoPushHook
 ) -> None:
     with pytest.raises(AirflowSensorTimeout, match="is REBUILD"):
-        # Long enough for a look after that with the error.
+        # Long enough for another poll after the one with the error.
         deferred_while(coveo, hook, silent_fail=True, timeout=3)()
     coveo.faults.answer(503, operation="source")
     with pytest.raises(TaskDeferred):
@@ -367,7 +367,7 @@ assert not [name for name in new if ".hooks." in name or ".triggers." in name], 
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-# --- the indexing of what was pushed ---
+# --- the indexing of pushed items ---
 
 
 @WAYS
@@ -380,7 +380,7 @@ def test_a_push_is_waited_for_until_all_of_it_is_indexed(
     assert len(coveo.items(SOURCE)) < 5
 
     def finish() -> None:
-        # A look is two requests at most.
+        # A poll is at most two requests.
         coveo.wait_for(lambda: sum(one.operation == "log_counts" for one in coveo.requests) >= 3)
         index_now(coveo)
 
@@ -463,7 +463,7 @@ def test_which_results_refuse_an_item_can_be_chosen(coveo: Simulator, hook: Cove
 def test_however_many_are_skipped_on_purpose_only_what_refuses_an_item_is_refused(
     coveo: Simulator, hook: CoveoPushHook, deferrable: bool
 ) -> None:
-    # More than are read of the logs.
+    # More than the sensor reads from the logs.
     for number in range(1, 1200):
         coveo.reject_item(f"product://{number}", "CONSUMING", "SKIPPED", "nothing new")
     result = hook.push_items(SOURCE, items(1200))
@@ -536,13 +536,13 @@ def test_what_others_push_meanwhile_is_said(
 
 
 def complain(coveo: Simulator, document_id: str, task: str, result: str = "ERROR") -> None:
-    """Let a stage complain of an item without ending its way, which Coveo's extensions can be set to do."""
+    """Let a stage log a problem without rejecting the item, as Coveo's extensions can do."""
     source = coveo.state.source(SOURCE)
     coveo.state.log(source, document_id, "ADD", "request", Rejection(task, result, "the extension failed"))
 
 
 def index_after_what_is_logged(coveo: Simulator) -> None:
-    """Let the pipeline end what it was given, later than whatever is in the logs by now."""
+    """Let the pipeline finish its work, later than all current log entries."""
     coveo.wait_for(lambda: now_ms() > coveo.state.source(SOURCE).log[-1].at)
     index_now(coveo)
 
@@ -735,7 +735,7 @@ def test_the_example_s_sensors_see_the_quota_and_what_its_task_pushed(coveo: Sim
     assert outcome(indexed)["indexed"] == 3
 
 
-# --- what was sent twice must not stand for what is missing ---
+# --- repeated items must not hide missing ones ---
 
 LATER = 600
 
@@ -744,9 +744,9 @@ def pushed_with_a_504(
     coveo: Simulator, *, applied: bool, count: int = 10
 ) -> tuple[dict[str, Any], Callable[[], None]]:
     """
-    Push in two batches, the first of which is sent twice, and the second of which waits in the pipeline.
+    Push in two batches: the first one is sent twice, and the second one waits in the pipeline.
 
-    :return: the result, and what lets the pipeline come to the second batch.
+    :return: the result, and a function that lets the pipeline process the second batch.
     """
     coveo.faults.answer(504, applied=applied, operation="batch")
     hook = CoveoPushHook(retry=RetryPolicy(total_seconds=30, first_wait=0.01, longest_wait=0.02))
@@ -768,7 +768,7 @@ def test_doubled_entries_do_not_stand_for_missing_ones(
 ) -> None:
     result, finish = pushed_with_a_504(coveo, applied=True)
     assert len(coveo.items(SOURCE)) == 5
-    # As many operations show in the logs as were pushed.
+    # The logs show as many operations as were pushed.
     assert sum(record.operation in {"ADD", "UPDATE"} for record in coveo.state.source(SOURCE).log) == 10
     with pytest.raises(AirflowSensorTimeout) as late:
         outcome(indexed_sensor(result, deferrable=deferrable, timeout=0.2))
@@ -793,7 +793,7 @@ def test_without_a_doubled_entry_all_different_items_are_enough(coveo: Simulator
 def test_what_can_t_be_told_fails_by_name_once_the_logs_are_still(coveo: Simulator, deferrable: bool) -> None:
     result, finish = pushed_with_a_504(coveo, applied=False, count=2400)
     finish()
-    # Too many to be looked up, and 1200 of them may be repeats.
+    # Too many to look up, and 1200 of them may be repeats.
     with pytest.raises(AirflowSensorTimeout):
         outcome(indexed_sensor(result, deferrable=deferrable, timeout=0.1))
     with pytest.raises(IndexingUnknownError, match="on_repeated='warn'") as raised:
@@ -829,7 +829,7 @@ def test_what_goes_with_a_deletion_does_not_stand_for_others(coveo: Simulator, h
     coveo.indexing_delay = LATER
     more = hook.push_items(SOURCE, [], delete=["file://c"])
     coveo.indexing_delay = 0
-    # Coveo may tell of each item that is deleted so.
+    # Coveo may log each item that is deleted like this.
     source = coveo.state.source(SOURCE)
     coveo.state.log(source, "file://a/b", "DELETE_AND_CHILDREN", "request")
     with pytest.raises(AirflowSensorTimeout):
@@ -841,7 +841,7 @@ def test_what_goes_with_a_deletion_does_not_stand_for_others(coveo: Simulator, h
 
 @pytest.mark.parametrize("names", [("file://a/b", "file://a/c"), ("other://b", "other://c")])
 def test_nor_for_what_was_sent_twice(coveo: Simulator, names: tuple[str, ...]) -> None:
-    """Two items are missing, two show twice, and two more show because they went with a deletion."""
+    """Two items are missing, two appear twice, and two appear because a deletion included them."""
     coveo.faults.answer(504, applied=True, operation="batch")
     hook = CoveoPushHook(retry=RetryPolicy(total_seconds=30, first_wait=0.01, longest_wait=0.02))
     first = hook.push_items(SOURCE, items(2))
@@ -875,7 +875,7 @@ def test_what_a_cleared_task_left_in_the_pipeline_does_not_stand_for_its_next_pu
     with pytest.raises(AirflowSensorTimeout):
         outcome(indexed_sensor(result, deferrable=deferrable, timeout=0.2))
     assert "All 5" not in logged()
-    # Either what was left shows as well, or nothing comes any more.
+    # Either the rest appears, too, or no more entries come.
     assert outcome(indexed_sensor(result, deferrable=deferrable, quiet_time=0))["indexed"] == 5
     hook.push_items(SOURCE, items(5))
     assert outcome(indexed_sensor(result, deferrable=deferrable))["others"] == 5

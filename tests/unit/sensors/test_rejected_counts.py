@@ -1,4 +1,4 @@
-"""The counts that a sensor records of items that Coveo's pipeline rejected: for the page, and for assets."""
+"""A sensor's counts of items that Coveo's pipeline rejected, for the page and for assets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cursors: what a run reads, and what moves them."""
+"""Cursors: the value that a run reads, and how it moves."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_it_is_written_again_if_another_task_wrote_at_the_same_time(
         write(key, *args, **kwargs)
         if key == NAME:
             monkeypatch.setattr(variables, "set", write)
-            # What another run read before, and writes after.
+            # The value that another run read earlier and writes later.
             variables.values[NAME] = before
 
     monkeypatch.setattr(variables, "set", overtaken)
@@ -203,7 +203,7 @@ def test_a_value_may_be_set_by_hand(variables: Variables) -> None:
 
 
 def edited(variables: Variables, value: int | None) -> None:
-    """Do what somebody does on Airflow's page of Variables."""
+    """Change a Variable like a user on Airflow's page of Variables."""
     if value is None:
         del variables.values[NAME]
     else:
@@ -279,7 +279,7 @@ def test_no_two_have_one_key() -> None:
 
 
 class World:
-    """A table, an index, and runs that push what changed of the one to the other."""
+    """A table, an index, and runs that push changes from one to the other."""
 
     LAG = 2
 
@@ -292,13 +292,13 @@ class World:
         self.versions = 0
 
     def write(self, key: int, late: int) -> None:
-        """Commit a row, which bears the time at which its transaction began."""
+        """Commit a row with the start time of its transaction."""
         self.clock += 1
         self.versions += 1
         self.table[key] = (max(self.clock - late, self.table.get(key, (0, 0))[0]), self.versions)
 
     def begin(self, which: int) -> None:
-        """Begin a run, or clear one that has ended."""
+        """Start a run, or clear one that has ended."""
         if which >= self.runs:
             self.runs += 1
         run_id = f"run-{min(which, self.runs - 1)}"
@@ -347,14 +347,14 @@ _others = [("write", 2, 0)] * 4
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(_steps(), max_size=40))
 @example(
-    # The slow run pushes its older row after the other one, and is killed.
+    # The slow run pushes its older row after the other run, and is killed.
     steps=[
         ("write", 1, 0), ("begin", 99), ("write", 1, 0), *_others, ("begin", 99), ("end", 1, "succeeds"),
         ("push", 0, 3), ("end", 0, "is killed"),
     ]
 )  # fmt: skip
 @example(
-    # The slow run pushes its older row after the other one did, and ends before that.
+    # The slow run pushes its older row after the other run did, but ends before it.
     steps=[
         ("write", 1, 0), ("begin", 99), ("write", 1, 0), *_others, ("begin", 99), ("push", 1, 4),
         ("push", 0, 3), ("end", 0, "succeeds"), ("end", 0, "succeeds"),
@@ -388,7 +388,7 @@ def test_whatever_happens_the_index_equals_the_table_in_the_end(
     assert cursors == sorted(cursors)
     while world.open:
         world.end(0, "succeeds")
-    # Of runs that overlapped, it takes one that did not, and one more if some of them were killed.
+    # After overlapping runs, one run without overlap is needed, and one more if some were killed.
     for _ in range(2):
         world.begin(99)
         world.end(0, "succeeds")

@@ -1,4 +1,4 @@
-"""Records and runs as a web server reads them: of a real database with Airflow's own tables."""
+"""Records and runs as a web server reads them, from a real database with Airflow's own tables."""
 
 from __future__ import annotations
 

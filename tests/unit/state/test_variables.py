@@ -1,4 +1,4 @@
-"""How Variables are read: as they are now, and an API server that does not answer is no absent record."""
+"""Reading Variables: current values, and an unresponsive API server does not count as a missing record."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytest.importorskip("airflow.sdk", reason="Airflow 2 reads the metadata database
 
 
 class Supervisor:
-    """What a task of Airflow 3 asks the API server by."""
+    """Airflow 3's client for the API server in a task."""
 
     def __init__(self) -> None:
         self.values: dict[str, str] = {}
@@ -88,7 +88,7 @@ def test_a_write_that_the_api_server_rejects_is_an_error(supervisor: Supervisor)
 
 
 def test_the_answer_to_another_question_is_not_believed(supervisor: Supervisor) -> None:
-    """After a timeout interrupted a request, its process gets each answer one request too late."""
+    """After a timeout interrupted a request, its process gets each response one request too late."""
     from airflow.sdk.execution_time.comms import VariableResult
 
     supervisor.values["coveo_x"] = "5"

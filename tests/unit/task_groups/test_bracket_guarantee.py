@@ -1,4 +1,4 @@
-"""What the records of a bracket guarantee, against a Coveo at the socket and a run that is made up."""
+"""The guarantees of a bracket's records, with a Coveo at the socket and a simulated run."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def deletions(coveo: Simulator) -> list[str]:
 
 
 def push_as(run: Run, task: str, source: str = SOURCE, monkeypatch: Any = None) -> None:
-    """Push an item from a task, as its code does by the hook."""
+    """Push an item from a task through the hook."""
     context = run.context(task)
     monkeypatch.setattr(
         "airflow_provider_coveo.hooks.run_records.get_current_context", lambda: context, raising=True
@@ -64,7 +64,7 @@ def push_as(run: Run, task: str, source: str = SOURCE, monkeypatch: Any = None) 
 
 
 def begin_work(run: Run, task: str = "work") -> None:
-    """Do what a task's process does before its own work."""
+    """Run the part of a task's process before its own work."""
     run.task(task)._pre_execute_hook(run.context(task))
 
 
@@ -163,7 +163,7 @@ def test_a_retry_of_the_opening_before_any_work_still_finds_a_cut_off(
     assert run.execute("delete_old_items")["ordering_id"] == opened
 
 
-# --- what a run opened is what it works on ---
+# --- a run works on the source that it opened ---
 
 
 def test_templates_that_render_to_another_source_by_now_change_nothing_in_the_run(
@@ -222,7 +222,7 @@ def test_old_items_of_a_source_stay_if_the_run_pushed_to_another_one(
     assert deletions(coveo) == []
 
 
-# --- who holds a source ---
+# --- owners of sources ---
 
 
 def test_an_opening_that_is_rejected_leaves_on_record_who_holds_the_source(
@@ -245,7 +245,7 @@ def test_the_bracket_that_closes_first_leaves_the_source_open_for_the_one_that_o
     run.execute("open")
     assert run.execute("close")["status"] is None
     assert coveo.statuses(SOURCE) == ["REBUILD"]
-    # It has ended by now without closing, so that the last task is the one to do so.
+    # It has ended without closing, so the last task must close the source.
     run.state_of_later = "failed"
     run.execute("outcome")
     assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
@@ -317,7 +317,7 @@ def test_the_wait_for_a_source_ends_without_a_triggerer(coveo: Simulator, a_run:
     with pytest.raises(TaskDeferred) as deferred:
         run.execute("open")
     assert 3600 <= deferred.value.timeout.total_seconds() <= 3700
-    # A retry goes on waiting instead of beginning anew.
+    # A retry continues waiting instead of starting again.
     run.update.open.exclusive_timeout = 0.1
     time.sleep(0.2)
     with pytest.raises(PushSourceInUse):
@@ -326,14 +326,14 @@ def test_the_wait_for_a_source_ends_without_a_triggerer(coveo: Simulator, a_run:
         run.execute("open", max_tries=0)
 
 
-# --- an opening that outlives its closing ---
+# --- an `open` that outlives its `close` ---
 
 
 def test_an_opening_whose_request_arrives_after_the_closing_closes_the_source_itself(
     coveo: Simulator, a_run: Callable[..., Run]
 ) -> None:
     run = a_run()
-    # Time enough to close in between.
+    # Enough time to close in between.
     coveo.faults.answer(503, headers={"Retry-After": "4"}, operation="status", status_type="REBUILD")
     holder = Holder("d", "r", run.update.open.task_id)
 
@@ -366,7 +366,7 @@ def test_the_last_task_looks_once_more_if_the_opening_was_killed_in_its_request(
     def killed(*_: Any) -> Any:
         raise SystemExit
 
-    # Nothing that an opening does after its request is done.
+    # Nothing that `open` does after its request has happened.
     monkeypatch.setattr(opening.Opening, "_conclude_failure", lambda *_: None)
     monkeypatch.setattr(end_tasks, "_MAX_LINGERING", 0.2)
     with monkeypatch.context() as patch:
@@ -391,7 +391,7 @@ def test_the_run_of_tasks_test_opens_nothing(coveo: Simulator, a_run: Callable[.
     assert coveo.requests == []
 
 
-# --- what follows ---
+# --- tasks after the bracket ---
 
 
 def test_what_follows_runs_only_if_this_run_opened_and_closed(
@@ -446,7 +446,7 @@ def test_what_follows_waits_for_idle_although_the_closing_was_marked(
     assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
 
 
-# --- what can't be right ---
+# --- invalid parameters ---
 
 
 def test_a_delta_does_not_delete_what_did_not_change(coveo: Simulator, a_run: Callable[..., Run]) -> None:
@@ -518,7 +518,7 @@ def test_a_phase_of_a_later_version_is_closed_to_be_sure(coveo: Simulator, a_run
     assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
 
 
-# --- how often the records are read ---
+# --- the number of reads of records ---
 
 
 def test_a_bracket_that_goes_well_reads_its_records_no_more_than_twice_as_often_as_0_1_0_did_and_two(

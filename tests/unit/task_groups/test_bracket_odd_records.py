@@ -1,4 +1,4 @@
-"""Records that were edited or are gone, and names that Airflow gives twice."""
+"""Edited or missing records, and duplicate names in Airflow."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_what_the_watchdog_saw_may_be_edited_by_hand(
 def test_a_second_bracket_takes_no_later_cut_off_where_the_sources_record_is_gone(
     coveo: Simulator, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, gone: str
 ) -> None:
-    """Thirty other runs on the source push it out of its record as well."""
+    """Thirty other runs on the source also push it out of its record."""
     run = a_run()
     with run.dag, push_source_update(source_id=SOURCE, delete_old_items=True, group_id="second"):
         Work(task_id="work2")
@@ -148,7 +148,7 @@ def test_a_second_bracket_takes_no_later_cut_off_where_the_sources_record_is_gon
     run.execute("close")
     for name in [name for name in run.variables if name.startswith(gone)]:
         del run.variables[name]
-    # Coveo's clock, as its answers give it, has seconds.
+    # Coveo's responses contain its clock with a precision of seconds.
     time.sleep(1.1)
     run.execute("second.open")
     push_as(run, "second.work2", monkeypatch=monkeypatch)
@@ -165,7 +165,7 @@ def test_however_many_runs_came_since_no_later_cut_off_is_taken_for_a_runs_first
     ledger.content_changed(SOURCE, "d", "r", pushes=True)
     for number in range(others):
         ledger.content_changed(SOURCE, "d", f"other {number}", pushes=True)
-    # What the bracket knows by its own record, it goes on knowing.
+    # The bracket still knows the content of its own record.
     known = BracketRecord(first_cut_off_ms=7) if knows else BracketRecord()
     opened = ledger.opened(SOURCE, bracket, 1_000, known)
     assert opened.first_cut_off_ms == (7 if knows else None)
@@ -205,7 +205,7 @@ def test_a_run_with_the_id_of_a_deleted_one_does_not_keep_to_its_source(
 
 @pytest.mark.parametrize("other", ["push_1", "push_1_0"])
 def test_a_task_named_like_a_mapped_one_hides_no_state(monkeypatch: pytest.MonkeyPatch, other: str) -> None:
-    """Airflow 3 names the second instance of `push` and a task `push_1` alike, and answers with one."""
+    """Airflow 3 gives instance 1 of `push` and a task `push_1` the same name, and returns only one."""
     instances = {
         ("push", 0): "success",
         ("push", 1): "failed",
@@ -231,7 +231,7 @@ def test_a_task_named_like_a_mapped_one_hides_no_state(monkeypatch: pytest.Monke
 def test_a_task_that_airflow_names_like_another_one_is_not_overlooked_among_all(
     monkeypatch: pytest.MonkeyPatch, hidden: str
 ) -> None:
-    """Where the tasks can't be named, as in the triggerer, what stands behind the other one is counted."""
+    """Without the names of tasks, as in the triggerer, the task after the other one counts."""
     instances = [hidden, "success", "success"]
 
     def count(*, dag_id: str, run_ids: list[str], states: list[str] | None = None) -> int:
@@ -302,7 +302,7 @@ def test_an_idle_of_the_watchdog_that_coveo_rejects_is_not_on_record_as_accepted
 def test_a_closing_tells_another_bracket_only_once_its_opening_has_ended(
     coveo: Simulator, a_run: Callable[..., Run], is_concluded: bool
 ) -> None:
-    """While its request is under way, it looks again by itself, and sets its status again."""
+    """While its request is in flight, it checks again, and sets its status again."""
     run = a_run()
     run.execute("open")
     mine = Holder("d", "r", f"{run.update.group_id}.open")

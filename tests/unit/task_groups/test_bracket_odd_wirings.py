@@ -1,4 +1,4 @@
-"""Wirings of brackets that few will write."""
+"""Unusual wirings of brackets."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_label_at_an_edge_changes_nothing(wiring: str) -> None:
 
 
 def test_behind_a_label_a_list_of_a_groups_tasks_is_the_group() -> None:
-    """Airflow's own rule, by which nothing tells the list from the group; the guide says so."""
+    """Airflow's own rule, by which a list is the same as the group; the guide mentions it."""
     with a_dag() as dag:
         with push_source_update(source_id=SOURCE) as update:
             Work(task_id="work")

@@ -1,4 +1,4 @@
-"""How ``push_source_update`` wires a DAG, as it is parsed; nothing runs here."""
+"""The wiring of a DAG with ``push_source_update`` when it is parsed; no task runs here."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ except ImportError:  # Airflow 2.11 without the standard provider
     from airflow.operators.empty import EmptyOperator
 
 SOURCE = "acme-products"
-#: What comes after the work, in the order in which it runs.
+#: The tasks after the work, in order.
 AFTER_WORK = {"close", "outcome", "done"}
 
 
@@ -49,14 +49,14 @@ def a_dag(**options: Any) -> DAG:
 
 @pytest.fixture
 def dag() -> Iterator[DAG]:
-    """A DAG that the test adds to; in the end it must be one that Airflow takes and can store."""
+    """A DAG for the test to fill; in the end, Airflow must be able to validate and serialize it."""
     with a_dag() as dag:
         yield dag
     stored(dag)
 
 
 def stored(dag: DAG) -> Any:
-    """Return the DAG as the scheduler sees it."""
+    """Return the DAG in the scheduler's form."""
     check_cycle = getattr(dag, "check_cycle", None)
     if check_cycle is None:
         from airflow.utils.dag_cycle_tester import check_cycle as check
@@ -68,7 +68,7 @@ def stored(dag: DAG) -> Any:
 
 
 def below(task: Any) -> set[str]:
-    """Return the tasks directly below one, without their groups."""
+    """Return the direct downstream tasks of a task, without their groups."""
     return {name.rpartition(".")[2] for name in task.downstream_task_ids}
 
 
@@ -78,7 +78,7 @@ def of(update: Any, name: str) -> Any:
 
 
 def is_member(update: Any, task: Any) -> bool:
-    """Say whether closing, judgement and the tasks after the bracket all wait for a task."""
+    """Return whether `close`, `outcome` and the tasks after the bracket all wait for a task."""
     waiting = {of(update, name).task_id for name in AFTER_WORK}
     return waiting <= task.downstream_task_ids and _looks_before_it_works(task)
 
@@ -276,7 +276,7 @@ def bracket_with_an_error() -> None:
 
 
 class LoopTaskGroup(TaskGroup):
-    """As Airflow 3.4 names a task loop."""
+    """A task loop as in Airflow 3.4."""
 
 
 def bracket_in_a_loop() -> None:
@@ -303,7 +303,7 @@ def test_an_error_in_the_bracket_is_not_hidden_by_the_bracket() -> None:
         bracket_with_an_error()
 
 
-# --- what may stand inside ---
+# --- content of the bracket ---
 
 
 def test_tasks_in_groups_in_groups_are_members(dag: DAG) -> None:
@@ -390,7 +390,7 @@ def test_the_users_own_setup_and_teardown_stay_paired_with_each_other(dag: DAG) 
         make_room >> Work(task_id="work") >> clean_up.as_teardown(setups=make_room)
 
     assert below(make_room) == {"work", "clean_up"}
-    # As everywhere in Airflow, a teardown's failure fails nothing; but it is waited for.
+    # As everywhere in Airflow, a teardown's failure fails nothing, but the bracket waits for it.
     assert below(clean_up) == {"close", "outcome"}
     assert make_room.task_id in judged(update)
 
@@ -525,7 +525,7 @@ def test_the_cut_off_can_be_passed_to_a_task_after_the_bracket(dag: DAG) -> None
     assert after.operator.task_id not in judged(update)
 
 
-# --- what DAGs and tasks bring with them ---
+# --- settings of DAGs and tasks ---
 
 
 def test_runs_that_may_overlap_are_warned_of() -> None:
@@ -594,7 +594,7 @@ def test_default_args_can_not_keep_the_bracket_from_closing() -> None:
     for name in ("begin", "open", "close", "outcome", "done"):
         own = of(update, name)
         assert own.max_active_tis_per_dag is None, name
-        # Where there is a request, its own limit; the others have nothing to limit.
+        # Tasks with a request have their own limit; the others need none.
         assert own.execution_timeout is None or own.execution_timeout >= timedelta(minutes=30), name
         assert not own.depends_on_past, name
         assert not own.wait_for_downstream, name
@@ -683,7 +683,7 @@ def test_a_dag_that_fails_fast_is_taken() -> None:
     assert update.close.is_teardown
 
 
-# --- what Airflow does with a DAG ---
+# --- Airflow's handling of a DAG ---
 
 
 def test_the_scheduler_sees_the_same_wiring() -> None:
@@ -741,11 +741,11 @@ def test_a_task_opens_its_own_bracket_again_and_not_one_before_it(dag: DAG) -> N
         assert found.open == f"update_{number}.open"
 
 
-# --- by the graph, in whatever order its edges are made ---
+# --- the same graph, whatever the order of its edges ---
 
 
 def checked(dag: DAG) -> None:
-    """Check a DAG as Airflow does once its file was read."""
+    """Validate a DAG as Airflow does after it reads its file."""
     dag.validate()
 
 

@@ -1,4 +1,4 @@
-"""The bracket's own tasks, executed one by one against a Coveo at the socket, with a run that is made up."""
+"""The bracket's own tasks, executed one by one with a Coveo at the socket and a simulated run."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Work(BaseOperator):
 
 
 class Run:
-    """A run of a DAG, as its tasks see it: XComs, Variables, states, and what a task keeps between tries."""
+    """A run of a DAG, as its tasks see it: XComs, Variables, states, and the task state store."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
         self.xcoms: dict[tuple[str, str], Any] = {}
@@ -126,10 +126,10 @@ class Run:
         }
 
     def execute(self, name: str, *, max_tries: int = 0) -> Any:
-        """Execute a task, and take note of what became of it."""
+        """Execute a task, and record its outcome."""
         task = self.task(name)
         if name in {"close", "outcome", "done"}:
-            # Airflow starts these once what is above them has ended.
+            # Airflow starts these once their upstream tasks have ended.
             for above in task.get_flat_relative_ids(upstream=True):
                 self.states.setdefault(above, "skipped" if above.endswith(".open") else "success")
         try:
@@ -147,7 +147,7 @@ class Run:
         return result
 
     def clear(self, name: str) -> None:
-        """Have a task run again: its XComs are gone."""
+        """Clear a task, which deletes its XComs."""
         task_id = self.task(name).task_id
         self.states.pop(task_id, None)
         for key in [key for key in self.xcoms if key[0] == task_id]:
@@ -158,7 +158,7 @@ class Run:
         SourceLedger("acme").hold(SOURCE, later)
 
     def fail(self) -> None:
-        """End the run, skipping what is left of it, and call the failure callbacks of the DAG."""
+        """End the run, skip its remaining tasks, and call the failure callbacks of the DAG."""
         self.state = "failed"
         for task_id in self.dag.task_ids:
             self.states.setdefault(task_id, "skipped")
@@ -179,7 +179,7 @@ def a_run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
     return lambda **options: Run(monkeypatch, **options)
 
 
-# --- opening and closing ---
+# --- `open` and `close` ---
 
 
 def test_the_source_is_closed_and_no_longer_on_record_as_held(
@@ -205,7 +205,7 @@ def test_a_callback_closes_what_an_opening_that_was_ended_behind_its_request_ope
     assert record is not None
     write_bracket(holder, replace(record, phase=Phase.OPENING, is_concluded=False))
 
-    # The hook's first request takes longer than later ones.
+    # The hook's first request is slower than later ones.
     hook.get_source(SOURCE)
 
     def open_late() -> None:
@@ -330,7 +330,7 @@ def test_the_closing_goes_by_the_connection_that_opened(coveo: Simulator, a_run:
     for name in ("close", "outcome"):
         task = run.task(name)
         task.coveo_conn_id = "coveo_nowhere"
-        # As the links do before the task works.
+        # Like the links before the task works.
         assert task.hook.coveo_conn_id == "coveo_nowhere"
     run.execute("close")
     run.execute("outcome")
@@ -388,7 +388,7 @@ def test_an_exclusive_opening_does_not_wait_for_what_its_own_run_opened(
     run = a_run(exclusive=True)
     run.execute("open")
     run.clear("open")
-    # Its answer was lost, so that it is tried again.
+    # Its response was lost, so it is retried.
     run.execute("open")
     run.execute("close")
 
@@ -538,7 +538,7 @@ def test_users_tasks_may_ask_for_an_open_source_themselves(
 def test_a_task_that_was_cleared_alone_opens_the_source_and_the_end_of_the_run_closes_it(
     coveo: Simulator, a_run: Callable[..., Run], state: str
 ) -> None:
-    """Airflow 3.1 and 3.2 clear no setups and teardowns with it."""
+    """Airflow 3.1 and 3.2 don't clear setups and teardowns with it."""
     run = a_run()
     closed_with_work_cleared(run)
     run.states["push_source_update.outcome"] = state
@@ -566,7 +566,7 @@ def test_a_task_that_stands_in_no_bracket_is_told_so(a_run: Callable[..., Run]) 
         ensure_source_open(a_run().context("elsewhere"))
 
 
-# --- what is refused before anything is opened ---
+# --- errors before `open` ---
 
 
 @pytest.mark.parametrize(
@@ -589,7 +589,7 @@ def test_an_update_that_can_not_be_opened_neither_opens_nor_closes_anything(
 
 
 def test_who_opens_a_bracket_changes_the_source_s_content_from_there_on(a_run: Callable[..., Run]) -> None:
-    """So that a push of another run that failed before does not go on where it failed."""
+    """A failed push of another run must not resume where it failed."""
     run = a_run()
     ledger = SourceLedger("acme")
     another = ledger.content_changed(SOURCE, "another", "r")
@@ -628,7 +628,7 @@ def test_an_opening_that_is_refused_after_one_that_may_have_been_carried_out_is_
     assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
 
 
-# --- the last resort ---
+# --- the failure callback ---
 
 
 def test_the_last_resort_takes_no_time_between_calls(
@@ -691,7 +691,7 @@ def test_a_callback_that_comes_late_leaves_alone_what_a_later_pass_of_the_run_op
 def test_a_run_that_failed_while_a_task_of_it_works_is_closed_as_airflow_never_will(
     coveo: Simulator, a_run: Callable[..., Run]
 ) -> None:
-    """A task marked by hand can fail a run at once, whose other tasks then keep no state."""
+    """A task marked by hand can fail a run at once; its other tasks then have no state."""
     run = a_run()
     run.execute("open")
     run.state = "failed"
@@ -751,7 +751,7 @@ def test_a_callback_that_airflow_3_0_answers_nothing_goes_by_variables(
     ("work", "statuses"),
     [
         ("skipped", ["REBUILD", "IDLE"]),
-        # It was cleared alone, after all others had ended, and calls back again.
+        # Only it was cleared, after all others had ended, and its callback runs again.
         ("scheduled", ["REBUILD"]),
     ],
 )

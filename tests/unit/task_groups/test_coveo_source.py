@@ -1,4 +1,4 @@
-"""The recreation as a DAG: in its order whatever the DAG's defaults say, and with an approval on both."""
+"""Recreating a source as a DAG: in order whatever the DAG's defaults, and with an approval on both lines."""
 
 from __future__ import annotations
 
@@ -88,10 +88,10 @@ def test_the_defaults_of_a_dag_let_nothing_come_before_the_approval() -> None:
         assert task.trigger_rule == "all_success"
         assert not task.depends_on_past
     if ApprovalOperator is not None:
-        # It would be the time that one has to answer.
+        # It would limit the time for the approval.
         assert group.approve.execution_timeout is group.approve.response_timeout is None
     assert group.recreate.do_xcom_push
-    # Nobody makes a second copy at the same time.
+    # No second copy is created at the same time.
     assert group.recreate.max_active_tis_per_dag == 1
 
 

@@ -1,4 +1,4 @@
-"""A bracket whose run is dry: it opens nothing, and nothing in it can send anything."""
+"""A bracket in a dry run: it opens nothing, and its tasks can't send anything."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class DryRun(Run):
         self.states[self.task("work").task_id] = "success"
 
     def enter(self, name: str) -> None:
-        """Do what a member does before it works."""
+        """Run the part of a member before its work."""
         self.task(name)._pre_execute_hook(self.context(name))
 
 

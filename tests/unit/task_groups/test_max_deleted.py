@@ -1,4 +1,4 @@
-"""The valve of a rebuild: ``delete_old_items`` deletes no more than ``max_deleted`` allows."""
+"""The safety limit of a rebuild: ``delete_old_items`` deletes no more than ``max_deleted`` allows."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_beyond_the_limit_nothing_is_deleted_and_both_numbers_are_named(
     ):
         run.execute("delete_old_items")
     assert deletions(coveo) == 0
-    # The source is closed all the same.
+    # The source is still closed.
     run.execute("close")
     assert coveo.statuses(SOURCE)[-1] == "IDLE"
 
@@ -117,7 +117,7 @@ def test_the_limit_is_raised_for_a_deletion_that_is_meant(
     run = a_run(1, max_deleted="20%")
     with pytest.raises(TooManyDeletions, match="raise max_deleted, and clear delete_old_items"):
         run.execute("delete_old_items")
-    # As a template does that renders to something else by then.
+    # Like a template that renders to another value by then.
     run.task("delete_old_items").max_deleted = "90%"
     run.execute("delete_old_items")
     assert deletions(coveo) == 1
@@ -153,7 +153,7 @@ def test_a_limit_that_is_none_deletes_nothing(
     coveo: Simulator, a_run: Callable[..., Run], value: Any
 ) -> None:
     run = a_run(10, max_deleted="{{ params.limit }}")
-    # As a native template renders it.
+    # The result of a native template.
     run.task("delete_old_items").max_deleted = value
     with pytest.raises(CoveoInputError, match="Invalid max_deleted"):
         run.execute("delete_old_items")

@@ -1,4 +1,4 @@
-"""Triggers as a triggerer runs them: made anew from their serialized form, on an event loop."""
+"""Triggers as in a triggerer: created from their serialized form, on an event loop."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 
 def made_again(trigger: Any) -> Any:
-    """Return the trigger as another process has it, which got it as JSON."""
+    """Return the trigger as another process creates it from JSON."""
     path, parameters = trigger.serialize()
     module, _, name = path.rpartition(".")
     return getattr(importlib.import_module(module), name)(**json.loads(json.dumps(parameters)))
 
 
 def fired(trigger: Any, within: float = 90) -> dict[str, Any]:
-    """Run a trigger until it fires, and return what its task gets."""
+    """Run a trigger until it fires, and return its event for the task."""
 
     async def first_event() -> Any:
         async for event in made_again(trigger).run():

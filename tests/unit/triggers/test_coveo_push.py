@@ -1,4 +1,4 @@
-"""Triggers on an event loop: what they send, what they share, what they leave behind, and how they go on."""
+"""Triggers on an event loop: requests, shared sessions, cleanup, and waiting."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ TRIGGERS = [
 
 
 def ask_for_source(retry: RetryPolicy | None = None) -> dict[str, Any]:
-    """Ask for a source on an event loop of its own, with a client that comes and goes."""
+    """Request a source on a separate event loop, with a temporary client."""
 
     async def ask() -> dict[str, Any]:
         patience = RetryPolicy(total_seconds=5, first_wait=0.01, longest_wait=0.05)
@@ -87,7 +87,7 @@ def ask_for_source(retry: RetryPolicy | None = None) -> dict[str, Any]:
     return asyncio.run(ask())
 
 
-# --- what crosses from the task to the triggerer ---
+# --- serialization for the triggerer ---
 
 
 @pytest.mark.parametrize("trigger", TRIGGERS, ids=lambda trigger: type(trigger).__name__)
@@ -112,7 +112,7 @@ def test_no_secret_crosses(connect: Callable[..., None]) -> None:
         assert SENTINEL not in json.dumps(trigger.serialize()) + repr(vars(trigger))
 
 
-# --- what is sent ---
+# --- requests ---
 
 
 def test_requests_bear_the_key_and_say_who_asks(coveo: Simulator) -> None:
@@ -298,7 +298,7 @@ def test_a_key_that_does_not_fit_any_more_is_an_event(coveo: Simulator, connect:
     connect(password="xx-wrong-key")
     event = fired(TRIGGERS[0])
     assert (event["outcome"], event["error"]["error"]) == ("error", "AuthenticationError")
-    # The connection was looked at again, and has no other key.
+    # The connection was read again, and has the same key.
     assert [request.status for request in coveo.requests] == [401]
 
 
@@ -323,7 +323,7 @@ def test_requests_are_counted_as_the_hook_s_are(coveo: Simulator, monkeypatch: p
     statistics = SimpleNamespace(incr=lambda name, count, tags: counted.update({name: count}))
     monkeypatch.setattr(metrics, "_stats", lambda: statistics)
     coveo.faults.answer(503, operation="source")
-    # Not a connection that is closed before the answer: aiohttp itself asks again once then.
+    # Not a connection that closes before the response, because aiohttp itself retries that once.
     coveo.faults.truncate(operation="source")
     ask_for_source()
     assert counted == {
@@ -335,7 +335,7 @@ def test_requests_are_counted_as_the_hook_s_are(coveo: Simulator, monkeypatch: p
     }
 
 
-# --- how a trigger waits ---
+# --- waiting ---
 
 
 def test_a_trigger_looks_no_more_often_than_it_was_told(coveo: Simulator, hook: CoveoPushHook) -> None:
@@ -363,7 +363,7 @@ def test_triggers_that_begin_together_do_not_look_together(coveo: Simulator, hoo
         await asyncio.wait(waiting)
 
     asyncio.run(begin())
-    # They are spread over the two seconds; all at once they would be through in a fraction of one.
+    # They are spread over the two seconds; all at once would take a fraction of one.
     assert looks()[39] - looks()[0] > 1000
 
 
@@ -406,7 +406,7 @@ def test_triggers_share_a_session_and_the_last_one_closes_it(coveo: Simulator, h
         events = await asyncio.gather(*waiting[:10])
         del waiting
         gc.collect()
-        # What is collected of them is closed by the loop.
+        # The loop closes those that are garbage-collected.
         until = time.monotonic() + 200
         while aiohttp_transport._shared_sessions[asyncio.get_running_loop()]:
             assert time.monotonic() < until
