@@ -53,6 +53,8 @@ _MAX_FAILED: Final = 5
 _MAX_BRACKETS: Final = 5
 #: The order of states: those that need attention come first.
 _ORDER: Final = ("abandoned", "unreadable", "unsure", "working", "unknown", "idle")
+#: The tasks of a bracket that end it.
+_ENDS: Final = ("close", "outcome")
 #: The counts of pushed items that a task saves; the page uses the same names.
 _COUNTS: Final = ("accepted", "deleted", "refused", "rejected", "rejected_batches", "unchanged")
 
@@ -112,10 +114,11 @@ class _Facts:
 
     runs: dict[RunKey, RunRow] = field(default_factory=dict)
     dags: dict[str, DagRow] = field(default_factory=dict)
-    tasks: dict[RunKey, list[TaskRow]] = field(default_factory=dict)
+    states: dict[RunKey, set[str | None]] = field(default_factory=dict)
+    ends: dict[RunKey, list[TaskRow]] = field(default_factory=dict)
     outcomes: dict[RunKey, list[TaskRow]] = field(default_factory=dict)
-    failed: dict[RunKey, list[TaskRow]] = field(default_factory=dict)
-    pushed: dict[RunKey, list[Any]] = field(default_factory=dict)
+    failed: dict[RunKey, list[str]] = field(default_factory=dict)
+    counts: dict[RunKey, dict[str, dict[str, int]]] = field(default_factory=dict)
     #: The reason why the states of runs are unknown, if they are.
     unknown: str = ""
     troubles: list[str] = field(default_factory=list)
@@ -290,24 +293,28 @@ def _add_brackets(source: _Source, records: Mapping[str, Callable[[], object]]) 
 
 
 def _ask(store: Store, facts: _Facts, sources: Iterable[_Source], watches: Mapping[str, WatchRecord]) -> None:
-    held = {(each.dag_id, each.run_id) for source in sources for each in source.holders}
+    holders = [each for source in sources for each in source.holders]
+    held = {(each.dag_id, each.run_id) for each in holders}
     last = {source.last_run for source in sources if source.last_run}
     brackets = [holder for source in sources for holder in source.brackets]
     dag_ids = {WATCHDOG_DAG_ID, *(watch.dag_id for watch in watches.values())}
     dag_ids |= {dag_id for dag_id, _ in held | last}
     facts.dags = facts.asked("the DAGs", lambda: store.dags(dag_ids), {})
     facts.runs = facts.asked("the runs", lambda: store.runs(held | last), {})
-    facts.tasks = facts.asked("the states of tasks", lambda: store.tasks(held), {}) if held else {}
-    facts.unknown = "; ".join(facts.troubles)
+    if held:
+        ends = {each.task_id(role) for each in holders for role in _ENDS}
+        facts.states = facts.asked("the states of tasks", lambda: store.states(held), {})
+        facts.ends = facts.asked("the states of tasks", lambda: store.tasks(held, ends), {})
+    facts.unknown = "; ".join(dict.fromkeys(facts.troubles))
     if not last:
         return
-    facts.pushed = facts.asked("what was pushed", lambda: store.pushed(last), {})
-    facts.failed = facts.asked("the failed tasks", lambda: store.tasks(last, states=("failed",)), {})
+    facts.counts = facts.asked("what was pushed", lambda: _counts(store.pushed(last)), {})
+    facts.failed = facts.asked("the failed tasks", lambda: store.failed(last), {})
     facts.outcomes = facts.asked(
         "how updates ended",
         lambda: store.tasks(
             {(each.dag_id, each.run_id) for each in brackets},
-            task_ids={each.task_id("outcome") for each in brackets},
+            {each.task_id("outcome") for each in brackets},
         ),
         {},
     )
@@ -399,7 +406,8 @@ def _described(
     try:
         label = SourceStatus(status).console_name
     except ValueError:
-        label = status
+        # Records of 0.1.0 contain no status.
+        label = status or ("Active" if is_active else "Unknown")
     return {
         "status": status,
         "label": label,
@@ -434,10 +442,13 @@ def _judged(holder: SourceRecord, facts: _Facts) -> tuple[bool | None, str]:
         return False, "the run no longer exists"
     if run.state not in ACTIVE_RUN_STATES:
         return False, f"the run has ended ({run.state})"
-    tasks = facts.tasks.get(key, [])
-    states = {each.state for each in tasks}
-    closing = {holder.task_id("close"), holder.task_id("outcome")}
-    ends = [each for each in tasks if each.task_id in closing and each.map_index == holder.map_index]
+    states = facts.states.get(key, set())
+    closing = {holder.task_id(role) for role in _ENDS}
+    ends = [
+        each
+        for each in facts.ends.get(key, [])
+        if each.task_id in closing and each.map_index == holder.map_index
+    ]
     is_over = len(ends) == len(closing) and all(each.state in FINISHED_STATES for each in ends)
     if is_over and (holder.reopened_by is None or not PENDING_STATES.intersection(states)):
         return False, "its tasks close and outcome have run"
@@ -509,24 +520,23 @@ def _last(source: _Source, facts: _Facts, viewer: Viewer) -> dict[str, object] |
         "began": began,
         "ended": max(closed, default=run.ended if run and not is_running else None),
         "result": result,
-        "failed": sorted({each.task_id for each in facts.failed.get(key, [])})[:_MAX_FAILED],
+        "failed": sorted(facts.failed.get(key, []))[:_MAX_FAILED],
         "closed_by": next((record.closed_by for _, record in known if record.closed_by), ""),
-        "counts": _counts(facts.pushed.get(key, []), f"{source.organization_id}/{source.source_id}"),
+        "counts": facts.counts.get(key, {}).get(f"{source.organization_id}/{source.source_id}"),
     }
 
 
-def _counts(pushed: Iterable[Any], name: str) -> dict[str, int] | None:
-    """Return the number of items that all tasks of a run pushed to a source, ``None`` if none saved it."""
-    found: dict[str, int] = {}
-    for each in pushed:
-        counts = each.get(name) if isinstance(each, Mapping) else None
-        if not isinstance(counts, Mapping):
-            continue
-        for kind in _COUNTS:
-            count = counts.get(kind)
-            if isinstance(count, int) and not isinstance(count, bool):
-                found[kind] = found.get(kind, 0) + count
-    return found or None
+def _counts(pushed: Iterable[tuple[RunKey, object]]) -> dict[RunKey, dict[str, dict[str, int]]]:
+    """Return the number of items that all tasks of each run pushed, by source."""
+    found: dict[RunKey, dict[str, dict[str, int]]] = {}
+    for run, saved in pushed:
+        for name, counts in saved.items() if isinstance(saved, Mapping) else ():
+            for kind in _COUNTS if isinstance(counts, Mapping) else ():
+                count = counts.get(kind)
+                if isinstance(count, int) and not isinstance(count, bool):
+                    added = found.setdefault(run, {}).setdefault(name, {})
+                    added[kind] = added.get(kind, 0) + count
+    return found
 
 
 def _next_run(source: _Source, facts: _Facts, viewer: Viewer) -> dict[str, object] | None:

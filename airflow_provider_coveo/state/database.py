@@ -85,14 +85,20 @@ class Store(Protocol):
         """Return the data about DAGs."""
         ...
 
-    def tasks(
-        self, keys: Iterable[RunKey], *, task_ids: Iterable[str] = (), states: Iterable[str] = ()
-    ) -> dict[RunKey, list[TaskRow]]:
-        """Return the task instances of runs, optionally of some tasks or in some states only."""
+    def tasks(self, keys: Iterable[RunKey], task_ids: Iterable[str]) -> dict[RunKey, list[TaskRow]]:
+        """Return the instances of some tasks of runs."""
         ...
 
-    def pushed(self, keys: Iterable[RunKey]) -> dict[RunKey, list[Any]]:
-        """Return the counts of pushed items that the tasks of runs saved."""
+    def states(self, keys: Iterable[RunKey]) -> dict[RunKey, set[str | None]]:
+        """Return the states in which runs have task instances."""
+        ...
+
+    def failed(self, keys: Iterable[RunKey]) -> dict[RunKey, list[str]]:
+        """Return the failed tasks of runs."""
+        ...
+
+    def pushed(self, keys: Iterable[RunKey]) -> Iterator[tuple[RunKey, object]]:
+        """Yield the counts of pushed items that each task of runs saved."""
         ...
 
 
@@ -151,44 +157,53 @@ class DatabaseStore:
                 found[dag_id] = DagRow(bool(is_paused), is_gone, _seconds(next_run))
         return found
 
-    def tasks(
-        self, keys: Iterable[RunKey], *, task_ids: Iterable[str] = (), states: Iterable[str] = ()
-    ) -> dict[RunKey, list[TaskRow]]:
-        """Return the task instances of runs, optionally of some tasks or in some states only."""
-        from airflow.models.taskinstance import TaskInstance
+    def tasks(self, keys: Iterable[RunKey], task_ids: Iterable[str]) -> dict[RunKey, list[TaskRow]]:
+        """Return the instances of some tasks of runs."""
+        from airflow.models.taskinstance import TaskInstance as Task
 
-        names, only = sorted(set(task_ids)), sorted(states)
-        conditions = [
-            *([TaskInstance.task_id.in_(names)] if names else []),
-            *([TaskInstance.state.in_(only)] if only else []),
-        ]
-        columns = (
-            TaskInstance.dag_id,
-            TaskInstance.run_id,
-            TaskInstance.task_id,
-            TaskInstance.map_index,
-            TaskInstance.state,
-        )
+        columns = (Task.dag_id, Task.run_id, Task.task_id, Task.map_index, Task.state)
+        condition = Task.task_id.in_(sorted(set(task_ids)))
         found: dict[RunKey, list[TaskRow]] = {}
-        for dag_id, run_id, task_id, map_index, state in self._of_runs(
-            TaskInstance, columns, keys, *conditions
-        ):
+        for dag_id, run_id, task_id, map_index, state in self._of_runs(Task, columns, keys, condition):
             found.setdefault((dag_id, run_id), []).append(TaskRow(task_id, map_index, _text(state)))
         return found
 
-    def pushed(self, keys: Iterable[RunKey]) -> dict[RunKey, list[object]]:
-        """Return the counts of pushed items that the tasks of runs saved."""
+    def states(self, keys: Iterable[RunKey]) -> dict[RunKey, set[str | None]]:
+        """Return the states in which runs have task instances: few, however many instances there are."""
+        from airflow.models.taskinstance import TaskInstance as Task
+
+        found: dict[RunKey, set[str | None]] = {}
+        for dag_id, run_id, state in self._of_runs(Task, (Task.dag_id, Task.run_id, Task.state), keys):
+            found.setdefault((dag_id, run_id), set()).add(_text(state))
+        return found
+
+    def failed(self, keys: Iterable[RunKey]) -> dict[RunKey, list[str]]:
+        """Return the failed tasks of runs, a mapped one once."""
+        from airflow.models.taskinstance import TaskInstance as Task
+
+        columns = (Task.dag_id, Task.run_id, Task.task_id)
+        found: dict[RunKey, list[str]] = {}
+        for dag_id, run_id, task_id in self._of_runs(Task, columns, keys, Task.state == "failed"):
+            found.setdefault((dag_id, run_id), []).append(task_id)
+        return found
+
+    def pushed(self, keys: Iterable[RunKey]) -> Iterator[tuple[RunKey, object]]:
+        """Yield the counts of pushed items that each task of runs saved."""
         import airflow.models.xcom as xcom
 
         model: Any = getattr(xcom, "XComModel", None) or xcom.BaseXCom
         columns = (model.dag_id, model.run_id, model.__table__.c.value)
-        found: dict[RunKey, list[object]] = {}
-        for dag_id, run_id, value in self._of_runs(model, columns, keys, model.key == PUSHED_XCOM_KEY):
-            found.setdefault((dag_id, run_id), []).append(_json(value))
-        return found
+        condition = model.key == PUSHED_XCOM_KEY
+        for dag_id, run_id, value in self._of_runs(model, columns, keys, condition, distinct=False):
+            yield (dag_id, run_id), _json(value)
 
     def _of_runs(
-        self, model: Any, columns: Iterable[object], keys: Iterable[RunKey], *conditions: object
+        self,
+        model: Any,
+        columns: Iterable[object],
+        keys: Iterable[RunKey],
+        *conditions: object,
+        distinct: bool = True,
     ) -> Iterator[Any]:
         from sqlalchemy import tuple_
 
@@ -196,7 +211,9 @@ class DatabaseStore:
         for some in _chunks(sorted(set(keys))):
             with self._session() as session:
                 among = tuple_(model.dag_id, model.run_id).in_(some)
-                yield from session.query(*columns).filter(among, *conditions).all()
+                query = session.query(*columns).filter(among, *conditions)
+                # A run can have many instances of a mapped task.
+                yield from (query.distinct() if distinct else query).yield_per(1000)
 
     def _session(self) -> AbstractContextManager[Any]:
         from airflow.utils.session import create_session

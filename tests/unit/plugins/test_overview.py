@@ -106,21 +106,24 @@ class Facts:
         self._ask("dags")
         return {name: self.dag_rows[name] for name in dag_ids if name in self.dag_rows}
 
-    def tasks(self, keys: Iterable[Any], *, task_ids: Iterable[str] = (), states: Iterable[str] = ()) -> Any:
+    def tasks(self, keys: Iterable[Any], task_ids: Iterable[str]) -> Any:
         self._ask("tasks")
-        names, only = set(task_ids), set(states)
+        names = set(task_ids)
+        return {key: [row for row in self.task_rows.get(key, []) if row.task_id in names] for key in keys}
+
+    def states(self, keys: Iterable[Any]) -> Any:
+        self._ask("tasks")
+        return {key: {row.state for row in self.task_rows.get(key, [])} for key in keys}
+
+    def failed(self, keys: Iterable[Any]) -> Any:
+        self._ask("tasks")
         return {
-            key: [
-                row
-                for row in self.task_rows.get(key, [])
-                if (not names or row.task_id in names) and (not only or row.state in only)
-            ]
-            for key in keys
+            key: [row.task_id for row in self.task_rows.get(key, []) if row.state == "failed"] for key in keys
         }
 
     def pushed(self, keys: Iterable[Any]) -> Any:
         self._ask("pushed")
-        return {key: self.pushes.get(key, []) for key in keys}
+        return ((key, value) for key in keys for value in self.pushes.get(key, []))
 
     def _ask(self, what: str) -> None:
         if what in self.down:
@@ -373,6 +376,7 @@ def test_the_records_of_0_1_0_are_shown_as_far_as_they_go(facts: Facts) -> None:
     facts.run("running")
     row = facts.row()
     assert (row["state"], row["last"]["run_id"]) == ("working", "r")
+    assert row["status"]["label"] == "Active"
 
 
 @pytest.mark.parametrize("down", ["records", "runs", "dags", "tasks", "pushed"])

@@ -102,14 +102,15 @@ def test_runs_dags_and_tasks_are_told_apart(database: Database) -> None:
             "task_instance", {**row, "id": f"{task_id}{map_index}"} if _is_text(database, "id") else row
         )
     store = DatabaseStore()
-    (every,) = store.tasks([("d", "r1"), ("e", "r1")]).values()
+    (every,) = store.tasks([("d", "r1"), ("e", "r1")], ["w", "close"]).values()
     assert {(row.task_id, row.map_index, row.state) for row in every} == {
         ("w", 0, "failed"),
         ("w", 1, "success"),
         ("close", -1, None),
     }
-    assert [row.map_index for row in store.tasks([("d", "r1")], states=["failed"])["d", "r1"]] == [0]
-    assert [row.task_id for row in store.tasks([("d", "r1")], task_ids=["close"])["d", "r1"]] == ["close"]
+    assert [row.task_id for row in store.tasks([("d", "r1")], ["close"])["d", "r1"]] == ["close"]
+    assert store.states([("d", "r1"), ("e", "r1")]) == {("d", "r1"): {"failed", "success", None}}
+    assert store.failed([("d", "r1"), ("e", "r1")]) == {("d", "r1"): ["w"]}
 
 
 def _is_text(database: Database, name: str) -> bool:
@@ -129,7 +130,7 @@ def test_what_was_pushed_is_read_of_each_release_s_xcoms(database: Database, for
     database.add(
         "xcom", {**row, "key": PUSHED_XCOM_KEY, "value": value}, {**row, "key": "other", "value": value}
     )
-    assert DatabaseStore().pushed([("d", "r")]) == {("d", "r"): [{"acme/s": {"accepted": 3}}]}
+    assert list(DatabaseStore().pushed([("d", "r")])) == [(("d", "r"), {"acme/s": {"accepted": 3}})]
 
 
 def test_a_store_that_took_too_long_asks_no_more(database: Database) -> None:
@@ -174,3 +175,23 @@ def test_the_number_of_queries_does_not_grow_with_the_sources_but_by_the_hundred
     shown = overview(DatabaseStore(), everybody, time.time())
     assert len(shown["rows"]) == 300
     assert len(database.statements) < 15
+
+
+def test_a_run_with_many_mapped_tasks_is_read_in_few_rows(database: Database) -> None:
+    is_text = _is_text(database, "id")
+    for task_id, states in {"w": ["failed", "success"] * 1000, "u.close": ["success"]}.items():
+        rows = [
+            {"dag_id": "d", "run_id": "r", "task_id": task_id, "map_index": index, "state": state}
+            for index, state in enumerate(states)
+        ]
+        database.add(
+            "task_instance",
+            *({**row, "id": f"{task_id}{row['map_index']}"} if is_text else row for row in rows),
+        )
+    database.statements.clear()
+    store = DatabaseStore()
+    assert store.states([("d", "r")]) == {("d", "r"): {"failed", "success"}}
+    assert store.failed([("d", "r")]) == {("d", "r"): ["w"]}
+    # The database leaves out the instances that say the same.
+    assert all("DISTINCT" in statement for statement in database.statements)
+    assert len(store.tasks([("d", "r")], ["u.close", "u.outcome"])["d", "r"]) == 1
