@@ -31,6 +31,7 @@ from airflow_provider_coveo.bracket.members import (
 from airflow_provider_coveo.bracket.task_base import _UpdateOperator
 from airflow_provider_coveo.bracket.version_0_1 import record_before_this_version
 from airflow_provider_coveo.coveo.max_deleted import MaxDeleted
+from airflow_provider_coveo.coveo.quantities import quantity
 from airflow_provider_coveo.operators.base import _checked
 from airflow_provider_coveo.state.airflow_runs import FINISHED_STATES, TaskStates
 from airflow_provider_coveo.state.ledger import SourceLedger, read_bracket
@@ -120,14 +121,14 @@ class DeleteOldItemsOfUpdateOperator(_UpdateOperator):
         total = number_of_documents(self.hook, self.source_id)
         result: dict[str, object] = {"source_id": self.source_id, "dry_run": True, "adds": pushed}
         if total is None:
-            self.log.info("Dry run, nothing was sent. The run would push %d items", pushed)
+            self.log.info("Dry run, nothing was sent. The run would push %s", quantity(pushed, "item"))
             return result
         deleted = max(0, total - pushed)
         self.log.info(
-            "Dry run, nothing was sent. Source %s has %d items, and the run would push %d: at least %d would "
+            "Dry run, nothing was sent. Source %s has %s, and the run would push %d: at least %d would "
             "be deleted",
             self.source_id,
-            total,
+            quantity(total, "item"),
             pushed,
             deleted,
         )

@@ -10,6 +10,7 @@ from airflow_provider_coveo.bracket.errors import TooManyDeletions
 from airflow_provider_coveo.bracket.members import bracket_role, operator_class
 from airflow_provider_coveo.coveo.errors import AccessDeniedError
 from airflow_provider_coveo.coveo.max_deleted import MaxDeleted
+from airflow_provider_coveo.coveo.quantities import quantity
 from airflow_provider_coveo.state.records import PUSHED_XCOM_KEY
 
 if TYPE_CHECKING:
@@ -43,9 +44,9 @@ def reject_too_many_deletions(
     deleted = max(0, total - accepted)
     if limit.allows(deleted, total):
         log.info(
-            "The run pushed %d items to source %s, which has %d: at least %d will be deleted, and "
+            "The run pushed %s to source %s, which has %d: at least %d will be deleted, and "
             "max_deleted allows %s",
-            accepted,
+            quantity(accepted, "item"),
             source_id,
             total,
             deleted,
@@ -53,11 +54,11 @@ def reject_too_many_deletions(
         )
         return
     raise TooManyDeletions(
-        f"Old items of source {source_id!r} stay: the run pushed {accepted:,} items, and the source has "
-        f"{total:,}, so at least {deleted:,} ({100 * deleted / total:.1f}%) would be deleted; max_deleted "
-        f"allows {limit}. Likely cause: the input was incomplete; or items were pushed one by one or by "
-        "other tools, which are not counted. Remedy: Check the input, and start a new run. If the deletion "
-        "is meant, raise max_deleted, and clear delete_old_items with its downstream tasks."
+        f"Old items of source {source_id!r} stay: the run pushed {quantity(accepted, 'item')}, and the "
+        f"source has {total:,}, so at least {deleted:,} ({100 * deleted / total:.1f}%) would be deleted; "
+        f"max_deleted allows {limit}. Likely cause: the input was incomplete; or items were pushed "
+        "one by one or by other tools, which are not counted. Remedy: Check the input, and start a new run. "
+        "If the deletion is meant, raise max_deleted, and clear delete_old_items with its downstream tasks."
     )
 
 

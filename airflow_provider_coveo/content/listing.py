@@ -22,6 +22,7 @@ from typing import Any, Final, Protocol
 from airflow_provider_coveo.content import storage
 from airflow_provider_coveo.content.storage import Found
 from airflow_provider_coveo.coveo.errors import CoveoInputError
+from airflow_provider_coveo.coveo.quantities import quantity
 
 _log: Final = logging.getLogger(__name__)
 _GLOB_CHARACTERS: Final = re.compile(r"[*?\[]")
@@ -195,10 +196,10 @@ def _matching(tree: Tree, base: str, segments: list[str], shown: str) -> list[st
         )
     if folders:
         _log.warning(
-            "%r also matches %d folders, such as %r; skipping them. To read their files as well, end the "
+            "%r also matches %s, such as %r; skipping them. To read their files as well, end the "
             "pattern with /**",
             shown,
-            len(folders),
+            quantity(len(folders), "folder"),
             folders[0],
         )
     return files

@@ -35,6 +35,7 @@ from airflow_provider_coveo.coveo.errors import CoveoInputError, sanitize, short
 from airflow_provider_coveo.coveo.invalid_items import InvalidItemError, ItemWithoutId
 from airflow_provider_coveo.coveo.items import Delete, Item
 from airflow_provider_coveo.coveo.metadata import validate_metadata
+from airflow_provider_coveo.coveo.quantities import quantity
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +126,7 @@ class RejectedItemsFile:
         self._spool.flush()
         self._target.replace(self._spool)
         self.exists = True
-        log.info("Wrote %d rejected items to %s", self.count, self)
+        log.info("Wrote %s to %s", quantity(self.count, "rejected item"), self)
 
     def remove(self) -> None:
         """Delete the file of an earlier attempt, which is out of date."""

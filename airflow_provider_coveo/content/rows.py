@@ -10,6 +10,7 @@ from typing import Any, Final
 from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
 from airflow_provider_coveo.coveo.invalid_items import InvalidValue, ItemWithoutId
 from airflow_provider_coveo.coveo.metadata import metadata_as_text, plain_text, type_name, unreadable
+from airflow_provider_coveo.coveo.quantities import quantity
 
 _COLUMN: Final = re.compile(r"\{([^{}]+)\}")
 #: The keys that identify items: without one of its parts, their text would identify another item.
@@ -110,7 +111,7 @@ def row_reader(names: Sequence[str], source: str) -> Callable[[object], Mapping[
             if type(row) is dict:
                 return row
         if len(row) != count:
-            raise misread(f"with {len(row)} values")
+            raise misread(f"with {quantity(len(row), 'value')}")
         return dict(zip(names, row, strict=True))
 
     def read_other(row: Any) -> dict[str, object] | list[object]:
@@ -124,13 +125,14 @@ def row_reader(names: Sequence[str], source: str) -> Callable[[object], Mapping[
         ):
             raise misread(f"of type {type_name(row)}")
         if len(row) != count:
-            raise misread(f"with {len(row)} values")
+            raise misread(f"with {quantity(len(row), 'value')}")
         # Iterating over a driver's row class may yield names instead of values.
         return [row[index] for index in range(count)]
 
     def misread(what: str) -> CoveoInputError:
         return CoveoInputError(
-            f"Could not read {source}: it has the {count} columns {_named(names)}, but returned a row {what}",
+            f"Could not read {source}: it has {quantity(count, 'column')} ({_named(names)}), but returned a "
+            f"row {what}",
             cause="the connection or hook_params set a cursor or row factory that changes the rows",
             remedy="Use the driver's default cursor, or one that returns tuples or dicts",
         )

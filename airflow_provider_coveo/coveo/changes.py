@@ -30,6 +30,7 @@ from airflow_provider_coveo.coveo.errors import CoveoInputError, TooManyDeletion
 from airflow_provider_coveo.coveo.item_encoding import ItemEncoder
 from airflow_provider_coveo.coveo.items import CheckedDelete, Entry, InvalidItemError, validate_document_id
 from airflow_provider_coveo.coveo.max_deleted import MaxDeleted
+from airflow_provider_coveo.coveo.quantities import quantity
 
 #: The operations on one ID in a batch: added or updated, deleted by the input, deleted because the input
 #: lacks it, or deleted together with all IDs that begin with it.
@@ -457,8 +458,8 @@ class Comparison:
             return
         if self.has_unknown_entries:
             self.kept_because = (
-                f"{self.missing:,} items are missing from the input, but none is deleted: an invalid entry "
-                "had no readable documentId, so it may be one of them"
+                f"The input lacks {quantity(self.missing, 'item')}, but nothing is deleted: an invalid entry "
+                "had no readable documentId, so it may be a missing item"
             )
             return
         named = f"{', '.join(map(short_repr, first))}{', …' if self.missing > len(first) else ''}"
@@ -473,8 +474,8 @@ class Comparison:
             share = 100 * self.missing / max(1, self._known.items)
             raise TooManyDeletionsError(
                 f"Did not delete anything from {self._target}: the input lacks {self.missing:,} of the "
-                f"{self._known.items:,} items in the snapshot ({share:.1f}%), and max_deleted allows "
-                f"{self._max_deleted}. Missing: {named}",
+                f"{quantity(self._known.items, 'item')} in the snapshot ({share:.1f}%), and max_deleted "
+                f"allows {self._max_deleted}. Missing: {named}",
                 cause="the input is incomplete or the wrong one, unless so many items should be deleted",
                 remedy="Check the input; if it is right, run the task once with a larger max_deleted, such "
                 f"as {self.missing}",

@@ -28,6 +28,7 @@ from airflow_provider_coveo.coveo.errors import (
     short_repr,
 )
 from airflow_provider_coveo.coveo.integers import parse_int
+from airflow_provider_coveo.coveo.quantities import quantity
 from airflow_provider_coveo.coveo.responses import JsonObject
 from airflow_provider_coveo.coveo.sources import (
     active_since_ms,
@@ -193,16 +194,17 @@ class DailyQuotaCondition:
         limit, used = await ask(daily_items_call(organization_id))
         if limit < self.items:
             raise CoveoInputError(
-                f"{self.items:,} items can never be pushed in one day: the organization's quota is {limit:,}",
+                f"{quantity(self.items, 'item')} can never be pushed in one day: the organization's "
+                f"quota is {limit:,}",
                 remedy="Push fewer items a day, or have the quota raised",
             )
         remaining = max(0, limit - used)
-        words = f"{remaining:,} of {limit:,} items may still be pushed today"
+        words = f"{remaining:,} of {quantity(limit, 'item')} can still be pushed today"
         result = {"limit": limit, "used": used, "remaining": remaining}
         if remaining >= self.items:
             return PollResult(True, f"{words}.", result)
         renewal = next_day_in_words(datetime.now(timezone.utc))
-        return PollResult(False, f"{words}, and {self.items:,} are wanted; the quota {renewal}.")
+        return PollResult(False, f"{words}, fewer than the required {self.items:,}; the quota {renewal}.")
 
 
 def next_day_in_words(now: datetime) -> str:

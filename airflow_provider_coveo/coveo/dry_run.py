@@ -12,6 +12,7 @@ from airflow_provider_coveo.coveo.fields import FieldCheck
 from airflow_provider_coveo.coveo.invalid_items import InvalidEntries
 from airflow_provider_coveo.coveo.items import Entry, InvalidItemError
 from airflow_provider_coveo.coveo.push_stats import InvalidItems
+from airflow_provider_coveo.coveo.quantities import quantity
 
 #: How many rules of invalid items are told apart, and how much of each is shown.
 _MAX_RULES: Final = 20
@@ -81,19 +82,18 @@ class DryRun:
         :param remaining: How many items may still be pushed today, ``None`` if that is not known.
         """
         problems = list(self.problems)
+        invalid = quantity(self._found.count, "invalid item")
         if self._first_end is not None:
-            problems.append(
-                f"{self._found.count:,} items are invalid, and the push would end at item {self._first_end:,}"
-            )
+            problems.append(f"{invalid}; the push would end at item {self._first_end:,}")
         elif self._invalid.ended_push:
-            problems.append(
-                f"{self._found.count:,} items are invalid, which is a larger share than max_invalid"
-            )
+            problems.append(f"{invalid}, which is a larger share than max_invalid allows")
         if check is not None and check.count and check_fails:
-            problems.append(f"{check.count:,} metadata keys have no field")
+            problems.append(f"no field for {quantity(check.count, 'metadata key')}")
         adds = self._counts[ADD]
         if remaining is not None and adds > remaining:
-            problems.append(f"{remaining:,} items may still be pushed today, and the push has {adds:,}")
+            problems.append(
+                f"{quantity(remaining, 'item')} can still be pushed today, and the push has {adds:,}"
+            )
         known = {} if remaining is None else {"remaining_daily_items": remaining}
         checked = {} if check is None else {"unknown_fields": check.result()}
         return {

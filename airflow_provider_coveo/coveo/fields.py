@@ -19,6 +19,7 @@ from airflow_provider_coveo.coveo.endpoints import platform_path
 from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
 from airflow_provider_coveo.coveo.item_encoding import ItemEncoder
 from airflow_provider_coveo.coveo.items import RESERVED_KEYS, CheckedDelete, Entry, InvalidItemError, Item
+from airflow_provider_coveo.coveo.quantities import quantity
 from airflow_provider_coveo.coveo.responses import JsonObject, Response
 from airflow_provider_coveo.coveo.transport import Call, Request, explain_privilege
 
@@ -230,7 +231,7 @@ def create_fields_call(organization_id: str, fields: Iterable[Mapping[str, objec
     """
     models = list(fields)
     request = Request(
-        f"Could not create {len(models):,} fields in organization {organization_id!r}",
+        f"Could not create {quantity(len(models), 'field')} in organization {organization_id!r}",
         "POST",
         platform_path(organization_id, "indexes", "fields", "batch", "create"),
         body=json.dumps(models).encode(),
@@ -458,7 +459,7 @@ class FieldSurvey:
             named = ", ".join(f"{short_repr(one.key)} (item {one.first:,})" for one in wrong[:20])
             more = f" and {len(wrong) - 20:,} more" if len(wrong) > 20 else ""
             raise CoveoInputError(
-                f"{len(wrong):,} metadata keys are not valid field names: {named}{more}",
+                f"Invalid field names in {quantity(len(wrong), 'metadata key')}: {named}{more}",
                 cause="a field name begins with a letter and consists of up to 255 letters, digits and "
                 "underscores; upper and lower case are the same",
                 remedy="Rename the keys, as with columns=; or list the fields instead of passing items",

@@ -42,6 +42,7 @@ from airflow_provider_coveo.coveo.item_logs import (
     page_call,
     parse_datetime,
 )
+from airflow_provider_coveo.coveo.quantities import quantity
 from airflow_provider_coveo.coveo.rejections import (
     DEFAULT_REFUSALS,
     DELETES,
@@ -393,9 +394,9 @@ class ItemsIndexedCondition:
         repeated = _number(seen.result, "repeated")
         shows = pushed.operations + repeated + _number(seen.result, "others")
         shown_of_all = (
-            f"The logs show {shows:,} operations on source {pushed.source_id}; {pushed.operations:,} were "
-            f"pushed, {pushed.repeated + pushed.earlier:,} of them twice: it is unknown whether all of them "
-            "are processed"
+            f"The logs show {quantity(shows, 'operation')} on source {pushed.source_id}, and the push had "
+            f"{pushed.operations:,}, {pushed.repeated + pushed.earlier:,} of them sent twice: it is unknown "
+            "whether all of them are processed"
         )
         quiet_since = end - timedelta(seconds=self.quiet_seconds)
         if quiet_since > start:
@@ -407,7 +408,7 @@ class ItemsIndexedCondition:
                 if self.on_repeated != "warn":
                     raise IndexingUnknownError(
                         f"Could not determine if source {pushed.source_id!r} has indexed all items",
-                        cause=f"{shown_of_all}, and no new ones came for {self.quiet_seconds:,.0f} seconds",
+                        cause=f"{shown_of_all}, and no new ones came for {self.quiet_seconds:,.0f} s",
                     )
                 return PollResult(
                     True,
@@ -520,10 +521,10 @@ class ItemsIndexedCondition:
 
     def _not_through(self, indexed: int, held: int) -> PollResult:
         words = (
-            f"{indexed:,} of {self.pushed.operations:,} operations on source {self.pushed.source_id} are "
-            f"processed"
+            f"Coveo has processed {indexed:,} of {quantity(self.pushed.operations, 'operation')} on source "
+            f"{self.pushed.source_id}"
         )
-        return PollResult(False, f"{words}, {held:,} more did not pass a stage." if held else f"{words}.")
+        return PollResult(False, f"{words}; {held:,} more did not pass a stage." if held else f"{words}.")
 
     def _seen(self, indexed: int, more: Counter[str], held: list[Rejection]) -> PollResult:
         pushed = self.pushed
@@ -533,10 +534,10 @@ class ItemsIndexedCondition:
         total = count_rejections(refused) - twice + sum(more[result] for result in self.refusals)
         not_passed = count_rejections(held) - twice + more.total()
         table = rejection_table(refused, total) if total else ""
-        of_these = f"{total:,} of {pushed.operations:,} operations on source {pushed.source_id!r}"
+        of_these = f"{total:,} of {quantity(pushed.operations, 'operation')} on source {pushed.source_id!r}"
         if total > self.max_refused:
             raise ItemsRefusedError(
-                f"Coveo accepted {of_these}, but its pipeline rejected them",
+                f"Coveo accepted the push, but its pipeline rejected {of_these}",
                 note="\n" + table,
                 rejected={"rejected": total},
             )
@@ -544,14 +545,14 @@ class ItemsIndexedCondition:
         repeated = min(surplus, pushed.repeated)
         others = surplus - repeated
         words = (
-            f"All {pushed.operations:,} operations on source {pushed.source_id} are processed, {total:,} "
-            "of them rejected."
+            f"Coveo has processed the push to source {pushed.source_id}: "
+            f"{quantity(pushed.operations, 'operation')}, {total:,} of them rejected."
         )
         if repeated:
-            words += f" The logs show {repeated:,} of them twice, because they were sent again."
+            words += f" The logs show {repeated:,} of them twice, because batches were sent again."
         if others:
             words += (
-                f" The logs show {others:,} more in that time, but not which of them belong to this push: "
+                f" The logs show {others:,} more in that time, but not which operations belong to this push: "
                 "somebody else is pushing to the source."
             )
         result = {
@@ -563,4 +564,4 @@ class ItemsIndexedCondition:
             "repeated": repeated,
             "others": others,
         }
-        return PollResult(True, words, result, f"{of_these} were rejected:\n{table}" if total else "")
+        return PollResult(True, words, result, f"Coveo rejected {of_these}:\n{table}" if total else "")

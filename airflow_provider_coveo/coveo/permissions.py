@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
 from airflow_provider_coveo.coveo.metadata import plain_list, plain_text, unreadable, validate_text
+from airflow_provider_coveo.coveo.quantities import quantity
 
 #: Coveo's pipeline rejects an item that has more.
 MAX_PERMISSIONS: Final = 5_000
@@ -61,7 +62,8 @@ def validate_permissions(key: str, value: object) -> list[object]:
             count += _permission_set(lower_case, f"permission set {number}")
     if count > MAX_PERMISSIONS:
         raise CoveoInputError(
-            f"it has {count:,} permissions, and Coveo's pipeline rejects more than {MAX_PERMISSIONS:,}",
+            f"it has {quantity(count, 'permission')}, and Coveo's pipeline rejects more than "
+            f"{MAX_PERMISSIONS:,}",
             remedy="Use groups instead of individual users",
         )
     return value if _is_spelled(value) else [_spelled(entry) for entry in value]

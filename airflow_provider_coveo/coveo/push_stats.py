@@ -15,6 +15,7 @@ from airflow_provider_coveo.coveo.invalid_items import InvalidEntries
 from airflow_provider_coveo.coveo.items import InvalidItemError
 from airflow_provider_coveo.coveo.max_invalid import MaxInvalid
 from airflow_provider_coveo.coveo.observer import RejectedItems
+from airflow_provider_coveo.coveo.quantities import quantity
 from airflow_provider_coveo.coveo.results import InvalidResult
 
 
@@ -115,8 +116,8 @@ class Quota:
             return None
         self._warned = True
         return (
-            f"The daily quota is too small: {self.remaining:,} items may still be pushed today, and this "
-            f"push has {wanted:,} or more. Coveo will reject the rest, and the task will fail."
+            f"The daily quota is too small: {quantity(self.remaining, 'item')} can still be pushed today, "
+            f"and this push has {wanted:,} or more. Coveo will reject the rest, and the task will fail."
         )
 
 
@@ -195,7 +196,9 @@ class InvalidItems:
         """Return the error of a failed push, with a note of the items that were invalid before it."""
         if not self.found.count:
             return failure
-        words = f"Before that, {self.found.count:,} items were invalid: {self.found.words()}"
+        words = (
+            f"Before that, the push found {quantity(self.found.count, 'invalid item')}: {self.found.words()}"
+        )
         log.error("%s", words)
         with suppress(Exception):
             if isinstance(failure, CoveoError):

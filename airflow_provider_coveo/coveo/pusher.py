@@ -28,6 +28,7 @@ from airflow_provider_coveo.coveo.integers import parse_int
 from airflow_provider_coveo.coveo.items import Item
 from airflow_provider_coveo.coveo.observer import PushRecords
 from airflow_provider_coveo.coveo.push_stats import PushStats, Quota, quota_renewal
+from airflow_provider_coveo.coveo.quantities import quantity
 from airflow_provider_coveo.coveo.responses import Response
 from airflow_provider_coveo.coveo.retries import RetryPolicy
 
@@ -89,7 +90,7 @@ class ContainerPush:
     :param containers: Uploads the batches and submits them.
     :param path: The path of the request that submits a batch.
     :param target: The target of the push, for messages: ``source 'acme-products'``.
-    :param unit_name: The plural noun for the entries, for messages: ``items``.
+    :param unit: The noun for the entries, for messages, in the singular and the plural: ``item``, ``items``.
     :param names: The result's key for the accepted entries of each section.
     :param concurrency: The number of parallel uploads.
     :param checkpoint: Saves which batches were accepted, for a later attempt.
@@ -104,7 +105,7 @@ class ContainerPush:
         *,
         path: str,
         target: str,
-        unit_name: str,
+        unit: tuple[str, str],
         names: Mapping[str, str],
         concurrency: int,
         checkpoint: Checkpoint | None = None,
@@ -120,7 +121,7 @@ class ContainerPush:
         self._log = caller.log
         self._path = path
         self._target = target
-        self._unit_name = unit_name
+        self._unit = unit
         self._names = dict(names)
         self._concurrency = concurrency
         self._progress = progress
@@ -290,10 +291,9 @@ class ContainerPush:
             self._checkpoints.begin(since)
         if self.stats.resumed_batches:
             self._log.info(
-                "Resuming after the first %d batches (%d %s), which an earlier attempt got accepted",
-                self.stats.resumed_batches,
-                self.stats.total,
-                self._unit_name,
+                "Resuming after %s (%s) that an earlier attempt got accepted",
+                quantity(self.stats.resumed_batches, "batch", "batches"),
+                quantity(self.stats.total, *self._unit),
             )
         self._submitter = threading.Thread(target=self._submit_in_order, name="coveo-batches", daemon=True)
         self._submitter.start()
@@ -424,22 +424,22 @@ class ContainerPush:
         self._log.warning(
             "Sending %s again, though Coveo may have accepted it: its %s may appear twice in the item logs",
             self._named(batch),
-            self._unit_name,
+            self._unit[1],
         )
 
     # --- words ---
 
     def _named(self, batch: Batch) -> str:
-        return (
-            f"batch {batch.number + 1} ({self._unit_name} {batch.first:,} to {batch.last:,} of the input, "
-            f"counted from 0) to {self._target}"
-        )
+        entries = f"{self._unit[1]} {batch.first:,} to {batch.last:,}"
+        if batch.first == batch.last:
+            entries = f"{self._unit[0]} {batch.first:,}"
+        return f"batch {batch.number + 1} ({entries} of the input, counted from 0) to {self._target}"
 
     def _killed(self) -> CoveoError:
         """Return the error of a stopped push; raise it when nothing is in flight."""
         self._raise_failure()
         return NoAnswerError(
-            f"Could not push all {self._unit_name} to {self._target}",
+            f"Could not push all {self._unit[1]} to {self._target}",
             answer="nothing more was sent",
             cause="the task was killed or its state was set by hand",
             remedy="Clear the task to push again",
@@ -470,9 +470,10 @@ class ContainerPush:
         stats = self.stats
         if not stats.batches:
             return "Nothing was accepted."
+        entries = quantity(stats.total, "valid entry", "valid entries").removeprefix("1 ")
         return (
-            f"Accepted before: the first {stats.total:,} valid entries of the input, in "
-            f"{stats.batches:,} batches."
+            f"Accepted before: the first {entries} of the input, in "
+            f"{quantity(stats.batches, 'batch', 'batches')}."
         )
 
     def _watch(self) -> None:
@@ -487,13 +488,12 @@ class ContainerPush:
             seconds = max(self.seconds, 0.001)
             stats = self.stats
             self._log.info(
-                "%s: %d %s (%.1f MB) in %d batches accepted, %d batches in flight; %.0f/s, %.1f MB/s",
+                "%s: %s (%.1f MB) in %s accepted, %s in flight; %.0f/s, %.1f MB/s",
                 self._target,
-                stats.total,
-                self._unit_name,
+                quantity(stats.total, *self._unit),
                 stats.size / 1e6,
-                stats.batches,
-                self._in_flight,
+                quantity(stats.batches, "batch", "batches"),
+                quantity(self._in_flight, "batch", "batches"),
                 (stats.total - stats.resumed_entries) / seconds,
                 (stats.size - stats.resumed_size) / 1e6 / seconds,
             )

@@ -17,6 +17,7 @@ from airflow_provider_coveo.coveo.indexing import Pushed
 from airflow_provider_coveo.coveo.invalid_items import InvalidItemError
 from airflow_provider_coveo.coveo.item_encoding import ItemEncoder
 from airflow_provider_coveo.coveo.item_logs import MAX_WINDOW, parse_datetime
+from airflow_provider_coveo.coveo.quantities import quantity
 from airflow_provider_coveo.coveo.rejections import DELETES, Rejection, rejections_of
 from airflow_provider_coveo.hooks.recording import RecordingHook, task_context
 from airflow_provider_coveo.state.attempts import UsedInAttempt
@@ -93,7 +94,8 @@ class RunRejectedItems:
             earlier = int(before.get("rejected") or 0)
         if not succeeded and earlier > file.count:
             file.exists = True
-            log.info("Keeping %d rejected items that an earlier attempt wrote to %s", earlier, file)
+            kept = quantity(earlier, "rejected item")
+            log.info("Keeping %s that an earlier attempt wrote to %s", kept, file)
         elif file.count:
             file.write()
             if state is not None:

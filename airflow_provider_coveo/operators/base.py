@@ -15,6 +15,7 @@ from airflow.providers.common.compat.sdk import BaseOperator, XComArg
 from airflow_provider_coveo.airflow_errors import as_non_retryable
 from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
 from airflow_provider_coveo.coveo.flags import parse_flag
+from airflow_provider_coveo.coveo.quantities import quantity
 from airflow_provider_coveo.links.coveo_push import (
     CoveoLogBrowserLink,
     CoveoSourcesLink,
@@ -160,7 +161,7 @@ class _Untemplated(_ResolveMixin):  # type: ignore[misc]
     def __repr__(self) -> str:
         """Return the number or the type of the items, without their content."""
         if isinstance(self.value, Sized):
-            return f"<{len(self.value)} items, not shown>"
+            return f"<{quantity(len(self.value), 'item')}, not shown>"
         return f"<items from {type(self.value).__name__}, not shown>"
 
 

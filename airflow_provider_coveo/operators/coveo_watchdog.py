@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from airflow_provider_coveo.coveo.errors import CoveoError, CoveoInputError, short_repr
+from airflow_provider_coveo.coveo.quantities import quantity
 from airflow_provider_coveo.operators.base import (
     _checked,
     _CoveoOperator,
@@ -417,8 +418,8 @@ def _order_of_conf(own: list[str] | None, report_only: bool, conf: object) -> _O
         strangers = [] if own is None else [each for each in source_ids if each not in own]
         if not source_ids or len(source_ids) > _MAX_NAMED or strangers:
             raise CoveoInputError(
-                f"Invalid source_ids in the run's conf: it names {len(source_ids)} sources; it must be 1 to "
-                f"{_MAX_NAMED} of those that this task checks"
+                f"Invalid source_ids in the run's conf: it names {quantity(len(source_ids), 'source')}; it "
+                f"must be 1 to {_MAX_NAMED} of those that this task checks"
                 + (f", which excludes {', '.join(strangers[:_MAX_NAMED])}" if strangers else ""),
                 remedy="Name sources of this watchdog, or leave source_ids out for all of them",
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_coveo.coveo.quantities import quantity
 from airflow_provider_coveo.operators.push_base import WHOLE_INPUTS_ONLY, _ItemsPushOperator
 
 if TYPE_CHECKING:
@@ -68,9 +69,9 @@ class RepushRejectedItemsOperator(_ItemsPushOperator):
         result = {**pushed, **items.result()}
         if items.without_item:
             self.log.warning(
-                "%d of %d entries of %s have no item and were not pushed: %s",
+                "Skipped %d of %s in %s, which have no item: %s",
                 items.without_item,
-                items.count,
+                quantity(items.count, "entry", "entries"),
                 self.path,
                 ", ".join(items.ids_without_item),
             )

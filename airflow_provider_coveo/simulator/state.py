@@ -149,7 +149,7 @@ class Organization:
             while self._calls and self._calls[0] <= now - seconds:
                 self._calls.popleft()
             if len(self._calls) >= limit:
-                message = f"The limit of {limit} calls in {seconds:g} seconds has been reached."
+                message = f"The limit of calls has been reached: {limit} in {seconds:g} s."
                 headers = self._retry_after(self._calls[0] + seconds - now)
                 raise ApiError(429, "TOO_MANY_REQUESTS", message, headers)
             self._calls.append(now)
@@ -162,11 +162,11 @@ class Organization:
         with self.reading():
             daily, most = self.settings.daily_documents, self.settings.document_limit
             if daily is not None and self.documents_today() >= daily:
-                message = f"The limit of {daily} items per day has been reached."
+                message = f"The limit of items per day has been reached: {daily}."
                 headers = self._retry_after(86_400 - self.clock.now() % 86_400)
                 raise ApiError(429, "TOO_MANY_DOCUMENTS_DAILY", message, headers)
             if most is not None and sum(len(source.items) for source in self.sources.values()) >= most:
-                message = f"The index contains {most} items, which is the limit."
+                message = f"The limit of items in the index has been reached: {most}."
                 raise ApiError(412, "DOCUMENT_LIMIT_EXCEEDED", message)
 
     def documents_today(self) -> int:

@@ -221,7 +221,7 @@ class World:
                 return
             left = until - time.monotonic()
             if left <= 0:
-                raise TimeoutError(f"The condition was not true within {timeout:g} seconds.\n{self._story()}")
+                raise TimeoutError(f"The condition was not true within {timeout:g} s.\n{self._story()}")
             due = self.state.seconds_to_next()
             if due is not None:
                 left = min(left, due + 0.001)
@@ -233,7 +233,7 @@ class World:
         lines = []
         with self.state.reading():
             for source in self.state.sources.values():
-                lines.append(f"{source.id}: {source.console_name}, {len(source.items)} items")
+                lines.append(f"{source.id}: {source.console_name}, items: {len(source.items)}")
                 for event in source.timeline[-50:]:
                     facts = ", ".join(f"{name}={value}" for name, value in event.items() if name != "event")
                     lines.append(f"  {event['event']}: {facts}")

@@ -35,6 +35,7 @@ from airflow_provider_coveo.coveo.cursor_values import (
     validate_cursor_value,
 )
 from airflow_provider_coveo.coveo.errors import CoveoInputError
+from airflow_provider_coveo.coveo.quantities import quantity
 from airflow_provider_coveo.state.task_store import RunState
 from airflow_provider_coveo.state.variables import (
     forget_variable,
@@ -264,9 +265,8 @@ class TaskCursor:
             return
         if self._in_future:
             log.warning(
-                "%d values of the cursor %s are in the future and did not move it; these rows are pushed "
-                "again",
-                self._in_future,
+                "Ignored %s in the future for the cursor %s; the next run pushes these rows again",
+                quantity(self._in_future, "value"),
                 self.variable,
             )
         for _ in range(_ATTEMPTS_TO_WRITE):

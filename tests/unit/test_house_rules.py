@@ -51,6 +51,15 @@ IMPORT_INSIDE_FUNCTIONS = {
 #: The layers with operators.
 LAYERS = ("bracket", "decorators", "operators", "sensors", "task_groups")
 
+#: The nouns that messages count. Bytes are not among them: messages give those of large content only.
+COUNTED = (
+    "attempts|batches|calls|changes|characters|columns|days|deletions|digits|documents|entries|events|"
+    "fields|files|folders|hours|identities|items|keys|mappings|members|minutes|names|operations|permissions|"
+    "records|requests|responses|rows|runs|seconds|sources|statuses|tasks|times|tokens|uploads|values"
+)
+#: A plural right after a number, with at most three words in between, as in "1 invalid items".
+PLURAL = re.compile(rf" (?:[a-zA-Z]+ ){{0,3}}(?:{COUNTED})\b")
+
 MODULES = {str(path.relative_to(PACKAGE)): path.read_text() for path in PACKAGE.rglob("*.py")}
 
 
@@ -110,6 +119,43 @@ def annotations(text: str) -> Iterator[ast.expr]:
             yield node.annotation
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.returns is not None:
             yield node.returns
+
+
+def is_count(formatted: ast.FormattedValue) -> bool:
+    """Whether a number is formatted, or a length, that can be 1."""
+    length = isinstance(formatted.value, ast.Call) and ast.unparse(formatted.value.func) == "len"
+    number = formatted.format_spec is not None and re.search("[,d]", ast.unparse(formatted.format_spec))
+    named = re.search(r"(^|[._])(count|number|total)$", ast.unparse(formatted.value))
+    return bool(length or number or named) and not is_fixed(formatted.value)
+
+
+def is_fixed(value: ast.expr) -> bool:
+    """Whether it is a constant's value, or an attribute of one, so that it is never 1."""
+    while isinstance(value, ast.Attribute):
+        if value.attr.isupper():
+            return True
+        value = value.value
+    return isinstance(value, ast.Name) and value.id.isupper()
+
+
+def plurals_after_numbers(text: str) -> Iterator[str]:
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.JoinedStr):
+            for number, after in zip(node.values, node.values[1:], strict=False):
+                if (
+                    isinstance(number, ast.FormattedValue)
+                    and is_count(number)
+                    and isinstance(after, ast.Constant)
+                ):
+                    found = PLURAL.match(str(after.value))
+                    if found is not None:
+                        yield found[0]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield from re.findall(rf"%d{PLURAL.pattern}", node.value)
+
+
+def test_no_message_counts_one_of_a_plural() -> None:
+    assert [(name, found) for name, text in MODULES.items() for found in plurals_after_numbers(text)] == []
 
 
 def test_annotations_say_what_they_mean() -> None:

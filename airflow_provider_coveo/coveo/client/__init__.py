@@ -34,6 +34,7 @@ from airflow_provider_coveo.coveo.errors import (
     NotFoundError,
 )
 from airflow_provider_coveo.coveo.observer import Observer
+from airflow_provider_coveo.coveo.quantities import quantity
 from airflow_provider_coveo.coveo.retries import RetryPolicy
 from airflow_provider_coveo.coveo.stop import StopSignal
 from airflow_provider_coveo.coveo.transport import Call, T, Transport
@@ -162,4 +163,4 @@ class CoveoClient:
             if isinstance(error, AuthenticationError):
                 return False, f"The API key is not valid for {where}. {error}{hint}"
             return False, str(error)
-        return True, f"Connected to {where}; the key can view {count} Push sources."
+        return True, f"Connected to {where}; the key can view {quantity(count, 'Push source')}."

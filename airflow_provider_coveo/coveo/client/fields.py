@@ -24,6 +24,7 @@ from airflow_provider_coveo.coveo.fields import (
     fields_page_call,
     validate_fields,
 )
+from airflow_provider_coveo.coveo.quantities import quantity
 from airflow_provider_coveo.coveo.responses import JsonObject
 from airflow_provider_coveo.coveo.retries import RetryPolicy
 
@@ -107,7 +108,7 @@ class Fields:
         if dry_run:
             names = [str(field["name"]) for field in plan.missing]
             self._caller.log.info(
-                "Dry run: %d of %d fields are missing: %s", len(names), len(wanted), names[:20]
+                "Dry run: %d of %s missing: %s", len(names), quantity(len(wanted), "field"), names[:20]
             )
         else:
             for first in range(0, len(plan.missing), MAX_FIELDS_PER_REQUEST):
@@ -199,7 +200,7 @@ class Fields:
 
         self._caller.repeat(attempt)
         if created:
-            self._caller.log.info("Created %d fields: %s", len(created), ", ".join(created[:20]))
+            self._caller.log.info("Created %s: %s", quantity(len(created), "field"), ", ".join(created[:20]))
         return created
 
     def _take_out_existing(self, left: dict[str, Mapping[str, object]]) -> list[str]:

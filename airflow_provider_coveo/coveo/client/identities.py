@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import cast
+from typing import Final, cast
 
 from airflow_provider_coveo.coveo.batches import DEFAULT_BATCH_BYTES, validate_batch_bytes
 from airflow_provider_coveo.coveo.caller import Caller
@@ -32,8 +32,11 @@ from airflow_provider_coveo.coveo.pusher import (
     validate_concurrency,
     validate_iterable,
 )
+from airflow_provider_coveo.coveo.quantities import quantity
 from airflow_provider_coveo.coveo.results import IdentitiesResult, OldIdentitiesResult
 from airflow_provider_coveo.coveo.transport import Request
+
+_UNIT: Final = ("identity", "identities")
 
 
 class Identities:
@@ -107,7 +110,7 @@ class Identities:
             self._containers,
             path=push_path(self._caller.organization_id, "providers", provider_id, "permissions", "batch"),
             target=target,
-            unit_name="identities",
+            unit=_UNIT,
             names={MEMBERS: "accepted_members", MAPPINGS: "accepted_mappings", DELETED: "accepted_deleted"},
             concurrency=concurrency,
             progress=progress,
@@ -115,7 +118,7 @@ class Identities:
         push.run(identity_batches(*sections, limit, invalid.skip))
         if invalid.ended_push:
             raise invalid.error(push.accepted_summary(), push.result())
-        self._caller.log.info("%s: %d identities accepted", target, push.stats.total)
+        self._caller.log.info("%s: %s accepted", target, quantity(push.stats.total, *_UNIT))
         result = push.result()
         del result["resumed_batches"], result["resumed_entries"], result["earlier_items"]
         return cast("IdentitiesResult", {"provider_id": provider_id, **result})

@@ -48,6 +48,7 @@ from airflow_provider_coveo.coveo.pusher import (
     validate_concurrency,
     validate_iterable,
 )
+from airflow_provider_coveo.coveo.quantities import quantity
 from airflow_provider_coveo.coveo.responses import Response
 from airflow_provider_coveo.coveo.results import ItemResult, OldItemsResult, PushResult
 from airflow_provider_coveo.coveo.sources import managed_by
@@ -237,7 +238,7 @@ class Push:
             self._containers,
             path=push_path(caller.organization_id, "sources", source_id, "documents", "batch"),
             target=f"source {source_id!r}",
-            unit_name="items",
+            unit=("item", "items"),
             names={ADD: "accepted_adds", DELETE: "accepted_deletes"},
             concurrency=concurrency,
             checkpoint=checkpoint,
@@ -271,16 +272,16 @@ class Push:
 
     def _log_result(self, result: PushResult, invalid: InvalidItems) -> None:
         self._caller.log.info(
-            "Source %s: %d items and %d deletions accepted in %d batches (%.1f MB, %.1f s), %d of which an "
-            "earlier attempt had pushed; %d invalid items skipped",
+            "Source %s: %s and %s accepted in %s (%.1f MB, %.1f s), %d of which an earlier attempt had "
+            "pushed; %s skipped",
             result["source_id"],
-            result["accepted_adds"],
-            result["accepted_deletes"],
-            result["batches"],
+            quantity(result["accepted_adds"], "item"),
+            quantity(result["accepted_deletes"], "deletion"),
+            quantity(result["batches"], "batch", "batches"),
             result["bytes"] / 1e6,
             result["seconds"],
             result["resumed_batches"],
-            result["invalid"],
+            quantity(result["invalid"], "invalid item"),
         )
         if invalid.found.count:
             self._caller.log.warning("Skipped because Coveo would reject them: %s", invalid.found.words())
@@ -356,15 +357,14 @@ class Push:
             result |= compared.result({"accepted_deletes": result["deletes"], "batches": result["batches"]})
         log = self._caller.log
         log.info(
-            "Dry run, nothing was sent. Source %s: %d items and %d deletions in %d batches (%.1f MB), %d "
-            "Push API calls; %d invalid items",
+            "Dry run, nothing was sent. Source %s: %s and %s in %s (%.1f MB), %s; %s",
             source_id,
-            result["adds"],
-            result["deletes"],
-            result["batches"],
+            quantity(result["adds"], "item"),
+            quantity(result["deletes"], "deletion"),
+            quantity(result["batches"], "batch", "batches"),
             result["bytes"] / 1e6,
-            result["calls"],
-            result["invalid"],
+            quantity(result["calls"], "Push API call"),
+            quantity(result["invalid"], "invalid item"),
         )
         for problem in result["problems"]:
             log.warning("The push would fail: %s", problem)
@@ -530,9 +530,9 @@ class Push:
     def _warn_if_repeated(self, response: Response, what: str) -> None:
         if response.repeats:
             self._caller.log.warning(
-                "Sent %s again, though Coveo may have accepted it: it may appear %d times in the item logs",
+                "Sent %s again, though Coveo may have accepted it: it may appear %s in the item logs",
                 what,
-                response.repeats + 1,
+                quantity(response.repeats + 1, "time"),
             )
 
 

@@ -284,7 +284,7 @@ def test_the_quota(
     assert hook.remaining_daily_items() == 1
     assert hook.push_items(SOURCE, items, dry_run=True)["remaining_daily_items"] == 1
     hook.push_items(SOURCE, items, check_quota=True)
-    assert "The daily quota is too small: 1 items" in logged()
+    assert "The daily quota is too small: 1 item" in logged()
     assert not any("/limits" in path for path in paths(coveo))
 
 

@@ -125,7 +125,10 @@ def test_a_dry_run_creates_nothing(coveo: Simulator, dry_run: Any) -> None:
         ({"fields": {"Price": "DOUBLE"}}, "Invalid field name"),
         ({"fields": {"price": "FLOAT"}}, "Invalid type of field"),
         ({"fields": "price"}, "Invalid fields"),
-        ({"items": [{"documentId": "a://1", "data": "x", "a-b": 1}]}, "are not valid field names: 'a-b'"),
+        (
+            {"items": [{"documentId": "a://1", "data": "x", "a-b": 1}]},
+            "Invalid field names in 1 metadata key: 'a-b'",
+        ),
         ({"fields": {"price": "DOUBLE"}, "max_items": 0}, "Invalid max_items"),
         ({"fields": {"price": "DOUBLE"}, "dry_run": "maybe"}, "Invalid dry_run"),
     ],
@@ -149,4 +152,4 @@ def test_a_push_only_key_is_told_what_it_lacks(coveo: Simulator, connect: Callab
 def test_no_document_shows_among_rendered_templates() -> None:
     operator = CreateFieldsOperator(task_id="t", items=[{"documentId": "a://1", "data": "{{ secret }}"}])
     operator.render_template_fields({})
-    assert str(operator.items) == "<1 items, not shown>"
+    assert str(operator.items) == "<1 item, not shown>"

@@ -82,7 +82,7 @@ def test_every_invalid_item_is_found_by_rule(hook: Any) -> None:
     assert (result["adds"], result["invalid"]) == (2, 3)
     assert [one["index"] for one in result["invalid_items"]] == [1, 2, 3]
     assert sorted(result["invalid_by_rule"].values()) == [1, 2]
-    assert result["problems"] == ["3 items are invalid, and the push would end at item 1"]
+    assert result["problems"] == ["3 invalid items; the push would end at item 1"]
 
 
 @pytest.mark.parametrize(("most", "problems"), [(3, 0), (2, 1)])
@@ -105,7 +105,7 @@ def test_a_quota_that_is_too_small_is_a_problem(coveo: Simulator, hook: Any) -> 
     coveo.daily_documents = 2
     result = hook.push_items(SOURCE, map(item, range(3)), dry_run=True)
     assert result["remaining_daily_items"] == 2
-    assert result["problems"] == ["2 items may still be pushed today, and the push has 3"]
+    assert result["problems"] == ["2 items can still be pushed today, and the push has 3"]
     assert hook.push_items(SOURCE, map(item, range(2)), dry_run=True)["problems"] == []
     deletions = hook.push_items(SOURCE, (), delete=[f"a://{n}" for n in range(9)], dry_run=True)
     assert deletions["problems"] == []
@@ -114,7 +114,7 @@ def test_a_quota_that_is_too_small_is_a_problem(coveo: Simulator, hook: Any) -> 
 def test_a_field_check_that_would_fail_is_a_problem(hook: Any) -> None:
     result = hook.push_items(SOURCE, [item(1, weight=1), item(2, width=2)], check_fields="fail", dry_run=True)
     assert (result["adds"], result["unknown_fields"]) == (2, ["weight", "width"])
-    assert result["problems"] == ["2 metadata keys have no field"]
+    assert result["problems"] == ["no field for 2 metadata keys"]
 
 
 def test_a_push_only_key_can_run_dry_and_says_what_it_can_t_tell(

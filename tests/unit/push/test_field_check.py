@@ -69,7 +69,7 @@ def test_a_push_that_is_to_fail_at_its_first_item_sends_nothing(coveo: Simulator
 
 def test_invalid_items_before_that_are_named_too(hook: Any) -> None:
     items = [item(1, color={}), item(2, weight=1)]
-    with pytest.raises(CoveoInputError, match=r"'weight'.*1 items were invalid"):
+    with pytest.raises(CoveoInputError, match=r"'weight'.*found 1 invalid item"):
         hook.push_items(SOURCE, items, check_fields="fail", on_invalid="skip")
 
 

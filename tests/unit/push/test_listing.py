@@ -187,7 +187,7 @@ def test_a_glob_that_matches_folders_only_says_so(tmp_path: Path, caplog: pytest
         ids(f"{tmp_path}/day=*")
     put(tmp_path / "b.ndjson")
     assert ids(f"{tmp_path}/*") == ["b.ndjson"]
-    assert "also matches 1 folders" in caplog.text
+    assert "also matches 1 folder," in caplog.text
 
 
 def test_patterns_are_those_of_a_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,7 +71,7 @@ def test_no_document_shows_in_the_dag_or_among_rendered_templates(dag: DAG) -> N
     assert str(operator.items) == "<2 items, not shown>"
     operator.render_template_fields({"params": {}})
     assert str(operator.items) == "<2 items, not shown>"
-    assert str(operator.delete) == "<1 items, not shown>"
+    assert str(operator.delete) == "<1 item, not shown>"
 
 
 def test_what_another_task_returned_is_pushed_after_it(coveo: Simulator, dag: DAG) -> None:
@@ -191,7 +191,7 @@ def test_a_task_that_is_killed_while_a_request_hangs_ends_soon_and_says_what_was
     killer = threading.Thread(target=kill)
     killer.start()
     began = time.monotonic()
-    with pytest.raises(CoveoError, match=r"was killed.*Accepted before: the first 1 valid") as killed:
+    with pytest.raises(CoveoError, match=r"was killed.*Accepted before: the first valid entry") as killed:
         run(operator)
     killer.join()
     assert time.monotonic() - began < 50
@@ -351,7 +351,7 @@ def test_a_push_warns_beforehand_if_the_daily_quota_will_not_do(
     assert "quota is too small" not in logged()
     coveo.daily_documents = 3
     run(PushItemsOperator(task_id="u", source_id=SOURCE, items=ITEMS))
-    assert "The daily quota is too small: 1 items may still be pushed today" in logged()
+    assert "The daily quota is too small: 1 item can still be pushed today" in logged()
     assert operations(coveo)[:2] == ["limit", "files"]
 
 

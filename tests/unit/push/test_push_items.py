@@ -426,7 +426,7 @@ def test_a_failure_tells_what_was_accepted_and_where_it_stands(coveo: Simulator,
     assert (accepted["accepted_adds"], accepted["batches"]) == (3, 3)
     assert set(coveo.items(SOURCE)) == {"product://0", "product://1", "product://2"}
     message = str(failed.value)
-    assert "batch 4 (items 3 to 3 of the input" in message
+    assert "batch 4 (item 3 of the input" in message
     assert "the first 3 valid entries" in message
     assert "It is unknown whether Coveo also accepted this batch" in message
     assert not isinstance(failed.value, AirflowFailException)
@@ -708,7 +708,7 @@ def test_progress_is_logged_while_the_push_goes_on(
     monkeypatch.setattr(pusher, "_SECONDS_BETWEEN_PROGRESS", 0.1)
     coveo.faults.stall(2, operation="batch", after=1)
     hook.push_items(SOURCE, [item(number, 900) for number in range(3)], batch_bytes=1024)
-    assert re.search(r"1 items \(0\.0 MB\) in 1 batches accepted, 2 batches in flight", logged())
+    assert re.search(r"1 item \(0\.0 MB\) in 1 batch accepted, 2 batches in flight", logged())
 
 
 def test_neither_key_nor_presigned_url_shows_anywhere(

@@ -100,7 +100,7 @@ MISREAD: dict[str, tuple[Callable[[list[str], tuple[Any, ...]], Any], str]] = {
     "object": (lambda names, row: SimpleNamespace(**dict(zip(names, row, strict=True))), "SimpleNamespace"),
     "set": (lambda names, row: set(row), "of type set"),
     "generator": (lambda names, row: (value for value in row), "of type generator"),
-    "too few": (lambda names, row: row[:1], "with 1 values"),
+    "too few": (lambda names, row: row[:1], "with 1 value"),
     "too many": (lambda names, row: (*row, 3), "with 3 values"),
     "other names": (lambda names, row: {"SKU": row[0], "NAME": row[1]}, "with the names 'SKU', 'NAME'"),
     "too few names": (lambda names, row: {"sku": row[0]}, "with the names 'sku'"),
@@ -185,7 +185,7 @@ def test_a_row_that_is_not_understood_is_named(coveo: Simulator, database: Datab
     factory, named = MISREAD[name]
     database.makes(factory)
     for on_invalid in ("fail", "skip"):
-        with pytest.raises(CoveoInputError, match=f"'shop': it has the 2 columns 'sku', 'name'.*{named}"):
+        with pytest.raises(CoveoInputError, match=f"'shop': it has 2 columns \\('sku', 'name'\\).*{named}"):
             push(on_invalid=on_invalid)
     assert coveo.requests == []
 

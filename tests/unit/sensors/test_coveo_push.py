@@ -612,7 +612,9 @@ def test_a_push_of_last_week_is_asked_for_within_seven_days(coveo: Simulator) ->
 
 def test_items_that_show_in_no_log_are_counted_when_time_is_up(coveo: Simulator, hook: CoveoPushHook) -> None:
     result = {**hook.push_items(SOURCE, items(4)), "accepted_adds": 5}
-    with pytest.raises(AirflowSensorTimeout, match="4 of 5 operations on source acme-products are processed"):
+    with pytest.raises(
+        AirflowSensorTimeout, match="Coveo has processed 4 of 5 operations on source acme-products"
+    ):
         outcome(indexed_sensor(result, timeout=0.3, deferrable=True))
 
 
@@ -693,7 +695,7 @@ def test_a_quota_that_will_not_do_says_when_it_renews(coveo: Simulator, hook: Co
     coveo.daily_documents = 10
     hook.push_items(SOURCE, items(8))
     with pytest.raises(
-        AirflowSensorTimeout, match=r"2 of 10 items .* 3 are wanted; the quota renews the next"
+        AirflowSensorTimeout, match=r"2 of 10 items .* fewer than the required 3; the quota renews the next"
     ):
         outcome(PushApiQuotaSensor(task_id="quota", items=3, timeout=0, deferrable=True))
     with pytest.raises(AirflowSkipException):
@@ -778,7 +780,7 @@ def test_doubled_entries_do_not_stand_for_missing_ones(
     finish()
     counted = outcome(indexed_sensor(result, deferrable=deferrable))
     assert (counted["indexed"], counted["repeated"], counted["others"]) == (10, 5, 0)
-    assert "The logs show 5 of them twice, because they were sent again" in logged()
+    assert "The logs show 5 of them twice, because batches were sent again" in logged()
 
 
 @WAYS

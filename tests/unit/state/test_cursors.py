@@ -164,7 +164,7 @@ def test_a_time_in_the_future_does_not_move_it(
     now = datetime.now(timezone.utc)
     pushed("run-1", now, datetime(9999, 12, 31, tzinfo=timezone.utc))
     assert cursor("run-2", lag=timedelta(0)).since == now
-    assert "1 values of the cursor" in caplog.text
+    assert "Ignored 1 value in the future for the cursor" in caplog.text
 
 
 def test_each_of_many_values_is_looked_at(variables: Variables) -> None:
