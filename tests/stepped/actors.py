@@ -1,9 +1,9 @@
 """
-Whatever works by itself in Airflow, as something that is stepped: a task's process, or a DAG's callback.
+The independent processes of Airflow, executed step by step: a task's process, or a DAG's callback.
 
-Each has a thread of its own, and exactly one thread of all runs at a time: an actor runs until its next stop,
-and the engine until it lets an actor go on. Stops are before a task starts, before and after each request to
-Coveo, and before the task's result is told to Airflow.
+Each actor has its own thread, but only one thread runs at a time: an actor runs until its next stop, and the
+engine until it resumes an actor. Stops are before a task starts, before and after each request to Coveo, and
+before the task reports its result to Airflow.
 """
 
 from __future__ import annotations
@@ -23,40 +23,40 @@ from airflow.sdk.definitions._internal.contextmanager import _CURRENT_CONTEXT
 from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
 from airflow.sdk.execution_time import comms, task_runner, timeout
 
-#: How long a stop may take to come, in real seconds: far longer than anything that is done in between.
+#: The maximum real seconds until the next stop, far longer than any work in between.
 _PATIENCE = 60
-#: The messages by which a task tells how it ended.
+#: The messages with which a task reports its end.
 RESULTS = (comms.SucceedTask, comms.RetryTask, comms.TaskState, comms.DeferTask, comms.RescheduleTask)
 
 
 class Killed(BaseException):
-    """Ends the thread of an actor that was killed, whatever it does."""
+    """Ends the thread of a killed actor, whatever it does."""
 
 
 class StuckError(RuntimeError):
-    """An actor did not come to its next stop: a fault of this harness, or something that really waits."""
+    """An actor did not reach its next stop: a bug in this harness, or code that really waits."""
 
 
 class Actor:
     """
-    Something that works by itself.
+    An independent process.
 
-    :param name: what it is called in sequences: ``a.open``, or with its map index ``a.work[1]``.
-    :param body: what it does, in its own thread.
+    :param name: its name in sequences: ``a.open``, or with its map index ``a.work[1]``.
+    :param body: its work, in its own thread.
     """
 
-    #: The one that runs now; the engine runs where there is none.
+    #: The running actor; ``None`` if the engine runs.
     current: Actor | None = None
 
     def __init__(self, name: str, body: Callable[[Actor], None]) -> None:
         self.name = name
         self.at = "start"
-        #: What it is about to ask Coveo, or has asked, in words.
+        #: Its next or latest request to Coveo, in words.
         self.what = ""
         self.dead = False
         self.ended = False
         self.error: BaseException | None = None
-        #: How many requests it sent since nobody wanted it to go on any longer.
+        #: The number of requests that it sent after Airflow took its task away.
         self.lingered = 0
         self._body = body
         self._order = "go"
@@ -74,7 +74,7 @@ class Actor:
     # --- the engine's side ---
 
     def step(self, order: str = "go") -> None:
-        """Let it go on to its next stop, which it may do in another way than by ``go``."""
+        """Resume it until its next stop, by default with ``go``."""
         if self.ended:
             return
         self._order = order
@@ -87,7 +87,7 @@ class Actor:
                 raise StuckError(f"{self!r} does not come to its next stop: {self._where()}")
 
     def kill(self) -> None:
-        """End it where it stands: nothing of it is heard any longer."""
+        """Kill it at its current stop, without any further effect."""
         self.dead = True
         if self.ended or self._thread.ident is None:
             self.ended = True
@@ -131,12 +131,12 @@ class Actor:
             self._stopped.release()
 
     def talk_through(self, supervisor_comms: Any) -> None:
-        """Have this be how it reaches Airflow."""
+        """Set this as its connection to Airflow."""
         self._comms = supervisor_comms
         task_runner.SUPERVISOR_COMMS = supervisor_comms
 
     def stop_at(self, point: str, what: str = "") -> str:
-        """Stop until the engine lets it go on; give how it is to go on."""
+        """Stop until the engine resumes it, and return how to continue."""
         with self._one_at_a_time:
             self.die_if_dead()
             self.at, self.what = point, what
@@ -151,18 +151,18 @@ class Actor:
 
 
 def without_comms() -> None:
-    """Have Airflow's code see that it isn't in a task: the engine and the API server run in no task."""
+    """Make Airflow's code see no task, because the engine and the API server run outside of tasks."""
     if hasattr(task_runner, "SUPERVISOR_COMMS"):
         del task_runner.SUPERVISOR_COMMS
 
 
 class Comms:
     """
-    How an actor reaches Airflow: what its supervisor would answer, with the errors that it would raise.
+    An actor's connection to Airflow: the responses of its supervisor, and the errors that it would raise.
 
-    :param actor: whose.
+    :param actor: the actor.
     :param handle: answers a message by calling ``send_msg``.
-    :param accepted: the types of messages that may be asked at all, where not all are.
+    :param accepted: the allowed types of messages, if not all.
     """
 
     def __init__(
@@ -175,7 +175,7 @@ class Comms:
         self._handle = handle
         self._accepted = accepted
         self.answers: deque[Any] = deque()
-        #: How many of the next Variables that are written are lost on the way.
+        #: The number of next Variable writes that are lost.
         self.writes_to_drop = 0
 
     def send(self, msg: Any) -> Any:
@@ -189,7 +189,7 @@ class Comms:
             self.writes_to_drop -= 1
             return comms.OKResponse(ok=True)
         if self._accepted is not None and not isinstance(msg, self._accepted):
-            # Nothing that decodes the message knows its type, and no answer ever comes.
+            # The decoder does not know the message's type, so there is never a response.
             raise NotImplementedError(f"{type(msg).__name__} can't be asked there: this would wait for ever")
         without_comms()
         try:
@@ -214,12 +214,12 @@ class Comms:
 
 
 def lost_answer() -> requests.ConnectionError:
-    """Make what a client sees whose connection breaks before the answer."""
+    """Create the error of a client whose connection breaks before the response."""
     return requests.ConnectionError("The connection broke before the answer came.")
 
 
 class _NoTimeout:
-    """In the place of Airflow's alarm signal: a task times out where a sequence says so."""
+    """Replaces Airflow's alarm signal: a task times out when a sequence says so."""
 
     def __init__(self, seconds: float = 1, error_message: str = "Timeout") -> None:
         pass
@@ -232,7 +232,7 @@ class _NoTimeout:
 
 
 def leave_signals_alone() -> None:
-    """Have tasks run in threads, which can't take signals."""
+    """Allow tasks to run in threads, which can't receive signals."""
     set_handler = signal.signal
 
     def signal_in_main_thread(signalnum: Any, handler: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Settings of the Airflow that is stepped; import this before anything of Airflow."""
+"""The settings of the stepped Airflow; import this before Airflow."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-#: In memory where the system offers that: the database is written to thousands of times.
+#: In memory if possible, because there are thousands of writes to the database.
 _QUICK_FOLDER = Path("/dev/shm")
 
 _SETTINGS = {
@@ -30,13 +30,13 @@ _SETTINGS = {
 
 
 def make_home() -> Path:
-    """Make a home for this process' Airflow, whose metadata database is its own."""
+    """Create a home for this process' Airflow, with its own metadata database."""
     if "airflow.settings" in sys.modules:
         raise RuntimeError("Airflow is imported already; step it in a process of its own")
     parent = _QUICK_FOLDER if os.access(_QUICK_FOLDER, os.W_OK) else None
     home = Path(tempfile.mkdtemp(prefix="coveo-stepped-", dir=parent))
     atexit.register(shutil.rmtree, home, ignore_errors=True)
-    # Settings of the caller's own Airflow would win.
+    # Settings of the caller's own Airflow would take precedence.
     for name in [name for name in os.environ if name.startswith("AIRFLOW")]:
         del os.environ[name]
     os.environ["AIRFLOW_HOME"] = str(home)

@@ -1,4 +1,4 @@
-"""A clock that nobody waits for: it moves where the product would sleep, and where a sequence says so."""
+"""A clock without waiting: it advances when the provider would sleep, and when a sequence says so."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from types import ModuleType
 from typing import Any
 
 PRODUCT = "airflow_provider_coveo"
-#: The simulator has a clock of its own, which is moved along.
+#: The simulator has its own clock, which advances with this one.
 _OWN_CLOCK = f"{PRODUCT}.simulator"
 
 
 class FakeClock:
     """
-    Real time, plus what was waited for.
+    Real time, plus the simulated waits.
 
-    Airflow itself stays on real time: what it waits for is moved in its database instead.
+    Airflow itself stays on real time: its waiting times are changed in its database instead.
 
-    :param on_advance: called with the seconds each time.
+    :param on_advance: called with the seconds of each advance.
     """
 
     def __init__(self, on_advance: Callable[[float], None]) -> None:
         self.offset = 0.0
-        #: How much of that tasks and callbacks waited for.
+        #: The part of that for which tasks and callbacks waited.
         self.waited = 0.0
         self._on_advance = on_advance
         self._time = _Time(self)
@@ -39,12 +39,12 @@ class FakeClock:
         self._on_advance(seconds)
 
     def wait(self, seconds: float) -> None:
-        """Let time pass for which a task or a callback waits."""
+        """Let time pass while a task or a callback waits."""
         self.waited += seconds
         self.advance(seconds)
 
     def install(self) -> None:
-        """Give it to each of the product's modules that is loaded by now."""
+        """Install it in each loaded module of the provider."""
         for name, module in list(sys.modules.items()):
             if not name.startswith(PRODUCT) or name.startswith(_OWN_CLOCK):
                 continue
@@ -58,7 +58,7 @@ class FakeClock:
 
 
 class _Time(ModuleType):
-    """What the product knows as the module ``time``."""
+    """The provider's module ``time``."""
 
     def __init__(self, clock: FakeClock) -> None:
         super().__init__("time")
@@ -81,13 +81,13 @@ class _Time(ModuleType):
 
 
 class _Threading(ModuleType):
-    """What the product knows as the module ``threading``."""
+    """The provider's module ``threading``."""
 
     def __init__(self, clock: FakeClock) -> None:
         super().__init__("threading")
 
         class Event(threading.Event):
-            """An event that a task's own thread doesn't wait for."""
+            """An event for which a task's own thread does not wait."""
 
             def wait(self, timeout: float | None = None) -> bool:
                 if timeout is None or not getattr(threading.current_thread(), "is_stepped", False):
@@ -108,7 +108,7 @@ def _datetime_class(clock: FakeClock) -> type[real_datetime.datetime]:
             return isinstance(instance, real_datetime.datetime)
 
     class FakeDatetime(real_datetime.datetime, metaclass=Meta):
-        """What the product knows as ``datetime``."""
+        """The provider's ``datetime``."""
 
         @classmethod
         def now(cls, tz: Any = None) -> Any:

@@ -1,4 +1,4 @@
-"""One stepped Airflow for all of its tests, in a process that Airflow isn't imported in yet."""
+"""One stepped Airflow for all tests here, in a process that has not imported Airflow yet."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 if TYPE_CHECKING:
     from tests.stepped.engine import Engine
 
-#: It goes by the internals of Airflow from 3.3 on; earlier ones are tested with a real scheduler only.
+#: It uses internals of Airflow from 3.3 on; earlier versions are tested only with a real scheduler.
 IS_STEPPED = tuple(map(int, version("apache-airflow").split(".")[:2])) >= (3, 3)
 
 

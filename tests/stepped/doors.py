@@ -1,4 +1,4 @@
-"""How Airflow's two APIs are asked in process, without a socket and without a thread for each question."""
+"""In-process calls of Airflow's two APIs, without a socket and without a thread per request."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from starlette.datastructures import QueryParams
 
 
 def answer_in_place() -> None:
-    """Have endpoints that aren't asynchronous run where they are asked, not in a pool of threads."""
+    """Run synchronous endpoints in the calling thread, not in a thread pool."""
 
     async def run_sync(function: Any, *arguments: Any, **_: Any) -> Any:
         return function(*arguments)
 
     anyio.to_thread.run_sync = run_sync  # type: ignore[assignment]
-    # FastAPI looks at the signature of each dependency that is overridden, again for each request.
+    # For each request, FastAPI inspects the signature of each overridden dependency again.
     look = utils.get_dependant
     known: dict[Any, Any] = {}
 
@@ -45,10 +45,11 @@ def answer_in_place() -> None:
 
 def of_one_version(api: FastAPI) -> FastAPI:
     """
-    Return the execution API as its newest version has it, which is what the task runner asks for.
+    Return the newest version of the execution API, which the task runner uses.
 
-    Airflow's own finds the version of each request, and for that resolves all its dependencies twice, and
-    converts question and answer: nothing where both sides have one version, at three quarters of its time.
+    Airflow's own API determines the version of each request, for which it resolves all dependencies twice,
+    and converts requests and responses. With the same version on both sides, that has no effect, but takes
+    three quarters of its time.
 
     :param api: the execution API of Airflow, whose dependencies and services are used.
     """
@@ -65,10 +66,10 @@ def of_one_version(api: FastAPI) -> FastAPI:
 
 class ShortWay:
     """
-    Calls the endpoints of an API as FastAPI would, without what it does around that for a request from afar.
+    Calls the endpoints of an API like FastAPI, without the overhead for remote requests.
 
-    What is asked is checked by FastAPI's own fields, the endpoint is Airflow's, and so is what its answer is
-    made of. What it doesn't know how to call is left to FastAPI.
+    FastAPI's own fields validate the request; the endpoint and the model of its response are Airflow's. Calls
+    that it does not support are left to FastAPI.
 
     :param api: the API.
     :param bag: its DAGs.
@@ -99,7 +100,7 @@ class ShortWay:
         )
 
     def answer(self, method: str, path: str, query: Any, body: Any) -> httpx.Response | None:
-        """Give an endpoint's answer; nothing where FastAPI has to be asked."""
+        """Return an endpoint's response, ``None`` if FastAPI must handle the request."""
         for route, is_short in self._routes.get(method, ()):
             found = route.path_regex.match(path)
             if not found:
@@ -162,7 +163,7 @@ class ShortWay:
         return httpx.Response(status, headers={"content-type": "application/json"}, content=content)
 
     def request(self, method: str, url: str, **about: Any) -> httpx.Response | None:
-        """Answer what a client asks; nothing where it has to ask by itself."""
+        """Return the response to a client's request, ``None`` if the client must send it itself."""
         if any(about.get(name) is not None for name in ("data", "files", "cookies")) or "?" in url:
             return None
         body = about.get("content")
@@ -178,7 +179,7 @@ class ShortWay:
 
 class DirectTransport(httpx.BaseTransport):
     """
-    Calls an ASGI application in the thread that asks it.
+    Calls an ASGI application in the calling thread.
 
     :param app: the application.
     """
@@ -232,7 +233,7 @@ class DirectTransport(httpx.BaseTransport):
         if asyncio._get_running_loop() is None:
             self._loop.run_until_complete(coroutine)
             return
-        # Asked from within another loop, which can't be left.
+        # Called from within another loop, which can't be interrupted.
         failures: list[BaseException] = []
 
         def run() -> None:

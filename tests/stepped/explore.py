@@ -1,8 +1,8 @@
 """
-Plays random sequences of events over all shapes, and looks whether the bracket's guarantee holds after each.
+Plays random sequences of events on all shapes, and checks the bracket's guarantee after each.
 
-A seed is a shape and a sequence, always the same. On a violation the sequence is shrunk: events are dropped
-as long as the same invariant is still violated. What is printed can be pasted as a test.
+A seed determines a shape and a sequence. After a violation, the sequence is shrunk: events are dropped while
+the same invariant is still violated. The output can be pasted as a test.
 
     python -m tests.stepped.explore --seeds 1-1000 --jobs 2
 """
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from tests.stepped.engine import Engine
 
 Event = tuple[Any, ...]
-#: How many events a sequence has, the scheduler's turns left aside.
+#: The number of events of a sequence, without the scheduler's turns.
 EVENTS = 12
-#: How often a task may go on that Airflow took away: for as long as its supervisor needs to learn of it.
+#: The number of steps of a task that Airflow took away, until its supervisor learns of it.
 LINGERS = 2
 WATCHDOG_HOURS = 7
-#: What Coveo or the network does to a request, and how likely each is.
+#: The faults of Coveo or the network, and the probability of each.
 _REFUSALS = {
     "refuse:503": 3,
     "refuse-later:503": 3,
@@ -46,7 +46,7 @@ _OTHER_RUNS = {"exclusive": "exclusive_other"}
 
 
 def make_engine() -> Engine:
-    """Make the stepped Airflow of this process, with all shapes."""
+    """Create the stepped Airflow of this process, with all shapes."""
     from tests.stepped import shapes
     from tests.stepped.engine import Engine
 
@@ -72,14 +72,14 @@ def make_engine() -> Engine:
 @dataclass
 class Played:
     """
-    What came of a sequence.
+    The result of a sequence.
 
     :param shape: its DAG.
-    :param events: what was done.
-    :param violations: what does not hold, as ``(invariant, what)``.
-    :param story: all that happened, for people.
-    :param seconds: of CPU.
-    :param words: what Coveo saw, by kind.
+    :param events: its events.
+    :param violations: the violated invariants, as ``(invariant, what)``.
+    :param story: the whole story, for people.
+    :param seconds: the CPU time.
+    :param words: the number of requests to Coveo, by kind.
     """
 
     shape: str
@@ -91,23 +91,23 @@ class Played:
     words: Counter[str] = field(default_factory=Counter)
 
     def signatures(self) -> dict[str, tuple[str, str]]:
-        """Return the violations by what they are about, names of tasks and numbers left aside."""
+        """Return the violations by kind, without names of tasks and numbers."""
         return {signature(self.shape, *violation): violation for violation in self.violations}
 
 
 def signature(shape: str, invariant: str, what: str) -> str:
-    """Say what a violation is about, so that the same is found under the same name."""
+    """Return the kind of a violation, so that the same one gets the same name."""
     return f"{shape} {invariant}: " + re.sub(r"\[\d\]|\d+ ms|\b[a-w]\d?\.", "", what)
 
 
 def play(engine: Engine, shape: str, events: Iterable[Event], *, strictly: bool = False) -> Played:
     """
-    Play a sequence to its end, and judge it.
+    Play a sequence to its end, and check the invariants.
 
     :param engine: the stepped Airflow.
     :param shape: the DAG of run ``a``.
-    :param events: what is done, as :class:`Director` made it.
-    :param strictly: whether an event that can't be played is an error; else it is left out.
+    :param events: the events, as :class:`Director` created them.
+    :param strictly: whether an event that can't be played is an error; otherwise, it is skipped.
     """
     director = Director(engine, shape)
     played = []
@@ -140,7 +140,7 @@ def play_seed(engine: Engine, seed: int, shapes: Sequence[str] | None = None) ->
 
 class Director:
     """
-    Does the events of one sequence.
+    Plays the events of one sequence.
 
     :param engine: the stepped Airflow.
     :param shape: the DAG of run ``a``.
@@ -166,7 +166,7 @@ class Director:
         engine.trigger("a", shape)
 
     def do(self, event: Event, *, strictly: bool = False) -> bool:
-        """Do an event; say whether it could be done."""
+        """Play an event, and return whether it was possible."""
         from tests.stepped.engine import Unplayable
 
         if self.trouble:
@@ -186,7 +186,7 @@ class Director:
         return True
 
     def end(self, played: list[Event]) -> Played:
-        """Let everything end, and judge."""
+        """Let everything end, and check the invariants."""
         from tests.stepped.invariants import ACTIVE, Judge
 
         engine = self.engine
@@ -299,7 +299,7 @@ class Director:
     # --- chance ---
 
     def draw(self, chance: random.Random) -> Event:
-        """Choose what happens next, among what can."""
+        """Choose the next event among the possible ones."""
         engine = self.engine
         choices: list[tuple[float, Event]] = []
         runs = [key for key in engine.run_dags if key not in engine.deleted_runs]
@@ -365,7 +365,7 @@ class Director:
     def _draw_people(self, chance: random.Random, choices: list[tuple[float, Event]], key: str) -> None:
         engine = self.engine
         states = engine.states(key)
-        # A run that is over is cleared; there is less to find in marking it.
+        # A finished run is cleared, because marking it finds less.
         goes_on = engine.run_states().get(key) in {"running", "queued"}
         rarely = 1.0 if goes_on else 0.3
         named = [
@@ -401,7 +401,7 @@ class Director:
 
 
 def shrink(engine: Engine, found: Played, wanted: str) -> Played:
-    """Drop events as long as a violation of that invariant, of the same kind, is still there."""
+    """Drop events while the same kind of violation of that invariant remains."""
     best = found
     parts = 2
     while len(best.events) > 1:
@@ -420,7 +420,7 @@ def shrink(engine: Engine, found: Played, wanted: str) -> Played:
 
 
 def script(played: Played) -> str:
-    """Return a sequence as it is pasted into a test."""
+    """Return a sequence as the code of a test."""
     lines = ",\n        ".join(repr(event) for event in played.events)
     return f"play(\n    engine,\n    {played.shape!r},\n    [\n        {lines},\n    ],\n)"
 
@@ -430,7 +430,7 @@ def script(played: Played) -> str:
 
 @dataclass
 class Figures:
-    """What many sequences come to."""
+    """The results of many sequences."""
 
     sequences: int = 0
     cpu_seconds: float = 0.0
@@ -463,7 +463,7 @@ class Figures:
         self.reports += other.reports
 
     def describe(self, seconds: float) -> str:
-        """Say it in words."""
+        """Return them as text."""
         count = max(1, self.sequences)
         rate = self.sequences / seconds * 3600
         each = f"{self.cpu_seconds / count:.2f} s of CPU and {self.events / count:.1f} events each"
@@ -500,7 +500,7 @@ def explore(
     """
     Play the sequences of seeds in this process; each kind of violation is shrunk once.
 
-    :param progress: after how many sequences the figures are printed each time; 0 for only at the end.
+    :param progress: the number of sequences between two prints of the figures; 0 for only at the end.
     """
     began = time.monotonic()
     engine = make_engine()
@@ -537,7 +537,7 @@ def _in_process(arguments: tuple[list[int], dict[str, Any]]) -> Figures:
 
 
 def main() -> int:
-    """Explore as the command line says; 1 where something does not hold."""
+    """Explore according to the command line; return 1 if there is a violation."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--seeds", default="1-100", help="such as 17 or 1-1000")
     parser.add_argument("--jobs", type=int, default=1)

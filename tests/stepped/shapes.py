@@ -1,4 +1,4 @@
-"""The DAGs that are explored: each is one way to build with ``push_source_update``."""
+"""The DAGs to explore: each uses ``push_source_update`` in a different way."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from airflow_provider_coveo.operators.coveo_push import CloseAbandonedPushSource
 from airflow_provider_coveo.task_groups.coveo_push import push_source_update
 
 SOURCE = "one"
-#: What the running sequence tells its tasks: by run, task and map index.
+#: The running sequence's instructions for its tasks, by run, task and map index.
 told: Callable[[str, str, int], str] = lambda run_id, task_id, map_index: ""  # noqa: E731
 
 
@@ -30,7 +30,7 @@ def a_dag(dag_id: str, **options: Any) -> Iterator[DAG]:
         "default_args": default_args,
     }
     with warnings.catch_warnings():
-        # Those of overlapping runs: they are what is explored.
+        # The DAGs of overlapping runs, because the exploration needs them.
         warnings.simplefilter("ignore")
         with DAG(dag_id, **{**arguments, **options}) as dag:
             yield dag
@@ -60,7 +60,7 @@ def push(source_id: str, number: int = 1) -> None:
 
 @task
 def work(source_id: str = SOURCE, pushes: int = 1) -> None:
-    """Push, and then do what the sequence says."""
+    """Push, and then follow the sequence's instruction."""
     push(source_id, pushes)
     ti: Any = get_current_context()["ti"]
     what = told(ti.run_id, ti.task_id, ti.map_index)
@@ -124,7 +124,7 @@ def mapped_bracket() -> DAG:
 
 
 def branch() -> DAG:
-    """Make a branch that skips the bracket, and a task after it."""
+    """Create a branch that skips the bracket, and a task after it."""
     with a_dag("branch") as dag:
 
         @task.branch
@@ -236,7 +236,7 @@ def joined_from_outside() -> DAG:
 
 
 def joined_inside() -> DAG:
-    """Wire a task from outside below the opening while the bracket is being made."""
+    """Wire a task from outside downstream of `open` while the bracket is being created."""
     with a_dag("joined_inside") as dag:
         outside = work.override(task_id="outside")()
         with bracket(delete_old_items=True) as update:
@@ -281,5 +281,5 @@ SHAPES: dict[str, Callable[[], DAG]] = {
         *(named_by_variable, pushing_elsewhere, pushing_items),
     )
 }
-#: The DAGs that work on the same source beside a shape.
+#: The DAGs that update the same source as a shape.
 OTHERS = {"exclusive": exclusive_other, "": other}

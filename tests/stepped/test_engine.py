@@ -1,8 +1,8 @@
 """
-The stepped Airflow gives what a real scheduler gives.
+The stepped Airflow gives the same results as a real scheduler.
 
-The expectations are those of ``tests/airflow/bracket/cells.py``, under the same names, and of plays on a real
-scheduler where the number is that of a specimen.
+The expectations are those of ``tests/airflow/bracket/cells.py``, under the same names. Tests with the number
+of a specimen have the results of a real scheduler.
 """
 
 from __future__ import annotations

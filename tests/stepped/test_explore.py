@@ -1,8 +1,8 @@
 """
-The bracket's guarantee holds in sequences of events that nobody thought of.
+The bracket's guarantee holds in random sequences of events.
 
-Here a fixed set of seeds is played; ``make explore SEEDS=1-1000`` plays as many as one likes. A sequence that
-broke the guarantee is kept below as a test of its own, as :func:`~tests.stepped.explore.script` prints it.
+These tests play a fixed set of seeds; ``make explore SEEDS=1-1000`` plays any number. A sequence that broke
+the guarantee is a separate test below, as :func:`~tests.stepped.explore.script` prints it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.stepped.explore import Event, play, play_seed, script
 if TYPE_CHECKING:
     from tests.stepped.engine import Engine
 
-#: As many as two minutes of one core allow.
+#: The number that takes two minutes of one core.
 SEEDS = range(1, int(os.environ.get("STEPPED_SEEDS", "80")) + 1)
 
 pytestmark = pytest.mark.explore
@@ -30,7 +30,7 @@ def test_a_seed(engine: Engine, seed: int) -> None:
 
 
 def test_whatever_is_marked_along_with_a_task_is_known_to_be_marked_by_hand(engine: Engine) -> None:
-    """Airflow's answer names only the task itself; a member that is marked behind its bracket's outcome."""
+    """Airflow's response names only the task itself, a member that is marked after its bracket's outcome."""
     events: list[Event] = [
         ("trigger", "b", "two_in_a_row"),
         *[("tick",), ("tick",), ("finish", "b.first.open"), ("tick",), ("finish", "b.work1"), ("tick",)],
