@@ -173,7 +173,7 @@ def compare(count: int, latency: float) -> dict[str, dict[str, Any]]:
     """
     Compare a full push with a push of only the changes.
 
-    :param count: How many items.
+    :param count: The number of items.
     :param latency: Seconds before each response.
     """
     with Receiver(latency) as receiver, tempfile.TemporaryDirectory() as folder:
@@ -204,7 +204,7 @@ def measure_memory(counts: list[int]) -> list[dict[str, Any]]:
     """
     Compare the memory of pushes of short items, of which 1 % have changed.
 
-    :param counts: How many items.
+    :param counts: The numbers of items.
     """
     found = []
     for count in counts:
@@ -234,7 +234,7 @@ def compare_formats(count: int = 1_000_000, group: int = 256) -> None:
     """
     Look up all items, in order and in random order, in SQLite, a sorted file of fixed records, and a dbm.
 
-    :param count: How many items.
+    :param count: The number of items.
     :param group: The number of items per lookup.
     """
     ids = [f"https://shop.example.com/products/{number:08d}" for number in range(count)]

@@ -298,7 +298,7 @@ def rebuild_table() -> str:
             ]
         )
     head = [
-        "slots", "`batch_bytes`", "`call_interval`", "calls", "of them refused", "in the fullest 5 min",
+        "slots", "`batch_bytes`", "`call_interval`", "calls", "of them rate-limited", "in the fullest 5 min",
         "on the busiest day", "items in the busiest hour", "hours of pushing", "hours until indexed", "end",
     ]  # fmt: skip
     return _table(head, rows)

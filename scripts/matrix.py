@@ -192,7 +192,7 @@ def _install(cell: Cell, folder: Path) -> bool:
     if interpreter is None:
         print(f"Could not find Python {cell.python} in PATH or pyenv.", file=sys.stderr)
         return False
-    # Without constraints, ignore cached results of what the newest versions are.
+    # Without constraints, ignore the cache, which may not have the newest versions.
     versions = ["--constraints", cell.constraints] if cell.constraints else ["--upgrade", "--refresh"]
     install = ["pip", "install", "--quiet", "--python", str(folder), *versions]
     commands = [

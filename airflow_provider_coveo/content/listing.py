@@ -257,7 +257,7 @@ def _matches_below(
 
 
 def _is_matched(names: Sequence[str], segments: Sequence[str]) -> bool:
-    """Tell whether a pattern matches the names of a path below a folder."""
+    """Return whether a pattern matches the names of a path below a folder."""
     if not segments or not names:
         return not segments and not names
     head, rest = segments[0], segments[1:]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 _ROWS_AT_A_TIME: Final = 1_024
-#: Attributes of Arrow's types that name the type of what they hold.
+#: The attributes of Arrow's types with the types of their elements.
 _INNER_TYPES: Final = ("value_type", "key_type", "item_type", "storage_type")
 
 

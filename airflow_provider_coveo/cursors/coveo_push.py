@@ -139,7 +139,7 @@ class CoveoCursor:
             source_id = source_id or self._scope.source_id
             organization_id = organization_id or self._scope.organization_id
         if not source_id:
-            raise CoveoInputError("The cursor has no source", remedy="Give source_id")
+            raise CoveoInputError("The cursor has no source", remedy="Pass source_id")
         if organization_id is None:
             from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 

@@ -63,7 +63,7 @@ def _viewer(user: BaseUser) -> Viewer:
 
     return Viewer(
         readable=frozenset(manager.get_authorized_dag_ids(user=user, method="GET")),
-        # The records of all teams are read, so it takes the permission for all.
+        # The page reads the records of all teams, so users need the permission for all of them.
         sees_records=all(
             manager.is_authorized_variable(method="GET", details=VariableDetails(team_name=team), user=user)
             for team in (None, *_teams())

@@ -120,7 +120,7 @@ def undocumented_options(model: dict[str, object]) -> list[str]:
 
 
 def exists_error(fields: Fields, model: dict[str, object]) -> bool:
-    """Tell whether a field of that name exists; Coveo does not document the response in that case."""
+    """Return whether a field of that name exists; Coveo does not document the response in that case."""
     return model.get("name") in fields.all()
 
 

@@ -41,7 +41,7 @@ class Operation(TypedDict):
 
 
 class RunningStatus(TypedDict, total=False):
-    """What the status of a source has only during an operation, or while it is paused on an error."""
+    """The keys of a source's status during an operation, or while it is paused on an error."""
 
     refreshType: str
     activityId: str
@@ -64,7 +64,7 @@ class StatusModel(RunningStatus):
 
 
 class PastOperations(TypedDict, total=False):
-    """What the information on a source has only after an operation."""
+    """The keys of a source's information after an operation."""
 
     lastOperation: Operation
     lastRefreshEndDate: int
@@ -117,7 +117,7 @@ class AbortedBy(TypedDict):
 
 
 class EndedActivity(TypedDict, total=False):
-    """What an activity has only after its end."""
+    """The keys of an activity after its end."""
 
     endDate: int
     result: str | None

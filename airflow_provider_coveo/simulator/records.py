@@ -20,7 +20,7 @@ PLATFORM_OPERATIONS = {
 
 
 class Crawler(TypedDict):
-    """What tells a source that another product manages, in the Source API's format."""
+    """The properties of a source that another product manages, in the Source API's format."""
 
     sourceType: str
     onPremisesEnabled: bool

@@ -362,7 +362,7 @@ class Organization:
     def delete_older_than(
         self, source: Source, ordering_id: int, delay_minutes: int, request_id: str
     ) -> None:
-        """Queue the deletion of old items, which also makes later pushes with a lower ordering ID fail."""
+        """Queue the deletion of old items. After it, pushes with a lower ordering ID are rejected."""
 
         def execute() -> None:
             removed = [name for name, item in source.items.items() if _ordering_id(item) < ordering_id]
