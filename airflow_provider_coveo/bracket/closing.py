@@ -100,14 +100,20 @@ def _give_back(
     source_id: str,
     still_live: Callable[[SourceRecord], bool],
 ) -> None:
-    """Restore the status of a bracket that opened the source during this one's ``IDLE`` request."""
-    for holder in ledger.holders(source_id):
-        if holder.bracket != bracket.bracket and holder.status and _is_live(holder, still_live):
+    """
+    Restore the status of a bracket that opened the source during this one's ``IDLE`` request.
+
+    If that bracket's DAG is paused, it is not live, but can continue: its tasks then open the source again.
+    """
+    others = [holder for holder in ledger.holders(source_id) if holder.bracket != bracket.bracket]
+    for holder in others:
+        if holder.status and _is_live(holder, still_live):
             log.warning(
                 "%s opened source %s in the meantime; setting %s again", holder, source_id, holder.status
             )
             hook.set_source_status(source_id, holder.status)
             return
+    _tell_closed(others, source_id)
 
 
 def other_at_work(

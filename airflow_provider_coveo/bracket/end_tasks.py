@@ -138,13 +138,9 @@ class JudgePushSourceUpdateOperator(_UpdateOperator):
         if not is_temporary_run(str(context["ti"].run_id)):
             wait_for_unfinished(found)
         closed, left_for = self._close_what_is_still_open(context, found)
-        in_state: dict[str | None, list[str]] = {}
-        for task_id, by_index in found.items():
-            for map_index, state in by_index.items():
-                name = f"{task_id}[{map_index}]" if map_index >= 0 else task_id
-                in_state.setdefault(state, []).append(name)
-        failed, blocked = in_state.get("failed", []), in_state.get("upstream_failed", [])
+        failed, blocked = _in_state(found, "failed"), _in_state(found, "upstream_failed")
         if failed or blocked:
+            self._wait_for_cleared(context, judged)
             what = f"{listed(failed)} failed" if failed else f"{listed(blocked)} could not run"
             how_it_is_left = "The source is closed" if closed else "The source could not be closed"
             if left_for is not None:
@@ -158,6 +154,11 @@ class JudgePushSourceUpdateOperator(_UpdateOperator):
         elif self.outlets:
             self._tell_assets(context, judged)
         return {"source_id": self.source_id, "tasks": len(judged)}
+
+    def _wait_for_cleared(self, context: Context, judged: Iterable[str]) -> None:
+        """Wait if what failed was cleared while this task closed the source, instead of blaming the run."""
+        if not is_temporary_run(str(context["ti"].run_id)):
+            wait_for_unfinished(self._states(context, judged))
 
     def _tell_assets(self, context: Context, judged: Iterable[str]) -> None:
         """Add the numbers of pushed items to the events of the bracket's assets."""
@@ -284,6 +285,15 @@ class PushSourceUpdateDone(BaseOperator):
                 f"Skipping the tasks after the bracket: source {record.source_id!r} was left open for "
                 "another live bracket, so this run did not set it to IDLE"
             )
+
+
+def _in_state(found: TaskStates, state: str) -> list[str]:
+    return [
+        f"{task_id}[{map_index}]" if map_index >= 0 else task_id
+        for task_id, by_index in found.items()
+        for map_index, its in by_index.items()
+        if its == state
+    ]
 
 
 def _opened(task: _UpdateOperator, context: Context) -> BracketRecord | None:

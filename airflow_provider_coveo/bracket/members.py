@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_coveo.state.airflow_types import Operator, Wirable
 
+#: The number of tasks outside of the bracket's group that its record names.
+_MAX_OUTSIDE: Final = 50
 #: The number of consecutive map indexes without a record after which no more are expected.
 _MAX_GAP: Final = 100
 
@@ -135,6 +137,18 @@ def members(task: Operator, update_tasks: UpdateTasks) -> Iterator[Operator]:
     dag = dag_of(task)
     for task_id in member_ids(dag, update_tasks):
         yield dag.get_task(task_id)
+
+
+def members_outside(task: Operator, update_tasks: UpdateTasks) -> tuple[str, ...]:
+    """
+    Return a bracket's members whose IDs don't tell that they are in its task group, up to 50.
+
+    :param task: One of the bracket's tasks.
+    :param update_tasks: The bracket's tasks.
+    """
+    group = update_tasks.open.removesuffix("open")
+    found = (name for name in member_ids(dag_of(task), update_tasks) if not name.startswith(group))
+    return tuple(itertools.islice(found, _MAX_OUTSIDE))
 
 
 def own_tasks(task: Operator, update_tasks: UpdateTasks) -> Iterator[Operator]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from airflow_provider_coveo.bracket.dry_runs import DRY_RUN_XCOM_KEY, reject_after_opening
 from airflow_provider_coveo.bracket.edges import as_list, labels_among
 from airflow_provider_coveo.bracket.errors import PushSourceInUse, PushSourceUpdateNotBracketed
-from airflow_provider_coveo.bracket.members import dag_of, operator_class
+from airflow_provider_coveo.bracket.members import dag_of, members_outside, operator_class
 from airflow_provider_coveo.bracket.opening import Opening, SourceBusyError
 from airflow_provider_coveo.bracket.parameters import validate_deleting_status
 from airflow_provider_coveo.bracket.task_base import _UpdateOperator
@@ -156,6 +156,7 @@ class OpenPushSourceUpdateOperator(_UpdateOperator):
                 coveo_conn_id=self.coveo_conn_id,
                 status=self.status,
                 exclusive=self.exclusive,
+                members_outside=members_outside(context["task"], self.update_tasks),
                 announce=lambda opening: self._announce(context, opening),
             ).run()
         except SourceBusyError as busy:

@@ -81,6 +81,7 @@ class Opening:
     :param status: The active status.
     :param exclusive: Whether to open only if nothing else uses the source.
     :param reopened_by: The task that opens the bracket again, and its map index, if it is a member.
+    :param members_outside: The bracket's tasks that are not in its task group. Default none.
     :param announce: Called with the record before anything is sent.
     """
 
@@ -92,6 +93,7 @@ class Opening:
     status: str
     exclusive: bool = False
     reopened_by: tuple[str, int] | None = None
+    members_outside: tuple[str, ...] = ()
     announce: Callable[[BracketRecord], None] | None = None
 
     def run(self) -> tuple[StatusResult, BracketRecord]:
@@ -113,6 +115,7 @@ class Opening:
             status=self.status,
             coveo_conn_id=self.coveo_conn_id,
             reopened_by=self.reopened_by,
+            members_outside=self.members_outside,
         )
         holders = ledger.holders(self.source_id)
         holds_already = any(holder.bracket == self.bracket for holder in holders)

@@ -17,6 +17,7 @@ from airflow_provider_coveo.bracket.members import (
     holder_of_update,
     is_exclusive,
     is_mapped_task,
+    members_outside,
     opening_of,
     states,
 )
@@ -215,6 +216,7 @@ def _send(
             status=record.status,
             exclusive=is_exclusive(opening),
             reopened_by=_name_of(context),
+            members_outside=members_outside(context["task"], update_tasks),
         ).run()[1]
     except SourceBusyError as busy:
         in_use = PushSourceInUse(

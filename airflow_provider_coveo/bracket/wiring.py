@@ -331,11 +331,15 @@ class BracketWiring:
             for task_id in self._members
             if any(getattr(task := self._dag.get_task(task_id), name, None) for name in _WAITING_FOR_THE_PAST)
         ]
-        self._own.begin.depends_on_past = self._own.begin.wait_for_downstream = bool(waiting)
-        if waiting:
-            self._own.begin.ignore_first_depends_on_past = any(
-                getattr(task, "ignore_first_depends_on_past", None) for task in waiting
-            )
+        below = self._own.open.downstream_task_ids
+        ignores_first = any(getattr(task, "ignore_first_depends_on_past", None) for task in waiting)
+        # The previous run may be cleared, and fail, between the two.
+        for task in (self._own.begin, self._own.open):
+            task.depends_on_past = task.wait_for_downstream = bool(waiting)
+            if waiting:
+                task.ignore_first_depends_on_past = ignores_first
+        if any(failure_is_ignored(self._dag.get_task(name)) for name in self._members & below):
+            self._own.open.wait_for_downstream = False
 
     # --- graphs that can't work ---
 

@@ -39,6 +39,7 @@ from airflow_provider_coveo.state.ledger import (
     bracket_variable,
     holders_in,
 )
+from airflow_provider_coveo.state.liveness import may_still_work
 from airflow_provider_coveo.state.run_records import RunRecord, runs_in
 from airflow_provider_coveo.state.watch_record import SeenSource, WatchRecord, watch_in
 
@@ -450,7 +451,8 @@ def _judged(holder: SourceRecord, facts: _Facts) -> tuple[bool | None, str]:
         if each.task_id in closing and each.map_index == holder.map_index
     ]
     is_over = len(ends) == len(closing) and all(each.state in FINISHED_STATES for each in ends)
-    if is_over and (holder.reopened_by is None or not PENDING_STATES.intersection(states)):
+    pending = [each for each in tasks if each.state in PENDING_STATES]
+    if is_over and not any(may_still_work(holder, each.task_id) for each in pending):
         return False, "its tasks close and outcome have run"
     if dag is not None and not dag.is_paused and not dag.is_gone:
         return True, ""

@@ -138,6 +138,7 @@ class SourceRecord(Holder):
     :param status: The status that it set.
     :param coveo_conn_id: The connection that it uses.
     :param reopened_by: The task that opened it again after its ``outcome`` had run, and its map index.
+    :param members_outside: The bracket's tasks that are not in its task group.
     """
 
     opening: str = ""
@@ -145,6 +146,18 @@ class SourceRecord(Holder):
     status: str = ""
     coveo_conn_id: str = ""
     reopened_by: tuple[str, int] | None = None
+    members_outside: tuple[str, ...] = ()
+
+    def works_through(self, task_name: str) -> bool:
+        """
+        Return whether a task instance belongs to the bracket, by the unique name of the instance.
+
+        :param task_name: The name. Airflow appends the map index in one of two forms.
+        """
+        if task_name.startswith(self.task_id("")):
+            return True
+        names = {task_name, task_name.rpartition("_")[0], task_name.rpartition("[")[0]}
+        return not names.isdisjoint(self.members_outside)
 
 
 @dataclass(frozen=True)
@@ -535,5 +548,11 @@ def holders_in(value: object) -> tuple[SourceRecord, ...]:
     entries = [value, *(others if isinstance(others, list) else [])]
     records = [from_record(SourceRecord, entry) for entry in entries]
     return tuple(
-        replace(record, reopened_by=as_pair(record.reopened_by)) for record in records if record is not None
+        replace(
+            record,
+            reopened_by=as_pair(record.reopened_by),
+            members_outside=tuple(map(str, record.members_outside)),
+        )
+        for record in records
+        if record is not None
     )

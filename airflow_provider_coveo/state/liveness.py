@@ -54,7 +54,10 @@ def _has_pending_task(holder: SourceRecord) -> bool:
 
 def is_over(holder: SourceRecord) -> bool:
     """
-    Return whether the tasks that close a bracket have ended.
+    Return whether a bracket has ended: the tasks that close it, and all others that could still push.
+
+    If someone marks ``close`` and ``outcome`` while other tasks of the bracket are pending, these still work,
+    and the DAG's callback closes the source when the run ends.
 
     :param holder: The bracket.
     """
@@ -62,11 +65,21 @@ def is_over(holder: SourceRecord) -> bool:
     states = task_states(holder.dag_id, holder.run_id, closing)
     if not all(states[task_id].get(holder.map_index) in FINISHED_STATES for task_id in closing):
         return False
-    if holder.reopened_by is None:
-        return True
-    # More tasks than the one that reopened it may have been cleared, and the run's end closes it.
     every = all_task_states(holder.dag_id, holder.run_id)
-    return not PENDING_STATES.intersection(every.values())
+    return not any(may_still_work(holder, name) for name, state in every.items() if state in PENDING_STATES)
+
+
+def may_still_work(holder: SourceRecord, task_name: str) -> bool:
+    """
+    Return whether a pending task keeps a bracket alive whose ``close`` and ``outcome`` have ended.
+
+    If a member reopened the bracket, every task counts: more tasks may have been cleared than that one, and
+    the run's end closes the source.
+
+    :param holder: The bracket.
+    :param task_name: The unique name of the task instance in the run.
+    """
+    return holder.reopened_by is not None or holder.works_through(task_name)
 
 
 def seems_live(holder: SourceRecord) -> bool:

@@ -211,6 +211,15 @@ def test_a_source_that_is_active_without_a_bracket_at_work_is_marked_and_says_wh
     assert row["holders"][0]["is_live"] is False
 
 
+@pytest.mark.parametrize(("task", "state"), [("update.work", "working"), ("elsewhere", "abandoned")])
+def test_a_member_that_works_when_the_closing_was_marked_keeps_the_bracket_at_work(
+    facts: Facts, task: str, state: str
+) -> None:
+    facts.hold()
+    facts.run("running", ("update.close", "success"), ("update.outcome", "success"), (task, "running"))
+    assert facts.row()["state"] == state
+
+
 @pytest.mark.parametrize("options", [{"paused": True}, {"gone": True}])
 def test_a_task_that_still_works_keeps_the_bracket_at_work(facts: Facts, options: Any) -> None:
     facts.hold()

@@ -263,6 +263,45 @@ def test_a_bracket_that_two_cleared_tasks_work_in_is_not_over_when_the_first_end
     assert not liveness.is_live(holder)
 
 
+@pytest.mark.parametrize(
+    ("task", "is_live"),
+    [
+        ("u.work", True),
+        ("u.inner.work_3", True),
+        ("outside", True),
+        ("outside_2", True),
+        ("outside[2]", True),
+        ("elsewhere", False),
+        ("outside_of_it", False),
+        ("u2.work", False),
+    ],
+)
+def test_a_bracket_whose_closing_was_marked_lives_as_long_as_one_of_its_tasks(
+    monkeypatch: pytest.MonkeyPatch, task: str, is_live: bool
+) -> None:
+    states = {"u.close": "success", "u.outcome": "success", task: "running"}
+    monkeypatch.setattr(
+        airflow_runs,
+        "_task_instance_states",
+        lambda dag_id, run_id, ids: [(name, -1, states.get(name)) for name in ids or states],
+    )
+    monkeypatch.setattr(liveness, "run_facts", lambda *_: RunFacts("running", False))
+    holder = SourceRecord("d", "r", "u.open", opening="x", members_outside=("outside",))
+    assert liveness.is_live(holder) is is_live
+
+
+def test_the_record_of_a_source_names_the_members_that_are_not_in_the_group(
+    coveo: Simulator, a_run: Callable[..., Run]
+) -> None:
+    run = a_run()
+    with run.dag:
+        outside = [Work(task_id=f"outside{number:02}") for number in range(60)]
+        run.update.open >> outside >> run.update.close
+    run.execute("open")
+    (holder,) = SourceLedger("acme").holders(SOURCE)
+    assert holder.members_outside == tuple(f"outside{number:02}" for number in range(50))
+
+
 def test_on_3_0_the_callback_closes_the_brackets_behind_one_that_never_began(
     coveo: Simulator, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -943,12 +943,22 @@ def test_a_bracket_waits_for_the_run_before_as_a_task_in_it_does(name: str, by_d
         with push_source_update(source_id="other", default_args={name: False}) as other:
             Work(task_id="work")
     checked(dag)
-    begin = of(update, "begin")
-    assert begin.depends_on_past
-    assert begin.wait_for_downstream
-    assert not of(other, "begin").depends_on_past
-    for own in ("open", "close", "outcome", "done"):
-        assert not of(update, own).depends_on_past
+    for own in ("begin", "open"):
+        assert of(update, own).depends_on_past, own
+        assert of(update, own).wait_for_downstream, own
+        assert not of(other, own).depends_on_past, own
+    for own in ("close", "outcome", "done"):
+        assert not of(update, own).depends_on_past, own
+
+
+def test_a_teardown_whose_failure_is_ignored_does_not_keep_the_next_run_from_opening() -> None:
+    with a_dag() as dag, push_source_update(source_id=SOURCE) as update:
+        Work(task_id="work", depends_on_past=True)
+        Work(task_id="clean_up").as_teardown()
+    checked(dag)
+    assert of(update, "open").depends_on_past
+    assert not of(update, "open").wait_for_downstream
+    assert of(update, "begin").wait_for_downstream
 
 
 def test_the_brackets_tasks_take_from_default_args_only_what_can_not_keep_them_from_closing() -> None:
