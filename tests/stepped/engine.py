@@ -23,7 +23,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 from urllib.parse import quote, unquote, urlsplit
 
 import httpx
@@ -86,6 +86,32 @@ _NOT_SOON = {"Retry-After": "1200"}
 
 class Unplayable(Exception):  # noqa: N818 - a sequence is wrong, or was shrunk too far
     """What a sequence asks for can't be done at this point."""
+
+
+class End(NamedTuple):
+    """
+    The end of a task's process, before Airflow learned of it.
+
+    :param run: its run's key.
+    :param task_id: its task.
+    :param map_index: its map index.
+    :param number: how many things had happened by then.
+    :param result: its result, such as ``success``.
+    :param at_start: the states of its run when it started.
+    :param at_end: the same when it came to its result.
+    """
+
+    run: str
+    task_id: str
+    map_index: int
+    number: int
+    result: str
+    at_start: dict[tuple[str, int], str | None]
+    at_end: dict[tuple[str, int], str | None]
+
+    @property
+    def place(self) -> tuple[str, str, int]:
+        return self.run, self.task_id, self.map_index
 
 
 @dataclass
@@ -361,6 +387,10 @@ class Engine:
         self.marked_runs: dict[str, str] = {}
         #: Of those, what was marked in a run that was over, which Airflow does not judge again.
         self.marked_late: set[tuple[str, str, int]] = set()
+        #: The runs that were marked when none of their tasks could run any more: Airflow calls no callback.
+        self.ended_by_hand: set[str] = set()
+        #: How tasks ended, in order.
+        self.ends: list[End] = []
         #: Of tasks that were cleared, the states of their run right after it.
         self.states_after_clear: dict[tuple[str, str, int], dict[tuple[str, int], str | None]] = {}
         #: What runs were about to set, whether or not they lived to send it: run, source and status.
@@ -549,6 +579,10 @@ class Engine:
         if process in self.processes and self.is_orphan(process) and process.actor.at != "start":
             process.actor.lingered += 1
         process.actor.step(order)
+        if process.actor.at == "result" and process in self.processes:
+            place = process.run, process.task_id, process.map_index
+            seen = process.states_at_start, self.states(process.run)
+            self.ends.append(End(*place, self.number, process.actor.what, *seen))
         self._ended(process)
 
     def _ended(self, process: Process) -> None:
@@ -661,6 +695,7 @@ class Engine:
     def _note(self, exchange: Exchange) -> None:
         self._record(exchange)
         seen = Seen(exchange, number=self.number)
+        seen.facts["marked"] = frozenset(self.marked)
         actor = Actor.current
         if actor is not None:
             for process in (*self.processes, *self.callbacks):
@@ -873,6 +908,7 @@ class Engine:
             cleared.add(self.name_of(key, ti["task_id"], ti["map_index"]))
         if cleared:
             self.marked_runs.pop(key, None)
+            self.ended_by_hand.discard(key)
         return cleared
 
     def clear_run(self, key: str, *, only_failed: bool = False) -> None:
@@ -882,8 +918,12 @@ class Engine:
         before = self.states(key)
         self.rest("POST", path, {"dry_run": False, "only_failed": only_failed}, or_not=True)
         self._note_clear(key, before)
-        self.marked = {place: state for place, state in self.marked.items() if place[0] != key}
+        after = self.states(key)
+        for task_id, map_index in before:
+            if after.get((task_id, map_index)) != before[task_id, map_index]:
+                self.marked.pop((key, task_id, map_index), None)
         self.marked_runs.pop(key, None)
+        self.ended_by_hand.discard(key)
 
     def _note_clear(self, key: str, before: dict[tuple[str, int], str | None]) -> None:
         after = self.states(key)
@@ -928,6 +968,8 @@ class Engine:
         self._happens(f"run {key} marked {state}")
         self.rest("PATCH", self._run_path(key), {"state": state}, or_not=True)
         self.marked_runs[key] = state
+        if self.run_states()[key] == state and set(self.states(key).values()) <= {*FINISHED}:
+            self.ended_by_hand.add(key)
 
     def pause(self, dag_id: str, paused: bool = True) -> None:
         self._happens(f"{dag_id} {'paused' if paused else 'unpaused'}")

@@ -150,9 +150,22 @@ class Judge:
             if place[0] in tasks and (map_index < 0 or place[1] in (-1, map_index))
         }
 
-    def _works(self, place: tuple[str, str, int], at: Seen) -> bool:
-        """Say whether a bracket still had work to do, other than to close, when something was sent."""
+    def _works(self, place: tuple[str, str, int], at: Seen, opened: Seen) -> bool:
+        """
+        Say whether a bracket still had work to do, other than to close, when something was sent.
+
+        :param place: the bracket.
+        :param at: what was sent.
+        :param opened: its last opening before that.
+        """
         run, group, map_index = place
+        # It has closed the source, or left that to another. What is cleared since opens again by itself.
+        closing = run, f"{group}.close", map_index
+        if short(opened.task_id) == "open" and any(
+            end.place == closing and end.number > opened.number and end.result == "success"
+            for end in self.engine.ends
+        ):
+            return False
         if at.facts["runs"].get(run) not in LIVE_RUNS:
             return False
         bracket = self._bracket(run, group)
@@ -191,6 +204,13 @@ class Judge:
             # The DAG processor was killed with the last resort in its hands. Where the closing could have run
             # all the same, it counts.
             if last.run in engine.lost_callbacks:
+                continue
+            # None of its tasks could run any more when somebody marked it, and Airflow told nobody.
+            if last.run in engine.ended_by_hand:
+                continue
+            # Coveo refused what the last resort sent.
+            later = engine.seen[engine.seen.index(last) + 1 :]
+            if any(each.run == last.run and not each.task_id and each.source == source for each in later):
                 continue
             yield Violation("B1", f"source {source} stays {last.status}, which {last.actor} set")
 
@@ -261,8 +281,12 @@ class Judge:
             if any(short(name.partition("[")[0]) == "outcome" for name in self._hurt(run)):
                 continue
             index = place[1]
-            around = self._states_of(self.states[run], bracket.members | bracket.own - {place[0]}, index)
-            blamed = [each for each in around.values() if each in {"failed", "upstream_failed"}]
+            # What is cleared without it, it does not judge again.
+            ends = [end for end in engine.ends if end.place == (run, *place)][-1:]
+            known = [self.states[run], *(states for end in ends for states in (end.at_start, end.at_end))]
+            others = bracket.members | bracket.own - {place[0]}
+            around = {state for states in known for state in self._states_of(states, others, index).values()}
+            blamed = around & {"failed", "upstream_failed"}
             if not blamed and not self._was_refused(run, "IDLE"):
                 yield Violation("B2", f"{engine.name_of(run, *place)} failed, and nothing in its bracket did")
 
@@ -369,7 +393,7 @@ class Judge:
             others = [
                 (holder, opened)
                 for holder, opened in held
-                if holder[0] != seen.run and self._works(holder, seen)
+                if holder[0] != seen.run and self._works(holder, seen, opened)
             ]
             bracket = self.bracket_of(seen)
             # A task that lingers knows nothing of what came after it; kept apart, it is a fault of its own.
@@ -406,7 +430,9 @@ class Judge:
     def _is_given_back(self, idle: Seen, opener: str) -> bool:
         """Say whether the next status is an active one, by who closed or by whose bracket it is."""
         later = self.engine.seen[self.engine.seen.index(idle) + 1 :]
-        following = next((each for each in later if each.source == idle.source and each.applied), None)
+        following = next(
+            (each for each in later if each.source == idle.source and each.status and each.applied), None
+        )
         return (
             idle.status == "IDLE"
             and following is not None
@@ -441,7 +467,7 @@ class Judge:
         engine = self.engine
         # Whoever marked what lies between, or the closing itself, let it run.
         done = f"{bracket.group}.done"
-        by_hand = {place[1] for place in engine.marked if place[0] == seen.run}
+        by_hand = {place[1] for place in seen.facts["marked"] if place[0] == seen.run}
         if by_hand & ({done, seen.task_id} | bracket.own):
             return
         who = f"{seen.actor} runs behind {bracket.group}"
@@ -459,7 +485,11 @@ class Judge:
         own = [
             each
             for each in engine.seen[:number]
-            if each.run == seen.run and each.status and each.applied and self.bracket_of(each) == bracket
+            if each.run == seen.run
+            and each.status
+            and each.applied
+            # A callback closes all brackets of its run.
+            and (self.bracket_of(each) == bracket or not each.task_id)
         ]
         if not own:
             yield Violation("B7", f"{who}, which never opened")
@@ -487,7 +517,7 @@ class Judge:
                 place = self.place_of(holder)
                 paused = self._was_paused()
                 # The guide says of a paused DAG that the watchdog closes its source.
-                if place is not None and self._works(place, seen) and not paused:
+                if place is not None and self._works(place, seen, holder) and not paused:
                     yield Violation(
                         "B8", f"the watchdog closes {seen.source}, which {holder.actor}'s bracket holds"
                     )
