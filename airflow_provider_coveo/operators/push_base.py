@@ -51,7 +51,8 @@ class _ItemsPushOperator(_CoveoOperator):
     :param full_after: The time until everything is pushed again.
     :param on_damaged_snapshot: ``fail`` or ``push_all``. (templated)
     :param check_fields: The handling of metadata for which the organization has no field: ``warn``, ``fail``,
-        or ``off`` to skip the check. Default ``off``, in a dry run ``warn``. (templated)
+        or ``off`` to skip the check. ``None`` or an empty text means the default: ``off``, in a dry run
+        ``warn``. (templated)
     :param dry_run: Whether to send nothing, and to return what would be sent. Default ``False``. (templated)
     """
 

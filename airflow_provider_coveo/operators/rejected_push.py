@@ -38,7 +38,8 @@ class RepushRejectedItemsOperator(_ItemsPushOperator):
     :param check_quota: Whether to check first how many items can still be pushed today, and to warn if that
         is too few. Default ``True``. (templated)
     :param check_fields: The handling of metadata for which the organization has no field: ``warn``, ``fail``,
-        or ``off`` to skip the check. Default ``off``, in a dry run ``warn``. (templated)
+        or ``off`` to skip the check. ``None`` or an empty text means the default: ``off``, in a dry run
+        ``warn``. (templated)
     :param dry_run: Whether to send nothing, and to return what would be sent. Default ``False``. (templated)
     :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
     :param organization_id: The organization, if it differs from the connection's. (templated)

@@ -219,9 +219,9 @@ def validate_check_fields(value: object, default: str = "off") -> str:
     :param default: The default.
     :raises CoveoInputError: if it is another value.
     """
-    if value is None or value == "":
-        return default
     mode = value.strip().lower() if isinstance(value, str) else value
+    if mode is None or mode == "":
+        return default
     if mode not in CHECK_FIELDS:
         raise CoveoInputError(
             f"Invalid check_fields: {short_repr(value)}", remedy="Use 'warn', 'fail' or 'off'"

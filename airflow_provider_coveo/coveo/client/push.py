@@ -183,7 +183,8 @@ class Push:
         :param check_fields: Whether to list the organization's fields first, and the handling of metadata
             without a field: ``warn`` logs each such key once; ``fail`` ends the push before an item with such
             a key is sent, or before anything is sent if the fields can't be listed; ``off`` does not check.
-            Default ``off``, in a dry run ``warn``. It needs the privilege to view fields.
+            ``None`` or an empty text means the default: ``off``, in a dry run ``warn``. It needs the
+            privilege to view fields.
         :param dry_run: Whether to only read, validate and count the input, and send nothing. The daily quota
             and the fields are still read from Coveo. Default ``False``.
         :return: ``source_id``; ``accepted_adds`` and ``accepted_deletes``: the number of input entries that

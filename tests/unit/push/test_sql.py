@@ -344,3 +344,9 @@ def test_openlineage_learns_which_table_is_read() -> None:
     assert [dataset.name for dataset in lineage.inputs] == ["shop.public.product"]
     assert lineage.job_facets["sql"].query == QUERY
     assert [dataset.name for dataset in lineage.outputs] == [SOURCE]
+
+
+@pytest.mark.parametrize("value", [None, "", "  ", "{{ '' }}"])
+def test_no_check_fields_means_the_default(coveo: Simulator, value: Any) -> None:
+    assert "unknown_fields" not in run(check_fields=value)
+    assert "unknown_fields" in run(check_fields=value, dry_run=True)
