@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
+from collections.abc import Container
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
@@ -27,6 +28,42 @@ class _TakenInMeanwhileError(Exception):
     """A record of the journal is gone, because another push has applied it to the snapshot."""
 
 
+class StoredVersions:
+    """Remembers, outside the storage, what was stored last, to detect an older copy. This one does not."""
+
+    def why_old(self, version: str, pushes: Container[str]) -> str | None:
+        """
+        Return why a snapshot may be older than the one that was stored last, ``None`` if it is not.
+
+        :param version: The version of the stored snapshot, empty if there is none.
+        :param pushes: The pushes in its journal, and those whose journals it includes.
+        """
+        return None
+
+    def journaled(self, version: str, push: str) -> None:
+        """
+        Remember that a push began to write a journal.
+
+        :param version: The version of the stored snapshot, empty if there is none.
+        :param push: The push.
+        """
+
+    def replacing(self, old: str, new: str) -> None:
+        """
+        Remember that the snapshot is about to be replaced.
+
+        :param old: The version that is stored, empty if there is none.
+        :param new: The version that will be.
+        """
+
+    def replaced(self, version: str) -> None:
+        """
+        Remember that the snapshot was replaced.
+
+        :param version: The version that is stored now.
+        """
+
+
 class SnapshotPush:
     """
     One push that compares with a snapshot.
@@ -34,6 +71,7 @@ class SnapshotPush:
     :param store: The store of the snapshot.
     :param target: The target of the push, in a form that distinguishes it from other targets.
     :param push_all_if_damaged: Whether to push everything if the snapshot is damaged, instead of failing.
+    :param versions: Remembers what was stored last. Default nothing does.
     """
 
     def __init__(
@@ -42,10 +80,12 @@ class SnapshotPush:
         *,
         target: str,
         push_all_if_damaged: bool = False,
+        versions: StoredVersions | None = None,
     ) -> None:
         self._store = store
         self._target = target
         self._push_all_if_damaged = push_all_if_damaged
+        self._versions = StoredVersions() if versions is None else versions
         self._now = time.time()
         self._push = uuid.uuid4().hex[:16]
         self._records = 0
@@ -109,10 +149,14 @@ class SnapshotPush:
             self._base = base
             return True
         self._base = self.snapshot.version
+        pushes = {record.push for record in records} | self.snapshot.facts.absorbed.keys()
+        why_old = self._versions.why_old(self._base, pushes)
         try:
-            return self._take_in(records)
+            is_loaded = self._take_in(records, is_old=why_old is not None)
         except _TakenInMeanwhileError:
             return False
+        self.full_because = self.full_because or why_old
+        return is_loaded
 
     def _begin_anew(self) -> None:
         self.snapshot.close()
@@ -135,7 +179,7 @@ class SnapshotPush:
         self.full_because = why
         self._base = None
 
-    def _take_in(self, records: list[JournalRecord]) -> bool:
+    def _take_in(self, records: list[JournalRecord], *, is_old: bool) -> bool:
         """Apply the journal to the snapshot, and return whether that succeeded."""
         snapshot, absorbed = self.snapshot, self.snapshot.facts.absorbed
         fresh = [record for record in records if record.number >= absorbed.get(record.push, 0)]
@@ -147,11 +191,14 @@ class SnapshotPush:
         for record in fresh:
             if record not in forgotten:
                 pushes.setdefault(record.push, []).append(record)
-        if len(pushes) == 1:
+        if len(pushes) == 1 and not is_old:
             self._replay(next(iter(pushes.values())))
         else:
             for its_records in pushes.values():
                 self._forget_all_in(its_records)
+        if is_old:
+            # It is about to become the last one, and says nothing then that may be outdated.
+            snapshot.forget_digests()
         operations = [each for record in forgotten for each in self._operations(record)]
         snapshot.forget((each[1] for each in operations if each[0] != REMOVED), known_only=True)
         # If such an item was not deleted after all, it is in the source but not in the input.
@@ -256,6 +303,8 @@ class SnapshotPush:
         )
         self._store.write(record)
         self._records += 1
+        if record.number == 0:
+            self._versions.journaled(record.base, record.push)
 
     @property
     def _full_at(self) -> float:
@@ -310,9 +359,11 @@ class SnapshotPush:
         version = self.snapshot.write()
         if self._base is not None and self._store.version() != self._base:
             return False
+        self._versions.replacing(self._base or "", version)
         self._store.replace(self.snapshot.path)
         if self._store.version() != version:
             return False
+        self._versions.replaced(version)
         self._base = version
         return True
 

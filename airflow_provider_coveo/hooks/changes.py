@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import itertools
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_coveo.content.snapshot_push import NO_CHANGES, SnapshotPush
+from airflow_provider_coveo.content.snapshot_push import NO_CHANGES, SnapshotPush, StoredVersions
 from airflow_provider_coveo.content.snapshot_store import SnapshotStore, snapshot_folder
 from airflow_provider_coveo.coveo.batches import Batch
 from airflow_provider_coveo.coveo.changes import ADDED, REMOVED, Comparison, Operation
@@ -20,6 +20,8 @@ from airflow_provider_coveo.coveo.only_changes import OnlyChanges
 from airflow_provider_coveo.coveo.rejections import DELETES, rejections_of
 from airflow_provider_coveo.hooks.content_changes import PushRecords, run_of
 from airflow_provider_coveo.hooks.recording import RecordingHook, task_context
+from airflow_provider_coveo.state.airflow_runs import map_index_of, map_length
+from airflow_provider_coveo.state.snapshot_parts import SnapshotParts, StoredPart
 
 if TYPE_CHECKING:
     from airflow_provider_coveo.coveo.indexing import Pushed
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from airflow_provider_coveo.hooks.rejected_items import ReadsLogs
     from airflow_provider_coveo.state.content_changes import Change
 
+_SNAPSHOT_IS_OLD: Final = "the snapshot is older than the last push of this task"
 #: The calls saved for each batch that is not pushed: create a container, upload the batch, submit it.
 _CALLS_PER_BATCH: Final = 3
 #: The maximum number of rejected items that one journal record removes from a snapshot.
@@ -70,6 +73,7 @@ class ChangesPush(ComparedPush):
             self.store,
             target=f"{settings.push_url} {settings.organization_id} {source_id}",
             push_all_if_damaged=options.on_damaged_snapshot == "push_all",
+            versions=PartVersions(hook, source_id, (path, *task), is_dry=dry_run) if task != names else None,
         )
         self._comparison: Comparison | None = None
 
@@ -237,7 +241,7 @@ class ChangesRecords(PushRecords):
         self, hook: RecordingHook, source_id: str, names: tuple[str, ...], *, is_part: bool = False
     ) -> None:
         super().__init__(hook, source_id, resumable=False)
-        self._mark = f"~{hashlib.sha256(repr(names).encode()).hexdigest()[:12]}~"
+        self._mark = f"~{_short_name(names)}~"
         self._is_part = is_part
         run = run_of(hook) if is_part else None
         #: Parts record their run, because one record for each part would be too many; other pushes record an
@@ -265,7 +269,7 @@ class ChangesRecords(PushRecords):
         if any(not change.name.startswith(self._mark) for change in later):
             return "another task, run or call changed the source's content since the last push"
         if later and not self._is_part:
-            return "the snapshot is older than the last push of this task"
+            return _SNAPSHOT_IS_OLD
         return None
 
     def begin(self, since: str = "") -> str:
@@ -317,6 +321,71 @@ class ChangesRecords(PushRecords):
         self._hook.log.warning(
             "Could not read or write the changes of source %s: %r", self._source_id, problem
         )
+
+
+class PartVersions(StoredVersions):
+    """
+    Remembers the stored snapshot of a part of a mapped task.
+
+    The changes of an unmapped task tell this as well. Those of the parts of one run are recorded together.
+
+    :param hook: The hook that pushes.
+    :param source_id: The source.
+    :param names: The folder for snapshots, and the names of the task.
+    :param is_dry: Whether to record nothing.
+    """
+
+    def __init__(self, hook: RecordingHook, source_id: str, names: tuple[str, ...], *, is_dry: bool) -> None:
+        self._hook = hook
+        self._source_id = source_id
+        self._parts = SnapshotParts(hook.organization_id, source_id)
+        self._context = task_context(hook)
+        self._part = (_short_name(names), -1 if self._context is None else map_index_of(self._context))
+        self._is_dry = is_dry
+
+    def why_old(self, version: str, pushes: Container[str]) -> str | None:
+        """Return why a snapshot may be older than the one that was stored last."""
+        try:
+            if not self._is_dry and self._context is not None:
+                self._parts.fit(*self._part, map_length(self._context))
+            part = self._parts.read(*self._part)
+        except Exception as problem:
+            self._warn(problem)
+            return "it can't be told whether the snapshot is the last one of this task"
+        if part is None:
+            return "it isn't on record any more which snapshot was stored last" if version else None
+        return None if part.is_stored(version, pushes) else _SNAPSHOT_IS_OLD
+
+    def journaled(self, version: str, push: str) -> None:
+        """Record that a push began to write a journal."""
+        self._write(StoredPart((version,), push))
+
+    def replacing(self, old: str, new: str) -> None:
+        """Record that the snapshot is about to be replaced."""
+        self._write(StoredPart((old, new)))
+
+    def replaced(self, version: str) -> None:
+        """Record that the snapshot was replaced."""
+        self._write(StoredPart((version,)))
+
+    def _write(self, part: StoredPart) -> None:
+        if self._is_dry:
+            return
+        try:
+            self._parts.write(*self._part, part)
+        except Exception as problem:
+            self._warn(problem)
+
+    def _warn(self, problem: Exception) -> None:
+        self._hook.log.warning(
+            "Could not read or write the record of the stored snapshot of source %s: %r",
+            self._source_id,
+            problem,
+        )
+
+
+def _short_name(names: tuple[str, ...]) -> str:
+    return hashlib.sha256(repr(names).encode()).hexdigest()[:12]
 
 
 def _after(changes: list[Change], since: str) -> list[Change] | None:

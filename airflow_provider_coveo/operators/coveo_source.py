@@ -189,6 +189,7 @@ class DeletePushSourceOperator(_SourceOperator):
         from airflow_provider_coveo.state.content_changes import ContentChanges, RecentPushes
         from airflow_provider_coveo.state.created_sources import MadeSource
         from airflow_provider_coveo.state.ledger import SourceLedger
+        from airflow_provider_coveo.state.snapshot_parts import SnapshotParts
         from airflow_provider_coveo.state.task_store import RunState
 
         state = RunState(context) if "ti" in context else None
@@ -219,6 +220,7 @@ class DeletePushSourceOperator(_SourceOperator):
             SourceLedger(organization_id).forget_content(self.source_id)
             ContentChanges(organization_id, self.source_id).forget()
             RecentPushes(organization_id, self.source_id).forget()
+            SnapshotParts(organization_id, self.source_id).forget()
         return what
 
     def _reject_other_name(self, source: Mapping[str, object]) -> None:

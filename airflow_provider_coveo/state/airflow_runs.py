@@ -80,6 +80,18 @@ def map_index_of(context: Context) -> int:
     return -1 if map_index is None else int(map_index)
 
 
+def map_length(context: Context) -> int | None:
+    """Return into how many task instances a running mapped task was expanded, ``None`` if that is unknown."""
+    count = context.get("expanded_ti_count")
+    if isinstance(count, int):
+        return count
+    runtime = _runtime_task_instance()
+    if runtime is None or supervisor() is None:
+        return None
+    ti = context["ti"]
+    return int(runtime.get_ti_count(dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id]))
+
+
 def is_temporary_run(run_id: str) -> bool:
     """Return whether ``airflow tasks test`` created the run; it deletes it without ending it."""
     return run_id.startswith(_TEMPORARY_RUN_PREFIX)

@@ -44,7 +44,12 @@ def push(dag: DAG, tmp_path: Path) -> Push:
     runs = iter(range(1_000_000))
 
     def _push(
-        content: Any, *, run_id: str | None = None, map_index: int = -1, **options: Any
+        content: Any,
+        *,
+        run_id: str | None = None,
+        map_index: int = -1,
+        parts: int | None = None,
+        **options: Any,
     ) -> dict[str, Any]:
         options = {
             "source_id": SOURCE,
@@ -71,6 +76,7 @@ def push(dag: DAG, tmp_path: Path) -> Push:
             "params": {},
             "ti": ti,
             "task": operator,
+            "expanded_ti_count": parts,
             "task_state_store": SimpleNamespace(
                 get=lambda key, default=None: store.get(key, default), set=store.__setitem__, delete=store.pop
             ),
