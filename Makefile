@@ -8,8 +8,8 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
-# Where it is set, as in many containers, each component and each task of an Airflow compiles hundreds of modules again:
-# that is two thirds of what the start costs.
+# If this variable is set, as in many containers, each component and each task of an Airflow compiles hundreds of modules
+# again, which doubles the cost of a start.
 unexport PYTHONDONTWRITEBYTECODE
 
 # The two Airflow releases for development. constraints/matrix.json lists all that the project is tested with.
@@ -87,8 +87,18 @@ test: $(VENV_3)/.installed $(VENV_2)/.installed ## Everything: lint, and all tes
 # The rest includes every test folder that is not named here.
 RUNNING := tests/airflow tests/browser
 REST := tests $(RUNNING:%=--ignore=%) --ignore=tests/stepped
-# The simulator is independent of Airflow, and its dependencies have the same versions on both lines.
-REST_2 := $(REST) --ignore=tests/simulator
+# These tests run on Airflow 3 only. The code under test is independent of Airflow, or uses only the hook's connection, and
+# its dependencies have the same versions on both lines (see tests/unit/test_lines.py). test-unit and test-matrix run them
+# on each line.
+ON_ONE_LINE := tests/simulator \
+	$(addprefix tests/docs/test_,docstrings.py pictures.py site.py with_the_simulator.py) \
+	$(addprefix tests/unit/,coveo test_fresh.py test_house_rules.py test_lines.py test_matrix.py test_release.py \
+	test_run_all_checks.py) \
+	$(addprefix tests/unit/changes/test_,as_a_rebuild.py bad_timing.py memory.py) \
+	$(addprefix tests/unit/hooks/test_,call_rates.py documented_success.py wire.py) \
+	$(addprefix tests/unit/push/test_,accounting.py as_if_one_by_one.py compression.py faults.py fuzzed_input.py \
+	json_files.py listing.py memory.py partitions.py strict_receiver.py tables_oracle.py values.py)
+REST_2 := $(REST) $(ON_ONE_LINE:%=--ignore=%)
 
 .PHONY: test-airflow-3 test-airflow-2
 test-airflow-3: test-rest-3 test-running-3 test-stepped ## All tests on Airflow 3
