@@ -31,7 +31,9 @@ exclude_patterns = ["_build", "_parts"]
 nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(airflow|aiohttp|logging|requests|urllib|urllib3|msgspec)(\..*)?"),
-    (r"py:.*", r"(collections|contextlib|datetime|decimal|enum|io|pathlib|typing|uuid)(\..*)?"),
+    (r"py:.*", r"(collections|contextlib|datetime|decimal|enum|io|pathlib|random|typing|uuid)(\..*)?"),
+    # The server's internals, whose types appear in signatures of the page of its organization.
+    (r"py:.*", r"airflow_provider_coveo\.simulator\.(models|records)\..*"),
     (r"py:.*", r"(builtins\.)?(str|int|float|bool|bytes|dict|list|tuple|set|frozenset|type|object|None)"),
 ]
 
