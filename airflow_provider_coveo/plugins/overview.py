@@ -115,7 +115,7 @@ class _Facts:
 
     runs: dict[RunKey, RunRow] = field(default_factory=dict)
     dags: dict[str, DagRow] = field(default_factory=dict)
-    states: dict[RunKey, set[str | None]] = field(default_factory=dict)
+    states: dict[RunKey, set[tuple[str, str | None]]] = field(default_factory=dict)
     ends: dict[RunKey, list[TaskRow]] = field(default_factory=dict)
     outcomes: dict[RunKey, list[TaskRow]] = field(default_factory=dict)
     failed: dict[RunKey, list[str]] = field(default_factory=dict)
@@ -451,13 +451,13 @@ def _judged(holder: SourceRecord, facts: _Facts) -> tuple[bool | None, str]:
         if each.task_id in closing and each.map_index == holder.map_index
     ]
     is_over = len(ends) == len(closing) and all(each.state in FINISHED_STATES for each in ends)
-    pending = [each for each in tasks if each.state in PENDING_STATES]
-    if is_over and not any(may_still_work(holder, each.task_id) for each in pending):
+    pending = [task_id for task_id, state in states if state in PENDING_STATES]
+    if is_over and not any(may_still_work(holder, task_id) for task_id in pending):
         return False, "its tasks close and outcome have run"
     if dag is not None and not dag.is_paused and not dag.is_gone:
         return True, ""
     what = "is paused" if dag is not None and not dag.is_gone else "no longer exists"
-    if WORKING_STATES.intersection(states):
+    if WORKING_STATES.intersection(state for _, state in states):
         return True, f"the DAG {what}, but a task of the run is running"
     return False, f"the DAG {what}, and no task of the run is running"
 

@@ -89,8 +89,8 @@ class Store(Protocol):
         """Return the instances of some tasks of runs."""
         ...
 
-    def states(self, keys: Iterable[RunKey]) -> dict[RunKey, set[str | None]]:
-        """Return the states in which runs have task instances."""
+    def states(self, keys: Iterable[RunKey]) -> dict[RunKey, set[tuple[str, str | None]]]:
+        """Return the tasks of runs with the states of their instances."""
         ...
 
     def failed(self, keys: Iterable[RunKey]) -> dict[RunKey, list[str]]:
@@ -168,13 +168,14 @@ class DatabaseStore:
             found.setdefault((dag_id, run_id), []).append(TaskRow(task_id, map_index, _text(state)))
         return found
 
-    def states(self, keys: Iterable[RunKey]) -> dict[RunKey, set[str | None]]:
-        """Return the states in which runs have task instances: few, however many instances there are."""
+    def states(self, keys: Iterable[RunKey]) -> dict[RunKey, set[tuple[str, str | None]]]:
+        """Return the tasks of runs with the states of their instances: few rows, however many instances."""
         from airflow.models.taskinstance import TaskInstance as Task
 
-        found: dict[RunKey, set[str | None]] = {}
-        for dag_id, run_id, state in self._of_runs(Task, (Task.dag_id, Task.run_id, Task.state), keys):
-            found.setdefault((dag_id, run_id), set()).add(_text(state))
+        columns = (Task.dag_id, Task.run_id, Task.task_id, Task.state)
+        found: dict[RunKey, set[tuple[str, str | None]]] = {}
+        for dag_id, run_id, task_id, state in self._of_runs(Task, columns, keys):
+            found.setdefault((dag_id, run_id), set()).add((task_id, _text(state)))
         return found
 
     def failed(self, keys: Iterable[RunKey]) -> dict[RunKey, list[str]]:

@@ -113,7 +113,7 @@ class Facts:
 
     def states(self, keys: Iterable[Any]) -> Any:
         self._ask("tasks")
-        return {key: {row.state for row in self.task_rows.get(key, [])} for key in keys}
+        return {key: {(row.task_id, row.state) for row in self.task_rows.get(key, [])} for key in keys}
 
     def failed(self, keys: Iterable[Any]) -> Any:
         self._ask("tasks")
