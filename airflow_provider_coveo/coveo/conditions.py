@@ -1,9 +1,9 @@
 """
-The conditions that sensors poll: whether one is met, and when waiting can't meet it.
+The conditions that sensors poll: whether one is met, and whether waiting can still help.
 
-A poll is an ``async def`` over ``ask``, which makes a call. A triggerer awaits each response. A worker's
-``ask`` never suspends, so :func:`completed` runs the same code there. A poll keeps nothing from the one
-before, so that another process can continue at any time.
+A poll is a coroutine that runs calls with ``ask``. A triggerer awaits each response. A worker's ``ask`` never
+suspends, so :func:`completed` can run the same code there. A poll keeps no state, so another process can
+continue at any time.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ class PollResult:
     The result of a poll.
 
     :param is_there: Whether the condition is met.
-    :param words: What Coveo showed.
-    :param result: The same as small JSON, once the condition is met.
-    :param warning: A warning to log though it is met.
+    :param words: A sentence on what Coveo showed.
+    :param result: The same as small JSON, if the condition is met.
+    :param warning: A warning to log even if the condition is met.
     """
 
     is_there: bool
@@ -67,8 +67,8 @@ class Condition(Protocol):
         Check whether the condition is met.
 
         :param organization_id: The organization.
-        :param ask: Makes a call.
-        :raises CoveoError: if it can't be met, or that can't be known.
+        :param ask: Runs a call.
+        :raises CoveoError: if it can't be met, or can't be checked.
         """
 
 
@@ -88,25 +88,27 @@ def completed(poll: Coroutine[object, object, T]) -> T:
 
 def validate_statuses(value: object) -> tuple[SourceStatus, ...]:
     """
-    Return the statuses that were named: one, or several in a list or with commas between them.
+    Return the statuses in a value: one, or several in a list or separated by commas.
 
-    :raises CoveoInputError: if none was, or one is no status of a Push source.
+    :raises CoveoInputError: if there is none, or one is not a status of a Push source.
     """
     named = value.split(",") if isinstance(value, str) else value
     if isinstance(named, SourceStatus):
         named = [named]
     if not isinstance(named, Iterable) or isinstance(named, (bytes, Mapping)):
-        raise CoveoInputError(f"{short_repr(value)} names no statuses", remedy="Give one, or a list")
+        raise CoveoInputError(
+            f"Invalid statuses: {short_repr(value)}", remedy="Pass one status, or a list of statuses"
+        )
     statuses = tuple(dict.fromkeys(SourceStatus.parse(name) for name in named))
     if not statuses:
-        raise CoveoInputError("There is no status to wait for", remedy="Give at least one, such as IDLE")
+        raise CoveoInputError("There is no status to wait for", remedy="Pass at least one, such as IDLE")
     return statuses
 
 
 @dataclass(frozen=True)
 class SourceStatusCondition:
     """
-    Wait until a source has one of some statuses.
+    The condition that a source has one of the given statuses.
 
     :param source_id: The source.
     :param statuses: The statuses.
@@ -117,7 +119,7 @@ class SourceStatusCondition:
 
     async def poll(self, organization_id: str, ask: Ask) -> PollResult:
         """
-        Look at the source, and, while it has another status, whether the organization is paused.
+        Read the source, and if it has another status, check whether the organization is paused.
 
         :raises SourceNotUsableError: if the source is in a state that it does not leave by itself.
         :raises OrganizationPausedError: if the organization is paused.
@@ -131,7 +133,7 @@ class SourceStatusCondition:
         problem = unusable_reason(source)
         if problem is not None:
             raise SourceNotUsableError(
-                f"Source {self.source_id!r} will not be {self._wanted()} by waiting: it {problem}"
+                f"Waiting can't make source {self.source_id!r} {self._wanted()}: it {problem}"
             )
         if status in self.statuses:
             assert status is not None
@@ -141,7 +143,7 @@ class SourceStatusCondition:
                 {"source_id": self.source_id, "status": status.value, "active_since": since},
             )
         await _reject_if_paused(
-            organization_id, ask, f"Source {self.source_id!r} will not be {self._wanted()} by waiting"
+            organization_id, ask, f"Waiting can't make source {self.source_id!r} {self._wanted()}"
         )
         return PollResult(False, f"{words}, not {self._wanted()}.")
 
@@ -168,7 +170,7 @@ def validate_items(value: object) -> int:
     number = parse_int(value)
     if number is None or number < 1:
         raise CoveoInputError(
-            f"{short_repr(value)} is not a number of items", remedy="Pass an integer above zero"
+            f"Invalid number of items: {short_repr(value)}", remedy="Pass an integer above zero"
         )
     return number
 
@@ -176,18 +178,18 @@ def validate_items(value: object) -> int:
 @dataclass(frozen=True)
 class DailyQuotaCondition:
     """
-    Wait until so many items may still be pushed today.
+    The condition that the given number of items can still be pushed today.
 
-    :param items: How many.
+    :param items: The number of items.
     """
 
     items: int
 
     async def poll(self, organization_id: str, ask: Ask) -> PollResult:
         """
-        Look how much of the daily quota is left, and whether the organization is paused.
+        Check how much of the daily quota is left, and whether the organization is paused.
 
-        :raises CoveoInputError: if the quota of a whole day is smaller.
+        :raises CoveoInputError: if even the quota of a whole day is too small.
         :raises OrganizationPausedError: if the organization is paused.
         """
         await _reject_if_paused(organization_id, ask, "Nothing can be pushed")
@@ -208,7 +210,7 @@ class DailyQuotaCondition:
 
 
 def next_day_in_words(now: datetime) -> str:
-    """Say when a daily quota renews: Coveo documents no more than that it does the next day."""
+    """Return when a daily quota renews, as text: Coveo documents only that it does so the next day."""
     midnight = (now + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
     minutes = int((midnight - now).total_seconds() // 60)
     return f"renews the next day, which in UTC begins in {minutes // 60} h {minutes % 60} min"
@@ -220,7 +222,7 @@ async def _reject_if_paused(organization_id: str, ask: Ask, consequence: str) ->
     except CoveoError as error:
         if error.retry_can_help:
             raise
-        # It is asked for only to explain why nothing changes.
+        # Checked only to explain why nothing changes.
         return
     state = str(status.get("lifeCycleState") or "")
     if status.get("paused") is True or state == "PAUSED":

@@ -1,4 +1,4 @@
-"""Values of cursors: how they are compared, moved back by a lag, and kept as JSON without loss."""
+"""Values of cursors: compared, moved back by a lag, and saved as JSON without loss."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from airflow_provider_coveo.coveo.nanoseconds import fits
 
 CursorValue: TypeAlias = datetime | date | int | Decimal | float | str | bytes | UUID
 
-#: Rows that commit this much later than their timestamp says are read, unless one says otherwise.
+#: The default lag for timestamps: rows that commit this much later than their timestamp are still read.
 DEFAULT_LAG: Final = timedelta(minutes=5)
 _MAX_TEXT: Final = 1_000
-#: A timestamp without a zone may be of any zone, of which the first is this far ahead of UTC.
+#: A timestamp without a zone may be in any zone; the earliest zone is this far ahead of UTC.
 _FIRST_ZONE: Final = timedelta(hours=14)
 
 _KINDS: Final = {
@@ -34,11 +34,11 @@ _KINDS: Final = {
 
 def validate_cursor_value(value: object, name: str) -> CursorValue:
     """
-    Return a value that a cursor can hold, as exactly one of Python's own types.
+    Return a value that a cursor can hold, as an instance of a built-in type.
 
-    :param value: The value. A timestamp keeps its offset, and loses what is below a microsecond.
-    :param name: What it is called, for the error.
-    :raises CoveoInputError: if its type has no order that a cursor can go by, or it is no value.
+    :param value: The value. A timestamp keeps its offset, but loses fractions of a microsecond.
+    :param name: The name of the value, for error messages.
+    :raises CoveoInputError: if its type has no usable order, or it is not a value.
     """
     plain: CursorValue | None = None
     if isinstance(value, datetime):
@@ -61,7 +61,7 @@ def validate_cursor_value(value: object, name: str) -> CursorValue:
         plain = float(value)
     if plain is None or (isinstance(plain, (str, bytes)) and len(plain) > _MAX_TEXT):
         raise CoveoInputError(
-            f"{name} has the value {short_repr(value)} ({type_name(value)}), which a cursor can't go by",
+            f"{name} has the value {short_repr(value)} ({type_name(value)}), which a cursor can't use",
             remedy="Use a column of timestamps, dates, numbers, or short texts that only grow",
         )
     return plain
@@ -69,7 +69,7 @@ def validate_cursor_value(value: object, name: str) -> CursorValue:
 
 def kind_of(value: CursorValue) -> str:
     """
-    Return what values a value can be compared with.
+    Return the kind of a value: values of the same kind can be compared.
 
     :param value: The value.
     """
@@ -86,7 +86,7 @@ def kind_of(value: CursorValue) -> str:
 
 def describe_kind(value: CursorValue) -> str:
     """
-    Return the kind of a value in words.
+    Describe the kind of a value.
 
     :param value: The value.
     """
@@ -100,16 +100,16 @@ def is_later(value: CursorValue, other: CursorValue | None) -> bool:
     :param value: The value.
     :param other: The other one.
     """
-    # Python compares timestamps of two offsets by the time that they stand for, and numbers of two types.
+    # Python can compare timestamps with different offsets, and numbers of different types.
     return other is None or bool(value > other)  # type: ignore[operator]
 
 
 def is_in_the_future(value: CursorValue, now: datetime | None = None) -> bool:
     """
-    Return whether a value is a time that has not come yet.
+    Return whether a value is a time in the future.
 
-    :param value: The value. One without a zone is in the future if it is so in all zones.
-    :param now: The time, with a zone. Default now, by this machine's clock.
+    :param value: The value. A time without a zone must be in the future in all zones.
+    :param now: The current time, with a zone. Default: the time on this machine's clock.
     """
     now = datetime.now(timezone.utc) if now is None else now
     latest = (now.astimezone(timezone.utc) + _FIRST_ZONE).replace(tzinfo=None)
@@ -120,7 +120,7 @@ def is_in_the_future(value: CursorValue, now: datetime | None = None) -> bool:
 
 def validate_lag(lag: object) -> timedelta | Decimal | None:
     """
-    Return by how much a cursor is moved back before it is read.
+    Return the lag by which a cursor is moved back before a read.
 
     :param lag: A ``timedelta``, a number or its digits (seconds for times), or ``None`` for the default.
     :raises CoveoInputError: if it is none of these, or below zero.
@@ -140,20 +140,20 @@ def validate_lag(lag: object) -> timedelta | Decimal | None:
     if parsed is None:
         raise CoveoInputError(
             f"Invalid lag: {short_repr(lag)}",
-            remedy="Give a timedelta, or a number, zero or more: seconds for times",
+            remedy="Pass a timedelta, or a number of zero or more: seconds for times",
         )
     return parsed
 
 
 def minus_lag(value: CursorValue, lag: timedelta | Decimal | None, name: str) -> CursorValue:
     """
-    Return a value as much earlier as rows may come late.
+    Return a value moved back by a lag, for rows that come late.
 
     :param value: The value.
-    :param lag: As :func:`validate_lag` returns it. ``None``: five minutes for timestamps, one day for dates,
-        nothing for others.
-    :param name: What the cursor is called, for the error.
-    :raises CoveoInputError: if the value can't be moved back by such a lag.
+    :param lag: The lag, as :func:`validate_lag` returns it. ``None`` means five minutes for timestamps, one
+        day for dates, and nothing for other kinds.
+    :param name: The name of the cursor, for error messages.
+    :raises CoveoInputError: if the lag does not fit the kind of the value.
     """
     if isinstance(value, date):
         span = DEFAULT_LAG if lag is None else lag
@@ -182,7 +182,7 @@ def minus_lag(value: CursorValue, lag: timedelta | Decimal | None, name: str) ->
 
 def cursor_to_json(value: CursorValue) -> dict[str, str]:
     """
-    Return a value as small JSON from which :func:`cursor_from_json` makes the same one.
+    Return a value as small JSON; :func:`cursor_from_json` restores it.
 
     :param value: The value.
     """
@@ -198,9 +198,9 @@ def cursor_to_json(value: CursorValue) -> dict[str, str]:
 
 def cursor_from_json(described: object) -> CursorValue | None:
     """
-    Return the value that :func:`cursor_to_json` described, ``None`` if it describes none.
+    Restore a value from the JSON of :func:`cursor_to_json`. Return ``None`` if the JSON is invalid.
 
-    :param described: The JSON, which somebody may have edited.
+    :param described: The JSON. Somebody may have edited it.
     """
     if not isinstance(described, Mapping) or not isinstance(described.get("value"), (str, int, float)):
         return None

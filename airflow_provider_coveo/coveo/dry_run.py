@@ -1,4 +1,4 @@
-"""A push that sends nothing: it reads, checks and counts."""
+"""A push that sends nothing: it reads, validates and counts the input."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from airflow_provider_coveo.coveo.items import Entry, InvalidItemError
 from airflow_provider_coveo.coveo.push_stats import InvalidItems
 from airflow_provider_coveo.coveo.quantities import quantity
 
-#: How many rules of invalid items are told apart, and how much of each is shown.
+#: The number of rules of invalid items to count separately, and the length of each in the result.
 _MAX_RULES: Final = 20
 _MAX_RULE: Final = 200
 _OTHER_RULES: Final = "other rules"
@@ -24,8 +24,8 @@ class DryRun:
     """
     Counts what a push would send.
 
-    :param names: The name in the result of what each section of a batch holds.
-    :param invalid: What the push would do with invalid items.
+    :param names: The result's key for the entries of each section of a batch.
+    :param invalid: The handling of invalid items.
     """
 
     def __init__(self, names: Mapping[str, str], invalid: InvalidItems) -> None:
@@ -37,15 +37,15 @@ class DryRun:
         self._counts: Counter[str] = Counter()
         self._batches = self._calls = self._bytes = self._replaced = self._children = 0
         self._began = time.monotonic()
-        #: What would end the push, in words.
+        #: Descriptions of everything that would end the push.
         self.problems: list[str] = []
 
     def skip(self, index: int, error: InvalidItemError) -> bool:
         """
-        Count an invalid item, and go on: a dry run finds all of them.
+        Count an invalid item, and continue: a dry run finds all of them.
 
         :param index: Its index in the input.
-        :param error: Why it is invalid.
+        :param error: The rule that it breaks.
         """
         self._found.add(index, error)
         rule = error.rule if len(error.rule) <= _MAX_RULE else error.rule[: _MAX_RULE - 1] + "…"
@@ -60,7 +60,7 @@ class DryRun:
         """
         Read the input to its end.
 
-        :param batches: What the push would send. Whatever the input raises is raised.
+        :param batches: The batches that the push would send. An exception of the input is raised.
         """
         for batch in batches:
             self._batches += 1
@@ -75,11 +75,11 @@ class DryRun:
         self, *, check: FieldCheck | None = None, check_fails: bool = False, remaining: int | None = None
     ) -> dict[str, Any]:
         """
-        Return what the push would send, as small JSON.
+        Return the counts of what the push would send, as small JSON.
 
-        :param check: What checked the fields.
+        :param check: The check for metadata without a field, if any.
         :param check_fails: Whether metadata without a field would end the push.
-        :param remaining: How many items may still be pushed today, ``None`` if that is not known.
+        :param remaining: The number of items that can still be pushed today, or ``None`` if unknown.
         """
         problems = list(self.problems)
         invalid = quantity(self._found.count, "invalid item")

@@ -112,7 +112,7 @@ class CoveoError(Exception):
             "retry_after": self.retry_after,
             "note": self.note,
             "accepted": self.accepted,
-            # An earlier version on another machine knows no such parameter.
+            # An earlier version on another machine does not have this parameter.
             **({} if self.rejected is None else {"rejected": self.rejected}),
         }
 
@@ -331,15 +331,15 @@ class IndexingUnknownError(CoveoError):
 class SnapshotError(CoveoError):
     """The snapshot of a push could not be read or written."""
 
-    default_cause = "the folder or the object storage does not answer, or refuses"
+    default_cause = "the folder or the object storage does not respond, or denies access"
     default_remedy = "Check snapshot_path, and its connection's permissions to list, read, write and delete"
     retry_can_help = True
 
 
 class SnapshotDamagedError(CoveoInputError):
-    """A snapshot that was cut off or changed by others, or is none; nothing was sent."""
+    """A snapshot is truncated, was changed by others, or is not a snapshot; nothing was sent."""
 
-    default_cause = "something else wrote to the folder of snapshots, or the storage lost a part"
+    default_cause = "something else wrote to the folder for snapshots, or the storage lost a part"
     default_remedy = (
         "Restore the file, or push everything once by on_damaged_snapshot='push_all'; items that only this "
         "file knows are then not deleted"
@@ -351,7 +351,7 @@ class SnapshotFormatError(CoveoInputError):
 
 
 class TooManyDeletionsError(CoveoInputError):
-    """More items were missing than may be deleted; none was."""
+    """More items were missing from the input than may be deleted; none was deleted."""
 
 
 _BY_ERROR_CODE: dict[str, type[CoveoError]] = {
@@ -521,7 +521,7 @@ def _element(text: str, name: str) -> str | None:
 
 def sanitize(text: str) -> str:
     """
-    Return ``text`` on one line, bounded, and without the queries of URLs, which can hold signatures.
+    Return ``text`` on one line, bounded, and without the queries of URLs, which can contain signatures.
 
     :param text: Text from elsewhere, such as a response.
     """

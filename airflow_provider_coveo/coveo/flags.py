@@ -1,4 +1,4 @@
-"""Switches as users set them: as such, or as a template renders them."""
+"""Switches in user input: booleans, or the text that a template renders."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ _FLAGS = {"true": True, "false": False, "yes": True, "no": False, "1": True, "0"
 
 def parse_flag(name: str, value: object) -> bool:
     """
-    Return a switch. What is neither on nor off is an error, and never off: it may be the one that says that
-    nothing is to be sent.
+    Parse a switch. A value that is neither on nor off raises an error and never counts as off: the switch may
+    be the one that prevents requests.
 
     :param name: The parameter.
     :param value: ``True`` or ``False``; or ``true``, ``yes``, ``1``, ``false``, ``no`` or ``0``, in any case.
@@ -22,7 +22,7 @@ def parse_flag(name: str, value: object) -> bool:
     if flag is None:
         raise CoveoInputError(
             f"Invalid {name}: {short_repr(value)}",
-            cause="a template that renders to nothing, as of a Param that the DAG does not have",
+            cause="a template that renders to nothing, for example because the DAG does not have the Param",
             remedy="Pass True or False, or a template that renders to one",
         )
     return flag

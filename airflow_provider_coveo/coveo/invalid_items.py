@@ -1,4 +1,4 @@
-"""Invalid items: the error, the account of them, and placeholders for what could not be created."""
+"""Invalid items: the error, the counts, and placeholders for values that could not be created."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from airflow_provider_coveo.coveo.results import InvalidItem
 
-#: How many invalid entries are told of one by one.
+#: The number of invalid entries that are listed one by one.
 INVALID_SHOWN: Final = 20
 
 _MAX_ID_SHOWN: Final = 200
@@ -24,7 +24,7 @@ class InvalidItemError(Exception):
     :param remedy: The fix.
     """
 
-    #: The item as it was given, where it is one of a push.
+    #: The original item, if it is part of a push.
     item: object = None
 
     def __init__(self, document_id: str | None, rule: str, remedy: str = "") -> None:
@@ -63,10 +63,10 @@ class ItemWithoutId(dict[str, Any]):
 @dataclass
 class InvalidEntries:
     """
-    The rejected entries: how many, and the rules that the first of them break.
+    The rejected entries: their number, and the rules that the first of them break.
 
-    :param count: How many.
-    :param shown: The first ones: ``index`` in the input, ``document_id`` and ``rule``.
+    :param count: The number of entries.
+    :param shown: The first entries: ``index`` in the input, ``document_id`` and ``rule``.
     """
 
     count: int = 0
@@ -74,7 +74,7 @@ class InvalidEntries:
 
     def add(self, index: int, error: InvalidItemError) -> None:
         """
-        Count one, and keep it if it is among the first.
+        Count an entry, and keep it if it is among the first.
 
         :param index: Its index in the input.
         :param error: The rule that it breaks.
@@ -90,7 +90,7 @@ class InvalidEntries:
             )
 
     def words(self) -> str:
-        """Return the first ones in words."""
+        """Return a list of the first entries as text."""
         told = "; ".join(
             f"number {entry['index']} ({_quoted(entry['document_id'])}): {entry['rule']}"
             for entry in self.shown

@@ -502,7 +502,7 @@ def _reject_repeated_keys(document_id: str, encoded: bytes) -> None:
         for key, _ in members:
             if key.lower() in seen:
                 raise InvalidItemError(
-                    # Which of two IDs is meant can't be told.
+                    # It is unknown which of the two IDs is meant.
                     None if key.lower() == "documentid" else document_id,
                     f"the key {short_repr(key)} occurs twice",
                     "Keep one of them: Coveo ignores the case of keys",

@@ -1,4 +1,4 @@
-"""Coveo's item logs: which stage of the pipeline each item reached, with which result."""
+"""Coveo's item logs: the stages of the pipeline that each item reached, with the results."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from airflow_provider_coveo.coveo.responses import JsonObject, Response
 from airflow_provider_coveo.coveo.results import LogCounts
 from airflow_provider_coveo.coveo.transport import Call, Request, explain_privilege
 
-#: The longest time that one request may ask for, and for how long Coveo keeps the logs.
+#: The maximum time range of one request, and the time for which Coveo keeps the logs.
 #: See https://docs.coveo.com/en/1864/.
 MAX_WINDOW: Final = timedelta(days=7)
 LOG_RETENTION: Final = timedelta(days=14)
-#: Seconds to wait for a response at least: a call may take up to a minute (https://docs.coveo.com/en/59/).
+#: The minimum time to wait for a response, in seconds: a call can take a minute
+#: (https://docs.coveo.com/en/59/).
 MIN_READ_TIMEOUT: Final = 120.0
 ENTRIES_PER_PAGE: Final = 100
 
@@ -70,7 +71,7 @@ class LogPage(NamedTuple):
     A page of entries.
 
     :param entries: The entries, as Coveo sends them.
-    :param has_next: Whether there is a further page.
+    :param has_next: Whether there is another page.
     """
 
     entries: list[JsonObject]
@@ -79,7 +80,7 @@ class LogPage(NamedTuple):
 
 def parse_datetime(value: object) -> datetime:
     """
-    Return a moment: a ``datetime``, an ISO 8601 text, or milliseconds since the epoch as ordering IDs are.
+    Parse a time: a ``datetime``, an ISO 8601 text, or epoch milliseconds, like an ordering ID.
 
     :raises CoveoInputError: if it is none of these, or has no time zone.
     """
@@ -92,7 +93,7 @@ def parse_datetime(value: object) -> datetime:
         with suppress(OverflowError):
             found = datetime.fromtimestamp(0, timezone.utc) + timedelta(milliseconds=int(value))
     elif isinstance(value, str):
-        # Python 3.10 knows neither Z nor fractions of any length.
+        # Python 3.10 supports neither Z nor fractions of arbitrary length.
         text = _FRACTION.sub(
             lambda fraction: f"{fraction[0]:0<7}"[:7], re.sub("[Zz]$", "+00:00", value.strip())
         )
@@ -101,33 +102,33 @@ def parse_datetime(value: object) -> datetime:
     if found is None or found.tzinfo is None:
         why = "it has no time zone" if found is not None else "it can't be read"
         raise CoveoInputError(
-            f"{short_repr(value)} is not a moment in time: {why}",
-            remedy="Give a datetime with a time zone, ISO 8601 with one, or milliseconds since the epoch",
+            f"Invalid time: {short_repr(value)}: {why}",
+            remedy="Pass a datetime with a time zone, ISO 8601 with a time zone, or epoch milliseconds",
         )
     return found.astimezone(timezone.utc)
 
 
 def iso(value: datetime) -> str:
-    """Return a moment as Coveo writes it."""
+    """Return a time in Coveo's format."""
     return value.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def log_window(start: object, end: object) -> dict[str, str]:
     """
-    Return the parameters that ask for the entries of a time.
+    Return the query parameters for a time range.
 
-    :raises CoveoInputError: if a moment can't be read, the two are the wrong way round, or lie too far apart.
+    :raises CoveoInputError: if a time is invalid, or the range is reversed or too long.
     """
     first, last = parse_datetime(start), parse_datetime(end)
     if first > last:
         raise CoveoInputError(
-            f"The item logs can't be read from {iso(first)} to {iso(last)}: the end is before the start"
+            f"Could not read the item logs from {iso(first)} to {iso(last)}: the end is before the start"
         )
     if last - first > MAX_WINDOW:
         raise CoveoInputError(
-            f"The item logs can't be read from {iso(first)} to {iso(last)} at once",
-            cause=f"Coveo answers for {MAX_WINDOW.days} days at most",
-            remedy="Ask for one week after the other",
+            f"Could not read the item logs from {iso(first)} to {iso(last)} in one request",
+            cause=f"one request can cover at most {MAX_WINDOW.days} days",
+            remedy="Read the logs week by week",
         )
     return {"from": iso(first), "to": iso(last)}
 
@@ -140,7 +141,7 @@ def log_filters(
     tasks: Iterable[str] = (),
 ) -> dict[str, list[str]]:
     """
-    Return the body that asks for the entries of one source, of all kinds where none are named.
+    Return the request's body for the entries of one source. An empty filter matches all entries.
 
     :raises CoveoInputError: if Coveo has no such operation, result or task.
     """
@@ -160,22 +161,22 @@ def _checked(name: str, values: Iterable[str], known: Collection[str]) -> set[st
     wanted = {values} if isinstance(values, str) else set(values)
     if not wanted <= set(known):
         raise CoveoInputError(
-            f"The item logs have no {name} {', '.join(sorted(map(str, wanted - set(known))))}",
-            remedy=f"Use some of {', '.join(sorted(known))}",
+            f"Invalid {name}: {', '.join(sorted(map(str, wanted - set(known))))}",
+            remedy=f"Use one or more of {', '.join(sorted(known))}",
         )
     return wanted
 
 
 def validate_matching(value: object) -> str:
     """
-    Return how a document ID is to be matched.
+    Return the way to match document IDs.
 
-    :raises CoveoInputError: if Coveo has no such way.
+    :raises CoveoInputError: if Coveo does not support it.
     """
     if isinstance(value, str) and value.upper() in MATCHINGS:
         return value.upper()
     raise CoveoInputError(
-        f"{short_repr(value)} is no way to match document IDs",
+        f"Invalid document_id_matching: {short_repr(value)}",
         remedy=f"Use one of {', '.join(sorted(MATCHINGS))}",
     )
 
@@ -186,7 +187,7 @@ def counts_call(
     """
     Return the call that counts entries by result, task, operation and source.
 
-    For the arguments see :func:`log_window` and :func:`log_filters`.
+    For the arguments, see :func:`log_window` and :func:`log_filters`.
 
     :raises CoveoInputError: if an argument is invalid.
     """
@@ -226,11 +227,11 @@ def page_call(
     """
     Return the call that reads a page of entries.
 
-    For the other arguments see :func:`log_window` and :func:`log_filters`.
+    For the other arguments, see :func:`log_window` and :func:`log_filters`.
 
     :param page: The index of the page, from 0.
-    :param per_page: How many entries a page has.
-    :param document_id: Only entries of this item.
+    :param per_page: The number of entries on a page.
+    :param document_id: Only entries for this item.
     :param document_id_matching: ``EXACT``, ``PARTIAL`` or ``WILDCARD``.
     :raises CoveoInputError: if an argument is invalid.
     """

@@ -82,9 +82,9 @@ class Item:
     :param compressed_binary_data_file_id: Instead of ``data``: the ``fileId`` of the container that holds it.
     :param compression_type: The compression of binary content: ``UNCOMPRESSED``, ``DEFLATE``, ``GZIP``,
         ``LZMA`` or ``ZLIB``. Coveo's default is ``ZLIB``.
-    :param permissions: Who can see it, in the simple model (https://docs.coveo.com/en/107/) or the complete
-        model (https://docs.coveo.com/en/25/). Keys and identity types are accepted in any case, and sent in
-        Coveo's spelling.
+    :param permissions: The users who can see it, in the simple model (https://docs.coveo.com/en/107/) or the
+        complete model (https://docs.coveo.com/en/25/). Keys and identity types are accepted in any case, and
+        sent in Coveo's spelling.
     :param metadata: Anything else: strings, numbers, booleans, times, and lists of these.
     """
 
@@ -484,7 +484,7 @@ def _prepared_properties(document_id: str, properties: dict[str, object]) -> Pre
     if "orderingId" in properties:
         raise CoveoInputError(
             "it has an orderingId, which an item can't set",
-            remedy="Leave it out: Coveo stamps the item; see https://docs.coveo.com/en/147/",
+            remedy="Leave it out: Coveo sets it; see https://docs.coveo.com/en/147/",
         )
     for value in properties.values():
         _valid(value)

@@ -1,4 +1,4 @@
-"""How many items may be deleted because they are missing: a number, or a share such as ``"5%"``."""
+"""The limit for deletions of missing items: a number, or a share such as ``"5%"``."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _SHARE = re.compile(r"(\d{1,3}(?:\.\d{1,9})?)\s*%")
 @dataclass(frozen=True)
 class MaxDeleted:
     """
-    How many items may be deleted.
+    The limit for deletions.
 
-    :param count: How many, ``None`` where it is a share.
-    :param percent: Which share of all, in percent; ``None`` where it is a number.
+    :param count: The maximum number, or ``None`` if the limit is a share.
+    :param percent: The maximum share in percent, or ``None`` if the limit is a number.
     """
 
     count: int | None = None
@@ -27,7 +27,7 @@ class MaxDeleted:
     @classmethod
     def parse(cls, value: object) -> MaxDeleted:
         """
-        Return what a parameter asks for.
+        Parse the parameter.
 
         :param value: An integer, zero or more, or a text such as ``"5%"``, up to 100%.
         :raises CoveoInputError: if it is neither.
@@ -42,20 +42,20 @@ class MaxDeleted:
                 return cls(count=count)
         raise CoveoInputError(
             f"Invalid max_deleted: {short_repr(value)}",
-            remedy="Give an integer, zero or more, or a share from '0%' to '100%'",
+            remedy="Pass an integer, zero or more, or a share from '0%' to '100%'",
         )
 
     def allows(self, deleted: int, total: int) -> bool:
         """
-        Say whether so many items may be deleted.
+        Return whether the limit allows a number of deletions.
 
-        :param deleted: How many.
-        :param total: Of how many.
+        :param deleted: The number of deletions.
+        :param total: The number of all items.
         """
         if self.percent is None:
             return deleted <= (self.count or 0)
         return 100 * deleted <= self.percent * total
 
     def __str__(self) -> str:
-        """Return it as it is written."""
+        """Return the limit in the form of the parameter."""
         return f"{self.count:,}" if self.percent is None else f"{self.percent}%"

@@ -1,4 +1,4 @@
-"""How many invalid items a push skips: a number, a share such as ``"1%"``, or as many as there are."""
+"""The limit for skipped invalid items: a number, a share such as ``"1%"``, or unlimited."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
 from airflow_provider_coveo.coveo.integers import parse_int
 from airflow_provider_coveo.coveo.max_deleted import MaxDeleted
 
-#: How many invalid items are skipped at most, unless one says otherwise, or each is kept in a file.
+#: The default maximum number of invalid items to skip, if they are not written to a file.
 DEFAULT_MAX_INVALID: Final = 100
-#: As long as fewer items are read, a share is one of so many.
+#: Until this many items are read, a share is a share of this number.
 _MIN_READ: Final = 10_000
 
 
 @dataclass(frozen=True)
 class MaxInvalid:
     """
-    How many invalid items a push skips.
+    The limit for invalid items that a push skips.
 
-    :param limit: The number or share, ``None`` for as many as there are.
+    :param limit: The number or share, or ``None`` for no limit.
     """
 
     limit: MaxDeleted | None
@@ -28,10 +28,10 @@ class MaxInvalid:
     @classmethod
     def parse(cls, value: object, *, keeps_them: bool = False) -> MaxInvalid:
         """
-        Return what the parameter asks for.
+        Parse the parameter.
 
         :param value: An integer, zero or more, or a text such as ``"1%"``; ``None`` for the default.
-        :param keeps_them: Whether each of them is kept in a file, so that any number may be skipped. Default
+        :param keeps_them: Whether the items are written to a file, so that the default is no limit. Default
             ``False``.
         :raises CoveoInputError: if it is none of these.
         """
@@ -49,27 +49,27 @@ class MaxInvalid:
 
     @property
     def is_share(self) -> bool:
-        """Whether it is a share."""
+        """Whether the limit is a share."""
         return self.limit is not None and self.limit.percent is not None
 
     def allows_so_far(self, invalid: int, read: int) -> bool:
         """
-        Return whether to go on reading.
+        Return whether to continue reading.
 
-        :param invalid: How many of the items that were read are invalid.
-        :param read: How many were read.
+        :param invalid: The number of invalid items read.
+        :param read: The number of items read.
         """
         return self.allows(invalid, max(read, _MIN_READ))
 
     def allows(self, invalid: int, total: int) -> bool:
         """
-        Return whether so many may be skipped.
+        Return whether the limit allows a number of skipped items.
 
-        :param invalid: How many are invalid.
-        :param total: Of how many.
+        :param invalid: The number of invalid items.
+        :param total: The number of all items.
         """
         return self.limit is None or self.limit.allows(invalid, total)
 
     def __str__(self) -> str:
-        """Return it as it is written."""
+        """Return the limit in the form of the parameter."""
         return str(self.limit)

@@ -85,7 +85,7 @@ def metadata_as_text(name: str, value: object, *, in_id: bool = False) -> str:
         raise CoveoInputError(
             f"the value of {short_repr(name)} is a {type_name(value)}, which can't be part of "
             + ("an ID" if in_id else "a text"),
-            remedy="Convert it to text or to an integer before it gets here, as in the query",
+            remedy="Convert it to text or to an integer earlier, for example in the query",
         )
     if type(sent) is bool:
         return "true" if sent else "false"
@@ -134,7 +134,7 @@ def unreadable(what: str, problem: Exception) -> CoveoInputError:
         return CoveoInputError(f"{what} is nested too deeply", remedy="Flatten it")
     return CoveoInputError(
         f"{what} can't be read: {short_repr(problem)}",
-        remedy="Leave it out, or convert it to a plain value at its origin",
+        remedy="Leave it out, or convert it to a plain value where it is created",
     )
 
 

@@ -78,7 +78,7 @@ class CoveoClock:
         return self.shown_ms() + _HTTP_DATE_RESOLUTION_MS
 
     def shown_ms(self) -> int:
-        """Return the time on Coveo's clock, with which dates in its responses are compared."""
+        """Return the time on Coveo's clock, for comparison with dates in its responses."""
         if self.server_ms is None:
             return now_ms()
         return self.server_ms + int((time.monotonic() - self.read_at) * 1000)

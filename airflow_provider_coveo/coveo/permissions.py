@@ -1,4 +1,4 @@
-"""Permissions of items: who can see one, in the Push API's format."""
+"""Permissions of items, in the Push API's format: who can see an item."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The items that a stage of Coveo's pipeline rejected, as the item logs show them."""
+"""The items that a stage of Coveo's pipeline rejected, from the item logs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from airflow_provider_coveo.coveo.errors import sanitize
 DELETES: Final = ("DELETE", "DELETE_AND_CHILDREN")
 #: The results that mean that an item was not indexed.
 DEFAULT_REFUSALS: Final = ("ERROR", "REJECTED", "SKIPPED")
-#: The most rejected items that a message names.
+#: The maximum number of rejected items that a message lists.
 MAX_NAMED: Final = 20
 
 _MAX_REASON: Final = 160
@@ -23,16 +23,16 @@ _MAX_ID: Final = 120
 @dataclass(frozen=True)
 class Rejection:
     """
-    An item that a stage of the pipeline did not let pass.
+    An item that a stage of the pipeline rejected.
 
     :param document_id: The item, or the file container of a whole batch.
-    :param operation: What was to be done, such as ``ADD``.
+    :param operation: The operation, such as ``ADD``.
     :param task: The stage.
     :param result: ``ERROR``, ``REJECTED`` or ``SKIPPED``.
-    :param reason: Why, in Coveo's words.
+    :param reason: The reason, as Coveo gives it.
     :param request_id: The entry's ``requestId``.
-    :param at: When, as Coveo writes it.
-    :param times: How many operations on the item this was said of.
+    :param at: The time, in Coveo's format.
+    :param times: The number of rejected operations on the item.
     """
 
     document_id: str
@@ -46,7 +46,7 @@ class Rejection:
 
     @property
     def key(self) -> tuple[str, bool]:
-        """What operations are told apart by: the item, and whether it was to be deleted."""
+        """The item, and whether the operation deletes it: together, they identify an operation."""
         return self.document_id, self.operation in DELETES
 
 
@@ -54,11 +54,11 @@ def rejections_of(
     entries: Iterable[Mapping[str, object]], refusals: Sequence[str] = DEFAULT_REFUSALS
 ) -> list[Rejection]:
     """
-    Return what log entries say was refused, each operation once though several stages may tell of it.
+    Return the rejections in log entries, each operation once even if several stages report it.
 
-    An operation goes through a stage once, so of the stages that tell of an item the one with the most
-    entries says how many operations there were. Of what they tell, the first counts whose result is one of
-    ``refusals``, and the first of all where none is.
+    An operation goes through a stage once. So the stage with the most entries for an item shows the number of
+    operations. The rejection is taken from the first entry whose result is in ``refusals``, or from the first
+    entry if there is none.
     """
 
     def precedence(entry: Mapping[str, object]) -> tuple[bool, str]:
@@ -100,7 +100,7 @@ def _reason(meta: object) -> str:
 
 
 def rejection_table(refusals: Sequence[Rejection], total: int) -> str:
-    """Return a table of refused items: the first ones, and how many more there are."""
+    """Return a table of the first rejected items, and the number of others."""
     head = ("item", "operation", "task", "result", "reason", "request ID")
     rows = [
         (
@@ -130,5 +130,5 @@ def _one_line(text: str, longest: int) -> str:
 
 
 def count_rejections(rejections: Iterable[Rejection]) -> int:
-    """Return how many times items were rejected."""
+    """Return the number of rejected operations."""
     return sum(rejection.times for rejection in rejections)

@@ -1,4 +1,4 @@
-"""Coveo's responses: whether one is the documented success, which error it stands for, and its JSON."""
+"""Coveo's responses: the check for the documented success, the error of others, and the JSON."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from airflow_provider_coveo.coveo.retries import retry_after_seconds
 #: A JSON object as Coveo sends it.
 JsonObject: TypeAlias = dict[str, Any]
 
-#: No more of a successful response than this is read; a page of a hundred sources is far below it.
+#: The maximum size of a successful response; a page of a hundred sources is far smaller.
 MAX_RESPONSE_BYTES = 64 * 1024 * 1024
-#: No more of an error's body than this is read.
+#: The maximum part of an error's body to read.
 MAX_ERROR_BYTES = 64 * 1024
 
-#: A longer body that begins like no object or array is not parsed to find out whether it is JSON.
+#: A longer body is not checked for JSON unless it begins like an object or an array.
 _MAX_UNDECLARED: Final = 1024
-#: A longer body is parsed by the code that expects it.
+#: A longer body is parsed only by the code that expects it.
 _MAX_UNREAD: Final = 16 * 1024
-#: No more of a request ID than this is kept.
+#: The maximum length of a request ID.
 _MAX_REQUEST_ID: Final = 200
 
 
@@ -44,11 +44,11 @@ class Response:
     A response whose body was read.
 
     :param status_code: The HTTP status.
-    :param headers: The headers, looked up in any case.
+    :param headers: The headers; lookups ignore case.
     :param content: The body.
-    :param keep_connection: Lets the next request use the connection; for a response that was understood.
-    :param drop_connection: Closes the connection; for a response that was not understood.
-    :param repeats: How many times the request had been sent before, although Coveo may have carried it out.
+    :param keep_connection: Lets the next request reuse the connection, after a valid response.
+    :param drop_connection: Closes the connection, after an invalid response.
+    :param repeats: How many times the request was sent before, although Coveo may have carried it out.
     :param raw: The HTTP library's own response.
     """
 
@@ -62,7 +62,7 @@ class Response:
 
     @cached_property
     def clock(self) -> CoveoClock:
-        """Coveo's clock; right if it is read first as soon as the response comes."""
+        """Coveo's clock. Read it as soon as the response arrives: the first access counts."""
         return CoveoClock.from_http_date(self.headers.get("Date"))
 
     @property
@@ -75,9 +75,9 @@ class Response:
         """
         Return the JSON object in the body.
 
-        :param action: The action, for the message of the error.
+        :param action: The action, for error messages.
         :param keys: The keys that the object must have.
-        :raises UnexpectedAnswerError: if the body is no such object.
+        :raises UnexpectedAnswerError: if the body is not such an object.
         """
         try:
             parsed = json.loads(self.content)
@@ -89,10 +89,10 @@ class Response:
 
     def unexpected(self, action: str, what: str) -> UnexpectedAnswerError:
         """
-        Return the error for a success whose body is not what Coveo documents, and drop the connection.
+        Return the error for a success with an undocumented body, and drop the connection.
 
-        :param action: The action, for the message.
-        :param what: What came instead.
+        :param action: The action, for error messages.
+        :param what: A description of the body.
         """
         self.drop_connection()
         return UnexpectedAnswerError(
@@ -108,12 +108,12 @@ def response_error(
     default_class: type[CoveoError] | None = None,
 ) -> CoveoError | None:
     """
-    Return the error that a response stands for, ``None`` if it is a success.
+    Return the error for a response, or ``None`` if it is a success.
 
     :param response: The response.
-    :param action: The action, for the message.
+    :param action: The action, for error messages.
     :param expected: The only status that is documented as this call's success; ``None`` for any 2xx.
-    :param default_class: The class for a 4xx whose code Coveo does not document for this call.
+    :param default_class: The error class for a 4xx whose code Coveo does not document for this call.
     """
     if not 200 <= response.status_code < 300:
         now = response.clock.shown_ms() / 1000
@@ -133,17 +133,17 @@ def response_error(
         status_code=response.status_code,
         request_id=response.request_id,
         answer=what or f"where {expected} is documented",
-        cause="a proxy, a gateway or a login page answered in its place",
+        cause="a proxy, a gateway or a login page responded instead",
         remedy="Check the connection's host, platform_host and proxies, and the proxies of the environment",
     )
 
 
 def stopped_error(action: str, what: str) -> NoAnswerError:
     """
-    Return the error of a request that the end of its task ended, or kept from starting.
+    Return the error of a request that the end of its task ended or prevented.
 
-    :param action: The action, for the message.
-    :param what: What happened to the request.
+    :param action: The action, for error messages.
+    :param what: The effect on the request.
     """
     return NoAnswerError(
         action,
@@ -155,10 +155,10 @@ def stopped_error(action: str, what: str) -> NoAnswerError:
 
 def _unlike_coveo(response: Response) -> str | None:
     """
-    Describe the body of a success, ``None`` if Coveo may have sent it.
+    Describe the body of a success if Coveo can't have sent it; return ``None`` otherwise.
 
-    Coveo's bodies are JSON or empty, and those of file containers are empty. A long body that is declared as
-    JSON is left to the code that parses it: that of a success that nobody parses is short.
+    Coveo's bodies are JSON or empty; those of file containers are empty. A long body that is declared as JSON
+    is left to the code that parses it: bodies that no code parses are short.
     """
     content_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if content_type in {"text/html", "application/xhtml+xml"}:
@@ -191,7 +191,7 @@ def _unlike_declared_json(body: bytes) -> str | None:
     try:
         parsed = json.loads(body)
     except (ValueError, RecursionError):
-        return "not a JSON object, though it says so"
+        return "not a JSON object, although it is declared as one"
     if isinstance(parsed, dict) and parsed.get("errorCode"):
         return f"an error: {sanitize(str(parsed['errorCode']))}"
     return None

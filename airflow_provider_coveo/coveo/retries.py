@@ -1,4 +1,4 @@
-"""The retry policy of requests: when to retry, and how long to wait before."""
+"""The retry policy for requests: when to retry, and how long to wait first."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from airflow_provider_coveo.coveo.errors import (
 COUNTED_OVER_SECONDS: Final = 300.0
 #: Upper bound of any ``Retry-After``, so that the resulting time can still be formatted.
 _MAX_RETRY_AFTER: Final = 999_999_999.0
-#: The errors after which a request is repeated.
+#: The errors after which a request is retried.
 RETRYABLE: Final = (TooManyRequestsError, ServiceError, NoAnswerError)
 _NUMBER: Final = re.compile(r"[0-9]+(?:\.[0-9]*)?")
 
@@ -46,7 +46,7 @@ class RetryPolicy:
     :param total_seconds: Seconds from the first attempt within which the last one can begin; 0 to 3000, well
         below the 60 minutes that a file container lasts. 0 never retries a request.
     :param first_wait: Upper bound of the first wait, in seconds.
-    :param longest_wait: Upper bound of any wait for another reason than a 429, in seconds.
+    :param longest_wait: Upper bound of any wait that is not for a 429, in seconds.
     :param refused_wait: The wait after a 429 without ``Retry-After``, in seconds.
     :raises CoveoInputError: if a value is out of its range.
     """

@@ -51,7 +51,7 @@ class SourceStatus(str, Enum):
     @classmethod
     def parse(cls, value: object) -> SourceStatus:
         """
-        Return the status that ``value`` names, in any case.
+        Return the status that ``value`` names, in upper or lower case.
 
         :param value: A status, or its name.
         :raises CoveoInputError: if it names none of the four.
@@ -72,7 +72,7 @@ def validate_active_status(value: object) -> SourceStatus:
     """
     Return the status that ``value`` names, if it can start an update.
 
-    :param value: A status, or its name in any case.
+    :param value: A status, or its name in upper or lower case.
     :raises CoveoInputError: if it is ``IDLE``, or not a status.
     """
     status = SourceStatus.parse(value)

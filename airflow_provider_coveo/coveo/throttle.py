@@ -10,16 +10,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-#: How often a call that waits for another one checks whether the task is killed.
+#: The interval, in seconds, at which a waiting call checks whether the task is killed.
 _SECONDS_BETWEEN_LOOKS: Final = 0.25
 
 
 class CallThrottle:
     """
-    Lets the calls of this process go out an interval apart, and none while Coveo rate-limits them.
+    Spaces the calls of this process by an interval, and pauses them while Coveo rate-limits one.
 
-    It knows nothing of other processes. These share an Airflow pool: a task that waits here keeps its slot,
-    so no other task starts in it.
+    It does not know about other processes. To limit those too, use an Airflow pool: a task that waits here
+    keeps its slot, so no other task starts in it.
 
     :param interval: Seconds between two calls, and before the first one; 0 for none.
     """
@@ -28,7 +28,7 @@ class CallThrottle:
         self._interval = interval
         self._lock = threading.Lock()
         self._one_at_a_time = threading.Lock()
-        # The task that had the slot before may have made a call in its last moment.
+        # The previous task in the slot may have sent a call at its very end.
         self._next = time.monotonic() + interval
         self._refused_until = 0.0
 
@@ -37,13 +37,13 @@ class CallThrottle:
         self, wait: Callable[[float], object], is_stopped: Callable[[], bool] = lambda: False
     ) -> Iterator[None]:
         """
-        Make one call in the ``with`` block, when it is time for it.
+        Wait until a call is allowed, and run it in the ``with`` block.
 
-        The interval is counted from the end of the call before, whose own time on the way is not known: only
-        so are two calls that far apart where Coveo counts them.
+        The interval starts at the end of the previous call. It is unknown when Coveo counted that call; only
+        this guarantees that Coveo counts two calls at least that far apart.
 
-        :param wait: Waits for some seconds, or for less where the task is killed.
-        :param is_stopped: Whether the task is killed; then nobody waits for the call of somebody else.
+        :param wait: Waits for some seconds, or less if the task is killed.
+        :param is_stopped: Returns whether the task is killed; it then no longer waits for another call.
         """
         has_lock = False
         while self._interval and not has_lock and not is_stopped():
@@ -61,7 +61,7 @@ class CallThrottle:
                 self._one_at_a_time.release()
 
     def pause_for(self, seconds: float) -> None:
-        """Let no call start for that long, because Coveo rate-limited one."""
+        """Pause all calls for some time, because Coveo rate-limited one."""
         with self._lock:
             self._refused_until = max(self._refused_until, time.monotonic() + seconds)
 
@@ -72,5 +72,5 @@ def call_throttle(push_url: str, organization_id: str, interval: float) -> CallT
     return CallThrottle(interval)
 
 
-# A task runs in a process that was forked, and must not take over when its parent may call next.
+# A task runs in a forked process, which must not inherit its parent's wait.
 os.register_at_fork(after_in_child=call_throttle.cache_clear)

@@ -83,7 +83,7 @@ def test_pandas_timestamps_are_cut_to_microseconds() -> None:
     "value", [True, float("nan"), float("inf"), Decimal("NaN"), [1], {}, object(), timedelta(1), "x" * 1001]
 )
 def test_what_has_no_order_is_refused(value: Any) -> None:
-    with pytest.raises(CoveoInputError, match="a cursor can't go by"):
+    with pytest.raises(CoveoInputError, match="a cursor can't use"):
         validate_cursor_value(value, "updated")
 
 

@@ -165,7 +165,7 @@ def test_a_parameter_of_the_dag_resets_it(coveo: Simulator, shop: Shop) -> None:
         ({"cursor_column": "modified"}, "no column 'modified'"),
         ({"cursor_column": "name", "cursor_start": "A", "lag": 5, "sql": SQL.replace("updated", "name")},
          "can't be moved back by a lag"),
-        ({"cursor_start": [1]}, "a cursor can't go by"),
+        ({"cursor_start": [1]}, "a cursor can't use"),
         ({"only_changes": True, "snapshot_path": "/tmp/s"}, "only_changes and cursor_column"),
     ],
 )  # fmt: skip

@@ -139,7 +139,7 @@ def test_what_python_s_times_can_t_hold_is_refused_by_name(coveo: Simulator, sou
         push(source, [{"documentId": "a://0", "data": ""}, item])
     assert coveo.items(source) == {}
     if name.startswith("a year"):
-        with pytest.raises(CoveoInputError, match="a cursor can't go by"):
+        with pytest.raises(CoveoInputError, match="a cursor can't use"):
             validate_cursor_value(REFUSED[name], "The column")
 
 

@@ -87,7 +87,8 @@ def test_a_success_that_is_not_the_storage_s_own_makes_no_upload(
     coveo: Simulator, hook: CoveoPushHook, status: int
 ) -> None:
     coveo.faults.answer(status, body="", operation="upload", after=1, times=None)
-    with pytest.raises(errors.UnexpectedAnswerError, match=f"returned {status}.*in its place") as refused:
+    instead = f"returned {status}.*responded instead"
+    with pytest.raises(errors.UnexpectedAnswerError, match=instead) as refused:
         hook.push_items(SOURCE, items(3), batch_bytes=1024, upload_concurrency=1)
     assert isinstance(refused.value, AirflowFailException)
     assert operations(coveo).count("batch") == 1

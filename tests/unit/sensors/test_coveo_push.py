@@ -717,7 +717,7 @@ def test_a_paused_organization_has_no_quota_to_wait_for(coveo: Simulator) -> Non
 
 @pytest.mark.parametrize("wanted", [0, "none", "²", True, 1.5, None])
 def test_what_is_no_number_of_items_is_refused(coveo: Simulator, wanted: Any) -> None:
-    with pytest.raises(CoveoInputError, match="is not a number of items"):
+    with pytest.raises(CoveoInputError, match="Invalid number of items"):
         outcome(PushApiQuotaSensor(task_id="quota", items=wanted))
     assert coveo.requests == []
 
