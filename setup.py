@@ -1,8 +1,8 @@
-"""The README as a package index shows it, which setup.cfg can't make.
+"""Adapt the README for a package index, which setup.cfg can't do.
 
-Links into the repository lead nowhere from there. ``PROJECT_URL`` says where the repository is, and then they
-lead to the version's tag there; the release workflow gives its own repository's address. Without it they
-become plain text, and pictures are left out.
+Relative links into the repository are dead on a package index. If ``PROJECT_URL`` is set to the repository,
+they lead to the version's tag there; the release workflow sets it to its own repository. Without it, links
+become plain text, and pictures are omitted.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def version() -> str:
     text = (PROJECT / "airflow_provider_coveo" / "__init__.py").read_text(encoding="utf-8")
     found = re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE)
     if found is None:
-        raise ValueError("airflow_provider_coveo/__init__.py names no __version__")
+        raise ValueError("airflow_provider_coveo/__init__.py does not define __version__")
     return found[1]
 
 

@@ -275,7 +275,7 @@ def attach_callbacks(dag: DAG, update_tasks: UpdateTasks) -> None:
     failure, success = present
     dag.on_failure_callback = [ours, *(each for each in failure if each is not ours)]
     dag.on_success_callback = [ours, *(each for each in success if each is not ours)]
-    # Both Airflow lines decide by these whether to call any; they set them when the DAG is made.
+    # Both Airflow lines call callbacks only if these are set, which happens when the DAG is created.
     dag.has_on_failure_callback = dag.has_on_success_callback = True
 
 
@@ -286,6 +286,6 @@ def _as_list(callbacks: _Callbacks | None) -> list[Callable[[Context], None]]:
 
 
 def _ended_at(context: Context) -> float:
-    """Return when the run ended, in epoch seconds; 0 if Airflow does not say."""
+    """Return the end of the run in epoch seconds, 0 if Airflow does not record it."""
     ended_at = getattr(context.get("dag_run"), "end_date", None)
     return float(ended_at.timestamp()) if ended_at is not None else 0.0

@@ -116,7 +116,7 @@ class DeleteOldItemsOfUpdateOperator(_UpdateOperator):
         return self.hook.delete_old_items(self.source_id, min(known), queue_delay=self.queue_delay)
 
     def _estimate(self, context: Context, limit: MaxDeleted | None) -> dict[str, object]:
-        """Return how many items would be deleted, as far as is known, and delete nothing."""
+        """Return the number of items that would be deleted, if it is known, and delete nothing."""
         pushed = items_of_dry_runs(context, self.source_id)
         total = number_of_documents(self.hook, self.source_id)
         result: dict[str, object] = {"source_id": self.source_id, "dry_run": True, "adds": pushed}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: The XCom of ``open`` that tells whether the run is dry. It is written only if ``dry_run`` is not False.
+#: The XCom of ``open`` that shows whether the run is dry. It is written only if ``dry_run`` is not False.
 DRY_RUN_XCOM_KEY: Final = "coveo_dry_run"
 
 
@@ -74,7 +74,7 @@ def enter_member(context: Context, update_tasks: UpdateTasks) -> bool:
 
     :param context: The task's context.
     :param update_tasks: The bracket's tasks.
-    :raises DryRunNotPossible: if the run is dry, and the task has a ``dry_run`` of its own that is not.
+    :raises DryRunNotPossible: if the run is dry, but the task has its own ``dry_run``, which is off.
     """
     dry = is_dry(context, update_tasks)
     mark_task(context["ti"], is_dry=dry)

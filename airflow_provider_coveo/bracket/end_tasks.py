@@ -297,7 +297,7 @@ def _in_state(found: TaskStates, state: str) -> list[str]:
 
 
 def _opened(task: _UpdateOperator, context: Context) -> BracketRecord | None:
-    """Return the record of what was opened, and use its source; ``None`` if nothing is known to be open."""
+    """Return the record of the opened source, and use that source; ``None`` if none is known to be open."""
     holder = task._holder(context)
     record = read_bracket(holder)
     if record is None:

@@ -68,9 +68,9 @@ def operator_class(task: object) -> type[object]:
 
 def is_task(node: Wirable) -> TypeIs[Operator]:
     """
-    Return whether what is wired is a task, and no group or result.
+    Return whether a node is a task, and not a group or a result.
 
-    :param node: What is wired.
+    :param node: The node of the DAG.
     """
     return hasattr(node, "task_id")
 
@@ -141,7 +141,7 @@ def members(task: Operator, update_tasks: UpdateTasks) -> Iterator[Operator]:
 
 def members_outside(task: Operator, update_tasks: UpdateTasks) -> tuple[str, ...]:
     """
-    Return a bracket's members whose IDs don't tell that they are in its task group, up to 50.
+    Return a bracket's members whose IDs don't show that they belong to its task group, up to 50.
 
     :param task: One of the bracket's tasks.
     :param update_tasks: The bracket's tasks.

@@ -19,11 +19,11 @@ def reject_only_changes(task: Operator, delete_task: DeleteOldItemsOfUpdateOpera
     """
     Reject a task of a bracket that deletes old items, if it pushes only changes.
 
-    What a template stands for is looked at when the task runs.
+    Templates are checked when the task runs.
 
     :param task: The task, mapped or not.
     :param delete_task: The task that deletes old items.
-    :raises CoveoInputError: if so.
+    :raises CoveoInputError: if it does.
     """
     if pushes_only_changes(task) and may_be_same_source(task, delete_task.source_id):
         raise only_changes_error(task.task_id, delete_task.task_id)

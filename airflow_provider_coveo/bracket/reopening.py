@@ -74,7 +74,7 @@ class _Reopening:
             self._then(context)
 
     def _follow(self, context: Context, record: BracketRecord) -> None:
-        """Set the task's fields to what the run opened, whatever the templates render to by now."""
+        """Set the task's fields to the source that the run opened, whatever the templates render to now."""
         task = context["task"]
         for name in self._follows:
             pinned, rendered = getattr(record, name), getattr(task, name, None)
@@ -111,7 +111,7 @@ def reopen_if_closed(context: Context, update_tasks: UpdateTasks) -> bool:
 
 
 class _Unread:
-    """The type of what stands for a record that was not read yet."""
+    """The type of the placeholder for a record that is not read yet."""
 
 
 _UNREAD: Final = _Unread()

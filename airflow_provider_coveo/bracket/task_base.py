@@ -59,7 +59,7 @@ class _UpdateOperator(_CoveoOperator):
         rendered = self.coveo_conn_id
         self.source_id, self.coveo_conn_id = record.source_id, record.coveo_conn_id
         self.organization_id = record.organization_id
-        # The one that is there already was made by what the templates say.
+        # The existing hook was created from the rendered templates.
         self.__dict__.pop("hook", None)
         if rendered == record.coveo_conn_id:
             return
@@ -67,7 +67,7 @@ class _UpdateOperator(_CoveoOperator):
             self.hook.settings  # noqa: B018 - it reads the connection
         except AirflowNotFoundException:
             self.log.warning(
-                "Connection %r, which opened source %s, does not exist any more; using %r",
+                "Connection %r, which opened source %s, no longer exists; using %r",
                 record.coveo_conn_id,
                 record.source_id,
                 rendered,

@@ -185,10 +185,10 @@ def _given(value: object) -> Any:
 
 
 def _joined(value: object) -> Any:
-    """Return a list whose entries may be lists themselves, such as a mapped task returns, as one."""
+    """Flatten a list of lists, such as the result of a mapped task."""
     if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
         return value
-    # What an entry is, its class says: an item may be anything, and is judged when it is pushed.
+    # Check only the class of an entry, because an item can be anything, and the push validates it.
     if isinstance(value, list) and not any(issubclass(type(entry), (list, tuple)) for entry in value):
         return value
     return itertools.chain.from_iterable(

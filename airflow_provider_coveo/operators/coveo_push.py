@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from airflow_provider_coveo.operators.security_identities import PushSecurityIdentitiesOperator
     from airflow_provider_coveo.operators.sql_push import SqlToCoveoPushOperator
 
-#: What DAG files import from here.
+#: The names that DAG files import from here.
 __all__ = [
     "CloseAbandonedPushSourcesOperator",
     "CreateFieldsOperator",

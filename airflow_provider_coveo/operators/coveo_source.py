@@ -481,7 +481,7 @@ class RecreatePushSourceOperator(_SourceOperator):
 
     def _hand_back(self, original_id: str) -> None:
         """
-        Set the Variable to the original again if somebody deleted the copy that it names.
+        Set the Variable to the original again if someone deleted the copy that it names.
 
         Otherwise a later attempt, whose template of the Variable returns that copy, would not find the
         original.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def runs_dry(is_dry_run: bool | str, context: Context) -> bool:
     """
-    Return whether a task is to send nothing; then its assets have no event either.
+    Return whether a task must send nothing. In that case, its assets get no events, either.
 
     :param is_dry_run: The rendered parameter.
     :param context: The task's context.

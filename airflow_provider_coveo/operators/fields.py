@@ -41,30 +41,30 @@ class CreateFieldsOperator(_CoveoOperator):
     :param fields: The fields: names, each with its type (``LONG``, ``LONG_64``, ``DOUBLE``, ``DATE`` or
         ``STRING``) or its options in Coveo's words (``{"type": "STRING", "multiValueFacet": True}``).
         (templated)
-    :param items: Items to read, as ``PushItemsOperator`` takes them. (references are resolved, strings are
-        not templated)
-    :param path: Files to read, as ``PushItemsOperator`` takes them. (templated)
+    :param items: Items to read, as in ``PushItemsOperator``. (references are resolved, strings are not
+        templated)
+    :param path: Files to read, as in ``PushItemsOperator``. (templated)
     :param max_items: The maximum number of items to read. Default: all. (templated)
-    :param file_format: As ``PushItemsOperator`` takes it. (templated)
-    :param columns: As ``PushItemsOperator`` takes it. (templated)
-    :param delimiter: As ``PushItemsOperator`` takes it. (templated)
-    :param quotechar: As ``PushItemsOperator`` takes it. (templated)
-    :param escapechar: As ``PushItemsOperator`` takes it. (templated)
-    :param null_values: As ``PushItemsOperator`` takes it. (templated)
-    :param column_names: As ``PushItemsOperator`` takes it. (templated)
-    :param encoding: As ``PushItemsOperator`` takes it. (templated)
-    :param partitioning: As ``PushItemsOperator`` takes it. (templated)
+    :param file_format: As in ``PushItemsOperator``. (templated)
+    :param columns: As in ``PushItemsOperator``. (templated)
+    :param delimiter: As in ``PushItemsOperator``. (templated)
+    :param quotechar: As in ``PushItemsOperator``. (templated)
+    :param escapechar: As in ``PushItemsOperator``. (templated)
+    :param null_values: As in ``PushItemsOperator``. (templated)
+    :param column_names: As in ``PushItemsOperator``. (templated)
+    :param encoding: As in ``PushItemsOperator``. (templated)
+    :param partitioning: As in ``PushItemsOperator``. (templated)
     :param dry_run: Whether to create nothing, and to return which fields are missing. Default ``False``.
         (templated)
     :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
     :param organization_id: The organization, if it is not the connection's. (templated)
-    :return: ``created`` and ``existing``: how many; ``fields``: the names of those created (in a dry run, of
-        those missing), the first 100; ``conflicts``: fields whose type can't hold the metadata, each with
-        ``name``, ``type`` and ``existing_type``; ``dry_run``; ``items`` and ``invalid``: how many items were
-        read, and how many of them a push would reject.
+    :return: ``created`` and ``existing``: their numbers; ``fields``: the names of the created ones (in a dry
+        run, of the missing ones), the first 100; ``conflicts``: fields whose type can't hold the metadata,
+        each with ``name``, ``type`` and ``existing_type``; ``dry_run``; ``items`` and ``invalid``: the
+        numbers of items that were read, and that a push would reject.
     :raises CoveoInputError: before anything is sent, if Coveo would reject a field, or a key of the items
         can't be the name of one; the task does not retry.
-    :raises CoveoError: if Coveo returns an error or does not answer; the task retries if that can help.
+    :raises CoveoError: if Coveo returns an error or does not respond; the task retries if that can help.
     """
 
     template_fields: Sequence[str] = (

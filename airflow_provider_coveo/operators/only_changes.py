@@ -1,4 +1,4 @@
-"""What the operators that push items have for ``only_changes``."""
+"""``only_changes`` of the operators that push items."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _deletion_by_time(task: Any) -> str | None:
 
 def may_be_same_source(task: object, source_id: object) -> bool:
     """
-    Return whether a task, mapped or not, may be about a source; a template may stand for any.
+    Return whether a task, mapped or not, may use a source; a template can render to any.
 
     :param task: The task.
     :param source_id: The source.
@@ -77,7 +77,7 @@ def may_be_same_source(task: object, source_id: object) -> bool:
 
 def pushes_only_changes(task: object) -> bool:
     """
-    Return whether a task, mapped or not, says by a literal that it pushes only changes.
+    Return whether a literal parameter of a task, mapped or not, says that it pushes only changes.
 
     :param task: The task.
     """

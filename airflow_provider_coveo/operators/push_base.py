@@ -132,7 +132,7 @@ class _ItemsPushOperator(_CoveoOperator):
         }
         changes = changes_of(self)
         dry_run = runs_dry(self.is_dry_run, context)
-        # Only if they ask for something: a hook of one's own may have the parameters of 0.1.0.
+        # Pass these only if they are set, because a user's own hook may have the parameters of 0.1.0.
         given |= {"changes": changes, "dry_run": dry_run or None}
         if dry_run and "ti" in context:
             # A snapshot is named after the task.
@@ -143,7 +143,7 @@ class _ItemsPushOperator(_CoveoOperator):
                 items,
                 delete=delete,
                 on_invalid=self.on_invalid,  # type: ignore[arg-type]
-                # A dry run changes nothing for the attempt that is to resume.
+                # A dry run must not affect the attempt that will resume.
                 checkpoint=None if dry_run else self._checkpoint(context, resumable=changes is None),
                 check_quota=_is_true(self.check_quota) and counts,
                 **_filled(given),
@@ -209,7 +209,7 @@ class _ItemsPushOperator(_CoveoOperator):
             RunCheckpoint(context, (), only_retries=False).forget()
             return None
         settings = self.hook.settings
-        # Tasks of 0.1.0 and 0.1.1 record what they change by `since` alone.
+        # Tasks of 0.1.0 and 0.1.1 record their changes with `since` only.
         what = (settings.push_url, settings.organization_id, self.source_id, self.batch_bytes, since)
         # After a clear, another task may have undone an earlier attempt's changes.
         only_retries = any(

@@ -19,8 +19,8 @@ class RepushRejectedItemsOperator(_ItemsPushOperator):
     ``rejected_path`` of a push or of ``PushedItemsIndexedSensor`` names that file. Correct the items in it,
     or whatever rejected them. They pass through the same checks. Items that are still invalid are skipped,
     counted and listed (``on_invalid="skip"``), and kept if ``rejected_path`` names another file. Entries
-    without an item, because JSON can't hold it or it was not available, are counted and named. If there is
-    no file, nothing was rejected, and nothing is pushed. See https://docs.coveo.com/en/90/.
+    without an item, because JSON can't represent it or it was not available, are counted and named. If there
+    is no file, nothing was rejected, and nothing is pushed. See https://docs.coveo.com/en/90/.
 
     :param source_id: The ID of the Push source. (templated)
     :param path: The file, or a folder, a glob, or a list of these. (templated)
@@ -31,7 +31,7 @@ class RepushRejectedItemsOperator(_ItemsPushOperator):
         (templated)
     :param max_invalid: With ``skip``, the maximum number of them before the task fails: a number, or a share
         such as ``"1%"``. Default ``"100%"``. (templated)
-    :param rejected_path: The file for what is still invalid; not the one that is read. Default none.
+    :param rejected_path: The file for items that are still invalid; not the one that is read. Default none.
         (templated)
     :param resume: Whether an attempt with the same input as an earlier one of its run resumes where that one
         failed or was killed. Default ``True``. (templated)
@@ -43,9 +43,9 @@ class RepushRejectedItemsOperator(_ItemsPushOperator):
     :param dry_run: Whether to send nothing, and to return what would be sent. Default ``False``. (templated)
     :param coveo_conn_id: The Coveo connection. Default ``coveo_default``. (templated)
     :param organization_id: The organization, if it differs from the connection's. (templated)
-    :return: What was accepted, as other pushes return it; ``entries``: the number of entries in the file;
-        ``without_item``: how many of them have no item, and ``document_ids_without_item``: the first 20 of
-        these.
+    :return: The accepted counts, as for other pushes; ``entries``: the number of entries in the file;
+        ``without_item``: the number of entries without an item, and ``document_ids_without_item``: the first
+        20 of these.
     :raises CoveoInputError: if a value or the file is invalid; the task does not retry.
     :raises CoveoError: if the request fails; the task retries if that can help.
     """

@@ -129,7 +129,7 @@ class SourceCreation:
         return source
 
     def _is_ours(self, source: Mapping[str, object], original_id: str | None) -> bool:
-        """Tell whether a source of the name is the one that an earlier attempt requested."""
+        """Return whether a source of the name is the one that an earlier attempt requested."""
         made = self.made
         if made is None or made.original_id != original_id:
             return False

@@ -337,7 +337,7 @@ class PushedItemsIndexedSensor(_CoveoSensor):
         self.pushed_columns = pushed_columns
 
     def execute_complete(self, context: Context, event: dict[str, object], limit: str = "timeout") -> object:
-        """Conclude from what the trigger fired, and write the file of what was refused."""
+        """Evaluate the trigger's event, and write the file of rejected items."""
         error = event.get("error") if isinstance(event, dict) else None
         if isinstance(error, dict) and error.get("error") == ItemsRefusedError.__name__:
             self._record_rejected(event.get("rejected"))
@@ -362,9 +362,9 @@ class PushedItemsIndexedSensor(_CoveoSensor):
 
     def _record_rejected(self, counts: object) -> None:
         """
-        Record how many items were rejected, for the page *Push sources* and the events of assets.
+        Record the number of rejected items, for the page *Push sources* and the events of assets.
 
-        :param counts: The numbers. A triggerer of an earlier version sends none.
+        :param counts: The counts. A triggerer of an earlier version sends none.
         """
         from airflow_provider_coveo.hooks.run_records import record_rejected
 
@@ -373,9 +373,9 @@ class PushedItemsIndexedSensor(_CoveoSensor):
 
     def _forget_refused(self, *, fails: bool) -> None:
         """
-        Take what was refused out of the snapshots of the push, so that the next one pushes it again.
+        Remove rejected items from the snapshots of the push, so that the next push sends them again.
 
-        :param fails: Whether the task is about to fail, so that it is a warning if that can't be done.
+        :param fails: Whether the task is about to fail, so that an error here is only a warning.
         """
         condition = self._checked()
         snapshots = condition.pushed.snapshots
@@ -388,14 +388,14 @@ class PushedItemsIndexedSensor(_CoveoSensor):
         except Exception as problem:
             if not fails:
                 raise
-            self.log.warning("Could not take the refused items out of the snapshot: %r", problem)
+            self.log.warning("Could not remove the rejected items from the snapshot: %r", problem)
 
     def _write_refused(self, *, refused: int | None = None, fails: bool = False) -> dict[str, object]:
         """
-        Write what was refused, if a file is asked for.
+        Write the rejected items, if a file is set.
 
-        :param refused: How much was, ``None`` if that is not known.
-        :param fails: Whether the task is about to fail, so that a file that can't be written is a warning.
+        :param refused: The number of rejected items, ``None`` if it is unknown.
+        :param fails: Whether the task is about to fail, so that an error here is only a warning.
         """
         if refused != 0:
             self._forget_refused(fails=fails)
@@ -416,7 +416,7 @@ class PushedItemsIndexedSensor(_CoveoSensor):
         except Exception as problem:
             if not fails:
                 raise
-            self.log.warning("Could not write the refused items to %s: %r", self.rejected_path, problem)
+            self.log.warning("Could not write the rejected items to %s: %r", self.rejected_path, problem)
             return {}
 
     def _condition(self) -> Condition:

@@ -73,7 +73,7 @@ def json_problem(item: object) -> str | None:
     reserved = {key.lower() for key in item} & RESERVED_KEYS.keys()
     given = [key for key in DATA_KEYS if key.lower() in reserved]
     if len(given) != 1:
-        return f"Exactly one of {', '.join(DATA_KEYS)} is required; there are {len(given)}."
+        return f"Exactly one of {', '.join(DATA_KEYS)} is required; found {len(given)}."
     for key, value in item.items():
         name = RESERVED_KEYS.get(key.lower())
         if name == "permissions":

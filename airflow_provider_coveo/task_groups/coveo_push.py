@@ -140,7 +140,7 @@ class PushSourceUpdate(TaskGroup):
     @property
     def ordering_id(self) -> XComArg:
         """The cut-off of the run's first ``open`` as an XComArg, in epoch milliseconds on Coveo's clock."""
-        # Airflow's annotation does not say that it has keys.
+        # Airflow's annotation does not declare that it has keys.
         output: Any = self.open.output
         ordering_id: XComArg = output["ordering_id"]
         return ordering_id

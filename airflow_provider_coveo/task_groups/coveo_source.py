@@ -176,7 +176,7 @@ def recreate_push_source(
     **kwargs: Any,
 ) -> RecreatePushSource:
     """
-    Replace a source by a copy of itself, and delete the original once somebody approves.
+    Replace a source with a copy of itself, and delete the original once someone approves.
 
     .. code-block:: python
 
