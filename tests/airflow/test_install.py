@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
-from tests.fresh import FreshPython
+from airflow_provider_coveo.links.push_sources_page import airflow_line
+from tests.fresh import FreshPython, RunFresh
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -23,6 +25,7 @@ COMMANDS = {
     "providers widgets": "extra__coveo__region",
     "providers behaviours": "coveo",
     "providers links": "",
+    "plugins": "coveo_push_sources",
 }
 
 
@@ -57,3 +60,47 @@ def test_airflow_answers_and_shows_the_provider(
     assert answer.returncode == 0, answer.stderr
     assert "Traceback" not in answer.stdout + answer.stderr
     assert COMMANDS[command] in answer.stdout
+
+
+#: What each web server does with plugins when it starts.
+START = (
+    "from airflow.api_fastapi.app import create_app; paths = [route.path for route in create_app().routes]"
+    if airflow_line() >= (3, 0)
+    else "from airflow import plugins_manager; plugins_manager.initialize_web_ui_plugins(); "
+    "paths = [each['view'].route_base for each in plugins_manager.flask_appbuilder_views] + ['/api']"
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunFresh]:
+    """A function that runs a script where Airflow's command line and web server are loaded."""
+    modules = "sys, airflow.__main__, " + ("airflow.api_fastapi.app" if airflow_line() >= (3, 0) else "flask")
+    home = {"AIRFLOW_HOME": str(tmp_path_factory.mktemp("airflow-home"))}
+    with FreshPython(f"import {modules}", home) as python:
+        yield lambda script: python.run(f"import {modules}\n{script}", home)
+
+
+#: What does not load: all of the plugin, what a web server needs of it, or nothing.
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "airflow_provider_coveo.plugins",
+        "airflow_provider_coveo.plugins.push_sources",
+        "airflow_provider_coveo.plugins.overview",
+        "airflow_provider_coveo.state.database",
+        "airflow_provider_coveo.links.push_sources_page",
+        "",
+    ],
+)
+def test_a_page_that_does_not_load_breaks_neither_the_command_line_nor_the_web_server(
+    run: RunFresh, broken: str
+) -> None:
+    breaking = f"sys.modules[{broken!r}] = None; " if broken else ""
+    answer = run(f"{breaking}sys.argv = ['airflow', 'version']; airflow.__main__.main()")
+    assert answer.returncode == 0, answer.stdout
+    assert version("apache-airflow") in answer.stdout
+    started = run(f"{breaking}{START}; print('PATHS', *paths)")
+    assert started.returncode == 0, started.stdout
+    paths = started.stdout.rpartition("PATHS")[2].split()
+    assert ("/coveo" in paths) is (not broken and airflow_line() != (3, 0))
+    assert any(path.startswith("/api") for path in paths)
