@@ -18,6 +18,9 @@ T = TypeVar("T")
 #: The number of retries of a request that failed because Airflow's database was busy.
 _TRIES = 5
 
+#: The longest wait, in seconds, before another look at a run or a task that has not changed.
+_LONGEST_WAIT = 1.5
+
 #: The final states of a run.
 FINISHED = frozenset({"success", "failed"})
 
@@ -148,7 +151,8 @@ class AirflowClient:
             state = self.run_state(dag_id, run_id)
             return state if state in states else None
 
-        return self.wait_until(reached, timeout, f"run {run_id} of {dag_id} is {' or '.join(sorted(states))}")
+        wanted = " or ".join(sorted(states))
+        return self.wait_until(reached, timeout, f"run {run_id} of {dag_id} is {wanted}", dag_id=dag_id)
 
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
         """Return the REST API's data about each task instance of the run."""
@@ -188,7 +192,8 @@ class AirflowClient:
                 return now
             return None
 
-        return self.wait_until(reached, timeout, f"task {name} of {dag_id} is {' or '.join(sorted(states))}")
+        wanted = " or ".join(sorted(states))
+        return self.wait_until(reached, timeout, f"task {name} of {dag_id} is {wanted}", dag_id=dag_id)
 
     def task_pid(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> int:
         """Return the process ID that Airflow recorded for a running task."""
@@ -283,14 +288,18 @@ class AirflowClient:
         answer = self._request(method, path, body)
         return answer.json() if answer.content else None
 
-    def wait_until(self, condition: Callable[[], T | None], timeout: float, what: str) -> T:
+    def wait_until(
+        self, condition: Callable[[], T | None], timeout: float, what: str, *, dag_id: str | None = None
+    ) -> T:
         """Wait until ``condition()`` is true, and return its value.
 
+        Pass ``dag_id`` if the condition depends only on the runs of this DAG: it is checked less often then.
         If a component exits meanwhile, or after the timeout, this raises :class:`AirflowError` with the last
         lines of all component logs.
         """
         deadline = time.monotonic() + timeout
         while True:
+            seen = self._last_change(dag_id)
             # The API server may be busy, or stopped by a test.
             with suppress(httpx.TransportError):
                 if value := condition():
@@ -301,9 +310,23 @@ class AirflowClient:
                 raise AirflowError(f"{error}\n{self.log_tails()}") from None
             if time.monotonic() > deadline:
                 raise AirflowError(f"not true after {timeout:g} s: {what}\n{self.log_tails()}")
-            time.sleep(self.poll_interval)
+            self._wait_for_change(dag_id, seen)
 
     # ---- internals -------------------------------------------------------------------------------
+
+    def _last_change(self, dag_id: str | None) -> object:
+        """Return a value that differs after each change to the DAG's runs, or None if it is unknown."""
+        return None
+
+    def _wait_for_change(self, dag_id: str | None, seen: object) -> None:
+        if seen is None:
+            time.sleep(self.poll_interval)
+            return
+        until = time.monotonic() + _LONGEST_WAIT
+        while time.monotonic() < until:
+            time.sleep(self.poll_interval / 2)
+            if self._last_change(dag_id) != seen:
+                return
 
     def _request(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, allow: Collection[int] = ()
