@@ -70,7 +70,7 @@ def close_source(
     try:
         ledger.release_all(source_id, holders)
     except Exception:
-        log.warning("Could not record that nothing owns source %s any more", source_id, exc_info=True)
+        log.warning("Could not record that nothing owns source %s anymore", source_id, exc_info=True)
     _keep(bracket, replace(record, phase=Phase.CLOSING))
     result = hook.set_source_status(source_id, "IDLE")
     _keep(bracket, replace(record, phase=Phase.CLOSED, closed_at=time.time(), reopened_by=None))

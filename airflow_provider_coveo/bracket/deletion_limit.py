@@ -58,7 +58,7 @@ def reject_too_many_deletions(
         f"source has {total:,}, so at least {deleted:,} ({100 * deleted / total:.1f}%) would be deleted; "
         f"max_deleted allows {limit}. Likely cause: the input was incomplete; or items were pushed "
         "one by one or by other tools, which are not counted. Remedy: Check the input, and start a new run. "
-        "If the deletion is meant, raise max_deleted, and clear delete_old_items with its downstream tasks."
+        "If the deletion is intended, raise max_deleted, and clear delete_old_items and its downstream tasks."
     )
 
 
@@ -73,7 +73,7 @@ def number_of_documents(hook: CoveoPushHook, source_id: str) -> int | None:
         source = hook.get_source(source_id)
     except AccessDeniedError:
         log.warning(
-            "The API key lacks the privilege to view source %s, so that its number of items is unknown",
+            "The API key lacks the privilege to view source %s, so its number of items is unknown",
             source_id,
         )
         return None
@@ -106,7 +106,7 @@ def accepted_items(context: Context, organization_id: str, source_id: str) -> in
 
 def items_of_dry_runs(context: Context, source_id: str) -> int:
     """
-    Return how many items the tasks before this one would have pushed to a source.
+    Return the number of items that the tasks before this one would have pushed to a source.
 
     :param context: The context of the bracket's ``delete_old_items``.
     :param source_id: The source.

@@ -1,8 +1,9 @@
 """
-A bracket whose run is dry: it opens nothing and records nothing, and no task in it may send anything.
+The dry run of a bracket: it opens nothing and records nothing, and its tasks must not change anything at
+Coveo.
 
-That the run is dry is in an XCom of ``open``, because a template may render to something else later. A
-bracket that opened its source for real stays real: only a new run can be dry.
+An XCom of ``open`` stores whether the run is dry, because a template may render to something else later.
+After a bracket has opened its source, its run can no longer become dry: start a new run.
 """
 
 from __future__ import annotations
@@ -52,23 +53,23 @@ def is_dry(context: Context, update_tasks: UpdateTasks) -> bool:
 
 def reject_after_opening(record: BracketRecord | None) -> None:
     """
-    Reject a dry run if the same run has opened the source for real.
+    Reject a dry run if the same run has already opened the source.
 
-    :param record: What the bracket did in the run.
-    :raises DryRunNotPossible: if so.
+    :param record: The bracket's record in the run.
+    :raises DryRunNotPossible: if it has.
     """
     if record is None or not record.is_pinned:
         return
     raise DryRunNotPossible(
-        f"Source {record.source_id!r} was not opened: this run opened it before, when dry_run was false. "
-        "Likely cause: the template of dry_run renders to something else since, and a task was cleared. "
-        "Remedy: Start a new run for the dry run; its close task leaves the source as it should be."
+        f"Could not start a dry run on source {record.source_id!r}: this run opened it before, when dry_run "
+        "was false. Likely cause: the template of dry_run now renders to another value, and a task was "
+        "cleared. Remedy: Start a new run for the dry run; this run's close task sets the source to IDLE."
     )
 
 
 def enter_member(context: Context, update_tasks: UpdateTasks) -> bool:
     """
-    Prepare a task of a bracket that is about to work, and return whether the run is dry.
+    Prepare a task of a bracket before it runs, and return whether the run is dry.
 
     In a dry run, every request that would change something at Coveo fails in this task.
 
@@ -84,11 +85,11 @@ def enter_member(context: Context, update_tasks: UpdateTasks) -> bool:
     own = getattr(task, "is_dry_run", None)
     if own is not None and not _checked(_parse, own):
         raise DryRunNotPossible(
-            f"Task {task.task_id!r} sent nothing: it would push in a bracket whose run is dry, and its own "
-            "dry_run is false. Remedy: Pass the same dry_run to the bracket and to its tasks, for all of "
-            'them by default_args={"dry_run": …}.'
+            f"Could not run task {task.task_id!r}: its bracket does a dry run, but its own dry_run is false; "
+            "nothing was sent. Remedy: Pass the same dry_run to the bracket and to its tasks, for example "
+            'with default_args={"dry_run": …}.'
         )
-    log.info("The run of the bracket is dry: what would change something at Coveo is rejected in this task")
+    log.info("The bracket does a dry run: requests of this task that would change something at Coveo fail")
     return True
 
 

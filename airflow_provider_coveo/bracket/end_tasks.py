@@ -326,7 +326,7 @@ def _record_of_holder(task: _UpdateOperator, holder: Holder) -> BracketRecord | 
         source_id=task.source_id,
         coveo_conn_id=task.coveo_conn_id,
         phase=Phase.UNSURE,
-        why_unknown="no record says when the run first opened the source",
+        why_unknown="there is no record of when the run first opened the source",
     )
 
 

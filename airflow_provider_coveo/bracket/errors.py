@@ -30,4 +30,4 @@ class TooManyDeletions(AirflowFailException):
 
 
 class DryRunNotPossible(AirflowFailException):
-    """Raised in a bracket whose run is dry, before a task sends something."""
+    """Raised in a bracket's dry run, before a task sends something."""

@@ -1,4 +1,4 @@
-"""No push of only changes where a bracket deletes old items by time."""
+"""Rejection of pushes of only changes in a bracket that deletes old items by time."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ class OpenPushSourceUpdateOperator(_UpdateOperator):
         return self._open_when_free(context, record)
 
     def _is_dry(self, context: Context) -> bool:
-        """Return whether the run is dry, and let the bracket's other tasks know."""
+        """Return whether the run is dry, and save that for the bracket's other tasks."""
         dry = _checked(lambda value: parse_flag("dry_run", value), self.is_dry_run)
         if dry:
             reject_after_opening(read_bracket(self._holder(context)))
@@ -213,7 +213,7 @@ class OpenPushSourceUpdateOperator(_UpdateOperator):
                 if its.first_cut_off_ms is not None:
                     known.append(its.first_cut_off_ms)
                 elif its.why_unknown or (its.phase is Phase.CLOSED and state == "success"):
-                    why = its.why_unknown or f"it is not on record when {task.task_id} opened the source"
+                    why = its.why_unknown or f"there is no record of when {task.task_id} opened the source"
                     return replace(record, why_unknown=why)
         return replace(record, first_cut_off_ms=min(known)) if known else record
 

@@ -134,7 +134,7 @@ def _open_if_needed(
 def _work_in_open_bracket(context: Context, holder: Holder, record: BracketRecord) -> BracketRecord:
     if record.first_cut_off_ms is None and not record.why_unknown:
         # `open` was marked by hand before it had ended.
-        record = _without_cut_off(holder, record, "a task worked before the bracket's open had ended")
+        record = _without_cut_off(holder, record, "a task ran before the bracket's open had ended")
     if record.reopened_by is not None and record.reopened_by != _name_of(context):
         # The task that reopened it may have been killed before its request; repeating that is harmless.
         hook_of(record).set_source_status(record.source_id, record.status)
@@ -149,7 +149,7 @@ def _open_instead(
         return None
     if not record.why_unknown:
         record = _without_cut_off(
-            holder, record, "a task worked although the bracket's open had not opened the source"
+            holder, record, "a task ran although the bracket's open had not opened the source"
         )
     opening = opening_of(context, update_tasks)
     state = states(context, update_tasks, [update_tasks.open])[update_tasks.open].get(holder.map_index)

@@ -1,4 +1,4 @@
-"""Base class of a bracket's own tasks, which know the other tasks and the opened source."""
+"""Base class of a bracket's own tasks: it has the IDs of the other tasks, and the opened source."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def first_record(context: Context) -> BracketRecord:
     if state.get(_KNOWN_FROM_THE_START):
         return BracketRecord()
     return BracketRecord(
-        why_unknown="the task was cleared, and no record says when the run first opened the source"
+        why_unknown="the task was cleared, and there is no record of when the run first opened the source"
     )
 
 

@@ -34,5 +34,5 @@ def wait_for_unfinished(found: TaskStates) -> None:
         task_id for task_id, by_index in found.items() if not set(by_index.values()) <= FINISHED_STATES
     ]
     if unfinished:
-        log.info("Waiting for %s, which was cleared meanwhile", listed(unfinished))
+        log.info("Waiting for %s, which was cleared in the meantime", listed(unfinished))
         raise AirflowRescheduleException(datetime.now(timezone.utc) + _DELAY)

@@ -1,1 +1,1 @@
-"""What Coveo is: endpoints, statuses, ordering IDs, items and errors. Nothing in here knows of Airflow."""
+"""Coveo's endpoints, statuses, items and errors, and a client for them. Nothing here depends on Airflow."""

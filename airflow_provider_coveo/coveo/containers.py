@@ -54,7 +54,7 @@ class Containers:
 
     @property
     def stop(self) -> StopSignal:
-        """The signal that ends what is under way."""
+        """The signal that ends requests in flight."""
         return self.caller.stop
 
     def upload(self, data: bytes | Body, action: str) -> Uploaded:

@@ -169,7 +169,7 @@ def _is_ip_address(hostname: str) -> bool:
 
 def is_on_this_machine(url: str) -> bool:
     """
-    Tell whether a URL points to this machine's own loopback address.
+    Return whether a URL points to this machine's own loopback address.
 
     :param url: A URL, with or without a scheme.
     """
@@ -234,7 +234,7 @@ def push_path(organization_id: str, *segments: str) -> str:
 
 
 def is_push_path(path: str) -> bool:
-    """Tell whether a path belongs to the Push API, whose calls Coveo limits."""
+    """Return whether a path belongs to the Push API, whose calls Coveo limits."""
     return "/push/v1/organizations/" in path
 
 

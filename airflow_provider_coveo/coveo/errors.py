@@ -341,8 +341,8 @@ class SnapshotDamagedError(CoveoInputError):
 
     default_cause = "something else wrote to the folder for snapshots, or the storage lost a part"
     default_remedy = (
-        "Restore the file, or push everything once by on_damaged_snapshot='push_all'; items that only this "
-        "file knows are then not deleted"
+        "Restore the file, or push everything once with on_damaged_snapshot='push_all'; items that only "
+        "this file contains are then not deleted"
     )
 
 

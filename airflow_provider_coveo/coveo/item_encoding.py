@@ -433,7 +433,7 @@ class _ChunkKind:
         )
 
     def accounts_for_quotes(self, items: Sequence[object], array: bytes, quotes: int) -> bool:
-        """Tell whether all quotes beyond those around strings are quotes within strings."""
+        """Return whether all quotes beyond those around strings are quotes within strings."""
         if b"u0022" in array:
             return False
         for text in self.text_columns:
@@ -474,7 +474,7 @@ def _json_type(value: object) -> str:
 
 def _may_have_repeated_keys(encoded: bytes, item: Mapping[str, object]) -> bool:
     """
-    Tell whether the JSON text of an item can contain a key twice, of which a dict keeps only one.
+    Return whether the JSON text of an item can contain a key twice, of which a dict keeps only one.
 
     A text that is no longer than its distinct members and the punctuation between them has no room for
     another member. A text with a space after each separator, as Python's encoder writes it, is compared as a

@@ -1,4 +1,4 @@
-"""Times with nanoseconds, which Python's own types cut off: they end at the microsecond."""
+"""Times with nanoseconds; Python's own types end at microseconds."""
 
 from __future__ import annotations
 
@@ -70,12 +70,12 @@ def nanoseconds_of(key: str, value: datetime | time | timedelta) -> int:
     """
     Return the nanoseconds of a time beyond its microseconds, from 0 to 999.
 
-    Subclasses hold them beside the value that Python's own methods see: as ``nanosecond`` or ``nanoseconds``
-    (pandas), or as all digits of a second (Google's clients).
+    Subclasses store them next to the value that Python's own methods use: as ``nanosecond`` or
+    ``nanoseconds`` (pandas), or as all digits of the second (Google's clients).
 
-    :param key: The field, for the error.
+    :param key: The field, for error messages.
     :param value: The time.
-    :raises CoveoInputError: if Python's type can't hold it, as years above 9999 of pandas.
+    :raises CoveoInputError: if Python's type can't hold it, such as a pandas year above 9999.
     """
     base = next(kind for kind in (datetime, time, timedelta) if isinstance(value, kind))
     if type(value) is base:
@@ -99,7 +99,7 @@ def nanoseconds_of(key: str, value: datetime | time | timedelta) -> int:
 
 def fits(value: datetime | time | timedelta) -> bool:
     """
-    Tell whether Python's own type holds the value of its subclass.
+    Return whether Python's own type can hold the value of its subclass.
 
     :param value: The time.
     """

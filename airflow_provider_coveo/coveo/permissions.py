@@ -70,7 +70,7 @@ def validate_permissions(key: str, value: object) -> list[object]:
 
 
 def _is_spelled(entries: Iterable[Mapping[str, object]]) -> bool:
-    """Tell whether validated permissions are in the Push API's spelling at every depth."""
+    """Return whether validated permissions are in the Push API's spelling at every depth."""
     for entry in entries:
         if not entry.keys() <= _SPELLED_KEYS or None in entry.values():
             return False

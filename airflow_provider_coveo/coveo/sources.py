@@ -34,7 +34,7 @@ def validate_source_name(name: object) -> str:
 
     :param name: The name.
     :raises CoveoInputError: if it is not a string, is empty, has surrounding spaces or control characters, or
-        is ``None``, to which an empty template renders.
+        is ``None``, which an empty template can render to.
     """
     is_line = isinstance(name, str) and name and name == name.strip() and name.isprintable()
     rendered_to_nothing = name is None or name == "None"
@@ -65,7 +65,7 @@ def validate_visibility(visibility: object) -> str:
 
 def is_active(source: Mapping[str, object]) -> bool:
     """
-    Tell whether a source shows an activity, such as a rebuild that has not ended.
+    Return whether a source shows an activity, such as a rebuild that has not ended.
 
     :param source: The model that ``GET /rest/organizations/{org}/sources/{source}`` returns.
     """
@@ -136,7 +136,7 @@ def active_since_ms(source: Mapping[str, object]) -> int | None:
 
 def managed_by(source: Mapping[str, object]) -> str | None:
     """
-    Return the Coveo product that pushes to the source, ``None`` for a source of the customer's own.
+    Return the Coveo product that pushes to the source, or ``None`` if no product does.
 
     :param source: The source, as ``get_source`` of the hook returns it.
     """
@@ -149,7 +149,7 @@ def managed_by(source: Mapping[str, object]) -> str | None:
 
 def is_being_deleted(source: Mapping[str, object]) -> bool:
     """
-    Tell whether Coveo has begun to delete the source.
+    Return whether Coveo has begun to delete the source.
 
     :param source: The source, as ``get_source`` of the hook returns it.
     """

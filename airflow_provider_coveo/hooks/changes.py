@@ -325,9 +325,10 @@ class ChangesRecords(PushRecords):
 
 class PartVersions(StoredVersions):
     """
-    Remembers the stored snapshot of a part of a mapped task.
+    The record of the stored snapshot of a part of a mapped task.
 
-    The changes of an unmapped task tell this as well. Those of the parts of one run are recorded together.
+    An unmapped task does not need it: its recorded changes show the same. The changes of a run's parts are
+    recorded together.
 
     :param hook: The hook that pushes.
     :param source_id: The source.
@@ -344,20 +345,20 @@ class PartVersions(StoredVersions):
         self._is_dry = is_dry
 
     def why_old(self, version: str, pushes: Container[str]) -> str | None:
-        """Return why a snapshot may be older than the one that was stored last."""
+        """Return why a snapshot may be older than the latest one, or ``None`` if it is the latest."""
         try:
             if not self._is_dry and self._context is not None:
                 self._parts.fit(*self._part, map_length(self._context))
             part = self._parts.read(*self._part)
         except Exception as problem:
             self._warn(problem)
-            return "it can't be told whether the snapshot is the last one of this task"
+            return "it is unknown whether the snapshot is the last one of this task"
         if part is None:
-            return "it isn't on record any more which snapshot was stored last" if version else None
+            return "there is no longer a record of the snapshot that was stored last" if version else None
         return None if part.is_stored(version, pushes) else _SNAPSHOT_IS_OLD
 
     def journaled(self, version: str, push: str) -> None:
-        """Record that a push began to write a journal."""
+        """Record that a push started to write a journal."""
         self._write(StoredPart((version,), push))
 
     def replacing(self, old: str, new: str) -> None:

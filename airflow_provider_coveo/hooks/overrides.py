@@ -1,8 +1,8 @@
 """
-How a push and other requests use the methods that a subclass of the hook overrides.
+The methods that a subclass of the hook overrides, as steps of pushes and other requests.
 
-The client makes a request in steps. A hook offers some of them as methods: a subclass that overrides one
-expects that everything that the hook does goes through it.
+The client sends a request in steps. The hook offers some of them as methods. A subclass that overrides one of
+them expects every request of the hook to use it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from airflow_provider_coveo.coveo.stop import StopSignal
 
 R = TypeVar("R")
 
-#: The hook's methods that others of its methods use.
+#: The hook's methods that other methods of the hook use.
 STEPS: Final = (
     "branch",
     "daily_items",
@@ -34,7 +34,7 @@ STEPS: Final = (
 
 
 class HookWithSteps(Protocol):
-    """The methods of ``CoveoPushHook`` that are steps of others."""
+    """The methods of ``CoveoPushHook`` that are steps of other methods."""
 
     client: HookClient
 
@@ -46,27 +46,27 @@ class HookWithSteps(Protocol):
         """Return a hook that can be stopped alone."""
 
     def daily_items(self) -> tuple[int, int]:
-        """Return the daily quota, and how much of it is used."""
+        """Return the daily quota, and its used part."""
 
     def remaining_daily_items(self) -> int | None:
         """Return how many items can still be pushed today."""
 
     def repeated(self, attempt: Callable[[int], R], retry: RetryPolicy | None = None) -> R:
-        """Make attempts until one succeeds."""
+        """Repeat attempts until one succeeds."""
 
     def stop(self) -> None:
-        """End what is under way."""
+        """End requests in flight."""
 
     def take_batch(self, path: str, file_id: str, tried: str, retry: RetryPolicy) -> Response:
-        """Have Coveo accept the batch in a file container."""
+        """Submit the batch in a file container to Coveo."""
 
     def upload(self, data: bytes | Body, tried: str) -> Uploaded:
-        """Put data into a new file container."""
+        """Upload data into a new file container."""
 
 
 class Overrides:
     """
-    The steps that a hook does in another way than ``CoveoPushHook``.
+    The steps that a hook does differently from ``CoveoPushHook``.
 
     :param hook: The hook.
     :param own: The steps as ``CoveoPushHook`` defines them.
@@ -82,7 +82,7 @@ class Overrides:
 
     def has(self, step: str) -> bool:
         """
-        Return whether a subclass, or something that was set on the hook itself, replaces a step.
+        Return whether a subclass, or an attribute set on the hook itself, replaces a step.
 
         :param step: The name of the method.
         """
@@ -95,11 +95,11 @@ class Overrides:
 
 class HookClient(CoveoClient):
     """
-    A client that makes requests by the steps of a hook.
+    A client that sends requests with the steps of a hook.
 
-    Its ``caller`` and ``containers`` do without: what overrides a step may call them.
+    Its ``caller`` and ``containers`` do not use these steps, because an override may call them.
 
-    :param caller: Makes the requests.
+    :param caller: Sends the requests.
     :param overrides: The hook's steps.
     """
 
@@ -109,9 +109,9 @@ class HookClient(CoveoClient):
 
     def _compose(self, caller: Caller) -> None:
         self.caller = caller
-        #: Makes requests by the hook's ``repeated``.
+        #: Sends requests with the hook's ``repeated``.
         self.hook_caller = _HookCaller(caller, self._overrides)
-        #: Uploads and submits by the hook's ``upload`` and ``take_batch``.
+        #: Uploads and submits with the hook's ``upload`` and ``take_batch``.
         self.hook_containers = _HookContainers(self.hook_caller, self._overrides)
         self._compose_resources(
             self.hook_caller,
@@ -165,7 +165,7 @@ class _HookContainers(Containers):
         response = self._overrides.hook.take_batch(path, file_id, action, retry)
         if isinstance(response, Response):
             return response
-        # One of requests, which an override may have sent itself.
+        # A response of requests, because an override may have sent the request itself.
         return Response(response.status_code, response.headers, response.content, raw=response)
 
 

@@ -1,4 +1,4 @@
-"""The tasks of a DAG that can change the content of a source, by which an attempt knows what may differ."""
+"""The tasks of a DAG that can change a source's content, and the record of such changes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def may_run_after_a_failure(failed: Any) -> Iterator[object]:
 
     :param failed: The task, mapped or not.
     """
-    # After a teardown, such as a bracket's own tasks, only tasks run that did not fail.
+    # Ignore teardowns, such as a bracket's own tasks: tasks that follow them don't run after a failure.
     below = [task for task in failed.get_flat_relatives(upstream=False) if not task.is_teardown]
     todo = [task for task in below if task.trigger_rule not in _NOT_AFTER_A_FAILURE]
     seen: set[str] = set()

@@ -198,7 +198,7 @@ class ResetPushSourceOperator(_SourceOperator):
         ordering_id = self.ordering_id
         if ordering_id is None and not dry_run:
             ordering_id = self._cut_off_of_this_try_set(context)
-        # Only in a dry run: a hook of one's own may have the parameters of 0.1.0.
+        # Pass it only in a dry run, because a user's own hook may have the parameters of 0.1.0.
         more = {"dry_run": True} if dry_run else {}
         result = self.hook.delete_old_items(self.source_id, ordering_id, queue_delay=self.queue_delay, **more)
         return _without_none(result)

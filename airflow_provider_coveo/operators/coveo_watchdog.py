@@ -198,7 +198,7 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
             "Source %s has been active for %s, and nothing owns it%s",
             source_id,
             active_for,
-            f" any more: {holders[0]} is no longer live" if holders else "",
+            f" anymore: {holders[0]} is no longer live" if holders else "",
         )
         return "abandoned"
 

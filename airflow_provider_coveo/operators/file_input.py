@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final, Protocol
 
-#: The parameters that say how files are read. All of them are templated.
+#: The parameters for reading files. All of them are templated.
 FILE_PARAMETERS: Final = (
     "file_format",
     "columns",

@@ -9,16 +9,16 @@ from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.coveo.only_changes import OnlyChanges
 from airflow_provider_coveo.operators.base import _filled, _flag
 
-#: Those of their parameters that are templated.
+#: The templated parameters for ``only_changes``.
 TEMPLATED: Final = ("only_changes", "max_deleted", "snapshot_path", "on_damaged_snapshot")
 
 
 def changes_of(operator: Any) -> OnlyChanges | None:
     """
-    Return how a task finds out what changed, ``None`` if it pushes everything.
+    Return the options of a task that pushes only changes, or ``None`` if it pushes everything.
 
-    :param operator: The operator, once its parameters are rendered.
-    :raises CoveoInputError: if its old items are deleted by time, which would delete all that did not change.
+    :param operator: The operator, with rendered parameters.
+    :raises CoveoInputError: if old items are deleted by time, which would delete all unchanged items.
     """
     if not _flag(operator, "only_changes"):
         return None
@@ -36,21 +36,21 @@ def changes_of(operator: Any) -> OnlyChanges | None:
 
 def only_changes_error(task_id: str, delete_task_id: str) -> CoveoInputError:
     """
-    Return the error of a task that pushes only changes where old items are deleted by time.
+    Return the error of a task that pushes only changes although old items are deleted by time.
 
     :param task_id: The task.
     :param delete_task_id: The task that deletes old items.
     """
     return CoveoInputError(
         f"Task {task_id!r} can't push only changes: {delete_task_id!r} deletes the items that the run did "
-        "not push, which are all that did not change",
+        "not push, including all unchanged items",
         cause="only_changes=True within a bracket that has delete_old_items=True",
-        remedy="Leave out delete_old_items: a push with only_changes itself deletes what its input lacks",
+        remedy="Omit delete_old_items: a push with only_changes itself deletes items missing from its input",
     )
 
 
 def _deletion_by_time(task: Any) -> str | None:
-    """Return the task below that deletes the source's old items for a bracket, ``None`` if there is none."""
+    """Return the downstream task that deletes the source's old items for a bracket, or ``None``."""
     if not task.has_dag():
         return None
     for below in task.get_flat_relatives(upstream=False):

@@ -124,7 +124,7 @@ class PushSecurityIdentitiesOperator(_CoveoOperator):
                     remedy="Check the task or the input that should have provided the identities",
                 )
             )
-        # It is known because some identities were accepted.
+        # It is set, because some identities were accepted.
         started: int = result["ordering_id"]  # type: ignore[assignment]
         old = self.hook.delete_old_identities(self.provider_id, started, queue_delay=self.queue_delay)
         return {**result, "deleted_old": old}

@@ -127,7 +127,7 @@ class SqlToCoveoPushOperator(_ItemsPushOperator):
         "deleted_sql": "sql",
         "parameters": "json",
     }
-    #: The parameters whose value may name a file.
+    #: The parameters whose value can be the name of a file.
     _may_name_files: ClassVar[tuple[str, ...]] = ("sql", "deleted_sql")
 
     def __init__(
@@ -187,7 +187,7 @@ class SqlToCoveoPushOperator(_ItemsPushOperator):
             raise as_non_retryable(
                 CoveoInputError(
                     f"Invalid parameters of task {self.task_id!r}: only_changes and cursor_column",
-                    cause="with a cursor, the query lacks all rows that did not change",
+                    cause="with a cursor, the query does not return unchanged rows",
                     remedy="Remove one: a cursor is for a query of changes, only_changes for one of all rows",
                 )
             )
@@ -211,7 +211,7 @@ class SqlToCoveoPushOperator(_ItemsPushOperator):
         return dict(self._push(context, rows))
 
     def _push_increment(self, context: Context) -> dict[str, object]:
-        """Push what changed since the cursor, and move it."""
+        """Push the changes since the cursor, and move it."""
         from airflow_provider_coveo.content.increments import Increment
         from airflow_provider_coveo.state.cursor_scope import cursor_scope
 
@@ -232,7 +232,7 @@ class SqlToCoveoPushOperator(_ItemsPushOperator):
                 self.hook_params,
                 self.fetch_size,
             )
-            self.log.info("Pushing what changed since %s", cursor.since)
+            self.log.info("Pushing changes since %s", cursor.since)
             result = self._push(context, increment.entries())
             scope.ended(result)
         return {**result, "since": str(cursor.since)}

@@ -234,7 +234,7 @@ class PushedItemsIndexedSensor(_CoveoSensor):
       sensor looks up to 1,000 of these. If neither is true, because Coveo had not accepted the first batch,
       or because the push has an item in two of its batches, the result is unknown: see ``on_repeated``.
     * If a task that succeeded is cleared, it can push while its first push is still in the pipeline. If that
-      was within the last hour, the result says so (``earlier_items``), and everything is processed only once
+      was within the last hour, the result shows it (``earlier_items``), and everything is processed only once
       the logs show as many more operations, or have had no new entries for ``quiet_time``.
     * Deletions with children count as often as they were sent, however many items they delete.
     * An operation in several stages counts once. Coveo does not document how often it logs an operation in

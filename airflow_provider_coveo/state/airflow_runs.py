@@ -81,7 +81,7 @@ def map_index_of(context: Context) -> int:
 
 
 def map_length(context: Context) -> int | None:
-    """Return into how many task instances a running mapped task was expanded, ``None`` if that is unknown."""
+    """Return the number of instances of a running mapped task, or ``None`` if it is unknown."""
     count = context.get("expanded_ti_count")
     if isinstance(count, int):
         return count

@@ -1,5 +1,5 @@
 """
-Which snapshot of each part of a mapped task was stored last, to detect an older one that somebody restored.
+The latest stored snapshot of each part of a mapped task, to detect that somebody restored an older one.
 
 The Airflow Variable ``coveo_part__<organization>__<source>__<task>__<map index>`` is the record of one part.
 Parts that run at the same time write different Variables. ``coveo_parts__<organization>__<source>`` counts
@@ -29,10 +29,10 @@ _DESCRIPTION: Final = (
 @dataclass(frozen=True)
 class StoredPart:
     """
-    What is stored of one part.
+    The stored snapshot of one part.
 
-    :param versions: The version of its snapshot; while that is replaced, the old and the new one.
-    :param push: The push that wrote into its journal since, empty if there is none.
+    :param versions: The version of its snapshot; while it is being replaced, the old and the new version.
+    :param push: The push that has written to its journal since, empty if there is none.
     """
 
     versions: tuple[str, ...] = ()
@@ -40,10 +40,10 @@ class StoredPart:
 
     def is_stored(self, version: str, pushes: Container[str]) -> bool:
         """
-        Return whether a snapshot can be the one that was stored last.
+        Return whether a snapshot can be the latest stored one.
 
         :param version: Its version, empty if there is none.
-        :param pushes: The pushes in its journal, and those that it contains already.
+        :param pushes: The pushes in its journal, and those that it already contains.
         """
         return version in self.versions and (not self.push or self.push in pushes)
 
@@ -75,18 +75,18 @@ class SnapshotParts:
 
     def write(self, task: str, map_index: int, part: StoredPart) -> None:
         """
-        Record what is stored of a part.
+        Record the stored snapshot of a part.
 
         :param task: A short name of the task.
         :param map_index: The part's map index.
-        :param part: What is stored.
+        :param part: The stored snapshot.
         """
         value = {"versions": list(part.versions), "push": part.push}
         write_variable(self._variable(task, map_index), value, _DESCRIPTION)
 
     def fit(self, task: str, map_index: int, count: int | None) -> None:
         """
-        Record how many parts a task has. The first part deletes the records of those that are gone.
+        Record the number of a task's parts. The first part deletes the records of parts that no longer exist.
 
         :param task: A short name of the task.
         :param map_index: The map index of the part that runs.
@@ -104,7 +104,7 @@ class SnapshotParts:
             write_variable(self._counts_variable, {"tasks": counts}, _DESCRIPTION)
 
     def forget(self) -> None:
-        """Delete the records of a source that is deleted."""
+        """Delete the records of a deleted source."""
         for task, count in self._counts().items():
             self._forget_from(task, 0, count)
         forget_variable(self._counts_variable)

@@ -32,14 +32,14 @@ _SUBJECT = "Delete the old Coveo source?"
 _BODY = """\
 {{%- set done = ti.xcom_pull(task_ids={task_id!r}) -%}}
 Source **{{{{ done.source_name }}}}** (`{{{{ done.source_id }}}}`) and its \
-{{{{ done.number_of_items }}}} items will be deleted permanently.
+{{{{ done.number_of_items }}}} item{{{{ "s" if done.number_of_items != 1 }}}} will be deleted permanently.
 
 **{{{{ done.new_source_name }}}}** (`{{{{ done.new_source_id }}}}`) replaces it. It was tested, and contains \
 what has been pushed to it since.
 {{% if done.managed_by %}}
 {{{{ done.managed_by }}}} manages the old source: set the new ID in its configuration first.
 {{% endif %}}
-Approve when the new source has all content and nothing uses the old ID any more.
+Approve when the new source has all content and nothing uses the old ID anymore.
 """
 
 

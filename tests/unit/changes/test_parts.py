@@ -192,7 +192,7 @@ def test_without_its_record_a_part_pushes_everything_once(
     push(items(1, 2), map_index=0, parts=1)
     for name in records(variables):
         variables.delete(name)
-    assert "isn't on record any more" in push(items(1, 2), map_index=0, parts=1)["full_because"]
+    assert "no longer a record of the snapshot" in push(items(1, 2), map_index=0, parts=1)["full_because"]
     assert push(items(1, 2), map_index=0, parts=1)["unchanged"] == 2
 
 

@@ -90,7 +90,7 @@ def test_an_opening_that_was_marked_as_success_takes_no_cut_off_after_the_run_ha
 
     run.clear("open")
     run.execute("open", max_tries=1)
-    with pytest.raises(UnknownFirstOpening, match="a task worked although the bracket's open had not"):
+    with pytest.raises(UnknownFirstOpening, match="a task ran although the bracket's open had not"):
         run.execute("delete_old_items")
     assert deletions(coveo) == []
     run.execute("close")
