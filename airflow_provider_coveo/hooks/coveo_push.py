@@ -305,7 +305,7 @@ class CoveoPushHook(HttpHook):
         """Coveo's clock, from this thread's last response; the worker's clock before the first response."""
         return self.client.caller.clock
 
-    # --- the client, and what of it a subclass can override ---
+    # --- the client, and the steps that a subclass can override ---
 
     def _client(self, caller: Caller) -> HookClient:
         return HookClient(caller, Overrides(self, _OWN_STEPS, self._branch))

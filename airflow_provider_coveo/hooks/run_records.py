@@ -80,9 +80,9 @@ def record_pushed(hook: RecordingHook, source_id: str, result: Mapping[str, obje
 
 def record_rejected(hook: RecordingHook, source_id: str, counts: Mapping[str, object]) -> None:
     """
-    Record how many accepted items Coveo's indexing pipeline rejected, where the counts of pushes are.
+    Save how many accepted items Coveo's indexing pipeline rejected, along with the counts of pushes.
 
-    Outside a task, nothing is recorded. A count that can't be recorded fails nothing.
+    Outside a task, nothing is saved. A failure to save a count is only logged.
 
     :param hook: The hook.
     :param source_id: The source.

@@ -2,7 +2,7 @@
 Cursors: the value, of a column or an API, up to which a task has pushed changes.
 
 A cursor is the Airflow Variable ``coveo_cursor__<organization>__<source>__<dag>__<task>``, followed by the
-map index and the name of the cursor, if any. (Airflow 3.3 also has a state store for assets. Only tasks with
+name of the cursor and the map index, if any. (Airflow 3.3 also has a state store for assets. Only tasks with
 the asset as an inlet or outlet can use it, and like Variables, it does not detect concurrent writes.) The
 cursor's value at the start of a run is stored with the run's task, for retries and clears: see
 :mod:`~airflow_provider_coveo.state.task_store`.
