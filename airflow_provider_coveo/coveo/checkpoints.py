@@ -65,7 +65,7 @@ class CheckpointWriter:
     """
     Saves the accepted batches, in a thread other than the one that waits for Coveo.
 
-    If saving fails, the push continues; a later attempt then pushes more than necessary.
+    If saving fails, the push continues. A later attempt then pushes more than necessary.
 
     :param checkpoint: Stores the accepted batches.
     :param target: The URL to which batches are submitted.

@@ -169,9 +169,9 @@ def _checked(name: str, values: Iterable[str], known: Collection[str]) -> set[st
 
 def validate_matching(value: object) -> str:
     """
-    Return the way to match document IDs.
+    Return a valid ``document_id_matching``.
 
-    :raises CoveoInputError: if Coveo does not support it.
+    :raises CoveoInputError: if Coveo does not support the value.
     """
     if isinstance(value, str) and value.upper() in MATCHINGS:
         return value.upper()

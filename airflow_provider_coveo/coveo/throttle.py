@@ -1,4 +1,4 @@
-"""The rate of one process's calls to an organization."""
+"""Limits the rate of one process's calls to an organization."""
 
 from __future__ import annotations
 

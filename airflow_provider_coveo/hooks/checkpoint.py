@@ -1,4 +1,4 @@
-"""Saves which batches of a push were accepted, for a later attempt of the same task."""
+"""The checkpoint of a push in a task: which batches were accepted, for a later attempt."""
 
 from __future__ import annotations
 

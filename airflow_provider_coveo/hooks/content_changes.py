@@ -192,7 +192,7 @@ class PushRecords:
 
     def sending(self, batches: int, *, deletes: bool) -> None:
         """
-        Record, before a batch is submitted, that it deletes items: they may be items of others.
+        Record, before a batch is submitted, that it deletes items, which may belong to others.
 
         For a push that can't be resumed, also record in advance how many batches it may have sent, because a
         process that is killed without warning can't record it anymore.
