@@ -36,7 +36,8 @@ def coveo_server() -> Iterator[Simulator]:
         yield simulator
 
 
-@pytest.fixture(scope="session")
+# It ends with the tests of this folder, as an idle Airflow uses a twentieth of a core.
+@pytest.fixture(scope="package")
 def local_airflow(
     coveo_server: Simulator, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[LocalAirflow]:
@@ -50,7 +51,7 @@ def local_airflow(
         yield airflow
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shop(local_airflow: LocalAirflow) -> Iterator[Callable[[str], None]]:
     """A PostgreSQL with the Airflow connection ``shop``, and a function that runs a script in it."""
     server = LocalPostgres("shop")

@@ -69,7 +69,7 @@ def test_runs_push_what_changed_and_a_clear_pushes_what_its_run_did(
     path = tmp_path / "changes.ndjson"
     coveo_server.add_source(SOURCE)
     shop("CREATE TABLE change (number int, at int);")
-    (local_airflow.dags_folder / "cursors.py").write_text(DAG_FILE.format(path=str(path), source=SOURCE))
+    local_airflow.write_dag("cursors.py", DAG_FILE.format(path=str(path), source=SOURCE))
     changes: list[tuple[int, int]] = []
 
     def change(number: int, at: int) -> None:

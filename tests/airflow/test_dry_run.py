@@ -72,7 +72,7 @@ def test_a_dry_run_changes_nothing_and_a_run_that_is_not_dry_does(
     hook = CoveoPushHook()
     # Someone else is updating the source.
     hook.set_source_status("dry", "REFRESH")
-    (local_airflow.dags_folder / "dry.py").write_text(DAG_FILE)
+    local_airflow.write_dag("dry.py", DAG_FILE)
     local_airflow.wait_for_dag("on_dry")
     before = coveo_server.timeline("dry")
 

@@ -45,7 +45,7 @@ with DAG("interrupted", schedule=None, start_date=datetime(2025, 1, 1)):
 
 @pytest.fixture(scope="module")
 def airflow(local_airflow: LocalAirflow) -> LocalAirflow:
-    (local_airflow.dags_folder / "interrupted.py").write_text(DAG_FILE)
+    local_airflow.write_dag("interrupted.py", DAG_FILE)
     return local_airflow
 
 

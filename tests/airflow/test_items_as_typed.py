@@ -95,7 +95,7 @@ def test_braces_in_documents_are_no_templates(
     shop(f"""CREATE TABLE typed AS SELECT 'rows://{ID}' AS "documentId", '{row}' AS data""")
     coveo_server.add_source("typed")
     values = (ID, TYPED, str(tmp_path))
-    (local_airflow.dags_folder / "typed.py").write_text(DAG_FILE.format(values=values))
+    local_airflow.write_dag("typed.py", DAG_FILE.format(values=values))
 
     run_id = local_airflow.trigger("typed")
     assert local_airflow.wait_for_run("typed", run_id) == "success"

@@ -137,7 +137,7 @@ def test_the_retry_of_a_killed_task_leaves_in_the_index_what_the_input_has(
     # Coveo has accepted the deletion, but the task is killed before the response.
     fault = coveo_server.faults.stall(100, applied=True, operation="olderthan", source=REBUILD)
     content = DAG_FILE.format(snapshots=str(tmp_path / "snapshots"), rebuild=REBUILD)
-    (local_airflow.dags_folder / "killed_changes.py").write_text(content)
+    local_airflow.write_dag("killed_changes.py", content)
 
     rebuild = local_airflow.trigger("killed_rebuild")
     runs = {

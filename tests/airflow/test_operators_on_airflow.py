@@ -33,7 +33,7 @@ def test_final_errors_use_up_no_retry_and_a_reset_keeps_its_cut_off_until_it_is_
     coveo_server.faults.answer(
         503, headers={"Retry-After": "3000"}, operation="olderthan", source="tries", times=2
     )
-    (local_airflow.dags_folder / "tries.py").write_text(DAG_FILE)
+    local_airflow.write_dag("tries.py", DAG_FILE)
 
     run_id = local_airflow.trigger("tries")
     assert local_airflow.wait_for_run("tries", run_id) == "failed"

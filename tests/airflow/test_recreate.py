@@ -117,7 +117,7 @@ def test_killed_after_each_step_there_is_one_copy_and_the_original_stays_until_t
         pytest.skip("Airflow 3.0 does not retry a task whose process was killed")
     coveo.add_source("killed", name="Killed", crawler="SITECORE")
     airflow.rest("POST", "/variables", {"key": "killed_source_id", "value": "killed"})
-    (airflow.dags_folder / "killed.py").write_text(DAG_FILE)
+    airflow.write_dag("killed.py", DAG_FILE)
 
     run_id = airflow.trigger("killed")
     kill_in(airflow, coveo, run_id, "r.recreate", operation="duplicate_source", applied=False)

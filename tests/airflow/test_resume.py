@@ -135,7 +135,7 @@ def story(
         )
     rows = "".join(f"{item['documentId']}\t{item['data']}\n" for item in reversed(ITEMS))
     shop(f"CREATE TABLE item (id text, content text);\nCOPY item FROM STDIN;\n{rows}\\.\n")
-    (local_airflow.dags_folder / "resume.py").write_text(DAG_FILE.format(path=str(path)))
+    local_airflow.write_dag("resume.py", DAG_FILE.format(path=str(path)))
     story = Story(local_airflow, coveo_server, local_airflow.trigger("resume"))
     for task in TASKS:
         fault = held_up[task]

@@ -82,7 +82,7 @@ def test_tasks_wait_in_a_triggerer_that_dies_and_give_up_in_time(
     coveo_server.reject_item("sensed://1", "PROCESSING", "REJECTED", "unreadable")
     # Until the clock is advanced.
     coveo_server.indexing_delay = 3600
-    (airflow.dags_folder / "sensors.py").write_text(DAG_FILE)
+    airflow.write_dag("sensors.py", DAG_FILE)
     run_id = airflow.trigger("sensors")
     for task_id in ("until_idle", "indexed"):
         airflow.wait_for_task("sensors", run_id, task_id, {"deferred"})

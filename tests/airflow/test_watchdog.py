@@ -57,7 +57,7 @@ def airflow(local_airflow: LocalAirflow) -> LocalAirflow:
     }.items():
         assert example.count(given) == 1
         example = example.replace(given, changed)
-    (local_airflow.dags_folder / f"{WATCHDOG}.py").write_text(example)
+    local_airflow.write_dag(f"{WATCHDOG}.py", example)
     # An earlier test may have left its hourly schedule active; its open sources would be reported.
     local_airflow.wait_for_dag("coveo_incremental_refresh")
     local_airflow.pause("coveo_incremental_refresh")
@@ -107,7 +107,7 @@ def test_a_running_bracket_is_left_alone_and_a_paused_one_is_closed(
     airflow: LocalAirflow, coveo: Simulator
 ) -> None:
     coveo.add_source("at-work")
-    (airflow.dags_folder / "at_work.py").write_text(DAG_FILE)
+    airflow.write_dag("at_work.py", DAG_FILE)
     coveo.clock.shift(seconds=-SEVEN_HOURS)
     run_id = airflow.trigger("at_work")
     coveo.wait_for(lambda: coveo.items("at-work"), timeout=240)
