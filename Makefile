@@ -76,7 +76,7 @@ demo: $(VENV_3)/.installed ## Two runs on a real Airflow against a simulated Cov
 TEST_PARTS = "Airflow $(AIRFLOW_3), running" test-running-3 "Airflow $(AIRFLOW_2), running" test-running-2 \
 	"Airflow $(AIRFLOW_3), the rest" test-rest-3 "Airflow $(AIRFLOW_2), the rest" test-rest-2 \
 	"Airflow $(AIRFLOW_3), stepped" test-stepped
-# The number of parts to run at a time; by default the number of cores, but at least two.
+# The number of parts to run at a time; by default one more than there are cores.
 AT_A_TIME =
 RUN_ALL = $(PYTHON_3) scripts/run_all_checks $(if $(AT_A_TIME),--jobs $(AT_A_TIME))
 
