@@ -5,8 +5,8 @@ Counters of the traffic with Coveo, in Airflow's own metrics.
 Counter                      Counts                                                Tags
 ============================ ===================================================== =======================
 ``coveo.requests``           requests sent; each attempt counts                    ``status``
-``coveo.requests.<status>``  the same, by HTTP status of the response, or by the   none
-                             name of the error without one (``NoAnswerError``)
+``coveo.requests.<status>``  the same, by HTTP status of the response; without a   none
+                             response, by name of the error (``NoAnswerError``)
 ``coveo.retries``            retries, after 429, 5xx or no response                ``error``
 ``coveo.items_accepted``     items that Coveo accepted, except those in batches    ``source_id``
                              that an earlier attempt got accepted
