@@ -74,7 +74,8 @@ demo: $(VENV_3)/.installed ## Two runs on a real Airflow against a simulated Cov
 
 # In parallel, the longest first. Everything is installed before, so that two parts don't install it at the same time.
 TEST_PARTS = "Airflow $(AIRFLOW_3), running" test-running-3 "Airflow $(AIRFLOW_2), running" test-running-2 \
-	"Airflow $(AIRFLOW_3), the rest" test-rest-3 "Airflow $(AIRFLOW_2), the rest" test-rest-2 \
+	"Airflow $(AIRFLOW_3), the rest" test-rest-3 "Airflow $(AIRFLOW_3), browser" test-browser-3 \
+	"Airflow $(AIRFLOW_2), browser" test-browser-2 "Airflow $(AIRFLOW_2), the rest" test-rest-2 \
 	"Airflow $(AIRFLOW_3), stepped" test-stepped
 # The number of parts to run at a time; by default one more than there are cores.
 AT_A_TIME =
@@ -85,8 +86,9 @@ test: $(VENV_3)/.installed $(VENV_2)/.installed ## Everything: lint, and all tes
 	@$(RUN_ALL) $(TEST_PARTS) "lint" lint
 
 # The rest includes every test folder that is not named here.
-RUNNING := tests/airflow tests/browser
-REST := tests $(RUNNING:%=--ignore=%) --ignore=tests/stepped
+RUNNING := tests/airflow
+BROWSER := tests/browser
+REST := tests $(patsubst %,--ignore=%,$(RUNNING) $(BROWSER) tests/stepped)
 # These tests run on Airflow 3 only. The code under test is independent of Airflow, or uses only the hook's connection, and
 # its dependencies have the same versions on both lines (see tests/unit/test_lines.py). test-unit and test-matrix run them
 # on each line.
@@ -101,14 +103,18 @@ ON_ONE_LINE := tests/simulator \
 REST_2 := $(REST) $(ON_ONE_LINE:%=--ignore=%)
 
 .PHONY: test-airflow-3 test-airflow-2
-test-airflow-3: test-rest-3 test-running-3 test-stepped ## All tests on Airflow 3
-test-airflow-2: test-rest-2 test-running-2 ## All tests on Airflow 2
+test-airflow-3: test-rest-3 test-running-3 test-browser-3 test-stepped ## All tests on Airflow 3
+test-airflow-2: test-rest-2 test-running-2 test-browser-2 ## All tests on Airflow 2
 
-.PHONY: test-running-3 test-running-2 test-rest-3 test-rest-2
+.PHONY: test-running-3 test-running-2 test-browser-3 test-browser-2 test-rest-3 test-rest-2
 test-running-3: $(VENV_3)/.installed
 	@$(call pytest,$(VENV_3),$(RUNNING))
 test-running-2: $(VENV_2)/.installed
 	@$(call pytest,$(VENV_2),$(RUNNING))
+test-browser-3: $(VENV_3)/.installed
+	@$(call pytest,$(VENV_3),$(BROWSER))
+test-browser-2: $(VENV_2)/.installed
+	@$(call pytest,$(VENV_2),$(BROWSER))
 test-rest-3: $(VENV_3)/.installed
 	@$(call pytest,$(VENV_3),$(REST))
 test-rest-2: $(VENV_2)/.installed

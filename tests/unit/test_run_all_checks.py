@@ -18,7 +18,10 @@ PROJECT = Path(__file__).resolve().parents[2]
 SCRIPT = PROJECT / "scripts" / "run_all_checks"
 
 #: The parts of the tests in the project's own Makefile.
-PARTS = ("test-running-3", "test-running-2", "test-rest-3", "test-rest-2", "test-stepped")
+PARTS = (
+    *("test-running-3", "test-running-2", "test-browser-3", "test-browser-2", "test-rest-3", "test-rest-2"),
+    "test-stepped",
+)
 #: `meet-a` and `meet-b` end only if both run at the same time: a pipe opens once both of its ends do.
 MAKEFILE = """
 SHELL := bash
@@ -181,9 +184,13 @@ def dry_run(*targets: str) -> str:
 @pytest.mark.parametrize(
     ("venv", "parts", "left_out"),
     [
-        (".venv/airflow-3", ("test-running-3", "test-rest-3", "test-stepped"), {"cluster"}),
+        (".venv/airflow-3", ("test-running-3", "test-browser-3", "test-rest-3", "test-stepped"), {"cluster"}),
         # Only Airflow 3.3 is stepped, and the simulator is independent of Airflow (see test_lines.py).
-        (".venv/airflow-2", ("test-running-2", "test-rest-2"), {"cluster", "stepped", "simulator"}),
+        (
+            ".venv/airflow-2",
+            ("test-running-2", "test-browser-2", "test-rest-2"),
+            {"cluster", "stepped", "simulator"},
+        ),
     ],
 )
 def test_each_folder_of_tests_is_in_just_one_part_of_a_line(
