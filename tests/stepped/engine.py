@@ -1,9 +1,9 @@
 """
 An Airflow that is stepped in this process: no scheduler process, no worker, no sleep.
 
-What decides is Airflow's own code: a tick is the scheduler's loop body, tasks run through the task runner
-and the execution API, people act through the public REST API, callbacks are called as the DAG processor does.
-Only the order in which things happen is the caller's. The simulated Coveo is the ground truth.
+Airflow's own code decides everything: a tick is the scheduler's loop body, tasks run through the task runner
+and the execution API, users act through the public REST API, and callbacks are called as in the DAG
+processor. Only the order of events is the caller's. The simulated Coveo is the ground truth.
 
 Import :mod:`tests.stepped.airflow_home` and call ``make_home()`` before this.
 """
@@ -64,38 +64,38 @@ from tests.stepped.doors import DirectTransport, ShortWay, answer_in_place, of_o
 
 ORGANIZATION = "acme"
 SOURCES = ("one", "two", "three")
-#: What passes between two things that happen, as it does on any real machine; Coveo's Date has whole seconds.
+#: The time between two events, as on a real machine; Coveo's Date has a precision of seconds.
 SECONDS_A_STEP = 3.0
-#: What passes where a retry or a look at a source is waited for.
+#: The time of a wait for a retry or a poll of a source.
 SECONDS_A_WAIT = 70.0
 _BUNDLE = "dags-folder"
 _FIRST_LOGICAL_DATE = datetime(2026, 1, 1, tzinfo=timezone.utc)
-#: What belongs to a sequence, and is gone with it. Of dag_run, what hangs on it goes as well.
+#: The tables of a sequence, which are emptied after it. The rows that depend on dag_run are deleted with it.
 _TABLES = (
     *("task_state_store", "task_instance_history", "task_reschedule", "rendered_task_instance_fields"),
     *("xcom", "task_map", "task_instance_note", "task_instance", "dag_run_note", "dag_run"),
     *("trigger", "callback", "variable", "log", "asset_event", "asset_dag_run_queue"),
 )
-#: For how long a process goes on that Airflow took its task away from: with default heartbeats.
+#: The survival of a process whose task Airflow took away, with default heartbeats.
 SECONDS_OF_AN_ORPHAN = 8.0
 UNFINISHED = ("scheduled", "queued", "running", "restarting", "up_for_retry", "up_for_reschedule", "deferred")
 FINISHED = ("success", "failed", "skipped", "upstream_failed", "removed")
-#: A retry that is told so leaves the repetition to Airflow.
+#: With this header, the hook leaves the retry to Airflow.
 _NOT_SOON = {"Retry-After": "1200"}
 
 
 class Unplayable(Exception):  # noqa: N818 - a sequence is wrong, or was shrunk too far
-    """What a sequence asks for can't be done at this point."""
+    """The sequence's event is impossible at this point."""
 
 
 class End(NamedTuple):
     """
     The end of a task's process, before Airflow learned of it.
 
-    :param run: its run's key.
+    :param run: the key of the run.
     :param task_id: its task.
-    :param map_index: its map index.
-    :param number: how many things had happened by then.
+    :param map_index: the map index.
+    :param number: the number of previous events.
     :param result: its result, such as ``success``.
     :param at_start: the states of its run when it started.
     :param at_end: the same when it came to its result.
@@ -119,14 +119,14 @@ class Seen:
     """
     A request that reached Coveo.
 
-    :param exchange: as the simulator recorded it.
-    :param actor: who sent it, such as ``a.work1``; empty for what the harness itself did.
-    :param dag_id: its DAG.
-    :param run: its run's key.
-    :param task_id: its task; empty for a callback.
-    :param map_index: its map index.
-    :param orphan: whether Airflow had taken its task away from it by then.
-    :param number: how many things had happened by then.
+    :param exchange: the simulator's record.
+    :param actor: its sender, such as ``a.work1``; empty for the harness itself.
+    :param dag_id: the sender's DAG.
+    :param run: the key of the run.
+    :param task_id: the task; empty for a callback.
+    :param map_index: the map index.
+    :param orphan: whether Airflow had taken the task away from its process by then.
+    :param number: the number of previous events.
     """
 
     exchange: Exchange
@@ -145,19 +145,19 @@ class Seen:
 
     @property
     def status(self) -> str:
-        """The status that it asks for, if it does."""
+        """The status that it sets, if any."""
         if self.exchange.operation != "status":
             return ""
         return self.exchange.query.get("statusType", "?")
 
     @property
     def applied(self) -> bool:
-        """Whether Coveo did what was asked, whatever it answered."""
+        """Whether Coveo carried out the request, whatever its response."""
         return bool(self.facts.get("applied", 200 <= self.exchange.status < 300))
 
     @property
     def word(self) -> str:
-        """What it is, as sequences say it."""
+        """Its word in sequences."""
         operation = self.exchange.operation
         word = self.status or {"item": "push", "batch": "push", "olderthan": "delete-old"}.get(operation, "")
         if not word:
@@ -166,7 +166,7 @@ class Seen:
 
 
 class _Executor(BaseExecutor):
-    """Only collects what it is given."""
+    """Only collects its input."""
 
     supports_callbacks = True
 
@@ -190,7 +190,7 @@ class _Executor(BaseExecutor):
 
 
 class _Bag(DBDagBag):
-    """The DAGs as the scheduler and the API know them, which here are new only where the engine says so."""
+    """The DAGs of the scheduler and the API, which change only when the engine says so."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -218,7 +218,7 @@ class _Supervisor(InProcessTestSupervisor):
 
 @dataclass
 class Process:
-    """A task's process, and what Airflow knows of it."""
+    """A task's process, and Airflow's knowledge of it."""
 
     actor: Actor
     workload: Any
@@ -229,19 +229,19 @@ class Process:
     supervisor: _Supervisor | None = None
     comms: Comms | None = None
     task: Any = None
-    #: What happened by the time it started, for what is decided then.
+    #: The number of events before its start, for decisions at that time.
     started_at: int = -1
     states_at_start: dict[tuple[str, int], str | None] = field(default_factory=dict)
-    #: How long all had waited when Airflow took its task away from it.
+    #: The total simulated wait when Airflow took its task away.
     orphan_since: float | None = None
 
 
 class Engine:
     """
-    The Airflow of this process, and its Coveo. Make one, and reset it for each sequence.
+    The Airflow of this process, and its Coveo. Create one, and reset it for each sequence.
 
-    :ivar seen: what Coveo saw, in order.
-    :ivar log: what happened besides, each with the number of requests that Coveo had seen before.
+    :ivar seen: the requests to Coveo, in order. :ivar log: other events, each with the number of previous
+    requests to Coveo.
     """
 
     def __init__(self) -> None:
@@ -284,11 +284,11 @@ class Engine:
         self._spare_what_finds_nothing()
         job.prepare_for_execution()
         self.executor.job_id = job.id
-        # As long as the database knows it, no sequence needs another.
+        # While the database has it, no sequence needs another one.
         self._job_id = job.id
 
     def _spare_what_finds_nothing(self) -> None:
-        """Have a tick ask for queued runs, scheduled tasks and changed DAGs only where there are some."""
+        """Make a tick query queued runs, scheduled tasks and changed DAGs only if there are any."""
         verify = self.runner._verify_integrity_if_dag_changed
 
         def verify_integrity(dag_run: Any, session: Any) -> bool:
@@ -336,13 +336,13 @@ class Engine:
     # --- DAGs ---
 
     def add(self, *dags: Any) -> None:
-        """Have Airflow know DAGs, once for all sequences."""
+        """Register DAGs in Airflow, once for all sequences."""
         dags = tuple(dag for dag in dags if dag.dag_id not in self.dags)
         if dags:
             self._parse(dags)
 
     def change(self, dag: Any) -> None:
-        """Have Airflow know another form of a DAG, as after its file was edited."""
+        """Register another version of a DAG, as after an edit of its file."""
         self._happens(f"{dag.dag_id} is edited")
         self._parse((dag,))
         self._changed_dags.add(dag.dag_id)
@@ -364,9 +364,9 @@ class Engine:
             session.execute(sa.text("UPDATE dag SET is_paused = 0"))
 
     def reset(self) -> None:
-        """Begin a sequence: no run, no Variable, a Coveo without history."""
+        """Start a sequence: no run, no Variable, a Coveo without history."""
         for process in [*getattr(self, "processes", []), *getattr(self, "callbacks", [])]:
-            # One that is stuck has been reported, and is left behind.
+            # A stuck one was reported already, and is abandoned.
             with suppress(StuckError):
                 process.actor.kill()
         Actor.current = None
@@ -380,31 +380,31 @@ class Engine:
         self.seen: list[Seen] = []
         self.log: list[tuple[int, str]] = []
         self.number = 0
-        #: What members are told: by run, task and map index.
+        #: The instructions for members, by run, task and map index.
         self.told: dict[tuple[str, str, int], list[str]] = {}
-        #: What people said of tasks and runs, by hand.
+        #: The states that users set by hand, of tasks and runs.
         self.marked: dict[tuple[str, str, int], str] = {}
         self.marked_runs: dict[str, str] = {}
-        #: Of those, what was marked in a run that was over, which Airflow does not judge again.
+        #: Those in runs that were over, whose state Airflow does not update.
         self.marked_late: set[tuple[str, str, int]] = set()
         #: The runs that were marked when none of their tasks could run any more: Airflow calls no callback.
         self.ended_by_hand: set[str] = set()
         #: How tasks ended, in order.
         self.ends: list[End] = []
-        #: Of tasks that were cleared, the states of their run right after it.
+        #: For each clear, the states of the run right after it.
         self.states_after_clear: dict[tuple[str, str, int], dict[tuple[str, int], str | None]] = {}
-        #: What runs were about to set, whether or not they lived to send it: run, source and status.
+        #: The statuses that runs were about to set, even if they were killed before: run, source and status.
         self.intents: set[tuple[str, str, str]] = set()
         self.deleted_runs: set[str] = set()
         self.lost_callbacks: set[str] = set()
         self.dropped_writes = 0
-        #: By what exceptions tasks failed.
+        #: The exceptions of failed tasks.
         self.errors: list[tuple[str, BaseException]] = []
         self.run_dags: dict[str, str] = {}
         self.unpaused = True
         self.simulator.reset()
         self.clock.offset = self.clock.waited = 0.0
-        # What a process remembers of its calls; each task has a process of its own.
+        # The calls that a process has recorded; each task has its own process.
         throttle = sys.modules.get("airflow_provider_coveo.coveo.throttle")
         for value in vars(throttle).values() if throttle else ():
             if hasattr(value, "cache_clear"):
@@ -415,7 +415,7 @@ class Engine:
             session.execute(sa.text("UPDATE dag SET is_paused = 0, exceeds_max_non_backfill = 0"))
         self.clock.advance(SECONDS_A_STEP)
 
-    # --- what happens ---
+    # --- events ---
 
     def _happens(self, what: str = "") -> None:
         self.number += 1
@@ -427,9 +427,9 @@ class Engine:
         """Start a run, whose ID is its key."""
         dag_id = dag_id or next(iter(self.dags))
         self._happens(f"run {key} of {dag_id}")
-        # SQLite's present has whole seconds, so a run of this second would lie in its future.
+        # SQLite's current time has whole seconds, so a run of this second would be in its future.
         at = datetime.now(timezone.utc) - timedelta(hours=1)
-        # Without a logical date, as the API lets it be, no run would have one before it.
+        # Without a logical date, which the API allows, no run would have a previous one.
         logical_date = _FIRST_LOGICAL_DATE + timedelta(days=len(self.run_dags))
         body = {
             "dag_run_id": key,
@@ -441,10 +441,10 @@ class Engine:
         self.run_dags[key] = dag_id
 
     def tick(self) -> None:
-        """Let the scheduler's loop turn once."""
+        """Run the scheduler's loop once."""
         self.number += 1
         before = self._what_the_scheduler_sees()
-        # It did nothing the last time, and would do nothing again.
+        # It did nothing the last time, and nothing has changed.
         if before == self._seen_in_vain:
             return
         self.runner._dag_id_to_team_name = {}
@@ -490,7 +490,7 @@ class Engine:
         return process
 
     def _work(self, process: Process) -> None:
-        """Do what a worker does with a task, in the actor's thread."""
+        """Do a worker's part of a task, in the actor's thread."""
         ti, actor = process.workload.ti, process.actor
         key = process.workload.key
         now = datetime.now(timezone.utc)
@@ -518,7 +518,7 @@ class Engine:
         supervisor.comms = comms
         actor.talk_through(comms)
         task = self.dags[ti.dag_id].get_task(ti.task_id)
-        # Each process parses the file anew, and so renders templates into a task of its own.
+        # Each process parses the file again, and so renders templates into its own task.
         process.task = task = task if task.is_mapped else task.prepare_for_execution()
         runtime = task_runner.RuntimeTaskInstance.model_construct(
             **{name: getattr(ti, name) for name in type(ti).model_fields if name in _TI_FIELDS},
@@ -552,18 +552,18 @@ class Engine:
         supervisor._handle_request(msg, _LOG, 0)
 
     def runnable(self) -> list[Actor]:
-        """Return what works, or would if it were let."""
+        """Return the actors that are running or could run."""
         return [process.actor for process in (*self.processes, *self.callbacks) if not process.actor.ended]
 
     def actor(self, name: str) -> Process:
-        """Return the process of that name, the latest where several are there."""
+        """Return the process of a name, the latest one if there are several."""
         for process in reversed([*self.processes, *self.callbacks]):
             if process.actor.name == name and not process.actor.ended:
                 return process
         raise Unplayable(f"{name} does not work now")
 
     def step(self, name: str, order: str = "go") -> None:
-        """Let a task go on to its next stop."""
+        """Run a task to its next stop."""
         process = self.actor(name)
         self._step(process, order)
 
@@ -595,13 +595,13 @@ class Engine:
                 processes.remove(process)
 
     def finish(self, name: str) -> None:
-        """Let a task go on to its end."""
+        """Run a task to its end."""
         process = self.actor(name)
         while not process.actor.ended:
             self._step(process)
 
     def kill(self, name: str) -> None:
-        """Kill a task's process where it stands; Airflow learns of it by :meth:`notice`."""
+        """Kill a task's process at its stop; Airflow learns of it by :meth:`notice`."""
         process = self.actor(name)
         if process in self.callbacks:
             raise Unplayable("a callback ends by itself")
@@ -615,7 +615,7 @@ class Engine:
         self.killed.append(process)
 
     def notice(self, name: str, how: str = "supervisor") -> None:
-        """Have Airflow notice a killed task, by its supervisor, by the executor, or by its silence."""
+        """Make Airflow detect a killed task, by its supervisor, the executor, or missing heartbeats."""
         for process in self.killed:
             if process.actor.name == name:
                 break
@@ -639,7 +639,7 @@ class Engine:
         else:
             long_ago = datetime.now(timezone.utc) - timedelta(hours=1)
             with create_session() as session:
-                # A task that was cleared while it worked has another ID, and nobody tells of it either.
+                # A task that was cleared while running has another ID, and nothing reports it either.
                 session.execute(
                     sa.text(
                         "UPDATE task_instance SET last_heartbeat_at = :at WHERE state IN ('running', "
@@ -657,7 +657,7 @@ class Engine:
             self._take_up()
 
     def is_orphan(self, process: Process) -> bool:
-        """Say whether Airflow took a task away from the process that works on it."""
+        """Return whether Airflow took a task away from the process that works on it."""
         if process.supervisor is None or process.started_at < 0:
             return False
         ti = process.workload.ti
@@ -670,12 +670,12 @@ class Engine:
                 process.orphan_since = self.clock.waited
 
     def is_late(self, process: Process) -> bool:
-        """Say whether its supervisor has ended an orphan by now."""
+        """Return whether the supervisor has ended an orphan by now."""
         since = process.orphan_since
         return since is not None and self.clock.waited - since > SECONDS_OF_AN_ORPHAN
 
     def terminate(self, name: str) -> None:
-        """End a process that goes on with what Airflow took away from it, as its supervisor does."""
+        """End a process that continues after Airflow took its task away, as its supervisor does."""
         process = self.actor(name)
         if process not in self.processes or not self.is_orphan(process):
             raise Unplayable(f"{name} is wanted")
@@ -725,7 +725,7 @@ class Engine:
             raise task_runner.AirflowTaskTimeout("Timeout, PID: 1")
         applied = True
         if order.startswith("refuse"):
-            # refuse:503, refuse-later:503 (by which the hook leaves it to Airflow), or refuse-applied:503
+            # refuse:503, refuse-later:503 (the hook leaves the retry to Airflow), or refuse-applied:503
             how, _, status = order.partition(":")
             applied = how == "refuse-applied"
             headers = {} if how == "refuse" else _NOT_SOON
@@ -733,7 +733,7 @@ class Engine:
         before = len(self.seen)
         exchange = current_exchange()
         if exchange is not None:
-            # What the product's own connection notes, which is not in use here.
+            # The provider's own connection records this, but it is not used here.
             exchange.is_begun = exchange.is_sent = exchange.is_answered = True
         answer = self._ask_coveo(prepared)
         for seen in self.seen[before:]:
@@ -750,7 +750,7 @@ class Engine:
         return actor.name.partition(".")[0]
 
     def _ask_coveo(self, prepared: requests.PreparedRequest) -> requests.Response:
-        """Ask the simulator without a socket: its coroutine waits for nothing."""
+        """Call the simulator without a socket: its coroutine never waits."""
         url = urlsplit(str(prepared.url))
         body = prepared.body or b""
         if isinstance(body, str):
@@ -796,7 +796,7 @@ class Engine:
         return self._adapter.build_response(prepared, raw)
 
     def push_as_somebody_else(self, source: str, name: str = "old") -> None:
-        """Push an item of the time before the run."""
+        """Push an item before the run."""
         path = f"sources/{source}/documents?documentId={quote(f'https://example.com/{name}', safe='')}"
         self._as_somebody_else("PUT", path, '{"data": "old"}')
 
@@ -854,7 +854,7 @@ class Engine:
                 processor._execute_dag_callbacks(bag, request, _LOG)
 
     def lose_callback(self, name: str) -> None:
-        """Have the DAG processor never call a callback, as when it is killed."""
+        """Make the DAG processor drop a callback, as when it is killed."""
         process = self.actor(name)
         if process not in self.callbacks or process.actor.at != "start":
             raise Unplayable(f"{name} is no callback that waits")
@@ -863,10 +863,10 @@ class Engine:
         process.actor.kill()
         self.callbacks.remove(process)
 
-    # --- people ---
+    # --- users ---
 
     def rest(self, method: str, path: str, body: Any = None, *, or_not: bool = False) -> Any:
-        """Ask Airflow's public REST API. With ``or_not``, what it refuses is not played."""
+        """Call Airflow's public REST API. With ``or_not``, a rejected call is not played."""
         answer = self._rest.request(method, f"/api/v2{path}", json=body)
         if answer.is_error:
             if or_not and answer.status_code < 500:
@@ -884,7 +884,7 @@ class Engine:
         upstream: bool = False,
         only_failed: bool = False,
     ) -> set[str]:
-        """Clear tasks of a run, all that failed where none is named; give what was cleared."""
+        """Clear tasks of a run, by default all failed ones, and return the cleared ones."""
         words = [*tasks, *["+ downstream"] * downstream, *["+ upstream"] * upstream]
         words += ["only failed"] * only_failed
         self._happens(f"clear {key} {' '.join(words)}")
@@ -912,7 +912,7 @@ class Engine:
         return cleared
 
     def clear_run(self, key: str, *, only_failed: bool = False) -> None:
-        """Clear a run, as its own button does."""
+        """Clear a run, like its button."""
         self._happens(f"clear run {key}{' only failed' * only_failed}")
         path = f"{self._run_path(key)}/clear"
         before = self.states(key)
@@ -945,7 +945,7 @@ class Engine:
         self._note_marks(key, state, before, self.rest("PATCH", path, body, or_not=True))
 
     def mark_group(self, key: str, group_id: str, state: str) -> None:
-        """Mark all tasks of a group, as its own button does."""
+        """Mark all tasks of a group, like its button."""
         self._happens(f"group {key}.{group_id} marked {state}")
         path = f"{self._run_path(key)}/taskGroupInstances/{quote(group_id, safe='')}"
         before = self.states(key)
@@ -956,7 +956,7 @@ class Engine:
     ) -> None:
         is_over = self.run_states().get(key) not in {"running", "queued"}
         marked = {(ti["task_id"], ti["map_index"]) for ti in answer["task_instances"]}
-        # Of tasks that are marked along with one, the answer doesn't name all.
+        # The response doesn't name all tasks that are marked along with one.
         marked |= {place for place, now in self.states(key).items() if now != before.get(place)}
         for task_id, map_index in sorted(marked):
             place = key, task_id, map_index
@@ -981,14 +981,14 @@ class Engine:
         self.deleted_runs.add(key)
 
     def set_variable(self, name: str, value: str) -> None:
-        """Make a Variable, or change it."""
+        """Create or change a Variable."""
         self._happens(f"Variable {name} = {value}")
         answer = self._rest.request("PATCH", f"/api/v2/variables/{name}", json={"key": name, "value": value})
         if answer.status_code == 404:
             self.rest("POST", "/variables", {"key": name, "value": value})
 
     def tell(self, key: str, task: str, what: str) -> None:
-        """Have the next try of a member ``fail`` or ``skip``."""
+        """Make the next try of a member ``fail`` or ``skip``."""
         marker = self._marker(key, task)
         task_id, index = marker if isinstance(marker, list) else (marker, -1)
         self.told.setdefault((key, task_id, index), []).append(what)
@@ -1002,7 +1002,7 @@ class Engine:
         return f"/dags/{self._dag_of(key)}/dagRuns/{key}"
 
     def _marker(self, key: str, task: str) -> Any:
-        """Return a task as the REST API names it: its ID, or a pair."""
+        """Return a task in the REST API's form: its ID, or a pair."""
         name, _, index = task.removesuffix("]").partition("[")
         found = [
             task_id
@@ -1014,7 +1014,7 @@ class Engine:
         return [found[0], int(index)] if index else found[0]
 
     def name_of(self, key: str, task_id: str, map_index: int | None = None) -> str:
-        """Return what a task is called: short where that is clear."""
+        """Return the name of a task, short if it is unique."""
         dag = self.dags.get(self.run_dags.get(key, ""))
         name = short(task_id)
         if dag is not None and sum(short(other) == name for other in dag.task_dict) > 1:
@@ -1029,7 +1029,7 @@ class Engine:
         self.clock.wait(seconds)
 
     def retries_due(self) -> bool:
-        """Let come the time of whatever waits to be run again; say whether anything did."""
+        """Make all waiting retries due, and return whether there were any."""
         with create_session() as session:
             found = session.execute(
                 sa.text("UPDATE task_instance SET end_date = '2020-01-01' WHERE state = 'up_for_retry'")
@@ -1048,7 +1048,7 @@ class Engine:
         return bool(found)
 
     def fire(self, name: str | None = None) -> bool:
-        """Let the trigger fire of a task that is deferred, of all where none is named."""
+        """Let the trigger of a deferred task fire, by default of all."""
         rows = self._rows(
             "SELECT run_id, task_id, map_index, trigger_id FROM task_instance WHERE state = 'deferred'"
         )
@@ -1066,7 +1066,7 @@ class Engine:
         return fired
 
     def time_run_out(self, key: str) -> None:
-        """Let come the moment at which a run times out."""
+        """Make a run time out."""
         self._happens(f"run {key} times out")
         with create_session() as session:
             session.execute(
@@ -1076,10 +1076,10 @@ class Engine:
                 {"key": key},
             )
 
-    # --- what is so ---
+    # --- state ---
 
     def _rows(self, statement: str, **parameters: Any) -> list[Any]:
-        # By the driver itself: it is asked several times for each thing that happens.
+        # Directly through the driver, because each event queries it several times.
         cursor = self._database.execute(statement, parameters)
         names = [column[0] for column in cursor.description]
         row = _row(*names)
@@ -1095,7 +1095,7 @@ class Engine:
         return {(row.task_id, row.map_index): row.state for row in rows}
 
     def tries(self, key: str) -> dict[str, str]:
-        """Return state and try number of each task of a run, by its short name: ``ok#2``."""
+        """Return the state and try number of each task of a run, by its short name: ``ok#2``."""
         words = {"success": "ok", "failed": "FAIL", "upstream_failed": "upf", "skipped": "skip", None: "none"}
         rows = self._rows(
             "SELECT task_id, map_index, state, try_number FROM task_instance WHERE run_id = :key", key=key
@@ -1118,11 +1118,11 @@ class Engine:
 
     def settle(self, rounds: int = 120) -> None:
         """
-        Let everything end that can end by itself, so that nothing is live afterwards.
+        Let everything end that can end without users, so that nothing is live afterwards.
 
-        A DAG that is paused is unpaused, as nothing of it goes on before that.
+        A paused DAG is unpaused, because it would not continue otherwise.
 
-        :raises RuntimeError: if there is no end to it.
+        :raises RuntimeError: if it does not end.
         """
         self._happens("and so to the end")
         with create_session() as session:
@@ -1145,7 +1145,7 @@ class Engine:
                 moved = self.retries_due()
                 moved = self.fire() or moved
                 quiet = 0 if moved else quiet + 1
-                # A run that was cleared is taken up in one turn and scheduled in the next.
+                # A cleared run is queued in one turn of the loop and scheduled in the next.
                 if quiet >= 2:
                     return
             else:
@@ -1157,17 +1157,17 @@ class Engine:
             self._step(process)
 
     def run(self, key: str = "a", dag_id: str | None = None) -> None:
-        """Start a run, and let it end by itself."""
+        """Start a run, and let it end."""
         self.trigger(key, dag_id)
         self.settle()
 
     def until(self, name: str, point: str = "request", what: str = "", *, ticks: int = 30) -> None:
         """
-        Let everything go on until a task stands at a point, and leave it there.
+        Let everything run until a task is at a stop, and leave it there.
 
         :param name: such as ``a.work1``.
         :param point: ``start``, ``request``, ``answered`` or ``result``.
-        :param what: which request, such as ``push``.
+        :param what: the request, such as ``push``.
         """
         for _ in range(ticks):
             for process in list(self.processes):
@@ -1184,10 +1184,10 @@ class Engine:
             self.retries_due()
         raise Unplayable(f"{name} never stands at {point} {what}")
 
-    # --- what is said of it ---
+    # --- results ---
 
     def sequence(self, source: str) -> str:
-        """Return what Coveo saw of a source in words, pushes in a row as one."""
+        """Return the requests for a source in words, with consecutive pushes as one."""
         words: list[str] = []
         for seen in self.seen:
             if seen.source == source and seen.word and not (seen.word == "push" == (words or [""])[-1]):
@@ -1200,13 +1200,13 @@ class Engine:
         return statuses[-1] if statuses else ""
 
     def items(self, source: str) -> str:
-        """Return the names of the items that are there."""
+        """Return the names of the indexed items."""
         return " ".join(
             sorted(name.removeprefix("https://example.com/") for name in self.simulator.items(source))
         )
 
     def story(self) -> str:
-        """Return all that happened, line by line."""
+        """Return all events, line by line."""
         lines = []
         notes = list(self.log)
         for number, seen in enumerate(self.seen):
@@ -1237,7 +1237,7 @@ _TI_FIELDS = set(task_runner.RuntimeTaskInstance.model_fields)
 
 
 class _LoudLog:
-    """The scheduler's log: what it would only write down, and go on, is a fault of this harness."""
+    """The scheduler's log: an error that it would only log is a bug in this harness."""
 
     def exception(self, message: str, *arguments: Any, **_: Any) -> None:
         raise RuntimeError(message % arguments)

@@ -1,8 +1,8 @@
 """
-What must hold after every sequence: B1 to B8 of the bracket's guarantee, judged by what Coveo saw.
+The invariants after every sequence: B1 to B8 of the bracket's guarantee, judged by the requests to Coveo.
 
-Nothing here looks at what the product keeps. Where a sequence makes an invariant moot by Airflow's nature,
-the exemption stands beside a comment that says why.
+Nothing here reads the provider's records. If Airflow itself makes an invariant impossible in a sequence, the
+code makes an exception, with a comment that explains it.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ FINISHED_STATES = frozenset(FINISHED)
 @dataclass(frozen=True)
 class Violation:
     """
-    An invariant that does not hold.
+    A violated invariant.
 
-    :param invariant: which, such as ``B1``.
-    :param what: what is wrong.
+    :param invariant: its name, such as ``B1``.
+    :param what: a description.
     """
 
     invariant: str
@@ -37,7 +37,7 @@ class Violation:
 
 @dataclass(frozen=True)
 class Bracket:
-    """One ``push_source_update`` of a DAG: its group, its members, and what comes behind it."""
+    """One ``push_source_update`` of a DAG: its group, its members, and the tasks after it."""
 
     dag_id: str
     group: str
@@ -54,7 +54,7 @@ class Bracket:
 
 @dataclass
 class Place:
-    """A bracket in a run, and in a mapped one its map index."""
+    """A bracket in a run, with its map index if it is mapped."""
 
     bracket: Bracket
     run: str
@@ -67,7 +67,7 @@ class Place:
 
 
 def brackets_of(dag: Any) -> list[Bracket]:
-    """Find the brackets of a DAG by the tasks that the guide names, and their members by the graph."""
+    """Find the brackets of a DAG by the task names in the guide, and their members by the graph."""
     found = []
     for task in dag.tasks:
         if short(task.task_id) != "open":
@@ -77,7 +77,7 @@ def brackets_of(dag: Any) -> list[Bracket]:
         close = dag.get_task(f"{group}.close")
         below = task.get_flat_relative_ids(upstream=False)
         between = below & close.get_flat_relative_ids(upstream=True)
-        # Written below `open`, in whatever way: a member, even where the wiring forgot it.
+        # Every task downstream of `open` is a member, even if the bracket's wiring missed it.
         inside = {other for other in dag.task_dict if other.startswith(f"{group}.")}
         direct = set(task.downstream_task_ids)
         others_own = {
@@ -96,7 +96,7 @@ def brackets_of(dag: Any) -> list[Bracket]:
                 frozenset(members),
                 frozenset(own),
                 frozenset(after - others_own),
-                # As the shapes are named.
+                # The names in the shapes.
                 dag.dag_id.startswith("exclusive"),
                 f"{group}.delete_old_items" in own,
                 task.get_closest_mapped_task_group() is not None,
@@ -107,9 +107,9 @@ def brackets_of(dag: Any) -> list[Bracket]:
 
 class Judge:
     """
-    Judges the sequence that an engine has played.
+    Judges a sequence that an engine has played.
 
-    :param engine: whose sequence has been settled.
+    :param engine: the engine, whose sequence has ended.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -119,17 +119,17 @@ class Judge:
         self.runs = engine.run_states()
 
     def violations(self) -> list[Violation]:
-        """Return all that does not hold, each invariant once."""
+        """Return all violations, each invariant once."""
         found: dict[str, Violation] = {}
         for check in (self.b1, self.b2, self.b3, self.b4, self.b5, self.b6, self.b7, self.b8):
             for violation in check():
                 found.setdefault(violation.invariant, violation)
         return list(found.values())
 
-    # --- who did what ---
+    # --- senders of requests ---
 
     def bracket_of(self, seen: Seen) -> Bracket | None:
-        """Return the bracket that a request was sent for, by the task that sent it."""
+        """Return the bracket of a request, by the task that sent it."""
         for bracket in self.brackets.get(seen.dag_id, []):
             if bracket.holds(seen.task_id):
                 return bracket
@@ -152,14 +152,14 @@ class Judge:
 
     def _works(self, place: tuple[str, str, int], at: Seen, opened: Seen) -> bool:
         """
-        Say whether a bracket still had work to do, other than to close, when something was sent.
+        Return whether a bracket had work left, besides closing, when a request was sent.
 
         :param place: the bracket.
-        :param at: what was sent.
-        :param opened: its last opening before that.
+        :param at: the request.
+        :param opened: its last opening before the request.
         """
         run, group, map_index = place
-        # It has closed the source, or left that to another. What is cleared since opens again by itself.
+        # It has closed the source, or left that to another one. Tasks cleared since then open it again.
         closing = run, f"{group}.close", map_index
         if short(opened.task_id) == "open" and any(
             end.place == closing and end.number > opened.number and end.result == "success"
@@ -173,7 +173,7 @@ class Judge:
             return False
         deletion = frozenset({f"{group}.delete_old_items"}) & bracket.own
         states_of_run = at.facts["states"][run]
-        # What was cleared opens again before it works.
+        # A cleared task opens the bracket again before it works.
         if states_of_run.get((f"{group}.open", map_index)) not in {"running", *FINISHED}:
             return False
         states = self._states_of(states_of_run, bracket.members | deletion, map_index)
@@ -198,24 +198,25 @@ class Judge:
             last = self._last_accepted(source)
             if last is None or last.status == "IDLE" or not last.run:
                 continue
-            # Airflow kept no trace of a run that was deleted, and told nobody: only the watchdog is left.
+            # Airflow keeps no trace of a deleted run and calls nothing, so only the watchdog can close the
+            # source.
             if last.run in engine.deleted_runs:
                 continue
-            # The DAG processor was killed with the last resort in its hands. Where the closing could have run
-            # all the same, it counts.
+            # The DAG processor was killed during the failure callback. It counts if `close` could still have
+            # run.
             if last.run in engine.lost_callbacks:
                 continue
-            # None of its tasks could run any more when somebody marked it, and Airflow told nobody.
+            # None of its tasks could run any longer when a user marked it, and Airflow called nothing.
             if last.run in engine.ended_by_hand:
                 continue
-            # Coveo refused what the last resort sent.
+            # Coveo rejected the failure callback's request.
             later = engine.seen[engine.seen.index(last) + 1 :]
             if any(each.run == last.run and not each.task_id and each.source == source for each in later):
                 continue
             yield Violation("B1", f"source {source} stays {last.status}, which {last.actor} set")
 
     def b2(self) -> Iterator[Violation]:
-        """A run tells the truth."""
+        """The state of a run is correct."""
         engine = self.engine
         for run, state in self.runs.items():
             for bracket in self.brackets[engine.run_dags[run]]:
@@ -224,7 +225,7 @@ class Judge:
 
     def _b2_success(self, run: str, state: str, bracket: Bracket) -> Iterator[Violation]:
         engine = self.engine
-        # Whoever marks a run as a success says so himself.
+        # A user who marks a run as a success takes responsibility.
         if state != "success" or engine.marked_runs.get(run) == "success":
             return
         states = self._states_of(self.states[run], bracket.members)
@@ -237,12 +238,12 @@ class Judge:
             and (run, *place) not in engine.marked_late
             and not self._is_cleared_without_outcome(run, place, bracket)
         )
-        # What is marked after its bracket was judged, or in one that was skipped, nothing judges again.
+        # Nothing judges a task again that is marked after its bracket was judged, or in a skipped bracket.
         judged = set(self._states_of(self.states[run], frozenset({f"{bracket.group}.outcome"})).values())
         if judged <= {"success", "skipped"}:
             by_hand = {engine.name_of(run, *each[1:]) for each in engine.marked if each[0] == run}
             bad = [name for name in bad if name not in by_hand]
-        # Whoever marks the task that judges took the judging on himself.
+        # A user who marks the judging task takes responsibility for the result.
         outcomes = self._states_of(self.states[run], frozenset({f"{bracket.group}.outcome"}))
         if any((run, *place) in engine.marked for place in outcomes):
             return
@@ -260,10 +261,10 @@ class Judge:
 
     def _is_cleared_without_outcome(self, run: str, place: tuple[str, int], bracket: Bracket) -> bool:
         """
-        Say whether a task was cleared, last, and the task that judges was not, which had ended by then.
+        Return whether a task was the last to be cleared, but not the judging task, which had already ended.
 
-        "Only Failed" does that with a member that was marked failed behind `outcome`: this was a success,
-        Airflow does not run it again, and no other task's failure would fail the run.
+        "Only Failed" does that with a member that was marked failed after a successful `outcome`: Airflow
+        does not run `outcome` again, and no other task's failure would fail the run.
         """
         states = self.engine.states_after_clear.get((run, *place))
         if states is None:
@@ -281,7 +282,7 @@ class Judge:
             if any(short(name.partition("[")[0]) == "outcome" for name in self._hurt(run)):
                 continue
             index = place[1]
-            # What is cleared without it, it does not judge again.
+            # It does not judge tasks again that are cleared without it.
             ends = [end for end in engine.ends if end.place == (run, *place)][-1:]
             known = [self.states[run], *(states for end in ends for states in (end.at_start, end.at_end))]
             others = bracket.members | bracket.own - {place[0]}
@@ -349,21 +350,21 @@ class Judge:
                 if state not in {"success", "removed"}
             }
 
-        # What changes between the deletion's look at its members and its request can't be seen by it.
+        # The deletion can't see changes between its check of the members and its request.
         bad_all_along = bad(process.states_at_start) & bad(seen.facts["states"][seen.run])
         if bad_all_along:
             yield Violation("B3", f"{who}, although {', '.join(sorted(bad_all_along))} did not succeed")
 
     def b4(self) -> Iterator[Violation]:
-        """No member works in a bracket that is closed."""
+        """No member works in a closed bracket."""
         last: dict[str, Seen] = {}
         for seen in self.engine.seen:
             if seen.status and seen.applied:
                 last[seen.source] = seen
             if seen.word != "push" or not seen.run or seen.task_id not in self._members(seen):
                 continue
-            # A task that was marked, cleared or timed out goes on until its supervisor learns of it, by a
-            # heartbeat: no DAG can change that.
+            # A task that was marked, cleared or timed out continues until its supervisor learns of it by a
+            # heartbeat. No DAG can change that.
             if seen.orphan:
                 continue
             status = last.get(seen.source)
@@ -377,13 +378,13 @@ class Judge:
         return bracket.members if bracket else frozenset()
 
     def _by_same(self, one: Seen, other: Seen) -> bool:
-        """Say whether two requests are of one bracket; a callback is of all of its run's."""
+        """Return whether two requests belong to one bracket; a callback belongs to all of its run's."""
         if one.run != other.run:
             return False
         return not one.task_id or self.place_of(one) == self.place_of(other)
 
     def b5(self) -> Iterator[Violation]:
-        """No bracket takes a source from another that is live."""
+        """No bracket takes a source from another live one."""
         holders: dict[str, list[tuple[tuple[str, str, int], Seen]]] = {}
         for seen in self.engine.seen:
             if not seen.status or not seen.applied:
@@ -396,11 +397,11 @@ class Judge:
                 if holder[0] != seen.run and self._works(holder, seen, opened)
             ]
             bracket = self.bracket_of(seen)
-            # A task that lingers knows nothing of what came after it; kept apart, it is a fault of its own.
+            # A lingering task does not know later events; this is a separate kind of fault.
             if others and seen.run and not seen.orphan:
                 other = others[0][1].actor
                 if self._is_given_back(seen, other):
-                    # Airflow has no compare-and-set: a status may be wrong for the length of a request.
+                    # Airflow has no compare-and-set, so a status may be wrong for the duration of a request.
                     pass
                 elif self._was_paused() and self._opens_again(seen, others[0][1].run):
                     # While its DAG was paused, nothing of it worked; when it continues, it opens the source.
@@ -422,13 +423,13 @@ class Judge:
         return any(note.endswith(" paused") for _, note in self.engine.log)
 
     def _opens_again(self, idle: Seen, run: str) -> bool:
-        """Say whether the next that a run sends to the source that was closed is an active status."""
+        """Return whether the run's next request to the closed source is an active status."""
         later = self.engine.seen[self.engine.seen.index(idle) + 1 :]
         following = next((each for each in later if each.source == idle.source and each.run == run), None)
         return idle.status == "IDLE" and (following is None or following.status in ACTIVE)
 
     def _is_given_back(self, idle: Seen, opener: str) -> bool:
-        """Say whether the next status is an active one, by who closed or by whose bracket it is."""
+        """Return whether the next status is an active one, from the sender or for its bracket."""
         later = self.engine.seen[self.engine.seen.index(idle) + 1 :]
         following = next(
             (each for each in later if each.source == idle.source and each.status and each.applied), None
@@ -442,7 +443,7 @@ class Judge:
 
     def b6(self) -> Iterator[Violation]:
         """Nothing is closed that was not opened."""
-        # An opening that was killed before its request can't be told from one killed behind it.
+        # An `open` killed before its request looks the same as one killed after it.
         asked = {(run, source) for run, source, status in self.engine.intents if status in ACTIVE}
         for seen in self.engine.seen:
             if not seen.status or not seen.run or seen.dag_id == "watchdog":
@@ -451,7 +452,7 @@ class Judge:
                 yield Violation("B6", f"{seen.actor} sends IDLE to {seen.source}, which its run never opened")
 
     def b7(self) -> Iterator[Violation]:
-        """What is wired behind a bracket runs only after it went well."""
+        """Tasks after a bracket run only if it succeeded."""
         first: dict[int, int] = {}
         for number, seen in enumerate(self.engine.seen):
             process = seen.facts.get("process")
@@ -465,7 +466,7 @@ class Judge:
 
     def _b7(self, seen: Seen, number: int, bracket: Bracket, process: Any) -> Iterator[Violation]:
         engine = self.engine
-        # Whoever marked what lies between, or the closing itself, let it run.
+        # A user who marked a task in between, or `close` itself, let it run.
         done = f"{bracket.group}.done"
         by_hand = {place[1] for place in seen.facts["marked"] if place[0] == seen.run}
         if by_hand & ({done, seen.task_id} | bracket.own):
@@ -478,7 +479,7 @@ class Judge:
             for place, state in states.items()
             if state in {"failed", "upstream_failed"} and place[0] not in ignored
         ]
-        # Marked after the bracket was through.
+        # Marked after the bracket had ended.
         failed = [name for name in failed if not self._is_marked(seen.run, name)]
         if failed:
             yield Violation("B7", f"{who}, and {', '.join(failed)} failed")
@@ -497,7 +498,7 @@ class Judge:
             yield Violation("B7", f"{who}, and Coveo accepted no IDLE of it")
 
     def _was_left_to_another(self, last: Seen, number: int) -> bool:
-        """Say whether another run opened the source since, and so was left to close it."""
+        """Return whether another run has opened the source since, and so has to close it."""
         later = self.engine.seen[self.engine.seen.index(last) : number]
         return any(
             each.source == last.source and each.status in ACTIVE and each.run != last.run for each in later
@@ -507,7 +508,7 @@ class Judge:
         return any(self.engine.name_of(*place) == name for place in self.engine.marked if place[0] == run)
 
     def b8(self) -> Iterator[Violation]:
-        """The watchdog closes no source that a live bracket holds."""
+        """The watchdog closes no source that a live bracket owns."""
         opened: dict[str, Seen] = {}
         for seen in self.engine.seen:
             if not seen.status or not seen.applied:
@@ -516,7 +517,7 @@ class Judge:
                 holder = opened[seen.source]
                 place = self.place_of(holder)
                 paused = self._was_paused()
-                # The guide says of a paused DAG that the watchdog closes its source.
+                # According to the guide, the watchdog closes the source of a paused DAG.
                 if place is not None and self._works(place, seen, holder) and not paused:
                     yield Violation(
                         "B8", f"the watchdog closes {seen.source}, which {holder.actor}'s bracket holds"
@@ -528,5 +529,5 @@ class Judge:
 
 
 def _may_fail(task: Any) -> bool:
-    """Say whether a task's failure is nothing to its run, by Airflow's own rule: a teardown's."""
+    """Return whether Airflow ignores a task's failure for its run: a teardown's."""
     return bool(task.is_teardown and not task.on_failure_fail_dagrun)

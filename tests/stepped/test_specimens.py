@@ -1,7 +1,7 @@
 """
 Sequences that once broke the bracket's guarantee; the numbers are those of the specimens.
 
-Each is played to its end, and all of B1 to B8 must hold.
+Each is played to its end, and B1 to B8 must all hold.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BEGUN: list[Event] = [("tick",), ("tick",)]
 
 
 def opened(run: str = "a") -> list[Event]:
-    """Play a run until its source is open, and what comes next is queued."""
+    """Play a run until its source is open and its next task is queued."""
     return [*BEGUN, ("finish", f"{run}.open"), ("tick",)]
 
 
@@ -272,7 +272,7 @@ def test_a_specimen(engine: Engine, name: str) -> None:
 
 @pytest.mark.parametrize("at", ["a.open", "a.work1"])
 def test_16_a_bracket_that_is_removed_in_mid_run_is_closed_by_the_watchdog(engine: Engine, at: str) -> None:
-    """All its tasks are `removed`, and the DAG's callback is gone with it: the run is a success."""
+    """All its tasks are `removed`, and the DAG has lost its callback, so the run succeeds."""
     from tests.stepped import shapes
 
     dag_id = f"edited_at_{at[2:]}"
