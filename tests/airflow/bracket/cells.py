@@ -78,7 +78,7 @@ def with_work1_failed(story: Story) -> None:
 
 # --- what tasks do ---
 
-cell("S01", "all goes well", "REBUILD push IDLE", tasks="work1 ok, work2 ok", representative=True)(
+cell("S01", "everything succeeds", "REBUILD push IDLE", tasks="work1 ok, work2 ok", representative=True)(
     run_to_the_end
 )
 
@@ -127,7 +127,7 @@ def _(story: Story) -> None:
     story.trigger()
 
 
-@cell("S04", "the opening is refused", "REBUILD→500 IDLE", "failed", "open FAIL, work1 upf, work2 upf")
+@cell("S04", "REBUILD fails", "REBUILD→500 IDLE", "failed", "open FAIL, work1 upf, work2 upf")
 def _(story: Story) -> None:
     story.coveo.faults.answer(500, source=story.dag_id, status_type="REBUILD", headers=NOT_SOON)
     story.trigger()
@@ -135,7 +135,7 @@ def _(story: Story) -> None:
 
 @cell(
     "S04e",
-    "the opening is refused for good: nothing is closed",
+    "Coveo keeps rejecting REBUILD: nothing is closed",
     "REBUILD→403",
     "failed",
     "open FAIL, work1 upf, work2 upf",
@@ -148,7 +148,7 @@ def _(story: Story) -> None:
 
 @cell(
     "S04b",
-    "the opening is answered with 500 but takes effect",
+    "REBUILD returns 500 but takes effect",
     "REBUILD→500 IDLE",
     "failed",
     "open FAIL, work1 upf, work2 upf",
@@ -160,7 +160,7 @@ def _(story: Story) -> None:
 
 @cell(
     "S04c",
-    "kill -9 of the opening task after its request",
+    "kill -9 of `open` after its request",
     "REBUILD (kill -9 open) IDLE",
     "failed",
     "open FAIL, work1 upf, work2 upf",
@@ -175,7 +175,7 @@ def _(story: Story) -> None:
 
 @cell(
     "S04d",
-    "run marked failed while the opening runs",
+    "run marked failed while `open` runs",
     "REBUILD (run marked failed) IDLE",
     "failed",
     "open FAIL, work1 skip, work2 skip, done skip",
@@ -301,7 +301,7 @@ def _(story: Story) -> None:
 
 @cell(
     "S07b",
-    "run marked failed while the last task works",
+    "run marked failed while the last task runs",
     "REBUILD push (run marked failed) push? IDLE push?",
     "failed",
     "work1 ok, work2 FAIL, done skip",
@@ -316,7 +316,7 @@ def _(story: Story) -> None:
 
 @cell(
     "S07c",
-    "run marked failed, with a task of the provider's own, which stops at the next batch",
+    "run marked failed during one of the provider's own tasks, which stops at the next batch",
     "REBUILD push (run marked failed) push? IDLE push?",
     "failed",
     "work1 FAIL, work2 skip, done skip",
@@ -415,7 +415,7 @@ def _(story: Story) -> None:
 
 @cell(
     "S15c",
-    "a task and what is below it marked failed",
+    "a task and its downstream tasks marked failed",
     "REBUILD push (work1 marked failed + downstream) push? IDLE push?",
     "failed",
     "work1 FAIL, work2 upf",
@@ -465,7 +465,7 @@ def _(story: Story) -> None:
 
 @cell(
     "S10a",
-    "clear of a failed task only",
+    "clear of only a failed task",
     "REBUILD push IDLE (clear work1) REBUILD push IDLE",
     "failed",
     "begin ok#2, open ok#2, work1 ok#2, work2 upf, close ok#2, outcome FAIL#2",
@@ -479,7 +479,7 @@ def _(story: Story) -> None:
 
 @cell(
     "S10b",
-    "clear of a failed task and what is below",
+    "clear of a failed task and its downstream tasks",
     "REBUILD push IDLE (clear work1 + downstream) REBUILD push IDLE",
     tasks="begin ok#2, open ok#2, work1 ok#2, work2 ok, close ok#2, outcome ok#2, done ok",
 )
@@ -491,7 +491,7 @@ def _(story: Story) -> None:
 
 @cell(
     "S10c",
-    "clear of what failed, with downstream",
+    "clear of all failed tasks, with downstream",
     "REBUILD push IDLE (clear work1 + downstream only failed) REBUILD push REBUILD push IDLE",
     tasks="work1 ok#2, work2 ok, outcome ok#2",
     representative=True,
@@ -504,7 +504,7 @@ def _(story: Story) -> None:
 
 @cell(
     "S10d",
-    "clear of what failed, without downstream",
+    "clear of all failed tasks, without downstream",
     "REBUILD push IDLE (clear work1 only failed) REBUILD push IDLE",
     "failed",
     "work1 ok#2, work2 upf, outcome FAIL#2",
@@ -518,7 +518,7 @@ def _(story: Story) -> None:
 
 @cell(
     "S10e",
-    "clear of the closing task only",
+    "clear of only `close`",
     "REBUILD push IDLE (clear close) IDLE",
     "failed",
     "work1 FAIL, work2 upf, close ok#2",
@@ -531,7 +531,7 @@ def _(story: Story) -> None:
 
 @cell(
     "S10f",
-    "clear of the opening task only",
+    "clear of only `open`",
     "REBUILD push IDLE (clear open) REBUILD IDLE",
     "failed",
     "open ok#2, work1 FAIL, work2 upf, close ok#2",
@@ -545,7 +545,7 @@ def _(story: Story) -> None:
 
 @cell(
     "S10h",
-    "clear of a task while another works",
+    "clear of a task while another one runs",
     "REBUILD push (clear work1 + downstream) push? REBUILD push IDLE",
     tasks="begin ok#2, open ok#2, work1 ok#2, work2 ok",
     shape="side_by_side",
@@ -562,7 +562,7 @@ def _(story: Story) -> None:
 
 @cell(
     "S10i",
-    "clear of a task while it works",
+    "clear of a running task",
     "REBUILD push (clear work1 + downstream) push? REBUILD push IDLE",
     tasks="begin ok#2, open ok#2, work1 ok#2, work2 ok",
     # There, the task continues its first try, or Airflow considers it lost: then the run fails.
@@ -612,7 +612,7 @@ def _(story: Story) -> None:
 
 @cell(
     "S16b",
-    "clear of what failed in the run",
+    "clear of the run's failed tasks",
     "REBUILD push IDLE (clear run only failed) REBUILD push REBUILD push IDLE",
     tasks="work1 ok#2, work2 ok, outcome ok#2",
 )
@@ -627,7 +627,7 @@ def _(story: Story) -> None:
 
 @cell(
     "S12",
-    "IDLE is refused twice",
+    "IDLE fails twice",
     "REBUILD push IDLE→503 IDLE→503 IDLE",
     tasks="work1 ok, work2 ok, close ok#3",
     representative=True,
@@ -639,12 +639,12 @@ def _(story: Story) -> None:
 
 @cell(
     "S12b",
-    "IDLE is refused for good",
+    "Coveo keeps rejecting IDLE",
     "REBUILD push IDLE→403 IDLE→403 IDLE→403",
     "failed",
     "work1 ok, work2 ok, close FAIL",
     last="REBUILD",
-    impossible="Coveo takes no IDLE from this run; the watchdog closes the source later",
+    impossible="Coveo accepts no IDLE from this run; the watchdog closes the source later",
 )
 def _(story: Story) -> None:
     story.coveo.faults.answer(403, source=story.dag_id, status_type="IDLE", times=None)
@@ -653,7 +653,7 @@ def _(story: Story) -> None:
 
 @cell(
     "S12c",
-    "run marked failed while the closing is retried",
+    "run marked failed during a retry of `close`",
     "REBUILD push IDLE→503* (run marked failed) IDLE→503* IDLE",
     tasks="work1 ok, work2 ok, close ok, done skip",
 )
@@ -669,7 +669,7 @@ def _(story: Story) -> None:
 
 @cell(
     "S12d",
-    "the closing tasks fail for good, the last resort does not",
+    "the closing tasks fail permanently, but the failure callback succeeds",
     "REBUILD push IDLE→403 IDLE→403 IDLE",
     "failed",
     "work1 ok, work2 ok, close FAIL",
@@ -682,7 +682,7 @@ def _(story: Story) -> None:
 
 @cell(
     "S12e",
-    "an outage while IDLE is sent, longer than the hook's patience",
+    "an outage while IDLE is sent, longer than the hook retries",
     "REBUILD push IDLE→503* IDLE",
     tasks="work1 ok, work2 ok, close ok",
     bracket={"close_retries": 12},
@@ -698,7 +698,7 @@ def _(story: Story) -> None:
 
 @cell(
     "S12f",
-    "a short outage while IDLE is sent, which the hook waits for",
+    "a short outage while IDLE is sent, which the hook's retries cover",
     "REBUILD push IDLE→503* IDLE",
     tasks="work1 ok, work2 ok, close ok",
 )
@@ -711,7 +711,7 @@ def _(story: Story) -> None:
 
 @cell(
     "S12g",
-    "kill -9 of the closing task after its request",
+    "kill -9 of `close` after its request",
     "REBUILD push IDLE (kill -9 close) IDLE",
     tasks="work1 ok, work2 ok, close ok#2",
     # On a busy machine, it may consider the task lost once more.
@@ -754,7 +754,7 @@ cell(
 
 @cell(
     "S21b",
-    "no task after a bracket that failed",
+    "no task after a failed bracket",
     "REBUILD push IDLE",
     "failed",
     "work1 FAIL, after upf, after_outer upf",
@@ -767,7 +767,7 @@ def _(story: Story) -> None:
 
 @cell(
     "S22",
-    "a task from outside, wired below the opening",
+    "a task from outside, wired downstream of `open`",
     "REBUILD push IDLE",
     "failed",
     "work1 ok, outside FAIL",
@@ -851,7 +851,7 @@ cell(
 
 @cell(
     "S26b",
-    "the task that names the source fails: nothing is sent",
+    "the task that provides the source ID fails: nothing is sent",
     "",
     "failed",
     "choose FAIL, open upf, work1 upf",
@@ -903,7 +903,7 @@ cell(
 
 @cell(
     "S28c",
-    "the last resort of a run whose source another run has opened: it is left alone",
+    "the failure callback of a run whose source another run has opened: it does not close the source",
     "REBUILD push REBUILD push (first run timed out) push? IDLE push?",
     "a failed, b success",
     "a.work1 skip, a.close skip, a.outcome skip, a.done skip",
@@ -968,7 +968,7 @@ def _(story: Story) -> None:
 
 @cell(
     "S19e",
-    "clear of a failed run while the next one works",
+    "clear of a failed run during the next one",
     "REBUILD push IDLE REBUILD push (clear run) push? IDLE REBUILD push IDLE",
     "a success, b success",
 )
@@ -985,7 +985,7 @@ def _(story: Story) -> None:
 
 @cell(
     "S19h",
-    "clear of only the closing of a run that is over, while the next one works",
+    "clear of only `close` of a finished run, during the next one",
     "REBUILD push IDLE REBUILD push (clear close) push IDLE",
     "a success, b success",
     "a.close ok#2",
@@ -1026,7 +1026,7 @@ def _(story: Story) -> None:
 
 @cell(
     "S19c",
-    "exclusive: another DAG updates the source, and is waited for",
+    "exclusive: the run waits while another DAG updates the source",
     "REBUILD push (second DAG waits) push? IDLE REBUILD push IDLE",
     "a success, b success",
     shape="two_dags",
@@ -1045,13 +1045,13 @@ def _(story: Story) -> None:
 
 @cell(
     "S19g",
-    "exclusive: the source stays in use, so the run gives up and leaves it alone",
+    "exclusive: the source stays in use, so the run gives up and leaves it unchanged",
     "REBUILD (somebody else opened it)",
     "failed",
     "open FAIL, work1 upf, work2 upf",
     bracket={"exclusive": True, "exclusive_timeout": 3, "poll_interval": 1},
     last="REBUILD",
-    impossible="the source is another's to close",
+    impossible="another run or tool closes the source",
 )
 def _(story: Story) -> None:
     story.open_as_somebody_else()
@@ -1070,7 +1070,7 @@ def old_item_in_place(story: Story) -> None:
 
 @cell(
     "D01",
-    "old items are deleted after all went well",
+    "old items are deleted after all tasks succeeded",
     "push REBUILD push delete-old IDLE",
     tasks="work1 ok, work2 ok, delete_old_items ok",
     items="work1/-1 work2/-1",
@@ -1135,7 +1135,7 @@ def _(story: Story) -> None:
 
 @cell(
     "D05",
-    "clear of what failed",
+    "clear of all failed tasks",
     "push REBUILD push IDLE (clear work2 + downstream only failed) REBUILD push REBUILD delete-old IDLE",
     tasks="work1 ok, work2 ok#2, delete_old_items ok",
     items="work1/-1 work2/-1",
@@ -1154,7 +1154,7 @@ def _(story: Story) -> None:
 
 @cell(
     "D06",
-    "clear of one mapped task, after a run that went well",
+    "clear of one mapped task, after a successful run",
     "push REBUILD push delete-old IDLE (clear work[1] + downstream) REBUILD push delete-old IDLE",
     tasks="work[0] ok, work[1] ok#2, work[2] ok, delete_old_items ok#2",
     items="work/0 work/1 work/2",
@@ -1207,7 +1207,7 @@ def _(story: Story) -> None:
 
 @cell(
     "D09",
-    "clear of one task, and of it a second time",
+    "clear of one task, twice",
     "push REBUILD push delete-old IDLE (clear work2 + downstream) REBUILD push delete-old IDLE "
     "(clear work2 + downstream) REBUILD push delete-old IDLE",
     tasks="work1 ok, work2 ok#3, delete_old_items ok#3",
@@ -1227,7 +1227,7 @@ def _(story: Story) -> None:
 
 @cell(
     "D10",
-    "clear of the opening task only, after a run that went well",
+    "clear of only `open`, after a successful run",
     "push REBUILD push delete-old IDLE (clear open) REBUILD IDLE",
     tasks="open ok#2, work1 ok, work2 ok, delete_old_items ok, close ok#2",
     on_3_1={"tasks": "open ok#2, work1 ok, work2 ok, delete_old_items ok"},
@@ -1245,7 +1245,7 @@ def _(story: Story) -> None:
 
 @cell(
     "D11",
-    "exclusive: gives up, is cleared, and deletes all the same",
+    "exclusive: the run gives up, is cleared, and then deletes old items",
     "push REBUILD (somebody else opened it) IDLE (clear run) REBUILD push delete-old IDLE",
     tasks="open ok#2, work1 ok, work2 ok, delete_old_items ok",
     items="work1/-1 work2/-1",
@@ -1296,7 +1296,7 @@ def _(story: Story) -> None:
 
 @cell(
     "G01",
-    "the opening is marked as success while it waits, and the deletion is cleared",
+    "`open` is marked as success while it waits, and `delete_old_items` is cleared",
     "push REBUILD (somebody else opened it) IDLE (open marked success) REBUILD push REBUILD push REBUILD "
     "IDLE (clear delete_old_items + downstream) REBUILD IDLE",
     "failed",
@@ -1319,7 +1319,7 @@ def _(story: Story) -> None:
 
 @cell(
     "G02",
-    "the Variable that names the source changes while the update is under way",
+    "the Variable with the source ID changes during the update",
     "(Variable = G02-one) REBUILD push (Variable = G02-two) push delete-old IDLE | "
     "(Variable = G02-one) (Variable = G02-two)",
     tasks="work1 ok, work2 ok, delete_old_items ok",
@@ -1338,7 +1338,7 @@ def _(story: Story) -> None:
 
 @cell(
     "G03",
-    "a task wired below the opening inside the `with` fails: nothing is deleted",
+    "a task wired downstream of `open` inside the `with` fails: nothing is deleted",
     "push REBUILD push IDLE",
     "failed",
     "work1 ok, outside FAIL, delete_old_items upf",
@@ -1354,7 +1354,7 @@ def _(story: Story) -> None:
 
 @cell(
     "G04",
-    "two brackets on one source, the second of which deletes old items",
+    "two brackets on one source, of which the second deletes old items",
     "push REBUILD push IDLE REBUILD push delete-old IDLE",
     tasks="begin -, open -, close -, outcome -, done -, work_one ok, work_two ok, delete_old_items ok",
     items="work_one/-1 work_two/-1",
@@ -1382,7 +1382,7 @@ cell(
 
 @cell(
     "G06",
-    "depends_on_past, and the run before failed: nothing is opened until that is mended",
+    "depends_on_past, and the previous run failed: nothing is opened until that run is fixed",
     "REBUILD push IDLE (second run waits) (clear run) REBUILD push IDLE REBUILD push IDLE",
     "a success, b success",
     dag={"default_args": {"depends_on_past": True}, "max_active_runs": 2},
@@ -1416,7 +1416,7 @@ def _(story: Story) -> None:
 
 @cell(
     "G08b",
-    "a task and what is below it marked as success",
+    "a task and its downstream tasks marked as success",
     "REBUILD push (work1 marked success + downstream) push? IDLE push?",
     tasks="work1 ok, work2 ok",
     representative=True,
@@ -1439,7 +1439,7 @@ cell(
 
 @cell(
     "G21",
-    "clear of what failed in a mapped group inside",
+    "clear of the failed tasks in a mapped group inside",
     "REBUILD push IDLE (clear run only failed) REBUILD push REBUILD? push? IDLE",
     tasks="first[0] ok, first[1] ok#2, second[0] ok, second[1] ok, outcome ok#2",
     shape="mapped_group_inside",
@@ -1467,7 +1467,7 @@ cell(
 
 @cell(
     "G32",
-    "a finished task marked as failed while a later one works",
+    "a finished task marked as failed while a later one runs",
     "REBUILD push (work1 marked failed) push? IDLE push?",
     "failed",
     "work1 FAIL, work2 -, close -, outcome -, done -",
@@ -1485,7 +1485,7 @@ def _(story: Story) -> None:
 
 @cell(
     "G33",
-    "the bracket's first task marked as skipped, with what is below",
+    "the bracket's first task and its downstream tasks marked as skipped",
     "REBUILD push (begin marked skipped + downstream) push? IDLE push?",
     tasks="begin skip, open -, work1 -, work2 -, close -, outcome -, done -",
     only_3="2.11 can't mark a task as skipped",

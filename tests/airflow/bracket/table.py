@@ -12,27 +12,26 @@ from tests.airflow.bracket.driver import Record, differences, line_of, matches
 INTRODUCTION = """\
 # What the bracket survives
 
-| form | the source stays active after | the run looks like a success after | besides |
+| form | the source stays active after | the run looks like a success after | also |
 | --- | --- | --- | --- |
 | two operators, the second with `trigger_rule="all_done"` | a run marked failed or success, a short \
-circuit, `dagrun_timeout`, an IDLE that is refused for good | any failed task | after a clear of a task \
-it pushes while the source is IDLE |
-| two operators as setup and teardown | an opening that dies after its request, a run marked failed \
-meanwhile, `dagrun_timeout`, an IDLE that is refused for good | a run marked failed, a closing that \
-failed | after a clear of what failed it pushes while the source is IDLE; 2.11 closes early after a \
-clear of a task in the middle |
-| `push_source_update` | an IDLE that is refused for good | nothing that was tried | a paused DAG closes \
-when it goes on |
+circuit, `dagrun_timeout`, Coveo rejecting IDLE permanently | any failed task | after a clear, a task \
+pushes while the source is IDLE |
+| two operators as setup and teardown | the death of the opening task after its request, a run marked \
+failed during it, `dagrun_timeout`, Coveo rejecting IDLE permanently | a run marked failed, a failed \
+closing task | after a clear of failed tasks, they push while the source is IDLE; on 2.11, the source is \
+closed too early after a clear of a task in the middle |
+| `push_source_update` | Coveo rejecting IDLE permanently | none of these situations | a paused DAG \
+closes the source when it continues |
 
-The last line is what the rest of this page shows; the first two were measured in the same situations, \
-on the same versions, when the bracket was designed. What stays active is the watchdog's to close.
+The rest of this page shows the last row. The first two rows were measured in the same situations, on \
+the same versions, when the bracket was designed. The watchdog closes any source left active.
 
-Below, each line is a situation, played on a real Airflow (LocalExecutor, PostgreSQL) against the \
-simulated Coveo: the statuses in their order with the pushes between them, `IDLE→503` for one that was \
-refused, `delete-old` for the deletion of old items, and in parentheses what was done at that moment. \
-*Pushes after IDLE* are those of a task that Airflow had not ended yet; how long that takes depends on \
-settings, which were lowered (heartbeats once a second, 30 seconds until a lost task is noticed). `make \
-test-bracket` plays all of it.
+Below, each row is a situation on a real Airflow (LocalExecutor, PostgreSQL) with the simulated Coveo. It \
+shows the statuses in order with the pushes between them, `IDLE→503` for a failed one, `delete-old` for \
+the deletion of old items, and actions in parentheses. *Pushes after IDLE* are those of a task that \
+Airflow had not ended yet. How long that takes depends on settings, which were lowered (heartbeats once a \
+second, 30 seconds until a lost task is detected). `make test-bracket` plays all situations.
 
 """
 HEAD = ["situation", "what Coveo saw", "run", "source", "pushes after IDLE"]
