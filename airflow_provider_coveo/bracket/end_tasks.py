@@ -156,7 +156,7 @@ class JudgePushSourceUpdateOperator(_UpdateOperator):
         return {"source_id": self.source_id, "tasks": len(judged)}
 
     def _wait_for_cleared(self, context: Context, judged: Iterable[str]) -> None:
-        """Wait if what failed was cleared while this task closed the source, instead of blaming the run."""
+        """Wait, instead of failing the run, if failed tasks were cleared while this one closed the source."""
         if not is_temporary_run(str(context["ti"].run_id)):
             wait_for_unfinished(self._states(context, judged))
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_coveo.state.airflow_types import Operator, Wirable
 
-#: The number of tasks outside of the bracket's group that its record names.
+#: The maximum number of tasks outside the bracket's group that its record lists.
 _MAX_OUTSIDE: Final = 50
 #: The number of consecutive map indexes without a record after which no more are expected.
 _MAX_GAP: Final = 100

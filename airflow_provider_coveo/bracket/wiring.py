@@ -333,7 +333,7 @@ class BracketWiring:
         ]
         below = self._own.open.downstream_task_ids
         ignores_first = any(getattr(task, "ignore_first_depends_on_past", None) for task in waiting)
-        # The previous run may be cleared, and fail, between the two.
+        # Between the two tasks, the previous run may be cleared and fail.
         for task in (self._own.begin, self._own.open):
             task.depends_on_past = task.wait_for_downstream = bool(waiting)
             if waiting:

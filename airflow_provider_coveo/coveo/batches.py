@@ -140,7 +140,7 @@ def validate_batch_bytes(value: object) -> int:
     return size
 
 
-#: What two entries share that mean the same: the ID of an item, or the type and name of an identity.
+#: The key that entries for the same object share: an item's ID, or an identity's type and name.
 Key: TypeAlias = str | tuple[str, str]
 
 

@@ -15,7 +15,7 @@ _NS_PER_SECOND: Final = 10**9
 
 
 class NanosecondDatetime(datetime):
-    """A datetime with nanoseconds beyond its microseconds, from 0 to 999, named as pandas names them."""
+    """A datetime with nanoseconds beyond its microseconds, from 0 to 999, with the names that pandas uses."""
 
     nanosecond = 0
 
@@ -37,7 +37,7 @@ class NanosecondTime(time):
 
 
 class NanosecondTimedelta(timedelta):
-    """A duration with nanoseconds beyond its microseconds, from 0 to 999, named as pandas names them."""
+    """A duration with nanoseconds beyond its microseconds, from 0 to 999, with the names that pandas uses."""
 
     nanoseconds = 0
 

@@ -91,12 +91,12 @@ class CoveoClient:
         remaining_daily_items: Callable[[], int | None] | None = None,
     ) -> None:
         """
-        Create what makes the requests.
+        Create the resource clients.
 
-        :param caller: Makes them.
-        :param containers: Uploads what is pushed, and submits it.
-        :param daily_items: Returns the daily quota, and how much of it is used. Default the client's own.
-        :param remaining_daily_items: Returns how much is left of it. Default the client's own.
+        :param caller: Sends the requests.
+        :param containers: Uploads batches and submits them.
+        :param daily_items: Returns the daily quota, and its used part. Default: the client's own.
+        :param remaining_daily_items: Returns the rest of the quota. Default: the client's own.
         """
         self.containers = Containers(caller)
         self.fields = Fields(caller)

@@ -16,7 +16,7 @@ class Limits:
     The limits of an organization, and the used part of each.
 
     :param caller: Makes the requests.
-    :param daily_items: Returns the daily quota, and how much of it is used. Default :meth:`daily_items`.
+    :param daily_items: Returns the daily quota, and its used part. Default: :meth:`daily_items`.
     """
 
     def __init__(self, caller: Caller, daily_items: Callable[[], tuple[int, int]] | None = None) -> None:
