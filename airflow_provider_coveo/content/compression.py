@@ -10,10 +10,14 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import PurePosixPath
-from typing import IO, Any, Final
+from typing import IO, TYPE_CHECKING, Final, Protocol
 
+from airflow_provider_coveo.content.storage import RawFile
 from airflow_provider_coveo.content.streams import CHUNK, MalformedError
 from airflow_provider_coveo.coveo.errors import CoveoInputError
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 #: Suffixes of file names, and their compressions.
 _SUFFIXES: Final = {
@@ -106,7 +110,7 @@ _UNPACK: Final = (
 )
 
 
-def decompressed(raw: Any, named: str | None, stack: ExitStack) -> io.BufferedReader:
+def decompressed(raw: RawFile, named: str | None, stack: ExitStack) -> io.BufferedReader:
     """
     Return the unpacked content of a file.
 
@@ -116,13 +120,13 @@ def decompressed(raw: Any, named: str | None, stack: ExitStack) -> io.BufferedRe
     :raises MalformedError: if its content does not match its name, or has an unsupported format.
     """
     # Some files, such as a pipe, can be read only once.
-    content = io.BufferedReader(raw, CHUNK)
+    content: io.BufferedReader = io.BufferedReader(raw, CHUNK)
     found = _compression(content)
     if named is not None and found != named:
         what = "it is empty" if not content.peek(1) else f"it is {found or 'not compressed, or damaged'}"
         raise MalformedError(f"its name indicates {named}, but {what}; rename it to match its content")
     if found == "gzip":
-        unpacked: object = stack.enter_context(gzip.GzipFile(fileobj=content))
+        unpacked: gzip.GzipFile | _Unpacked | None = stack.enter_context(gzip.GzipFile(fileobj=content))
     elif found is not None:
         unpacked = _Unpacked(content, *_UNPACKERS[found]())
     else:
@@ -153,7 +157,19 @@ def reject_other_formats(content: io.BufferedReader) -> None:
             )
 
 
-def _zstd() -> tuple[Callable[[], object], type[Exception]]:
+class _Decompressor(Protocol):
+    """Decompresses one part of a file."""
+
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: bytes, /) -> bytes: ...
+
+
+def _zstd() -> tuple[Callable[[], _Decompressor], type[Exception]]:
     try:
         import zstandard
     except ImportError:
@@ -165,7 +181,7 @@ def _zstd() -> tuple[Callable[[], object], type[Exception]]:
     return lambda: zstandard.ZstdDecompressor().decompressobj(), zstandard.ZstdError
 
 
-_UNPACKERS: Final[dict[str, Callable[[], tuple[Callable[[], object], type[Exception]]]]] = {
+_UNPACKERS: Final[dict[str, Callable[[], tuple[Callable[[], _Decompressor], type[Exception]]]]] = {
     "zstd": _zstd,
     "bzip2": lambda: (bz2.BZ2Decompressor, OSError),
     "xz": lambda: (lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY), lzma.LZMAError),
@@ -184,7 +200,7 @@ class _Unpacked(io.RawIOBase):
     :param problem: The library's error.
     """
 
-    def __init__(self, raw: IO[bytes], new: Callable[[], object], problem: type[Exception]) -> None:
+    def __init__(self, raw: IO[bytes], new: Callable[[], _Decompressor], problem: type[Exception]) -> None:
         self._raw = raw
         self._new = new
         self._problem = problem
@@ -195,20 +211,21 @@ class _Unpacked(io.RawIOBase):
         """Return ``True``."""
         return True
 
-    def readinto(self, buffer: Any) -> int:
+    def readinto(self, buffer: WriteableBuffer) -> int:
         """Fill the buffer, at least in part unless the file has ended."""
         while not self._ready:
             piece = next(self._pieces, None)
             if piece is None:
                 return 0
             self._ready = memoryview(piece)
-        count = min(len(buffer), len(self._ready))
-        buffer[:count] = self._ready[:count]
+        with memoryview(buffer) as room:
+            count = min(len(room), len(self._ready))
+            room[:count] = self._ready[:count]
         self._ready = self._ready[count:]
         return count
 
     def _unpacked(self) -> Iterator[bytes]:
-        part: Any = None
+        part: _Decompressor | None = None
         packed = b""
         first = True
         while packed := packed or self._raw.read(_PACKED_CHUNK):
@@ -227,12 +244,14 @@ class _Unpacked(io.RawIOBase):
         if part is not None:
             raise EOFError("the compressed file ended before the end-of-stream marker")
 
-    def _pieces_of(self, part: Any, packed: bytes) -> Iterator[bytes]:
-        # The standard library's decompressors can limit their output; a kilobyte of zstd is small enough.
-        in_pieces = hasattr(part, "needs_input")
+    def _pieces_of(self, part: _Decompressor, packed: bytes) -> Iterator[bytes]:
         try:
-            yield part.decompress(packed, CHUNK) if in_pieces else part.decompress(packed)
-            while in_pieces and not part.eof and not part.needs_input:
+            if not isinstance(part, (bz2.BZ2Decompressor, lzma.LZMADecompressor)):
+                # Only the standard library's can limit their output; a kilobyte of zstd is small enough.
+                yield part.decompress(packed)
+                return
+            yield part.decompress(packed, CHUNK)
+            while not part.eof and not part.needs_input:
                 yield part.decompress(b"", CHUNK)
         except EOFError:
             raise

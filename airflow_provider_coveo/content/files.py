@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from airflow_provider_coveo.content import json_objects, listing, partitions, streams, tables
 from airflow_provider_coveo.content.compression import (
@@ -25,7 +25,7 @@ from airflow_provider_coveo.content.compression import (
 )
 from airflow_provider_coveo.content.parquet import rows_of_parquet
 from airflow_provider_coveo.content.rows import items_of_rows
-from airflow_provider_coveo.content.storage import StoredContent
+from airflow_provider_coveo.content.storage import RawFile, ReadableFile, StoredContent
 from airflow_provider_coveo.content.streams import MalformedError
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 
@@ -137,7 +137,7 @@ class _Options:
     has_partitions: bool
 
 
-def _format_of(file: Any, file_format: str | None, given: Mapping[str, Any]) -> str:
+def _format_of(file: ReadableFile, file_format: str | None, given: Mapping[str, object]) -> str:
     """Return the format of a file, which must support the given parameters."""
     compression_by_name(file.name, str(file))
     if file_format is None:
@@ -159,10 +159,11 @@ def _format_of(file: Any, file_format: str | None, given: Mapping[str, Any]) -> 
     return file_format
 
 
-def _items_of_file(file: Any, file_format: str, options: _Options) -> Iterator[object]:
+def _items_of_file(file: ReadableFile, file_format: str, options: _Options) -> Iterator[object]:
     try:
         with ExitStack() as stack:
-            raw = stack.enter_context(file.open("rb"))
+            raw = file.open("rb")
+            stack.enter_context(raw)
             initial = _state(raw)
             packed = _packed_with(file, file_format)
             folder_values = partitions.partitions_of(str(file)) if options.has_partitions else {}
@@ -189,7 +190,7 @@ def _items_of_file(file: Any, file_format: str, options: _Options) -> Iterator[o
         ) from None
 
 
-def _packed_with(file: Any, file_format: str) -> str | None:
+def _packed_with(file: ReadableFile, file_format: str) -> str | None:
     """Return the compression that a file's name indicates."""
     packed = compression_by_name(file.name, str(file))
     if packed is not None and file_format == "parquet":
@@ -197,7 +198,7 @@ def _packed_with(file: Any, file_format: str) -> str | None:
     return packed
 
 
-def _state(raw: Any) -> tuple[int, int] | None:
+def _state(raw: RawFile) -> tuple[int, int] | None:
     """Return the size and time that show whether a local file changed, ``None`` for other files."""
     try:
         is_now = os.fstat(raw.fileno())
@@ -206,7 +207,7 @@ def _state(raw: Any) -> tuple[int, int] | None:
     return (is_now.st_size, is_now.st_mtime_ns) if stat.S_ISREG(is_now.st_mode) else None
 
 
-def _reject_change(raw: object, initial: tuple[int, int] | None, file: object) -> None:
+def _reject_change(raw: RawFile, initial: tuple[int, int] | None, file: object) -> None:
     """Reject a file that changed while it was read, because a part of it may be missing."""
     if isinstance(raw, StoredContent):
         raw.check_unchanged()

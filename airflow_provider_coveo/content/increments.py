@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final
 
 from airflow_provider_coveo.content.query import QueryResult, query_rows
 from airflow_provider_coveo.content.rows import row_mapper
@@ -63,7 +63,7 @@ class Increment:
     hook_params: Mapping[str, object] | None = None
     fetch_size: int | str = 2000
 
-    def entries(self) -> Generator[Any, None, None]:
+    def entries(self) -> Generator[object, None, None]:
         """
         Yield a :class:`Delete` for each deletion, then an item or a :class:`Delete` for each row of the
         query.
@@ -85,7 +85,9 @@ class Increment:
                 yield from self._deleted(deleted)
             yield from changed
 
-    def _rows(self, sql: str, parameters: Any, what: str) -> Any:
+    def _rows(
+        self, sql: str, parameters: Mapping[str, object] | Sequence[object] | None, what: str
+    ) -> AbstractContextManager[QueryResult]:
         return query_rows(
             self.conn_id,
             sql,
@@ -132,7 +134,7 @@ class Increment:
 def parameters_with_since(
     sql: str,
     since: object,
-    parameters: Mapping[str, Any] | Sequence[Any] | None,
+    parameters: Mapping[str, object] | Sequence[object] | None,
     what: str = "sql",
     *,
     only_used: bool = False,
@@ -158,7 +160,7 @@ def parameters_with_since(
                 f"{what} has the named placeholder since, but parameters is a {type(parameters).__name__}",
                 remedy="Name the other placeholders too, and pass parameters as a dict",
             )
-        given = dict(parameters or {})
+        given = dict(parameters) if isinstance(parameters, Mapping) else {}
         if "since" in given:
             raise CoveoInputError(
                 "parameters contains 'since', which is reserved for the cursor",
@@ -176,7 +178,7 @@ def parameters_with_since(
     return (since, *(parameters or ()))
 
 
-def find_column(result: QueryResult, name: Any, parameter: str) -> str:
+def find_column(result: QueryResult, name: object, parameter: str) -> str:
     """
     Return the column of a query with a given name, ignoring case.
 
@@ -185,7 +187,7 @@ def find_column(result: QueryResult, name: Any, parameter: str) -> str:
     :param parameter: The parameter that contains the name, for errors.
     :raises CoveoInputError: if there is no such column, or more than one.
     """
-    if name in result.names:
+    if isinstance(name, str) and name in result.names:
         return str(name)
     found = [each for each in result.names if isinstance(name, str) and each.lower() == name.lower()]
     if len(found) == 1:
@@ -197,7 +199,7 @@ def find_column(result: QueryResult, name: Any, parameter: str) -> str:
     )
 
 
-def is_deleted(value: Any, column: str) -> bool:
+def is_deleted(value: object, column: str) -> bool:
     """
     Return whether a value marks its row as deleted, so that it is neither ``NULL`` nor false.
 
@@ -233,7 +235,7 @@ def _is_nan(value: object) -> bool:
     return isinstance(value, (float, date)) and value != value
 
 
-def _value(row: Mapping[str, Any], column: str) -> object:
+def _value(row: Mapping[str, object], column: str) -> object:
     try:
         value = row[column]
     except Exception:

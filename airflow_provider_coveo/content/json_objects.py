@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -271,7 +271,7 @@ class _JsonScanner:
             )
 
 
-def _first_problem(text: Any) -> tuple[str, int] | None:
+def _first_problem(text: memoryview) -> tuple[str, int] | None:
     """Return the first problem of a partial JSON text and its position; ``None`` if it is fine so far."""
     try:
         msgspec.json.decode(text, type=msgspec.Raw)

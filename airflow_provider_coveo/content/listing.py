@@ -14,13 +14,13 @@ import logging
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from airflow_provider_coveo.content import storage
-from airflow_provider_coveo.content.storage import Found
+from airflow_provider_coveo.content.storage import Found, ReadableFile
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.coveo.quantities import quantity
 
@@ -44,7 +44,7 @@ class Tree(Protocol):
         """Return the paths of all files below a folder, ``None`` if that takes more than one listing."""
 
 
-def files_of(path: object) -> list[object]:
+def files_of(path: object) -> list[ReadableFile]:
     """
     Return the files that a path selects, sorted by name.
 
@@ -67,14 +67,14 @@ def files_of(path: object) -> list[object]:
     return _local_files(str(path))
 
 
-def _files_at(path: Any) -> list[object]:
+def _files_at(path: Any) -> list[ReadableFile]:
     """Return the file at a path object of another kind, as a list."""
     if path.is_dir() or not path.exists():
         raise _no_file(path)
     return [path]
 
 
-def _local_files(path: str) -> list[object]:
+def _local_files(path: str) -> list[ReadableFile]:
     tree = _LocalTree()
     found = tree.at(path)
     if found is not None and not found.is_folder:
@@ -87,7 +87,7 @@ def _local_files(path: str) -> list[object]:
     return _none_missing(path, [Path(file) for file in _matching(tree, base, segments, path)])
 
 
-def _stored_files(place: storage.Place) -> list[object]:
+def _stored_files(place: storage.Place) -> list[ReadableFile]:
     tree = storage.StoredTree(place)
     shown = place.shown(place.path)
     has_signs = place.may_be_glob and _GLOB_CHARACTERS.search(place.path) is not None
@@ -112,11 +112,11 @@ def _stored_files(place: storage.Place) -> list[object]:
     return _none_missing(shown, _as_stored(place, _matching(tree, base, segments, shown)))
 
 
-def _as_stored(place: storage.Place, paths: Sequence[str]) -> list[object]:
+def _as_stored(place: storage.Place, paths: Sequence[str]) -> list[ReadableFile]:
     return [storage.StoredFile(place, path) for path in paths]
 
 
-def _no_file(path: Any) -> CoveoInputError:
+def _no_file(path: object) -> CoveoInputError:
     return CoveoInputError(
         f"Could not find the file {str(path)!r}",
         remedy="Check the path, and that the worker can access it: a worker on another machine has its own "
@@ -124,7 +124,7 @@ def _no_file(path: Any) -> CoveoInputError:
     )
 
 
-def _none_missing(path: str, files: list[object]) -> list[object]:
+def _none_missing(path: str, files: list[ReadableFile]) -> list[ReadableFile]:
     if not files:
         raise CoveoInputError(
             f"Could not find any file at {path!r}",
@@ -150,7 +150,9 @@ def _below(tree: Tree, folder: Found) -> list[str]:
     return sorted(_files_below(tree, folder, {folder.identity}, _is_hidden))
 
 
-def _files_below(tree: Tree, folder: Found, seen: set[object], is_hidden: Any) -> Iterator[str]:
+def _files_below(
+    tree: Tree, folder: Found, seen: set[object], is_hidden: Callable[[str], bool]
+) -> Iterator[str]:
     for name in tree.names(folder.path):
         if is_hidden(name):
             continue

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+from airflow_provider_coveo.content.storage import RawFile
 from airflow_provider_coveo.content.streams import MalformedError
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.coveo.nanoseconds import with_nanoseconds
@@ -18,7 +19,7 @@ _ROWS_AT_A_TIME: Final = 1_024
 _INNER_TYPES: Final = ("value_type", "key_type", "item_type", "storage_type")
 
 
-def rows_of_parquet(raw: object) -> Iterator[dict[str, object]]:
+def rows_of_parquet(raw: RawFile) -> Iterator[dict[str, object]]:
     """
     Yield the rows of a Parquet file as dicts of column names.
 
@@ -61,7 +62,7 @@ class _WatchedFile:
 
     problem: BaseException | None = None
 
-    def __init__(self, raw: Any) -> None:
+    def __init__(self, raw: RawFile) -> None:
         self._raw = raw
 
     def __getattr__(self, name: str) -> object:

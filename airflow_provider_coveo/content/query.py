@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final, Protocol
 
 from airflow.providers.common.compat.sdk import AirflowException, BaseHook
 
@@ -48,6 +48,35 @@ def read_query(
         make = row_mapper(result.names, columns, result.source)
         for row in result.rows:
             yield make(row)
+
+
+class Cursor(Protocol):
+    """The part of a database driver's cursor (PEP 249) that the provider uses."""
+
+    arraysize: int
+
+    @property
+    def description(self) -> Sequence[Sequence[object]] | None: ...
+
+    def execute(self, sql: str, parameters: object = ..., /) -> object: ...
+
+    def fetchmany(self, size: int, /) -> Sequence[Sequence[object]]: ...
+
+    def close(self) -> None: ...
+
+
+class Connection(Protocol):
+    """The part of a database driver's connection (PEP 249) that the provider uses."""
+
+    def cursor(self, *args: object, **kwargs: object) -> Cursor: ...
+
+    def close(self) -> None: ...
+
+
+class DatabaseHook(Protocol):
+    """The part of Airflow's ``DbApiHook`` that the provider uses."""
+
+    def get_conn(self) -> Connection: ...
 
 
 @dataclass(frozen=True)
@@ -112,10 +141,10 @@ def query_rows(
         yield QueryResult(names, map(row_reader(names, source), itertools.chain(first, rows)), source)
 
 
-def _database_hook(conn_id: str, hook_params: Mapping[str, object] | None) -> Any:
+def _database_hook(conn_id: str, hook_params: Mapping[str, object] | None) -> DatabaseHook:
     connection = BaseHook.get_connection(conn_id)
     try:
-        hook = connection.get_hook(hook_params=dict(hook_params or {}))
+        hook: DatabaseHook = connection.get_hook(hook_params=dict(hook_params or {}))
     except AirflowException as unknown:
         raise CoveoInputError(
             f"Could not query the connection {conn_id!r}",
@@ -132,17 +161,17 @@ def _database_hook(conn_id: str, hook_params: Mapping[str, object] | None) -> An
     return hook
 
 
-def _rows(cursor: Any, fetch_size: int) -> Iterator[Sequence[object]]:
+def _rows(cursor: Cursor, fetch_size: int) -> Iterator[Sequence[object]]:
     while rows := cursor.fetchmany(fetch_size):
         yield from rows
 
 
 @contextmanager
-def _streaming_cursor(connection: Any) -> Iterator[Any]:
+def _streaming_cursor(connection: Connection) -> Iterator[Cursor]:
     """Open a cursor that leaves the result on the server even if the driver's default fetches it whole."""
     # Airflow's hook may wrap the driver's own connection.
     driver = type(connection).__module__.partition(".")[0]
-    opened = [connection]
+    opened: list[Connection | Cursor] = [connection]
     try:
         if driver in _MYSQL_DRIVERS:
             # By default, the server drops a client that reads no rows for a minute, as a waiting push does.
@@ -159,7 +188,7 @@ def _streaming_cursor(connection: Any) -> Iterator[Any]:
                 one.close()
 
 
-def _cursor(connection: Any, driver: str) -> object:
+def _cursor(connection: Connection, driver: str) -> Cursor:
     # Rows are tuples, whatever row factory the connection sets.
     if driver == "psycopg":
         from psycopg.rows import tuple_row

@@ -36,6 +36,7 @@ from airflow_provider_coveo.coveo.invalid_items import InvalidItemError, ItemWit
 from airflow_provider_coveo.coveo.items import Delete, Item
 from airflow_provider_coveo.coveo.metadata import validate_metadata
 from airflow_provider_coveo.coveo.quantities import quantity
+from airflow_provider_coveo.coveo.results import RejectedResult
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class RejectedItemsFile:
         self._target = _target(path)
         self._source_id = source_id
         self._spool: IO[bytes] | None = None
-        self._out: Any = None
+        self._out: IO[bytes] | gzip.GzipFile | None = None
         self._is_packed = str(self._target).lower().endswith(".gz")
         self.count = 0
         #: Whether the file was written.
@@ -88,7 +89,7 @@ class RejectedItemsFile:
         }
         self.add(entry, item)
 
-    def add(self, entry: Mapping[str, Any], item: Any = None) -> None:
+    def add(self, entry: Mapping[str, object], item: object = None) -> None:
         """
         Write an item.
 
@@ -99,19 +100,19 @@ class RejectedItemsFile:
         known = {key: value for key, value in described.items() if value is not None and value != ""}
         # Half of a surrogate pair, which UTF-8 can't encode, becomes a question mark.
         line = json.dumps(known, ensure_ascii=False).encode(errors="replace")[:-1]
-        if self._out is None:
-            self._open()
-        self._out.write(line)
+        out = self._out or self._open()
+        out.write(line)
         if item is not None:
-            self._out.write(b", " + (item if isinstance(item, ItemAsJson) else item_as_json(item)))
-        self._out.write(b"}\n")
+            out.write(b", " + (item if isinstance(item, ItemAsJson) else item_as_json(item)))
+        out.write(b"}\n")
         self.count += 1
 
-    def _open(self) -> None:
+    def _open(self) -> IO[bytes] | gzip.GzipFile:
         self._spool = tempfile.TemporaryFile(prefix="coveo-rejected-")  # noqa: SIM115
         self._out = self._spool
         if self._is_packed:
             self._out = gzip.GzipFile(filename="", mode="wb", fileobj=self._spool, mtime=0)
+        return self._out
 
     def write(self) -> None:
         """
@@ -121,7 +122,7 @@ class RejectedItemsFile:
         """
         if self._spool is None:
             return
-        if self._is_packed:
+        if self._is_packed and self._out is not None:
             self._out.close()
         self._spool.flush()
         self._target.replace(self._spool)
@@ -138,7 +139,7 @@ class RejectedItemsFile:
             with suppress(Exception):
                 self._spool.close()
 
-    def result(self) -> dict[str, Any]:
+    def result(self) -> RejectedResult:
         """Return the number of rejected items, and the file if there is one, as small JSON."""
         return {"rejected": self.count, "rejected_path": str(self) if self.exists else None}
 
@@ -210,7 +211,7 @@ def _target(path: object) -> _LocalTarget | _StoredTarget:
             cause="HTTP URLs can't be written to",
             remedy="Pass a local file, or one on an object storage",
         )
-    return _StoredTarget(storage.of_path(path) if hasattr(path, "fs") else storage.opened(text))
+    return _StoredTarget(_place_of(path))
 
 
 def _identity(file: object) -> str:
@@ -259,23 +260,22 @@ def item_as_json(item: object) -> bytes:
     return b'"item_repr": ' + json.dumps(_shortened_repr(item)).encode()
 
 
-def _exact_json(members: dict[Any, Any]) -> bytes:
+def _exact_json(members: Mapping[str, object]) -> bytes:
     plain = {key: value if _is_json(value) else _as_sent(key, value) for key, value in members.items()}
     if not _is_json(plain):
         raise ValueError("JSON can't represent it")
     return json.dumps(plain, allow_nan=False, ensure_ascii=False).encode()
 
 
-def _is_json(value: Any) -> bool:
-    kind = type(value)
-    if kind is dict:
+def _is_json(value: object) -> bool:
+    if type(value) is dict:
         return all(type(key) is str for key in value) and all(map(_is_json, value.values()))
-    if kind is list:
+    if type(value) is list:
         return all(map(_is_json, value))
-    return value is None or kind in {str, bool, int, float}
+    return value is None or type(value) in {str, bool, int, float}
 
 
-def _as_sent(key: object, value: Any) -> object:
+def _as_sent(key: object, value: object) -> object:
     """Return a value that JSON can't represent in the form that a push sends, if it is valid."""
     return validate_metadata(str(key), value)
 
@@ -302,7 +302,7 @@ class _Line(msgspec.Struct):
     index: int | None = None
     document_id: str | None = None
     item: msgspec.Raw = _NO_ITEM
-    delete: dict[str, Any] | None = None
+    delete: dict[str, object] | None = None
     source_id: str | None = None
 
 
@@ -360,7 +360,7 @@ class RejectedItems:
         }
 
 
-def _decoded(decoder: msgspec.json.Decoder[_Line], text: Any, path: Any) -> _Line:
+def _decoded(decoder: msgspec.json.Decoder[_Line], text: Any, path: object) -> _Line:
     try:
         line = decoder.decode(text)
     except (msgspec.MsgspecError, ValueError, TypeError):
@@ -384,5 +384,11 @@ def _present(path: object) -> list[object]:
         return [path]
     if local is not None:
         return [path] if os.path.lexists(local) else []
-    place = storage.of_path(path) if hasattr(path, "fs") else storage.opened(text)
+    place = _place_of(path)
     return [] if storage.StoredTree(place).at(place.path) is None else [path]
+
+
+def _place_of(path: object) -> storage.Place:
+    if hasattr(path, "fs") and hasattr(path, "path"):
+        return storage.of_path(path)
+    return storage.opened(str(path))

@@ -100,7 +100,7 @@ def row_reader(names: Sequence[str], source: str) -> Callable[[object], Mapping[
     count = len(names)
     known = set(names)
 
-    def read(row: object) -> Mapping[str, Any]:
+    def read(row: object) -> Mapping[str, object]:
         if type(row) is not tuple and type(row) is not list:
             try:
                 row = read_other(row)
@@ -140,7 +140,7 @@ def row_reader(names: Sequence[str], source: str) -> Callable[[object], Mapping[
     return read
 
 
-def validate_names(names: Iterable[Any], source: str) -> list[str]:
+def validate_names(names: Iterable[object], source: str) -> list[str]:
     """
     Return the names of a result's columns if they are unique.
 
@@ -290,6 +290,6 @@ def _unread(name: str, problem: Exception) -> InvalidValue:
     return InvalidValue(error.tried, error.remedy)
 
 
-def _named(names: Iterable[Any]) -> str:
+def _named(names: Iterable[object]) -> str:
     texts = [short_repr(name) for name in names]
     return ", ".join(texts[:30]) + (", …" if len(texts) > 30 else "")

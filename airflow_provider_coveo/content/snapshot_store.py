@@ -17,13 +17,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, TypeVar, cast
+from typing import Final, TypeVar
 from urllib.parse import quote, urlsplit
 
 import msgspec
 
 from airflow_provider_coveo.content.snapshots import TRAILER_BYTES, read_trailer
-from airflow_provider_coveo.content.storage import Place, local_path, opened
+from airflow_provider_coveo.content.storage import FileSystem, Place, local_path, opened
 from airflow_provider_coveo.coveo.changes import Operation
 from airflow_provider_coveo.coveo.errors import (
     CoveoError,
@@ -431,7 +431,7 @@ class _StoredFolder(_Folder):
     def __str__(self) -> str:
         return self._url
 
-    def _call(self, action: str, name: str, call: Callable[[Any, str], _Result]) -> _Result | None:
+    def _call(self, action: str, name: str, call: Callable[[FileSystem, str], _Result]) -> _Result | None:
         """Call the storage; return ``None`` if the file does not exist."""
         with _named(action, f"{self}/{name}"):
             try:
@@ -441,7 +441,7 @@ class _StoredFolder(_Folder):
                 return None
 
     def download(self, name: str, path: Path) -> bool:
-        def get(fs: Any, stored: str) -> bool:
+        def get(fs: FileSystem, stored: str) -> bool:
             # If the file does not exist, get_file of some storages leaves an empty local file.
             fs.info(stored)
             fs.get_file(stored, str(path))
@@ -450,14 +450,14 @@ class _StoredFolder(_Folder):
         return bool(self._call("read", name, get))
 
     def upload(self, path: Path, name: str) -> None:
-        def put(fs: Any, stored: str) -> bool:
+        def put(fs: FileSystem, stored: str) -> bool:
             fs.put_file(str(path), stored)
             return True
 
         self._must("write", name, put)
 
     def write(self, content: bytes, name: str, *, lasts: bool) -> None:
-        def pipe(fs: Any, stored: str) -> bool:
+        def pipe(fs: FileSystem, stored: str) -> bool:
             if hasattr(fs, "auto_mkdir") or "file" in fs.protocol:
                 fs.makedirs(stored.rpartition("/")[0], exist_ok=True)
             fs.pipe_file(stored, content)
@@ -465,19 +465,19 @@ class _StoredFolder(_Folder):
 
         self._must("write", name, pipe)
 
-    def _must(self, action: str, name: str, call: Callable[[object, str], bool]) -> None:
+    def _must(self, action: str, name: str, call: Callable[[FileSystem, str], bool]) -> None:
         if not self._call(action, name, call):
             raise SnapshotError(
                 f"Could not {action} {self}/{name}", answer="the bucket or folder does not exist"
             )
 
     def read(self, name: str) -> bytes | None:
-        return self._call("read", name, lambda fs, stored: cast("bytes", fs.cat_file(stored)))
+        return self._call("read", name, lambda fs, stored: fs.cat_file(stored))
 
     def read_end(self, name: str, size: int) -> bytes | None:
-        def read(fs: Any, stored: str) -> bytes:
-            length = fs.info(stored)["size"]
-            return cast("bytes", fs.cat_file(stored, start=max(0, length - size), end=length))
+        def read(fs: FileSystem, stored: str) -> bytes:
+            length = fs.info(stored)["size"] or 0
+            return fs.cat_file(stored, start=max(0, length - size), end=length)
 
         return self._call("read", name, read)
 

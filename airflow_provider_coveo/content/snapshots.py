@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, TypedDict
 
 from airflow_provider_coveo.coveo.changes import Operation
 from airflow_provider_coveo.coveo.errors import SnapshotDamagedError, SnapshotFormatError
@@ -433,7 +433,17 @@ def _append_trailer(path: Path, version: str) -> None:
         os.fsync(file.fileno())
 
 
-def read_trailer(trailer: bytes, name: str) -> dict[str, Any]:
+class Trailer(TypedDict):
+    """The content of a snapshot's trailer."""
+
+    format: int
+    version: str
+    #: Bytes before the trailer.
+    size: int
+    sha256: str
+
+
+def read_trailer(trailer: bytes, name: str) -> Trailer:
     """
     Return the content of a snapshot's trailer.
 
@@ -444,7 +454,7 @@ def read_trailer(trailer: bytes, name: str) -> dict[str, Any]:
     """
     _, magic, text = trailer.rpartition(_MAGIC)
     try:
-        found = json.loads(text) if magic else {}
+        found: Trailer = json.loads(text if magic else b"{}")
         number = int(found["format"])
     except (ValueError, KeyError, TypeError):
         raise _damaged(name, "it has no trailer, so it is truncated or not a snapshot") from None
@@ -453,10 +463,10 @@ def read_trailer(trailer: bytes, name: str) -> dict[str, Any]:
             f"Could not read the snapshot {name}: it has format {number}, but this version reads format "
             f"{FORMAT}"
         )
-    return dict(found)
+    return found
 
 
-def _checked_trailer(path: Path, name: str) -> dict[str, Any]:
+def _checked_trailer(path: Path, name: str) -> Trailer:
     length = path.stat().st_size
     with path.open("rb") as file:
         file.seek(max(0, length - TRAILER_BYTES))

@@ -13,8 +13,11 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import IO, TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, TypedDict, TypeVar, overload
 from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 _Result = TypeVar("_Result")
 #: Storages whose ``find`` is one listing of all keys, which can contain consecutive slashes.
@@ -44,6 +47,72 @@ class Found:
     identity: tuple[int, int] | None = None
 
 
+class FileInfo(TypedDict):
+    """What a storage says of a file or folder; some have more keys."""
+
+    name: str
+    type: str
+    size: int | None
+
+
+class FileSystem(Protocol):
+    """The part of fsspec's ``AbstractFileSystem`` that the provider uses."""
+
+    @property
+    def protocol(self) -> str | tuple[str, ...]: ...
+
+    def _strip_protocol(self, path: str) -> str: ...
+
+    def invalidate_cache(self) -> None: ...
+
+    def info(self, path: str) -> FileInfo: ...
+
+    @overload
+    def ls(self, path: str, detail: Literal[True]) -> list[FileInfo]: ...
+
+    @overload
+    def ls(self, path: str, detail: Literal[False]) -> list[str]: ...
+
+    def find(self, path: str, *, detail: Literal[True]) -> dict[str, FileInfo]: ...
+
+    def open(self, path: str, mode: str) -> IO[bytes]: ...
+
+    def cat_file(self, path: str, start: int | None = None, end: int | None = None) -> bytes: ...
+
+    def pipe_file(self, path: str, value: bytes) -> None: ...
+
+    def get_file(self, rpath: str, lpath: str) -> None: ...
+
+    def put_file(self, lpath: str, rpath: str) -> None: ...
+
+    def rm_file(self, path: str) -> None: ...
+
+    def makedirs(self, path: str, exist_ok: bool) -> None: ...
+
+
+class StoragePath(Protocol):
+    """The part of ``ObjectStoragePath`` that the provider uses."""
+
+    @property
+    def fs(self) -> FileSystem: ...
+
+    @property
+    def path(self) -> str: ...
+
+
+#: An open file, as :class:`io.BufferedReader` takes it.
+RawFile: TypeAlias = io.RawIOBase | io.BufferedIOBase
+
+
+class ReadableFile(Protocol):
+    """A file on this machine or on a storage."""
+
+    @property
+    def name(self) -> str: ...
+
+    def open(self, mode: Literal["rb"], /) -> RawFile: ...
+
+
 @dataclass(frozen=True)
 class Place:
     """
@@ -56,7 +125,7 @@ class Place:
     :param may_be_glob: Whether the storage can list, so that the path can be a pattern.
     """
 
-    fs: Any
+    fs: FileSystem
     path: str
     begin: str
     is_folder: bool = False
@@ -97,7 +166,7 @@ def opened(url: str) -> Place:
     return Place(fs, plain, f"{scheme}://{conn_id}{at}", rest.endswith("/"))
 
 
-def of_path(path: Any) -> Place:
+def of_path(path: StoragePath) -> Place:
     """Return the location that an ``ObjectStoragePath`` points to."""
     scheme, _, rest = str(path).partition("://")
     conn_id, at, _ = rest.split("/")[0].rpartition("@")
@@ -144,7 +213,7 @@ def remove(place: Place) -> None:
         _called("Deleting it", place.shown(place.path), lambda: place.fs.rm_file(place.path))
 
 
-def _is_flat(fs: Any) -> bool:
+def _is_flat(fs: FileSystem) -> bool:
     return not _FLAT.isdisjoint([fs.protocol] if isinstance(fs.protocol, str) else fs.protocol)
 
 
@@ -303,7 +372,7 @@ class StoredContent(io.RawIOBase):
     :param is_unchanged: Returns whether it is still the object that was opened.
     """
 
-    def __init__(self, raw: Any, shown: str, is_unchanged: Callable[[], bool]) -> None:
+    def __init__(self, raw: IO[bytes], shown: str, is_unchanged: Callable[[], bool]) -> None:
         self._raw = raw
         self._shown = shown
         self._is_unchanged = is_unchanged
@@ -327,14 +396,14 @@ class StoredContent(io.RawIOBase):
         self._at = self._raw.seek(offset, whence)
         return self._at
 
-    def readinto(self, buffer: Any) -> int:
+    def readinto(self, buffer: WriteableBuffer) -> int:
         """Fill the buffer, at least in part unless the file has ended."""
-        data = _called(
-            f"Reading it from byte {self._at:,} on", self._shown, lambda: self._raw.read(len(buffer))
-        )
-        buffer[: len(data)] = data
+        with memoryview(buffer) as room:
+            size = len(room)
+            data = _called(f"Reading it from byte {self._at:,} on", self._shown, lambda: self._raw.read(size))
+            room[: len(data)] = data
         self._at += len(data)
-        if not data and len(buffer) and not self._is_checked:
+        if not data and size and not self._is_checked:
             self.check_end()
         return len(data)
 

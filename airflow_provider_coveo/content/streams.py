@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import codecs
 import io
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.coveo.items import MAX_UPLOAD
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 #: Bytes of a file that are read at a time.
 CHUNK: Final = 1024 * 1024
@@ -93,12 +96,13 @@ class _Transcoded(io.RawIOBase):
         """Return ``True``."""
         return True
 
-    def readinto(self, buffer: Any) -> int:
+    def readinto(self, buffer: WriteableBuffer) -> int:
         """Fill the buffer, at least in part unless the file has ended."""
         while not self._ready and not self._ended:
             self._ready = memoryview(self._decoded(self._raw.read1(CHUNK)))
-        count = min(len(buffer), len(self._ready))
-        buffer[:count] = self._ready[:count]
+        with memoryview(buffer) as room:
+            count = min(len(room), len(self._ready))
+            room[:count] = self._ready[:count]
         self._ready = self._ready[count:]
         return count
 

@@ -7,7 +7,7 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from airflow_provider_coveo.content import streams
 from airflow_provider_coveo.content.streams import MalformedError
@@ -98,11 +98,14 @@ def dialect_of(
     )
 
 
-def _texts(name: str, values: Any) -> tuple[str, ...]:
+def _texts(name: str, values: object) -> tuple[str, ...]:
     if values is None:
         return ()
-    is_list = isinstance(values, Sequence) and not isinstance(values, (str, bytes))
-    if not is_list or not all(isinstance(value, str) for value in values):
+    if (
+        not isinstance(values, Sequence)
+        or isinstance(values, (str, bytes))
+        or not all(isinstance(value, str) for value in values)
+    ):
         raise CoveoInputError(f"Invalid {name}: {values!r}; it must be a list of strings")
     return tuple(values)
 
@@ -129,7 +132,7 @@ def rows_of_table(
     :raises MalformedError: if the content does not match the dialect, with the line.
     """
     lines = _Lines(content)
-    records: Iterator[list[Any]]
+    records: Iterator[Sequence[str | None]]
     if _has_escaped_nulls(dialect):
         records, nulls = _records_with_nulls(lines, dialect), frozenset[str]()
     else:
@@ -155,14 +158,14 @@ def rows_of_table(
         yield row
 
 
-def _header(records: Iterator[list[Any]], dialect: Dialect, by_their_names: bool) -> list[str]:
-    names = next(records, None)
-    if names is None:
+def _header(records: Iterator[Sequence[str | None]], dialect: Dialect, by_their_names: bool) -> list[str]:
+    first = next(records, None)
+    if first is None:
         raise MalformedError(
             "it is empty, without even a first line of column names; if an empty file is valid, pass "
             "column_names"
         )
-    names = [name or "" for name in names]
+    names = [name or "" for name in first]
     if len(names) == 1 and not dialect.is_given and (other := _other_delimiter(names[0], dialect)):
         raise MalformedError(f"the first line has one column {names[0][:200]!r}; pass delimiter={other!r}")
     if dialect.quotechar is None and any("\r" in name for name in names):

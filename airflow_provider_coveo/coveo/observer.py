@@ -12,7 +12,7 @@ from airflow_provider_coveo.coveo.only_changes import OnlyChanges
 if TYPE_CHECKING:
     from airflow_provider_coveo.coveo.batches import Batch
     from airflow_provider_coveo.coveo.items import InvalidItemError
-    from airflow_provider_coveo.coveo.results import ComparedResult
+    from airflow_provider_coveo.coveo.results import ComparedResult, RejectedResult
 
 
 class PushRecords(Protocol):
@@ -115,7 +115,7 @@ class RejectedItems(Protocol):
         :param succeeded: Whether the push succeeded. If not, this must not raise anything.
         """
 
-    def result(self) -> dict[str, object]:
+    def result(self) -> RejectedResult:
         """Return ``rejected`` and ``rejected_path``."""
 
 

@@ -7,7 +7,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from logging import Logger
-from typing import cast
 
 from airflow_provider_coveo.coveo.batches import Batch
 from airflow_provider_coveo.coveo.errors import CoveoError, CoveoInputError, short_repr
@@ -16,7 +15,7 @@ from airflow_provider_coveo.coveo.items import InvalidItemError
 from airflow_provider_coveo.coveo.max_invalid import MaxInvalid
 from airflow_provider_coveo.coveo.observer import RejectedItems
 from airflow_provider_coveo.coveo.quantities import quantity
-from airflow_provider_coveo.coveo.results import InvalidResult
+from airflow_provider_coveo.coveo.results import InvalidResult, RejectedResult
 
 
 @dataclass
@@ -259,6 +258,5 @@ class InvalidItems:
 
     def result(self) -> InvalidResult:
         """Return the number of invalid items, and the first of them, as small JSON."""
-        rejected = {} if self._rejected is None else self._rejected.result()
-        found = {"invalid": self.found.count, "invalid_items": self.found.shown}
-        return cast("InvalidResult", {**found, **rejected})
+        rejected: RejectedResult = {} if self._rejected is None else self._rejected.result()
+        return {"invalid": self.found.count, "invalid_items": self.found.shown, **rejected}

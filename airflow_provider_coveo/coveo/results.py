@@ -52,7 +52,7 @@ class InvalidItem(TypedDict):
     rule: str
 
 
-class _RejectedResult(TypedDict, total=False):
+class RejectedResult(TypedDict, total=False):
     """The part of a push's result about its file of rejected items."""
 
     #: The number of items in the file.
@@ -61,7 +61,7 @@ class _RejectedResult(TypedDict, total=False):
     rejected_path: str | None
 
 
-class InvalidResult(_RejectedResult):
+class InvalidResult(RejectedResult):
     """The part of a push's result about invalid items."""
 
     invalid: int

@@ -19,6 +19,7 @@ from airflow_provider_coveo.coveo.item_encoding import ItemEncoder
 from airflow_provider_coveo.coveo.item_logs import MAX_WINDOW, parse_datetime
 from airflow_provider_coveo.coveo.quantities import quantity
 from airflow_provider_coveo.coveo.rejections import DELETES, Rejection, rejections_of
+from airflow_provider_coveo.coveo.results import RejectedResult
 from airflow_provider_coveo.hooks.recording import RecordingHook, task_context
 from airflow_provider_coveo.state.attempts import UsedInAttempt
 from airflow_provider_coveo.state.task_store import RunState
@@ -104,7 +105,7 @@ class RunRejectedItems:
             file.remove()
             state.delete(_KEY)
 
-    def result(self) -> dict[str, object]:
+    def result(self) -> RejectedResult:
         """Return the number of rejected items, and the file if there is one, as small JSON."""
         return self._file.result()
 
@@ -205,7 +206,7 @@ def write_pipeline_rejections(
     path: object,
     pushed_path: object = None,
     columns: Mapping[str, str] | None = None,
-) -> dict[str, Any]:
+) -> RejectedResult:
     """
     Write the items of a push that Coveo's pipeline rejected to a file, and return their number as small JSON.
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_coveo.coveo.conditions import Condition, PollResult
     from airflow_provider_coveo.coveo.indexing import ItemsIndexedCondition
+    from airflow_provider_coveo.coveo.results import RejectedResult
 
 #: The delay of Airflow's own timeout of a deferred task after the trigger's. The trigger reports what it saw
 #: last, and its last check can take half of that time.
@@ -390,7 +391,7 @@ class PushedItemsIndexedSensor(_CoveoSensor):
                 raise
             self.log.warning("Could not remove the rejected items from the snapshot: %r", problem)
 
-    def _write_refused(self, *, refused: int | None = None, fails: bool = False) -> dict[str, object]:
+    def _write_refused(self, *, refused: int | None = None, fails: bool = False) -> RejectedResult:
         """
         Write the rejected items, if a file is set.
 
