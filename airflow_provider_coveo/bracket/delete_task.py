@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
@@ -38,7 +38,9 @@ from airflow_provider_coveo.state.ledger import SourceLedger, read_bracket
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+    from typing_extensions import Unpack
 
+    from airflow_provider_coveo.bracket.arguments import UpdateTaskArguments
     from airflow_provider_coveo.coveo.results import OldItemsResult
     from airflow_provider_coveo.state.airflow_types import Operator
 
@@ -66,7 +68,7 @@ class DeleteOldItemsOfUpdateOperator(_UpdateOperator):
         queue_delay: int | str = 15,
         allow_empty: bool = False,
         max_deleted: int | str | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[UpdateTaskArguments],
     ) -> None:
         super().__init__(**kwargs)
         self.max_deleted = max_deleted

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, AirflowSkipException, BaseOperator
 
@@ -44,7 +44,9 @@ from airflow_provider_coveo.state.records import PUSHED_XCOM_KEY
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, EdgeModifier
+    from typing_extensions import Unpack
 
+    from airflow_provider_coveo.operators.arguments import TaskArguments
     from airflow_provider_coveo.state.airflow_types import Wirable, Wirables
 
 #: The maximum survival of a marked or cleared task's process: with Airflow's default heartbeats up to 8
@@ -237,7 +239,7 @@ class PushSourceUpdateDone(BaseOperator):
     #: Whether a task follows the bracket.
     is_followed: bool = False
 
-    def __init__(self, *, update_tasks: UpdateTasks, **kwargs: Any) -> None:
+    def __init__(self, *, update_tasks: UpdateTasks, **kwargs: Unpack[TaskArguments]) -> None:
         super().__init__(**kwargs)
         self.update_tasks = update_tasks
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from airflow_provider_coveo.bracket.dry_runs import DRY_RUN_XCOM_KEY, reject_after_opening
 from airflow_provider_coveo.bracket.edges import as_list, labels_among
@@ -28,7 +28,9 @@ from airflow_provider_coveo.state.task_store import retry_series, was_cleared
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, EdgeModifier
+    from typing_extensions import Unpack
 
+    from airflow_provider_coveo.bracket.arguments import UpdateTaskArguments
     from airflow_provider_coveo.state.airflow_types import Operator, Wirable, Wirables
 
 #: The maximum difference between the clocks of a worker and a scheduler.
@@ -67,10 +69,11 @@ class OpenPushSourceUpdateOperator(_UpdateOperator):
         poll_interval: float = 60,
         deletes_old_items: bool = False,
         dry_run: bool | str = False,
-        **kwargs: Any,
+        **kwargs: Unpack[UpdateTaskArguments],
     ) -> None:
         # So that `.output["ordering_id"]` works.
-        super().__init__(**{"multiple_outputs": True, **kwargs})
+        kwargs.setdefault("multiple_outputs", True)
+        super().__init__(**kwargs)
         self.status = status
         self.exclusive = exclusive
         self.exclusive_timeout = exclusive_timeout

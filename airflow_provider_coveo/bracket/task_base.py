@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
@@ -15,6 +15,9 @@ from airflow_provider_coveo.state.ledger import BracketRecord, Holder
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from jinja2 import Environment
+    from typing_extensions import Unpack
+
+    from airflow_provider_coveo.operators.arguments import ConnectionArguments
 
 
 class _UpdateOperator(_CoveoOperator):
@@ -33,7 +36,9 @@ class _UpdateOperator(_CoveoOperator):
     template_fields: Sequence[str] = ("source_id", *_CoveoOperator.template_fields)
     operator_extra_links = _SOURCE_LINKS
 
-    def __init__(self, *, source_id: str, update_tasks: UpdateTasks, **kwargs: Any) -> None:
+    def __init__(
+        self, *, source_id: str, update_tasks: UpdateTasks, **kwargs: Unpack[ConnectionArguments]
+    ) -> None:
         super().__init__(**kwargs)
         self.source_id = source_id
         self.update_tasks = update_tasks

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from airflow.providers.common.compat.sdk import DecoratedOperator, task_decorator_factory
 
@@ -17,8 +17,10 @@ from airflow_provider_coveo.state.cursor_scope import cursor_scope
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, TaskDecorator
+    from typing_extensions import Unpack
 
     from airflow_provider_coveo.coveo.results import PushResult
+    from airflow_provider_coveo.operators.arguments import PushArguments
 
 
 class _CoveoPushDecoratedOperator(DecoratedOperator, _ItemsPushOperator):
@@ -84,7 +86,9 @@ class _CoveoPushDecoratedOperator(DecoratedOperator, _ItemsPushOperator):
         )
 
 
-def coveo_push_task(python_callable: Callable[..., object] | None = None, **kwargs: Any) -> TaskDecorator:
+def coveo_push_task(
+    python_callable: Callable[..., object] | None = None, **kwargs: Unpack[PushArguments]
+) -> TaskDecorator:
     """
     Turn a function into a task that pushes the items it yields or returns:
     ``@task.coveo_push(source_id="…")``.

@@ -25,8 +25,10 @@ from airflow_provider_coveo.links.coveo_push import (
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+    from typing_extensions import Unpack
 
     from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+    from airflow_provider_coveo.operators.arguments import AirflowArguments, ConnectionArguments
 
 T = TypeVar("T")
 
@@ -46,7 +48,7 @@ class _CoveoOperator(BaseOperator):
         *,
         coveo_conn_id: str = "coveo_default",
         organization_id: str | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[AirflowArguments],
     ) -> None:
         super().__init__(**kwargs)
         self.coveo_conn_id = coveo_conn_id
@@ -84,7 +86,7 @@ class _SourceOperator(_CoveoOperator):
     template_fields: Sequence[str] = ("source_id", *_CoveoOperator.template_fields)
     operator_extra_links = _SOURCE_LINKS
 
-    def __init__(self, *, source_id: str, **kwargs: Any) -> None:
+    def __init__(self, *, source_id: str, **kwargs: Unpack[ConnectionArguments]) -> None:
         super().__init__(**kwargs)
         self.source_id = source_id
 

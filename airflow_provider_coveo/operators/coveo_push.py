@@ -27,8 +27,10 @@ from airflow_provider_coveo.operators.push_base import ADDITIONS_ONLY, _ItemsPus
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, Context
     from airflow.providers.openlineage.extractors import OperatorLineage
+    from typing_extensions import Unpack
 
     from airflow_provider_coveo.coveo.results import PushResult
+    from airflow_provider_coveo.operators.arguments import DeletionArguments, PushArguments, SourceArguments
     from airflow_provider_coveo.operators.coveo_source import (
         CreatePushSourceOperator,
         DeletePushSourceOperator,
@@ -112,9 +114,12 @@ class SetPushSourceStatusOperator(_SourceOperator):
         "status",
     )
 
-    def __init__(self, *, status: str, dry_run: bool | str = False, **kwargs: Any) -> None:
+    def __init__(
+        self, *, status: str, dry_run: bool | str = False, **kwargs: Unpack[SourceArguments]
+    ) -> None:
         # So that `.output["ordering_id"]` works.
-        super().__init__(**{"multiple_outputs": True, **kwargs})
+        kwargs.setdefault("multiple_outputs", True)
+        super().__init__(**kwargs)
         self.status = status
         self.is_dry_run = dry_run
 
@@ -171,9 +176,10 @@ class ResetPushSourceOperator(_SourceOperator):
         ordering_id: int | str | None = None,
         queue_delay: int | str = 15,
         dry_run: bool | str = False,
-        **kwargs: Any,
+        **kwargs: Unpack[SourceArguments],
     ) -> None:
-        super().__init__(**{"multiple_outputs": True, **kwargs})
+        kwargs.setdefault("multiple_outputs", True)
+        super().__init__(**kwargs)
         self.ordering_id = ordering_id
         self.queue_delay = queue_delay
         self.is_dry_run = dry_run
@@ -322,7 +328,7 @@ class PushItemsOperator(_ItemsPushOperator):
         column_names: Sequence[str] | None = None,
         encoding: str | None = None,
         partitioning: str | bool | None = "hive",
-        **kwargs: Any,
+        **kwargs: Unpack[PushArguments],
     ) -> None:
         super().__init__(**kwargs)
         self.items = _untemplated(items)
@@ -406,7 +412,13 @@ class DeleteItemsOperator(_ItemsPushOperator):
         "delete_children",
     )
 
-    def __init__(self, *, document_ids: object, delete_children: bool | str = False, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        document_ids: object,
+        delete_children: bool | str = False,
+        **kwargs: Unpack[DeletionArguments],
+    ) -> None:
         super().__init__(check_quota=False, only_changes=False, **kwargs)
         self.document_ids = _untemplated(document_ids)
         self.delete_children = delete_children

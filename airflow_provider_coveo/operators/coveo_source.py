@@ -37,7 +37,9 @@ from airflow_provider_coveo.operators.base import (
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+    from typing_extensions import Unpack
 
+    from airflow_provider_coveo.operators.arguments import ConnectionArguments, SourceArguments
     from airflow_provider_coveo.operators.source_creation import SourceCreation
 
 
@@ -101,10 +103,16 @@ class CreatePushSourceOperator(_CoveoOperator):
     )
 
     def __init__(
-        self, *, source_name: str, visibility: str, use_existing: bool | str = False, **kwargs: Any
+        self,
+        *,
+        source_name: str,
+        visibility: str,
+        use_existing: bool | str = False,
+        **kwargs: Unpack[ConnectionArguments],
     ) -> None:
         # So that `.output["source_id"]` works.
-        super().__init__(**{"multiple_outputs": True, **kwargs})
+        kwargs.setdefault("multiple_outputs", True)
+        super().__init__(**kwargs)
         self.source_name = source_name
         self.visibility = visibility
         self.use_existing = use_existing
@@ -178,8 +186,9 @@ class DeletePushSourceOperator(_SourceOperator):
 
     template_fields: Sequence[str] = (*_SourceOperator.template_fields, "source_name")
 
-    def __init__(self, *, source_name: str, **kwargs: Any) -> None:
-        super().__init__(**{"multiple_outputs": True, **kwargs})
+    def __init__(self, *, source_name: str, **kwargs: Unpack[SourceArguments]) -> None:
+        kwargs.setdefault("multiple_outputs", True)
+        super().__init__(**kwargs)
         self.source_name = source_name
 
     @_needing("Sources: View and Edit")
@@ -299,9 +308,10 @@ class RecreatePushSourceOperator(_SourceOperator):
         confirm_timeout: timedelta = timedelta(minutes=30),
         poll_interval: timedelta = timedelta(seconds=30),
         deferrable: bool | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[SourceArguments],
     ) -> None:
-        super().__init__(**{"multiple_outputs": True, **kwargs})
+        kwargs.setdefault("multiple_outputs", True)
+        super().__init__(**kwargs)
         self.new_name = new_name
         self.source_id_variable = source_id_variable
         self.test_item = _untemplated(test_item)

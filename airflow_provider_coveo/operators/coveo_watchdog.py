@@ -20,7 +20,9 @@ from airflow_provider_coveo.operators.base import (
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+    from typing_extensions import Unpack
 
+    from airflow_provider_coveo.operators.arguments import ConnectionArguments
     from airflow_provider_coveo.state.ledger import SourceLedger, SourceRecord
     from airflow_provider_coveo.state.watch_record import SeenSource, WatchRecord
 
@@ -106,7 +108,7 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
         even_if_held_longer_than: timedelta | None = None,
         report_only: bool | str = False,
         takes_conf: bool = False,
-        **kwargs: Any,
+        **kwargs: Unpack[ConnectionArguments],
     ) -> None:
         super().__init__(**kwargs)
         self.source_ids = source_ids

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow_provider_coveo.airflow_errors import as_non_retryable
 from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
@@ -20,6 +20,9 @@ from airflow_provider_coveo.operators.file_input import FILE_PARAMETERS, items_i
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+    from typing_extensions import Unpack
+
+    from airflow_provider_coveo.operators.arguments import ConnectionArguments
 
 
 class CreateFieldsOperator(_CoveoOperator):
@@ -94,7 +97,7 @@ class CreateFieldsOperator(_CoveoOperator):
         encoding: str | None = None,
         partitioning: str | bool | None = "hive",
         dry_run: bool | str = False,
-        **kwargs: Any,
+        **kwargs: Unpack[ConnectionArguments],
     ) -> None:
         super().__init__(**kwargs)
         self.fields = fields

@@ -15,8 +15,10 @@ from airflow_provider_coveo.operators.only_changes import TEMPLATED, changes_of
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from airflow.providers.openlineage.extractors import OperatorLineage
+    from typing_extensions import Unpack
 
     from airflow_provider_coveo.coveo.results import PushResult
+    from airflow_provider_coveo.operators.arguments import ConnectionArguments
 
 #: The parameters of `only_changes`, which an operator that never pushes everything lacks.
 WHOLE_INPUTS_ONLY: Final = (*TEMPLATED, "full_after")
@@ -95,7 +97,7 @@ class _ItemsPushOperator(_CoveoOperator):
         rejected_path: object = None,
         check_fields: str | None = None,
         dry_run: bool | str = False,
-        **kwargs: Any,
+        **kwargs: Unpack[ConnectionArguments],
     ) -> None:
         super().__init__(**kwargs)
         self.source_id = source_id

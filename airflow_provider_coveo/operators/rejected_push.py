@@ -10,6 +10,9 @@ from airflow_provider_coveo.operators.push_base import WHOLE_INPUTS_ONLY, _Items
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+    from typing_extensions import Unpack
+
+    from airflow_provider_coveo.operators.arguments import RejectedPushArguments
 
 
 class RepushRejectedItemsOperator(_ItemsPushOperator):
@@ -56,7 +59,12 @@ class RepushRejectedItemsOperator(_ItemsPushOperator):
     )
 
     def __init__(
-        self, *, path: object, on_invalid: str = "skip", max_invalid: int | str | None = "100%", **kwargs: Any
+        self,
+        *,
+        path: object,
+        on_invalid: str = "skip",
+        max_invalid: int | str | None = "100%",
+        **kwargs: Unpack[RejectedPushArguments],
     ) -> None:
         super().__init__(on_invalid=on_invalid, max_invalid=max_invalid, only_changes=False, **kwargs)
         self.path = path

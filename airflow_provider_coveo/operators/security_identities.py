@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow_provider_coveo.airflow_errors import as_non_retryable
 from airflow_provider_coveo.coveo.errors import CoveoInputError
@@ -19,6 +19,9 @@ from airflow_provider_coveo.operators.dry_run import runs_dry
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+    from typing_extensions import Unpack
+
+    from airflow_provider_coveo.operators.arguments import ConnectionArguments
 
 
 class PushSecurityIdentitiesOperator(_CoveoOperator):
@@ -80,7 +83,7 @@ class PushSecurityIdentitiesOperator(_CoveoOperator):
         batch_bytes: int | str | None = None,
         upload_concurrency: int | str | None = None,
         dry_run: bool | str = False,
-        **kwargs: Any,
+        **kwargs: Unpack[ConnectionArguments],
     ) -> None:
         super().__init__(**kwargs)
         self.provider_id = provider_id

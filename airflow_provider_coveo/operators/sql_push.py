@@ -15,7 +15,9 @@ from airflow_provider_coveo.operators.push_base import _ItemsPushOperator
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from airflow.providers.openlineage.extractors import OperatorLineage
+    from typing_extensions import Unpack
 
+    from airflow_provider_coveo.operators.arguments import PushArguments
     from airflow_provider_coveo.state.cursors import TaskCursor
 
 
@@ -145,7 +147,7 @@ class SqlToCoveoPushOperator(_ItemsPushOperator):
         lag: timedelta | float | str | None = None,
         deleted_sql: str | None = None,
         deleted_column: str | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[PushArguments],
     ) -> None:
         super().__init__(**kwargs)
         self.sql = sql

@@ -26,10 +26,18 @@ from airflow_provider_coveo.operators.base import _SOURCE_LINKS, _CoveoOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+    from typing_extensions import Unpack
 
     from airflow_provider_coveo.coveo.conditions import Condition, PollResult
     from airflow_provider_coveo.coveo.indexing import ItemsIndexedCondition
     from airflow_provider_coveo.coveo.results import RejectedResult
+    from airflow_provider_coveo.operators.arguments import (
+        IndexedSensorArguments,
+        QuotaSensorArguments,
+        StatusSensorArguments,
+        WaitingArguments,
+    )
+    from airflow_provider_coveo.triggers.coveo_push import TriggerArguments, _CoveoTrigger
 
 #: The delay of Airflow's own timeout of a deferred task after the trigger's. The trigger reports what it saw
 #: last, and its last check can take half of that time.
@@ -45,7 +53,7 @@ class _CoveoSensor(_CoveoOperator, BaseSensorOperator):
 
     ui_color: str = "#cdeac0"
 
-    def __init__(self, *, deferrable: bool | None = None, **kwargs: Any) -> None:
+    def __init__(self, *, deferrable: bool | None = None, **kwargs: Unpack[WaitingArguments]) -> None:
         super().__init__(**kwargs)
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
@@ -55,7 +63,7 @@ class _CoveoSensor(_CoveoOperator, BaseSensorOperator):
         """Return the condition to wait for, from the rendered parameters."""
         raise NotImplementedError
 
-    def _trigger(self, **how: object) -> Any:
+    def _trigger(self, **how: Unpack[TriggerArguments]) -> _CoveoTrigger:
         """Return the trigger that waits for the condition."""
         raise NotImplementedError
 
@@ -193,7 +201,9 @@ class PushSourceStatusSensor(_CoveoSensor):
     template_fields: Sequence[str] = ("source_id", "statuses", *_CoveoOperator.template_fields)
     operator_extra_links = _SOURCE_LINKS
 
-    def __init__(self, *, source_id: str, statuses: object = "IDLE", **kwargs: Any) -> None:
+    def __init__(
+        self, *, source_id: str, statuses: object = "IDLE", **kwargs: Unpack[StatusSensorArguments]
+    ) -> None:
         super().__init__(**kwargs)
         self.source_id = source_id
         self.statuses = statuses
@@ -203,7 +213,7 @@ class PushSourceStatusSensor(_CoveoSensor):
 
         return SourceStatusCondition(validate_source_id(self.source_id), validate_statuses(self.statuses))
 
-    def _trigger(self, **how: object) -> object:
+    def _trigger(self, **how: Unpack[TriggerArguments]) -> _CoveoTrigger:
         from airflow_provider_coveo.coveo.conditions import validate_statuses
         from airflow_provider_coveo.triggers.coveo_push import PushSourceStatusTrigger
 
@@ -323,7 +333,7 @@ class PushedItemsIndexedSensor(_CoveoSensor):
         pushed_columns: Mapping[str, str] | None = None,
         poke_interval: timedelta | float = 120.0,
         timeout: timedelta | float = timedelta(hours=2),
-        **kwargs: Any,
+        **kwargs: Unpack[IndexedSensorArguments],
     ) -> None:
         super().__init__(poke_interval=poke_interval, timeout=timeout, **kwargs)
         self.result = result
@@ -442,7 +452,7 @@ class PushedItemsIndexedSensor(_CoveoSensor):
             validate_settle_seconds(self.quiet_time, "quiet_time"),
         )
 
-    def _trigger(self, **how: object) -> Any:
+    def _trigger(self, **how: Unpack[TriggerArguments]) -> _CoveoTrigger:
         from airflow_provider_coveo.triggers.coveo_push import PushedItemsIndexedTrigger
 
         wait = self._checked()
@@ -490,7 +500,13 @@ class PushApiQuotaSensor(_CoveoSensor):
 
     template_fields: Sequence[str] = ("items", *_CoveoOperator.template_fields)
 
-    def __init__(self, *, items: int | str, poke_interval: timedelta | float = 600.0, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        items: int | str,
+        poke_interval: timedelta | float = 600.0,
+        **kwargs: Unpack[QuotaSensorArguments],
+    ) -> None:
         super().__init__(poke_interval=poke_interval, **kwargs)
         self.items = items
 
@@ -499,7 +515,7 @@ class PushApiQuotaSensor(_CoveoSensor):
 
         return DailyQuotaCondition(validate_items(self.items))
 
-    def _trigger(self, **how: object) -> object:
+    def _trigger(self, **how: Unpack[TriggerArguments]) -> _CoveoTrigger:
         from airflow_provider_coveo.coveo.conditions import validate_items
         from airflow_provider_coveo.triggers.coveo_push import PushApiQuotaTrigger
 

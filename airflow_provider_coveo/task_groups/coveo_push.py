@@ -42,8 +42,10 @@ from airflow_provider_coveo.operators.base import _given_connection, _validate_d
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Asset, BaseOperator, Context, EdgeModifier, XComArg
     from airflow.providers.standard.operators.empty import EmptyOperator
+    from typing_extensions import Unpack
 
     from airflow_provider_coveo.state.airflow_types import Node, Operator, Wirable, Wirables
+    from airflow_provider_coveo.task_groups.arguments import NamedGroupArguments, UpdateArguments
 else:
     try:
         from airflow.providers.standard.operators.empty import EmptyOperator
@@ -112,7 +114,7 @@ class PushSourceUpdate(TaskGroup):
     open: OpenPushSourceUpdateOperator
     close: ClosePushSourceUpdateOperator
 
-    def __init__(self, *, update: push_source_update, **kwargs: Any) -> None:
+    def __init__(self, *, update: push_source_update, **kwargs: Unpack[NamedGroupArguments]) -> None:
         super().__init__(**kwargs)
         self._update = update
         #: The edges, once the ``with`` block has ended.
@@ -477,7 +479,7 @@ class push_source_update:  # noqa: N801 - it reads as what it does, in a `with` 
         close_overdue_after: timedelta | None = None,
         outlets: Sequence[Asset] = (),
         group_id: str | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[UpdateArguments],
     ) -> None:
         if not is_template(source_id):
             validate_source_id(source_id)
@@ -544,8 +546,8 @@ class push_source_update:  # noqa: N801 - it reads as what it does, in a `with` 
         return bracket
 
     def _new_group(self, group_id: str) -> PushSourceUpdate:
-        options = {"add_suffix_on_collision": True, **self._group_kwargs}
-        adds_numbers = options.pop("add_suffix_on_collision")
+        options = self._group_kwargs.copy()
+        adds_numbers = options.pop("add_suffix_on_collision", True)
         # Airflow adds suffixes as well, but incorrectly for groups inside another group.
         numbered = (f"{group_id}__{number}" for number in range(1, 1000))
         for name in itertools.chain([group_id], numbered):

@@ -24,6 +24,10 @@ from airflow_provider_coveo.operators.coveo_source import (
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+    from typing_extensions import Unpack
+
+    from airflow_provider_coveo.operators.arguments import TaskArguments
+    from airflow_provider_coveo.task_groups.arguments import GroupArguments, NamedGroupArguments
 
 #: A DAG's default_args must neither move the deletion before the approval nor let the approval expire.
 _IN_ORDER: dict[str, Any] = {"trigger_rule": "all_success", "depends_on_past": False}
@@ -57,7 +61,7 @@ class ApproveByParamOperator(BaseOperator):
     template_fields: Sequence[str] = ("source_name",)
     ui_color: str = "#d7e3fc"
 
-    def __init__(self, *, param: str, source_name: Any, **kwargs: Any) -> None:
+    def __init__(self, *, param: str, source_name: Any, **kwargs: Unpack[TaskArguments]) -> None:
         super().__init__(**kwargs)
         self.param = param
         self.source_name = source_name
@@ -106,7 +110,7 @@ class RecreatePushSource(TaskGroup):
         coveo_conn_id: str | None,
         organization_id: str | None,
         approval_param: str,
-        **kwargs: Any,
+        **kwargs: Unpack[NamedGroupArguments],
     ) -> None:
         super().__init__(**kwargs)
         connection = _given_connection(coveo_conn_id, organization_id)
@@ -173,7 +177,7 @@ def recreate_push_source(
     organization_id: str | None = None,
     approval_param: str = "delete_old_source",
     group_id: str = "recreate_push_source",
-    **kwargs: Any,
+    **kwargs: Unpack[GroupArguments],
 ) -> RecreatePushSource:
     """
     Replace a source with a copy of itself, and delete the original once someone approves.

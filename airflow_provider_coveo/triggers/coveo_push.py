@@ -9,7 +9,7 @@ import sys
 import time
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
@@ -32,7 +32,20 @@ else:
 LAST_LOOK_SECONDS = 30.0
 
 if TYPE_CHECKING:
-    pass
+    from typing_extensions import Unpack
+
+
+class _OptionalArguments(TypedDict, total=False):
+    organization_id: str | None
+    silent_fail: bool
+
+
+class TriggerArguments(_OptionalArguments):
+    """The arguments of every trigger, which its class describes."""
+
+    coveo_conn_id: str
+    poke_interval: float
+    give_up_at: float
 
 
 class _CoveoTrigger(BaseTrigger):
@@ -154,7 +167,9 @@ class PushSourceStatusTrigger(_CoveoTrigger):
     :param silent_fail: Whether to continue waiting after a temporary error.
     """
 
-    def __init__(self, *, source_id: str, statuses: Sequence[str], **kwargs: Any) -> None:
+    def __init__(
+        self, *, source_id: str, statuses: Sequence[str], **kwargs: Unpack[TriggerArguments]
+    ) -> None:
         super().__init__(**kwargs)
         self.source_id = source_id
         self.statuses = list(statuses)
@@ -212,7 +227,7 @@ class PushedItemsIndexedTrigger(_CoveoTrigger):
         repeated_children: int = 0,
         on_repeated: str = "fail",
         quiet_seconds: float = DEFAULT_QUIET_SECONDS,
-        **kwargs: Any,
+        **kwargs: Unpack[TriggerArguments],
     ) -> None:
         super().__init__(**kwargs)
         self.source_id = source_id
@@ -279,7 +294,7 @@ class PushApiQuotaTrigger(_CoveoTrigger):
     :param silent_fail: Whether to continue waiting after a temporary error.
     """
 
-    def __init__(self, *, items: int, **kwargs: Any) -> None:
+    def __init__(self, *, items: int, **kwargs: Unpack[TriggerArguments]) -> None:
         super().__init__(**kwargs)
         self.items = items
 
