@@ -11,7 +11,7 @@ import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from airflow.providers.common.compat.sdk import BaseHook
 
@@ -20,6 +20,11 @@ from airflow_provider_coveo.assets.coveo_push import source_dataset
 if TYPE_CHECKING:
     from airflow.providers.common.compat.openlineage.facet import Dataset, OutputDataset
     from airflow.providers.openlineage.extractors import OperatorLineage
+    from openlineage.client.facet_v2 import JobFacet, OutputDatasetFacet, RunFacet
+
+    from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+
+    Lineage: TypeAlias = OperatorLineage[Dataset, JobFacet | RunFacet]
 
 log = logging.getLogger(__name__)
 
@@ -40,13 +45,22 @@ class Query(NamedTuple):
     hook_params: Mapping[str, object]
 
 
+class PushTask(Protocol):
+    """A task that pushes to a source."""
+
+    source_id: str
+
+    @property
+    def hook(self) -> CoveoPushHook: ...
+
+
 def lineage_of_push(
-    operator: object,
+    operator: PushTask,
     accepted: Mapping[str, object] | None = None,
     *,
     paths: object = None,
     query: Query | None = None,
-) -> OperatorLineage[Any, Any] | None:
+) -> Lineage | None:
     """
     Return the lineage of a push, ``None`` if Airflow's OpenLineage provider is missing.
 
@@ -59,7 +73,7 @@ def lineage_of_push(
         from airflow.providers.openlineage.extractors import OperatorLineage
     except ImportError:
         return None
-    lineage: OperatorLineage[Any, Any] = OperatorLineage()
+    lineage: Lineage = OperatorLineage()
     if query is not None:
         lineage = _lineage_of_query(query)
     elif paths is not None:
@@ -70,16 +84,20 @@ def lineage_of_push(
     return lineage
 
 
-def _output(operator: Any, accepted: Mapping[str, Any] | None) -> OutputDataset:
+def _output(operator: PushTask, accepted: Mapping[str, object] | None) -> OutputDataset:
     from airflow.providers.common.compat.openlineage import facet
 
     dataset = source_dataset(operator.hook.organization_id, operator.source_id)
-    facets: dict[str, Any] = {}
+    facets: dict[str, OutputDatasetFacet] = {}
     if accepted is not None:
         facets["outputStatistics"] = facet.OutputStatisticsOutputDatasetFacet(
-            rowCount=accepted["accepted_adds"], size=accepted["bytes"]
+            rowCount=_count(accepted["accepted_adds"]), size=_count(accepted["bytes"])
         )
     return facet.OutputDataset(namespace=dataset.namespace, name=dataset.name, outputFacets=facets)
+
+
+def _count(number: object) -> int | None:
+    return number if isinstance(number, int) else None
 
 
 def _of_path(path: object) -> Dataset:
@@ -103,7 +121,7 @@ def _above_patterns(path: str) -> str:
     return path
 
 
-def _lineage_of_query(query: Query) -> OperatorLineage[Any, Any]:
+def _lineage_of_query(query: Query) -> Lineage:
     """Return the tables of a query, or the query itself if its tables are unknown."""
     from airflow.providers.common.compat.openlineage import facet
     from airflow.providers.common.compat.openlineage.utils.sql import get_openlineage_facets_with_sql

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from airflow_provider_coveo.coveo.endpoints import validate_source_id
 from airflow_provider_coveo.coveo.errors import CoveoError
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+    from airflow_provider_coveo.state.airflow_types import Operator
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ def _has_mark(task: object, attribute: str) -> bool:
     return bool(getattr(task, attribute, getattr(getattr(task, "operator_class", None), attribute, False)))
 
 
-def may_run_after_a_failure(failed: Any) -> Iterator[object]:
+def may_run_after_a_failure(failed: Operator) -> Iterator[Operator]:
     """
     Yield the downstream tasks of a task that can run although it failed.
 

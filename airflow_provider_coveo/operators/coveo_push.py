@@ -26,10 +26,10 @@ from airflow_provider_coveo.operators.push_base import ADDITIONS_ONLY, _ItemsPus
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, Context
-    from airflow.providers.openlineage.extractors import OperatorLineage
     from typing_extensions import Unpack
 
     from airflow_provider_coveo.coveo.results import PushResult
+    from airflow_provider_coveo.lineage.coveo_push import Lineage, Query
     from airflow_provider_coveo.operators.arguments import DeletionArguments, PushArguments, SourceArguments
     from airflow_provider_coveo.operators.coveo_source import (
         CreatePushSourceOperator,
@@ -364,8 +364,8 @@ class PushItemsOperator(_ItemsPushOperator):
             counts=items is not None,
         )
 
-    def _lineage(self, **read: object) -> OperatorLineage[Any, Any] | None:
-        return super()._lineage(paths=self.path, **read)
+    def _lineage(self, *, paths: object = None, query: Query | None = None) -> Lineage | None:
+        return super()._lineage(paths=paths or self.path, query=query)
 
 
 class DeleteItemsOperator(_ItemsPushOperator):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 #: The parameters for reading files. All of them are templated.
 FILE_PARAMETERS: Final = (
@@ -22,11 +22,11 @@ FILE_PARAMETERS: Final = (
 class ReadsFiles(Protocol):
     """An operator that has the parameters."""
 
-    path: Any
+    path: object
     file_format: str | None
 
 
-def items_in_files(operator: ReadsFiles) -> Iterator[Any]:
+def items_in_files(operator: ReadsFiles) -> Iterator[object]:
     """
     Yield the items in an operator's files.
 

@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from airflow_provider_coveo.airflow_errors import as_non_retryable
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.coveo.only_changes import OnlyChanges
 from airflow_provider_coveo.operators.base import _filled, _flag
 
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from datetime import timedelta
+
+    from airflow_provider_coveo.state.airflow_types import Operator
+
 #: The templated parameters for ``only_changes``.
 TEMPLATED: Final = ("only_changes", "max_deleted", "snapshot_path", "on_damaged_snapshot")
 
 
-def changes_of(operator: Any) -> OnlyChanges | None:
+class ChangesTask(Protocol):
+    """A task that can push only what changed."""
+
+    task_id: str
+    source_id: str
+    snapshot_path: str | None
+    max_deleted: int | str | None
+    full_after: timedelta | None
+    on_damaged_snapshot: str | None
+
+    def has_dag(self) -> bool: ...
+
+    def get_flat_relatives(self, upstream: bool = False) -> Collection[Operator]: ...
+
+
+def changes_of(operator: ChangesTask) -> OnlyChanges | None:
     """
     Return the options of a task that pushes only changes, or ``None`` if it pushes everything.
 
@@ -49,7 +70,7 @@ def only_changes_error(task_id: str, delete_task_id: str) -> CoveoInputError:
     )
 
 
-def _deletion_by_time(task: Any) -> str | None:
+def _deletion_by_time(task: ChangesTask) -> str | None:
     """Return the downstream task that deletes the source's old items for a bracket, or ``None``."""
     if not task.has_dag():
         return None

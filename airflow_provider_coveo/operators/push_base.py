@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from airflow_provider_coveo.coveo.errors import CoveoError
 from airflow_provider_coveo.operators.base import _SOURCE_LINKS, _checked, _CoveoOperator, _filled, _is_true
@@ -14,10 +14,12 @@ from airflow_provider_coveo.operators.only_changes import TEMPLATED, changes_of
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
-    from airflow.providers.openlineage.extractors import OperatorLineage
     from typing_extensions import Unpack
 
+    from airflow_provider_coveo.coveo.items import Delete
     from airflow_provider_coveo.coveo.results import PushResult
+    from airflow_provider_coveo.hooks.checkpoint import RunCheckpoint
+    from airflow_provider_coveo.lineage.coveo_push import Lineage, Query
     from airflow_provider_coveo.operators.arguments import ConnectionArguments
 
 #: The parameters of `only_changes`, which an operator that never pushes everything lacks.
@@ -117,7 +119,12 @@ class _ItemsPushOperator(_CoveoOperator):
         self.is_dry_run = dry_run
 
     def _push(
-        self, context: Context, items: Iterable[object], delete: Iterable[Any] = (), *, counts: bool = True
+        self,
+        context: Context,
+        items: Iterable[object],
+        delete: Iterable[str | Delete] = (),
+        *,
+        counts: bool = True,
     ) -> PushResult:
         """
         Push items, using the operator's parameters.
@@ -173,30 +180,30 @@ class _ItemsPushOperator(_CoveoOperator):
 
     # --- called by Airflow's OpenLineage provider, if it is installed ---
 
-    def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any] | None:
+    def get_openlineage_facets_on_start(self) -> Lineage | None:
         """Return the source that is written, and the inputs."""
         return self._lineage()
 
-    def get_openlineage_facets_on_complete(self, task_instance: object) -> OperatorLineage[Any, Any] | None:
+    def get_openlineage_facets_on_complete(self, task_instance: object) -> Lineage | None:
         """Return them, with the accepted counts."""
         return self._lineage()
 
-    def get_openlineage_facets_on_failure(self, task_instance: object) -> OperatorLineage[Any, Any] | None:
+    def get_openlineage_facets_on_failure(self, task_instance: object) -> Lineage | None:
         """Return them, with the counts that were accepted before the failure."""
         return self._lineage()
 
-    def _lineage(self, **read: Any) -> OperatorLineage[Any, Any] | None:
+    def _lineage(self, *, paths: object = None, query: Query | None = None) -> Lineage | None:
         """
         Return the lineage of the push.
 
-        :param read: The inputs; see
-            :func:`~airflow_provider_coveo.lineage.coveo_push.lineage_of_push`.
+        :param paths: The files that are pushed.
+        :param query: The query whose rows are pushed.
         """
         from airflow_provider_coveo.lineage.coveo_push import lineage_of_push
 
-        return lineage_of_push(self, self._accepted, **read)
+        return lineage_of_push(self, self._accepted, paths=paths, query=query)
 
-    def _checkpoint(self, context: Context, *, resumable: bool) -> Any:
+    def _checkpoint(self, context: Context, *, resumable: bool) -> RunCheckpoint | None:
         if "ti" not in context:
             return None
         from airflow_provider_coveo.hooks.checkpoint import RunCheckpoint

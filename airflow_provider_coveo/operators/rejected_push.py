@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow_provider_coveo.coveo.quantities import quantity
 from airflow_provider_coveo.operators.push_base import WHOLE_INPUTS_ONLY, _ItemsPushOperator
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from typing_extensions import Unpack
 
+    from airflow_provider_coveo.lineage.coveo_push import Lineage, Query
     from airflow_provider_coveo.operators.arguments import RejectedPushArguments
 
 
@@ -86,5 +87,5 @@ class RepushRejectedItemsOperator(_ItemsPushOperator):
             )
         return result
 
-    def _lineage(self, **read: object) -> Any:
-        return super()._lineage(paths=self.path, **read)
+    def _lineage(self, *, paths: object = None, query: Query | None = None) -> Lineage | None:
+        return super()._lineage(paths=paths or self.path, query=query)

@@ -14,9 +14,9 @@ from airflow_provider_coveo.operators.push_base import _ItemsPushOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
-    from airflow.providers.openlineage.extractors import OperatorLineage
     from typing_extensions import Unpack
 
+    from airflow_provider_coveo.lineage.coveo_push import Lineage, Query
     from airflow_provider_coveo.operators.arguments import PushArguments
     from airflow_provider_coveo.state.cursors import TaskCursor
 
@@ -265,8 +265,8 @@ class SqlToCoveoPushOperator(_ItemsPushOperator):
             )
         return cursor
 
-    def _lineage(self, **read: object) -> OperatorLineage[Any, Any] | None:
+    def _lineage(self, *, paths: object = None, query: Query | None = None) -> Lineage | None:
         from airflow_provider_coveo.lineage.coveo_push import Query
 
-        query = Query(self.sql, self.sql_conn_id, self.hook_params or {})
-        return super()._lineage(query=query, **read)
+        its_query = Query(self.sql, self.sql_conn_id, self.hook_params or {})
+        return super()._lineage(paths=paths, query=query or its_query)
