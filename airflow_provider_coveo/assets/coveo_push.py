@@ -19,6 +19,7 @@ from airflow_provider_coveo.coveo.errors import CoveoInputError
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.openlineage.facet import Dataset
+    from pydantic import JsonValue
 
 SCHEME: Final = "coveo"
 #: Airflow 3.4 shows the tab *Push source* on the page of each asset of this group.
@@ -27,7 +28,9 @@ _GROUP: Final[dict[str, Any]] = (
 )
 
 
-def push_source_asset(*, source_id: str, organization_id: str, extra: dict[str, Any] | None = None) -> Asset:
+def push_source_asset(
+    *, source_id: str, organization_id: str, extra: dict[str, JsonValue] | None = None
+) -> Asset:
     """
     Return the asset of a Push source; on Airflow 2.11, the dataset.
 

@@ -156,6 +156,15 @@ def is_being_deleted(source: Mapping[str, object]) -> bool:
     return _status(source).get("extendedCurrentStatus") == "DELETING"
 
 
+def number_of_items(source: Mapping[str, object]) -> object:
+    """
+    Return the number of a source's items, ``None`` if Coveo doesn't report it.
+
+    :param source: The source, as ``get_source`` of the hook returns it.
+    """
+    return _member(source, "information").get("numberOfDocuments")
+
+
 def created_ms(source: Mapping[str, object]) -> int | None:
     """
     Return the source's creation time in epoch milliseconds, ``None`` if Coveo doesn't report it.

@@ -12,7 +12,7 @@ the pages, where users select the source by its ID or name.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
 
@@ -20,9 +20,27 @@ from airflow_provider_coveo.coveo.endpoints import console_page
 from airflow_provider_coveo.links.push_sources_page import page_address, page_exists
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+
 log = logging.getLogger(__name__)
+
+
+class CoveoTask(Protocol):
+    """A task with a connection to Coveo."""
+
+    @property
+    def hook(self) -> CoveoPushHook: ...
+
+
+class LinkedTask(CoveoTask, Protocol):
+    """A task whose links are saved."""
+
+    @property
+    def operator_extra_links(self) -> Collection[BaseOperatorLink]: ...
 
 
 class _ConsoleLink(BaseOperatorLink):
@@ -42,7 +60,7 @@ class _ConsoleLink(BaseOperatorLink):
             return self.address(operator)
         return str(XCom.get_value(key=self.xcom_key, ti_key=ti_key) or "")
 
-    def address(self, operator: Any) -> str:
+    def address(self, operator: CoveoTask) -> str:
         """Return the page's address, using the task's own connection."""
         try:
             settings = operator.hook.settings
@@ -88,7 +106,7 @@ class PushSourceLink(BaseOperatorLink):
             return self.address(operator)
         return str(XCom.get_value(key=self.xcom_key, ti_key=ti_key) or "")
 
-    def address(self, operator: Any) -> str:
+    def address(self, operator: CoveoTask) -> str:
         """
         Return the address of the row, using the task's own connection.
 
@@ -106,19 +124,18 @@ class PushSourceLink(BaseOperatorLink):
         return page_address(organization_id, source_id)
 
 
-def keep_links(operator: Any, context: Context) -> None:
+def keep_links(operator: LinkedTask, context: Context) -> None:
     """
     Save the addresses of a task's links for Airflow's UI.
 
     :param operator: The operator of the task.
     :param context: The task's context.
     """
-    task_instance: Any = context.get("ti")
+    task_instance = context.get("ti")
     if task_instance is None:
         return
     for link in operator.operator_extra_links:
-        is_ours = isinstance(link, (_ConsoleLink, PushSourceLink))
-        address = link.address(operator) if is_ours else ""
+        address = link.address(operator) if isinstance(link, (_ConsoleLink, PushSourceLink)) else ""
         if not address:
             continue
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Sized
 from contextlib import suppress
 from datetime import timedelta
 from functools import cached_property
@@ -24,7 +24,7 @@ from airflow_provider_coveo.links.coveo_push import (
 )
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import BaseOperatorLink, Context
     from typing_extensions import Unpack
 
     from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
@@ -40,7 +40,7 @@ class _CoveoOperator(BaseOperator):
     """Base class of the operators: the connection and the hook."""
 
     template_fields: Sequence[str] = ("coveo_conn_id", "organization_id")
-    operator_extra_links: tuple[Any, ...] = (CoveoSourcesLink(), CoveoLogBrowserLink())
+    operator_extra_links: Collection[BaseOperatorLink] = (CoveoSourcesLink(), CoveoLogBrowserLink())
     ui_color: str = "#d7e3fc"
 
     def __init__(
@@ -54,7 +54,7 @@ class _CoveoOperator(BaseOperator):
         self.coveo_conn_id = coveo_conn_id
         self.organization_id = organization_id
 
-    def pre_execute(self, context: Any) -> None:
+    def pre_execute(self, context: Context) -> None:
         """Save the task's links to Coveo's console, for use during and after the task."""
         keep_links(self, context)
         super().pre_execute(context)

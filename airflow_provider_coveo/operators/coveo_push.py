@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from airflow_provider_coveo.airflow_errors import as_non_retryable
 from airflow_provider_coveo.coveo.endpoints import validate_source_id
@@ -316,7 +316,7 @@ class PushItemsOperator(_ItemsPushOperator):
     def __init__(
         self,
         *,
-        items: Any = None,
+        items: object = None,
         path: object = None,
         delete: object = None,
         file_format: str | None = None,

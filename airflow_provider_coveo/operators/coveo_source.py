@@ -138,14 +138,14 @@ class CreatePushSourceOperator(_CoveoOperator):
         return self._result(source, name, visibility)
 
     @staticmethod
-    def _result(source: Mapping[str, object], name: str, visibility: str) -> dict[str, Any]:
+    def _result(source: Mapping[str, object], name: str, visibility: str) -> dict[str, object]:
         return {
             "source_id": str(source["id"]),
             "source_name": name,
             "visibility": source.get("sourceVisibility", visibility),
         }
 
-    def _existing(self, name: str, visibility: str) -> Mapping[str, Any] | None:
+    def _existing(self, name: str, visibility: str) -> Mapping[str, object] | None:
         from airflow_provider_coveo.operators.source_creation import reject_being_deleted
 
         there = self.hook.sources_named(name)
@@ -192,7 +192,7 @@ class DeletePushSourceOperator(_SourceOperator):
         self.source_name = source_name
 
     @_needing("Sources: View and Edit")
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> dict[str, str]:
         """Delete the source, if the name is correct."""
         from airflow_provider_coveo.coveo.sources import is_being_deleted, managed_by
         from airflow_provider_coveo.state.content_changes import ContentChanges, RecentPushes
@@ -329,14 +329,14 @@ class RecreatePushSourceOperator(_SourceOperator):
 
     def execute_complete(
         self, context: Context, event: object = None, *, waiting_since: float, pushed_at: int | None
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         """Poll again after a wait."""
         return self._recreate(context, waiting_since=waiting_since, pushed_at=pushed_at)
 
     @_needing("Sources: View, Edit and Create, and Organization: View")
-    def _recreate(self, context: Context, waiting_since: float, pushed_at: int | None) -> dict[str, Any]:
+    def _recreate(self, context: Context, waiting_since: float, pushed_at: int | None) -> dict[str, object]:
         from airflow_provider_coveo.coveo.items import prepared_item
-        from airflow_provider_coveo.coveo.sources import managed_by, validate_source_name
+        from airflow_provider_coveo.coveo.sources import managed_by, number_of_items, validate_source_name
         from airflow_provider_coveo.operators.source_creation import SourceCreation
 
         new_name = _checked(validate_source_name, self.new_name)
@@ -367,11 +367,11 @@ class RecreatePushSourceOperator(_SourceOperator):
             "new_source_id": copy_id,
             "new_source_name": new_name,
             # Airflow 3.0 can't save an output that is None.
-            "number_of_items": (original.get("information") or {}).get("numberOfDocuments") or 0,
+            "number_of_items": number_of_items(original) or 0,
             "managed_by": managed_by(original) or "",
         }
 
-    def _original(self, original_id: str, making: SourceCreation) -> Mapping[str, Any]:
+    def _original(self, original_id: str, making: SourceCreation) -> Mapping[str, object]:
         try:
             original = self.hook.get_source(original_id)
         except (NotFoundError, SourceDoesNotExistError):

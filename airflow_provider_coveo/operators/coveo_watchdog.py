@@ -211,18 +211,19 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
         from airflow_provider_coveo.state.liveness import is_live
 
         seen = self._ledger.seen(source_id)
+        last = seen.get("holders") if seen.get("since_ms") == since else None
         runs: dict[str, object] = {}
         live = None
         for holder in holders:
             name = f"{holder.dag_id} {holder.run_id} {holder.open_task_id} {holder.map_index}"
-            before = seen["holders"].get(name) if seen.get("since_ms") == since else None
-            goes_on, runs[name] = self._progress(holder, before)
+            before = last.get(name) if isinstance(last, Mapping) else None
+            goes_on, runs[name] = self._progress(holder, before if isinstance(before, Mapping) else {})
             if live is None and goes_on and is_live(holder):
                 live = holder
         self._ledger.saw(source_id, {"since_ms": since, "at": time.time(), "holders": runs})
         return live
 
-    def _progress(self, holder: SourceRecord, before: Any) -> tuple[bool, dict[str, object]]:
+    def _progress(self, holder: SourceRecord, before: Mapping[str, object]) -> tuple[bool, dict[str, object]]:
         """
         Return whether a run makes progress, judging by changes of its tasks, and the data for the next check.
 
@@ -238,7 +239,7 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
         found = all_task_states(holder.dag_id, holder.run_id)
         digest = hashlib.sha256(repr(sorted(found.items(), key=str)).encode()).hexdigest()[:16]
         now = time.time()
-        is_same = isinstance(before, Mapping) and before.get("digest") == digest
+        is_same = before.get("digest") == digest
         since = before.get("unchanged_since") if is_same else None
         unchanged_since = float(since) if isinstance(since, (int, float)) else now
         waits = PENDING_STATES.intersection(found.values())

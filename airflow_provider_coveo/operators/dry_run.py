@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow_provider_coveo.coveo.flags import parse_flag
 from airflow_provider_coveo.operators.base import _checked
@@ -33,6 +33,6 @@ def leave_assets_alone(context: Context) -> None:
 
     :param context: The task's context.
     """
-    task: Any = context.get("task")
+    task = context.get("task")
     if task is not None:
         task.outlets = []

@@ -12,9 +12,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime, timezone
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from airflow_provider_coveo.state.records import PUSHED_XCOM_KEY
+
+T = TypeVar("T")
 
 #: The prefixes of this provider's Variables. No other Variable is read, not even in encrypted form.
 RECORD_PREFIXES: Final = ("coveo_open__", "coveo_content__", "coveo_bracket__", "coveo_watch__")
@@ -254,7 +256,7 @@ def _json(value: object) -> Any:
     return value
 
 
-def _chunks(values: list[Any]) -> Iterator[list[Any]]:
+def _chunks(values: list[T]) -> Iterator[list[T]]:
     for start in range(0, len(values), _PAIRS_AT_ONCE):
         yield values[start : start + _PAIRS_AT_ONCE]
 

@@ -477,7 +477,7 @@ class SourceLedger:
 
     # --- the watchdog's view ---
 
-    def seen(self, source_id: str) -> dict[str, Any]:
+    def seen(self, source_id: str) -> dict[str, object]:
         """Return the watchdog's latest view of a source at Coveo."""
         value = read_variable(self._variable("coveo_seen", source_id))
         if not isinstance(value, Mapping) or not isinstance(value.get("holders"), Mapping):

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import cache
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 T = TypeVar("T")
 
 #: The XCom in which a task saves the number of items that it pushed, by source.
 PUSHED_XCOM_KEY: Final = "coveo_pushed"
 
-_NUMBERS: Final[dict[str, Any]] = {"int": int, "float": (int, float)}
+_NUMBERS: Final[dict[str, tuple[type, ...]]] = {"int": (int,), "float": (int, float)}
 
 
 def from_record(record_type: type[T], value: object) -> T | None:
@@ -38,7 +41,7 @@ def from_record(record_type: type[T], value: object) -> T | None:
 
 
 @cache
-def _kinds(record_type: type[Any]) -> dict[str, tuple[str, ...]]:
+def _kinds(record_type: type[DataclassInstance]) -> dict[str, tuple[str, ...]]:
     """Return the fields of a record and the types of their JSON values, from the annotations."""
     return {
         field.name: tuple(each.strip() for each in str(field.type).split("|"))

@@ -10,7 +10,7 @@ one DAG overlap: there, two tasks that write at the same time can overwrite each
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from airflow_provider_coveo.state.variables import (
     delete_variable,
@@ -26,6 +26,16 @@ if TYPE_CHECKING:
 RUNS_REMEMBERED: Final = 30
 
 
+class _Store(Protocol):
+    """The part of Airflow's task state store that the provider uses."""
+
+    def get(self, key: str) -> object: ...
+
+    def set(self, key: str, value: Any) -> None: ...
+
+    def delete(self, key: str) -> None: ...
+
+
 class RunState:
     """
     The values of one task (and map index) in one DAG run.
@@ -34,10 +44,11 @@ class RunState:
     """
 
     def __init__(self, context: Context) -> None:
-        self._store: Any = context.get("task_state_store")
-        if self._store is None:
-            ti: Any = context["ti"]
-            self._store = _VariableStore(ti.dag_id, ti.task_id, ti.run_id, getattr(ti, "map_index", -1))
+        store: _Store | None = context.get("task_state_store")
+        if store is None:
+            ti = context["ti"]
+            store = _VariableStore(ti.dag_id, ti.task_id, ti.run_id, getattr(ti, "map_index", -1))
+        self._store = store
 
     def get(self, key: str) -> Any:
         """Return the value that an earlier attempt of this run stored under ``key``, ``None`` without one."""

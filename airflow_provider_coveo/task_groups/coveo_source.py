@@ -61,14 +61,14 @@ class ApproveByParamOperator(BaseOperator):
     template_fields: Sequence[str] = ("source_name",)
     ui_color: str = "#d7e3fc"
 
-    def __init__(self, *, param: str, source_name: Any, **kwargs: Unpack[TaskArguments]) -> None:
+    def __init__(self, *, param: str, source_name: object, **kwargs: Unpack[TaskArguments]) -> None:
         super().__init__(**kwargs)
         self.param = param
         self.source_name = source_name
 
     def execute(self, context: Context) -> str:
         """Compare the param with the name."""
-        params: Any = context["params"]
+        params = context["params"]
         approved = params.get(self.param)
         if not approved:
             raise AirflowSkipException(
@@ -141,7 +141,7 @@ class RecreatePushSource(TaskGroup):
         output: Any = self.recreate.output
         return output["new_source_id"]
 
-    def _approval(self, param: str, source_name: Any) -> BaseOperator:
+    def _approval(self, param: str, source_name: object) -> BaseOperator:
         try:
             from airflow.providers.standard.operators.hitl import ApprovalOperator
         except (ImportError, AirflowOptionalProviderFeatureException):
@@ -166,10 +166,10 @@ class RecreatePushSource(TaskGroup):
 
 def recreate_push_source(
     *,
-    source_id: Any,
-    new_name: Any,
-    source_id_variable: Any = None,
-    test_item: Any = None,
+    source_id: object,
+    new_name: object,
+    source_id_variable: object = None,
+    test_item: object = None,
     confirm_timeout: timedelta = timedelta(minutes=30),
     poll_interval: timedelta = timedelta(seconds=30),
     deferrable: bool | None = None,
