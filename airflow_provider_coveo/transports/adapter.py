@@ -19,8 +19,8 @@ import socket
 import ssl
 import sys
 import threading
-from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -34,6 +34,10 @@ if sys.platform == "win32":  # pragma: no cover - Airflow does not support Windo
 else:
     import fcntl
     import termios
+
+if TYPE_CHECKING:
+    from _typeshed import HasFileno, ReadableBuffer
+    from urllib3 import HTTPConnectionPool, PoolManager
 
 T = TypeVar("T")
 
@@ -85,7 +89,7 @@ class _WatchedSocket:
         self._io_refs += 1
         return io.BufferedReader(raw)
 
-    def sendall(self, data: Any, flags: int = 0) -> None:
+    def sendall(self, data: ReadableBuffer, flags: int = 0) -> None:
         """Send ``data``, unless a final response arrives first."""
         exchange = current_exchange()
         if exchange is None:
@@ -105,7 +109,7 @@ class _WatchedSocket:
         buffer = bytearray(size)
         return bytes(buffer[: self.recv_into(buffer)])
 
-    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
+    def recv_into(self, buffer: bytearray | memoryview, nbytes: int = 0, flags: int = 0) -> int:
         """Receive into ``buffer``, beginning with data that arrived while the request was being sent."""
         if self._early:
             taken = min(len(buffer), len(self._early))
@@ -186,7 +190,9 @@ class _WatchedSocket:
         # This many bytes distinguish a final response from an informational one.
         return len(rest) >= len(b"HTTP/1.1 100 ")
 
-    def _receive_now(self, receive: Callable[[object], int], buffer: object) -> int:
+    def _receive_now(
+        self, receive: Callable[[bytearray | memoryview], int], buffer: bytearray | memoryview
+    ) -> int:
         self._apply(0.0)
         try:
             return int(receive(buffer))
@@ -194,13 +200,13 @@ class _WatchedSocket:
             raise BlockingIOError(errno.EAGAIN, "no data") from nothing
 
 
-def _is_readable(sock: Any) -> bool:
+def _is_readable(sock: HasFileno) -> bool:
     poll = select.poll()
     poll.register(sock.fileno(), select.POLLIN)
     return bool(poll.poll(0))
 
 
-def _queued_bytes(sock: Any) -> int:
+def _queued_bytes(sock: HasFileno) -> int:
     """Return the number of unsent or unacknowledged bytes in the kernel, -1 if it is unknown."""
     try:
         answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
@@ -212,8 +218,14 @@ def _queued_bytes(sock: Any) -> int:
 class _Response(http.client.HTTPResponse):
     """A response that skips informational ones before it, and detects data after it."""
 
-    def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
-        super().__init__(sock, *args, **kwargs)
+    def __init__(
+        self,
+        sock: socket.socket,
+        debuglevel: int = 0,
+        method: str | None = None,
+        url: str | None = None,
+    ) -> None:
+        super().__init__(sock, debuglevel, method, url)
         self._socket: object = getattr(sock, "socket", sock)
 
     def _read_status(self) -> tuple[str, int, str]:
@@ -338,7 +350,7 @@ def _watched(sock: Any) -> object:
 
 
 @functools.cache
-def _watched_pool_class(pool_class: type[Any]) -> type[object]:
+def _watched_pool_class(pool_class: type[HTTPConnectionPool]) -> type[HTTPConnectionPool]:
     connection_class = pool_class.ConnectionCls
     if issubclass(connection_class, _WatchedConnection):
         return pool_class
@@ -346,7 +358,7 @@ def _watched_pool_class(pool_class: type[Any]) -> type[object]:
     return type(pool_class.__name__, (pool_class,), {"ConnectionCls": watched})
 
 
-def _watch(manager: Any) -> None:
+def _watch(manager: PoolManager) -> None:
     manager.pool_classes_by_scheme = {
         scheme: _watched_pool_class(pool_class)
         for scheme, pool_class in manager.pool_classes_by_scheme.items()
@@ -356,9 +368,11 @@ def _watch(manager: Any) -> None:
 class LimitedAdapter(HTTPAdapter):
     """Sends requests within the limits of the thread's current exchange."""
 
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+    def init_poolmanager(
+        self, connections: int, maxsize: int, block: bool = False, **pool_kwargs: object
+    ) -> None:
         """Create the pools for direct connections."""
-        super().init_poolmanager(*args, **kwargs)
+        super().init_poolmanager(connections, maxsize, block, **pool_kwargs)
         _watch(self.poolmanager)
 
     def proxy_manager_for(self, proxy: str, **kwargs: object) -> object:
@@ -373,10 +387,10 @@ class LimitedAdapter(HTTPAdapter):
         self,
         request: requests.PreparedRequest,
         stream: bool = False,
-        timeout: Any = None,
-        verify: Any = True,
-        cert: Any = None,
-        proxies: Any = None,
+        timeout: float | tuple[float, float] | tuple[float, None] | None = None,
+        verify: bool | str = True,
+        cert: str | bytes | tuple[str | bytes, str | bytes] | None = None,
+        proxies: Mapping[str, str] | None = None,
     ) -> requests.Response:
         """
         Send a request.
@@ -393,7 +407,7 @@ class LimitedAdapter(HTTPAdapter):
         return super().send(request, stream, timeout, verify, cert, proxies)
 
 
-def _silence(timeout: Any) -> float | None:
+def _silence(timeout: float | tuple[float, float | None] | None) -> float | None:
     if isinstance(timeout, tuple):
         timeout = timeout[-1]
     return None if timeout is None else float(getattr(timeout, "read_timeout", timeout))

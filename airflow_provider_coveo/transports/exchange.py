@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from contextvars import ContextVar, Token
 from types import TracebackType
-from typing import Any, Final
+from typing import Final, Protocol
 
 from airflow_provider_coveo.coveo.stop import SLICE, StopSignal
 
@@ -23,6 +23,12 @@ class RequestStoppedError(OSError):
 
 class TotalTimeoutError(TimeoutError):
     """The request exceeded the limit for a whole request."""
+
+
+class Closable(Protocol):
+    """A connection that can be closed from another thread."""
+
+    def close(self) -> None: ...
 
 
 class Exchange:
@@ -54,7 +60,7 @@ class Exchange:
         self.is_answered = False
         #: The size of the request's body in bytes.
         self.size = 0
-        self.connection: Any = None
+        self.connection: Closable | None = None
         self._stop = stop
         self._deadline = None if total is None else time.monotonic() + total
         self._tokens: list[Token[Exchange | None]] = []

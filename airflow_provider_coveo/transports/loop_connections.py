@@ -18,7 +18,9 @@ from weakref import WeakKeyDictionary
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
 from aiohttp.http import HttpVersion11
+from aiohttp.tracing import Trace
 
 #: The connections of a task's current request.
 _used: ContextVar[list[object] | None] = ContextVar("coveo_used_connections", default=None)
@@ -53,10 +55,12 @@ class TrustedConnector(aiohttp.TCPConnector):
         self._trusted: WeakKeyDictionary[object, int] = WeakKeyDictionary()
         self._known: WeakKeyDictionary[object, bool] = WeakKeyDictionary()
 
-    async def connect(self, *args: Any, **kwargs: Any) -> Any:
+    async def connect(
+        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
+    ) -> Connection:
         """Return a new connection, or a trusted one on which no data has arrived since."""
         while True:
-            connection = await super().connect(*args, **kwargs)
+            connection = await super().connect(req, traces, timeout)
             protocol = connection.protocol
             if protocol not in self._known:
                 self._known[protocol] = True
@@ -100,11 +104,12 @@ def has_certain_end(response: aiohttp.ClientResponse) -> bool:
     return response.version == HttpVersion11 and len(said) == 1
 
 
-def _has_something(connection: Any) -> bool:
+def _has_something(connection: Connection) -> bool:
     """Return whether unread data, or the end of the connection, is pending."""
-    if connection.protocol.should_close:
+    protocol, transport = connection.protocol, connection.transport
+    if protocol is None or protocol.should_close or transport is None:
         return True
-    sock = connection.transport.get_extra_info("socket")
+    sock = transport.get_extra_info("socket")
     if sock is None or sock.fileno() < 0:
         return True
     poll = select.poll()
