@@ -50,7 +50,7 @@ def read_query(
             yield make(row)
 
 
-class Cursor(Protocol):
+class _Cursor(Protocol):
     """The part of a database driver's cursor (PEP 249) that the provider uses."""
 
     arraysize: int
@@ -65,18 +65,18 @@ class Cursor(Protocol):
     def close(self) -> None: ...
 
 
-class Connection(Protocol):
+class _Connection(Protocol):
     """The part of a database driver's connection (PEP 249) that the provider uses."""
 
-    def cursor(self, *args: object, **kwargs: object) -> Cursor: ...
+    def cursor(self, *args: object, **kwargs: object) -> _Cursor: ...
 
     def close(self) -> None: ...
 
 
-class DatabaseHook(Protocol):
+class _DatabaseHook(Protocol):
     """The part of Airflow's ``DbApiHook`` that the provider uses."""
 
-    def get_conn(self) -> Connection: ...
+    def get_conn(self) -> _Connection: ...
 
 
 @dataclass(frozen=True)
@@ -141,10 +141,10 @@ def query_rows(
         yield QueryResult(names, map(row_reader(names, source), itertools.chain(first, rows)), source)
 
 
-def _database_hook(conn_id: str, hook_params: Mapping[str, object] | None) -> DatabaseHook:
+def _database_hook(conn_id: str, hook_params: Mapping[str, object] | None) -> _DatabaseHook:
     connection = BaseHook.get_connection(conn_id)
     try:
-        hook: DatabaseHook = connection.get_hook(hook_params=dict(hook_params or {}))
+        hook: _DatabaseHook = connection.get_hook(hook_params=dict(hook_params or {}))
     except AirflowException as unknown:
         raise CoveoInputError(
             f"Could not query the connection {conn_id!r}",
@@ -161,17 +161,17 @@ def _database_hook(conn_id: str, hook_params: Mapping[str, object] | None) -> Da
     return hook
 
 
-def _rows(cursor: Cursor, fetch_size: int) -> Iterator[Sequence[object]]:
+def _rows(cursor: _Cursor, fetch_size: int) -> Iterator[Sequence[object]]:
     while rows := cursor.fetchmany(fetch_size):
         yield from rows
 
 
 @contextmanager
-def _streaming_cursor(connection: Connection) -> Iterator[Cursor]:
+def _streaming_cursor(connection: _Connection) -> Iterator[_Cursor]:
     """Open a cursor that leaves the result on the server even if the driver's default fetches it whole."""
     # Airflow's hook may wrap the driver's own connection.
     driver = type(connection).__module__.partition(".")[0]
-    opened: list[Connection | Cursor] = [connection]
+    opened: list[_Connection | _Cursor] = [connection]
     try:
         if driver in _MYSQL_DRIVERS:
             # By default, the server drops a client that reads no rows for a minute, as a waiting push does.
@@ -188,7 +188,7 @@ def _streaming_cursor(connection: Connection) -> Iterator[Cursor]:
                 one.close()
 
 
-def _cursor(connection: Connection, driver: str) -> Cursor:
+def _cursor(connection: _Connection, driver: str) -> _Cursor:
     # Rows are tuples, whatever row factory the connection sets.
     if driver == "psycopg":
         from psycopg.rows import tuple_row

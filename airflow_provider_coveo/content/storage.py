@@ -59,13 +59,16 @@ class FileSystem(Protocol):
     """The part of fsspec's ``AbstractFileSystem`` that the provider uses."""
 
     @property
-    def protocol(self) -> str | tuple[str, ...]: ...
+    def protocol(self) -> str | tuple[str, ...]:
+        """The schemes of its URLs."""
 
     def _strip_protocol(self, path: str) -> str: ...
 
-    def invalidate_cache(self) -> None: ...
+    def invalidate_cache(self) -> None:
+        """Forget what was listed before."""
 
-    def info(self, path: str) -> FileInfo: ...
+    def info(self, path: str) -> FileInfo:
+        """Return the metadata of a file or folder."""
 
     @overload
     def ls(self, path: str, detail: Literal[True]) -> list[FileInfo]: ...
@@ -73,31 +76,41 @@ class FileSystem(Protocol):
     @overload
     def ls(self, path: str, detail: Literal[False]) -> list[str]: ...
 
-    def find(self, path: str, *, detail: Literal[True]) -> dict[str, FileInfo]: ...
+    def find(self, path: str, *, detail: Literal[True]) -> dict[str, FileInfo]:
+        """Return all files below a folder, by path."""
 
-    def open(self, path: str, mode: str) -> IO[bytes]: ...
+    def open(self, path: str, mode: str) -> IO[bytes]:
+        """Open a file."""
 
-    def cat_file(self, path: str, start: int | None = None, end: int | None = None) -> bytes: ...
+    def cat_file(self, path: str, start: int | None = None, end: int | None = None) -> bytes:
+        """Return the content of a file, or a part of it."""
 
-    def pipe_file(self, path: str, value: bytes) -> None: ...
+    def pipe_file(self, path: str, value: bytes) -> None:
+        """Write a file."""
 
-    def get_file(self, rpath: str, lpath: str) -> None: ...
+    def get_file(self, rpath: str, lpath: str) -> None:
+        """Download a file."""
 
-    def put_file(self, lpath: str, rpath: str) -> None: ...
+    def put_file(self, lpath: str, rpath: str) -> None:
+        """Upload a file."""
 
-    def rm_file(self, path: str) -> None: ...
+    def rm_file(self, path: str) -> None:
+        """Delete a file."""
 
-    def makedirs(self, path: str, exist_ok: bool) -> None: ...
+    def makedirs(self, path: str, exist_ok: bool) -> None:
+        """Create a folder and those above it."""
 
 
 class StoragePath(Protocol):
     """The part of ``ObjectStoragePath`` that the provider uses."""
 
     @property
-    def fs(self) -> FileSystem: ...
+    def fs(self) -> FileSystem:
+        """The storage."""
 
     @property
-    def path(self) -> str: ...
+    def path(self) -> str:
+        """The path there."""
 
 
 #: An open file, as :class:`io.BufferedReader` takes it.
@@ -108,9 +121,11 @@ class ReadableFile(Protocol):
     """A file on this machine or on a storage."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The file's name."""
 
-    def open(self, mode: Literal["rb"], /) -> RawFile: ...
+    def open(self, mode: Literal["rb"], /) -> RawFile:
+        """Open the file."""
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,8 @@ class PushTask(Protocol):
     source_id: str
 
     @property
-    def hook(self) -> CoveoPushHook: ...
+    def hook(self) -> CoveoPushHook:
+        """The hook for the task's connection."""
 
 
 def lineage_of_push(

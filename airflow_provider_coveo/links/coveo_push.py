@@ -33,14 +33,16 @@ class CoveoTask(Protocol):
     """A task with a connection to Coveo."""
 
     @property
-    def hook(self) -> CoveoPushHook: ...
+    def hook(self) -> CoveoPushHook:
+        """The hook for the task's connection."""
 
 
 class LinkedTask(CoveoTask, Protocol):
     """A task whose links are saved."""
 
     @property
-    def operator_extra_links(self) -> Collection[BaseOperatorLink]: ...
+    def operator_extra_links(self) -> Collection[BaseOperatorLink]:
+        """The links."""
 
 
 class _ConsoleLink(BaseOperatorLink):

@@ -29,9 +29,11 @@ class ChangesTask(Protocol):
     full_after: timedelta | None
     on_damaged_snapshot: str | None
 
-    def has_dag(self) -> bool: ...
+    def has_dag(self) -> bool:
+        """Return whether the task belongs to a DAG."""
 
-    def get_flat_relatives(self, upstream: bool = False) -> Collection[Operator]: ...
+    def get_flat_relatives(self, upstream: bool = False) -> Collection[Operator]:
+        """Return all tasks upstream or downstream."""
 
 
 def changes_of(operator: ChangesTask) -> OnlyChanges | None:

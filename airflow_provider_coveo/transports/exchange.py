@@ -28,7 +28,8 @@ class TotalTimeoutError(TimeoutError):
 class Closable(Protocol):
     """A connection that can be closed from another thread."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Close it."""
 
 
 class Exchange:
