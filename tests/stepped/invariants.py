@@ -162,7 +162,7 @@ class Judge:
         # It has closed the source, or left that to another one. Tasks cleared since then open it again.
         closing = run, f"{group}.close", map_index
         if short(opened.task_id) == "open" and any(
-            end.place == closing and end.number > opened.number and end.result == "success"
+            end.place == closing and opened.number < end.number <= at.number and end.result == "success"
             for end in self.engine.ends
         ):
             return False
