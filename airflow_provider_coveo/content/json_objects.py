@@ -44,17 +44,25 @@ def lines(content: io.BufferedReader) -> Iterator[bytes]:
         return
     _reject_other_layout(first)
     yield first
+    del first
     yield from found
 
 
 def _lines(content: io.BufferedReader) -> Iterator[bytes]:
     longest = streams.MAX_ITEM
-    for number, line in enumerate(iter(lambda: content.readline(longest), b""), 1):
+    number = 0
+    while line := content.readline(longest):
+        number += 1
         if line.isspace():
             continue
         if len(line) == longest and not line.endswith(b"\n"):
             raise MalformedError(f"line {number}: a line is longer than {longest:,} bytes")
+        if len(line) > _LARGE:
+            # Validating a line with its end would copy it once more.
+            line = line.strip()
         yield line
+        # It may be large: let go of it before the next one is read, which enumerate would not.
+        del line
 
 
 def _reject_other_layout(line: bytes) -> None:
@@ -157,12 +165,15 @@ class _JsonScanner:
 
     def _more(self) -> bool:
         more = self._content.read(streams.CHUNK)
+        self._forget_taken()
+        self._data += more
+        return bool(more)
+
+    def _forget_taken(self) -> None:
         self._lines += self._data.count(b"\n", 0, self._at)
         self._bytes += self._at
         del self._data[: self._at]
         self._at = 0
-        self._data += more
-        return bool(more)
 
     def next_sign(self) -> bytes:
         """Skip white space, and return the next byte; ``b""`` at the end of the file."""
@@ -243,7 +254,10 @@ class _JsonScanner:
                 depth -= 1
                 at += 1
                 if not depth:
-                    return self._taken(at)
+                    found = self._taken(at)
+                    # A large object takes memory once only, as soon as it is taken.
+                    self._forget_taken()
+                    return found
             elif sign is None or (in_string and sign == 0x5C and at + 1 == len(data)):
                 at -= self._at
                 if len(data) - self._at > look_at:

@@ -481,14 +481,22 @@ def item_batches(
                     continue
                 batcher.size, batcher.last = size, place - 1
                 full = batcher.add(place, ADD, item_id, text)
+                del text
             else:
                 batcher.size, batcher.last = size, place - 1
                 full = add_other(batcher, place, cast("Entry | CheckedDelete", encoded))
+            del encoded
             places, added, size, room = batcher.places, batcher.lists[ADD], batcher.size, batcher.room_limit
             if full is not None:
                 yield full
                 full = None  # release it as soon as the consumer has processed it
+            if batcher.size >= limit and (full := batcher.flush()) is not None:
+                # Nothing else fits: send a large item before the next one is read.
+                yield full
+                full = None
+                places, added, size, room = batcher.places, batcher.lists[ADD], batcher.size, limit
         batcher.size = size
+        del group, entries, item
     batcher.last = place
     full = batcher.flush()
     if full is not None:
@@ -505,6 +513,15 @@ def item_groups(
     try:
         for item in items:
             if type(item) is bytes:
+                if len(item) > _CHUNK_BYTES:
+                    if run:
+                        yield run
+                        run = []
+                    yield [item]
+                    # It may be large: let go of it before the next one is read.
+                    del item
+                    room = 0
+                    continue
                 room -= len(item) + 2
                 if room < 0:
                     if run:

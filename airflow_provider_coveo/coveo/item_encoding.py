@@ -228,6 +228,8 @@ class ItemEncoder:
         return schema
 
     def _validate_bytes(self, encoded: bytes) -> Entry | tuple[str, bytes]:
+        if len(encoded) > MAX_INLINE_DATA:
+            return self._validate_json(encoded)
         # Items of one kind tend to follow each other: after a miss, skip the fast path for a while.
         if self._fast_path_skips:
             self._fast_path_skips -= 1
@@ -250,7 +252,7 @@ class ItemEncoder:
         else:
             schema = self._schema_of(("texts", *keys), dict.fromkeys(keys, ""))
             self._last_keys, self._last_keys_schema = keys, schema
-        if schema is None or len(encoded) > MAX_INLINE_DATA:
+        if schema is None:
             return None
         for key in schema.texts:
             if type(item[key]) is not str:
@@ -280,10 +282,12 @@ class ItemEncoder:
             document_id, sent = self._checked(item)
         except _NeedsSlowPathError:
             document_id = validate_item(item).document_id
-        # If msgspec encodes the dict to the same bytes, no key occurs twice at any depth.
-        if _encoder.encode(item) != encoded and _may_have_repeated_keys(encoded, item):
+        # If msgspec encodes the dict to the same bytes, no key occurs twice at any depth. For a large item,
+        # that would be one more copy in memory.
+        is_large = len(encoded) > MAX_INLINE_DATA
+        if (is_large or _encoder.encode(item) != encoded) and _may_have_repeated_keys(encoded, item):
             _reject_repeated_keys(document_id, encoded)
-        if len(encoded) > MAX_INLINE_DATA:
+        if is_large:
             return self._of_prepared(item)
         if not any(key.lower() in _DATA_KEYS for key in item):
             # It has metadata, or validation would have failed.
@@ -493,7 +497,14 @@ def _may_have_repeated_keys(encoded: bytes, item: Mapping[str, object]) -> bool:
     parts[1::4] = [key.encode() for key in members]
     parts[2::4] = [b'": '] * len(members)
     parts[3::4] = members.values()
-    return b"".join(parts) + b"}" != encoded
+    # Joining them would copy a large item once more.
+    at = 0
+    with memoryview(encoded) as text:
+        for part in parts:
+            if text[at : at + len(part)] != memoryview(part):
+                return True
+            at += len(part)
+        return bytes(text[at:]) != b"}"
 
 
 def _reject_repeated_keys(document_id: str, encoded: bytes) -> None:

@@ -256,8 +256,9 @@ class PreparedItem:
     @property
     def is_too_large_for_inline_data(self) -> bool:
         """Whether the content needs a file container."""
-        return (
-            self.content_key != "compressedBinaryDataFileId" and len(self.content.encode()) > MAX_INLINE_DATA
+        return self.content_key != "compressedBinaryDataFileId" and (
+            # A large text is not encoded, which would copy it, only to be counted.
+            len(self.content) > MAX_INLINE_DATA or len(self.content.encode()) > MAX_INLINE_DATA
         )
 
     @property

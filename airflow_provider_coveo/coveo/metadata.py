@@ -263,6 +263,8 @@ def validate_text(text: str, key: str) -> str:
     :param key: Its name in the error.
     :raises CoveoInputError: if it can't.
     """
+    if text.isascii():
+        return text
     try:
         text.encode()
     except UnicodeEncodeError:

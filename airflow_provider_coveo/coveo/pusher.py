@@ -85,7 +85,8 @@ class ContainerPush:
 
     Several threads upload the batches. Another thread submits them to Coveo in order, one at a time, each
     after its own upload succeeds. The accepted batches are therefore always the beginning of the input. At
-    most ``concurrency`` + 1 batches are in memory, plus the one being filled.
+    most ``concurrency`` + 1 batches are in memory, plus the one being filled. Items that are larger than a
+    batch take part of that room, or wait until there is nothing else in it.
 
     :param containers: Uploads the batches and submits them.
     :param path: The path of the request that submits a batch.
@@ -93,6 +94,7 @@ class ContainerPush:
     :param unit: The noun for the entries, for messages, in the singular and the plural: ``item``, ``items``.
     :param names: The result's key for the accepted entries of each section.
     :param concurrency: The number of parallel uploads.
+    :param batch_bytes: The maximum size of a batch, unless a single item is larger.
     :param checkpoint: Saves which batches were accepted, for a later attempt.
     :param records: Records that the push changes the source's content; ``None`` to record nothing.
     :param progress: Called with the result so far after each accepted batch.
@@ -108,6 +110,7 @@ class ContainerPush:
         unit: tuple[str, str],
         names: Mapping[str, str],
         concurrency: int,
+        batch_bytes: int,
         checkpoint: Checkpoint | None = None,
         records: PushRecords | None = None,
         progress: Callable[[dict[str, object]], None] | None = None,
@@ -124,6 +127,7 @@ class ContainerPush:
         self._unit = unit
         self._names = dict(names)
         self._concurrency = concurrency
+        self._max_bytes = (concurrency + 1) * batch_bytes
         self._progress = progress
         self._count = count
         self._records = records
@@ -136,6 +140,7 @@ class ContainerPush:
         # Guarded by the condition:
         self._waiting: deque[tuple[Batch, Future[tuple[Uploaded, str | None]]]] = deque()
         self._in_flight = 0
+        self._bytes_in_flight = 0
         self._no_more = False
         self._failure: BaseException | None = None
         self._submitter: threading.Thread | None = None
@@ -265,19 +270,22 @@ class ContainerPush:
             self._begin()
         with self._changed:
             # A stop can come from a signal handler, so it can't notify the condition: check for it.
-            while not self._changed.wait_for(self._may_enqueue, _SECONDS_BETWEEN_CHECKS):
+            while not self._changed.wait_for(lambda: self._may_enqueue(batch), _SECONDS_BETWEEN_CHECKS):
                 pass
             self._raise_failure()
             if not self._stop.is_set():
                 self._in_flight += 1
+                self._bytes_in_flight += batch.size
                 self._waiting.append((batch, uploads.submit(self._upload, batch)))
                 self._changed.notify_all()
                 return
         self._drain()
         raise self._killed()
 
-    def _may_enqueue(self) -> bool:
-        return self._failure is not None or self._in_flight <= self._concurrency or self._stop.is_set()
+    def _may_enqueue(self, batch: Batch) -> bool:
+        if self._failure is not None or self._stop.is_set() or not self._in_flight:
+            return True
+        return self._in_flight <= self._concurrency and self._bytes_in_flight + batch.size <= self._max_bytes
 
     def _begin(self) -> None:
         # Read the connection once here, rather than in every thread.
@@ -329,6 +337,7 @@ class ContainerPush:
                 if not self._waiting:
                     return
                 batch, upload = self._waiting.popleft()
+            size = batch.size
             try:
                 try:
                     self._submit(batch, upload)
@@ -342,6 +351,7 @@ class ContainerPush:
                 del batch, upload
             with self._changed:
                 self._in_flight -= 1
+                self._bytes_in_flight -= size
                 self._changed.notify_all()
 
     def _fail(self, error: BaseException) -> None:

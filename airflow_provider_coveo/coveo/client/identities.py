@@ -113,6 +113,7 @@ class Identities:
             unit=_UNIT,
             names={MEMBERS: "accepted_members", MAPPINGS: "accepted_mappings", DELETED: "accepted_deleted"},
             concurrency=concurrency,
+            batch_bytes=limit,
             progress=progress,
         )
         push.run(identity_batches(*sections, limit, invalid.skip))

@@ -242,6 +242,7 @@ class Push:
             unit=("item", "items"),
             names={ADD: "accepted_adds", DELETE: "accepted_deletes"},
             concurrency=concurrency,
+            batch_bytes=limit,
             checkpoint=checkpoint,
             records=records,
             progress=progress,

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 from benchmarks.receiver import Receiver
 
@@ -29,9 +32,34 @@ print("MB", (peak() - before) / 1024)
 """
 
 
+_LARGE_ITEMS = """
+import json, os, re, sys
+from pathlib import Path
+
+os.environ["AIRFLOW_CONN_COVEO_DEFAULT"] = json.dumps(
+    {"conn_type": "coveo", "login": "acme", "password": "key", "host": sys.argv[1]}
+)
+from airflow_provider_coveo.content.files import read_files
+from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+
+hook = CoveoPushHook()
+hook.push_items("acme-products", [b'{"documentId": "a://0", "data": "first, so that all is imported"}'])
+Path("/proc/self/clear_refs").write_text("5")
+peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+before = peak()
+result = hook.push_items("acme-products", read_files(sys.argv[2]), on_invalid="skip", batch_bytes=1_000_000)
+assert (result["accepted_adds"], result["invalid"]) == (24, 1), result
+print("MB", (peak() - before) / 1024)
+"""
+
+
 def _peak(url: str, items: int) -> float:
+    return _run(_SCRIPT, url, str(items))
+
+
+def _run(script: str, *arguments: str) -> float:
     done = subprocess.run(
-        [sys.executable, "-c", _SCRIPT, url, str(items)], capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stdout + done.stderr
     line = next(line for line in done.stdout.splitlines() if line.startswith("MB"))
@@ -47,3 +75,19 @@ def test_ten_times_the_items_need_no_more_memory() -> None:
     assert many < 25
     # The allocator may keep memory for a few more; the input adds nothing.
     assert many < few + 10
+
+
+@pytest.mark.parametrize("suffix", ["json", "ndjson"])
+def test_a_push_holds_one_large_item_at_a_time(tmp_path: Path, suffix: str) -> None:
+    # 20 MB each: content for a container of its own, metadata, and an item that is invalid.
+    large = [{"data": 1}, {"text": 1}, {"text": 1, "nested": {}}, {"data": 1}, {"text": 1}]
+    with (tmp_path / f"items.{suffix}").open("w") as file:
+        for number in range(25):
+            item = large[number // 5] if number % 5 == 0 else {"data": "small"}
+            item = {key: "x" * 20_000_000 if value == 1 else value for key, value in item.items()}
+            text = json.dumps({"documentId": f"a://{number}", **item})
+            file.write(("[,"[number > 0] if suffix == "json" else "") + text + "\n")
+        file.write("]" * (suffix == "json"))
+    with Receiver(latency=0.2) as receiver:
+        # One is read and encoded in three to four copies.
+        assert _run(_LARGE_ITEMS, receiver.url, str(tmp_path / f"items.{suffix}")) < 5.5 * 20
