@@ -314,7 +314,7 @@ class AsyncCaller:
         try:
             while not (await asyncio.wait({request}, timeout=SLICE))[0]:
                 if self._stop.is_set():
-                    raise stopped_error(action, "the request was ended before its response came")
+                    raise stopped_error(action, "the request was interrupted before its response arrived")
         finally:
             # This has no effect on a finished request.
             request.cancel()
