@@ -8,8 +8,9 @@ Measure the cost of pushing only changes.
 Items have 2 KB each. Since the last push, 1 % of them changed and 0.5 % are gone. Each push is a new process.
 It sends to a receiver on loopback, in another process, which ignores the content and can delay each response.
 The items are generated as fast as a file of them can be read. `digest` only reads, validates and digests
-them. Because the machine may be busy, CPU seconds are shown as well as wall time. Memory is the peak above
-the memory of the imports. With --memory, the items are short.
+them; `increment` reads and pushes only what changed, with a cursor. Because the machine may be busy, CPU
+seconds are shown as well as wall time. Memory is the peak above the memory of the imports. With --memory, the
+items are short.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -39,6 +41,11 @@ from benchmarks.receiver import Receiver
 _WORDS = ("anvil", "rocket", "skates", "dehydrated", "boulders", "giant", "rubber", "band", "instant", "hole")
 _TEXTS = 64
 LONG, SHORT = 1_640, 40
+_TEMPLATE = (
+    b'{"documentId":"https://shop.example.com/products/%08d","title":"Product %d","data":"%s",'
+    b'"date":"2026-11-24T08:00:00Z","fileExtension":".txt","brand":"ACME","price":%d.25,"instock":true,'
+    b'"categories":["tools","toys"],"language":"en"}\n'
+)
 
 
 def lines(count: int, version: int, size: int) -> Iterator[bytes]:
@@ -49,20 +56,37 @@ def lines(count: int, version: int, size: int) -> Iterator[bytes]:
     :param version: 1, or 2 for the second one, of which 1 % changed and 0.5 % are gone.
     :param size: The bytes of text in an item.
     """
-    generator = random.Random(1)  # noqa: S311 - the same items each time
-    texts = [" ".join(generator.choices(_WORDS, k=size // 6)).encode() for _ in range(_TEXTS)]
-    template = (
-        b'{"documentId":"https://shop.example.com/products/%08d","title":"Product %d","data":"%s",'
-        b'"date":"2026-11-24T08:00:00Z","fileExtension":".txt","brand":"ACME","price":%d.25,"instock":true,'
-        b'"categories":["tools","toys"],"language":"en"}\n'
-    )
+    texts = _texts(size)
     for number in range(count):
         price = number % 1000
         if version == 2:
             if number % 200 == 1:
                 continue
             price += number % 100 == 0
-        yield template % (number, number, texts[number % _TEXTS], price)
+        yield _TEMPLATE % (number, number, texts[number % _TEXTS], price)
+
+
+def changed(cursor: Any, count: int, size: int) -> Iterator[Any]:
+    """
+    Yield what changed from the first version to the second one, as an origin reports it.
+
+    :param cursor: Moves with each row.
+    :param count: The number of items in the first version.
+    :param size: The bytes of text in an item.
+    """
+    from airflow_provider_coveo.coveo.items import Delete
+
+    texts = _texts(size)
+    for at in range(cursor.since, count, 100):
+        cursor.advance(at)
+        yield _TEMPLATE % (at, at, texts[at % _TEXTS], at % 1000 + 1)
+        if at % 200 == 0:
+            yield Delete(f"https://shop.example.com/products/{at + 1:08d}")
+
+
+def _texts(size: int) -> list[bytes]:
+    generator = random.Random(1)  # noqa: S311 - the same items each time
+    return [" ".join(generator.choices(_WORDS, k=size // 6)).encode() for _ in range(_TEXTS)]
 
 
 def _peak() -> int:
@@ -83,10 +107,12 @@ class _Variables:
 
     def get(self, key: str, deserialize_json: bool = False) -> Any:
         """Return a value."""
-        return self._read()[key]
+        value = self._read()[key]
+        return json.loads(value) if deserialize_json else value
 
-    def set(self, key: str, value: Any, **options: Any) -> None:
+    def set(self, key: str, value: Any, *, serialize_json: bool = False, **options: Any) -> None:
         """Save a value."""
+        value = json.dumps(value) if serialize_json else value
         self._path.write_text(json.dumps({**self._read(), key: value}))
 
     def delete(self, key: str) -> None:
@@ -125,21 +151,32 @@ def work(kind: str, url: str, folder: Path, count: int, size: int) -> None:
     import airflow.providers.common.compat.sdk as sdk
 
     from airflow_provider_coveo.coveo.only_changes import OnlyChanges
+    from airflow_provider_coveo.cursors.coveo_push import coveo_cursor
     from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 
     sdk.Variable = _Variables(folder / "variables.json")  # type: ignore[misc,assignment]
+    ti = SimpleNamespace(dag_id="d", task_id="t", run_id="r", map_index=-1, try_number=1, max_tries=0)
     hook = CoveoPushHook()
 
     def push(name: str, items: Any, *, compares: bool) -> Any:
         changes = OnlyChanges(str(folder / "snapshots"), name=name) if compares else None
-        return hook.push_items("acme-products", items, changes=changes)
+        return hook.push_items(f"acme-{name}", items, changes=changes)
+
+    def push_increment(name: str, number: int) -> Any:
+        sdk.get_current_context = lambda: {"ti": ti}  # type: ignore[assignment,typeddict-item]
+        with coveo_cursor(name, source_id=f"acme-{name}", start=0) as cursor:
+            return hook.push_items(f"acme-{name}", changed(cursor, number, size))
 
     # Don't measure one-time imports and reads.
     push("first", [{"documentId": "a://0", "data": "x"}], compares=True)
+    if kind == "increment":
+        push_increment("first", 1)
     before, start, cpu = _peak(), time.perf_counter(), time.process_time()
     version = 1 if kind in {"first", "full"} else 2
     if kind == "digest":
         result = _digest(count, version, size)
+    elif kind == "increment":
+        result = push_increment("catalog", count)
     else:
         result = push("catalog", lines(count, version, size), compares=kind != "full")
     told = {
@@ -178,7 +215,7 @@ def compare(count: int, latency: float) -> dict[str, dict[str, Any]]:
     """
     with Receiver(latency) as receiver, tempfile.TemporaryDirectory() as folder:
         found = {}
-        for kind in ("full", "first", "digest", "changes"):
+        for kind in ("full", "first", "digest", "changes", "increment"):
             found[kind] = run(kind, receiver, Path(folder), count, LONG)
             _print(kind, found[kind], count)
         id_bytes = len("https://shop.example.com/products/00000000")
