@@ -11,6 +11,7 @@ never see a partial file, and memory stays bounded.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import logging
@@ -20,7 +21,7 @@ import reprlib
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Final
 from uuid import uuid4
@@ -31,7 +32,7 @@ from airflow_provider_coveo.content import storage
 from airflow_provider_coveo.content.files import read_files
 from airflow_provider_coveo.content.listing import files_of
 from airflow_provider_coveo.content.scratch import ScratchFolder
-from airflow_provider_coveo.coveo.errors import CoveoInputError, sanitize, short_repr
+from airflow_provider_coveo.coveo.errors import CoveoInputError, RejectedItemsError, sanitize, short_repr
 from airflow_provider_coveo.coveo.invalid_items import InvalidItemError, ItemWithoutId
 from airflow_provider_coveo.coveo.items import Delete, Item
 from airflow_provider_coveo.coveo.metadata import validate_metadata
@@ -95,17 +96,33 @@ class RejectedItemsFile:
 
         :param entry: The known facts about it, as JSON.
         :param item: The original item, ``None`` if it is not available.
+        :raises RejectedItemsError: if the worker's temporary folder is full.
         """
         described = {"source_id": self._source_id, **entry}
         known = {key: value for key, value in described.items() if value is not None and value != ""}
         # Half of a surrogate pair, which UTF-8 can't encode, becomes a question mark.
         line = json.dumps(known, ensure_ascii=False).encode(errors="replace")[:-1]
-        out = self._out or self._open()
-        out.write(line)
         if item is not None:
-            out.write(b", " + (item if isinstance(item, ItemAsJson) else item_as_json(item)))
-        out.write(b"}\n")
+            line += b", " + (item if isinstance(item, ItemAsJson) else item_as_json(item))
+        with self._writing():
+            out = self._out or self._open()
+            out.write(line + b"}\n")
         self.count += 1
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Raise an error of ours if a disk or the object storage fails."""
+        try:
+            yield
+        except OSError as problem:
+            is_full = problem.errno in {errno.ENOSPC, errno.EDQUOT}
+            disks = f"the disk of the folder, or of the worker's temporary folder {tempfile.gettempdir()},"
+            raise RejectedItemsError(
+                f"Could not write the rejected items to {self}",
+                answer=str(problem),
+                cause=f"{disks} is full" if is_full else "",
+                remedy="Free space there, then clear the task" if is_full else "",
+            ) from None
 
     def _open(self) -> IO[bytes] | gzip.GzipFile:
         self._spool = tempfile.TemporaryFile(prefix="coveo-rejected-")  # noqa: SIM115
@@ -118,14 +135,15 @@ class RejectedItemsFile:
         """
         Write the complete file; do nothing if no item was rejected.
 
-        :raises OSError: if it can't be written.
+        :raises RejectedItemsError: if it can't be written.
         """
         if self._spool is None:
             return
-        if self._is_packed and self._out is not None:
-            self._out.close()
-        self._spool.flush()
-        self._target.replace(self._spool)
+        with self._writing():
+            if self._is_packed and self._out is not None:
+                self._out.close()
+            self._spool.flush()
+            self._target.replace(self._spool)
         self.exists = True
         log.info("Wrote %s to %s", quantity(self.count, "rejected item"), self)
 

@@ -8,9 +8,11 @@ shows. A file of the journal is deleted only once a snapshot that includes it is
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -314,8 +316,13 @@ def _named(action: str, shown: str) -> Iterator[None]:
         raise
     except Exception as problem:
         reason = str(problem).partition("\n")[0][:300]
+        is_full = isinstance(problem, OSError) and problem.errno in {errno.ENOSPC, errno.EDQUOT}
+        disks = f"the disk of the folder, or of the worker's temporary folder {tempfile.gettempdir()},"
         raise SnapshotError(
-            f"Could not {action} {shown}", answer=f"{type(problem).__name__}: {reason}"
+            f"Could not {action} {shown}",
+            answer=f"{type(problem).__name__}: {reason}",
+            cause=f"{disks} is full" if is_full else "",
+            remedy="Free space there, then clear the task" if is_full else "",
         ) from None
 
 

@@ -10,19 +10,24 @@ the only one that can be changed in place: see ``benchmarks/changes.py --formats
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
 import sqlite3
+import tempfile
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
-from typing import Final, TypedDict
+from typing import Final, ParamSpec, TypedDict, TypeVar
 
 from airflow_provider_coveo.coveo.changes import Operation
-from airflow_provider_coveo.coveo.errors import SnapshotDamagedError, SnapshotFormatError
+from airflow_provider_coveo.coveo.errors import SnapshotDamagedError, SnapshotError, SnapshotFormatError
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 #: The format that this version reads and writes. If a snapshot has another format, everything is pushed.
 FORMAT: Final = 1
@@ -93,6 +98,24 @@ _FORGET_REMOVED: Final = """
 """
 
 
+def _on_local_disk(method: Callable[P, R]) -> Callable[P, R]:
+    """Return a method that raises an error of ours if the temporary folder is full or fails."""
+
+    @functools.wraps(method)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(*args, **kwargs)
+        except (sqlite3.Error, OSError) as problem:
+            raise SnapshotError(
+                "Could not work with the local copy of the snapshot",
+                answer=f"{type(problem).__name__}: {problem}",
+                cause=f"the worker's temporary folder {tempfile.gettempdir()} is full, or fails",
+                remedy="Free space there, or set TMPDIR to a larger disk, then clear the task",
+            ) from None
+
+    return call
+
+
 @dataclass
 class SnapshotFacts:
     """
@@ -131,6 +154,7 @@ class Snapshot:
 
     # --- files ---
 
+    @_on_local_disk
     def create(self) -> None:
         """Start with an empty snapshot."""
         database = self._connect()
@@ -178,6 +202,7 @@ class Snapshot:
     def _cache_pages(self, kib: int) -> None:
         self._db.execute(f"PRAGMA main.cache_size = -{kib}")
 
+    @_on_local_disk
     def _open_log(self, database: sqlite3.Connection) -> None:
         database.execute("ATTACH ? AS log", (str(self._log_path),))
         _tune(database, "log", _LOG_CACHE_KIB)
@@ -211,6 +236,7 @@ class Snapshot:
         """An upper bound of its items' numbers, exclusive."""
         return self._numbers
 
+    @_on_local_disk
     def lookup(self, ids: Sequence[str]) -> dict[str, tuple[str, bytes | None, int]]:
         """
         Return the rows of the IDs that the snapshot contains: ID, digest and number.
@@ -233,6 +259,7 @@ class Snapshot:
             found.update(zip(map(_ID_OF, rows), rows, strict=True))
         return found
 
+    @_on_local_disk
     def find_missing(self, seen: bytearray) -> None:
         """
         Find the items whose bits are not set, for ``missing``.
@@ -254,6 +281,7 @@ class Snapshot:
 
     # --- changes ---
 
+    @_on_local_disk
     def add(self, batch: int, operations: Iterable[Operation]) -> None:
         """
         Record operations, which count once their batch is accepted.
@@ -271,10 +299,12 @@ class Snapshot:
             self._db.executemany("INSERT INTO log.operations VALUES (?, ?, ?, ?, ?)", rows)
         self._db.execute("COMMIT")
 
+    @_on_local_disk
     def forget_digests(self) -> None:
         """Forget the digests of all items, so that each is pushed again."""
         self._db.execute("UPDATE items SET digest = NULL WHERE digest IS NOT NULL AND digest != x''")
 
+    @_on_local_disk
     def forget(self, ids: Iterable[str], *, known_only: bool = False) -> None:
         """
         Forget the digests of some IDs, so that their items are pushed again.
@@ -292,6 +322,7 @@ class Snapshot:
                 self._numbers += 1
         self._db.execute("COMMIT")
 
+    @_on_local_disk
     def apply(self, accepted: int) -> None:
         """
         Apply the operations. If one was not accepted, its item's digest is forgotten.
@@ -335,6 +366,7 @@ class Snapshot:
         ).fetchone()
         self._items = self._rows - deleted
 
+    @_on_local_disk
     def write(self) -> str:
         """
         Complete the file at ``path`` for storing, and close it.

@@ -336,6 +336,14 @@ class SnapshotError(CoveoError):
     retry_can_help = True
 
 
+class RejectedItemsError(CoveoError, OSError):
+    """The file of rejected items could not be written; all other items may have been pushed."""
+
+    default_cause = "the folder or the object storage does not answer, or refuses"
+    default_remedy = "Check rejected_path, and its connection's permission to write, then clear the task"
+    retry_can_help = True
+
+
 class SnapshotDamagedError(CoveoInputError):
     """A snapshot is truncated, was changed by others, or is not a snapshot; nothing was sent."""
 

@@ -75,7 +75,7 @@ class RunRejectedItems:
         Write the file.
 
         :param succeeded: Whether the push succeeded. If not, a failure to write the file is only logged.
-        :raises OSError: if it can't be written.
+        :raises RejectedItemsError: if it can't be written.
         """
         try:
             with closing(self._file):
@@ -218,7 +218,7 @@ def write_pipeline_rejections(
     :param columns: For tables, the mapping of columns to the parts of an item.
     :raises CoveoInputError: if the path is invalid.
     :raises CoveoError: if the logs can't be read.
-    :raises OSError: if the file can't be written.
+    :raises RejectedItemsError: if the file can't be written.
     """
     file = RejectedItemsFile(path, pushed.source_id)
     if not results:
