@@ -42,6 +42,8 @@ myst_substitutions = {"patience": PATIENCE}
 myst_heading_anchors = 3
 
 autodoc_preserve_defaults = True
+# The code has no type comments. To look for them costs a tenth of the build.
+autodoc_use_type_comments = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
