@@ -14,7 +14,7 @@ import logging
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -26,6 +26,8 @@ from airflow_provider_coveo.coveo.quantities import quantity
 
 _log: Final = logging.getLogger(__name__)
 _GLOB_CHARACTERS: Final = re.compile(r"[*?\[]")
+#: Folders that hold the log of a table, and the table's format.
+_TABLE_LOGS: Final = {"_delta_log": "Delta Lake", ".hoodie": "Apache Hudi"}
 
 
 class Tree(Protocol):
@@ -146,6 +148,7 @@ def _below(tree: Tree, folder: Found) -> list[str]:
     flat = tree.below(folder.path)
     if flat is not None:
         begin = len(folder.path.rstrip("/")) + 1
+        _reject_logged_tables(flat, begin)
         return sorted(path for path in flat if not any(map(_is_hidden, path[begin:].split("/"))))
     return sorted(_files_below(tree, folder, {folder.identity}, _is_hidden))
 
@@ -153,7 +156,9 @@ def _below(tree: Tree, folder: Found) -> list[str]:
 def _files_below(
     tree: Tree, folder: Found, seen: set[object], is_hidden: Callable[[str], bool]
 ) -> Iterator[str]:
-    for name in tree.names(folder.path):
+    names = tree.names(folder.path)
+    _reject_logged_table(folder.path, names)
+    for name in names:
         if is_hidden(name):
             continue
         found = _existing(tree.look(folder.path, name), folder.path, name)
@@ -163,6 +168,30 @@ def _files_below(
             # A folder that was seen before is a link back to a parent.
             seen.add(found.identity)
             yield from _files_below(tree, found, seen, is_hidden)
+
+
+def _reject_logged_table(folder: str, names: Iterable[str]) -> None:
+    """
+    Reject a folder of a table format that keeps files with rows that were deleted or replaced.
+
+    Only the table's log, which this module does not read, tells which of the files are current.
+    """
+    for name in names:
+        table_format = _TABLE_LOGS.get(name.rstrip("/"))
+        if table_format is not None:
+            raise CoveoInputError(
+                f"Could not read {folder!r}: it is a table of {table_format}, whose files also hold rows "
+                "that were deleted or replaced",
+                remedy="Query the table with SqlToCoveoPushOperator, or export what is current",
+            )
+
+
+def _reject_logged_tables(paths: Iterable[str], begin: int) -> None:
+    for path in paths:
+        folders = path[begin:].split("/")[:-1]
+        for index, name in enumerate(folders):
+            if name in _TABLE_LOGS:
+                _reject_logged_table("/".join([path[: begin - 1], *folders[:index]]), [name])
 
 
 def _existing(found: Found | None, folder: str, name: str) -> Found:
@@ -220,7 +249,10 @@ def _matches(
         yield from _matches_below(tree, folder, rest, folders, seen)
         return
     is_pattern = _GLOB_CHARACTERS.search(head) is not None
-    for name in tree.names(folder.path) if is_pattern else [head]:
+    names = tree.names(folder.path) if is_pattern else [head]
+    if not rest:
+        _reject_logged_table(folder.path, names)
+    for name in names:
         if not _is_name_matched(name.rstrip("/"), head):
             continue
         found = tree.look(folder.path, name)
@@ -242,6 +274,7 @@ def _matches_below(
     flat = tree.below(folder.path)
     if flat is not None:
         begin = len(folder.path.rstrip("/")) + 1
+        _reject_logged_tables(flat, begin)
         yield from (path for path in flat if _is_matched(path[begin:].split("/"), ["**", *segments]))
         return
     if not segments:

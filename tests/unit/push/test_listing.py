@@ -212,3 +212,19 @@ def test_patterns_are_those_of_a_shell(tmp_path: Path, monkeypatch: pytest.Monke
         assert ids(f"{root}s*/deep/*") == ["d.ndjson"]
         assert len(ids(f"{root}**")) == 5
     assert ids(".") == ["a.ndjson", "b.ndjson", "c.ndjson", "d.ndjson"]
+
+
+@pytest.mark.parametrize("pattern", ["", "/**", "/*.ndjson", "/**/*.ndjson"])
+@pytest.mark.parametrize(("log", "named"), [("_delta_log", "Delta Lake"), (".hoodie", "Apache Hudi")])
+def test_a_table_whose_files_hold_deleted_rows_is_refused_by_name(
+    tmp_path: Path, pattern: str, log: str, named: str
+) -> None:
+    put(tmp_path / "table/part-0.ndjson", "a://deleted")
+    put(tmp_path / f"table/{log}/0.ndjson")
+    with pytest.raises(CoveoInputError, match=f"/table'.*table of {named}.*SqlToCoveoPushOperator"):
+        ids(f"{tmp_path}/table{pattern}")
+    if pattern.startswith("/**") or not pattern:
+        with pytest.raises(CoveoInputError, match=f"/table'.*table of {named}"):
+            ids(f"{tmp_path}{pattern}")
+    # A file that is named is read.
+    assert ids(tmp_path / "table/part-0.ndjson") == ["a://deleted"]

@@ -303,6 +303,15 @@ def test_an_object_that_changes_while_it_is_read_is_an_error(
             pass
 
 
+@pytest.mark.parametrize("path", ["/delta", "/delta/", "/delta/**", "/delta/*.ndjson", "/delta/**/*.ndjson"])
+def test_a_table_whose_objects_hold_deleted_rows_is_refused_by_name(storage: Storage, path: str) -> None:
+    storage.put("delta/_delta_log/00000.json", b"{}")
+    storage.put("delta/part-0.ndjson", line("deleted"))
+    with pytest.raises(CoveoInputError, match=r"/delta'.*table of Delta Lake"):
+        ids(f"{ROOT}{path}")
+    assert ids(f"{ROOT}/delta/part-0.ndjson") == ["deleted"]
+
+
 # --- columns from folders ---
 
 
