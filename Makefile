@@ -96,7 +96,7 @@ ON_ONE_LINE := tests/simulator \
 	$(addprefix tests/docs/test_,docstrings.py pictures.py site.py with_the_simulator.py) \
 	$(addprefix tests/unit/,coveo test_fresh.py test_house_rules.py test_lines.py test_matrix.py test_release.py \
 	test_run_all_checks.py) \
-	$(addprefix tests/unit/changes/test_,as_a_rebuild.py bad_timing.py memory.py) \
+	$(addprefix tests/unit/changes/test_,as_a_rebuild.py bad_timing.py killed.py memory.py) \
 	$(addprefix tests/unit/hooks/test_,call_rates.py documented_success.py wire.py) \
 	$(addprefix tests/unit/push/test_,accounting.py as_if_one_by_one.py compression.py faults.py fuzzed_input.py \
 	json_files.py listing.py memory.py partitions.py strict_receiver.py tables_oracle.py values.py)
