@@ -146,7 +146,7 @@ class CoveoPushHook(HttpHook):
         """Return the form's hidden fields, labels and placeholders."""
         return form_behaviour()
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[object, ...]:
         # Sessions and locks can't be pickled: a copy creates its own.
         arguments = {
             "organization_id": self._given_organization_id,
@@ -202,7 +202,7 @@ class CoveoPushHook(HttpHook):
         self._base_url_initialized = True
 
     def get_conn(
-        self, headers: dict[Any, Any] | None = None, extra_options: dict[str, Any] | None = None
+        self, headers: dict[str, str] | None = None, extra_options: dict[str, object] | None = None
     ) -> requests.Session:
         """
         Return a session with the API key, the user agent and the connection's transport settings.
@@ -218,7 +218,7 @@ class CoveoPushHook(HttpHook):
         return session
 
     def _new_session(
-        self, headers: dict[Any, Any] | None, extra_options: dict[str, Any] | None
+        self, headers: dict[str, str] | None, extra_options: dict[str, object] | None
     ) -> requests.Session:
         try:
             # HttpHook reads its extra options only if there are any.
@@ -250,7 +250,7 @@ class CoveoPushHook(HttpHook):
         self,
         session: requests.Session,
         prepped_request: requests.PreparedRequest,
-        extra_options: dict[Any, Any],
+        extra_options: dict[str, Any],
     ) -> requests.Response:
         """Send a request of ``run``, with the same checks, retries and records as the client's requests."""
         path = urlsplit(str(prepped_request.url)).path

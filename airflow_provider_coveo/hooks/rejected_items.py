@@ -193,7 +193,7 @@ class PipelineRejections:
         self._scratch.close()
 
 
-def _row(found: Rejection) -> tuple[Any, ...]:
+def _row(found: Rejection) -> tuple[object, ...]:
     is_deletion = found.operation in DELETES
     known = (found.task, found.result, found.reason, found.request_id, found.at, found.operation)
     return (found.document_id, is_deletion, *known)
