@@ -58,20 +58,14 @@ class ChangesPush(ComparedPush):
         self._source_id = source_id
         self._options = options
         names = _names(hook, options)
-        settings = hook.settings
-        folder = snapshot_folder(
-            path,
-            settings.organization_id,
-            source_id,
-            *names,
-        )
+        folder = snapshot_folder(path, hook.organization_id, source_id, *names)
         self.store = SnapshotStore(folder, read_only=dry_run)
         # All parts of a mapped task share one mark, whatever their number.
         task = names[: 1 if options.name else 2]
         self._records = ChangesRecords(hook, source_id, (path, *task), is_part=task != names)
         self._push = SnapshotPush(
             self.store,
-            target=f"{settings.push_url} {settings.organization_id} {source_id}",
+            target=f"{hook.settings.push_url} {hook.organization_id} {source_id}",
             push_all_if_damaged=options.on_damaged_snapshot == "push_all",
             versions=PartVersions(hook, source_id, (path, *task), is_dry=dry_run) if task != names else None,
         )

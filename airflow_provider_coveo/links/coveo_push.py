@@ -118,7 +118,7 @@ class PushSourceLink(BaseOperatorLink):
         if not isinstance(source_id, str) or not source_id or not page_exists():
             return ""
         try:
-            organization_id = operator.hook.settings.organization_id
+            organization_id = operator.hook.organization_id
         except Exception as error:
             # The task itself fails with this error, and reports more.
             log.debug("No link to the page Push sources: %s", type(error).__name__)

@@ -217,9 +217,14 @@ class _ItemsPushOperator(_CoveoOperator):
         if since is None or not (resumable and _is_true(self.resume)):
             RunCheckpoint(context, (), only_retries=False).forget()
             return None
-        settings = self.hook.settings
         # Tasks of 0.1.0 and 0.1.1 record their changes with `since` only.
-        what = (settings.push_url, settings.organization_id, self.source_id, self.batch_bytes, since)
+        what = (
+            self.hook.settings.push_url,
+            self.hook.organization_id,
+            self.source_id,
+            self.batch_bytes,
+            since,
+        )
         # After a clear, another task may have undone an earlier attempt's changes.
         only_retries = any(
             may_change_content(task, self.source_id)

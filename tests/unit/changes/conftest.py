@@ -49,6 +49,7 @@ def push(dag: DAG, tmp_path: Path) -> Push:
         run_id: str | None = None,
         map_index: int = -1,
         parts: int | None = None,
+        name: str = "t",
         **options: Any,
     ) -> dict[str, Any]:
         options = {
@@ -67,7 +68,7 @@ def push(dag: DAG, tmp_path: Path) -> Push:
             max_tries=0,
             try_number=1,
             dag_id="d",
-            task_id="t",
+            task_id=name,
             run_id=run_id or f"r{number}",
             map_index=map_index,
         )

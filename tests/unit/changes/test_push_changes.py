@@ -170,6 +170,17 @@ def test_each_part_of_a_mapped_task_compares_with_its_own(coveo: Simulator, push
     assert len(indexed(coveo, SOURCE)) == 6
 
 
+def test_a_renamed_task_goes_on_with_the_renamed_folder_of_its_snapshot(
+    coveo: Simulator, push: Push, tmp_path: Path
+) -> None:
+    push(items(1, 2))
+    folder = snapshot_file(tmp_path).parent
+    folder.rename(folder.with_name("u"))
+    assert counts(push(items(2, 3), name="u")) == (1, 0, 1, 1)
+    assert set(indexed(coveo, SOURCE)) == {"a://2", "a://3"}
+    assert push(items(2, 3), name="u")["unchanged"] == 2
+
+
 def test_another_source_or_organization_or_host_has_a_snapshot_of_its_own(
     coveo: Simulator, push: Push, tmp_path: Path
 ) -> None:

@@ -7,12 +7,14 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 
 from airflow_provider_coveo.coveo.errors import CoveoError
+from airflow_provider_coveo.coveo.only_changes import OnlyChanges
 from airflow_provider_coveo.coveo.retries import RetryPolicy
 from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 from airflow_provider_coveo.hooks.overrides import STEPS
@@ -122,6 +124,19 @@ def test_organization_id(coveo: Simulator, connect: Callable[..., None], use: Us
     tried(use, Hook(retry=RetryPolicy(total_seconds=0)))
     assert coveo.requests
     assert all("/organizations/elsewhere" in path for path in paths(coveo))
+
+
+def test_organization_id_of_a_snapshot(
+    coveo: Simulator, connect: Callable[..., None], tmp_path: Path
+) -> None:
+    class Hook(CoveoPushHook):
+        @property
+        def organization_id(self) -> str:
+            return "acme"
+
+    connect(login="other")
+    result = Hook().push_items(SOURCE, [ITEM], changes=OnlyChanges(str(tmp_path), name="all"))
+    assert result["snapshot"] == f"{tmp_path}/acme/{SOURCE}/all/snapshot"
 
 
 @USES_ALL
