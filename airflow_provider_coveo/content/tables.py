@@ -143,6 +143,13 @@ def rows_of_table(
     for record in records:
         if len(record) != count:
             raise _unequal(record, count, lines, dialect)
+        if record[-1] == names[-1] and count > 1 and _are_names(record, names):
+            given = "column_names" if dialect.column_names else "the names of the first line"
+            raise MalformedError(
+                f"line {lines.number} repeats {given}; join files without their first lines, or read them "
+                "one by one"
+                + ("; omit column_names if the first line has the names" if dialect.column_names else "")
+            )
         if unnamed and any(record[index] for index in unnamed):
             raise MalformedError(
                 f"line {lines.number} has a value in column {unnamed[0] + 1}, which has no name in the first "
@@ -182,6 +189,11 @@ def _header(records: Iterator[Sequence[str | None]], dialect: Dialect, by_their_
             f"the name of column {padded[0]!r} begins or ends with white space; pass columns, or column_names"
         )
     return names
+
+
+def _are_names(record: Sequence[str | None], names: Sequence[str]) -> bool:
+    """Tell whether a row is a first line, as joined files have it, perhaps with its byte order mark."""
+    return [(record[0] or "").removeprefix("\ufeff"), *record[1:]] == list(names)
 
 
 def _other_delimiter(text: str, dialect: Dialect) -> str | None:

@@ -421,3 +421,25 @@ def test_the_operator_reads_as_it_is_told(tmp_path: Path, coveo: Simulator) -> N
     operator.render_template_fields(context)
     operator.execute(context)
     assert indexed(coveo, SOURCE) == {"a://1": "é", "a://2": "x;y"}
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize(("name", "sign"), [("a.csv", ","), ("a.tsv", "\t")])
+def test_a_row_that_repeats_the_names_is_no_item(tmp_path: Path, name: str, sign: str, mark: str) -> None:
+    columns = {"documentId": "product://{sku}", "title": "name"}
+    first, row = f"sku{sign}name\n", f"1{sign}x\n"
+    joined = (first + row + mark + first + row).encode()
+    said = refused(tmp_path, name, joined, columns=columns)
+    assert "line 3 repeats the names of the first line" in said
+    said = refused(
+        tmp_path, name, (mark + first + row).encode(), columns=columns, column_names=["sku", "name"]
+    )
+    assert "line 1 repeats column_names" in said
+    assert "omit column_names" in said
+    # A cell may be the name of its column, and so may the only one of a row.
+    assert read(tmp_path, name, f"{first}1{sign}name\n".encode(), columns=columns) == [
+        ["name", "product://1"]
+    ]
+    assert read(tmp_path, name, b"sku\nsku\n", columns={"documentId": "product://{sku}"}) == [
+        ["product://sku"]
+    ]

@@ -66,6 +66,7 @@ DOCUMENTED = re.compile(
     r"|the first line has one column"
     r"|it is empty"
     r"|has no column"
+    r"|repeats (the names of the first line|column_names)"
     r"|no column is mapped to documentId"
     r"|which differ by case only"
     r"|has (more|fewer) columns"
