@@ -179,6 +179,25 @@ def test_a_task_links_to_its_row(stage: Stage) -> None:
     assert address.endswith("?source=acme%2Fpaused")
 
 
+def test_the_events_of_an_asset_say_what_was_pushed_and_rejected(stage: Stage) -> None:
+    kind = "asset" if stage.airflow.is_airflow_3 else "dataset"
+    events = stage.airflow.rest("GET", f"/{kind}s/events")[f"{kind}_events"]
+    extras = {each["source_task_id"]: each["extra"] for each in events}
+    assert extras["push"].items() >= {"accepted": 3, "deleted": 0, "refused": 0}.items()
+    assert extras["wait"]["rejected"] == 1
+
+
+@pytest.mark.skipif(airflow_line() < (3, 4), reason="an asset has tabs of plugins since 3.4")
+def test_an_asset_has_a_tab_with_its_source(stage: Stage, browser: Browser) -> None:
+    (asset,) = stage.airflow.rest("GET", "/assets?uri_pattern=coveo")["assets"]
+    with stage.page(browser, "admin") as page:
+        page.goto(f"{stage.url}/assets/{asset['id']}")
+        page.get_by_role("link", name="Push source", exact=True).click()
+        rows = page.frame_locator("iframe").locator("tbody")
+        expect(rows).to_have_count(1)
+        expect(rows).to_have_attribute("data-key", "acme/odd")
+
+
 def test_it_fits_a_phone(stage: Stage, browser: Browser) -> None:
     size = {"width": 390, "height": 844}
     with stage.page(browser, "admin", viewport=size, is_mobile=True, has_touch=True) as page:
@@ -262,9 +281,8 @@ def test_a_source_that_was_left_active_is_set_back_with_the_keyboard_alone(
         page.keyboard.press("Tab")
         page.keyboard.press("Enter")
         closed(stage, frame, "left")
-    if stage.airflow.is_airflow_3:
-        events = json.dumps(stage.airflow.rest("GET", "/eventLogs?limit=200"))
-        assert '"owner": "user"' in events
+    events = json.dumps(stage.airflow.rest("GET", "/eventLogs?limit=200"))
+    assert '"owner": "user"' in events
 
 
 def test_what_a_paused_dag_left_open_is_set_back_end_to_end(stage: Stage, browser: Browser) -> None:

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from airflow.providers.common.compat.sdk import DAG, task
 
+from airflow_provider_coveo.assets.coveo_push import push_source_asset
 from airflow_provider_coveo.operators.coveo_push import PushItemsOperator, SetPushSourceStatusOperator
 from airflow_provider_coveo.sensors.coveo_push import PushedItemsIndexedSensor
 from airflow_provider_coveo.task_groups.coveo_push import push_source_update
@@ -37,7 +38,7 @@ with DAG("fails", **OPTIONS), push_source_update(source_id="failing", status="IN
     PushItemsOperator(task_id="push", source_id="failing", items=[*ITEMS, {"documentId": "no uri"}])
 
 with DAG("rejected_by_indexing", **OPTIONS):
-    push = PushItemsOperator(task_id="push", source_id="odd", items=ITEMS)
-    PushedItemsIndexedSensor(
-        task_id="wait", result=push.output, max_refused=1, poke_interval=1, settle_time=0, deferrable=False
-    )
+    outlets = [push_source_asset(source_id="odd", organization_id="acme")]
+    push = PushItemsOperator(task_id="push", source_id="odd", items=ITEMS, outlets=outlets)
+    how = {"max_refused": 1, "poke_interval": 1, "settle_time": 0, "deferrable": False}
+    PushedItemsIndexedSensor(task_id="wait", result=push.output, outlets=outlets, **how)
