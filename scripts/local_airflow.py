@@ -131,7 +131,7 @@ class LocalAirflow(AirflowClient):
     :param users: the users who can sign in, with their roles (``viewer``, ``user``, ``op``, ``admin``); each
         user's password is the name, and ``admin`` must be one of them. By default, everyone is an
         administrator without signing in
-    :param base_path: the base path of its URLs, on Airflow 3, e.g. ``/airflow``
+    :param base_path: the base path of its URLs, e.g. ``/airflow``
     :param start_timeout: the maximum seconds until all components are running
     """
 

@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 import httpx
 from local_airflow import LocalAirflow
 
-from airflow_provider_coveo.links.push_sources_page import airflow_line
 from airflow_provider_coveo.simulator import Simulator
 
 if TYPE_CHECKING:
@@ -120,8 +119,7 @@ def push_sources_stage(folder: Path, **options: Any) -> Iterator[Stage]:
         coveo.state.source("odd").name = MARKUP
         coveo.reject_item("product://1", "PROCESSING", "REJECTED", "unreadable")
         env = {"AIRFLOW_CONN_COVEO_DEFAULT": coveo.connection_json()}
-        below = BELOW if airflow_line() >= (3, 0) else ""
-        with LocalAirflow(dags, env=env, users=USERS, base_path=below, **options) as airflow:
+        with LocalAirflow(dags, env=env, users=USERS, base_path=BELOW, **options) as airflow:
             for dag_id in DAG_IDS:
                 airflow.wait_for_dag(dag_id)
                 airflow.unpause(dag_id)

@@ -15,7 +15,8 @@ from sqlalchemy import create_engine, event
 from sqlalchemy.orm import scoped_session, sessionmaker
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
-TABLES = ("variable", "dag", "dag_run", "task_instance", "xcom", "log_template")
+#: Of all releases; since 3.4, XComs are in two tables.
+TABLES = ("variable", "dag", "dag_run", "task_instance", "xcom", "xcom_v1", "xcom_v2", "log_template")
 
 
 class Database:
@@ -36,7 +37,7 @@ class Database:
             # Airflow 2.11 keeps who wrote a note among the tables of its users.
             importlib.import_module("airflow.providers.fab.auth_manager.models")
         self.tables = Base.metadata.tables
-        names = [name for name in (*TABLES, *more) if name in TABLES or name in self.tables]
+        names = [name for name in (*TABLES, *more) if name in self.tables]
         Base.metadata.create_all(self.engine, tables=[self.tables[name] for name in names])
         self.statements: list[str] = []
         event.listen(self.engine, "before_cursor_execute", self._note)

@@ -21,7 +21,7 @@ from tests.unit.metadata_database import Database, metadata_database
 pytestmark = pytest.mark.skipif(airflow_line() < (3, 1), reason="the server of Airflow 3.1 and later")
 
 TABLES = ("revoked_token", "dag_bundle", "team", "dag_bundle_team")
-IS_OF_TEAMS = airflow_line() >= (3, 3)
+IS_OF_TEAMS = airflow_line() >= (3, 2)
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def test_no_cache_keeps_an_answer_and_no_site_frames_the_page(client: Any, path:
         assert "frame-ancestors 'self'" in headers["content-security-policy"]
 
 
-@pytest.mark.skipif(not IS_OF_TEAMS, reason="Airflow has teams since 3.3")
+@pytest.mark.skipif(not IS_OF_TEAMS, reason="Airflow has teams since 3.2")
 def test_who_sees_the_variables_of_one_team_sees_no_source_of_another(
     database: Database, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
