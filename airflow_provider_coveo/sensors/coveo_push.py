@@ -229,7 +229,8 @@ class PushedItemsIndexedSensor(_CoveoSensor):
     index. Coveo's item logs show the result of each item. This sensor counts them, with two requests per
     poll, and more only after a rejection. Then the task fails with a table of the first 20 rejected items:
     the item, the operation, the stage, the result, the reason and the request ID. If at most ``max_refused``
-    items were rejected, the table is a warning.
+    items were rejected, the table is a warning. Either way, the page *Push sources* and the
+    events of the sensor's assets show their number.
 
     The logs have these limits:
 
