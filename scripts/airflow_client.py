@@ -334,8 +334,10 @@ class AirflowClient:
         prefix = "/api/v2" if self.is_airflow_3 else "/api/v1"
         for attempt in range(1, _TRIES + 1):
             answer = self._http.request(method, prefix + path, json=body)
-            # The scheduler changed the same task at the same time, or SQLite was busy: nothing changed.
-            if answer.status_code != 500 or "Database error" not in answer.text or attempt == _TRIES:
+            # The scheduler changed the same task at the same time, or SQLite was busy: nothing changed. Some
+            # releases say so only for some requests; these two can be repeated anyway.
+            is_busy = "Database error" in answer.text or method in {"GET", "PATCH"}
+            if answer.status_code != 500 or not is_busy or attempt == _TRIES:
                 break
             time.sleep(0.2 * attempt)
         if answer.is_error and answer.status_code not in allow:
