@@ -299,7 +299,7 @@ class AirflowClient:
         """
         deadline = time.monotonic() + timeout
         while True:
-            seen = self._last_change(dag_id)
+            seen = self._states(dag_id)
             # The API server may be busy, or stopped by a test.
             with suppress(httpx.TransportError):
                 if value := condition():
@@ -314,8 +314,11 @@ class AirflowClient:
 
     # ---- internals -------------------------------------------------------------------------------
 
-    def _last_change(self, dag_id: str | None) -> object:
-        """Return a value that differs after each change to the DAG's runs, or None if it is unknown."""
+    def _states(self, dag_id: str | None) -> object:
+        """Return a value that differs after each change to the states of the DAG's runs and tasks.
+
+        None if that is unknown.
+        """
         return None
 
     def _wait_for_change(self, dag_id: str | None, seen: object) -> None:
@@ -325,7 +328,7 @@ class AirflowClient:
         until = time.monotonic() + _LONGEST_WAIT
         while time.monotonic() < until:
             time.sleep(self.poll_interval / 2)
-            if self._last_change(dag_id) != seen:
+            if self._states(dag_id) != seen:
                 return
 
     def _request(
