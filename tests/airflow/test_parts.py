@@ -49,7 +49,7 @@ def test_records_follow_the_number_of_parts(
     coveo_server.add_source(SOURCE)
     variable = f"coveo_parts__acme__{SOURCE}"
     file = DAG_FILE.format(source=SOURCE, path=str(tmp_path), variable=variable)
-    (local_airflow.dags_folder / "parts.py").write_text(file)
+    local_airflow.write_dag("parts.py", file)
 
     def run(parts: int) -> Any:
         run_id = local_airflow.trigger("parts", {"parts": parts})
