@@ -47,7 +47,7 @@ _CHECKS: Final = 4
 _SECONDS_BETWEEN_CHECKS: Final = 1.0
 #: The maximum difference between the clocks of a worker and a scheduler.
 _CLOCK_SKEW: Final = 2.0
-#: The maximum survival of a marked `open` task's process, with Airflow's default heartbeats.
+#: How long the process of a marked `open` task can survive, with Airflow's default heartbeats.
 _LINGERING_SECONDS: Final = 10.0
 #: The number of remaining map indexes that are listed.
 _MAX_NAMED: Final = 20

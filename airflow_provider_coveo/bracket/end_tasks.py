@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from airflow_provider_coveo.operators.arguments import TaskArguments
     from airflow_provider_coveo.state.airflow_types import Wirable, Wirables
 
-#: The maximum survival of a marked or cleared task's process: with Airflow's default heartbeats up to 8
+#: How long the process of a marked or cleared task can survive: with Airflow's default heartbeats up to 8
 #: seconds, and on 2.11 up to 26 if it was marked as success.
 _MAX_LINGERING: Final = 30.0
 
