@@ -74,8 +74,8 @@ demo: $(VENV_3)/.installed ## Two runs on a real Airflow against a simulated Cov
 
 # In parallel, the longest first. Everything is installed before, so that two parts don't install it at the same time.
 TEST_PARTS = "Airflow $(AIRFLOW_3), running" test-running-3 "Airflow $(AIRFLOW_2), running" test-running-2 \
-	"Airflow $(AIRFLOW_3), the rest" test-rest-3 "Airflow $(AIRFLOW_3), browser" test-browser-3 \
-	"Airflow $(AIRFLOW_2), browser" test-browser-2 "Airflow $(AIRFLOW_2), the rest" test-rest-2 \
+	"Airflow $(AIRFLOW_3), the rest" test-rest-3 "Airflow $(AIRFLOW_2), the rest" test-rest-2 \
+	"Airflow $(AIRFLOW_3), browser" test-browser-3 "Airflow $(AIRFLOW_2), browser" test-browser-2 \
 	"Airflow $(AIRFLOW_3), stepped" test-stepped
 # The number of parts to run at a time; by default one more than there are cores.
 AT_A_TIME =
