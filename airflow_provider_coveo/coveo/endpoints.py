@@ -41,24 +41,23 @@ REGIONS: Final[dict[str, Region]] = {
 }
 DEFAULT_REGION: Final = "us"
 
-_HOSTNAME = re.compile(
-    r"[A-Za-z0-9_\-]{1,63}(?:\.[A-Za-z0-9_\-]{1,63})*\.?\Z|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\Z"
-)
+# Compiled when they are first used, because every DAG file imports this module.
+_HOSTNAME: Final = r"[A-Za-z0-9_\-]{1,63}(?:\.[A-Za-z0-9_\-]{1,63})*\.?\Z|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\Z"
 #: A host name that consists of these words only, one of them a place, is a region of Coveo or of a cloud.
 _PLACES: Final = (
     "us|usa|america|virginia|ohio|oregon|ca|can|canada|montreal|eu|eur|emea|europe|ireland|dublin|uk|ap|apac"
     "|asia|au|aus|australia|sydney|hipaa"
 )
 _BESIDE_PLACES: Final = "gov|north|south|east|west|central|region|api|platform"
-_REGION_NAME = re.compile(
+_REGION_NAME: Final = (
     rf"(?:(?:{_BESIDE_PLACES})[\d_\-]*)*(?:{_PLACES})[\d_\-]*(?:(?:{_PLACES}|{_BESIDE_PLACES})[\d_\-]*)*"
     r"|[a-z]{2}-[a-z]+-\d"
 )
 #: Within this domain, only hosts with these names serve Coveo's APIs.
 _COVEO_DOMAIN: Final = "coveo.com"
-_COVEO_HOST = re.compile(r"(?:api|platform)[a-z0-9\-]*\.cloud\.coveo\.com")
-_ORGANIZATION_HOST = re.compile(r"[a-z0-9\-]+(?:\.[a-z]+)?\.org\.coveo\.com")
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*\Z")
+_COVEO_HOST: Final = r"(?:api|platform)[a-z0-9\-]*\.cloud\.coveo\.com"
+_ORGANIZATION_HOST: Final = r"[a-z0-9\-]+(?:\.[a-z]+)?\.org\.coveo\.com"
+_ID: Final = r"[A-Za-z0-9][A-Za-z0-9_.\-]*\Z"
 
 
 def region_named(name: str | None) -> Region:
@@ -106,7 +105,7 @@ def base_url(host: str, *, port: int | None = None, scheme: str | None = None, f
         raise _unusable(field, host, f"its port is {effective_port}")
     if parts.scheme not in {"http", "https"}:
         raise _unusable(field, host, f"its scheme is {parts.scheme!r}, not https")
-    if not parts.hostname or len(parts.hostname) > 253 or not _HOSTNAME.match(parts.hostname):
+    if not parts.hostname or len(parts.hostname) > 253 or not re.match(_HOSTNAME, parts.hostname):
         raise _unusable(field, host, "it has no valid host name")
     labels = parts.hostname.rstrip(".").split(".")
     if any(label.startswith("-") or label.endswith("-") for label in labels):
@@ -114,7 +113,7 @@ def base_url(host: str, *, port: int | None = None, scheme: str | None = None, f
     if labels[-1].isdigit() and not _is_ip_address(parts.hostname):
         raise _unusable(field, host, "it is neither a name nor an IP address")
     name = parts.hostname.lower().rstrip(".")
-    if _REGION_NAME.fullmatch(name):
+    if re.fullmatch(_REGION_NAME, name):
         raise CoveoConfigurationError(
             f"The connection's {field} {short_repr(host)} is the name of a region, not of a host",
             cause="the region is in the wrong field; nothing was sent",
@@ -139,8 +138,8 @@ def _check_coveo_host(name: str, field: str, host: str) -> None:
         name != _COVEO_DOMAIN and not name.endswith(f".{_COVEO_DOMAIN}")
     ):
         return
-    is_organization = _ORGANIZATION_HOST.fullmatch(name) is not None
-    if _COVEO_HOST.fullmatch(name) or (is_organization and field == "platform_host"):
+    is_organization = re.fullmatch(_ORGANIZATION_HOST, name) is not None
+    if re.fullmatch(_COVEO_HOST, name) or (is_organization and field == "platform_host"):
         return
     raise CoveoConfigurationError(
         f"The connection's {field} {short_repr(host)} is a Coveo host that does not serve the Push API",
@@ -220,7 +219,7 @@ def _validate_id(value: object, what: str, remedy: str) -> str:
         raise CoveoInputError(f"The {name} is empty", remedy=remedy)
     if value == "None":
         raise CoveoInputError(f"The {name} is 'None'", cause="a template rendered to nothing", remedy=remedy)
-    if not _ID.match(value):
+    if not re.match(_ID, value):
         raise CoveoInputError(
             f"Invalid {name}: {short_repr(value)}; it can contain only letters, digits, '-', '_' and '.'",
             remedy=remedy,

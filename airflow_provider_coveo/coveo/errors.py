@@ -6,7 +6,7 @@ import json
 import re
 import reprlib
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 #: Bytes of an error body that are read, so that an endless error page costs nothing.
 _MAX_BODY_READ = 64 * 1024
@@ -18,8 +18,9 @@ _MAX_SHOWN = 120
 _short_repr = reprlib.Repr()
 _short_repr.maxstring = _short_repr.maxother = _MAX_SHOWN
 
-_URL_QUERY = re.compile(r"\?[^\s'\"<>)]+")
-_URL_USER = re.compile(r"//[^\s/@]+@")
+# Compiled when they are first used, because every DAG file imports this module.
+_URL_QUERY: Final = r"\?[^\s'\"<>)]+"
+_URL_USER: Final = r"//[^\s/@]+@"
 
 
 class CoveoError(Exception):
@@ -557,7 +558,7 @@ def without_url_queries(text: str) -> str:
 
     :param text: Text that may contain URLs.
     """
-    return _URL_QUERY.sub("?…", _URL_USER.sub("//…@", text))
+    return re.sub(_URL_QUERY, "?…", re.sub(_URL_USER, "//…@", text))
 
 
 # Names that 0.1 documented.

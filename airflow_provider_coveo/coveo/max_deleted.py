@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Final
 
 from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
 from airflow_provider_coveo.coveo.integers import parse_int
 
-_SHARE = re.compile(r"(\d{1,3}(?:\.\d{1,9})?)\s*%")
+_SHARE: Final = r"(\d{1,3}(?:\.\d{1,9})?)\s*%"
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class MaxDeleted:
         :param value: An integer, zero or more, or a text such as ``"5%"``, up to 100%.
         :raises CoveoInputError: if it is neither.
         """
-        if isinstance(value, str) and (share := _SHARE.fullmatch(value.strip())) is not None:
+        if isinstance(value, str) and (share := re.fullmatch(_SHARE, value.strip())) is not None:
             percent = Decimal(share[1])
             if percent <= 100:
                 return cls(percent=percent)

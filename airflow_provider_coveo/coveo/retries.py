@@ -24,7 +24,7 @@ COUNTED_OVER_SECONDS: Final = 300.0
 _MAX_RETRY_AFTER: Final = 999_999_999.0
 #: The errors after which a request is retried.
 RETRYABLE: Final = (TooManyRequestsError, ServiceError, NoAnswerError)
-_NUMBER: Final = re.compile(r"[0-9]+(?:\.[0-9]*)?")
+_NUMBER: Final = r"[0-9]+(?:\.[0-9]*)?"
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def retry_after_seconds(value: str | None, now_seconds: float) -> float | None:
     if not value:
         return None
     text = value.strip()
-    if _NUMBER.fullmatch(text):
+    if re.fullmatch(_NUMBER, text):
         # More digits than that exceed the upper bound anyway.
         whole, _, fraction = text.partition(".")
         return min(float(f"{whole[:400]}.{fraction[:9] or 0}"), _MAX_RETRY_AFTER)

@@ -8,9 +8,7 @@ from typing import Any, Final
 from airflow.providers.common.compat.sdk import get_current_context
 
 #: Reads for which Coveo's APIs use POST.
-_READS: Final = re.compile(
-    r"/indexes/fields/search|/activities/(public|latest)|/logs/v1/organizations/[^/]+.*"
-)
+_READS: Final = r"/indexes/fields/search|/activities/(public|latest)|/logs/v1/organizations/[^/]+.*"
 
 _dry: set[tuple[str, str, str, int]] = set()
 
@@ -36,7 +34,7 @@ def is_read(method: str, path: str) -> bool:
     :param path: The path.
     """
     verb = method.upper()
-    return verb in {"GET", "HEAD", "OPTIONS"} or (verb == "POST" and _READS.search(path) is not None)
+    return verb in {"GET", "HEAD", "OPTIONS"} or (verb == "POST" and re.search(_READS, path) is not None)
 
 
 def sends_in_dry_run(method: str, path: str) -> bool:
