@@ -12,7 +12,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from airflow_provider_coveo.bracket.errors import DryRunNotPossible
-from airflow_provider_coveo.bracket.members import UpdateTasks, bracket_map_index, opening_of
+from airflow_provider_coveo.bracket.members import UpdateTasks, bracket_map_index, opening_of, running_task
 from airflow_provider_coveo.coveo.flags import parse_flag
 from airflow_provider_coveo.operators.base import _checked
 from airflow_provider_coveo.state.dry_tasks import mark_task
@@ -79,7 +79,7 @@ def enter_member(context: Context, update_tasks: UpdateTasks) -> bool:
     """
     dry = is_dry(context, update_tasks)
     mark_task(context["ti"], is_dry=dry)
-    task = context["task"]
+    task = running_task(context)
     if not dry:
         return False
     own = getattr(task, "is_dry_run", None)

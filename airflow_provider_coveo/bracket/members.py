@@ -96,6 +96,15 @@ def dag_of(task: Operator) -> DAG:
     return dag
 
 
+def running_task(context: Context) -> Operator:
+    """
+    Return the task that runs, with its rendered fields. On Airflow 3.0, the context has an unrendered copy.
+
+    :param context: Its context.
+    """
+    return getattr(context["ti"], "task", None) or context["task"]
+
+
 def opening_of(context: Context, update_tasks: UpdateTasks) -> Operator:
     """
     Return a bracket's ``open``.

@@ -19,6 +19,7 @@ from airflow_provider_coveo.bracket.members import (
     is_mapped_task,
     members_outside,
     opening_of,
+    running_task,
     states,
 )
 from airflow_provider_coveo.bracket.opening import Opening, SourceBusyError
@@ -75,7 +76,7 @@ class _Reopening:
 
     def _follow(self, context: Context, record: BracketRecord) -> None:
         """Set the task's fields to the source that the run opened, whatever the templates render to now."""
-        task = context["task"]
+        task = running_task(context)
         for name in self._follows:
             pinned, rendered = getattr(record, name), getattr(task, name, None)
             if record.is_pinned and rendered != pinned and not (name != "source_id" and rendered is None):

@@ -198,6 +198,21 @@ def test_a_task_with_the_brackets_own_template_works_on_the_brackets_source(
     assert work.source_id == OTHER
 
 
+def test_the_task_that_runs_follows_the_source_of_the_run_even_if_the_context_has_another_copy(
+    coveo: Simulator, a_run: Callable[..., Run]
+) -> None:
+    """Airflow 3.0 renders and runs a copy of the task in the context."""
+    run = a_run()
+    run.execute("open")
+    context = run.context("work")
+    running = SimpleNamespace(task_id="work", source_id="another")
+    context["ti"].task = running
+    context["task"].source_id = "{{ var.value.source }}"
+    _Reopening(run.update._tasks, None, ["source_id"])(context)
+    assert running.source_id == SOURCE
+    assert context["task"].source_id == "{{ var.value.source }}"
+
+
 def test_a_connection_that_was_renamed_meanwhile_does_not_keep_a_source_open(
     coveo: Simulator, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:

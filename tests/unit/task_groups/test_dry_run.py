@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from airflow_provider_coveo.assets.coveo_push import push_source_asset
+from airflow_provider_coveo.bracket.dry_runs import enter_member
 from airflow_provider_coveo.bracket.errors import DryRunNotPossible, PushSourceUpdateFailed
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
@@ -165,6 +167,22 @@ def test_a_switch_that_renders_to_nothing_opens_nothing(
 def test_a_switch_that_is_neither_is_rejected_when_the_dag_is_parsed() -> None:
     with pytest.raises(CoveoInputError, match="Invalid dry_run"):
         push_source_update(source_id=SOURCE, dry_run="maybe")
+
+
+def test_the_dry_run_of_a_member_is_that_of_the_task_that_runs(
+    coveo: Simulator, a_dry_run: Callable[..., DryRun]
+) -> None:
+    """Airflow 3.0 renders and runs a copy of the task in the context."""
+    run = a_dry_run()
+    run.execute("open")
+    context = run.context("work")
+    context["task"].is_dry_run = "{{ params.dry_run }}"
+    context["ti"].task = SimpleNamespace(task_id="work", is_dry_run="True")
+    assert enter_member(context, run.update._tasks)
+    context["ti"].task.is_dry_run = "False"
+    with pytest.raises(DryRunNotPossible, match="its own dry_run is false"):
+        enter_member(context, run.update._tasks)
+    assert_nothing_happened(coveo, run)
 
 
 def test_a_member_whose_own_dry_run_is_off_is_rejected_before_it_sends(
