@@ -25,7 +25,6 @@ import os
 import random
 import re
 import sqlite3
-import subprocess
 import sys
 import tempfile
 import time
@@ -37,6 +36,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.receiver import Receiver
+from benchmarks.worker import report, run_worker
 
 _WORDS = ("anvil", "rocket", "skates", "dehydrated", "boulders", "giant", "rubber", "band", "instant", "hole")
 _TEXTS = 64
@@ -185,19 +185,14 @@ def work(kind: str, url: str, folder: Path, count: int, size: int) -> None:
         "megabytes": (_peak() - before) / 1024,
         **{key: value for key, value in result.items() if key != "invalid_items"},
     }
-    sys.stdout.write("RESULT " + json.dumps(told) + "\n")
+    report(told)
 
 
 def run(kind: str, receiver: Receiver, folder: Path, count: int, size: int) -> dict[str, Any]:
     """Run one candidate in a new process."""
     receiver.count()
     command = [sys.executable, __file__, "--work", kind, receiver.url, str(folder), str(count), str(size)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    for line in done.stdout.splitlines():
-        if line.startswith("RESULT "):
-            found: dict[str, Any] = json.loads(line.removeprefix("RESULT "))
-            return {**found, **receiver.count()}
-    raise SystemExit(f"{kind} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+    return {**run_worker(command), **receiver.count()}
 
 
 def snapshot_bytes(folder: Path) -> int:

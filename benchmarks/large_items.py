@@ -13,7 +13,6 @@ import argparse
 import base64
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,6 +23,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.receiver import Receiver
+from benchmarks.worker import report, run_worker
 
 LARGE = 200_000_000
 TOO_LARGE = 300_000_000
@@ -89,23 +89,19 @@ def _worker(url: str, path: str, on_invalid: str) -> None:
         ended = f"{result['accepted_adds']:,} accepted, {result['invalid']} rejected"
     except Exception as error:
         ended = f"{type(error).__name__}: …{str(error).partition('rejected')[0][-150:]}"
-    report = {
-        "seconds": time.process_time() - began,
-        "megabytes": (_peak() - before) * 1024 / 1e6,
-        "ended": ended,
-    }
-    sys.stdout.write("RESULT " + json.dumps(report) + "\n")
+    report(
+        {
+            "seconds": time.process_time() - began,
+            "megabytes": (_peak() - before) * 1024 / 1e6,
+            "ended": ended,
+        }
+    )
 
 
 def measure(url: str, path: Path, on_invalid: str) -> dict[str, Any]:
     """Push a file in a process of its own, and return its peak of memory and how it ended."""
     command = [sys.executable, __file__, "--worker", url, str(path), on_invalid]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    for line in done.stdout.splitlines():
-        if line.startswith("RESULT "):
-            report: dict[str, Any] = json.loads(line.removeprefix("RESULT "))
-            return report
-    raise RuntimeError(done.stdout + done.stderr)
+    return run_worker(command)
 
 
 def main() -> None:

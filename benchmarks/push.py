@@ -36,6 +36,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.receiver import Receiver
+from benchmarks.worker import report, run_worker
 
 _WORDS = [
     *("anvil", "rocket", "skates", "dehydrated", "boulders", "giant", "rubber", "band", "instant", "hole"),
@@ -146,7 +147,7 @@ def _measured(work: Callable[[], None]) -> None:
     work()
     seconds = time.perf_counter() - start
     megabytes = (_peak() - before) / 1024
-    sys.stdout.write("RESULT " + json.dumps({"seconds": seconds, "megabytes": megabytes}) + "\n")
+    report({"seconds": seconds, "megabytes": megabytes})
 
 
 def _floor(url: str, file: str) -> None:
@@ -195,19 +196,10 @@ def _ours(url: str, file: str, as_dicts: bool, repeat: int, options: dict[str, A
 # --- runs ---
 
 
-def _run(command: list[str], **options: Any) -> dict[str, float]:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
-    for line in done.stdout.splitlines():
-        if line.startswith("RESULT "):
-            result: dict[str, float] = json.loads(line.removeprefix("RESULT "))
-            return result
-    raise RuntimeError(f"{command[:3]} failed:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
-
-
 def _run_candidate(name: str, url: str, files: dict[str, Path], clients: Path | None) -> dict[str, float]:
     if name == "npm":
         assert clients is not None
-        return _run(
+        return run_worker(
             [
                 "node",
                 "--max-old-space-size=4096",
@@ -219,8 +211,8 @@ def _run_candidate(name: str, url: str, files: dict[str, Path], clients: Path | 
     if name == "pypi":
         assert clients is not None
         python = str(clients / "py" / "bin" / "python")
-        return _run([python, str(clients / "worker.py"), url, str(files["lines"])])
-    return _run([sys.executable, __file__, "--worker", name, url, str(files["lines"])])
+        return run_worker([python, str(clients / "worker.py"), url, str(files["lines"])])
+    return run_worker([sys.executable, __file__, "--worker", name, url, str(files["lines"])])
 
 
 def install(folder: Path) -> None:
@@ -286,7 +278,7 @@ def scale(folder: Path, counts: list[int], latencies: list[float], options: dict
             for count in counts:
                 receiver.count()
                 worker = [sys.executable, __file__, "--worker", "lines", receiver.url, str(files["lines"])]
-                result = _run(
+                result = run_worker(
                     [*worker, "--repeat", str(max(1, count // unit)), "--options", json.dumps(options)]
                 )
                 seconds = result["seconds"]

@@ -36,6 +36,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
 from local_certificate import write_certificate
 
+from benchmarks.worker import report, run_worker
+
 _SOURCE = "acme-products"
 _KEY = "xx00000000-0000-4000-8000-000000000000"
 _TITLES = {
@@ -147,7 +149,7 @@ def _worker(kind: str, count: int, interval: float, seconds: float) -> None:
     if kind == "own":
         _give_each_its_own_session(aiohttp_transport)
     result = asyncio.run(_wait(count, interval, seconds))
-    sys.stdout.write("RESULT " + json.dumps(result) + "\n")
+    report(result)
 
 
 # --- the Coveo that they poll ---
@@ -202,17 +204,8 @@ def compare(count: int, interval: float, seconds: float) -> None:
     with tempfile.TemporaryDirectory() as folder, _simulator(Path(folder)) as environment:
         for kind, triggers in (("alone", 1), ("shared", count), ("own", count)):
             worker = [sys.executable, __file__, "--worker", kind, "--triggers", str(triggers)]
-            done = subprocess.run(
-                [*worker, "--interval", str(interval), "--seconds", str(seconds)],
-                env=environment,
-                check=False,
-                capture_output=True,
-                text=True,
-            )
-            found = re.search(r"^RESULT (.*)$", done.stdout, re.MULTILINE)
-            if found is None:
-                raise RuntimeError(f"{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
-            result = json.loads(found[1])
+            options = ["--interval", str(interval), "--seconds", str(seconds)]
+            result = run_worker([*worker, *options], env=environment)
             if result["waiting"] != triggers:
                 raise RuntimeError(f"{triggers - result['waiting']} triggers stopped waiting")
             each = result["cpu"] / result["requests"] * 1000 if result["requests"] else 0.0

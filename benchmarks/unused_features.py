@@ -14,7 +14,6 @@ process. Memory is the peak of the imports above that of Airflow, and of the pus
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import statistics
@@ -29,6 +28,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.receiver import Receiver
+from benchmarks.worker import run_worker
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -137,12 +137,8 @@ def run(tree: Path, kind: str, receiver: Receiver, count: int) -> dict[str, Any]
     receiver.count()
     command = [sys.executable, "-c", _WORK, str(tree), kind, receiver.url, str(count)]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tree, env=environment)
-    for line in done.stdout.splitlines():
-        if line.startswith("RESULT "):
-            sent = receiver.count() if kind == "push" else {}
-            return {**json.loads(line.removeprefix("RESULT ")), **sent}
-    raise SystemExit(f"{kind} failed in {tree}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+    found = run_worker(command, cwd=tree, env=environment)
+    return {**found, **(receiver.count() if kind == "push" else {})}
 
 
 def compare(commit: str, count: int, runs: int) -> None:
