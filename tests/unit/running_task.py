@@ -39,6 +39,21 @@ class Task:
             xcom_push=lambda key, value: self.xcoms.update({key: json.loads(json.dumps(value))}),
         )
 
+    def refuse(self, broken: str) -> None:
+        """
+        Let the task record nothing any longer.
+
+        :param broken: The way: ``xcom_push`` or ``outlet_events``.
+        """
+
+        def refuse(**_: Any) -> None:
+            raise RuntimeError("the XCom backend is away")
+
+        if broken == "xcom_push":
+            self.context["ti"].xcom_push = refuse
+        else:
+            self.context["outlet_events"] = None
+
     @property
     def pushed(self) -> Any:
         return self.xcoms.get(PUSHED_XCOM_KEY)

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+import pandas
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -72,7 +73,6 @@ def test_subclasses_become_plain() -> None:
 
 
 def test_pandas_timestamps_are_cut_to_microseconds() -> None:
-    pandas = pytest.importorskip("pandas")
     moment = pandas.Timestamp("2026-01-01T00:00:00.123456789Z")
     assert validate_cursor_value(moment, "it") == datetime(2026, 1, 1, 0, 0, 0, 123456, timezone.utc)
     with pytest.raises(CoveoInputError, match="updated has the value NaT"):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from datetime import datetime, time, timedelta, timezone
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from airflow_provider_coveo.content.files import read_files
@@ -19,11 +20,11 @@ from airflow_provider_coveo.coveo.items import Item
 from airflow_provider_coveo.coveo.nanoseconds import NanosecondDatetime, NanosecondTime, with_nanoseconds
 from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 from airflow_provider_coveo.simulator import Simulator
+from tests.unit.push.test_values import new_source
 
 UTC = timezone.utc
 #: 2023-11-14T22:13:20.123456789Z
 MOMENT = 1_700_000_000_123_456_789
-_sources = itertools.count()
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +36,7 @@ def coveo() -> Iterator[Simulator]:
 @pytest.fixture
 def source(coveo: Simulator, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("AIRFLOW_CONN_COVEO_DEFAULT", coveo.connection_json())
-    coveo.reset()
-    name = f"source-{next(_sources)}"
-    coveo.add_source(name)
-    return name
+    return new_source(coveo)
 
 
 class GoogleTime(datetime):
@@ -144,7 +142,6 @@ def test_what_python_s_times_can_t_hold_is_refused_by_name(coveo: Simulator, sou
 
 
 def test_a_year_of_pandas_that_python_lacks_is_not_another_one(coveo: Simulator, source: str) -> None:
-    np, pd = pytest.importorskip("numpy"), pytest.importorskip("pandas")
     for moment in ("10000-01-01", "0000-01-01"):
         item = {
             "documentId": "a://1",
@@ -159,7 +156,6 @@ def test_a_year_of_pandas_that_python_lacks_is_not_another_one(coveo: Simulator,
 
 
 def test_pandas_values_keep_their_nanoseconds(coveo: Simulator, source: str) -> None:
-    pd = pytest.importorskip("pandas")
     frame = pd.DataFrame(
         {"at": pd.to_datetime([MOMENT, MOMENT + 1], utc=True), "took": pd.to_timedelta([1, -1])}
     )

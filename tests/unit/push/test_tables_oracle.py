@@ -25,6 +25,8 @@ from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
+import duckdb
+import pandas
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
@@ -42,15 +44,6 @@ from airflow_provider_coveo.simulator import Simulator
 from tests.conftest import SOURCE
 from tests.unit.push.generated_tables import Nanoseconds, Table, drawn, unpacked
 from tests.unit.push.model import examples
-
-try:
-    import duckdb
-except ImportError:
-    duckdb = None
-try:
-    import pandas
-except ImportError:
-    pandas = None
 
 INVALID = object()
 #: Content that push-files.md declares invalid, but that other readers accept.
@@ -488,7 +481,7 @@ def judge_query(table: Table, folder: Path, known: Callable[[DbApiHook], None]) 
     played = Played(
         read_query("tables", "SELECT * FROM rows ORDER BY rowid", columns=table.columns, fetch_size=3)
     )
-    if pandas is not None and rows:
+    if rows:
         read = pandas.read_sql_query("SELECT * FROM rows ORDER BY rowid", connection, dtype=object)
         rows_read = read.astype(object).where(read.notna(), None).to_dict("records")
         for row, other in zip(rows, rows_read, strict=True):
@@ -563,7 +556,6 @@ def test_what_is_indexed_of_a_table_is_what_another_library_reads(coveo: Simulat
     assert pushed > examples(60) // 6
 
 
-@pytest.mark.skipif(duckdb is None, reason="DuckDB is not installed")
 def test_duckdb_reads_the_same_parquet_and_can_be_queried(
     tmp_path: Path, known: Callable[[DbApiHook], None]
 ) -> None:
@@ -588,7 +580,6 @@ def test_duckdb_reads_the_same_parquet_and_can_be_queried(
     assert compared > len(chosen()) // 30
 
 
-@pytest.mark.skipif(pandas is None, reason="pandas is not installed")
 def test_pandas_reads_the_same_csv(tmp_path: Path) -> None:
     compared = 0
     for number in chosen():
