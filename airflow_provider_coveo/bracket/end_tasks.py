@@ -38,7 +38,7 @@ from airflow_provider_coveo.bracket.version_0_1 import record_before_this_versio
 from airflow_provider_coveo.bracket.waiting import wait_for_unfinished
 from airflow_provider_coveo.coveo.errors import CoveoConfigurationError, CoveoError
 from airflow_provider_coveo.operators.dry_run import leave_assets_alone
-from airflow_provider_coveo.state.airflow_runs import TaskStates, is_temporary_run
+from airflow_provider_coveo.state.airflow_runs import TaskStates, instance_name, is_temporary_run
 from airflow_provider_coveo.state.ledger import BracketRecord, Holder, Phase, SourceLedger, read_bracket
 from airflow_provider_coveo.state.records import PUSHED_XCOM_KEY
 
@@ -137,12 +137,12 @@ class JudgePushSourceUpdateOperator(_UpdateOperator):
         ]
         judged = [task.task_id for task in tasks]
         found = self._states(context, judged)
-        if not is_temporary_run(str(context["ti"].run_id)):
-            wait_for_unfinished(found)
+        self._wait_for_unfinished(context, found)
         closed, left_for = self._close_what_is_still_open(context, found)
         failed, blocked = _in_state(found, "failed"), _in_state(found, "upstream_failed")
         if failed or blocked:
-            self._wait_for_cleared(context, judged)
+            # Failed tasks may have been cleared while this one closed the source.
+            self._wait_for_unfinished(context, self._states(context, judged))
             what = f"{listed(failed)} failed" if failed else f"{listed(blocked)} could not run"
             how_it_is_left = "The source is closed" if closed else "The source could not be closed"
             if left_for is not None:
@@ -157,10 +157,9 @@ class JudgePushSourceUpdateOperator(_UpdateOperator):
             self._tell_assets(context, judged)
         return {"source_id": self.source_id, "tasks": len(judged)}
 
-    def _wait_for_cleared(self, context: Context, judged: Iterable[str]) -> None:
-        """Wait, instead of failing the run, if failed tasks were cleared while this one closed the source."""
+    def _wait_for_unfinished(self, context: Context, found: TaskStates) -> None:
         if not is_temporary_run(str(context["ti"].run_id)):
-            wait_for_unfinished(self._states(context, judged))
+            wait_for_unfinished(found)
 
     def _tell_assets(self, context: Context, judged: Iterable[str]) -> None:
         """Add the numbers of pushed items to the events of the bracket's assets."""
@@ -291,7 +290,7 @@ class PushSourceUpdateDone(BaseOperator):
 
 def _in_state(found: TaskStates, state: str) -> list[str]:
     return [
-        f"{task_id}[{map_index}]" if map_index >= 0 else task_id
+        instance_name(task_id, map_index)
         for task_id, by_index in found.items()
         for map_index, its in by_index.items()
         if its == state

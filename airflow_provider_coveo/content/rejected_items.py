@@ -11,7 +11,6 @@ never see a partial file, and memory stays bounded.
 
 from __future__ import annotations
 
-import errno
 import gzip
 import json
 import logging
@@ -31,7 +30,7 @@ import msgspec
 from airflow_provider_coveo.content import storage
 from airflow_provider_coveo.content.files import read_files
 from airflow_provider_coveo.content.listing import files_of
-from airflow_provider_coveo.content.scratch import ScratchFolder
+from airflow_provider_coveo.content.scratch import ScratchFolder, explain_full_disk
 from airflow_provider_coveo.coveo.errors import CoveoInputError, RejectedItemsError, sanitize, short_repr
 from airflow_provider_coveo.coveo.invalid_items import InvalidItemError, ItemWithoutId
 from airflow_provider_coveo.coveo.items import Delete, Item
@@ -115,13 +114,12 @@ class RejectedItemsFile:
         try:
             yield
         except OSError as problem:
-            is_full = problem.errno in {errno.ENOSPC, errno.EDQUOT}
-            disks = f"the disk of the folder, or of the worker's temporary folder {tempfile.gettempdir()},"
+            cause, remedy = explain_full_disk(problem)
             raise RejectedItemsError(
                 f"Could not write the rejected items to {self}",
                 answer=str(problem),
-                cause=f"{disks} is full" if is_full else "",
-                remedy="Free space there, then clear the task" if is_full else "",
+                cause=cause,
+                remedy=remedy,
             ) from None
 
     def _open(self) -> IO[bytes] | gzip.GzipFile:

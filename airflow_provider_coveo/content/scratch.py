@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -14,6 +15,18 @@ from typing import Final
 
 #: The minimum age of an abandoned folder in seconds: a process locks its folder only after creating it.
 _MIN_AGE: Final = 3600.0
+
+
+def explain_full_disk(problem: BaseException) -> tuple[str, str]:
+    """
+    Return the cause and the remedy of a failed write; two empty texts if no disk is full.
+
+    :param problem: The error. The disk may be that of the target, or that of the temporary files.
+    """
+    if not isinstance(problem, OSError) or problem.errno not in {errno.ENOSPC, errno.EDQUOT}:
+        return "", ""
+    disks = f"the disk of the folder, or of the worker's temporary folder {tempfile.gettempdir()},"
+    return f"{disks} is full", "Free space there, then clear the task"
 
 
 class ScratchFolder:

@@ -8,11 +8,9 @@ shows. A file of the journal is deleted only once a snapshot that includes it is
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import shutil
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +22,7 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
+from airflow_provider_coveo.content.scratch import explain_full_disk
 from airflow_provider_coveo.content.snapshots import TRAILER_BYTES, read_trailer
 from airflow_provider_coveo.content.storage import FileSystem, Place, local_path, opened
 from airflow_provider_coveo.coveo.changes import Operation
@@ -316,13 +315,12 @@ def _named(action: str, shown: str) -> Iterator[None]:
         raise
     except Exception as problem:
         reason = str(problem).partition("\n")[0][:300]
-        is_full = isinstance(problem, OSError) and problem.errno in {errno.ENOSPC, errno.EDQUOT}
-        disks = f"the disk of the folder, or of the worker's temporary folder {tempfile.gettempdir()},"
+        cause, remedy = explain_full_disk(problem)
         raise SnapshotError(
             f"Could not {action} {shown}",
             answer=f"{type(problem).__name__}: {reason}",
-            cause=f"{disks} is full" if is_full else "",
-            remedy="Free space there, then clear the task" if is_full else "",
+            cause=cause,
+            remedy=remedy,
         ) from None
 
 

@@ -113,6 +113,7 @@ class HookClient(CoveoClient):
         self.hook_caller = _HookCaller(caller, self._overrides)
         #: Uploads and submits with the hook's ``upload`` and ``take_batch``.
         self.hook_containers = _HookContainers(self.hook_caller, self._overrides)
+        self.containers = Containers(self.hook_caller)
         self._compose_resources(
             self.hook_caller,
             self.hook_containers,

@@ -106,10 +106,15 @@ def task_states(dag_id: str, run_id: str, task_ids: Iterable[str]) -> TaskStates
     return found
 
 
+def instance_name(task_id: str, map_index: int) -> str:
+    """Return a unique name of a task instance in its run."""
+    return f"{task_id}[{map_index}]" if map_index >= 0 else task_id
+
+
 def all_task_states(dag_id: str, run_id: str) -> dict[str, str | None]:
     """Return the states of all task instances of a run, by a unique name of each."""
     return {
-        f"{task_id}[{map_index}]" if map_index >= 0 else task_id: state
+        instance_name(task_id, map_index): state
         for task_id, map_index, state in _task_instance_states(dag_id, run_id, None)
     }
 

@@ -148,7 +148,7 @@ class SourceRecord(Holder):
     reopened_by: tuple[str, int] | None = None
     members_outside: tuple[str, ...] = ()
 
-    def works_through(self, task_name: str) -> bool:
+    def has_member(self, task_name: str) -> bool:
         """
         Return whether a task instance belongs to the bracket, by the unique name of the instance.
 

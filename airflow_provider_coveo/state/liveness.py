@@ -79,7 +79,7 @@ def may_still_work(holder: SourceRecord, task_name: str) -> bool:
     :param holder: The bracket.
     :param task_name: The unique name of the task instance in the run.
     """
-    return holder.reopened_by is not None or holder.works_through(task_name)
+    return holder.reopened_by is not None or holder.has_member(task_name)
 
 
 def seems_live(holder: SourceRecord) -> bool:

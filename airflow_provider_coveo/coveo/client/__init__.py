@@ -80,7 +80,8 @@ class CoveoClient:
 
     def _compose(self, caller: Caller) -> None:
         self.caller = caller
-        self._compose_resources(caller, Containers(caller))
+        self.containers = Containers(caller)
+        self._compose_resources(caller, self.containers)
 
     def _compose_resources(
         self,
@@ -98,7 +99,6 @@ class CoveoClient:
         :param daily_items: Returns the daily quota, and its used part. Default: the client's own.
         :param remaining_daily_items: Returns the rest of the quota. Default: the client's own.
         """
-        self.containers = Containers(caller)
         self.fields = Fields(caller)
         self.identities = Identities(caller, containers)
         self.item_logs = ItemLogs(caller)
