@@ -904,7 +904,6 @@ class Engine:
         cleared = set()
         self._note_clear(key, before)
         for ti in answer["task_instances"]:
-            self.marked.pop((key, ti["task_id"], ti["map_index"]), None)
             cleared.add(self.name_of(key, ti["task_id"], ti["map_index"]))
         if cleared:
             self.marked_runs.pop(key, None)
@@ -918,10 +917,6 @@ class Engine:
         before = self.states(key)
         self.rest("POST", path, {"dry_run": False, "only_failed": only_failed}, or_not=True)
         self._note_clear(key, before)
-        after = self.states(key)
-        for task_id, map_index in before:
-            if after.get((task_id, map_index)) != before[task_id, map_index]:
-                self.marked.pop((key, task_id, map_index), None)
         self.marked_runs.pop(key, None)
         self.ended_by_hand.discard(key)
 
@@ -930,6 +925,7 @@ class Engine:
         for place, state in after.items():
             if state != before.get(place):
                 self.states_after_clear[(key, *place)] = after
+                self.marked.pop((key, *place), None)
 
     def mark(
         self, key: str, task: str, state: str, *, downstream: bool = False, upstream: bool = False
