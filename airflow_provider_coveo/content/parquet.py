@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from airflow_provider_coveo.content.storage import RawFile
 from airflow_provider_coveo.content.streams import MalformedError
 from airflow_provider_coveo.coveo.errors import CoveoInputError
+from airflow_provider_coveo.coveo.metadata import shortest_float
 from airflow_provider_coveo.coveo.nanoseconds import with_nanoseconds
 
 if TYPE_CHECKING:
@@ -79,35 +80,71 @@ class _WatchedFile:
 
 
 def _values(column: pyarrow.Array) -> list[object]:
-    """Return the values of a column as Python's own types, with the nanoseconds that these would cut off."""
-    if getattr(column.type, "unit", None) == "ns":
-        # Most columns have nanoseconds in their type only, and Arrow converts these in half the time.
-        with suppress(ValueError):
-            column = column.cast(_in_microseconds(column.type))
-    if _has_nanoseconds(column.type):
+    """
+    Return the values of a column as Python's own types.
+
+    Arrow itself cuts off nanoseconds, and widens floats of 32 and 16 bits, which adds digits.
+    """
+    with suppress(ValueError, NotImplementedError):
+        converted = column
+        for kind in _plain_types(column.type):
+            converted = converted.cast(kind)
+        column = converted
+    if _is_special(column.type):
         return [_value(scalar) for scalar in column]
     values: list[object] = column.to_pylist()
     return values
 
 
-def _has_nanoseconds(kind: pyarrow.DataType) -> bool:
+def _plain_types(kind: pyarrow.DataType) -> tuple[pyarrow.DataType, ...]:
+    """
+    Return the types to which Arrow can convert most columns of a special type, one after the other.
+
+    This takes a fraction of the time of :func:`_value`.
+    """
+    import pyarrow
+
     if getattr(kind, "unit", None) == "ns":
+        # Most columns have nanoseconds in their type only.
+        return (_in_microseconds(kind),)
+    if pyarrow.types.is_float32(kind):
+        # As text, it has the fewest digits.
+        return pyarrow.string(), pyarrow.float64()
+    if pyarrow.types.is_list(kind) and pyarrow.types.is_float32(kind.value_type):
+        return pyarrow.list_(pyarrow.string()), pyarrow.list_(pyarrow.float64())
+    return ()
+
+
+def _is_special(kind: pyarrow.DataType) -> bool:
+    """Return whether Arrow's conversion to Python's types would change a value."""
+    if getattr(kind, "unit", None) == "ns" or _float_size(kind):
         return True
     inner = [getattr(kind, name) for name in _INNER_TYPES if hasattr(kind, name)]
     if hasattr(kind, "num_fields"):
         inner += [kind.field(number).type for number in range(kind.num_fields)]
-    return any(map(_has_nanoseconds, inner))
+    return any(map(_is_special, inner))
+
+
+def _float_size(kind: pyarrow.DataType) -> int | None:
+    """Return the size in bytes of a float of fewer than 64 bits."""
+    import pyarrow
+
+    if pyarrow.types.is_float32(kind):
+        return 4
+    return 2 if pyarrow.types.is_float16(kind) else None
 
 
 def _value(scalar: pyarrow.Scalar) -> object:
     import pyarrow
 
     kind = scalar.type
-    if not scalar.is_valid or not _has_nanoseconds(kind):
+    if not scalar.is_valid or not _is_special(kind):
         return scalar.as_py()
     if getattr(kind, "unit", None) == "ns":
         microseconds, nanoseconds = divmod(scalar.value, 1000)
         return with_nanoseconds(pyarrow.scalar(microseconds, _in_microseconds(kind)).as_py(), nanoseconds)
+    if size := _float_size(kind):
+        return shortest_float(float(scalar.as_py()), size)
     if isinstance(scalar, pyarrow.StructScalar):
         names = [field.name for field in kind]
         if len(set(names)) < len(names):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -25,6 +26,9 @@ MAX_INT: Final = 2**63 - 1
 PLAIN_TYPES: Final = frozenset({str, bool})
 #: The most digits of PostgreSQL's numeric; an exponent can expand to more than memory can hold.
 _MAX_DIGITS: Final = 131_072 + 16_383
+#: Floats of fewer than 64 bits, by their size in bytes: the codec, the number of digits that always survive a
+#: conversion to them and back, and the smallest number for which they do.
+_NARROW_FLOATS: Final = {2: (struct.Struct("<e"), 3, 2.0**-14), 4: (struct.Struct("<f"), 6, 2.0**-126)}
 _CONTAINERS: Final = (Mapping, list, tuple, set, frozenset, bytes, bytearray, memoryview)
 
 
@@ -93,6 +97,30 @@ def metadata_as_text(name: str, value: object, *, in_id: bool = False) -> str:
     return format(Decimal(repr(sent)), "f")
 
 
+def shortest_float(value: float, size: int) -> float:
+    """
+    Return the number with the fewest digits that identifies a float of 32 or 16 bits.
+
+    Widening ``0.1`` to 64 bits would make it 0.10000000149011612, with digits that no one entered.
+
+    :param value: The float's exact value.
+    :param size: The size of the float in bytes: 4 or 2.
+    """
+    if not math.isfinite(value):
+        return value
+    codec, digits, smallest = _NARROW_FLOATS[size]
+    exact = codec.pack(value)
+    for count in range(digits if abs(value) >= smallest else 1, digits + 4):
+        shorter = float(f"{value:.{count}g}")
+        try:
+            if codec.pack(shorter) == exact:
+                return shorter
+        except OverflowError:
+            # Rounded up, it exceeds the largest float of that size.
+            continue
+    return value
+
+
 def plain_text(text: str) -> str:
     """
     Return a text as exactly a ``str``, whatever a subclass overrides.
@@ -154,7 +182,16 @@ def _of_numpy(key: str, value: object) -> object:
             f"the value of {short_repr(key)} is a {type_name(value)}",
             remedy="Use a datetime.timedelta, or a number of seconds",
         )
-    return value.tolist()
+    plain = value.tolist()
+    if kind == "f" and (size := getattr(value.dtype, "itemsize", 8)) in _NARROW_FLOATS:
+        return _shortest_floats(plain, size)
+    return plain
+
+
+def _shortest_floats(value: object, size: int) -> object:
+    if type(value) is list:
+        return [_shortest_floats(entry, size) for entry in value]
+    return shortest_float(value, size) if type(value) is float else value
 
 
 def _metadata_scalar(key: str, value: object) -> object:
