@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_coveo.links.push_sources_page import airflow_line, page_exists
-from tests.browser.push_sources import MARKUP, WATCHDOG, Stage, push_sources_stage
+from tests.browser.push_sources import DAG_IDS, MARKUP, WATCHDOG, Stage, push_sources_stage
 from tests.push_sources_routes import ROLES, ROUTES
 
 if TYPE_CHECKING:
@@ -98,6 +98,72 @@ def test_who_may_not_trigger_the_watchdog_can_not_use_the_buttons(stage: Stage, 
         expect(row.get_by_role("button", name="Check now")).to_be_disabled()
         expect(row.get_by_role("button", name="to IDLE")).to_be_disabled()
         expect(frame.locator("#ps-notes")).to_contain_text("Read-only: to use the buttons")
+
+
+@pytest.fixture(scope="module")
+def roles_of_single_dags(stage: Stage) -> None:
+    """Users whose roles cover single DAGs, as DAGs with ``access_control`` create them."""
+    catalog, watchdog = "DAG:update_catalog", f"DAG:{WATCHDOG}"
+    looking = [("can_read", "DAG Runs"), ("can_read", watchdog)]
+    for name, allowed in {
+        "no-dag": [("can_read", "DAG Runs")],
+        "one-dag": [("can_read", "DAG Runs"), ("can_read", catalog), ("can_create", "DAG Runs")],
+        "watchdog-reader": [*looking, ("can_create", "DAG Runs")],
+        "watchdog-editor": [*looking, ("can_edit", watchdog), ("can_create", f"DAG Run:{WATCHDOG}")],
+    }.items():
+        actions = [
+            {"action": {"name": action}, "resource": {"name": resource}}
+            for action, resource in [("can_read", "Website"), *allowed]
+        ]
+        stage.airflow.rest("POST", "/roles", {"name": name, "actions": actions})
+        names = dict.fromkeys(("username", "password", "first_name", "last_name"), name)
+        user = {**names, "email": f"{name}@example.com", "roles": [{"name": name}]}
+        stage.airflow.rest("POST", "/users", user)
+
+
+SINGLE_DAGS = pytest.mark.skipif(
+    airflow_line() >= (3, 0), reason="roles of single DAGs need FAB, which the tests' Airflow 3 is without"
+)
+
+
+@SINGLE_DAGS
+@pytest.mark.usefixtures("roles_of_single_dags")
+@pytest.mark.parametrize(
+    ("name", "sources", "dags", "usable"),
+    [
+        ("no-dag", set(), set(), "forbidden"),
+        ("one-dag", {"catalog"}, {"update_catalog"}, "forbidden"),
+        ("watchdog-reader", {"catalog", "paused", "left", "failing", "odd"}, {WATCHDOG}, "forbidden"),
+        ("watchdog-editor", {"catalog", "paused", "left", "failing", "odd"}, {WATCHDOG}, "ready"),
+    ],
+)
+def test_a_role_of_single_dags_shows_their_sources_and_names_no_other_dag(
+    stage: Stage, name: str, sources: set[str], dags: set[str], usable: str
+) -> None:
+    with stage.client(name) as client:
+        text = client.get("/coveo/sources").text
+    found = json.loads(text)
+    assert {row["source"] for row in found["rows"]} == sources
+    assert {dag_id for dag_id in DAG_IDS if f'"{dag_id}"' in text} == dags
+    assert {each["watchdog"]["usable"] for each in found["organizations"].values()} == {usable}
+    holders = {row["source"]: row["holders"] for row in found["rows"]}
+    if WATCHDOG in dags:
+        assert holders["paused"] == [{"hidden": True, "is_live": False}]
+
+
+@SINGLE_DAGS
+@pytest.mark.usefixtures("roles_of_single_dags")
+def test_the_buttons_follow_a_role_of_single_dags(stage: Stage, browser: Browser) -> None:
+    row = 'tbody[data-key="acme/catalog"]'
+    with stage.page(browser, "one-dag") as page:
+        frame = stage.show(page)
+        expect(frame.locator(row).get_by_role("button", name="Check now")).to_be_disabled()
+        expect(frame.locator("#ps-notes")).to_contain_text("permission to trigger the watchdog's DAG")
+    with stage.page(browser, "watchdog-editor") as page:
+        frame = stage.show(page)
+        expect(frame.locator(row)).to_contain_text("a DAG that you are not allowed to read")
+        frame.locator(row).get_by_role("button", name="Check now").click()
+        expect(frame.locator(row)).to_contain_text("Checked in Coveo at", timeout=120_000)
 
 
 # --- content ---
