@@ -135,6 +135,13 @@ test-bracket: $(foreach line,$(LINES),$(call bracket_venv,$(line))/.installed) #
 	test $(BRACKET_TABLE) -ef build/bracket-table.md || cp build/bracket-table.md $(BRACKET_TABLE); \
 	cat $(BRACKET_TABLE); test -z "$$failed" || { echo "Not as expected on Airflow$$failed" >&2; exit 1; }
 
+# On 3.0, which has no place for the page, only its HTML is tested.
+.PHONY: test-page
+test-page: $(foreach line,$(LINES),$(call bracket_venv,$(line))/.installed) ## Test the page Push sources in a browser; LINES="3.1 3.2" selects lines
+	@failed=; $(foreach line,$(LINES),echo "==== Airflow $(line)"; \
+	( $(call pytest,$(call bracket_venv,$(line)),$(wildcard tests/browser/test_push_sources*.py)) ) || failed+=" $(line)";) \
+	test -z "$$failed" || { echo "Failed on Airflow$$failed" >&2; exit 1; }
+
 .PHONY: test-stepped
 test-stepped: $(VENV_3)/.installed ## Test the bracket on an Airflow that is stepped in process, with a fixed set of sequences
 	@$(call pytest,$(VENV_3),tests/stepped)
