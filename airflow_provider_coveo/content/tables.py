@@ -17,6 +17,8 @@ from airflow_provider_coveo.coveo.errors import CoveoInputError
 DEFAULT: Final = "default"
 _DELIMITERS: Final = {"csv": ",", "tsv": "\t"}
 _QUOTES: Final = {"csv": '"', "tsv": None}
+#: What joined files have at the start of a row: a byte order mark, also one of the other byte order.
+_MARKS: Final = (streams.BYTE_ORDER_MARK, b"\xef\xbf\xbe")
 #: Common delimiters of files whose names indicate another one.
 _USUAL_DELIMITERS: Final = ";\t|,"
 
@@ -138,6 +140,7 @@ def rows_of_table(
     else:
         records, nulls = _records(lines, dialect), frozenset(dialect.null_values)
     names = list(dialect.column_names) or _header(records, dialect, by_their_names)
+    lines.reject_mark()
     unnamed = [index for index, name in enumerate(names) if not name]
     count = len(names)
     for record in records:
@@ -150,6 +153,8 @@ def rows_of_table(
                 "one by one"
                 + ("; omit column_names if the first line has the names" if dialect.column_names else "")
             )
+        if lines.is_marked:
+            lines.reject_mark()
         if unnamed and any(record[index] for index in unnamed):
             raise MalformedError(
                 f"line {lines.number} has a value in column {unnamed[0] + 1}, which has no name in the first "
@@ -231,11 +236,20 @@ class _Lines:
         #: The bytes of the current row, and its first line.
         self.bytes_of_row = 0
         self.first_of_row = 1
+        #: Whether a row began with a byte order mark after that of the text, which is removed before.
+        self.is_marked = False
 
     def row_ended(self) -> None:
         """Mark the next line as the start of a new row."""
         self.bytes_of_row = 0
-        self.first_of_row = self.number + 1
+
+    def reject_mark(self) -> None:
+        """Reject a row that began with a byte order mark, which would become part of its first field."""
+        if self.is_marked:
+            raise MalformedError(
+                f"line {self.first_of_row} begins with a byte order mark; join files without their marks, or "
+                "read them one by one"
+            )
 
     def __iter__(self) -> Iterator[str]:
         longest = streams.MAX_ITEM
@@ -243,6 +257,9 @@ class _Lines:
             self._by_returns() if self._returns else iter(lambda: self._content.readline(longest), b"")
         ):
             self.number += 1
+            if not self.bytes_of_row:
+                self.first_of_row = self.number
+                self.is_marked = self.is_marked or line.startswith(_MARKS)
             self.bytes_of_row += len(line)
             if self.bytes_of_row >= longest:
                 raise MalformedError(

@@ -443,3 +443,50 @@ def test_a_row_that_repeats_the_names_is_no_item(tmp_path: Path, name: str, sign
     assert read(tmp_path, name, b"sku\nsku\n", columns={"documentId": "product://{sku}"}) == [
         ["product://sku"]
     ]
+
+
+JOINED = {"documentId": "product://{sku}", "title": "name"}
+MARK = "\ufeff"
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "line"),
+    [
+        (f"{MARK}1,x\n2,y\n{MARK}3,z\n", {"column_names": ["sku", "name"]}, 3),
+        (f'{MARK}"1",x\n{MARK}"2",y\n', {"column_names": ["sku", "name"]}, 2),
+        (f"{MARK}{MARK}1,x\n", {"column_names": ["sku", "name"]}, 1),
+        (f"{MARK}{MARK}sku,name\n1,x\n", {}, 1),
+        (f"sku,name\n1,x\n{MARK}2,y\n", {}, 3),
+        (f'sku,name\n1,"x\ny"\n\n{MARK}2,y\n', {}, 5),
+        (f"sku,name\r1,x\r{MARK}2,y\r", {}, 3),
+        (f"sku,name\n1,x\n{MARK}2,\\N\n", {"null_values": ["\\N"], "escapechar": "\\"}, 3),
+        ("sku,name\n1,x\n\ufffe2,y\n", {}, 3),
+    ],
+)
+@pytest.mark.parametrize(("name", "sign"), [("a.csv", ","), ("a.tsv", "\t"), ("a.csv.gz", ",")])
+def test_a_row_that_begins_with_the_mark_of_a_joined_file_is_no_item(
+    tmp_path: Path, text: str, options: dict[str, Any], line: int, name: str, sign: str
+) -> None:
+    """Otherwise, the mark would become part of the ID of an item."""
+    if sign == "\t" and '"' in text:
+        options = {**options, "quotechar": '"'}
+    content = text.replace(",", sign).encode()
+    if name.endswith("gz"):
+        content = b"".join(map(gzip.compress, content.splitlines(keepends=True)))
+    said = refused(tmp_path, name, content, columns=JOINED, **options)
+    assert f"line {line} begins with a byte order mark" in said
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "utf-32"])
+def test_the_mark_of_another_encoding_is_no_content_either(tmp_path: Path, encoding: str) -> None:
+    content = "sku,name\n1,x\n".encode(encoding) + "2,y\n".encode(encoding)
+    said = refused(tmp_path, "a.csv", content, columns=JOINED, encoding=encoding)
+    assert "line 3 begins with a byte order mark" in said
+
+
+def test_a_mark_in_the_middle_of_a_row_is_content(tmp_path: Path) -> None:
+    text = f'sku,name\n1,{MARK}x\n"{MARK}2","a\n{MARK}b"\n'
+    assert read(tmp_path, "a.csv", text.encode(), columns=JOINED) == [
+        [f"{MARK}x", "product://1"],
+        [f"a\n{MARK}b", f"product://{MARK}2"],
+    ]

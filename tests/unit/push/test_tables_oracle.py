@@ -60,6 +60,7 @@ DOCUMENTED = re.compile(
     r"|the first line has one column"
     r"|it is empty"
     r"|has no column"
+    r"|begins with a byte order mark"
     r"|repeats (the names of the first line|column_names)"
     r"|no column is mapped to documentId"
     r"|which differ by case only"
