@@ -18,6 +18,7 @@ from airflow_provider_coveo.state.airflow_runs import (
 )
 from airflow_provider_coveo.state.ledger import Holder, Phase, SourceRecord, read_bracket
 from airflow_provider_coveo.state.liveness import is_over
+from airflow_provider_coveo.threads import in_thread
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import DAG
@@ -51,13 +52,12 @@ async def close_overdue(
     until = time.monotonic() + _LONGEST.total_seconds()
     idle = 0
     while time.monotonic() < until:
-        # Reading the records blocks, so it runs in a thread.
-        open_ones = await asyncio.to_thread(overdue.still_open)
+        open_ones = await in_thread(overdue.still_open)
         if not open_ones:
             return
-        idle = 0 if await asyncio.to_thread(overdue.works) else idle + 1
+        idle = 0 if await in_thread(overdue.works) else idle + 1
         if idle >= _IDLE_CHECKS:
-            await asyncio.to_thread(overdue.close, open_ones)
+            await in_thread(overdue.close, open_ones)
             return
         await asyncio.sleep(_SECONDS_BETWEEN_CHECKS)
 

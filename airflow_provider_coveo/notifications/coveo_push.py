@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseNotifier
+
+from airflow_provider_coveo.threads import in_thread
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -70,4 +71,4 @@ class CoveoSourceStatusNotifier(BaseNotifier):
 
     async def async_notify(self, context: Context) -> None:
         """Set the status without blocking the event loop."""
-        await asyncio.to_thread(self.notify, context)
+        await in_thread(self.notify, context)

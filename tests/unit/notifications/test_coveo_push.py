@@ -10,7 +10,8 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, BaseNotifier
+from airflow.providers.common.compat.sdk import DAG, BaseHook, BaseNotifier, Connection
+from asgiref.sync import async_to_sync
 
 from airflow_provider_coveo.coveo.errors import CoveoError, CoveoInputError
 from airflow_provider_coveo.notifications.coveo_push import CoveoSourceStatusNotifier
@@ -80,6 +81,32 @@ def test_it_can_be_awaited(coveo: Simulator, connect: Callable[..., None]) -> No
 
     asyncio.run(alert())
     assert coveo.statuses(SOURCE) == ["IDLE"]
+
+
+@pytest.mark.skipif(not hasattr(BaseNotifier, "async_notify"), reason="notifiers can be awaited since 3.1")
+def test_a_triggerer_of_3_1_can_read_its_connection(
+    coveo: Simulator, connect: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loops = []
+    read = BaseHook.get_connection
+
+    async def note_loop() -> None:
+        loops.append(asyncio.get_running_loop())
+
+    def read_by_loop(_: type[BaseHook], conn_id: str) -> Connection:
+        # Airflow 3.1 sends the request by the triggerer's loop.
+        async_to_sync(note_loop)()
+        return read(conn_id)
+
+    async def alert() -> None:
+        await note_loop()
+        await CoveoSourceStatusNotifier(source_id=SOURCE, context={"run": "r"})
+
+    monkeypatch.setattr(BaseHook, "get_connection", classmethod(read_by_loop))
+    asyncio.run(alert())
+    assert coveo.statuses(SOURCE) == ["IDLE"]
+    assert len(loops) > 1
+    assert len(set(loops)) == 1
 
 
 def test_it_can_be_sent_to_another_process() -> None:

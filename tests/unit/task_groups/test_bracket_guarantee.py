@@ -16,6 +16,7 @@ from typing import Any
 import airflow.providers.common.compat.sdk as sdk
 import pytest
 from airflow.providers.common.compat.sdk import AirflowSkipException, TaskDeferred
+from asgiref.sync import async_to_sync
 
 from airflow_provider_coveo.bracket import deadline, delete_task, end_tasks, opening
 from airflow_provider_coveo.bracket.closing import close_source
@@ -584,6 +585,35 @@ def test_a_source_whose_run_is_overdue_is_closed_once_nothing_works(
     overdue()
     assert work not in run.states
     assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
+
+
+def test_records_are_read_from_a_thread_that_finds_the_triggerers_event_loop(
+    coveo: Simulator,
+    a_run: Callable[..., Run],
+    overdue: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Airflow 3.1 sends each request for a Variable by the triggerer's loop.
+    loops = set()
+    read, get_states = deadline.read_bracket, deadline.all_task_states
+
+    async def note_loop() -> None:
+        loops.add(asyncio.get_running_loop())
+
+    def read_by_loop(holder: Holder) -> SourceRecord | None:
+        async_to_sync(note_loop)()
+        return read(holder)
+
+    def states_by_loop(dag_id: str, run_id: str) -> dict[str, str]:
+        async_to_sync(note_loop)()
+        return get_states(dag_id, run_id)
+
+    monkeypatch.setattr(deadline, "read_bracket", read_by_loop)
+    monkeypatch.setattr(deadline, "all_task_states", states_by_loop)
+    a_run().execute("open")
+    overdue()
+    assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
+    assert len(loops) == 1
 
 
 def test_a_source_that_was_closed_or_that_another_one_holds_is_not_overdue(
