@@ -6,6 +6,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -59,6 +60,7 @@ class _FailureCallback:
 
     One instance handles all brackets of a DAG, and runs before all other callbacks, because the DAG processor
     gives all of them one time limit. It does not touch a source that a bracket of another run owns by then.
+    Before it waits for a request that may arrive late, it closes all sources.
     """
 
     def __init__(self) -> None:
@@ -75,21 +77,33 @@ class _FailureCallback:
         dag = context["dag"]
         run_id = str(context["run_id"])
         until = time.monotonic() + _BUDGET_SECONDS
+        ended = []
         for position, tasks in enumerate(self.brackets):
-            try:
-                run = _EndedRun(dag, run_id, tasks, _ended_at(context), until, len(self.brackets) - position)
+            run = _EndedRun(dag, run_id, tasks, _ended_at(context), until, len(self.brackets) - position)
+            with _warning(dag, run_id, tasks):
                 run.close()
-            except Exception as error:
-                # For example, callbacks can query nothing in `airflow dags test` of Airflow 3.
-                log.warning(
-                    "Could not check whether run %r of DAG %r left a source open: %s: %s. Check "
-                    "whether task %r succeeded; `airflow dags test` of Airflow 3 can't check it",
-                    run_id,
-                    dag.dag_id,
-                    type(error).__name__,
-                    error,
-                    tasks.close,
-                )
+                ended.append(run)
+        for run in ended:
+            with _warning(dag, run_id, run.tasks):
+                run.look_once_more()
+
+
+@contextmanager
+def _warning(dag: DAG, run_id: str, tasks: UpdateTasks) -> Iterator[None]:
+    """Log an error instead of raising it, so that the other brackets are closed all the same."""
+    try:
+        yield
+    except Exception as error:
+        # For example, callbacks can query nothing in `airflow dags test` of Airflow 3.
+        log.warning(
+            "Could not check whether run %r of DAG %r left a source open: %s: %s. Check "
+            "whether task %r succeeded; `airflow dags test` of Airflow 3 can't check it",
+            run_id,
+            dag.dag_id,
+            type(error).__name__,
+            error,
+            tasks.close,
+        )
 
 
 class _EndedRun:
@@ -101,10 +115,11 @@ class _EndedRun:
         self._dag = dag
         self._dag_id = dag.dag_id
         self._run_id = run_id
-        self._tasks = tasks
+        self.tasks = tasks
         self._ended_at = ended_at
         self._until = until
         self._shares = shares
+        self._unconcluded: list[tuple[Holder, BracketRecord]] = []
 
     def close(self) -> None:
         """
@@ -134,7 +149,7 @@ class _EndedRun:
             log.warning(
                 "Out of time before the sources of all map indexes of %s in run %r of DAG %r were closed. "
                 "Not checked: %s. The watchdog (CloseAbandonedPushSourcesOperator) closes any active source",
-                self._tasks.open,
+                self.tasks.open,
                 self._run_id,
                 self._dag_id,
                 ", ".join(left[:_MAX_NAMED])
@@ -142,7 +157,7 @@ class _EndedRun:
             )
 
     def _holders(self) -> Iterator[Holder]:
-        opening = self._tasks.open
+        opening = self.tasks.open
         is_mapped = self._dag.has_task(opening) and mapped_group_id(self._dag.get_task(opening)) is not None
         return each_map_index(Holder(self._dag_id, self._run_id, opening), is_mapped=is_mapped)
 
@@ -167,14 +182,22 @@ class _EndedRun:
             )
             self._send(holder, record)
         if not record.is_concluded:
-            self._look_once_more(holder, record)
+            self._unconcluded.append((holder, record))
 
-    def _look_once_more(self, holder: Holder, record: BracketRecord) -> None:
+    def look_once_more(self) -> None:
         """
-        Close the source again if the request of an `open` in progress arrived after ``IDLE``.
+        Close a source again if the request of an `open` in progress arrived after ``IDLE``.
 
         Its task was marked. Airflow then ends its process, which may have just sent its request.
         """
+        self._shares = 1
+        for holder, record in self._unconcluded:
+            try:
+                self._look_once_more(holder, record)
+            except Exception as error:
+                log.warning("The source of %s may still be open: %s: %s", holder, type(error).__name__, error)
+
+    def _look_once_more(self, holder: Holder, record: BracketRecord) -> None:
         current = read_bracket(holder) or record
         lingers = current.closed_at + _LINGERING_SECONDS - time.time()
         seconds = min(lingers, _LINGERING_SECONDS, self._seconds_left() - _MIN_SECONDS)
@@ -185,7 +208,7 @@ class _EndedRun:
             return
         # Another task of the bracket, which was cleared meanwhile, may have opened the source since.
         if current.opening == record.opening and may_be_active(self._hook(current), current.source_id):
-            log.warning("The request of %s to open source %s arrived late", holder, current.source_id)
+            log.warning("Source %s is active again after it was closed for %s", current.source_id, holder)
             self._send(holder, replace(current, is_concluded=True))
 
     def _send(self, holder: Holder, record: BracketRecord) -> None:
@@ -212,9 +235,9 @@ class _EndedRun:
             return 0 < self._ended_at < record.opened_at
         # These times are from a worker and a scheduler. A run is unlikely to end just as it opens the source.
         opened_since = 0 < self._ended_at < record.opened_at + _CLOCK_SKEW
-        tasks = self._tasks
+        tasks = self.tasks
         own = [tasks.begin, tasks.open, tasks.close, tasks.outcome]
-        member = member_ids(self._dag, self._tasks)
+        member = member_ids(self._dag, self.tasks)
         for check in range(_CHECKS):
             if check:
                 time.sleep(_SECONDS_BETWEEN_CHECKS)

@@ -429,16 +429,19 @@ class Judge:
         return idle.status == "IDLE" and (following is None or following.status in ACTIVE)
 
     def _is_given_back(self, idle: Seen, opener: str) -> bool:
-        """Return whether the next status is an active one, from the sender or for its bracket."""
+        """
+        Return whether the next status is an active one, from the sender or for its bracket.
+
+        Another bracket's may come first, if the sender then sends its own.
+        """
         later = self.engine.seen[self.engine.seen.index(idle) + 1 :]
-        following = next(
-            (each for each in later if each.source == idle.source and each.status and each.applied), None
-        )
+        statuses = [each for each in later if each.source == idle.source and each.status and each.applied]
+        own = next((each for each in statuses if each.actor == idle.actor), None)
         return (
             idle.status == "IDLE"
-            and following is not None
-            and following.status in ACTIVE
-            and following.actor in {idle.actor, opener}
+            and bool(statuses)
+            and statuses[0].status in ACTIVE
+            and (statuses[0].actor == opener or (own is not None and own.status in ACTIVE))
         )
 
     def b6(self) -> Iterator[Violation]:

@@ -169,6 +169,36 @@ SPECIMENS: dict[str, tuple[str, list[Event]]] = {
             ("finish", "a.callback"),
         ],
     ),
+    "a-callback-waits-for-the-late-request-of-another-map-index": (
+        "mapped_bracket",
+        [
+            ("tick",),
+            ("tick",),
+            ("finish", "a.open[1]"),
+            ("step", "a.open[0]"),
+            ("mark_group", "a", "each.update", "skipped"),
+            ("trigger", "c", "other"),
+            ("tick",),
+            ("step", "a.callback"),
+            ("tick",),
+        ],
+    ),
+    "a-closing-in-flight-meets-two-openings-and-opens-again": (
+        "in_a_row",
+        [
+            ("trigger", "c", "other"),
+            ("tick",),
+            ("tick",),
+            ("trigger", "b", "in_a_row"),
+            ("finish", "c.open"),
+            ("tick",),
+            ("finish", "c.work1"),
+            ("tick",),
+            ("step", "c.close"),
+            ("finish", "a.open"),
+            ("step", "c.close"),
+        ],
+    ),
     "a-paused-bracket-that-another-one-closed-continues": (
         "own_setup_and_teardown",
         [
