@@ -400,8 +400,9 @@ class Judge:
             # A lingering task does not know later events; this is a separate kind of fault.
             if others and seen.run and not seen.orphan:
                 other = others[0][1].actor
-                if self._is_given_back(seen, other):
-                    # Airflow has no compare-and-set, so a status may be wrong for the duration of a request.
+                if self._is_given_back(seen, other) or self._was_ended_after(seen):
+                    # Airflow has no compare-and-set, so a status may be wrong for the duration of a request;
+                    # and longer if the sender's process ends before it can look again.
                     pass
                 elif self._was_paused() and self._opens_again(seen, others[0][1].run):
                     # While its DAG was paused, nothing of it worked; when it continues, it opens the source.
@@ -443,6 +444,14 @@ class Judge:
             and statuses[0].status in ACTIVE
             and (statuses[0].actor == opener or (own is not None and own.status in ACTIVE))
         )
+
+    def _was_ended_after(self, seen: Seen) -> bool:
+        """Return whether Airflow or a kill ended the sender's process after this request."""
+        process = seen.facts.get("process")
+        if process is None or not (process.actor.dead or process.orphan_since is not None):
+            return False
+        later = self.engine.seen[self.engine.seen.index(seen) + 1 :]
+        return seen.status == "IDLE" and all(each.facts.get("process") is not process for each in later)
 
     def b6(self) -> Iterator[Violation]:
         """Nothing is closed that was not opened."""

@@ -199,6 +199,27 @@ SPECIMENS: dict[str, tuple[str, list[Event]]] = {
             ("step", "c.close"),
         ],
     ),
+    "a-closing-in-flight-is-cleared-before-it-can-open-again": (
+        "mapped_group_inside",
+        [
+            ("tick",),
+            ("tick",),
+            ("finish", "a.open"),
+            ("trigger", "c", "other"),
+            ("mark_run", "a", "success"),
+            ("tick",),
+            ("step", "a.close"),
+            ("tick",),
+            ("finish", "c.open"),
+            ("step", "a.close"),
+            (
+                "clear_with",
+                "a",
+                ["first[0]", "outcome"],
+                {"downstream": True, "upstream": False, "only_failed": False},
+            ),
+        ],
+    ),
     "a-paused-bracket-that-another-one-closed-continues": (
         "own_setup_and_teardown",
         [
