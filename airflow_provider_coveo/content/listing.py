@@ -14,23 +14,22 @@ import logging
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from airflow_provider_coveo.content import storage
 from airflow_provider_coveo.content.storage import Found, ReadableFile
+from airflow_provider_coveo.content.table_formats import Folders, reject_tables
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.coveo.quantities import quantity
 
 _log: Final = logging.getLogger(__name__)
 _GLOB_CHARACTERS: Final = re.compile(r"[*?\[]")
-#: Folders that hold the log of a table, and the table's format.
-_TABLE_LOGS: Final = {"_delta_log": "Delta Lake", ".hoodie": "Apache Hudi"}
 
 
-class Tree(Protocol):
+class Tree(Folders, Protocol):
     """A file system: this machine or an object storage."""
 
     def names(self, folder: str) -> list[str]:
@@ -82,11 +81,12 @@ def _local_files(path: str) -> list[ReadableFile]:
     if found is not None and not found.is_folder:
         return [Path(path)]
     if found is not None:
-        return _none_missing(path, [Path(file) for file in _below(tree, found)])
+        return _none_missing(path, [Path(file) for file in reject_tables(tree, _below(tree, found))])
     if not _GLOB_CHARACTERS.search(path):
         raise _no_file(path)
     base, segments = _split_glob(path)
-    return _none_missing(path, [Path(file) for file in _matching(tree, base, segments, path)])
+    files = reject_tables(tree, _matching(tree, base, segments, path))
+    return _none_missing(path, [Path(file) for file in files])
 
 
 def _stored_files(place: storage.Place) -> list[ReadableFile]:
@@ -103,7 +103,7 @@ def _stored_files(place: storage.Place) -> list[ReadableFile]:
     if found is not None and not found.is_folder and not place.is_folder:
         return [storage.StoredFile(place, place.path)]
     if found is not None:
-        return _none_missing(shown, _as_stored(place, _below(tree, found)))
+        return _none_missing(shown, _as_stored(place, reject_tables(tree, _below(tree, found))))
     if not has_signs:
         raise _no_file(shown)
     base, segments = _split_glob(place.path)
@@ -111,7 +111,9 @@ def _stored_files(place: storage.Place) -> list[ReadableFile]:
         raise CoveoInputError(
             f"Invalid path: {shown!r}; its bucket is a pattern", remedy="Use the bucket's full name"
         )
-    return _none_missing(shown, _as_stored(place, _matching(tree, base, segments, shown)))
+    return _none_missing(
+        shown, _as_stored(place, reject_tables(tree, _matching(tree, base, segments, shown)))
+    )
 
 
 def _as_stored(place: storage.Place, paths: Sequence[str]) -> list[ReadableFile]:
@@ -148,7 +150,6 @@ def _below(tree: Tree, folder: Found) -> list[str]:
     flat = tree.below(folder.path)
     if flat is not None:
         begin = len(folder.path.rstrip("/")) + 1
-        _reject_logged_tables(flat, begin)
         return sorted(path for path in flat if not any(map(_is_hidden, path[begin:].split("/"))))
     return sorted(_files_below(tree, folder, {folder.identity}, _is_hidden))
 
@@ -156,9 +157,7 @@ def _below(tree: Tree, folder: Found) -> list[str]:
 def _files_below(
     tree: Tree, folder: Found, seen: set[object], is_hidden: Callable[[str], bool]
 ) -> Iterator[str]:
-    names = tree.names(folder.path)
-    _reject_logged_table(folder.path, names)
-    for name in names:
+    for name in tree.names(folder.path):
         if is_hidden(name):
             continue
         found = _existing(tree.look(folder.path, name), folder.path, name)
@@ -168,30 +167,6 @@ def _files_below(
             # A folder that was seen before is a link back to a parent.
             seen.add(found.identity)
             yield from _files_below(tree, found, seen, is_hidden)
-
-
-def _reject_logged_table(folder: str, names: Iterable[str]) -> None:
-    """
-    Reject a folder of a table format that keeps files with rows that were deleted or replaced.
-
-    Only the table's log, which this module does not read, tells which of the files are current.
-    """
-    for name in names:
-        table_format = _TABLE_LOGS.get(name.rstrip("/"))
-        if table_format is not None:
-            raise CoveoInputError(
-                f"Could not read {folder!r}: it is a table of {table_format}, whose files also hold rows "
-                "that were deleted or replaced",
-                remedy="Query the table with SqlToCoveoPushOperator, or export what is current",
-            )
-
-
-def _reject_logged_tables(paths: Iterable[str], begin: int) -> None:
-    for path in paths:
-        folders = path[begin:].split("/")[:-1]
-        for index, name in enumerate(folders):
-            if name in _TABLE_LOGS:
-                _reject_logged_table("/".join([path[: begin - 1], *folders[:index]]), [name])
 
 
 def _existing(found: Found | None, folder: str, name: str) -> Found:
@@ -249,10 +224,7 @@ def _matches(
         yield from _matches_below(tree, folder, rest, folders, seen)
         return
     is_pattern = _GLOB_CHARACTERS.search(head) is not None
-    names = tree.names(folder.path) if is_pattern else [head]
-    if not rest:
-        _reject_logged_table(folder.path, names)
-    for name in names:
+    for name in tree.names(folder.path) if is_pattern else [head]:
         if not _is_name_matched(name.rstrip("/"), head):
             continue
         found = tree.look(folder.path, name)
@@ -274,7 +246,6 @@ def _matches_below(
     flat = tree.below(folder.path)
     if flat is not None:
         begin = len(folder.path.rstrip("/")) + 1
-        _reject_logged_tables(flat, begin)
         yield from (path for path in flat if _is_matched(path[begin:].split("/"), ["**", *segments]))
         return
     if not segments:
@@ -369,6 +340,20 @@ class _LocalTree:
 
     def below(self, folder: str) -> None:
         """Return ``None``: listing a folder does not list its subfolders."""
+
+    def above(self, folder: str) -> list[list[str]]:
+        """Return a folder and those above it, as it is written, and without links."""
+        written = Path(os.path.abspath(folder or "."))  # noqa: PTH100 - a Path would follow links
+        paths = dict.fromkeys((written, written.resolve()))
+        return [[str(each) for each in (path, *path.parents)] for path in paths]
+
+    def has(self, folder: str, name: str, *, asks: bool) -> bool:
+        """Return whether a folder has another one."""
+        return os.path.isdir(os.path.join(folder, name))  # noqa: PTH112, PTH118
+
+    def shown(self, path: str) -> str:
+        """Return a path for messages."""
+        return path
 
 
 def _is_link(path: str) -> bool:

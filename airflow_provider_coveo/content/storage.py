@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, TypedDict, TypeVar, overload
 from urllib.parse import urlsplit
 
+from airflow_provider_coveo.content.table_formats import FOLDERS
+
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
@@ -261,6 +263,9 @@ class StoredTree:
     def __init__(self, place: Place) -> None:
         self._place = place
         self._entries: dict[str, dict[str, Found]] = {}
+        #: The folders below which all paths were listed, and the names in the special folders among them.
+        self._listed_whole: set[str] = set()
+        self._special: dict[str, set[str]] = {}
         place.fs.invalidate_cache()
 
     def at(self, path: str) -> Found | None:
@@ -274,7 +279,7 @@ class StoredTree:
 
     def names(self, folder: str) -> list[str]:
         """Return the sorted names in a folder."""
-        return sorted(self._listed(folder))
+        return sorted(self._special[folder] if folder in self._special else self._listed(folder))
 
     def look(self, folder: str, name: str) -> Found | None:
         """Return the file or folder of a name in a folder."""
@@ -322,7 +327,38 @@ class StoredTree:
                 _reject_content_of_folder(info, self._place.shown(path))
             elif path != folder:
                 paths.append(path)
+                self._note_special(path)
+        self._listed_whole.add(folder.rstrip("/"))
         return paths
+
+    def _note_special(self, path: str) -> None:
+        """Note a path in a folder of a table's log or metadata."""
+        folders = path.split("/")
+        if FOLDERS.isdisjoint(folders[:-1]):
+            return
+        for index, name in enumerate(folders[:-1]):
+            if name in FOLDERS:
+                self._special.setdefault("/".join(folders[: index + 1]), set()).add(folders[index + 1])
+
+    def above(self, folder: str) -> list[list[str]]:
+        """Return a folder and those above it."""
+        names = folder.split("/")
+        return [["/".join(names[:count]) for count in range(len(names), 0, -1) if names[count - 1]]]
+
+    def has(self, folder: str, name: str, *, asks: bool) -> bool:
+        """Return whether a folder has another one."""
+        path = f"{folder}/{name}"
+        if not self._listed_whole.isdisjoint(self.above(folder)[0]):
+            return path in self._special
+        if folder in self._entries:
+            entries = self._entries[folder]
+            return any(each in entries and entries[each].is_folder for each in (name, f"{name}/"))
+        found = self.at(path) if asks else None
+        return found is not None and found.is_folder
+
+    def shown(self, path: str) -> str:
+        """Return a path as a URL, without parts that can be secret."""
+        return self._place.shown(path)
 
 
 def _reject_content_of_folder(info: Mapping[str, object], shown: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_coveo.content.files import read_files
+from airflow_provider_coveo.content.listing import files_of
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 
 
@@ -33,6 +34,7 @@ import os, sys
 sys.path[:0] = {search!r}
 import json
 from airflow_provider_coveo.content.files import read_files
+from airflow_provider_coveo.content.listing import files_of
 os.setgroups([])
 os.setgid(65534)
 os.setuid(65534)
@@ -214,17 +216,71 @@ def test_patterns_are_those_of_a_shell(tmp_path: Path, monkeypatch: pytest.Monke
     assert ids(".") == ["a.ndjson", "b.ndjson", "c.ndjson", "d.ndjson"]
 
 
-@pytest.mark.parametrize("pattern", ["", "/**", "/*.ndjson", "/**/*.ndjson"])
-@pytest.mark.parametrize(("log", "named"), [("_delta_log", "Delta Lake"), (".hoodie", "Apache Hudi")])
+#: The files of tables that also keep outdated ones, by format: one that identifies it, and one with rows.
+TABLES = {
+    "Delta Lake": ("_delta_log/00000000000000000000.json", "part-0.parquet"),
+    "Apache Hudi": (".hoodie/hoodie.properties", "2026/01/31/part-0.parquet"),
+    "Apache Iceberg": ("metadata/v1.metadata.json", "data/part-0.parquet"),
+    "Apache Iceberg of a catalog": (
+        "metadata/00003-9441e604-b3c2-498a-a45a-6320e8ab9006.metadata.json",
+        "data/country=ch/part-0.parquet",
+    ),
+    "Apache Iceberg, compressed": ("metadata/v12.gz.metadata.json", "data/0101/country=ch/part-0.parquet"),
+    "Apache Paimon": ("snapshot/snapshot-1", "country=ch/bucket-0/part-0.parquet"),
+}
+
+
+def put_table(root: Path, table_format: str) -> Path:
+    """Write a table's files, and return the one with rows."""
+    log, data = TABLES[table_format]
+    put(root / log)
+    if table_format == "Apache Paimon":
+        put(root / "schema/schema-0")
+        put(root / "manifest/manifest-0")
+    return put(root / data)
+
+
+@pytest.mark.parametrize("table_format", TABLES)
+@pytest.mark.parametrize("deep", [False, True], ids=["table", "partition"])
 def test_a_table_whose_files_hold_deleted_rows_is_refused_by_name(
-    tmp_path: Path, pattern: str, log: str, named: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table_format: str, deep: bool
 ) -> None:
-    put(tmp_path / "table/part-0.ndjson", "a://deleted")
-    put(tmp_path / f"table/{log}/0.ndjson")
-    with pytest.raises(CoveoInputError, match=f"/table'.*table of {named}.*SqlToCoveoPushOperator"):
-        ids(f"{tmp_path}/table{pattern}")
-    if pattern.startswith("/**") or not pattern:
+    root = tmp_path / "table"
+    file = put_table(root, table_format)
+    if deep:
+        file = put(file.parent / "day=2026-01-31" / "part-1.parquet")
+    named = table_format.removesuffix(" of a catalog").removesuffix(", compressed")
+    depth = len(file.relative_to(root).parts)
+    paths = [
+        *(root, f"{root}/", f"{root}/**", f"{root}/**/*.parquet", f"{root}/{'*/' * (depth - 1)}*.parquet"),
+        *(tmp_path, f"{tmp_path}/**/*.parquet", f"{tmp_path}/t*/**/part-*.parquet"),
+        *(file.parent, f"{file.parent}/*", f"{file.parent}/*.parquet", f"{tmp_path}/t*/**/part-*"),
+        *(f"{root}/{'*/' * (depth - 1)}{file.stem[:-1]}?.parquet", [str(file), str(root)]),
+    ]
+    for path in paths:
+        with pytest.raises(CoveoInputError, match=f"/table'.*table of {named}.*SqlToCoveoPushOperator"):
+            list(read_files(path if isinstance(path, list) else str(path)))
+    monkeypatch.chdir(file.parent)
+    for relative in (".", "*.parquet", "./*.parquet"):
         with pytest.raises(CoveoInputError, match=f"/table'.*table of {named}"):
-            ids(f"{tmp_path}{pattern}")
+            files_of(relative)
+    link = tmp_path / "link"
+    link.symlink_to(file.parent)
+    for linked in (str(link), f"{link}/*.parquet"):
+        with pytest.raises(CoveoInputError, match=f"table of {named}"):
+            files_of(linked)
     # A file that is named is read.
-    assert ids(tmp_path / "table/part-0.ndjson") == ["a://deleted"]
+    assert files_of(file) == [file]
+
+
+def test_what_only_looks_like_such_a_table_is_read(tmp_path: Path) -> None:
+    for name in ("metadata/schema.json", "metadata/metadata.json", "snapshot/snapshot-1", "_delta_log"):
+        put(tmp_path / name)
+    put(tmp_path / "metadata/20260131-export.metadata.json")
+    file = put(tmp_path / "data/part-0.parquet")
+    # A table beside the files says nothing of them.
+    put_table(tmp_path / "table", "Delta Lake")
+    for path in (file.parent, f"{file.parent}/*", f"{tmp_path}/d*/*.parquet"):
+        assert files_of(str(path)) == [file]
+    with pytest.raises(CoveoInputError, match=r"/table'.*Delta Lake"):
+        files_of(f"{tmp_path}/*/part-0.parquet")

@@ -312,6 +312,52 @@ def test_a_table_whose_objects_hold_deleted_rows_is_refused_by_name(storage: Sto
     assert ids(f"{ROOT}/delta/part-0.ndjson") == ["deleted"]
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/ice", "/ice/", "/ice/**", "/ice/data", "/ice/data/", "/ice/data/**", "/ice/data/**/*.parquet"),
+        *("/ice/data/*/*.parquet", "/ice/data/country=ch", "/ice/data/country=ch/*.parquet", "/i*/data/*/*"),
+        *("/*/data/country=ch/*", "/*/**/*.parquet", "/ice/data/country=*/part-0.parquet"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("log", "named"),
+    [
+        ("metadata/00000-9441e604-b3c2-498a-a45a-6320e8ab9006.metadata.json", "Apache Iceberg"),
+        ("_delta_log/00000000000000000000.json", "Delta Lake"),
+        (".hoodie/hoodie.properties", "Apache Hudi"),
+    ],
+)
+def test_a_table_is_recognized_from_each_folder_and_pattern(
+    storage: Storage, path: str, log: str, named: str
+) -> None:
+    storage.put(f"ice/{log}", b"{}")
+    storage.put("ice/data/country=ch/part-0.parquet", b"")
+    with pytest.raises(CoveoInputError, match=rf"{ROOT}/ice'.*table of {named}"):
+        files_of(f"{ROOT}{path}")
+    (file,) = files_of(f"{ROOT}/ice/data/country=ch/part-0.parquet")
+    assert file.name == "part-0.parquet"
+
+
+def test_what_lies_above_is_looked_at_for_parquet_only_and_may_be_forbidden(storage: Storage) -> None:
+    storage.put("lake/shop/export/part-0.parquet", b"")
+    storage.put("lake/shop/export/part-0.ndjson", line("1"))
+    storage.put("lake/shop/metadata/schema.json", b"{}")
+
+    def forbid_above(request: Request) -> int | None:
+        return None if "export" in request.path else 403
+
+    for fault in (lambda request: None, forbid_above):
+        storage.fault = fault
+        for path in ("/lake/shop/export", "/lake/shop/export/*.parquet", "/lake/shop/export/**/*.parquet"):
+            storage.seen.clear()
+            assert "part-0.parquet" in [file.name for file in files_of(f"{ROOT}{path}")]
+            assert len(storage.seen) < 40
+        storage.seen.clear()
+        assert ids(f"{ROOT}/lake/shop/export/*.ndjson") == ["1"]
+        assert all("export" in request.path for request in storage.seen)
+
+
 # --- columns from folders ---
 
 
