@@ -24,19 +24,8 @@ _ERROR_CODES = {429: "TOO_MANY_REQUESTS", 500: "INTERNAL_SERVER_ERROR", 503: "SE
 RANDOM_KINDS = ("429", "500", "502", "503", "504", "applied", "drop", "drop_applied")
 
 
-class Match(TypedDict):
-    """The properties that a request must have; ``None`` for any."""
-
-    operation: str | Collection[str] | None
-    method: str | None
-    path: str | None
-    source: str | None
-    status_type: str | None
-    query: dict[str, str] | None
-
-
-class RandomWhich(TypedDict, total=False):
-    """The further arguments of :meth:`Faults.random`; :class:`Faults` describes them."""
+class Match(TypedDict, total=False):
+    """The properties that a request must have, as :class:`Faults` describes them; ``None`` for any."""
 
     operation: str | Collection[str] | None
     method: str | None
@@ -44,6 +33,11 @@ class RandomWhich(TypedDict, total=False):
     source: str | None
     status_type: str | None
     query: Mapping[str, str] | None
+
+
+class RandomWhich(Match, total=False):
+    """The further arguments of :meth:`Faults.random`; :class:`Faults` describes them."""
+
     times: int | None
     after: int
 
