@@ -30,12 +30,6 @@ _OPERATIONS = st.one_of(_ADDS, _ADDS, st.builds(Delete, _IDS), st.builds(Delete,
 _sources = itertools.count()
 
 
-@pytest.fixture(scope="module")
-def coveo() -> Iterator[Simulator]:
-    with Simulator() as simulator:
-        yield simulator
-
-
 @settings(
     max_examples=examples(150),
     deadline=None,

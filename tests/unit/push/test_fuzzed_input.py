@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterator
 from datetime import date, datetime, timezone
 from decimal import Decimal
 from typing import Any
@@ -70,12 +69,6 @@ _BYTES = st.one_of(
 )
 _ANYTHING = st.one_of(_ITEMS, _ITEMS, _BYTES, _BYTES, _PYTHON, st.builds(Delete, _PYTHON, _PYTHON))
 _sources = itertools.count()
-
-
-@pytest.fixture(scope="module")
-def coveo() -> Iterator[Simulator]:
-    with Simulator() as simulator:
-        yield simulator
 
 
 @settings(max_examples=examples(400), deadline=None, suppress_health_check=list(HealthCheck))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime, time, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -25,12 +24,6 @@ from tests.unit.push.test_values import new_source
 UTC = timezone.utc
 #: 2023-11-14T22:13:20.123456789Z
 MOMENT = 1_700_000_000_123_456_789
-
-
-@pytest.fixture(scope="module")
-def coveo() -> Iterator[Simulator]:
-    with Simulator() as simulator:
-        yield simulator
 
 
 @pytest.fixture

@@ -40,12 +40,6 @@ UTC = timezone.utc
 AWARE = datetime(2026, 1, 31, 8, tzinfo=UTC)
 
 
-@pytest.fixture(scope="module")
-def coveo() -> Iterator[Simulator]:
-    with Simulator() as simulator:
-        yield simulator
-
-
 @pytest.fixture
 def source(coveo: Simulator, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("AIRFLOW_CONN_COVEO_DEFAULT", coveo.connection_json())
