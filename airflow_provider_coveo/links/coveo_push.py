@@ -45,25 +45,40 @@ class LinkedTask(CoveoTask, Protocol):
         """The links."""
 
 
-class _ConsoleLink(BaseOperatorLink):
-    """A link to a page of the console."""
-
-    #: The page's path below the organization.
-    page: ClassVar[str]
+class _CoveoLink(BaseOperatorLink):
+    """A link whose address only the task can determine."""
 
     def get_link(self, operator: object, *, ti_key: object) -> str:
         """
-        Return the page's address, an empty string if the task has no console.
+        Return the address, an empty string if there is none.
 
         Airflow 3 calls this in the task's own process after the task ends, and saves the result. Airflow 2.11
         calls it in the webserver, with the serialized operator.
+
+        :param operator: The task's operator; on 2.11, the serialized one.
+        :param ti_key: The task instance.
         """
         if hasattr(operator, "hook"):
             return self.address(operator)
         return str(XCom.get_value(key=self.xcom_key, ti_key=ti_key) or "")
 
     def address(self, operator: CoveoTask) -> str:
-        """Return the page's address, using the task's own connection."""
+        """
+        Return the address, using the task's own connection.
+
+        :param operator: The task's operator.
+        """
+        raise NotImplementedError
+
+
+class _ConsoleLink(_CoveoLink):
+    """A link to a page of the console."""
+
+    #: The page's path below the organization.
+    page: ClassVar[str]
+
+    def address(self, operator: CoveoTask) -> str:
+        """Return the page's address, an empty string if the task has no console."""
         try:
             settings = operator.hook.settings
         except Exception as error:
@@ -91,26 +106,15 @@ class CoveoLogBrowserLink(_ConsoleLink):
     page = "logs/browser/"
 
 
-class PushSourceLink(BaseOperatorLink):
+class PushSourceLink(_CoveoLink):
     """The task's source on the page *Push sources* in Airflow, if Airflow has that page."""
 
     name = "Push source"
     xcom_key = "coveo_push_source_link"
 
-    def get_link(self, operator: object, *, ti_key: object) -> str:
-        """
-        Return the address of the source's row, an empty string if there is no page.
-
-        :param operator: The task's operator; on 2.11, the serialized one.
-        :param ti_key: The task instance.
-        """
-        if hasattr(operator, "hook"):
-            return self.address(operator)
-        return str(XCom.get_value(key=self.xcom_key, ti_key=ti_key) or "")
-
     def address(self, operator: CoveoTask) -> str:
         """
-        Return the address of the row, using the task's own connection.
+        Return the address of the source's row, an empty string if there is no page.
 
         :param operator: The task's operator.
         """
@@ -137,7 +141,7 @@ def keep_links(operator: LinkedTask, context: Context) -> None:
     if task_instance is None:
         return
     for link in operator.operator_extra_links:
-        address = link.address(operator) if isinstance(link, (_ConsoleLink, PushSourceLink)) else ""
+        address = link.address(operator) if isinstance(link, _CoveoLink) else ""
         if not address:
             continue
         try:
