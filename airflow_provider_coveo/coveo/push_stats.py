@@ -9,6 +9,7 @@ from datetime import datetime, timedelta, timezone
 from logging import Logger
 
 from airflow_provider_coveo.coveo.batches import Batch
+from airflow_provider_coveo.coveo.conditions import next_day_in_words
 from airflow_provider_coveo.coveo.errors import CoveoError, CoveoInputError, short_repr
 from airflow_provider_coveo.coveo.invalid_items import InvalidEntries
 from airflow_provider_coveo.coveo.items import InvalidItemError
@@ -129,9 +130,7 @@ def quota_renewal(error: CoveoError) -> str:
     now = datetime.now(timezone.utc)
     if error.retry_after is not None:
         return f"it renews at {(now + timedelta(seconds=error.retry_after)).isoformat(timespec='seconds')}"
-    midnight = (now + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
-    minutes = int((midnight - now).total_seconds() // 60)
-    return f"it renews the next day, which in UTC begins in {minutes // 60} h {minutes % 60} min"
+    return f"it {next_day_in_words(now)}"
 
 
 class InvalidItems:
