@@ -8,7 +8,6 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from enum import Enum
 from logging import Logger
 from typing import Any, Final, TypedDict
@@ -17,6 +16,7 @@ import msgspec
 
 from airflow_provider_coveo.coveo.endpoints import platform_path
 from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
+from airflow_provider_coveo.coveo.iso8601 import parse_iso8601
 from airflow_provider_coveo.coveo.item_encoding import ItemEncoder
 from airflow_provider_coveo.coveo.items import RESERVED_KEYS, CheckedDelete, Entry, InvalidItemError, Item
 from airflow_provider_coveo.coveo.quantities import quantity
@@ -50,7 +50,6 @@ _SECONDS_TO_SEARCH: Final = 10.0
 _FIELD_NAME = re.compile(FIELD_NAME)
 #: An ISO 8601 date, or date and time with its zone.
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2}))?")
-_FRACTION = re.compile(r"\.\d+")
 _decoder: msgspec.json.Decoder[dict[str, object]] = msgspec.json.Decoder(dict[str, Any])
 _keys_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -511,10 +510,8 @@ def _type_of(value: object) -> FieldType:
 
 def _is_date(text: str) -> bool:
     try:
-        # Python 3.10 supports neither Z nor fractions of arbitrary length.
-        digits = _FRACTION.sub(lambda found: f"{found[0]:0<7}"[:7], text)
-        digits = re.sub(r"([+-]\d{2})(\d{2})$", r"\1:\2", digits) if "T" in digits else digits
-        datetime.fromisoformat(re.sub("Z$", "+00:00", digits))
+        # Python 3.10 needs a colon in an offset.
+        parse_iso8601(re.sub(r"([+-]\d{2})(\d{2})$", r"\1:\2", text) if "T" in text else text)
     except ValueError:
         return False
     return True

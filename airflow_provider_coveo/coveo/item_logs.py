@@ -15,6 +15,7 @@ from airflow_provider_coveo.coveo.errors import (
     CoveoInputError,
     short_repr,
 )
+from airflow_provider_coveo.coveo.iso8601 import parse_iso8601
 from airflow_provider_coveo.coveo.responses import JsonObject, Response
 from airflow_provider_coveo.coveo.results import LogCounts
 from airflow_provider_coveo.coveo.transport import Call, Request, explain_privilege
@@ -62,7 +63,6 @@ MATCHINGS: Final = frozenset({"EXACT", "PARTIAL", "WILDCARD"})
 _EXPLAIN: Final = explain_privilege(
     "view item logs", "the privileges Organization: View and Sources: View (all sources)"
 )
-_FRACTION: Final = re.compile(r"\.\d+")
 _DIGITS: Final = re.compile(r"\s*\d{1,16}\s*")
 
 
@@ -93,12 +93,8 @@ def parse_datetime(value: object) -> datetime:
         with suppress(OverflowError):
             found = datetime.fromtimestamp(0, timezone.utc) + timedelta(milliseconds=int(value))
     elif isinstance(value, str):
-        # Python 3.10 supports neither Z nor fractions of arbitrary length.
-        text = _FRACTION.sub(
-            lambda fraction: f"{fraction[0]:0<7}"[:7], re.sub("[Zz]$", "+00:00", value.strip())
-        )
         with suppress(ValueError):
-            found = datetime.fromisoformat(text)
+            found = parse_iso8601(value.strip())
     if found is None or found.tzinfo is None:
         why = "it has no time zone" if found is not None else "it can't be read"
         raise CoveoInputError(

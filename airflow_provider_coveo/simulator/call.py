@@ -8,12 +8,12 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
+from airflow_provider_coveo.coveo.iso8601 import parse_iso8601
 from airflow_provider_coveo.simulator.errors import ApiError
 from airflow_provider_coveo.simulator.exchange import Answer, Exchange
 from airflow_provider_coveo.simulator.json_body import RepeatedKeys, decode
 from airflow_provider_coveo.simulator.state import Organization
 
-_FRACTION = re.compile(r"\.\d+")
 _INTEGER = re.compile(r"\d{1,19}")
 INT32_MAX = 2**31 - 1
 INT64_MAX = 2**63 - 1
@@ -120,10 +120,9 @@ def json_answer(value: object, status: int = 200) -> Answer:
 
 
 def parse_moment(name: str, value: str) -> datetime:
-    """Return a date-time parameter; Python 3.10 supports neither ``Z`` nor fractions of any length."""
+    """Return a date-time parameter."""
     try:
-        digits = _FRACTION.sub(lambda found: f"{found[0]:0<7}"[:7], value)
-        moment = datetime.fromisoformat(re.sub("[Zz]$", "+00:00", digits))
+        moment = parse_iso8601(value)
     except ValueError:
         raise ApiError.invalid_parameter(name, f"{value!r} is not an ISO 8601 date-time") from None
     return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
