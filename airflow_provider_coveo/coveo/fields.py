@@ -292,12 +292,11 @@ class FieldCheck:
         #: The keys without a field, as in the input, with the index of the first item that has each.
         self.unknown: dict[str, int] = {}
         self._names: set[str] = set()
-        self._count = 0
 
     @property
     def count(self) -> int:
         """The number of missing fields."""
-        return self._count
+        return len(self._names)
 
     def look_at(self, place: int, item: object) -> list[str]:
         """
@@ -320,10 +319,9 @@ class FieldCheck:
             name = field_name(key) if isinstance(key, str) else None
             if name is None or name in self._known or name in self._names:
                 continue
-            if self._count < MAX_UNKNOWN:
+            if self.count < MAX_UNKNOWN:
                 self._names.add(name)
                 self.unknown[key[:_MAX_KEY_SHOWN]] = place
-                self._count += 1
                 found.append(key)
         return found
 
@@ -337,7 +335,7 @@ class FieldCheck:
             f"{short_repr(key)} (first in item {place:,}{_why_impossible(key)})"
             for key, place in itertools.islice(self.unknown.items(), 20)
         ]
-        more = f"; and {self._count - len(named):,} more" if self._count > len(named) else ""
+        more = f"; and {self.count - len(named):,} more" if self.count > len(named) else ""
         return ", ".join(named) + more
 
     def watched(self, items: Iterable[object], log: Logger, *, fails: bool) -> Iterator[object]:
@@ -379,7 +377,7 @@ class FieldCheck:
     def error(self) -> CoveoInputError:
         """Return the error of a push that ends because of metadata without a field."""
         return CoveoInputError(
-            f"The organization has no field for {self._count:,} of the input's metadata keys: {self.words()}",
+            f"The organization has no field for {self.count:,} of the input's metadata keys: {self.words()}",
             cause="the fields were never created, or the keys are misspelled",
             remedy="Create the fields with CreateFieldsOperator, rename the keys, or use check_fields='warn' "
             "if mappings of the source use them",
