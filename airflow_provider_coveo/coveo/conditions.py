@@ -130,21 +130,17 @@ class SourceStatusCondition:
         since = active_since_ms(source) if status is not None and status.is_active else None
         if since is not None:
             words += f" since {_utc(since)}"
+        in_vain = f"Waiting can't make source {self.source_id!r} {self._wanted()}"
         problem = unusable_reason(source)
         if problem is not None:
-            raise SourceNotUsableError(
-                f"Waiting can't make source {self.source_id!r} {self._wanted()}: it {problem}"
-            )
-        if status in self.statuses:
-            assert status is not None
+            raise SourceNotUsableError(f"{in_vain}: it {problem}")
+        if status is not None and status in self.statuses:
             return PollResult(
                 True,
                 f"{words}.",
                 {"source_id": self.source_id, "status": status.value, "active_since": since},
             )
-        await _reject_if_paused(
-            organization_id, ask, f"Waiting can't make source {self.source_id!r} {self._wanted()}"
-        )
+        await _reject_if_paused(organization_id, ask, in_vain)
         return PollResult(False, f"{words}, not {self._wanted()}.")
 
     async def _source(self, organization_id: str, ask: Ask) -> JsonObject:

@@ -193,9 +193,7 @@ def validate_source_id(source_id: object) -> str:
 
     :raises CoveoInputError: if it is empty, or contains characters that no ID has.
     """
-    return _validate_id(
-        source_id, "a source ID", "Copy it from the Sources page of the Administration Console"
-    )
+    return _validate_id(source_id, "source ID", "Copy it from the Sources page of the Administration Console")
 
 
 def validate_organization_id(organization_id: object) -> str:
@@ -206,13 +204,12 @@ def validate_organization_id(organization_id: object) -> str:
     """
     return _validate_id(
         organization_id,
-        "an organization ID",
+        "organization ID",
         "Set the connection's login, or pass organization_id; see https://docs.coveo.com/en/148/",
     )
 
 
-def _validate_id(value: object, what: str, remedy: str) -> str:
-    name = what.split(" ", 1)[1]
+def _validate_id(value: object, name: str, remedy: str) -> str:
     if not isinstance(value, str):
         raise CoveoInputError(f"The {name} must be a string, not {type(value).__name__}", remedy=remedy)
     if not value.strip():
