@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final, TypeAlias
@@ -173,11 +174,9 @@ def _unlike_coveo(response: Response) -> str | None:
     if body.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<"):
         return "a web page"
     if len(body) <= _MAX_UNDECLARED or body[:1] in b"{[":
-        try:
+        with suppress(ValueError, RecursionError):
             json.loads(body)
-        except (ValueError, RecursionError):
-            return f"a body that is not JSON ({content_type or 'of no declared type'})"
-        return None
+            return None
     return f"a body that is not JSON ({content_type or 'of no declared type'})"
 
 
