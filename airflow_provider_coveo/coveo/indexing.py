@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from typing import Final
+from typing import Final, NamedTuple
 
 from airflow_provider_coveo.coveo.conditions import PollResult
 from airflow_provider_coveo.coveo.endpoints import validate_source_id
@@ -37,6 +37,7 @@ from airflow_provider_coveo.coveo.item_logs import (
     ENTRIES_PER_PAGE,
     LOG_RETENTION,
     MAX_WINDOW,
+    LogPage,
     counts_call,
     iso,
     page_call,
@@ -246,6 +247,49 @@ def validate_settle_seconds(value: object, name: str = "settle_time") -> float:
     return float(seconds)
 
 
+class _Logs(NamedTuple):
+    """
+    The item logs of a push's source.
+
+    :param organization_id: The organization.
+    :param source_id: The source.
+    :param ask: Runs a call.
+    """
+
+    organization_id: str
+    source_id: str
+    ask: Ask
+
+    async def counts(self, start: datetime, end: datetime, **narrowed: Sequence[str]) -> LogCounts:
+        """Count the entries of a period."""
+        return await self.ask(counts_call(self.organization_id, self.source_id, start, end, **narrowed))
+
+    async def page(
+        self,
+        start: datetime,
+        end: datetime,
+        page: int = 0,
+        *,
+        results: Sequence[str],
+        operations: Sequence[str],
+        tasks: Sequence[str] = (),
+        document_id: str | None = None,
+    ) -> LogPage:
+        """Read a page of the entries of a period."""
+        call = page_call(
+            self.organization_id,
+            self.source_id,
+            start,
+            end,
+            page=page,
+            document_id=document_id,
+            results=results,
+            operations=operations,
+            tasks=tasks,
+        )
+        return await self.ask(call)
+
+
 @dataclass(frozen=True)
 class ItemsIndexedCondition:
     """
@@ -283,43 +327,34 @@ class ItemsIndexedCondition:
         settled = end - timedelta(seconds=self.settle_seconds)
         if settled <= start:
             return PollResult(False, f"The push to source {self.pushed.source_id} has only just started.")
-        passed = await self._counted(
-            organization_id,
-            ask,
-            start,
-            settled,
-            tasks=[_LAST_STAGE],
-            results=_PASSED,
-            operations=_ADDS + DELETES,
+        logs = _Logs(organization_id, self.pushed.source_id, ask)
+        passed = await logs.counts(
+            start, settled, tasks=[_LAST_STAGE], results=_PASSED, operations=_ADDS + DELETES
         )
-        held = await self._counted(
-            organization_id, ask, start, end, results=_NOT_PASSED, operations=(*_ADDS, *DELETES, "BATCH_FILE")
-        )
+        held = await logs.counts(start, end, results=_NOT_PASSED, operations=(*_ADDS, *DELETES, "BATCH_FILE"))
         indexed = sum(passed["results"].values()) - self._of_children(passed, held)
         entries = sum(held["results"].values())
         if held["operations"].get("BATCH_FILE"):
-            await self._check_batches(organization_id, ask, start, end)
+            await self._check_batches(logs, start, end)
         if indexed + entries < self.pushed.operations or self._lacks_additions(passed, held):
             return self._not_through(indexed, entries)
         refused: list[Rejection] = []
         more: Counter[str] = Counter()
         if entries:
-            refused, more = await self._read(organization_id, ask, start, end, held["results"])
+            refused, more = await self._read(logs, start, end, held["results"])
             if indexed + count_rejections(refused) + more.total() > self.pushed.operations:
-                refused, more = await self._without_those_indexed_after_all(
-                    organization_id, ask, start, end, refused, more
-                )
+                refused, more = await self._without_those_indexed_after_all(logs, start, end, refused, more)
             if indexed + count_rejections(refused) + more.total() < self.pushed.operations:
                 return self._not_through(indexed, count_rejections(refused) + more.total())
         seen = self._seen(indexed, more, refused)
         surplus = _number(seen.result, "repeated") + _number(seen.result, "others")
         if self.pushed.earlier and surplus < self.pushed.earlier + self.pushed.repeated:
             # Operations of an earlier attempt, still in the pipeline, may have the same IDs.
-            return await self._if_not_told(organization_id, ask, start, end, seen)
+            return await self._if_not_told(logs, start, end, seen)
         if self.pushed.repeated > surplus:
-            is_told = await self._all_are_different(organization_id, ask, start, settled, indexed, refused)
+            is_told = await self._all_are_different(logs, start, settled, indexed, refused)
             if not is_told:
-                return await self._if_not_told(organization_id, ask, start, end, seen)
+                return await self._if_not_told(logs, start, end, seen)
         return seen
 
     def _of_children(self, *counted: LogCounts) -> int:
@@ -337,13 +372,7 @@ class ItemsIndexedCondition:
         return any(operations) and told < self.pushed.adds
 
     async def _all_are_different(
-        self,
-        organization_id: str,
-        ask: Ask,
-        start: datetime,
-        end: datetime,
-        indexed: int,
-        held: list[Rejection],
+        self, logs: _Logs, start: datetime, end: datetime, indexed: int, held: list[Rejection]
     ) -> bool:
         """
         Check whether as many different operations are processed as were pushed.
@@ -355,17 +384,9 @@ class ItemsIndexedCondition:
             return False
         different = {(rejection.document_id, rejection.operation) for rejection in held}
         for page in range(_MAX_PAGES):
-            call = page_call(
-                organization_id,
-                self.pushed.source_id,
-                start,
-                end,
-                page=page,
-                tasks=[_LAST_STAGE],
-                results=_PASSED,
-                operations=_ADDS + DELETES,
+            log_page = await logs.page(
+                start, end, page, tasks=[_LAST_STAGE], results=_PASSED, operations=_ADDS + DELETES
             )
-            log_page = await ask(call)
             different |= {(str(entry.get("id")), str(entry.get("operation"))) for entry in log_page.entries}
             if not log_page.has_next:
                 break
@@ -386,9 +407,7 @@ class ItemsIndexedCondition:
                 count, above = count + 1, name
         return count if self.pushed.children is None else min(count, self.pushed.children)
 
-    async def _if_not_told(
-        self, organization_id: str, ask: Ask, start: datetime, end: datetime, seen: PollResult
-    ) -> PollResult:
+    async def _if_not_told(self, logs: _Logs, start: datetime, end: datetime, seen: PollResult) -> PollResult:
         """Wait until the logs have no new entries; then the outcome is unknown."""
         pushed = self.pushed
         repeated = _number(seen.result, "repeated")
@@ -400,7 +419,7 @@ class ItemsIndexedCondition:
         )
         quiet_since = end - timedelta(seconds=self.quiet_seconds)
         if quiet_since > start:
-            lately = await self._counted(organization_id, ask, quiet_since, end)
+            lately = await logs.counts(quiet_since, end)
             if not any(lately["results"].values()):
                 if pushed.repeated <= repeated:
                     # Nothing of the earlier attempt or of this one is in the pipeline anymore.
@@ -428,14 +447,8 @@ class ItemsIndexedCondition:
             )
         return start, min(max(now, start), start + MAX_WINDOW)
 
-    async def _counted(
-        self, organization_id: str, ask: Ask, start: datetime, end: datetime, **narrowed: Sequence[str]
-    ) -> LogCounts:
-        call = counts_call(organization_id, self.pushed.source_id, start, end, **narrowed)
-        return await ask(call)
-
     async def _read(
-        self, organization_id: str, ask: Ask, start: datetime, end: datetime, counted: Mapping[str, int]
+        self, logs: _Logs, start: datetime, end: datetime, counted: Mapping[str, int]
     ) -> tuple[list[Rejection], Counter[str]]:
         """Return the rejections that were read, and the number of unread entries by result."""
         found: list[dict[str, object]] = []
@@ -444,16 +457,7 @@ class ItemsIndexedCondition:
         for results in (self.refusals, tuple(set(_NOT_PASSED) - set(self.refusals))):
             unread = Counter({result: counted.get(result, 0) for result in results})
             for page in range(_MAX_PAGES if unread.total() else 0):
-                call = page_call(
-                    organization_id,
-                    self.pushed.source_id,
-                    start,
-                    end,
-                    page=page,
-                    results=results,
-                    operations=_ADDS + DELETES,
-                )
-                log_page = await ask(call)
+                log_page = await logs.page(start, end, page, results=results, operations=_ADDS + DELETES)
                 found += log_page.entries
                 unread -= Counter(str(entry.get("result")) for entry in log_page.entries)
                 if not log_page.has_next:
@@ -464,8 +468,7 @@ class ItemsIndexedCondition:
 
     async def _without_those_indexed_after_all(
         self,
-        organization_id: str,
-        ask: Ask,
+        logs: _Logs,
         start: datetime,
         end: datetime,
         refused: list[Rejection],
@@ -482,9 +485,7 @@ class ItemsIndexedCondition:
         looked_up = doubtful[:MAX_NAMED]
         indexed = []
         for rejection in looked_up:
-            call = page_call(
-                organization_id,
-                self.pushed.source_id,
+            log_page = await logs.page(
                 start,
                 end,
                 document_id=rejection.document_id,
@@ -492,23 +493,14 @@ class ItemsIndexedCondition:
                 results=_PASSED,
                 operations=DELETES if rejection.key[1] else _ADDS,
             )
-            log_page = await ask(call)
             if any(str(entry.get("datetime") or "") >= rejection.at for entry in log_page.entries):
                 indexed.append(rejection.key)
         if doubtful and len(indexed) == len(looked_up):
             return [rejection for rejection in refused if rejection.task == _LAST_STAGE], Counter()
         return [rejection for rejection in refused if rejection.key not in indexed], more
 
-    async def _check_batches(self, organization_id: str, ask: Ask, start: datetime, end: datetime) -> None:
-        call = page_call(
-            organization_id,
-            self.pushed.source_id,
-            start,
-            end,
-            results=_NOT_PASSED,
-            operations=["BATCH_FILE"],
-        )
-        log_page = await ask(call)
+    async def _check_batches(self, logs: _Logs, start: datetime, end: datetime) -> None:
+        log_page = await logs.page(start, end, results=_NOT_PASSED, operations=["BATCH_FILE"])
         batches = rejections_of(log_page.entries)
         if batches:
             raise ItemsRefusedError(
