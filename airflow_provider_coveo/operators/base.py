@@ -10,7 +10,7 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from airflow.providers.common.compat.sdk import BaseOperator, XComArg
+from airflow.providers.common.compat.sdk import BaseOperator, XComArg, conf
 
 from airflow_provider_coveo.airflow_errors import as_non_retryable
 from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
@@ -108,6 +108,11 @@ def _given_connection(coveo_conn_id: Any, organization_id: object) -> dict[str, 
 
 def _is_true(value: bool | str) -> bool:
     return value.strip().lower() == "true" if isinstance(value, str) else bool(value)
+
+
+def _is_deferrable(given: bool | None) -> bool:
+    """Return whether a task waits in the triggerer. Default: ``[operators] default_deferrable``."""
+    return conf.getboolean("operators", "default_deferrable", fallback=False) if given is None else given
 
 
 def _flag(operator: object, name: str) -> bool:

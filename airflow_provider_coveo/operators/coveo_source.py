@@ -9,8 +9,6 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow.providers.common.compat.sdk import conf
-
 from airflow_provider_coveo.airflow_errors import as_non_retryable
 from airflow_provider_coveo.coveo.endpoints import validate_source_id
 from airflow_provider_coveo.coveo.errors import (
@@ -28,6 +26,7 @@ from airflow_provider_coveo.operators.base import (
     _checked,
     _CoveoOperator,
     _given,
+    _is_deferrable,
     _is_true,
     _SourceOperator,
     _time_delta_trigger,
@@ -317,11 +316,7 @@ class RecreatePushSourceOperator(_SourceOperator):
         self.test_item = _untemplated(test_item)
         self.confirm_timeout = confirm_timeout
         self.poll_interval = poll_interval
-        self.deferrable = (
-            conf.getboolean("operators", "default_deferrable", fallback=False)
-            if deferrable is None
-            else deferrable
-        )
+        self.deferrable = _is_deferrable(deferrable)
 
     def execute(self, context: Context) -> dict[str, object]:
         """Duplicate the source, test the copy, and hand over to it."""

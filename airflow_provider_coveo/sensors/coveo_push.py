@@ -16,13 +16,12 @@ from airflow.providers.common.compat.sdk import (
     AirflowTaskTimeout,
     BaseSensorOperator,
     PokeReturnValue,
-    conf,
 )
 
 from airflow_provider_coveo.airflow_errors import as_non_retryable
 from airflow_provider_coveo.coveo.endpoints import validate_source_id
 from airflow_provider_coveo.coveo.errors import CoveoError, ItemsRefusedError, error_from_json
-from airflow_provider_coveo.operators.base import _SOURCE_LINKS, _CoveoOperator
+from airflow_provider_coveo.operators.base import _SOURCE_LINKS, _CoveoOperator, _is_deferrable
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -55,9 +54,7 @@ class _CoveoSensor(_CoveoOperator, BaseSensorOperator):
 
     def __init__(self, *, deferrable: bool | None = None, **kwargs: Unpack[WaitingArguments]) -> None:
         super().__init__(**kwargs)
-        if deferrable is None:
-            deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
-        self.deferrable = deferrable
+        self.deferrable = _is_deferrable(deferrable)
 
     def _condition(self) -> Condition:
         """Return the condition to wait for, from the rendered parameters."""
@@ -381,7 +378,7 @@ class PushedItemsIndexedSensor(_CoveoSensor):
         from airflow_provider_coveo.hooks.run_records import record_rejected
 
         if isinstance(counts, Mapping):
-            record_rejected(self.hook, self._checked().pushed.source_id, counts)
+            record_rejected(self.hook, self._condition().pushed.source_id, counts)
 
     def _forget_refused(self, *, fails: bool) -> None:
         """
@@ -389,7 +386,7 @@ class PushedItemsIndexedSensor(_CoveoSensor):
 
         :param fails: Whether the task is about to fail, so that an error here is only a warning.
         """
-        condition = self._checked()
+        condition = self._condition()
         snapshots = condition.pushed.snapshots
         if not snapshots:
             return
@@ -415,7 +412,7 @@ class PushedItemsIndexedSensor(_CoveoSensor):
             return {}
         from airflow_provider_coveo.hooks.rejected_items import write_pipeline_rejections
 
-        condition = self._checked()
+        condition = self._condition()
         try:
             return write_pipeline_rejections(
                 self.hook,
@@ -431,10 +428,7 @@ class PushedItemsIndexedSensor(_CoveoSensor):
             self.log.warning("Could not write the rejected items to %s: %r", self.rejected_path, problem)
             return {}
 
-    def _condition(self) -> Condition:
-        return self._checked()
-
-    def _checked(self) -> ItemsIndexedCondition:
+    def _condition(self) -> ItemsIndexedCondition:
         from airflow_provider_coveo.coveo.indexing import (
             ItemsIndexedCondition,
             Pushed,
@@ -456,7 +450,7 @@ class PushedItemsIndexedSensor(_CoveoSensor):
     def _trigger(self, **how: Unpack[TriggerArguments]) -> _CoveoTrigger:
         from airflow_provider_coveo.triggers.coveo_push import PushedItemsIndexedTrigger
 
-        wait = self._checked()
+        wait = self._condition()
         return PushedItemsIndexedTrigger(
             source_id=wait.pushed.source_id,
             operations=wait.pushed.operations,
