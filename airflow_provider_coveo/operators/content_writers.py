@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from airflow_provider_coveo.coveo.endpoints import validate_source_id
 from airflow_provider_coveo.coveo.errors import CoveoError
+from airflow_provider_coveo.operators.only_changes import may_be_same_source
 from airflow_provider_coveo.state.ledger import SourceLedger
 
 if TYPE_CHECKING:
@@ -55,11 +56,8 @@ def may_change_content(task: object, source_id: str) -> bool:
     :param task: The task, mapped or not.
     :param source_id: The source.
     """
-    if not (_has_mark(task, "pushes_items") or _has_mark(task, "removes_items")):
-        return False
-    its_source_id = getattr(task, "source_id", None) or getattr(task, "partial_kwargs", {}).get("source_id")
-    # A template's value is unknown.
-    return not isinstance(its_source_id, str) or "{" in its_source_id or its_source_id == source_id
+    changes = _has_mark(task, "pushes_items") or _has_mark(task, "removes_items")
+    return changes and may_be_same_source(task, source_id)
 
 
 def note_content_change(hook: CoveoPushHook, source_id: str, context: Context, *, pushes: bool) -> str | None:
