@@ -81,13 +81,17 @@ class Call:
         given = self.integer("orderingId")
         return self.organization.next_ordering_id() if given is None else given
 
-    def json_object(self) -> dict[str, object]:
-        """Return the body, which must be a JSON object."""
+    def json(self) -> object:
+        """Return the decoded body."""
         self.check_content_type()
         try:
-            value = decode(self.exchange.body)
+            return decode(self.exchange.body)
         except ValueError as error:
             raise ApiError.invalid_json(f"The body is not JSON: {error}.") from None
+
+    def json_object(self) -> dict[str, object]:
+        """Return the body, which must be a JSON object."""
+        value = self.json()
         if not isinstance(value, dict):
             raise ApiError.invalid_json("The body is not a JSON object.")
         if isinstance(value, RepeatedKeys):

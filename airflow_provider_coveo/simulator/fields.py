@@ -119,11 +119,6 @@ def undocumented_options(model: dict[str, object]) -> list[str]:
     return [option for option in model if option not in _KNOWN]
 
 
-def exists_error(fields: Fields, model: dict[str, object]) -> bool:
-    """Return whether a field of that name exists; Coveo does not document the response in that case."""
-    return model.get("name") in fields.all()
-
-
 def _complete(model: Mapping[str, object]) -> dict[str, object]:
     """Return a field with the defaults of its boolean options."""
     given = {option: value for option, value in model.items() if option in _KNOWN and value is not None}

@@ -10,8 +10,8 @@ from starlette.routing import Route
 from airflow_provider_coveo.simulator.call import Call, json_answer
 from airflow_provider_coveo.simulator.errors import ApiError
 from airflow_provider_coveo.simulator.exchange import Answer
-from airflow_provider_coveo.simulator.fields import FIELD_TYPES, exists_error, undocumented_options
-from airflow_provider_coveo.simulator.json_body import RepeatedKeys, decode
+from airflow_provider_coveo.simulator.fields import FIELD_TYPES, undocumented_options
+from airflow_provider_coveo.simulator.json_body import RepeatedKeys
 
 _MAX_PER_PAGE = 1000
 _TRI_STATES = ("ALL", "TRUE_ONLY", "FALSE_ONLY")
@@ -84,18 +84,14 @@ def _create(call: Call, models: list[dict[str, object]]) -> None:
     for model in models:
         for option in undocumented_options(model):
             call.undocumented(f"a field with the option {option!r}")
-        if exists_error(organization.fields, model):
+        if model.get("name") in organization.fields.all():
             call.undocumented(f"creating a field {model['name']!r} that exists")
     with organization.transaction():
         organization.fields.create(models)
 
 
 def _models(call: Call) -> list[dict[str, object]]:
-    call.check_content_type()
-    try:
-        models = decode(call.exchange.body)
-    except ValueError as error:
-        raise ApiError.invalid_json(f"The body is not JSON: {error}.") from None
+    models = call.json()
     if not isinstance(models, list) or not all(type(model) is dict for model in models):
         problem = "a key occurs twice in one" if _repeats(models) else "the body is not an array of fields"
         raise ApiError.invalid_json(f"Not a list of fields: {problem}.")

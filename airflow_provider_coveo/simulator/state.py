@@ -22,6 +22,7 @@ from airflow_provider_coveo.simulator.records import (
     CRAWLERS,
     LOG_RESULTS,
     LOG_TASKS,
+    LOGGED_STAGES,
     SOURCE_STATES,
     Activity,
     Container,
@@ -395,7 +396,7 @@ class Organization:
         operation: str,
         request_id: str,
         problem: Rejection | None = None,
-        stages: tuple[str, ...] | None = None,
+        stages: tuple[str, ...] = LOGGED_STAGES,
     ) -> None:
         """Add an entry to the item logs, and for a rejection an event to the timeline."""
         facts = (len(source.log), self.clock.now_ms(), item, operation, request_id)
@@ -410,10 +411,8 @@ class Organization:
                 reason=problem.reason,
                 request_id=request_id,
             )
-        elif stages is not None:
-            record = LogRecord(*facts, stages=stages)
         else:
-            record = LogRecord(*facts)
+            record = LogRecord(*facts, stages=stages)
         source.log.append(record)
         source.log_entries += sum(1 for _ in record.results())
 
