@@ -16,9 +16,11 @@ from airflow_provider_coveo.coveo.endpoints import (
     console_url,
     is_on_this_machine,
     region_named,
+    region_of,
     validate_organization_id,
 )
 from airflow_provider_coveo.coveo.errors import CoveoConfigurationError, CoveoInputError, short_repr
+from airflow_provider_coveo.coveo.integers import parse_int
 
 #: Seconds to wait for a connection, and for the next byte in either direction.
 DEFAULT_TIMEOUT: Final = (10.0, 60.0)
@@ -54,7 +56,7 @@ class ConnectionSettings:
 
     :param organization_id: The Coveo organization.
     :param api_key: The secret; left out of ``repr``.
-    :param region: The region, ``None`` if the connection sets its own host.
+    :param region: The region, ``None`` if the connection sets a host that is not Coveo's.
     :param push_url: The base URL of the Push API.
     :param platform_url: The base URL of the platform's REST API.
     :param console_url: The base URL of the Administration Console, ``None`` if it is unknown.
@@ -106,16 +108,18 @@ class ConnectionSettings:
         """
         given = _given_extras(_parsed(extra))
         _check_scheme(schema, is_needed=not _is_blank(host))
-        if _is_blank(host):
-            region = region_named(_text(given, "region"))
-            push_url, platform_url = region.push_url, region.platform_url
-        else:
-            region_named(_text(given, "region"))
-            region = None
+        region: Region | None = region_named(_text(given, "region"))
+        # The key is never sent to any other host than the configured one.
+        push_url = platform_url = ""
+        if host is not None and not _is_blank(host):
             scheme = None if schema is None or _is_blank(schema) else schema.strip().lower()
-            push_url = base_url(str(host), port=port, scheme=scheme)
-            # The key is never sent to any other host than the configured one.
-            platform_url = push_url
+            own_port = None if _is_blank(port) else port
+            push_url = platform_url = base_url(host, port=own_port, scheme=scheme)
+            region = _own_region(push_url, _text(given, "region"))
+        elif not _is_blank(port) and parse_int(port) not in {0, 443}:
+            raise _port_without_host(port)
+        if region is not None:
+            push_url, platform_url = region.push_url, region.platform_url
         if "platform_host" in given:
             platform_url = base_url(str(_text(given, "platform_host")), field="platform_host")
         proxies = _proxies(given.get("proxies"))
@@ -239,6 +243,26 @@ def _check_scheme(schema: str | None, *, is_needed: bool) -> None:
             cause="the schema is the URL scheme of the connection's host; nothing was sent",
             remedy='Leave it empty; set a region in the extra, as in {"region": "eu"}',
         )
+
+
+def _own_region(url: str, named: str | None) -> Region | None:
+    """Return the region whose host a connection sets, ``None`` if the host is not Coveo's."""
+    region = region_of(url)
+    if region is not None and named is not None and region_named(named) is not region:
+        raise CoveoConfigurationError(
+            f"The connection's host is that of region {region.name}, but its region is {short_repr(named)}",
+            cause="one of them was changed alone; nothing was sent",
+            remedy="Leave host empty",
+        )
+    return region
+
+
+def _port_without_host(port: object) -> CoveoConfigurationError:
+    return CoveoConfigurationError(
+        f"The connection has the port {short_repr(port)}, but no host",
+        cause="Coveo's own hosts have no other port than 443; nothing was sent",
+        remedy="Leave it empty, or set the host that has this port",
+    )
 
 
 def _is_blank(value: object) -> bool:

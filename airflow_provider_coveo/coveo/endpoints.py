@@ -6,9 +6,10 @@ import ipaddress
 import re
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from airflow_provider_coveo.coveo.errors import CoveoConfigurationError, CoveoInputError, short_repr
+from airflow_provider_coveo.coveo.integers import parse_int
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ _REGION_NAME: Final = (
 )
 #: Within this domain, only hosts with these names serve Coveo's APIs.
 _COVEO_DOMAIN: Final = "coveo.com"
-_COVEO_HOST: Final = r"(?:api|platform)[a-z0-9\-]*\.cloud\.coveo\.com"
+_PUSH_HOST: Final = r"api[a-z0-9\-]*\.cloud\.coveo\.com"
+_PLATFORM_HOST: Final = r"platform[a-z0-9\-]*\.cloud\.coveo\.com"
 _ORGANIZATION_HOST: Final = r"[a-z0-9\-]+(?:\.[a-z]+)?\.org\.coveo\.com"
 _ID: Final = r"[A-Za-z0-9][A-Za-z0-9_.\-]*\Z"
 
@@ -86,74 +88,172 @@ def base_url(host: str, *, port: int | None = None, scheme: str | None = None, f
     The default scheme is ``https``. ``http``, which sends the API key in clear text, is for loopback hosts
     only.
 
-    :param host: A host name, with or without scheme, port and path.
+    :param host: A host name or an IP address, with or without scheme, port and path.
     :param port: The port if ``host`` has none.
     :param scheme: The scheme if ``host`` has none.
     :param field: The field's name, for the message.
     :raises CoveoConfigurationError: if it is not a usable URL, or is ``http`` to another machine.
     """
-    text = host.strip()
+    text = _bracketed(host.strip())
+    # With spaces, as in Coveo's name of a region.
+    _reject_region_name(re.sub(r"[ ()]+", "-", text), field, host)
+    if problem := _unusable_text(text):
+        raise _unusable(field, host, problem)
     try:
         if "://" not in text:
             loopback = _is_loopback(urlsplit(f"//{text}").hostname or "")
             text = f"{scheme or ('http' if loopback else 'https')}://{text}"
         parts = urlsplit(text)
-        effective_port = parts.port or port
-    except ValueError as error:
-        raise _unusable(field, host, str(error)) from None
-    if effective_port is not None and not 0 < effective_port < 65_536:
-        raise _unusable(field, host, f"its port is {effective_port}")
+        named_port = parts.port
+    except ValueError:
+        # The error's text can contain a part of a password.
+        why = "its brackets enclose no IPv6 address" if "[" in text else "its port is not a number to 65535"
+        raise _unusable(field, host, why) from None
     if parts.scheme not in {"http", "https"}:
         raise _unusable(field, host, f"its scheme is {parts.scheme!r}, not https")
-    if not parts.hostname or len(parts.hostname) > 253 or not re.match(_HOSTNAME, parts.hostname):
-        raise _unusable(field, host, "it has no valid host name")
-    labels = parts.hostname.rstrip(".").split(".")
-    if any(label.startswith("-") or label.endswith("-") for label in labels):
-        raise _unusable(field, host, "a part of its name starts or ends with a hyphen")
-    if labels[-1].isdigit() and not _is_ip_address(parts.hostname):
-        raise _unusable(field, host, "it is neither a name nor an IP address")
-    name = parts.hostname.lower().rstrip(".")
-    if re.fullmatch(_REGION_NAME, name):
-        raise CoveoConfigurationError(
-            f"The connection's {field} {short_repr(host)} is the name of a region, not of a host",
-            cause="the region is in the wrong field; nothing was sent",
-            remedy=f"Leave {field} empty, and set the region in the extra, as in "
-            f'{{"region": "eu"}}: one of {regions_in_words()}',
-        )
-    _check_coveo_host(name, field, host)
-    if parts.username is not None or parts.query or parts.fragment:
-        raise _unusable(field, "…", "it can contain only scheme, host, port and path")
-    if parts.scheme == "http" and not _is_loopback(parts.hostname):
+    hostname = _validate_hostname(parts, field, host)
+    effective_port = _validate_port(named_port, port, field, host)
+    _check_coveo_host(hostname, effective_port, parts.path, field, host)
+    if parts.username is not None or any(sign in text for sign in "?#"):
+        raise _unusable(field, host, "it can contain only scheme, host, port and path")
+    if parts.scheme == "http" and not _is_loopback(hostname):
         raise CoveoConfigurationError(
             f"The connection's {field} {host!r} uses http, which sends the API key in clear text",
             remedy="Use https; http is for this machine's own loopback address only",
         )
-    hostname = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    authority = f"{hostname}:{effective_port}" if effective_port else hostname
+    authority = f"[{hostname}]" if ":" in hostname else hostname
+    if effective_port is not None:
+        authority = f"{authority}:{effective_port}"
     return f"{parts.scheme}://{authority}{parts.path.rstrip('/')}"
 
 
-def _check_coveo_host(name: str, field: str, host: str) -> None:
-    if field not in {"host", "platform_host"} or (
-        name != _COVEO_DOMAIN and not name.endswith(f".{_COVEO_DOMAIN}")
-    ):
+def _bracketed(text: str) -> str:
+    """Return a host with the brackets of an IPv6 address, which Airflow removes when it reads a URI."""
+    try:
+        return f"[{text}]" if ipaddress.ip_address(text).version == 6 else text
+    except ValueError:
+        return text
+
+
+def _unusable_text(text: str) -> str | None:
+    """Return why a text can't be part of a URL as it is, before a URL parser silently repairs it."""
+    if any(sign.isspace() or not sign.isprintable() for sign in text):
+        return "it contains white space or a control character"
+    if "\\" in text:
+        return "it contains a backslash"
+    if not text.isascii():
+        return "it is not ASCII; write an international name as xn--…"
+    return None
+
+
+def _reject_region_name(name: str, field: str, host: str) -> None:
+    if re.fullmatch(_REGION_NAME, name.lower().rstrip(".-")):
+        raise CoveoConfigurationError(
+            f"The connection's {field} {_shown(host)} is the name of a region, not of a host",
+            cause="the region is in the wrong field; nothing was sent",
+            remedy=f"Leave {field} empty, and set the region in the extra, as in "
+            f'{{"region": "eu"}}: one of {regions_in_words()}',
+        )
+
+
+def _validate_hostname(parts: SplitResult, field: str, host: str) -> str:
+    """Return a URL's host name without a final dot, which not all servers and certificates accept."""
+    hostname = parts.hostname or ""
+    labels = hostname.removesuffix(".").split(".")
+    problem = None
+    if not hostname or len(hostname) > 253 or not re.match(_HOSTNAME, hostname):
+        problem = "it has no valid host name"
+    elif any(label.startswith("-") or label.endswith("-") for label in labels):
+        problem = "a part of its name starts or ends with a hyphen"
+    elif ("[" in parts.netloc or labels[-1].isdigit()) and not _is_ip_address(hostname):
+        problem = "it is neither a name nor an IP address"
+    elif hostname in {"http", "https"}:
+        problem = "its scheme is misspelled, or occurs twice"
+    elif hostname in {"none", "null"}:
+        problem = "a setting without a value became text"
+    if problem is not None:
+        raise _unusable(field, host, problem)
+    _reject_region_name(hostname, field, host)
+    return hostname.removesuffix(".")
+
+
+def _validate_port(named: int | None, port: object, field: str, host: str) -> int | None:
+    """Return the port of a host, which the connection's own port must not contradict."""
+    given = parse_int(port) if port is not None else None
+    if port is not None and given is None:
+        raise _unusable(field, host, f"its port is {short_repr(port)}")
+    for each in (named, given):
+        if each is not None and not 0 < each < 65_536:
+            raise _unusable(field, host, f"its port is {each}")
+    if named is not None and given is not None and named != given:
+        raise _unusable(field, host, f"it has the port {named}, and the connection's port is {given}")
+    return given if named is None else named
+
+
+def _check_coveo_host(name: str, port: int | None, path: str, field: str, host: str) -> None:
+    if field not in {"host", "platform_host"}:
+        return
+    if problem := _unusable_path(path):
+        raise _unusable(field, host, problem)
+    if name != _COVEO_DOMAIN and not name.endswith(f".{_COVEO_DOMAIN}"):
         return
     is_organization = re.fullmatch(_ORGANIZATION_HOST, name) is not None
-    if re.fullmatch(_COVEO_HOST, name) or (is_organization and field == "platform_host"):
-        return
-    raise CoveoConfigurationError(
-        f"The connection's {field} {short_repr(host)} is a Coveo host that does not serve the Push API",
-        cause="it is an organization endpoint; nothing was sent"
-        if is_organization
-        else "there is no such API host; nothing was sent",
-        remedy=f"Leave {field} empty, and set the region in the extra: one of {regions_in_words()}; "
-        "see https://docs.coveo.com/en/78/",
-    )
+    if field == "host":
+        serves = re.fullmatch(_PUSH_HOST, name) is not None or region_of(f"https://{name}") is not None
+    else:
+        serves = re.fullmatch(_PLATFORM_HOST, name) is not None or is_organization
+    remedy = f"Leave {field} empty, and set the region in the extra: one of {regions_in_words()}; "
+    remedy += "see https://docs.coveo.com/en/78/"
+    if not serves:
+        raise CoveoConfigurationError(
+            f"The connection's {field} {_shown(host)} is a Coveo host that does not serve the "
+            + ("Push API" if field == "host" else "platform's API"),
+            cause="it is an organization endpoint; nothing was sent"
+            if is_organization
+            else "there is no such API host; nothing was sent",
+            remedy=remedy,
+        )
+    if path.strip("/") or port not in {None, 443}:
+        raise CoveoConfigurationError(
+            f"The connection's {field} {_shown(host)} is a Coveo host with a path or a port, which its APIs "
+            "do not have",
+            cause="it is the address of a page or of an operation; nothing was sent",
+            remedy=remedy,
+        )
+
+
+def _unusable_path(path: str) -> str | None:
+    """Return why a path can't precede those of the APIs."""
+    segments = unquote(path).lower().split("/")
+    if "." in segments or ".." in segments:
+        return "its path has a segment that is a dot"
+    if "organizations" in segments or segments[-2:] == ["push", "v1"] or segments[-3:-1] == ["push", "v1"]:
+        return "its path is already that of an API"
+    return None
+
+
+def region_of(url: str) -> Region | None:
+    """
+    Return the region that a base URL belongs to, ``None`` if it is not one of Coveo's.
+
+    :param url: The base URL of an API of Coveo's.
+    """
+    hostname = urlsplit(url).hostname
+    for region in REGIONS.values():
+        if hostname in {urlsplit(region.push_url).hostname, urlsplit(region.platform_url).hostname}:
+            return region
+    return None
+
+
+def _shown(host: str) -> str:
+    """Return a host for a message, unless it can contain a password or another secret."""
+    return "'…'" if any(sign in host for sign in "@?#") else short_repr(host)
 
 
 def _unusable(field: str, host: str, why: str) -> CoveoConfigurationError:
     return CoveoConfigurationError(
-        f"Invalid {field} in the connection: {short_repr(host)} is not a base URL: {why}",
+        f"Invalid {field} in the connection: {_shown(host)} is not a base URL: {why}",
+        cause="a misspelled or incomplete value; nothing was sent",
         remedy="Leave it empty to use the region's host, or set a URL such as https://proxy.example.com",
     )
 
@@ -179,7 +279,7 @@ def is_on_this_machine(url: str) -> bool:
 
 
 def _is_loopback(hostname: str) -> bool:
-    if hostname.lower() == "localhost":
+    if hostname.lower().removesuffix(".") == "localhost":
         return True
     try:
         return ipaddress.ip_address(hostname).is_loopback

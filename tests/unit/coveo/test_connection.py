@@ -46,6 +46,31 @@ def test_a_host_of_its_own_stands_in_for_the_platform_too() -> None:
     assert other.platform_url == "https://platform.example.com"
 
 
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("https://api-eu.cloud.coveo.com", "API-EU.cloud.coveo.com.", "api-eu.cloud.coveo.com:443"),
+        *("https://platform-eu.cloud.coveo.com", "platform-eu.cloud.coveo.com/"),
+    ],
+)
+@pytest.mark.parametrize("extra", [{}, {"region": "eu"}])
+def test_one_of_coveo_s_own_hosts_is_its_region(host: str, extra: dict[str, str]) -> None:
+    assert read(host=host, extra=extra) == read(extra={"region": "eu"})
+    with pytest.raises(CoveoConfigurationError, match="that of region eu, but its region is 'us'"):
+        read(host=host, extra={"region": "us"})
+    own = read(host=host, extra={"platform_host": "platform.example.com"})
+    assert (own.push_url, own.platform_url) == (
+        "https://api-eu.cloud.coveo.com", "https://platform.example.com"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("port", [None, 0, 443, "443", ""])
+def test_a_port_without_a_host_is_that_of_https(port: Any) -> None:
+    assert read(port=port) == read()
+    with pytest.raises(CoveoConfigurationError, match="port 8443, but no host"):
+        read(port=8443)
+
+
 def test_an_organization_that_is_passed_wins_over_the_login() -> None:
     assert read(organization_id="other").organization_id == "other"
     with pytest.raises(CoveoConfigurationError, match="blank"):

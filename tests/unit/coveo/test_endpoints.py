@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from airflow_provider_coveo.coveo.endpoints import (
@@ -50,6 +52,16 @@ def test_an_unknown_region_is_refused_with_the_list() -> None:
         ("localhost", "http://localhost:8642"),
         ("http://[::1]:8642/", "http://[::1]:8642"),
         ("https://[2001:db8::1]:8443", "https://[2001:db8::1]:8443"),
+        # Airflow removes the brackets when it reads a URI.
+        ("2001:db8::1", "https://[2001:db8::1]"),
+        ("::1", "http://[::1]:8642"),
+        ("Proxy.Example.COM", "https://proxy.example.com"),
+        ("proxy.example.com.", "https://proxy.example.com"),
+        ("localhost.", "http://localhost:8642"),
+        (" proxy.example.com\n", "https://proxy.example.com"),
+        ("xn--bcher-kva.example.com", "https://xn--bcher-kva.example.com"),
+        ("HTTPS://proxy.example.com:", "https://proxy.example.com"),
+        ("gateway.example.com/rest", "https://gateway.example.com/rest"),
     ],
 )
 def test_a_host_is_taken_in_any_usual_form(host: str, expected: str) -> None:
@@ -87,13 +99,106 @@ def test_a_host_is_taken_in_any_usual_form(host: str, expected: str) -> None:
         "a-.example.com",
         "api.cloud.coveo.com, api-eu.cloud.coveo.com",
         "mailto:someone",
+        "user:secret@eu",
+        "user:secret@proxy.example.com:port",
+        "https://user:se/secret@proxy.example.com",
+        "https://user:secret@",
+        "https://user:secret@a!b",
+        "http://user:secret@proxy.example.com",
+        "user:secret@proxy.example.com:0",
+        "user:secret@acme.org.coveo.com",
+        "https://user:secret@api.cloud.coveo.com/push/v1",
+        "secret@@proxy.example.com",
+        "https://proxy.example.com?key=secret",
+        "https://proxy.example.com/#secret",
+        "https://a!b?key=secret",
+        "eu?key=secret",
+        "https://proxy.example.com?",
+        "https://proxy.example.com#",
+        "proxy\texample.com",
+        "proxy.example.com\n.example.org",
+        "proxy.example.com/a b",
+        "proxy.example.com/\x7f",
+        "proxy.example.com\\@example.org",
+        "\\\\proxy.example.com",
+        "proxy..example.com",
+        "proxy.example.com..",
+        "b\u00fccher.example.com",
+        "proxy\u3002example.com",
+        "\uff50roxy.example.com",
+        "proxy.example.com:0",
+        "proxy.example.com:65536",
+        "proxy.example.com:8443:1",
+        "https:/proxy.example.com",
+        "https//proxy.example.com",
+        "https://https://proxy.example.com",
+        "https:proxy.example.com",
+        "//proxy.example.com",
+        "[proxy.example.com]",
+        "[v1.proxy]",
+        "[2001:db8::1",
+        "[fe80::1%25eth0]",
+        "127.0.0.1.",
+        "127.1",
+        "None",
+        "null",
+        "proxy.example.com/a/../b",
+        "proxy.example.com/a/%2E%2e",
+        "proxy.example.com/push/v1",
+        "proxy.example.com/coveo/push/v1/",
+        "proxy.example.com/rest/organizations/acme",
     ],
 )
 def test_a_host_that_is_unsafe_or_unusable_is_refused(host: str) -> None:
-    with pytest.raises(CoveoConfigurationError) as refused:
-        base_url(host)
-    assert "secret" not in str(refused.value)
-    assert refused.value.remedy
+    for field in ("host", "platform_host"):
+        with pytest.raises(CoveoConfigurationError) as refused:
+            base_url(host, field=field)
+        assert "secret" not in str(refused.value)
+        assert f"{field}" in str(refused.value)
+        assert refused.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "problem"),
+    [
+        ("proxy.example.com:8443", 9000, "it has the port 8443, and the connection's port is 9000"),
+        ("https://proxy.example.com:8443", 443, "it has the port 8443"),
+        ("[::1]:8642", 8643, "it has the port 8642"),
+        ("proxy.example.com", 0, "its port is 0"),
+        ("proxy.example.com", -1, "its port is -1"),
+        ("proxy.example.com", 65_536, "its port is 65536"),
+        ("proxy.example.com", "x", "its port is 'x'"),
+    ],
+)
+def test_a_port_that_contradicts_the_host_s_is_refused(host: str, port: Any, problem: str) -> None:
+    assert base_url("proxy.example.com:8443", port=8443) == "https://proxy.example.com:8443"
+    with pytest.raises(CoveoConfigurationError, match=problem):
+        base_url(host, port=port)
+
+
+@pytest.mark.parametrize(
+    ("host", "field"),
+    [
+        ("https://platform.cloud.coveo.com/admin/#acme/content/sources/", "host"),
+        ("https://platform.cloud.coveo.com/rest", "host"),
+        ("https://api-eu.cloud.coveo.com/x", "host"),
+        ("https://api-eu.cloud.coveo.com:8443", "host"),
+        ("https://platform-eu.cloud.coveo.com/admin/", "platform_host"),
+        ("acme.org.coveo.com/x", "platform_host"),
+    ],
+)
+def test_one_of_coveo_s_hosts_has_neither_path_nor_port(host: str, field: str) -> None:
+    with pytest.raises(CoveoConfigurationError, match=r"Coveo host with a path or a port.*nothing was sent"):
+        base_url(host, field=field)
+
+
+@pytest.mark.parametrize(
+    ("host", "field"),
+    [("https://platform-xx.cloud.coveo.com", "host"), ("https://api.cloud.coveo.com", "platform_host")],
+)
+def test_coveo_s_two_hosts_are_not_mistaken_for_each_other(host: str, field: str) -> None:
+    with pytest.raises(CoveoConfigurationError, match="does not serve"):
+        base_url(host, field=field)
 
 
 @pytest.mark.parametrize(
@@ -113,6 +218,7 @@ def test_a_host_that_is_unsafe_or_unusable_is_refused(host: str) -> None:
         ),
         *("us-east", "useast", "us_east_1", "ap-southeast-2", "canada-central", "australia-east", "virginia"),
         *("api-eu", "platform-au", "apihipaa", "sa-east-1", "region-eu"),
+        *("EU (Ireland)", "US East", "Canada Central", "eu/x", "http://eu"),
     ],
 )
 def test_a_region_in_place_of_a_host_is_told_where_it_belongs(host: str) -> None:
