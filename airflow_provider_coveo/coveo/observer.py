@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Protocol
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Final, Protocol
 
 from airflow_provider_coveo.coveo.errors import CoveoError, CoveoInputError
 from airflow_provider_coveo.coveo.only_changes import OnlyChanges
@@ -13,6 +14,24 @@ if TYPE_CHECKING:
     from airflow_provider_coveo.coveo.batches import Batch
     from airflow_provider_coveo.coveo.items import InvalidItemError
     from airflow_provider_coveo.coveo.results import ComparedResult, RejectedResult
+
+
+_of_push: Final[ContextVar[bool]] = ContextVar("coveo_batch_of_push", default=False)
+
+
+@contextmanager
+def batch_of_push() -> Iterator[None]:
+    """Mark the requests of this thread as a batch of a push, which has records of its own."""
+    token = _of_push.set(True)
+    try:
+        yield
+    finally:
+        _of_push.reset(token)
+
+
+def is_batch_of_push() -> bool:
+    """Return whether this thread submits a batch of a push."""
+    return _of_push.get()
 
 
 class PushRecords(Protocol):

@@ -26,7 +26,7 @@ from airflow_provider_coveo.coveo.errors import (
 )
 from airflow_provider_coveo.coveo.integers import parse_int
 from airflow_provider_coveo.coveo.items import Item
-from airflow_provider_coveo.coveo.observer import PushRecords
+from airflow_provider_coveo.coveo.observer import PushRecords, batch_of_push
 from airflow_provider_coveo.coveo.push_stats import PushStats, Quota, quota_renewal
 from airflow_provider_coveo.coveo.quantities import quantity
 from airflow_provider_coveo.coveo.responses import Response
@@ -403,7 +403,8 @@ class ContainerPush:
                     may_be_accepted = False
                     self._repeated(batch)
                 try:
-                    return self._containers.submit(self._path, uploaded.file_id, action, _ONE_ATTEMPT)
+                    with batch_of_push():
+                        return self._containers.submit(self._path, uploaded.file_id, action, _ONE_ATTEMPT)
                 except (ServiceError, NoAnswerError) as error:
                     # Coveo may have accepted the batch anyway, which uses up the container. Accepting
                     # the same batch twice in a row does not change the index.

@@ -6,7 +6,12 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 
 from airflow_provider_coveo.coveo.errors import CoveoError
-from airflow_provider_coveo.coveo.observer import ComparedPush, Observer, RejectedItems
+from airflow_provider_coveo.coveo.observer import (
+    ComparedPush,
+    Observer,
+    RejectedItems,
+    is_batch_of_push,
+)
 from airflow_provider_coveo.coveo.only_changes import OnlyChanges
 from airflow_provider_coveo.hooks.content_changes import PushRecords, changed_source, recording
 from airflow_provider_coveo.hooks.dry_runs import reject_in_dry_run
@@ -14,9 +19,6 @@ from airflow_provider_coveo.hooks.lineage import tell_lineage
 from airflow_provider_coveo.hooks.metrics import count_accepted, count_request, count_retry
 from airflow_provider_coveo.hooks.recording import RecordingHook
 from airflow_provider_coveo.hooks.run_records import record_accepted, record_pushed
-
-#: The end of the path that submits a batch of items.
-_BATCH = "/documents/batch"
 
 
 class HookObserver(Observer):
@@ -33,7 +35,7 @@ class HookObserver(Observer):
         """Record that a request changes the content of a source; reject the request in a dry run."""
         reject_in_dry_run(method, path)
         # A push records its own batches.
-        if path.endswith(_BATCH):
+        if is_batch_of_push():
             return nullcontext()
         return recording(self._hook, changed_source(method, path))
 

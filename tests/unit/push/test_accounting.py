@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.exceptions import AirflowProviderDeprecationWarning
 from airflow.providers.common.compat.sdk import DAG, task
 
 from airflow_provider_coveo.coveo.batches import Batch, item_batches
@@ -64,10 +65,25 @@ CHANGES: dict[str, Callable[[CoveoPushHook], Any]] = {
     "add_or_update_item": lambda hook: hook.add_or_update_item(SOURCE, OVERTAKEN),
     "push_items": lambda hook: hook.push_items(SOURCE, [OVERTAKEN]),
     "push_items with a deletion": lambda hook: hook.push_items(SOURCE, [], delete=["a://2"]),
+    "a batch of one's own": lambda hook: own_batch(hook),
+    "a batch by the deprecated methods": lambda hook: own_batch(hook, is_deprecated=True),
     "a request of one's own": lambda hook: hook.run(
         f"/push/v1/organizations/acme/sources/{SOURCE}/documents?documentId=a%3A%2F%2F2",
     ),
 }
+
+
+def own_batch(hook: CoveoPushHook, *, is_deprecated: bool = False) -> None:
+    path = f"/push/v1/organizations/acme/sources/{SOURCE}/documents/batch"
+    content = json.dumps({"addOrUpdate": [OVERTAKEN], "delete": []}).encode()
+    if not is_deprecated:
+        file_id = hook.client.containers.upload(content, "Could not upload").file_id
+        hook.client.containers.submit(path, file_id, "Could not push")
+        return
+    with pytest.warns(AirflowProviderDeprecationWarning):
+        uploaded = hook.upload(content, "Could not upload")
+    with pytest.warns(AirflowProviderDeprecationWarning):
+        hook.take_batch(path, uploaded.file_id, "Could not push", RetryPolicy())
 
 
 def change(kind: str) -> None:
