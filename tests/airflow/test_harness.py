@@ -59,7 +59,7 @@ def start_working(airflow: LocalAirflow) -> str:
     return run_id
 
 
-def test_a_run_without_trouble_leaves_logs_and_xcoms_of_each_mapped_task(airflow: LocalAirflow) -> None:
+def test_a_successful_run_has_logs_and_xcoms_of_each_mapped_task(airflow: LocalAirflow) -> None:
     run_id = airflow.trigger(DAG_ID, {"short": True})
 
     assert airflow.wait_for_run(DAG_ID, run_id) == "success"
@@ -136,7 +136,7 @@ def answers() -> Iterator[tuple[str, list[tuple[int, bytes]]]]:
         server.shutdown()
 
 
-def test_what_airflow_s_database_could_not_do_is_asked_for_again(
+def test_requests_that_airflow_s_database_failed_are_repeated(
     answers: tuple[str, list[tuple[int, bytes]]], tmp_path: Path
 ) -> None:
     url, prepared = answers

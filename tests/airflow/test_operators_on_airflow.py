@@ -25,7 +25,7 @@ with DAG("tries", schedule=None, start_date=datetime(2025, 1, 1), default_args=d
 """
 
 
-def test_final_errors_use_up_no_retry_and_a_reset_keeps_its_cut_off_until_it_is_cleared(
+def test_final_errors_are_not_retried_and_a_reset_keeps_its_cut_off_until_it_is_cleared(
     local_airflow: LocalAirflow, coveo_server: Simulator
 ) -> None:
     coveo_server.add_source("tries")

@@ -175,9 +175,7 @@ def test_the_example_recreates_a_source_and_keeps_the_original_without_an_approv
     airflow.rest("DELETE", f"/variables/{key}")
 
 
-def test_the_example_sets_an_environment_up_and_takes_it_down(
-    airflow: LocalAirflow, coveo: Simulator
-) -> None:
+def test_the_example_sets_up_and_tears_down_an_environment(airflow: LocalAirflow, coveo: Simulator) -> None:
     dag_id = "coveo_set_up_environment"
 
     def run(**conf: Any) -> None:

@@ -192,7 +192,7 @@ def test_with_resume_off_all_is_sent_again(story: Story) -> None:
     assert_the_index_equals_the_input(story, "file-anew")
 
 
-def test_what_succeeded_and_is_cleared_is_sent_again(story: Story) -> None:
+def test_a_cleared_push_that_succeeded_is_sent_again(story: Story) -> None:
     story.until_done("file-killed", try_number=2)
     # A task that is cleared while the scheduler finishes its run would never start.
     story.airflow.wait_for_run("resume", story.run_id, timeout=240)

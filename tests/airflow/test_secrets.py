@@ -79,7 +79,7 @@ def test_neither_key_nor_signature_shows_in_logs_xcoms_or_rendered_fields(
         "refused": "failed",
     }
     logs = "".join(airflow.task_log("secretive", run_id, task_id) for task_id in states)
-    assert "urllib3" in logs or "http://127.0.0.1" in logs, "the debug lines are what is looked at"
+    assert "urllib3" in logs or "http://127.0.0.1" in logs, "the log contains the debug lines"
     shown = {
         "task logs": logs,
         "all log files": "".join(

@@ -157,7 +157,7 @@ def relative_targets(text: str) -> list[str]:
     return [target for target in re.findall(r"\]\(([^)\s]+)\)", text) if not re.match("https?://|#", target)]
 
 
-def test_what_the_readme_links_to_is_there() -> None:
+def test_every_link_of_the_readme_has_a_target() -> None:
     # After the #, a link names an anchor of the page.
     targets = [target.partition("#")[0] for target in relative_targets((PROJECT / "README.md").read_text())]
     assert [target for target in targets if not (PROJECT / target).exists()] == []

@@ -171,7 +171,7 @@ def test_a_worker_that_is_drained_finishes_what_it_pushes_and_takes_no_more(
     assert_all_went_well(late)
 
 
-def test_what_waits_in_a_triggerer_that_dies_waits_on_in_the_next(
+def test_a_sensor_resumes_in_another_triggerer_after_the_first_dies(
     cluster: RunningCluster, update: Start
 ) -> None:
     awaited = f"awaited-{time.time_ns()}"

@@ -120,7 +120,7 @@ def _templated() -> Iterator[tuple[str, set[str], dict[str, str]]]:
 @pytest.mark.parametrize(
     ("name", "fields", "described"), [pytest.param(*one, id=one[0]) for one in _templated()]
 )
-def test_what_is_marked_as_templated_is_and_nothing_else(
+def test_exactly_the_parameters_marked_as_templated_are_templated(
     name: str, fields: set[str], described: dict[str, str]
 ) -> None:
     marked = {
@@ -132,7 +132,7 @@ def test_what_is_marked_as_templated_is_and_nothing_else(
 
 
 @pytest.mark.parametrize("name", sorted({name for name, _, _ in _templated()} - MADE_BY_GROUPS))
-def test_what_stands_in_dags_names_its_errors_and_the_page_of_coveo_s_it_rests_on(name: str) -> None:
+def test_classes_for_dag_files_name_their_errors_and_coveo_s_page(name: str) -> None:
     modules = map(importlib.import_module, PUBLIC)
     found = next(vars(module)[name] for module in modules if name in vars(module))
     words = inspect.getdoc(found) or ""

@@ -89,7 +89,7 @@ def test_the_upload_refuses_an_address_that_was_changed(client: Client) -> None:
     assert storage_code(client.upload(container, b"{}")) == (403, "SignatureDoesNotMatch")
 
 
-def test_the_upload_wants_a_content_length(client: Client) -> None:
+def test_the_upload_requires_a_content_length(client: Client) -> None:
     def chunks() -> Iterator[bytes]:
         yield b"{}"
 

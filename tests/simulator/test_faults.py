@@ -84,7 +84,7 @@ def test_an_answer_can_be_cut_off(coveo: Simulator, client: Client) -> None:
     assert coveo.statuses(SOURCE) == ["REBUILD"]
 
 
-def test_an_answer_can_stall_after_all_was_done(coveo: Simulator, client: Client) -> None:
+def test_a_response_can_stall_after_the_request_was_carried_out(coveo: Simulator, client: Client) -> None:
     coveo.faults.stall(30)
     with pytest.raises(requests.ReadTimeout):
         client.status("REBUILD", timeout=0.1)
@@ -148,7 +148,7 @@ def test_faults_can_be_taken_back(coveo: Simulator, client: Client) -> None:
     assert client.put(A).status_code == 202
 
 
-def test_the_simulator_stops_at_once_with_open_connections_and_stalled_answers() -> None:
+def test_the_simulator_stops_at_once_despite_open_connections_and_stalled_responses() -> None:
     with Simulator() as coveo:
         client = Client(coveo, coveo.api_key)
         idle = Client(coveo, coveo.api_key)

@@ -106,7 +106,7 @@ def test_the_filters_are_json(client: Client) -> None:
     assert error(answer) == (400, "INVALID_JSON")
 
 
-def test_what_came_due_meanwhile_shows_without_anybody_s_doing(coveo: Simulator, client: Client) -> None:
+def test_items_become_indexed_when_they_are_due(coveo: Simulator, client: Client) -> None:
     coveo.indexing_delay = 0.1
     began = time.monotonic()
     client.put(A)

@@ -193,7 +193,9 @@ def test_content_is_read_to_its_end_by_its_declared_type(
 
 
 @pytest.mark.parametrize("encoded", ["eJ", "e J w=", "eJw=eJw=", "ü", "eJwDAAAAAAE=" * 100_000])
-def test_what_is_no_base64_is_an_error_in_the_logs(coveo: Simulator, client: Client, encoded: str) -> None:
+def test_content_that_is_not_base64_is_an_error_in_the_logs(
+    coveo: Simulator, client: Client, encoded: str
+) -> None:
     assert (
         client.put(ID, {"compressedBinaryData": encoded}, compressionType="UNCOMPRESSED").status_code == 202
     )
@@ -282,7 +284,7 @@ def test_permissions_of_both_models_are_taken(
         [{"level": 1, "permissionSets": []}],
     ],
 )
-def test_what_permissions_hold_beyond_the_documents_is_noted(
+def test_undocumented_keys_of_permissions_are_noted(
     coveo: Simulator, client: Client, permissions: list[Any]
 ) -> None:
     item = {"documentId": ID, "data": "text", "permissions": permissions}
@@ -320,7 +322,7 @@ def test_more_than_5000_permissions_are_rejected_in_the_logs_only(coveo: Simulat
     assert list(coveo.items(SOURCE)) == [ID]
 
 
-def test_what_coveo_does_not_document_about_an_item_is_noted(
+def test_undocumented_features_of_an_item_are_noted(
     coveo: Simulator, client: Client, tolerated: list[str]
 ) -> None:
     tolerated += ["orderingId", "size"]

@@ -73,7 +73,7 @@ def test_a_wrong_answer_is_found(contracts: Contracts, one: Exchange, violation:
     assert any(violation in found for found in contracts.check_response(one))
 
 
-def test_what_no_file_describes_is_skipped_by_name(contracts: Contracts) -> None:
+def test_exchanges_that_no_file_declares_are_skipped_by_name(contracts: Contracts) -> None:
     one = exchange("GET", "/rest/organizations/acme/limits/content/any", status=200)
     assert contracts.skipped(one) == "limit"
     assert contracts.check(one) == []

@@ -97,11 +97,11 @@ def test_waiting_for_something_ends_when_it_happens(coveo: Simulator, client: Cl
     later.join()
 
 
-def test_what_is_waited_for_may_ask_the_simulator_itself(coveo: Simulator, client: Client) -> None:
+def test_a_predicate_can_send_requests_to_the_simulator(coveo: Simulator, client: Client) -> None:
     coveo.wait_for(lambda: client.get("/sources").status_code == 200)
 
 
-def test_waiting_in_vain_shows_the_timeline(coveo: Simulator, client: Client) -> None:
+def test_a_timeout_shows_the_timeline(coveo: Simulator, client: Client) -> None:
     client.status("REBUILD")
     with pytest.raises(TimeoutError, match=r"(?s)acme-products: Rebuild.*status=REBUILD"):
         coveo.wait_for(lambda: False, timeout=0.01)

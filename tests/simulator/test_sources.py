@@ -57,7 +57,7 @@ def test_sources_are_filtered_by_name_and_by_host(coveo: Simulator, client: Clie
     assert found(filterHostType="CLOUD") == []
 
 
-def test_what_the_simulator_cannot_sort_by_is_refused(client: Client) -> None:
+def test_unsupported_sort_orders_are_rejected(client: Client) -> None:
     assert error(client.get("/sources", sortingType="CONTENT")) == (412, "INVALID_PARAMETER")
     assert error(client.get("/sources", filterHostType="MOON")) == (412, "INVALID_PARAMETER")
 

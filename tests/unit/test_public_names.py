@@ -58,7 +58,7 @@ def made_in_dag_files() -> Iterator[type]:
 
 
 @pytest.mark.parametrize("made", sorted(set(made_in_dag_files()), key=str), ids=lambda made: made.__name__)
-def test_whatever_stands_in_a_dag_file_is_made_by_keyword_only(made: type) -> None:
+def test_everything_for_dag_files_takes_keyword_arguments_only(made: type) -> None:
     for base in made.__mro__:
         if base.__module__.startswith(airflow_provider_coveo.__name__) and "__init__" in vars(base):
             _, *parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
@@ -68,7 +68,7 @@ def test_whatever_stands_in_a_dag_file_is_made_by_keyword_only(made: type) -> No
 
 
 @pytest.mark.parametrize("made", [push_source_update, recreate_push_source])
-def test_so_are_the_task_groups(made: object) -> None:
+def test_task_groups_take_keyword_arguments_only(made: object) -> None:
     parameters = inspect.signature(made).parameters.values()  # type: ignore[arg-type]
     kinds = {one.kind for one in parameters}
     assert kinds <= {inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD}
@@ -82,7 +82,7 @@ def test_the_hook_is_called_as_it_always_was(name: str) -> None:
     assert by_keyword <= {one.name for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
-def test_importing_what_stands_in_dag_files_brings_neither_http_libraries_nor_the_hook(
+def test_importing_modules_for_dag_files_loads_neither_http_libraries_nor_the_hook(
     run_fresh: RunFresh,
 ) -> None:
     script = f"""

@@ -115,12 +115,12 @@ def test_parts_run_side_by_side_and_each_is_shown_in_one_piece(
         assert re.search(piece + re.escape(f"end {target}\n"), output), output
 
 
-def test_no_more_run_at_a_time_than_there_are_places(run: Callable[..., subprocess.Popen[str]]) -> None:
+def test_no_more_parts_run_at_a_time_than_allowed(run: Callable[..., subprocess.Popen[str]]) -> None:
     parts = [word for number in range(6) for word in (f"{number}", f"alone-{number}")]
     assert ended(run("--jobs", "1", *parts))[0] == 0
 
 
-def test_what_stands_behind_then_waits(run: Callable[..., subprocess.Popen[str]]) -> None:
+def test_later_parts_wait_while_all_places_are_taken(run: Callable[..., subprocess.Popen[str]]) -> None:
     assert ended(run("--jobs", "4", "1", "first", "then", "2", "second"))[0] == 0
     assert ended(run("--jobs", "4", "1", "bad", "then", "2", "second"))[0] == 1
 
@@ -131,7 +131,7 @@ def test_several_targets_of_a_part_are_made_one_after_the_other(
     assert ended(run("Both", "first second"))[0] == 0
 
 
-def test_what_a_part_leaves_behind_is_ended(
+def test_processes_that_a_part_leaves_behind_are_ended(
     run: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
     assert ended(run("Leaving", "leaving"))[0] == 0

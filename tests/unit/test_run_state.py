@@ -26,7 +26,7 @@ def context(run_id: str = "run", map_index: int = -1, task_id: str = "task", max
     }
 
 
-def test_the_task_state_store_is_used_where_it_is_there(variables: Variables) -> None:
+def test_the_task_state_store_is_used_if_it_exists(variables: Variables) -> None:
     store: dict[str, Any] = {}
     accessor = SimpleNamespace(get=store.get, set=store.__setitem__)
     RunState({**context(), "task_state_store": accessor}).set("key", 5)
@@ -72,7 +72,7 @@ def test_a_clear_begins_another_series_of_tries() -> None:
     assert retry_series(context(max_tries=2)) != retry_series(context(max_tries=5))
 
 
-def test_what_is_deleted_is_gone_and_leaves_no_empty_variable(variables: Variables) -> None:
+def test_deleting_the_last_value_deletes_the_variable(variables: Variables) -> None:
     RunState(context()).set("a", 1)
     RunState(context()).set("b", 2)
     RunState(context("other")).set("a", 3)
@@ -95,7 +95,7 @@ def test_a_run_has_a_source_s_content_until_another_one_takes_over(variables: Va
     assert len({mine, theirs, again}) == 3
 
 
-def test_that_it_was_deleted_by_hand_counts_as_another_time(variables: Variables) -> None:
+def test_a_record_deleted_by_hand_counts_as_a_new_change(variables: Variables) -> None:
     mine = take_over_content("acme", "books", "dag", "run-1")
     variables.values.clear()
     assert take_over_content("acme", "books", "dag", "run-1") != mine
@@ -136,7 +136,9 @@ def test_tasks_that_open_a_bracket_again_at_the_same_moment_hold_the_source(
         Holder("dag", "run-2", "open").take("acme", "books")
 
 
-def test_that_it_can_t_be_noted_is_an_error(variables: Variables, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_change_that_cannot_be_recorded_is_an_error(
+    variables: Variables, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise RuntimeError("no database")
 

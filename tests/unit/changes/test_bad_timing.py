@@ -32,7 +32,7 @@ def snapshot_push(folder: Path) -> SnapshotPush:
     return push
 
 
-def test_what_others_did_before_the_first_batch_of_a_push_that_fails_is_seen(
+def test_changes_by_others_before_the_first_batch_of_a_failed_push_are_noticed(
     coveo: Simulator, push: Push
 ) -> None:
     push(items(*range(10)))

@@ -62,7 +62,7 @@ def test_without_the_deletion_or_for_another_source_it_is_fine(dag: DAG) -> None
 
 
 @pytest.mark.usefixtures("connect", "variables")
-def test_what_a_template_says_is_looked_at_before_anything_is_sent(coveo: Simulator, dag: DAG) -> None:
+def test_a_rendered_template_is_checked_before_anything_is_sent(coveo: Simulator, dag: DAG) -> None:
     with push_source_update(source_id="{{ params.source }}", delete_old_items=True):
         operator = push(source_id="{{ params.source }}", only_changes="{{ params.only }}")
     operator.render_template_fields({"params": {"source": SOURCE, "only": True}})  # type: ignore[arg-type]

@@ -52,7 +52,7 @@ def test_the_first_dry_run_makes_no_snapshot(
     assert (files(tmp_path), variables.values, coveo.items(SOURCE)) == ({}, {}, {})
 
 
-def test_what_a_failed_push_wrote_down_is_read_and_left(
+def test_a_dry_run_reads_the_progress_of_a_failed_push_and_keeps_it(
     coveo: Simulator, push: Push, tmp_path: Path, variables: Variables
 ) -> None:
     push(items(*range(10)))

@@ -72,7 +72,7 @@ def test_it_is_full_when_the_snapshot_is_replaced(coveo: Simulator, push: Push, 
 
 
 @pytest.mark.parametrize("size", ["100k", "400k"])
-def test_the_worker_s_temporary_folder_is_full(
+def test_a_full_temporary_folder_fails_the_push_and_a_retry_succeeds(
     coveo: Simulator, push: Push, disk: Disk, size: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk.remount(f"size={size}")

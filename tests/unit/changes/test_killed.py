@@ -106,7 +106,7 @@ def age(path: Path, seconds: float) -> None:
     os.utime(path, (then, then))
 
 
-def test_what_a_killed_push_leaves_on_the_worker(attempt: Attempt, temporary: Path) -> None:
+def test_old_files_of_a_killed_push_are_deleted_from_the_worker(attempt: Attempt, temporary: Path) -> None:
     assert attempt(items(1, 2)) == 0
     for left in temporary.glob("coveo-snapshot-*"):
         age(left, 7200)
@@ -125,7 +125,7 @@ def test_what_a_killed_push_leaves_on_the_worker(attempt: Attempt, temporary: Pa
     assert not list(temporary.glob("coveo-snapshot-*"))
 
 
-def test_what_a_killed_push_leaves_in_the_folder_of_snapshots(
+def test_old_files_of_a_killed_push_are_deleted_from_the_snapshot_folder(
     coveo: Simulator, attempt: Attempt, tmp_path: Path
 ) -> None:
     assert attempt(items(1, 2)) == 0

@@ -106,7 +106,7 @@ def push_there(push: Push, folder: Folder) -> Callable[..., dict[str, Any]]:
 
 
 @each_kind
-def test_a_restored_snapshot_is_not_compared_with(
+def test_a_restored_snapshot_is_not_used(
     coveo: Simulator, folder: Folder, push_there: Push, map_index: int
 ) -> None:
     push_there(items(1, 2), map_index=map_index)
@@ -120,7 +120,7 @@ def test_a_restored_snapshot_is_not_compared_with(
 
 
 @each_kind
-def test_nor_is_one_without_what_a_failed_push_wrote_down(
+def test_a_snapshot_restored_without_a_failed_push_s_progress_is_not_used(
     coveo: Simulator, folder: Folder, push_there: Push, map_index: int
 ) -> None:
     push_there(items(1, 2, 3, 4), map_index=map_index)
@@ -229,7 +229,7 @@ def test_records_of_parts_that_are_gone_are_deleted(
     assert push(items(1), map_index=1, parts=2)["full_because"] is not None
 
 
-def test_the_first_part_that_fails_keeps_no_other_from_being_deleted(
+def test_a_part_that_fails_does_not_keep_others_from_being_deleted(
     coveo: Simulator, push: Push, variables: Variables
 ) -> None:
     for number in (4, 3, 2, 1):

@@ -142,7 +142,7 @@ def test_deletions_in_the_input_are_remembered(coveo: Simulator, push: Push) -> 
     assert set(indexed(coveo, SOURCE)) == {"a://1", "a://2"}
 
 
-def test_what_is_deleted_with_its_children_is_pushed_again(coveo: Simulator, push: Push) -> None:
+def test_items_deleted_as_children_are_pushed_again(coveo: Simulator, push: Push) -> None:
     of_two = {"documentId": "a://1/2", "data": "x"}
     content = [Delete("a://1", delete_children=True), *items(1, 10, 2), of_two]
     push(content)
@@ -154,7 +154,7 @@ def test_what_is_deleted_with_its_children_is_pushed_again(coveo: Simulator, pus
     assert set(indexed(coveo, SOURCE)) == {"a://1", "a://10", "a://2", "a://1/2"}
 
 
-def test_what_was_deleted_with_its_parent_is_not_missing(coveo: Simulator, push: Push) -> None:
+def test_an_item_deleted_with_its_parent_does_not_count_as_missing(coveo: Simulator, push: Push) -> None:
     of_one = [{"documentId": f"a://1/{number}", "data": "x"} for number in range(8)]
     push([*items(1, 2), *of_one])
     result = push([*items(2), Delete("a://1", delete_children=True)], max_deleted=0)
@@ -287,7 +287,7 @@ def test_a_folder_that_can_t_be_written_fails_before_anything_is_sent(
 # --- invalid snapshots ---
 
 
-def test_what_another_task_or_run_or_call_did_has_everything_pushed(
+def test_after_a_change_by_another_task_run_or_call_everything_is_pushed(
     coveo: Simulator, push: Push, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     push(items(1, 2))
@@ -486,7 +486,7 @@ def test_full_after_counts_from_the_last_push_of_everything(
     assert "more than 7 days" in push(items(1, 2, _1="y"))["full_because"]
 
 
-def test_what_a_machine_may_have_lost_with_its_power_is_pushed_again(
+def test_progress_that_a_power_failure_may_have_lost_is_pushed_again(
     coveo: Simulator, push: Push, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A killed process loses nothing that it wrote to a folder, but a crashed machine may."""

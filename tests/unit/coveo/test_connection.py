@@ -26,7 +26,7 @@ def test_organization_and_key_are_enough() -> None:
     assert settings.verify is True
 
 
-def test_what_a_form_saves_blank_counts_as_absent() -> None:
+def test_fields_that_a_form_saves_blank_count_as_missing() -> None:
     blank = {"region": "", "platform_host": " ", "timeout": None, "proxies": "", "verify": ""}
     assert read(host="", schema="", extra=blank) == read()
 
@@ -202,7 +202,7 @@ def test_one_proxy_serves_both_schemes() -> None:
         ({"extra": {"verify": "/no/such/bundle.pem"}}, "verify"),
     ],
 )
-def test_what_can_not_be_used_is_refused_and_named(fields: dict[str, Any], names: str) -> None:
+def test_unusable_settings_are_rejected_by_name(fields: dict[str, Any], names: str) -> None:
     with pytest.raises(CoveoConfigurationError, match=names) as refused:
         read(**fields)
     assert KEY not in str(refused.value)

@@ -82,7 +82,7 @@ def test_pandas_timestamps_are_cut_to_microseconds() -> None:
 @pytest.mark.parametrize(
     "value", [True, float("nan"), float("inf"), Decimal("NaN"), [1], {}, object(), timedelta(1), "x" * 1001]
 )
-def test_what_has_no_order_is_refused(value: Any) -> None:
+def test_values_without_an_order_are_rejected(value: Any) -> None:
     with pytest.raises(CoveoInputError, match="a cursor can't use"):
         validate_cursor_value(value, "updated")
 
@@ -131,7 +131,7 @@ def test_a_lag_that_is_none_is_refused(lag: Any) -> None:
         validate_lag(lag)
 
 
-def test_what_is_later() -> None:
+def test_comparison_of_values() -> None:
     there = timezone(timedelta(hours=5))
     assert not is_later(datetime(2026, 1, 1, 5, tzinfo=there), datetime(2026, 1, 1, tzinfo=timezone.utc))
     assert is_later(Decimal("10.1"), 10)
@@ -154,7 +154,7 @@ def test_what_is_later() -> None:
         ("9999", False),
     ],
 )
-def test_what_is_in_the_future(value: Any, expected: bool) -> None:
+def test_values_in_the_future(value: Any, expected: bool) -> None:
     assert is_in_the_future(value, NOW) is expected
 
 
@@ -173,7 +173,7 @@ def test_what_is_in_the_future(value: Any, expected: bool) -> None:
         {"type": "uuid", "value": "zz"},
     ],
 )
-def test_what_was_edited_describes_no_value(described: Any) -> None:
+def test_an_edited_description_is_not_a_value(described: Any) -> None:
     assert cursor_from_json(described) is None
 
 

@@ -64,7 +64,7 @@ def test_an_unknown_region_is_refused_with_the_list() -> None:
         ("gateway.example.com/rest", "https://gateway.example.com/rest"),
     ],
 )
-def test_a_host_is_taken_in_any_usual_form(host: str, expected: str) -> None:
+def test_a_host_is_accepted_in_any_usual_form(host: str, expected: str) -> None:
     port = 8642 if expected.endswith("8642") else None
     assert base_url(host, port=port) == expected
 

@@ -108,7 +108,7 @@ def test_every_kind_of_item_is_looked_at(item: Any) -> None:
 
 
 @pytest.mark.parametrize("item", [Delete("a://1"), None, 1, "text", b"{", b"[]", {1: 2}, Item(1, metadata=3)])  # type: ignore[arg-type]
-def test_what_has_no_keys_is_left_to_the_push(item: Any) -> None:
+def test_entries_without_keys_are_left_to_the_push(item: Any) -> None:
     assert FieldCheck(()).look_at(0, item) == []
 
 
@@ -145,7 +145,7 @@ def test_an_input_that_fails_behind_an_unknown_key_does_not_hide_it() -> None:
         list(FieldCheck(()).watched(items(), log, fails=True))
 
 
-def test_what_is_remembered_of_unknown_keys_is_bounded() -> None:
+def test_the_memory_for_unknown_keys_is_bounded() -> None:
     check = FieldCheck(())
     for place in range(3_000):
         check.look_at(place, {f"{place}{'k' * 300}": 1})
@@ -185,7 +185,7 @@ def test_lists_are_texts_of_several_values(values: list[Any]) -> None:
     assert fields == {"tags": {"type": "STRING", "multiValueFacet": True}}
 
 
-def test_what_every_organization_has_and_what_is_never_filled_needs_no_field() -> None:
+def test_standard_fields_and_keys_without_values_need_no_field() -> None:
     assert (
         surveyed({"documentId": "a://1", "data": "x", "title": "t", "date": 1, "empty": None, "none": []})
         == {}
@@ -208,7 +208,7 @@ def test_keys_that_hold_values_are_refused_before_memory_runs_out() -> None:
         survey.look_at(5_000, {"k5000": 1})
 
 
-def test_what_is_there_is_left_alone_and_reported_if_it_can_t_hold_what_is_wanted() -> None:
+def test_existing_fields_are_not_changed_and_reported_if_they_cannot_hold_the_values() -> None:
     wanted = validate_fields(
         {"price": "DOUBLE", "stock": "LONG", "sku": "LONG", "note": "DATE", "new": "DATE"}
     )

@@ -259,7 +259,7 @@ def test_permissions_are_sent_in_the_letters_of_the_push_api(
         assert json.loads(encoded[1]) == {**given, "permissions": spelled}
 
 
-def test_as_many_permissions_are_taken_as_the_pipeline_takes() -> None:
+def test_the_pipeline_s_maximum_of_permissions_is_accepted() -> None:
     permissions = [{"allowedPermissions": [_USER] * 4_000, "deniedPermissions": [_USER] * 1_000}]
     assert MAX_PERMISSIONS == 5_000
     assert sent(permissions=permissions)["permissions"] == permissions

@@ -22,12 +22,12 @@ NAMES = {
 
 
 @pytest.mark.parametrize("path", [f"{module}.{name}" for module in NAMES for name in NAMES[module].split()])
-def test_it_is_there(path: str) -> None:
+def test_every_name_of_0_1_exists(path: str) -> None:
     module, name = path.split(".")
     assert hasattr(importlib.import_module(f"airflow_provider_coveo.coveo.{module}"), name)
 
 
-def test_so_are_the_readers_of_files_and_rows() -> None:
+def test_the_readers_of_files_and_rows_have_their_names_of_0_1() -> None:
     from airflow_provider_coveo.hooks import item_files, item_rows
 
     assert all(map(callable, (item_files.items_of_files, item_files.item_maker, item_rows.items_of_query)))

@@ -17,7 +17,7 @@ def test_waits_grow_to_their_bound_and_are_drawn_below_it() -> None:
         assert max(waits) - min(waits) > bound / 2
 
 
-def test_what_coveo_asks_for_is_waited_at_least() -> None:
+def test_the_wait_is_at_least_coveo_s_retry_after() -> None:
     assert RetryPolicy().wait(1, 17.0) == 17.0
     assert sum(RetryPolicy(first_wait=1).wait(1, 0.0) for _ in range(50)) > 1
 
@@ -25,10 +25,10 @@ def test_what_coveo_asks_for_is_waited_at_least() -> None:
 def test_a_refused_call_waits_for_as_long_as_coveo_counts_calls() -> None:
     waits = [RetryPolicy().wait(attempt, None, refused=True) for attempt in (1, 2)]
     assert all(300 <= wait <= 301 for wait in waits)
-    assert sum(waits) < RetryPolicy().total_seconds, "the default is patient for two of them"
+    assert sum(waits) < RetryPolicy().total_seconds, "two of them fit into the default retry limit"
 
 
-def test_what_coveo_asks_a_refused_call_to_wait_counts_instead() -> None:
+def test_the_retry_after_of_a_429_replaces_the_default_wait() -> None:
     assert RetryPolicy().wait(1, 17.0, refused=True) == 17.0
 
 
@@ -92,6 +92,6 @@ def test_bounds_are_kept(bad: dict[str, float]) -> None:
         RetryPolicy(**bad)
 
 
-def test_what_is_within_them_is_taken() -> None:
+def test_values_within_the_bounds_are_accepted() -> None:
     assert RetryPolicy(total_seconds=3000, first_wait=0, refused_wait=3000).total_seconds == 3000
     assert RetryPolicy(total_seconds=0, refused_wait=0).wait(1, None) <= 1

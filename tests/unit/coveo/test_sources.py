@@ -26,7 +26,7 @@ def test_a_name_is_a_line_of_text(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", " x", "x ", "a\nb", 5, []])
-def test_what_can_not_be_a_name_is_refused(name: object) -> None:
+def test_invalid_names_are_rejected(name: object) -> None:
     with pytest.raises(CoveoInputError, match="Invalid source name"):
         validate_source_name(name)
 

@@ -345,7 +345,7 @@ def test_patience_ends_with_the_budget(coveo: Simulator, connect: Callable[..., 
         (429, "TOO_MANY_DOCUMENTS_DAILY", errors.DailyQuotaExceededError),
     ],
 )
-def test_what_can_not_pass_fails_at_once_and_uses_up_no_retry(
+def test_errors_that_a_retry_cannot_fix_fail_at_once(
     coveo: Simulator, hook: CoveoPushHook, status: int, code: str | None, expected: type[CoveoError]
 ) -> None:
     coveo.faults.answer(status, error_code=code, message="As it is.", times=None)
@@ -713,7 +713,7 @@ def test_a_limit_is_told_with_how_much_of_it_is_used(coveo: Simulator, hook: Cov
 
 
 @pytest.mark.parametrize("key", ["", "a/b", "../status", None, 7])
-def test_what_is_the_key_of_no_limit_is_not_asked_for(
+def test_an_invalid_limit_key_is_rejected_before_anything_is_sent(
     coveo: Simulator, hook: CoveoPushHook, key: Any
 ) -> None:
     with pytest.raises(CoveoInputError, match="Invalid limit key") as refused:
@@ -844,7 +844,7 @@ def test_an_extra_that_can_not_be_read_is_refused_and_the_key_unsent(
         ({"schema": "eu", "host": "p.example.com"}, "schema"),
     ],
 )
-def test_what_can_be_no_host_is_refused_before_anybody_waits_for_it(
+def test_an_invalid_host_is_rejected_without_waiting_for_it(
     connect: Callable[..., None], fields: dict[str, Any], named: str
 ) -> None:
     connect(**{"host": "", **fields})

@@ -255,7 +255,7 @@ def test_a_page_is_no_success_even_with_the_documented_status(
         ("application/problem+json", b'{"status": 403, "title": "No."}'),
     ],
 )
-def test_nor_is_what_is_no_json_or_an_error_though_it_is_declared_as_json(
+def test_a_body_declared_as_json_that_is_not_json_or_an_error_is_rejected(
     connect: Callable[..., None], name: str, type_: str, body: bytes
 ) -> None:
     with (
@@ -268,7 +268,7 @@ def test_nor_is_what_is_no_json_or_an_error_though_it_is_declared_as_json(
 @pytest.mark.parametrize("name", [name for name in CALLS if name not in BODIES and name != "container"])
 @pytest.mark.parametrize("body", [b"", b" \r\n", b"null", b"{}", b'{"requestId": "x"}'])
 @pytest.mark.parametrize("headers", [[], ["Content-Type: text/plain"], ["Content-Type: application/json"]])
-def test_what_coveo_may_send_stays_a_success(
+def test_every_documented_success_is_accepted(
     connect: Callable[..., None], name: str, body: bytes, headers: list[str]
 ) -> None:
     if name == "upload" and body.strip():

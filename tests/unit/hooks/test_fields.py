@@ -58,7 +58,9 @@ def test_a_dry_run_creates_nothing(coveo: Simulator, hook: Any) -> None:
     assert operations(coveo) == ["list_fields"]
 
 
-def test_what_coveo_would_reject_is_rejected_before_anything_is_sent(coveo: Simulator, hook: Any) -> None:
+def test_fields_that_coveo_would_reject_are_rejected_before_anything_is_sent(
+    coveo: Simulator, hook: Any
+) -> None:
     with pytest.raises(CoveoInputError, match="Invalid field name: 'Price'"):
         hook.create_fields({"color": "STRING", "Price": "DOUBLE"})
     assert coveo.requests == []
@@ -147,7 +149,9 @@ def test_a_key_that_may_not_create_fields_is_told_which_privilege_it_lacks(
 @pytest.mark.parametrize(
     "body", [b"{}", b"[]", b'{"items": {}}', b'{"items": [{}]}', b'{"items": [], "totalPages": "1"}']
 )
-def test_what_is_no_page_of_fields_is_an_error(coveo: Simulator, hook: Any, body: bytes) -> None:
+def test_a_response_that_is_not_a_page_of_fields_is_an_error(
+    coveo: Simulator, hook: Any, body: bytes
+) -> None:
     coveo.faults.answer(200, operation="list_fields", body=body)
     with pytest.raises(UnexpectedAnswerError):
         hook.list_fields()

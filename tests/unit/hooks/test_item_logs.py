@@ -119,7 +119,7 @@ def test_a_question_that_can_not_be_meant_is_not_sent(
         {"document_id": GOOD, "document_id_matching": "REGEX"},
     ],
 )
-def test_what_coveo_has_no_word_for_is_not_asked(
+def test_unknown_filters_are_rejected_before_anything_is_sent(
     coveo: Simulator, hook: CoveoPushHook, narrowed: dict[str, Any]
 ) -> None:
     with pytest.raises(CoveoInputError, match="Remedy: Use "):

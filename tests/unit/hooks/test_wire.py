@@ -73,7 +73,7 @@ def ended_within(seconds: float) -> Iterator[None]:
 
 @BOTH
 @pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "ALL_PROXY"])
-def test_what_is_http_leaves_this_machine_by_no_proxy(
+def test_plain_http_goes_through_a_proxy_on_this_machine_only(
     connect: Callable[..., None], monkeypatch: pytest.MonkeyPatch, ask: Callable[..., Any], name: str
 ) -> None:
     response = answer(200, b'{"id": "acme-products"}')
@@ -237,7 +237,7 @@ def test_no_connection_is_kept_whose_state_is_uncertain(
         assert [number for number, _ in server.requests] == [1, 2]
 
 
-def test_what_comes_over_an_idle_connection_is_no_answer(connect: Callable[..., None]) -> None:
+def test_data_on_an_idle_connection_is_not_a_response(connect: Callable[..., None]) -> None:
     late, came = threading.Event(), threading.Event()
 
     def script(client: Client) -> None:
@@ -492,7 +492,7 @@ def test_silence_ends_an_upload_that_nobody_reads(
 
 
 @SCHEMES
-def test_a_slow_line_is_not_silent_whatever_the_timeout_for_connecting(
+def test_a_slow_upload_is_not_silence_whatever_the_connect_timeout(
     connect: Callable[..., None], certificate: tuple[Path, Path], secure: bool
 ) -> None:
     """The whole request takes several times either timeout."""

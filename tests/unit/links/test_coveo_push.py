@@ -212,7 +212,7 @@ def test_the_links_are_registered() -> None:
         ("3.4.0b2", "", "/plugin/coveo_push_sources"),
     ],
 )
-def test_the_link_to_the_row_is_there_where_the_page_is(
+def test_the_link_to_the_row_exists_if_the_page_does(
     connect: Callable[..., None], monkeypatch: pytest.MonkeyPatch, version: str, base_url: str, address: str
 ) -> None:
     connect()

@@ -24,7 +24,7 @@ def context(**values: Any) -> dict[str, Any]:
     return {"dag": DAG("notifying", schedule=None, start_date=datetime(2025, 1, 1)), **values}
 
 
-def test_it_brings_the_source_back_to_idle(coveo: Simulator, connect: Callable[..., None]) -> None:
+def test_it_sets_the_source_to_idle(coveo: Simulator, connect: Callable[..., None]) -> None:
     CoveoSourceStatusNotifier(source_id=SOURCE)(context())
     assert coveo.statuses(SOURCE) == ["IDLE"]
     assert "caller/CoveoSourceStatusNotifier" in coveo.requests[-1].headers["user-agent"]

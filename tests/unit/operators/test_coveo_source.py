@@ -286,7 +286,7 @@ def test_a_source_that_coveo_is_deleting_is_not_deleted_again(coveo: Simulator) 
     assert [request.method for request in coveo.requests] == ["GET"]
 
 
-def test_what_is_remembered_of_a_source_goes_with_it(coveo: Simulator, variables: Variables) -> None:
+def test_deleting_a_source_deletes_its_records(coveo: Simulator, variables: Variables) -> None:
     made = create()
     assert MadeSource.named("acme", NAME) is not None
     # Like a push to it.
@@ -583,7 +583,7 @@ def test_a_test_that_takes_too_long_fails_and_the_next_try_goes_on_with_the_same
     assert named(coveo) == [recreate(source_id_variable=VARIABLE)["new_source_id"]]
 
 
-def test_a_killed_task_does_not_wait_on(coveo: Simulator) -> None:
+def test_a_killed_task_stops_waiting(coveo: Simulator) -> None:
     coveo.indexing_delay = 3600
     task = RecreatePushSourceOperator(
         task_id="t", source_id=SOURCE, new_name=NAME, poll_interval=timedelta(hours=1)

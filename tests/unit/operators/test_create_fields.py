@@ -86,7 +86,7 @@ def test_files_are_read_as_they_would_be_pushed(coveo: Simulator, tmp_path: Path
     assert created(coveo) == {"cost": "STRING"}
 
 
-def test_what_is_given_by_name_wins(coveo: Simulator) -> None:
+def test_explicit_fields_override_inferred_ones(coveo: Simulator) -> None:
     items = [{"documentId": "a://1", "data": "x", "price": 3, "stock": 4}]
     create(items=items, fields={"price": "DOUBLE"})
     assert created(coveo) == {"price": "DOUBLE", "stock": "LONG_64"}

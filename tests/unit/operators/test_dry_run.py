@@ -79,7 +79,7 @@ def test_nothing_is_sent_and_the_result_says_so(
 
 @pytest.mark.parametrize("name", OPERATORS)
 @pytest.mark.parametrize("dry_run", [False, "False", "{{ params.dry_run }}"])
-def test_what_is_not_dry_is_sent(
+def test_without_dry_run_the_request_is_sent(
     coveo: Simulator, dag: DAG, variables: Variables, name: str, dry_run: Any
 ) -> None:
     result = run(OPERATORS[name](dry_run=dry_run), dry_run=False)

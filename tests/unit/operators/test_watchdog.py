@@ -103,7 +103,7 @@ def test_a_bracket_is_at_work_while_a_task_can_act(
     assert look()[verdict] == [SOURCE]
 
 
-def test_what_was_closed_is_known_to_the_bracket(coveo: Simulator, opened: Run) -> None:
+def test_the_bracket_knows_that_the_watchdog_closed_its_source(coveo: Simulator, opened: Run) -> None:
     (holder,) = SourceLedger("acme").holders(SOURCE)
     opened.state = "failed"
     look()

@@ -144,7 +144,7 @@ def test_one_that_was_closed_since_is_left_alone(coveo: Simulator, young: str) -
 # --- saved observations ---
 
 
-def test_what_was_seen_is_kept_with_its_time(coveo: Simulator, young: str) -> None:
+def test_the_latest_view_is_saved_with_its_time(coveo: Simulator, young: str) -> None:
     look()
     record = watched()
     (source,) = record.sources
@@ -178,7 +178,7 @@ def test_a_source_that_is_gone_is_forgotten_by_a_look_at_all(coveo: Simulator, y
     assert [each.id for each in watched().sources] == [SOURCE]
 
 
-def test_what_is_closed_is_kept_as_idle(coveo: Simulator, young: str) -> None:
+def test_a_closed_source_is_saved_as_idle(coveo: Simulator, young: str) -> None:
     look({"source_ids": [young], "close_now": True})
     (source,) = watched().sources
     assert (source.status, source.is_active, source.since_ms) == ("IDLE", False, None)
@@ -222,9 +222,7 @@ def test_a_record_that_can_not_be_read_or_written_keeps_no_source_active(
 
 
 @pytest.mark.parametrize("value", ["null", "[]", "{}", "no JSON", '{"organization_id": 3}', '{"sources": 3}'])
-def test_a_damaged_record_is_written_anew(
-    coveo: Simulator, young: str, variables: Variables, value: str
-) -> None:
+def test_a_damaged_record_is_replaced(coveo: Simulator, young: str, variables: Variables, value: str) -> None:
     variables.values["coveo_watch__acme"] = value
     look()
     assert [each.id for each in watched().sources] == [SOURCE]

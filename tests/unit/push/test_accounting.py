@@ -94,7 +94,7 @@ def change(kind: str) -> None:
 @pytest.mark.parametrize(
     "who", [{}, {"run_id": "another"}, {"dag_id": "another"}, {"task_id": "t"}], ids=repr
 )
-def test_what_a_hook_did_to_the_source_between_two_tries_is_pushed_over(
+def test_a_change_by_a_hook_between_two_attempts_is_overwritten(
     coveo: Simulator, dag: DAG, as_task: Callable[..., None], kind: str, who: dict[str, str]
 ) -> None:
     store = _Store()
@@ -120,7 +120,7 @@ def test_a_task_that_is_cleared_with_what_came_before_it_begins_anew(
 
 
 @pytest.mark.parametrize("kind", CHANGES)
-def test_so_does_a_function_that_changes_the_content_before_it_yields(
+def test_a_function_that_changes_the_content_before_it_yields_makes_its_retry_start_over(
     coveo: Simulator, dag: DAG, as_task: Callable[..., None], kind: str
 ) -> None:
     as_task("t")
@@ -136,7 +136,7 @@ def test_so_does_a_function_that_changes_the_content_before_it_yields(
     assert_indexed_as_pushed(coveo, _many())
 
 
-def test_what_a_function_deletes_in_the_middle_is_sent_again_behind_it(
+def test_batches_after_a_deletion_by_the_function_are_sent_again(
     coveo: Simulator, dag: DAG, as_task: Callable[..., None]
 ) -> None:
     as_task("t")
@@ -157,7 +157,7 @@ def test_what_a_function_deletes_in_the_middle_is_sent_again_behind_it(
 
 
 @pytest.mark.parametrize("kind", ["deletes", "pushes and deletes", "resets"])
-def test_another_task_of_the_run_that_deletes_is_pushed_over(coveo: Simulator, dag: DAG, kind: str) -> None:
+def test_deletions_by_another_task_of_the_run_are_overwritten(coveo: Simulator, dag: DAG, kind: str) -> None:
     store = _Store()
     other: Any = {
         "deletes": lambda: DeleteItemsOperator(task_id="o", source_id=SOURCE, document_ids=["a://2"]),
@@ -171,7 +171,7 @@ def test_another_task_of_the_run_that_deletes_is_pushed_over(coveo: Simulator, d
     assert_indexed_as_pushed(coveo, _many())
 
 
-def test_so_is_another_map_index_that_deletes(coveo: Simulator, dag: DAG) -> None:
+def test_deletions_by_another_map_index_are_overwritten(coveo: Simulator, dag: DAG) -> None:
     store = _Store()
     _failed_after(coveo, 7, _operator(dag, _many()), store)
     context = SimpleNamespace(max_tries=0, try_number=1, dag_id="d", task_id="t", run_id="r", map_index=3)
@@ -200,7 +200,7 @@ def test_a_source_that_was_deleted_and_made_again_is_filled_from_the_start(
     assert_indexed_as_pushed(coveo, _many())
 
 
-def test_what_leaves_the_content_as_it_is_does_not_matter(
+def test_requests_that_do_not_change_the_content_do_not_matter(
     coveo: Simulator, dag: DAG, as_task: Callable[..., None]
 ) -> None:
     as_task()
@@ -240,7 +240,7 @@ def test_two_pushes_of_one_task_do_not_go_on_behind_each_other(
     assert_indexed_as_pushed(coveo, _many())
 
 
-def test_that_nothing_can_be_recorded_ends_no_request_and_is_said(
+def test_a_record_that_cannot_be_written_only_causes_a_warning(
     coveo: Simulator,
     variables: Any,
     hook: CoveoPushHook,
@@ -356,7 +356,9 @@ def old_digest(batch: Batch) -> str:
 
 
 @pytest.mark.parametrize("keeps_new_keys", [True, False])
-def test_what_0_1_kept_does_not_count(coveo: Simulator, dag: DAG, keeps_new_keys: bool) -> None:
+def test_batches_in_a_checkpoint_of_0_1_are_sent_again(
+    coveo: Simulator, dag: DAG, keeps_new_keys: bool
+) -> None:
     store = _Store()
     _failed_after(coveo, 7, _operator(dag, _many()), store)
     text = "".join(old_digest(batch) for batch in batches(_many())[:7])
@@ -372,7 +374,7 @@ def test_what_0_1_kept_does_not_count(coveo: Simulator, dag: DAG, keeps_new_keys
     assert_indexed_as_pushed(coveo, _many())
 
 
-def test_what_a_task_of_0_1_changed_between_two_attempts_is_noticed(
+def test_a_change_by_a_task_of_0_1_between_two_attempts_is_noticed(
     coveo: Simulator, dag: DAG, variables: Any
 ) -> None:
     store = _Store()
@@ -398,9 +400,7 @@ def test_what_a_task_of_0_1_changed_between_two_attempts_is_noticed(
     ids=repr,
 )
 @pytest.mark.parametrize("whole", [False, True])
-def test_what_is_kept_in_no_form_of_this_version_is_not_believed_and_fails_nothing(
-    coveo: Simulator, dag: DAG, kept: Any, whole: bool
-) -> None:
+def test_an_unreadable_checkpoint_is_ignored(coveo: Simulator, dag: DAG, kept: Any, whole: bool) -> None:
     store = _Store()
     _failed_after(coveo, 7, _operator(dag, _many()), store)
     store["coveo_push"] = {**store["coveo_push"], **kept} if isinstance(kept, dict) and whole else kept
@@ -495,7 +495,7 @@ def impatient(operator: Any) -> Any:
     return operator
 
 
-def test_a_batch_that_failed_a_try_and_may_be_taken_is_counted_by_the_next(
+def test_a_batch_that_failed_but_may_be_accepted_counts_as_repeated_in_the_next_attempt(
     coveo: Simulator, dag: DAG
 ) -> None:
     store = _Store()
@@ -519,7 +519,7 @@ def test_a_batch_that_failed_a_try_and_may_be_taken_is_counted_by_the_next(
         {"status": 499, "body": ""},
     ],
 )
-def test_so_is_one_of_which_something_in_coveo_s_place_said_what_became_of_it(
+def test_a_batch_answered_in_coveo_s_place_counts_as_repeated_in_the_next_attempt(
     coveo: Simulator, dag: DAG, answer: dict[str, Any]
 ) -> None:
     store = _Store()
@@ -562,7 +562,9 @@ def test_no_request_id_makes_the_result_large(coveo: Simulator, hook: CoveoPushH
     assert len(json.dumps(hook.push_items(SOURCE, _many(count=1)))) < 2_000
 
 
-def test_what_a_killed_process_could_not_keep_is_counted_by_the_next(coveo: Simulator, dag: DAG) -> None:
+def test_the_next_attempt_counts_batches_that_a_killed_process_could_not_save(
+    coveo: Simulator, dag: DAG
+) -> None:
     class Killed(_Store):
         """The state of a process that is killed without warning before it has saved any batch."""
 
@@ -579,7 +581,7 @@ def test_what_a_killed_process_could_not_keep_is_counted_by_the_next(coveo: Simu
     assert result["resumed_batches"] == 0
 
 
-def test_so_is_what_is_sent_again_because_it_does_not_stand(
+def test_the_next_attempt_counts_batches_that_it_sends_again_because_the_content_changed(
     coveo: Simulator, dag: DAG, as_task: Callable[..., None]
 ) -> None:
     store = _Store()
@@ -591,7 +593,7 @@ def test_so_is_what_is_sent_again_because_it_does_not_stand(
 
 
 @pytest.mark.parametrize("resume", [True, False])
-def test_what_was_pushed_whole_and_is_cleared_may_show_twice(
+def test_the_items_of_a_cleared_complete_push_may_appear_twice(
     coveo: Simulator, dag: DAG, variables: Any, resume: bool
 ) -> None:
     store = _Store()

@@ -50,7 +50,7 @@ def refused(path: Path, content: bytes, **options: Any) -> str:
 
 @kinds
 @pytest.mark.parametrize("name", ["a.ndjson", "a.ndjson.{}", "A.NDJSON.{}"])
-def test_what_is_compressed_is_known_by_its_first_bytes(tmp_path: Path, kind: str, name: str) -> None:
+def test_compression_is_detected_by_the_first_bytes(tmp_path: Path, kind: str, name: str) -> None:
     half = LINES.index(b"\n", len(LINES) // 2) + 1
     pack = PACK[kind]
     assert count(tmp_path / name.format(kind), pack(LINES)) == 20_000
@@ -60,7 +60,7 @@ def test_what_is_compressed_is_known_by_its_first_bytes(tmp_path: Path, kind: st
 
 @kinds
 @pytest.mark.parametrize("end", [1, 4, 9, 100, 0.5, 0.01])
-def test_what_was_cut_off_is_refused(tmp_path: Path, kind: str, end: float) -> None:
+def test_truncated_files_are_rejected(tmp_path: Path, kind: str, end: float) -> None:
     packed = PACK[kind](LINES)
     cut = end if isinstance(end, int) else int(len(packed) * end)
     refused(tmp_path / f"a.ndjson.{kind}", packed[:-cut])
@@ -69,7 +69,7 @@ def test_what_was_cut_off_is_refused(tmp_path: Path, kind: str, end: float) -> N
 
 @kinds
 @pytest.mark.parametrize("garbage", [b"garbage", b"\n", b"{}", b"\0\0\0\0x", b"\x1f\x8b"])
-def test_what_follows_the_end_is_not_thrown_away(tmp_path: Path, kind: str, garbage: bytes) -> None:
+def test_garbage_after_compressed_data_is_rejected(tmp_path: Path, kind: str, garbage: bytes) -> None:
     refused(tmp_path / f"a.ndjson.{kind}", PACK[kind](LINES) + garbage)
 
 
@@ -89,7 +89,7 @@ def test_a_name_that_says_what_the_content_is_not_is_refused(
 
 
 @kinds
-def test_what_is_compressed_twice_is_refused(tmp_path: Path, kind: str) -> None:
+def test_files_compressed_twice_are_rejected(tmp_path: Path, kind: str) -> None:
     twice = PACK[kind](PACK[kind](LINES))
     assert "it is compressed twice" in refused(tmp_path / f"a.ndjson.{kind}", twice)
     assert "more than once" in refused(tmp_path / f"a.ndjson.{kind}.{kind}", twice)
@@ -127,7 +127,9 @@ def _tar() -> bytes:
         (b"Obj\x01rest", "Avro"),
     ],
 )
-def test_what_can_t_be_unpacked_is_named(tmp_path: Path, name: str, content: bytes, what: str) -> None:
+def test_files_that_cannot_be_unpacked_are_named(
+    tmp_path: Path, name: str, content: bytes, what: str
+) -> None:
     assert what in refused(tmp_path / name, content)
 
 
@@ -141,7 +143,7 @@ def test_parquet_is_compressed_inside_only(tmp_path: Path) -> None:
 
 
 @kinds
-def test_what_unpacks_to_very_much_needs_little_memory(tmp_path: Path, kind: str) -> None:
+def test_a_file_that_unpacks_to_a_lot_needs_little_memory(tmp_path: Path, kind: str) -> None:
     blank = b" " * 999_999 + b"\n"
     path = tmp_path / f"a.ndjson.{kind}"
     packed = PACK[kind](blank * 100 + LINES)

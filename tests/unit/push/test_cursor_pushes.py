@@ -169,7 +169,7 @@ def test_a_parameter_of_the_dag_resets_it(coveo: Simulator, shop: Shop) -> None:
         ({"only_changes": True, "snapshot_path": "/tmp/s"}, "only_changes and cursor_column"),
     ],
 )  # fmt: skip
-def test_what_can_t_be_right_fails_at_once_and_sends_nothing(
+def test_an_invalid_parameter_fails_at_once_and_sends_nothing(
     coveo: Simulator, shop: Shop, how: dict[str, Any], words: str
 ) -> None:
     shop.put(1, "Anvil", 10)
@@ -340,7 +340,7 @@ def test_a_cursor_that_is_made_twice_is_named(
         work()
 
 
-def test_what_failed_is_tried_again_with_the_same_cursor_in_one_attempt(
+def test_an_attempt_can_use_its_cursor_again_after_a_failed_push(
     coveo: Simulator, hook: CoveoPushHook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import airflow.providers.common.compat.sdk as sdk

@@ -100,7 +100,9 @@ def test_of_dates_the_last_day_is_read_again(coveo: Simulator, shop: Any) -> Non
     assert run("run-2", column="day")["accepted_adds"] == 2
 
 
-def test_what_a_transaction_commits_late_is_not_lost(coveo: Simulator, shop: Any, database: Any) -> None:
+def test_rows_of_a_transaction_that_commits_late_are_not_lost(
+    coveo: Simulator, shop: Any, database: Any
+) -> None:
     with psycopg.connect(host=str(database.folder), user="postgres", dbname="shop") as slow:
         # now() is the start time of the transaction.
         slow.execute("INSERT INTO changing (sku, name) VALUES (1, 'late')")

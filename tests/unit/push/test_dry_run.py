@@ -141,7 +141,7 @@ def test_an_input_that_fails_fails_the_dry_run(hook: Any) -> None:
         hook.push_items(SOURCE, items(), dry_run=True)
 
 
-def test_what_an_earlier_attempt_got_accepted_stays_on_record(hook: Any) -> None:
+def test_a_dry_run_keeps_the_checkpoint_of_an_earlier_attempt(hook: Any) -> None:
     class Kept:
         """A checkpoint that must not be used."""
 
@@ -167,7 +167,7 @@ def test_what_an_earlier_attempt_got_accepted_stays_on_record(hook: Any) -> None
         {"delete": "a://1"},
     ],
 )
-def test_what_a_push_would_reject_its_dry_run_rejects(coveo: Simulator, hook: Any, options: Any) -> None:
+def test_a_dry_run_rejects_invalid_parameters(coveo: Simulator, hook: Any, options: Any) -> None:
     with pytest.raises(CoveoInputError):
         hook.push_items(SOURCE, [item(1)], dry_run=True, **options)
     assert [one for one in coveo.requests if one.operation != "list_fields"] == []

@@ -59,7 +59,7 @@ def test_the_first_dry_run_leaves_no_record_even_if_it_fails(
 
 
 @pytest.mark.parametrize("kind", ["decorator", "hook", "block"])
-def test_nor_does_one_of_python_code(
+def test_the_first_dry_run_of_a_function_leaves_no_record_either(
     coveo: Simulator, hook: CoveoPushHook, in_run: Callable[[str], None], variables: Variables, kind: str
 ) -> None:
     during: list[dict[str, str]] = []

@@ -104,4 +104,4 @@ def test_the_index_is_what_was_reported_under_thousands_of_faults(monkeypatch: p
             assert not [text for text in coveo.undocumented if text not in _EXPECTED]
             hit += sum(fault.used for fault in faults)
     assert hit >= _FAULTS_WANTED
-    assert failed < pushes / 2, "most pushes come through"
+    assert failed < pushes / 2, "most pushes succeed"

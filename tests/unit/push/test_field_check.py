@@ -103,7 +103,7 @@ def test_a_push_that_is_to_fail_fails_before_anything_is_sent_if_the_key_sees_no
     assert operations(coveo) == ["list_fields"]
 
 
-def test_a_field_api_that_is_down_delays_no_push_that_only_warns(
+def test_an_unavailable_field_api_does_not_delay_a_push_that_only_warns(
     coveo: Simulator, hook: Any, logged: Callable[[], str]
 ) -> None:
     coveo.faults.answer(503, operation="list_fields", times=None)

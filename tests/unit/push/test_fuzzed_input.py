@@ -109,7 +109,7 @@ def test_an_item_as_dict_is_taken_if_and_as_its_json_is(fuzzed: Any) -> None:
     except InvalidItemError:
         return
     assert isinstance(taken, tuple)
-    assert encoder.encode(taken[1]) == taken, "what it is sent as is itself a valid item"
+    assert encoder.encode(taken[1]) == taken, "its sent form is itself a valid item"
     for key, value in json.loads(taken[1]).items():
         given = fuzzed[key]
         if type(given) in {str, bool, int}:

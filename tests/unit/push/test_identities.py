@@ -112,9 +112,7 @@ def test_old_identities_are_disabled_by_cut_off(coveo: Simulator, hook: CoveoPus
 
 
 @pytest.mark.parametrize("ordering_id", [0, 1.5, 10**18, "tomorrow", None])
-def test_a_cut_off_that_can_t_be_right_disables_nothing(
-    coveo: Simulator, hook: CoveoPushHook, ordering_id: Any
-) -> None:
+def test_an_invalid_cut_off_disables_nothing(coveo: Simulator, hook: CoveoPushHook, ordering_id: Any) -> None:
     with pytest.raises(CoveoInputError, match="orderingId"):
         hook.delete_old_identities(PROVIDER, ordering_id)
     assert coveo.requests == []

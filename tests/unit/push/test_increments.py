@@ -101,7 +101,7 @@ def test_deletions_come_first_and_do_not_move_the_cursor(shop: Any) -> None:
     assert read.values == [30, 20, None]
 
 
-def test_what_is_deleted_between_the_queries_is_found_by_the_next_run(shop: Any) -> None:
+def test_a_row_deleted_between_the_queries_is_found_by_the_next_run(shop: Any) -> None:
     """The items are read in their state before the deletions are read."""
     read = Read.__new__(Read)
     read.values = []
@@ -143,7 +143,7 @@ def test_deletions_by_a_query_that_gives_ids(shop: Any) -> None:
         ({"deleted_column": "name"}, "does not show whether the row is deleted"),
     ],
 )  # fmt: skip
-def test_what_can_t_be_read_is_named_before_anything_is_given(
+def test_parameters_that_do_not_fit_the_query_are_named_before_the_first_row(
     shop: Any, how: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(CoveoInputError, match=words):
@@ -182,11 +182,11 @@ def test_the_placeholders_of_drivers(sql: str, parameters: Any, expected: Any) -
         ("2026-01-01", True), (b"\1", True),
     ],
 )  # fmt: skip
-def test_what_says_that_a_row_is_deleted(value: Any, expected: bool) -> None:
+def test_values_that_show_whether_a_row_is_deleted(value: Any, expected: bool) -> None:
     assert is_deleted(value, "gone") is expected
 
 
 @pytest.mark.parametrize("value", ["active", "deleted", [], b"ab", object(), float("nan"), Decimal("sNaN")])
-def test_what_does_not_say_it_deletes_nothing(value: Any) -> None:
+def test_values_that_do_not_show_whether_a_row_is_deleted_are_rejected(value: Any) -> None:
     with pytest.raises(CoveoInputError, match="does not show whether"):
         is_deleted(value, "gone")

@@ -225,7 +225,7 @@ def test_an_object_storage_path_is_read_as_well(folder: Path) -> None:
     assert ids(read([str(folder / "b.ndjson"), folder / "sub"])) == ["a://1", "a://3"]
 
 
-def test_a_name_with_the_signs_of_a_glob_is_that_of_a_file_if_there_is_one(tmp_path: Path) -> None:
+def test_a_path_with_glob_characters_is_a_file_if_that_file_exists(tmp_path: Path) -> None:
     assert read(written(tmp_path / "a[1].ndjson", LINES)) == ITEMS
 
 

@@ -72,7 +72,7 @@ def test_objects_come_as_they_stand_there(seed: int, monkeypatch: pytest.MonkeyP
     assert objects(b"\n".join(found)) == objects(b"".join(found)) == found
 
 
-def test_what_is_wrong_within_an_object_is_for_the_check_of_items() -> None:
+def test_the_validation_of_items_reports_problems_within_an_object() -> None:
     found = [b'{"a":1,"a":2}', b'{"n":12345678901234567890.10e5}', b'{"a" 1}', b"{]}", b'{"\xff":01}']
     assert objects(b"[" + b",".join(found) + b"]") == found
 
@@ -108,14 +108,14 @@ def test_an_error_names_the_place(tmp_path: Path, content: bytes, place: str) ->
         (b'{"index": {"_id": "1"}}\n{"documentId": "a"}', "Elasticsearch's bulk format"),
     ],
 )
-def test_what_holds_items_and_is_none_is_named(
+def test_an_object_that_contains_items_is_named(
     tmp_path: Path, name: str, content: bytes, remedy: str
 ) -> None:
     assert remedy in refused(tmp_path / name, content)
 
 
 @pytest.mark.parametrize("content", [b'{"documentId": "a", "items": [{"b": 1}]}', b'{"title": "x"}', b"{}"])
-def test_what_may_be_an_item_is_read(tmp_path: Path, content: bytes) -> None:
+def test_objects_that_may_be_items_are_read(tmp_path: Path, content: bytes) -> None:
     for name in ("a.json", "a.ndjson"):
         (tmp_path / name).write_bytes(content)
         assert list(read_files(str(tmp_path / name))) == [content]

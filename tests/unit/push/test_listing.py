@@ -129,7 +129,7 @@ def test_links_that_lead_in_a_circle_end(tmp_path: Path, pattern: str) -> None:
 
 @pytest.mark.parametrize("pattern", ["", "/*", "/**/*", "/*.ndjson"])
 @pytest.mark.parametrize("kind", ["a pipe", "a socket", "a device"])
-def test_what_is_no_file_is_refused_by_name(tmp_path: Path, pattern: str, kind: str) -> None:
+def test_paths_that_are_not_files_are_rejected_by_name(tmp_path: Path, pattern: str, kind: str) -> None:
     put(tmp_path / "a.ndjson")
     path = tmp_path / "b.ndjson"
     if kind == "a pipe":
@@ -273,7 +273,7 @@ def test_a_table_whose_files_hold_deleted_rows_is_refused_by_name(
     assert files_of(file) == [file]
 
 
-def test_what_only_looks_like_such_a_table_is_read(tmp_path: Path) -> None:
+def test_files_that_only_look_like_such_a_table_are_read(tmp_path: Path) -> None:
     for name in ("metadata/schema.json", "metadata/metadata.json", "snapshot/snapshot-1", "_delta_log"):
         put(tmp_path / name)
     put(tmp_path / "metadata/20260131-export.metadata.json")

@@ -124,7 +124,7 @@ def test_all_digits_are_sent_whichever_way_the_value_comes(coveo: Simulator, sou
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_python_s_times_can_t_hold_is_refused_by_name(coveo: Simulator, source: str, name: str) -> None:
+def test_times_out_of_python_s_range_are_rejected_by_name(coveo: Simulator, source: str, name: str) -> None:
     item = {"documentId": "a://1", "data": "", "field": REFUSED[name]}
     with pytest.raises(CoveoInputError, match=r"number 1 \(a://1\).*'field'.*out of the range of Python's"):
         push(source, [{"documentId": "a://0", "data": ""}, item])

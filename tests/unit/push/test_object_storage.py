@@ -133,7 +133,7 @@ def test_an_object_and_others_below_its_name_are_both_read(storage: Storage) -> 
     assert ids(f"{ROOT}/both/a.ndjson/") == ["below"]
 
 
-def test_what_was_written_since_the_last_listing_is_read_and_what_was_deleted_is_not(
+def test_objects_written_or_deleted_since_the_last_listing_are_noticed(
     storage: Storage,
 ) -> None:
     storage.put("fresh/a.ndjson", line("1"))
@@ -339,7 +339,7 @@ def test_a_table_is_recognized_from_each_folder_and_pattern(
     assert file.name == "part-0.parquet"
 
 
-def test_what_lies_above_is_looked_at_for_parquet_only_and_may_be_forbidden(storage: Storage) -> None:
+def test_folders_above_are_listed_for_parquet_only_and_may_be_forbidden(storage: Storage) -> None:
     storage.put("lake/shop/export/part-0.parquet", b"")
     storage.put("lake/shop/export/part-0.ndjson", line("1"))
     storage.put("lake/shop/metadata/schema.json", b"{}")

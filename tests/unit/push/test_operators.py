@@ -74,7 +74,7 @@ def test_no_document_shows_in_the_dag_or_among_rendered_templates(dag: DAG) -> N
     assert str(operator.delete) == "<1 item, not shown>"
 
 
-def test_what_another_task_returned_is_pushed_after_it(coveo: Simulator, dag: DAG) -> None:
+def test_the_result_of_another_task_is_pushed_after_it(coveo: Simulator, dag: DAG) -> None:
     @task
     def made() -> list[dict[str, Any]]:
         return ITEMS
@@ -104,7 +104,7 @@ def test_files_are_pushed_by_their_rendered_path(coveo: Simulator, dag: DAG, tmp
 
 
 @on_both
-def test_what_each_of_a_mapped_task_returned_is_pushed(coveo: Simulator, dag: DAG) -> None:
+def test_the_results_of_a_mapped_task_are_pushed(coveo: Simulator, dag: DAG) -> None:
     # Airflow passes a sequence of the results.
     items, gone = UserList([[ITEMS[0]], [], ITEMS[1]]), UserList([["a://2"], "a://3"])
     run(PushItemsOperator(task_id="t", source_id=SOURCE, items=items, delete=gone))
@@ -223,7 +223,7 @@ def test_items_are_deleted_by_id_with_their_children_if_asked(
 
 
 @pytest.mark.parametrize("document_ids", ["a://1", [5], ["a"], None])
-def test_what_can_t_be_ids_is_refused(coveo: Simulator, dag: DAG, document_ids: Any) -> None:
+def test_values_that_are_not_ids_are_rejected(coveo: Simulator, dag: DAG, document_ids: Any) -> None:
     with pytest.raises(CoveoInputError) as refused:
         run(DeleteItemsOperator(task_id="t", source_id=SOURCE, document_ids=document_ids))
     assert isinstance(refused.value, AirflowFailException)
@@ -234,7 +234,7 @@ def test_what_can_t_be_ids_is_refused(coveo: Simulator, dag: DAG, document_ids: 
 
 
 @on_both
-def test_what_a_function_yields_is_pushed(coveo: Simulator, dag: DAG) -> None:
+def test_items_that_a_function_yields_are_pushed(coveo: Simulator, dag: DAG) -> None:
     @task.coveo_push(source_id="{{ params.s }}")
     def catalog(count: int, ds: str | None = None, *, more: str) -> Iterator[Any]:
         """Push."""
@@ -257,7 +257,9 @@ def test_what_a_function_yields_is_pushed(coveo: Simulator, dag: DAG) -> None:
 @pytest.mark.parametrize(
     ("returned", "adds"), [(ITEMS, 2), (ITEMS[0], 1), (Item("a://1", "x"), 1), ([], 0), ((), 0)]
 )
-def test_what_a_function_returns_is_pushed(coveo: Simulator, dag: DAG, returned: Any, adds: int) -> None:
+def test_items_that_a_function_returns_are_pushed(
+    coveo: Simulator, dag: DAG, returned: Any, adds: int
+) -> None:
     @task.coveo_push(source_id=SOURCE)
     def catalog() -> Any:
         return returned
@@ -276,9 +278,7 @@ def test_a_function_that_forgot_to_yield_is_told_so(coveo: Simulator, dag: DAG) 
 
 
 @pytest.mark.parametrize("refused", [False, True], ids=["pushed", "refused"])
-def test_what_a_function_holds_open_is_closed_with_the_push(
-    coveo: Simulator, dag: DAG, refused: bool
-) -> None:
+def test_resources_of_a_function_are_closed_with_the_push(coveo: Simulator, dag: DAG, refused: bool) -> None:
     closed = []
 
     @task.coveo_push(source_id=SOURCE, batch_bytes=1024)
@@ -320,9 +320,7 @@ def test_the_function_gets_the_whole_context_if_it_takes_any_keyword(coveo: Simu
 
 @on_both
 @pytest.mark.parametrize("takes_all", [False, True])
-def test_what_the_function_is_given_by_place_counts_before_the_context(
-    coveo: Simulator, dag: DAG, takes_all: bool
-) -> None:
+def test_positional_arguments_override_the_context(coveo: Simulator, dag: DAG, takes_all: bool) -> None:
     if takes_all:
 
         @task.coveo_push(source_id=SOURCE)
@@ -522,7 +520,7 @@ def test_it_begins_anew_where_it_is_not_the_same_push(
 
 
 @resuming
-def test_what_was_pushed_whole_is_pushed_again_if_cleared(coveo: Simulator, dag: DAG) -> None:
+def test_a_cleared_complete_push_is_pushed_again(coveo: Simulator, dag: DAG) -> None:
     store = _Store()
     _failed_after(coveo, 7, _operator(dag, _many()), store)
     assert _try(_operator(dag, _many()), store, number=2)["resumed_batches"] == 7
@@ -627,7 +625,7 @@ def test_a_small_push_writes_no_state(coveo: Simulator, dag: DAG) -> None:
 
 
 @resuming
-def test_what_was_accepted_long_ago_is_pushed_again(
+def test_batches_accepted_long_ago_are_pushed_again(
     coveo: Simulator, dag: DAG, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from airflow_provider_coveo.hooks import checkpoint
@@ -655,7 +653,7 @@ def test_more_digests_than_fit_into_one_value_are_kept(
 
 
 @resuming
-def test_what_is_kept_is_small_and_bounded(
+def test_the_checkpoint_is_small_and_bounded(
     coveo: Simulator, dag: DAG, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from airflow_provider_coveo.coveo import checkpoints
@@ -693,7 +691,7 @@ def test_two_tries_that_wrote_at_the_same_time_are_noticed(coveo: Simulator, dag
 
 
 @resuming
-def test_what_was_accepted_is_kept_while_the_next_batch_waits(
+def test_the_checkpoint_is_saved_while_the_next_batch_waits(
     coveo: Simulator, dag: DAG, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A task that is killed during a long wait must lose nothing."""
@@ -718,7 +716,7 @@ def test_what_was_accepted_is_kept_while_the_next_batch_waits(
 
 
 @resuming
-def test_a_push_does_not_fail_because_what_was_accepted_can_t_be_kept(
+def test_a_push_does_not_fail_if_its_checkpoint_cannot_be_saved(
     coveo: Simulator, dag: DAG, monkeypatch: pytest.MonkeyPatch, logged: Callable[[], str]
 ) -> None:
     from airflow_provider_coveo.coveo import pusher
@@ -732,7 +730,9 @@ def test_a_push_does_not_fail_because_what_was_accepted_can_t_be_kept(
 
 
 @resuming
-def test_nor_if_it_can_t_be_forgotten(coveo: Simulator, dag: DAG, logged: Callable[[], str]) -> None:
+def test_a_push_does_not_fail_if_its_checkpoint_cannot_be_removed(
+    coveo: Simulator, dag: DAG, logged: Callable[[], str]
+) -> None:
     store = _Store()
     _failed_after(coveo, 7, _operator(dag, _many()), store)
 

@@ -68,7 +68,7 @@ def test_folders_give_columns_wherever_the_path_begins(
         ('quoted=%22"%5C', {"quoted": '""\\'}),
     ],
 )
-def test_what_folders_are_called_is_decoded_and_stays_text(
+def test_names_of_folders_are_decoded_and_stay_text(
     tmp_path: Path, ending: str, folder: str, column: dict[str, str]
 ) -> None:
     written(tmp_path / folder / f"part.{ending}", {"documentId": "a://1", "data": "x"})

@@ -114,7 +114,7 @@ def test_nothing_to_push_is_no_request(coveo: Simulator, hook: CoveoPushHook) ->
 
 
 @on_both
-def test_items_may_be_dicts_items_and_bytes(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_items_can_be_dicts_items_and_bytes(coveo: Simulator, hook: CoveoPushHook) -> None:
     moment = datetime(2026, 11, 24, 8, tzinfo=timezone.utc)
     written = b'{ "DocumentId" : "a://3", "data": "\\u00e9", "price": 1.50 }'
     result = hook.push_items(
@@ -189,7 +189,7 @@ def test_a_batch_may_be_as_small_and_as_large_as_that(
 
 @on_both
 @pytest.mark.parametrize("as_json", [False, True])
-def test_what_no_container_takes_is_refused_before_anything_is_sent(
+def test_an_item_too_large_for_a_container_is_rejected_before_anything_is_sent(
     coveo: Simulator, hook: CoveoPushHook, monkeypatch: pytest.MonkeyPatch, as_json: bool
 ) -> None:
     # A quarter of a gigabyte would take too long.
@@ -238,7 +238,7 @@ def test_of_two_items_with_one_id_in_a_batch_the_later_is_sent(coveo: Simulator,
 
 
 @on_both
-def test_what_was_replaced_takes_no_room_in_its_batch(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_a_replaced_item_takes_no_space_in_its_batch(coveo: Simulator, hook: CoveoPushHook) -> None:
     result = hook.push_items(SOURCE, [item(1, 500 + number) for number in range(20)], batch_bytes=1500)
     assert (result["batches"], result["replaced"]) == (1, 19)
     assert batches(coveo) == [{"addOrUpdate": [item(1, 519)], "delete": []}]
@@ -327,7 +327,7 @@ def test_uploads_run_in_parallel_and_coveo_takes_the_batches_in_input_order(
     (stalled,) = (request for request in uploads if request.fault)
     ended = stalled.at + stalled.seconds * 1000
     meanwhile = [upload for upload in uploads if upload is not stalled and stalled.at <= upload.at < ended]
-    assert len(meanwhile) >= 3, "other uploads went on while one stalled"
+    assert len(meanwhile) >= 3, "other uploads continued while one stalled"
     assert [added for batch in batches(coveo) for added in batch["addOrUpdate"]] == items
 
 
@@ -343,9 +343,7 @@ def test_no_batch_is_taken_whose_upload_did_not_succeed(coveo: Simulator, hook: 
     assert set(coveo.items(SOURCE)) == {"product://0", "product://1"}
 
 
-def test_what_is_held_in_memory_is_bounded_by_the_batches_in_flight(
-    coveo: Simulator, hook: CoveoPushHook
-) -> None:
+def test_memory_is_bounded_by_the_batches_in_flight(coveo: Simulator, hook: CoveoPushHook) -> None:
     coveo.faults.stall(0.5, operation="batch", times=2)
     ahead = []
 
@@ -546,7 +544,7 @@ def test_an_error_of_the_input_is_raised_once_what_came_before_is_through(
 
     with pytest.raises(LookupError, match="the database went away"):
         hook.push_items(SOURCE, items(), batch_bytes=1024)
-    assert len(coveo.items(SOURCE)) == 4, "the batch under way is dropped"
+    assert len(coveo.items(SOURCE)) == 4, "the batch in progress is dropped"
 
 
 def test_an_interrupted_push_ends_soon(

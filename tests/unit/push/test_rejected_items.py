@@ -65,7 +65,7 @@ def test_text_is_kept_as_it_is(tmp_path: Path) -> None:
     assert read(tmp_path / "r.ndjson")[0] == [text.strip().replace(b"\n", b" ")] * 2
 
 
-def test_what_json_has_no_type_for_is_written_as_it_is_sent(tmp_path: Path) -> None:
+def test_values_without_a_json_type_are_written_as_they_are_sent(tmp_path: Path) -> None:
     moment = datetime(2026, 1, 1, tzinfo=timezone.utc)
     item = {"documentId": "a://1", "data": "x", "price": Decimal("1.50"), "updated": moment, "tags": ("a",)}
     (line,) = written(tmp_path / "r.ndjson", item)
@@ -114,7 +114,7 @@ class Unreadable:
         {"a": b"x" * 100_000},
     ],
 )
-def test_what_json_can_t_hold_is_shown_and_not_pushed_again(tmp_path: Path, item: Any) -> None:
+def test_values_that_json_cannot_hold_are_shown_and_not_pushed_again(tmp_path: Path, item: Any) -> None:
     (line,) = written(tmp_path / "r.ndjson", item)
     assert len(line["item_repr"]) <= 10_000
     assert read(tmp_path / "r.ndjson") == (

@@ -56,7 +56,7 @@ def execute(operator_class: Any, run_id: str = "run-1", try_number: int = 1, **h
     return result
 
 
-def test_what_is_skipped_is_kept_however_much_it_is(coveo: Simulator, tmp_path: Path) -> None:
+def test_skipped_items_are_saved_whatever_their_number(coveo: Simulator, tmp_path: Path) -> None:
     items = [good(0), *map(bad, range(1, 151)), good(151)]
     result = execute(
         PushItemsOperator, items=items, on_invalid="skip",
@@ -88,7 +88,7 @@ def test_without_rejected_items_there_is_no_file(coveo: Simulator, tmp_path: Pat
     assert "rejected" not in execute(PushItemsOperator, items=[good(1)])
 
 
-def test_what_ends_a_push_is_kept_too(coveo: Simulator, tmp_path: Path) -> None:
+def test_items_that_end_a_push_are_saved_too(coveo: Simulator, tmp_path: Path) -> None:
     path = tmp_path / "r.ndjson"
     with pytest.raises(CoveoInputError, match=f"The rejected items are in {path}") as failed:
         execute(PushItemsOperator, items=[bad(1), good(2), bad(3)], rejected_path=path)
@@ -231,7 +231,7 @@ def test_a_client_without_airflow_says_that_it_writes_no_files() -> None:
 # --- again ---
 
 
-def test_what_was_corrected_is_pushed_again(coveo: Simulator, tmp_path: Path) -> None:
+def test_corrected_items_are_pushed_again(coveo: Simulator, tmp_path: Path) -> None:
     path, still = tmp_path / "r.ndjson", tmp_path / "still.ndjson"
     naive = good(3, when=datetime(2025, 1, 1))
     items = [bad(1), bad(2), naive, Delete("a://9"), Delete("b")]
@@ -262,7 +262,9 @@ def test_the_file_that_is_read_is_not_written(coveo: Simulator, tmp_path: Path) 
 @pytest.mark.parametrize(
     "read", ["{0}", "{0}/*.ndjson", "{0}/./r.ndjson", "file://{0}/r.ndjson", "list", "link"]
 )
-def test_nor_is_it_by_another_path(coveo: Simulator, tmp_path: Path, read: str) -> None:
+def test_the_file_that_is_read_is_not_written_by_another_path_either(
+    coveo: Simulator, tmp_path: Path, read: str
+) -> None:
     path = tmp_path / "r.ndjson"
     items = [bad(1), good(3, when=datetime(2025, 1, 1))]
     execute(PushItemsOperator, items=items, on_invalid="skip", rejected_path=path)
@@ -284,7 +286,7 @@ def test_nor_is_it_by_another_path(coveo: Simulator, tmp_path: Path, read: str) 
 @WAYS
 @pytest.mark.parametrize("max_refused", [0, 5])
 @pytest.mark.parametrize("with_input", [False, True])
-def test_what_the_pipeline_rejects_is_kept(
+def test_items_that_the_pipeline_rejects_are_saved(
     coveo: Simulator,
     hook: CoveoPushHook,
     tmp_path: Path,
@@ -329,7 +331,7 @@ def test_if_the_pipeline_rejects_nothing_there_is_no_file(
     assert len(coveo.requests) - requests <= 4
 
 
-def test_a_file_holds_no_secret(coveo: Simulator, tmp_path: Path) -> None:
+def test_a_file_contains_no_secret(coveo: Simulator, tmp_path: Path) -> None:
     path = tmp_path / "r.ndjson"
     execute(PushItemsOperator, items=[bad(1), good(2)], on_invalid="skip", rejected_path=path)
     key = json.loads(coveo.connection_json())["password"]

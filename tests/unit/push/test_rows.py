@@ -244,7 +244,7 @@ def test_columns_that_differ_by_case_are_told_apart_by_columns(coveo: Simulator,
 
 
 @pytest.mark.parametrize("empty", ["NULL", "''"])
-def test_what_is_empty_is_left_out_and_an_id_is_never_composed_of_it(
+def test_empty_values_are_left_out_and_never_part_of_an_id(
     coveo: Simulator, database: Database, empty: str
 ) -> None:
     columns = {

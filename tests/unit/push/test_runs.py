@@ -60,7 +60,7 @@ _PIECES = [
 @given(texts=st.lists(st.sampled_from(_PIECES), min_size=1, max_size=6))
 @example(texts=[line(1), _PIECES[18], _PIECES[19], _PIECES[20]])
 @example(texts=[line(1), _PIECES[18], _PIECES[21], _PIECES[22]])
-def test_what_is_taken_as_a_run_is_what_would_be_taken_one_by_one(texts: list[bytes]) -> None:
+def test_a_chunk_is_accepted_if_its_items_are_accepted_one_by_one(texts: list[bytes]) -> None:
     for as_lines in (False, True):
         run = ItemEncoder().encode_chunk([each + b"\n" for each in texts] if as_lines else texts)
         if run is not None:
@@ -118,7 +118,7 @@ def test_runs_fill_batches_as_far_as_single_items_do() -> None:
 
 
 @pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])
-def test_an_item_that_comes_again_replaces_the_one_in_a_run(end: bytes) -> None:
+def test_a_repeated_item_replaces_the_one_in_a_chunk(end: bytes) -> None:
     lines = [
         *(line(n) for n in range(1_000)),
         line(500, data="again"),
@@ -153,7 +153,7 @@ def test_invalid_items_of_a_run_are_named_by_their_places() -> None:
     assert places == [3, 700]
 
 
-def test_what_follows_an_invalid_item_is_looked_through_to_the_end() -> None:
+def test_items_after_an_invalid_one_are_searched_to_the_end() -> None:
     lines = [line(n, documentId="no uri") if n in {3, 4, 3_000, 4_999} else line(n) for n in range(5_000)]
     places: list[int] = []
     assert list(item_batches(lines, 10_000_000, lambda place, _: places.append(place) or False)) == []

@@ -304,7 +304,7 @@ def test_a_query_without_rows_pushes_nothing(coveo: Simulator) -> None:
         (QUERY, {**COLUMNS, "date": "naive"}, "no time zone"),
     ],
 )
-def test_what_can_t_be_right_fails_at_once_and_is_named(
+def test_an_invalid_parameter_fails_at_once_and_is_named(
     coveo: Simulator, sql: str, columns: Any, reason: str
 ) -> None:
     with pytest.raises(CoveoInputError, match=reason) as refused:

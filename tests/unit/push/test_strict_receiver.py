@@ -158,7 +158,7 @@ ITEM = f"{DOCUMENTS}?documentId=a%3A%2F%2F1"
         ("POST", "/rest/organizations/acme/activities/public", b'{"state": []}', {}, 400, "'state'"),
     ],
 )
-def test_the_receiver_objects_to_what_no_file_allows(
+def test_the_receiver_objects_to_undeclared_requests(
     strict_coveo: StrictCoveo,
     method: str,
     target: str,

@@ -55,7 +55,7 @@ def refused(folder: Path, name: str, content: bytes, **options: Any) -> str:
 )
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
 @pytest.mark.parametrize("has_last_end", [True, False])
-def test_each_line_of_tsv_is_a_row_whatever_stands_in_it(
+def test_each_line_of_tsv_is_a_row_whatever_it_contains(
     tmp_path: Path, value: str, end: bytes, has_last_end: bool
 ) -> None:
     rows = ["documentId\ttitle\tdata", f"a://1\t{value}\tone", f"a://2\ttwo\t{value}", "a://3\tthree\tz"]
@@ -76,7 +76,7 @@ def test_a_quoted_field_of_csv_holds_anything(tmp_path: Path, value: str, end: s
 
 
 @pytest.mark.parametrize("sign", [";", "\t", "|"])
-def test_another_delimiter_is_named_and_never_taken_for_one_column(tmp_path: Path, sign: str) -> None:
+def test_another_delimiter_is_named_and_never_read_as_one_column(tmp_path: Path, sign: str) -> None:
     content = sign.join(["documentId", "title", "data"]) + "\n" + sign.join(["a://1", "x", "y, z"]) + "\n"
     said = refused(tmp_path, "a.csv", content.encode())
     assert f"the first line has one column {sign.join(['documentId', 'title', 'data'])!r}" in said
@@ -95,7 +95,7 @@ def test_csv_in_a_file_named_tsv_is_named_as_well(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("delimiter", ["\t", "\\t", "tab"])
-def test_a_tab_can_be_given_in_words(tmp_path: Path, delimiter: str) -> None:
+def test_a_tab_can_be_written_as_a_word(tmp_path: Path, delimiter: str) -> None:
     assert read(tmp_path, "a.csv", b"documentId\tb\na://1\tx\n", delimiter=delimiter) == [["a://1", "x"]]
 
 
@@ -166,7 +166,7 @@ def test_an_escaped_null_stands_for_no_value_where_it_is_a_whole_field(
         ("", "it is empty"),
     ],
 )
-def test_what_escapes_do_not_mend_is_refused(
+def test_invalid_csv_is_rejected_with_an_escape_character_too(
     tmp_path: Path, content: str, said: str, null_values: Any
 ) -> None:
     columns = {"documentId": "a://{x}"}
@@ -175,7 +175,7 @@ def test_what_escapes_do_not_mend_is_refused(
 
 
 @pytest.mark.parametrize("null_values", ["\\N", ["\\N"], ("NULL", "\\N")])
-def test_a_field_that_stands_for_no_value_is_left_out(tmp_path: Path, null_values: Any) -> None:
+def test_null_values_are_left_out(tmp_path: Path, null_values: Any) -> None:
     content = b"documentId\tdata\tb\na://1\t\\N\tx\\N\na://2\ty\t\\N\r\n"
     assert read(tmp_path, "a.tsv", content, null_values=null_values) == [["a://1", "x\\N"], ["a://2", "y"]]
     assert read(tmp_path, "a.tsv", content)[0] == ["a://1", "\\N", "x\\N"]
@@ -218,7 +218,7 @@ def test_utf_8_may_have_a_mark(tmp_path: Path, encoding: str | None, mark: bytes
         ("documentId\n".encode("utf-32"), None, "it is UTF-32, not UTF-8; pass encoding='utf-32'"),
     ],
 )
-def test_what_can_t_be_decoded_is_refused_with_its_line(
+def test_undecodable_text_is_rejected_with_its_line(
     tmp_path: Path, content: bytes, encoding: str | None, said: str
 ) -> None:
     assert said in refused(tmp_path, "a.csv", content, encoding=encoding)
@@ -248,12 +248,12 @@ def test_an_encoding_that_there_is_not_is_refused_by_name(tmp_path: Path, encodi
         (b"documentId,data\na://1,\0\n", "line 2 contains a zero byte"),
     ],
 )
-def test_what_is_no_csv_is_refused_with_its_line(tmp_path: Path, content: bytes, said: str) -> None:
+def test_invalid_csv_is_rejected_with_its_line(tmp_path: Path, content: bytes, said: str) -> None:
     assert said in refused(tmp_path, "a.csv", content)
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
-def test_what_stands_for_nothing_is_gone_past(tmp_path: Path, name: str) -> None:
+def test_empty_lines_and_empty_last_columns_are_ignored(tmp_path: Path, name: str) -> None:
     content = b"\n\ndocumentId,data,\n\na://1,x,\n\r\n\na://2,y,"
     content = content.replace(b",", b"\t") if name == "a.tsv" else content
     assert read(tmp_path, name, content) == [["a://1", "x"], ["a://2", "y"]]
@@ -401,7 +401,7 @@ def test_a_row_without_an_end_costs_no_more_than_the_largest_item(
 
 
 @pytest.mark.usefixtures("connect")
-def test_the_operator_reads_as_it_is_told(tmp_path: Path, coveo: Simulator) -> None:
+def test_the_operator_applies_its_options_for_reading(tmp_path: Path, coveo: Simulator) -> None:
     (tmp_path / "a.txt").write_bytes("1;'é';\\N\n2;x\\;y;z\n".encode("cp1252"))
     operator = PushItemsOperator(
         task_id="push",

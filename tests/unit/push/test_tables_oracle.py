@@ -411,7 +411,11 @@ def judge(table: Table) -> str:
     if played.refusal is None:
         # A problem within an object's braces is reported for that object.
         is_of_one = "json" in table.file_format and played.invalid
-        assert problem is None or is_of_one, (table.number, "is taken, but not by another", problem)
+        assert problem is None or is_of_one, (
+            table.number,
+            "is accepted, but another library rejects it",
+            problem,
+        )
         if other is not None:
             compare(played, other, table, "another")
         if not table.is_damaged and not set(table.folders) & set(table.names):
@@ -505,7 +509,7 @@ def chosen() -> range:
     return range(int(first or 0), int(end))
 
 
-def test_what_is_sent_of_a_table_is_what_another_library_reads(
+def test_a_table_is_sent_as_another_library_reads_it(
     tmp_path: Path, known: Callable[[DbApiHook], None]
 ) -> None:
     ended: Counter[tuple[str, str]] = Counter()
@@ -534,7 +538,7 @@ def test_what_is_sent_of_a_table_is_what_another_library_reads(
 
 
 @pytest.mark.usefixtures("connect")
-def test_what_is_indexed_of_a_table_is_what_another_library_reads(coveo: Simulator, tmp_path: Path) -> None:
+def test_a_table_is_indexed_as_another_library_reads_it(coveo: Simulator, tmp_path: Path) -> None:
     pushed = 0
     for number in range(examples(60)):
         table = drawn(number, tmp_path)

@@ -347,7 +347,9 @@ def test_a_list_is_metadata_and_no_part_of_a_text(coveo: Simulator, source: str,
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_metadata_can_t_hold_is_refused_each_way(coveo: Simulator, source: str, name: str) -> None:
+def test_values_that_metadata_cannot_hold_are_rejected_in_every_form(
+    coveo: Simulator, source: str, name: str
+) -> None:
     value = refused_value(name)
     plain = refusal(source, coveo, row_item(value, {**PLAIN, "data": "text{sku}"}), "product://1")
     assert "'field'" in plain
@@ -530,7 +532,7 @@ def test_neither_the_input_s_failure_nor_an_invalid_item_hides_the_other(
     assert coveo.requests == []
 
 
-def test_what_came_before_the_input_failed_is_accounted_for(
+def test_items_before_a_failure_of_the_input_are_counted(
     coveo: Simulator, source: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     def items() -> Iterator[Any]:
@@ -577,7 +579,7 @@ def test_an_item_with_metadata_needs_no_content(coveo: Simulator, source: str, a
         ({}, "its keys are none"),
     ],
 )
-def test_what_is_no_item_is_named(coveo: Simulator, source: str, item: Any, named: str) -> None:
+def test_entries_that_are_not_items_are_named(coveo: Simulator, source: str, item: Any, named: str) -> None:
     with pytest.raises(CoveoInputError, match=f"number 0 .*{named}"):
         push(source, [item])
     with pytest.raises(CoveoInputError, match=f"number 0 .*{named}"):

@@ -188,7 +188,7 @@ def test_an_organization_that_is_being_deleted_is_no_reason_to_wait(
         assert isinstance(raised.value, AirflowFailException)
 
 
-def test_that_the_organization_does_not_answer_is_left_to_the_task_s_retries(
+def test_an_unavailable_status_of_the_organization_fails_the_attempt(
     coveo: Simulator, hook: CoveoPushHook
 ) -> None:
     hook.set_source_status(SOURCE, "REBUILD")
@@ -197,7 +197,7 @@ def test_that_the_organization_does_not_answer_is_left_to_the_task_s_retries(
         outcome(patient(status_sensor()))
 
 
-def test_that_the_organization_can_not_be_asked_for_does_not_matter(
+def test_a_rejected_request_for_the_organization_s_status_is_ignored(
     coveo: Simulator, hook: CoveoPushHook
 ) -> None:
     hook.set_source_status(SOURCE, "REBUILD")
@@ -525,7 +525,7 @@ def test_the_result_may_come_by_a_template(hook: CoveoPushHook, written: Any) ->
     assert outcome(indexed_sensor(written(result), source_id=SOURCE))["operations"] == 2
 
 
-def test_what_others_push_meanwhile_is_said(
+def test_operations_of_other_pushes_are_reported(
     coveo: Simulator, hook: CoveoPushHook, logged: Callable[[], str]
 ) -> None:
     result = hook.push_items(SOURCE, items(2))
@@ -548,7 +548,7 @@ def index_after_what_is_logged(coveo: Simulator) -> None:
 
 
 @pytest.mark.parametrize("many", [1, 30])
-def test_what_a_stage_complains_of_and_the_last_one_completes_is_not_refused(
+def test_an_error_of_a_stage_does_not_count_if_the_last_stage_completes(
     coveo: Simulator, hook: CoveoPushHook, many: int
 ) -> None:
     coveo.indexing_delay = 600
@@ -562,7 +562,7 @@ def test_what_a_stage_complains_of_and_the_last_one_completes_is_not_refused(
     assert len(looked_up) == min(many, 20)
 
 
-def test_what_one_stage_skips_on_purpose_and_a_later_one_refuses_is_refused(
+def test_a_rejection_counts_although_an_earlier_stage_skipped_the_item(
     coveo: Simulator, hook: CoveoPushHook
 ) -> None:
     coveo.reject_item("product://2", "INDEXING", "ERROR", "too many fields")
@@ -574,7 +574,7 @@ def test_what_one_stage_skips_on_purpose_and_a_later_one_refuses_is_refused(
         outcome(indexed_sensor(result, refused_results="ERROR"))
 
 
-def test_what_was_refused_after_it_was_indexed_is_refused(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_a_rejection_after_indexing_counts(coveo: Simulator, hook: CoveoPushHook) -> None:
     result = hook.push_items(SOURCE, items(5))
     coveo.wait_for(lambda: now_ms() > coveo.state.source(SOURCE).log[-1].at)
     complain(coveo, "product://2", "EXTENSION")
@@ -596,7 +596,7 @@ def test_a_push_that_ended_just_now_is_let_settle(hook: CoveoPushHook, settle_ti
         outcome(indexed_sensor(result, settle_time=settle_time, timeout=0))
 
 
-def test_what_is_longer_ago_than_logs_are_kept_can_not_be_told(coveo: Simulator) -> None:
+def test_a_push_older_than_the_logs_is_an_error(coveo: Simulator) -> None:
     started = int((time.time() - 15 * 86_400) * 1000)
     result = {"source_id": SOURCE, "accepted_adds": 1, "ordering_id": started}
     with pytest.raises(CoveoInputError, match="Coveo keeps logs for 14 days"):
@@ -633,7 +633,9 @@ def test_items_that_show_in_no_log_are_counted_when_time_is_up(coveo: Simulator,
         {"source_id": "no such!", "accepted_adds": 0},
     ],
 )
-def test_what_no_push_returns_is_refused_before_anything_is_sent(coveo: Simulator, result: Any) -> None:
+def test_a_value_that_no_push_returns_is_rejected_before_anything_is_sent(
+    coveo: Simulator, result: Any
+) -> None:
     with pytest.raises(CoveoInputError) as raised:
         outcome(indexed_sensor(result))
     assert isinstance(raised.value, AirflowFailException)
@@ -716,7 +718,7 @@ def test_a_paused_organization_has_no_quota_to_wait_for(coveo: Simulator) -> Non
 
 
 @pytest.mark.parametrize("wanted", [0, "none", "²", True, 1.5, None])
-def test_what_is_no_number_of_items_is_refused(coveo: Simulator, wanted: Any) -> None:
+def test_an_invalid_number_of_items_is_rejected(coveo: Simulator, wanted: Any) -> None:
     with pytest.raises(CoveoInputError, match="Invalid number of items"):
         outcome(PushApiQuotaSensor(task_id="quota", items=wanted))
     assert coveo.requests == []
@@ -792,7 +794,9 @@ def test_without_a_doubled_entry_all_different_items_are_enough(coveo: Simulator
 
 
 @WAYS
-def test_what_can_t_be_told_fails_by_name_once_the_logs_are_still(coveo: Simulator, deferrable: bool) -> None:
+def test_an_unknown_outcome_fails_once_the_logs_have_no_new_entries(
+    coveo: Simulator, deferrable: bool
+) -> None:
     result, finish = pushed_with_a_504(coveo, applied=False, count=2400)
     finish()
     # Too many to look up, and 1200 of them may be repeats.
@@ -804,7 +808,9 @@ def test_what_can_t_be_told_fails_by_name_once_the_logs_are_still(coveo: Simulat
 
 
 @WAYS
-def test_or_warns_if_told_so(coveo: Simulator, deferrable: bool, logged: Callable[[], str]) -> None:
+def test_an_unknown_outcome_only_warns_with_on_repeated_warn(
+    coveo: Simulator, deferrable: bool, logged: Callable[[], str]
+) -> None:
     result, finish = pushed_with_a_504(coveo, applied=False, count=2400)
     finish()
     sensor = indexed_sensor(result, deferrable=deferrable, quiet_time="0", on_repeated="Warn")
@@ -825,7 +831,7 @@ def test_deletions_do_not_stand_for_additions(coveo: Simulator, hook: CoveoPushH
     assert outcome(indexed_sensor(result))["operations"] == 3
 
 
-def test_what_goes_with_a_deletion_does_not_stand_for_others(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_items_deleted_as_children_do_not_count_as_operations(coveo: Simulator, hook: CoveoPushHook) -> None:
     result = hook.push_items(SOURCE, [], delete=[Delete("file://a", delete_children=True)])
     assert result["deletes_with_children"] == 1
     coveo.indexing_delay = LATER
@@ -842,7 +848,7 @@ def test_what_goes_with_a_deletion_does_not_stand_for_others(coveo: Simulator, h
 
 
 @pytest.mark.parametrize("names", [("file://a/b", "file://a/c"), ("other://b", "other://c")])
-def test_nor_for_what_was_sent_twice(coveo: Simulator, names: tuple[str, ...]) -> None:
+def test_items_deleted_as_children_do_not_count_as_repeats(coveo: Simulator, names: tuple[str, ...]) -> None:
     """Two items are missing, two appear twice, and two appear because a deletion included them."""
     coveo.faults.answer(504, applied=True, operation="batch")
     hook = CoveoPushHook(retry=RetryPolicy(total_seconds=30, first_wait=0.01, longest_wait=0.02))
@@ -861,7 +867,7 @@ def test_nor_for_what_was_sent_twice(coveo: Simulator, names: tuple[str, ...]) -
     assert outcome(indexed_sensor([first, folder, more]))["operations"] == 5
 
 
-def test_what_is_refused_twice_because_it_was_sent_twice_is_refused_once(coveo: Simulator) -> None:
+def test_an_operation_sent_and_rejected_twice_counts_as_one_rejection(coveo: Simulator) -> None:
     coveo.reject_item("product://00001", "CONSUMING", "REJECTED", "no permissions")
     result, finish = pushed_with_a_504(coveo, applied=True)
     finish()
@@ -870,7 +876,7 @@ def test_what_is_refused_twice_because_it_was_sent_twice_is_refused_once(coveo: 
 
 
 @WAYS
-def test_what_a_cleared_task_left_in_the_pipeline_does_not_stand_for_its_next_push(
+def test_operations_of_a_cleared_task_do_not_count_for_its_next_push(
     coveo: Simulator, hook: CoveoPushHook, deferrable: bool, logged: Callable[[], str]
 ) -> None:
     result = {**hook.push_items(SOURCE, items(5)), "earlier_items": 5}
@@ -893,7 +899,7 @@ def test_a_result_of_0_1_is_read_as_it_was(hook: CoveoPushHook) -> None:
 @pytest.mark.parametrize(
     "arguments", [{"on_repeated": "shrug"}, {"on_repeated": None}, {"quiet_time": -1}, {"quiet_time": "soon"}]
 )
-def test_what_else_can_t_be_right_is_refused(coveo: Simulator, arguments: dict[str, Any]) -> None:
+def test_other_invalid_parameters_are_rejected(coveo: Simulator, arguments: dict[str, Any]) -> None:
     result = {"source_id": SOURCE, "accepted_adds": 1, "ordering_id": 1}
     with pytest.raises(CoveoInputError, match=next(iter(arguments))):
         outcome(indexed_sensor(result, **arguments))

@@ -188,7 +188,7 @@ def test_without_the_variable_a_run_begins_at_the_start(variables: Variables) ->
 
 
 @pytest.mark.parametrize("text", ["", "5", "{}", '{"value": {"type": "int", "value": "x"}, "moves": 1}'])
-def test_what_somebody_made_of_the_variable_is_no_cursor(variables: Variables, text: str) -> None:
+def test_an_edited_variable_is_not_a_cursor(variables: Variables, text: str) -> None:
     variables.values[NAME] = text
     with pytest.raises(CoveoInputError, match=f"Could not read the cursor in the Variable '{NAME}'"):
         cursor()
@@ -227,7 +227,7 @@ def test_a_retry_and_a_clear_begin_where_somebody_moved_it_back(
 
 @pytest.mark.parametrize(("value", "since"), [(None, 1), (3, 3)])
 @pytest.mark.parametrize("ends", ["save", "abandon"])
-def test_what_somebody_did_during_a_run_counts_in_the_next_one(
+def test_a_change_by_hand_during_a_run_counts_in_the_next_one(
     variables: Variables, value: int | None, since: int, ends: str
 ) -> None:
     pushed("run-1", 5)
@@ -240,7 +240,7 @@ def test_what_somebody_did_during_a_run_counts_in_the_next_one(
     assert cursor("run-4", start=1).since == 9
 
 
-def test_that_runs_overlap_is_in_the_log(variables: Variables, caplog: pytest.LogCaptureFixture) -> None:
+def test_overlapping_runs_are_logged(variables: Variables, caplog: pytest.LogCaptureFixture) -> None:
     pushed("run-0", 1)
     slow = cursor("run-1")
     pushed("run-2", 9)

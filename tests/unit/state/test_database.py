@@ -67,7 +67,7 @@ def test_a_value_that_can_not_be_read_says_no_word_of_it(
     assert raised.value.__cause__ is None
 
 
-def test_runs_dags_and_tasks_are_told_apart(database: Database) -> None:
+def test_runs_dags_and_tasks_are_distinguished(database: Database) -> None:
     from airflow.models.dag import DagModel
 
     gone = {"is_stale": False} if hasattr(DagModel, "is_stale") else {"is_active": True}
@@ -121,7 +121,7 @@ def _is_text(database: Database, name: str) -> bool:
 
 
 @pytest.mark.parametrize("form", [lambda text: text, lambda text: text.encode()])
-def test_what_was_pushed_is_read_of_each_release_s_xcoms(database: Database, form: Any) -> None:
+def test_the_pushed_counts_are_read_from_each_release_s_xcoms(database: Database, form: Any) -> None:
     value = form(json.dumps({"acme/s": {"accepted": 3}}))
     is_binary = "BLOB" in str(database.tables["xcom"].columns["value"].type).upper() or "Binary" in repr(
         database.tables["xcom"].columns["value"].type

@@ -99,7 +99,7 @@ def test_the_answer_to_another_question_is_not_believed(supervisor: Supervisor) 
         variables.read_variable("coveo_x")
 
 
-def test_what_airflow_cached_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_airflow_s_cache_is_bypassed(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = Variables()
     monkeypatch.setattr(variables, "_variable_class", lambda: fake)
     forgotten: list[str] = []
@@ -112,7 +112,7 @@ def test_what_airflow_cached_is_not_believed(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("text", ["", "{", "no json", "[1,"])
-def test_what_somebody_edited_by_hand_counts_as_missing(supervisor: Supervisor, text: str) -> None:
+def test_text_that_was_edited_by_hand_counts_as_missing(supervisor: Supervisor, text: str) -> None:
     supervisor.values["coveo_x"] = text
     assert variables.read_variable("coveo_x") is None
     assert variables.read_text("coveo_x") == text

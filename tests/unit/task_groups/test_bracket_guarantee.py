@@ -76,7 +76,7 @@ def bracket_of(run: Run) -> Any:
 # --- the first cut-off: taken before the run's first push, or unknown ---
 
 
-def test_an_opening_that_was_marked_as_success_takes_no_cut_off_after_the_run_has_pushed(
+def test_an_open_task_that_was_marked_as_success_sets_no_cut_off_after_the_run_has_pushed(
     coveo: Simulator, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = a_run(delete_old_items=True, queue_delay=0, exclusive=True)
@@ -398,7 +398,7 @@ def test_the_last_task_looks_once_more_if_the_opening_was_killed_in_its_request(
     assert coveo.statuses(SOURCE) == statuses
 
 
-def test_the_run_of_tasks_test_opens_nothing(coveo: Simulator, a_run: Callable[..., Run]) -> None:
+def test_airflow_tasks_test_opens_nothing(coveo: Simulator, a_run: Callable[..., Run]) -> None:
     run = a_run()
     context = run.context("open")
     context["ti"].run_id = "__airflow_temporary_run_2026-01-01T00:00:00+00:00__"
@@ -410,7 +410,7 @@ def test_the_run_of_tasks_test_opens_nothing(coveo: Simulator, a_run: Callable[.
 # --- tasks after the bracket ---
 
 
-def test_what_follows_runs_only_if_this_run_opened_and_closed(
+def test_tasks_after_the_bracket_run_only_if_this_run_opened_and_closed_it(
     coveo: Simulator, a_run: Callable[..., Run]
 ) -> None:
     run = a_run()
@@ -423,7 +423,7 @@ def test_what_follows_runs_only_if_this_run_opened_and_closed(
         run.execute("done")
 
 
-def test_what_follows_is_skipped_in_a_pass_that_skips_the_bracket(
+def test_tasks_after_the_bracket_are_skipped_in_a_pass_that_skips_it(
     coveo: Simulator, a_run: Callable[..., Run]
 ) -> None:
     run = a_run()
@@ -453,7 +453,7 @@ def test_the_claim_of_an_opening_that_was_killed_is_taken_back(
     assert coveo.statuses(SOURCE) == []
 
 
-def test_what_follows_waits_for_idle_although_the_closing_was_marked(
+def test_tasks_after_the_bracket_wait_for_idle_although_close_was_marked(
     coveo: Simulator, a_run: Callable[..., Run]
 ) -> None:
     run = a_run()

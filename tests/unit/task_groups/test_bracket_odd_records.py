@@ -120,7 +120,7 @@ def test_an_identity_that_was_edited_by_hand_leaves_no_source_open(
 
 
 @pytest.mark.parametrize("holders", [5, [1], "x", None, {"d r push_source_update.open -1": {"digest": 5}}])
-def test_what_the_watchdog_saw_may_be_edited_by_hand(
+def test_the_watchdog_s_record_may_have_been_edited_by_hand(
     coveo: Simulator, a_run: Callable[..., Run], holders: Any
 ) -> None:
     run = a_run()

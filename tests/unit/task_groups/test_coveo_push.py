@@ -136,7 +136,7 @@ def test_every_task_inside_is_waited_for_not_only_the_last(dag: DAG) -> None:
     assert below(update.open) == {"first", "close"}
 
 
-def test_what_comes_after_hangs_on_the_closing_and_on_every_task(dag: DAG) -> None:
+def test_tasks_after_the_bracket_depend_on_close_and_on_every_task(dag: DAG) -> None:
     with push_source_update(source_id=SOURCE) as update:
         Work(task_id="work")
     after = Work(task_id="after")
@@ -146,7 +146,7 @@ def test_what_comes_after_hangs_on_the_closing_and_on_every_task(dag: DAG) -> No
     assert of(update, "done").trigger_rule == "none_failed"
 
 
-def test_what_comes_after_a_group_that_holds_a_bracket_hangs_on_it_too(dag: DAG) -> None:
+def test_tasks_after_a_group_that_contains_a_bracket_depend_on_it_too(dag: DAG) -> None:
     with TaskGroup("outer") as outer:
         before = Work(task_id="before")
         with push_source_update(source_id=SOURCE, group_id="update") as update:
@@ -160,7 +160,7 @@ def test_what_comes_after_a_group_that_holds_a_bracket_hangs_on_it_too(dag: DAG)
     assert of(update, "begin").upstream_task_ids == {"outer.before"}
 
 
-def test_what_comes_before_a_bracket_comes_before_its_first_setup(dag: DAG) -> None:
+def test_tasks_before_a_bracket_run_before_its_first_setup(dag: DAG) -> None:
     before = Work(task_id="before")
     with push_source_update(source_id=SOURCE) as update:
         inside = Work(task_id="work")
@@ -293,7 +293,9 @@ def bracket_in_a_loop() -> None:
         (empty_bracket, "contains no task"),
     ],
 )
-def test_what_can_not_work_is_refused_with_the_reason(bracket: Callable[[], Any], reason: str) -> None:
+def test_a_bracket_that_cannot_work_is_rejected_with_the_reason(
+    bracket: Callable[[], Any], reason: str
+) -> None:
     with a_dag(), pytest.raises(CoveoInputError, match=reason):
         bracket()
 
@@ -652,7 +654,7 @@ def test_without_a_word_of_it_the_bracket_uses_the_default_connection(dag: DAG) 
         ({"close_retries": -1}, "close_retries"),
     ],
 )
-def test_what_can_not_be_right_is_refused_when_the_dag_is_parsed_and_harms_no_other_dag(
+def test_invalid_parameters_are_rejected_when_the_dag_is_parsed_and_affect_no_other_dag(
     options: dict[str, Any], named: str
 ) -> None:
     refused = pytest.raises(CoveoInputError, match=named)
@@ -803,7 +805,7 @@ def test_a_task_after_the_bracket_may_use_the_cut_off_however_it_is_wired(
     assert reset.upstream_task_ids >= {update.open.task_id}
 
 
-def test_what_follows_may_be_wired_inside_the_with(dag: DAG) -> None:
+def test_tasks_after_the_bracket_can_be_wired_inside_the_with_block(dag: DAG) -> None:
     follows, late = Work(task_id="follows"), Work(task_id="late")
     with push_source_update(source_id=SOURCE) as update:
         update >> follows
@@ -893,7 +895,7 @@ def a_member_outside_of_the_mapped_bracket() -> None:
         (a_member_outside_of_the_mapped_bracket, "'outside'.*mapped.*'each'"),
     ],
 )
-def test_what_airflow_could_not_run_is_refused_in_our_own_words_before_it_is_in_airflows(
+def test_dags_that_airflow_could_not_run_are_rejected_before_airflow_rejects_them(
     shape: Callable[[], None], named: str
 ) -> None:
     def build() -> None:

@@ -102,7 +102,7 @@ class Run:
             return self.xcoms.get((task_ids, key))
 
         def push(key: str, value: Any) -> None:
-            assert value is not None, "Airflow 3.0 can't keep it"
+            assert value is not None, "Airflow 3.0 can't save it"
             self.xcoms[task.task_id, key] = value
 
         ti = SimpleNamespace(
@@ -142,7 +142,7 @@ class Run:
             raise
         self.xcoms[task.task_id, "return_value"] = result
         for key, value in result.items() if task.multiple_outputs else ():
-            assert value is not None, f"Airflow 3.0 can't keep the output {key}"
+            assert value is not None, f"Airflow 3.0 can't save the output {key}"
         self.states[task.task_id] = "success"
         return result
 
@@ -281,7 +281,7 @@ def test_a_source_is_closed_where_airflow_can_not_tell_who_holds_it(
     assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
 
 
-def test_what_was_never_opened_is_not_closed(coveo: Simulator, a_run: Callable[..., Run]) -> None:
+def test_a_source_that_was_never_opened_is_not_closed(coveo: Simulator, a_run: Callable[..., Run]) -> None:
     run = a_run()
     assert run.execute("close")["status"] is None
     run.execute("outcome")
@@ -290,7 +290,7 @@ def test_what_was_never_opened_is_not_closed(coveo: Simulator, a_run: Callable[.
 
 
 @pytest.mark.parametrize(("field", "value"), [("source_id", None), ("coveo_conn_id", "coveo_nowhere")])
-def test_what_can_not_have_been_opened_does_not_keep_the_closing_retrying(
+def test_close_does_not_retry_for_a_source_that_cannot_have_been_opened(
     coveo: Simulator, a_run: Callable[..., Run], field: str, value: Any
 ) -> None:
     run = a_run()
@@ -370,7 +370,7 @@ def test_the_last_task_says_what_could_not_run_where_nothing_failed(a_run: Calla
         run.execute("outcome")
 
 
-def test_a_closing_that_failed_is_made_good_and_told_by_the_last_task(
+def test_the_last_task_repeats_and_reports_a_failed_close(
     coveo: Simulator, a_run: Callable[..., Run]
 ) -> None:
     run = a_run()

@@ -95,7 +95,7 @@ def test_the_defaults_of_a_dag_let_nothing_come_before_the_approval() -> None:
     assert group.recreate.max_active_tis_per_dag == 1
 
 
-def test_what_the_operator_takes_is_passed_on_to_it() -> None:
+def test_the_operator_s_arguments_are_passed_on_to_it() -> None:
     values: dict[str, Any] = {
         "source_id": "some-id",
         "new_name": "{{ params.x }}",

@@ -93,7 +93,7 @@ def test_a_dry_run_opens_closes_deletes_and_records_nothing(
     assert_nothing_happened(coveo, run)
 
 
-def test_what_follows_a_dry_run_is_skipped(coveo: Simulator, a_dry_run: Callable[..., DryRun]) -> None:
+def test_tasks_after_a_dry_run_are_skipped(coveo: Simulator, a_dry_run: Callable[..., DryRun]) -> None:
     run = a_dry_run()
     run.execute("open")
     run.work_succeeds()

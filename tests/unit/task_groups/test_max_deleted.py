@@ -56,7 +56,7 @@ def reads(coveo: Simulator) -> int:
     ("limit", "pushed"),
     [("20%", 8), ("20%", 10), ("20%", 50), (2, 8), ("2", 8), ("100%", 0), (0, 10), ("0%", 10), ("12.5%", 9)],
 )
-def test_what_the_limit_allows_is_deleted(
+def test_deletions_within_the_limit_are_sent(
     coveo: Simulator, a_run: Callable[..., Run], limit: Any, pushed: int
 ) -> None:
     a_run(pushed, max_deleted=limit).execute("delete_old_items")

@@ -441,7 +441,7 @@ def test_a_trigger_that_is_cancelled_leaves_no_connection_open(coveo: Simulator)
     asyncio.run(wait())
 
 
-def test_what_a_trigger_needs_is_loaded_beside_the_loop(coveo: Simulator, run_fresh: RunFresh) -> None:
+def test_the_modules_of_a_trigger_are_loaded_in_another_thread(coveo: Simulator, run_fresh: RunFresh) -> None:
     script = """
 import asyncio, sys, threading
 from airflow_provider_coveo.triggers.coveo_push import PushSourceStatusTrigger
