@@ -9,49 +9,24 @@ that it affects.
 from __future__ import annotations
 
 import json
-import logging
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from airflow_provider_coveo.coveo.statuses import SourceStatus
-from airflow_provider_coveo.state.airflow_runs import (
-    ACTIVE_RUN_STATES,
-    FINISHED_STATES,
-    PENDING_STATES,
-    WORKING_STATES,
-)
-from airflow_provider_coveo.state.database import (
-    RECORD_PREFIXES,
-    DagRow,
-    RunKey,
-    RunRow,
-    Store,
-    TaskRow,
-    UnreadableRecordError,
-)
-from airflow_provider_coveo.state.ledger import (
-    BracketRecord,
-    Holder,
-    Phase,
-    SourceRecord,
-    bracket_in,
-    bracket_variable,
-    holders_in,
-)
-from airflow_provider_coveo.state.liveness import may_still_work
-from airflow_provider_coveo.state.run_records import RunRecord, runs_in
-from airflow_provider_coveo.state.watch_record import SeenSource, WatchRecord, watch_in
-
-log = logging.getLogger(__name__)
+from airflow_provider_coveo.plugins.source_records import MAX_UPDATES, SourceRecords, cannot_show, collect
+from airflow_provider_coveo.state.airflow_runs import ACTIVE_RUN_STATES, WORKING_STATES
+from airflow_provider_coveo.state.database import DagRow, RunKey, RunRow, Store, TaskRow
+from airflow_provider_coveo.state.ledger import Holder, Phase, SourceRecord
+from airflow_provider_coveo.state.liveness import has_ended
+from airflow_provider_coveo.state.run_records import RunRecord
+from airflow_provider_coveo.state.watch_record import WatchRecord
 
 #: The watchdog's DAG until a watchdog records its own: the DAG in ``dags_examples``.
 WATCHDOG_DAG_ID: Final = "coveo_close_abandoned"
-#: The number of updates shown for a source.
-MAX_UPDATES: Final = 10
-#: The number of failed tasks that are named, and of brackets of one run that are read.
+#: The number of failed tasks that are named.
 _MAX_FAILED: Final = 5
-_MAX_BRACKETS: Final = 5
 #: The order of states: those that need attention come first.
 _ORDER: Final = ("abandoned", "unreadable", "unsure", "working", "unknown", "idle")
 #: The tasks of a bracket that end it.
@@ -80,33 +55,9 @@ class Viewer:
         """Return whether the user can see a DAG's ID; those who can read the records find it there."""
         return self.sees_records or dag_id in self.readable
 
-
-@dataclass
-class _Source:
-    """The records of one source."""
-
-    organization_id: str
-    source_id: str
-    holders: tuple[SourceRecord, ...] = ()
-    runs: list[RunRecord] = field(default_factory=list)
-    brackets: dict[Holder, BracketRecord] = field(default_factory=dict)
-    seen: SeenSource | None = None
-    troubles: list[str] = field(default_factory=list)
-
-    @property
-    def dag_ids(self) -> set[str]:
-        """The DAGs that relate to the source."""
-        return {each.dag_id for each in self.holders} | {each.dag_id for each in self.runs}
-
-    @property
-    def last_run(self) -> RunKey | None:
-        """The latest run that changed the source's content."""
-        return (self.runs[-1].dag_id, self.runs[-1].run_id) if self.runs else None
-
-    @property
-    def name(self) -> str:
-        """The source's name, or its ID if the name is unknown."""
-        return (self.seen.name if self.seen else "") or self.source_id
+    def last_run(self, source: SourceRecords) -> RunRecord | None:
+        """Return the latest run that changed a source's content, of those that the user can see."""
+        return next((run for run in reversed(source.runs) if self.reads(run.dag_id)), None)
 
 
 @dataclass
@@ -119,6 +70,9 @@ class _Facts:
     ends: dict[RunKey, list[TaskRow]] = field(default_factory=dict)
     outcomes: dict[RunKey, list[TaskRow]] = field(default_factory=dict)
     failed: dict[RunKey, list[str]] = field(default_factory=dict)
+    #: The brackets of runs, and the instances of the failed tasks in those that are mapped.
+    brackets: dict[RunKey, set[Holder]] = field(default_factory=dict)
+    instances: dict[RunKey, list[TaskRow]] = field(default_factory=dict)
     counts: dict[RunKey, dict[str, dict[str, int]]] = field(default_factory=dict)
     #: The reason why the states of runs are unknown, if they are.
     unknown: str = ""
@@ -149,28 +103,39 @@ def overview(store: Store, find_viewer: Callable[[], Viewer], now: float) -> dic
     records: Mapping[str, Callable[[], object]] = {}
     if viewer is not nobody:
         records = facts.asked("the records", store.records, {})
-    sources, watches, unattributed = _collect(records)
+    is_read = not facts.troubles
+    sources, watches, unattributed = collect(records)
     visible = [
         source
         for source in sources.values()
         if viewer.sees_records
         or not viewer.readable.isdisjoint(source.dag_ids | _watch_dags(watches, source.organization_id))
     ]
-    _ask(store, facts, visible, watches)
-    rows = [_row_or_reason(source, facts, viewer, now) for source in visible]
-    rows.sort(key=lambda row: (_ORDER.index(row["state"]), row["organization"], row["name"], row["source"]))
+    _ask(store, facts, viewer, visible, watches)
+    rows = [
+        _row_or_reason(source, watches.get(source.organization_id), facts, viewer, now) for source in visible
+    ]
+    rows.sort(key=_place)
     organizations = {
-        organization_id: _organization(watches.get(organization_id), facts, viewer)
+        organization_id: _organization(organization_id, watches, facts, viewer)
         for organization_id in sorted({source.organization_id for source in visible} | {""})
     }
     return as_json(
         {
             "now": now,
+            # Without it, no row would mean that there is no source.
+            "is_read": is_read,
             "rows": rows,
             "organizations": organizations,
             "troubles": [*dict.fromkeys(facts.troubles), *(unattributed if viewer.sees_records else [])],
         }
     )
+
+
+def _place(row: dict[str, Any]) -> tuple[object, ...]:
+    """Return the position of a row. Numbers in names count as numbers."""
+    name = re.sub(r"[0-9]+", lambda digits: digits[0].zfill(20), row["name"].casefold())
+    return _ORDER.index(row["state"]), row["organization"], name, row["source"]
 
 
 def as_json(value: dict[str, Any]) -> dict[str, Any]:
@@ -191,112 +156,20 @@ def as_json(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-# --- the records ---
-
-
-def _collect(
-    records: Mapping[str, Callable[[], object]],
-) -> tuple[dict[tuple[str, str], _Source], dict[str, WatchRecord], list[str]]:
-    sources: dict[tuple[str, str], _Source] = {}
-    watches: dict[str, WatchRecord] = {}
-    unattributed: list[str] = []
-    for key in sorted(records):
-        prefix = next(prefix for prefix in RECORD_PREFIXES if key.startswith(prefix))
-        if prefix == "coveo_bracket__":
-            continue
-        value, trouble = _decoded(key, records[key])
-        if prefix == "coveo_watch__":
-            watch = watch_in(value)
-            if watch is None:
-                unattributed.append(
-                    trouble or f"The Variable {key} contains nothing that this version can read"
-                )
-                continue
-            watches[watch.organization_id] = watch
-            for seen in watch.sources:
-                _source(sources, watch.organization_id, seen.id).seen = seen
-            continue
-        source = _source(sources, *_identity(key.removeprefix(prefix), value))
-        if trouble:
-            source.troubles.append(trouble)
-        elif prefix == "coveo_open__":
-            source.holders = holders_in(value)
-            if not source.holders:
-                source.troubles.append(f"The Variable {key} contains nothing that this version can read")
-        elif isinstance(value, Mapping):
-            source.runs = runs_in(_recent(value)) or _runs_of_0_1(value)
-        else:
-            source.troubles.append(f"The Variable {key} contains nothing that this version can read")
-    for source in sources.values():
-        try:
-            _add_brackets(source, records)
-        except Exception as error:
-            source.troubles.append(_cannot_show(source, error))
-    return sources, watches, unattributed
-
-
-def _decoded(key: str, decode: Callable[[], object]) -> tuple[object, str]:
-    try:
-        return decode(), ""
-    except UnreadableRecordError as error:
-        return None, f"The Variable {key} can't be read ({error})"
-
-
-def _identity(name: str, value: object) -> tuple[str, str]:
-    """Return the organization and the source of a record; before 0.2.0, only its key contained them."""
-    if isinstance(value, Mapping):
-        ids = (value.get("organization_id"), value.get("source_id"))
-        if all(isinstance(each, str) and each for each in ids):
-            return str(ids[0]), str(ids[1])
-    organization_id, _, source_id = name.partition("__")
-    return organization_id, source_id
-
-
-def _source(sources: dict[tuple[str, str], _Source], organization_id: str, source_id: str) -> _Source:
-    return sources.setdefault((organization_id, source_id), _Source(organization_id, source_id))
-
-
-def _recent(content: Mapping[str, Any]) -> Mapping[str, object]:
-    """Return a record without the runs that are too old for the page."""
-    runs = content.get("runs")
-    return {**content, "runs": runs[-MAX_UPDATES:]} if isinstance(runs, list) else content
-
-
-def _runs_of_0_1(content: Mapping[str, Any]) -> list[RunRecord]:
-    dag_id, run_id = content.get("dag_id"), content.get("run_id")
-    return [RunRecord(dag_id, run_id)] if isinstance(dag_id, str) and isinstance(run_id, str) else []
-
-
-def _add_brackets(source: _Source, records: Mapping[str, Callable[[], object]]) -> None:
-    named = [
-        *(holder.bracket for holder in source.holders),
-        *(
-            Holder(run.dag_id, run.run_id, open_task_id, map_index)
-            for run in source.runs[-MAX_UPDATES:]
-            for open_task_id, map_index in run.brackets[:_MAX_BRACKETS]
-        ),
-    ]
-    for holder in dict.fromkeys(named):
-        key = bracket_variable(holder)
-        if key not in records:
-            continue
-        value, trouble = _decoded(key, records[key])
-        record = bracket_in(value)
-        if record is None:
-            source.troubles.append(
-                trouble or f"The Variable {key} contains nothing that this version can read"
-            )
-        elif (record.organization_id, record.source_id) == (source.organization_id, source.source_id):
-            source.brackets[holder] = record
-
-
 # --- the database ---
 
 
-def _ask(store: Store, facts: _Facts, sources: Iterable[_Source], watches: Mapping[str, WatchRecord]) -> None:
+def _ask(
+    store: Store,
+    facts: _Facts,
+    viewer: Viewer,
+    sources: Iterable[SourceRecords],
+    watches: Mapping[str, WatchRecord],
+) -> None:
     holders = [each for source in sources for each in source.holders]
     held = {(each.dag_id, each.run_id) for each in holders}
-    last = {source.last_run for source in sources if source.last_run}
+    last_runs = [run for run in map(viewer.last_run, sources) if run is not None]
+    last = {(run.dag_id, run.run_id) for run in last_runs}
     brackets = [holder for source in sources for holder in source.brackets]
     dag_ids = {WATCHDOG_DAG_ID, *(watch.dag_id for watch in watches.values())}
     dag_ids |= {dag_id for dag_id, _ in held | last}
@@ -311,6 +184,17 @@ def _ask(store: Store, facts: _Facts, sources: Iterable[_Source], watches: Mappi
         return
     facts.counts = facts.asked("what was pushed", lambda: _counts(store.pushed(last)), {})
     facts.failed = facts.asked("the failed tasks", lambda: store.failed(last), {})
+    for run in last_runs:
+        facts.brackets.setdefault((run.dag_id, run.run_id), set()).update(_brackets(run))
+    mapped = {
+        (key, task_id)
+        for key, task_ids in facts.failed.items()
+        for task_id in task_ids
+        if any(each.map_index >= 0 and _is_in(task_id, each) for each in facts.brackets.get(key, ()))
+    }
+    if mapped:
+        keys, task_ids = zip(*mapped, strict=True)
+        facts.instances = facts.asked("the failed tasks", lambda: store.tasks(keys, task_ids), {})
     facts.outcomes = facts.asked(
         "how updates ended",
         lambda: store.tasks(
@@ -321,29 +205,38 @@ def _ask(store: Store, facts: _Facts, sources: Iterable[_Source], watches: Mappi
     )
 
 
+def _brackets(run: RunRecord) -> list[Holder]:
+    return [Holder(run.dag_id, run.run_id, *name) for name in run.brackets]
+
+
+def _is_in(task_id: str, bracket: Holder) -> bool:
+    return task_id.startswith(bracket.task_id(""))
+
+
 # --- a row ---
 
 
-def _row_or_reason(source: _Source, facts: _Facts, viewer: Viewer, now: float) -> dict[str, object]:
+def _row_or_reason(
+    source: SourceRecords, watch: WatchRecord | None, facts: _Facts, viewer: Viewer, now: float
+) -> dict[str, Any]:
     """Return a source's row, with the reason if its records decode to impossible values."""
     try:
-        return _row(source, facts, viewer, now)
+        return _row(source, watch, facts, viewer, now)
     except Exception as error:
-        troubles = [*source.troubles, _cannot_show(source, error)]
-        return _row(_Source(source.organization_id, source.source_id, troubles=troubles), facts, viewer, now)
+        troubles = [*source.troubles, cannot_show(source, error)]
+        bare = SourceRecords(source.organization_id, source.source_id, troubles=troubles)
+        return _row(bare, None, facts, viewer, now)
 
 
-def _cannot_show(source: _Source, error: Exception) -> str:
-    log.warning("Could not show source %s of %s", source.source_id, source.organization_id, exc_info=error)
-    return f"Its records contain an impossible value ({type(error).__name__}); see the web server's log"
-
-
-def _row(source: _Source, facts: _Facts, viewer: Viewer, now: float) -> dict[str, object]:
+def _row(
+    source: SourceRecords, watch: WatchRecord | None, facts: _Facts, viewer: Viewer, now: float
+) -> dict[str, Any]:
     status = _status(source)
     judged = [(holder, *_judged(holder, facts)) for holder in source.holders]
-    state = _state(status, [is_live for _, is_live, _ in judged], is_damaged=bool(source.troubles))
+    damage = [*source.troubles, *_bracket_troubles(source, viewer)]
+    state = _state(status, [is_live for _, is_live, _ in judged], is_damaged=bool(damage))
+    last = _last(source, facts, viewer)
     updates = list(_updates(source, facts, viewer, status, now))
-    next_run = _next_run(source, facts, viewer)
     return {
         "organization": source.organization_id,
         "source": source.source_id,
@@ -364,14 +257,45 @@ def _row(source: _Source, facts: _Facts, viewer: Viewer, now: float) -> dict[str
             else {"hidden": True, "is_live": is_live}
             for holder, is_live, why in judged
         ],
-        "last": _last(source, facts, viewer),
+        "last": last,
         "updates": updates,
-        "next_run": next_run,
-        "troubles": [*source.troubles, *([source.seen.error] if source.seen and source.seen.error else [])],
+        "next_run": _next_run(source, facts, viewer),
+        "troubles": [
+            *damage,
+            *([source.seen.error] if source.seen and source.seen.error else []),
+            *_unlisted(source, watch, status, last),
+        ],
     }
 
 
-def _status(source: _Source) -> dict[str, object] | None:
+def _bracket_troubles(source: SourceRecords, viewer: Viewer) -> Iterable[str]:
+    """Return what is wrong with the records of brackets, whose keys name their DAGs."""
+    hidden = "A record of a DAG that you are not allowed to read can't be read."
+    return dict.fromkeys(
+        text if viewer.reads(bracket.dag_id) else hidden for bracket, text in source.bracket_troubles.items()
+    )
+
+
+def _unlisted(
+    source: SourceRecords,
+    watch: WatchRecord | None,
+    status: dict[str, Any] | None,
+    last: dict[str, Any] | None,
+) -> list[str]:
+    """Return whether Coveo did not list a source, in a check of all sources after its latest update."""
+    if watch is None or not watch.at or watch.left_out or source.seen is not None:
+        return []
+    times = [status and status["as_of"], *(last[name] for name in ("began", "ended") if last)]
+    known = [each for each in times if each]
+    if not known or max(known) >= watch.at:
+        return []
+    variables = " and ".join(source.variables)
+    reason = "the source was deleted, or the watchdog's key can't view it"
+    remedy = f"If it was deleted, delete {variables} in Airflow's Variables."
+    return [f"Coveo's list of sources does not include it: {reason}. {remedy}"]
+
+
+def _status(source: SourceRecords) -> dict[str, object] | None:
     """Return the latest status that Coveo reported or a bracket set, ``None`` if it is unknown."""
     found: list[tuple[float, dict[str, object]]] = []
     seen = source.seen
@@ -444,15 +368,10 @@ def _judged(holder: SourceRecord, facts: _Facts) -> tuple[bool | None, str]:
     if run.state not in ACTIVE_RUN_STATES:
         return False, f"the run has ended ({run.state})"
     states = facts.states.get(key, set())
-    closing = {holder.task_id(role) for role in _ENDS}
-    ends = [
-        each
-        for each in facts.ends.get(key, [])
-        if each.task_id in closing and each.map_index == holder.map_index
-    ]
-    is_over = len(ends) == len(closing) and all(each.state in FINISHED_STATES for each in ends)
-    pending = [task_id for task_id, state in states if state in PENDING_STATES]
-    if is_over and not any(may_still_work(holder, task_id) for task_id in pending):
+    ends = {
+        each.task_id: each.state for each in facts.ends.get(key, []) if each.map_index == holder.map_index
+    }
+    if has_ended(holder, [ends.get(holder.task_id(role)) for role in _ENDS], lambda: states):
         return False, "its tasks close and outcome have run"
     if dag is not None and not dag.is_paused and not dag.is_gone:
         return True, ""
@@ -463,7 +382,7 @@ def _judged(holder: SourceRecord, facts: _Facts) -> tuple[bool | None, str]:
 
 
 def _updates(
-    source: _Source, facts: _Facts, viewer: Viewer, status: dict[str, Any] | None, now: float
+    source: SourceRecords, facts: _Facts, viewer: Viewer, status: dict[str, Any] | None, now: float
 ) -> Iterator[dict[str, object]]:
     held = {holder.bracket for holder in source.holders}
     is_active = status is not None and status["is_active"]
@@ -495,14 +414,13 @@ def _result(bracket: Holder, facts: _Facts) -> str | None:
     return None
 
 
-def _last(source: _Source, facts: _Facts, viewer: Viewer) -> dict[str, object] | None:
-    runs = [run for run in source.runs if viewer.reads(run.dag_id)]
-    if not runs:
+def _last(source: SourceRecords, facts: _Facts, viewer: Viewer) -> dict[str, Any] | None:
+    last = viewer.last_run(source)
+    if last is None:
         return None
-    last = runs[-1]
     key = (last.dag_id, last.run_id)
     run = facts.runs.get(key)
-    brackets = [(Holder(*key, *name), source.brackets.get(Holder(*key, *name))) for name in last.brackets]
+    brackets = [(bracket, source.brackets.get(bracket)) for bracket in _brackets(last)]
     known = [(bracket, record) for bracket, record in brackets if record is not None]
     began = min(
         (record.opened_at for _, record in known if record.opened_at), default=run.began if run else None
@@ -522,10 +440,38 @@ def _last(source: _Source, facts: _Facts, viewer: Viewer) -> dict[str, object] |
         "began": began,
         "ended": max(closed, default=run.ended if run and not is_running else None),
         "result": result,
-        "failed": sorted(facts.failed.get(key, []))[:_MAX_FAILED],
+        # After a success, the run's failed tasks belong to other sources.
+        "failed": [] if result == "success" else _failed(last, facts)[:_MAX_FAILED],
         "closed_by": next((record.closed_by for _, record in known if record.closed_by), ""),
         "counts": facts.counts.get(key, {}).get(f"{source.organization_id}/{source.source_id}"),
     }
+
+
+def _failed(last: RunRecord, facts: _Facts) -> list[str]:
+    """Return the failed tasks of a run, without those of brackets of other sources."""
+    key = (last.dag_id, last.run_id)
+    own = _brackets(last)
+    others = facts.brackets.get(key, set()).difference(own)
+    found = []
+    for task_id in sorted(facts.failed.get(key, [])):
+        ours, theirs = (
+            # The nearest bracket, because task groups can be nested.
+            max((each for each in some if _is_in(task_id, each)), key=_depth, default=None)
+            for some in (own, others)
+        )
+        if ours is None:
+            is_ours = theirs is None
+        elif ours.map_index >= 0:
+            is_ours = TaskRow(task_id, ours.map_index, "failed") in facts.instances.get(key, [])
+        else:
+            is_ours = theirs is None or _depth(ours) >= _depth(theirs)
+        if is_ours:
+            found.append(task_id)
+    return found
+
+
+def _depth(bracket: Holder) -> int:
+    return len(bracket.open_task_id)
 
 
 def _counts(pushed: Iterable[tuple[RunKey, object]]) -> dict[RunKey, dict[str, dict[str, int]]]:
@@ -541,14 +487,14 @@ def _counts(pushed: Iterable[tuple[RunKey, object]]) -> dict[RunKey, dict[str, d
     return found
 
 
-def _next_run(source: _Source, facts: _Facts, viewer: Viewer) -> dict[str, object] | None:
+def _next_run(source: SourceRecords, facts: _Facts, viewer: Viewer) -> dict[str, object] | None:
     """Return the next run of the DAG that updated the source last."""
-    dag_id = next((run.dag_id for run in reversed(source.runs) if viewer.reads(run.dag_id)), None)
-    if dag_id is None or facts.unknown:
+    last = viewer.last_run(source)
+    if last is None or facts.unknown:
         return None
     # Airflow's own page can delete a DAG with all its rows.
-    dag = facts.dags.get(dag_id, DagRow(is_paused=False, is_gone=True, next_run=None))
-    return {"dag_id": dag_id, "at": dag.next_run, "is_paused": dag.is_paused, "is_gone": dag.is_gone}
+    dag = facts.dags.get(last.dag_id, DagRow(is_paused=False, is_gone=True, next_run=None))
+    return {"dag_id": last.dag_id, "at": dag.next_run, "is_paused": dag.is_paused, "is_gone": dag.is_gone}
 
 
 # --- an organization ---
@@ -559,12 +505,19 @@ def _watch_dags(watches: Mapping[str, WatchRecord], organization_id: str) -> set
     return {watch.dag_id} if watch is not None else set()
 
 
-def _organization(watch: WatchRecord | None, facts: _Facts, viewer: Viewer) -> dict[str, object]:
+def _organization(
+    organization_id: str, watches: Mapping[str, WatchRecord], facts: _Facts, viewer: Viewer
+) -> dict[str, object]:
+    watch = watches.get(organization_id)
     dag_id = (watch.dag_id if watch else "") or WATCHDOG_DAG_ID
     dag = facts.dags.get(dag_id)
     is_known = viewer.reads(dag_id)
     if dag is None or dag.is_gone:
         usable = "absent"
+        # The DAG to add, rather than the ID of one that the user could not read.
+        dag_id, is_known = (dag_id if is_known else WATCHDOG_DAG_ID), True
+    elif organization_id and watch is None and dag_id in {each.dag_id for each in watches.values()}:
+        usable = "elsewhere"
     elif watch is not None and watch.dag_id and not watch.takes_conf:
         usable = "deaf"
     elif not (is_known and facts.asked("your permissions", lambda: viewer.may_trigger(dag_id), False)):
@@ -575,7 +528,7 @@ def _organization(watch: WatchRecord | None, facts: _Facts, viewer: Viewer) -> d
     if watch is not None and watch.quota_limit is not None and watch.quota_used is not None:
         quota = {"limit": watch.quota_limit, "used": watch.quota_used, "as_of": watch.at}
     return {
-        "watchdog": {"dag_id": dag_id if is_known or dag is None else None, "usable": usable},
+        "watchdog": {"dag_id": dag_id if is_known else None, "usable": usable},
         "looked_at": watch.at if watch else None,
         "left_out": watch.left_out if watch else 0,
         "quota": quota,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from airflow_provider_coveo.state.airflow_runs import (
@@ -54,32 +55,39 @@ def _has_pending_task(holder: SourceRecord) -> bool:
 
 def is_over(holder: SourceRecord) -> bool:
     """
-    Return whether a bracket has ended: the tasks that close it, and all others that could still push.
-
-    If someone marks ``close`` and ``outcome`` while other tasks of the bracket are pending, these still work,
-    and the DAG's callback closes the source when the run ends.
+    Return whether a bracket has ended, by :func:`has_ended`. For tasks, and for callbacks that can query.
 
     :param holder: The bracket.
     """
     closing = [holder.task_id("close"), holder.task_id("outcome")]
     states = task_states(holder.dag_id, holder.run_id, closing)
-    if not all(states[task_id].get(holder.map_index) in FINISHED_STATES for task_id in closing):
-        return False
-    every = all_task_states(holder.dag_id, holder.run_id)
-    return not any(may_still_work(holder, name) for name, state in every.items() if state in PENDING_STATES)
+    ends = [states[task_id].get(holder.map_index) for task_id in closing]
+    return has_ended(holder, ends, lambda: all_task_states(holder.dag_id, holder.run_id).items())
 
 
-def may_still_work(holder: SourceRecord, task_name: str) -> bool:
+def has_ended(
+    holder: SourceRecord,
+    ends: Iterable[str | None],
+    find_tasks: Callable[[], Iterable[tuple[str, str | None]]],
+) -> bool:
     """
-    Return whether a pending task keeps a bracket alive whose ``close`` and ``outcome`` have ended.
+    Return whether a bracket has ended: the tasks that close it, and all others that could still push.
 
-    If a member reopened the bracket, every task counts: more tasks may have been cleared than that one, and
-    the run's end closes the source.
+    If someone marks ``close`` and ``outcome`` while other tasks of the bracket are pending, these still work,
+    and the DAG's callback closes the source when the run ends. If a member reopened the bracket, every
+    pending task counts: more tasks may have been cleared than that one, and the run's end closes the source.
 
     :param holder: The bracket.
-    :param task_name: The unique name of the task instance in the run.
+    :param ends: The states of its ``close`` and ``outcome``.
+    :param find_tasks: Returns the run's task instances, by their unique names or tasks, and their states.
+        It is called only if both have ended.
     """
-    return holder.reopened_by is not None or holder.has_member(task_name)
+    if not all(state in FINISHED_STATES for state in ends):
+        return False
+    return not any(
+        state in PENDING_STATES and (holder.reopened_by is not None or holder.has_member(name))
+        for name, state in find_tasks()
+    )
 
 
 def seems_live(holder: SourceRecord) -> bool:

@@ -69,6 +69,7 @@ class Server:
         organization = {"watchdog": dog, "looked_at": NOW, "left_out": 0, "quota": None}
         names = {"", *(row["organization"] for row in rows)}
         self.data = {
+            "is_read": True,
             "rows": rows,
             "organizations": dict.fromkeys(names, organization),
             "troubles": list(troubles),
@@ -201,6 +202,7 @@ def test_two_organizations_can_have_a_source_with_the_same_id(server: Server, ta
         ("paused", "The buttons need the watchdog, but its DAG is paused: unpause dog"),
         ("deaf", "set takes_conf=True on the operator in the DAG dog"),
         ("forbidden", "you need permission to trigger dog"),
+        ("elsewhere", "The watchdog dog checks another organization. To use the buttons for acme, add"),
     ],
 )
 def test_why_the_buttons_can_not_be_used_is_said(server: Server, tab: Page, usable: str, words: str) -> None:
@@ -209,6 +211,111 @@ def test_why_the_buttons_can_not_be_used_is_said(server: Server, tab: Page, usab
     expect(tab.locator("#ps-notes")).to_contain_text(words)
     expect(tab.get_by_role("button", name="Check now")).to_be_disabled()
     expect(tab.get_by_role("button", name="Set s to IDLE")).to_be_disabled()
+
+
+def test_sources_that_were_read_before_stay_with_the_time_when_they_were(server: Server, tab: Page) -> None:
+    server.show(active("s"))
+    tab.goto(server.url)
+    expect(tab.locator("tbody")).to_have_count(1)
+    when = tab.locator("#ps-fresh").inner_text()
+    # Its next second differs.
+    tab.wait_for_timeout(1100)
+    server.data |= {"is_read": False, "rows": [], "troubles": ["Could not read the records"]}
+    tab.get_by_role("button", name="Refresh").click()
+    expect(tab.locator("#ps-notes")).to_contain_text("Could not read the records")
+    expect(tab.locator("tbody")).to_have_count(1)
+    expect(tab.locator("#ps-fresh")).to_have_text(when)
+    server.data |= {"is_read": True, "troubles": []}
+    tab.get_by_role("button", name="Refresh").click()
+    expect(tab.locator("tbody")).to_have_count(0)
+    expect(tab.locator("#ps-fresh")).not_to_have_text(when)
+
+
+def test_a_watchdog_that_has_not_checked_for_hours_is_said(server: Server, tab: Page) -> None:
+    server.show(active("s"))
+    tab.goto(server.url)
+    expect(tab.locator("tbody")).to_have_count(1)
+    expect(tab.locator("#ps-notes")).not_to_contain_text("last checked")
+    server.data["organizations"]["acme"]["looked_at"] = NOW - 3 * 3600
+    tab.get_by_role("button", name="Refresh").click()
+    expect(tab.locator("#ps-notes")).to_contain_text("The watchdog last checked all sources of acme at")
+    # It keeps the focus, whether or not it is drawn again.
+    link = tab.locator("#ps-notes").get_by_role("link", name="dog")
+    link.focus()
+    for troubles in ([], ["more"]):
+        server.data["troubles"] = troubles
+        with tab.expect_response("**/sources"):
+            tab.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        expect(tab.locator("#ps-notes p")).to_have_count(2 + len(troubles))
+        expect(link).to_be_focused()
+
+
+def test_all_abandoned_sources_that_are_shown_can_be_set_back_at_once(server: Server, tab: Page) -> None:
+    many = [active(f"s{number:03}") for number in range(101)]
+    server.show(*many, active("t", state="unsure"), active("of-two", "two"))
+    tab.goto(server.url)
+    button = tab.get_by_role("button", name="Set all 101 of acme to IDLE")
+    button.click()
+    dialog = tab.locator("#ps-dialog")
+    expect(dialog).to_contain_text("Set 101 sources of acme to IDLE?")
+    expect(dialog).to_contain_text("s018, s019 and 81 more")
+    tab.keyboard.press("Escape")
+    expect(button).to_be_focused()
+    assert server.posted == []
+    button.click()
+    idle = {
+        "status": "IDLE",
+        "label": "Ready",
+        "is_active": False,
+        "since": None,
+        "as_of": NOW,
+        "by": "coveo",
+    }
+    left = [active("s100"), *(active(row["source"], state="idle", status=idle) for row in many[:100])]
+    server.show(*left, active("t", state="unsure"), active("of-two", "two"))
+    dialog.get_by_role("button", name="Set to IDLE").click()
+    expect(tab.locator('tbody[data-key="acme/s000"]')).to_contain_text("Set to IDLE at")
+    expect(tab.locator('tbody[data-key="acme/s100"]')).to_contain_text("Not set to IDLE")
+    confs = [body["conf"] for _, body in server.posted]
+    assert [conf["source_ids"] for conf in confs] == [
+        [f"s{number:03}" for number in range(100)],
+        ["s100"],
+    ]
+    assert {(conf["organization_id"], conf["close_now"]) for conf in confs} == {("acme", True)}
+    # The filters choose the sources, and one source has its own button.
+    server.show(*(active(name) for name in ("a1", "a2", "b1")))
+    tab.goto(server.url)
+    expect(tab.get_by_role("button", name="Set all 3 of acme")).to_be_visible()
+    tab.get_by_role("searchbox", name="Source").fill("a")
+    expect(tab.get_by_role("button", name="Set all 2 of acme")).to_be_visible()
+    tab.get_by_role("searchbox", name="Source").fill("b1")
+    expect(tab.get_by_role("button", name="Set all")).to_have_count(0)
+    server.show(active("a1"), active("a2"), watchdog={"usable": "forbidden"})
+    tab.goto(server.url)
+    expect(tab.locator("tbody")).to_have_count(2)
+    expect(tab.get_by_role("button", name="Set all")).to_have_count(0)
+
+
+def test_the_sources_whose_last_update_failed_can_be_found(server: Server, tab: Page) -> None:
+    failed = active("failed", state="idle")
+    failed["last"]["result"] = "failed"
+    server.show(active("s"), failed, active("never", state="idle", last=None))
+    tab.goto(server.url)
+    tab.get_by_label("State").select_option("Last update failed")
+    expect(tab.locator("tbody")).to_have_count(1)
+    expect(tab.locator("tbody")).to_have_attribute("data-key", "acme/failed")
+
+
+def test_what_is_late_or_unfinished_is_not_called_planned_or_running(server: Server, tab: Page) -> None:
+    row = active("s", state="idle")
+    row["next_run"]["at"] = NOW - 3600
+    row["last"] |= {"result": "running", "closed_by": "watchdog"}
+    row["holders"] = [{**row["holders"][0], "map_index": 17}]
+    server.show(row)
+    tab.goto(server.url)
+    expect(tab.locator("tbody")).to_contain_text("was due")
+    expect(tab.locator("tbody")).to_contain_text("not finished")
+    expect(tab.locator("tbody")).to_contain_text("(map index 17)")
 
 
 def test_no_source_at_all_is_said(server: Server, tab: Page) -> None:

@@ -50,8 +50,15 @@ class Facts:
         }
         return record
 
-    def update(self, run_id: str = "r", source: str = SOURCE, dag_id: str = "d", **fields: Any) -> None:
-        holder = Holder(dag_id, run_id, OPEN)
+    def update(
+        self,
+        run_id: str = "r",
+        source: str = SOURCE,
+        dag_id: str = "d",
+        bracket: tuple[str, int] = (OPEN, -1),
+        **fields: Any,
+    ) -> None:
+        holder = Holder(dag_id, run_id, *bracket)
         record = BracketRecord(
             **{
                 "organization_id": ORG,
@@ -68,7 +75,7 @@ class Facts:
         content = self.values.setdefault(
             f"coveo_content__{ORG}__{source}", {"organization_id": ORG, "source_id": source, "runs": []}
         )
-        content["runs"].append(asdict(RunRecord(dag_id, run_id, brackets=((OPEN, -1),))))
+        content["runs"].append(asdict(RunRecord(dag_id, run_id, brackets=(bracket,))))
 
     def watch(self, *seen: SeenSource, **fields: Any) -> None:
         record = WatchRecord(**{"organization_id": ORG, "dag_id": "dog", "takes_conf": True, **fields})
@@ -305,6 +312,25 @@ def test_the_last_update_says_how_it_ended_and_what_it_pushed(facts: Facts) -> N
     assert last["closed_by"] == "watchdog"
 
 
+def test_the_failed_tasks_of_a_run_are_named_in_the_rows_of_their_sources_only(facts: Facts) -> None:
+    for number in (0, 1):
+        facts.update(source=f"mapped-{number}", bracket=("mapped.open", number))
+    facts.update(source="outer", bracket=("outer.open", -1))
+    facts.update(source="inner", bracket=("outer.inner.open", -1))
+    facts.run("failed", ("outer.outcome", "failed"), ("outer.push", "failed"), ("prepare", "failed"))
+    facts.task_rows["d", "r"] += [
+        TaskRow("outer.inner.outcome", -1, "failed"),
+        TaskRow("outer.inner.push", -1, "failed"),
+        *(TaskRow("mapped.push", number, "failed" if number else "success") for number in (0, 1)),
+        *(TaskRow("mapped.outcome", number, "failed" if number else "success") for number in (0, 1)),
+    ]
+    last = {row["source"]: row["last"] for row in facts.shown()["rows"]}
+    assert (last["mapped-0"]["result"], last["mapped-0"]["failed"]) == ("success", [])
+    assert last["mapped-1"]["failed"] == ["mapped.outcome", "mapped.push", "prepare"]
+    assert last["outer"]["failed"] == ["outer.outcome", "outer.push", "prepare"]
+    assert last["inner"]["failed"] == ["outer.inner.outcome", "outer.inner.push", "prepare"]
+
+
 @pytest.mark.parametrize(
     "odd", [None, [], "x", {KEY: None}, {KEY: {"accepted": "many"}}, {KEY: {"accepted": True}}]
 )
@@ -360,11 +386,32 @@ def test_a_damaged_record_is_said_and_hides_no_other_source(facts: Facts, kind: 
         assert any(name in text for text in said), said
 
 
-def test_a_record_of_which_nothing_can_be_read_is_a_row_with_the_reason(facts: Facts) -> None:
+def test_a_record_of_which_nothing_can_be_read_is_a_row_with_the_reason_and_the_remedy(facts: Facts) -> None:
     facts.values[f"coveo_open__{ORG}__{SOURCE}"] = UnreadableRecordError
     row = facts.row()
     assert (row["organization"], row["source"], row["state"]) == (ORG, SOURCE, "unreadable")
-    assert "can't be read (InvalidToken)" in row["troubles"][0]
+    said = "can't be read (InvalidToken). If no run is updating the source, delete that Variable."
+    assert row["troubles"] == [f"The Variable coveo_open__{ORG}__{SOURCE} {said}"]
+
+
+def test_a_source_that_coveo_no_longer_lists_is_said_to_be_deleted(facts: Facts) -> None:
+    facts.hold()
+    facts.update(phase=Phase.OPEN, closed_at=0.0)
+    facts.run("failed")
+    facts.watch(seen("IDLE", id="other"), at=NOW - 30)
+    (trouble,) = next(row["troubles"] for row in facts.shown()["rows"] if row["source"] == SOURCE)
+    assert "Coveo's list of sources does not include it: the source was deleted" in trouble
+    assert f"delete coveo_content__{ORG}__{SOURCE} and coveo_open__{ORG}__{SOURCE} in" in trouble
+
+
+@pytest.mark.parametrize("watch", [{"at": 0.0}, {"at": NOW - 7300}, {"at": NOW - 30, "left_out": 1}, None])
+def test_a_source_that_no_check_could_have_found_is_not(facts: Facts, watch: dict[str, Any] | None) -> None:
+    facts.hold()
+    facts.update(phase=Phase.OPEN, closed_at=0.0)
+    facts.run("running")
+    facts.watch(*([] if watch else [seen()]), **(watch or {"at": NOW - 30}))
+    facts.values[f"coveo_watch__{ORG}"] |= watch or {}
+    assert facts.row()["troubles"] == []
 
 
 @pytest.mark.parametrize("more", [{"color": "blue"}, {"version": 99}])
@@ -397,6 +444,7 @@ def test_a_query_that_fails_is_said_without_what_the_driver_says(facts: Facts, d
     shown = facts.shown()
     assert any("OSError" in text for text in shown["troubles"])
     assert "secret" not in json.dumps(shown)
+    assert shown["is_read"] is (down != "records")
     if down == "records":
         assert shown["rows"] == []
     elif down == "pushed":
@@ -435,6 +483,31 @@ def test_what_is_shown_of_a_source_names_no_dag_that_one_may_not_read(facts: Fac
     assert row["last"]["run_id"] == "r"
 
 
+def test_a_damaged_record_of_a_hidden_dag_does_not_name_it(facts: Facts) -> None:
+    facts.update()
+    facts.update("secret-run", dag_id="secret")
+    facts.values[bracket_variable(Holder("secret", "secret-run", OPEN))] = UnreadableRecordError
+    assert "coveo_bracket__secret" in json.dumps(facts.shown())
+    shown = facts.shown(readable=frozenset({"d"}), sees_records=False)
+    assert "secret" not in json.dumps(shown)
+    assert shown["rows"][0]["troubles"] == [
+        "A record of a DAG that you are not allowed to read can't be read."
+    ]
+
+
+def test_the_last_update_is_that_of_the_dags_that_one_may_read(facts: Facts) -> None:
+    facts.update()
+    facts.update("later", dag_id="secret")
+    facts.run("failed", ("update.push", "failed"), ("update.outcome", "failed"))
+    facts.dag_rows["secret"] = DagRow(False, False, None)
+    facts.pushes["d", "r"] = [{KEY: {"accepted": 2}}]
+    row = facts.row(readable=frozenset({"d"}), sees_records=False)
+    assert row["next_run"] == {"dag_id": "d", "at": NOW + 3600, "is_paused": False, "is_gone": False}
+    assert (row["last"]["run_id"], row["last"]["result"]) == ("r", "failed")
+    assert row["last"]["failed"] == ["update.outcome", "update.push"]
+    assert row["last"]["counts"] == {"accepted": 2}
+
+
 def test_nothing_of_a_record_but_what_is_meant_is_shown(facts: Facts) -> None:
     facts.hold(opening="opening-id")
     facts.update(coveo_conn_id="my_connection", phase=Phase.OPEN, closed_at=0.0)
@@ -469,6 +542,26 @@ def test_whether_the_buttons_can_be_used_is_known_beforehand(
     assert facts.shown(**viewer)["organizations"][ORG]["watchdog"]["usable"] == usable
 
 
+def test_a_watchdog_of_another_organization_is_not_offered(facts: Facts) -> None:
+    facts.watch(seen(), dag_id=WATCHDOG_DAG_ID)
+    facts.dag_rows[WATCHDOG_DAG_ID] = DagRow(False, False, None)
+    facts.values["coveo_open__two__s"] = 3
+    organizations = facts.shown()["organizations"]
+    assert organizations[ORG]["watchdog"]["usable"] == "ready"
+    assert organizations["two"]["watchdog"] == {"dag_id": WATCHDOG_DAG_ID, "usable": "elsewhere"}
+
+
+def test_a_deleted_watchdog_that_one_could_not_read_is_not_named(facts: Facts) -> None:
+    facts.update()
+    facts.watch(seen())
+    facts.run("success")
+    for dag in (None, DagRow(False, True, None)):
+        facts.dag_rows.pop("dog", None)
+        facts.dag_rows |= {"dog": dag} if dag else {}
+        shown = facts.shown(readable=frozenset({"d"}), sees_records=False)
+        assert shown["organizations"][ORG]["watchdog"] == {"dag_id": WATCHDOG_DAG_ID, "usable": "absent"}
+
+
 def test_the_quota_is_that_of_the_watchdog_s_last_look(facts: Facts) -> None:
     facts.watch(seen(), at=NOW - 60, quota_limit=1000, quota_used=400)
     assert facts.shown()["organizations"][ORG]["quota"] == {"limit": 1000, "used": 400, "as_of": NOW - 60}
@@ -478,3 +571,8 @@ def test_what_needs_somebody_comes_first(facts: Facts) -> None:
     facts.watch(seen("IDLE", id="idle"), seen("REBUILD", id="left", name="Z"))
     facts.values["coveo_open__acme__odd"] = UnreadableRecordError
     assert [row["source"] for row in facts.shown()["rows"]] == ["left", "odd", "idle"]
+
+
+def test_numbers_in_names_are_ordered_as_numbers(facts: Facts) -> None:
+    facts.watch(*(seen("IDLE", id=name, name=name) for name in ("Shop 10", "shop 9", "Shop 100")))
+    assert [row["name"] for row in facts.shown()["rows"]] == ["shop 9", "Shop 10", "Shop 100"]
