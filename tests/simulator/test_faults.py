@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 
 import pytest
 import requests
 
-from airflow_provider_coveo.simulator import Simulator
+from airflow_provider_coveo.simulator import Simulator, logs_api, platform_api, push_api, uploads
+from airflow_provider_coveo.simulator.faults import Faults
 from tests.simulator.client import SOURCE, Client, error
 
 A = "https://acme.com/a"
@@ -171,3 +173,15 @@ def test_the_simulator_stops_at_once_despite_open_connections_and_stalled_respon
     assert [exchange.status for exchange in coveo.requests] == [201, 201]
     asking.join(timeout=30)
     assert len(failures) == 1
+
+
+def test_the_description_of_operation_names_every_request() -> None:
+    described = str(Faults.__doc__).partition(":param operation:")[2].partition(":param method:")[0]
+    routes = (
+        *push_api.ROUTES,
+        *uploads.ROUTES,
+        *platform_api.ROUTES,
+        *platform_api.UNPRIVILEGED_ROUTES,
+        *logs_api.ROUTES,
+    )
+    assert set(re.findall(r"``(\w+)``", described)) == {route.name for route in routes}
