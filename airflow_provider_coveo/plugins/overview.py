@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from airflow_provider_coveo.coveo.statuses import SourceStatus
 from airflow_provider_coveo.plugins.source_records import MAX_UPDATES, SourceRecords, cannot_show, collect
@@ -35,6 +35,8 @@ _ENDS: Final = ("close", "outcome")
 _COUNTS: Final = ("accepted", "deleted", "refused", "rejected", "rejected_batches", "unchanged")
 
 T = TypeVar("T")
+#: A row or one of its parts.
+Json: TypeAlias = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class _Facts:
             return otherwise
 
 
-def overview(store: Store, find_viewer: Callable[[], Viewer], now: float) -> dict[str, Any]:
+def overview(store: Store, find_viewer: Callable[[], Viewer], now: float) -> Json:
     """
     Return the page's data as JSON.
 
@@ -132,13 +134,13 @@ def overview(store: Store, find_viewer: Callable[[], Viewer], now: float) -> dic
     )
 
 
-def _place(row: dict[str, Any]) -> tuple[object, ...]:
+def _place(row: Json) -> tuple[object, ...]:
     """Return the position of a row. Numbers in names count as numbers."""
     name = re.sub(r"[0-9]+", lambda digits: digits[0].zfill(20), row["name"].casefold())
     return _ORDER.index(row["state"]), row["organization"], name, row["source"]
 
 
-def as_json(value: dict[str, Any]) -> dict[str, Any]:
+def as_json(value: Json) -> Json:
     """
     Return data that any JSON encoder accepts.
 
@@ -218,7 +220,7 @@ def _is_in(task_id: str, bracket: Holder) -> bool:
 
 def _row_or_reason(
     source: SourceRecords, watch: WatchRecord | None, facts: _Facts, viewer: Viewer, now: float
-) -> dict[str, Any]:
+) -> Json:
     """Return a source's row, with the reason if its records decode to impossible values."""
     try:
         return _row(source, watch, facts, viewer, now)
@@ -228,9 +230,7 @@ def _row_or_reason(
         return _row(bare, None, facts, viewer, now)
 
 
-def _row(
-    source: SourceRecords, watch: WatchRecord | None, facts: _Facts, viewer: Viewer, now: float
-) -> dict[str, Any]:
+def _row(source: SourceRecords, watch: WatchRecord | None, facts: _Facts, viewer: Viewer, now: float) -> Json:
     status = _status(source)
     judged = [(holder, *_judged(holder, facts)) for holder in source.holders]
     damage = [*source.troubles, *_bracket_troubles(source, viewer)]
@@ -279,8 +279,8 @@ def _bracket_troubles(source: SourceRecords, viewer: Viewer) -> Iterable[str]:
 def _unlisted(
     source: SourceRecords,
     watch: WatchRecord | None,
-    status: dict[str, Any] | None,
-    last: dict[str, Any] | None,
+    status: Json | None,
+    last: Json | None,
 ) -> list[str]:
     """Return whether Coveo did not list a source, in a check of all sources after its latest update."""
     if watch is None or not watch.at or watch.left_out or source.seen is not None:
@@ -382,7 +382,7 @@ def _judged(holder: SourceRecord, facts: _Facts) -> tuple[bool | None, str]:
 
 
 def _updates(
-    source: SourceRecords, facts: _Facts, viewer: Viewer, status: dict[str, Any] | None, now: float
+    source: SourceRecords, facts: _Facts, viewer: Viewer, status: Json | None, now: float
 ) -> Iterator[dict[str, object]]:
     held = {holder.bracket for holder in source.holders}
     is_active = status is not None and status["is_active"]
@@ -414,7 +414,7 @@ def _result(bracket: Holder, facts: _Facts) -> str | None:
     return None
 
 
-def _last(source: SourceRecords, facts: _Facts, viewer: Viewer) -> dict[str, Any] | None:
+def _last(source: SourceRecords, facts: _Facts, viewer: Viewer) -> Json | None:
     last = viewer.last_run(source)
     if last is None:
         return None
