@@ -302,6 +302,31 @@ def attach_callbacks(dag: DAG, update_tasks: UpdateTasks) -> None:
     dag.has_on_failure_callback = dag.has_on_success_callback = True
 
 
+def warn_if_replaced(dag: DAG, update_tasks: UpdateTasks, source_id: str) -> None:
+    """
+    Log a warning if a DAG no longer has the callbacks of a bracket.
+
+    A cluster policy can replace them. Airflow applies policies after it has checked the DAG, so nothing can
+    insert the callbacks again.
+
+    :param dag: The DAG.
+    :param update_tasks: The bracket's tasks.
+    :param source_id: The bracket's source.
+    """
+    for present in (dag.on_failure_callback, dag.on_success_callback):
+        ours = (each for each in _as_list(present) if isinstance(each, _FailureCallback))
+        if not any(update_tasks in each.brackets for each in ours):
+            log.warning(
+                "Something replaced the callbacks of DAG %r after Airflow checked it. Likely cause: a "
+                "cluster policy (dag_policy in airflow_local_settings.py). If the bracket's tasks can't "
+                "close source %s, only the watchdog can. Remedy: Have the policy keep the callbacks that it "
+                "finds",
+                dag.dag_id,
+                source_id,
+            )
+            return
+
+
 def _as_list(callbacks: _Callbacks | None) -> list[Callable[[Context], None]]:
     if not callbacks:
         return []

@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, ClassVar, Final
 
+from airflow_provider_coveo.bracket.callbacks import warn_if_replaced
 from airflow_provider_coveo.bracket.dry_runs import DRY_RUN_XCOM_KEY, reject_after_opening
 from airflow_provider_coveo.bracket.edges import as_list, labels_among
 from airflow_provider_coveo.bracket.errors import PushSourceInUse, PushSourceUpdateNotBracketed
@@ -150,6 +151,7 @@ class OpenPushSourceUpdateOperator(_UpdateOperator):
             self._keep_to_the_source_of_the_run(record)
         self._reject_what_can_not_be_opened()
         record = self._with_what_other_brackets_know(context, record)
+        warn_if_replaced(context["dag"], self.update_tasks, self.source_id)
         try:
             result, opened = Opening(
                 hook=self.hook,

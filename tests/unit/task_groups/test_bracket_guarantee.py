@@ -559,6 +559,18 @@ def test_a_bracket_that_goes_well_reads_its_records_no_more_than_twice_as_often_
     assert [request.operation for request in coveo.requests] == ["status", "status"]
 
 
+def test_open_says_so_if_a_cluster_policy_has_replaced_the_callbacks(
+    coveo: Simulator, a_run: Callable[..., Run], caplog: pytest.LogCaptureFixture
+) -> None:
+    run = a_run()
+    run.execute("open")
+    assert "cluster policy" not in caplog.text
+    run.dag.on_success_callback = [print]
+    run.execute("open")
+    assert "cluster policy" in caplog.text
+    assert coveo.statuses(SOURCE) == ["REBUILD", "REBUILD"]
+
+
 # --- the deadline ---
 
 
