@@ -94,8 +94,7 @@ class SetPushSourceStatusOperator(_SourceOperator):
 
     Setting a status is one request. Repeating it is harmless, except that Coveo may record the activity
     twice, so a request without a response is retried. To reset the source in any case, make the operator that
-    sets
-    ``IDLE`` a teardown (``idle.as_teardown(setups=rebuild)``), or set ``trigger_rule="all_done"`` on it.
+    sets ``IDLE`` a teardown (``idle.as_teardown(setups=rebuild)``), or set ``trigger_rule="all_done"`` on it.
 
     :param source_id: The ID of the Push source. (templated)
     :param status: ``REBUILD``, ``REFRESH``, ``INCREMENTAL`` or ``IDLE``, in any case. (templated)

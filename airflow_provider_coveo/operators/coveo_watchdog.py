@@ -230,11 +230,7 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
         Airflow 3 does not show a task whether a DAG was deleted or can't be imported. The scheduler no longer
         handles the runs of such a DAG, and they stay ``running`` forever.
         """
-        from airflow_provider_coveo.state.airflow_runs import (
-            PENDING_STATES,
-            WORKING_STATES,
-            all_task_states,
-        )
+        from airflow_provider_coveo.state.airflow_runs import PENDING_STATES, WORKING_STATES, all_task_states
 
         found = all_task_states(holder.dag_id, holder.run_id)
         digest = hashlib.sha256(repr(sorted(found.items(), key=str)).encode()).hexdigest()[:16]
@@ -388,12 +384,7 @@ class _Look:
 
 
 def _seen(source: Mapping[str, object]) -> SeenSource:
-    from airflow_provider_coveo.coveo.sources import (
-        active_since_ms,
-        is_active,
-        push_status,
-        status_in_words,
-    )
+    from airflow_provider_coveo.coveo.sources import active_since_ms, is_active, push_status, status_in_words
     from airflow_provider_coveo.state.watch_record import SeenSource, brief
 
     status, active = push_status(source), is_active(source)

@@ -8,13 +8,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_coveo.airflow_errors import as_non_retryable
 from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
 from airflow_provider_coveo.coveo.integers import parse_int
-from airflow_provider_coveo.operators.base import (
-    _checked,
-    _CoveoOperator,
-    _given,
-    _joined,
-    _untemplated,
-)
+from airflow_provider_coveo.operators.base import _checked, _CoveoOperator, _given, _joined, _untemplated
 from airflow_provider_coveo.operators.dry_run import runs_dry
 from airflow_provider_coveo.operators.file_input import FILE_PARAMETERS, items_in_files
 

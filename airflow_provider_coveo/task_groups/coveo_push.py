@@ -20,16 +20,10 @@ from airflow_provider_coveo.bracket.end_tasks import (
     JudgePushSourceUpdateOperator,
     PushSourceUpdateDone,
 )
-from airflow_provider_coveo.bracket.members import (
-    UpdateTasks,
-    bracket_role,
-    mapped_group_id,
-)
+from airflow_provider_coveo.bracket.members import UpdateTasks, bracket_role, mapped_group_id
 from airflow_provider_coveo.bracket.open_task import OpenPushSourceUpdateOperator
 from airflow_provider_coveo.bracket.parameters import is_template, validate_deleting_status, validate_flag
-from airflow_provider_coveo.bracket.reopening import (
-    reopen_if_closed,
-)
+from airflow_provider_coveo.bracket.reopening import reopen_if_closed
 from airflow_provider_coveo.bracket.wiring import BracketWiring, OwnTasks, reject_bracket_inside, reject_cycle
 from airflow_provider_coveo.coveo.endpoints import validate_source_id
 from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr

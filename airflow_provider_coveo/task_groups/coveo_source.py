@@ -17,10 +17,7 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_coveo.airflow_errors import as_non_retryable
 from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
 from airflow_provider_coveo.operators.base import _given_connection
-from airflow_provider_coveo.operators.coveo_source import (
-    DeletePushSourceOperator,
-    RecreatePushSourceOperator,
-)
+from airflow_provider_coveo.operators.coveo_source import DeletePushSourceOperator, RecreatePushSourceOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -195,8 +192,7 @@ def recreate_push_source(
     :class:`~airflow_provider_coveo.operators.coveo_source.RecreatePushSourceOperator`), ``approve`` and
     ``delete_old``. Each can be killed, retried or cleared; there is only one copy in the end, and the
     original stays until the approval. The copy is empty: push the content to it in a task between
-    ``recreate`` and
-    ``approve``, as above, or from another DAG before you approve.
+    ``recreate`` and ``approve``, as above, or from another DAG before you approve.
 
     On Airflow 3.1 and later, ``approve`` shows a request in the UI under *Required Actions*, and waits for
     the response; *Reject* keeps the original. Before 3.1, it reads the DAG's param ``approval_param``, which
