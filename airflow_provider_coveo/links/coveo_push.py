@@ -141,11 +141,10 @@ def keep_links(operator: LinkedTask, context: Context) -> None:
     if task_instance is None:
         return
     for link in operator.operator_extra_links:
-        address = link.address(operator) if isinstance(link, _CoveoLink) else ""
-        if not address:
-            continue
         try:
-            task_instance.xcom_push(key=link.xcom_key, value=address)
+            address = link.address(operator) if isinstance(link, _CoveoLink) else ""
+            if address:
+                task_instance.xcom_push(key=link.xcom_key, value=address)
         except Exception:
             # A missing link must not leave a source open.
-            log.warning("Could not save the link to %s", address, exc_info=True)
+            log.warning("Could not save the link %s", link.name, exc_info=True)

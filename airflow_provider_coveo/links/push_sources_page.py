@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Final
 from urllib.parse import urlencode
+
+log = logging.getLogger(__name__)
 
 #: The mount path of the page's own server.
 URL_PREFIX: Final = "/coveo"
@@ -26,7 +29,14 @@ def page_exists() -> bool:
     """Return whether this Airflow has the page: 3.0 can't, and ``[coveo] push_sources_page`` turns it off."""
     from airflow.providers.common.compat.sdk import conf
 
-    return airflow_line() != (3, 0) and bool(conf.getboolean(SECTION, OPTION, fallback=True))
+    if airflow_line() == (3, 0):
+        return False
+    try:
+        return bool(conf.getboolean(SECTION, OPTION, fallback=True))
+    except Exception as error:
+        # Neither a web server nor a task may fail because of it.
+        log.warning("No page Push sources: [%s] %s is no boolean: %s", SECTION, OPTION, error)
+        return False
 
 
 def page_address(organization_id: str, source_id: str) -> str:

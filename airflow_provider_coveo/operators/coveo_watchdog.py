@@ -334,7 +334,9 @@ class _Look:
         self._watchdog.log.warning("Source %s: %s", source_id, error)
         self.failures.append(error)
         known = self._seen.get(source_id) or (self._before.source(source_id) if self._before else None)
-        self._seen[source_id] = replace(known or SeenSource(source_id), error=brief(error))
+        # Other errors can name what not every user of the page can read, such as DAGs.
+        text = brief(error) if isinstance(error, CoveoError) else type(error).__name__
+        self._seen[source_id] = replace(known or SeenSource(source_id), error=text)
 
     def _sources(self) -> Iterator[Mapping[str, object]]:
         hook = self._watchdog.hook

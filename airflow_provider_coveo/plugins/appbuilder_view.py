@@ -14,7 +14,7 @@ from airflow.auth.managers.models.resource_details import DagAccessEntity, DagDe
 from airflow.www.auth import has_access_view
 from airflow.www.extensions.init_auth_manager import get_auth_manager
 from airflow.www.views import AirflowBaseView
-from flask import current_app, jsonify
+from flask import current_app, jsonify, make_response
 from flask_appbuilder import expose
 from flask_wtf.csrf import generate_csrf
 from markupsafe import Markup
@@ -42,13 +42,16 @@ class PushSourcesView(AirflowBaseView):  # type: ignore[misc]
         """Show the page, which contains no rows, to any user of Airflow's web interface."""
         layout = current_app.jinja_env.from_string(_LAYOUT)
         html = Markup(fragment(csrf_token=generate_csrf()))  # noqa: S704 - it contains no user input
-        return self.render_template(layout, title="Push sources", fragment=html)
+        return self._with_headers(self.render_template(layout, title="Push sources", fragment=html))
 
     @expose("/sources")  # type: ignore[untyped-decorator]
     @has_access_view()  # type: ignore[untyped-decorator]
     def sources(self) -> object:
         """Return the rows that relate to DAGs that the user can read."""
-        response = jsonify(overview(DatabaseStore(), _viewer, time.time()))
+        return self._with_headers(jsonify(overview(DatabaseStore(), _viewer, time.time())))
+
+    def _with_headers(self, answer: Any) -> object:
+        response = make_response(answer)
         response.headers.update(HEADERS)
         return response
 

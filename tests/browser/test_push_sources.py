@@ -66,8 +66,9 @@ def test_each_route_names_who_may_use_it(stage: Stage, path: str, name: str | No
             assert "/login/" in answer.headers["location"]
             return
         assert answer.status_code == expected
-        if airflow_line() >= (3, 1) and expected == 200:
+        if expected == 200:
             assert answer.headers["cache-control"] == "no-store"
+            assert answer.headers["x-content-type-options"] == "nosniff"
 
 
 @pytest.mark.parametrize("path", ROUTES)

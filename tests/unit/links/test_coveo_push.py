@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from datetime import datetime
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
@@ -234,6 +235,24 @@ def test_there_is_no_link_where_the_page_is_turned_off(
     assert PushSourceLink().address(operator)
     monkeypatch.setenv("AIRFLOW__COVEO__PUSH_SOURCES_PAGE", off)
     assert PushSourceLink().address(operator) == ""
+
+
+def test_neither_a_bad_setting_nor_a_link_that_can_not_be_made_fails_a_task(
+    connect: Callable[..., None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    connect()
+    operator = SetPushSourceStatusOperator(task_id="t", source_id="a-source", status="IDLE")
+    monkeypatch.setattr("airflow.__version__", "3.3.2")
+    monkeypatch.setenv("AIRFLOW__COVEO__PUSH_SOURCES_PAGE", "perhaps")
+    saved: dict[str, str] = {}
+    context: Any = {"ti": SimpleNamespace(xcom_push=lambda key, value: saved.update({key: value}))}
+    operator.pre_execute(context)
+    assert set(saved) == {"coveo_sources_link", "coveo_log_browser_link"}
+    assert "[coveo] push_sources_page is no boolean" in caplog.text
+    monkeypatch.setenv("AIRFLOW__COVEO__PUSH_SOURCES_PAGE", "True")
+    monkeypatch.setattr("airflow.__version__", "no version")
+    operator.pre_execute(context)
+    assert "Could not save the link Push source" in caplog.text
 
 
 def test_a_source_that_is_not_known_yet_has_no_row(connect: Callable[..., None]) -> None:

@@ -184,6 +184,18 @@ def test_a_closed_source_is_saved_as_idle(coveo: Simulator, young: str) -> None:
     assert (source.status, source.is_active, source.since_ms) == ("IDLE", False, None)
 
 
+def test_an_error_that_is_not_coveo_s_is_not_shown_with_what_it_names(
+    young: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("could not read coveo_bracket__a_secret_dag")
+
+    monkeypatch.setattr(CloseAbandonedPushSourcesOperator, "_live_holder", fail)
+    with pytest.raises(RuntimeError):
+        look()
+    assert watched().sources[0].error == "RuntimeError"
+
+
 @pytest.mark.parametrize("failing", [403, 404, 500])
 def test_a_source_that_could_not_be_read_keeps_what_was_known_and_says_why(
     coveo: Simulator, young: str, failing: int
