@@ -72,9 +72,9 @@ class _Facts:
     ends: dict[RunKey, list[TaskRow]] = field(default_factory=dict)
     outcomes: dict[RunKey, list[TaskRow]] = field(default_factory=dict)
     failed: dict[RunKey, list[str]] = field(default_factory=dict)
-    #: The brackets of runs, and the instances of the failed tasks in those that are mapped.
-    brackets: dict[RunKey, set[Holder]] = field(default_factory=dict)
-    instances: dict[RunKey, list[TaskRow]] = field(default_factory=dict)
+    #: The task groups of all brackets of runs, and the map indexes of failed tasks in those that are mapped.
+    groups: dict[RunKey, set[str]] = field(default_factory=dict)
+    failed_indexes: dict[RunKey, set[tuple[str, int]]] = field(default_factory=dict)
     counts: dict[RunKey, dict[str, dict[str, int]]] = field(default_factory=dict)
     #: The reason why the states of runs are unknown, if they are.
     unknown: str = ""
@@ -186,17 +186,21 @@ def _ask(
         return
     facts.counts = facts.asked("what was pushed", lambda: _counts(store.pushed(last)), {})
     facts.failed = facts.asked("the failed tasks", lambda: store.failed(last), {})
+    mapped = set()
     for run in last_runs:
-        facts.brackets.setdefault((run.dag_id, run.run_id), set()).update(_brackets(run))
-    mapped = {
-        (key, task_id)
-        for key, task_ids in facts.failed.items()
-        for task_id in task_ids
-        if any(each.map_index >= 0 and _is_in(task_id, each) for each in facts.brackets.get(key, ()))
-    }
+        key = (run.dag_id, run.run_id)
+        groups = _groups(run)
+        facts.groups.setdefault(key, set()).update(groups)
+        for group in (group for group, indexes in groups.items() if indexes != {-1}):
+            mapped |= {(key, task_id) for task_id in facts.failed.get(key, []) if task_id.startswith(group)}
     if mapped:
         keys, task_ids = zip(*mapped, strict=True)
-        facts.instances = facts.asked("the failed tasks", lambda: store.tasks(keys, task_ids), {})
+        rows: dict[RunKey, list[TaskRow]] = facts.asked(
+            "the failed tasks", lambda: store.tasks(keys, task_ids), {}
+        )
+        for key, tasks in rows.items():
+            found = {(task.task_id, task.map_index) for task in tasks if task.state == "failed"}
+            facts.failed_indexes[key] = found
     facts.outcomes = facts.asked(
         "how updates ended",
         lambda: store.tasks(
@@ -211,8 +215,12 @@ def _brackets(run: RunRecord) -> list[Holder]:
     return [Holder(run.dag_id, run.run_id, *name) for name in run.brackets]
 
 
-def _is_in(task_id: str, bracket: Holder) -> bool:
-    return task_id.startswith(bracket.task_id(""))
+def _groups(run: RunRecord) -> dict[str, set[int]]:
+    """Return the map indexes of a run's brackets, by the prefix of the IDs of their tasks."""
+    found: dict[str, set[int]] = {}
+    for bracket in _brackets(run):
+        found.setdefault(bracket.task_id(""), set()).add(bracket.map_index)
+    return found
 
 
 # --- a row ---
@@ -450,28 +458,17 @@ def _last(source: SourceRecords, facts: _Facts, viewer: Viewer) -> Json | None:
 def _failed(last: RunRecord, facts: _Facts) -> list[str]:
     """Return the failed tasks of a run, without those of brackets of other sources."""
     key = (last.dag_id, last.run_id)
-    own = _brackets(last)
-    others = facts.brackets.get(key, set()).difference(own)
-    found = []
-    for task_id in sorted(facts.failed.get(key, [])):
-        ours, theirs = (
-            # The nearest bracket, because task groups can be nested.
-            max((each for each in some if _is_in(task_id, each)), key=_depth, default=None)
-            for some in (own, others)
-        )
-        if ours is None:
-            is_ours = theirs is None
-        elif ours.map_index >= 0:
-            is_ours = TaskRow(task_id, ours.map_index, "failed") in facts.instances.get(key, [])
-        else:
-            is_ours = theirs is None or _depth(ours) >= _depth(theirs)
-        if is_ours:
-            found.append(task_id)
-    return found
+    own, every, failed = _groups(last), facts.groups.get(key, set()), facts.failed_indexes.get(key, set())
 
+    def is_ours(task_id: str) -> bool:
+        # The innermost one, because task groups can be nested.
+        group = max((each for each in every if task_id.startswith(each)), key=len, default=None)
+        if group is None:
+            return True
+        indexes = own.get(group, set())
+        return -1 in indexes or any((task_id, index) in failed for index in indexes)
 
-def _depth(bracket: Holder) -> int:
-    return len(bracket.open_task_id)
+    return sorted(filter(is_ours, facts.failed.get(key, [])))
 
 
 def _counts(pushed: Iterable[tuple[RunKey, object]]) -> dict[RunKey, dict[str, dict[str, int]]]:
