@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from airflow_provider_coveo.content.storage import RawFile
+from airflow_provider_coveo.content.storage import RawFile, StoredContent
 from airflow_provider_coveo.content.streams import MalformedError
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.coveo.metadata import shortest_float
@@ -15,7 +15,15 @@ from airflow_provider_coveo.coveo.nanoseconds import with_nanoseconds
 if TYPE_CHECKING:
     import pyarrow
 
-_ROWS_AT_A_TIME: Final = 1_024
+#: The rows that are decoded at a time: up to this number, of about so many bytes.
+_ROWS_AT_A_TIME: Final = 128
+_BYTES_AT_A_TIME: Final = 8 * 1024 * 1024
+#: If a column's dictionary has more bytes, rows may be far larger than they are in the file.
+_SMALL_DICTIONARY: Final = 256 * 1024
+_ROWS_WITH_DICTIONARY: Final = 64
+#: The bytes of a column that are read from a local file at a time. From a storage, a row group is read at
+#: once: its client reads far ahead each time that the position changes.
+_BUFFER: Final = 256 * 1024
 #: The attributes of Arrow's types with the types of their elements.
 _INNER_TYPES: Final = ("value_type", "key_type", "item_type", "storage_type")
 
@@ -37,21 +45,47 @@ def rows_of_parquet(raw: RawFile) -> Iterator[dict[str, object]]:
         ) from None
     watched = _WatchedFile(raw)
     try:
-        file = parquet.ParquetFile(watched)
+        is_stored = isinstance(raw, StoredContent)
+        file = parquet.ParquetFile(watched, buffer_size=0 if is_stored else _BUFFER, pre_buffer=is_stored)
         names = file.schema_arrow.names
         if len(set(names)) < len(names):
             # A row would keep only the last of two columns of the same name.
             raise MalformedError("a column's name occurs twice in its schema")
-        for rows in file.iter_batches(batch_size=_ROWS_AT_A_TIME):
-            columns = [_values(column) for column in rows.columns]
-            for row in zip(*columns, strict=True) if columns else [()] * rows.num_rows:
-                yield dict(zip(names, row, strict=True))
+        for number in range(file.num_row_groups):
+            count = _rows_at_a_time(file.metadata.row_group(number))
+            # Threads cost more than they save on so few rows.
+            for rows in file.iter_batches(batch_size=count, row_groups=[number], use_threads=False):
+                columns = [_values(column) for column in rows.columns]
+                for row in zip(*columns, strict=True) if columns else [()] * rows.num_rows:
+                    yield dict(zip(names, row, strict=True))
+                    del row
+                # They may be large: let go of them before the next ones are decoded.
+                del rows, columns
     except (ArrowException, OSError, ValueError, OverflowError, LookupError) as error:
         # These include dates and time zones that Python does not support.
         if error is watched.problem:
             # The storage failed, so the file itself may be fine.
             raise
         raise MalformedError(str(error).strip()) from None
+
+
+def _rows_at_a_time(group: pyarrow.RowGroupMetaData) -> int:
+    """
+    Return the number of a row group's rows to decode at a time.
+
+    :param group: The row group's metadata.
+    """
+    size, count, rows = 0, _ROWS_AT_A_TIME, int(group.num_rows)
+    for number in range(group.num_columns):
+        column = group.column(number)
+        size += int(column.total_uncompressed_size)
+        if column.has_dictionary_page:
+            packed = max(0, column.data_page_offset - column.dictionary_page_offset)
+            unpacking = column.total_uncompressed_size / max(1, column.total_compressed_size)
+            if packed * unpacking > _SMALL_DICTIONARY:
+                count = _ROWS_WITH_DICTIONARY
+    average = max(1, size // max(1, rows))
+    return max(1, min(count, _BYTES_AT_A_TIME // average))
 
 
 class _WatchedFile:

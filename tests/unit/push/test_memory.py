@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from benchmarks.receiver import Receiver
 
@@ -91,3 +93,46 @@ def test_a_push_holds_one_large_item_at_a_time(tmp_path: Path, suffix: str) -> N
     with Receiver(latency=0.2) as receiver:
         # One is read and encoded in three to four copies.
         assert _run(_LARGE_ITEMS, receiver.url, str(tmp_path / f"items.{suffix}")) < 5.5 * 20
+
+
+_PARQUET = """
+import re, sys
+from pathlib import Path
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from airflow_provider_coveo.content.files import read_files
+
+path = sys.argv[1] + "/first.parquet"
+parquet.write_table(pa.table({"documentId": ["a://0"], "data": ["first, so that all is imported"]}), path)
+assert len(list(read_files(path))) == 1
+Path("/proc/self/clear_refs").write_text("5")
+peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+before = peak()
+assert sum(len(row["data"]) for row in read_files(sys.argv[2])) == int(sys.argv[3])
+print("MB", (peak() - before) / 1024)
+"""
+
+
+def test_a_row_group_of_parquet_is_not_held_in_memory(tmp_path: Path) -> None:
+    path, size, total = tmp_path / "rows.parquet", 1_000, 0
+    schema = pa.schema([("documentId", pa.string()), ("data", pa.string())])
+    with parquet.ParquetWriter(path, schema, use_dictionary=False, compression="none") as writer:
+        ids = [f"a://{number}" for number in range(100_000)]
+        data = [f"{number:>{size}}" for number in range(100_000)]
+        writer.write_table(pa.table([ids, data], schema=schema), row_group_size=100_000)
+        total = size * len(ids)
+    assert parquet.ParquetFile(path).num_row_groups == 1
+    assert _run(_PARQUET, str(tmp_path), str(path), str(total)) < 50
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+def test_long_texts_that_parquet_stores_once_are_not_all_held_in_memory(
+    tmp_path: Path, compression: str
+) -> None:
+    path, text = tmp_path / "rows.parquet", "x" * 1_000_000
+    table = {"documentId": [f"a://{number}" for number in range(600)], "data": [text] * 600}
+    parquet.write_table(pa.table(table), path, row_group_size=600, compression=compression)
+    assert path.stat().st_size < 2_000_000
+    assert _run(_PARQUET, str(tmp_path), str(path), str(600 * len(text))) < 350
