@@ -32,32 +32,7 @@ class _ItemsPushOperator(_CoveoOperator):
     """
     Base class of the operators that push items, and resume where an earlier attempt failed.
 
-    :param source_id: The ID of the Push source. (templated)
-    :param batch_bytes: The maximum size of a batch in bytes: 1 KiB to 256 MB. Default 12 MiB. (templated)
-    :param upload_concurrency: The number of batches that are uploaded at the same time, 1 to 32. Default 3.
-        (templated)
-    :param on_invalid: The handling of an item that Coveo would reject: ``fail`` (the default), or ``skip`` to
-        leave it out. (templated)
-    :param max_invalid: With ``skip``, the maximum number of them before the task fails: a number, or a share
-        such as ``"1%"``, which is checked after 10,000 items and at the end. Default 100; any number with
-        ``rejected_path``. (templated)
-    :param rejected_path: The file for invalid items, as JSON Lines (``.ndjson``, ``.ndjson.gz``), local or
-        on an object storage: ``s3://conn_id@bucket/{{ dag_run.run_id }}/rejected.ndjson.gz``. It is written
-        completely when the push ends, and only if there are any. For a mapped task, the path must contain
-        ``{{ ti.map_index }}``. Default none. (templated)
-    :param resume: Whether an attempt with the same input as an earlier one of its run resumes where that one
-        failed or was killed. Default ``True``. (templated)
-    :param check_quota: Whether to check first how many items can still be pushed today, and to warn if that
-        is too few. Default ``True``. (templated)
-    :param only_changes: Whether to push only what changed since the last run. Default ``False``. (templated)
-    :param max_deleted: The maximum number of items to delete because the input lacks them. (templated)
-    :param snapshot_path: The folder for snapshots. (templated)
-    :param full_after: The time until everything is pushed again.
-    :param on_damaged_snapshot: ``fail`` or ``push_all``. (templated)
-    :param check_fields: The handling of metadata for which the organization has no field: ``warn``, ``fail``,
-        or ``off`` to skip the check. ``None`` or an empty text means the default: ``off``, in a dry run
-        ``warn``. (templated)
-    :param dry_run: Whether to send nothing, and to return what would be sent. Default ``False``. (templated)
+    For the parameters, see :class:`~airflow_provider_coveo.operators.coveo_push.PushItemsOperator`.
     """
 
     #: Whether the task's items count as pushed in a bracket (``push_source_update``).
