@@ -125,7 +125,7 @@ INPUT = {f"a://{number}": ("new" if number in range(3, 8) else "old") * 200 for 
 GONE = {"a://0", "a://1"}
 
 
-def test_the_retry_of_a_killed_task_leaves_in_the_index_what_the_input_has(
+def test_after_the_retry_of_a_killed_task_the_index_equals_the_input(
     local_airflow: LocalAirflow, coveo_server: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_COVEO_DEFAULT", coveo_server.connection_json())

@@ -68,7 +68,7 @@ def test_every_example_is_parsed(local_airflow: LocalAirflow) -> None:
     assert {path.stem for path in EXAMPLES.glob("*.py")} == DAG_IDS, "an example without a test"
 
 
-def test_an_increment_is_what_the_api_reports(
+def test_an_incremental_update_is_shown_as_the_api_reports_it(
     local_airflow: LocalAirflow, coveo_server: Simulator, source: str
 ) -> None:
     _, state = run(local_airflow, "coveo_push_api_increments", {"source_id": source})
@@ -107,7 +107,7 @@ def test_a_full_rebuild_that_fails_ends_idle_deletes_nothing_and_is_seen_to_have
 
 
 @pytest.mark.parametrize(("fail", "state"), [(False, "success"), (True, "failed")])
-def test_the_plain_form_ends_idle_and_tells_the_truth(
+def test_the_plain_form_ends_idle_and_reports_failures(
     local_airflow: LocalAirflow, coveo_server: Simulator, source: str, fail: bool, state: str
 ) -> None:
     assert run(local_airflow, "coveo_plain_form", {"source_id": source, "fail": fail})[1] == state
@@ -175,7 +175,7 @@ def test_a_reset_that_was_not_confirmed_deletes_nothing(
     assert "must repeat" in local_airflow.task_log("coveo_reset_source", run_id, "confirm")
 
 
-def test_files_tables_and_what_tasks_return_are_pushed_and_ids_deleted(
+def test_files_tables_and_results_of_tasks_are_pushed_and_ids_deleted(
     local_airflow: LocalAirflow, coveo_server: Simulator, source: str, tmp_path: Path
 ) -> None:
     for sku, name in [("4711", "Anvil"), ("4713", "Boulder")]:
@@ -216,7 +216,7 @@ def test_a_callback_closes_the_source(
     coveo_server.wait_for(lambda: coveo_server.statuses(source) == ["REFRESH", "IDLE"], timeout=180)
 
 
-def test_a_refresh_pushes_what_changed_and_goes_on_behind_a_failure(
+def test_a_refresh_pushes_changes_and_resumes_after_a_failure(
     local_airflow: LocalAirflow, coveo_server: Simulator, source: str, tmp_path: Path
 ) -> None:
     conf = {"source_id": source, "snapshot_path": str(tmp_path), "products": 200, "changed": 5}

@@ -74,7 +74,7 @@ def metadata(wheel: Path) -> Message:
     return message_from_string(archive.read(name).decode())
 
 
-def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
+def test_the_wheel_contains_only_the_package(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
 
     info = f"airflow_provider_coveo-{version('airflow-provider-coveo')}.dist-info"
@@ -117,7 +117,7 @@ def test_the_wheel_that_is_built_from_the_project_s_files_is_the_same_byte_for_b
     assert again.read_bytes() == wheel.read_bytes()
 
 
-def test_a_package_index_can_show_the_readme_and_takes_the_metadata(dist: Path, wheel: Path) -> None:
+def test_a_package_index_can_show_the_readme_and_accepts_the_metadata(dist: Path, wheel: Path) -> None:
     checked = subprocess.run(
         [sys.executable, "-m", "twine", "--no-color", "check", "--strict", *map(str, dist.iterdir())],
         capture_output=True,
@@ -136,7 +136,7 @@ def test_a_package_index_can_show_the_readme_and_takes_the_metadata(dist: Path, 
     assert "Project-URL" not in described
 
 
-def test_links_and_pictures_lead_to_the_version_in_the_repository_where_that_is_known(
+def test_links_and_pictures_lead_to_the_version_in_the_repository_if_that_is_known(
     project: Path, tmp_path: Path
 ) -> None:
     (wheel,) = build(project, tmp_path, "--wheel", url=f"{URL}/").glob("*.whl")

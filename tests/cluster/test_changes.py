@@ -39,7 +39,7 @@ def only(cluster: RunningCluster, worker: str) -> Iterator[None]:
             celery.control.add_consumer(QUEUE, destination=others, reply=True, timeout=5)
 
 
-def test_workers_that_take_turns_push_only_what_changed(cluster: RunningCluster, tmp_path: Path) -> None:
+def test_alternating_workers_push_only_changes(cluster: RunningCluster, tmp_path: Path) -> None:
     source, workers = f"source-{time.time_ns()}", tmp_path / "workers"
     cluster.coveo.add_source(source)
     index = {f"a://{number}": "first" for number in range(ITEMS)}

@@ -114,7 +114,7 @@ def test_ports_are_published_on_this_machine_only(services: dict[str, Any]) -> N
 # --- secrets ---
 
 
-def test_no_secret_stands_in_it_and_each_is_asked_for(secrets: dict[str, str]) -> None:
+def test_the_compose_file_requires_each_secret_and_contains_none(secrets: dict[str, str]) -> None:
     text = COMPOSE_FILE.read_text()
     uncommented = re.sub(r"^\s*#.*$", "", text, flags=re.MULTILINE)
     asked_for = re.findall(r"(?<!\$)\$\{(\w+)(:\?[^}]+)?\}", uncommented)
@@ -144,7 +144,9 @@ def test_variables_are_put_in_as_compose_does(script: ModuleType) -> None:
     assert script.interpolate({"a": ["$A", 1, None]}, {"A": "$B"}) == {"a": ["$B", 1, None]}
 
 
-def test_make_env_makes_them_once_and_for_the_owner_only(tmp_path: Path, secrets: dict[str, str]) -> None:
+def test_make_env_creates_the_secrets_once_and_for_the_owner_only(
+    tmp_path: Path, secrets: dict[str, str]
+) -> None:
     (tmp_path / "docker").mkdir()
     maker = shutil.copy(ROOT / "docker/make-env", tmp_path / "docker")
     subprocess.run([maker], check=True)
@@ -199,7 +201,7 @@ def test_the_image_is_built_from_the_package_alone_and_needs_nothing_else(tmp_pa
 # --- without containers ---
 
 
-def test_nothing_of_a_container_is_left_in_what_is_run_without_one(
+def test_the_commands_without_containers_refer_to_no_container(
     script: ModuleType, tmp_path: Path, secrets: dict[str, str], services: dict[str, Any]
 ) -> None:
     ports = {name: 50_001 + number for number, name in enumerate(script.PORTS)}

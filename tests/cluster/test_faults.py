@@ -36,14 +36,14 @@ def nothing_else_ends(cluster: RunningCluster, request: pytest.FixtureRequest) -
         assert cluster.restarted == []
 
 
-def test_the_cluster_is_healthy_and_has_what_compose_describes(cluster: RunningCluster) -> None:
+def test_the_cluster_is_healthy_and_matches_the_compose_file(cluster: RunningCluster) -> None:
     health = {name: each["health"] for name, each in cluster.status().items()}
     once = {"certificate", "airflow-init"}
     assert health == {name: "done" if name in once else "healthy" for name in cluster.info["components"]}
     assert {"airflow-worker-1", "airflow-worker-2"} <= health.keys()
 
 
-def test_a_worker_that_dies_fails_what_it_pushed_and_the_rest_goes_on(
+def test_the_tasks_of_a_dead_worker_fail_and_the_others_continue(
     cluster: RunningCluster, update: Start
 ) -> None:
     again, once = update("tried_again"), update("tried_once")
@@ -79,7 +79,7 @@ def test_a_worker_that_dies_fails_what_it_pushed_and_the_rest_goes_on(
             assert once.result(part)["accepted_adds"] == len(found & items_of(part)) == ITEMS_OF_A_PART
 
 
-def test_a_worker_that_was_cut_off_and_comes_back_stops_what_others_have_taken_over(
+def test_a_worker_that_reconnects_stops_tasks_that_others_have_taken_over(
     cluster: RunningCluster, update: Start
 ) -> None:
     again = update("tried_again")
@@ -132,7 +132,7 @@ def test_a_broker_that_is_restarted_loses_no_task_and_repeats_none(
         assert each.parts() == [("success", 1)] * PARTS
 
 
-def test_a_scheduler_that_is_killed_takes_the_run_up_again(cluster: RunningCluster, update: Start) -> None:
+def test_a_restarted_scheduler_continues_the_run(cluster: RunningCluster, update: Start) -> None:
     pushing = update("tried_once")
     pushing.wait_until_all_parts_push()
 
@@ -146,7 +146,7 @@ def test_a_scheduler_that_is_killed_takes_the_run_up_again(cluster: RunningClust
     assert_all_went_well(pushing)
 
 
-def test_a_worker_that_is_drained_finishes_what_it_pushes_and_takes_no_more(
+def test_a_drained_worker_finishes_its_pushes_and_starts_no_more_tasks(
     cluster: RunningCluster, update: Start
 ) -> None:
     pushing, other = update("tried_once"), update("tried_once")
@@ -195,7 +195,7 @@ def test_a_sensor_resumes_in_another_triggerer_after_the_first_dies(
     assert (result["source_id"], result["status"]) == (awaited, "IDLE")
 
 
-def test_an_api_server_that_dies_is_waited_for_by_what_pushes(cluster: RunningCluster, update: Start) -> None:
+def test_pushes_wait_for_a_restarted_api_server(cluster: RunningCluster, update: Start) -> None:
     pushing = update("tried_again")
     pushing.wait_until_all_parts_push()
 
@@ -234,9 +234,7 @@ def test_a_push_that_outlasts_the_visibility_timeout_is_not_repeated(
         restart_workers()
 
 
-def test_a_database_that_is_restarted_is_waited_for_by_what_pushes(
-    cluster: RunningCluster, update: Start
-) -> None:
+def test_pushes_wait_for_a_restarted_database(cluster: RunningCluster, update: Start) -> None:
     pushing = update("tried_again")
     pushing.wait_until_all_parts_push()
 

@@ -116,7 +116,7 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_each_way_makes_the_same_connection(way: str) -> None:
+def test_each_way_creates_the_same_connection(way: str) -> None:
     connection = WAYS[way]()
     assert connection.conn_type == "coveo"
     settings = ConnectionSettings.read(
@@ -146,7 +146,7 @@ PAGES = [DOCS.parent / "README.md", *sorted(DOCS.rglob("*.md"))]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS.parent)))
-def test_python_that_stands_in_a_page_is_python_and_imports_what_there_is(page: Path) -> None:
+def test_python_code_in_a_page_compiles_and_imports_existing_names(page: Path) -> None:
     for code in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
         tree = ast.parse(code)
         for node in ast.walk(tree):

@@ -14,7 +14,7 @@ from pictures import FOLDER, PICTURES
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_each_picture_is_one_that_the_script_takes() -> None:
+def test_the_script_takes_every_picture_of_the_pages() -> None:
     assert {path.name for path in FOLDER.iterdir()} == set(PICTURES)
 
 

@@ -124,7 +124,7 @@ def test_every_public_name_is_in_the_reference(site: Path) -> None:
     assert sorted(public - documented) == []
 
 
-def test_the_picture_of_the_layers_is_what_the_linter_keeps() -> None:
+def test_the_picture_of_the_layers_matches_the_linter_s_contract() -> None:
     from docs.diagrams import LAYERS
 
     (layers,) = re.findall(
@@ -134,7 +134,7 @@ def test_the_picture_of_the_layers_is_what_the_linter_keeps() -> None:
     assert rows == list(LAYERS)
 
 
-def test_the_architecture_page_names_all_there_is() -> None:
+def test_the_architecture_page_names_every_layer() -> None:
     page = (DOCS / "architecture.md").read_text()
     package = Path(airflow_provider_coveo.__file__).parent
     layers = {path.name for path in package.iterdir() if (path / "__init__.py").exists()}

@@ -46,7 +46,7 @@ def test_the_keys_of_a_batch_are_read_in_any_case(coveo: Simulator, client: Clie
     assert list(coveo.items(SOURCE)) == [A]
 
 
-def test_the_container_says_what_the_upload_needs(coveo: Simulator, client: Client) -> None:
+def test_the_container_names_the_headers_of_the_upload(coveo: Simulator, client: Client) -> None:
     container = client.container()
     assert container["requiredHeaders"] == {
         "x-amz-server-side-encryption": "AES256",
@@ -153,7 +153,7 @@ def test_the_bad_entries_of_a_batch_are_rejected_one_by_one(coveo: Simulator, cl
     assert len(failures(coveo)) == len(bad) + 3
 
 
-def test_two_entries_with_one_id_are_taken_in_order_and_noted(coveo: Simulator, client: Client) -> None:
+def test_two_entries_with_one_id_apply_in_order_and_are_noted(coveo: Simulator, client: Client) -> None:
     client.batch({"addOrUpdate": [item(A, title="1"), item(A, title="2"), item(B)], "delete": []})
     assert coveo.items(SOURCE)[A]["title"] == "2"
     client.batch({"addOrUpdate": [item(B)], "delete": [{"documentId": B}]})
@@ -176,7 +176,7 @@ def test_a_batch_of_items_for_a_secured_source_is_checked_item_by_item(
     assert failures(coveo, "secured") == [(A, "CONSUMING", "ERROR")]
 
 
-def test_one_batch_holds_many_items(coveo: Simulator, client: Client) -> None:
+def test_one_batch_can_contain_many_items(coveo: Simulator, client: Client) -> None:
     client.batch({"addOrUpdate": [item(f"https://acme.com/{number}") for number in range(10_000)]})
     assert len(coveo.items(SOURCE)) == 10_000
 

@@ -16,7 +16,7 @@ from tests.simulator.client import SOURCE, Client, error
 A = "https://acme.com/a"
 
 
-def test_a_fault_hits_as_often_as_it_was_told(coveo: Simulator, client: Client) -> None:
+def test_a_fault_affects_as_many_requests_as_requested(coveo: Simulator, client: Client) -> None:
     fault = coveo.faults.answer(503, times=2, operation="status", status_type="IDLE")
     assert [client.status(one).status_code for one in ("IDLE", "REBUILD", "IDLE", "IDLE")] == [
         503,
@@ -58,7 +58,9 @@ def test_a_fault_can_answer_anything(coveo: Simulator, client: Client) -> None:
     assert client.put(A).status_code == 202
 
 
-def test_a_failure_can_be_answered_although_all_was_done(coveo: Simulator, client: Client) -> None:
+def test_a_fault_can_return_an_error_although_the_request_was_carried_out(
+    coveo: Simulator, client: Client
+) -> None:
     coveo.faults.answer(500, applied=True)
     assert client.put(A).status_code == 500
     assert list(coveo.items(SOURCE)) == [A]
@@ -103,7 +105,7 @@ def test_a_stall_without_applying_ends_with_a_gateway_timeout(coveo: Simulator, 
     assert coveo.statuses(SOURCE) == []
 
 
-def test_a_stall_holds_up_nobody_else(coveo: Simulator, client: Client) -> None:
+def test_a_stall_delays_no_other_client(coveo: Simulator, client: Client) -> None:
     stalled = coveo.faults.stall(30, operation="status")
     with pytest.raises(requests.ReadTimeout):
         client.status("REBUILD", timeout=0.05)
@@ -143,7 +145,7 @@ def test_random_faults_are_the_same_for_the_same_seed(coveo: Simulator, client: 
     assert 5 < sum("random" in one for one in first) < 35
 
 
-def test_faults_can_be_taken_back(coveo: Simulator, client: Client) -> None:
+def test_faults_can_be_removed(coveo: Simulator, client: Client) -> None:
     coveo.faults.answer(503, times=None)
     assert client.put(A).status_code == 503
     coveo.faults.clear()

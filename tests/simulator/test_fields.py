@@ -51,7 +51,7 @@ def test_fields_are_created_in_a_batch_or_not_at_all(coveo: Simulator, client: C
     assert len(coveo.undocumented) == 1
 
 
-def test_a_batch_with_individual_results_creates_what_it_can(client: Client) -> None:
+def test_a_batch_with_individual_results_creates_every_valid_field(client: Client) -> None:
     client.post(FIELDS, COLOR)
     response = client.post(f"{FIELDS}/batch/create/results", [COLOR, {"name": "price", "type": "DOUBLE"}])
     assert response.status_code == 200
@@ -178,7 +178,7 @@ def test_a_reset_forgets_the_fields_that_were_created(coveo: Simulator, client: 
     assert "color" not in coveo.fields()
 
 
-def test_the_number_of_documents_follows_what_the_pipeline_has_done(coveo: Simulator, client: Client) -> None:
+def test_the_number_of_documents_follows_the_pipeline(coveo: Simulator, client: Client) -> None:
     def number() -> int:
         found: int = client.get(f"/sources/{SOURCE}").json()["information"]["numberOfDocuments"]
         return found

@@ -27,7 +27,7 @@ def found(client: Client, body: dict[str, Any] | None = None, **parameters: Any)
     return {(one["id"], one["task"], one["result"]) for one in answer.json()["documentLogEntries"]}
 
 
-def test_the_logs_tell_each_stage_of_each_item(pushed: Client) -> None:
+def test_the_logs_show_each_stage_of_each_item(pushed: Client) -> None:
     assert found(pushed, {"operations": ["ADD"]}) == {
         (A, "CONSUMING", "COMPLETED"),
         (A, "PROCESSING", "COMPLETED"),

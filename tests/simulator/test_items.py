@@ -45,7 +45,7 @@ def test_the_body_of_an_accepted_push_can_be_chosen(coveo: Simulator, client: Cl
     assert client.status("REBUILD").content == body
 
 
-def test_stamps_rise_even_within_a_millisecond_and_when_the_clock_goes_back(
+def test_ordering_ids_increase_even_within_a_millisecond_and_when_the_clock_goes_back(
     coveo: Simulator, client: Client
 ) -> None:
     stamps = []
@@ -266,7 +266,7 @@ def test_permissions_of_no_documented_form_are_refused(
         [{"name": "level", "permissionSets": [{"name": "set", "allowedPermissions": [USER]}]}],
     ],
 )
-def test_permissions_of_both_models_are_taken(
+def test_permissions_of_both_models_are_accepted(
     coveo: Simulator, client: Client, permissions: list[Any]
 ) -> None:
     assert client.put(ID, {"data": "text", "permissions": permissions}).status_code == 202
@@ -364,7 +364,7 @@ def test_indexing_can_take_time(coveo: Simulator, client: Client) -> None:
     assert list(coveo.items(SOURCE)) == [ID]
 
 
-def test_deleting_takes_the_children_only_if_asked(coveo: Simulator, client: Client) -> None:
+def test_deleting_includes_the_children_only_on_request(coveo: Simulator, client: Client) -> None:
     ids = ["https://acme.com/a", "https://acme.com/a/b", "https://acme.com/ab"]
     for document_id in ids:
         client.put(document_id)

@@ -63,7 +63,7 @@ def test_items_pushed_after_the_cut_off_survive_its_delayed_deletion(
     assert list(coveo.items(SOURCE)) == [B]
 
 
-def test_after_the_deletion_what_is_below_the_cut_off_is_rejected(coveo: Simulator, client: Client) -> None:
+def test_after_the_deletion_pushes_below_the_cut_off_are_rejected(coveo: Simulator, client: Client) -> None:
     client.older_than(100, queueDelay=0)
     assert client.put(A, orderingId=99).status_code == 202
     assert failures(coveo) == [(A, "CONSUMING", "REJECTED")]

@@ -61,7 +61,7 @@ def test_an_unknown_source_does_not_exist(coveo: Simulator, client: Client) -> N
     assert error(client.status("REBUILD")) == expected
 
 
-def test_a_paused_organization_takes_nothing_until_it_is_resumed(coveo: Simulator, client: Client) -> None:
+def test_a_paused_organization_accepts_nothing_until_it_is_resumed(coveo: Simulator, client: Client) -> None:
     coveo.pause_organization()
     assert error(client.put(A)) == (400, "ORGANIZATION_IS_PAUSED")
     assert error(client.status("IDLE")) == (400, "ORGANIZATION_IS_PAUSED")
@@ -112,7 +112,7 @@ def test_calls_beyond_the_limit_are_refused_until_the_window_has_passed(
     assert client.status("IDLE").status_code == 429
 
 
-def test_a_refused_call_is_told_when_there_is_room_again(coveo: Simulator, client: Client) -> None:
+def test_a_rate_limited_call_gets_the_time_of_the_next_one(coveo: Simulator, client: Client) -> None:
     coveo.call_limit = (1, 300)
     began = time.monotonic()
     assert client.status("REBUILD").status_code == 201
@@ -125,9 +125,7 @@ def test_a_refused_call_is_told_when_there_is_room_again(coveo: Simulator, clien
     assert client.status("IDLE").status_code == 201
 
 
-def test_each_refusal_for_a_limit_is_told_in_whole_seconds_when_it_ends(
-    coveo: Simulator, client: Client
-) -> None:
+def test_each_429_says_in_whole_seconds_when_the_limit_ends(coveo: Simulator, client: Client) -> None:
     keep_off_midnight(coveo)
     coveo.daily_documents = 0
     refused = client.put(A)
@@ -160,7 +158,7 @@ def test_items_beyond_the_daily_limit_are_refused_until_the_next_day(
     assert client.put(A).status_code == 202
 
 
-def test_items_beyond_what_the_index_may_hold_are_refused(coveo: Simulator, client: Client) -> None:
+def test_items_beyond_the_limit_of_the_index_are_rejected(coveo: Simulator, client: Client) -> None:
     coveo.document_limit = 1
     client.put(A)
     assert error(client.put(B)) == (412, "DOCUMENT_LIMIT_EXCEEDED")

@@ -74,7 +74,7 @@ def test_many_clients_at_once_lose_nothing(coveo: Simulator) -> None:
     assert len(set(stamps)) == len(coveo.requests) == 400
 
 
-def test_only_so_much_is_recorded_as_was_asked_for() -> None:
+def test_the_limits_of_recording_are_respected() -> None:
     with Simulator(request_limit=2, body_limit=10) as coveo:
         client = Client(coveo, coveo.api_key)
         for _ in range(3):
@@ -107,7 +107,7 @@ def test_a_timeout_shows_the_timeline(coveo: Simulator, client: Client) -> None:
         coveo.wait_for(lambda: False, timeout=0.01)
 
 
-def test_a_reset_makes_everything_as_it_was_at_the_start(coveo: Simulator, client: Client) -> None:
+def test_a_reset_restores_the_initial_state(coveo: Simulator, client: Client) -> None:
     client.status("REBUILD")
     client.put(A)
     coveo.clock.advance(days=1)
@@ -140,7 +140,7 @@ def test_the_connection_leads_to_the_simulator(coveo: Simulator) -> None:
     assert json.loads(coveo.connection_json(push_only=True))["password"] == coveo.push_only_key
 
 
-def test_the_simulator_can_go_away_and_come_back_at_the_same_address() -> None:
+def test_the_simulator_can_restart_at_the_same_address() -> None:
     with Simulator() as coveo:
         client = Client(coveo, coveo.api_key)
         client.status("REBUILD")
@@ -157,7 +157,7 @@ def test_time_only_passes_forward(coveo: Simulator) -> None:
         coveo.clock.advance(minutes=-1)
 
 
-def test_a_second_simulator_gets_another_port_or_is_told_that_one_is_taken(coveo: Simulator) -> None:
+def test_a_second_simulator_gets_another_port_or_an_error(coveo: Simulator) -> None:
     with Simulator() as other:
         assert other.url != coveo.url
     with pytest.raises(OSError, match="in use"):
@@ -238,7 +238,7 @@ def test_the_control_api_changes_everything(coveo: Simulator, client: Client, co
         ("POST", "reject-item", {"document_id": A, "task": "NONE"}, 400),
     ],
 )
-def test_the_control_api_says_what_it_cannot_do(
+def test_the_control_api_explains_invalid_requests(
     coveo: Simulator, method: str, path: str, body: Any, status: int
 ) -> None:
     answer = requests.request(method, f"{coveo.url}/_simulator/{path}", json=body, timeout=TIMEOUT)
@@ -332,7 +332,7 @@ def test_other_machines_reach_the_command_by_https_and_under_its_name_there(
     assert (process.returncode, errors) == (0, "")
 
 
-def test_a_taken_port_ends_the_command_with_one_line(coveo: Simulator) -> None:
+def test_a_port_in_use_ends_the_command_with_one_line(coveo: Simulator) -> None:
     process = run("--port", coveo.url.rpartition(":")[2])
     output, errors = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 2

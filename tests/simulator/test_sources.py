@@ -15,7 +15,7 @@ def light(client: Client, source: str) -> dict[str, Any]:
     return model
 
 
-def test_a_source_shows_its_kind_and_how_many_items_it_holds(coveo: Simulator, client: Client) -> None:
+def test_a_source_shows_its_kind_and_its_number_of_items(coveo: Simulator, client: Client) -> None:
     client.put("https://acme.com/1")
     source = client.get(f"/sources/{SOURCE}").json()
     assert source["id"] == SOURCE
@@ -24,7 +24,7 @@ def test_a_source_shows_its_kind_and_how_many_items_it_holds(coveo: Simulator, c
     assert source["information"]["numberOfDocuments"] == 1
 
 
-def test_the_source_api_tells_who_manages_a_source(coveo: Simulator, client: Client) -> None:
+def test_the_source_api_shows_which_product_manages_a_source(coveo: Simulator, client: Client) -> None:
     coveo.add_source("sitecore", crawler="SITECORE")
     coveo.add_source("on-premises", crawler="CRAWLING_MODULE")
     assert light(client, SOURCE)["sourceType"] == "PUSH"

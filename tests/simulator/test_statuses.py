@@ -42,7 +42,7 @@ def test_idle_is_accepted_when_nothing_runs(coveo: Simulator, client: Client) ->
     assert coveo.activities(SOURCE) == []
 
 
-def test_the_same_status_again_goes_on_with_the_activity(coveo: Simulator, client: Client) -> None:
+def test_the_same_status_continues_the_activity(coveo: Simulator, client: Client) -> None:
     client.status("REBUILD")
     client.status("REBUILD")
     assert coveo.statuses(SOURCE) == ["REBUILD", "REBUILD"]
@@ -81,7 +81,7 @@ def test_items_pushed_during_an_activity_are_counted(coveo: Simulator, client: C
     assert last["numberOfRemovedDocuments"] == 1
 
 
-def test_the_timeline_tells_what_happened_in_order(coveo: Simulator, client: Client) -> None:
+def test_the_timeline_shows_the_events_in_order(coveo: Simulator, client: Client) -> None:
     client.status("REBUILD")
     client.put("https://acme.com/1")
     client.batch({"addOrUpdate": [{"documentId": "https://acme.com/2", "data": "text"}]})

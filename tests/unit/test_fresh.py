@@ -15,7 +15,7 @@ def python() -> Iterator[FreshPython]:
         yield made
 
 
-def test_a_script_finds_what_was_prepared_and_nothing_of_the_one_before(python: FreshPython) -> None:
+def test_a_script_finds_the_prepared_modules_and_nothing_of_the_previous_script(python: FreshPython) -> None:
     script = "import sys; assert {'decimal', 'colorsys'} & set(sys.modules) == {'decimal'}"
     script += "; import colorsys; x = 1"
     assert python.run(script).returncode == 0

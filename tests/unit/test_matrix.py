@@ -13,13 +13,13 @@ CONSTRAINTS = sorted((matrix.PROJECT / "constraints").glob("*.txt"))
 
 
 @pytest.mark.parametrize("page", matrix.PAGES, ids=lambda page: page.name)
-def test_a_page_s_table_says_just_what_passed(page: Path) -> None:
+def test_a_page_s_table_shows_exactly_the_passed_cells(page: Path) -> None:
     before, after = matrix.around_table(page)
     shown = page.read_text()[len(before) : -len(after)]
     assert matrix.table() in shown, "run `python scripts/matrix.py tables`"
 
 
-def test_the_table_tells_passed_failed_and_untried_cells(
+def test_the_table_distinguishes_passed_failed_and_untried_cells(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(matrix, "RESULTS", tmp_path / "results.json")
@@ -50,7 +50,7 @@ def test_the_last_result_of_a_cell_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_
     assert kept["3.11-3.0"].verdict == "passed"
 
 
-def test_the_airflow_to_come_may_fail_unless_it_is_asked_for(
+def test_the_next_airflow_may_fail_unless_it_is_requested(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def verdict(cell: matrix.Cell) -> matrix.Result:

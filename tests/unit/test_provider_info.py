@@ -54,7 +54,7 @@ def test_the_form_offers_the_regions_that_there_are() -> None:
     assert CONNECTION_FORM["conn-fields"]["region"]["schema"]["enum"] == list(REGIONS)
 
 
-def test_the_form_asks_for_what_the_hook_reads() -> None:
+def test_the_form_has_the_fields_that_the_hook_reads() -> None:
     behaviour = CONNECTION_FORM["ui-field-behaviour"]
     assert behaviour["hidden-fields"] == ["schema", "port"]
     assert behaviour["relabeling"] == {

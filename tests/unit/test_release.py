@@ -34,7 +34,7 @@ GOOD = """# Changelog
 """
 
 
-def test_a_changelog_that_tells_of_the_version_is_right() -> None:
+def test_a_changelog_with_the_version_is_accepted() -> None:
     assert list(release.wrong_in_changelog(GOOD, "1.2.0")) == []
 
 

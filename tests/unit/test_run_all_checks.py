@@ -91,7 +91,7 @@ def under_way(path: Path) -> int:
     return shell.pid
 
 
-def test_one_that_fails_keeps_none_from_running_and_the_summary_tells_it(
+def test_a_failed_part_keeps_no_other_from_running_and_is_in_the_summary(
     run: Callable[..., subprocess.Popen[str]],
 ) -> None:
     code, output = ended(run("--jobs", "1", "Bad", "bad", "Good", "good"))
@@ -125,7 +125,7 @@ def test_later_parts_wait_while_all_places_are_taken(run: Callable[..., subproce
     assert ended(run("--jobs", "4", "1", "bad", "then", "2", "second"))[0] == 1
 
 
-def test_several_targets_of_a_part_are_made_one_after_the_other(
+def test_several_targets_of_a_part_run_one_after_the_other(
     run: Callable[..., subprocess.Popen[str]],
 ) -> None:
     assert ended(run("Both", "first second"))[0] == 0
@@ -139,7 +139,7 @@ def test_processes_that_a_part_leaves_behind_are_ended(
 
 
 @pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_all_that_was_started_and_what_there_was_to_see_is_shown(
+def test_a_signal_ends_all_parts_and_shows_their_output(
     run: Callable[..., subprocess.Popen[str]], tmp_path: Path, sig: signal.Signals
 ) -> None:
     process = run("--jobs", "1", "Endless", "endless", "Good", "good")
@@ -164,7 +164,7 @@ def test_nothing_outlives_it_if_it_is_killed(
     wait_for(lambda: (tmp_path / "cleaned-up").exists())
 
 
-def test_a_label_without_a_target_is_told(run: Callable[..., subprocess.Popen[str]]) -> None:
+def test_a_label_without_a_target_is_reported(run: Callable[..., subprocess.Popen[str]]) -> None:
     code, output = ended(run("Good", "good", "Lonely"))
     assert code == 1
     assert "Lonely has no target" in output

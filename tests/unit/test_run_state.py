@@ -44,7 +44,7 @@ def test_without_it_a_value_is_found_again_by_a_later_try_of_the_same_run_only(v
     assert RunState(context("run-1", task_id="other")).get("key") is None
 
 
-def test_values_of_one_run_stand_side_by_side(variables: Variables) -> None:
+def test_values_of_one_run_are_kept_side_by_side(variables: Variables) -> None:
     RunState(context()).set("a", 1)
     RunState(context()).set("b", [2])
     RunState(context()).set("a", 3)

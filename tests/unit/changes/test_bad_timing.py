@@ -81,7 +81,7 @@ def test_the_hook_does_not_compare_with_an_old_snapshot(
     assert indexed(coveo, SOURCE)["a://1"] == "x" * 300
 
 
-def test_a_batch_that_is_accepted_behind_another_push_is_pushed_again(tmp_path: Path) -> None:
+def test_a_batch_that_is_accepted_after_another_push_is_pushed_again(tmp_path: Path) -> None:
     first = snapshot_push(tmp_path)
     first.write_down(0, [("+", "a://1", b"old")])
     assert first.finish("c")
@@ -98,7 +98,7 @@ def test_a_batch_that_is_accepted_behind_another_push_is_pushed_again(tmp_path: 
         each.close()
 
 
-def test_where_too_large_a_share_is_invalid_nothing_is_deleted(coveo: Simulator, push: Push) -> None:
+def test_nothing_is_deleted_if_too_large_a_share_is_invalid(coveo: Simulator, push: Push) -> None:
     push(items(*range(10)))
     invalid = [{"documentId": f"a://invalid{number}", "data": 1} for number in range(20)]
     with pytest.raises(CoveoInputError, match="more than the 10%"):
@@ -135,7 +135,7 @@ def test_a_long_journal_is_not_held_in_memory(tmp_path: Path, monkeypatch: pytes
     retry.close()
 
 
-def test_a_journal_that_another_push_takes_in_meanwhile_is_read_anew(
+def test_a_journal_that_another_push_applies_meanwhile_is_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed = snapshot_push(tmp_path)

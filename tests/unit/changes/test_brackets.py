@@ -71,7 +71,7 @@ def test_a_rendered_template_is_checked_before_anything_is_sent(coveo: Simulator
     assert coveo.requests == []
 
 
-def test_a_query_behind_a_cursor_has_no_missing_rows(dag: DAG) -> None:
+def test_a_query_with_a_cursor_has_no_missing_rows(dag: DAG) -> None:
     operator = SqlToCoveoPushOperator(
         task_id="t", source_id=SOURCE, sql="x", sql_conn_id="c", cursor_column="u", only_changes=True
     )

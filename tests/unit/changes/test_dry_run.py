@@ -26,7 +26,7 @@ def kinds(result: dict[str, Any]) -> tuple[int, ...]:
     return tuple(result[kind] for kind in KINDS)
 
 
-def test_a_dry_run_says_what_changed_and_the_push_after_it_pushes_that(
+def test_a_dry_run_reports_the_changes_and_the_next_push_pushes_them(
     coveo: Simulator, push: Push, tmp_path: Path, variables: Variables
 ) -> None:
     push(items(1, 2, 3, 4, 5))
@@ -44,7 +44,7 @@ def test_a_dry_run_says_what_changed_and_the_push_after_it_pushes_that(
     assert (real["bytes"], real["batches"]) == (dry["bytes"], dry["batches"])
 
 
-def test_the_first_dry_run_makes_no_snapshot(
+def test_the_first_dry_run_creates_no_snapshot(
     coveo: Simulator, push: Push, tmp_path: Path, variables: Variables
 ) -> None:
     dry = push(items(1, 2), dry_run=True)

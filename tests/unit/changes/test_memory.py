@@ -48,7 +48,7 @@ def test_the_bitmaps_of_a_large_snapshot_take_from_its_pages(
     assert sizes == [40, 40 - 12, 40 - 19, 20]
 
 
-def test_a_batch_is_let_go_while_the_next_one_is_filled(
+def test_a_batch_is_released_while_the_next_one_is_filled(
     coveo: Simulator, hook: CoveoPushHook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batches: list[weakref.ref[Batch]] = []

@@ -88,7 +88,7 @@ def test_whatever_the_storage_refuses_nothing_is_lost(
     assert counts(push(items(1, 2, 4, _1="y"), snapshot_path=ROOT)) == (0, 0, 0, 3)
 
 
-def test_a_damaged_object_is_refused_by_name(coveo: Simulator, storage: Storage, push: Push) -> None:
+def test_a_damaged_object_is_rejected_by_name(coveo: Simulator, storage: Storage, push: Push) -> None:
     push(items(1, 2), snapshot_path=ROOT)
     storage.put(f"{KEY}/snapshot", b"cut off")
     with pytest.raises(SnapshotDamagedError, match=f"{KEY}/snapshot"):

@@ -152,7 +152,7 @@ def test_a_push_that_fails_on_a_restored_one_leaves_nothing_that_passes_for_the_
 
 
 @each_kind
-def test_a_retry_on_a_restored_one_goes_on(
+def test_a_retry_with_a_restored_snapshot_resumes(
     coveo: Simulator, folder: Folder, push_there: Push, map_index: int
 ) -> None:
     push_there(items(*range(10)), map_index=map_index)
@@ -216,9 +216,7 @@ def records(variables: Variables) -> list[str]:
     return sorted(name for name in variables.values if name.startswith(f"coveo_part__acme__{SOURCE}__"))
 
 
-def test_records_of_parts_that_are_gone_are_deleted(
-    coveo: Simulator, push: Push, variables: Variables
-) -> None:
+def test_records_of_removed_parts_are_deleted(coveo: Simulator, push: Push, variables: Variables) -> None:
     def run(parts: int, known: bool = True) -> int:
         for number in range(parts):
             push(items(number), map_index=number, run_id="r", parts=parts if known else None)

@@ -62,7 +62,7 @@ def test_the_first_push_is_of_everything_and_says_why(coveo: Simulator, push: Pu
     assert journal(tmp_path) == []
 
 
-def test_then_only_what_changed_is_pushed_and_what_is_missing_deleted(coveo: Simulator, push: Push) -> None:
+def test_the_next_push_sends_only_changes_and_deletes_missing_items(coveo: Simulator, push: Push) -> None:
     push(items(1, 2, 3, 4, 5))
     before = sent(coveo)
     result = push(items(1, 2, 3, 6, _2="y"))
@@ -72,7 +72,7 @@ def test_then_only_what_changed_is_pushed_and_what_is_missing_deleted(coveo: Sim
     assert indexed(coveo, SOURCE) == {f"a://{n}": ("y" if n == 2 else "x") * 300 for n in (1, 2, 3, 6)}
 
 
-def test_nothing_is_sent_and_nothing_stored_where_nothing_changed(
+def test_without_changes_nothing_is_sent_and_nothing_is_saved(
     coveo: Simulator, push: Push, tmp_path: Path
 ) -> None:
     push(items(1, 2, 3))
@@ -115,7 +115,7 @@ def test_large_and_compressed_content_counts(coveo: Simulator, push: Push) -> No
     assert counts(push(content(b"2", "GZIP"))) == (0, 1, 0, 1)
 
 
-def test_it_makes_no_difference_how_an_item_is_read(coveo: Simulator, push: Push, tmp_path: Path) -> None:
+def test_items_compare_equal_however_they_are_read(coveo: Simulator, push: Push, tmp_path: Path) -> None:
     content = [{"documentId": f"a://{n}", "data": "x" * 100, "size": n} for n in range(50)]
     push(content)
     file = tmp_path / "items.ndjson"
@@ -170,7 +170,7 @@ def test_each_part_of_a_mapped_task_compares_with_its_own(coveo: Simulator, push
     assert len(indexed(coveo, SOURCE)) == 6
 
 
-def test_a_renamed_task_goes_on_with_the_renamed_folder_of_its_snapshot(
+def test_a_renamed_task_continues_with_the_renamed_folder_of_its_snapshot(
     coveo: Simulator, push: Push, tmp_path: Path
 ) -> None:
     push(items(1, 2))
@@ -248,7 +248,7 @@ def test_the_connection_may_name_the_path(coveo: Simulator, connect: Any, push: 
     assert push(items(1), snapshot_path=None)["snapshot"].startswith(str(tmp_path / "of-connection"))
 
 
-def test_a_damaged_snapshot_is_refused_by_name(coveo: Simulator, push: Push, tmp_path: Path) -> None:
+def test_a_damaged_snapshot_is_rejected_by_name(coveo: Simulator, push: Push, tmp_path: Path) -> None:
     push(items(1, 2))
     path = snapshot_file(tmp_path)
     content = path.read_bytes()
@@ -306,7 +306,7 @@ def test_after_a_change_by_another_task_run_or_call_everything_is_pushed(
         assert counts(push(items(1, 2))) == (0, 0, 0, 2)
 
 
-def test_in_a_full_push_what_is_known_and_missing_is_deleted(coveo: Simulator, push: Push) -> None:
+def test_a_full_push_deletes_known_items_that_are_missing(coveo: Simulator, push: Push) -> None:
     push(items(1, 2, 3))
     result = push(items(1, 2), full_after=timedelta(microseconds=1))
     assert "everything was last pushed more than" in result["full_because"]
@@ -314,7 +314,7 @@ def test_in_a_full_push_what_is_known_and_missing_is_deleted(coveo: Simulator, p
     assert set(indexed(coveo, SOURCE)) == {"a://1", "a://2"}
 
 
-def test_a_push_with_a_checkpoint_that_ends_behind_is_seen(coveo: Simulator, push: Push, dag: Any) -> None:
+def test_a_resumable_push_that_ends_later_is_noticed(coveo: Simulator, push: Push, dag: Any) -> None:
     """A resumable push records its start; if others change the content, it also records its end."""
     push(items(1, 2))
 
@@ -445,7 +445,7 @@ def test_a_snapshot_that_can_t_be_replaced_fails_the_task_and_loses_nothing(
     assert set(indexed(coveo, SOURCE)) == {"a://1", "a://2", "a://4"}
 
 
-def test_two_pushes_at_a_time_leave_what_the_next_one_puts_right(
+def test_the_push_after_two_concurrent_ones_corrects_the_index(
     coveo: Simulator, push: Push, tmp_path: Path
 ) -> None:
     push(items(1, 2))

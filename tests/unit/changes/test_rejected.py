@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("connect", "variables")
 
 @pytest.mark.parametrize("max_refused", [0, 5])
 @pytest.mark.parametrize("passed", [lambda result: result, lambda result: [result], str, json.dumps])
-def test_the_sensor_takes_it_out_of_the_snapshot(
+def test_the_sensor_removes_rejected_items_from_the_snapshot(
     coveo: Simulator, push: Push, max_refused: int, passed: Callable[[Any], Any]
 ) -> None:
     push(items(1, 2, 3))

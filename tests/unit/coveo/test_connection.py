@@ -38,7 +38,7 @@ def test_a_field_may_have_the_name_that_the_form_of_airflow_2_gives_it(extra: di
     assert read(extra=extra) == read(extra={"region": "eu"})
 
 
-def test_a_host_of_its_own_stands_in_for_the_platform_too() -> None:
+def test_a_custom_host_replaces_the_platform_s_too() -> None:
     settings = read(host="http://127.0.0.1", port=8642)
     assert settings.push_url == settings.platform_url == "http://127.0.0.1:8642"
     assert settings.region is None

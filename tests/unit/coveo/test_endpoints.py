@@ -221,7 +221,7 @@ def test_coveo_s_two_hosts_are_not_mistaken_for_each_other(host: str, field: str
         *("EU (Ireland)", "US East", "Canada Central", "eu/x", "http://eu"),
     ],
 )
-def test_a_region_in_place_of_a_host_is_told_where_it_belongs(host: str) -> None:
+def test_the_error_for_a_region_in_place_of_a_host_names_its_field(host: str) -> None:
     with pytest.raises(
         CoveoConfigurationError, match=r'name of a region.*\{"region": "eu"\}.*eu \(Ireland\)'
     ):
@@ -240,7 +240,7 @@ def test_a_region_in_place_of_a_host_is_told_where_it_belongs(host: str) -> None
         ),
     ],
 )
-def test_of_coveo_s_hosts_only_those_of_its_apis_are_taken(host: str) -> None:
+def test_only_the_api_hosts_of_coveo_are_accepted(host: str) -> None:
     if host.lower().rstrip(".") == "api.cloud.coveo.com":
         assert base_url(host)
         return
@@ -267,11 +267,11 @@ def test_an_id_that_can_not_be_one_is_refused(check: object, value: object) -> N
         check(value)  # type: ignore[operator]
 
 
-def test_an_id_as_coveo_makes_them_is_taken() -> None:
+def test_ids_in_coveo_s_format_are_accepted() -> None:
     assert validate_source_id("acme-rp5rxzbdz753uhndklv2ztkfgy") == "acme-rp5rxzbdz753uhndklv2ztkfgy"
 
 
-def test_paths_encode_what_a_provider_name_may_hold() -> None:
+def test_paths_encode_the_characters_of_a_provider_s_name() -> None:
     assert push_path("acme", "providers", "My Provider/2") == (
         "/push/v1/organizations/acme/providers/My%20Provider%2F2"
     )

@@ -60,7 +60,7 @@ def test_each_documented_error_is_a_class_of_its_own(
 
 
 @pytest.mark.parametrize("action", ["block", "BLOCK"])
-def test_the_firewall_is_told_from_a_lacking_privilege(action: str) -> None:
+def test_a_firewall_s_403_is_distinguished_from_a_missing_privilege(action: str) -> None:
     assert isinstance(answered(403, x_coveo_waf_action=action), errors.FirewallBlockedError)
 
 
@@ -85,9 +85,7 @@ def test_the_firewall_is_told_from_a_lacking_privilege(action: str) -> None:
         (b"x" * 1_000_000, None, "x" * 399 + "…"),
     ],
 )
-def test_any_body_is_survived_and_what_it_says_is_kept_short(
-    body: bytes, code: str | None, said: str
-) -> None:
+def test_any_body_is_handled_and_shown_in_part(body: bytes, code: str | None, said: str) -> None:
     error = answered(502, body)
     assert (error.error_code, error.answer) == (code, said)
     assert "secret" not in str(error)

@@ -103,7 +103,7 @@ def test_metadata_reaches_a_field_in_any_case_and_coveos_own_keys_need_none() ->
         Item("a://1", metadata={"color": "red"}),
     ],
 )
-def test_every_kind_of_item_is_looked_at(item: Any) -> None:
+def test_every_kind_of_item_is_checked(item: Any) -> None:
     assert FieldCheck(()).look_at(0, item) == ["color"]
 
 
@@ -124,7 +124,7 @@ def test_a_warning_names_each_key_once(caplog: pytest.LogCaptureFixture) -> None
     assert "'a b' (first in item 3; not a valid field name)" in check.words()
 
 
-def test_a_failing_check_yields_nothing_from_the_first_key_on_and_names_what_follows() -> None:
+def test_a_failing_check_stops_at_the_first_unknown_key_and_names_later_ones() -> None:
     def items() -> Iterator[dict[str, Any]]:
         yield {"color": 1}
         yield {"weight": 1}
@@ -136,7 +136,7 @@ def test_a_failing_check_yields_nothing_from_the_first_key_on_and_names_what_fol
         next(watched)
 
 
-def test_an_input_that_fails_behind_an_unknown_key_does_not_hide_it() -> None:
+def test_an_input_that_fails_after_an_unknown_key_does_not_hide_it() -> None:
     def items() -> Iterator[dict[str, Any]]:
         yield {"weight": 1}
         raise OSError("gone")

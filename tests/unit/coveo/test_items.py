@@ -54,7 +54,7 @@ def test_anything_else_is_not(document_id: object) -> None:
         validate_document_id(document_id)
 
 
-def test_nothing_is_made_public_by_default() -> None:
+def test_no_item_is_public_by_default() -> None:
     assert sent() == {"data": "An anvil."}
 
 
@@ -69,7 +69,7 @@ def test_metadata_arrives_as_json() -> None:
     }  # fmt: skip
 
 
-def test_whole_numbers_are_taken_as_far_as_64_bits_go() -> None:
+def test_integers_of_64_bits_are_accepted() -> None:
     numbers = {"largest": 2**63 - 1, "smallest": -(2**63)}
     assert sent(**numbers) == {"data": "An anvil.", **numbers}
     written = json.dumps(item(**numbers), separators=(",", ":")).encode()
@@ -78,7 +78,7 @@ def test_whole_numbers_are_taken_as_far_as_64_bits_go() -> None:
         encoded(written.replace(b"-9223372036854775808", b"-9223372036854775809"))
 
 
-def test_a_time_whose_zone_has_seconds_is_told_in_utc() -> None:
+def test_a_time_whose_offset_has_seconds_is_converted_to_utc() -> None:
     local_mean_time = timezone(timedelta(minutes=53, seconds=28))
     assert sent(since=datetime(1890, 1, 1, 0, 53, 28, tzinfo=local_mean_time))["since"] == (
         "1890-01-01T00:00:00+00:00"
@@ -151,7 +151,7 @@ def test_keys_of_coveo_are_known_in_any_case() -> None:
     assert json.loads(prepared.body()) == {"compressedBinaryData": "eJw=", "fileExtension": ".pdf"}
 
 
-def test_a_compression_type_is_taken_in_upper_case_only() -> None:
+def test_a_compression_type_is_accepted_in_upper_case_only() -> None:
     with pytest.raises(CoveoInputError, match="ZLIB"):
         prepared_item({"documentId": "a://b", "compressedBinaryData": "eJw=", "compressionType": "zlib"})
 
@@ -216,7 +216,7 @@ _UPPER = {name.upper(): value for name, value in _USER.items()}
         [{"name": "level", "permissionSets": [{"name": "set", "allowedPermissions": [_USER]}]}],
     ],
 )
-def test_both_permission_models_are_taken_as_they_are(permissions: list[Any]) -> None:
+def test_both_permission_models_are_accepted_unchanged(permissions: list[Any]) -> None:
     assert sent(permissions=permissions)["permissions"] == permissions
 
 
@@ -360,7 +360,7 @@ def encoded(text: object) -> Any:
         b'{"DOCUMENTID":"a://b","Data":"x"}',
     ],
 )
-def test_json_that_holds_an_item_is_sent_as_it_is(text: bytes) -> None:
+def test_json_of_an_item_is_sent_unchanged(text: bytes) -> None:
     assert encoded(text) == ("a://b", text)
     assert encoded(b" \t" + text + b"\r\n") == ("a://b", text)
 

@@ -17,7 +17,7 @@ NOW = 1_795_500_000_000
 
 
 @pytest.mark.parametrize("value", [NOW, NOW - 1, 1_000_000_000_000, str(NOW), f" {NOW} "])
-def test_a_past_moment_in_milliseconds_is_taken(value: object) -> None:
+def test_a_past_time_in_milliseconds_is_accepted(value: object) -> None:
     assert validate_cut_off(value, NOW) == int(str(value))
 
 
@@ -54,7 +54,7 @@ def _at(seconds_from_now: float) -> CoveoClock:
     return CoveoClock.from_http_date(formatdate(time.time() + seconds_from_now, usegmt=True))
 
 
-def test_coveo_s_clock_counts_where_the_worker_s_runs_ahead() -> None:
+def test_coveo_s_clock_counts_if_the_worker_s_is_ahead() -> None:
     clock = _at(-90)
     assert now_ms() - 92_000 <= clock.now_ms() <= now_ms() - 89_000
     with pytest.raises(CoveoInputError, match="in the future"):
@@ -66,7 +66,7 @@ def test_a_worker_s_clock_that_runs_ahead_by_two_seconds_is_noticed() -> None:
         validate_cut_off(now_ms(), _at(-2).latest_cut_off_ms())
 
 
-def test_the_worker_s_clock_counts_where_it_runs_behind() -> None:
+def test_the_worker_s_clock_counts_if_it_is_behind() -> None:
     assert _at(+90).now_ms() <= now_ms()
 
 

@@ -7,7 +7,7 @@ from airflow_provider_coveo.coveo.statuses import SourceStatus
 
 
 @pytest.mark.parametrize("value", ["REBUILD", "rebuild", "Rebuild", " rebuild ", SourceStatus.REBUILD])
-def test_a_status_is_taken_in_any_case(value: str) -> None:
+def test_a_status_is_accepted_in_any_case(value: str) -> None:
     assert SourceStatus.parse(value) is SourceStatus.REBUILD
 
 

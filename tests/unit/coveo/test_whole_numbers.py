@@ -20,7 +20,7 @@ NOT_WHOLE = [None, "", " ", "ten", "1.5", "-1", "1e3", "٣", "²", True, False, 
 @pytest.mark.parametrize(
     ("given", "number"), [(0, 0), (-1, -1), (7, 7), ("7", 7), (" 07\n", 7), (10**30, 10**30)]
 )
-def test_a_whole_number_is_taken_as_such_or_as_a_template_renders_it(given, number):
+def test_an_integer_is_accepted_as_int_or_as_the_text_of_a_template(given, number):
     assert parse_int(given) == number
 
 
@@ -43,7 +43,7 @@ def test_anything_else_is_none(given):
         lambda given: next(read_query("shop", "SELECT 1", fetch_size=given)),
     ],
 )
-def test_each_parameter_that_takes_one_refuses_the_rest_with_a_short_remedy(check, given):
+def test_each_integer_parameter_rejects_other_values_with_a_short_remedy(check, given):
     with pytest.raises(CoveoInputError, match=re.compile("Remedy: ", re.S)) as refused:
         check(given)
     assert len(str(refused.value)) < 500

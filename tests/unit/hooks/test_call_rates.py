@@ -155,7 +155,7 @@ def test_with_a_call_interval_for_the_pool_no_call_is_refused_at_all(
     assert calls <= limit
 
 
-def test_while_one_call_waits_after_a_refusal_no_other_thread_makes_one(
+def test_while_one_call_waits_after_a_429_no_other_thread_sends_one(
     coveo: Simulator, connect: Callable[..., None], logged: Callable[[], str]
 ) -> None:
     coveo.faults.answer(429, headers={}, operation="status")

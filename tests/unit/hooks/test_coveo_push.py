@@ -195,7 +195,7 @@ def test_a_certificate_is_verified_as_the_connection_says(
     assert tls_server.requests == 2
 
 
-def test_without_a_host_the_region_s_is_taken(connect: Callable[..., None]) -> None:
+def test_without_a_host_the_region_s_is_used(connect: Callable[..., None]) -> None:
     connect(host="", extra={"region": "eu"})
     hook = CoveoPushHook()
     assert hook.settings.push_url == "https://api-eu.cloud.coveo.com"
@@ -203,7 +203,9 @@ def test_without_a_host_the_region_s_is_taken(connect: Callable[..., None]) -> N
 
 
 @pytest.mark.parametrize("status", [200, 201, 204])
-def test_a_login_page_is_not_taken_for_coveo(coveo: Simulator, hook: CoveoPushHook, status: int) -> None:
+def test_a_login_page_is_not_accepted_as_coveo_s_response(
+    coveo: Simulator, hook: CoveoPushHook, status: int
+) -> None:
     coveo.faults.answer(status, body="<title>Sign in</title>", content_type="text/html; charset=utf-8")
     with pytest.raises(errors.UnexpectedAnswerError, match="web page"):
         hook.set_source_status(SOURCE, "IDLE")
@@ -215,7 +217,7 @@ def test_a_hook_can_be_copied_and_sent_to_another_process(coveo: Simulator, hook
         assert copied.set_source_status(SOURCE, "IDLE")["status"] == "IDLE"
 
 
-def test_an_answer_whose_headers_contradict_each_other_may_be_right_the_next_time(
+def test_a_response_with_contradictory_headers_is_retried(
     connect: Callable[..., None],
 ) -> None:
     class Broken(http.server.BaseHTTPRequestHandler):
@@ -471,7 +473,7 @@ def test_old_items_are_deleted_after_the_queue_delay_and_new_ones_stay(
     assert set(coveo.items(SOURCE)) == {"product://new"}
 
 
-def test_a_reset_takes_coveo_s_present_as_cut_off(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_a_reset_uses_coveo_s_current_time_as_the_cut_off(coveo: Simulator, hook: CoveoPushHook) -> None:
     coveo.clock.shift(seconds=-90)
     hook.add_or_update_item(SOURCE, ITEM)
     coveo.clock.advance(seconds=3)
@@ -539,7 +541,7 @@ def test_an_item_is_pushed_replaced_and_deleted_by_the_same_id(
     assert coveo.requests[-1].query == {"documentId": document_id, "deleteChildren": "false"}
 
 
-def test_children_are_deleted_only_when_asked(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_children_are_deleted_only_on_request(coveo: Simulator, hook: CoveoPushHook) -> None:
     for document_id in ("file://a", "file://a/b", "file://c"):
         hook.add_or_update_item(SOURCE, {**ITEM, "documentId": document_id})
     hook.delete_item(SOURCE, "file://a", delete_children=True)
@@ -562,7 +564,7 @@ def test_compressed_content_names_its_compression_in_the_query(coveo: Simulator,
     assert b"compressionType" not in coveo.requests[0].body
 
 
-def test_text_that_json_makes_too_large_for_a_request_goes_by_a_file_container_too(
+def test_text_that_json_makes_too_large_for_a_request_uses_a_file_container_too(
     coveo: Simulator, hook: CoveoPushHook
 ) -> None:
     text = "\x01" * 1_500_000
@@ -580,7 +582,7 @@ def test_metadata_too_large_for_a_request_is_refused_before_anything_is_sent(
     assert coveo.requests == []
 
 
-def test_text_too_large_for_a_request_goes_by_a_file_container(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_text_too_large_for_a_request_uses_a_file_container(coveo: Simulator, hook: CoveoPushHook) -> None:
     text = "é" * (3 * 1024 * 1024)
     hook.add_or_update_item(SOURCE, {**ITEM, "data": text})
     files, upload, item = coveo.requests
@@ -592,13 +594,13 @@ def test_text_too_large_for_a_request_goes_by_a_file_container(coveo: Simulator,
     assert ITEM["documentId"] in coveo.items(SOURCE)
 
 
-def test_a_refused_container_is_made_anew(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_a_rejected_container_is_replaced(coveo: Simulator, hook: CoveoPushHook) -> None:
     coveo.faults.answer(403, body="<Error><Code>AccessDenied</Code></Error>", operation="upload", times=2)
     hook.add_or_update_item(SOURCE, {**ITEM, "data": "x" * 6_000_000})
     assert [request.operation for request in coveo.requests] == ["files", "upload"] * 3 + ["item"]
 
 
-def test_a_container_that_is_always_refused_is_an_error_that_a_later_retry_may_mend(
+def test_a_container_that_is_always_rejected_is_an_error_that_a_later_retry_can_fix(
     coveo: Simulator, hook: CoveoPushHook
 ) -> None:
     coveo.faults.answer(403, body="<Error><Code>AccessDenied</Code></Error>", operation="upload", times=None)
@@ -615,7 +617,7 @@ def test_a_container_that_is_always_refused_is_an_error_that_a_later_retry_may_m
         *("https://[s3cr3t/x", "https://example.com;s3cr3t/x", "https://example.com:s3cr3t/x"),
     ],
 )
-def test_an_upload_goes_nowhere_that_is_not_safe(coveo: Simulator, hook: CoveoPushHook, uri: str) -> None:
+def test_an_upload_to_an_unsafe_address_is_rejected(coveo: Simulator, hook: CoveoPushHook, uri: str) -> None:
     body = json.dumps({"uploadUri": uri, "fileId": "f", "requiredHeaders": {}})
     coveo.faults.answer(201, body=body, operation="files")
     with pytest.raises(CoveoInputError) as refused:
@@ -674,7 +676,7 @@ def test_sources_are_read_and_listed_page_by_page(
     assert hook.get_source("more-1")["id"] == "more-1"
 
 
-def test_a_push_only_key_is_told_why_it_can_not_view_sources(
+def test_the_error_of_a_push_only_key_names_the_privilege_to_view_sources(
     coveo: Simulator, connect: Callable[..., None]
 ) -> None:
     connect(password=coveo.push_only_key)
@@ -682,7 +684,7 @@ def test_a_push_only_key_is_told_why_it_can_not_view_sources(
         CoveoPushHook().list_sources()
 
 
-def test_an_answer_that_is_not_what_was_asked_for_is_an_error(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_an_undocumented_response_is_an_error(coveo: Simulator, hook: CoveoPushHook) -> None:
     for body in ("[]", "{}", "not json", "[" * 100_000, ""):
         coveo.faults.answer(200, body=body, operation="source")
         with pytest.raises(errors.UnexpectedAnswerError, match="JSON object"):
@@ -701,7 +703,7 @@ def test_an_answer_that_is_not_what_was_asked_for_is_an_error(coveo: Simulator, 
 # --- limits ---
 
 
-def test_a_limit_is_told_with_how_much_of_it_is_used(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_a_limit_is_returned_with_its_used_part(coveo: Simulator, hook: CoveoPushHook) -> None:
     keep_off_midnight(coveo)
     coveo.daily_documents = 10
     hook.push_items(SOURCE, [ITEM])
@@ -754,7 +756,7 @@ def test_a_push_only_key_tests_well(coveo: Simulator, connect: Callable[..., Non
         ({"host": "http://example.com"}, "http"),
     ],
 )
-def test_a_bad_connection_is_told_what_is_wrong(
+def test_the_connection_test_names_the_problem(
     coveo: Simulator, connect: Callable[..., None], fields: dict[str, Any], blamed: str
 ) -> None:
     connect(**fields)

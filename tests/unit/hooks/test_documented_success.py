@@ -195,7 +195,7 @@ def body_of(name: str) -> bytes:
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_the_table_is_what_coveo_declares(name: str) -> None:
+def test_the_table_matches_coveo_s_declarations(name: str) -> None:
     contracts = load_contracts()
     if contracts is None:
         pytest.skip("Coveo's OpenAPI files are not at hand")
@@ -286,7 +286,7 @@ def test_every_request_of_the_hook_is_in_the_table() -> None:
     assert built == len(CALLS), "add the new request to CALLS"
 
 
-def test_the_error_says_what_came(connect: Callable[..., None]) -> None:
+def test_the_error_describes_the_response(connect: Callable[..., None]) -> None:
     with (
         serving("batch", respond(200, b"", ["X-Request-ID: " + "x" * 5_000])) as server,
         pytest.raises(CoveoError, match=r"returned 200 “where 202 is documented”") as refused,

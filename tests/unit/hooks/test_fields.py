@@ -97,7 +97,7 @@ def test_a_request_without_an_answer_is_not_repeated_blindly(
     assert coveo.undocumented == []
 
 
-def test_a_field_that_somebody_else_creates_meanwhile_is_taken_as_it_is(
+def test_a_field_that_somebody_else_creates_meanwhile_is_accepted(
     coveo: Simulator, hook: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     list_fields = coveo.state.fields.all
@@ -138,7 +138,7 @@ def test_a_push_only_key_is_told_which_privilege_it_lacks(
         hook.create_fields(FIELDS)
 
 
-def test_a_key_that_may_not_create_fields_is_told_which_privilege_it_lacks(
+def test_the_error_of_a_key_that_cannot_create_fields_names_the_privilege(
     coveo: Simulator, hook: Any
 ) -> None:
     coveo.faults.answer(403, operation="create_fields", error_code="ACCESS_DENIED")

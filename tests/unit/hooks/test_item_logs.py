@@ -55,7 +55,7 @@ def test_counts_and_entries_can_be_narrowed_down(hook: CoveoPushHook, pushed: in
     assert {entry["id"] for entry in found} == {GOOD, BAD}
 
 
-def test_entries_come_page_by_page_and_only_as_many_pages_as_are_read(
+def test_entries_are_read_page_by_page_and_only_as_needed(
     coveo: Simulator, hook: CoveoPushHook, pushed: int
 ) -> None:
     def pages() -> list[str]:
@@ -127,7 +127,9 @@ def test_unknown_filters_are_rejected_before_anything_is_sent(
     assert coveo.requests == []
 
 
-def test_a_push_only_key_is_told_which_privileges_it_lacks(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_the_error_of_a_push_only_key_names_the_missing_privileges(
+    coveo: Simulator, hook: CoveoPushHook
+) -> None:
     coveo.faults.answer(403, error_code="ACCESS_DENIED", operation=("logs", "log_counts"), times=None)
     for ask in (hook.count_item_logs, lambda *window: list(hook.list_item_logs(*window))):
         with pytest.raises(AccessDeniedError, match=r"Organization: View and Sources: View") as raised:

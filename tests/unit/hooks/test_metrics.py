@@ -78,7 +78,7 @@ def test_a_push_is_counted_with_each_of_its_requests(
     assert size == len(uploads[-1]) + len('{"data":"x"}')
 
 
-def test_where_tags_are_known_they_say_status_and_source(
+def test_tags_contain_status_and_source_if_airflow_supports_them(
     coveo: Simulator, connect: Callable[..., None], daemon: Daemon
 ) -> None:
     push(daemon, STATSD_INFLUXDB_ENABLED="True")
@@ -87,9 +87,7 @@ def test_where_tags_are_known_they_say_status_and_source(
     assert counted["coveo.requests,status=202"] == counted["coveo.requests.202"] > 0
 
 
-def test_where_metrics_are_off_nothing_of_them_is_asked_for(
-    hook: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_metrics_nothing_is_computed_for_them(hook: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert metrics._stats() is None
     assert (
         hook.push_items("acme-products", [{"documentId": "product://1", "data": "x"}])["accepted_adds"] == 1

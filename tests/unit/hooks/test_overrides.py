@@ -84,7 +84,7 @@ def tried(use: Use, hook: CoveoPushHook) -> None:
         use(hook)
 
 
-def test_the_tests_know_every_method_that_makes_requests() -> None:
+def test_the_tests_cover_every_method_that_sends_requests() -> None:
     public = {name for name, value in vars(CoveoPushHook).items() if name[0] != "_" and callable(value)}
     form = {"get_connection_form_widgets", "get_ui_field_behaviour"}
     others = form | {"get_conn", "run_and_check", "stop", "wait", "poll", *STEPS}
@@ -171,9 +171,7 @@ def test_repeated(coveo: Simulator, connect: Callable[..., None], use: Use) -> N
 
 
 @USES_ALL
-def test_no_repetition_is_made_behind_repeated(
-    coveo: Simulator, connect: Callable[..., None], use: Use
-) -> None:
+def test_every_retry_goes_through_repeated(coveo: Simulator, connect: Callable[..., None], use: Use) -> None:
     class Hook(CoveoPushHook):
         def repeated(self, attempt: Callable[[int], Any], retry: RetryPolicy | None = None) -> Any:
             return attempt(1)

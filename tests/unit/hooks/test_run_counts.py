@@ -50,7 +50,7 @@ def test_the_pushes_of_a_task_are_added_up_by_source(
 
 
 @pytest.mark.parametrize("next_one", [("push", 2), ("push", 1), ("another", 1)])
-def test_another_try_and_another_task_begin_anew(
+def test_another_attempt_and_another_task_start_at_zero(
     coveo: Simulator, hook: CoveoPushHook, task: Task, next_one: tuple[str, int]
 ) -> None:
     hook.push_items(SOURCE, items(2))
@@ -68,7 +68,7 @@ def test_a_push_that_fails_counts_with_what_was_accepted_before(
     assert task.pushed[NAME]["accepted"] == raised.value.accepted["accepted_adds"] == 1
 
 
-def test_input_that_breaks_off_counts_with_what_was_accepted_before(
+def test_a_push_whose_input_fails_counts_with_what_was_accepted_before(
     coveo: Simulator, hook: CoveoPushHook, task: Task
 ) -> None:
     def broken_off() -> Any:
@@ -93,7 +93,7 @@ def test_outside_a_task_nothing_is_kept(coveo: Simulator, hook: CoveoPushHook, v
 
 
 @pytest.mark.parametrize("uris", [(), ("coveo://acme/another",), ("coveo://other/acme-products",)])
-def test_an_asset_of_another_source_is_told_nothing(
+def test_an_asset_of_another_source_gets_no_counts(
     coveo: Simulator, hook: CoveoPushHook, monkeypatch: pytest.MonkeyPatch, variables: Variables, uris: Any
 ) -> None:
     running = Task(*uris)

@@ -40,7 +40,7 @@ MAKERS = pytest.mark.parametrize(
 
 
 @pytest.mark.parametrize("visibility", ["SECURED", "shared", "Private"])
-def test_a_source_is_created_with_what_coveo_asks_for(
+def test_a_source_is_created_with_the_required_properties(
     coveo: Simulator, hook: CoveoPushHook, visibility: str
 ) -> None:
     made = hook.create_source(NAME, visibility=visibility)
@@ -71,7 +71,7 @@ def test_a_copy_is_another_source_with_the_same_configuration(coveo: Simulator, 
 
 
 @MAKERS
-def test_a_name_that_is_taken_is_refused_before_anything_is_made(
+def test_a_name_in_use_is_rejected_before_anything_is_created(
     coveo: Simulator, hook: CoveoPushHook, make: Callable[[CoveoPushHook], Any], operation: str
 ) -> None:
     coveo.add_source("of-somebody", name=NAME, crawler="CRAWLING_MODULE")
@@ -84,7 +84,7 @@ def test_a_name_that_is_taken_is_refused_before_anything_is_made(
 
 @MAKERS
 @pytest.mark.parametrize("fault", ["drop", "drop_applied", "503", "503_applied", "truncate"])
-def test_one_source_is_made_whatever_became_of_the_request(
+def test_exactly_one_source_is_created_whatever_the_outcome_of_the_request(
     coveo: Simulator, hook: CoveoPushHook, make: Callable[[CoveoPushHook], Any], operation: str, fault: str
 ) -> None:
     if fault.startswith("drop"):
@@ -128,7 +128,7 @@ def test_a_deleted_source_is_gone(coveo: Simulator, hook: CoveoPushHook) -> None
     assert SOURCE not in coveo.state.sources
 
 
-def test_a_deletion_without_an_answer_is_repeated_until_the_source_is_gone(
+def test_a_deletion_without_a_response_is_repeated_until_the_source_no_longer_exists(
     coveo: Simulator, hook: CoveoPushHook
 ) -> None:
     coveo.faults.drop(before=False, operation="delete_source")
@@ -212,7 +212,7 @@ def test_a_push_only_key_is_told_which_privilege_it_lacks(
 
 
 @MAKERS
-def test_a_key_that_may_only_view_sources_is_told_what_it_takes_to_make_one(
+def test_the_error_of_a_view_only_key_names_the_privilege_to_create_sources(
     coveo: Simulator, hook: CoveoPushHook, make: Callable[[CoveoPushHook], Any], operation: str
 ) -> None:
     needed = {"create_source": "privilege Sources: Create", "duplicate_source": "Sources: Edit and Create"}

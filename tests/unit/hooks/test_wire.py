@@ -384,7 +384,7 @@ def test_a_client_on_a_loop_uses_a_connection_again_only_if_nothing_is_left_on_i
         assert len(server.requests) == 3
 
 
-def test_a_client_on_a_loop_takes_no_connection_whose_response_nobody_has_judged(
+def test_a_client_on_a_loop_reuses_no_connection_whose_response_was_not_validated(
     connect: Callable[..., None],
 ) -> None:
     """While one connection awaits its check, another request may need a connection."""
@@ -445,7 +445,7 @@ def container(server: RawServer) -> bytes:
     ("status", "error"),
     [(413, errors.RequestTooLargeError), (403, errors.UploadError), (200, errors.NoAnswerError)],
 )
-def test_an_answer_that_comes_before_the_request_was_sent_is_heard_and_no_success(
+def test_a_response_before_the_end_of_the_request_is_read_but_is_no_success(
     connect: Callable[..., None],
     certificate: tuple[Path, Path],
     status: int,
@@ -551,7 +551,7 @@ DRIPS: dict[str, Callable[[Client], None]] = {
 
 @BOTH
 @pytest.mark.parametrize("what", DRIPS)
-def test_a_peer_that_drips_is_given_up_when_the_whole_takes_too_long(
+def test_a_slow_drip_of_bytes_ends_at_the_total_timeout(
     connect: Callable[..., None], ask: Callable[[CoveoPushHook], Any], what: str
 ) -> None:
     def script(client: Client) -> None:
@@ -751,7 +751,7 @@ def test_stop_ends_an_attempt_to_connect(connect: Callable[..., None]) -> None:
             filler.close()
 
 
-def test_a_response_that_comes_at_once_after_a_stop_still_counts(connect: Callable[..., None]) -> None:
+def test_a_response_directly_after_a_stop_still_counts(connect: Callable[..., None]) -> None:
     """A killed push must know whether its last batch was accepted."""
     hooks: list[CoveoPushHook] = []
 
@@ -867,7 +867,7 @@ GARBAGE = {
 @BOTH
 @SCHEMES
 @pytest.mark.parametrize("what", GARBAGE)
-def test_whatever_comes_is_one_of_the_hook_s_own_errors(
+def test_every_failure_raises_one_of_the_hook_s_own_errors(
     connect: Callable[..., None],
     certificate: tuple[Path, Path],
     ask: Callable[[CoveoPushHook], Any],

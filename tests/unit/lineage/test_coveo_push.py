@@ -29,7 +29,7 @@ assert push.get_openlineage_facets_on_complete(None) is None
 """
 
 
-def test_nothing_is_missed_where_the_provider_is_not_installed(
+def test_without_the_openlineage_provider_nothing_fails(
     run_fresh: RunFresh,
 ) -> None:
     run_fresh(WITHOUT_THE_PROVIDER).check_returncode()
@@ -37,7 +37,7 @@ def test_nothing_is_missed_where_the_provider_is_not_installed(
 
 @pytest.fixture(autouse=True)
 def _with_the_provider(request: pytest.FixtureRequest) -> None:
-    if request.function is not test_nothing_is_missed_where_the_provider_is_not_installed:
+    if request.function is not test_without_the_openlineage_provider_nothing_fails:
         pytest.importorskip("airflow.providers.openlineage")
 
 
@@ -110,7 +110,7 @@ def sql_push() -> SqlToCoveoPushOperator:
 
 
 @pytest.mark.parametrize("connection", [None, "postgres://reader:SECRET@127.0.0.1:1/warehouse"])
-def test_of_a_query_whose_tables_can_not_be_told_there_is_the_query(
+def test_if_the_tables_of_a_query_are_unknown_the_query_itself_is_reported(
     connect: Callable[..., None], monkeypatch: pytest.MonkeyPatch, connection: str | None
 ) -> None:
     if connection:

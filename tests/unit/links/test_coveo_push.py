@@ -100,14 +100,14 @@ def test_a_host_of_coveo_s_own_says_the_region(connect: Callable[..., None], fie
         {"host": "http://127.0.0.1:8642", "extra": {"platform_host": "https://platform.example.com"}},
     ],
 )
-def test_there_is_no_link_where_the_console_is_not_known(
+def test_there_is_no_link_if_the_console_is_unknown(
     connect: Callable[..., None], fields: dict[str, Any]
 ) -> None:
     connect(**fields)
     assert kept_links() == {}
 
 
-def test_the_simulator_s_own_page_stands_for_the_console(
+def test_links_lead_to_the_simulator_s_page_instead_of_the_console(
     coveo: Simulator, connect: Callable[..., None]
 ) -> None:
     address = kept_links()["coveo_sources_link"]
@@ -226,7 +226,7 @@ def test_the_link_to_the_row_exists_if_the_page_does(
 
 
 @pytest.mark.parametrize("off", ["False", "false", "0"])
-def test_there_is_no_link_where_the_page_is_turned_off(
+def test_there_is_no_link_if_the_page_is_turned_off(
     connect: Callable[..., None], monkeypatch: pytest.MonkeyPatch, off: str
 ) -> None:
     connect()

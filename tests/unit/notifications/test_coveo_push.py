@@ -30,7 +30,7 @@ def test_it_sets_the_source_to_idle(coveo: Simulator, connect: Callable[..., Non
     assert "caller/CoveoSourceStatusNotifier" in coveo.requests[-1].headers["user-agent"]
 
 
-def test_all_that_it_is_told_is_templated(
+def test_all_parameters_are_templated(
     coveo: Simulator, connect: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     notifier = CoveoSourceStatusNotifier(
@@ -65,7 +65,7 @@ def test_it_is_patient_for_no_longer_than_a_callback_may_last(
     assert coveo.statuses(SOURCE) == ["IDLE"]
 
 
-def test_it_takes_no_time_between_calls(coveo: Simulator, connect: Callable[..., None]) -> None:
+def test_it_does_not_wait_for_the_call_interval(coveo: Simulator, connect: Callable[..., None]) -> None:
     connect(extra={"call_interval": 30})
     started = time.monotonic()
     CoveoSourceStatusNotifier(source_id=SOURCE).notify(context())

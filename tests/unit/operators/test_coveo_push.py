@@ -36,7 +36,7 @@ def context(store: _Store | None = None, *, max_tries: int = 0) -> Any:
 
 
 @pytest.mark.parametrize("status", ["REBUILD", "refresh", "Incremental", "idle"])
-def test_each_status_is_set_and_told_in_small_json(
+def test_each_status_is_set_and_returned_as_small_json(
     coveo: Simulator, connect: Callable[..., None], status: str
 ) -> None:
     operator = SetPushSourceStatusOperator(task_id="t", source_id=SOURCE, status=status)
@@ -170,7 +170,7 @@ def test_the_operators_compose_into_a_dag() -> None:
 # --- the cut-off of a reset ---
 
 
-def test_a_retry_of_a_reset_keeps_the_first_cut_off_and_a_clear_takes_a_new_one(
+def test_a_retry_of_a_reset_keeps_the_first_cut_off_and_a_clear_uses_a_new_one(
     coveo: Simulator, connect: Callable[..., None]
 ) -> None:
     store = _Store()
@@ -212,7 +212,7 @@ def _rendered_to_nothing(operator_class: Any, **values: Any) -> Any:
     return operator
 
 
-def test_a_cut_off_that_turns_out_as_nothing_is_not_taken_for_now(
+def test_a_cut_off_that_renders_to_none_does_not_mean_now(
     coveo: Simulator, connect: Callable[..., None]
 ) -> None:
     reset = _rendered_to_nothing(ResetPushSourceOperator, source_id=SOURCE, ordering_id="{{ nothing }}")
@@ -248,7 +248,7 @@ def test_a_source_that_can_t_be_read_keeps_no_other_one_open(
         ({"source_ids": []}, {"abandoned": [], "closed": []}, ["REBUILD"]),
     ],
 )
-def test_the_watchdog_closes_what_has_been_active_for_too_long_if_it_is_to(
+def test_the_watchdog_closes_sources_that_were_active_for_too_long_unless_it_only_reports(
     coveo: Simulator,
     connect: Callable[..., None],
     values: dict[str, Any],
@@ -273,7 +273,7 @@ def test_the_watchdog_closes_what_has_been_active_for_too_long_if_it_is_to(
         ({"active_longer_than": timedelta(0)}, "active_longer_than"),
     ],
 )
-def test_the_watchdog_refuses_bad_input_before_it_asks_anything(
+def test_the_watchdog_rejects_invalid_input_before_it_sends_anything(
     coveo: Simulator, connect: Callable[..., None], values: dict[str, Any], named: str
 ) -> None:
     with pytest.raises(CoveoInputError, match=named) as refused:
@@ -282,7 +282,7 @@ def test_the_watchdog_refuses_bad_input_before_it_asks_anything(
     assert coveo.requests == []
 
 
-def test_sources_that_turn_out_as_nothing_are_not_taken_for_all(
+def test_source_ids_that_render_to_none_do_not_mean_all_sources(
     coveo: Simulator, connect: Callable[..., None]
 ) -> None:
     watchdog = _rendered_to_nothing(CloseAbandonedPushSourcesOperator, source_ids="{{ nothing }}")

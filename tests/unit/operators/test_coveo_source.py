@@ -77,7 +77,7 @@ def _environment(variables: Variables, connect: Callable[..., None]) -> None:
 # --- common to all ---
 
 
-def test_they_are_imported_from_where_the_design_promises_them() -> None:
+def test_they_are_imported_from_the_documented_module() -> None:
     for name in ("CreatePushSourceOperator", "DeletePushSourceOperator", "RecreatePushSourceOperator"):
         assert getattr(coveo_push, name) is getattr(coveo_source, name)
 
@@ -184,7 +184,7 @@ def test_a_source_that_somebody_else_made_is_refused(coveo: Simulator) -> None:
     assert named(coveo) == ["of-somebody"]
 
 
-def test_an_older_source_is_not_taken_for_the_one_whose_making_was_not_heard_of(coveo: Simulator) -> None:
+def test_an_older_source_is_not_mistaken_for_the_one_whose_creation_had_no_response(coveo: Simulator) -> None:
     coveo.faults.answer(503, headers=PATIENCE, operation="create_source")
     with pytest.raises(ServiceError):
         create()
@@ -205,7 +205,7 @@ def test_a_refused_creation_leaves_nothing_to_remember(coveo: Simulator, variabl
         create()
 
 
-def test_an_existing_source_will_do_where_that_is_said_and_it_is_like_the_wanted_one(
+def test_use_existing_accepts_an_existing_source_that_matches(
     coveo: Simulator,
 ) -> None:
     coveo.add_source("of-somebody", name=NAME)
@@ -215,7 +215,7 @@ def test_an_existing_source_will_do_where_that_is_said_and_it_is_like_the_wanted
     assert named(coveo) == ["of-somebody"]
 
 
-def test_a_created_source_that_somebody_deleted_is_created_anew(coveo: Simulator) -> None:
+def test_a_created_source_that_somebody_deleted_is_created_again(coveo: Simulator) -> None:
     first = create()["source_id"]
     coveo.remove_source(first)
     assert [create()["source_id"]] == named(coveo) != [first]
@@ -268,7 +268,7 @@ def test_a_deletion_that_nobody_heard_the_end_of_succeeds_with_the_next_try(
     assert SOURCE not in coveo.state.sources
 
 
-def test_a_source_that_never_was_is_not_taken_for_deleted(coveo: Simulator) -> None:
+def test_a_source_that_never_existed_does_not_count_as_deleted(coveo: Simulator) -> None:
     store = _Store()
     delete(store)
     for values in ({"source_id": "nowhere"}, {"source_name": "other"}):
@@ -397,7 +397,7 @@ def test_a_copy_that_is_not_ours_is_refused_and_nothing_is_handed_over(
     assert coveo.timeline("of-somebody") == []
 
 
-def test_two_sources_of_the_name_are_refused_where_it_is_not_known_which_is_ours(coveo: Simulator) -> None:
+def test_two_sources_of_the_name_are_rejected_if_it_is_unknown_which_one_is_ours(coveo: Simulator) -> None:
     coveo.faults.answer(503, headers=PATIENCE, applied=True, operation="duplicate_source")
     with pytest.raises(ServiceError):
         recreate()
@@ -406,7 +406,7 @@ def test_two_sources_of_the_name_are_refused_where_it_is_not_known_which_is_ours
         recreate()
 
 
-def test_the_copy_of_one_source_is_not_taken_for_the_copy_of_another(coveo: Simulator) -> None:
+def test_the_copy_of_one_source_is_not_mistaken_for_the_copy_of_another(coveo: Simulator) -> None:
     recreate()
     coveo.add_source("other")
     with pytest.raises(SourceNameTakenError):
@@ -419,7 +419,9 @@ def test_a_source_can_not_be_recreated_under_its_own_name(coveo: Simulator) -> N
     assert named(coveo, SOURCE) == [SOURCE]
 
 
-def test_a_copy_that_somebody_deleted_is_made_and_tested_anew(coveo: Simulator, variables: Variables) -> None:
+def test_a_copy_that_somebody_deleted_is_created_and_tested_again(
+    coveo: Simulator, variables: Variables
+) -> None:
     first = recreate()["new_source_id"]
     coveo.remove_source(first)
     second = recreate()["new_source_id"]
@@ -427,7 +429,7 @@ def test_a_copy_that_somebody_deleted_is_made_and_tested_anew(coveo: Simulator, 
     assert [entry["operation"] for entry in coveo.logs(second)].count("ADD") == 3
 
 
-def test_a_copy_that_somebody_deleted_after_the_handing_over_is_made_anew_by_several_tries(
+def test_a_copy_that_somebody_deleted_after_the_handover_is_created_again_over_several_attempts(
     coveo: Simulator, variables: Variables
 ) -> None:
     variables.values[VARIABLE] = SOURCE
@@ -458,7 +460,7 @@ def test_a_copy_that_somebody_is_deleting_is_not_handed_over(coveo: Simulator, v
     assert [recreate(source_id_variable=VARIABLE)["new_source_id"]] == named(coveo)
 
 
-def test_a_task_that_comes_too_late_does_not_make_another_one_forget_its_copy(
+def test_a_late_task_does_not_delete_the_record_of_another_one_s_copy(
     coveo: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Overtaken(Variables):
@@ -478,7 +480,7 @@ def test_a_task_that_comes_too_late_does_not_make_another_one_forget_its_copy(
     assert len(named(coveo)) == 1
 
 
-def test_the_copy_is_known_by_its_id_even_where_coveo_s_list_lags(coveo: Simulator) -> None:
+def test_the_copy_is_found_by_its_id_even_if_coveo_s_list_lags(coveo: Simulator) -> None:
     first = recreate()
     empty = json.dumps({"sourceModels": [], "totalEntries": 0, "totalPages": 0})
     coveo.faults.answer(200, body=empty, operation="page_sources", times=None)
@@ -486,14 +488,14 @@ def test_the_copy_is_known_by_its_id_even_where_coveo_s_list_lags(coveo: Simulat
     assert len(named(coveo)) == 1
 
 
-def test_the_copy_is_known_by_its_id_even_where_coveo_does_not_find_it_yet(coveo: Simulator) -> None:
+def test_the_copy_is_known_by_its_id_even_if_coveo_does_not_find_it_yet(coveo: Simulator) -> None:
     first = recreate()
     coveo.faults.answer(404, operation="source", source=first["new_source_id"])
     assert recreate() == first
     assert len(named(coveo)) == 1
 
 
-def test_it_still_says_what_it_did_once_the_original_is_deleted(coveo: Simulator) -> None:
+def test_the_result_stays_the_same_after_the_original_is_deleted(coveo: Simulator) -> None:
     first = recreate()
     delete()
     assert recreate() == first
@@ -506,7 +508,7 @@ def test_it_still_says_what_it_did_once_the_original_is_deleted(coveo: Simulator
 # --- the test of the copy ---
 
 
-def test_a_copy_that_takes_no_items_yet_is_waited_for(coveo: Simulator) -> None:
+def test_the_task_waits_for_a_copy_that_accepts_no_items_yet(coveo: Simulator) -> None:
     coveo.faults.answer(412, error_code="SOURCE_DOES_NOT_EXIST", operation="item", times=3)
     recreate()
     assert [r.status for r in coveo.requests if r.operation == "item"] == [412, 412, 412, 202]
@@ -567,7 +569,7 @@ def test_the_deletion_of_an_earlier_try_s_test_item_proves_nothing(
 
 
 @pytest.mark.parametrize("why", ["is indexed", "accepts no items"])
-def test_a_test_that_takes_too_long_fails_and_the_next_try_goes_on_with_the_same_copy(
+def test_a_test_that_times_out_fails_and_the_next_attempt_resumes_with_the_same_copy(
     coveo: Simulator, variables: Variables, why: str
 ) -> None:
     if why == "accepts no items":
@@ -600,7 +602,7 @@ def test_a_killed_task_stops_waiting(coveo: Simulator) -> None:
     killer.join()
 
 
-def test_the_wait_can_be_deferred_and_takes_up_where_it_was(coveo: Simulator) -> None:
+def test_the_wait_can_be_deferred_and_resumed(coveo: Simulator) -> None:
     coveo.indexing_delay = 3600
     values = {"source_id": SOURCE, "new_name": NAME, "deferrable": True}
     with pytest.raises(TaskDeferred) as deferred:
@@ -629,7 +631,7 @@ def test_the_deferral_ends_with_the_timeout(coveo: Simulator) -> None:
 # --- setting the Variable ---
 
 
-def test_a_variable_that_holds_another_source_is_refused_before_anything_is_made(
+def test_a_variable_with_another_source_is_rejected_before_anything_is_created(
     coveo: Simulator, variables: Variables
 ) -> None:
     variables.values[VARIABLE] = "something-else"

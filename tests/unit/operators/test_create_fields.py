@@ -57,7 +57,7 @@ def test_fields_given_by_name_are_created_and_templated(coveo: Simulator) -> Non
     assert create(fields={"price": "DOUBLE"})["created"] == 0
 
 
-def test_items_tell_which_fields_they_need(coveo: Simulator) -> None:
+def test_the_needed_fields_are_inferred_from_items(coveo: Simulator) -> None:
     items = [
         {"documentId": "a://1", "data": "x", "title": "t", "Price": 1.5, "stock": 3, "since": "2025-01-31"},
         Item("a://2", data="x", metadata={"tags": ["a", "b"], "since": datetime(2025, 1, 1).date()}),
@@ -92,7 +92,7 @@ def test_explicit_fields_override_inferred_ones(coveo: Simulator) -> None:
     assert created(coveo) == {"price": "DOUBLE", "stock": "LONG_64"}
 
 
-def test_no_more_items_are_read_than_asked_for(coveo: Simulator) -> None:
+def test_no_more_than_max_items_are_read(coveo: Simulator) -> None:
     def items() -> Iterator[dict[str, Any]]:
         yield {"documentId": "a://1", "data": "x", "price": 1}
         raise AssertionError("read on")
@@ -142,7 +142,9 @@ def test_what_can_t_be_right_is_rejected_before_anything_is_sent(
     assert coveo.requests == []
 
 
-def test_a_push_only_key_is_told_what_it_lacks(coveo: Simulator, connect: Callable[..., None]) -> None:
+def test_the_error_of_a_push_only_key_names_its_missing_privilege(
+    coveo: Simulator, connect: Callable[..., None]
+) -> None:
     connect(password=coveo.push_only_key)
     with pytest.raises(AccessDeniedError, match="Fields: View") as raised:
         create(fields={"price": "DOUBLE"})

@@ -102,7 +102,7 @@ def test_folders_that_can_t_be_columns_are_refused(tmp_path: Path, folders: str)
         read(str(path))
 
 
-def test_an_id_may_be_made_of_them(tmp_path: Path) -> None:
+def test_an_id_can_be_composed_of_partition_columns(tmp_path: Path) -> None:
     path = written(tmp_path / "country=ch" / "part.csv", {"sku": "1"})
     assert read(str(path), columns={"documentId": "p://{country}/{sku}"}) == [{"documentId": "p://ch/1"}]
 

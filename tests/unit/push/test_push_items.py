@@ -99,7 +99,9 @@ def test_one_batch_is_three_requests(coveo: Simulator, hook: CoveoPushHook) -> N
 
 
 @on_both
-def test_no_request_bears_an_ordering_id_and_no_upload_the_key(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_no_request_has_an_ordering_id_and_no_upload_has_the_key(
+    coveo: Simulator, hook: CoveoPushHook
+) -> None:
     hook.push_items(SOURCE, [item(number) for number in range(50)], batch_bytes=1024)
     assert not [request for request in coveo.requests if "orderingId" in request.query]
     uploads = [request for request in coveo.requests if request.operation == "upload"]
@@ -164,7 +166,7 @@ def test_no_batch_is_larger_by_a_byte_and_none_much_smaller(as_json: bool) -> No
 
 
 @on_both
-def test_an_item_that_is_larger_than_a_batch_goes_alone(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_an_item_larger_than_a_batch_is_sent_alone(coveo: Simulator, hook: CoveoPushHook) -> None:
     hook.push_items(SOURCE, [item(1), item(2, 5000), item(3)], batch_bytes=1024)
     assert [len(batch["addOrUpdate"]) for batch in batches(coveo)] == [1, 1, 1]
 
@@ -175,7 +177,7 @@ def test_a_batch_is_bounded_in_entries(coveo: Simulator, hook: CoveoPushHook) ->
     assert (result["accepted_deletes"], result["batches"]) == (MAX_ENTRIES + 1, 2)
 
 
-def test_the_default_size_of_a_batch_is_within_what_a_container_takes() -> None:
+def test_the_default_size_of_a_batch_fits_into_a_container() -> None:
     assert DEFAULT_BATCH_BYTES <= MAX_UPLOAD <= 256 * 1024 * 1024
 
 
@@ -211,7 +213,7 @@ def test_an_item_too_large_for_a_container_is_rejected_before_anything_is_sent(
 
 
 @on_both
-def test_deletions_come_after_the_items(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_deletions_follow_the_items(coveo: Simulator, hook: CoveoPushHook) -> None:
     result = hook.push_items(SOURCE, [item(1)], delete=["product://1", Delete("product://2")])
     assert coveo.items(SOURCE) == {}
     assert (result["accepted_adds"], result["accepted_deletes"], result["batches"]) == (1, 2, 2)
@@ -260,7 +262,7 @@ def test_a_deletion_with_children_shares_no_batch_with_items(coveo: Simulator, h
 
 
 @on_both
-def test_large_text_goes_by_a_container_of_its_own(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_large_text_uses_a_container_of_its_own(coveo: Simulator, hook: CoveoPushHook) -> None:
     text = "é" * (MAX_INLINE_DATA // 2 + 1)
     result = hook.push_items(
         SOURCE, [item(1), {"documentId": "a://large", "data": text, "title": "Large"}, item(2)]
@@ -286,7 +288,7 @@ def test_large_text_goes_by_a_container_of_its_own(coveo: Simulator, hook: Coveo
 
 @on_both
 @pytest.mark.parametrize("key", ["data", "compressedBinaryData"])
-def test_large_content_of_json_bytes_goes_by_a_container_as_well(
+def test_large_content_of_json_bytes_uses_a_container_as_well(
     coveo: Simulator, hook: CoveoPushHook, key: str
 ) -> None:
     large = {"documentId": "a://large", key: "0" * (MAX_INLINE_DATA + 4)}
@@ -304,7 +306,7 @@ def test_large_content_of_json_bytes_goes_by_a_container_as_well(
 
 
 @on_both
-def test_large_binary_content_goes_decoded_and_keeps_its_compression(
+def test_large_binary_content_is_sent_decoded_and_keeps_its_compression(
     coveo: Simulator, hook: CoveoPushHook
 ) -> None:
     raw = bytes(range(256)) * (MAX_INLINE_DATA // 256)
@@ -317,7 +319,7 @@ def test_large_binary_content_goes_decoded_and_keeps_its_compression(
 # --- in parallel, but in order ---
 
 
-def test_uploads_run_in_parallel_and_coveo_takes_the_batches_in_input_order(
+def test_uploads_run_in_parallel_and_batches_are_submitted_in_input_order(
     coveo: Simulator, hook: CoveoPushHook
 ) -> None:
     coveo.faults.stall(1, operation="upload")
@@ -331,7 +333,7 @@ def test_uploads_run_in_parallel_and_coveo_takes_the_batches_in_input_order(
     assert [added for batch in batches(coveo) for added in batch["addOrUpdate"]] == items
 
 
-def test_no_batch_is_taken_whose_upload_did_not_succeed(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_no_batch_is_submitted_whose_upload_failed(coveo: Simulator, hook: CoveoPushHook) -> None:
     coveo.faults.answer(403, operation="upload", after=2, times=None)
     with pytest.raises(UploadError) as failed:
         hook.push_items(
@@ -361,7 +363,7 @@ def test_memory_is_bounded_by_the_batches_in_flight(coveo: Simulator, hook: Cove
 # --- faults ---
 
 
-def test_an_expired_container_is_made_again(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_an_expired_container_is_replaced(coveo: Simulator, hook: CoveoPushHook) -> None:
     coveo.faults.expire_container(operation="batch", times=2)
     coveo.faults.expire_container(operation="upload", times=2)
     assert hook.push_items(SOURCE, [item(1)])["accepted_adds"] == 1
@@ -396,7 +398,7 @@ def test_a_batch_is_relied_on_for_no_longer_than_the_containers_that_it_names(
 
 
 @pytest.mark.parametrize("applied", [True, False])
-def test_an_unknown_outcome_is_cleared_up_by_pushing_the_batch_anew(
+def test_a_batch_with_an_unknown_outcome_is_pushed_again(
     coveo: Simulator, hook: CoveoPushHook, applied: bool
 ) -> None:
     coveo.faults.drop(before=not applied, operation="batch")
@@ -413,7 +415,9 @@ def test_a_refused_call_keeps_its_container(coveo: Simulator, hook: CoveoPushHoo
     assert operations(coveo) == ["files", "upload", "batch", "batch", "batch"]
 
 
-def test_a_failure_tells_what_was_accepted_and_where_it_stands(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_an_error_names_the_accepted_items_and_the_failed_batch(
+    coveo: Simulator, hook: CoveoPushHook
+) -> None:
     coveo.faults.answer(503, operation="batch", after=3, times=None)
     coveo.faults.answer(400, error_code="NOT_REACHED", operation="status")
     patient = CoveoPushHook(retry=RetryPolicy(total_seconds=0.2, first_wait=0.01, longest_wait=0.02))
@@ -443,9 +447,7 @@ def test_a_used_up_daily_quota_fails_at_once_and_says_when_it_renews(
     assert operations(coveo).count("batch") == 3
 
 
-def test_where_coveo_says_when_the_quota_renews_so_does_the_error(
-    coveo: Simulator, hook: CoveoPushHook
-) -> None:
+def test_the_error_says_when_the_quota_renews_if_coveo_does(coveo: Simulator, hook: CoveoPushHook) -> None:
     headers = {"Retry-After": "7200"}
     coveo.faults.answer(
         429, error_code="TOO_MANY_DOCUMENTS_DAILY", headers=headers, operation="batch", times=None
@@ -484,7 +486,7 @@ class _StopError(CoveoError):
 
 
 @on_both
-def test_a_push_never_passes_for_complete_because_an_error_could_not_be_told(
+def test_a_push_never_looks_complete_because_an_error_could_not_be_created(
     coveo: Simulator, hook: CoveoPushHook
 ) -> None:
     def stop(result: dict[str, Any]) -> None:
@@ -535,7 +537,7 @@ def test_a_stopped_push_does_not_wait_for_its_next_attempt(
 
 
 @on_both
-def test_an_error_of_the_input_is_raised_once_what_came_before_is_through(
+def test_an_error_of_the_input_is_raised_after_earlier_items_are_accepted(
     coveo: Simulator, hook: CoveoPushHook
 ) -> None:
     def items() -> Iterator[dict[str, Any]]:
@@ -616,7 +618,7 @@ def test_an_id_that_reads_as_two_in_two_lines_is_refused(
     assert coveo.requests == []
 
 
-def test_the_report_is_bounded_and_comes_soon(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_the_report_of_invalid_items_is_bounded_and_early(coveo: Simulator, hook: CoveoPushHook) -> None:
     started = time.monotonic()
     with pytest.raises(CoveoInputError) as refused:
         hook.push_items(SOURCE, ({"documentId": "x" * 10**6, "data": ""} for _ in range(10**9)))
@@ -686,7 +688,7 @@ def test_an_argument_that_can_t_be_right_is_refused_before_anything_is_sent(
 
 
 @on_both
-def test_progress_is_told_after_each_batch(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_progress_is_reported_after_each_batch(coveo: Simulator, hook: CoveoPushHook) -> None:
     told: list[dict[str, Any]] = []
     hook.push_items(
         SOURCE, [item(number, 900) for number in range(5)], batch_bytes=1024, progress=told.append
@@ -694,7 +696,7 @@ def test_progress_is_told_after_each_batch(coveo: Simulator, hook: CoveoPushHook
     assert [entry["accepted_adds"] for entry in told] == [1, 2, 3, 4, 5]
 
 
-def test_progress_is_logged_while_the_push_goes_on(
+def test_progress_is_logged_during_the_push(
     coveo: Simulator,
     hook: CoveoPushHook,
     monkeypatch: pytest.MonkeyPatch,

@@ -230,7 +230,7 @@ def test_a_file_on_an_object_storage(storage: Storage, as_path: bool) -> None:
     assert read(path)[0] == []
 
 
-def test_where_it_can_t_be_written_nothing_is_left(storage: Storage) -> None:
+def test_a_file_that_cannot_be_written_leaves_nothing_behind(storage: Storage) -> None:
     def fault(request: Request) -> int | None:
         return 403 if request.method in {"PUT", "POST"} else None
 

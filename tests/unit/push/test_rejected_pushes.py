@@ -72,7 +72,7 @@ def test_skipped_items_are_saved_whatever_their_number(coveo: Simulator, tmp_pat
     assert "Invalid documentId" in written[0]["rule"]
 
 
-def test_items_of_files_are_kept_as_they_stand_there(coveo: Simulator, tmp_path: Path) -> None:
+def test_items_of_files_are_saved_unchanged(coveo: Simulator, tmp_path: Path) -> None:
     source, path = tmp_path / "items.ndjson", tmp_path / "rejected.ndjson"
     source.write_text('{"documentId": "no uri", "data": 1.50}\n{"documentId": "a://1"\n')
     execute(PushItemsOperator, path=str(source), on_invalid="skip", rejected_path=path)
@@ -338,7 +338,7 @@ def test_a_file_contains_no_secret(coveo: Simulator, tmp_path: Path) -> None:
     assert key not in path.read_text()
 
 
-def test_the_example_keeps_what_is_rejected_and_pushes_it_again(coveo: Simulator, tmp_path: Path) -> None:
+def test_the_example_saves_rejected_items_and_pushes_them_again(coveo: Simulator, tmp_path: Path) -> None:
     example = Path(__file__).resolve().parents[3] / "dags_examples" / "coveo_push_rejected.py"
     (tmp_path / "items.ndjson").write_text("".join(json.dumps(good(number)) + "\n" for number in range(200)))
     (tmp_path / "more.ndjson").write_text(json.dumps(bad(1)) + "\n")

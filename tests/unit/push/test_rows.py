@@ -218,7 +218,7 @@ def test_a_row_that_can_t_be_read_is_an_invalid_item(
         ("SELECT 1 AS sku, 2 AS ''", COLUMNS, "not a name for its column 2"),
     ],
 )
-def test_names_that_can_t_be_told_apart_are_refused(
+def test_ambiguous_names_are_rejected(
     coveo: Simulator, database: Database, sql: str, columns: Any, reason: str
 ) -> None:
     with pytest.raises(CoveoInputError, match=reason):
@@ -238,7 +238,7 @@ def test_a_column_is_named_by_a_text(name: Any, coveo: Simulator, database: Data
         push()
 
 
-def test_columns_that_differ_by_case_are_told_apart_by_columns(coveo: Simulator, database: Database) -> None:
+def test_columns_can_distinguish_names_that_differ_by_case(coveo: Simulator, database: Database) -> None:
     push("SELECT 1 AS sku, 2 AS SKU", {"documentId": "a://{sku}", "data": "{SKU}"})
     assert coveo.items(SOURCE)["a://1"]["data"] == "2"
 
@@ -270,7 +270,7 @@ def test_rows_of_one_file_may_have_other_columns_than_the_first() -> None:
     assert "title" in make({"documentId": "a://1"})["title"].rule
 
 
-def test_braces_that_name_no_column_are_refused_and_others_stand_as_they_are() -> None:
+def test_braces_that_name_no_column_are_rejected_and_escaped_ones_are_kept() -> None:
     make = row_mapper(["sku", "a {b}"], {"documentId": "a://{{sku}}", "data": "a {b}"}, "x")
     assert make({"sku": 1, "a {b}": "y"}) == {"documentId": "a://{1}", "data": "y"}
     with pytest.raises(CoveoInputError, match="no column 'other'"):

@@ -131,7 +131,7 @@ def test_a_repeated_item_replaces_the_one_in_a_chunk(end: bytes) -> None:
     assert (batch.replaced, batch.entries) == (1, 1_101)
 
 
-def test_no_more_is_read_ahead_than_a_run_holds() -> None:
+def test_no_more_is_read_ahead_than_a_chunk() -> None:
     taken = 0
 
     def lines() -> Iterator[bytes]:

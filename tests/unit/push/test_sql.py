@@ -206,7 +206,7 @@ _PLAIN_AND_COMPOSED = [
 
 
 @pytest.mark.parametrize(("value", "reason"), _PLAIN_AND_COMPOSED)
-def test_a_value_is_looked_at_before_it_becomes_part_of_an_id(
+def test_a_value_is_validated_before_it_becomes_part_of_an_id(
     coveo: Simulator, value: str, reason: str
 ) -> None:
     with pytest.raises(CoveoInputError, match=f"number 0 .*'value'.*({reason})"):
@@ -256,7 +256,7 @@ def test_no_parameter_but_the_query_names_a_file(coveo: Simulator, tmp_path: Pat
     assert unmapped.sql.startswith("SELECT path")
 
 
-def test_only_what_is_a_query_may_stand_in_a_file() -> None:
+def test_only_queries_are_read_from_files() -> None:
     for module in ("coveo_push", "coveo_push_update", "coveo_source", "coveo_watchdog"):
         for name, operator in vars(import_module(f"airflow_provider_coveo.operators.{module}")).items():
             if getattr(operator, "template_ext", ()):
@@ -271,7 +271,7 @@ def test_query_and_parameters_are_rendered(coveo: Simulator) -> None:
 
 
 @on_both
-def test_a_query_may_stand_in_a_file(coveo: Simulator, tmp_path: Path) -> None:
+def test_a_query_can_be_in_a_file(coveo: Simulator, tmp_path: Path) -> None:
     (tmp_path / "products.sql").write_text(QUERY)
     with DAG("d", schedule=None, start_date=datetime(2025, 1, 1), template_searchpath=str(tmp_path)):
         operator = SqlToCoveoPushOperator(

@@ -214,7 +214,7 @@ def test_the_receiver_decodes_content_by_its_declared_type(
 @pytest.mark.parametrize(
     "change", [{"Authorization": "Bearer x"}, {"x-amz-acl": "y"}, {"Content-Type": "a/b"}]
 )
-def test_the_receiver_takes_uploads_with_the_headers_that_were_named(
+def test_the_receiver_accepts_uploads_with_the_required_headers(
     strict_coveo: StrictCoveo, change: dict[str, str]
 ) -> None:
     _, container = send(strict_coveo, "POST", f"{PUSH}/files")
@@ -356,7 +356,7 @@ def test_an_item_whose_content_was_uploaded_before(
         assert strict_coveo.contents[container] == b"raw"
 
 
-def test_content_of_another_type_than_declared_is_not_taken(
+def test_content_of_another_type_than_declared_is_rejected(
     strict_coveo: StrictCoveo, strict_hook: CoveoPushHook
 ) -> None:
     with pytest.raises(InvalidJsonError, match="not GZIP"):

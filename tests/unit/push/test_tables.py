@@ -69,7 +69,7 @@ def test_each_line_of_tsv_is_a_row_whatever_it_contains(
 
 @pytest.mark.parametrize("value", ['"', 'a "b" c', "a,b", "a\nb", "a\r\nb", "a\rb", "\n", '""', "\u2028"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_a_quoted_field_of_csv_holds_anything(tmp_path: Path, value: str, end: str) -> None:
+def test_a_quoted_field_of_csv_can_contain_anything(tmp_path: Path, value: str, end: str) -> None:
     quoted = '"' + value.replace('"', '""') + '"'
     content = end.join(["documentId,title,data", f"a://1,{quoted},x", f"a://2,y,{quoted}"])
     assert read(tmp_path, "a.csv", content.encode()) == [["a://1", value, "x"], ["a://2", "y", value]]
@@ -100,7 +100,7 @@ def test_a_tab_can_be_written_as_a_word(tmp_path: Path, delimiter: str) -> None:
 
 
 @pytest.mark.parametrize("quotechar", [None, "", False, "None"])
-def test_quotes_can_be_taken_for_characters_and_other_signs_for_quotes(
+def test_quotes_can_be_ordinary_characters_and_other_characters_quotes(
     tmp_path: Path, quotechar: Any
 ) -> None:
     content = b'documentId,title\na://1,"Swing it" magistern\n'
@@ -144,7 +144,7 @@ a://3|\Nx|z\|\N|\N
     ],
 )
 @pytest.mark.parametrize("end", ["", "\n", "\r\n"])
-def test_an_escaped_null_stands_for_no_value_where_it_is_a_whole_field(
+def test_an_escaped_null_means_no_value_if_it_is_a_whole_field(
     tmp_path: Path, line: str, fields: list[str], end: str
 ) -> None:
     content = f"a://1,{line}{end}".encode()
@@ -225,7 +225,7 @@ def test_undecodable_text_is_rejected_with_its_line(
 
 
 @pytest.mark.parametrize("encoding", ["latin-7x", "base64", "rot13", "hex", "zip", "undefined", "no\0"])
-def test_an_encoding_that_there_is_not_is_refused_by_name(tmp_path: Path, encoding: str) -> None:
+def test_an_unknown_encoding_is_rejected_by_name(tmp_path: Path, encoding: str) -> None:
     assert "Invalid encoding" in refused(tmp_path, "a.csv", b"documentId\n", encoding=encoding)
 
 
@@ -283,7 +283,9 @@ def test_the_last_of_them_may_end_so_as_well(
 
 
 @pytest.mark.parametrize("quoted", ["a\rb", "\r", "a\r\rb"])
-def test_a_carriage_return_within_quotes_stays_where_others_end_lines(tmp_path: Path, quoted: str) -> None:
+def test_a_carriage_return_within_quotes_is_kept_even_if_others_end_lines(
+    tmp_path: Path, quoted: str
+) -> None:
     content = f'documentId,data\ra://1,"{quoted}"\ra://2,y\r'
     assert read(tmp_path, "a.csv", content.encode()) == [["a://1", quoted], ["a://2", "y"]]
 
@@ -312,7 +314,7 @@ def test_a_text_without_the_mark_that_its_encoding_needs_is_refused(
 
 
 @pytest.mark.parametrize("names", [["documentId", "data"], ("documentId", "data")])
-def test_names_can_be_given_where_the_first_line_has_none(tmp_path: Path, names: Any) -> None:
+def test_names_can_be_passed_if_the_first_line_has_none(tmp_path: Path, names: Any) -> None:
     assert read(tmp_path, "a.csv", b"a://1,x\n", column_names=names) == [["a://1", "x"]]
     assert read(tmp_path, "a.csv", b"", column_names=names) == []
     said = refused(tmp_path, "a.csv", b"a://1,x,y\n", column_names=names)
@@ -339,7 +341,7 @@ def test_names_can_be_given_where_the_first_line_has_none(tmp_path: Path, names:
         {"partitioning": "directory"},
     ],
 )
-def test_a_value_that_can_t_be_right_is_refused_by_name(tmp_path: Path, options: dict[str, Any]) -> None:
+def test_an_invalid_value_is_rejected_by_name(tmp_path: Path, options: dict[str, Any]) -> None:
     said = refused(tmp_path, "a.csv", b"documentId\na://1\n", **options)
     assert next(iter(options)) in said
 

@@ -83,7 +83,7 @@ def forwarding() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("status", [201, 202, 204, 206])
-def test_a_success_that_is_not_the_storage_s_own_makes_no_upload(
+def test_a_success_from_another_server_does_not_count_as_an_upload(
     coveo: Simulator, hook: CoveoPushHook, status: int
 ) -> None:
     coveo.faults.answer(status, body="", operation="upload", after=1, times=None)
@@ -95,7 +95,9 @@ def test_a_success_that_is_not_the_storage_s_own_makes_no_upload(
     assert set(coveo.items(SOURCE)) == {"product://0"}
 
 
-def test_a_login_page_is_not_taken_for_the_storage(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_a_login_page_is_not_accepted_as_the_storage_s_response(
+    coveo: Simulator, hook: CoveoPushHook
+) -> None:
     coveo.faults.answer(
         200, body="<title>Sign in</title>", content_type="text/html", operation="upload", times=None
     )
@@ -114,7 +116,7 @@ def test_an_upload_follows_no_redirect(coveo: Simulator, hook: CoveoPushHook, st
     assert operations(coveo) == ["files", "upload"]
 
 
-def test_a_refused_upload_is_told_with_the_storage_s_request_id(
+def test_the_error_of_a_rejected_upload_has_the_storage_s_request_id(
     coveo: Simulator, hook: CoveoPushHook
 ) -> None:
     coveo.faults.answer(403, operation="upload", times=None)
@@ -186,7 +188,7 @@ def test_a_push_keeps_its_connections(coveo: Simulator, hook: CoveoPushHook) -> 
 
 
 @pytest.mark.parametrize(("status", "code"), [(412, "INVALID_PARAMETER"), (404, "NOT_FOUND")])
-def test_a_batch_whose_container_is_never_found_is_given_up(
+def test_a_batch_whose_container_is_never_found_fails(
     coveo: Simulator, hook: CoveoPushHook, status: int, code: str
 ) -> None:
     coveo.faults.answer(status, error_code=code, operation="batch", times=None)

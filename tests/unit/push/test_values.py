@@ -312,7 +312,7 @@ IN_ID = {"documentId": "product://{value}", "data": "text{sku}"}
 
 
 @pytest.mark.parametrize("name", TAKEN)
-def test_a_value_stands_in_a_text_as_metadata_sends_it(coveo: Simulator, source: str, name: str) -> None:
+def test_a_value_in_a_text_has_the_form_of_metadata(coveo: Simulator, source: str, name: str) -> None:
     value, sent, text = TAKEN[name]
     items = [
         {"documentId": "a://dict", "data": "", "field": value},
@@ -328,7 +328,7 @@ def test_a_value_stands_in_a_text_as_metadata_sends_it(coveo: Simulator, source:
 
 
 @pytest.mark.parametrize("name", TAKEN)
-def test_an_id_holds_no_float_and_no_boolean(coveo: Simulator, source: str, name: str) -> None:
+def test_an_id_cannot_contain_floats_or_booleans(coveo: Simulator, source: str, name: str) -> None:
     value, sent, text = TAKEN[name]
     if type(sent) in {float, bool}:
         assert "can't be part of an ID" in refusal(source, coveo, row_item(value, IN_ID))

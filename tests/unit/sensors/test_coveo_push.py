@@ -136,7 +136,7 @@ def test_a_source_whose_status_the_platform_calls_idle_is_idle(coveo: Simulator)
         ("DELETING", "it is being deleted"),
     ],
 )
-def test_a_source_that_will_not_come_back_fails_the_task_at_once(
+def test_an_unusable_source_fails_the_task_at_once(
     coveo: Simulator, hook: CoveoPushHook, state: str, words: str, deferrable: bool
 ) -> None:
     sensor = status_sensor(deferrable=deferrable)
@@ -206,12 +206,12 @@ def test_a_rejected_request_for_the_organization_s_status_is_ignored(
         outcome(status_sensor(timeout=0))
 
 
-def test_a_source_that_is_gone_fails_the_task_at_once(coveo: Simulator) -> None:
+def test_a_deleted_source_fails_the_task_at_once(coveo: Simulator) -> None:
     with pytest.raises(NotFoundError, match="or it was deleted"):
         outcome(status_sensor(source_id="gone"))
 
 
-def test_a_push_only_key_is_told_what_the_sensor_needs(
+def test_the_error_of_a_push_only_key_names_the_sensor_s_privileges(
     coveo: Simulator, connect: Callable[..., None]
 ) -> None:
     connect(**json.loads(coveo.connection_json(push_only=True)))
@@ -235,7 +235,7 @@ def test_a_status_that_is_none_is_refused_before_anything_is_sent(coveo: Simulat
 # --- timeouts, and alternatives to failing ---
 
 
-def test_a_deferred_task_that_takes_too_long_says_what_it_saw_last(hook: CoveoPushHook) -> None:
+def test_a_deferred_task_that_times_out_reports_its_last_poll(hook: CoveoPushHook) -> None:
     hook.set_source_status(SOURCE, "REBUILD")
     with pytest.raises(AirflowSensorTimeout, match=r"0:00:00.4.* is REBUILD \(shown as 'Rebuild'\) since"):
         outcome(status_sensor(deferrable=True, timeout=0.4))
@@ -334,7 +334,7 @@ def test_with_silent_fail_a_final_error_ends_the_wait_all_the_same(
         outcome(status_sensor(source_id="gone", deferrable=deferrable, silent_fail=True))
 
 
-def test_in_reschedule_mode_nothing_is_held_between_two_looks(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_in_reschedule_mode_nothing_is_saved_between_two_polls(coveo: Simulator, hook: CoveoPushHook) -> None:
     sensor = status_sensor(mode="reschedule")
     hook.set_source_status(SOURCE, "REBUILD")
     assert sensor.poke({}).is_done is False
@@ -424,7 +424,7 @@ def test_three_of_five_thousand_refused_in_three_stages_are_named_and_no_other(
     assert named == refused
 
 
-def test_a_look_is_two_requests_where_nothing_was_refused(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_a_poll_without_rejections_sends_two_requests(coveo: Simulator, hook: CoveoPushHook) -> None:
     result = hook.push_items(SOURCE, items(10))
     outcome(indexed_sensor(result))
     assert [one.operation for one in coveo.requests if "log" in (one.operation or "")] == ["log_counts"] * 2
@@ -514,13 +514,13 @@ def test_a_sensor_can_be_mapped() -> None:
 
 
 @pytest.mark.parametrize("event", [None, "done", {}, {"outcome": "fine"}])
-def test_an_event_that_no_trigger_of_ours_fires_is_not_taken_for_success(event: Any) -> None:
+def test_an_unexpected_event_does_not_count_as_success(event: Any) -> None:
     with pytest.raises(ValueError, match="sent an unexpected event"):
         status_sensor().execute_complete({}, event)
 
 
 @pytest.mark.parametrize("written", [json.dumps, repr, lambda result: result])
-def test_the_result_may_come_by_a_template(hook: CoveoPushHook, written: Any) -> None:
+def test_the_result_can_be_a_template(hook: CoveoPushHook, written: Any) -> None:
     result = hook.push_items(SOURCE, items(2))
     assert outcome(indexed_sensor(written(result), source_id=SOURCE))["operations"] == 2
 
@@ -604,7 +604,7 @@ def test_a_push_older_than_the_logs_is_an_error(coveo: Simulator) -> None:
     assert coveo.requests == []
 
 
-def test_a_push_of_last_week_is_asked_for_within_seven_days(coveo: Simulator) -> None:
+def test_the_window_of_an_old_push_is_limited_to_seven_days(coveo: Simulator) -> None:
     started = int((time.time() - 10 * 86_400) * 1000)
     with pytest.raises(AirflowSensorTimeout):
         outcome(indexed_sensor({"source_id": SOURCE, "accepted_adds": 1, "ordering_id": started}, timeout=0))
@@ -724,7 +724,7 @@ def test_an_invalid_number_of_items_is_rejected(coveo: Simulator, wanted: Any) -
     assert coveo.requests == []
 
 
-def test_the_example_s_sensors_see_the_quota_and_what_its_task_pushed(coveo: Simulator) -> None:
+def test_the_example_s_sensors_check_the_quota_and_the_pushed_items(coveo: Simulator) -> None:
     example = Path(__file__).resolve().parents[3] / "dags_examples" / "coveo_wait_until_indexed.py"
     dag = runpy.run_path(str(example))["dag"]
     quota, indexed = dag.get_task("quota"), dag.get_task("indexed")
@@ -767,7 +767,7 @@ def pushed_with_a_504(
 
 
 @WAYS
-def test_doubled_entries_do_not_stand_for_missing_ones(
+def test_repeated_entries_do_not_count_for_missing_ones(
     coveo: Simulator, hook: CoveoPushHook, deferrable: bool, logged: Callable[[], str]
 ) -> None:
     result, finish = pushed_with_a_504(coveo, applied=True)
@@ -819,7 +819,7 @@ def test_an_unknown_outcome_only_warns_with_on_repeated_warn(
     assert "All 2,400" not in logged()
 
 
-def test_deletions_do_not_stand_for_additions(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_deletions_do_not_count_as_additions(coveo: Simulator, hook: CoveoPushHook) -> None:
     coveo.indexing_delay = LATER
     result = hook.push_items(SOURCE, items(3))
     coveo.indexing_delay = 0

@@ -115,7 +115,7 @@ def test_no_secret_crosses(connect: Callable[..., None]) -> None:
 # --- requests ---
 
 
-def test_requests_bear_the_key_and_say_who_asks(coveo: Simulator) -> None:
+def test_requests_have_the_key_and_name_the_caller(coveo: Simulator) -> None:
     home = Path(os.environ["HOME"])
     (home / ".netrc").write_text("machine 127.0.0.1 login somebody password else\n")
     (home / ".netrc").chmod(0o600)
@@ -338,7 +338,7 @@ def test_requests_are_counted_as_the_hook_s_are(coveo: Simulator, monkeypatch: p
 # --- waiting ---
 
 
-def test_a_trigger_looks_no_more_often_than_it_was_told(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_a_trigger_polls_no_more_often_than_its_interval(coveo: Simulator, hook: CoveoPushHook) -> None:
     hook.set_source_status(SOURCE, "REBUILD")
     how = {**HOW, "poke_interval": 0.2, "give_up_at": time.time() + 1.1}
     event = fired(PushSourceStatusTrigger(source_id=SOURCE, statuses=["IDLE"], **how))
@@ -368,7 +368,7 @@ def test_triggers_that_begin_together_do_not_look_together(coveo: Simulator, hoo
 
 
 @pytest.mark.parametrize(("status", "outcome"), [("REBUILD", "too_late"), ("IDLE", "there")])
-def test_a_trigger_that_starts_again_too_late_looks_once_more(
+def test_a_trigger_that_restarts_too_late_polls_once_more(
     coveo: Simulator, hook: CoveoPushHook, status: str, outcome: str
 ) -> None:
     hook.set_source_status(SOURCE, status)
@@ -378,7 +378,7 @@ def test_a_trigger_that_starts_again_too_late_looks_once_more(
     assert sum(one.operation == "source" for one in coveo.requests) == 1
 
 
-def test_a_last_look_that_takes_too_long_is_given_up(
+def test_a_last_poll_that_takes_too_long_is_canceled(
     coveo: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(triggers, "LAST_LOOK_SECONDS", 0.1)
