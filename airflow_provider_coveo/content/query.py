@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from airflow.providers.common.compat.sdk import AirflowException, BaseHook
 
@@ -15,6 +15,14 @@ from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
 from airflow_provider_coveo.coveo.integers import parse_int
 
 _CURSOR_NAME: Final = "coveo_push"
+#: The rows that are fetched first, before their size is known.
+_FIRST_ROWS: Final = 32
+#: The approximate size of the rows that are fetched at a time.
+_BYTES_AT_A_TIME: Final = 8 * 1024 * 1024
+#: The rows of each fetch that are measured.
+_SAMPLED_ROWS: Final = 8
+#: The types of values that can be large.
+_SIZED: Final = frozenset({str, bytes, bytearray, memoryview})
 #: The drivers for MySQL and MariaDB that Airflow's hook uses: mysqlclient and mysql-connector-python.
 _MYSQL_DRIVERS: Final = frozenset({"MySQLdb", "mysql"})
 #: Seconds that a MySQL server waits for a client that reads rows only as fast as they are pushed.
@@ -39,7 +47,7 @@ def read_query(
     :param columns: The mapping of columns to items; see
         :func:`~airflow_provider_coveo.content.rows.row_mapper`.
     :param hook_params: Further arguments for the database's hook.
-    :param fetch_size: The number of rows that are fetched at a time.
+    :param fetch_size: The maximum number of rows to fetch at a time. Fewer are fetched if they are large.
     :raises CoveoInputError: if the connection is not a database, or the query returns no usable rows.
     """
     with query_rows(
@@ -111,7 +119,7 @@ def query_rows(
     :param sql: The query.
     :param parameters: Values for its placeholders.
     :param hook_params: Further arguments for the database's hook.
-    :param fetch_size: The number of rows that are fetched at a time.
+    :param fetch_size: The maximum number of rows to fetch at a time. Fewer are fetched if they are large.
     :param what: The name of the query in errors. Default ``query``.
     :raises CoveoInputError: if the connection is not a database, or the query returns no usable rows.
     """
@@ -162,8 +170,21 @@ def _database_hook(conn_id: str, hook_params: Mapping[str, object] | None) -> _D
 
 
 def _rows(cursor: _Cursor, fetch_size: int) -> Iterator[Sequence[object]]:
-    while rows := cursor.fetchmany(fetch_size):
+    count = min(fetch_size, _FIRST_ROWS)
+    while rows := cursor.fetchmany(count):
+        # Memory holds the rows that were fetched together, so only small ones may be many.
+        sample = [*rows[:: len(rows) // _SAMPLED_ROWS + 1], rows[-1]]
+        count = max(1, min(fetch_size, _BYTES_AT_A_TIME // max(1, *map(_size_of, sample))))
         yield from rows
+
+
+def _size_of(row: Any) -> int:
+    """Return the approximate size of a row's texts and bytes; 0 if it can't be read, which is found later."""
+    try:
+        values = row.values() if isinstance(row, Mapping) else [row[index] for index in range(len(row))]
+        return sum(len(value) for value in values if type(value) in _SIZED)
+    except Exception:
+        return 0
 
 
 @contextmanager

@@ -55,7 +55,8 @@ class SqlToCoveoPushOperator(_ItemsPushOperator):
         metadata; a ``documentId`` can't contain floats and booleans. (templated)
     :param parameters: Values for the placeholders of the query. (templated)
     :param hook_params: Further arguments of the database's hook. Default none.
-    :param fetch_size: The number of rows that are fetched at a time. Default 2000. (templated)
+    :param fetch_size: The maximum number of rows to fetch at a time. Fewer are fetched if they are large.
+        Default 2000. (templated)
     :param cursor_column: The query's column for the cursor, in any case: a timestamp, a date, a number or a
         string that only increases. A row without a value is pushed but doesn't move the cursor; nor does a
         time in the future. Default none: each run pushes all rows. (templated)

@@ -180,6 +180,35 @@ def test_a_cursor_needs_no_more_than_is_called(coveo: Simulator, database: Datab
     assert push()["accepted_adds"] == 2
 
 
+@pytest.mark.parametrize(
+    ("counts", "most"), [({100_000: 600}, 83), ({10: 2_000, 1_000_000: 40}, 2_000), ({10: 6_000}, 2_000)]
+)
+@pytest.mark.parametrize("as_mapping", [False, True])
+def test_large_rows_are_fetched_in_smaller_numbers(
+    database: Database, counts: dict[int, int], most: int, as_mapping: bool
+) -> None:
+    fetched: list[int] = []
+
+    class Counting(sqlite3.Cursor):
+        def fetchmany(self, size: Any = 1) -> list[Any]:
+            rows = super().fetchmany(size)
+            fetched.append(len(rows))
+            return rows
+
+    database.cursor_class = Counting
+    if as_mapping:
+        database.makes(lambda names, row: dict(zip(names, row, strict=True)))
+    numbers = "SELECT * FROM (WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {0}) "
+    texts = "SELECT i + {1} * 10000 AS sku, printf('%{1}s', i) AS name FROM n)"
+    values = " UNION ALL ".join((numbers + texts).format(count, size) for size, count in counts.items())
+    rows = read_query("shop", values, columns=COLUMNS)
+    assert sum(1 for _ in rows) == sum(counts.values())
+    # Each fetch holds about 8 MiB at most, beyond the first one and the first of a new size.
+    assert max(fetched) == most
+    if 1_000_000 in counts:
+        assert [count for count in fetched if count][-1] == 8
+
+
 @pytest.mark.parametrize("name", MISREAD)
 def test_a_row_that_is_not_understood_is_named(coveo: Simulator, database: Database, name: str) -> None:
     factory, named = MISREAD[name]
