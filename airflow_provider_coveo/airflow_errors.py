@@ -8,7 +8,7 @@ from typing import ParamSpec, TypeVar, cast
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_coveo.coveo.errors import CoveoError
+from airflow_provider_coveo.coveo.errors import CoveoError, CoveoInputError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -35,6 +35,17 @@ def as_non_retryable(error: CoveoError) -> CoveoError:
         },
     )
     return cast("CoveoError", final_class(error.tried, **error.fields()))
+
+
+def invalid_input(tried: str, *, cause: str = "", remedy: str = "") -> CoveoError:
+    """
+    Return the error of a task whose parameters are invalid; the task is not retried.
+
+    :param tried: What was attempted.
+    :param cause: The likely cause.
+    :param remedy: The fix.
+    """
+    return as_non_retryable(CoveoInputError(tried, cause=cause, remedy=remedy))
 
 
 def non_retryable_errors(method: Callable[P, R]) -> Callable[P, R]:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from airflow.providers.common.compat.sdk import DecoratedOperator, task_decorator_factory
 
-from airflow_provider_coveo.airflow_errors import as_non_retryable
-from airflow_provider_coveo.coveo.errors import CoveoInputError
+from airflow_provider_coveo.airflow_errors import invalid_input
 from airflow_provider_coveo.operators.base import _flag
 from airflow_provider_coveo.operators.dry_run import runs_dry
 from airflow_provider_coveo.operators.push_base import _ItemsPushOperator
@@ -77,12 +76,10 @@ class _CoveoPushDecoratedOperator(DecoratedOperator, _ItemsPushOperator):
             return [items]
         if isinstance(items, Iterable) and not isinstance(items, str):
             return items
-        raise as_non_retryable(
-            CoveoInputError(
-                f"Could not push to source {self.source_id!r}: the function of task {self.task_id!r} "
-                f"returned {type(items).__name__}; nothing was sent",
-                remedy="Yield the items, or return a list of them, which can be empty",
-            )
+        raise invalid_input(
+            f"Could not push to source {self.source_id!r}: the function of task {self.task_id!r} "
+            f"returned {type(items).__name__}; nothing was sent",
+            remedy="Yield the items, or return a list of them, which can be empty",
         )
 
 

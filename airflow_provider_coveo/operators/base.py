@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from airflow.providers.common.compat.sdk import BaseOperator, XComArg, conf
 
-from airflow_provider_coveo.airflow_errors import as_non_retryable
+from airflow_provider_coveo.airflow_errors import as_non_retryable, invalid_input
 from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
 from airflow_provider_coveo.coveo.flags import parse_flag
 from airflow_provider_coveo.coveo.quantities import quantity
@@ -131,11 +131,8 @@ def _checked(check: Callable[[Any], T], value: object) -> T:
 
 def _refuse_nothing(value: object, tried: str, cause: str) -> None:
     """Reject a parameter that was passed but rendered to None, which would mean its default."""
-    if value is not None:
-        return
-    raise as_non_retryable(
-        CoveoInputError(tried, cause=cause, remedy="See that task's log, or leave the parameter out")
-    )
+    if value is None:
+        raise invalid_input(tried, cause=cause, remedy="See that task's log, or leave the parameter out")
 
 
 def _validate_duration(name: str, value: object) -> timedelta:

@@ -7,9 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from airflow_provider_coveo.airflow_errors import as_non_retryable
+from airflow_provider_coveo.airflow_errors import invalid_input
 from airflow_provider_coveo.coveo.endpoints import validate_source_id
-from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.coveo.statuses import SourceStatus
 from airflow_provider_coveo.operators.base import (
     _checked,
@@ -348,11 +347,9 @@ class PushItemsOperator(_ItemsPushOperator):
         items, delete = _joined(_given(self.items)), _joined(_given(self.delete))
         if (items is None) == (self.path is None) and (items is not None or delete is None):
             what = "no items" if items is None else "both items and a path"
-            raise as_non_retryable(
-                CoveoInputError(
-                    f"Could not push to source {self.source_id!r}: task {self.task_id!r} has {what}",
-                    remedy="Pass either items or path",
-                )
+            raise invalid_input(
+                f"Could not push to source {self.source_id!r}: task {self.task_id!r} has {what}",
+                remedy="Pass either items or path",
             )
         if self.path is not None:
             items = items_in_files(self)

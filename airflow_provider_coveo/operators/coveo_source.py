@@ -9,12 +9,11 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_coveo.airflow_errors import as_non_retryable
+from airflow_provider_coveo.airflow_errors import as_non_retryable, invalid_input
 from airflow_provider_coveo.coveo.endpoints import validate_source_id
 from airflow_provider_coveo.coveo.errors import (
     AccessDeniedError,
     CoveoConfigurationError,
-    CoveoInputError,
     NotFoundError,
     SourceDoesNotExistError,
     SourceNameTakenError,
@@ -233,12 +232,10 @@ class DeletePushSourceOperator(_SourceOperator):
 
     def _reject_other_name(self, source: Mapping[str, object]) -> None:
         if source.get("name") != self.source_name:
-            raise as_non_retryable(
-                CoveoInputError(
-                    f"Could not delete source {self.source_id!r}",
-                    cause=f"its name is {source.get('name')!r}, not {short_repr(self.source_name)}",
-                    remedy="Pass the ID and the name of the same source",
-                )
+            raise invalid_input(
+                f"Could not delete source {self.source_id!r}",
+                cause=f"its name is {source.get('name')!r}, not {short_repr(self.source_name)}",
+                remedy="Pass the ID and the name of the same source",
             )
 
 
@@ -375,13 +372,10 @@ class RecreatePushSourceOperator(_SourceOperator):
             self.log.info("Source %s no longer exists; its copy has replaced it", original_id)
             return {"id": original_id, "name": making.made.original_name}
         if original.get("name") == making.name:
-            raise as_non_retryable(
-                CoveoInputError(
-                    f"Could not recreate source {original_id!r}: it already has the name {making.name!r}",
-                    cause="the copy needs another name, or the source was recreated before, and this is the "
-                    "copy",
-                    remedy="Choose another new_name",
-                )
+            raise invalid_input(
+                f"Could not recreate source {original_id!r}: it already has the name {making.name!r}",
+                cause="the copy needs another name, or the source was recreated before, and this is the copy",
+                remedy="Choose another new_name",
             )
         return original
 
@@ -476,12 +470,10 @@ class RecreatePushSourceOperator(_SourceOperator):
         held = read_text(self.source_id_variable)
         known = {None, original_id, making.made.source_id if making.made else None}
         if held not in known:
-            raise as_non_retryable(
-                CoveoInputError(
-                    f"Could not recreate source {original_id!r}",
-                    cause=f"the Variable {self.source_id_variable!r} contains another ID: {short_repr(held)}",
-                    remedy="Use the Variable with this source's ID, or one that does not exist yet",
-                )
+            raise invalid_input(
+                f"Could not recreate source {original_id!r}",
+                cause=f"the Variable {self.source_id_variable!r} contains another ID: {short_repr(held)}",
+                remedy="Use the Variable with this source's ID, or one that does not exist yet",
             )
 
     def _hand_back(self, original_id: str) -> None:

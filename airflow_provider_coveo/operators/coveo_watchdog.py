@@ -9,6 +9,7 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from airflow_provider_coveo.airflow_errors import invalid_input
 from airflow_provider_coveo.coveo.errors import CoveoError, CoveoInputError, short_repr
 from airflow_provider_coveo.coveo.quantities import quantity
 from airflow_provider_coveo.operators.base import (
@@ -152,7 +153,11 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
         order = _checked(partial(_order_of_conf, own, report_only), conf)
         meant = conf.get("organization_id")
         if meant and str(meant).lower() != self.hook.organization_id.lower():
-            _checked(partial(_reject_organization, self.hook.organization_id), meant)
+            raise invalid_input(
+                f"The run's conf names organization {short_repr(meant)}, but the connection is for "
+                f"{self.hook.organization_id!r}",
+                remedy="Trigger the DAG of that organization's watchdog",
+            )
         if order.source_ids is not None:
             self.log.info("Checking only %s, as requested in this run's conf", ", ".join(order.source_ids))
         return order
@@ -428,14 +433,6 @@ def _order_of_conf(own: list[str] | None, report_only: bool, conf: object) -> _O
             remedy="Pass source_ids, and no report_only",
         )
     return _Order(source_ids, report_only, close_now)
-
-
-def _reject_organization(organization_id: str, meant: object) -> None:
-    raise CoveoInputError(
-        f"The run's conf names organization {short_repr(meant)}, but the connection is for "
-        f"{organization_id!r}",
-        remedy="Trigger the DAG of that organization's watchdog",
-    )
 
 
 def _validate_source_ids(source_ids: object) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from airflow_provider_coveo.airflow_errors import as_non_retryable
+from airflow_provider_coveo.airflow_errors import invalid_input
 from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
 from airflow_provider_coveo.coveo.integers import parse_int
 from airflow_provider_coveo.operators.base import _checked, _CoveoOperator, _given, _joined, _untemplated
@@ -116,11 +116,9 @@ class CreateFieldsOperator(_CoveoOperator):
         items = _joined(_given(self.items))
         if (self.fields is None and items is None and self.path is None) or None not in (items, self.path):
             what = "both items and a path" if None not in (items, self.path) else "neither fields nor items"
-            raise as_non_retryable(
-                CoveoInputError(
-                    f"Task {self.task_id!r} has {what} to create fields for",
-                    remedy="Pass fields, items or a path",
-                )
+            raise invalid_input(
+                f"Task {self.task_id!r} has {what} to create fields for",
+                remedy="Pass fields, items or a path",
             )
         given = _checked(validate_fields, {} if self.fields is None else self.fields)
         limit = None if self.max_items in (None, "") else _checked(_validate_max_items, self.max_items)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from airflow_provider_coveo.airflow_errors import as_non_retryable
-from airflow_provider_coveo.coveo.errors import CoveoInputError
+from airflow_provider_coveo.airflow_errors import invalid_input
 from airflow_provider_coveo.operators.base import (
     _CoveoOperator,
     _filled,
@@ -120,12 +119,10 @@ class PushSecurityIdentitiesOperator(_CoveoOperator):
         if not _is_true(self.delete_old):
             return dict(result)
         if not result["accepted_members"] + result["accepted_mappings"]:
-            raise as_non_retryable(
-                CoveoInputError(
-                    f"Old identities of provider {self.provider_id!r} stay: the task pushed none, and "
-                    "disabling all others would lock everybody out",
-                    remedy="Check the task or the input that should have provided the identities",
-                )
+            raise invalid_input(
+                f"Old identities of provider {self.provider_id!r} stay: the task pushed none, and "
+                "disabling all others would lock everybody out",
+                remedy="Check the task or the input that should have provided the identities",
             )
         # It is set, because some identities were accepted.
         started: int = result["ordering_id"]  # type: ignore[assignment]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_coveo.airflow_errors import as_non_retryable
+from airflow_provider_coveo.airflow_errors import invalid_input
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.operators.base import _checked, _flag
 from airflow_provider_coveo.operators.dry_run import runs_dry
@@ -187,20 +187,16 @@ class SqlToCoveoPushOperator(_ItemsPushOperator):
     def execute(self, context: Context) -> dict[str, object]:
         """Push the rows."""
         if self.cursor_column and _flag(self, "only_changes"):
-            raise as_non_retryable(
-                CoveoInputError(
-                    f"Invalid parameters of task {self.task_id!r}: only_changes and cursor_column",
-                    cause="with a cursor, the query does not return unchanged rows",
-                    remedy="Remove one: a cursor is for a query of changes, only_changes for one of all rows",
-                )
+            raise invalid_input(
+                f"Invalid parameters of task {self.task_id!r}: only_changes and cursor_column",
+                cause="with a cursor, the query does not return unchanged rows",
+                remedy="Remove one: a cursor is for a query of changes, only_changes for one of all rows",
             )
         if self.cursor_column:
             return self._push_increment(context)
         for name in ("cursor_start", "lag", "deleted_sql", "deleted_column"):
             if getattr(self, name) is not None and getattr(self, name) != "":
-                raise as_non_retryable(
-                    CoveoInputError(f"Invalid {name}: it requires cursor_column", remedy="Set cursor_column")
-                )
+                raise invalid_input(f"Invalid {name}: it requires cursor_column", remedy="Set cursor_column")
         from airflow_provider_coveo.content.query import read_query
 
         rows = read_query(

@@ -14,8 +14,8 @@ from airflow.providers.common.compat.sdk import (
     TaskGroup,
 )
 
-from airflow_provider_coveo.airflow_errors import as_non_retryable
-from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
+from airflow_provider_coveo.airflow_errors import invalid_input
+from airflow_provider_coveo.coveo.errors import short_repr
 from airflow_provider_coveo.operators.base import _given_connection
 from airflow_provider_coveo.operators.coveo_source import DeletePushSourceOperator, RecreatePushSourceOperator
 
@@ -73,12 +73,10 @@ class ApproveByParamOperator(BaseOperator):
                 f'DAG again with the same params and "{self.param}": "{self.source_name}"'
             )
         if approved != self.source_name:
-            raise as_non_retryable(
-                CoveoInputError(
-                    f"Could not delete source {self.source_name!r}",
-                    cause=f"the param {self.param!r} approves the deletion of {short_repr(approved)}",
-                    remedy="Repeat the name of the old source exactly",
-                )
+            raise invalid_input(
+                f"Could not delete source {self.source_name!r}",
+                cause=f"the param {self.param!r} approves the deletion of {short_repr(approved)}",
+                remedy="Repeat the name of the old source exactly",
             )
         return str(approved)
 
