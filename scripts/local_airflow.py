@@ -49,8 +49,9 @@ _EMPTY_DATABASES: dict[str, sqlite3.Connection] = {}
 #: The states of a DAG's runs and tasks. To query the database costs a twentieth of a REST request. (The times
 #: of the last change would be no use: the scheduler also changes running rows that stay in their state.)
 _STATES = """
-    SELECT run_id, '', 0, state, 0 FROM dag_run WHERE dag_id = {0}
-    UNION ALL SELECT run_id, task_id, map_index, state, try_number FROM task_instance WHERE dag_id = {0}
+    SELECT run_id, '', state, 0, 0 FROM dag_run WHERE dag_id = {0}
+    UNION ALL SELECT run_id, task_id, state, try_number, count(*) FROM task_instance WHERE dag_id = {0}
+    GROUP BY run_id, task_id, state, try_number
 """
 
 # Settings that make a local Airflow fast. The defaults, for production, wait 1 to 300 seconds in these cases.
