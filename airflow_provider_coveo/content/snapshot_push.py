@@ -207,7 +207,7 @@ class SnapshotPush:
             absorbed[record.push] = max(absorbed.get(record.push, 0), record.number + 1)
         if not self._replace():
             return False
-        snapshot.reopen(str(self._store))
+        snapshot.open(str(self._store))
         self._store.delete(record.name for record in records)
         log.info("Applied the journals of earlier pushes to the snapshot %s", self._store)
         return True

@@ -163,7 +163,7 @@ class Snapshot:
 
     def open(self, name: str) -> None:
         """
-        Start with the file that was downloaded to ``path``.
+        Start with the file that was downloaded to ``path``, or that :meth:`write` completed there.
 
         :param name: Its name, for messages.
         :raises SnapshotFormatError: if it has another format.
@@ -395,14 +395,6 @@ class Snapshot:
         self.version = uuid.uuid4().hex[:16]
         _append_trailer(self.path, self.version)
         return self.version
-
-    def reopen(self, name: str) -> None:
-        """
-        Open the file that ``write`` completed.
-
-        :param name: Its name, for messages.
-        """
-        self.open(name)
 
     def _rewrite_if_wasteful(self) -> None:
         size = self.path.stat().st_size

@@ -40,7 +40,7 @@ def test_the_bitmaps_of_a_large_snapshot_take_from_its_pages(
     for ids in (0, 50_000, 30_000, 20_000):
         snapshot.forget(f"a://{snapshot.numbers + number}" for number in range(ids))
         snapshot.write()
-        snapshot.reopen("a snapshot")
+        snapshot.open("a snapshot")
         assert snapshot._database is not None
         sizes.append(-snapshot._database.execute("PRAGMA main.cache_size").fetchone()[0])
     snapshot.close()
