@@ -134,9 +134,8 @@ class SnapshotStore:
 
     def __init__(self, folder: str, *, read_only: bool = False) -> None:
         local = folder if "://" not in folder else local_path(folder)
-        self._folder: _Folder = _LocalFolder(local) if local is not None else _StoredFolder(folder)
-        if read_only:
-            self._folder = _ReadOnlyFolder(self._folder)
+        stored = _LocalFolder(local) if local is not None else _StoredFolder(folder)
+        self._folder = _ReadOnlyFolder(stored) if read_only else stored
 
     def __str__(self) -> str:
         """Return the URL of the snapshot."""
@@ -243,39 +242,14 @@ class SnapshotStore:
             self.write(JournalRecord(f"forget-{uuid.uuid4().hex[:16]}", 0, operations=operations))
 
 
-class _Folder:
-    """The operations on a folder that a store needs."""
-
-    def download(self, name: str, path: Path) -> bool:
-        raise NotImplementedError
-
-    def upload(self, path: Path, name: str) -> None:
-        raise NotImplementedError
-
-    def read(self, name: str) -> bytes | None:
-        raise NotImplementedError
-
-    def read_end(self, name: str, size: int) -> bytes | None:
-        raise NotImplementedError
-
-    def write(self, content: bytes, name: str, *, lasts: bool) -> None:
-        raise NotImplementedError
-
-    def names(self, folder: str) -> list[str]:
-        raise NotImplementedError
-
-    def delete(self, name: str) -> None:
-        raise NotImplementedError
-
-
-class _ReadOnlyFolder(_Folder):
+class _ReadOnlyFolder:
     """
     A folder that ignores writes, but keeps the trailer of an upload, which contains the snapshot's version.
 
     :param folder: The folder.
     """
 
-    def __init__(self, folder: _Folder) -> None:
+    def __init__(self, folder: _LocalFolder | _StoredFolder) -> None:
         self._folder = folder
         self._ends: dict[str, bytes] = {}
 
@@ -324,7 +298,7 @@ def _named(action: str, shown: str) -> Iterator[None]:
         ) from None
 
 
-class _LocalFolder(_Folder):
+class _LocalFolder:
     def __init__(self, path: str) -> None:
         self._path = Path(path).expanduser()
 
@@ -420,7 +394,7 @@ class _LocalFolder(_Folder):
             (self._path / name).unlink()
 
 
-class _StoredFolder(_Folder):
+class _StoredFolder:
     def __init__(self, url: str) -> None:
         # Only a connection's ID is accepted before the bucket, so that URLs contain no secrets.
         if "@" in urlsplit(url).netloc and ":" in urlsplit(url).netloc.rpartition("@")[0]:
