@@ -379,7 +379,8 @@ class LocalAirflow(AirflowClient):
                 "airflow.providers.fab.auth_manager.api.auth.backend.basic_auth",
                 "airflow.api.auth.backend.session",
             )
-            return {"api": {"auth_backends": ",".join(backends)}}
+            # By default, five users can sign in within 40 seconds.
+            return {"api": {"auth_backends": ",".join(backends)}, "fab": {"auth_rate_limited": False}}
         passwords = self.home / "passwords.json"
         passwords.write_text(json.dumps({name: name for name in self._users}))
         return {

@@ -58,7 +58,6 @@ class Stage:
         with httpx.Client(base_url=self.url, timeout=60, trust_env=False) as client:
             if name is not None:
                 if name not in self.signed_in:
-                    # Airflow 2.11 limits the rate of logins.
                     self._sign_in(client, name)
                     self.signed_in[name] = dict(client.cookies)
                 client.cookies.clear()
@@ -102,6 +101,21 @@ class Stage:
             page.wait_for_selector("#push-sources")
             return page.main_frame
         page.goto(f"{self.url}/plugin/coveo_push_sources{query}")
+        return self._frame(page)
+
+    def find(self, page: Page) -> Frame:
+        """Open the page from Airflow's navigation, and return its frame."""
+        page.goto(f"{self.url}/")
+        if not self.airflow.is_airflow_3:
+            page.get_by_role("link", name="Browse", exact=True).click()
+            page.get_by_role("link", name="Push sources", exact=True).click()
+            page.wait_for_selector("#push-sources")
+            return page.main_frame
+        page.get_by_role("button", name="Browse", exact=True).click()
+        page.get_by_role("menuitem", name="Push sources", exact=True).click()
+        return self._frame(page)
+
+    def _frame(self, page: Page) -> Frame:
         frame = page.wait_for_selector("iframe").content_frame()
         assert frame is not None
         frame.wait_for_selector("#push-sources")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from airflow_provider_coveo.links.push_sources_page import airflow_line, page_exists
-from tests.browser.push_sources import DAG_IDS, MARKUP, WATCHDOG, Stage, push_sources_stage
+from tests.browser.push_sources import DAG_IDS, MARKUP, SOURCES, WATCHDOG, Stage, push_sources_stage
 from tests.push_sources_routes import ROLES, ROUTES
 
 if TYPE_CHECKING:
@@ -352,19 +353,33 @@ def test_a_source_that_was_left_active_is_set_back_with_the_keyboard_alone(
     assert '"owner": "user"' in events
 
 
-def test_what_a_paused_dag_left_open_is_set_back_end_to_end(stage: Stage, browser: Browser) -> None:
+def test_an_operator_sets_an_abandoned_source_back_with_what_the_page_says(
+    stage: Stage, browser: Browser, record_property: Any
+) -> None:
+    """From Airflow's home page: find the page, read, check, and do what it says. It reports the seconds."""
     with stage.page(browser, "admin") as page:
-        frame = stage.show(page)
-        row = frame.locator('tbody[data-key="acme/paused"]')
+        began = time.monotonic()
+        frame = stage.find(page)
+        expect(frame.locator("#ps-notes")).to_contain_text("Read why in the row.")
+        row = frame.locator("tbody.abandoned").filter(has_text="update_paused")
         expect(row).to_contain_text("the DAG is paused, and no task of the run is running")
-        row.get_by_role("button", name="Check now").click()
-        expect(row).to_contain_text("Checked in Coveo at", timeout=120_000)
-        assert stage.coveo.statuses("paused")[-1] == "REBUILD"
         row.get_by_role("button", name="to IDLE").click()
         expect(frame.locator("#ps-dialog")).to_contain_text("the DAG is paused")
-        frame.get_by_role("button", name="Set to IDLE", exact=True).last.click()
+        frame.locator("#ps-dialog").get_by_role("button", name="Set to IDLE").click()
         closed(stage, frame, "paused")
+        record_property("seconds", round(time.monotonic() - began, 1))
+        row = frame.locator('tbody[data-key="acme/paused"]')
         expect(row).to_contain_text("closed by the watchdog")
+        expect(row).to_contain_text("not finished")
+
+
+def test_coveo_is_asked_without_any_change(stage: Stage, browser: Browser) -> None:
+    before = {name: stage.coveo.statuses(name) for name in SOURCES}
+    with stage.page(browser, "admin") as page:
+        row = stage.show(page).locator('tbody[data-key="acme/odd"]')
+        row.get_by_role("button", name="Check now").click()
+        expect(row).to_contain_text("Checked in Coveo at", timeout=120_000)
+    assert {name: stage.coveo.statuses(name) for name in SOURCES} == before
 
 
 def test_without_the_watchdog_the_page_says_how_to_add_it(stage: Stage, browser: Browser) -> None:
