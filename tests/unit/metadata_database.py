@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
@@ -15,8 +16,11 @@ from sqlalchemy import create_engine, event
 from sqlalchemy.orm import scoped_session, sessionmaker
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
-#: Of all releases; since 3.4, XComs are in two tables.
-TABLES = ("variable", "dag", "dag_run", "task_instance", "xcom", "xcom_v1", "xcom_v2", "log_template")
+#: Of all releases; since 3.4, XComs are in three tables.
+TABLES = (
+    *("variable", "dag", "dag_run", "task_instance", "xcom", "log_template"),
+    *("xcom_v1", "xcom_v2", "legacy_task_data_owner"),
+)
 
 
 class Database:
@@ -70,6 +74,35 @@ class Database:
         with self.engine.begin() as connection:
             for row in full:
                 connection.execute(self.tables[table].insert().values(**row))
+
+    def tasks(self, *rows: dict[str, Any]) -> None:
+        """Insert task instances. Since 3.4, the column of the map index has another name."""
+        from airflow.models.taskinstance import TaskInstance
+
+        table = self.tables["task_instance"]
+        index = "map_index" if "map_index" in table.columns else TaskInstance.map_index.expression.key
+        for row in rows:
+            made = {index if name == "map_index" else name: value for name, value in row.items()}
+            if "id" in table.columns and table.columns["id"].type.python_type is str:
+                made.setdefault("id", f"{row['task_id']}{row['map_index']}")
+            self.add("task_instance", made)
+
+    def xcoms(self, task: dict[str, Any], **values: Any) -> None:
+        """Store XComs of a task instance, by key. Since 3.4, they belong to one of its attempts."""
+        if "xcom_v2" not in self.tables:
+            self.add("xcom", *({"dag_run_id": 1, **task, "key": key, "value": values[key]} for key in values))
+            return
+        attempt = uuid.uuid4()
+        self.tasks({**task, "id": attempt})
+        self.add(
+            "xcom_v2",
+            *({"task_instance_id": attempt, "key": key, "value": values[key]} for key in values),
+        )
+
+    @property
+    def xcom_table(self) -> str:
+        """The table that this release writes XComs to."""
+        return "xcom_v2" if "xcom_v2" in self.tables else "xcom"
 
     def variables(self, **values: Any) -> None:
         """Store Variables as Airflow does."""
