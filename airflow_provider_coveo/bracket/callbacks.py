@@ -14,7 +14,6 @@ from airflow_provider_coveo.bracket.closing import close_source, hook_of, may_be
 from airflow_provider_coveo.bracket.members import UpdateTasks, each_map_index, mapped_group_id, member_ids
 from airflow_provider_coveo.bracket.version_0_1 import OPENING_XCOM_KEY, record_of_0_1
 from airflow_provider_coveo.coveo.errors import CoveoError
-from airflow_provider_coveo.coveo.retries import RetryPolicy
 from airflow_provider_coveo.state.airflow_runs import (
     FINISHED_STATES,
     PENDING_STATES,
@@ -269,6 +268,8 @@ class _EndedRun:
         return record_of_0_1(holder, opened, None) if isinstance(opened, dict) and opened else None
 
     def _hook(self, record: BracketRecord) -> CoveoPushHook:
+        from airflow_provider_coveo.coveo.retries import RetryPolicy
+
         seconds = max(_MIN_SECONDS, min(_MAX_SECONDS, self._seconds_left()))
         return hook_of(
             record,

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, TypeAlias, cast
+from typing import Final, NamedTuple, TypeAlias, cast
 
 from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
 from airflow_provider_coveo.coveo.integers import parse_int
@@ -37,7 +37,6 @@ ADD: Final = "addOrUpdate"
 DELETE: Final = "delete"
 
 
-@dataclass(frozen=True)
 class Body:
     """
     The body of a request in pieces, which are sent one by one and never joined in memory.
@@ -45,7 +44,8 @@ class Body:
     :param pieces: The pieces.
     """
 
-    pieces: tuple[bytes | memoryview, ...]
+    def __init__(self, pieces: tuple[bytes | memoryview, ...]) -> None:
+        self.pieces = pieces
 
     def __len__(self) -> int:
         return sum(map(len, self.pieces))
@@ -54,7 +54,7 @@ class Body:
         return iter(self.pieces)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Batch:
     """
     The content of one file container.
@@ -345,8 +345,7 @@ class Batcher:
         yield b"]}"
 
 
-@dataclass(frozen=True)
-class _Chunk:
+class _Chunk(NamedTuple):
     """
     Entries that were validated and encoded together.
 
@@ -369,8 +368,7 @@ class _Chunk:
             begin += size + self.gap
 
 
-@dataclass(frozen=True)
-class _Around:
+class _Around(NamedTuple):
     """
     An entry with large content, and the JSON directly before and after it.
 

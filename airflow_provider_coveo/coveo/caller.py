@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from logging import Logger
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from airflow_provider_coveo.coveo.connection import ConnectionSettings
@@ -21,13 +21,15 @@ from airflow_provider_coveo.coveo.errors import (
     ServiceError,
     TooManyRequestsError,
 )
-from airflow_provider_coveo.coveo.observer import Observer
 from airflow_provider_coveo.coveo.ordering_ids import CoveoClock
 from airflow_provider_coveo.coveo.responses import Response, response_error, stopped_error
 from airflow_provider_coveo.coveo.retries import RetryPolicy, next_wait
 from airflow_provider_coveo.coveo.stop import SLICE, StopSignal
 from airflow_provider_coveo.coveo.throttle import CallThrottle, call_throttle
 from airflow_provider_coveo.coveo.transport import AsyncTransport, Call, Request, Send, Transport
+
+if TYPE_CHECKING:
+    from airflow_provider_coveo.coveo.observer import Observer
 
 T = TypeVar("T")
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from logging import Logger
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from airflow_provider_coveo.coveo.batches import Batch
-from airflow_provider_coveo.coveo.observer import PushRecords
-from airflow_provider_coveo.coveo.push_stats import PushStats
+
+if TYPE_CHECKING:
+    from airflow_provider_coveo.coveo.observer import PushRecords
+    from airflow_provider_coveo.coveo.push_stats import PushStats
 
 #: The maximum share of the time to spend on saving. If saving is slow, it happens less often.
 _MAX_SHARE_OF_TIME: Final = 0.05
@@ -23,8 +24,7 @@ _MAX_BATCHES_AHEAD: Final = 4_096
 _MAX_BATCHES_KEPT: Final = 40_000
 
 
-@dataclass(frozen=True)
-class AcceptedBatches:
+class AcceptedBatches(NamedTuple):
     """
     The accepted batches at the beginning of an input, and how many more may have been accepted.
 

@@ -2,16 +2,16 @@
 The conditions that sensors poll: whether one is met, and whether waiting can still help.
 
 A poll is a coroutine that runs calls with ``ask``. A triggerer awaits each response. A worker's ``ask`` never
-suspends, so :func:`completed` can run the same code there. A poll keeps no state, so another process can
-continue at any time.
+suspends, so :func:`~airflow_provider_coveo.coveo.transport.completed` can run the same code there. A poll
+keeps no state, so another process can continue at any time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
-from typing import Protocol, TypeVar, cast
+from datetime import datetime, timezone
+from typing import Protocol
 
 from airflow_provider_coveo.coveo.calls import (
     daily_items_call,
@@ -28,7 +28,7 @@ from airflow_provider_coveo.coveo.errors import (
     short_repr,
 )
 from airflow_provider_coveo.coveo.integers import parse_int
-from airflow_provider_coveo.coveo.quantities import quantity
+from airflow_provider_coveo.coveo.quantities import next_day_in_words, quantity
 from airflow_provider_coveo.coveo.responses import JsonObject
 from airflow_provider_coveo.coveo.sources import (
     active_since_ms,
@@ -38,8 +38,6 @@ from airflow_provider_coveo.coveo.sources import (
 )
 from airflow_provider_coveo.coveo.statuses import SourceStatus
 from airflow_provider_coveo.coveo.transport import Ask
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -70,20 +68,6 @@ class Condition(Protocol):
         :param ask: Runs a call.
         :raises CoveoError: if it can't be met, or can't be checked.
         """
-
-
-def completed(poll: Coroutine[object, object, T]) -> T:
-    """
-    Run a coroutine that never suspends, and return its result.
-
-    :param poll: The coroutine, such as a poll whose ``ask`` blocks.
-    """
-    try:
-        poll.send(None)
-    except StopIteration as end:
-        return cast("T", end.value)
-    poll.close()
-    raise RuntimeError("The coroutine suspended, which one with a blocking ask does not")
 
 
 def validate_statuses(value: object) -> tuple[SourceStatus, ...]:
@@ -203,13 +187,6 @@ class DailyQuotaCondition:
             return PollResult(True, f"{words}.", result)
         renewal = next_day_in_words(datetime.now(timezone.utc))
         return PollResult(False, f"{words}, fewer than the required {self.items:,}; the quota {renewal}.")
-
-
-def next_day_in_words(now: datetime) -> str:
-    """Return when a daily quota renews, as text: Coveo documents only that it does so the next day."""
-    midnight = (now + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
-    minutes = int((midnight - now).total_seconds() // 60)
-    return f"renews the next day, which in UTC begins in {minutes // 60} h {minutes % 60} min"
 
 
 async def _reject_if_paused(organization_id: str, ask: Ask, consequence: str) -> None:

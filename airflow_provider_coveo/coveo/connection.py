@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -223,6 +222,9 @@ def _given_extras(extra: object) -> dict[str, object]:
 
 
 def _unknown(key: str) -> CoveoConfigurationError:
+    # Only this error needs it, and every task imports this module.
+    import difflib
+
     plain = key.strip().lower().removeprefix(_FORM_PREFIX).replace("-", "_").replace(" ", "_")
     meant = difflib.get_close_matches(plain, sorted(_EXTRAS), n=1)
     return CoveoConfigurationError(

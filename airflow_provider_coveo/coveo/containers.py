@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from airflow_provider_coveo.coveo.batches import Body
 from airflow_provider_coveo.coveo.caller import Caller
@@ -21,8 +20,7 @@ from airflow_provider_coveo.coveo.transport import Request
 _CONTAINERS_PER_UPLOAD: Final = 3
 
 
-@dataclass(frozen=True)
-class Uploaded:
+class Uploaded(NamedTuple):
     """
     A file container with content.
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_coveo.coveo.batches import ADD, DELETE, Batch
-from airflow_provider_coveo.coveo.fields import FieldCheck
 from airflow_provider_coveo.coveo.invalid_items import InvalidEntries
 from airflow_provider_coveo.coveo.items import Entry, InvalidItemError
-from airflow_provider_coveo.coveo.push_stats import InvalidItems
 from airflow_provider_coveo.coveo.quantities import quantity
+
+if TYPE_CHECKING:
+    from airflow_provider_coveo.coveo.fields import FieldCheck
+    from airflow_provider_coveo.coveo.push_stats import InvalidItems
 
 #: The number of rules of invalid items to count separately, and the length of each in the result.
 _MAX_RULES: Final = 20

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from airflow_provider_coveo.coveo.errors import CoveoConfigurationError, CoveoInputError, short_repr
 from airflow_provider_coveo.coveo.integers import parse_int
 
 
-@dataclass(frozen=True)
-class Region:
+class Region(NamedTuple):
     """
     A region that Coveo hosts organizations in.
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from logging import Logger
-from typing import Any, Final, TypedDict
+from typing import Any, Final, NamedTuple, TypedDict
 
 import msgspec
 
@@ -177,8 +177,7 @@ def _field_model(name: str, given: object) -> dict[str, object]:
 # --- the requests ---
 
 
-@dataclass(frozen=True)
-class FieldPage:
+class FieldPage(NamedTuple):
     """
     A page of the organization's fields.
 
@@ -532,8 +531,7 @@ class FieldConflict(TypedDict):
     existing_type: str
 
 
-@dataclass(frozen=True)
-class FieldPlan:
+class FieldPlan(NamedTuple):
     """
     The difference between the wanted fields and those of an organization.
 

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from airflow_provider_coveo.coveo.conditions import PollResult
 from airflow_provider_coveo.coveo.endpoints import validate_source_id
@@ -53,8 +53,10 @@ from airflow_provider_coveo.coveo.rejections import (
     rejection_table,
     rejections_of,
 )
-from airflow_provider_coveo.coveo.results import LogCounts
 from airflow_provider_coveo.coveo.transport import Ask
+
+if TYPE_CHECKING:
+    from airflow_provider_coveo.coveo.results import LogCounts
 
 #: How long the logs must have shown an item as indexed, in seconds. An index commits about once a minute
 #: (https://docs.coveo.com/en/32/); only then can searches find the item.

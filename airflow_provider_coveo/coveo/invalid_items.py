@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_coveo.coveo.results import InvalidItem
+if TYPE_CHECKING:
+    from airflow_provider_coveo.coveo.results import InvalidItem
+
 
 #: The number of invalid entries that are listed one by one.
 INVALID_SHOWN: Final = 20
@@ -60,7 +62,7 @@ class ItemWithoutId(dict[str, Any]):
         self.reason = reason
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class InvalidEntries:
     """
     The rejected entries: their number, and the rules that the first of them break.

@@ -6,9 +6,8 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from operator import attrgetter
-from typing import Annotated, Any, Final, TypeAlias, cast
+from typing import Annotated, Any, Final, NamedTuple, TypeAlias, cast
 
 import msgspec
 
@@ -317,8 +316,7 @@ class _NeedsSlowPathError(Exception):
     """The item needs the slow path, which reports the reason if the item is invalid."""
 
 
-@dataclass(frozen=True)
-class _ItemSchema:
+class _ItemSchema(NamedTuple):
     """
     The validation that follows from the keys of an item and the types of its values.
 
@@ -377,8 +375,7 @@ class _ItemSchema:
         return cls(id_key, tuple(texts), tuple(floats), tuple(ints), tuple(checks))
 
 
-@dataclass(frozen=True)
-class _ChunkKind:
+class _ChunkKind(NamedTuple):
     """
     Validates several JSON items at once that have the same keys and the same types of values.
 

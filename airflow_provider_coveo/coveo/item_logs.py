@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
-from typing import Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 from urllib.parse import quote
 
 from airflow_provider_coveo.coveo.endpoints import validate_source_id
@@ -17,8 +17,10 @@ from airflow_provider_coveo.coveo.errors import (
 )
 from airflow_provider_coveo.coveo.iso8601 import parse_iso8601
 from airflow_provider_coveo.coveo.responses import JsonObject, Response
-from airflow_provider_coveo.coveo.results import LogCounts
 from airflow_provider_coveo.coveo.transport import Call, Request, explain_privilege
+
+if TYPE_CHECKING:
+    from airflow_provider_coveo.coveo.results import LogCounts
 
 #: The maximum time range of one request, and the time for which Coveo keeps the logs.
 #: See https://docs.coveo.com/en/1864/.
@@ -63,7 +65,7 @@ MATCHINGS: Final = frozenset({"EXACT", "PARTIAL", "WILDCARD"})
 _EXPLAIN: Final = explain_privilege(
     "view item logs", "the privileges Organization: View and Sources: View (all sources)"
 )
-_DIGITS: Final = re.compile(r"\s*\d{1,16}\s*")
+_DIGITS: Final = r"\s*\d{1,16}\s*"
 
 
 class LogPage(NamedTuple):
@@ -88,7 +90,7 @@ def parse_datetime(value: object) -> datetime:
     if isinstance(value, datetime):
         found = value
     elif (isinstance(value, int) and not isinstance(value, bool)) or (
-        isinstance(value, str) and _DIGITS.fullmatch(value)
+        isinstance(value, str) and re.fullmatch(_DIGITS, value)
     ):
         with suppress(OverflowError):
             found = datetime.fromtimestamp(0, timezone.utc) + timedelta(milliseconds=int(value))

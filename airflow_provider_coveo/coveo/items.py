@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -177,7 +177,7 @@ class Delete:
         return self.checked().encoded()
 
 
-@dataclass(frozen=True)
+@dataclass
 class CheckedDelete:
     """
     A validated deletion.
@@ -194,8 +194,7 @@ class CheckedDelete:
         return _encoder.encode({"documentId": self.document_id, "deleteChildren": self.delete_children})
 
 
-@dataclass(frozen=True)
-class LargeContent:
+class LargeContent(NamedTuple):
     """
     Content that is too large for its item, and needs a file container of its own.
 
@@ -207,7 +206,7 @@ class LargeContent:
     compression_type: str | None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Entry:
     """
     A validated item, as a batch holds it.
@@ -235,8 +234,7 @@ class Entry:
         return self.encoded[:-1] + b"," + _encoder.encode(more)[1:]
 
 
-@dataclass(frozen=True)
-class PreparedItem:
+class PreparedItem(NamedTuple):
     """
     A validated item, ready for the request that adds or updates a single item.
 

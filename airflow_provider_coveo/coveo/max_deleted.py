@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from decimal import Decimal
-from typing import Final
+from typing import Final, NamedTuple
 
 from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
 from airflow_provider_coveo.coveo.integers import parse_int
@@ -13,16 +12,15 @@ from airflow_provider_coveo.coveo.integers import parse_int
 _SHARE: Final = r"(\d{1,3}(?:\.\d{1,9})?)\s*%"
 
 
-@dataclass(frozen=True)
-class MaxDeleted:
+class MaxDeleted(NamedTuple):
     """
     The limit for deletions.
 
-    :param count: The maximum number, or ``None`` if the limit is a share.
+    :param number: The maximum number, or ``None`` if the limit is a share.
     :param percent: The maximum share in percent, or ``None`` if the limit is a number.
     """
 
-    count: int | None = None
+    number: int | None = None
     percent: Decimal | None = None
 
     @classmethod
@@ -38,9 +36,9 @@ class MaxDeleted:
             if percent <= 100:
                 return cls(percent=percent)
         else:
-            count = parse_int(value)
-            if count is not None and count >= 0:
-                return cls(count=count)
+            number = parse_int(value)
+            if number is not None and number >= 0:
+                return cls(number=number)
         raise CoveoInputError(
             f"Invalid max_deleted: {short_repr(value)}",
             remedy="Pass an integer, zero or more, or a share from '0%' to '100%'",
@@ -54,9 +52,9 @@ class MaxDeleted:
         :param total: The number of all items.
         """
         if self.percent is None:
-            return deleted <= (self.count or 0)
+            return deleted <= (self.number or 0)
         return 100 * deleted <= self.percent * total
 
     def __str__(self) -> str:
         """Return the limit in the form of the parameter."""
-        return f"{self.count:,}" if self.percent is None else f"{self.percent}%"
+        return f"{self.number:,}" if self.percent is None else f"{self.percent}%"

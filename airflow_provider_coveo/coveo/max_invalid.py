@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
 from airflow_provider_coveo.coveo.integers import parse_int
@@ -15,8 +14,7 @@ DEFAULT_MAX_INVALID: Final = 100
 _MIN_READ: Final = 10_000
 
 
-@dataclass(frozen=True)
-class MaxInvalid:
+class MaxInvalid(NamedTuple):
     """
     The limit for invalid items that a push skips.
 
@@ -36,7 +34,7 @@ class MaxInvalid:
         :raises CoveoInputError: if it is none of these.
         """
         if value is None or value == "":
-            return cls(None if keeps_them else MaxDeleted(count=DEFAULT_MAX_INVALID))
+            return cls(None if keeps_them else MaxDeleted(number=DEFAULT_MAX_INVALID))
         if parse_int(value) is not None or (isinstance(value, str) and value.strip().endswith("%")):
             try:
                 return cls(MaxDeleted.parse(value))

@@ -8,11 +8,11 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final, Protocol
 
 from airflow_provider_coveo.coveo.errors import CoveoError, CoveoInputError
-from airflow_provider_coveo.coveo.only_changes import OnlyChanges
 
 if TYPE_CHECKING:
     from airflow_provider_coveo.coveo.batches import Batch
     from airflow_provider_coveo.coveo.items import InvalidItemError
+    from airflow_provider_coveo.coveo.only_changes import OnlyChanges
     from airflow_provider_coveo.coveo.results import ComparedResult, RejectedResult
 
 

@@ -7,19 +7,21 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from logging import Logger
+from typing import TYPE_CHECKING
 
 from airflow_provider_coveo.coveo.batches import Batch
-from airflow_provider_coveo.coveo.conditions import next_day_in_words
 from airflow_provider_coveo.coveo.errors import CoveoError, CoveoInputError, short_repr
 from airflow_provider_coveo.coveo.invalid_items import InvalidEntries
 from airflow_provider_coveo.coveo.items import InvalidItemError
 from airflow_provider_coveo.coveo.max_invalid import MaxInvalid
-from airflow_provider_coveo.coveo.observer import RejectedItems
-from airflow_provider_coveo.coveo.quantities import quantity
-from airflow_provider_coveo.coveo.results import InvalidResult, RejectedResult
+from airflow_provider_coveo.coveo.quantities import next_day_in_words, quantity
+
+if TYPE_CHECKING:
+    from airflow_provider_coveo.coveo.observer import RejectedItems
+    from airflow_provider_coveo.coveo.results import InvalidResult, RejectedResult
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class PushStats:
     """
     The counts of what was accepted so far.
@@ -90,7 +92,7 @@ class PushStats:
         return sum(self.entries.values())
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Quota:
     """
     The number of items that can still be pushed today.

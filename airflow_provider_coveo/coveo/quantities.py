@@ -1,6 +1,8 @@
-"""Numbers with their nouns, for messages."""
+"""Numbers with their nouns, and times from now, for messages."""
 
 from __future__ import annotations
+
+from datetime import datetime, timedelta
 
 
 def quantity(number: int, singular: str, plural: str = "") -> str:
@@ -23,3 +25,10 @@ def noun_for(number: int, singular: str, plural: str = "") -> str:
     :param plural: The form for other numbers. Default: the singular with an ``s``.
     """
     return singular if number == 1 else plural or f"{singular}s"
+
+
+def next_day_in_words(now: datetime) -> str:
+    """Return when a daily quota renews, as text: Coveo documents only that it does so the next day."""
+    midnight = (now + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
+    minutes = int((midnight - now).total_seconds() // 60)
+    return f"renews the next day, which in UTC begins in {minutes // 60} h {minutes % 60} min"

@@ -7,9 +7,9 @@ therefore share everything except the sending. The transports are in ``airflow_p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Generic, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Generic, Literal, NamedTuple, Protocol, TypeAlias, TypeVar, cast
 from urllib.parse import quote, urlencode
 
 from airflow_provider_coveo.coveo.connection import ConnectionSettings
@@ -205,3 +205,17 @@ class Ask(Protocol):
         :param call: The call.
         :raises CoveoError: if the call fails.
         """
+
+
+def completed(poll: Coroutine[object, object, T]) -> T:
+    """
+    Run a coroutine that never suspends, and return its result.
+
+    :param poll: The coroutine, such as a poll whose ``ask`` blocks.
+    """
+    try:
+        poll.send(None)
+    except StopIteration as end:
+        return cast("T", end.value)
+    poll.close()
+    raise RuntimeError("The coroutine suspended, which one with a blocking ask does not")

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import logging
 from types import TracebackType
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from asgiref.sync import sync_to_async
 
 from airflow_provider_coveo.coveo.caller import AsyncCaller
-from airflow_provider_coveo.coveo.conditions import Condition, PollResult
 from airflow_provider_coveo.coveo.connection import ConnectionSettings
 from airflow_provider_coveo.coveo.errors import AuthenticationError
 from airflow_provider_coveo.coveo.retries import RetryPolicy
@@ -24,6 +23,9 @@ from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 from airflow_provider_coveo.hooks.observer import AsyncObserver
 from airflow_provider_coveo.hooks.wire import user_agent
 from airflow_provider_coveo.transports.aiohttp_transport import AiohttpTransport, routes_of
+
+if TYPE_CHECKING:
+    from airflow_provider_coveo.coveo.conditions import Condition, PollResult
 
 T = TypeVar("T")
 

@@ -15,9 +15,9 @@ from urllib.parse import unquote
 from airflow_provider_coveo.hooks.recording import RecordingHook, task_context
 from airflow_provider_coveo.state.content_changes import ContentChanges, RecentPushes
 
-_SOURCE: Final = re.compile(r"/(?:push/v1|rest)/organizations/([^/]+)/sources/([^/]+)(.*)")
+_SOURCE: Final = r"/(?:push/v1|rest)/organizations/([^/]+)/sources/([^/]+)(.*)"
 #: Requests to a source that don't change its content. Any other request may change it.
-_HARMLESS: Final = re.compile(r"/(status|duplicate|tasks/abort|pushRefresh|stopRefresh)/?")
+_HARMLESS: Final = r"/(status|duplicate|tasks/abort|pushRefresh|stopRefresh)/?"
 #: The environment variables by which Airflow identifies the task to its process and to child processes.
 _IN_ENVIRONMENT: Final = (
     "AIRFLOW_CTX_DAG_ID",
@@ -44,8 +44,8 @@ def changed_source(method: str | None, path: str) -> str | None:
     if str(method).upper() in {"GET", "HEAD", "OPTIONS"}:
         return None
     # The path can begin with a prefix, such as a gateway's.
-    found = _SOURCE.search(path)
-    if found is None or _HARMLESS.fullmatch(found[3]):
+    found = re.search(_SOURCE, path)
+    if found is None or re.fullmatch(_HARMLESS, found[3]):
         return None
     source_id = unquote(found[2])
     if not found[3] and str(method).upper() == "POST":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
 
 from airflow_provider_coveo.coveo.errors import CoveoError
 from airflow_provider_coveo.coveo.observer import (
@@ -12,13 +13,15 @@ from airflow_provider_coveo.coveo.observer import (
     RejectedItems,
     is_batch_of_push,
 )
-from airflow_provider_coveo.coveo.only_changes import OnlyChanges
 from airflow_provider_coveo.hooks.content_changes import PushRecords, changed_source, recording
 from airflow_provider_coveo.hooks.dry_runs import reject_in_dry_run
 from airflow_provider_coveo.hooks.lineage import tell_lineage
 from airflow_provider_coveo.hooks.metrics import count_accepted, count_request, count_retry
 from airflow_provider_coveo.hooks.recording import RecordingHook
 from airflow_provider_coveo.hooks.run_records import record_accepted, record_pushed
+
+if TYPE_CHECKING:
+    from airflow_provider_coveo.coveo.only_changes import OnlyChanges
 
 
 class HookObserver(Observer):

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from airflow_provider_coveo.airflow_errors import as_non_retryable
 from airflow_provider_coveo.coveo.errors import CoveoInputError
-from airflow_provider_coveo.coveo.only_changes import OnlyChanges
 from airflow_provider_coveo.operators.base import _filled, _flag
 
 if TYPE_CHECKING:
     from collections.abc import Collection
     from datetime import timedelta
 
+    from airflow_provider_coveo.coveo.only_changes import OnlyChanges
     from airflow_provider_coveo.state.airflow_types import Operator
 
 #: The templated parameters for ``only_changes``.
@@ -43,6 +43,8 @@ def changes_of(operator: ChangesTask) -> OnlyChanges | None:
     :param operator: The operator, with rendered parameters.
     :raises CoveoInputError: if old items are deleted by time, which would delete all unchanged items.
     """
+    from airflow_provider_coveo.coveo.only_changes import OnlyChanges
+
     if not _flag(operator, "only_changes"):
         return None
     delete_task_id = _deletion_by_time(operator)

@@ -12,8 +12,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from airflow_provider_coveo.state.variables import (
     forget_variable,
@@ -31,8 +30,7 @@ _MAX_PUSHES: Final = 100
 _SECONDS_IN_PIPELINE: Final = 3600
 
 
-@dataclass(frozen=True)
-class Change:
+class Change(NamedTuple):
     """
     A change of a source's content.
 

@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 #: The maximum number of informational responses before the final one.
 _MAX_INTERIM: Final = 100
-_INTERIM: Final = re.compile(rb"HTTP/1\.\d 1(?!01)\d\d[ \r\n]")
+_INTERIM: Final = rb"HTTP/1\.\d 1(?!01)\d\d[ \r\n]"
 _MAX_EARLY: Final = 64 * 1024
 
 
@@ -183,7 +183,7 @@ class _WatchedSocket:
 
     def _shows_final_response(self) -> bool:
         rest = bytes(self._early)
-        while _INTERIM.match(rest):
+        while re.match(_INTERIM, rest):
             _, end, rest = rest.partition(b"\r\n\r\n")
             if not end:
                 return False

@@ -28,8 +28,10 @@ MAX_CLASSES = 3
 #: The hook itself does this for features that few pushes need. Modules of state/ that only the operators'
 #: tasks need would double their import time.
 IMPORT_INSIDE_FUNCTIONS = {
+    "bracket/callbacks.py",
     "bracket/closing.py",
     "bracket/end_tasks.py",
+    "coveo/client/fields.py",
     "cursors/coveo_push.py",
     "decorators/coveo_push.py",
     "hooks/observer.py",
@@ -41,6 +43,7 @@ IMPORT_INSIDE_FUNCTIONS = {
     "operators/coveo_watchdog.py",
     "operators/fields.py",
     "operators/file_input.py",
+    "operators/only_changes.py",
     "operators/push_base.py",
     "operators/rejected_push.py",
     "operators/sql_push.py",

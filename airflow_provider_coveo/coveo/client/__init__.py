@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from airflow_provider_coveo.coveo.caller import Caller
 from airflow_provider_coveo.coveo.client.fields import Fields
@@ -23,7 +24,6 @@ from airflow_provider_coveo.coveo.client.item_logs import ItemLogs
 from airflow_provider_coveo.coveo.client.limits import Limits
 from airflow_provider_coveo.coveo.client.push import Push
 from airflow_provider_coveo.coveo.client.sources import Sources
-from airflow_provider_coveo.coveo.conditions import Condition, PollResult, completed
 from airflow_provider_coveo.coveo.connection import ConnectionSettings
 from airflow_provider_coveo.coveo.containers import Containers
 from airflow_provider_coveo.coveo.endpoints import regions_in_words
@@ -37,7 +37,10 @@ from airflow_provider_coveo.coveo.observer import Observer
 from airflow_provider_coveo.coveo.quantities import quantity
 from airflow_provider_coveo.coveo.retries import RetryPolicy
 from airflow_provider_coveo.coveo.stop import StopSignal
-from airflow_provider_coveo.coveo.transport import Call, T, Transport
+from airflow_provider_coveo.coveo.transport import Call, T, Transport, completed
+
+if TYPE_CHECKING:
+    from airflow_provider_coveo.coveo.conditions import Condition, PollResult
 
 
 class CoveoClient:

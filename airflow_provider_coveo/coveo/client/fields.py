@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final, Literal, TypedDict
+from typing import TYPE_CHECKING, Final, Literal, TypedDict
 
 from airflow_provider_coveo.coveo.caller import Caller
 from airflow_provider_coveo.coveo.errors import (
@@ -15,18 +15,12 @@ from airflow_provider_coveo.coveo.errors import (
     ServiceError,
     short_repr,
 )
-from airflow_provider_coveo.coveo.fields import (
-    MAX_FIELDS_PER_REQUEST,
-    FieldCheck,
-    FieldConflict,
-    FieldPlan,
-    create_fields_call,
-    fields_page_call,
-    validate_fields,
-)
 from airflow_provider_coveo.coveo.quantities import quantity
-from airflow_provider_coveo.coveo.responses import JsonObject
 from airflow_provider_coveo.coveo.retries import RetryPolicy
+
+if TYPE_CHECKING:
+    from airflow_provider_coveo.coveo.fields import FieldCheck, FieldConflict
+    from airflow_provider_coveo.coveo.responses import JsonObject
 
 CHECK_FIELDS: Final = ("warn", "fail", "off")
 #: The maximum number of names in each list of a result.
@@ -101,6 +95,8 @@ class Fields:
         :raises AccessDeniedError: if the key lacks the privileges to view and create fields.
         :raises CoveoError: if Coveo returns another error, or does not answer.
         """
+        from airflow_provider_coveo.coveo.fields import MAX_FIELDS_PER_REQUEST, FieldPlan, validate_fields
+
         wanted = validate_fields(fields)
         strict = wanted.keys() if exact is None else set(exact)
         plan = FieldPlan.of(wanted, self._by_name(), strict)
@@ -161,12 +157,16 @@ class Fields:
             else:
                 self._caller.log.warning("Fields are not checked: %s", error)
             return None, False
+        from airflow_provider_coveo.coveo.fields import FieldCheck
+
         return FieldCheck(known), mode == "fail"
 
     def _by_name(self) -> dict[str, JsonObject]:
         return {str(field["name"]): field for field in self._fields()}
 
     def _fields(self, retry: RetryPolicy | None = None) -> Iterator[JsonObject]:
+        from airflow_provider_coveo.coveo.fields import fields_page_call
+
         for page in itertools.count():
             found = self._caller.call(fields_page_call(self._caller.organization_id, page), retry)
             yield from found.fields
@@ -175,6 +175,8 @@ class Fields:
 
     def _create(self, fields: Sequence[Mapping[str, object]]) -> list[str]:
         """Create fields, and return the names of the fields that this call may have created."""
+        from airflow_provider_coveo.coveo.fields import create_fields_call
+
         left = {str(field["name"]): field for field in fields}
         is_unsure = False
         created: list[str] = []

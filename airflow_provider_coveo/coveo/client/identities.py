@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from airflow_provider_coveo.coveo.batches import DEFAULT_BATCH_BYTES, validate_batch_bytes
 from airflow_provider_coveo.coveo.caller import Caller
@@ -33,8 +33,10 @@ from airflow_provider_coveo.coveo.pusher import (
     validate_iterable,
 )
 from airflow_provider_coveo.coveo.quantities import quantity
-from airflow_provider_coveo.coveo.results import IdentitiesResult, OldIdentitiesResult
 from airflow_provider_coveo.coveo.transport import Request
+
+if TYPE_CHECKING:
+    from airflow_provider_coveo.coveo.results import IdentitiesResult, OldIdentitiesResult
 
 _UNIT: Final = ("identity", "identities")
 

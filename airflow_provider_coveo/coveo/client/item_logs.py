@@ -6,12 +6,15 @@ import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from airflow_provider_coveo.coveo.caller import Caller
 from airflow_provider_coveo.coveo.item_logs import ENTRIES_PER_PAGE, LogPage, counts_call, page_call
 from airflow_provider_coveo.coveo.responses import JsonObject
-from airflow_provider_coveo.coveo.results import LogCounts
 from airflow_provider_coveo.coveo.transport import Call
+
+if TYPE_CHECKING:
+    from airflow_provider_coveo.coveo.results import LogCounts
 
 
 class ItemLogs:

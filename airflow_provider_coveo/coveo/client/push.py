@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Sized
 from contextlib import nullcontext
 from functools import partial
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from airflow_provider_coveo.coveo.batches import (
     ADD,
@@ -19,7 +19,6 @@ from airflow_provider_coveo.coveo.batches import (
 )
 from airflow_provider_coveo.coveo.caller import Caller
 from airflow_provider_coveo.coveo.checkpoints import Checkpoint
-from airflow_provider_coveo.coveo.client.fields import Fields
 from airflow_provider_coveo.coveo.containers import Containers
 from airflow_provider_coveo.coveo.dry_run import DryRun
 from airflow_provider_coveo.coveo.endpoints import platform_path, push_path, validate_source_id
@@ -29,11 +28,8 @@ from airflow_provider_coveo.coveo.errors import (
     TooManyDeletionsError,
     short_repr,
 )
-from airflow_provider_coveo.coveo.fields import FieldCheck
 from airflow_provider_coveo.coveo.flags import parse_flag
 from airflow_provider_coveo.coveo.items import Delete, prepared_item, validate_document_id
-from airflow_provider_coveo.coveo.observer import ComparedPush
-from airflow_provider_coveo.coveo.only_changes import OnlyChanges
 from airflow_provider_coveo.coveo.ordering_ids import (
     DEFAULT_QUEUE_DELAY_MINUTES,
     CoveoClock,
@@ -50,9 +46,15 @@ from airflow_provider_coveo.coveo.pusher import (
 )
 from airflow_provider_coveo.coveo.quantities import quantity
 from airflow_provider_coveo.coveo.responses import Response
-from airflow_provider_coveo.coveo.results import ItemResult, OldItemsResult, PushResult
 from airflow_provider_coveo.coveo.sources import managed_by
 from airflow_provider_coveo.coveo.transport import Request, json_call
+
+if TYPE_CHECKING:
+    from airflow_provider_coveo.coveo.client.fields import Fields
+    from airflow_provider_coveo.coveo.fields import FieldCheck
+    from airflow_provider_coveo.coveo.observer import ComparedPush
+    from airflow_provider_coveo.coveo.only_changes import OnlyChanges
+    from airflow_provider_coveo.coveo.results import ItemResult, OldItemsResult, PushResult
 
 
 class Push:

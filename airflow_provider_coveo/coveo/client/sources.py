@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Iterator
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from airflow_provider_coveo.coveo.caller import Caller
 from airflow_provider_coveo.coveo.calls import source_call
@@ -22,11 +22,13 @@ from airflow_provider_coveo.coveo.errors import (
     short_repr,
 )
 from airflow_provider_coveo.coveo.responses import JsonObject, Response
-from airflow_provider_coveo.coveo.results import ActivityResult, DeletedSourceResult, StatusResult
 from airflow_provider_coveo.coveo.retries import RetryPolicy
 from airflow_provider_coveo.coveo.sources import validate_source_name, validate_visibility
 from airflow_provider_coveo.coveo.statuses import SourceStatus
 from airflow_provider_coveo.coveo.transport import Call, Request, explain_privilege, json_call
+
+if TYPE_CHECKING:
+    from airflow_provider_coveo.coveo.results import ActivityResult, DeletedSourceResult, StatusResult
 
 T = TypeVar("T")
 

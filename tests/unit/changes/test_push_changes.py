@@ -214,14 +214,20 @@ def test_the_hook_pushes_changes_by_a_name(coveo: Simulator, hook: CoveoPushHook
         hook.push_items(SOURCE, items(1), changes=OnlyChanges(str(tmp_path)))
 
 
-def test_a_push_that_does_not_compare_imports_no_sqlite3(run_fresh: Any) -> None:
-    run_fresh(
+def test_a_push_that_uses_no_feature_imports_none(run_fresh: Any) -> None:
+    done = run_fresh(
         """
+import sys
 import airflow_provider_coveo.hooks.coveo_push, airflow_provider_coveo.operators.coveo_push
-assert "airflow_provider_coveo.content.snapshots" not in sys.modules
-assert "airflow_provider_coveo.coveo.changes" not in sys.modules
+features = (
+    "content", "state.cursors", "state.snapshot_parts", "coveo.changes", "coveo.conditions", "coveo.fields",
+    "coveo.indexing", "coveo.only_changes", "coveo.rejections",
+)
+names = tuple(f"airflow_provider_coveo.{name}" for name in features)
+assert [name for name in sys.modules if name.startswith(names)] == []
 """
     )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 # --- storage ---
