@@ -231,15 +231,20 @@ class SnapshotStore:
         """Delete the whole journal, including unreadable records."""
         self.delete(self._folder.names(_JOURNAL))
 
-    def forget(self, operations: list[Operation]) -> None:
+    def forget(self, operations: list[Operation], record: str) -> None:
         """
         Make the next push repeat some operations, as if Coveo had not accepted them.
 
         :param operations: The operations.
+        :param record: The name of the record, from :func:`new_forget_record`.
         :raises SnapshotError: if the storage fails.
         """
-        if operations:
-            self.write(JournalRecord(f"forget-{uuid.uuid4().hex[:16]}", 0, operations=operations))
+        self.write(JournalRecord(record, 0, operations=operations))
+
+
+def new_forget_record() -> str:
+    """Return a new name for a record of IDs that the next push has to send again."""
+    return f"forget-{uuid.uuid4().hex[:16]}"
 
 
 class _ReadOnlyFolder:

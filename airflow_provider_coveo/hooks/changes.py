@@ -10,28 +10,34 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_coveo.content.snapshot_push import NO_CHANGES, SnapshotPush, StoredVersions
-from airflow_provider_coveo.content.snapshot_store import SnapshotStore, snapshot_folder
+from airflow_provider_coveo.content.snapshot_store import (
+    SnapshotStore,
+    new_forget_record,
+    snapshot_folder,
+)
 from airflow_provider_coveo.coveo.batches import Batch
 from airflow_provider_coveo.coveo.changes import ADDED, REMOVED, Comparison, Operation
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.coveo.item_logs import MAX_WINDOW, parse_datetime
 from airflow_provider_coveo.coveo.observer import ComparedPush
-from airflow_provider_coveo.coveo.only_changes import OnlyChanges
 from airflow_provider_coveo.coveo.rejections import DELETES, rejections_of
 from airflow_provider_coveo.hooks.content_changes import PushRecords, run_of
 from airflow_provider_coveo.hooks.recording import RecordingHook, task_context
 from airflow_provider_coveo.state.airflow_runs import map_index_of, map_length
+from airflow_provider_coveo.state.forgotten_items import ForgottenItems
 from airflow_provider_coveo.state.snapshot_parts import SnapshotParts, StoredPart
 
 if TYPE_CHECKING:
     from airflow_provider_coveo.coveo.indexing import Pushed
     from airflow_provider_coveo.coveo.items import InvalidItemError
     from airflow_provider_coveo.coveo.max_deleted import MaxDeleted
+    from airflow_provider_coveo.coveo.only_changes import OnlyChanges
     from airflow_provider_coveo.coveo.results import ComparedResult
     from airflow_provider_coveo.hooks.rejected_items import ReadsLogs
     from airflow_provider_coveo.state.content_changes import Change
 
 _SNAPSHOT_IS_OLD: Final = "the snapshot is older than the last push of this task"
+_LAST_IS_UNKNOWN: Final = "it is unknown whether the snapshot is the last one of this task"
 #: The calls saved for each batch that is not pushed: create a container, upload the batch, submit it.
 _CALLS_PER_BATCH: Final = 3
 #: The maximum number of rejected items that one journal record removes from a snapshot.
@@ -67,7 +73,11 @@ class ChangesPush(ComparedPush):
             self.store,
             target=f"{hook.settings.push_url} {hook.organization_id} {source_id}",
             push_all_if_damaged=options.on_damaged_snapshot == "push_all",
-            versions=PartVersions(hook, source_id, (path, *task), is_dry=dry_run) if task != names else None,
+            versions=(
+                RecordedVersions(hook, source_id, str(self.store), is_dry=dry_run)
+                if task == names
+                else PartVersions(hook, source_id, str(self.store), (path, *task), is_dry=dry_run)
+            ),
         )
         self._comparison: Comparison | None = None
 
@@ -235,7 +245,8 @@ class ChangesRecords(PushRecords):
         self, hook: RecordingHook, source_id: str, names: tuple[str, ...], *, is_part: bool = False
     ) -> None:
         super().__init__(hook, source_id, resumable=False)
-        self._mark = f"~{_short_name(names)}~"
+        # If the task was mapped in some runs only, no snapshot of its parts covers what the others pushed.
+        self._mark = f"~{_short_name((*names, 'parts') if is_part else names)}~"
         self._is_part = is_part
         run = run_of(hook) if is_part else None
         #: Parts record their run, because one record for each part would be too many; other pushes record an
@@ -317,7 +328,58 @@ class ChangesRecords(PushRecords):
         )
 
 
-class PartVersions(StoredVersions):
+class RecordedVersions(StoredVersions):
+    """
+    The records that a snapshot must contain, because a sensor wrote them to its journal.
+
+    Of what else was stored last, the recorded changes of the source's content show the same.
+
+    :param hook: The hook that pushes.
+    :param source_id: The source.
+    :param snapshot: The URL of the snapshot.
+    :param is_dry: Whether to record nothing.
+    """
+
+    def __init__(self, hook: RecordingHook, source_id: str, snapshot: str, *, is_dry: bool) -> None:
+        self._hook = hook
+        self._source_id = source_id
+        self._forgotten = ForgottenItems(hook.organization_id, source_id)
+        self._forget_records: set[str] = set()
+        self._snapshot = snapshot
+        self._is_dry = is_dry
+
+    def why_old(self, version: str, pushes: Container[str]) -> str | None:
+        """Return why a snapshot may be older than the latest one, or ``None`` if it is the latest."""
+        try:
+            self._forget_records = self._forgotten.of(self._snapshot)
+        except Exception as problem:
+            self._warn(problem)
+            return _LAST_IS_UNKNOWN
+        is_whole = all(record in pushes for record in self._forget_records)
+        return None if is_whole else _SNAPSHOT_IS_OLD
+
+    def journaled(self, version: str, push: str) -> None:
+        """
+        Forget the records, which the push has taken in or makes unnecessary by pushing everything.
+
+        From now on, the change of the source's content that the push recorded shows an older snapshot.
+        """
+        if not self._forget_records or self._is_dry:
+            return
+        try:
+            self._forgotten.remove(self._snapshot, self._forget_records)
+        except Exception as problem:
+            self._warn(problem)
+
+    def _warn(self, problem: Exception) -> None:
+        self._hook.log.warning(
+            "Could not read or write the record of the stored snapshot of source %s: %r",
+            self._source_id,
+            problem,
+        )
+
+
+class PartVersions(RecordedVersions):
     """
     The record of the stored snapshot of a part of a mapped task.
 
@@ -326,34 +388,37 @@ class PartVersions(StoredVersions):
 
     :param hook: The hook that pushes.
     :param source_id: The source.
+    :param snapshot: The URL of the snapshot.
     :param names: The folder for snapshots, and the names of the task.
     :param is_dry: Whether to record nothing.
     """
 
-    def __init__(self, hook: RecordingHook, source_id: str, names: tuple[str, ...], *, is_dry: bool) -> None:
-        self._hook = hook
-        self._source_id = source_id
+    def __init__(
+        self, hook: RecordingHook, source_id: str, snapshot: str, names: tuple[str, ...], *, is_dry: bool
+    ) -> None:
+        super().__init__(hook, source_id, snapshot, is_dry=is_dry)
         self._parts = SnapshotParts(hook.organization_id, source_id)
         self._context = task_context(hook)
         self._part = (_short_name(names), -1 if self._context is None else map_index_of(self._context))
-        self._is_dry = is_dry
 
     def why_old(self, version: str, pushes: Container[str]) -> str | None:
         """Return why a snapshot may be older than the latest one, or ``None`` if it is the latest."""
+        lacks_records = super().why_old(version, pushes)
         try:
             if not self._is_dry and self._context is not None:
                 self._parts.fit(*self._part, map_length(self._context))
             part = self._parts.read(*self._part)
         except Exception as problem:
             self._warn(problem)
-            return "it is unknown whether the snapshot is the last one of this task"
+            return _LAST_IS_UNKNOWN
         if part is None:
             return "there is no longer a record of the snapshot that was stored last" if version else None
-        return None if part.is_stored(version, pushes) else _SNAPSHOT_IS_OLD
+        return lacks_records if part.is_stored(version, pushes) else _SNAPSHOT_IS_OLD
 
     def journaled(self, version: str, push: str) -> None:
         """Record that a push started to write a journal."""
         self._write(StoredPart((version,), push))
+        super().journaled(version, push)
 
     def replacing(self, old: str, new: str) -> None:
         """Record that the snapshot is about to be replaced."""
@@ -370,13 +435,6 @@ class PartVersions(StoredVersions):
             self._parts.write(*self._part, part)
         except Exception as problem:
             self._warn(problem)
-
-    def _warn(self, problem: Exception) -> None:
-        self._hook.log.warning(
-            "Could not read or write the record of the stored snapshot of source %s: %r",
-            self._source_id,
-            problem,
-        )
 
 
 def _short_name(names: tuple[str, ...]) -> str:
@@ -404,13 +462,20 @@ def forget_rejected(hook: ReadsLogs, pushed: Pushed, results: Sequence[str], url
     start = parse_datetime(pushed.started)
     end = min(max(datetime.now(timezone.utc), start), start + MAX_WINDOW)
     entries = hook.list_item_logs(pushed.source_id, start, end, results=results)
-    found = (
+    found: Iterator[Operation] = (
         (REMOVED if rejection.operation in DELETES else ADDED, rejection.document_id, None)
         for entry in entries
         for rejection in rejections_of([entry], results)
     )
     stores = [SnapshotStore(url.rpartition("/")[0]) for url in urls]
+    recorded = ForgottenItems(hook.organization_id, pushed.source_id)
     while operations := list(itertools.islice(found, _FORGOTTEN_AT_ONCE)):
-        for store in stores:
+        if len(stores) > 1:
             # No part of a mapped push knows which part a deleted item belonged to.
-            store.forget([each for each in operations if len(stores) == 1 or each[0] == ADDED])
+            operations = [each for each in operations if each[0] == ADDED]
+        if operations:
+            record = new_forget_record()
+            # First the record that the next push must find, so that it misses nothing.
+            recorded.add(map(str, stores), record)
+            for store in stores:
+                store.forget(operations, record)

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime, timezone
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from airflow_provider_coveo.content.files import read_files
 from airflow_provider_coveo.content.rejected_items import ItemAsJson, RejectedItemsFile, item_as_json
@@ -19,10 +19,12 @@ from airflow_provider_coveo.coveo.item_encoding import ItemEncoder
 from airflow_provider_coveo.coveo.item_logs import MAX_WINDOW, parse_datetime
 from airflow_provider_coveo.coveo.quantities import quantity
 from airflow_provider_coveo.coveo.rejections import DELETES, Rejection, rejections_of
-from airflow_provider_coveo.coveo.results import RejectedResult
 from airflow_provider_coveo.hooks.recording import RecordingHook, task_context
 from airflow_provider_coveo.state.attempts import UsedInAttempt
 from airflow_provider_coveo.state.task_store import RunState
+
+if TYPE_CHECKING:
+    from airflow_provider_coveo.coveo.results import RejectedResult
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +114,10 @@ class RunRejectedItems:
 
 class ReadsLogs(Protocol):
     """The part of ``CoveoPushHook`` that reads item logs."""
+
+    @property
+    def organization_id(self) -> str:
+        """The ID of the organization that requests go to."""
 
     def list_item_logs(
         self,

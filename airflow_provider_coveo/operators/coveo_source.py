@@ -195,6 +195,7 @@ class DeletePushSourceOperator(_SourceOperator):
         from airflow_provider_coveo.coveo.sources import is_being_deleted, managed_by
         from airflow_provider_coveo.state.content_changes import ContentChanges, RecentPushes
         from airflow_provider_coveo.state.created_sources import MadeSource
+        from airflow_provider_coveo.state.forgotten_items import ForgottenItems
         from airflow_provider_coveo.state.ledger import SourceLedger
         from airflow_provider_coveo.state.snapshot_parts import SnapshotParts
         from airflow_provider_coveo.state.task_store import RunState
@@ -228,6 +229,7 @@ class DeletePushSourceOperator(_SourceOperator):
             ContentChanges(organization_id, self.source_id).forget()
             RecentPushes(organization_id, self.source_id).forget()
             SnapshotParts(organization_id, self.source_id).forget()
+            ForgottenItems(organization_id, self.source_id).forget()
         return what
 
     def _reject_other_name(self, source: Mapping[str, object]) -> None:

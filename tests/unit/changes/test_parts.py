@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,9 +13,11 @@ import pytest
 
 from airflow_provider_coveo.coveo.errors import CoveoError
 from airflow_provider_coveo.operators.coveo_source import DeletePushSourceOperator
+from airflow_provider_coveo.sensors.coveo_push import PushedItemsIndexedSensor
 from airflow_provider_coveo.simulator import Simulator
 from airflow_provider_coveo.state.airflow_runs import map_length
-from tests.conftest import SOURCE
+from airflow_provider_coveo.state.forgotten_items import ForgottenItems
+from tests.conftest import SOURCE, index_now
 from tests.unit.changes.conftest import Push, items
 from tests.unit.conftest import Variables
 from tests.unit.push.model import indexed
@@ -25,6 +28,8 @@ pytestmark = pytest.mark.usefixtures("connect", "variables")
 #: Airflow keeps a file system for each connection, so that no other module may use this one.
 ROOT = "s3://coveo_parts_s3@bucket/snapshots"
 OLD = "the snapshot is older than the last push of this task"
+
+_numbers = itertools.count()
 
 each_kind = pytest.mark.parametrize("map_index", [-1, 3])
 
@@ -167,6 +172,93 @@ def test_a_retry_with_a_restored_snapshot_resumes(
     assert set(indexed(coveo, SOURCE).values()) == {"x" * 300}
 
 
+@pytest.mark.parametrize("kinds", [(3, -1), (-1, 3)])
+def test_a_task_that_was_mapped_in_some_runs_only_compares_with_nothing_older(
+    coveo: Simulator, push: Push, kinds: tuple[int, int]
+) -> None:
+    first, second = kinds
+    push(items(1), map_index=first)
+    push(items(1, data="y"), map_index=second)
+    assert "another task, run or call" in push(items(1), map_index=first)["full_because"]
+    assert indexed(coveo, SOURCE)["a://1"] == "x" * 300
+    assert push(items(1), map_index=first)["unchanged"] == 1
+
+
+@each_kind
+def test_a_restored_one_that_lacks_only_a_rejection_is_not_compared_with(
+    coveo: Simulator, folder: Folder, push_there: Push, variables: Variables, map_index: int
+) -> None:
+    coveo.reject_item("a://2", "PROCESSING", "REJECTED", "unreadable")
+    result = push_there(items(1, 2, 3), map_index=map_index)
+    folder.back_up()
+    wait_for(coveo, result)
+    folder.restore()
+    assert push_there(items(1, 2, 3), map_index=map_index, dry_run=True)["full_because"] == OLD
+    assert push_there(items(1, 2, 3), map_index=map_index)["full_because"] == OLD
+    result = push_there(items(1, 2, 3), map_index=map_index)
+    assert (result["unchanged"], result["full_because"]) == (3, None)
+    assert rejections(variables) == []
+
+
+@each_kind
+def test_nor_after_a_push_that_read_the_rejection_and_sent_nothing(
+    coveo: Simulator, folder: Folder, push_there: Push, map_index: int
+) -> None:
+    coveo.reject_item("a://2", "PROCESSING", "REJECTED", "unreadable")
+    result = push_there(items(1, 2, 3), map_index=map_index)
+    folder.back_up()
+    wait_for(coveo, result)
+    with pytest.raises(CoveoError):
+        push_there([{"no": "ID"}], map_index=map_index)
+    folder.restore()
+    assert push_there(items(1, 2, 3), map_index=map_index)["full_because"] == OLD
+
+
+@each_kind
+def test_without_a_restore_only_what_was_rejected_is_pushed(
+    coveo: Simulator, push_there: Push, variables: Variables, map_index: int
+) -> None:
+    coveo.reject_item("a://2", "PROCESSING", "REJECTED", "unreadable")
+    for _ in range(3):
+        result = push_there(items(1, 2, 3), map_index=map_index)
+        wait_for(coveo, result)
+    assert (result["updated"], result["unchanged"], result["full_because"]) == (1, 2, None)
+    assert len(rejections(variables)) == 1
+
+
+def test_a_part_without_rejections_still_compares(coveo: Simulator, push: Push, tmp_path: Path) -> None:
+    coveo.reject_item("a://2", "PROCESSING", "REJECTED", "unreadable")
+    folder = LocalFolder(tmp_path)
+    results = [push(items(number), map_index=number, run_id="r", parts=4) for number in range(4)]
+    folder.back_up()
+    wait_for(coveo, results[2])
+    folder.restore()
+    again = [push(items(number), map_index=number, run_id="s", parts=4) for number in range(4)]
+    assert [result["full_because"] for result in again] == [None, None, OLD, None]
+
+
+def test_the_rejections_that_all_parts_must_find_are_bounded(
+    coveo: Simulator, push: Push, variables: Variables
+) -> None:
+    recorded = ForgottenItems("acme", SOURCE)
+    for number in range(600):
+        recorded.add([f"/snapshots/{number}"], "forget-1")
+    assert len(rejections(variables)) == 500
+    assert recorded.of("/snapshots/599") == {"forget-1"}
+
+
+def rejections(variables: Variables) -> list[str]:
+    recorded: list[str] = variables.get(f"coveo_forgotten__acme__{SOURCE}", deserialize_json=True)["records"]
+    return recorded
+
+
+def wait_for(coveo: Simulator, result: dict[str, Any]) -> None:
+    """Let the sensor find what the pipeline rejected."""
+    index_now(coveo)
+    task_id = f"sensor{next(_numbers)}"
+    PushedItemsIndexedSensor(task_id=task_id, result=result, max_refused=5, settle_time=0).poke({})
+
+
 def test_only_the_part_that_was_restored_pushes_everything(
     coveo: Simulator, push: Push, tmp_path: Path
 ) -> None:
@@ -246,6 +338,7 @@ def test_an_unmapped_task_has_no_such_record(coveo: Simulator, push: Push, varia
 def test_they_go_with_the_source(coveo: Simulator, push: Push, variables: Variables) -> None:
     for number in range(3):
         push(items(number), map_index=number, parts=3)
+    ForgottenItems("acme", SOURCE).add(["/snapshots"], "forget-1")
     operator = DeletePushSourceOperator(
         task_id="delete", source_id=SOURCE, source_name=coveo.source(SOURCE)["name"]
     )
@@ -259,7 +352,7 @@ def test_they_go_with_the_source(coveo: Simulator, push: Push, variables: Variab
             ),
         }
     )
-    assert not [name for name in variables.values if name.startswith("coveo_part")]
+    assert not [name for name in variables.values if name.startswith(("coveo_part", "coveo_forgotten"))]
 
 
 def test_the_number_of_parts_is_airflow_s() -> None:
