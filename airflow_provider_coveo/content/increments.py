@@ -28,6 +28,13 @@ _NAMED: Final = re.compile(r"%\((\w+)\)|(?<![:\w]):(\w+)|(?<![@\w])@(\w+)")
 _BY_PLACE: Final = re.compile(r"\?|%s|\$1\b|:1\b")
 _NOT_SQL: Final = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|--[^\n]*|/\*.*?\*/""", re.DOTALL)
 
+_IN_PARENTHESES: Final = re.compile(r"\([^()]*\)")
+#: What limits the number of a query's rows, outside of parentheses.
+_LIMITED: Final = re.compile(
+    r"\bLIMIT\s*(?:\d|[:%?$@])|\bFETCH\s+(?:FIRST|NEXT)\b|\bSELECT\s+(?:DISTINCT\s+|ALL\s+)?TOP\b|\bROWNUM\b",
+    re.IGNORECASE,
+)
+
 _FALSE_WORDS: Final = frozenset({"", "0", "f", "false", "n", "no"})
 _TRUE_WORDS: Final = frozenset({"1", "t", "true", "y", "yes"})
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\d([ T].*)?\Z")
@@ -68,8 +75,10 @@ class Increment:
         Yield a :class:`Delete` for each deletion, then an item or a :class:`Delete` for each row of the
         query.
 
-        :raises CoveoInputError: if a query does not use ``since`` or lacks a column.
+        :raises CoveoInputError: if a query does not use ``since``, lacks a column, or limits its rows.
         """
+        _reject_limit(self.sql, "sql")
+        _reject_limit(self.deleted_sql or "", "deleted_sql")
         parameters = parameters_with_since(self.sql, self.since, self.parameters)
         of_deletions = None
         if self.deleted_sql:
@@ -129,6 +138,20 @@ class Increment:
                     yield make(row)
 
         return entries()
+
+
+def _reject_limit(sql: str, what: str) -> None:
+    plain = _NOT_SQL.sub("''", sql)
+    while (outer := _IN_PARENTHESES.sub("", plain)) != plain:
+        plain = outer
+    found = _LIMITED.search(plain)
+    if found is not None:
+        raise CoveoInputError(
+            f"Could not read {what} with a cursor: {found[0].strip()} limits its rows",
+            cause="the cursor would pass the rows beyond the limit, or never reach them, because each run "
+            "reads the rows within the lag again",
+            remedy="Remove the limit: rows are read and pushed one batch after another, in constant memory",
+        )
 
 
 def parameters_with_since(

@@ -41,7 +41,7 @@ from airflow_provider_coveo.hooks.forwarding import forwarded
 from airflow_provider_coveo.hooks.observer import HookObserver
 from airflow_provider_coveo.hooks.overrides import STEPS, HookClient, Overrides
 from airflow_provider_coveo.hooks.wire import mask_in_logs, user_agent
-from airflow_provider_coveo.state.cursor_scope import moving_cursors
+from airflow_provider_coveo.state.cursor_scope import holding_cursors, moving_cursors
 from airflow_provider_coveo.transports.requests_transport import (
     BearerAuth,
     RequestsTransport,
@@ -331,9 +331,9 @@ class CoveoPushHook(HttpHook):
     delete_source = forwarded(Sources.delete_source, "sources")
     abort_activity = forwarded(Sources.abort_activity, "sources")
 
-    add_or_update_item = forwarded(Push.add_or_update_item, "push")
+    add_or_update_item = holding_cursors(forwarded(Push.add_or_update_item, "push"))
     push_items = non_retryable_errors(moving_cursors(forwarded(Push.push_items, "push")))
-    delete_item = forwarded(Push.delete_item, "push")
+    delete_item = holding_cursors(forwarded(Push.delete_item, "push"))
     delete_old_items = forwarded(Push.delete_old_items, "push")
     current_cut_off = forwarded(Push.current_cut_off, "push")
 

@@ -69,23 +69,32 @@ def only_changes_error(task_id: str, delete_task_id: str) -> CoveoInputError:
     return CoveoInputError(
         f"Task {task_id!r} can't push only changes: {delete_task_id!r} deletes the items that the run did "
         "not push, including all unchanged items",
-        cause="only_changes=True within a bracket that has delete_old_items=True",
-        remedy="Omit delete_old_items: a push with only_changes itself deletes items missing from its input",
+        cause="only_changes=True within a bracket that has delete_old_items=True, or before a "
+        "ResetPushSourceOperator with an ordering_id",
+        remedy="Omit that deletion: a push with only_changes itself deletes items missing from its input",
     )
 
 
 def _deletion_by_time(task: ChangesTask) -> str | None:
-    """Return the downstream task that deletes the source's old items for a bracket, or ``None``."""
+    """Return the downstream task that deletes the source's items by time, or ``None``."""
     if not task.has_dag():
         return None
     for below in task.get_flat_relatives(upstream=False):
         operator_class = getattr(below, "operator_class", None)
         if not isinstance(operator_class, type):
             operator_class = type(below)
-        role = getattr(operator_class, "bracket_role", "")
-        if role == "delete_old_items" and may_be_same_source(below, task.source_id):
+        is_of_bracket = getattr(operator_class, "bracket_role", "") == "delete_old_items"
+        # Without a cut-off, a reset deletes everything, whoever pushed it and when.
+        is_reset = getattr(operator_class, "removes_items", False) and _parameter(below, "ordering_id")
+        if (is_of_bracket or is_reset) and may_be_same_source(below, task.source_id):
             return str(below.task_id)
     return None
+
+
+def _parameter(task: object, name: str) -> object:
+    """Return a parameter of a task, mapped or not; ``None`` if it has none."""
+    value = getattr(task, name, None)
+    return getattr(task, "partial_kwargs", {}).get(name) if value is None else value
 
 
 def may_be_same_source(task: object, source_id: object) -> bool:
@@ -95,7 +104,7 @@ def may_be_same_source(task: object, source_id: object) -> bool:
     :param task: The task.
     :param source_id: The source.
     """
-    other = getattr(task, "source_id", None) or getattr(task, "partial_kwargs", {}).get("source_id")
+    other = _parameter(task, "source_id")
     literal = [each for each in (other, source_id) if isinstance(each, str) and "{" not in each]
     return len(literal) < 2 or literal[0] == literal[1]
 
@@ -106,7 +115,5 @@ def pushes_only_changes(task: object) -> bool:
 
     :param task: The task.
     """
-    value = getattr(task, "only_changes", None)
-    if value is None:
-        value = getattr(task, "partial_kwargs", {}).get("only_changes")
+    value = _parameter(task, "only_changes")
     return value is True or (isinstance(value, str) and value.strip().lower() == "true")

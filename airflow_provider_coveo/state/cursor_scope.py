@@ -159,6 +159,28 @@ def moving_cursors(push: _Push) -> _Push:
     return moved  # type: ignore[return-value]
 
 
+def holding_cursors(push: _Push) -> _Push:
+    """
+    Make a hook method that changes one item keep the cursor of its ``with`` block in place if it fails.
+
+    :param push: The method.
+    """
+
+    @functools.wraps(push)
+    def held(*args: object, **kwargs: object) -> object:
+        try:
+            result = push(*args, **kwargs)
+        except BaseException:
+            for block in _blocks:
+                block.moves = False
+            raise
+        for block in _blocks:
+            block.has_pushed = True
+        return result
+
+    return held  # type: ignore[return-value]
+
+
 class CursorBlock:
     """A cursor's ``with`` block around pushes."""
 

@@ -16,6 +16,7 @@ record anything later.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -68,6 +69,7 @@ class CursorRecord:
     :param moves: The number of runs that have ended.
     :param run_id: The run that last wrote the record.
     :param moved_at: The time of that, in ISO 8601.
+    :param part: A digest of the mapped arguments with which the value was reached; empty if there are none.
     """
 
     value: dict[str, str] | None = None
@@ -76,6 +78,7 @@ class CursorRecord:
     moves: int = 0
     run_id: str = ""
     moved_at: str = ""
+    part: str = ""
 
     @classmethod
     def read(cls, variable: str) -> CursorRecord:
@@ -98,8 +101,8 @@ class CursorRecord:
                 and all(each is None or _is_readable(each) for each in (value, again))
             ):
                 still = {str(run): each for run, each in running.items() if _is_readable(each)}
-                moved = (str(record.get("run_id", "")), str(record.get("moved_at", "")))
-                return cls(value, again, still, moves, *moved)
+                texts = (str(record.get(name) or "") for name in ("run_id", "moved_at", "part"))
+                return cls(value, again, still, moves, *texts)
         raise CoveoInputError(
             f"Could not read the cursor in the Variable {variable!r}",
             cause="somebody edited the Variable",
@@ -157,10 +160,17 @@ class TaskCursor:
         self._is_dry = is_dry
         self._state = RunState(context)
         self._key = "coveo_cursor" + (f"_{name}" if name else "")
+        self._part = _mapped_part(context)
         self._begin()
 
     def _begin(self) -> None:
         record = self._record()
+        if self._part and record.part not in {"", self._part} and not self._reset:
+            log.warning(
+                "Starting from cursor_start: the cursor %s was reached with other mapped arguments",
+                self.variable,
+            )
+            self._reset = True
         kept = self._state.get(self._key)
         began = kept.get("from") if isinstance(kept, Mapping) else None
         stands = _FROM_THE_START if self._reset else record.value or _FROM_THE_START
@@ -271,7 +281,7 @@ class TaskCursor:
             )
         for _ in range(_ATTEMPTS_TO_WRITE):
             record = self._record()
-            wanted = self._ended(record, self._moved(record))
+            wanted = replace(self._ended(record, self._moved(record)), part=self._part or record.part)
             self._write(wanted)
             if self._stands(wanted):
                 log.info(
@@ -390,6 +400,29 @@ class TaskCursor:
         if value is None or stands is None or kind_of(value) != kind_of(stands):
             return record.value == wanted.value
         return not is_later(value, stands)
+
+
+def _mapped_part(context: Context) -> str:
+    """
+    Return a digest of the arguments over which a task is mapped, empty if there are none or they are unknown.
+
+    If the parts of a mapped task change their order, a map index belongs to another part, whose rows the
+    cursor has not passed.
+    """
+    task = context.get("task")
+    mapped: object = getattr(getattr(task, "dag", None), "task_dict", {}).get(getattr(task, "task_id", None))
+    expanded = getattr(mapped, "op_kwargs_expand_input", None) or getattr(mapped, "expand_input", None)
+    names = getattr(expanded, "value", None)
+    if not isinstance(names, Mapping) or not names:
+        return ""
+    given = getattr(task, "op_kwargs", None) or vars(task)
+    values = json.dumps([[name, given.get(name)] for name in sorted(names)], default=_plain)
+    return hashlib.sha256(values.encode()).hexdigest()[:12]
+
+
+def _plain(value: object) -> str:
+    """Return a text for a value that JSON lacks; one that is the same in each process."""
+    return str(value) if isinstance(value, (date, timedelta, Decimal)) else type(value).__name__
 
 
 def cursor_variable(

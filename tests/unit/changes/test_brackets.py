@@ -8,7 +8,12 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, task
 
 from airflow_provider_coveo.coveo.errors import CoveoInputError
-from airflow_provider_coveo.operators.coveo_push import PushItemsOperator, SqlToCoveoPushOperator
+from airflow_provider_coveo.operators.coveo_push import (
+    PushItemsOperator,
+    ResetPushSourceOperator,
+    SqlToCoveoPushOperator,
+)
+from airflow_provider_coveo.operators.only_changes import changes_of
 from airflow_provider_coveo.simulator import Simulator
 from airflow_provider_coveo.task_groups.coveo_push import push_source_update
 from tests.conftest import SOURCE
@@ -69,6 +74,30 @@ def test_a_rendered_template_is_checked_before_anything_is_sent(coveo: Simulator
     with rejected():
         operator.execute({})
     assert coveo.requests == []
+
+
+@pytest.mark.usefixtures("connect", "variables")
+@pytest.mark.parametrize("is_mapped", [True, False])
+def test_only_changes_before_a_reset_with_a_cut_off_is_rejected(
+    coveo: Simulator, dag: DAG, is_mapped: bool
+) -> None:
+    operator = push()
+    after: dict[str, Any] = {"task_id": "delete_old", "ordering_id": "{{ ti.xcom_pull('rebuild') }}"}
+    if is_mapped:
+        operator >> ResetPushSourceOperator.partial(**after).expand(source_id=[SOURCE])
+    else:
+        operator >> ResetPushSourceOperator(source_id=SOURCE, **after)
+    with rejected():
+        operator.execute({})
+    assert coveo.requests == []
+
+
+@pytest.mark.usefixtures("connect", "variables")
+@pytest.mark.parametrize("after", [{"source_id": "other", "ordering_id": 1}, {"source_id": SOURCE}])
+def test_only_changes_before_another_reset_is_accepted(dag: DAG, after: dict[str, Any]) -> None:
+    operator = push()
+    operator >> ResetPushSourceOperator(task_id="reset", **after)
+    assert changes_of(operator) is not None
 
 
 def test_a_query_with_a_cursor_has_no_missing_rows(dag: DAG) -> None:

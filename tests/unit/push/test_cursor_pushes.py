@@ -123,6 +123,70 @@ def test_invalid_rows_that_are_skipped_count_as_done(coveo: Simulator, shop: Sho
     assert run("run-4")["since"] == "20"
 
 
+@pytest.mark.parametrize(
+    "limit",
+    [
+        "LIMIT 1",
+        "limit :count",
+        "ORDER BY updated FETCH FIRST 10 ROWS ONLY",
+        "AND ROWNUM < 10",
+        "OFFSET 0 ROWS fetch next 10 rows only",
+    ],
+)
+def test_a_query_that_limits_its_rows_is_rejected(coveo: Simulator, shop: Shop, limit: str) -> None:
+    for how in ({"sql": f"{SQL} {limit}"}, {"sql": SQL, "deleted_sql": f"{SQL} {limit}"}):
+        with pytest.raises(CoveoInputError, match="limits its rows"):
+            run(**how)
+    with pytest.raises(CoveoInputError, match="limits its rows"):
+        run(sql="SELECT TOP 5 * FROM product WHERE updated > :since")
+    assert [request for request in coveo.requests if request.method != "GET"] == []
+
+
+def test_a_limit_elsewhere_is_none_of_its_rows(coveo: Simulator, shop: Shop) -> None:
+    shop.put(1, "Anvil", 10)
+    sql = (
+        "SELECT sku, (SELECT name FROM product ORDER BY (updated) LIMIT 1) AS name, updated, "
+        "'LIMIT 1' AS note FROM product WHERE updated > :since -- LIMIT 1"
+    )
+    assert run(sql=sql)["accepted_adds"] == 1
+
+
+def run_part(parameters: list[Any], map_index: int, run_id: str) -> dict[str, Any]:
+    with DAG("d", schedule=None, start_date=datetime(2025, 1, 1)) as dag:
+        mapped = SqlToCoveoPushOperator.partial(
+            task_id="t",
+            source_id=SOURCE,
+            sql_conn_id="shop",
+            sql=f"SELECT * FROM ({SQL}) WHERE sku % 2 = :half",  # noqa: S608
+            columns=COLUMNS,
+            cursor_column="updated",
+            cursor_start=0,
+        ).expand(parameters=parameters)
+    operator = SqlToCoveoPushOperator(**mapped.partial_kwargs, task_id="t", parameters=parameters[map_index])
+    # Airflow's own has the DAG with the mapped task.
+    unmapped = SimpleNamespace(dag=dag, task_id="t", parameters=parameters[map_index])
+    found: Any = {**context(run_id, map_index=map_index), "task": unmapped}
+    result: dict[str, Any] = operator.execute(found)
+    return result
+
+
+def test_parts_that_change_their_order_miss_nothing(coveo: Simulator, shop: Shop) -> None:
+    even, odd = {"half": 0}, {"half": 1}
+    shop.put(2, "Rope", 20)
+    shop.put(4, "Anvil", 40)
+    assert [run_part([even, odd], number, "r1")["accepted_adds"] for number in (0, 1)] == [2, 0]
+    shop.put(3, "Rocket", 30)
+    # What was the second part is the first now, whose cursor is at 40.
+    assert [run_part([odd, even], number, "r2")["accepted_adds"] for number in (0, 1)] == [1, 2]
+    assert titles(coveo) == {"2": "Rope", "3": "Rocket", "4": "Anvil"}
+    assert [run_part([odd, even], number, "r3")["since"] for number in (0, 1)] == ["30", "40"]
+    # A failed run in the new order leaves the cursor to the old one.
+    coveo.faults.answer(413, operation="batch", times=1)
+    with pytest.raises(CoveoError):
+        run_part([even, odd], 0, "r4")
+    assert run_part([even, odd], 0, "r5")["since"] == "0"
+
+
 def test_rows_without_a_value_are_pushed_and_do_not_move_it(coveo: Simulator, shop: Shop) -> None:
     shop.put(1, "Anvil", None)
     result = run(sql="SELECT * FROM product WHERE updated > :since OR updated IS NULL")
@@ -298,15 +362,30 @@ def test_a_cursor_that_nothing_would_move_is_refused(in_run: Any) -> None:
         pass
 
 
+@pytest.mark.parametrize(
+    ("operation", "push"),
+    [
+        ("batch", lambda hook: hook.push_items(SOURCE, [item(1)])),
+        ("item", lambda hook: hook.add_or_update_item(SOURCE, item(1))),
+        ("delete", lambda hook: hook.delete_item(SOURCE, "product://1")),
+        ("batch", lambda hook: hook.push_items(SOURCE, [{"no": "ID"}])),
+        ("item", lambda hook: hook.add_or_update_item(SOURCE, {"no": "ID"})),
+    ],
+)
 def test_a_block_whose_code_catches_the_error_of_its_push_does_not_move_it(
-    coveo: Simulator, hook: CoveoPushHook, in_run: Any, caplog: pytest.LogCaptureFixture
+    coveo: Simulator,
+    hook: CoveoPushHook,
+    in_run: Any,
+    caplog: pytest.LogCaptureFixture,
+    operation: str,
+    push: Callable[[CoveoPushHook], object],
 ) -> None:
     in_run("run-1")
-    coveo.faults.answer(413, operation="batch")
+    coveo.faults.answer(413, operation=operation)
     with coveo_cursor(source_id=SOURCE, start=0) as cursor:
         cursor.advance(10)
         with suppress(CoveoError):
-            hook.push_items(SOURCE, [item(1)])
+            push(hook)
     assert "a push in its block failed" in caplog.text
     in_run("run-2")
     with coveo_cursor(source_id=SOURCE, start=0) as cursor:
