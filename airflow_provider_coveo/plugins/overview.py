@@ -169,6 +169,7 @@ def _ask(
     watches: Mapping[str, WatchRecord],
 ) -> None:
     holders = [each for source in sources for each in source.holders]
+    holders += [each for source in sources if (each := source.run_without_bracket)]
     held = {(each.dag_id, each.run_id) for each in holders}
     last_runs = [run for run in map(viewer.last_run, sources) if run is not None]
     last = {(run.dag_id, run.run_id) for run in last_runs}
@@ -241,6 +242,13 @@ def _row_or_reason(
 def _row(source: SourceRecords, watch: WatchRecord | None, facts: _Facts, viewer: Viewer, now: float) -> Json:
     status = _status(source)
     judged = [(holder, *_judged(holder, facts)) for holder in source.holders]
+    other = source.run_without_bracket
+    if other is not None:
+        is_live, why = _judged(other, facts)
+        if is_live is not False:
+            judged.append(
+                (other, None, why or "its run is active, and updates it without push_source_update")
+            )
     damage = [*source.troubles, *_bracket_troubles(source, viewer)]
     state = _state(status, [is_live for _, is_live, _ in judged], is_damaged=bool(damage))
     last = _last(source, facts, viewer)

@@ -49,6 +49,18 @@ class SourceRecords:
         return {each.dag_id for each in self.holders} | {each.dag_id for each in self.runs}
 
     @property
+    def run_without_bracket(self) -> SourceRecord | None:
+        """The latest run, if it has no bracket and may be why the source is active."""
+        if not self.runs or self.seen is None or not self.seen.is_active:
+            return None
+        last = self.runs[-1]
+        if last.brackets or (last.dag_id, last.run_id) in {
+            (each.dag_id, each.run_id) for each in self.holders
+        }:
+            return None
+        return SourceRecord(last.dag_id, last.run_id, open_task_id="")
+
+    @property
     def name(self) -> str:
         """The source's name, or its ID if the name is unknown."""
         return (self.seen.name if self.seen else "") or self.source_id

@@ -30,6 +30,8 @@ class Server:
     def __init__(self) -> None:
         self.data: dict[str, Any] = {}
         self.posted: list[tuple[str, Any]] = []
+        #: Why it takes no order.
+        self.refusal = ""
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -50,10 +52,13 @@ class Server:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 outer.posted.append((self.path, json.loads(body)))
+                if outer.refusal:
+                    self.answer(json.dumps({"detail": outer.refusal}), status=400)
+                    return
                 self.answer('{"dag_run_id": "manual__1+2"}')
 
-            def answer(self, text: str, kind: str = "application/json") -> None:
-                self.send_response(200)
+            def answer(self, text: str, kind: str = "application/json", status: int = 200) -> None:
+                self.send_response(status)
                 self.send_header("Content-Type", kind)
                 self.send_header("Content-Security-Policy", content_security_policy())
                 self.end_headers()
@@ -134,14 +139,19 @@ def active(name: str, organization: str = "acme", **fields: Any) -> dict[str, An
     }
 
 
-@pytest.mark.parametrize("width", [390, 1000, 1500])
-def test_names_of_any_length_stay_within_the_window(server: Server, tab: Page, width: int) -> None:
-    server.show(active(LONG, LONG), watchdog={"dag_id": LONG, "usable": "deaf"}, troubles=[LONG])
+@pytest.mark.parametrize(
+    ("width", "usable"), [(390, "deaf"), (390, "ready"), (1000, "ready"), (1500, "deaf")]
+)
+def test_names_of_any_length_stay_within_the_window(
+    server: Server, tab: Page, width: int, usable: str
+) -> None:
+    rows = active(LONG, LONG), active(f"{LONG}2", LONG)
+    server.show(*rows, watchdog={"dag_id": LONG, "usable": usable}, troubles=[LONG])
     quota = {"limit": 10**18, "used": 1, "as_of": NOW}
     server.data["organizations"][LONG] |= {"quota": quota, "left_out": 3}
     tab.set_viewport_size({"width": width, "height": 900})
     tab.goto(server.url)
-    tab.locator("summary").click()
+    tab.locator("summary").first.click()
     expect(tab.locator("#ps-quota")).to_contain_text("can still be pushed")
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
 
@@ -294,6 +304,14 @@ def test_all_abandoned_sources_that_are_shown_can_be_set_back_at_once(server: Se
     tab.goto(server.url)
     expect(tab.locator("tbody")).to_have_count(2)
     expect(tab.get_by_role("button", name="Set all")).to_have_count(0)
+
+
+def test_why_airflow_does_not_start_the_watchdog_is_said(server: Server, tab: Page) -> None:
+    server.show(active("s"))
+    server.refusal = "the DAG has import errors and cannot be triggered <b>"
+    tab.goto(server.url)
+    tab.get_by_role("button", name="Check now").click()
+    expect(tab.locator(".said .bad")).to_have_text(f"Airflow returned status 400. {server.refusal}")
 
 
 def test_the_sources_whose_last_update_failed_can_be_found(server: Server, tab: Page) -> None:

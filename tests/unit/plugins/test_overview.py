@@ -290,6 +290,27 @@ def test_the_status_is_called_as_coveo_s_console_calls_it(facts: Facts) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("run", "state", "why"),
+    [
+        ({"state": "running"}, "unsure", "its run is active, and updates it without push_source_update"),
+        ({"state": "running", "paused": True}, "abandoned", None),
+        ({"state": "success"}, "abandoned", None),
+    ],
+)
+def test_a_run_without_a_bracket_that_is_active_may_be_updating_its_source(
+    facts: Facts, run: dict[str, Any], state: str, why: str | None
+) -> None:
+    facts.values[f"coveo_content__{ORG}__{SOURCE}"] = {"runs": [asdict(RunRecord("d", "r"))]}
+    facts.run(run["state"], ("push", "scheduled"), paused="paused" in run)
+    facts.watch(seen())
+    row = facts.row()
+    assert row["state"] == state
+    assert [each["why"] for each in row["holders"]] == ([why] if why else [])
+    (hidden,) = facts.row(readable=frozenset({"dog"}), sees_records=False)["holders"] or [None]
+    assert hidden == ({"hidden": True, "is_live": None} if why else None)
+
+
 # --- the last update ---
 
 
