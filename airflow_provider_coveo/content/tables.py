@@ -19,6 +19,10 @@ _DELIMITERS: Final = {"csv": ",", "tsv": "\t"}
 _QUOTES: Final = {"csv": '"', "tsv": None}
 #: What joined files have at the start of a row: a byte order mark, also one of the other byte order.
 _MARKS: Final = (streams.BYTE_ORDER_MARK, b"\xef\xbf\xbe")
+#: What a database's console writes below the names of columns, and after the rows.
+_RULE: Final = r"[-+=|]*"
+_FOOTER: Final = r"\(\d+ rows?(?: affected)?\)|\d+ rows? (?:selected|in set)\b.*"
+_CONSOLE: Final = "it is what a database's console shows; export the table as CSV, without such lines"
 #: Common delimiters of files whose names indicate another one.
 _USUAL_DELIMITERS: Final = ";\t|,"
 
@@ -143,9 +147,13 @@ def rows_of_table(
     lines.reject_mark()
     unnamed = [index for index, name in enumerate(names) if not name]
     count = len(names)
+    is_first = not dialect.column_names
     for record in records:
         if len(record) != count:
             raise _unequal(record, count, lines, dialect)
+        if is_first or count == 1:
+            _reject_console_output(record, lines, is_first=is_first)
+            is_first = False
         if record[-1] == names[-1] and count > 1 and _are_names(record, names):
             given = "column_names" if dialect.column_names else "the names of the first line"
             raise MalformedError(
@@ -178,6 +186,8 @@ def _header(records: Iterator[Sequence[str | None]], dialect: Dialect, by_their_
             "column_names"
         )
     names = [name or "" for name in first]
+    if len(names) == 1 and re.fullmatch(r"[-+=|]{3,}", names[0]):
+        raise MalformedError(f"the first line is {names[0][:100]!r}; {_CONSOLE}")
     if len(names) == 1 and not dialect.is_given and (other := _other_delimiter(names[0], dialect)):
         raise MalformedError(f"the first line has one column {names[0][:200]!r}; pass delimiter={other!r}")
     if dialect.quotechar is None and any("\r" in name for name in names):
@@ -196,6 +206,18 @@ def _header(records: Iterator[Sequence[str | None]], dialect: Dialect, by_their_
     return names
 
 
+def _reject_console_output(record: Sequence[str | None], lines: _Lines, *, is_first: bool) -> None:
+    """
+    Reject the line under the names of columns, and the number of rows at the end, as consoles write them.
+
+    In a table of several columns, the latter has too few fields.
+    """
+    fields = [(field or "").strip() for field in record]
+    is_rule = is_first and max(map(len, fields)) > 2 and all(re.fullmatch(r"-*", field) for field in fields)
+    if is_rule or (len(fields) == 1 and re.fullmatch(_FOOTER, fields[0])):
+        raise MalformedError(f"line {lines.number} is no row: {', '.join(fields)[:100]!r}; {_CONSOLE}")
+
+
 def _are_names(record: Sequence[str | None], names: Sequence[str]) -> bool:
     """Tell whether a row is a first line, as joined files have it, perhaps with its byte order mark."""
     return [(record[0] or "").removeprefix("\ufeff"), *record[1:]] == list(names)
@@ -210,7 +232,9 @@ def _unequal(record: Sequence[str | None], count: int, lines: _Lines, dialect: D
     which = "more" if len(record) > count else "fewer"
     whose = "column_names" if dialect.column_names else "the first line"
     hint = ""
-    if len(record) == 1 and not dialect.is_given and (other := _other_delimiter(record[0] or "", dialect)):
+    if len(record) == 1 and re.fullmatch(f"{_RULE}|{_FOOTER}", (record[0] or "").strip()):
+        hint = f"; {_CONSOLE}"
+    elif len(record) == 1 and not dialect.is_given and (other := _other_delimiter(record[0] or "", dialect)):
         hint = f"; pass delimiter={other!r}"
     elif dialect.quotechar is None and any((field or "").startswith('"') for field in record):
         hint = "; pass quotechar='\"' if quotes enclose fields"

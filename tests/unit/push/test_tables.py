@@ -492,3 +492,62 @@ def test_a_mark_in_the_middle_of_a_row_is_content(tmp_path: Path) -> None:
         [f"{MARK}x", "product://1"],
         [f"a\n{MARK}b", f"product://{MARK}2"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "line"),
+    [
+        ("sku\n4711\n(1 row)\n", {}, 3),
+        ("sku\n4711\n4712\n\n(2 rows)\n\n", {}, 5),
+        ("sku\n----------\n4711\n", {}, 2),
+        ("sku\n4711\n\n1 row selected.\n", {}, 4),
+        ("sku\n4711\n4712\n2 rows in set (0.00 sec)\n", {}, 4),
+        ("sku\n4711\n(1 rows affected)\n", {}, 3),
+        ("4711\n(1 row)\n", {"column_names": ["sku"]}, 2),
+        ("sku,name\n---,----\n4711,x\n", {}, 2),
+        ("sku,n\n---,-\n4711,x\n", {}, 2),
+        ("sku  ,name \n-----,-----\n4711 ,x    \n", {"columns": {"documentId": "a://{sku  }"}}, 2),
+        ("|sku|name|\n|---|---|\n|4711|x|\n", {"delimiter": "|"}, 2),
+    ],
+)
+def test_what_a_console_shows_beside_the_rows_is_no_item(
+    tmp_path: Path, content: str, options: dict[str, Any], line: int
+) -> None:
+    options = {"columns": {"documentId": "a://{sku}"}, **options}
+    said = refused(tmp_path, "a.csv", content.encode(), **options)
+    assert f"line {line} is no row" in said
+    if "," in content:
+        said = refused(tmp_path, "a.tsv", content.replace(",", "\t").encode(), **options)
+        assert f"line {line} is no row" in said
+
+
+@pytest.mark.parametrize(
+    ("content", "options"),
+    [
+        (" sku | name \n-----+------\n 4711 | x\n(1 row)\n", {"columns": {"documentId": "a://{ sku }"}}),
+        (" sku | name \n-----+------\n 4711 | x\n(1 row)\n", {"column_names": ["sku", "name"]}),
+        ("sku|name\n4711|x\n(1 row)\n", {}),
+        ("+------+------+\n| sku  | name |\n+------+------+\n| 4711 | x    |\n+------+------+\n", {}),
+        ("sku|name\n4711|x\n\n1 row selected.\n", {}),
+    ],
+)
+@pytest.mark.parametrize("delimiter", [None, "|"])
+def test_a_console_s_table_is_named(
+    tmp_path: Path, content: str, options: dict[str, Any], delimiter: str | None
+) -> None:
+    options = {"columns": {"documentId": "a://{sku}"}, **options}
+    said = refused(tmp_path, "a.csv", content.encode(), delimiter=delimiter, **options)
+    assert "a database's console" in said or (delimiter is None and "pass delimiter='|'" in said)
+
+
+def test_what_only_looks_like_a_console_s_output_is_read(tmp_path: Path) -> None:
+    columns = {"documentId": "a://{sku}", "title": "name"}
+    content = b"sku,name\n-,--\n--x,---\n---,---\n(1 row),x\n"
+    assert [row[1] for row in read(tmp_path, "a.csv", content, columns=columns)] == [
+        "a://-",
+        "a://--x",
+        "a://---",
+        "a://(1 row)",
+    ]
+    content = b"sku\n12 rows\n-\n---\n"
+    assert len(read(tmp_path, "a.csv", content, columns={"documentId": "a://{sku}"})) == 3

@@ -61,6 +61,7 @@ DOCUMENTED = re.compile(
     r"|it is empty"
     r"|has no column"
     r"|begins with a byte order mark"
+    r"|is no row"
     r"|repeats (the names of the first line|column_names)"
     r"|no column is mapped to documentId"
     r"|which differ by case only"
