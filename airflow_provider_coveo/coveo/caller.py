@@ -17,13 +17,11 @@ from airflow_provider_coveo.coveo.connection import ConnectionSettings
 from airflow_provider_coveo.coveo.endpoints import is_push_path
 from airflow_provider_coveo.coveo.errors import (
     CoveoError,
-    NoAnswerError,
-    ServiceError,
     TooManyRequestsError,
 )
 from airflow_provider_coveo.coveo.ordering_ids import CoveoClock
 from airflow_provider_coveo.coveo.responses import Response, response_error, stopped_error
-from airflow_provider_coveo.coveo.retries import RetryPolicy, next_wait
+from airflow_provider_coveo.coveo.retries import OUTCOME_UNKNOWN, RetryPolicy, next_wait
 from airflow_provider_coveo.coveo.stop import SLICE, StopSignal
 from airflow_provider_coveo.coveo.throttle import CallThrottle, call_throttle
 from airflow_provider_coveo.coveo.transport import AsyncTransport, Call, Request, Send, Transport
@@ -130,7 +128,7 @@ class Caller:
             nonlocal may_be_done
             try:
                 return self.attempt(request, send, number, path=path)
-            except (ServiceError, NoAnswerError) as error:
+            except OUTCOME_UNKNOWN as error:
                 may_be_done += error.may_be_done
                 raise
 

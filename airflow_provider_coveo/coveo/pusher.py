@@ -20,7 +20,6 @@ from airflow_provider_coveo.coveo.errors import (
     NoAnswerError,
     NotFoundError,
     RedirectError,
-    ServiceError,
     UnexpectedAnswerError,
     short_repr,
 )
@@ -30,7 +29,7 @@ from airflow_provider_coveo.coveo.observer import batch_of_push
 from airflow_provider_coveo.coveo.push_stats import PushStats, Quota, quota_renewal
 from airflow_provider_coveo.coveo.quantities import quantity
 from airflow_provider_coveo.coveo.responses import Response
-from airflow_provider_coveo.coveo.retries import RetryPolicy
+from airflow_provider_coveo.coveo.retries import ONE_ATTEMPT, OUTCOME_UNKNOWN
 
 if TYPE_CHECKING:
     from airflow_provider_coveo.coveo.observer import PushRecords
@@ -48,8 +47,6 @@ _SECONDS_BETWEEN_PROGRESS: Final = 5.0
 _SECONDS_BETWEEN_CHECKS: Final = 0.5
 #: How long a killed task waits for a request in flight, to report whether Coveo accepted it.
 _SECONDS_TO_DRAIN: Final = 5.0
-
-_ONE_ATTEMPT: Final = RetryPolicy(total_seconds=0)
 
 
 def validate_concurrency(value: object) -> int:
@@ -407,8 +404,8 @@ class ContainerPush:
                     self._repeated(batch)
                 try:
                     with batch_of_push():
-                        return self._containers.submit(self._path, uploaded.file_id, action, _ONE_ATTEMPT)
-                except (ServiceError, NoAnswerError) as error:
+                        return self._containers.submit(self._path, uploaded.file_id, action, ONE_ATTEMPT)
+                except OUTCOME_UNKNOWN as error:
                     # Coveo may have accepted the batch anyway, which uses up the container. Accepting
                     # the same batch twice in a row does not change the index.
                     uploaded = None
@@ -465,7 +462,7 @@ class ContainerPush:
         """Add what was accepted before to an error."""
         fields = error.fields()
         note = self.accepted_summary()
-        unsure = (ServiceError, NoAnswerError, UnexpectedAnswerError, RedirectError)
+        unsure = (*OUTCOME_UNKNOWN, UnexpectedAnswerError, RedirectError)
         if isinstance(error, unsure) and error.tried.startswith("Could not push"):
             note += " It is unknown whether Coveo also accepted this batch; pushing it again is safe."
         if isinstance(error, DailyQuotaExceededError):

@@ -24,6 +24,8 @@ COUNTED_OVER_SECONDS: Final = 300.0
 _MAX_RETRY_AFTER: Final = 999_999_999.0
 #: The errors after which a request is retried.
 RETRYABLE: Final = (TooManyRequestsError, ServiceError, NoAnswerError)
+#: The errors after which Coveo may have carried out the request.
+OUTCOME_UNKNOWN: Final = (ServiceError, NoAnswerError)
 _NUMBER: Final = r"[0-9]+(?:\.[0-9]*)?"
 
 
@@ -81,6 +83,10 @@ class RetryPolicy:
         drawn = random.uniform(0, bound)  # noqa: S311
         # A Retry-After of zero, or a date in the past, must not cause a loop without pauses.
         return drawn if retry_after is None else max(retry_after, drawn)
+
+
+#: The policy that never retries a request.
+ONE_ATTEMPT: Final = RetryPolicy(total_seconds=0)
 
 
 def retry_after_seconds(value: str | None, now_seconds: float) -> float | None:

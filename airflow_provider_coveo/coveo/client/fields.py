@@ -11,12 +11,10 @@ from airflow_provider_coveo.coveo.errors import (
     AccessDeniedError,
     CoveoError,
     CoveoInputError,
-    NoAnswerError,
-    ServiceError,
     short_repr,
 )
 from airflow_provider_coveo.coveo.quantities import quantity
-from airflow_provider_coveo.coveo.retries import RetryPolicy
+from airflow_provider_coveo.coveo.retries import ONE_ATTEMPT, OUTCOME_UNKNOWN, RetryPolicy
 
 if TYPE_CHECKING:
     from airflow_provider_coveo.coveo.fields import FieldCheck, FieldConflict
@@ -25,9 +23,6 @@ if TYPE_CHECKING:
 CHECK_FIELDS: Final = ("warn", "fail", "off")
 #: The maximum number of names in each list of a result.
 _MAX_NAMES: Final = 100
-_ONE_ATTEMPT: Final = RetryPolicy(total_seconds=0)
-#: After these errors, Coveo may have created the fields.
-_OUTCOME_UNKNOWN: Final = (NoAnswerError, ServiceError)
 #: With these statuses, Coveo may reject a field that somebody else has just created.
 _MAY_BE_CREATED: Final = frozenset({400, 409, 412})
 
@@ -146,7 +141,7 @@ class Fields:
             return None, False
         try:
             # Don't retry for long just to warn; with "fail", the push depends on the fields.
-            known = [str(field["name"]) for field in self._fields(None if mode == "fail" else _ONE_ATTEMPT)]
+            known = [str(field["name"]) for field in self._fields(None if mode == "fail" else ONE_ATTEMPT)]
         except CoveoError as error:
             if mode == "fail":
                 raise
@@ -189,8 +184,8 @@ class Fields:
             while left:
                 try:
                     call = create_fields_call(self._caller.organization_id, left.values())
-                    self._caller.call(call, _ONE_ATTEMPT)
-                except _OUTCOME_UNKNOWN:
+                    self._caller.call(call, ONE_ATTEMPT)
+                except OUTCOME_UNKNOWN:
                     is_unsure = True
                     raise
                 except CoveoError as error:

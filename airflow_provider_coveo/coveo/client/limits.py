@@ -8,7 +8,7 @@ from airflow_provider_coveo.coveo.caller import Caller
 from airflow_provider_coveo.coveo.calls import DAILY_ITEMS_LIMIT, daily_items_call, limit_call
 from airflow_provider_coveo.coveo.errors import CoveoError
 from airflow_provider_coveo.coveo.responses import JsonObject
-from airflow_provider_coveo.coveo.retries import RetryPolicy
+from airflow_provider_coveo.coveo.retries import ONE_ATTEMPT
 
 
 class Limits:
@@ -42,7 +42,7 @@ class Limits:
             limits.
         """
         call = daily_items_call(self._caller.organization_id)
-        return self._caller.call(call, RetryPolicy(total_seconds=0))
+        return self._caller.call(call, ONE_ATTEMPT)
 
     def remaining_daily_items(self) -> int | None:
         """

@@ -13,16 +13,14 @@ from airflow_provider_coveo.coveo.endpoints import platform_path, push_path, val
 from airflow_provider_coveo.coveo.errors import (
     AccessDeniedError,
     CoveoInputError,
-    NoAnswerError,
     NotFoundError,
-    ServiceError,
     SourceDoesNotExistError,
     SourceNameTakenError,
     missing_privilege_error,
     short_repr,
 )
 from airflow_provider_coveo.coveo.responses import JsonObject, Response
-from airflow_provider_coveo.coveo.retries import RetryPolicy
+from airflow_provider_coveo.coveo.retries import ONE_ATTEMPT, OUTCOME_UNKNOWN, RetryPolicy
 from airflow_provider_coveo.coveo.sources import validate_source_name, validate_visibility
 from airflow_provider_coveo.coveo.statuses import SourceStatus
 from airflow_provider_coveo.coveo.transport import Call, Request, explain_privilege, json_call
@@ -33,9 +31,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _SOURCES_PER_PAGE: Final = 100
-_ONE_ATTEMPT: Final = RetryPolicy(total_seconds=0)
-#: After these errors, Coveo may have carried out the request.
-_OUTCOME_UNKNOWN: Final = (NoAnswerError, ServiceError)
 #: Coveo's error codes for a source that does not exist.
 _NO_SUCH_SOURCE: Final = (NotFoundError, SourceDoesNotExistError)
 
@@ -195,8 +190,8 @@ class Sources:
         def attempt(number: int) -> str | None:
             nonlocal may_be_deleted
             try:
-                return self._caller.send(request, _ONE_ATTEMPT).request_id
-            except _OUTCOME_UNKNOWN:
+                return self._caller.send(request, ONE_ATTEMPT).request_id
+            except OUTCOME_UNKNOWN:
                 may_be_deleted = True
                 raise
             except _NO_SUCH_SOURCE:
@@ -244,7 +239,7 @@ class Sources:
 
         :raises CoveoError: if Coveo returns an error, or no response.
         """
-        page = self._page(0, 1, host_type="PUSH", retry=_ONE_ATTEMPT)
+        page = self._page(0, 1, host_type="PUSH", retry=ONE_ATTEMPT)
         return int(page.get("totalEntries", len(page["sourceModels"])))
 
     def _create_once(self, name: str, call: Call[JsonObject], privileges: str) -> JsonObject:
@@ -258,12 +253,12 @@ class Sources:
 
         def attempt(number: int) -> JsonObject:
             nonlocal may_be_created
-            created = self._named(name, retry=_ONE_ATTEMPT) if may_be_created else []
+            created = self._named(name, retry=ONE_ATTEMPT) if may_be_created else []
             if created:
                 return created[0]
             try:
-                return self._caller.call(call, _ONE_ATTEMPT)
-            except _OUTCOME_UNKNOWN:
+                return self._caller.call(call, ONE_ATTEMPT)
+            except OUTCOME_UNKNOWN:
                 may_be_created = True
                 raise
 
