@@ -461,6 +461,12 @@ class Push:
             cut_off = clock.now_ms()
         else:
             cut_off = validate_cut_off(ordering_id, clock.latest_cut_off_ms())
+        result: OldItemsResult = {
+            "source_id": source_id,
+            "ordering_id": cut_off,
+            "queue_delay": minutes,
+            "request_id": None,
+        }
         if parse_flag("dry_run", dry_run):
             self._caller.log.info(
                 "Dry run, nothing was sent. Items of source %s older than orderingId %d would be deleted in "
@@ -469,13 +475,7 @@ class Push:
                 cut_off,
                 minutes,
             )
-            return {
-                "source_id": source_id,
-                "ordering_id": cut_off,
-                "queue_delay": minutes,
-                "request_id": None,
-                "dry_run": True,
-            }
+            return {**result, "dry_run": True}
         response = self._caller.send(
             Request(
                 f"Could not delete the items of source {source_id!r} that are older than {cut_off}",
@@ -491,12 +491,7 @@ class Push:
             cut_off,
             minutes,
         )
-        return {
-            "source_id": source_id,
-            "ordering_id": cut_off,
-            "queue_delay": minutes,
-            "request_id": response.request_id,
-        }
+        return {**result, "request_id": response.request_id}
 
     def current_cut_off(self, source_id: str) -> int:
         """

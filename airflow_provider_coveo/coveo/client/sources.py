@@ -304,14 +304,12 @@ class Sources:
 
         def parse(response: Response) -> JsonObject:
             page = response.json(request.action, "sourceModels")
-            models, counts = (
-                page["sourceModels"],
-                [page.get(key, 0) for key in ("totalPages", "totalEntries")],
-            )
+            models = page["sourceModels"]
             if (
                 isinstance(models, list)
                 and all(isinstance(model, dict) for model in models)
-                and all(isinstance(count, int) for count in counts)
+                and isinstance(page.get("totalPages", 0), int)
+                and isinstance(page.get("totalEntries", 0), int)
             ):
                 return page
             raise response.unexpected(request.action, "not a page of sources")
