@@ -15,10 +15,7 @@ from urllib.parse import urlsplit
 
 from airflow_provider_coveo.coveo.connection import ConnectionSettings
 from airflow_provider_coveo.coveo.endpoints import is_push_path
-from airflow_provider_coveo.coveo.errors import (
-    CoveoError,
-    TooManyRequestsError,
-)
+from airflow_provider_coveo.coveo.errors import CoveoError, TooManyRequestsError
 from airflow_provider_coveo.coveo.ordering_ids import CoveoClock
 from airflow_provider_coveo.coveo.responses import Response, response_error, stopped_error
 from airflow_provider_coveo.coveo.retries import OUTCOME_UNKNOWN, RetryPolicy, next_wait

@@ -13,11 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Protocol
 
-from airflow_provider_coveo.coveo.calls import (
-    daily_items_call,
-    organization_status_call,
-    source_call,
-)
+from airflow_provider_coveo.coveo.calls import daily_items_call, organization_status_call, source_call
 from airflow_provider_coveo.coveo.errors import (
     CoveoError,
     CoveoInputError,

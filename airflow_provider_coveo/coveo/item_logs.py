@@ -11,10 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, cast
 from urllib.parse import quote
 
 from airflow_provider_coveo.coveo.endpoints import validate_source_id
-from airflow_provider_coveo.coveo.errors import (
-    CoveoInputError,
-    short_repr,
-)
+from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
 from airflow_provider_coveo.coveo.iso8601 import parse_iso8601
 from airflow_provider_coveo.coveo.responses import JsonObject, Response
 from airflow_provider_coveo.coveo.transport import Call, Request, explain_privilege

@@ -12,12 +12,7 @@ from typing import Final
 from uuid import UUID
 
 from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
-from airflow_provider_coveo.coveo.nanoseconds import (
-    datetime_text,
-    duration_text,
-    nanoseconds_of,
-    time_text,
-)
+from airflow_provider_coveo.coveo.nanoseconds import datetime_text, duration_text, nanoseconds_of, time_text
 
 #: Coveo's fields hold 64-bit integers.
 MIN_INT: Final = -(2**63)

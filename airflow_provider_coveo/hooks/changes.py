@@ -10,11 +10,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_coveo.content.snapshot_push import NO_CHANGES, SnapshotPush, StoredVersions
-from airflow_provider_coveo.content.snapshot_store import (
-    SnapshotStore,
-    new_forget_record,
-    snapshot_folder,
-)
+from airflow_provider_coveo.content.snapshot_store import SnapshotStore, new_forget_record, snapshot_folder
 from airflow_provider_coveo.coveo.batches import Batch
 from airflow_provider_coveo.coveo.changes import ADDED, REMOVED, Comparison, Operation
 from airflow_provider_coveo.coveo.errors import CoveoInputError

@@ -7,12 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from airflow_provider_coveo.coveo.errors import CoveoError
-from airflow_provider_coveo.coveo.observer import (
-    ComparedPush,
-    Observer,
-    RejectedItems,
-    is_batch_of_push,
-)
+from airflow_provider_coveo.coveo.observer import ComparedPush, Observer, RejectedItems, is_batch_of_push
 from airflow_provider_coveo.hooks.content_changes import PushRecords, changed_source, recording
 from airflow_provider_coveo.hooks.dry_runs import reject_in_dry_run
 from airflow_provider_coveo.hooks.lineage import tell_lineage

@@ -7,12 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Literal, TypedDict
 
 from airflow_provider_coveo.coveo.caller import Caller
-from airflow_provider_coveo.coveo.errors import (
-    AccessDeniedError,
-    CoveoError,
-    CoveoInputError,
-    short_repr,
-)
+from airflow_provider_coveo.coveo.errors import AccessDeniedError, CoveoError, CoveoInputError, short_repr
 from airflow_provider_coveo.coveo.quantities import quantity
 from airflow_provider_coveo.coveo.retries import ONE_ATTEMPT, OUTCOME_UNKNOWN, RetryPolicy
 
