@@ -220,6 +220,20 @@ SPECIMENS: dict[str, tuple[str, list[Event]]] = {
             ),
         ],
     ),
+    "what-follows-is-cleared-alone-and-then-the-opening": (
+        "followed",
+        [
+            ("settle",),
+            ("mark", "a", "open", "failed", {"downstream": False, "upstream": False}),
+            (
+                "clear_with",
+                "a",
+                ["after", "close"],
+                {"downstream": False, "upstream": False, "only_failed": False},
+            ),
+            ("clear_with", "a", ["open"], {"downstream": True, "upstream": False, "only_failed": True}),
+        ],
+    ),
     "a-paused-bracket-that-another-one-closed-continues": (
         "own_setup_and_teardown",
         [
