@@ -483,7 +483,7 @@ class Judge:
         by_hand = {place[1] for place in seen.facts["marked"] if place[0] == seen.run}
         if by_hand & ({done, seen.task_id} | bracket.own):
             return
-        # It was cleared without `done`, which had succeeded, so nothing holds it while the bracket opens again.
+        # It was cleared without `done`, which had succeeded: nothing holds it while the bracket opens again.
         since = engine.states_after_clear.get((seen.run, seen.task_id, seen.map_index), {})
         if since.get((done, -1)) == "success":
             return
