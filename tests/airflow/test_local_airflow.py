@@ -68,7 +68,7 @@ def test_every_example_is_parsed(local_airflow: LocalAirflow) -> None:
     assert {path.stem for path in EXAMPLES.glob("*.py")} == DAG_IDS, "an example without a test"
 
 
-def test_an_incremental_update_is_shown_as_the_api_reports_it(
+def test_an_increment_pushes_the_changes_that_an_api_reports(
     local_airflow: LocalAirflow, coveo_server: Simulator, source: str
 ) -> None:
     _, state = run(local_airflow, "coveo_push_api_increments", {"source_id": source})

@@ -14,7 +14,7 @@ from pictures import FOLDER, PICTURES
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_the_script_takes_every_picture_of_the_pages() -> None:
+def test_the_pictures_are_those_that_the_script_takes() -> None:
     assert {path.name for path in FOLDER.iterdir()} == set(PICTURES)
 
 

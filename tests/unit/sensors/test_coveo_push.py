@@ -334,7 +334,9 @@ def test_with_silent_fail_a_final_error_ends_the_wait_all_the_same(
         outcome(status_sensor(source_id="gone", deferrable=deferrable, silent_fail=True))
 
 
-def test_in_reschedule_mode_nothing_is_saved_between_two_polls(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_in_reschedule_mode_a_poll_needs_nothing_of_the_previous_one(
+    coveo: Simulator, hook: CoveoPushHook
+) -> None:
     sensor = status_sensor(mode="reschedule")
     hook.set_source_status(SOURCE, "REBUILD")
     assert sensor.poke({}).is_done is False
