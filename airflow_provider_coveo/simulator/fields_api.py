@@ -29,7 +29,7 @@ def list_fields(call: Call) -> Answer:
     page = _integer(options, "page", 0, least=0)
     per_page = _integer(options, "perPage", 100, least=1, most=_MAX_PER_PAGE)
     order = options.get("order") or "ASC"
-    if order not in {"ASC", "DESC"}:
+    if order not in ("ASC", "DESC"):
         raise ApiError.invalid_parameter("order", f"{order!r} is neither ASC nor DESC")
     if (options.get("sortBy") or "name") != "name":
         raise ApiError.invalid_parameter("sortBy", "the simulator only sorts by name")
@@ -84,7 +84,7 @@ def _create(call: Call, models: list[dict[str, object]]) -> None:
     for model in models:
         for option in undocumented_options(model):
             call.undocumented(f"a field with the option {option!r}")
-        if model.get("name") in organization.fields.all():
+        if model.get("name") in list(organization.fields.all()):
             call.undocumented(f"creating a field {model['name']!r} that exists")
     with organization.transaction():
         organization.fields.create(models)
@@ -112,7 +112,7 @@ def _filtered(
     kind, origin = filters.get("type"), filters.get("origin") or "ALL"
     if kind is not None and kind not in FIELD_TYPES:
         raise ApiError.invalid_parameter("type", f"{kind!r} is not one of {', '.join(FIELD_TYPES)}")
-    if origin not in {"ALL", "USER", "SYSTEM"}:
+    if origin not in ("ALL", "USER", "SYSTEM"):
         raise ApiError.invalid_parameter("origin", f"{origin!r} is none of ALL, USER, SYSTEM")
     if filters.get("projectId") is not None:
         raise ApiError.invalid_parameter("projectId", "the simulator has no projects")
