@@ -153,13 +153,14 @@ def log_filters(
 
 
 def _checked(name: str, values: Iterable[str], known: Collection[str]) -> set[str]:
-    wanted = {values} if isinstance(values, str) else set(values)
-    if not wanted <= set(known):
+    wanted = [values] if isinstance(values, str) else list(values)
+    unknown = [value for value in wanted if not isinstance(value, str) or value not in known]
+    if unknown:
         raise CoveoInputError(
-            f"Invalid {name}: {', '.join(sorted(map(str, wanted - set(known))))}",
+            f"Invalid {name}: {', '.join(sorted(set(map(str, unknown))))}",
             remedy=f"Use one or more of {', '.join(sorted(known))}",
         )
-    return wanted
+    return set(wanted)
 
 
 def validate_matching(value: object) -> str:

@@ -49,7 +49,7 @@ class OnlyChanges:
         :return: The limit for deletions.
         :raises CoveoInputError: if one is invalid.
         """
-        if self.on_damaged_snapshot not in {"fail", "push_all"}:
+        if self.on_damaged_snapshot not in ("fail", "push_all"):
             raise CoveoInputError(
                 f"Invalid on_damaged_snapshot: {short_repr(self.on_damaged_snapshot)}",
                 remedy="Use 'fail' or 'push_all'",

@@ -174,7 +174,7 @@ class InvalidItems:
 
         :raises CoveoInputError: if one is invalid.
         """
-        if on_invalid not in {"fail", "skip"}:
+        if on_invalid not in ("fail", "skip"):
             raise CoveoInputError(f"Invalid on_invalid: {on_invalid!r}", remedy="Use 'fail' or 'skip'")
         limit = MaxInvalid.parse(max_invalid, keeps_them=keeps_them or rejected is not None)
         return cls(on_invalid == "skip", limit, target, rejected)

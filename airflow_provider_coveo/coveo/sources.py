@@ -80,7 +80,7 @@ def push_status(source: Mapping[str, object]) -> SourceStatus | None:
     :param source: The source, as ``get_source`` of the hook returns it.
     """
     status = _status(source)
-    if status.get("type") in {"IDLE", "PUSH_READY"}:
+    if status.get("type") in ("IDLE", "PUSH_READY"):
         return SourceStatus.IDLE
     return _BY_REFRESH_TYPE.get(str(status.get("refreshType"))) if is_active(source) else None
 

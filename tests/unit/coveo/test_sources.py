@@ -5,7 +5,13 @@ from typing import Any
 import pytest
 
 from airflow_provider_coveo.coveo.errors import CoveoInputError
-from airflow_provider_coveo.coveo.sources import active_since_ms, is_active, managed_by, validate_source_name
+from airflow_provider_coveo.coveo.sources import (
+    active_since_ms,
+    is_active,
+    managed_by,
+    push_status,
+    validate_source_name,
+)
 
 
 def source(**status: Any) -> dict[str, Any]:
@@ -77,3 +83,7 @@ def test_the_product_that_manages_a_source_is_known_by_any_of_its_marks(
     source: dict[str, Any], product: str | None
 ) -> None:
     assert managed_by(source) == product
+
+
+def test_a_status_that_is_no_text_has_no_equivalent() -> None:
+    assert push_status({"information": {"sourceStatus": {"type": ["IDLE"]}}}) is None

@@ -114,6 +114,7 @@ def test_a_question_that_can_not_be_meant_is_not_sent(
     "narrowed",
     [
         {"operations": ["PUT"]},
+        {"operations": [["ADD"]]},
         {"results": "DONE"},
         {"tasks": ["QUEUED"]},
         {"document_id": GOOD, "document_id_matching": "REGEX"},

@@ -25,6 +25,7 @@ from airflow_provider_coveo.coveo.errors import (
     UploadError,
 )
 from airflow_provider_coveo.coveo.items import MAX_INLINE_DATA, MAX_UPLOAD, Delete, Item
+from airflow_provider_coveo.coveo.only_changes import OnlyChanges
 from airflow_provider_coveo.coveo.ordering_ids import now_ms
 from airflow_provider_coveo.coveo.retries import RetryPolicy
 from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
@@ -666,6 +667,8 @@ def test_too_many_invalid_items_fail_all_the_same(coveo: Simulator, hook: CoveoP
         {"upload_concurrency": 33},
         {"upload_concurrency": True},
         {"on_invalid": "ignore"},
+        {"on_invalid": ["skip"]},
+        {"changes": OnlyChanges("snapshots", name="a", on_damaged_snapshot=["fail"])},  # type: ignore[arg-type]
         {"max_invalid": -1},
         {"items": "product://1"},
         {"items": item(1)},
