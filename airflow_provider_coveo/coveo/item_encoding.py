@@ -36,6 +36,7 @@ from airflow_provider_coveo.coveo.metadata import (
     validate_list,
     validate_metadata,
 )
+from airflow_provider_coveo.coveo.other_formats import padded_key
 
 _DOCUMENT_ID = re.compile(DOCUMENT_ID + r"\Z")
 #: Several IDs, each followed by a newline, which no ID contains.
@@ -338,6 +339,8 @@ class _ItemSchema(NamedTuple):
         """Return the schema, ``None`` if all items of this kind are invalid."""
         names = [key for key in keys if type(key) is str and key]
         if len(names) < len(keys) or len({key.lower() for key in names}) < len(names):
+            return None
+        if any(padded_key(key, RESERVED_KEYS) for key in names):
             return None
         id_key = content_key = None
         texts, floats, ints = [], [], []

@@ -24,7 +24,7 @@ from airflow_provider_coveo.coveo.metadata import (
     validate_metadata,
     validate_text,
 )
-from airflow_provider_coveo.coveo.other_formats import other_format
+from airflow_provider_coveo.coveo.other_formats import other_format, reject_padded_key
 from airflow_provider_coveo.coveo.permissions import validate_permissions
 
 #: The keys that hold an item's content; an item has exactly one. See https://docs.coveo.com/en/73/.
@@ -469,6 +469,7 @@ def _with_canonical_reserved_keys(item: Mapping[str, object]) -> dict[str, objec
             raise CoveoInputError(f"an item's keys must be non-empty strings, not {short_repr(key)}")
         key = plain_text(key)
         lower_case = key.lower()
+        reject_padded_key(key, RESERVED_KEYS)
         if lower_case in seen:
             raise CoveoInputError(
                 f"the keys {short_repr(seen[lower_case])} and {short_repr(key)} differ by case only",

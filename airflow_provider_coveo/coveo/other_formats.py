@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from airflow_provider_coveo.coveo.errors import CoveoInputError
+
 _BULK_ACTIONS: Final = frozenset({"index", "create", "update", "delete"})
 
 
@@ -35,3 +37,34 @@ def other_format(properties: Mapping[str, object]) -> tuple[str, str] | None:
     if "identity" in objects or lists & {"members", "mappings", "deleted"}:
         return "a security identity, or a batch of them", "Use PushSecurityIdentitiesOperator"
     return None
+
+
+#: White space and invisible characters, as spreadsheets and joined files leave them around names.
+_AROUND: Final = " \t\r\n\v\f\xa0\u200b\u2060\ufeff"
+
+
+def padded_key(key: str, known: Mapping[str, str]) -> str | None:
+    """
+    Return the known key that a key would be without the white space around it, ``None`` if there is none.
+
+    :param key: The key.
+    :param known: The known keys, by their lower case.
+    """
+    bare = key.strip(_AROUND)
+    return known.get(bare.lower()) if len(bare) < len(key) else None
+
+
+def reject_padded_key(key: str, known: Mapping[str, str]) -> None:
+    """
+    Reject a key with white space around a known one: Coveo would ignore it.
+
+    :param key: The key.
+    :param known: The known keys, by their lower case.
+    :raises CoveoInputError: if it is such a key.
+    """
+    meant = padded_key(key, known)
+    if meant is not None:
+        raise CoveoInputError(
+            f"the key {ascii(key)[:50]} is not {meant}: white space or an invisible character is around it",
+            remedy="Remove that where the item is created",
+        )

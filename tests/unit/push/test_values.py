@@ -30,7 +30,7 @@ from pyarrow import parquet
 from airflow_provider_coveo.content.files import read_files
 from airflow_provider_coveo.content.rows import row_mapper
 from airflow_provider_coveo.coveo.errors import CoveoInputError
-from airflow_provider_coveo.coveo.items import Delete, Item
+from airflow_provider_coveo.coveo.items import RESERVED_KEYS, Delete, Item
 from airflow_provider_coveo.coveo.metadata import shortest_float
 from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 from airflow_provider_coveo.simulator import Simulator
@@ -584,6 +584,20 @@ def test_entries_that_are_not_items_are_named(coveo: Simulator, source: str, ite
         push(source, [item])
     with pytest.raises(CoveoInputError, match=f"number 0 .*{named}"):
         push(source, [json.dumps(item).encode()])
+
+
+@pytest.mark.parametrize("key", ["data", "Permissions", "documentId", "parentid", "compressedBinaryData"])
+@pytest.mark.parametrize("form", ["{} ", " {}", "{}\t", "\ufeff{}", "{}\u200b", "\xa0{}\n"])
+def test_white_space_around_a_known_key_is_named(coveo: Simulator, source: str, key: str, form: str) -> None:
+    """Otherwise, the content or the permissions would be sent as metadata, which nobody reads."""
+    padded = form.format(key)
+    item = {"documentId": "a://1", "title": "x", padded: "y"}
+    for one in (item, Item("a://1", metadata={padded: "y"}), json.dumps(item).encode()):
+        assert f"is not {RESERVED_KEYS[key.lower()]}: white space" in refusal(source, coveo, one)
+    many = [json.dumps({**item, "documentId": f"a://{number}"}).encode() for number in range(50)]
+    assert push(source, many, on_invalid="skip")["invalid"] == 50
+    push(source, [{"documentId": "a://1", "data ed": "x", "parent_id": 1, " other": "y"}])
+    assert coveo.items(source)["a://1"][" other"] == "y"
 
 
 # --- floats of fewer than 64 bits ---
