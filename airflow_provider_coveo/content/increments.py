@@ -51,6 +51,7 @@ class Increment:
     :param cursor_column: The column of the query that holds the cursor's values.
     :param advance: Called with each value of that column.
     :param deleted_sql: A query for deletions, with the same placeholder; ``None`` for none.
+    :param deleted_since: The value of that placeholder in the query for deletions. Default: the same.
     :param deleted_column: The column of the query that marks deleted rows; ``None`` for none.
     :param parameters: The values of other placeholders.
     :param columns: The mapping of columns to items.
@@ -64,6 +65,7 @@ class Increment:
     cursor_column: str
     advance: Callable[[object, str], None]
     deleted_sql: str | None = None
+    deleted_since: object = None
     deleted_column: str | None = None
     parameters: Mapping[str, object] | Sequence[object] | None = None
     columns: Mapping[str, str] | None = None
@@ -82,8 +84,9 @@ class Increment:
         parameters = parameters_with_since(self.sql, self.since, self.parameters)
         of_deletions = None
         if self.deleted_sql:
+            since = self.since if self.deleted_since is None else self.deleted_since
             of_deletions = parameters_with_since(
-                self.deleted_sql, self.since, self.parameters, "deleted_sql", only_used=True
+                self.deleted_sql, since, self.parameters, "deleted_sql", only_used=True
             )
         with ExitStack() as stack:
             result = stack.enter_context(self._rows(self.sql, parameters, "query"))

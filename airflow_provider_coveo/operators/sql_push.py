@@ -221,10 +221,11 @@ class SqlToCoveoPushOperator(_ItemsPushOperator):
             increment = Increment(
                 self.sql_conn_id,
                 self.sql,
-                cursor.since,
+                cursor.since_before_deletions if self.deleted_sql else cursor.since,
                 self.cursor_column or "",
                 cursor.advance,
                 self.deleted_sql or None,
+                cursor.since,
                 self.deleted_column or None,
                 self.parameters,
                 self.columns,

@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from airflow_provider_coveo.coveo.cursor_values import (
     CursorValue,
@@ -209,6 +209,19 @@ class TaskCursor:
         """The value to read after: the run's first value minus the lag, or ``start`` if there is none."""
         value = cursor_from_json(self._from)
         return self._start if value is None else minus_lag(value, self._lag, self.variable)
+
+    @property
+    def since_before_deletions(self) -> object:
+        """
+        The value to read rows after if deletions are read after ``since``: the lag earlier.
+
+        A row can be older than a deletion of its item that it takes back, by as much as it became visible
+        late. If the deletion is read again, the row has to be, too.
+        """
+        since = self.since
+        if cursor_from_json(self._from) is None:
+            return since
+        return minus_lag(cast("CursorValue", since), self._lag, self.variable)
 
     @property
     def began_at_the_start(self) -> bool:

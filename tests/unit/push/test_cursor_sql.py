@@ -115,6 +115,23 @@ def test_rows_of_a_transaction_that_commits_late_are_not_lost(
     assert titles(coveo) == {"1": "late", "2": "early"}
 
 
+def test_a_deletion_that_is_read_again_spares_an_item_that_was_created_again(
+    coveo: Simulator, shop: Any
+) -> None:
+    # The row's time is the start of its transaction, in which the item was created again after its deletion.
+    shop.execute("INSERT INTO deleted_product VALUES (1, '2026-01-01 10:00:05+00')")
+    shop.execute(
+        "INSERT INTO changing (sku, name, updated) VALUES "
+        "(1, 'again', '2026-01-01 10:00:00+00'), (2, 'other', '2026-01-01 10:05:02+00')"
+    )
+    shop.commit()
+    deleted_sql = "SELECT sku FROM deleted_product WHERE deleted > %(since)s"
+    for number in range(3):
+        result = run(f"run-{number}", deleted_sql=deleted_sql)
+        assert titles(coveo) == {"1": "again", "2": "other"}
+    assert (result["accepted_deletes"], result["accepted_adds"]) == (1, 2)
+
+
 def test_the_example_pushes_what_changed(
     coveo: Simulator, shop: Any, monkeypatch: pytest.MonkeyPatch, variables: Variables
 ) -> None:
