@@ -20,6 +20,7 @@ from airflow_provider_coveo.coveo.rejections import DELETES, rejections_of
 from airflow_provider_coveo.hooks.content_changes import PushRecords, run_of
 from airflow_provider_coveo.hooks.recording import RecordingHook, task_context
 from airflow_provider_coveo.state.airflow_runs import map_index_of, map_length
+from airflow_provider_coveo.state.content_changes import Change, new_name
 from airflow_provider_coveo.state.forgotten_items import ForgottenItems
 from airflow_provider_coveo.state.snapshot_parts import SnapshotParts, StoredPart
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from airflow_provider_coveo.coveo.only_changes import OnlyChanges
     from airflow_provider_coveo.coveo.results import ComparedResult
     from airflow_provider_coveo.hooks.rejected_items import ReadsLogs
-    from airflow_provider_coveo.state.content_changes import Change
 
 _SNAPSHOT_IS_OLD: Final = "the snapshot is older than the last push of this task"
 _LAST_IS_UNKNOWN: Final = "it is unknown whether the snapshot is the last one of this task"
@@ -285,12 +285,21 @@ class ChangesRecords(PushRecords):
         try:
             last = self._changes.last()
             if last is None or not self._is_own(last):
-                last = self._changes.add(self._own_run, mark=self._mark)
+                last = self._changes.add(self._own_run, name=self._name_after(last))
             # A later attempt could not see what others changed between reading the snapshot and this.
             return "" if self._others_changed(self._changes.all()) else last.name
         except Exception as problem:
             self._warn_unknown(problem)
             return ""
+
+    def _name_after(self, last: Change | None) -> str:
+        """Return the name of the push's change, if it follows a given one."""
+        if not self._is_part:
+            return self._mark + new_name()
+        # Parts that begin at the same time can't see each other's change, and one of them can overwrite the
+        # other. So all of them record the same one.
+        before = "" if last is None else last.name
+        return self._mark + hashlib.sha256(f"{self._own_run} {before}".encode()).hexdigest()[:16]
 
     def _add(self) -> None:
         self._recorded_since()

@@ -44,6 +44,11 @@ class Change(NamedTuple):
     push: str = ""
 
 
+def new_name() -> str:
+    """Return a unique name for a change."""
+    return uuid.uuid4().hex[:16]
+
+
 class ContentChanges:
     """
     The changes of the content of one source.
@@ -64,19 +69,22 @@ class ContentChanges:
         changes = self.all()
         return changes[-1] if changes else None
 
-    def add(self, run: str, push: str = "", *, mark: str = "") -> Change:
+    def add(self, run: str, push: str = "", *, name: str = "") -> Change:
         """
         Record a change, before or after it is made.
 
         :param run: The run that makes it.
         :param push: The push that makes it, if it can be resumed.
-        :param mark: The prefix of its name, by which a push of only changes recognizes its own.
+        :param name: Its name. Default: a new one. If the latest change has this name, no other is recorded.
         :return: The change.
         """
-        change = Change(mark + uuid.uuid4().hex[:16], run, push)
+        change = Change(name or new_name(), run, push)
 
-        def with_change(value: object) -> tuple[dict[str, object], Change]:
-            changes = [*_changes_in(value), change][-_MAX_CHANGES:]
+        def with_change(value: object) -> tuple[dict[str, object] | None, Change]:
+            before = _changes_in(value)
+            if before and before[-1].name == change.name:
+                return None, change
+            changes = [*before, change][-_MAX_CHANGES:]
             return {"changes": [[each.name, each.run, each.push] for each in changes]}, change
 
         return update_variable(

@@ -301,6 +301,28 @@ def test_a_dry_run_sees_it_and_records_nothing(
     assert variables.values == before
 
 
+def test_parts_that_record_their_change_at_the_same_time_all_compare(
+    coveo: Simulator, push: Push, variables: Variables
+) -> None:
+    changes = f"coveo_changes__acme__{SOURCE}"
+    push(items(9), map_index=9, run_id="earlier")
+    before = variables.values[changes]
+    for number in range(3):
+        # Each part read the changes before another one recorded its own.
+        variables.values[changes] = before
+        push(items(number), map_index=number, run_id="r")
+    again = [push(items(number), map_index=number, run_id="s") for number in range(3)]
+    assert [result["full_because"] for result in again] == [None] * 3
+
+
+def test_a_cleared_run_of_parts_notices_what_others_pushed(coveo: Simulator, push: Push) -> None:
+    push(items(1), map_index=0, run_id="r")
+    push(items(1, data="y"), name="another")
+    assert "another task" in push(items(1), map_index=0, run_id="r")["full_because"]
+    assert indexed(coveo, SOURCE)["a://1"] == "x" * 300
+    assert push(items(1), map_index=0, run_id="s")["unchanged"] == 1
+
+
 # --- how many records there are ---
 
 
