@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_coveo.coveo.statuses import SourceStatus
 from airflow_provider_coveo.links.push_sources_page import airflow_line, page_exists
 from tests.browser.push_sources import DAG_IDS, MARKUP, SOURCES, WATCHDOG, Stage, push_sources_stage
 from tests.push_sources_routes import ROLES, ROUTES
@@ -380,6 +381,23 @@ def test_coveo_is_asked_without_any_change(stage: Stage, browser: Browser) -> No
         row.get_by_role("button", name="Check now").click()
         expect(row).to_contain_text("Checked in Coveo at", timeout=120_000)
     assert {name: stage.coveo.statuses(name) for name in SOURCES} == before
+
+
+def test_several_abandoned_sources_are_set_back_by_one_run(stage: Stage, browser: Browser) -> None:
+    for source in ("left", "odd"):
+        stage.coveo.state.set_status(source, SourceStatus.REFRESH, "somebody")
+    look = stage.airflow.trigger(WATCHDOG, {"report_only": True})
+    assert stage.airflow.wait_for_run(WATCHDOG, look) == "success"
+    with stage.page(browser, "admin") as page:
+        frame = stage.show(page)
+        frame.get_by_role("searchbox", name="Source").fill("odd")
+        expect(frame.locator("tbody.abandoned")).to_have_count(1)
+        expect(frame.get_by_role("button", name="Set all")).to_have_count(0)
+        frame.get_by_role("searchbox", name="Source").fill("")
+        frame.get_by_role("button", name=re.compile(r"Set all \d of acme to IDLE")).click()
+        frame.locator("#ps-dialog").get_by_role("button", name="Set to IDLE").click()
+        closed(stage, frame, "left")
+        closed(stage, frame, "odd")
 
 
 def test_without_the_watchdog_the_page_says_how_to_add_it(stage: Stage, browser: Browser) -> None:

@@ -30,8 +30,9 @@ class Server:
     def __init__(self) -> None:
         self.data: dict[str, Any] = {}
         self.posted: list[tuple[str, Any]] = []
-        #: Why it takes no order.
+        #: Why it takes no order, and whether it doesn't show what became of one.
         self.refusal = ""
+        self.hides_runs = False
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -45,7 +46,7 @@ class Server:
                 elif path == "/deep/below/coveo/sources":
                     self.answer(json.dumps({"now": time.time(), **outer.data}))
                 elif path.startswith("/deep/below/api/v2/dags/dog/dagRuns/"):
-                    self.answer('{"state": "success"}')
+                    self.answer('{"state": "success"}', status=403 if outer.hides_runs else 200)
                 else:
                     self.send_error(404)
 
@@ -312,6 +313,9 @@ def test_why_airflow_does_not_start_the_watchdog_is_said(server: Server, tab: Pa
     tab.goto(server.url)
     tab.get_by_role("button", name="Check now").click()
     expect(tab.locator(".said .bad")).to_have_text(f"Airflow returned status 400. {server.refusal}")
+    server.refusal, server.hides_runs = "", True
+    tab.get_by_role("button", name="Check now").click()
+    expect(tab.locator(".said .bad")).to_have_text("You are not allowed to see how the watchdog's run ends.")
 
 
 def test_the_sources_whose_last_update_failed_can_be_found(server: Server, tab: Page) -> None:

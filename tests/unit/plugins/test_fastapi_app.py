@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -304,6 +305,26 @@ def test_a_dag_that_was_deleted_with_all_its_rows_is_said_to_be_gone(database: D
 
 
 # --- what it never does ---
+
+
+def test_an_answer_needs_no_network_and_contains_no_key(
+    database: Database, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = {"conn_type": "coveo", "login": "acme", "password": "xx-secret"}
+    monkeypatch.setenv("AIRFLOW_CONN_COVEO_DEFAULT", json.dumps(connection))
+    add_dag(database, "d")
+    held = RECORDS["coveo_open__acme__s"]
+    database.variables(**{**RECORDS, "coveo_open__acme__s": {**held, "coveo_conn_id": "coveo_default"}})
+    asked: list[Any] = []
+    for name in ("connect", "connect_ex", "sendto"):
+        monkeypatch.setattr(socket.socket, name, lambda self, *address: asked.append(address))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *address, **_: asked.append(address))
+    admin = client("admin")
+    assert [row["source"] for row in shown(admin)["rows"]] == ["s"]
+    text = "".join(admin.get(path).text for path in ROUTES)
+    assert asked == []
+    for secret in ("xx-secret", "coveo_default"):
+        assert secret not in text
 
 
 def test_the_server_brings_nothing_that_could_ask_coveo() -> None:
