@@ -20,7 +20,7 @@ from airflow_provider_coveo.coveo.retries import RetryPolicy
 from airflow_provider_coveo.coveo.stop import StopSignal
 from airflow_provider_coveo.coveo.transport import Call
 from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
-from airflow_provider_coveo.hooks.observer import AsyncObserver
+from airflow_provider_coveo.hooks.observer import RequestCounter
 from airflow_provider_coveo.hooks.wire import user_agent
 from airflow_provider_coveo.transports.aiohttp_transport import AiohttpTransport, routes_of
 
@@ -116,7 +116,7 @@ class CoveoAsyncClient:
                 self._transport,
                 retry=self._retry,
                 stop=self._stop,
-                observer=AsyncObserver(),
+                observer=RequestCounter(),
                 log=log,
             )
         return self._caller

@@ -19,7 +19,19 @@ if TYPE_CHECKING:
     from airflow_provider_coveo.coveo.only_changes import OnlyChanges
 
 
-class HookObserver(Observer):
+class RequestCounter(Observer):
+    """Counts requests in Airflow's metrics."""
+
+    def requested(self, outcome: int | str) -> None:
+        """Count an attempt."""
+        count_request(outcome)
+
+    def retrying(self, error: CoveoError) -> None:
+        """Count a retry."""
+        count_retry(error)
+
+
+class HookObserver(RequestCounter):
     """
     Counts in Airflow's metrics, and records the run's changes.
 
@@ -36,14 +48,6 @@ class HookObserver(Observer):
         if is_batch_of_push():
             return nullcontext()
         return recording(self._hook, changed_source(method, path))
-
-    def requested(self, outcome: int | str) -> None:
-        """Count an attempt."""
-        count_request(outcome)
-
-    def retrying(self, error: CoveoError) -> None:
-        """Count a retry."""
-        count_retry(error)
 
     def accepted(self, source_id: str, counts: Mapping[str, int], size: int) -> None:
         """Count an accepted batch."""
@@ -78,15 +82,3 @@ class HookObserver(Observer):
             if result["accepted_adds"]:
                 record_accepted(self._hook, source_id)
         record_pushed(self._hook, source_id, result)
-
-
-class AsyncObserver(Observer):
-    """Counts the requests of a triggerer in Airflow's metrics."""
-
-    def requested(self, outcome: int | str) -> None:
-        """Count an attempt."""
-        count_request(outcome)
-
-    def retrying(self, error: CoveoError) -> None:
-        """Count a retry."""
-        count_retry(error)
