@@ -162,10 +162,9 @@ def run_part(parameters: list[Any], map_index: int, run_id: str) -> dict[str, An
             cursor_column="updated",
             cursor_start=0,
         ).expand(parameters=parameters)
-    operator = SqlToCoveoPushOperator(**mapped.partial_kwargs, task_id="t", parameters=parameters[map_index])
-    # Airflow's own has the DAG with the mapped task.
-    unmapped = SimpleNamespace(dag=dag, task_id="t", parameters=parameters[map_index])
-    found: Any = {**context(run_id, map_index=map_index), "task": unmapped}
+    assert mapped in dag.task_dict.values()
+    operator: Any = mapped.unmap({"parameters": parameters[map_index]})
+    found: Any = {**context(run_id, map_index=map_index), "task": operator}
     result: dict[str, Any] = operator.execute(found)
     return result
 
