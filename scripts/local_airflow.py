@@ -91,6 +91,8 @@ _QUICK: Config = {
 }
 _QUICK_2: Config = {
     "core": {"min_serialized_dag_fetch_interval": 0, "dag_file_processor_timeout": 240},
+    # On a busy machine, the default of 120 seconds ends the webserver.
+    "webserver": {"web_server_master_timeout": 600},
     "scheduler": {
         # The interval of the search for new DAG files. Changed ones are parsed at once, by modification time.
         "dag_dir_list_interval": 1,

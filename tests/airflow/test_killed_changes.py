@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from airflow_client import TaskState
 from local_airflow import LocalAirflow
 
 from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
@@ -97,7 +98,7 @@ with DAG(
     schedule=None,
     start_date=datetime(2025, 1, 1),
     max_active_runs=16,
-    default_args={{"retries": 1, "retry_delay": timedelta(0)}},
+    default_args={{"retries": 3, "retry_delay": timedelta(0)}},
     params={{"source": "", "point": ""}},
 ):
     with push_source_update(source_id="{{{{ params.source }}}}", status="REFRESH", group_id="update"):
@@ -117,12 +118,22 @@ with DAG("killed_rebuild", schedule=None, start_date=datetime(2025, 1, 1)) as re
     ):
         PushItemsOperator(task_id="push", source_id={rebuild!r}, items=NEW)
     delete = rebuild.get_task("update.delete_old_items")
-    delete.retries, delete.retry_delay = 1, timedelta(0)
+    delete.retries, delete.retry_delay = 3, timedelta(0)
 """
 
 #: The final push of the DAGs, by number: changed products among unchanged ones.
 INPUT = {f"a://{number}": ("new" if number in range(3, 8) else "old") * 200 for number in range(2, 14)}
 GONE = {"a://0", "a://1"}
+
+
+def is_retried(task: TaskState) -> bool:
+    """
+    Return whether a task succeeded in a later try.
+
+    On a busy machine, 2.11 counts one kill as two failures: the executor reports it, and so does the search
+    for tasks without a heartbeat, whose callback can end the next try.
+    """
+    return task.state == "success" and task.try_number > 1
 
 
 def test_after_the_retry_of_a_killed_task_the_index_equals_the_input(
@@ -147,22 +158,29 @@ def test_after_the_retry_of_a_killed_task_the_index_equals_the_input(
     local_airflow.wait_until(lambda: fault.used, 240, "old items are being deleted")
     psutil.Process(local_airflow.task_pid("killed_rebuild", rebuild, "update.delete_old_items")).kill()
 
-    assert local_airflow.wait_for_run("killed_rebuild", rebuild) == "success"
+    state = local_airflow.wait_for_run("killed_rebuild", rebuild)
     states = local_airflow.task_states("killed_rebuild", rebuild)
-    assert states["update.delete_old_items"] == ("success", 2)
+    assert state == "success", states
+    assert is_retried(states["update.delete_old_items"])
+    pushes = {}
     for point, run_id in runs.items():
         assert local_airflow.wait_for_run("killed_changes", run_id) == "success", point
-        assert local_airflow.task_states("killed_changes", run_id)["update.push"] == ("success", 2), point
+        pushes[point] = local_airflow.task_states("killed_changes", run_id)["update.push"]
+        assert is_retried(pushes[point]), point
     now = datetime.now(timezone.utc)
     for source in (*sources.values(), REBUILD):
         assert {name: item["data"] for name, item in coveo_server.items(source).items()} == INPUT, source
         assert coveo_server.statuses(source)[-1] == "IDLE", source
         entries = hook.list_item_logs(source, now - timedelta(hours=1), now, operations=["DELETE"])
         assert {entry["id"] for entry in entries} <= GONE, source
-    for point in POINTS:
+    for point, push in pushes.items():
+        if push.try_number > 2:
+            # The try before it may still have been pushing.
+            continue
         result = local_airflow.xcom("killed_changes", runs[point], "update.push")
         # The second try does not repeat what Coveo accepted from the first one.
         assert result["full_because"] is None, point
         assert result["accepted_adds"] <= 7, point
-    retried = local_airflow.xcom("killed_changes", runs["after-replace"], "update.push")
-    assert (retried["accepted_adds"], retried["accepted_deletes"], retried["unchanged"]) == (0, 0, 12)
+        if point == "after-replace":
+            counts = (result["accepted_adds"], result["accepted_deletes"], result["unchanged"])
+            assert counts == (0, 0, 12)
