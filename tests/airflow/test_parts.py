@@ -1,7 +1,8 @@
-"""The records of a mapped task's snapshots on a real scheduler: one a part, as many as there are parts."""
+"""The records of a mapped task's snapshots on a real scheduler: one for each part."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,14 @@ from airflow.providers.common.compat.sdk import DAG, Variable, task
 from airflow_provider_coveo.operators.coveo_push import PushItemsOperator
 
 
-def one(number):
-    return [{{"documentId": f"part://{{number}}", "data": "x"}}]
+def one(number, data):
+    return [{{"documentId": f"part://{{number}}", "data": data}}]
 
 
 with DAG("parts", schedule=None, start_date=datetime(2025, 1, 1), max_active_runs=1):
     @task
     def contents(params):
-        return [one(number) for number in range(params["parts"])]
+        return [one(number, params.get("data", "x")) for number in range(params["parts"])]
 
     @task(trigger_rule="all_done")
     def counted():
@@ -42,19 +43,30 @@ with DAG("parts", schedule=None, start_date=datetime(2025, 1, 1), max_active_run
     pushed >> counted()
 """
 
+OLD = "the snapshot is older than the last push of this task"
 
-def test_records_follow_the_number_of_parts(
+
+def test_records_follow_the_number_of_parts_and_show_a_restored_snapshot(
     local_airflow: LocalAirflow, coveo_server: Simulator, tmp_path: Path
 ) -> None:
     coveo_server.add_source(SOURCE)
     variable = f"coveo_parts__acme__{SOURCE}"
-    file = DAG_FILE.format(source=SOURCE, path=str(tmp_path), variable=variable)
+    snapshots, backup = tmp_path / "snapshots", tmp_path / "backup"
+    file = DAG_FILE.format(source=SOURCE, path=str(snapshots), variable=variable)
     local_airflow.write_dag("parts.py", file)
 
-    def run(parts: int) -> Any:
-        run_id = local_airflow.trigger("parts", {"parts": parts})
+    def run(parts: int, data: str = "x") -> tuple[Any, list[str | None]]:
+        run_id = local_airflow.trigger("parts", {"parts": parts, "data": data})
         assert local_airflow.wait_for_run("parts", run_id, timeout=240) == "success"
-        return local_airflow.xcom("parts", run_id, "counted")
+        results = [local_airflow.xcom("parts", run_id, "push", map_index=number) for number in range(parts)]
+        count = local_airflow.xcom("parts", run_id, "counted")
+        return count, [result["full_because"] for result in results]
 
-    assert run(3) == 3
-    assert run(1) == 1
+    first = "there is no snapshot yet"
+    assert run(3) == (3, [first] * 3)
+    shutil.copytree(snapshots, backup)
+    assert run(1, "y") == (1, [None])
+    shutil.rmtree(snapshots)
+    shutil.copytree(backup, snapshots)
+    assert run(1) == (1, [OLD])
+    assert {item["data"] for item in coveo_server.items(SOURCE).values()} == {"x"}
