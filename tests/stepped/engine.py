@@ -234,6 +234,8 @@ class Process:
     states_at_start: dict[tuple[str, int], str | None] = field(default_factory=dict)
     #: The total simulated wait when Airflow took its task away.
     orphan_since: float | None = None
+    #: For each of its steps, the number of previous requests to Coveo.
+    stepped_at: list[int] = field(default_factory=list)
 
 
 class Engine:
@@ -578,6 +580,7 @@ class Engine:
             self.dropped_writes += 1
         if process in self.processes and self.is_orphan(process) and process.actor.at != "start":
             process.actor.lingered += 1
+        process.stepped_at.append(len(self.seen))
         process.actor.step(order)
         if process.actor.at == "result" and process in self.processes:
             place = process.run, process.task_id, process.map_index

@@ -400,9 +400,9 @@ class Judge:
             # A lingering task does not know later events; this is a separate kind of fault.
             if others and seen.run and not seen.orphan:
                 other = others[0][1].actor
-                if self._is_given_back(seen, other) or self._was_ended_after(seen):
+                if self._is_given_back(seen, other) or self._could_not_look_again(seen):
                     # Airflow has no compare-and-set, so a status may be wrong for the duration of a request;
-                    # and longer if the sender's process ends before it can look again.
+                    # and longer if the sender's process ends or is suspended before it can look again.
                     pass
                 elif self._was_paused() and self._opens_again(seen, others[0][1].run):
                     # While its DAG was paused, nothing of it worked; when it continues, it opens the source.
@@ -445,13 +445,21 @@ class Judge:
             and (statuses[0].actor == opener or (own is not None and own.status in ACTIVE))
         )
 
-    def _was_ended_after(self, seen: Seen) -> bool:
-        """Return whether Airflow or a kill ended the sender's process after this request."""
-        process = seen.facts.get("process")
-        if process is None or not (process.actor.dead or process.orphan_since is not None):
+    def _could_not_look_again(self, idle: Seen) -> bool:
+        """Return whether the sender's process did not continue before the source's next status."""
+        process = idle.facts.get("process")
+        if process is None or idle.status != "IDLE":
             return False
-        later = self.engine.seen[self.engine.seen.index(seen) + 1 :]
-        return seen.status == "IDLE" and all(each.facts.get("process") is not process for each in later)
+        number = self.engine.seen.index(idle)
+        later = self.engine.seen[number + 1 :]
+        if process.actor.dead or process.orphan_since is not None:
+            return all(each.facts.get("process") is not process for each in later)
+        following = next(
+            (place for place, each in enumerate(later) if each.source == idle.source and each.status), None
+        )
+        return following is not None and not any(
+            number < at <= number + 1 + following for at in process.stepped_at
+        )
 
     def b6(self) -> Iterator[Violation]:
         """Nothing is closed that was not opened."""

@@ -234,6 +234,24 @@ SPECIMENS: dict[str, tuple[str, list[Event]]] = {
             ("clear_with", "a", ["open"], {"downstream": True, "upstream": False, "only_failed": True}),
         ],
     ),
+    "a-callback-is-suspended-during-its-request-while-another-run-updates": (
+        "side_by_side",
+        [
+            ("tick",),
+            ("tick",),
+            ("trigger", "c", "other"),
+            ("step", "a.open"),
+            ("mark_group", "a", "push_source_update", "failed"),
+            ("tick",),
+            ("step", "a.callback"),
+            ("tick",),
+            ("finish", "c.open"),
+            ("step", "a.callback"),
+            ("tick",),
+            ("finish", "c.work1"),
+            ("tick",),
+        ],
+    ),
     "a-paused-bracket-that-another-one-closed-continues": (
         "own_setup_and_teardown",
         [
