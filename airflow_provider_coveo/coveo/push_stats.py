@@ -14,10 +14,10 @@ from airflow_provider_coveo.coveo.errors import CoveoError, CoveoInputError, sho
 from airflow_provider_coveo.coveo.invalid_items import InvalidEntries
 from airflow_provider_coveo.coveo.items import InvalidItemError
 from airflow_provider_coveo.coveo.max_invalid import MaxInvalid
+from airflow_provider_coveo.coveo.observer import RejectedItems
 from airflow_provider_coveo.coveo.quantities import next_day_in_words, quantity
 
 if TYPE_CHECKING:
-    from airflow_provider_coveo.coveo.observer import RejectedItems
     from airflow_provider_coveo.coveo.results import InvalidResult, RejectedResult
 
 

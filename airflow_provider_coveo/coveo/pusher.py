@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from airflow_provider_coveo.coveo.batches import DELETE, Batch
 from airflow_provider_coveo.coveo.checkpoints import Checkpoint, CheckpointWriter
@@ -25,14 +25,11 @@ from airflow_provider_coveo.coveo.errors import (
 )
 from airflow_provider_coveo.coveo.integers import parse_int
 from airflow_provider_coveo.coveo.items import Item
-from airflow_provider_coveo.coveo.observer import batch_of_push
+from airflow_provider_coveo.coveo.observer import PushRecords, batch_of_push
 from airflow_provider_coveo.coveo.push_stats import PushStats, Quota, quota_renewal
 from airflow_provider_coveo.coveo.quantities import quantity
 from airflow_provider_coveo.coveo.responses import Response
 from airflow_provider_coveo.coveo.retries import ONE_ATTEMPT, OUTCOME_UNKNOWN
-
-if TYPE_CHECKING:
-    from airflow_provider_coveo.coveo.observer import PushRecords
 
 #: The default of ``upload_concurrency``.
 DEFAULT_UPLOAD_CONCURRENCY: Final = 3

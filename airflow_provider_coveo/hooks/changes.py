@@ -17,7 +17,7 @@ from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.coveo.item_logs import MAX_WINDOW, parse_datetime
 from airflow_provider_coveo.coveo.observer import ComparedPush
 from airflow_provider_coveo.coveo.rejections import DELETES, rejections_of
-from airflow_provider_coveo.hooks.content_changes import PushRecords, run_of
+from airflow_provider_coveo.hooks.content_changes import RunPushRecords, run_of
 from airflow_provider_coveo.hooks.recording import RecordingHook, task_context
 from airflow_provider_coveo.state.airflow_runs import map_index_of, map_length
 from airflow_provider_coveo.state.content_changes import Change, new_name
@@ -224,7 +224,7 @@ def _names(hook: RecordingHook, options: OnlyChanges) -> tuple[str, ...]:
     return names if map_index < 0 else (*names, f"map_index={map_index}")
 
 
-class ChangesRecords(PushRecords):
+class ChangesRecords(RunPushRecords):
     """
     The records of a push of only changes, and the check whether others changed the source's content.
 

@@ -126,7 +126,7 @@ def _warn(hook: RecordingHook, source_id: str, problem: Exception) -> None:
     )
 
 
-class PushRecords:
+class RunPushRecords:
     """
     The records of a push, and the check whether batches accepted by an earlier attempt are still valid.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_coveo.coveo.errors import CoveoError
 from airflow_provider_coveo.coveo.observer import ComparedPush, Observer, RejectedItems, is_batch_of_push
-from airflow_provider_coveo.hooks.content_changes import PushRecords, changed_source, recording
+from airflow_provider_coveo.hooks.content_changes import RunPushRecords, changed_source, recording
 from airflow_provider_coveo.hooks.dry_runs import reject_in_dry_run
 from airflow_provider_coveo.hooks.lineage import tell_lineage
 from airflow_provider_coveo.hooks.metrics import count_accepted, count_request, count_retry
@@ -57,9 +57,9 @@ class HookObserver(RequestCounter):
         """Record that the run pushed an item."""
         record_accepted(self._hook, source_id)
 
-    def push_records(self, source_id: str, *, resumable: bool) -> PushRecords:
+    def push_records(self, source_id: str, *, resumable: bool) -> RunPushRecords:
         """Return the records of a push."""
-        return PushRecords(self._hook, source_id, resumable=resumable)
+        return RunPushRecords(self._hook, source_id, resumable=resumable)
 
     def compared_push(self, source_id: str, changes: OnlyChanges, *, dry_run: bool = False) -> ComparedPush:
         """Return a push that compares its input with a snapshot."""
