@@ -190,6 +190,7 @@ class Comparison:
                 try:
                     held.add(first + index, encoder.encode(item))
                 except InvalidItemError as error:
+                    error.item = item
                     if on_invalid(first + index, error):
                         self._note_invalid(error)
                         continue

@@ -91,6 +91,22 @@ def test_each_run_pushes_what_changed_since_the_last_one(coveo: Simulator, shop:
     assert run("run-4", lag=15)["accepted_adds"] == 2
 
 
+@pytest.mark.parametrize(
+    "how", [{}, {"cursor_column": None, "cursor_start": None, "sql": "SELECT * FROM product ORDER BY sku"}]
+)
+def test_invalid_rows_are_saved_with_their_items(
+    coveo: Simulator, shop: Shop, tmp_path: Path, how: dict[str, Any]
+) -> None:
+    shop.put(1, "a", 10)
+    shop.put(2, "c", 20, gone=1)
+    path = tmp_path / "r.ndjson"
+    deleted = {} if how else {"deleted_column": "gone"}
+    run(columns={"documentId": "name"}, on_invalid="skip", rejected_path=str(path), **deleted, **how)
+    saved = [json.loads(line) for line in path.read_text().splitlines()]
+    last = {"documentId": "c"} if how else {"documentId": "c", "deleteChildren": False}
+    assert [line.get("item", line.get("delete")) for line in saved] == [{"documentId": "a"}, last]
+
+
 def test_a_push_that_fails_half_way_does_not_move_the_cursor(
     coveo: Simulator, shop: Shop, variables: Variables
 ) -> None:

@@ -132,6 +132,33 @@ def test_a_function_and_deletions(coveo: Simulator, tmp_path: Path) -> None:
     assert lines(path)[0]["delete"] == {"documentId": "b", "deleteChildren": False}
 
 
+@pytest.mark.parametrize("name", ["x.ndjson", "x.csv", "x.parquet", "items"])
+@pytest.mark.parametrize("only_changes", [False, True])
+def test_every_way_to_push_saves_the_items(
+    coveo: Simulator, tmp_path: Path, name: str, only_changes: bool
+) -> None:
+    path, source = tmp_path / "r.ndjson", tmp_path / name
+    rows = [{"documentId": "a://1", "title": "t"}, {"documentId": "wiki-3", "title": "t"}]
+    if name == "x.ndjson":
+        source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif name == "x.csv":
+        source.write_text("documentId,title\na://1,t\nwiki-3,t\n")
+    elif name == "x.parquet":
+        parquet = pytest.importorskip("pyarrow.parquet")
+        parquet.write_table(pytest.importorskip("pyarrow").Table.from_pylist(rows), source)
+    how: dict[str, Any] = {"path": str(source)} if name != "items" else {"items": [*rows, Delete("b", True)]}
+    if only_changes:
+        how |= {"only_changes": True, "snapshot_path": str(tmp_path / "snapshots"), "max_deleted": "100%"}
+    execute(PushItemsOperator, on_invalid="skip", rejected_path=path, **how)
+    assert lines(path)[0]["item"] == rows[1]
+    if name == "items":
+        assert lines(path)[1]["delete"] == {"documentId": "b", "deleteChildren": True}
+    path.write_text(path.read_text().replace("wiki-3", "wiki://3"))
+    result = execute(RepushRejectedItemsOperator, path=str(path))
+    assert result["without_item"] == 0
+    assert set(coveo.items(SOURCE)) == {"a://1", "wiki://3"}
+
+
 # --- how many ---
 
 
