@@ -343,7 +343,6 @@ class RejectedItems:
         :param other_than: The file to be written, which must not be among those that are read.
         :raises CoveoInputError: if a file is not a file of rejected items.
         """
-        decoder = msgspec.json.Decoder(_Line)
         paths = _present(self._path)
         if other_than and _identity(_target(other_than)) in _identities(self._path, paths):
             raise CoveoInputError(
@@ -354,9 +353,7 @@ class RejectedItems:
         if not paths:
             log.warning("Found no file %s: nothing was rejected, or the path is wrong", self._path)
             return
-        # A folder that is named like a partition adds nothing to the items.
-        for text in read_files(paths, file_format="ndjson", partitioning=None):
-            line = _decoded(decoder, text, self._path)
+        for line in self._lines(paths):
             self.count += 1
             if bytes(line.item):
                 yield bytes(line.item)
@@ -366,6 +363,32 @@ class RejectedItems:
                 self.without_item += 1
                 if len(self.ids_without_item) < 20:
                     self.ids_without_item.append(sanitize(line.document_id or f"number {line.index}"))
+
+    def reject_other_source(self, source_id: str) -> None:
+        """
+        Read the files once, to find out whether they contain items of another source.
+
+        :param source_id: The source to which the items are pushed.
+        :raises CoveoInputError: if an entry belongs to another source, or a file is not a file of rejected
+            items.
+        """
+        for line in self._lines(_present(self._path)):
+            if line.source_id is not None and line.source_id != source_id:
+                other = short_repr(line.source_id)
+                raise CoveoInputError(
+                    f"Could not push {short_repr(str(self._path))} to source {source_id!r}: it contains "
+                    f"rejected items of source {other}",
+                    cause="the path or source_id is wrong; another source may show items to other users",
+                    remedy=f"Pass source_id={other}, or allow_other_source=True if these items belong into "
+                    f"{source_id!r} too",
+                )
+
+    def _lines(self, paths: list[object]) -> Iterator[_Line]:
+        decoder = msgspec.json.Decoder(_Line)
+        if paths:
+            # A folder that is named like a partition adds nothing to the items.
+            for text in read_files(paths, file_format="ndjson", partitioning=None):
+                yield _decoded(decoder, text, self._path)
 
     def result(self) -> dict[str, object]:
         """Return the number of entries, and which have no item, as small JSON."""

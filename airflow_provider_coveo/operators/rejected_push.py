@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from airflow_provider_coveo.coveo.quantities import quantity
+from airflow_provider_coveo.operators.base import _checked, _flag
 from airflow_provider_coveo.operators.push_base import WHOLE_INPUTS_ONLY, _ItemsPushOperator
 
 if TYPE_CHECKING:
@@ -24,10 +25,13 @@ class RepushRejectedItemsOperator(_ItemsPushOperator):
     or whatever rejected them. They pass through the same checks. Items that are still invalid are skipped,
     counted and listed (``on_invalid="skip"``), and kept if ``rejected_path`` names another file. Entries
     without an item, because JSON can't represent it or it was not available, are counted and named. If there
-    is no file, nothing was rejected, and nothing is pushed. See https://docs.coveo.com/en/90/.
+    is no file, nothing was rejected, and nothing is pushed. If the file contains an item of another source,
+    nothing is pushed, and the task fails. See https://docs.coveo.com/en/90/.
 
     :param source_id: The ID of the Push source. (templated)
     :param path: The file, or a folder, a glob, or a list of these. (templated)
+    :param allow_other_source: Whether to push items that another source rejected. Permissions and visibility
+        can differ between sources. Default ``False``. (templated)
     :param batch_bytes: The maximum size of a batch in bytes: 1 KiB to 256 MB. Default 12 MiB. (templated)
     :param upload_concurrency: The number of batches that are uploaded at the same time, 1 to 32. Default 3.
         (templated)
@@ -57,24 +61,29 @@ class RepushRejectedItemsOperator(_ItemsPushOperator):
     template_fields: Sequence[str] = (
         *(field for field in _ItemsPushOperator.template_fields if field not in WHOLE_INPUTS_ONLY),
         "path",
+        "allow_other_source",
     )
 
     def __init__(
         self,
         *,
         path: object,
+        allow_other_source: bool | str = False,
         on_invalid: str = "skip",
         max_invalid: int | str | None = "100%",
         **kwargs: Unpack[RejectedPushArguments],
     ) -> None:
         super().__init__(on_invalid=on_invalid, max_invalid=max_invalid, only_changes=False, **kwargs)
         self.path = path
+        self.allow_other_source = allow_other_source
 
     def execute(self, context: Context) -> dict[str, object]:
         """Push the items again."""
         from airflow_provider_coveo.content.rejected_items import RejectedItems
 
         items = RejectedItems(self.path)
+        if not _flag(self, "allow_other_source"):
+            _checked(items.reject_other_source, self.source_id)
         pushed = self._push(context, items.entries(other_than=self.rejected_path))
         result = {**pushed, **items.result()}
         if items.without_item:

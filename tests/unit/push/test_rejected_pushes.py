@@ -275,6 +275,27 @@ def test_corrected_items_are_pushed_again(coveo: Simulator, tmp_path: Path) -> N
         execute(RepushRejectedItemsOperator, path=str(path), on_invalid="fail")
 
 
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_items_of_another_source_are_pushed_only_on_request(
+    coveo: Simulator, tmp_path: Path, dry_run: bool
+) -> None:
+    path = tmp_path / "r.ndjson"
+    of_this = {"source_id": SOURCE, "index": 0, "item": good(0)}
+    without = {"index": 1, "item": good(1)}
+    path.write_text("".join(json.dumps(line) + "\n" for line in (of_this, without)))
+    assert execute(RepushRejectedItemsOperator, path=str(path))["accepted_adds"] == 2
+    before = len(coveo.requests)
+    other = tmp_path / "other.ndjson"
+    other.write_text(json.dumps({"source_id": "wiki", "index": 0, "item": good(2)}) + "\n")
+    how: dict[str, Any] = {"path": [str(path), str(other)], "run_id": "run-2", "dry_run": dry_run}
+    with pytest.raises(AirflowFailException, match=r"items of source 'wiki'.*allow_other_source=True"):
+        execute(RepushRejectedItemsOperator, **how)
+    assert len(coveo.requests) == before
+    assert set(coveo.items(SOURCE)) == {"a://0", "a://1"}
+    result = execute(RepushRejectedItemsOperator, allow_other_source="True", **how)
+    assert (result["adds"] if dry_run else result["accepted_adds"]) == 3
+
+
 def test_without_a_file_nothing_is_pushed_again(coveo: Simulator, tmp_path: Path) -> None:
     result = execute(RepushRejectedItemsOperator, path=str(tmp_path / "r.ndjson"))
     assert (result["accepted_adds"], result["entries"]) == (0, 0)
