@@ -265,7 +265,8 @@ def item_as_json(item: object) -> bytes:
                 return b'"delete": ' + _exact_json(deletion)
         elif isinstance(item, (bytes, bytearray, memoryview)):
             return b'"item": ' + _one_line(bytes(item))
-        elif not isinstance(item, ItemWithoutId):
+        # Without any members, it stands for a deletion whose ID is unknown, which must not become an item.
+        elif not (isinstance(item, ItemWithoutId) and not item):
             members = item.as_dict() if isinstance(item, Item) else item
             if isinstance(members, Mapping):
                 return b'"item": ' + _exact_json(dict(members))

@@ -107,6 +107,17 @@ def test_invalid_rows_are_saved_with_their_items(
     assert [line.get("item", line.get("delete")) for line in saved] == [{"documentId": "a"}, last]
 
 
+def test_a_row_whose_id_has_an_empty_part_is_saved_but_not_a_deletion(
+    coveo: Simulator, shop: Shop, tmp_path: Path
+) -> None:
+    shop.execute("INSERT INTO product VALUES (NULL, 'a', 10, 0), (NULL, 'b', 20, 1)")
+    path = tmp_path / "r.ndjson"
+    run(deleted_column="gone", on_invalid="skip", rejected_path=str(path))
+    saved = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line.get("item") for line in saved] == [{"title": "a", "data": "a"}, None]
+    assert "item_repr" in saved[1]
+
+
 def test_a_push_that_fails_half_way_does_not_move_the_cursor(
     coveo: Simulator, shop: Shop, variables: Variables
 ) -> None:

@@ -104,7 +104,7 @@ class Unreadable:
         {"documentId": "a://1", "data": "\ud800"},
         b'{"documentId": "a://1", "data": "\\ud800"}',
         {"documentId": InvalidValue("it can't be read")},
-        ItemWithoutId({"title": "a"}, InvalidValue("its sku is empty")),
+        ItemWithoutId({}, InvalidValue("its sku is empty")),
         b"{broken",
         b"[1]",
         "text",

@@ -159,6 +159,21 @@ def test_every_way_to_push_saves_the_items(
     assert set(coveo.items(SOURCE)) == {"a://1", "wiki://3"}
 
 
+def test_a_row_without_an_id_can_be_corrected_and_pushed_again(coveo: Simulator, tmp_path: Path) -> None:
+    source, path = tmp_path / "shop.csv", tmp_path / "r.ndjson"
+    source.write_text("sku,name\n1,Anvil\n,Rope\n")
+    columns = {"documentId": "product://{sku}", "title": "name"}
+    execute(PushItemsOperator, path=str(source), columns=columns, on_invalid="skip", rejected_path=path)
+    (line,) = lines(path)
+    assert (line["index"], line["item"]) == (1, {"title": "Rope"})
+    assert "'sku', which is part of it, is empty" in line["rule"]
+    again = execute(RepushRejectedItemsOperator, path=str(path))
+    assert (again["accepted_adds"], again["invalid"], again["without_item"]) == (0, 1, 0)
+    path.write_text(path.read_text().replace('"item": {', '"item": {"documentId": "product://2", '))
+    assert execute(RepushRejectedItemsOperator, "run-2", path=str(path))["accepted_adds"] == 1
+    assert coveo.items(SOURCE)["product://2"]["title"] == "Rope"
+
+
 # --- how many ---
 
 
