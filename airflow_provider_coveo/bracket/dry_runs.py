@@ -12,7 +12,13 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from airflow_provider_coveo.bracket.errors import DryRunNotPossible
-from airflow_provider_coveo.bracket.members import UpdateTasks, bracket_map_index, opening_of, running_task
+from airflow_provider_coveo.bracket.members import (
+    UpdateTasks,
+    bracket_map_index,
+    holder_of_update,
+    opening_of,
+    running_task,
+)
 from airflow_provider_coveo.coveo.flags import parse_flag
 from airflow_provider_coveo.operators.base import _checked
 from airflow_provider_coveo.state.dry_tasks import mark_task
@@ -71,14 +77,18 @@ def enter_member(context: Context, update_tasks: UpdateTasks) -> bool:
     """
     Prepare a task of a bracket before it runs, and return whether the run is dry.
 
-    In a dry run, every request that would change something at Coveo fails in this task.
+    In a dry run, every request that would change something at Coveo fails in this task. In a bracket that
+    deletes old items, a dry run of a push does: what it does not push would be deleted.
 
     :param context: The task's context.
     :param update_tasks: The bracket's tasks.
     :raises DryRunNotPossible: if the run is dry, but the task has its own ``dry_run``, which is off.
     """
     dry = is_dry(context, update_tasks)
-    mark_task(context["ti"], is_dry=dry)
+    deletes = not dry and getattr(opening_of(context, update_tasks), "deletes_old_items", False)
+    mark_task(
+        context["ti"], is_dry=dry, deleting=holder_of_update(context, update_tasks) if deletes else None
+    )
     task = running_task(context)
     if not dry:
         return False

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 #: How long the process of a marked or cleared task can survive: with Airflow's default heartbeats up to 8
 #: seconds, and on 2.11 up to 26 if it was marked as success.
 _MAX_LINGERING: Final = 30.0
+_IS_CLOSED: Final = "The source is closed"
 
 
 class ClosePushSourceUpdateOperator(_UpdateOperator):
@@ -138,15 +139,12 @@ class JudgePushSourceUpdateOperator(_UpdateOperator):
         judged = [task.task_id for task in tasks]
         found = self._states(context, judged)
         self._wait_for_unfinished(context, found)
-        closed, left_for = self._close_what_is_still_open(context, found)
+        how_it_is_left = self._close_what_is_still_open(context, found)
         failed, blocked = _in_state(found, "failed"), _in_state(found, "upstream_failed")
         if failed or blocked:
             # Failed tasks may have been cleared while this one closed the source.
             self._wait_for_unfinished(context, self._states(context, judged))
             what = f"{listed(failed)} failed" if failed else f"{listed(blocked)} could not run"
-            how_it_is_left = "The source is closed" if closed else "The source could not be closed"
-            if left_for is not None:
-                how_it_is_left = f"The source is left open for {left_for}"
             raise PushSourceUpdateFailed(
                 f"The update of source {self.source_id!r} failed: {what}. {how_it_is_left}; see the logs of "
                 "these tasks."
@@ -177,21 +175,21 @@ class JudgePushSourceUpdateOperator(_UpdateOperator):
         except Exception:
             self.log.warning("Could not add the numbers of pushed items to the asset events", exc_info=True)
 
-    def _close_what_is_still_open(self, context: Context, found: TaskStates) -> tuple[bool, Holder | None]:
-        """Send ``IDLE`` if the bracket is open; return whether it is closed, and its other owner, if any."""
+    def _close_what_is_still_open(self, context: Context, found: TaskStates) -> str:
+        """Send ``IDLE`` if the bracket is open; return how the source is left, in words."""
         record = _opened(self, context)
         if record is None:
-            return True, None
+            return "This run did not open the source"
         holder = self._holder(context)
         if record.phase is Phase.LEFT and (other := other_at_work(holder, record)) is not None:
-            return True, other
+            return f"The source is left open for {other}"
         if record.phase is Phase.CLOSED:
             index = holder.map_index
             if record.is_concluded or found[self.update_tasks.open].get(index) == "success":
-                return True, None
+                return _IS_CLOSED
             record = self._look_once_more(holder, record)
             if record.phase is Phase.CLOSED:
-                return True, None
+                return _IS_CLOSED
         self.log.info("Source %s is still open: closing it", self.source_id)
         try:
             closing = _close(self, context, record)
@@ -200,8 +198,8 @@ class JudgePushSourceUpdateOperator(_UpdateOperator):
                 raise
             # `close` has already used its retries, so the run can fail now.
             self.log.warning("%s", error)
-            return False, None
-        return True, closing.left_for
+            return "The source could not be closed"
+        return _IS_CLOSED if closing.left_for is None else f"The source is left open for {closing.left_for}"
 
     def _look_once_more(self, holder: Holder, record: BracketRecord) -> BracketRecord:
         """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
+from airflow_provider_coveo.coveo.max_deleted import MaxDeleted
 
 
 def is_template(value: object) -> bool:
@@ -45,3 +46,25 @@ def validate_deleting_status(status: object) -> str:
             remedy="Delete items by their IDs, or use REBUILD and push everything",
         )
     return str(status)
+
+
+def validate_deletion_limit(max_deleted: object, source_id: object, *, deletes: bool) -> None:
+    """
+    Validate the limit of a bracket's deletion.
+
+    :param max_deleted: The limit, or a template.
+    :param source_id: The source.
+    :param deletes: Whether the bracket deletes old items.
+    :raises CoveoInputError: if it is invalid, or there is nothing to limit.
+    """
+    if max_deleted is None:
+        return
+    if not deletes:
+        raise CoveoInputError(
+            f"The bracket of source {source_id!r} has max_deleted, but not delete_old_items",
+            cause="the limit is for the deletion of old items, which the bracket does not do",
+            remedy="Pass delete_old_items=True; or, if a push with only_changes deletes, pass max_deleted to "
+            "that push",
+        )
+    if not is_template(max_deleted):
+        MaxDeleted.parse(max_deleted)

@@ -185,6 +185,14 @@ class Observer:
         :param source_id: The source.
         """
 
+    def dry_push(self, source_id: str) -> None:
+        """
+        A dry run of a push starts.
+
+        :param source_id: The source.
+        :raises CoveoInputError: if the run must push.
+        """
+
     def push_records(self, source_id: str, *, resumable: bool) -> PushRecords | None:
         """
         Return the records of a push, or ``None`` to record nothing.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_coveo.coveo.errors import CoveoError
 from airflow_provider_coveo.coveo.observer import ComparedPush, Observer, RejectedItems, is_batch_of_push
 from airflow_provider_coveo.hooks.content_changes import RunPushRecords, changed_source, recording
-from airflow_provider_coveo.hooks.dry_runs import reject_in_dry_run
+from airflow_provider_coveo.hooks.dry_runs import reject_dry_push, reject_in_dry_run
 from airflow_provider_coveo.hooks.lineage import tell_lineage
 from airflow_provider_coveo.hooks.metrics import count_accepted, count_request, count_retry
 from airflow_provider_coveo.hooks.recording import RecordingHook
@@ -56,6 +56,10 @@ class HookObserver(RequestCounter):
     def item_added(self, source_id: str) -> None:
         """Record that the run pushed an item."""
         record_accepted(self._hook, source_id)
+
+    def dry_push(self, source_id: str) -> None:
+        """Reject a dry run in a bracket that would delete what it does not push."""
+        reject_dry_push(source_id)
 
     def push_records(self, source_id: str, *, resumable: bool) -> RunPushRecords:
         """Return the records of a push."""

@@ -1,29 +1,43 @@
-"""The tasks of this process whose bracket does a dry run: none of their requests may change anything."""
+"""
+The tasks of this process whose bracket does a dry run: none of their requests may change anything.
+
+And those whose bracket deletes old items: a dry run of a push in it would let the items be deleted.
+"""
 
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow.providers.common.compat.sdk import get_current_context
+
+if TYPE_CHECKING:
+    from airflow_provider_coveo.state.ledger import Holder
 
 #: Reads for which Coveo's APIs use POST.
 _READS: Final = r"/indexes/fields/search|/activities/(public|latest)|/logs/v1/organizations/[^/]+.*"
 
 _dry: set[tuple[str, str, str, int]] = set()
+_deleting: dict[tuple[str, str, str, int], Holder] = {}
 
 
-def mark_task(task_instance: object, *, is_dry: bool) -> None:
+def mark_task(task_instance: object, *, is_dry: bool, deleting: Holder | None = None) -> None:
     """
-    Record whether a task's bracket does a dry run.
+    Record whether a task's bracket does a dry run, and whether it deletes old items.
 
     :param task_instance: The task instance.
     :param is_dry: Whether it does a dry run.
+    :param deleting: The bracket, if it does no dry run and deletes old items. Default none.
     """
+    name = _name(task_instance)
     if is_dry:
-        _dry.add(_name(task_instance))
+        _dry.add(name)
     else:
-        _dry.discard(_name(task_instance))
+        _dry.discard(name)
+    if deleting is not None:
+        _deleting[name] = deleting
+    else:
+        _deleting.pop(name, None)
 
 
 def is_read(method: str, path: str) -> bool:
@@ -44,14 +58,21 @@ def sends_in_dry_run(method: str, path: str) -> bool:
     :param method: The HTTP method.
     :param path: The path.
     """
-    if not _dry or is_read(method, path):
-        return False
+    return bool(_dry) and not is_read(method, path) and _running() in _dry
+
+
+def deleting_bracket() -> Holder | None:
+    """Return the bracket of the running task, if it does no dry run and deletes old items."""
+    return _deleting.get(_running()) if _deleting else None
+
+
+def _running() -> tuple[str, str, str, int]:
+    """Return the running task, or an empty name."""
     try:
-        context = get_current_context()
-        return _name(context["ti"]) in _dry
+        return _name(get_current_context()["ti"])
     except Exception:
         # No task is running; the type of the error depends on Airflow's version.
-        return False
+        return "", "", "", -1
 
 
 def _name(task_instance: Any) -> tuple[str, str, str, int]:

@@ -22,13 +22,17 @@ from airflow_provider_coveo.bracket.end_tasks import (
 )
 from airflow_provider_coveo.bracket.members import UpdateTasks, bracket_role, mapped_group_id
 from airflow_provider_coveo.bracket.open_task import OpenPushSourceUpdateOperator
-from airflow_provider_coveo.bracket.parameters import is_template, validate_deleting_status, validate_flag
+from airflow_provider_coveo.bracket.parameters import (
+    is_template,
+    validate_deleting_status,
+    validate_deletion_limit,
+    validate_flag,
+)
 from airflow_provider_coveo.bracket.reopening import reopen_if_closed
 from airflow_provider_coveo.bracket.wiring import BracketWiring, OwnTasks, reject_bracket_inside, reject_cycle
 from airflow_provider_coveo.coveo.endpoints import validate_source_id
 from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
 from airflow_provider_coveo.coveo.flags import parse_flag
-from airflow_provider_coveo.coveo.max_deleted import MaxDeleted
 from airflow_provider_coveo.coveo.ordering_ids import validate_queue_delay
 from airflow_provider_coveo.coveo.statuses import validate_active_status
 from airflow_provider_coveo.operators.base import _given_connection, _validate_duration
@@ -490,8 +494,7 @@ class push_source_update:  # noqa: N801 - it reads as what it does, in a `with` 
             validate_deleting_status(status)
         self.queue_delay = queue_delay
         self.allow_empty = validate_flag("allow_empty", allow_empty)
-        if max_deleted is not None and not is_template(max_deleted):
-            MaxDeleted.parse(max_deleted)
+        validate_deletion_limit(max_deleted, source_id, deletes=self.delete_old_items)
         self.max_deleted = max_deleted
         if not is_template(dry_run):
             parse_flag("dry_run", dry_run)

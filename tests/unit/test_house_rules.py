@@ -34,6 +34,7 @@ IMPORT_INSIDE_FUNCTIONS = {
     "coveo/client/fields.py",
     "cursors/coveo_push.py",
     "decorators/coveo_push.py",
+    "hooks/dry_runs.py",
     "hooks/observer.py",
     "links/push_sources_page.py",
     "notifications/coveo_push.py",

@@ -348,6 +348,7 @@ class Push:
         fails: bool,
     ) -> PushResult:
         """Read the input, and return the counts of what would be sent."""
+        self._caller.observer.dry_push(source_id)
         run = DryRun({ADD: "adds", DELETE: "deletes"}, invalid)
         cut = item_batches if compared is None else compared.batches
         with nullcontext() if compared is None else compared:

@@ -370,6 +370,16 @@ def test_the_last_task_says_what_could_not_run_where_nothing_failed(a_run: Calla
         run.execute("outcome")
 
 
+def test_the_last_task_calls_no_source_closed_that_the_run_did_not_open(
+    coveo: Simulator, a_run: Callable[..., Run]
+) -> None:
+    run = a_run()
+    run.states["push_source_update.open"] = "failed"
+    with pytest.raises(PushSourceUpdateFailed, match=r"\.open failed\. This run did not open the source"):
+        run.execute("outcome")
+    assert coveo.statuses(SOURCE) == []
+
+
 def test_the_last_task_repeats_and_reports_a_failed_close(
     coveo: Simulator, a_run: Callable[..., Run]
 ) -> None:

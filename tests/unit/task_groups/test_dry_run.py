@@ -14,6 +14,7 @@ from airflow_provider_coveo.bracket.dry_runs import enter_member
 from airflow_provider_coveo.bracket.errors import DryRunNotPossible, PushSourceUpdateFailed
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+from airflow_provider_coveo.operators.coveo_push import PushItemsOperator
 from airflow_provider_coveo.simulator import Simulator
 from airflow_provider_coveo.state import dry_tasks
 from airflow_provider_coveo.state.ledger import Holder
@@ -63,6 +64,7 @@ class DryRun(Run):
 def _no_task_is_marked() -> Iterator[None]:
     yield
     dry_tasks._dry.clear()
+    dry_tasks._deleting.clear()
 
 
 @pytest.fixture
@@ -234,6 +236,38 @@ def test_reads_and_dry_pushes_are_possible_in_a_dry_run(
     assert hook.get_source(SOURCE)["id"] == SOURCE
     assert hook.list_fields()
     assert_nothing_happened(coveo, run)
+
+
+ITEMS: Any = [{"documentId": "a://1", "data": "x"}]
+
+
+def test_a_dry_push_is_rejected_where_its_bracket_would_delete_what_it_does_not_push(
+    coveo: Simulator, a_dry_run: Callable[..., DryRun]
+) -> None:
+    run = a_dry_run(params={"dry_run": False}, delete_old_items=True)
+    run.execute("open")
+    run.enter("work")
+    with pytest.raises(CoveoInputError, match="it would delete the items that are not pushed"):
+        CoveoPushHook().push_items(SOURCE, ITEMS, dry_run=True)
+    operator = PushItemsOperator(task_id="dry", source_id=SOURCE, items=ITEMS, dry_run=True)
+    with pytest.raises(CoveoInputError, match="Pass the same dry_run to push_source_update"):
+        operator.execute(run.context("work"))
+
+
+def test_a_dry_push_is_possible_where_it_does_no_harm(
+    coveo: Simulator, a_dry_run: Callable[..., DryRun]
+) -> None:
+    run = a_dry_run(params={"dry_run": False}, delete_old_items=True)
+    run.execute("open")
+    run.enter("work")
+    coveo.add_source("another")
+    assert CoveoPushHook().push_items("another", ITEMS, dry_run=True)["adds"] == 1
+    run.context("elsewhere")
+    assert CoveoPushHook().push_items(SOURCE, ITEMS, dry_run=True)["adds"] == 1
+    run = a_dry_run(params={"dry_run": False})
+    run.execute("open")
+    run.enter("work")
+    assert CoveoPushHook().push_items(SOURCE, ITEMS, dry_run=True)["adds"] == 1
 
 
 def test_a_task_outside_of_the_bracket_is_not_kept_from_sending(

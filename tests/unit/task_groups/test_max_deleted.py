@@ -174,3 +174,8 @@ def test_a_limit_may_be_a_template() -> None:
 def test_an_empty_source_has_nothing_to_delete(coveo: Simulator, a_run: Callable[..., Run]) -> None:
     a_run(0, max_deleted="0%").execute("delete_old_items")
     assert deletions(coveo) == 1
+
+
+def test_a_limit_without_a_deletion_is_rejected_when_the_dag_is_parsed() -> None:
+    with pytest.raises(CoveoInputError, match="has max_deleted, but not delete_old_items"):
+        push_source_update(source_id=SOURCE, max_deleted="20%")
