@@ -124,7 +124,7 @@ def decompressed(raw: RawFile, named: str | None, stack: ExitStack) -> io.Buffer
     found = _compression(content)
     if named is not None and found != named:
         what = "it is empty" if not content.peek(1) else f"it is {found or 'not compressed, or damaged'}"
-        raise MalformedError(f"its name indicates {named}, but {what}; rename it to match its content")
+        raise MalformedError(f"its name indicates {named}, but {what}", "Rename it to match its content")
     if found == "gzip":
         unpacked: gzip.GzipFile | _Unpacked | None = stack.enter_context(gzip.GzipFile(fileobj=content))
     elif found is not None:
@@ -135,7 +135,7 @@ def decompressed(raw: RawFile, named: str | None, stack: ExitStack) -> io.Buffer
         # A BufferedReader reads lines faster than GzipFile does.
         content = io.BufferedReader(unpacked, CHUNK)
         if again := _compression(content):
-            raise MalformedError(f"it is compressed twice: {again} in {found}; unpack it once")
+            raise MalformedError(f"it is compressed twice: {again} in {found}", "Unpack it once")
     reject_other_formats(content)
     return content
 
@@ -151,9 +151,9 @@ def reject_other_formats(content: io.BufferedReader) -> None:
     for what, magic in _OTHER_MAGIC.items():
         if magic.match(begin):
             raise MalformedError(
-                f"it is {what}, which file_format='parquet' reads"
+                *(f"it is {what}", "Pass file_format='parquet'")
                 if what == "Parquet"
-                else f"it is {what}, which is not supported; unpack or convert it first"
+                else (f"it is {what}, which is not supported", "Unpack or convert it first")
             )
 
 

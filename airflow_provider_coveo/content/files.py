@@ -183,10 +183,11 @@ def _items_of_file(file: ReadableFile, file_format: str, options: _Options) -> I
                     yield from partitions.objects_with_partitions(read(content), folder_values)
             _reject_change(raw, initial, file)
     except (MalformedError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+        remedy = error.remedy if isinstance(error, MalformedError) else ""
         raise CoveoInputError(
             f"Could not read {str(file)!r} as {file_format}: {error}",
-            cause="the file is damaged or truncated, or has another format",
-            remedy="Write the file again, or pass its file_format; the items before this point were pushed",
+            cause="" if remedy else "the file is damaged or truncated, or has another format",
+            remedy=remedy or "Write the file again, or pass its file_format",
         ) from None
 
 
@@ -194,7 +195,7 @@ def _packed_with(file: ReadableFile, file_format: str) -> str | None:
     """Return the compression that a file's name indicates."""
     packed = compression_by_name(file.name, str(file))
     if packed is not None and file_format == "parquet":
-        raise MalformedError(f"its name indicates {packed}; unpack it, Parquet is compressed inside")
+        raise MalformedError(f"its name indicates {packed}", "Unpack it: Parquet is compressed inside")
     return packed
 
 

@@ -69,11 +69,12 @@ def _reject_other_layout(line: bytes) -> None:
     """Reject a file whose first line shows that it is not JSON Lines."""
     text = line.strip()
     if text.startswith(b"["):
-        raise MalformedError("it begins with an array; pass file_format='json' to read it")
+        raise MalformedError("it begins with an array", "Pass file_format='json' to read it")
     if b"\r" in text or text == b"{":
         raise MalformedError(
-            "its first line is not an object; pass file_format='json' to read objects that span several "
-            "lines, or that carriage returns separate"
+            "its first line is not an object",
+            "Pass file_format='json' to read objects that span several lines, or that carriage returns "
+            "separate",
         )
     _reject_wrapper(text)
 
@@ -92,14 +93,15 @@ def _reject_wrapper(text: bytes) -> None:
         value = bytes(first[name])
         if lower in _WRAPPERS and value.startswith(b"[") and value[1:].lstrip().startswith(b"{"):
             raise MalformedError(
-                f"it is an object with the items under {name!r}; write only that array, for example with "
-                f"jq '.{name}'"
+                f"it is an object with the items under {name!r}",
+                f"Write only that array, for example with jq '.{name}'",
             )
         if lower == "hits" and value.startswith(b"{"):
-            raise MalformedError("it is an Elasticsearch response; write only the items, as an array")
+            raise MalformedError("it is an Elasticsearch response", "Write only the items, as an array")
     if len(names) == 1 and next(iter(names)) in {"index", "create", "update"}:
         raise MalformedError(
-            "it is in Elasticsearch's bulk format, with an action before each item; write only the items"
+            "it is in Elasticsearch's bulk format, with an action before each item",
+            "Write only the items",
         )
 
 
@@ -265,8 +267,8 @@ class _JsonScanner:
                     look_at *= 2
                 if len(data) - self._at > streams.MAX_ITEM:
                     raise MalformedError(
-                        f"an object is longer than {streams.MAX_ITEM:,} bytes, {self.position()}"
-                        + ("; if it wraps the items, write only their array" if may_wrap else "")
+                        f"an object is longer than {streams.MAX_ITEM:,} bytes, {self.position()}",
+                        "If it wraps the items, write only their array" if may_wrap else "",
                     )
                 if not self._more():
                     self._reject_if_malformed()

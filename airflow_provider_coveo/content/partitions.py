@@ -132,6 +132,6 @@ def _is_same(own: object, value: str | None) -> bool:
 
 def _conflict(name: str, value: str | None, own: object) -> MalformedError:
     return MalformedError(
-        f"its folder sets {name!r} to {value!r}, but an item in it has {str(own)[:100]!r}; pass "
-        "partitioning=None to ignore folder names"
+        f"its folder sets {name!r} to {value!r}, but an item in it has {str(own)[:100]!r}",
+        "Pass partitioning=None to ignore folder names",
     )

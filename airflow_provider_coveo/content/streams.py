@@ -28,7 +28,16 @@ _MARKS: Final = {
 
 
 class MalformedError(Exception):
-    """The file's content does not match its format."""
+    """
+    The file's content does not match its format.
+
+    :param what: The place and the problem.
+    :param remedy: The fix, ``""`` if the problem does not show it.
+    """
+
+    def __init__(self, what: str, remedy: str = "") -> None:
+        super().__init__(what)
+        self.remedy = remedy
 
 
 def validate_encoding(encoding: str | None) -> str | None:
@@ -67,7 +76,7 @@ def as_utf_8(content: io.BufferedReader, encoding: str | None) -> io.BufferedRea
     marked = next((name for mark, name in _MARKS.items() if begin.startswith(mark)), None)
     named = "UTF-8" if encoding is None else encoding.upper()
     if marked is not None and not named.startswith(marked):
-        raise MalformedError(f"it is {marked}, not {named}; pass encoding={marked.lower()!r}")
+        raise MalformedError(f"it is {marked}, not {named}", f"Pass encoding={marked.lower()!r}")
     if encoding is not None:
         return io.BufferedReader(_Transcoded(content, encoding), CHUNK)
     if marked is not None:
@@ -116,7 +125,8 @@ class _Transcoded(io.RawIOBase):
             wrong = bytes(error.object[error.start : error.end])[:8].hex(" ")
             raise MalformedError(
                 f"line {self._lines + before.count(chr(10))}: the bytes {wrong} are not {self._encoding} "
-                f"({error.reason})"
+                f"({error.reason})",
+                "Pass the encoding in which the file was written",
             ) from None
         except UnicodeEncodeError as error:
             line = self._lines + text[: error.start].count("\n")
@@ -124,8 +134,8 @@ class _Transcoded(io.RawIOBase):
         except UnicodeError as error:
             # Decoders raise this if no single byte is wrong, such as without UTF-16's byte order mark.
             raise MalformedError(
-                f"line {self._lines}: it is not {self._encoding} ({error}); pass another encoding, such as "
-                "'utf-8' or 'utf-16-le'"
+                f"line {self._lines}: it is not {self._encoding} ({error})",
+                "Pass another encoding, such as 'utf-8' or 'utf-16-le'",
             ) from None
         if text and not self._begun:
             self._begun = True

@@ -22,7 +22,9 @@ _MARKS: Final = (streams.BYTE_ORDER_MARK, b"\xef\xbf\xbe")
 #: What a database's console writes below the names of columns, and after the rows.
 _RULE: Final = r"[-+=|]*"
 _FOOTER: Final = r"\(\d+ rows?(?: affected)?\)|\d+ rows? (?:selected|in set)\b.*"
-_CONSOLE: Final = "it is what a database's console shows; export the table as CSV, without such lines"
+_SHOWN_BY_CONSOLE: Final = "it is what a database's console shows"
+_CONSOLE_REMEDY: Final = "Export the table as CSV, without such lines"
+_DOUBLE_QUOTES: Final = "Double the quotes within a field, or pass quotechar=None for a table without quoting"
 #: Common delimiters of files whose names indicate another one.
 _USUAL_DELIMITERS: Final = ";\t|,"
 
@@ -157,16 +159,17 @@ def rows_of_table(
         if record[-1] == names[-1] and count > 1 and _are_names(record, names):
             given = "column_names" if dialect.column_names else "the names of the first line"
             raise MalformedError(
-                f"line {lines.number} repeats {given}; join files without their first lines, or read them "
-                "one by one"
-                + ("; omit column_names if the first line has the names" if dialect.column_names else "")
+                f"line {lines.number} repeats {given}",
+                "Join files without their first lines, or read them one by one"
+                + ("; omit column_names if the first line has the names" if dialect.column_names else ""),
             )
         if lines.is_marked:
             lines.reject_mark()
         if unnamed and any(record[index] for index in unnamed):
             raise MalformedError(
                 f"line {lines.number} has a value in column {unnamed[0] + 1}, which has no name in the first "
-                "line; name it there, or pass column_names"
+                "line",
+                "Name it there, or pass column_names",
             )
         row: dict[str, object] = dict(zip(names, record, strict=True))
         if unnamed:
@@ -182,26 +185,27 @@ def _header(records: Iterator[Sequence[str | None]], dialect: Dialect, by_their_
     first = next(records, None)
     if first is None:
         raise MalformedError(
-            "it is empty, without even a first line of column names; if an empty file is valid, pass "
-            "column_names"
+            "it is empty, without even a first line of column names",
+            "If an empty file is valid, pass column_names",
         )
     names = [name or "" for name in first]
     if len(names) == 1 and re.fullmatch(r"[-+=|]{3,}", names[0]):
-        raise MalformedError(f"the first line is {names[0][:100]!r}; {_CONSOLE}")
+        raise MalformedError(f"the first line is {names[0][:100]!r}; {_SHOWN_BY_CONSOLE}", _CONSOLE_REMEDY)
     if len(names) == 1 and not dialect.is_given and (other := _other_delimiter(names[0], dialect)):
-        raise MalformedError(f"the first line has one column {names[0][:200]!r}; pass delimiter={other!r}")
+        raise MalformedError(f"the first line has one column {names[0][:200]!r}", f"Pass delimiter={other!r}")
     if dialect.quotechar is None and any("\r" in name for name in names):
         # The line ending is ambiguous, so the apparent first line may include rows.
         raise MalformedError(
-            "its first line contains a carriage return; end all lines with a line feed, or all with a "
-            "carriage return"
+            "its first line contains a carriage return",
+            "End all lines with a line feed, or all with a carriage return",
         )
     named = [name for name in names if name]
     if len(set(named)) < len(named):
         raise MalformedError("a column's name occurs twice in its first line")
     if by_their_names and (padded := [name for name in named if name != name.strip()]):
         raise MalformedError(
-            f"the name of column {padded[0]!r} begins or ends with white space; pass columns, or column_names"
+            f"the name of column {padded[0]!r} begins or ends with white space",
+            "Pass columns, or column_names",
         )
     return names
 
@@ -215,7 +219,10 @@ def _reject_console_output(record: Sequence[str | None], lines: _Lines, *, is_fi
     fields = [(field or "").strip() for field in record]
     is_rule = is_first and max(map(len, fields)) > 2 and all(re.fullmatch(r"-*", field) for field in fields)
     if is_rule or (len(fields) == 1 and re.fullmatch(_FOOTER, fields[0])):
-        raise MalformedError(f"line {lines.number} is no row: {', '.join(fields)[:100]!r}; {_CONSOLE}")
+        raise MalformedError(
+            f"line {lines.number} is no row: {', '.join(fields)[:100]!r}; {_SHOWN_BY_CONSOLE}",
+            _CONSOLE_REMEDY,
+        )
 
 
 def _are_names(record: Sequence[str | None], names: Sequence[str]) -> bool:
@@ -231,15 +238,16 @@ def _other_delimiter(text: str, dialect: Dialect) -> str | None:
 def _unequal(record: Sequence[str | None], count: int, lines: _Lines, dialect: Dialect) -> MalformedError:
     which = "more" if len(record) > count else "fewer"
     whose = "column_names" if dialect.column_names else "the first line"
-    hint = ""
+    cause = remedy = ""
     if len(record) == 1 and re.fullmatch(f"{_RULE}|{_FOOTER}", (record[0] or "").strip()):
-        hint = f"; {_CONSOLE}"
+        cause, remedy = f"; {_SHOWN_BY_CONSOLE}", _CONSOLE_REMEDY
     elif len(record) == 1 and not dialect.is_given and (other := _other_delimiter(record[0] or "", dialect)):
-        hint = f"; pass delimiter={other!r}"
+        remedy = f"Pass delimiter={other!r}"
     elif dialect.quotechar is None and any((field or "").startswith('"') for field in record):
-        hint = "; pass quotechar='\"' if quotes enclose fields"
+        remedy = "Pass quotechar='\"' if quotes enclose fields"
     return MalformedError(
-        f"line {lines.number} has {which} columns than {whose}: {len(record):,} instead of {count:,}{hint}"
+        f"line {lines.number} has {which} columns than {whose}: {len(record):,} instead of {count:,}{cause}",
+        remedy,
     )
 
 
@@ -271,8 +279,8 @@ class _Lines:
         """Reject a row that began with a byte order mark, which would become part of its first field."""
         if self.is_marked:
             raise MalformedError(
-                f"line {self.first_of_row} begins with a byte order mark; join files without their marks, or "
-                "read them one by one"
+                f"line {self.first_of_row} begins with a byte order mark",
+                "Join files without their marks, or read them one by one",
             )
 
     def __iter__(self) -> Iterator[str]:
@@ -294,15 +302,15 @@ class _Lines:
                 )
             if b"\0" in line:
                 raise MalformedError(
-                    f"line {self.number} contains a zero byte, which text never does; if it is not UTF-8, "
-                    "pass its encoding, such as 'utf-16-le'"
+                    f"line {self.number} contains a zero byte, which text never does",
+                    "If the file is not UTF-8, pass its encoding, such as 'utf-16-le'",
                 )
             try:
                 text = line.decode()
             except UnicodeDecodeError as error:
                 raise MalformedError(
-                    f"line {self.number}: byte 0x{line[error.start]:02x} is not UTF-8 ({error.reason}); pass "
-                    "its encoding, such as 'cp1252' or 'latin-1'"
+                    f"line {self.number}: byte 0x{line[error.start]:02x} is not UTF-8 ({error.reason})",
+                    "Pass the file's encoding, such as 'cp1252' or 'latin-1'",
                 ) from None
             yield text
 
@@ -346,24 +354,23 @@ def _records(lines: _Lines, dialect: Dialect) -> Iterator[list[str]]:
             if record:
                 yield record
     except csv.Error as error:
-        raise MalformedError(_message_for(error, lines, dialect)) from None
+        raise _malformed(error, lines) from None
 
 
-def _message_for(error: csv.Error, lines: _Lines, dialect: Dialect) -> str:
+def _malformed(error: csv.Error, lines: _Lines) -> MalformedError:
     text = str(error)
     if "unexpected end of data" in text:
-        return f"line {lines.first_of_row}: a quote in this row is never closed ({text})"
+        return MalformedError(f"line {lines.first_of_row}: a quote in this row is never closed ({text})")
     if "new-line character" in text:
-        return (
-            f"line {lines.number}: it contains a lone carriage return outside of quotes; put quotes around "
-            "the field, or pass quotechar=None for a table without quoting"
+        return MalformedError(
+            f"line {lines.number}: it contains a lone carriage return outside of quotes",
+            "Put quotes around the field, or pass quotechar=None for a table without quoting",
         )
     if "expected after" in text:
-        return (
-            f"line {lines.number}: text follows the quote that ends a field ({text}); double the quotes "
-            f"within a field, or pass quotechar=None for a table without quoting"
+        return MalformedError(
+            f"line {lines.number}: text follows the quote that ends a field ({text})", _DOUBLE_QUOTES
         )
-    return f"line {lines.number}: {text}"
+    return MalformedError(f"line {lines.number}: {text}")
 
 
 def _has_escaped_nulls(dialect: Dialect) -> bool:
@@ -388,7 +395,7 @@ def _records_with_nulls(lines: _Lines, dialect: Dialect) -> Iterator[list[str | 
         try:
             record = fields.more(text, line[len(text) :])
         except MalformedError as error:
-            raise MalformedError(f"line {lines.number}: {error}") from None
+            raise MalformedError(f"line {lines.number}: {error}", error.remedy) from None
         if record is not None:
             lines.row_ended()
             yield record
@@ -433,10 +440,7 @@ class _Fields:
 
     def _take(self, text: str, written: str) -> None:
         if self._was_quoted and not self._in_quotes:
-            raise MalformedError(
-                "text follows the quote that ends a field; double the quotes within a field, or pass "
-                "quotechar=None for a table without quoting"
-            )
+            raise MalformedError("text follows the quote that ends a field", _DOUBLE_QUOTES)
         self._field.append(text)
         self._written.append(written)
 
@@ -475,7 +479,7 @@ class _Fields:
                 self._field_ends()
             elif sign == "\r" and not self._in_quotes:
                 raise MalformedError(
-                    "it contains a lone carriage return outside of quotes; put quotes around the field"
+                    "it contains a lone carriage return outside of quotes", "Put quotes around the field"
                 )
             else:
                 self._take(sign, sign)

@@ -139,7 +139,7 @@ def test_a_name_that_says_so_is_refused_before_anything_is_read(tmp_path: Path, 
 
 
 def test_parquet_is_compressed_inside_only(tmp_path: Path) -> None:
-    assert "unpack it" in refused(tmp_path / "a.parquet.gz", gzip.compress(b"PAR1"))
+    assert "Unpack it" in refused(tmp_path / "a.parquet.gz", gzip.compress(b"PAR1"))
 
 
 @kinds

@@ -174,6 +174,34 @@ def test_a_row_without_an_id_can_be_corrected_and_pushed_again(coveo: Simulator,
     assert coveo.items(SOURCE)["product://2"]["title"] == "Rope"
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.csv", b"", "Remedy: If an empty file is valid, pass column_names."),
+        ("a.csv", b"documentId,title\na://1,\xe9\n", "Remedy: Pass the file's encoding, such as 'cp1252' or"),
+        ("a.ndjson", b"[{}]", "Remedy: Pass file_format='json' to read it."),
+        (
+            "a.json",
+            b'[{"documentId": "a://1", "data": ""}, ',
+            "Likely cause: the file is damaged or truncated",
+        ),
+    ],
+)
+def test_a_file_that_can_t_be_read_has_one_remedy(
+    coveo: Simulator, tmp_path: Path, name: str, content: bytes, words: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CoveoInputError) as failed:
+        execute(PushItemsOperator, path=str(tmp_path / name))
+    said = str(failed.value)
+    assert words in said
+    assert said.count("Remedy:") == 1
+    assert ("damaged" in said) == (name == "a.json")
+    # The batch with the items before it was not sent.
+    assert "were pushed" not in said
+    assert coveo.items(SOURCE) == {}
+
+
 # --- how many ---
 
 

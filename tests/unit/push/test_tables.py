@@ -80,14 +80,16 @@ def test_another_delimiter_is_named_and_never_read_as_one_column(tmp_path: Path,
     content = sign.join(["documentId", "title", "data"]) + "\n" + sign.join(["a://1", "x", "y, z"]) + "\n"
     said = refused(tmp_path, "a.csv", content.encode())
     assert f"the first line has one column {sign.join(['documentId', 'title', 'data'])!r}" in said
-    assert f"pass delimiter={sign!r}" in said
+    assert f"Pass delimiter={sign!r}" in said
+    # The general cause and remedy would contradict it, and the push's own note says what was accepted.
+    assert said.endswith(f"Remedy: Pass delimiter={sign!r}.")
     assert read(tmp_path, "a.csv", content.encode(), delimiter=sign) == [["a://1", "x", "y, z"]]
     names = ["documentId", "title", "data"]
-    assert f"pass delimiter={sign!r}" in refused(tmp_path, "a.csv", content.encode(), column_names=names)
+    assert f"Pass delimiter={sign!r}" in refused(tmp_path, "a.csv", content.encode(), column_names=names)
 
 
 def test_csv_in_a_file_named_tsv_is_named_as_well(tmp_path: Path) -> None:
-    assert "pass delimiter=','" in refused(tmp_path, "a.tsv", b"documentId,title\na://1,x\n")
+    assert "Pass delimiter=','" in refused(tmp_path, "a.tsv", b"documentId,title\na://1,x\n")
     assert read(tmp_path, "a.tsv", b"documentId,title\na://1,x\n", file_format="csv") == [["a://1", "x"]]
     assert read(
         tmp_path, "a.csv", b"documentId;x\na://1\n", delimiter=",", columns={"documentId": "documentId;x"}
@@ -108,7 +110,7 @@ def test_quotes_can_be_ordinary_characters_and_other_characters_quotes(
     assert "pass quotechar=None" in refused(tmp_path, "a.csv", content)
     assert read(tmp_path, "a.csv", b"documentId,b\na://1,'x, y'\n", quotechar="'") == [["a://1", "x, y"]]
     content = b'documentId\ttitle\na://1\t"x\ty"\n'
-    assert "pass quotechar='\"'" in refused(tmp_path, "a.tsv", content)
+    assert "Pass quotechar='\"'" in refused(tmp_path, "a.tsv", content)
     assert read(tmp_path, "a.tsv", content, quotechar='"') == [["a://1", "x\ty"]]
 
 
@@ -215,7 +217,7 @@ def test_utf_8_may_have_a_mark(tmp_path: Path, encoding: str | None, mark: bytes
         ("documentId\na://1\n".encode("utf-16-le"), None, "line 1 contains a zero byte"),
         ("documentId\n".encode("utf-16"), "cp1252", "it is UTF-16, not CP1252"),
         (b"\xef\xbb\xbfdocumentId\n", "latin-1", "it is UTF-8, not"),
-        ("documentId\n".encode("utf-32"), None, "it is UTF-32, not UTF-8; pass encoding='utf-32'"),
+        ("documentId\n".encode("utf-32"), None, "it is UTF-32, not UTF-8. Remedy: Pass encoding='utf-32'"),
     ],
 )
 def test_undecodable_text_is_rejected_with_its_line(
@@ -537,7 +539,7 @@ def test_a_console_s_table_is_named(
 ) -> None:
     options = {"columns": {"documentId": "a://{sku}"}, **options}
     said = refused(tmp_path, "a.csv", content.encode(), delimiter=delimiter, **options)
-    assert "a database's console" in said or (delimiter is None and "pass delimiter='|'" in said)
+    assert "a database's console" in said or (delimiter is None and "Pass delimiter='|'" in said)
 
 
 def test_what_only_looks_like_a_console_s_output_is_read(tmp_path: Path) -> None:
