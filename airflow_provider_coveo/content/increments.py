@@ -31,7 +31,7 @@ _NOT_SQL: Final = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|--[^\n]*|
 _IN_PARENTHESES: Final = re.compile(r"\([^()]*\)")
 #: What limits the number of a query's rows, outside of parentheses.
 _LIMITED: Final = re.compile(
-    r"\bLIMIT\s*(?:\d|[:%?$@])|\bFETCH\s+(?:FIRST|NEXT)\b|\bSELECT\s+(?:DISTINCT\s+|ALL\s+)?TOP\b|\bROWNUM\b",
+    r"\bLIMIT\s*(?:\d+|[:%?$@]\w*)|\bFETCH\s+(?:FIRST|NEXT)\b|\bSELECT\s+(?:DISTINCT\s+|ALL\s+)?TOP\b|\bROWNUM\b",
     re.IGNORECASE,
 )
 

@@ -169,6 +169,13 @@ def test_a_query_that_limits_its_rows_is_rejected(coveo: Simulator, shop: Shop, 
     assert [request for request in coveo.requests if request.method != "GET"] == []
 
 
+@pytest.mark.parametrize("limit", ["LIMIT 10", "limit :count", "LIMIT ?"])
+def test_the_whole_limit_is_named(coveo: Simulator, shop: Shop, limit: str) -> None:
+    with pytest.raises(CoveoInputError) as rejected:
+        run(sql=f"{SQL} {limit}")
+    assert f": {limit} limits its rows" in str(rejected.value)
+
+
 def test_a_limit_elsewhere_is_none_of_its_rows(coveo: Simulator, shop: Shop) -> None:
     shop.put(1, "Anvil", 10)
     sql = (
