@@ -252,7 +252,9 @@ class InvalidItems:
         return CoveoInputError(
             f"Could not push all items to {self._target}: Coveo would reject {self.found.count:,} of them"
             f"{allowed}. {self.found.words()}{failed}",
-            remedy="Correct them, or skip them with on_invalid='skip'",
+            remedy="Correct them, or pass a higher max_invalid"
+            if self._skips
+            else "Correct them, or skip them with on_invalid='skip'",
             note=note,
             accepted={**accepted, **self.result()},
         )

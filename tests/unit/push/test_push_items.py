@@ -652,8 +652,11 @@ def test_invalid_items_can_be_left_out(coveo: Simulator, hook: CoveoPushHook) ->
 
 
 def test_too_many_invalid_items_fail_all_the_same(coveo: Simulator, hook: CoveoPushHook) -> None:
-    with pytest.raises(CoveoInputError, match="more than the 2 that may be skipped"):
+    with pytest.raises(CoveoInputError, match="more than the 2 that may be skipped") as failed:
         hook.push_items(SOURCE, [{}, {}, {}], on_invalid="skip", max_invalid=2)
+    assert "Remedy: Correct them, or pass a higher max_invalid." in str(failed.value)
+    with pytest.raises(CoveoInputError, match="or skip them with on_invalid='skip'"):
+        hook.push_items(SOURCE, [{}])
 
 
 @pytest.mark.parametrize(
