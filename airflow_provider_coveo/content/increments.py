@@ -17,7 +17,7 @@ from decimal import Decimal
 from typing import Final
 
 from airflow_provider_coveo.content.query import QueryResult, query_rows
-from airflow_provider_coveo.content.rows import row_mapper
+from airflow_provider_coveo.content.rows import remedy_for_column, row_mapper
 from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
 from airflow_provider_coveo.coveo.invalid_items import InvalidValue, ItemWithoutId
 from airflow_provider_coveo.coveo.items import Delete
@@ -221,7 +221,7 @@ def find_column(result: QueryResult, name: object, parameter: str) -> str:
     raise CoveoInputError(
         f"{result.source} has {'no' if not found else 'more than one'} column {short_repr(name)}, which "
         f"{parameter} names",
-        remedy=f"The columns are {', '.join(map(repr, result.names[:30]))}",
+        remedy="Rename all but one of them with AS" if found else remedy_for_column(name, result.names),
     )
 
 

@@ -249,7 +249,7 @@ def _assigned(
         if not isinstance(text, str):
             raise CoveoInputError(
                 f"Could not map columns: {short_repr(text)}, for the key {short_repr(key)}, is not a column",
-                remedy=f"The columns are {_named(names)}",
+                remedy=remedy_for_column(text, names),
             )
         pieces = _COLUMN.split(text)
         wanted = [text] if text in known else pieces[1::2]
@@ -258,7 +258,7 @@ def _assigned(
             raise CoveoInputError(
                 f"Could not map columns: {source} has no column {(missing or [text])[0]!r}, for the key "
                 f"{key!r}",
-                remedy=f"The columns are {_named(names)}",
+                remedy=remedy_for_column((missing or [text])[0], names),
             )
         if text in known:
             plain.append((key, text))
@@ -266,6 +266,25 @@ def _assigned(
             parts = [(piece, bool(index % 2)) for index, piece in enumerate(pieces) if piece]
             composed.append((key, parts))
     return plain, composed
+
+
+def remedy_for_column(name: object, names: Sequence[str]) -> str:
+    """
+    Return the fix for the name of a column that does not exist.
+
+    :param name: The name.
+    :param names: The names of the columns.
+    """
+    wanted = name.strip().casefold() if isinstance(name, str) else ""
+    similar = next((each for each in names if each.strip().casefold() == wanted), None)
+    if similar is None:
+        return f"Pass the name of one of the columns: {_named(names)}"
+    differs = ""
+    if similar != similar.strip():
+        differs = ", whose name begins or ends with white space"
+    elif isinstance(name, str) and similar.lower() == name.lower():
+        differs = ", which differs by case"
+    return f"Pass {short_repr(similar)}{differs}; the columns are {_named(names)}"
 
 
 def _reject_ambiguous_keys(keys: Iterable[str], source: str) -> None:

@@ -128,6 +128,7 @@ def test_deletions_by_a_query_that_gives_ids(shop: Any) -> None:
     [
         ({"cursor_column": "modified"}, "no column 'modified', which cursor_column names"),
         ({"deleted_column": "modified"}, "no column 'modified', which deleted_column names"),
+        ({"cursor_column": " updated"}, "names.*Remedy: Pass 'updated'; the columns are"),
         ({"sql": "SELECT * FROM product"}, "has no placeholder for the cursor"),
         ({"sql": "SELECT ':since' FROM product -- ?"}, "has no placeholder for the cursor"),
         ({"sql": 'SELECT SKU AS ":since" FROM product'}, "has no placeholder for the cursor"),

@@ -392,6 +392,23 @@ def test_a_table_without_documentids_is_refused_at_once(tmp_path: Path, columns:
         read(path, columns=columns)
 
 
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        ("name", "Remedy: Pass ' name', whose name begins or ends with white space; the columns are"),
+        ("price", "Remedy: Pass 'Price', which differs by case; the columns are"),
+        ("{colour}", "Remedy: Pass the name of one of the columns: 'sku', ' name', 'Price'."),
+    ],
+)
+def test_a_missing_column_is_named_with_the_one_that_was_meant(
+    tmp_path: Path, column: str, words: str
+) -> None:
+    path = written(tmp_path / "a.csv", b"sku, name,Price\n1,x,2\n")
+    with pytest.raises(CoveoInputError) as failed:
+        read(path, columns={"documentId": "a://{sku}", "title": column})
+    assert words in str(failed.value)
+
+
 def test_damaged_parquet_is_named_as_such(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
