@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -25,6 +26,10 @@ _SAMPLED_ROWS: Final = 8
 _SIZED: Final = frozenset({str, bytes, bytearray, memoryview})
 #: The drivers for MySQL and MariaDB that Airflow's hook uses: mysqlclient and mysql-connector-python.
 _MYSQL_DRIVERS: Final = frozenset({"MySQLdb", "mysql"})
+#: Drivers whose placeholders are :name, and never %(name)s.
+_DRIVERS_WITH_COLONS: Final = frozenset({"sqlite3", "oracledb"})
+_PERCENT_PLACEHOLDER: Final = re.compile(r"%\((\w+)\)s|%s\b")
+_TEXT: Final = re.compile(r"'(?:[^']|'')*'")
 #: Seconds that a MySQL server waits for a client that reads rows only as fast as they are pushed.
 _MYSQL_WRITE_TIMEOUT: Final = 3600
 
@@ -132,10 +137,14 @@ def query_rows(
         with suppress(Exception):
             # The argument of fetchmany counts. Some drivers also use this attribute, others lack it.
             cursor.arraysize = rows_at_a_time
-        if parameters:
-            cursor.execute(sql, parameters)
-        else:
-            cursor.execute(sql)
+        try:
+            if parameters:
+                cursor.execute(sql, parameters)
+            else:
+                cursor.execute(sql)
+        except Exception as problem:
+            _explain_placeholders(problem, sql, f"{what} on {conn_id!r}")
+            raise
         rows = _rows(cursor, rows_at_a_time)
         # Some drivers know the columns only after the first row.
         first = list(itertools.islice(rows, 1))
@@ -147,6 +156,19 @@ def query_rows(
         source = f"the {what} on {conn_id!r}"
         names = validate_names((column[0] for column in cursor.description), source)
         yield QueryResult(names, map(row_reader(names, source), itertools.chain(first, rows)), source)
+
+
+def _explain_placeholders(problem: Exception, sql: str, what: str) -> None:
+    """Raise an error with the fix if a query has placeholders in a style that its driver does not know."""
+    driver = type(problem).__module__.partition(".")[0]
+    if driver in _DRIVERS_WITH_COLONS and (found := _PERCENT_PLACEHOLDER.search(_TEXT.sub("''", sql))):
+        by_place = "?" if driver == "sqlite3" else ":1"
+        raise CoveoInputError(
+            f"Could not execute the {what}",
+            answer=str(problem),
+            cause=f"this database has no placeholders such as {found[0]}",
+            remedy=f"Write {':' + found[1] if found[1] else by_place} instead",
+        ) from problem
 
 
 def _database_hook(conn_id: str, hook_params: Mapping[str, object] | None) -> _DatabaseHook:

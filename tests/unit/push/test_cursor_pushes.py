@@ -176,6 +176,17 @@ def test_the_whole_limit_is_named(coveo: Simulator, shop: Shop, limit: str) -> N
     assert f": {limit} limits its rows" in str(rejected.value)
 
 
+def test_placeholders_in_the_style_of_another_database_are_named(coveo: Simulator, shop: Shop) -> None:
+    with pytest.raises(CoveoInputError) as failed:
+        run(sql=SQL.replace(":since", "%(since)s"))
+    assert "no placeholders such as %(since)s. Remedy: Write :since instead." in str(failed.value)
+    assert 'near "%": syntax error' in str(failed.value)
+    with pytest.raises(CoveoInputError, match=r"Write \? instead"):
+        run(sql=SQL.replace(":since", "%s"))
+    with pytest.raises(sqlite3.OperationalError, match="no such table"):
+        run(sql="SELECT strftime('%s', updated) FROM other WHERE updated > :since")
+
+
 def test_a_limit_elsewhere_is_none_of_its_rows(coveo: Simulator, shop: Shop) -> None:
     shop.put(1, "Anvil", 10)
     sql = (
