@@ -19,7 +19,7 @@ from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
 from airflow_provider_coveo.coveo.iso8601 import parse_iso8601
 from airflow_provider_coveo.coveo.item_encoding import ItemEncoder
 from airflow_provider_coveo.coveo.items import RESERVED_KEYS, CheckedDelete, Entry, InvalidItemError, Item
-from airflow_provider_coveo.coveo.quantities import quantity
+from airflow_provider_coveo.coveo.quantities import noun_for, quantity
 from airflow_provider_coveo.coveo.responses import JsonObject, Response
 from airflow_provider_coveo.coveo.transport import Call, Request, explain_privilege
 
@@ -355,10 +355,13 @@ class FieldCheck:
                     self._search(itertools.islice(entries, _ITEMS_TO_SEARCH), place + 1)
                     raise self.error()
                 log.warning(
-                    "No field for the metadata key %s (first in item %d): it is not searchable unless a "
-                    "mapping of the source uses it",
+                    "No field for the metadata %s %s (first in item %d): %s not searchable unless a mapping "
+                    "of the source uses %s",
+                    noun_for(len(found), "key"),
                     ", ".join(map(short_repr, found[:20])),
                     place,
+                    noun_for(len(found), "it is", "they are"),
+                    noun_for(len(found), "it", "them"),
                 )
             yield item
 

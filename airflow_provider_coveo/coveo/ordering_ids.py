@@ -134,7 +134,10 @@ def validate_cut_off(value: object, latest_ms: int) -> int:
     if unit is not None:
         raise _unsafe(value, f"it looks like {unit}")
     ahead = (ordering_id - latest_ms) / 1000
-    raise _unsafe(value, f"it is {ahead:,.3f} s in the future on Coveo's or this worker's clock")
+    shown = f"{ahead:,.3f} s" if ahead < 3600 else f"{ahead / 3600:,.0f} h"
+    if ahead >= 100 * 3600:
+        shown = f"{ahead / 86_400:,.0f} days"
+    raise _unsafe(value, f"it is {shown} in the future on Coveo's or this worker's clock")
 
 
 def validate_queue_delay(minutes: object) -> int:

@@ -297,12 +297,11 @@ class TaskCursor:
             wanted = replace(self._ended(record, self._moved(record)), part=self._part or record.part)
             self._write(wanted)
             if self._stands(wanted):
-                log.info(
-                    "Cursor %s moved from %s to %s",
-                    self.variable,
-                    _words(record.value),
-                    _words(wanted.value),
-                )
+                before, now = _words(record.value), _words(wanted.value)
+                if before == now:
+                    log.info("Cursor %s stays at %s", self.variable, now)
+                else:
+                    log.info("Cursor %s moved from %s to %s", self.variable, before, now)
                 if wanted.again is not None:
                     log.warning(
                         "The next run reads from %s again, because another run of the task pushed at the "

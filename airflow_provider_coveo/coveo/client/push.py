@@ -275,16 +275,16 @@ class Push:
         return result
 
     def _log_result(self, result: PushResult, invalid: InvalidItems) -> None:
+        resumed = result["resumed_batches"]
         self._caller.log.info(
-            "Source %s: %s and %s accepted in %s (%.1f MB, %.1f s), %d of which an earlier attempt had "
-            "pushed; %s skipped",
+            "Source %s: %s and %s accepted in %s (%.1f MB, %.1f s)%s; %s skipped",
             result["source_id"],
             quantity(result["accepted_adds"], "item"),
             quantity(result["accepted_deletes"], "deletion"),
             quantity(result["batches"], "batch", "batches"),
             result["bytes"] / 1e6,
             result["seconds"],
-            result["resumed_batches"],
+            f", {resumed:,} of which an earlier attempt had pushed" if resumed else "",
             quantity(result["invalid"], "invalid item"),
         )
         if invalid.found.count:

@@ -124,6 +124,15 @@ def test_a_warning_names_each_key_once(caplog: pytest.LogCaptureFixture) -> None
     assert "'a b' (first in item 3; not a valid field name)" in check.words()
 
 
+def test_a_warning_about_several_keys_is_in_the_plural(caplog: pytest.LogCaptureFixture) -> None:
+    list(FieldCheck(()).watched([{"sizes": 1, "big": 2}], log, fails=False))
+    (message,) = caplog.messages
+    assert message == (
+        "No field for the metadata keys 'sizes', 'big' (first in item 0): they are not searchable unless a "
+        "mapping of the source uses them"
+    )
+
+
 def test_a_failing_check_stops_at_the_first_unknown_key_and_names_later_ones() -> None:
     def items() -> Iterator[dict[str, Any]]:
         yield {"color": 1}

@@ -22,6 +22,14 @@ def test_a_past_time_in_milliseconds_is_accepted(value: object) -> None:
 
 
 @pytest.mark.parametrize(
+    ("ahead_ms", "words"), [(1_500, "1.500 s in"), (7_200_000, "2 h in"), (864_000_000, "10 days in")]
+)
+def test_a_time_in_the_future_is_told_in_its_own_unit(ahead_ms: int, words: str) -> None:
+    with pytest.raises(CoveoInputError, match=f"it is {words} the future"):
+        validate_cut_off(NOW + ahead_ms, NOW)
+
+
+@pytest.mark.parametrize(
     ("value", "reason"),
     [
         (NOW + 1, "in the future"),

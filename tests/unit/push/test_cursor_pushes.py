@@ -79,7 +79,10 @@ def titles(coveo: Simulator) -> dict[str, str]:
     return {key.removeprefix("product://"): item["title"] for key, item in coveo.items(SOURCE).items()}
 
 
-def test_each_run_pushes_what_changed_since_the_last_one(coveo: Simulator, shop: Shop) -> None:
+def test_each_run_pushes_what_changed_since_the_last_one(
+    coveo: Simulator, shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     shop.put(1, "Anvil", 10)
     shop.put(2, "Rope", 20)
     assert run()["accepted_adds"] == 2
@@ -87,6 +90,14 @@ def test_each_run_pushes_what_changed_since_the_last_one(coveo: Simulator, shop:
     assert (nothing["accepted_adds"], nothing["batches"], nothing["since"]) == (0, 0, "20")
     shop.put(1, "Anvil, heavy", 30)
     assert run("run-3")["accepted_adds"] == 1
+    moves = [record.getMessage() for record in caplog.records if record.getMessage().startswith("Cursor ")]
+    assert moves == [
+        f"Cursor {NAME} moved from its start to 20",
+        f"Cursor {NAME} stays at 20",
+        f"Cursor {NAME} moved from 20 to 30",
+    ]
+    # Nothing was resumed.
+    assert "an earlier attempt" not in caplog.text
     assert titles(coveo) == {"1": "Anvil, heavy", "2": "Rope"}
     assert run("run-4", lag=15)["accepted_adds"] == 2
 
