@@ -213,8 +213,8 @@ def _target(path: object) -> _LocalTarget | _StoredTarget:
     if not _NAME.fullmatch(text) or "\0" in text:
         raise CoveoInputError(
             f"Invalid rejected_path: {short_repr(path)}",
-            remedy="Pass a file whose name ends in .ndjson or .ndjson.gz, local or on an object storage, as "
-            "in s3://conn_id@bucket/{{ dag_run.run_id }}/rejected.ndjson.gz",
+            remedy="Pass a file whose name ends in .ndjson, .jsonl, .ndjson.gz or .jsonl.gz, local or on an "
+            "object storage, as in s3://conn_id@bucket/{{ dag_run.run_id }}/rejected.ndjson.gz",
         )
     if "://" not in text:
         return _LocalTarget(text)

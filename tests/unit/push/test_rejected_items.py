@@ -159,8 +159,9 @@ def test_until_it_is_complete_the_file_before_stays(tmp_path: Path) -> None:
     ["", "rejected", "rejected.json", "r.ndjson.zst", "r.ndjson/", "https://x.io/r.ndjson", 5, "r\0.ndjson"],
 )
 def test_another_path_is_refused(path: Any) -> None:
-    with pytest.raises(CoveoInputError, match="Invalid rejected_path"):
+    with pytest.raises(CoveoInputError, match="Invalid rejected_path") as refused:
         RejectedItemsFile(path, "products")
+    assert ".ndjson, .jsonl, .ndjson.gz or .jsonl.gz" in str(refused.value) or "HTTP" in str(refused.value)
 
 
 @pytest.mark.parametrize(
