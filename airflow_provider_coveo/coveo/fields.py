@@ -49,6 +49,7 @@ _SECONDS_TO_SEARCH: Final = 10.0
 
 _FIELD_NAME = re.compile(FIELD_NAME)
 #: An ISO 8601 date, or date and time with its zone.
+_NUMBER = re.compile(r"-?(0|[1-9]\d{0,17})(\.\d+)?")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2}))?")
 _decoder: msgspec.json.Decoder[dict[str, object]] = msgspec.json.Decoder(dict[str, Any])
 _keys_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -401,6 +402,8 @@ class _Column:
     key: str
     kind: FieldType | None = None
     has_lists: bool = False
+    #: Whether all values are texts that look like numbers.
+    is_digits: bool = True
 
 
 @dataclass
@@ -439,11 +442,17 @@ class FieldSurvey:
                         remedy="Check whether values, such as IDs, are used as keys",
                     )
                 column = self._columns[name] = _Column(place, key)
+            if column.is_digits:
+                column.is_digits = isinstance(value, str) and _NUMBER.fullmatch(value) is not None
             if isinstance(value, list):
                 column.has_lists = True
                 column.kind = FieldType.STRING
             else:
                 column.kind = _common_type(column.kind, _type_of(value))
+
+    def numeric_texts(self) -> list[str]:
+        """Return the names of the fields whose values are texts that all look like numbers."""
+        return [name for name, column in self._columns.items() if column.is_digits]
 
     def fields(self, without: Iterable[str] = ()) -> dict[str, dict[str, object]]:
         """

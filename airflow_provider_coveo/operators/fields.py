@@ -29,7 +29,8 @@ class CreateFieldsOperator(_CoveoOperator):
 
     In items, integers need LONG_64 and other numbers DOUBLE; texts that are all ISO 8601 dates, or times
     with a zone, DATE; other texts, and booleans, STRING; lists STRING with ``multiValueFacet``. Fields that
-    every organization has, such as ``title`` and ``date``, are left out.
+    every organization has, such as ``title`` and ``date``, are left out. All values of CSV and TSV files are
+    texts: for numbers in them, pass ``fields``. The task logs a warning if texts all look like numbers.
 
     It can be repeated, and run at the same time as others: a field that exists is left as it is. If its type
     can't hold the metadata, the task reports that and succeeds. The key needs the privileges to view and
@@ -126,6 +127,16 @@ class CreateFieldsOperator(_CoveoOperator):
             items = items_in_files(self)
         survey = survey_items(() if items is None else items, limit)
         needed = _checked(lambda names: survey.fields(without=names), given.keys())
+        numeric = [name for name in survey.numeric_texts() if name in needed]
+        if numeric:
+            self.log.warning(
+                "All values of these fields are texts that look like numbers, as in a CSV file, so they get "
+                "the type STRING, which nobody can change later: %s%s. For numbers, pass their types, such "
+                "as fields={%r: 'DOUBLE'}",
+                ", ".join(numeric[:20]),
+                f" and {len(numeric) - 20:,} more" if len(numeric) > 20 else "",
+                numeric[0],
+            )
         result = self.hook.create_fields(
             {**needed, **given}, exact=list(given), dry_run=runs_dry(self.is_dry_run, context)
         )

@@ -86,6 +86,31 @@ def test_files_are_read_as_they_would_be_pushed(coveo: Simulator, tmp_path: Path
     assert created(coveo) == {"cost": "STRING"}
 
 
+def test_numbers_in_a_csv_file_are_warned_of(
+    coveo: Simulator, tmp_path: Path, logged: Callable[[], str]
+) -> None:
+    (tmp_path / "a.csv").write_text(
+        "documentId,data,price,stock,code,width\na://1,x,9.50,3,007,1\na://2,y,,-1,12,L\n"
+    )
+    path = str(tmp_path / "a.csv")
+    create(path=path, fields={"stock": "LONG_64"})
+    assert created(coveo) == {"price": "STRING", "stock": "LONG_64", "code": "STRING", "width": "STRING"}
+    words = logged()
+    assert "which nobody can change later: price. For numbers, pass" in words
+    assert "fields={'price': 'DOUBLE'}" in words
+
+
+def test_texts_that_are_not_all_numbers_are_not_warned_of(
+    coveo: Simulator, logged: Callable[[], str]
+) -> None:
+    items = [
+        {"documentId": "a://1", "data": "x", "title": "4711", "price": 3, "mixed": "3", "list": ["3"]},
+        {"documentId": "a://2", "data": "x", "mixed": 3},
+    ]
+    create(items=items)
+    assert "look like" not in logged()
+
+
 def test_explicit_fields_override_inferred_ones(coveo: Simulator) -> None:
     items = [{"documentId": "a://1", "data": "x", "price": 3, "stock": 4}]
     create(items=items, fields={"price": "DOUBLE"})
