@@ -4,7 +4,8 @@ Push, and continue only once the pushed items are indexed, or fail with Coveo's 
 Coveo accepts a push before it processes the items, so a successful push task does not mean that they are in
 the index. `indexed` polls Coveo's item logs. It fails with a table of the items that the pipeline rejected.
 Tasks that depend on the new content run after it. Before the push, `quota` checks once that the day's quota
-of items is sufficient; if not, the run ends there, skipped.
+of items is sufficient; if not, the run ends there, skipped. `is_idle` waits until nobody else updates the
+source.
 
 The key needs the privileges to view the organization and all sources, which a push-only key lacks. `indexed`
 waits in the triggerer, so it occupies no worker.
@@ -18,7 +19,11 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG, Param, task
 
-from airflow_provider_coveo.sensors.coveo_push import PushApiQuotaSensor, PushedItemsIndexedSensor
+from airflow_provider_coveo.sensors.coveo_push import (
+    PushApiQuotaSensor,
+    PushedItemsIndexedSensor,
+    PushSourceStatusSensor,
+)
 from airflow_provider_coveo.task_groups.coveo_push import push_source_update
 
 PRODUCTS = [
@@ -46,6 +51,16 @@ with DAG(
     # [START quota]
     quota = PushApiQuotaSensor(task_id="quota", items=len(PRODUCTS), timeout=0, soft_fail=True)
     # [END quota]
+
+    # [START status]
+    is_idle = PushSourceStatusSensor(
+        task_id="is_idle",
+        source_id="{{ params.source_id }}",
+        statuses="IDLE",
+        deferrable=True,
+        timeout=timedelta(hours=1),
+    )
+    # [END status]
 
     with push_source_update(
         source_id="{{ params.source_id }}", status="REFRESH", group_id="update"
@@ -78,6 +93,6 @@ with DAG(
     def publish(counted: dict[str, Any]) -> str:
         return f"{counted['indexed']} of {counted['operations']} items are found."
 
-    quota >> update >> indexed
+    quota >> is_idle >> update >> indexed
     publish(indexed.output)
     # [END indexed]

@@ -328,7 +328,12 @@ class ItemsIndexedCondition:
         start, end = self._window(datetime.now(timezone.utc))
         settled = end - timedelta(seconds=self.settle_seconds)
         if settled <= start:
-            return PollResult(False, f"The push to source {self.pushed.source_id} has only just started.")
+            wait = (start - settled).total_seconds()
+            return PollResult(
+                False,
+                f"The push to source {self.pushed.source_id} began less than settle_time "
+                f"({self.settle_seconds:,g} s) ago: the logs are not requested for another {wait:,.0f} s.",
+            )
         logs = _Logs(organization_id, self.pushed.source_id, ask)
         passed = await logs.counts(
             start, settled, tasks=[_LAST_STAGE], results=_PASSED, operations=_ADDS + DELETES

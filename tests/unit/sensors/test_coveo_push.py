@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 import threading
 import time
@@ -596,6 +597,19 @@ def test_a_push_that_ended_just_now_is_let_settle(hook: CoveoPushHook, settle_ti
     result = hook.push_items(SOURCE, items(2))
     with pytest.raises(AirflowSensorTimeout):
         outcome(indexed_sensor(result, settle_time=settle_time, timeout=0))
+
+
+@WAYS
+def test_a_timeout_before_settle_time_says_what_it_waited_for(
+    hook: CoveoPushHook, deferrable: bool, logged: Callable[[], str]
+) -> None:
+    result = hook.push_items(SOURCE, items(2))
+    with pytest.raises(AirflowSensorTimeout) as late:
+        outcome(indexed_sensor(result, settle_time=60, timeout=0, deferrable=deferrable))
+    said = str(late.value) if deferrable else logged()
+    assert re.search(
+        r"began less than settle_time \(60 s\) ago: the logs are not requested for another \d+ s", said
+    )
 
 
 def test_a_push_older_than_the_logs_is_an_error(coveo: Simulator) -> None:
