@@ -3,9 +3,17 @@ A client for Coveo that needs no Airflow.
 
 .. code-block:: python
 
+    from airflow_provider_coveo.coveo.client import CoveoClient
+    from airflow_provider_coveo.coveo.connection import ConnectionSettings
+    from airflow_provider_coveo.transports.requests_transport import RequestsTransport
+
     settings = ConnectionSettings.read(login="myorganization", password=api_key, extra={"region": "eu"})
     client = CoveoClient(settings, RequestsTransport())
-    client.sources.set_source_status("acme-products", "REBUILD")
+    client.sources.set_source_status("acme-products", "REFRESH")
+    client.push.push_items("acme-products", [{"documentId": "product://4711", "data": "The famous anvil."}])
+    client.sources.set_source_status("acme-products", "IDLE")
+
+The guide *Without Airflow* has a complete script.
 
 Each module of this package covers one resource: a class whose methods send requests and return the results.
 ``CONTRIBUTING.md`` shows how to add one.

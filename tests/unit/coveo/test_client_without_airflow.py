@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
+import textwrap
 import venv
 from importlib.metadata import distribution
 from pathlib import Path
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import airflow_provider_coveo
+from airflow_provider_coveo.coveo import client
 from airflow_provider_coveo.simulator import Simulator
 from tests.conftest import SOURCE, index_now
 
@@ -88,3 +91,41 @@ def test_a_plain_script_updates_a_source(coveo: Simulator, python: Path) -> None
     assert set(coveo.items(SOURCE)) == {f"product://{number}" for number in range(1000)}
     assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
     assert coveo.undocumented == []
+
+
+def test_the_script_in_the_documentation_updates_a_source(coveo: Simulator, python: Path) -> None:
+    script = Path(__file__).resolve().parents[3] / "docs" / "without-airflow" / "push_catalog.py"
+    connection = {
+        "COVEO_ORGANIZATION": "acme",
+        "COVEO_API_KEY": coveo.api_key,
+        "COVEO_HOST": coveo.url,
+    }
+    done = subprocess.run(
+        [python, "-I", script],
+        env={**os.environ, **connection},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "Coveo accepted 2 items.\n"
+    index_now(coveo)
+    assert set(coveo.items(SOURCE)) == {"product://4711", "product://4712"}
+    assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
+
+
+def test_the_example_of_the_client_s_docstring_runs(coveo: Simulator, python: Path) -> None:
+    docstring = client.__doc__ or ""
+    (block,) = re.findall(r"code-block:: python\n\n((?:    .*\n|\n)+)", docstring)
+    code = (
+        textwrap.dedent(block)
+        .replace('extra={"region": "eu"}', f'host="{coveo.url}"')
+        .replace('"myorganization"', '"acme"')
+    )
+    script = f"api_key = {coveo.api_key!r}\n{code}"
+    done = subprocess.run(
+        [python, "-I", "-c", script], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert coveo.statuses(SOURCE) == ["REFRESH", "IDLE"]
