@@ -32,7 +32,7 @@ _STANDARD_FIELDS: Final = {
 #: Advice that the class of an error does not give.
 _MORE: Final[dict[str, str]] = {
     "INVALID_TOKEN": "*Test* of the connection lists the regions. It sends the key to no other host.",
-    "ACCESS_DENIED": "[API key privileges](security.md#what-a-key-may-do) lists what each part of the "
+    "ACCESS_DENIED": "[API key privileges](security.md#api-key-privileges) lists what each part of the "
     "provider needs.",
     "ORGANIZATION_NOT_FOUND": "*Test* of the connection shows which of organization, key and region "
     "is wrong.",

@@ -155,6 +155,31 @@ def test_python_code_in_a_page_compiles_and_imports_existing_names(page: Path) -
                 assert [name.name for name in node.names if not hasattr(module, name.name)] == []
 
 
+def _slugs(page: Path) -> set[str]:
+    """Return the anchors that GitHub and the site both give to the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if page.parent.name != "_parts"],
+    ids=lambda page: str(page.relative_to(DOCS.parent)),
+)
+def test_links_between_pages_work_without_the_site_too(page: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    wrong = []
+    for words, link in re.findall(r"\[([^\]]*)\]\(([^)\s]+)\)", text):
+        path, _, fragment = link.partition("#")
+        if ":" in path or path.startswith(("_parts/", "../_parts/")):
+            continue
+        target = page.parent / path if path else page
+        # GitHub shows nothing for a link without a text, and knows no explicit targets.
+        if not words or not target.exists() or (fragment and fragment not in _slugs(target)):
+            wrong.append(f"[{words}]({link})")
+    assert wrong == []
+
+
 def test_the_hook_s_page_names_each_of_its_methods() -> None:
     own = {
         name
