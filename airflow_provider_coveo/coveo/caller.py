@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from airflow_provider_coveo.coveo.connection import ConnectionSettings
 from airflow_provider_coveo.coveo.endpoints import is_push_path
-from airflow_provider_coveo.coveo.errors import CoveoError, TooManyRequestsError
+from airflow_provider_coveo.coveo.errors import CoveoError, NotFoundError, TooManyRequestsError
 from airflow_provider_coveo.coveo.ordering_ids import CoveoClock
 from airflow_provider_coveo.coveo.responses import Response, response_error, stopped_error
 from airflow_provider_coveo.coveo.retries import OUTCOME_UNKNOWN, RetryPolicy, next_wait
@@ -193,7 +193,7 @@ class Caller:
                 )
                 self.observer.requested(outcome)
         self._thread.clock = response.clock
-        failure = _error_of(response, request)
+        failure = _error_of(response, request, self.settings)
         if failure is None:
             response.keep_connection()
             return response
@@ -296,7 +296,7 @@ class AsyncCaller:
             )
             if outcome != _CANCELLED:
                 self._observer.requested(outcome)
-        failure = _error_of(response, request)
+        failure = _error_of(response, request, self.settings)
         if failure is not None:
             raise failure
         result = call.parse(response)
@@ -323,7 +323,18 @@ class AsyncCaller:
             await asyncio.sleep(min(left, SLICE))
 
 
-def _error_of(response: Response, request: Request) -> CoveoError | None:
-    return response_error(
+def _error_of(response: Response, request: Request, settings: ConnectionSettings) -> CoveoError | None:
+    error = response_error(
         response, request.action, expected=request.expected, default_class=request.default_class
     )
+    if type(error) is not NotFoundError or request.host == "storage":
+        return error
+    base = request.base_url(settings)
+    if not urlsplit(base).path:
+        return error
+    field = "platform_host" if request.host == "platform" and base != settings.push_url else "host"
+    blamed = {
+        "cause": f"the path in the connection's {field}, {base}, is wrong; or {error.cause}",
+        "remedy": f"Check whether Coveo's API is at that address, and remove the path if not. {error.remedy}",
+    }
+    return NotFoundError(error.tried, **{**error.fields(), **blamed})

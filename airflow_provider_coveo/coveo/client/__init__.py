@@ -169,7 +169,8 @@ class CoveoClient:
         except CoveoError as error:
             # Don't try the key in other regions: it may go only to the connection's hosts.
             hint = f" Check the region too: Coveo has {regions_in_words()}." if settings.region else ""
-            if isinstance(error, NotFoundError):
+            has_own_path = "/" in settings.platform_url.partition("://")[2]
+            if isinstance(error, NotFoundError) and (type(error) is not NotFoundError or not has_own_path):
                 return False, f"There is no {where}. {error}{hint}"
             if isinstance(error, AuthenticationError):
                 return False, f"The API key is not valid for {where}. {error}{hint}"

@@ -766,6 +766,18 @@ def test_the_connection_test_names_the_problem(
     assert SENTINEL not in message
 
 
+def test_a_wrong_path_in_the_host_is_named(connect: Callable[..., None]) -> None:
+    with Simulator(organization="acme", sources=[SOURCE]) as elsewhere:
+        connect(host=f"{elsewhere.url}/coveo", password=elsewhere.api_key)
+        works, message = CoveoPushHook().test_connection()
+        assert not works
+        blamed = f"the path in the connection's host, {elsewhere.url}/coveo, is wrong"
+        assert blamed in message
+        assert "There is no organization" not in message
+        with pytest.raises(errors.NotFoundError, match=re.escape(blamed)):
+            CoveoPushHook().set_source_status(SOURCE, "REBUILD")
+
+
 @pytest.mark.parametrize("what_is_wrong", ["region", "key"])
 def test_a_connection_test_sends_the_key_to_no_other_region(
     coveo: Simulator, connect: Callable[..., None], monkeypatch: pytest.MonkeyPatch, what_is_wrong: str
