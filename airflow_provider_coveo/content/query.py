@@ -26,6 +26,14 @@ _SAMPLED_ROWS: Final = 8
 _SIZED: Final = frozenset({str, bytes, bytearray, memoryview})
 #: The drivers for MySQL and MariaDB that Airflow's hook uses: mysqlclient and mysql-connector-python.
 _MYSQL_DRIVERS: Final = frozenset({"MySQLdb", "mysql"})
+#: The packages of Airflow's providers by their types of connections to databases.
+_PROVIDERS: Final = {
+    **{name: name for name in ("mysql", "oracle", "postgres", "snowflake", "sqlite", "teradata", "trino")},
+    **{name: name for name in ("databricks", "exasol", "jdbc", "odbc", "presto", "vertica")},
+    "mssql": "microsoft-mssql",
+    "redshift": "amazon",
+    "gcpbigquery": "google",
+}
 #: Drivers whose placeholders are :name, and never %(name)s.
 _DRIVERS_WITH_COLONS: Final = frozenset({"sqlite3", "oracledb"})
 _PERCENT_PLACEHOLDER: Final = re.compile(r"%\((\w+)\)s|%s\b")
@@ -176,11 +184,14 @@ def _database_hook(conn_id: str, hook_params: Mapping[str, object] | None) -> _D
     try:
         hook: _DatabaseHook = connection.get_hook(hook_params=dict(hook_params or {}))
     except AirflowException as unknown:
+        known = _PROVIDERS.get(str(connection.conn_type))
         raise CoveoInputError(
             f"Could not query the connection {conn_id!r}",
             answer=str(unknown),
             cause=f"no provider for connections of type {connection.conn_type!r} is on the worker",
-            remedy="Install that database's provider, as in pip install apache-airflow-providers-postgres",
+            remedy=f"Install it on the worker: pip install apache-airflow-providers-{known}"
+            if known
+            else "Install that database's provider, or correct the connection's type",
         ) from unknown
     if not hasattr(hook, "get_conn") or not hasattr(hook, "get_records"):
         raise CoveoInputError(

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import BaseHook
+from airflow.providers.common.compat.sdk import AirflowException, BaseHook
 
 from airflow_provider_coveo.content.increments import Increment, is_deleted, parameters_with_since
 from airflow_provider_coveo.coveo.errors import CoveoInputError
@@ -191,3 +191,22 @@ def test_values_that_show_whether_a_row_is_deleted(value: Any, expected: bool) -
 def test_values_that_do_not_show_whether_a_row_is_deleted_are_rejected(value: Any) -> None:
     with pytest.raises(CoveoInputError, match="does not show whether"):
         is_deleted(value, "gone")
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("sqlite", "pip install apache-airflow-providers-sqlite"),
+        ("mssql", "pip install apache-airflow-providers-microsoft-mssql"),
+        ("acmebase", "Install that database's provider, or correct the connection's type"),
+    ],
+)
+def test_a_provider_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, kind: str, words: str) -> None:
+    def get_hook(hook_params: object) -> object:
+        raise AirflowException(f'Unknown hook type "{kind}"')
+
+    connection = SimpleNamespace(conn_type=kind, get_hook=get_hook)
+    monkeypatch.setattr(BaseHook, "get_connection", classmethod(lambda *_: connection))
+    with pytest.raises(CoveoInputError) as failed:
+        Read()
+    assert words in str(failed.value)
