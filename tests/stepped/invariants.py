@@ -489,7 +489,9 @@ class Judge:
         # A user who marked a task in between, or `close` itself, let it run.
         done = f"{bracket.group}.done"
         by_hand = {place[1] for place in seen.facts["marked"] if place[0] == seen.run}
-        if by_hand & ({done, seen.task_id} | bracket.own):
+        # A task in a bracket of its own waits for that one's first tasks, and these for this bracket.
+        between = next((each.own for each in self.brackets[seen.dag_id] if seen.task_id in each.members), ())
+        if by_hand & ({done, seen.task_id, *between} | bracket.own):
             return
         # It was cleared without `done`, which had succeeded: nothing holds it while the bracket opens again.
         since = engine.states_after_clear.get((seen.run, seen.task_id, seen.map_index), {})

@@ -220,6 +220,10 @@ SPECIMENS: dict[str, tuple[str, list[Event]]] = {
             ),
         ],
     ),
+    "the-first-task-of-a-bracket-that-follows-another-is-marked": (
+        "two_in_a_row",
+        [("mark", "a", "second.begin", "success", {"downstream": False, "upstream": False})],
+    ),
     "what-follows-is-cleared-alone-and-then-the-opening": (
         "followed",
         [
