@@ -251,7 +251,8 @@ def _moment(key: str, value: datetime) -> str:
     if offset is None:
         raise CoveoInputError(
             f"the time {short_repr(key)} has no time zone",
-            remedy="Use an aware datetime, for example datetime.now(timezone.utc)",
+            remedy="Use an aware datetime, for example datetime.now(timezone.utc); in a Parquet file or a "
+            "query, convert the column to a type with a time zone, or to text",
         )
     if offset % timedelta(minutes=1):
         # Offsets from before standard time have seconds, which ISO 8601 can't express.
@@ -265,9 +266,14 @@ def _moment(key: str, value: datetime) -> str:
     return datetime_text(value, nanoseconds)
 
 
+_NO_NUMBER: Final = "Leave it out, or pass null (None) in the column of a table or a query"
+
+
 def _decimal(key: str, value: Decimal) -> str:
     if not Decimal.is_finite(value):
-        raise CoveoInputError(f"{short_repr(key)} is {Decimal.__str__(value)}, which no field can hold")
+        raise CoveoInputError(
+            f"{short_repr(key)} is {Decimal.__str__(value)}, which no field can hold", remedy=_NO_NUMBER
+        )
     _, digits, exponent = Decimal.as_tuple(value)
     assert isinstance(exponent, int)
     if len(digits) + abs(exponent) > _MAX_DIGITS:
@@ -277,7 +283,7 @@ def _decimal(key: str, value: Decimal) -> str:
 
 def _number(key: str, value: float) -> float:
     if not math.isfinite(value):
-        raise CoveoInputError(f"{short_repr(key)} is {value}, which JSON can't express")
+        raise CoveoInputError(f"{short_repr(key)} is {value}, which JSON can't express", remedy=_NO_NUMBER)
     return value
 
 

@@ -202,6 +202,22 @@ def test_a_file_that_can_t_be_read_has_one_remedy(
     assert coveo.items(SOURCE) == {}
 
 
+def test_what_parquet_can_hold_and_coveo_can_t_is_rejected_with_the_fix(
+    coveo: Simulator, tmp_path: Path
+) -> None:
+    parquet, path = pytest.importorskip("pyarrow.parquet"), tmp_path / "r.ndjson"
+    rows = [
+        {"documentId": "a://1", "title": "t", "changed": datetime(2026, 1, 1), "weight": None},
+        {"documentId": "a://2", "title": "t", "changed": None, "weight": float("nan")},
+        {"documentId": "a://3", "title": "t", "changed": None, "weight": None},
+    ]
+    parquet.write_table(pytest.importorskip("pyarrow").Table.from_pylist(rows), tmp_path / "x.parquet")
+    execute(PushItemsOperator, path=str(tmp_path / "x.parquet"), on_invalid="skip", rejected_path=path)
+    of_time, of_number = lines(path)
+    assert "convert the column to a type with a time zone" in of_time["remedy"]
+    assert "null" in of_number["remedy"]
+
+
 # --- how many ---
 
 
