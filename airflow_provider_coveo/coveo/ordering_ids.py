@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 from airflow_provider_coveo.coveo.errors import CoveoInputError, short_repr
 from airflow_provider_coveo.coveo.integers import parse_int
+from airflow_provider_coveo.coveo.quantities import quantity
 
 _WHY_IT_MATTERS: Final = (
     "Coveo remembers the highest cut-off and rejects all older content, so a wrong one blocks new content "
@@ -136,7 +137,7 @@ def validate_cut_off(value: object, latest_ms: int) -> int:
     ahead = (ordering_id - latest_ms) / 1000
     shown = f"{ahead:,.3f} s" if ahead < 3600 else f"{ahead / 3600:,.0f} h"
     if ahead >= 100 * 3600:
-        shown = f"{ahead / 86_400:,.0f} days"
+        shown = quantity(round(ahead / 86_400), "day")
     raise _unsafe(value, f"it is {shown} in the future on Coveo's or this worker's clock")
 
 
