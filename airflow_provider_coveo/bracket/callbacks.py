@@ -6,7 +6,6 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -78,31 +77,23 @@ class _FailureCallback:
         until = time.monotonic() + _BUDGET_SECONDS
         ended = []
         for position, tasks in enumerate(self.brackets):
-            run = _EndedRun(dag, run_id, tasks, _ended_at(context), until, len(self.brackets) - position)
-            with _warning(dag, run_id, tasks):
+            try:
+                run = _EndedRun(dag, run_id, tasks, _ended_at(context), until, len(self.brackets) - position)
                 run.close()
                 ended.append(run)
+            except Exception as error:
+                # For example, callbacks can query nothing in `airflow dags test` of Airflow 3.
+                log.warning(
+                    "Could not check whether run %r of DAG %r left a source open: %s: %s. Check "
+                    "whether task %r succeeded; `airflow dags test` of Airflow 3 can't check it",
+                    run_id,
+                    dag.dag_id,
+                    type(error).__name__,
+                    error,
+                    tasks.close,
+                )
         for run in ended:
-            with _warning(dag, run_id, run.tasks):
-                run.look_once_more()
-
-
-@contextmanager
-def _warning(dag: DAG, run_id: str, tasks: UpdateTasks) -> Iterator[None]:
-    """Log an error instead of raising it, so that the other brackets are closed all the same."""
-    try:
-        yield
-    except Exception as error:
-        # For example, callbacks can query nothing in `airflow dags test` of Airflow 3.
-        log.warning(
-            "Could not check whether run %r of DAG %r left a source open: %s: %s. Check "
-            "whether task %r succeeded; `airflow dags test` of Airflow 3 can't check it",
-            run_id,
-            dag.dag_id,
-            type(error).__name__,
-            error,
-            tasks.close,
-        )
+            run.look_once_more()
 
 
 class _EndedRun:
@@ -114,7 +105,7 @@ class _EndedRun:
         self._dag = dag
         self._dag_id = dag.dag_id
         self._run_id = run_id
-        self.tasks = tasks
+        self._tasks = tasks
         self._ended_at = ended_at
         self._until = until
         self._shares = shares
@@ -148,7 +139,7 @@ class _EndedRun:
             log.warning(
                 "Out of time before the sources of all map indexes of %s in run %r of DAG %r were closed. "
                 "Not checked: %s. The watchdog (CloseAbandonedPushSourcesOperator) closes any active source",
-                self.tasks.open,
+                self._tasks.open,
                 self._run_id,
                 self._dag_id,
                 ", ".join(left[:_MAX_NAMED])
@@ -156,7 +147,7 @@ class _EndedRun:
             )
 
     def _holders(self) -> Iterator[Holder]:
-        opening = self.tasks.open
+        opening = self._tasks.open
         is_mapped = self._dag.has_task(opening) and mapped_group_id(self._dag.get_task(opening)) is not None
         return each_map_index(Holder(self._dag_id, self._run_id, opening), is_mapped=is_mapped)
 
@@ -234,9 +225,9 @@ class _EndedRun:
             return 0 < self._ended_at < record.opened_at
         # These times are from a worker and a scheduler. A run is unlikely to end just as it opens the source.
         opened_since = 0 < self._ended_at < record.opened_at + _CLOCK_SKEW
-        tasks = self.tasks
+        tasks = self._tasks
         own = [tasks.begin, tasks.open, tasks.close, tasks.outcome]
-        member = member_ids(self._dag, self.tasks)
+        member = member_ids(self._dag, self._tasks)
         for check in range(_CHECKS):
             if check:
                 time.sleep(_SECONDS_BETWEEN_CHECKS)
