@@ -128,11 +128,9 @@ def cursor_scope(organization_id: Callable[[], str], source_id: str) -> Iterator
     scope = CursorScope(organization_id, source_id)
     token = _current.set(scope)
     try:
-        yield scope
+        with _holding_blocks():
+            yield scope
     except BaseException:
-        # Code around the push may catch the error and continue to the end of its block.
-        for block in _blocks:
-            block.moves = False
         scope.abandon()
         raise
     finally:
@@ -168,12 +166,8 @@ def holding_cursors(push: _Push) -> _Push:
 
     @functools.wraps(push)
     def held(*args: object, **kwargs: object) -> object:
-        try:
+        with _holding_blocks():
             result = push(*args, **kwargs)
-        except BaseException:
-            for block in _blocks:
-                block.moves = False
-            raise
         for block in _blocks:
             block.has_pushed = True
         return result
@@ -193,6 +187,18 @@ class CursorBlock:
 
 
 _blocks: list[CursorBlock] = []
+
+
+@contextmanager
+def _holding_blocks() -> Iterator[None]:
+    """Keep the cursors of all ``with`` blocks in place if a push in them fails."""
+    try:
+        yield
+    except BaseException:
+        # Code around the push may catch the error and continue to the end of its block.
+        for block in _blocks:
+            block.moves = False
+        raise
 
 
 @contextmanager
