@@ -149,12 +149,11 @@ def reject_other_formats(content: io.BufferedReader) -> None:
     """Reject content whose first bytes show that it is neither JSON nor a table."""
     begin = content.peek(300)[:300]
     for what, magic in _OTHER_MAGIC.items():
-        if magic.match(begin):
-            raise MalformedError(
-                *(f"it is {what}", "Pass file_format='parquet'")
-                if what == "Parquet"
-                else (f"it is {what}, which is not supported", "Unpack or convert it first")
-            )
+        if not magic.match(begin):
+            continue
+        if what == "Parquet":
+            raise MalformedError(f"it is {what}", "Pass file_format='parquet'")
+        raise MalformedError(f"it is {what}, which is not supported", "Unpack or convert it first")
 
 
 class _Decompressor(Protocol):
