@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from airflow_provider_coveo.coveo.connection import ConnectionSettings
-from airflow_provider_coveo.coveo.endpoints import is_push_path
+from airflow_provider_coveo.coveo.endpoints import has_path, is_push_path
 from airflow_provider_coveo.coveo.errors import CoveoError, NotFoundError, TooManyRequestsError
 from airflow_provider_coveo.coveo.ordering_ids import CoveoClock
 from airflow_provider_coveo.coveo.responses import Response, response_error, stopped_error
@@ -330,7 +330,7 @@ def _error_of(response: Response, request: Request, settings: ConnectionSettings
     if type(error) is not NotFoundError or request.host == "storage":
         return error
     base = request.base_url(settings)
-    if not urlsplit(base).path:
+    if not has_path(base):
         return error
     field = "platform_host" if request.host == "platform" and base != settings.push_url else "host"
     blamed = {

@@ -327,6 +327,11 @@ def push_path(organization_id: str, *segments: str) -> str:
     return _path("push/v1/organizations", organization_id, segments)
 
 
+def has_path(base: str) -> bool:
+    """Return whether a base URL has a path, as that of a gateway does; Coveo's own have none."""
+    return bool(urlsplit(base).path)
+
+
 def is_push_path(path: str) -> bool:
     """Return whether a path belongs to the Push API, whose calls Coveo limits."""
     return "/push/v1/organizations/" in path

@@ -34,7 +34,7 @@ from airflow_provider_coveo.coveo.client.push import Push
 from airflow_provider_coveo.coveo.client.sources import Sources
 from airflow_provider_coveo.coveo.connection import ConnectionSettings
 from airflow_provider_coveo.coveo.containers import Containers
-from airflow_provider_coveo.coveo.endpoints import regions_in_words
+from airflow_provider_coveo.coveo.endpoints import has_path, regions_in_words
 from airflow_provider_coveo.coveo.errors import (
     AccessDeniedError,
     AuthenticationError,
@@ -169,8 +169,9 @@ class CoveoClient:
         except CoveoError as error:
             # Don't try the key in other regions: it may go only to the connection's hosts.
             hint = f" Check the region too: Coveo has {regions_in_words()}." if settings.region else ""
-            has_own_path = "/" in settings.platform_url.partition("://")[2]
-            if isinstance(error, NotFoundError) and (type(error) is not NotFoundError or not has_own_path):
+            # A plain 404 below a path already blames the path.
+            blames_path = type(error) is NotFoundError and has_path(settings.platform_url)
+            if isinstance(error, NotFoundError) and not blames_path:
                 return False, f"There is no {where}. {error}{hint}"
             if isinstance(error, AuthenticationError):
                 return False, f"The API key is not valid for {where}. {error}{hint}"
