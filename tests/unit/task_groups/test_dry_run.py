@@ -241,12 +241,23 @@ def test_reads_and_dry_pushes_are_possible_in_a_dry_run(
 ITEMS: Any = [{"documentId": "a://1", "data": "x"}]
 
 
+@pytest.fixture
+def a_real_run(a_dry_run: Callable[..., DryRun]) -> Callable[..., DryRun]:
+    """Return a function that makes a run that has opened its source, and whose task ``work`` begins."""
+
+    def make(**options: Any) -> DryRun:
+        run = a_dry_run(params={"dry_run": False}, **options)
+        run.execute("open")
+        run.enter("work")
+        return run
+
+    return make
+
+
 def test_a_dry_push_is_rejected_where_its_bracket_would_delete_what_it_does_not_push(
-    coveo: Simulator, a_dry_run: Callable[..., DryRun]
+    coveo: Simulator, a_real_run: Callable[..., DryRun]
 ) -> None:
-    run = a_dry_run(params={"dry_run": False}, delete_old_items=True)
-    run.execute("open")
-    run.enter("work")
+    run = a_real_run(delete_old_items=True)
     with pytest.raises(CoveoInputError, match="it would delete the items that are not pushed"):
         CoveoPushHook().push_items(SOURCE, ITEMS, dry_run=True)
     operator = PushItemsOperator(task_id="dry", source_id=SOURCE, items=ITEMS, dry_run=True)
@@ -255,18 +266,14 @@ def test_a_dry_push_is_rejected_where_its_bracket_would_delete_what_it_does_not_
 
 
 def test_a_dry_push_is_possible_where_it_does_no_harm(
-    coveo: Simulator, a_dry_run: Callable[..., DryRun]
+    coveo: Simulator, a_real_run: Callable[..., DryRun]
 ) -> None:
-    run = a_dry_run(params={"dry_run": False}, delete_old_items=True)
-    run.execute("open")
-    run.enter("work")
+    run = a_real_run(delete_old_items=True)
     coveo.add_source("another")
     assert CoveoPushHook().push_items("another", ITEMS, dry_run=True)["adds"] == 1
     run.context("elsewhere")
     assert CoveoPushHook().push_items(SOURCE, ITEMS, dry_run=True)["adds"] == 1
-    run = a_dry_run(params={"dry_run": False})
-    run.execute("open")
-    run.enter("work")
+    a_real_run()
     assert CoveoPushHook().push_items(SOURCE, ITEMS, dry_run=True)["adds"] == 1
 
 
