@@ -387,7 +387,8 @@ def _judged(holder: SourceRecord, facts: _Facts) -> tuple[bool | None, str]:
     ends = {
         each.task_id: each.state for each in facts.ends.get(key, []) if each.map_index == holder.map_index
     }
-    if has_ended(holder, [ends.get(holder.task_id(role)) for role in _ENDS], lambda: states):
+    closing = [ends.get(holder.task_id(role)) for role in _ENDS]
+    if has_ended(holder, closing, lambda: states, in_active_run=True):
         return False, "its tasks close and outcome have run"
     if dag is not None and not dag.is_paused and not dag.is_gone:
         return True, ""

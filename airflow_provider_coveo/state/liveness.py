@@ -34,7 +34,7 @@ def is_live(holder: SourceRecord) -> bool:
     :param holder: The bracket.
     """
     facts = run_facts(holder.dag_id, holder.run_id)
-    if not facts.is_active or is_over(holder):
+    if not facts.is_active or _is_over(holder, in_active_run=True):
         return False
     if facts.is_paused is False and not facts.is_gone:
         return True
@@ -57,18 +57,29 @@ def is_over(holder: SourceRecord) -> bool:
     """
     Return whether a bracket has ended, by :func:`has_ended`. For tasks, and for callbacks that can query.
 
-    :param holder: The bracket.
+    :param holder: The bracket. Nothing is known about its run, so tasks without a state don't count.
     """
+    return _is_over(holder, in_active_run=False)
+
+
+def _is_over(holder: SourceRecord, *, in_active_run: bool) -> bool:
     closing = [holder.task_id("close"), holder.task_id("outcome")]
     states = task_states(holder.dag_id, holder.run_id, closing)
     ends = [states[task_id].get(holder.map_index) for task_id in closing]
-    return has_ended(holder, ends, lambda: all_task_states(holder.dag_id, holder.run_id).items())
+    return has_ended(
+        holder,
+        ends,
+        lambda: all_task_states(holder.dag_id, holder.run_id).items(),
+        in_active_run=in_active_run,
+    )
 
 
 def has_ended(
     holder: SourceRecord,
     ends: Iterable[str | None],
     find_tasks: Callable[[], Iterable[tuple[str, str | None]]],
+    *,
+    in_active_run: bool,
 ) -> bool:
     """
     Return whether a bracket has ended: the tasks that close it, and all others that could still push.
@@ -81,11 +92,14 @@ def has_ended(
     :param ends: The states of its ``close`` and ``outcome``.
     :param find_tasks: Returns the run's task instances, by their unique names or tasks, and their states.
         It is called only if both have ended.
+    :param in_active_run: Whether its run is active. If so, a task without a state is pending, too: it waits
+        for its upstream tasks, such as one of several that were cleared. After the run's end, it never runs.
     """
     if not all(state in FINISHED_STATES for state in ends):
         return False
     return not any(
-        state in PENDING_STATES and (holder.reopened_by is not None or holder.has_member(name))
+        (state in PENDING_STATES or (state is None and in_active_run))
+        and (holder.reopened_by is not None or holder.has_member(name))
         for name, state in find_tasks()
     )
 

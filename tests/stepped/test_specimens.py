@@ -330,6 +330,54 @@ SPECIMENS: dict[str, tuple[str, list[Event]]] = {
             ("watch",),
         ],
     ),
+    "a-member-of-the-previous-run-is-marked-failed-behind-the-opening": (
+        "depending_on_past",
+        [
+            ("trigger", "b", "depending_on_past"),
+            ("mark_group", "a", "push_source_update", "skipped"),
+            ("tick",),
+            ("tick",),
+            ("mark_group", "a", "push_source_update", "failed"),
+            ("trigger", "c", "other"),
+        ],
+    ),
+    "another-bracket-closes-between-two-members-that-were-cleared-alone": (
+        "own_setup_and_teardown",
+        [
+            ("settle",),
+            ("trigger", "c", "other"),
+            ("tick",),
+            ("tick",),
+            ("finish", "c.open"),
+            ("tick",),
+            (
+                "clear_with",
+                "a",
+                ["make_room"],
+                {"downstream": False, "upstream": False, "only_failed": False},
+            ),
+        ],
+    ),
+    "another-bracket-closes-between-two-members-behind-a-marked-close": (
+        "in_a_row",
+        [
+            ("tick",),
+            ("tick",),
+            ("finish", "a.open"),
+            ("mark", "a", "close", "success", ALONE),
+            ("mark", "a", "outcome", "success", ALONE),
+            ("tick",),
+            ("trigger", "c", "other"),
+            ("tick",),
+            ("tick",),
+            ("finish", "c.open"),
+            ("tick",),
+            ("finish", "c.work1"),
+            ("tick",),
+            ("finish", "a.work1"),
+            ("finish", "c.close"),
+        ],
+    ),
 }
 
 

@@ -57,6 +57,16 @@ def test_a_bracket_that_is_over_holds_nothing_although_its_run_goes_on(coveo: Si
     assert look()["closed"] == [SOURCE]
 
 
+def test_a_member_without_a_state_holds_the_source_when_the_closing_was_marked(
+    coveo: Simulator, opened: Run
+) -> None:
+    """It waits for another member, and the scheduler has not scheduled it yet."""
+    for name in ("open", "close", "outcome", "done"):
+        opened.states[opened.task(name).task_id] = "success"
+    opened.states[opened.task("work").task_id] = None  # type: ignore[assignment]
+    assert look()["held"] == [SOURCE]
+
+
 @pytest.mark.parametrize("state", ["scheduled", "up_for_retry", "up_for_reschedule", None])
 def test_a_run_in_which_nothing_changes_any_more_holds_nothing(
     coveo: Simulator, opened: Run, monkeypatch: pytest.MonkeyPatch, state: str | None

@@ -218,12 +218,13 @@ def test_a_source_that_is_active_without_a_bracket_at_work_is_marked_and_says_wh
     assert row["holders"][0]["is_live"] is False
 
 
+@pytest.mark.parametrize("pending", ["running", None])
 @pytest.mark.parametrize(("task", "state"), [("update.work", "working"), ("elsewhere", "abandoned")])
-def test_a_member_that_works_when_the_closing_was_marked_keeps_the_bracket_at_work(
-    facts: Facts, task: str, state: str
+def test_a_member_that_is_pending_when_the_closing_was_marked_keeps_the_bracket_at_work(
+    facts: Facts, task: str, state: str, pending: str | None
 ) -> None:
     facts.hold()
-    facts.run("running", ("update.close", "success"), ("update.outcome", "success"), (task, "running"))
+    facts.run("running", ("update.close", "success"), ("update.outcome", "success"), (task, pending))
     assert facts.row()["state"] == state
 
 
@@ -236,8 +237,9 @@ def test_a_task_that_still_works_keeps_the_bracket_at_work(facts: Facts, options
 
 def test_a_bracket_that_a_task_opened_again_is_at_work_as_long_as_tasks_wait(facts: Facts) -> None:
     facts.hold(reopened_by=("work", -1))
-    facts.run("running", *ENDED, ("work", "running"))
-    assert facts.row()["state"] == "working"
+    for state in ("running", None):
+        facts.run("running", *ENDED, ("work", state))
+        assert facts.row()["state"] == "working"
     facts.run("running", *ENDED, ("work", "success"))
     assert facts.row()["state"] == "abandoned"
 
