@@ -76,7 +76,7 @@ def bracket_of(run: Run) -> Any:
 # --- the first cut-off: taken before the run's first push, or unknown ---
 
 
-def test_an_open_task_that_was_marked_as_success_sets_no_cut_off_after_the_run_has_pushed(
+def test_an_open_task_that_was_marked_and_cleared_sets_no_cut_off_after_the_run_has_pushed(
     coveo: Simulator, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = a_run(delete_old_items=True, queue_delay=0, exclusive=True)
@@ -104,7 +104,7 @@ def _status(name: str) -> Any:
     return SourceStatus[name]
 
 
-def test_a_push_before_the_bracket_leaves_no_cut_off_that_is_safe(
+def test_no_cut_off_is_set_if_the_run_pushed_before_the_bracket(
     coveo: Simulator, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = a_run(delete_old_items=True, queue_delay=0)
@@ -130,7 +130,7 @@ def test_two_brackets_of_a_run_share_the_first_cut_off_of_their_source(
     assert run.execute("second.delete_old_items")["ordering_id"] == first
 
 
-def test_a_write_that_airflow_dropped_moves_no_cut_off(
+def test_a_write_that_airflow_dropped_does_not_move_the_cut_off(
     coveo: Simulator, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = a_run(delete_old_items=True, queue_delay=0)
@@ -152,7 +152,7 @@ def test_a_write_that_airflow_dropped_moves_no_cut_off(
     assert deletions(coveo) == []
 
 
-def test_a_retry_of_the_opening_before_any_work_still_finds_a_cut_off(
+def test_a_retry_of_the_open_task_before_any_work_still_sets_a_cut_off(
     coveo: Simulator, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = a_run(delete_old_items=True, queue_delay=0)
@@ -167,7 +167,7 @@ def test_a_retry_of_the_opening_before_any_work_still_finds_a_cut_off(
 # --- a run works on the source that it opened ---
 
 
-def test_templates_that_render_to_another_source_by_now_change_nothing_in_the_run(
+def test_templates_that_later_render_to_another_source_change_nothing_in_the_run(
     coveo: Simulator, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = a_run(delete_old_items=True, queue_delay=0)
@@ -185,7 +185,7 @@ def test_templates_that_render_to_another_source_by_now_change_nothing_in_the_ru
     assert coveo.statuses(OTHER) == []
 
 
-def test_a_task_with_the_brackets_own_template_works_on_the_brackets_source(
+def test_a_task_with_the_same_template_as_the_bracket_uses_the_brackets_source(
     a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = a_run()
@@ -199,7 +199,7 @@ def test_a_task_with_the_brackets_own_template_works_on_the_brackets_source(
     assert work.source_id == OTHER
 
 
-def test_the_task_that_runs_follows_the_source_of_the_run_even_if_the_context_has_another_copy(
+def test_the_running_task_uses_the_source_of_the_run_even_if_the_context_has_a_copy_of_it(
     coveo: Simulator, a_run: Callable[..., Run]
 ) -> None:
     """Airflow 3.0 renders and runs a copy of the task in the context."""
@@ -226,7 +226,7 @@ def test_a_connection_that_was_renamed_meanwhile_does_not_keep_a_source_open(
     assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
 
 
-def test_old_items_of_a_source_stay_if_the_run_pushed_to_another_one(
+def test_old_items_are_kept_if_the_run_pushed_to_another_source(
     coveo: Simulator, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = a_run(delete_old_items=True, queue_delay=0)
@@ -241,7 +241,7 @@ def test_old_items_of_a_source_stay_if_the_run_pushed_to_another_one(
 # --- owners of sources ---
 
 
-def test_an_opening_that_is_rejected_leaves_on_record_who_holds_the_source(
+def test_an_open_task_that_coveo_rejects_keeps_the_record_of_the_run_that_holds_the_source(
     coveo: Simulator, a_run: Callable[..., Run]
 ) -> None:
     run = a_run()
@@ -253,7 +253,7 @@ def test_an_opening_that_is_rejected_leaves_on_record_who_holds_the_source(
     assert holder.run_id == "later"
 
 
-def test_the_bracket_that_closes_first_leaves_the_source_open_for_the_one_that_opened_before(
+def test_the_close_task_leaves_the_source_open_for_a_bracket_that_opened_it_before(
     coveo: Simulator, a_run: Callable[..., Run]
 ) -> None:
     run = a_run()
@@ -267,7 +267,7 @@ def test_the_bracket_that_closes_first_leaves_the_source_open_for_the_one_that_o
     assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
 
 
-def test_a_bracket_that_opens_while_another_closes_gets_its_status_again(
+def test_the_status_of_a_bracket_that_opens_while_another_one_closes_is_set_again(
     coveo: Simulator, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = a_run()
@@ -286,7 +286,7 @@ def test_a_bracket_that_opens_while_another_closes_gets_its_status_again(
     assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE", "REFRESH"]
 
 
-def test_of_two_exclusive_brackets_that_claim_at_once_the_last_one_opens(
+def test_if_two_exclusive_brackets_claim_a_source_at_once_the_last_one_opens_it(
     coveo: Simulator, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = a_run(exclusive=True)
@@ -302,7 +302,7 @@ def test_of_two_exclusive_brackets_that_claim_at_once_the_last_one_opens(
     assert holder.dag_id == "e"
 
 
-def test_an_exclusive_bracket_is_not_opened_again_while_another_one_holds_the_source(
+def test_an_exclusive_bracket_is_not_reopened_while_another_one_holds_the_source(
     coveo: Simulator, a_run: Callable[..., Run]
 ) -> None:
     run = a_run(exclusive=True)
@@ -314,7 +314,7 @@ def test_an_exclusive_bracket_is_not_opened_again_while_another_one_holds_the_so
     assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
 
 
-def test_an_exclusive_bracket_opens_what_one_that_is_over_left_active(
+def test_an_exclusive_bracket_opens_a_source_that_an_ended_bracket_left_active(
     coveo: Simulator, a_run: Callable[..., Run]
 ) -> None:
     run = a_run(exclusive=True)
@@ -345,7 +345,7 @@ def test_the_wait_for_a_source_ends_without_a_triggerer(coveo: Simulator, a_run:
 # --- an `open` that outlives its `close` ---
 
 
-def test_an_opening_whose_request_arrives_after_the_closing_closes_the_source_itself(
+def test_an_open_task_whose_request_arrives_after_close_closes_the_source_itself(
     coveo: Simulator, a_run: Callable[..., Run]
 ) -> None:
     run = a_run()
@@ -370,7 +370,7 @@ def test_an_opening_whose_request_arrives_after_the_closing_closes_the_source_it
 
 
 @pytest.mark.parametrize(("arrives", "statuses"), [(True, ["IDLE", "REBUILD", "IDLE"]), (False, ["IDLE"])])
-def test_the_last_task_looks_once_more_if_the_opening_was_killed_in_its_request(
+def test_the_outcome_task_checks_again_if_the_open_task_was_killed_during_its_request(
     coveo: Simulator,
     a_run: Callable[..., Run],
     monkeypatch: pytest.MonkeyPatch,
@@ -434,7 +434,7 @@ def test_tasks_after_the_bracket_are_skipped_in_a_pass_that_skips_it(
         run.execute("done")
 
 
-def test_the_claim_of_an_opening_that_was_killed_is_taken_back(
+def test_the_claim_of_a_killed_open_task_is_released(
     coveo: Simulator, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = a_run(exclusive=True)
@@ -453,7 +453,7 @@ def test_the_claim_of_an_opening_that_was_killed_is_taken_back(
     assert coveo.statuses(SOURCE) == []
 
 
-def test_tasks_after_the_bracket_wait_for_idle_although_close_was_marked(
+def test_tasks_after_the_bracket_wait_for_idle_even_if_close_was_marked_by_hand(
     coveo: Simulator, a_run: Callable[..., Run]
 ) -> None:
     run = a_run()
@@ -465,7 +465,9 @@ def test_tasks_after_the_bracket_wait_for_idle_although_close_was_marked(
 # --- invalid parameters ---
 
 
-def test_a_delta_does_not_delete_what_did_not_change(coveo: Simulator, a_run: Callable[..., Run]) -> None:
+def test_an_incremental_update_that_would_delete_unchanged_items_is_rejected(
+    coveo: Simulator, a_run: Callable[..., Run]
+) -> None:
     run = a_run(delete_old_items=True, status="{{ params.status }}")
     run.task("open").status = "Incremental"
     with pytest.raises(CoveoInputError, match="would delete everything else"):
@@ -474,7 +476,9 @@ def test_a_delta_does_not_delete_what_did_not_change(coveo: Simulator, a_run: Ca
     assert coveo.requests == []
 
 
-def test_nothing_is_retried_where_nothing_was_opened(coveo: Simulator, a_run: Callable[..., Run]) -> None:
+def test_close_and_outcome_send_nothing_if_nothing_was_opened(
+    coveo: Simulator, a_run: Callable[..., Run]
+) -> None:
     run = a_run()
     coveo.faults.answer(403, operation="status", status_type="REBUILD")
     with pytest.raises(AccessDeniedError):
@@ -525,7 +529,9 @@ def test_a_run_that_0_1_0_opened_is_closed_by_this_version(
     assert SourceLedger("acme").holders(SOURCE) == ()
 
 
-def test_a_phase_of_a_later_version_is_closed_to_be_sure(coveo: Simulator, a_run: Callable[..., Run]) -> None:
+def test_a_bracket_in_a_phase_of_a_later_version_is_closed(
+    coveo: Simulator, a_run: Callable[..., Run]
+) -> None:
     run = a_run()
     run.execute("open")
     (name,) = [name for name in run.variables if name.startswith("coveo_bracket")]
@@ -537,7 +543,7 @@ def test_a_phase_of_a_later_version_is_closed_to_be_sure(coveo: Simulator, a_run
 # --- the number of reads of records ---
 
 
-def test_a_bracket_that_goes_well_reads_its_records_no_more_than_twice_as_often_as_0_1_0_did_and_two(
+def test_a_successful_bracket_reads_records_no_more_often_than_0_1_0_did(
     coveo: Simulator, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """0.1.0 looked up 7 values in Variables and in the task state store, and two XComs."""
@@ -559,7 +565,7 @@ def test_a_bracket_that_goes_well_reads_its_records_no_more_than_twice_as_often_
     assert [request.operation for request in coveo.requests] == ["status", "status"]
 
 
-def test_open_says_so_if_a_cluster_policy_has_replaced_the_callbacks(
+def test_the_open_task_logs_that_a_cluster_policy_has_replaced_the_callbacks(
     coveo: Simulator, a_run: Callable[..., Run], caplog: pytest.LogCaptureFixture
 ) -> None:
     run = a_run()
@@ -586,7 +592,7 @@ def overdue(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return pass_deadline
 
 
-def test_a_source_whose_run_is_overdue_is_closed_once_nothing_works(
+def test_the_source_of_an_overdue_run_is_closed_once_no_task_is_running(
     coveo: Simulator, a_run: Callable[..., Run], overdue: Callable[[], None]
 ) -> None:
     run = a_run()
@@ -599,7 +605,7 @@ def test_a_source_whose_run_is_overdue_is_closed_once_nothing_works(
     assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
 
 
-def test_records_are_read_from_a_thread_that_finds_the_triggerers_event_loop(
+def test_records_are_read_in_a_thread_that_can_use_the_triggerers_event_loop(
     coveo: Simulator,
     a_run: Callable[..., Run],
     overdue: Callable[[], None],
@@ -628,7 +634,7 @@ def test_records_are_read_from_a_thread_that_finds_the_triggerers_event_loop(
     assert len(loops) == 1
 
 
-def test_a_source_that_was_closed_or_that_another_one_holds_is_not_overdue(
+def test_a_source_that_was_closed_or_is_held_by_another_run_is_not_overdue(
     coveo: Simulator, a_run: Callable[..., Run], overdue: Callable[[], None]
 ) -> None:
     run = a_run()
@@ -643,7 +649,7 @@ def test_a_source_that_was_closed_or_that_another_one_holds_is_not_overdue(
     assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE", "REBUILD"]
 
 
-def test_a_deadline_is_an_alert_beside_those_of_the_dag(a_run: Callable[..., Run]) -> None:
+def test_a_deadline_adds_an_alert_to_the_dag(a_run: Callable[..., Run]) -> None:
     if not hasattr(sdk.DAG, "deadline") and not _has_deadlines():
         with pytest.raises(CoveoInputError, match=r"close_overdue_after.*3\.1"):
             a_run(close_overdue_after=timedelta(hours=6))
@@ -663,7 +669,7 @@ def _has_deadlines() -> bool:
 
 
 @pytest.mark.parametrize("value", [timedelta(0), 60, "1h"])
-def test_a_deadline_is_a_time(value: Any) -> None:
+def test_a_deadline_that_is_not_a_positive_timedelta_is_rejected(value: Any) -> None:
     with pytest.raises(CoveoInputError, match="close_overdue_after"):
         push_source_update(source_id=SOURCE, close_overdue_after=value)
 
@@ -672,7 +678,7 @@ def test_a_deadline_is_a_time(value: Any) -> None:
 
 
 @pytest.mark.parametrize(("ended", "deletes"), [("success", True), ("failed", False), (None, None)])
-def test_old_items_are_deleted_only_after_a_teardown_inside_ended_well(
+def test_old_items_are_deleted_only_after_a_teardown_inside_the_bracket_succeeded(
     coveo: Simulator,
     monkeypatch: pytest.MonkeyPatch,
     ended: str | None,

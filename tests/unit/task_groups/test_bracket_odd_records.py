@@ -120,7 +120,7 @@ def test_an_identity_that_was_edited_by_hand_leaves_no_source_open(
 
 
 @pytest.mark.parametrize("holders", [5, [1], "x", None, {"d r push_source_update.open -1": {"digest": 5}}])
-def test_the_watchdog_s_record_may_have_been_edited_by_hand(
+def test_a_watchdog_s_record_that_was_edited_by_hand_leaves_no_source_open(
     coveo: Simulator, a_run: Callable[..., Run], holders: Any
 ) -> None:
     run = a_run()
@@ -136,7 +136,7 @@ def test_the_watchdog_s_record_may_have_been_edited_by_hand(
 
 
 @pytest.mark.parametrize("gone", ["coveo_content", "coveo_"])
-def test_a_second_bracket_takes_no_later_cut_off_where_the_sources_record_is_gone(
+def test_a_second_bracket_uses_no_later_cut_off_if_the_sources_record_is_gone(
     coveo: Simulator, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, gone: str
 ) -> None:
     """Thirty other runs on the source also push it out of its record."""
@@ -157,7 +157,7 @@ def test_a_second_bracket_takes_no_later_cut_off_where_the_sources_record_is_gon
 
 @pytest.mark.parametrize("others", [5, 31, 400])
 @pytest.mark.parametrize("knows", [True, False])
-def test_however_many_runs_came_since_no_later_cut_off_is_taken_for_a_runs_first(
+def test_a_later_cut_off_never_counts_as_a_runs_first_one_however_many_runs_followed(
     connect: Any, a_run: Callable[..., Run], others: int, knows: bool
 ) -> None:
     a_run()
@@ -184,7 +184,7 @@ def test_however_many_runs_came_since_no_later_cut_off_is_taken_for_a_runs_first
         ({"began": -60}, False),
     ],
 )
-def test_a_run_with_the_id_of_a_deleted_one_does_not_keep_to_its_source(
+def test_a_run_with_the_id_of_a_deleted_run_does_not_use_its_source(
     coveo: Simulator, a_run: Callable[..., Run], about: dict[str, int], is_another: bool
 ) -> None:
     run = a_run()
@@ -204,7 +204,9 @@ def test_a_run_with_the_id_of_a_deleted_one_does_not_keep_to_its_source(
 
 
 @pytest.mark.parametrize("other", ["push_1", "push_1_0"])
-def test_a_task_named_like_a_mapped_one_hides_no_state(monkeypatch: pytest.MonkeyPatch, other: str) -> None:
+def test_a_task_named_like_a_mapped_task_instance_hides_no_state(
+    monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
     """Airflow 3 gives instance 1 of `push` and a task `push_1` the same name, and returns only one."""
     instances = {
         ("push", 0): "success",
@@ -228,7 +230,7 @@ def test_a_task_named_like_a_mapped_one_hides_no_state(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("hidden", ["running", "queued", "deferred", "up_for_retry", "scheduled"])
-def test_a_task_that_airflow_names_like_another_one_is_not_overlooked_among_all(
+def test_all_task_states_include_a_task_that_airflow_names_like_another_one(
     monkeypatch: pytest.MonkeyPatch, hidden: str
 ) -> None:
     """Without the names of tasks, as in the triggerer, the task after the other one counts."""
@@ -247,7 +249,7 @@ def test_a_task_that_airflow_names_like_another_one_is_not_overlooked_among_all(
     assert set(airflow_runs.all_task_states("d", "r").values()) == {"success"}
 
 
-def test_a_bracket_that_two_cleared_tasks_work_in_is_not_over_when_the_first_ends(
+def test_a_bracket_with_two_cleared_tasks_is_live_until_both_have_ended(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     states = {"u.close": "success", "u.outcome": "success", "u.first": "success", "u.second": "running"}
@@ -276,7 +278,7 @@ def test_a_bracket_that_two_cleared_tasks_work_in_is_not_over_when_the_first_end
         ("u2.work", False),
     ],
 )
-def test_a_bracket_whose_closing_was_marked_lives_as_long_as_one_of_its_tasks(
+def test_a_bracket_whose_close_task_was_marked_is_live_while_one_of_its_tasks_runs(
     monkeypatch: pytest.MonkeyPatch, task: str, is_live: bool
 ) -> None:
     states = {"u.close": "success", "u.outcome": "success", task: "running"}
@@ -302,7 +304,7 @@ def test_the_record_of_a_source_names_the_members_that_are_not_in_the_group(
     assert holder.members_outside == tuple(f"outside{number:02}" for number in range(50))
 
 
-def test_on_3_0_the_callback_closes_the_brackets_behind_one_that_never_began(
+def test_on_3_0_the_callback_closes_the_mapped_brackets_after_one_that_never_began(
     coveo: Simulator, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = a_run()
@@ -317,7 +319,7 @@ def test_on_3_0_the_callback_closes_the_brackets_behind_one_that_never_began(
     assert coveo.statuses(SOURCE) == ["IDLE"]
 
 
-def test_an_idle_of_the_watchdog_that_coveo_rejects_is_not_on_record_as_accepted(
+def test_a_watchdog_s_idle_request_that_coveo_rejects_is_not_recorded_as_accepted(
     coveo: Simulator, a_run: Callable[..., Run]
 ) -> None:
     run = a_run()
@@ -338,7 +340,7 @@ def test_an_idle_of_the_watchdog_that_coveo_rejects_is_not_on_record_as_accepted
 
 
 @pytest.mark.parametrize("is_concluded", [True, False])
-def test_a_closing_tells_another_bracket_only_once_its_opening_has_ended(
+def test_the_close_task_marks_another_bracket_as_closed_only_after_its_open_task_has_ended(
     coveo: Simulator, a_run: Callable[..., Run], is_concluded: bool
 ) -> None:
     """While its request is in flight, it checks again, and sets its status again."""

@@ -30,7 +30,7 @@ def checked(dag: DAG) -> Any:
 
 
 @pytest.mark.parametrize("wiring", ["below", "below_list", "between", "above_reversed"])
-def test_a_label_at_an_edge_changes_nothing(wiring: str) -> None:
+def test_a_label_on_an_edge_changes_nothing(wiring: str) -> None:
     with a_dag() as dag:
         with push_source_update(source_id=SOURCE, delete_old_items=True) as update:
             Work(task_id="work")
@@ -48,7 +48,7 @@ def test_a_label_at_an_edge_changes_nothing(wiring: str) -> None:
     assert update.close.task_id in found.downstream_task_ids
 
 
-def test_behind_a_label_a_list_of_a_groups_tasks_is_the_group() -> None:
+def test_a_list_of_a_groups_tasks_wired_with_a_label_counts_as_the_group() -> None:
     """Airflow's own rule, by which a list is the same as the group; the guide mentions it."""
     with a_dag() as dag:
         with push_source_update(source_id=SOURCE) as update:
@@ -69,7 +69,7 @@ def test_three_brackets_in_a_group_are_numbered() -> None:
 
 
 @pytest.mark.parametrize("error", [KeyError, None])
-def test_a_bracket_whose_block_failed_is_refused_although_the_error_was_caught(error: Any) -> None:
+def test_a_bracket_whose_block_failed_is_rejected_even_if_the_error_was_caught(error: Any) -> None:
     with a_dag() as dag:
         try:
             with push_source_update(source_id=SOURCE):
@@ -84,7 +84,7 @@ def test_a_bracket_whose_block_failed_is_refused_although_the_error_was_caught(e
 
 
 @pytest.mark.parametrize("wiring", ["itself", "round", "member", "close", "member_inside"])
-def test_a_bracket_that_would_wait_for_itself_is_refused(wiring: str) -> None:
+def test_a_bracket_that_would_wait_for_itself_is_rejected(wiring: str) -> None:
     def build() -> None:
         with a_dag() as dag:
             with push_source_update(source_id=SOURCE) as update:
@@ -109,7 +109,7 @@ def test_a_bracket_that_would_wait_for_itself_is_refused(wiring: str) -> None:
 
 @pytest.mark.parametrize("name", ["begin", "open", "delete_old_items", "close", "outcome", "done"])
 @pytest.mark.parametrize("prefixes", [True, False])
-def test_a_task_with_an_id_of_the_brackets_own_is_refused_by_name(name: str, prefixes: bool) -> None:
+def test_a_task_with_an_id_that_the_bracket_uses_is_rejected_by_name(name: str, prefixes: bool) -> None:
     with (
         a_dag(),
         pytest.raises(CoveoInputError, match=rf"\b{name}'.*Rename the task"),
@@ -118,14 +118,14 @@ def test_a_task_with_an_id_of_the_brackets_own_is_refused_by_name(name: str, pre
         Work(task_id=name)
 
 
-def test_an_id_that_is_the_brackets_own_only_with_an_option_is_free_without_it() -> None:
+def test_an_id_that_the_bracket_uses_only_with_an_option_is_free_without_it() -> None:
     with a_dag() as dag, push_source_update(source_id=SOURCE):
         Work(task_id="delete_old_items")
     assert "push_source_update.delete_old_items" in checked(dag).task_ids
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_members_that_become_setup_and_teardown_behind_the_block_keep_that_meaning(kept: bool) -> None:
+def test_members_that_become_setup_and_teardown_after_the_block_keep_that_role(kept: bool) -> None:
     with a_dag() as dag:
         with push_source_update(source_id=SOURCE, delete_old_items=True) as update:
             first, work, last = Work(task_id="first"), Work(task_id="work"), Work(task_id="last")
@@ -141,7 +141,7 @@ def test_members_that_become_setup_and_teardown_behind_the_block_keep_that_meani
 
 
 @pytest.mark.parametrize("wiring", ["alone", "below", "in_a_group", "two"])
-def test_a_task_that_is_put_into_the_group_behind_the_block_is_a_member(wiring: str) -> None:
+def test_a_task_that_is_added_to_the_group_after_the_block_is_a_member(wiring: str) -> None:
     with a_dag() as dag:
         with push_source_update(source_id=SOURCE, delete_old_items=True) as update:
             work = Work(task_id="work")
@@ -165,7 +165,7 @@ def test_a_task_that_is_put_into_the_group_behind_the_block_is_a_member(wiring: 
         assert update.close.task_id in later.downstream_task_ids
 
 
-def test_a_task_in_the_group_that_follows_the_bracket_is_refused() -> None:
+def test_a_task_in_the_group_that_follows_the_bracket_is_rejected() -> None:
     with a_dag() as dag:
         with push_source_update(source_id=SOURCE) as update:
             Work(task_id="work")
@@ -175,7 +175,7 @@ def test_a_task_in_the_group_that_follows_the_bracket_is_refused() -> None:
 
 
 @pytest.mark.parametrize("beside", [True, False])
-def test_a_setup_that_nothing_waits_for_is_refused(beside: bool) -> None:
+def test_a_setup_that_nothing_waits_for_is_rejected(beside: bool) -> None:
     with a_dag() as dag, push_source_update(source_id=SOURCE):
         Work(task_id="make_room").as_setup()
         if beside:

@@ -108,7 +108,7 @@ def work(number: int = 0) -> int:
 # --- the bracket itself ---
 
 
-def test_the_closing_is_a_teardown_that_only_the_first_setup_must_have_gone_well_for(dag: DAG) -> None:
+def test_the_close_task_is_a_teardown_that_requires_only_the_first_setup_to_succeed(dag: DAG) -> None:
     with push_source_update(source_id=SOURCE) as update:
         Work(task_id="work")
 
@@ -126,7 +126,7 @@ def test_the_closing_is_a_teardown_that_only_the_first_setup_must_have_gone_well
     assert below(of(update, "close")) == {"outcome", "done"}
 
 
-def test_every_task_inside_is_waited_for_not_only_the_last(dag: DAG) -> None:
+def test_the_close_task_waits_for_every_task_inside_not_only_for_the_last(dag: DAG) -> None:
     with push_source_update(source_id=SOURCE) as update:
         first, last = Work(task_id="first"), Work(task_id="last")
         first >> last
@@ -171,7 +171,7 @@ def test_tasks_before_a_bracket_run_before_its_first_setup(dag: DAG) -> None:
     assert is_member(update, inside)
 
 
-def test_old_items_are_deleted_after_every_task_and_before_the_closing(dag: DAG) -> None:
+def test_old_items_are_deleted_after_every_task_and_before_the_close_task(dag: DAG) -> None:
     with push_source_update(source_id=SOURCE, delete_old_items=True, queue_delay=0) as update:
         first, last = Work(task_id="first"), Work(task_id="last")
         first >> last
@@ -189,7 +189,7 @@ def test_by_default_nothing_is_deleted(dag: DAG) -> None:
     assert "push_source_update.delete_old_items" not in dag.task_ids
 
 
-def test_the_closing_is_retried_for_longer_than_two_hours(dag: DAG) -> None:
+def test_the_close_task_is_retried_for_more_than_two_hours(dag: DAG) -> None:
     with push_source_update(source_id=SOURCE) as update:
         Work(task_id="work")
 
@@ -201,7 +201,7 @@ def test_the_closing_is_retried_for_longer_than_two_hours(dag: DAG) -> None:
         assert closing.retry_exponential_backoff
 
 
-def test_the_assets_of_an_update_are_those_of_the_task_that_knows_whether_it_went_well(dag: DAG) -> None:
+def test_the_outlets_of_an_update_belong_to_the_task_that_knows_whether_it_succeeded(dag: DAG) -> None:
     asset = push_source_asset(organization_id="acme", source_id=SOURCE)
     with push_source_update(source_id=SOURCE, outlets=[asset], delete_old_items=True):
         work()
@@ -227,7 +227,7 @@ def test_each_call_of_a_decorated_function_is_a_bracket_named_after_it(dag: DAG)
 # --- several brackets ---
 
 
-def test_two_brackets_get_ids_of_their_own_and_judge_only_their_own_tasks(dag: DAG) -> None:
+def test_two_brackets_get_different_ids_and_check_only_their_own_tasks(dag: DAG) -> None:
     brackets = []
     for source in ("one", "two"):
         with push_source_update(source_id=source) as update:
@@ -308,7 +308,7 @@ def test_an_error_in_the_bracket_is_not_hidden_by_the_bracket() -> None:
 # --- content of the bracket ---
 
 
-def test_tasks_in_groups_in_groups_are_members(dag: DAG) -> None:
+def test_tasks_in_nested_groups_are_members(dag: DAG) -> None:
     with push_source_update(source_id=SOURCE) as update:
         with TaskGroup("a") as group:
             with TaskGroup("b"):
@@ -333,7 +333,7 @@ def test_mapped_tasks_are_members(dag: DAG, classic: bool) -> None:
     assert mapped.task_id in of(update, "delete_old_items").upstream_task_ids
 
 
-def test_a_mapped_group_may_stand_inside(dag: DAG) -> None:
+def test_a_bracket_can_contain_a_mapped_group(dag: DAG) -> None:
     with push_source_update(source_id=SOURCE) as update:
 
         @task_group
@@ -346,7 +346,7 @@ def test_a_mapped_group_may_stand_inside(dag: DAG) -> None:
     assert is_member(update, dag.get_task("push_source_update.each.work"))
 
 
-def test_a_bracket_may_stand_in_a_mapped_group(dag: DAG) -> None:
+def test_a_mapped_group_can_contain_a_bracket(dag: DAG) -> None:
     brackets = []
 
     @task_group
@@ -361,7 +361,7 @@ def test_a_bracket_may_stand_in_a_mapped_group(dag: DAG) -> None:
     assert is_member(update, dag.get_task("each.update.work"))
 
 
-def test_a_branch_may_stand_inside(dag: DAG) -> None:
+def test_a_bracket_can_contain_a_branch(dag: DAG) -> None:
     with push_source_update(source_id=SOURCE) as update:
 
         @task.branch
@@ -374,7 +374,7 @@ def test_a_branch_may_stand_inside(dag: DAG) -> None:
         assert is_member(update, of(update, name))
 
 
-def test_a_short_circuit_may_stand_inside(dag: DAG) -> None:
+def test_a_bracket_can_contain_a_short_circuit(dag: DAG) -> None:
     with push_source_update(source_id=SOURCE) as update:
 
         @task.short_circuit
@@ -397,7 +397,7 @@ def test_the_users_own_setup_and_teardown_stay_paired_with_each_other(dag: DAG) 
     assert make_room.task_id in judged(update)
 
 
-def test_an_empty_task_needs_no_look_before_it_works(dag: DAG) -> None:
+def test_an_empty_task_is_not_checked_before_it_runs(dag: DAG) -> None:
     with push_source_update(source_id=SOURCE) as update:
         join = EmptyOperator(task_id="join")
 
@@ -464,7 +464,7 @@ WAYS_IN = [
 
 
 @pytest.mark.parametrize("wire", WAYS_IN, ids=lambda wire: wire.__name__)
-def test_a_task_from_outside_becomes_a_member_by_any_wiring(
+def test_a_task_from_outside_becomes_a_member_however_it_is_wired(
     dag: DAG, wire: Callable[[Any, Any], None]
 ) -> None:
     with push_source_update(source_id=SOURCE, delete_old_items=True) as update:
@@ -530,14 +530,14 @@ def test_the_cut_off_can_be_passed_to_a_task_after_the_bracket(dag: DAG) -> None
 # --- settings of DAGs and tasks ---
 
 
-def test_runs_that_may_overlap_are_warned_of() -> None:
+def test_runs_that_can_overlap_cause_a_warning() -> None:
     with a_dag(max_active_runs=2), pytest.warns(OverlappingRunsWarning, match="max_active_runs=1"):  # noqa: SIM117
         with push_source_update(source_id=SOURCE):
             Work(task_id="work")
 
 
 @pytest.mark.parametrize(("max_active_runs", "exclusive"), [(1, False), (1, True), (16, True)])
-def test_runs_that_can_not_harm_each_other_are_not_warned_of(max_active_runs: int, exclusive: bool) -> None:
+def test_runs_that_cannot_harm_each_other_cause_no_warning(max_active_runs: int, exclusive: bool) -> None:
     with warnings.catch_warnings(), a_dag(max_active_runs=max_active_runs):
         warnings.simplefilter("error")
         with push_source_update(source_id=SOURCE, exclusive=exclusive):
@@ -558,7 +558,7 @@ def second_callback(context: Any) -> None: ...
         ([first_callback, second_callback], [first_callback, second_callback]),
     ],
 )
-def test_our_callback_comes_before_the_dags_own_which_stay_in_order(given: Any, kept: Any) -> None:
+def test_our_callback_runs_before_those_of_the_dag_which_keep_their_order(given: Any, kept: Any) -> None:
     both = {"on_failure_callback": given, "on_success_callback": given}
     with a_dag(**both) as dag, push_source_update(source_id=SOURCE):
         Work(task_id="work")
@@ -578,7 +578,7 @@ def test_the_users_pre_execute_still_runs(dag: DAG) -> None:
     assert inside._pre_execute_hook._then == seen.append
 
 
-def test_default_args_can_not_keep_the_bracket_from_closing() -> None:
+def test_default_args_cannot_keep_the_bracket_from_closing() -> None:
     default_args = {
         "retries": 0,
         "execution_timeout": timedelta(seconds=1),
@@ -626,7 +626,7 @@ def test_the_bracket_and_the_tasks_in_it_use_the_same_connection(where: str) -> 
         assert (own.coveo_conn_id, own.organization_id) == ("coveo_us", "acme"), own.task_id
 
 
-def test_without_a_word_of_it_the_bracket_uses_the_default_connection(dag: DAG) -> None:
+def test_without_a_connection_id_the_bracket_uses_the_default_connection(dag: DAG) -> None:
     with push_source_update(source_id=SOURCE) as update:
         Work(task_id="work")
 
@@ -664,7 +664,7 @@ def test_invalid_parameters_are_rejected_when_the_dag_is_parsed_and_affect_no_ot
         assert Work(task_id="innocent").task_id == "innocent"
 
 
-def test_an_error_while_a_bracket_is_begun_harms_no_other_dag() -> None:
+def test_an_error_at_the_start_of_a_bracket_affects_no_other_dag() -> None:
     refused = pytest.raises((TypeError, ValueError, AirflowException), match=r"retries|many")
     with refused, a_dag(default_args={"retries": "many"}), push_source_update(source_id=SOURCE):
         Work(task_id="work")
@@ -672,7 +672,7 @@ def test_an_error_while_a_bracket_is_begun_harms_no_other_dag() -> None:
         assert Work(task_id="innocent").task_id == "innocent"
 
 
-def test_a_dag_that_fails_fast_is_taken() -> None:
+def test_a_dag_that_fails_fast_is_accepted() -> None:
     with a_dag() as plain:
         option = "fail_fast" if hasattr(plain, "fail_fast") else "fail_stop"
     with (
@@ -711,7 +711,7 @@ def test_a_copy_of_the_dag_has_the_same_wiring(dag: DAG) -> None:
     assert copied.get_task(update.close.task_id) is not update.close
 
 
-def test_a_part_of_the_dag_can_be_taken() -> None:
+def test_a_partial_subset_of_the_dag_can_be_created() -> None:
     with a_dag() as dag:
         with push_source_update(source_id=SOURCE) as update:
             Work(task_id="work")
@@ -728,7 +728,7 @@ def test_a_part_of_the_dag_can_be_taken() -> None:
     }
 
 
-def test_a_task_opens_its_own_bracket_again_and_not_one_before_it(dag: DAG) -> None:
+def test_a_task_reopens_its_own_bracket_and_not_an_earlier_one(dag: DAG) -> None:
     updates = []
     for number in range(5):
         with push_source_update(source_id=SOURCE, status="REFRESH", group_id=f"update_{number}") as update:
@@ -751,7 +751,7 @@ def checked(dag: DAG) -> None:
     dag.validate()
 
 
-def test_a_task_wired_below_the_opening_inside_the_with_is_a_member(dag: DAG) -> None:
+def test_a_task_wired_downstream_of_open_inside_the_with_block_is_a_member(dag: DAG) -> None:
     outside = Work(task_id="outside")
     with push_source_update(source_id=SOURCE, delete_old_items=True) as update:
         Work(task_id="work")
@@ -771,7 +771,7 @@ def test_a_task_from_outside_between_two_members_is_a_member(dag: DAG) -> None:
     assert is_member(update, between)
 
 
-def test_a_task_inside_that_comes_before_the_opening_is_no_member(dag: DAG) -> None:
+def test_a_task_inside_that_runs_before_the_open_task_is_not_a_member(dag: DAG) -> None:
     with push_source_update(source_id=SOURCE) as update:
         before, inside = Work(task_id="before"), Work(task_id="work")
         before >> update.open
@@ -783,7 +783,7 @@ def test_a_task_inside_that_comes_before_the_opening_is_no_member(dag: DAG) -> N
 
 @pytest.mark.parametrize("cut_off_first", [True, False])
 @pytest.mark.parametrize("steps", [0, 1, 3])
-def test_a_task_after_the_bracket_may_use_the_cut_off_however_it_is_wired(
+def test_a_task_after_the_bracket_can_use_the_cut_off_however_it_is_wired(
     dag: DAG, steps: int, cut_off_first: bool
 ) -> None:
     with push_source_update(source_id=SOURCE, delete_old_items=True) as update:
@@ -907,14 +907,14 @@ def test_dags_that_airflow_could_not_run_are_rejected_before_airflow_rejects_the
         build()
 
 
-def test_a_rule_in_default_args_is_refused_when_the_dag_is_checked() -> None:
+def test_a_trigger_rule_in_default_args_is_rejected_when_the_dag_is_validated() -> None:
     with a_dag(default_args={"trigger_rule": "none_failed"}) as dag, push_source_update(source_id=SOURCE):
         Work(task_id="work")
     with pytest.raises(CoveoInputError, match="is a first task"):
         dag.validate()
 
 
-def test_a_callback_that_the_dag_is_given_later_takes_nothing_away() -> None:
+def test_a_callback_that_is_set_on_the_dag_later_does_not_replace_ours() -> None:
     with a_dag() as dag, push_source_update(source_id=SOURCE):
         Work(task_id="work")
     dag.on_failure_callback = first_callback
@@ -925,7 +925,7 @@ def test_a_callback_that_the_dag_is_given_later_takes_nothing_away() -> None:
         assert [type(found[0]).__name__, *found[1:]] == ["_FailureCallback", *others]
 
 
-def test_one_callback_stands_for_all_brackets_of_a_dag(dag: DAG) -> None:
+def test_one_callback_covers_all_brackets_of_a_dag(dag: DAG) -> None:
     for source in ("one", "two", "three"):
         with push_source_update(source_id=source):
             Work(task_id="work")
@@ -938,7 +938,7 @@ def test_one_callback_stands_for_all_brackets_of_a_dag(dag: DAG) -> None:
 
 @pytest.mark.parametrize("name", ["depends_on_past", "wait_for_downstream"])
 @pytest.mark.parametrize("by_default", [True, False])
-def test_a_bracket_waits_for_the_run_before_as_a_task_in_it_does(name: str, by_default: bool) -> None:
+def test_a_bracket_waits_for_the_previous_run_if_a_task_in_it_does(name: str, by_default: bool) -> None:
     with a_dag(default_args={name: True} if by_default else {}) as dag:
         with push_source_update(source_id=SOURCE) as update:
             Work(task_id="first") >> Work(task_id="last", **({} if by_default else {name: True}))
@@ -963,7 +963,7 @@ def test_a_teardown_whose_failure_is_ignored_does_not_keep_the_next_run_from_ope
     assert of(update, "begin").wait_for_downstream
 
 
-def test_the_brackets_tasks_take_from_default_args_only_what_can_not_keep_them_from_closing() -> None:
+def test_the_brackets_tasks_use_only_default_args_that_cannot_keep_them_from_closing() -> None:
     harmful: dict[str, Any] = {
         "pre_execute": first_callback,
         "post_execute": first_callback,
@@ -996,7 +996,7 @@ def test_the_brackets_tasks_take_from_default_args_only_what_can_not_keep_them_f
         assert (of(update, name).pool, of(update, name).pool_slots) == ("default_pool", 1), name
 
 
-def test_the_last_task_needs_a_worker_only_if_a_task_follows() -> None:
+def test_the_done_task_needs_a_worker_only_if_another_task_follows() -> None:
     with a_dag() as dag:
         with push_source_update(source_id=SOURCE) as alone:
             Work(task_id="work")

@@ -182,7 +182,7 @@ def a_run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
 # --- `open` and `close` ---
 
 
-def test_the_source_is_closed_and_no_longer_on_record_as_held(
+def test_the_source_is_closed_and_no_longer_recorded_as_held(
     coveo: Simulator, a_run: Callable[..., Run]
 ) -> None:
     run = a_run(status="refresh")
@@ -194,7 +194,7 @@ def test_the_source_is_closed_and_no_longer_on_record_as_held(
     assert Holder.of_source("acme", SOURCE) is None
 
 
-def test_a_callback_closes_what_an_opening_that_was_ended_behind_its_request_opened(
+def test_a_callback_closes_a_source_that_the_request_of_an_ended_open_task_opens_late(
     coveo: Simulator, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, hook = a_run(), CoveoPushHook()
@@ -239,7 +239,7 @@ def test_a_closing_task_waits_for_a_task_that_was_cleared_meanwhile(
 
 
 @pytest.mark.parametrize("state", ["running", "queued"])
-def test_a_source_that_another_run_has_opened_since_is_left_for_it_to_close(
+def test_a_source_that_another_run_has_opened_since_is_left_open_for_that_run(
     coveo: Simulator, a_run: Callable[..., Run], state: str
 ) -> None:
     run = a_run()
@@ -254,7 +254,7 @@ def test_a_source_that_another_run_has_opened_since_is_left_for_it_to_close(
         run.execute("outcome")
 
 
-def test_a_source_that_a_run_opened_which_is_over_is_closed(
+def test_a_source_is_closed_if_the_run_that_opened_it_last_has_ended(
     coveo: Simulator, a_run: Callable[..., Run]
 ) -> None:
     run = a_run()
@@ -266,7 +266,7 @@ def test_a_source_that_a_run_opened_which_is_over_is_closed(
     assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
 
 
-def test_a_source_is_closed_where_airflow_can_not_tell_who_holds_it(
+def test_a_source_is_closed_if_airflow_cannot_report_the_run_that_holds_it(
     coveo: Simulator, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_answer(dag_id: str, run_id: str) -> Any:
@@ -302,7 +302,7 @@ def test_close_does_not_retry_for_a_source_that_cannot_have_been_opened(
     assert coveo.requests == []
 
 
-def test_an_opening_that_died_before_it_said_what_it_opens_is_closed(
+def test_a_source_is_closed_even_if_its_open_task_left_no_result(
     coveo: Simulator, a_run: Callable[..., Run]
 ) -> None:
     run = a_run()
@@ -313,7 +313,7 @@ def test_an_opening_that_died_before_it_said_what_it_opens_is_closed(
     assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
 
 
-def test_the_closing_goes_by_what_was_opened_whatever_its_templates_say_by_then(
+def test_the_close_task_closes_the_opened_source_even_if_its_template_renders_to_another_one(
     coveo: Simulator, a_run: Callable[..., Run]
 ) -> None:
     run = a_run()
@@ -324,7 +324,9 @@ def test_the_closing_goes_by_what_was_opened_whatever_its_templates_say_by_then(
     assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
 
 
-def test_the_closing_goes_by_the_connection_that_opened(coveo: Simulator, a_run: Callable[..., Run]) -> None:
+def test_the_close_task_uses_the_connection_that_opened_the_source(
+    coveo: Simulator, a_run: Callable[..., Run]
+) -> None:
     run = a_run()
     run.execute("open")
     for name in ("close", "outcome"):
@@ -338,7 +340,7 @@ def test_the_closing_goes_by_the_connection_that_opened(coveo: Simulator, a_run:
     assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
 
 
-def test_a_template_that_can_not_be_rendered_does_not_keep_a_source_open(
+def test_a_template_that_cannot_be_rendered_does_not_keep_a_source_open(
     coveo: Simulator, a_run: Callable[..., Run]
 ) -> None:
     run = a_run()
@@ -350,7 +352,7 @@ def test_a_template_that_can_not_be_rendered_does_not_keep_a_source_open(
     assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
 
 
-def test_the_last_task_says_what_failed(a_run: Callable[..., Run]) -> None:
+def test_the_outcome_task_names_the_task_that_failed(a_run: Callable[..., Run]) -> None:
     run = a_run()
     run.execute("open")
     run.states["push_source_update.work"] = "failed"
@@ -360,7 +362,7 @@ def test_the_last_task_says_what_failed(a_run: Callable[..., Run]) -> None:
         run.execute("outcome")
 
 
-def test_the_last_task_says_what_could_not_run_where_nothing_failed(a_run: Callable[..., Run]) -> None:
+def test_the_outcome_task_names_the_task_that_could_not_run_if_none_failed(a_run: Callable[..., Run]) -> None:
     run = a_run()
     run.execute("open")
     run.states["push_source_update.work"] = "upstream_failed"
@@ -370,7 +372,7 @@ def test_the_last_task_says_what_could_not_run_where_nothing_failed(a_run: Calla
         run.execute("outcome")
 
 
-def test_the_last_task_calls_no_source_closed_that_the_run_did_not_open(
+def test_the_outcome_task_does_not_report_a_source_as_closed_that_the_run_did_not_open(
     coveo: Simulator, a_run: Callable[..., Run]
 ) -> None:
     run = a_run()
@@ -380,7 +382,7 @@ def test_the_last_task_calls_no_source_closed_that_the_run_did_not_open(
     assert coveo.statuses(SOURCE) == []
 
 
-def test_the_last_task_repeats_and_reports_a_failed_close(
+def test_the_outcome_task_repeats_and_reports_a_failed_close(
     coveo: Simulator, a_run: Callable[..., Run]
 ) -> None:
     run = a_run()
@@ -392,7 +394,7 @@ def test_the_last_task_repeats_and_reports_a_failed_close(
     assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
 
 
-def test_an_exclusive_opening_does_not_wait_for_what_its_own_run_opened(
+def test_an_exclusive_open_task_does_not_wait_for_a_source_that_its_own_run_opened(
     coveo: Simulator, a_run: Callable[..., Run]
 ) -> None:
     run = a_run(exclusive=True)
@@ -414,7 +416,7 @@ def deleting(run: Run) -> Any:
     return run.execute("delete_old_items")
 
 
-def test_the_cut_off_is_that_of_the_first_opening_after_any_number_of_clears(
+def test_the_cut_off_of_the_first_open_survives_any_number_of_clears(
     a_run: Callable[..., Run],
 ) -> None:
     run = a_run(delete_old_items=True, queue_delay=0)
@@ -426,7 +428,7 @@ def test_the_cut_off_is_that_of_the_first_opening_after_any_number_of_clears(
     assert deleting(run)["ordering_id"] == first
 
 
-def test_where_the_first_opening_is_forgotten_nothing_is_deleted(
+def test_nothing_is_deleted_if_the_record_of_the_first_open_is_lost(
     coveo: Simulator, a_run: Callable[..., Run]
 ) -> None:
     run = a_run(delete_old_items=True, queue_delay=0)
@@ -441,7 +443,7 @@ def test_where_the_first_opening_is_forgotten_nothing_is_deleted(
     assert "olderthan" not in [exchange.operation for exchange in coveo.requests]
 
 
-def test_an_exclusive_opening_that_gave_up_and_was_cleared_is_the_first_one(
+def test_an_exclusive_open_task_that_timed_out_and_was_cleared_counts_as_the_first_one(
     coveo: Simulator, a_run: Callable[..., Run]
 ) -> None:
     run = a_run(delete_old_items=True, queue_delay=0, exclusive=True)
@@ -462,7 +464,7 @@ def _status(name: str) -> Any:
     return SourceStatus[name]
 
 
-def test_after_an_update_that_pushed_nothing_nothing_is_deleted(
+def test_nothing_is_deleted_after_an_update_that_pushed_nothing(
     coveo: Simulator, a_run: Callable[..., Run]
 ) -> None:
     run = a_run(delete_old_items=True, queue_delay=0)
@@ -475,7 +477,7 @@ def test_after_an_update_that_pushed_nothing_nothing_is_deleted(
     assert "olderthan" not in [exchange.operation for exchange in coveo.requests]
 
 
-def test_an_update_whose_tasks_keep_no_result_is_not_said_to_have_pushed_nothing(
+def test_if_a_task_keeps_no_result_the_error_names_its_do_xcom_push(
     coveo: Simulator, a_run: Callable[..., Run]
 ) -> None:
     run = a_run(delete_old_items=True, queue_delay=0)
@@ -489,7 +491,7 @@ def test_an_update_whose_tasks_keep_no_result_is_not_said_to_have_pushed_nothing
 
 
 @pytest.mark.parametrize("state", ["skipped", "failed", "upstream_failed", None])
-def test_unless_every_task_succeeded_nothing_is_deleted(a_run: Callable[..., Run], state: Any) -> None:
+def test_nothing_is_deleted_unless_every_task_succeeded(a_run: Callable[..., Run], state: Any) -> None:
     run = a_run(delete_old_items=True, queue_delay=0)
     run.execute("open")
     run.states["push_source_update.work"] = state
@@ -507,7 +509,7 @@ def closed_with_work_cleared(run: Run) -> None:
     run.states["push_source_update.work"] = "running"
 
 
-def test_a_task_that_runs_in_a_closed_bracket_opens_it_and_the_last_task_closes_it(
+def test_a_task_that_runs_in_a_closed_bracket_reopens_it_and_the_outcome_task_closes_it(
     coveo: Simulator, a_run: Callable[..., Run]
 ) -> None:
     run = a_run()
@@ -519,7 +521,7 @@ def test_a_task_that_runs_in_a_closed_bracket_opens_it_and_the_last_task_closes_
     assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE", "REBUILD", "IDLE"]
 
 
-def test_a_task_whose_closing_failed_works_on_an_open_source_as_well(
+def test_a_task_reopens_the_source_after_its_close_task_failed(
     coveo: Simulator, a_run: Callable[..., Run]
 ) -> None:
     run = a_run()
@@ -532,9 +534,7 @@ def test_a_task_whose_closing_failed_works_on_an_open_source_as_well(
     assert coveo.statuses(SOURCE) == ["REBUILD", "REBUILD"]
 
 
-def test_users_tasks_may_ask_for_an_open_source_themselves(
-    coveo: Simulator, a_run: Callable[..., Run]
-) -> None:
+def test_users_tasks_can_reopen_the_source_themselves(coveo: Simulator, a_run: Callable[..., Run]) -> None:
     run = a_run()
     run.execute("open")
     assert ensure_source_open(run.context("work")) is False
@@ -571,7 +571,7 @@ def test_a_task_after_the_bracket_does_not_open_its_source(
     assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
 
 
-def test_a_task_that_stands_in_no_bracket_is_told_so(a_run: Callable[..., Run]) -> None:
+def test_a_task_outside_of_any_bracket_fails_with_an_error_that_says_so(a_run: Callable[..., Run]) -> None:
     with pytest.raises(CoveoInputError, match="is not downstream of a bracket"):
         ensure_source_open(a_run().context("elsewhere"))
 
@@ -583,7 +583,7 @@ def test_a_task_that_stands_in_no_bracket_is_told_so(a_run: Callable[..., Run]) 
     ("field", "value"),
     [("status", "REBIULD"), ("status", "IDLE"), ("source_id", "None"), ("source_id", "a/b")],
 )
-def test_an_update_that_can_not_be_opened_neither_opens_nor_closes_anything(
+def test_an_update_that_cannot_be_opened_neither_opens_nor_closes_anything(
     coveo: Simulator, a_run: Callable[..., Run], field: str, value: str
 ) -> None:
     run = a_run()
@@ -598,7 +598,9 @@ def test_an_update_that_can_not_be_opened_neither_opens_nor_closes_anything(
     assert not any(name.startswith("coveo_open") for name in run.variables)
 
 
-def test_who_opens_a_bracket_changes_the_source_s_content_from_there_on(a_run: Callable[..., Run]) -> None:
+def test_a_run_that_opens_a_bracket_counts_as_changing_the_source_s_content(
+    a_run: Callable[..., Run],
+) -> None:
     """A failed push of another run must not resume where it failed."""
     run = a_run()
     ledger = SourceLedger("acme")
@@ -611,7 +613,7 @@ def test_who_opens_a_bracket_changes_the_source_s_content_from_there_on(a_run: C
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 412])
-def test_an_opening_that_coveo_refuses_is_not_closed_since_somebody_else_may_use_the_source(
+def test_a_source_is_not_closed_if_coveo_rejected_open_since_another_run_may_use_it(
     coveo: Simulator, a_run: Callable[..., Run], status: int
 ) -> None:
     coveo.faults.answer(status, operation="status", status_type="REBUILD")
@@ -624,7 +626,7 @@ def test_an_opening_that_coveo_refuses_is_not_closed_since_somebody_else_may_use
     assert not any(name.startswith("coveo_open") for name in run.variables)
 
 
-def test_an_opening_that_is_refused_after_one_that_may_have_been_carried_out_is_closed(
+def test_a_source_is_closed_if_a_rejected_open_follows_one_that_may_have_been_applied(
     coveo: Simulator, a_run: Callable[..., Run]
 ) -> None:
     run = a_run()
@@ -641,7 +643,7 @@ def test_an_opening_that_is_refused_after_one_that_may_have_been_carried_out_is_
 # --- the failure callback ---
 
 
-def test_the_last_resort_takes_no_time_between_calls(
+def test_the_failure_callback_ignores_the_call_interval(
     coveo: Simulator, a_run: Callable[..., Run], connect: Callable[..., None]
 ) -> None:
     run = a_run()
@@ -654,7 +656,7 @@ def test_the_last_resort_takes_no_time_between_calls(
     assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
 
 
-def test_the_last_resort_is_patient_for_no_longer_than_a_callback_may_last(
+def test_the_failure_callback_retries_for_no_longer_than_a_callback_may_run(
     coveo: Simulator, a_run: Callable[..., Run]
 ) -> None:
     run = a_run()
@@ -670,7 +672,7 @@ def test_the_last_resort_is_patient_for_no_longer_than_a_callback_may_last(
 
 
 @pytest.mark.parametrize("task", ["begin", "open", "close", "outcome"])
-def test_a_run_that_was_cleared_before_the_callback_came_closes_its_source_itself(
+def test_a_callback_does_not_close_the_source_of_a_run_that_was_cleared_before_it_ran(
     coveo: Simulator, a_run: Callable[..., Run], task: str
 ) -> None:
     run = a_run()
@@ -684,7 +686,7 @@ def test_a_run_that_was_cleared_before_the_callback_came_closes_its_source_itsel
 @pytest.mark.parametrize(
     ("seconds_ago", "statuses"), [(0, ["REBUILD"]), (60, ["REBUILD"]), (-60, ["REBUILD", "IDLE"])]
 )
-def test_a_callback_that_comes_late_leaves_alone_what_a_later_pass_of_the_run_opened(
+def test_a_late_callback_does_not_close_a_source_that_a_later_pass_of_the_run_opened(
     coveo: Simulator, a_run: Callable[..., Run], seconds_ago: float, statuses: list[str]
 ) -> None:
     run = a_run()
@@ -698,7 +700,7 @@ def test_a_callback_that_comes_late_leaves_alone_what_a_later_pass_of_the_run_op
     assert coveo.statuses(SOURCE) == statuses
 
 
-def test_a_run_that_failed_while_a_task_of_it_works_is_closed_as_airflow_never_will(
+def test_a_callback_closes_the_source_of_a_failed_run_although_one_of_its_tasks_is_running(
     coveo: Simulator, a_run: Callable[..., Run]
 ) -> None:
     """A task marked by hand can fail a run at once; its other tasks then have no state."""
@@ -711,7 +713,7 @@ def test_a_run_that_failed_while_a_task_of_it_works_is_closed_as_airflow_never_w
     assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
 
 
-def test_a_callback_that_can_not_ask_about_the_run_says_so_in_one_line(
+def test_a_callback_that_cannot_query_the_run_logs_one_line(
     coveo: Simulator,
     a_run: Callable[..., Run],
     monkeypatch: pytest.MonkeyPatch,
@@ -732,7 +734,7 @@ def test_a_callback_that_can_not_ask_about_the_run_says_so_in_one_line(
     assert "\n" not in line
 
 
-def test_a_callback_that_airflow_3_0_answers_nothing_goes_by_variables(
+def test_a_callback_uses_variables_if_airflow_3_0_does_not_respond(
     coveo: Simulator, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = a_run()
@@ -765,7 +767,7 @@ def test_a_callback_that_airflow_3_0_answers_nothing_goes_by_variables(
         ("scheduled", ["REBUILD"]),
     ],
 )
-def test_a_task_that_was_cleared_alone_calls_back_again(
+def test_a_callback_leaves_the_source_open_for_a_task_that_was_cleared_alone(
     coveo: Simulator, a_run: Callable[..., Run], work: str, statuses: list[str]
 ) -> None:
     run = a_run()
@@ -778,7 +780,7 @@ def test_a_task_that_was_cleared_alone_calls_back_again(
     assert coveo.statuses(SOURCE) == statuses
 
 
-def test_an_opening_that_was_rejected_is_not_closed_by_a_callback(
+def test_a_callback_does_not_close_a_source_whose_open_was_rejected(
     coveo: Simulator, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     coveo.faults.answer(403, operation="status", status_type="REBUILD")
@@ -823,7 +825,7 @@ def test_a_source_that_a_later_run_opened_is_left_alone_when_the_run_fails(
     assert coveo.statuses(SOURCE) == ["REBUILD"]
 
 
-def test_where_one_source_of_a_mapped_bracket_can_not_be_closed_the_others_are(
+def test_if_one_source_of_a_mapped_bracket_cannot_be_closed_the_others_still_are(
     coveo: Simulator, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = a_run()
@@ -847,7 +849,7 @@ def test_where_one_source_of_a_mapped_bracket_can_not_be_closed_the_others_are(
 
 
 @pytest.mark.parametrize("version", ["3.3.2", "3.0.6"])
-def test_of_more_map_indexes_than_there_is_time_for_those_left_are_named(
+def test_a_callback_logs_the_map_indexes_that_it_had_no_time_to_check(
     coveo: Simulator,
     a_run: Callable[..., Run],
     monkeypatch: pytest.MonkeyPatch,
@@ -921,7 +923,7 @@ def test_the_event_of_the_bracket_s_asset_has_the_counts_of_its_pushes(
 @pytest.mark.parametrize(
     "pushed", [None, "x", [None], {"acme/acme-products": None}, {"acme/acme-products": 3}]
 )
-def test_counts_that_can_not_be_read_fail_no_bracket(
+def test_unreadable_counts_do_not_fail_the_bracket(
     coveo: Simulator, a_run: Callable[..., Run], pushed: Any
 ) -> None:
     run = a_run(outlets=[push_source_asset(source_id=SOURCE, organization_id="acme")])

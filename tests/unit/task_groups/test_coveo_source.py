@@ -51,7 +51,7 @@ def dag_with(**values: Any) -> tuple[DAG, RecreatePushSource]:
     return dag, group
 
 
-def test_the_tasks_come_in_their_order() -> None:
+def test_the_tasks_run_in_order() -> None:
     dag, group = dag_with()
     assert isinstance(group, TaskGroup)
     assert isinstance(group.recreate, RecreatePushSourceOperator)
@@ -63,7 +63,7 @@ def test_the_tasks_come_in_their_order() -> None:
     assert len(dag.tasks) == 3
 
 
-def test_the_old_source_is_named_by_what_was_recreated_and_not_by_the_variable() -> None:
+def test_the_old_source_is_taken_from_the_result_of_recreate_and_not_from_the_variable() -> None:
     _, group = dag_with()
     for value, key in (
         (group.delete_old.source_id, "source_id"),
@@ -73,7 +73,7 @@ def test_the_old_source_is_named_by_what_was_recreated_and_not_by_the_variable()
     assert (group.new_source_id.operator, group.new_source_id.key) == (group.recreate, "new_source_id")
 
 
-def test_the_defaults_of_a_dag_let_nothing_come_before_the_approval() -> None:
+def test_default_args_let_nothing_run_before_the_approval() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         _, group = dag_with(
@@ -115,13 +115,13 @@ def test_the_operator_s_arguments_are_passed_on_to_it() -> None:
     assert (group.group_id, group.tooltip) == ("g", "What it does")
 
 
-def test_the_connection_may_be_said_by_the_defaults_of_a_dag() -> None:
+def test_the_connection_can_be_set_in_default_args() -> None:
     _, group = dag_with(default_args={"coveo_conn_id": "coveo_eu", "organization_id": "acme-eu"})
     for task in (group.recreate, group.delete_old):
         assert (task.coveo_conn_id, task.organization_id) == ("coveo_eu", "acme-eu")  # type: ignore[attr-defined]
 
 
-def test_there_may_be_several_in_a_dag_and_tasks_between() -> None:
+def test_a_dag_can_have_several_groups_with_tasks_in_between() -> None:
     with DAG("d", schedule=None, start_date=datetime(2025, 1, 1)) as dag:
         first = recreate_push_source(source_id="a", new_name="a2")
         second = recreate_push_source(source_id="b", new_name="b2")
@@ -136,7 +136,7 @@ def test_there_may_be_several_in_a_dag_and_tasks_between() -> None:
 
 
 @asks
-def test_an_approval_is_asked_for_where_airflow_can() -> None:
+def test_the_deletion_waits_for_an_approval_if_airflow_supports_it() -> None:
     dag, group = dag_with()
     assert isinstance(group.approve, ApprovalOperator)
     assert not dict(dag.params)
@@ -163,7 +163,7 @@ def test_an_approval_is_asked_for_where_airflow_can() -> None:
 
 
 @can_not_ask
-def test_a_param_approves_where_airflow_can_not_ask() -> None:
+def test_a_param_approves_the_deletion_if_airflow_supports_no_approvals() -> None:
     dag, group = dag_with()
     assert isinstance(group.approve, ApproveByParamOperator)
     assert dict(dag.params) == {"delete_old_source": ""}
@@ -178,7 +178,7 @@ def test_without_approval_the_deletion_is_skipped(given: dict[str, Any]) -> None
         task.execute({"params": given})  # type: ignore[typeddict-item]
 
 
-def test_the_approval_of_another_source_s_deletion_fails() -> None:
+def test_an_approval_that_names_another_source_fails() -> None:
     task = ApproveByParamOperator(task_id="t", param="approve", source_name="Old")
     with pytest.raises(CoveoInputError, match="'old'") as refused:
         task.execute({"params": {"approve": "old"}})  # type: ignore[typeddict-item]
@@ -186,6 +186,6 @@ def test_the_approval_of_another_source_s_deletion_fails() -> None:
     assert task.execute({"params": {"approve": "Old"}}) == "Old"  # type: ignore[typeddict-item]
 
 
-def test_parsing_asks_nobody_anything(connect: Callable[..., None], coveo: Any) -> None:
+def test_parsing_sends_no_request(connect: Callable[..., None], coveo: Any) -> None:
     dag_with()
     assert coveo.requests == []

@@ -136,7 +136,9 @@ def test_a_dry_run_closes_nothing_that_another_run_has_opened(
     assert holder.run_id == "later"
 
 
-def test_a_run_that_is_not_dry_works_as_ever(coveo: Simulator, a_dry_run: Callable[..., DryRun]) -> None:
+def test_with_dry_run_off_the_bracket_works_as_usual(
+    coveo: Simulator, a_dry_run: Callable[..., DryRun]
+) -> None:
     run = a_dry_run(params={"dry_run": False})
     run.execute("open")
     run.enter("work")
@@ -147,7 +149,7 @@ def test_a_run_that_is_not_dry_works_as_ever(coveo: Simulator, a_dry_run: Callab
     assert len(coveo.items(SOURCE)) == 1
 
 
-def test_a_bracket_without_dry_run_asks_for_no_xcom(
+def test_a_bracket_without_dry_run_writes_no_xcom_about_it(
     coveo: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Run(monkeypatch)
@@ -156,7 +158,7 @@ def test_a_bracket_without_dry_run_asks_for_no_xcom(
 
 
 @pytest.mark.parametrize("value", [None, "", "maybe"])
-def test_a_switch_that_renders_to_nothing_opens_nothing(
+def test_a_dry_run_value_that_renders_to_neither_true_nor_false_opens_nothing(
     coveo: Simulator, a_dry_run: Callable[..., DryRun], value: Any
 ) -> None:
     run = a_dry_run(params={"dry_run": value})
@@ -166,12 +168,12 @@ def test_a_switch_that_renders_to_nothing_opens_nothing(
     assert_nothing_happened(coveo, run)
 
 
-def test_a_switch_that_is_neither_is_rejected_when_the_dag_is_parsed() -> None:
+def test_an_invalid_dry_run_value_is_rejected_when_the_dag_is_parsed() -> None:
     with pytest.raises(CoveoInputError, match="Invalid dry_run"):
         push_source_update(source_id=SOURCE, dry_run="maybe")
 
 
-def test_the_dry_run_of_a_member_is_that_of_the_task_that_runs(
+def test_the_dry_run_value_of_a_member_is_read_from_the_running_task(
     coveo: Simulator, a_dry_run: Callable[..., DryRun]
 ) -> None:
     """Airflow 3.0 renders and runs a copy of the task in the context."""
@@ -214,7 +216,7 @@ def test_a_member_whose_own_dry_run_is_off_is_rejected_before_it_sends(
         lambda hook: hook.abort_activity(SOURCE, "one"),
     ],
 )
-def test_nothing_can_be_sent_by_the_hook_in_a_dry_run(
+def test_the_hook_cannot_send_anything_in_a_dry_run(
     coveo: Simulator, a_dry_run: Callable[..., DryRun], send: Callable[[CoveoPushHook], Any]
 ) -> None:
     run = a_dry_run()
@@ -254,7 +256,7 @@ def a_real_run(a_dry_run: Callable[..., DryRun]) -> Callable[..., DryRun]:
     return make
 
 
-def test_a_dry_push_is_rejected_where_its_bracket_would_delete_what_it_does_not_push(
+def test_a_dry_push_is_rejected_if_its_bracket_would_delete_the_items_that_it_does_not_push(
     coveo: Simulator, a_real_run: Callable[..., DryRun]
 ) -> None:
     run = a_real_run(delete_old_items=True)
@@ -265,7 +267,7 @@ def test_a_dry_push_is_rejected_where_its_bracket_would_delete_what_it_does_not_
         operator.execute(run.context("work"))
 
 
-def test_a_dry_push_is_possible_where_it_does_no_harm(
+def test_a_dry_push_is_possible_if_no_bracket_deletes_its_items(
     coveo: Simulator, a_real_run: Callable[..., DryRun]
 ) -> None:
     run = a_real_run(delete_old_items=True)
@@ -277,7 +279,7 @@ def test_a_dry_push_is_possible_where_it_does_no_harm(
     assert CoveoPushHook().push_items(SOURCE, ITEMS, dry_run=True)["adds"] == 1
 
 
-def test_a_task_outside_of_the_bracket_is_not_kept_from_sending(
+def test_a_task_outside_of_the_bracket_can_still_send_requests(
     coveo: Simulator, a_dry_run: Callable[..., DryRun]
 ) -> None:
     run = a_dry_run()
@@ -288,7 +290,7 @@ def test_a_task_outside_of_the_bracket_is_not_kept_from_sending(
     assert coveo.statuses(SOURCE) == ["IDLE"]
 
 
-def test_a_member_never_opens_what_a_dry_run_left_closed(
+def test_a_member_never_opens_the_source_of_a_dry_run(
     coveo: Simulator, a_dry_run: Callable[..., DryRun]
 ) -> None:
     run = a_dry_run()
@@ -310,7 +312,7 @@ def test_the_run_stays_dry_if_the_template_renders_to_something_else_later(
     assert_nothing_happened(coveo, run)
 
 
-def test_a_run_that_has_opened_its_source_can_not_become_dry_and_is_closed(
+def test_a_run_that_has_opened_its_source_cannot_become_a_dry_run_and_is_closed(
     coveo: Simulator, a_dry_run: Callable[..., DryRun]
 ) -> None:
     run = a_dry_run(params={"dry_run": False})
@@ -324,7 +326,7 @@ def test_a_run_that_has_opened_its_source_can_not_become_dry_and_is_closed(
     assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
 
 
-def test_a_cleared_dry_run_that_pushes_then_deletes_nothing_by_time(
+def test_a_cleared_dry_run_opens_its_source_once_dry_run_is_off(
     coveo: Simulator, a_dry_run: Callable[..., DryRun]
 ) -> None:
     run = a_dry_run(delete_old_items=True)
@@ -336,7 +338,7 @@ def test_a_cleared_dry_run_that_pushes_then_deletes_nothing_by_time(
     assert "dry_run" not in opened
 
 
-def test_the_assets_of_a_dry_run_have_no_event(coveo: Simulator, a_dry_run: Callable[..., DryRun]) -> None:
+def test_a_dry_run_creates_no_asset_event(coveo: Simulator, a_dry_run: Callable[..., DryRun]) -> None:
     run = a_dry_run(outlets=[push_source_asset(organization_id="acme", source_id=SOURCE)])
     run.execute("open")
     run.work_succeeds()
@@ -345,7 +347,7 @@ def test_the_assets_of_a_dry_run_have_no_event(coveo: Simulator, a_dry_run: Call
     assert run.task("outcome").outlets == []
 
 
-def test_a_dry_run_says_how_many_items_it_would_delete(
+def test_a_dry_run_reports_how_many_items_it_would_delete(
     coveo: Simulator, a_dry_run: Callable[..., DryRun]
 ) -> None:
     CoveoPushHook().push_items(SOURCE, [{"documentId": f"a://{n}", "data": "x"} for n in range(10)])

@@ -82,17 +82,13 @@ def test_beyond_the_limit_nothing_is_deleted_and_both_numbers_are_named(
 
 
 @pytest.mark.usefixtures("ten_items")
-def test_without_a_limit_nobody_asks_how_many_items_there_are(
-    coveo: Simulator, a_run: Callable[..., Run]
-) -> None:
+def test_without_a_limit_the_number_of_items_is_not_read(coveo: Simulator, a_run: Callable[..., Run]) -> None:
     a_run(1).execute("delete_old_items")
     assert (deletions(coveo), reads(coveo)) == (1, 0)
 
 
 @pytest.mark.usefixtures("ten_items")
-def test_the_pushes_of_all_tasks_count_and_those_of_every_map_index(
-    coveo: Simulator, a_run: Callable[..., Run]
-) -> None:
+def test_the_pushes_of_all_tasks_and_map_indexes_count(coveo: Simulator, a_run: Callable[..., Run]) -> None:
     run = a_run([counts(3), None, counts(5), counts(9, "another-source")], max_deleted="20%")
     run.execute("delete_old_items")
     assert deletions(coveo) == 1
@@ -102,7 +98,7 @@ def test_the_pushes_of_all_tasks_count_and_those_of_every_map_index(
 @pytest.mark.parametrize(
     "pushed", [None, {}, [], "text", {"acme/acme-products": {}}, counts(100, "another-source")]
 )
-def test_pushes_of_which_nothing_is_known_count_for_nothing(
+def test_pushes_without_known_counts_count_as_zero(
     coveo: Simulator, a_run: Callable[..., Run], pushed: Any
 ) -> None:
     with pytest.raises(TooManyDeletions, match="the run pushed 0 items"):
@@ -111,7 +107,7 @@ def test_pushes_of_which_nothing_is_known_count_for_nothing(
 
 
 @pytest.mark.usefixtures("ten_items")
-def test_the_limit_is_raised_for_a_deletion_that_is_meant(
+def test_the_limit_can_be_raised_for_an_intended_deletion(
     coveo: Simulator, a_run: Callable[..., Run]
 ) -> None:
     run = a_run(1, max_deleted="20%")
@@ -124,7 +120,7 @@ def test_the_limit_is_raised_for_a_deletion_that_is_meant(
 
 
 @pytest.mark.usefixtures("ten_items")
-def test_a_key_that_may_not_view_the_source_deletes_and_says_so_once(
+def test_with_a_key_that_cannot_view_the_source_the_check_is_skipped_and_logged_once(
     coveo: Simulator,
     a_run: Callable[..., Run],
     connect: Callable[..., None],
@@ -137,7 +133,7 @@ def test_a_key_that_may_not_view_the_source_deletes_and_says_so_once(
 
 
 @pytest.mark.usefixtures("ten_items")
-def test_a_source_that_does_not_tell_its_number_of_items_is_treated_alike(
+def test_the_check_is_skipped_if_coveo_does_not_return_the_number_of_items(
     coveo: Simulator, a_run: Callable[..., Run], caplog: pytest.LogCaptureFixture
 ) -> None:
     run = a_run(1, max_deleted="20%")
@@ -149,9 +145,7 @@ def test_a_source_that_does_not_tell_its_number_of_items_is_treated_alike(
 
 @pytest.mark.usefixtures("ten_items")
 @pytest.mark.parametrize("value", [None, "", "many", "-1", -1, 1.5, "101%", "5 %%"])
-def test_a_limit_that_is_none_deletes_nothing(
-    coveo: Simulator, a_run: Callable[..., Run], value: Any
-) -> None:
+def test_an_invalid_limit_deletes_nothing(coveo: Simulator, a_run: Callable[..., Run], value: Any) -> None:
     run = a_run(10, max_deleted="{{ params.limit }}")
     # The result of a native template.
     run.task("delete_old_items").max_deleted = value
@@ -161,17 +155,17 @@ def test_a_limit_that_is_none_deletes_nothing(
 
 
 @pytest.mark.parametrize("value", ["many", "-1", -1, 1.5, "101%"])
-def test_a_limit_that_is_none_is_rejected_when_the_dag_is_parsed(value: Any) -> None:
+def test_an_invalid_limit_is_rejected_when_the_dag_is_parsed(value: Any) -> None:
     with pytest.raises(CoveoInputError, match="Invalid max_deleted"):
         push_source_update(source_id=SOURCE, delete_old_items=True, max_deleted=value)
 
 
-def test_a_limit_may_be_a_template() -> None:
+def test_a_limit_can_be_a_template() -> None:
     update = push_source_update(source_id=SOURCE, delete_old_items=True, max_deleted="{{ params.limit }}")
     assert update.max_deleted == "{{ params.limit }}"
 
 
-def test_an_empty_source_has_nothing_to_delete(coveo: Simulator, a_run: Callable[..., Run]) -> None:
+def test_an_empty_source_is_within_any_limit(coveo: Simulator, a_run: Callable[..., Run]) -> None:
     a_run(0, max_deleted="0%").execute("delete_old_items")
     assert deletions(coveo) == 1
 
