@@ -36,7 +36,9 @@ def record(variables: Variables) -> dict[str, Any]:
     return found
 
 
-def test_the_next_run_reads_from_the_latest_value_in_whatever_order_they_came(variables: Variables) -> None:
+def test_the_next_run_reads_from_the_latest_value_in_whatever_order_values_arrived(
+    variables: Variables,
+) -> None:
     first = cursor("run-1", start=3)
     assert (first.since, first.began_at_the_start) == (3, True)
     for value in (5, None, 9, 7):
@@ -56,7 +58,7 @@ def test_a_timestamp_is_kept_with_its_microseconds_and_its_zone(variables: Varia
     assert cursor("run-3").since == moment - timedelta(minutes=5)
 
 
-def test_a_failed_run_does_not_move_it(variables: Variables) -> None:
+def test_a_failed_run_does_not_move_the_cursor(variables: Variables) -> None:
     pushed("run-1", 5)
     failed = cursor("run-2")
     failed.advance(9)
@@ -64,13 +66,13 @@ def test_a_failed_run_does_not_move_it(variables: Variables) -> None:
     assert cursor("run-3").since == 5
 
 
-def test_a_killed_run_does_not_move_it(variables: Variables) -> None:
+def test_a_killed_run_does_not_move_the_cursor(variables: Variables) -> None:
     pushed("run-1", 5)
     cursor("run-2").advance(9)
     assert cursor("run-3").since == 5
 
 
-def test_a_retry_and_a_clear_read_what_the_run_began_with(variables: Variables) -> None:
+def test_a_retry_and_a_clear_read_from_the_value_that_the_run_began_with(variables: Variables) -> None:
     pushed("run-1", 5)
     assert cursor("run-2").since == 5
     pushed("run-2", 9)
@@ -80,7 +82,7 @@ def test_a_retry_and_a_clear_read_what_the_run_began_with(variables: Variables) 
     assert cursor("run-1", start=1).since == 1
 
 
-def test_a_clear_of_an_older_run_does_not_move_it_back(variables: Variables) -> None:
+def test_a_clear_of_an_older_run_does_not_move_the_cursor_back(variables: Variables) -> None:
     pushed("run-1", 5)
     pushed("run-2", 9)
     pushed("run-1", 7)
@@ -88,7 +90,7 @@ def test_a_clear_of_an_older_run_does_not_move_it_back(variables: Variables) -> 
     assert cursor("run-3").since == 9
 
 
-def test_it_does_not_move_back_if_another_run_has_moved_it_meanwhile(variables: Variables) -> None:
+def test_the_cursor_does_not_move_back_if_another_run_has_moved_it_meanwhile(variables: Variables) -> None:
     pushed("run-0", 1)
     slow = cursor("run-1")
     slow.advance(5)
@@ -97,7 +99,7 @@ def test_it_does_not_move_back_if_another_run_has_moved_it_meanwhile(variables: 
     assert record(variables)["value"]["value"] == "9"
 
 
-def test_it_is_written_again_if_another_task_wrote_at_the_same_time(
+def test_the_cursor_is_written_again_if_another_task_wrote_at_the_same_time(
     variables: Variables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pushed("run-1", 5)
@@ -118,7 +120,7 @@ def test_it_is_written_again_if_another_task_wrote_at_the_same_time(
     assert record(variables)["value"]["value"] == "9"
 
 
-def test_after_runs_that_overlapped_the_next_one_reads_both_their_rows_again(variables: Variables) -> None:
+def test_the_run_after_two_overlapping_runs_reads_the_rows_of_both_again(variables: Variables) -> None:
     pushed("run-0", 1)
     slow = cursor("run-1")
     slow.advance(3)
@@ -129,7 +131,7 @@ def test_after_runs_that_overlapped_the_next_one_reads_both_their_rows_again(var
     assert cursor("run-4").since == 9
 
 
-def test_a_run_that_was_killed_beside_another_is_made_up_for(variables: Variables) -> None:
+def test_the_rows_of_a_run_that_was_killed_during_another_one_are_read_again(variables: Variables) -> None:
     pushed("run-0", 1)
     cursor("run-1").advance(3)
     pushed("run-2", 9)
@@ -139,7 +141,7 @@ def test_a_run_that_was_killed_beside_another_is_made_up_for(variables: Variable
     assert record(variables)["running"].keys() == {"run-4"}
 
 
-def test_it_begins_anew_if_that_is_asked_for(variables: Variables) -> None:
+def test_a_reset_starts_the_cursor_over(variables: Variables) -> None:
     pushed("run-1", 900)
     again = cursor("run-2", start=0, reset=True)
     assert again.since == 0
@@ -150,7 +152,7 @@ def test_it_begins_anew_if_that_is_asked_for(variables: Variables) -> None:
     assert cursor("run-3", start=0, reset=True).since == 0
 
 
-def test_a_reset_takes_values_of_another_kind(variables: Variables) -> None:
+def test_a_reset_accepts_values_of_another_type(variables: Variables) -> None:
     pushed("run-1", 900)
     with pytest.raises(CoveoInputError, match=r"'2026', a text, and the cursor .* is a number"):
         pushed("run-2", "2026")
@@ -158,7 +160,7 @@ def test_a_reset_takes_values_of_another_kind(variables: Variables) -> None:
     assert cursor("run-3").since == "2026"
 
 
-def test_a_time_in_the_future_does_not_move_it(
+def test_a_time_in_the_future_does_not_move_the_cursor(
     variables: Variables, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = datetime.now(timezone.utc)
@@ -167,7 +169,7 @@ def test_a_time_in_the_future_does_not_move_it(
     assert "Ignored 1 value in the future for the cursor" in caplog.text
 
 
-def test_each_of_many_values_is_looked_at(variables: Variables) -> None:
+def test_every_value_is_checked(variables: Variables) -> None:
     now = datetime.now(timezone.utc)
     moves = cursor()
     for minutes in range(10, 0, -1):
@@ -188,7 +190,9 @@ def test_without_the_variable_a_run_begins_at_the_start(variables: Variables) ->
 
 
 @pytest.mark.parametrize("text", ["", "5", "{}", '{"value": {"type": "int", "value": "x"}, "moves": 1}'])
-def test_an_edited_variable_is_not_a_cursor(variables: Variables, text: str) -> None:
+def test_a_variable_that_does_not_hold_a_cursor_is_rejected_until_a_reset(
+    variables: Variables, text: str
+) -> None:
     variables.values[NAME] = text
     with pytest.raises(CoveoInputError, match=f"Could not read the cursor in the Variable '{NAME}'"):
         cursor()
@@ -196,7 +200,7 @@ def test_an_edited_variable_is_not_a_cursor(variables: Variables, text: str) -> 
     assert cursor("run-2").since == 3
 
 
-def test_a_value_may_be_set_by_hand(variables: Variables) -> None:
+def test_the_value_can_be_set_by_hand(variables: Variables) -> None:
     pushed("run-1", 5)
     variables.values[NAME] = json.dumps({**record(variables), "value": {"type": "int", "value": 2}})
     assert cursor("run-2").since == 2
@@ -212,7 +216,7 @@ def edited(variables: Variables, value: int | None) -> None:
 
 
 @pytest.mark.parametrize(("value", "since"), [(None, 1), (3, 3), (7, 5)])
-def test_a_retry_and_a_clear_begin_where_somebody_moved_it_back(
+def test_a_retry_and_a_clear_read_from_the_value_that_somebody_moved_the_cursor_back_to(
     variables: Variables, value: int | None, since: int
 ) -> None:
     pushed("run-1", 5)
@@ -227,7 +231,7 @@ def test_a_retry_and_a_clear_begin_where_somebody_moved_it_back(
 
 @pytest.mark.parametrize(("value", "since"), [(None, 1), (3, 3)])
 @pytest.mark.parametrize("ends", ["save", "abandon"])
-def test_a_change_by_hand_during_a_run_counts_in_the_next_one(
+def test_a_change_by_hand_during_a_run_takes_effect_in_the_next_one(
     variables: Variables, value: int | None, since: int, ends: str
 ) -> None:
     pushed("run-1", 5)
@@ -249,7 +253,7 @@ def test_overlapping_runs_are_logged(variables: Variables, caplog: pytest.LogCap
     assert "The next run reads from 1 again" in caplog.text
 
 
-def test_each_task_map_index_and_name_has_its_own(variables: Variables) -> None:
+def test_each_task_map_index_and_name_has_its_own_cursor(variables: Variables) -> None:
     pushed("run-1", 1)
     pushed("run-1", 2, map_index=0)
     pushed("run-1", 3, map_index=1)
@@ -262,7 +266,7 @@ def test_each_task_map_index_and_name_has_its_own(variables: Variables) -> None:
     assert cursor("run-2", task_id="other").since == 5
 
 
-def test_no_two_have_one_key() -> None:
+def test_no_two_cursors_share_a_key() -> None:
     keys = [
         cursor_variable("o", "s", "a__b", "c"),
         cursor_variable("o", "s", "a", "b__c"),
@@ -395,7 +399,7 @@ def test_whatever_happens_the_index_equals_the_table_in_the_end(
     assert world.index == world.table
 
 
-def test_a_lag_that_does_not_fit_is_found_by_the_first_run(variables: Variables) -> None:
+def test_a_lag_that_does_not_fit_the_values_fails_the_first_run(variables: Variables) -> None:
     first = cursor("run-1", start="2020", lag=timedelta(minutes=5))
     with pytest.raises(CoveoInputError, match="can't be moved back by a lag"):
         first.advance("2026-11-28T00:00:00Z")
@@ -403,7 +407,7 @@ def test_a_lag_that_does_not_fit_is_found_by_the_first_run(variables: Variables)
     assert record(variables)["value"] is None
 
 
-def test_a_run_that_can_not_begin_is_not_on_record(variables: Variables) -> None:
+def test_a_run_that_cannot_begin_is_not_recorded(variables: Variables) -> None:
     pushed("run-1", "2026-11-28")
     with pytest.raises(CoveoInputError):
         cursor("run-2", lag=timedelta(minutes=5))

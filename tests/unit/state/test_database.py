@@ -48,7 +48,7 @@ def test_records_are_read_in_one_query_and_decrypted_when_they_are_needed(databa
         "Coveo_Open__acme__s",
     ],
 )
-def test_no_variable_of_anybody_else_is_read(database: Database, name: str) -> None:
+def test_unrelated_variables_are_not_read(database: Database, name: str) -> None:
     database.variables(**{name: "secret"})
     assert DatabaseStore().records() == {}
 
@@ -56,7 +56,7 @@ def test_no_variable_of_anybody_else_is_read(database: Database, name: str) -> N
 @pytest.mark.parametrize(
     ("text", "is_encrypted"), [("no JSON", False), ("", False), (None, False), ("no token", True), ("", True)]
 )
-def test_a_value_that_can_not_be_read_says_no_word_of_it(
+def test_the_error_of_an_unreadable_value_does_not_contain_it(
     database: Database, text: str | None, is_encrypted: bool
 ) -> None:
     database.add("variable", {"key": "coveo_open__acme__s", "val": text or "", "is_encrypted": is_encrypted})
@@ -135,16 +135,14 @@ def test_the_pushed_counts_are_read_from_each_release_s_xcoms(database: Database
         assert DatabaseStore().failed([("d", "r")]) == {}
 
 
-def test_a_store_that_took_too_long_asks_no_more(database: Database) -> None:
+def test_a_store_that_took_too_long_sends_no_more_queries(database: Database) -> None:
     with pytest.raises(TimeoutError, match="too slowly"):
         DatabaseStore(seconds=-1).runs([("d", "r")])
     shown = overview(DatabaseStore(seconds=-1), everybody, time.time())
     assert "too slowly" in shown["troubles"][0]
 
 
-def test_a_database_without_tables_is_no_error_of_the_page(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_table_does_not_fail_the_page(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     with database.engine.begin() as connection:
         connection.exec_driver_sql("DROP TABLE variable")
     shown = overview(DatabaseStore(), everybody, time.time())
@@ -171,7 +169,7 @@ def fill(database: Database, sources: int, runs: int) -> None:
     database.variables(**values)
 
 
-def test_the_number_of_queries_does_not_grow_with_the_sources_but_by_the_hundred(database: Database) -> None:
+def test_hundreds_of_sources_are_read_in_a_few_queries(database: Database) -> None:
     fill(database, 300, 1)
     database.statements.clear()
     shown = overview(DatabaseStore(), everybody, time.time())

@@ -52,7 +52,7 @@ def supervisor(monkeypatch: pytest.MonkeyPatch) -> Supervisor:
     return fake
 
 
-def test_a_value_is_found_again_until_it_is_deleted(supervisor: Supervisor) -> None:
+def test_a_value_can_be_read_until_it_is_deleted(supervisor: Supervisor) -> None:
     assert variables.read_variable("coveo_x") is None
     variables.write_variable("coveo_x", {"a": [1]}, "a test")
     assert variables.read_variable("coveo_x") == {"a": [1]}
@@ -61,7 +61,7 @@ def test_a_value_is_found_again_until_it_is_deleted(supervisor: Supervisor) -> N
     assert variables.read_variable("coveo_x") is None
 
 
-def test_an_api_server_that_does_not_answer_is_no_absent_record(supervisor: Supervisor) -> None:
+def test_an_error_of_the_api_server_does_not_count_as_a_missing_record(supervisor: Supervisor) -> None:
     from airflow.sdk.execution_time.comms import ErrorResponse
 
     supervisor.answers = [ErrorResponse(error=_error_type().API_SERVER_ERROR)]
@@ -87,7 +87,7 @@ def test_a_write_that_the_api_server_rejects_is_an_error(supervisor: Supervisor)
         variables.write_variable("coveo_x", "later", "a test")
 
 
-def test_the_answer_to_another_question_is_not_believed(supervisor: Supervisor) -> None:
+def test_the_response_to_another_request_is_not_accepted(supervisor: Supervisor) -> None:
     """After a timeout interrupted a request, its process gets each response one request too late."""
     from airflow.sdk.execution_time.comms import VariableResult
 
