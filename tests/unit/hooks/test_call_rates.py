@@ -120,7 +120,7 @@ def assert_all_updated(coveo: Simulator) -> None:
         assert list(coveo.items(source)) == ["page://home"]
 
 
-def test_tasks_that_know_nothing_of_the_limit_exceed_it_by_no_more_than_the_slots_of_their_pool(
+def test_tasks_that_get_no_retry_after_exceed_the_limit_by_no_more_than_their_pools_slots(
     coveo: Simulator, run_pool: Callable[..., None]
 ) -> None:
     coveo.call_limit, coveo.retry_after = LIMIT, False
@@ -133,9 +133,7 @@ def test_tasks_that_know_nothing_of_the_limit_exceed_it_by_no_more_than_the_slot
     assert calls <= LIMIT[0] + SLOTS
 
 
-def test_tasks_that_are_told_when_to_come_back_all_succeed(
-    coveo: Simulator, run_pool: Callable[..., None]
-) -> None:
+def test_tasks_that_get_a_retry_after_all_succeed(coveo: Simulator, run_pool: Callable[..., None]) -> None:
     coveo.call_limit = LIMIT
     use_up(coveo)
     run_pool(PATIENCE)
@@ -144,7 +142,7 @@ def test_tasks_that_are_told_when_to_come_back_all_succeed(
         pytest.skip("this machine is too busy for the tasks to meet the limit")
 
 
-def test_with_a_call_interval_for_the_pool_no_call_is_refused_at_all(
+def test_with_a_call_interval_for_the_pool_no_call_is_rate_limited(
     coveo: Simulator, run_pool: Callable[..., None]
 ) -> None:
     limit, seconds = coveo.call_limit = (8, 1.0)
@@ -183,7 +181,9 @@ def test_while_one_call_waits_after_a_429_no_other_thread_sends_one(
     assert all(call.at - refusal.at >= 999 for call in others)
 
 
-def test_a_killed_task_does_not_wait_for_its_turn(coveo: Simulator, connect: Callable[..., None]) -> None:
+def test_a_killed_task_does_not_wait_for_the_call_interval(
+    coveo: Simulator, connect: Callable[..., None]
+) -> None:
     connect(extra={"call_interval": 30})
     hook = CoveoPushHook()
     started = time.monotonic()
@@ -194,7 +194,9 @@ def test_a_killed_task_does_not_wait_for_its_turn(coveo: Simulator, connect: Cal
     assert coveo.requests == []
 
 
-def test_uploads_and_the_platform_api_are_not_counted(coveo: Simulator, connect: Callable[..., None]) -> None:
+def test_the_call_interval_does_not_apply_to_uploads_and_the_platform_api(
+    coveo: Simulator, connect: Callable[..., None]
+) -> None:
     # Longer than an upload on a busy machine.
     connect(extra={"call_interval": 3})
     hook = CoveoPushHook()
@@ -206,7 +208,7 @@ def test_uploads_and_the_platform_api_are_not_counted(coveo: Simulator, connect:
     assert source.at - batch.at < 3000
 
 
-def test_a_policy_without_the_patience_for_the_whole_wait_repeats_a_refused_call_sooner(
+def test_a_policy_that_cannot_wait_the_full_time_retries_a_rate_limited_call_sooner(
     coveo: Simulator, hook: CoveoPushHook
 ) -> None:
     coveo.faults.answer(429, headers={}, times=2, operation="status")
@@ -216,7 +218,7 @@ def test_a_policy_without_the_patience_for_the_whole_wait_repeats_a_refused_call
         CoveoPushHook(retry=RetryPolicy(total_seconds=0)).set_source_status(SOURCE, "IDLE")
 
 
-def test_a_forked_process_begins_with_an_interval_of_its_own(
+def test_a_forked_process_starts_its_own_call_interval(
     coveo: Simulator, connect: Callable[..., None]
 ) -> None:
     connect(extra={"call_interval": 0.3})

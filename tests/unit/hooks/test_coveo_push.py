@@ -59,12 +59,14 @@ def test_a_status_change_is_exactly_one_request(coveo: Simulator, hook: CoveoPus
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"null", b'"IDLE"'])
-def test_the_body_of_a_success_is_not_relied_on(coveo: Simulator, hook: CoveoPushHook, body: bytes) -> None:
+def test_the_body_of_a_successful_response_is_ignored(
+    coveo: Simulator, hook: CoveoPushHook, body: bytes
+) -> None:
     coveo.faults.answer(201, body=body, applied=True, operation="status")
     assert hook.set_source_status(SOURCE, "IDLE")["status"] == "IDLE"
 
 
-def test_the_cut_off_is_coveo_s_clock_and_never_later_than_the_worker_s(
+def test_the_cut_off_is_on_coveo_s_clock_and_never_later_than_the_worker_s(
     coveo: Simulator, hook: CoveoPushHook
 ) -> None:
     coveo.clock.shift(seconds=-90)
@@ -76,7 +78,7 @@ def test_the_cut_off_is_coveo_s_clock_and_never_later_than_the_worker_s(
 # --- connection and transport ---
 
 
-def test_a_warm_hook_reuses_its_connection(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_a_hook_reuses_its_connection(coveo: Simulator, hook: CoveoPushHook) -> None:
     hook.set_source_status(SOURCE, "REBUILD")
     hook.add_or_update_item(SOURCE, ITEM)
     hook.delete_item(SOURCE, "product://1")
@@ -103,7 +105,7 @@ def test_threads_share_a_hook_and_each_has_its_own_session(coveo: Simulator, hoo
     assert {request.status for request in coveo.requests} == {201}
 
 
-def test_the_key_goes_as_bearer_and_a_netrc_does_not_replace_it(
+def test_the_key_is_sent_as_a_bearer_token_and_not_replaced_by_a_netrc(
     coveo: Simulator, hook: CoveoPushHook
 ) -> None:
     netrc = Path(os.environ["HOME"]) / ".netrc"
@@ -113,7 +115,7 @@ def test_the_key_goes_as_bearer_and_a_netrc_does_not_replace_it(
     assert coveo.requests[0].headers["authorization"] == f"Bearer {coveo.api_key}"
 
 
-def test_nothing_of_the_extra_becomes_a_header(
+def test_the_extra_of_the_connection_does_not_become_headers(
     coveo: Simulator, hook: CoveoPushHook, connect: Callable[..., None]
 ) -> None:
     connect(extra={"timeout": "30.5", "region": "us", "verify": "true", "call_interval": ""})
@@ -143,7 +145,7 @@ def test_a_redirect_is_an_error_and_is_not_followed(coveo: Simulator, hook: Cove
     assert len(coveo.requests) == 1
 
 
-def test_the_timeout_of_the_connection_reaches_the_wire(
+def test_the_timeout_of_the_connection_applies_to_requests(
     coveo: Simulator, connect: Callable[..., None]
 ) -> None:
     connect(extra={"timeout": "5,0.2"})
@@ -154,7 +156,9 @@ def test_the_timeout_of_the_connection_reaches_the_wire(
     assert time.monotonic() - started < 50
 
 
-def test_the_timeout_of_the_hook_wins(coveo: Simulator, connect: Callable[..., None]) -> None:
+def test_the_timeout_of_the_hook_overrides_that_of_the_connection(
+    coveo: Simulator, connect: Callable[..., None]
+) -> None:
     connect(extra={"timeout": 60})
     coveo.faults.stall(20)
     with pytest.raises(errors.NoAnswerError):
@@ -181,7 +185,7 @@ def test_a_proxy_of_the_environment_gets_the_request(
     assert len(proxy.request_lines) == 1
 
 
-def test_a_certificate_is_verified_as_the_connection_says(
+def test_certificates_are_verified_according_to_the_connection(
     connect: Callable[..., None], tls_server: Any
 ) -> None:
     connect(host=tls_server.url)
@@ -242,7 +246,7 @@ def test_a_response_with_contradictory_headers_is_retried(
         server.shutdown()
 
 
-def test_an_answer_without_end_is_not_read_to_its_end(
+def test_an_endless_response_is_not_read_completely(
     connect: Callable[..., None], endless_server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connect(host=endless_server.url)
@@ -261,29 +265,29 @@ def test_an_answer_without_end_is_not_read_to_its_end(
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
-def test_what_may_pass_is_repeated_until_it_does(coveo: Simulator, hook: CoveoPushHook, status: int) -> None:
+def test_temporary_errors_are_retried_until_they_end(
+    coveo: Simulator, hook: CoveoPushHook, status: int
+) -> None:
     coveo.faults.answer(status, times=2, operation="status")
     hook.set_source_status(SOURCE, "REBUILD")
     assert [request.status for request in coveo.requests] == [status, status, 201]
 
 
 @pytest.mark.parametrize("before", [True, False])
-def test_a_request_that_was_sent_but_not_answered_is_repeated(
-    coveo: Simulator, hook: CoveoPushHook, before: bool
-) -> None:
+def test_a_request_without_a_response_is_retried(coveo: Simulator, hook: CoveoPushHook, before: bool) -> None:
     coveo.faults.drop(before=before, operation="status")
     hook.set_source_status(SOURCE, "REBUILD")
     assert len(coveo.requests) == 2
     assert coveo.source(SOURCE)["information"]["sourceStatus"]["type"] == "REFRESHING"
 
 
-def test_an_answer_that_breaks_off_is_repeated(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_a_truncated_response_is_retried(coveo: Simulator, hook: CoveoPushHook) -> None:
     coveo.faults.truncate(10, operation="source")
     assert hook.get_source(SOURCE)["id"] == SOURCE
     assert len(coveo.requests) == 2
 
 
-def test_retry_after_is_kept_to(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_the_hook_waits_as_long_as_retry_after_says(coveo: Simulator, hook: CoveoPushHook) -> None:
     coveo.faults.answer(429, headers={"Retry-After": "1"}, operation="status")
     started = time.monotonic()
     hook.set_source_status(SOURCE, "REBUILD")
@@ -292,7 +296,7 @@ def test_retry_after_is_kept_to(coveo: Simulator, hook: CoveoPushHook) -> None:
 
 
 @pytest.mark.parametrize("ahead", [3600, -3600])
-def test_a_retry_after_that_is_a_date_is_one_by_coveo_s_clock(
+def test_a_retry_after_date_is_read_on_coveo_s_clock(
     coveo: Simulator, connect: Callable[..., None], ahead: int
 ) -> None:
     coveo.clock.shift(seconds=ahead)
@@ -305,7 +309,7 @@ def test_a_retry_after_that_is_a_date_is_one_by_coveo_s_clock(
 
 
 @pytest.mark.parametrize("header", ["0", "Thu, 01 Jan 1970 00:00:00 GMT"])
-def test_a_retry_after_that_is_no_time_at_all_does_not_become_a_loop(
+def test_a_retry_after_without_a_wait_does_not_cause_a_busy_loop(
     coveo: Simulator, connect: Callable[..., None], header: str
 ) -> None:
     coveo.faults.answer(429, headers={"Retry-After": header}, times=None)
@@ -315,7 +319,7 @@ def test_a_retry_after_that_is_no_time_at_all_does_not_become_a_loop(
     assert len(coveo.requests) < 40
 
 
-def test_a_wait_beyond_the_budget_is_left_to_airflow(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_a_wait_longer_than_the_retry_limit_is_left_to_airflow(coveo: Simulator, hook: CoveoPushHook) -> None:
     coveo.faults.answer(429, headers={"Retry-After": "3600"}, operation="status")
     with pytest.raises(errors.TooManyRequestsError) as raised:
         hook.set_source_status(SOURCE, "REBUILD")
@@ -324,7 +328,7 @@ def test_a_wait_beyond_the_budget_is_left_to_airflow(coveo: Simulator, hook: Cov
     assert not isinstance(raised.value, AirflowFailException)
 
 
-def test_patience_ends_with_the_budget(coveo: Simulator, connect: Callable[..., None]) -> None:
+def test_retries_end_at_the_retry_limit(coveo: Simulator, connect: Callable[..., None]) -> None:
     coveo.faults.answer(503, times=None)
     hook = CoveoPushHook(retry=RetryPolicy(total_seconds=2, first_wait=0.05, longest_wait=0.1))
     with pytest.raises(errors.ServiceError) as raised:
@@ -372,7 +376,7 @@ def test_errors_that_a_retry_cannot_fix_fail_at_once(
         ('{"errorCode": "BROK', "application/json"),
     ],
 )
-def test_any_error_body_is_survived(
+def test_any_error_body_raises_a_service_error(
     coveo: Simulator, connect: Callable[..., None], body: str, content_type: str
 ) -> None:
     coveo.faults.answer(502, body=body, content_type=content_type)
@@ -405,7 +409,7 @@ def test_a_stopped_hook_ends_its_wait_and_sends_nothing_more(
     assert len(coveo.requests) == 1
 
 
-def test_nobody_listening_is_an_error_that_names_the_host(connect: Callable[..., None]) -> None:
+def test_a_refused_connection_is_an_error_that_names_the_source(connect: Callable[..., None]) -> None:
     connect(host="http://127.0.0.1:9")
     with pytest.raises(errors.NoAnswerError, match="refused") as raised:
         CoveoPushHook(retry=RetryPolicy(total_seconds=0)).set_source_status(SOURCE, "IDLE")
@@ -444,7 +448,7 @@ def test_nobody_listening_is_an_error_that_names_the_host(connect: Callable[...,
         ({}, lambda hook: hook.get_source("a/b")),
     ],
 )
-def test_bad_input_is_refused_before_anything_is_sent(
+def test_bad_input_is_rejected_before_anything_is_sent(
     coveo: Simulator, connect: Callable[..., None], fields: dict[str, Any], call: Callable[[Any], Any]
 ) -> None:
     connect(**fields)
@@ -484,7 +488,7 @@ def test_a_reset_uses_coveo_s_current_time_as_the_cut_off(coveo: Simulator, hook
     assert list(coveo.items(SOURCE)) == [ITEM["documentId"]]
 
 
-def test_a_worker_clock_that_runs_ahead_can_not_bar_new_content(
+def test_a_cut_off_from_a_worker_clock_that_runs_ahead_is_rejected(
     coveo: Simulator, hook: CoveoPushHook
 ) -> None:
     coveo.clock.shift(seconds=-90)
@@ -505,7 +509,7 @@ def test_a_source_that_a_product_manages_is_not_reset(
     assert [request.method for request in coveo.requests] == ["GET"]
 
 
-def test_a_key_that_may_not_view_the_source_can_still_reset_it(
+def test_a_key_that_cannot_view_the_source_can_still_reset_it(
     coveo: Simulator, connect: Callable[..., None]
 ) -> None:
     connect(password=coveo.push_only_key)
@@ -573,7 +577,7 @@ def test_text_that_json_makes_too_large_for_a_request_uses_a_file_container_too(
     assert coveo.requests[1].body == text.encode()
 
 
-def test_metadata_too_large_for_a_request_is_refused_before_anything_is_sent(
+def test_metadata_too_large_for_a_request_is_rejected_before_anything_is_sent(
     coveo: Simulator, hook: CoveoPushHook
 ) -> None:
     for data in ("short", "x" * 6_000_000):
@@ -639,7 +643,7 @@ def test_an_upload_to_an_unsafe_address_is_rejected(coveo: Simulator, hook: Cove
         {"requiredHeaders": {"X-Note": "\N{EURO SIGN}"}},
     ],
 )
-def test_an_answer_that_describes_no_container_is_said_to_be_one(
+def test_a_response_that_describes_no_container_is_an_error_that_says_so(
     coveo: Simulator, hook: CoveoPushHook, wrong: dict[str, Any]
 ) -> None:
     described = {"fileId": "f", "uploadUri": f"{coveo.url}/x?X-Amz-Signature=s3cr3t", "requiredHeaders": {}}
@@ -650,7 +654,7 @@ def test_an_answer_that_describes_no_container_is_said_to_be_one(
     assert [request.operation for request in coveo.requests] == ["files"]
 
 
-def test_an_upload_that_is_too_large_for_something_on_the_way_is_an_error_that_says_so(
+def test_an_upload_that_an_intermediary_rejects_as_too_large_is_an_error_with_a_remedy(
     coveo: Simulator, hook: CoveoPushHook
 ) -> None:
     coveo.faults.answer(413, body="<h1>Request Entity Too Large</h1>", operation="upload", times=None)
@@ -703,7 +707,7 @@ def test_an_undocumented_response_is_an_error(coveo: Simulator, hook: CoveoPushH
 # --- limits ---
 
 
-def test_a_limit_is_returned_with_its_used_part(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_a_limit_is_returned_with_its_usage(coveo: Simulator, hook: CoveoPushHook) -> None:
     keep_off_midnight(coveo)
     coveo.daily_documents = 10
     hook.push_items(SOURCE, [ITEM])
@@ -727,7 +731,7 @@ def test_an_invalid_limit_key_is_rejected_before_anything_is_sent(
 # --- the connection test ---
 
 
-def test_a_good_connection_tests_well_without_changing_anything(
+def test_the_test_of_a_valid_connection_succeeds_and_changes_nothing(
     coveo: Simulator, hook: CoveoPushHook
 ) -> None:
     works, message = hook.test_connection()
@@ -737,7 +741,9 @@ def test_a_good_connection_tests_well_without_changing_anything(
     assert coveo.timeline(SOURCE) == []
 
 
-def test_a_push_only_key_tests_well(coveo: Simulator, connect: Callable[..., None]) -> None:
+def test_the_test_of_a_connection_with_a_push_only_key_succeeds(
+    coveo: Simulator, connect: Callable[..., None]
+) -> None:
     connect(password=coveo.push_only_key)
     works, message = CoveoPushHook().test_connection()
     assert works
@@ -815,7 +821,7 @@ def test_a_connection_test_sends_the_key_to_no_other_region(
     ],
 )
 @pytest.mark.parametrize("form", ["JSON", "URI", "JSON object"])
-def test_an_extra_that_can_not_be_read_is_refused_and_the_key_unsent(
+def test_an_unreadable_extra_is_rejected_and_the_key_is_not_sent(
     coveo: Simulator, monkeypatch: pytest.MonkeyPatch, form: str, extra: str, named: str
 ) -> None:
     """Airflow itself would continue without it, and the key would go to another region."""
@@ -871,7 +877,7 @@ def test_an_invalid_host_is_rejected_without_waiting_for_it(
 # --- secrets in logs and errors ---
 
 
-def test_one_line_a_request_with_method_path_status_time_and_attempt(
+def test_each_request_is_logged_in_one_line_with_method_path_status_time_and_attempt(
     coveo: Simulator, hook: CoveoPushHook, logged: Callable[[], str]
 ) -> None:
     coveo.faults.answer(503, operation="status")
@@ -883,7 +889,7 @@ def test_one_line_a_request_with_method_path_status_time_and_attempt(
     assert re.search(r"-> 201 in \d+ ms \(attempt 2\)", lines[1])
 
 
-def test_neither_key_nor_presigned_url_shows_anywhere(
+def test_neither_the_key_nor_a_presigned_url_appears_in_logs_or_errors(
     coveo: Simulator, connect: Callable[..., None], logged: Callable[[], str]
 ) -> None:
     logging.getLogger().setLevel(logging.DEBUG)
@@ -967,7 +973,7 @@ def test_run_follows_no_redirect(coveo: Simulator, connect: Callable[..., None],
     assert len(coveo.requests) == 1
 
 
-def test_run_raises_coveo_s_errors_and_keeps_to_the_timeout(
+def test_run_raises_coveo_s_errors_and_respects_the_timeout(
     coveo: Simulator, connect: Callable[..., None]
 ) -> None:
     path = "/push/v1/organizations/acme/sources/nowhere/status?statusType=IDLE"
@@ -981,7 +987,7 @@ def test_run_raises_coveo_s_errors_and_keeps_to_the_timeout(
     assert patient.run(path, extra_options={"check_response": False}).status_code == 412
 
 
-def test_the_parts_of_a_push_that_the_hook_had_still_work_and_are_deprecated(
+def test_the_hook_s_former_methods_for_parts_of_a_push_still_work_and_are_deprecated(
     coveo: Simulator, hook: CoveoPushHook
 ) -> None:
     with pytest.warns(AirflowProviderDeprecationWarning, match=r"client\.containers\.upload"):

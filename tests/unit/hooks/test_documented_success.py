@@ -231,7 +231,7 @@ def test_the_documented_status_is_the_only_success(
 @pytest.mark.parametrize("name", WITH_A_BODY)
 @pytest.mark.parametrize("page", PAGES)
 @pytest.mark.parametrize("type_", TYPES)
-def test_a_page_is_no_success_even_with_the_documented_status(
+def test_a_web_page_is_not_a_success_even_with_the_documented_status(
     connect: Callable[..., None], name: str, page: str, type_: str
 ) -> None:
     with (

@@ -85,7 +85,7 @@ def test_many_fields_are_created_in_requests_of_500(coveo: Simulator, hook: Any)
 
 
 @pytest.mark.parametrize("applied", [True, False])
-def test_a_request_without_an_answer_is_not_repeated_blindly(
+def test_a_request_without_a_response_is_repeated_only_if_it_was_not_applied(
     coveo: Simulator, hook: Any, applied: bool
 ) -> None:
     coveo.faults.drop(operation="create_fields", before=not applied)
@@ -122,13 +122,13 @@ def test_a_field_that_coveo_rejects_fails_the_call(coveo: Simulator, hook: Any) 
     assert operations(coveo) == ["list_fields", "create_fields", "list_fields"]
 
 
-def test_a_call_that_never_gets_an_answer_fails(coveo: Simulator, hook: Any) -> None:
+def test_a_call_that_never_gets_a_response_fails(coveo: Simulator, hook: Any) -> None:
     coveo.faults.drop(operation="create_fields", times=1000)
     with pytest.raises(NoAnswerError):
         hook.create_fields(FIELDS)
 
 
-def test_a_push_only_key_is_told_which_privilege_it_lacks(
+def test_the_error_of_a_push_only_key_names_the_missing_privilege(
     coveo: Simulator, hook: Any, connect: Callable[..., None]
 ) -> None:
     connect(password=coveo.push_only_key)

@@ -81,7 +81,7 @@ def test_entries_are_read_page_by_page_and_only_as_needed(
         lambda now: datetime.fromtimestamp(now / 1000, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%f000Z"),
     ],
 )
-def test_a_moment_may_be_given_in_any_form_that_names_it(
+def test_a_time_can_be_passed_in_any_form(
     coveo: Simulator, hook: CoveoPushHook, moment: Callable[[int], Any]
 ) -> None:
     hook.count_item_logs(SOURCE, moment(1_700_000_000_123), moment(1_700_000_000_123))
@@ -100,7 +100,7 @@ def test_a_moment_may_be_given_in_any_form_that_names_it(
         ((SOURCE, 0, 7 * 86_400_000 + 1), "at most 7 days"),
     ],
 )
-def test_a_question_that_can_not_be_meant_is_not_sent(
+def test_invalid_arguments_are_rejected_before_anything_is_sent(
     coveo: Simulator, hook: CoveoPushHook, arguments: tuple[Any, ...], words: str
 ) -> None:
     for ask in (hook.count_item_logs, hook.list_item_logs):
@@ -139,15 +139,13 @@ def test_the_error_of_a_push_only_key_names_the_missing_privileges(
         assert raised.value.error_code == "ACCESS_DENIED"
 
 
-def test_logs_get_longer_to_answer_than_other_requests(
-    coveo: Simulator, connect: Callable[..., None]
-) -> None:
+def test_requests_for_logs_have_a_longer_read_timeout(coveo: Simulator, connect: Callable[..., None]) -> None:
     connect(extra=json.dumps({"timeout": 0.2}))
     coveo.faults.stall(0.5, operation="log_counts", times=None)
     CoveoPushHook().count_item_logs(SOURCE, 0, 1)
 
 
-def test_a_connection_that_lets_answers_take_longer_still_is_kept_to(
+def test_a_longer_timeout_of_the_connection_is_respected(
     coveo: Simulator, connect: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("airflow_provider_coveo.coveo.item_logs.MIN_READ_TIMEOUT", 0.1)
@@ -157,14 +155,16 @@ def test_a_connection_that_lets_answers_take_longer_still_is_kept_to(
 
 
 @pytest.mark.parametrize("body", ["[]", '{"documentLogEntries": {}}', '{"documentLogEntries": ["x"]}', "<x>"])
-def test_an_answer_that_is_no_page_is_an_error(coveo: Simulator, hook: CoveoPushHook, body: str) -> None:
+def test_a_response_that_is_not_a_page_of_entries_is_an_error(
+    coveo: Simulator, hook: CoveoPushHook, body: str
+) -> None:
     coveo.faults.answer(200, body=body, operation="logs")
     with pytest.raises(UnexpectedAnswerError, match=r"log entries|not a JSON object"):
         list(hook.list_item_logs(SOURCE, 0, 1))
 
 
 @pytest.mark.parametrize("body", ['{"results": ["x"]}', '{"results": {"COMPLETED": "4"}}'])
-def test_an_answer_that_has_no_counts_is_an_error(coveo: Simulator, hook: CoveoPushHook, body: str) -> None:
+def test_a_response_without_counts_is_an_error(coveo: Simulator, hook: CoveoPushHook, body: str) -> None:
     coveo.faults.answer(200, body=body, operation="log_counts")
     with pytest.raises(UnexpectedAnswerError):
         hook.count_item_logs(SOURCE, 0, 1)

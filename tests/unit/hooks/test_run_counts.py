@@ -81,14 +81,16 @@ def test_a_push_whose_input_fails_counts_with_what_was_accepted_before(
 
 
 @pytest.mark.parametrize("broken", ["xcom_push", "outlet_events"])
-def test_a_count_that_can_not_be_kept_fails_no_push(
+def test_a_count_that_cannot_be_saved_does_not_fail_the_push(
     coveo: Simulator, hook: CoveoPushHook, task: Task, broken: str
 ) -> None:
     task.refuse(broken)
     assert hook.push_items(SOURCE, items(1))["accepted_adds"] == 1
 
 
-def test_outside_a_task_nothing_is_kept(coveo: Simulator, hook: CoveoPushHook, variables: Variables) -> None:
+def test_outside_a_task_no_counts_are_saved(
+    coveo: Simulator, hook: CoveoPushHook, variables: Variables
+) -> None:
     assert hook.push_items(SOURCE, items(1))["accepted_adds"] == 1
 
 

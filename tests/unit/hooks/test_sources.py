@@ -99,7 +99,7 @@ def test_exactly_one_source_is_created_whatever_the_outcome_of_the_request(
 
 
 @MAKERS
-def test_a_refusal_is_not_repeated(
+def test_a_rejected_request_is_not_retried(
     coveo: Simulator, hook: CoveoPushHook, make: Callable[[CoveoPushHook], Any], operation: str
 ) -> None:
     coveo.faults.answer(400, error_code="MAX_SOURCES_REACHED", operation=operation)
@@ -136,15 +136,13 @@ def test_a_deletion_without_a_response_is_repeated_until_the_source_no_longer_ex
     assert [request.status for request in coveo.requests][-1] == 404
 
 
-def test_a_source_that_was_never_there_does_not_count_as_deleted(
-    coveo: Simulator, hook: CoveoPushHook
-) -> None:
+def test_a_source_that_never_existed_does_not_count_as_deleted(coveo: Simulator, hook: CoveoPushHook) -> None:
     with pytest.raises(errors.NotFoundError) as refused:
         hook.delete_source("nowhere")
     assert isinstance(refused.value, AirflowFailException)
 
 
-def test_the_activity_that_runs_is_aborted(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_the_running_activity_is_aborted(coveo: Simulator, hook: CoveoPushHook) -> None:
     hook.set_source_status(SOURCE, "REBUILD")
     activity_id = hook.get_source(SOURCE)["information"]["sourceStatus"]["activityId"]
     result = hook.abort_activity(SOURCE, activity_id)
@@ -175,7 +173,7 @@ def test_the_activity_that_runs_is_aborted(coveo: Simulator, hook: CoveoPushHook
         lambda hook: hook.abort_activity(SOURCE, None),
     ],
 )
-def test_bad_input_is_refused_before_anything_is_sent(
+def test_bad_input_is_rejected_before_anything_is_sent(
     coveo: Simulator, hook: CoveoPushHook, call: Callable[[CoveoPushHook], Any]
 ) -> None:
     with pytest.raises(CoveoInputError) as refused:
@@ -196,7 +194,7 @@ def test_bad_input_is_refused_before_anything_is_sent(
         (lambda hook: hook.abort_activity(SOURCE, "some"), "Sources: Edit"),
     ],
 )
-def test_a_push_only_key_is_told_which_privilege_it_lacks(
+def test_the_error_of_a_push_only_key_names_the_missing_privilege(
     coveo: Simulator,
     hook: CoveoPushHook,
     connect: Callable[..., None],

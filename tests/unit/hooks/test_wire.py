@@ -99,7 +99,7 @@ def test_plain_http_goes_through_a_proxy_on_this_machine_only(
         b"",
     ],
 )
-def test_no_log_of_urllib3_has_a_presigned_url(
+def test_urllib3_logs_no_presigned_url(
     connect: Callable[..., None], logged: Callable[[], str], response: bytes, query: str
 ) -> None:
     def script(client: Client) -> None:
@@ -162,7 +162,9 @@ def test_informational_responses_are_skipped(
 
 
 @pytest.mark.parametrize("interim", INTERIM)
-def test_a_client_on_a_loop_skips_them_too(connect: Callable[..., None], interim: bytes) -> None:
+def test_an_async_client_skips_informational_responses_too(
+    connect: Callable[..., None], interim: bytes
+) -> None:
     def script(client: Client) -> None:
         while client.read_request():
             client.send(interim + answer(200, b'{"id": "acme-products"}'))
@@ -220,7 +222,7 @@ UNCERTAIN = {
 
 @SCHEMES
 @pytest.mark.parametrize("how", UNCERTAIN)
-def test_no_connection_is_kept_whose_state_is_uncertain(
+def test_a_connection_whose_state_is_uncertain_is_not_reused(
     connect: Callable[..., None], certificate: tuple[Path, Path], how: str, secure: bool
 ) -> None:
     def script(client: Client) -> None:
@@ -271,7 +273,7 @@ def test_data_on_an_idle_connection_is_not_a_response(connect: Callable[..., Non
         answer(200, b"[]"),
     ],
 )
-def test_no_connection_is_kept_after_an_answer_that_is_no_success(
+def test_no_connection_is_reused_after_an_unsuccessful_response(
     connect: Callable[..., None], ask: Callable[[CoveoPushHook], Any], response: bytes
 ) -> None:
     """Otherwise, data that such a server sends later would count as the next response."""
@@ -290,7 +292,7 @@ def test_no_connection_is_kept_after_an_answer_that_is_no_success(
 
 
 @pytest.mark.parametrize("what", ["a length and chunks", "another response", "more", "late"])
-def test_a_client_on_a_loop_keeps_no_connection_whose_state_is_uncertain(
+def test_an_async_client_does_not_reuse_a_connection_whose_state_is_uncertain(
     connect: Callable[..., None], what: str
 ) -> None:
     good, other = (answer(200, b'{"id": "%s"}' % name) for name in (b"first", b"other"))
@@ -348,7 +350,7 @@ NOT_TRUSTED = {
 
 @SCHEMES
 @pytest.mark.parametrize("what", [None, *NOT_TRUSTED])
-def test_a_client_on_a_loop_uses_a_connection_again_only_if_nothing_is_left_on_it(
+def test_an_async_client_reuses_a_connection_only_if_no_data_is_left_on_it(
     connect: Callable[..., None], certificate: tuple[Path, Path], what: str | None, secure: bool
 ) -> None:
     judged, sent = threading.Event(), threading.Event()
@@ -384,7 +386,7 @@ def test_a_client_on_a_loop_uses_a_connection_again_only_if_nothing_is_left_on_i
         assert len(server.requests) == 3
 
 
-def test_a_client_on_a_loop_reuses_no_connection_whose_response_was_not_validated(
+def test_an_async_client_reuses_no_connection_whose_response_was_not_validated(
     connect: Callable[..., None],
 ) -> None:
     """While one connection awaits its check, another request may need a connection."""
@@ -410,7 +412,7 @@ def test_a_client_on_a_loop_reuses_no_connection_whose_response_was_not_validate
         assert server.connections == len(server.requests) == 25
 
 
-def test_no_connection_is_kept_after_a_timeout(connect: Callable[..., None]) -> None:
+def test_no_connection_is_reused_after_a_timeout(connect: Callable[..., None]) -> None:
     gone = threading.Event()
 
     def script(client: Client) -> None:
@@ -445,7 +447,7 @@ def container(server: RawServer) -> bytes:
     ("status", "error"),
     [(413, errors.RequestTooLargeError), (403, errors.UploadError), (200, errors.NoAnswerError)],
 )
-def test_a_response_before_the_end_of_the_request_is_read_but_is_no_success(
+def test_a_response_before_the_end_of_the_request_is_read_but_is_not_a_success(
     connect: Callable[..., None],
     certificate: tuple[Path, Path],
     status: int,
@@ -470,7 +472,7 @@ def test_a_response_before_the_end_of_the_request_is_read_but_is_no_success(
 
 
 @SCHEMES
-def test_silence_ends_an_upload_that_nobody_reads(
+def test_an_upload_that_the_server_does_not_read_times_out(
     connect: Callable[..., None], certificate: tuple[Path, Path], secure: bool
 ) -> None:
     def script(client: Client) -> None:
@@ -492,7 +494,7 @@ def test_silence_ends_an_upload_that_nobody_reads(
 
 
 @SCHEMES
-def test_a_slow_upload_is_not_silence_whatever_the_connect_timeout(
+def test_a_slow_upload_does_not_time_out_whatever_the_connect_timeout(
     connect: Callable[..., None], certificate: tuple[Path, Path], secure: bool
 ) -> None:
     """The whole request takes several times either timeout."""
@@ -515,7 +517,7 @@ def test_a_slow_upload_is_not_silence_whatever_the_connect_timeout(
         hook.client.containers.upload(b"x" * (24 * MIB), "Could not upload")
 
 
-def test_the_response_to_much_may_take_longer_as_others_may_still_pass_it_on(
+def test_the_response_to_a_large_upload_can_take_longer_since_a_proxy_may_still_forward_it(
     connect: Callable[..., None],
 ) -> None:
     def script(client: Client) -> None:
@@ -565,7 +567,7 @@ def test_a_slow_drip_of_bytes_ends_at_the_total_timeout(
             ask(hook)
 
 
-def test_a_request_may_take_longer_the_more_it_sends(connect: Callable[..., None]) -> None:
+def test_the_total_timeout_grows_with_the_size_of_the_request(connect: Callable[..., None]) -> None:
     settings = CoveoPushHook().settings
     assert settings.total_seconds(0) == 300
     # Three uploads share a line of 2 Mbit/s.
@@ -631,7 +633,9 @@ def test_limits_and_responses_are_the_same_through_a_proxy(
 
 
 @pytest.mark.parametrize("stopped", [False, True], ids=["total", "stop"])
-def test_a_proxy_that_drips_its_answer_is_given_up(connect: Callable[..., None], stopped: bool) -> None:
+def test_a_proxy_that_drips_its_response_does_not_block_the_request(
+    connect: Callable[..., None], stopped: bool
+) -> None:
     begun = threading.Event()
 
     def script(client: Client) -> None:
@@ -714,7 +718,7 @@ def _stopped_while(begun: threading.Event, stop: Callable[[], None], work: Calla
         work()
 
 
-def test_stop_ends_an_upload_that_nobody_reads(connect: Callable[..., None]) -> None:
+def test_stop_ends_an_upload_that_the_server_does_not_read(connect: Callable[..., None]) -> None:
     begun = threading.Event()
 
     def script(client: Client) -> None:
@@ -768,7 +772,7 @@ def test_a_response_directly_after_a_stop_still_counts(connect: Callable[..., No
 
 
 @pytest.mark.parametrize("phase", ["waiting", "sleeping"])
-def test_a_signal_handler_may_stop_the_hook_whatever_it_interrupts(
+def test_a_signal_handler_can_stop_the_hook_whatever_it_interrupts(
     connect: Callable[..., None], phase: str
 ) -> None:
     script, _ = STOPPED[phase]
@@ -900,7 +904,7 @@ def test_a_redirect_is_an_error_wherever_it_leads(connect: Callable[..., None], 
                 call(at(connect, server))
 
 
-def test_an_upload_that_is_redirected_anywhere_is_an_error(connect: Callable[..., None]) -> None:
+def test_a_redirected_upload_is_an_error(connect: Callable[..., None]) -> None:
     def script(client: Client) -> None:
         while head := client.read_request():
             client.send(
