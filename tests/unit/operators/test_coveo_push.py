@@ -46,7 +46,7 @@ def test_each_status_is_set_and_returned_as_small_json(
     assert set(result) == {"source_id", "status", "ordering_id", "request_id"}
 
 
-def test_the_caller_shows_in_the_user_agent(coveo: Simulator, connect: Callable[..., None]) -> None:
+def test_the_user_agent_names_the_operator(coveo: Simulator, connect: Callable[..., None]) -> None:
     SetPushSourceStatusOperator(task_id="t", source_id=SOURCE, status="IDLE").execute(context())
     assert coveo.requests[0].headers["user-agent"].endswith("caller/SetPushSourceStatusOperator")
 
@@ -129,7 +129,7 @@ def test_bad_input_fails_at_once_without_a_request(
     assert coveo.requests == []
 
 
-def test_a_final_refusal_is_not_retried_and_a_passing_fault_is(
+def test_a_permanent_error_is_not_retried_and_a_temporary_one_is(
     coveo: Simulator, connect: Callable[..., None]
 ) -> None:
     operator = SetPushSourceStatusOperator(task_id="t", source_id="nowhere", status="IDLE")
@@ -226,7 +226,7 @@ def test_a_cut_off_that_renders_to_none_does_not_mean_now(
 
 
 @pytest.mark.usefixtures("variables")
-def test_a_source_that_can_t_be_read_keeps_no_other_one_open(
+def test_a_source_that_cannot_be_read_does_not_keep_another_one_open(
     coveo: Simulator, connect: Callable[..., None]
 ) -> None:
     coveo.clock.shift(seconds=-7 * 3600)
@@ -294,7 +294,7 @@ def test_source_ids_that_render_to_none_do_not_mean_all_sources(
 # --- the cost of imports ---
 
 
-def test_importing_the_operators_brings_neither_http_libraries_nor_the_hook(
+def test_importing_the_operators_imports_neither_http_libraries_nor_the_hook(
     run_fresh: RunFresh,
 ) -> None:
     script = """

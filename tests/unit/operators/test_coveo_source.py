@@ -77,7 +77,7 @@ def _environment(variables: Variables, connect: Callable[..., None]) -> None:
 # --- common to all ---
 
 
-def test_they_are_imported_from_the_documented_module() -> None:
+def test_the_operators_can_be_imported_from_the_documented_module() -> None:
     for name in ("CreatePushSourceOperator", "DeletePushSourceOperator", "RecreatePushSourceOperator"):
         assert getattr(coveo_push, name) is getattr(coveo_source, name)
 
@@ -139,7 +139,7 @@ def test_bad_input_fails_at_once_without_a_request(coveo: Simulator, operator: A
     assert coveo.requests == []
 
 
-def test_each_can_be_executed_by_hand(coveo: Simulator, variables: Variables) -> None:
+def test_each_operator_can_be_executed_by_hand(coveo: Simulator, variables: Variables) -> None:
     made = CreatePushSourceOperator(task_id="t", source_name=NAME, visibility="SHARED").execute({})
     copy = RecreatePushSourceOperator(
         task_id="t",
@@ -164,7 +164,7 @@ def test_a_source_is_created_once_however_often_the_task_runs(coveo: Simulator) 
 
 
 @pytest.mark.parametrize("applied", [True, False])
-def test_a_creation_that_nobody_heard_the_end_of_is_found_by_the_next_try(
+def test_a_retry_after_a_creation_with_an_unknown_outcome_ends_with_one_source(
     coveo: Simulator, applied: bool
 ) -> None:
     coveo.faults.answer(503, headers=PATIENCE, applied=applied, operation="create_source")
@@ -176,7 +176,7 @@ def test_a_creation_that_nobody_heard_the_end_of_is_found_by_the_next_try(
     assert coveo.undocumented == []
 
 
-def test_a_source_that_somebody_else_made_is_refused(coveo: Simulator) -> None:
+def test_a_source_that_somebody_else_created_is_rejected(coveo: Simulator) -> None:
     coveo.add_source("of-somebody", name=NAME)
     with pytest.raises(SourceNameTakenError, match=r"of-somebody.*use_existing=True") as refused:
         create()
@@ -195,7 +195,7 @@ def test_an_older_source_is_not_mistaken_for_the_one_whose_creation_had_no_respo
         create()
 
 
-def test_a_refused_creation_leaves_nothing_to_remember(coveo: Simulator, variables: Variables) -> None:
+def test_a_rejected_creation_leaves_no_record(coveo: Simulator, variables: Variables) -> None:
     coveo.faults.answer(400, error_code="SOURCES_LIMIT", operation="create_source")
     with pytest.raises(Exception, match="SOURCES_LIMIT"):
         create()
@@ -222,7 +222,7 @@ def test_a_created_source_that_somebody_deleted_is_created_again(coveo: Simulato
 
 
 @pytest.mark.parametrize("use_existing", [True, False])
-def test_a_source_of_the_name_that_coveo_still_deletes_is_waited_for_by_retries(
+def test_retries_wait_for_a_source_with_the_name_that_coveo_is_still_deleting(
     coveo: Simulator, use_existing: bool
 ) -> None:
     coveo.add_source("torn-down", name=NAME)
@@ -248,7 +248,7 @@ def test_a_source_is_deleted_by_its_id_and_its_name(coveo: Simulator) -> None:
 
 
 @pytest.mark.parametrize("source_name", ["other", "Acme-Products", "", None])
-def test_another_name_is_refused_before_anything_is_deleted(coveo: Simulator, source_name: Any) -> None:
+def test_a_wrong_name_is_rejected_before_anything_is_deleted(coveo: Simulator, source_name: Any) -> None:
     with pytest.raises(CoveoInputError, match=f"its name is '{SOURCE}'") as refused:
         delete(source_name=source_name)
     assert isinstance(refused.value, AirflowFailException)
@@ -256,9 +256,7 @@ def test_another_name_is_refused_before_anything_is_deleted(coveo: Simulator, so
 
 
 @pytest.mark.parametrize("applied", [True, False])
-def test_a_deletion_that_nobody_heard_the_end_of_succeeds_with_the_next_try(
-    coveo: Simulator, applied: bool
-) -> None:
+def test_a_retry_after_a_deletion_with_an_unknown_outcome_succeeds(coveo: Simulator, applied: bool) -> None:
     store = _Store()
     coveo.faults.answer(503, headers=PATIENCE, applied=applied, operation="delete_source")
     with pytest.raises(ServiceError):
@@ -328,7 +326,7 @@ def test_a_managed_source_is_recreated_and_its_product_is_named(coveo: Simulator
     assert len(named(coveo)) == 1
 
 
-def test_the_test_item_of_a_secured_source_is_for_nobody(coveo: Simulator) -> None:
+def test_nobody_can_see_the_test_item_of_a_secured_source(coveo: Simulator) -> None:
     coveo.add_source("secured", visibility="SECURED")
     recreate(source_id="secured")
     (pushed,) = [json.loads(r.body) for r in coveo.requests if r.operation == "item"]
@@ -337,7 +335,7 @@ def test_the_test_item_of_a_secured_source_is_for_nobody(coveo: Simulator) -> No
     ]
 
 
-def test_the_test_item_can_be_the_user_s_own_and_is_no_template(coveo: Simulator) -> None:
+def test_the_user_can_pass_a_test_item_which_is_not_rendered(coveo: Simulator) -> None:
     item = {"documentId": "product://{{ 1 }}", "data": "{{ nothing }}"}
     task = RecreatePushSourceOperator(
         task_id="t",
@@ -355,7 +353,7 @@ def test_the_test_item_can_be_the_user_s_own_and_is_no_template(coveo: Simulator
     assert coveo.items(named(coveo)[0]) == {}
 
 
-def test_however_often_it_runs_there_is_one_copy(coveo: Simulator, variables: Variables) -> None:
+def test_there_is_one_copy_however_often_the_task_runs(coveo: Simulator, variables: Variables) -> None:
     variables.values[VARIABLE] = SOURCE
     first = recreate(source_id_variable=VARIABLE)
     requests = len(coveo.requests)
@@ -370,7 +368,7 @@ def test_however_often_it_runs_there_is_one_copy(coveo: Simulator, variables: Va
 @pytest.mark.parametrize(
     "operation", ["source", "page_sources", "duplicate_source", "item", "logs", "delete"]
 )
-def test_whatever_request_fails_the_next_try_ends_with_one_copy(
+def test_whichever_request_fails_the_next_attempt_ends_with_one_copy(
     coveo: Simulator, variables: Variables, operation: str, applied: bool
 ) -> None:
     variables.values[VARIABLE] = SOURCE
@@ -385,7 +383,7 @@ def test_whatever_request_fails_the_next_try_ends_with_one_copy(
     assert coveo.undocumented == []
 
 
-def test_a_copy_that_is_not_ours_is_refused_and_nothing_is_handed_over(
+def test_a_copy_that_is_not_ours_is_rejected_and_nothing_is_handed_over(
     coveo: Simulator, variables: Variables
 ) -> None:
     variables.values[VARIABLE] = SOURCE
@@ -397,7 +395,7 @@ def test_a_copy_that_is_not_ours_is_refused_and_nothing_is_handed_over(
     assert coveo.timeline("of-somebody") == []
 
 
-def test_two_sources_of_the_name_are_rejected_if_it_is_unknown_which_one_is_ours(coveo: Simulator) -> None:
+def test_two_sources_with_the_name_are_rejected_if_it_is_unknown_which_one_is_ours(coveo: Simulator) -> None:
     coveo.faults.answer(503, headers=PATIENCE, applied=True, operation="duplicate_source")
     with pytest.raises(ServiceError):
         recreate()
@@ -413,7 +411,7 @@ def test_the_copy_of_one_source_is_not_mistaken_for_the_copy_of_another(coveo: S
         recreate(source_id="other")
 
 
-def test_a_source_can_not_be_recreated_under_its_own_name(coveo: Simulator) -> None:
+def test_a_source_cannot_be_recreated_under_its_own_name(coveo: Simulator) -> None:
     with pytest.raises(CoveoInputError, match="has the name"):
         recreate(new_name=SOURCE)
     assert named(coveo, SOURCE) == [SOURCE]
@@ -460,7 +458,7 @@ def test_a_copy_that_somebody_is_deleting_is_not_handed_over(coveo: Simulator, v
     assert [recreate(source_id_variable=VARIABLE)["new_source_id"]] == named(coveo)
 
 
-def test_a_late_task_does_not_delete_the_record_of_another_one_s_copy(
+def test_a_late_task_does_not_delete_the_record_of_another_task_s_copy(
     coveo: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Overtaken(Variables):
@@ -488,7 +486,7 @@ def test_the_copy_is_found_by_its_id_even_if_coveo_s_list_lags(coveo: Simulator)
     assert len(named(coveo)) == 1
 
 
-def test_the_copy_is_known_by_its_id_even_if_coveo_does_not_find_it_yet(coveo: Simulator) -> None:
+def test_the_copy_is_identified_by_its_id_even_if_coveo_does_not_find_it_yet(coveo: Simulator) -> None:
     first = recreate()
     coveo.faults.answer(404, operation="source", source=first["new_source_id"])
     assert recreate() == first
@@ -534,7 +532,7 @@ def test_the_task_waits_until_the_item_logs_show_that_the_item_is_indexed(
 
 @pytest.mark.parametrize("stage", ["CONSUMING", "PROCESSING", "INDEXING"])
 @pytest.mark.parametrize("result", ["ERROR", "REJECTED", "SKIPPED"])
-def test_a_refused_test_item_fails_the_task_with_coveo_s_reason(
+def test_a_rejected_test_item_fails_the_task_with_coveo_s_reason(
     coveo: Simulator, variables: Variables, stage: str, result: str
 ) -> None:
     variables.values[VARIABLE] = SOURCE
@@ -552,7 +550,7 @@ def test_a_refused_test_item_fails_the_task_with_coveo_s_reason(
     assert named(coveo) == [recreate(source_id_variable=VARIABLE)["new_source_id"]]
 
 
-def test_the_deletion_of_an_earlier_try_s_test_item_proves_nothing(
+def test_the_deletion_of_an_earlier_attempt_s_test_item_does_not_pass_the_test(
     coveo: Simulator, variables: Variables
 ) -> None:
     coveo.faults.answer(503, headers=PATIENCE, applied=True, operation="delete")
@@ -642,7 +640,7 @@ def test_a_variable_with_another_source_is_rejected_before_anything_is_created(
     assert variables.values == {VARIABLE: "something-else"}
 
 
-def test_a_variable_that_reads_otherwise_than_it_was_written_fails_the_task(
+def test_a_variable_that_does_not_return_the_written_value_fails_the_task(
     coveo: Simulator, variables: Variables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Shadowed(Variables):

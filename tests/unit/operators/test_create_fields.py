@@ -86,7 +86,7 @@ def test_files_are_read_as_they_would_be_pushed(coveo: Simulator, tmp_path: Path
     assert created(coveo) == {"cost": "STRING"}
 
 
-def test_numbers_in_a_csv_file_are_warned_of(
+def test_numbers_in_a_csv_file_cause_a_warning(
     coveo: Simulator, tmp_path: Path, logged: Callable[[], str]
 ) -> None:
     (tmp_path / "a.csv").write_text(
@@ -100,9 +100,7 @@ def test_numbers_in_a_csv_file_are_warned_of(
     assert "fields={'price': 'DOUBLE'}" in words
 
 
-def test_texts_that_are_not_all_numbers_are_not_warned_of(
-    coveo: Simulator, logged: Callable[[], str]
-) -> None:
+def test_texts_that_are_not_all_numbers_cause_no_warning(coveo: Simulator, logged: Callable[[], str]) -> None:
     items = [
         {"documentId": "a://1", "data": "x", "title": "4711", "price": 3, "mixed": "3", "list": ["3"]},
         {"documentId": "a://2", "data": "x", "mixed": 3},
@@ -158,7 +156,7 @@ def test_a_dry_run_creates_nothing(coveo: Simulator, dry_run: Any) -> None:
         ({"fields": {"price": "DOUBLE"}, "dry_run": "maybe"}, "Invalid dry_run"),
     ],
 )
-def test_what_can_t_be_right_is_rejected_before_anything_is_sent(
+def test_invalid_arguments_are_rejected_before_anything_is_sent(
     coveo: Simulator, given: Any, words: str
 ) -> None:
     with pytest.raises(AirflowFailException, match=words) as raised:
@@ -176,7 +174,7 @@ def test_the_error_of_a_push_only_key_names_its_missing_privilege(
     assert isinstance(raised.value, AirflowFailException)
 
 
-def test_no_document_shows_among_rendered_templates() -> None:
+def test_rendered_templates_do_not_show_any_document() -> None:
     operator = CreateFieldsOperator(task_id="t", items=[{"documentId": "a://1", "data": "{{ secret }}"}])
     operator.render_template_fields({})
     assert str(operator.items) == "<1 item, not shown>"

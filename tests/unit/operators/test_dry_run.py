@@ -89,7 +89,7 @@ def test_without_dry_run_the_request_is_sent(
 
 @pytest.mark.parametrize("name", OPERATORS)
 @pytest.mark.parametrize("value", [None, "", "maybe"])
-def test_a_switch_that_renders_to_nothing_sends_nothing_and_is_not_retried(
+def test_a_dry_run_value_that_renders_to_neither_true_nor_false_sends_nothing_and_is_not_retried(
     coveo: Simulator, dag: DAG, name: str, value: Any
 ) -> None:
     with pytest.raises(AirflowFailException, match="Invalid dry_run") as raised:
@@ -98,7 +98,7 @@ def test_a_switch_that_renders_to_nothing_sends_nothing_and_is_not_retried(
     assert coveo.requests == []
 
 
-def test_default_args_set_it_for_every_task(coveo: Simulator) -> None:
+def test_default_args_set_dry_run_for_every_task(coveo: Simulator) -> None:
     defaults = {"dry_run": "{{ params.dry_run }}", "source_id": SOURCE}
     with DAG("d", schedule=None, start_date=datetime(2025, 1, 1), default_args=defaults):
 
@@ -114,7 +114,9 @@ def test_default_args_set_it_for_every_task(coveo: Simulator) -> None:
     assert coveo.items(SOURCE) == {}
 
 
-def test_a_reset_by_the_time_of_a_status_that_was_not_set_sends_nothing(coveo: Simulator, dag: DAG) -> None:
+def test_a_dry_reset_without_a_cut_off_from_a_dry_status_change_sends_nothing(
+    coveo: Simulator, dag: DAG
+) -> None:
     operator = ResetPushSourceOperator(
         task_id="t",
         source_id=SOURCE,
@@ -130,7 +132,7 @@ def test_a_reset_by_the_time_of_a_status_that_was_not_set_sends_nothing(coveo: S
 
 
 @pytest.mark.parametrize("dry_run", [True, False])
-def test_assets_of_a_dry_run_have_no_event(
+def test_a_dry_run_creates_no_asset_event(
     coveo: Simulator, dag: DAG, variables: Variables, dry_run: bool
 ) -> None:
     asset = push_source_asset(source_id=SOURCE, organization_id="acme")
@@ -145,7 +147,7 @@ def test_airflows_own_dry_run_still_works(dag: DAG) -> None:
     operator.dry_run()
 
 
-def test_a_sensor_waits_for_nothing_after_a_dry_run(coveo: Simulator, dag: DAG) -> None:
+def test_a_sensor_does_not_wait_after_a_dry_run(coveo: Simulator, dag: DAG) -> None:
     pushed = run(OPERATORS["items"](dry_run=True))
     before = len(coveo.requests)
     sensor = PushedItemsIndexedSensor(task_id="s", result=pushed, deferrable=False)

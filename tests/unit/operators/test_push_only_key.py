@@ -108,7 +108,7 @@ def execute(operator: type[Any], values: dict[str, Any]) -> Any:
     return task.execute({"ti": ti, "task": task})
 
 
-def test_every_operator_and_sensor_is_tried_here() -> None:
+def test_every_operator_and_sensor_is_tested_here() -> None:
     for module in pkgutil.walk_packages(
         airflow_provider_coveo.__path__, f"{airflow_provider_coveo.__name__}."
     ):
@@ -129,7 +129,7 @@ def test_every_operator_and_sensor_is_tried_here() -> None:
 
 
 @pytest.mark.parametrize(("operator", "values", "shows"), WORKS)
-def test_it_does_fully_what_the_key_may_do(
+def test_operators_that_need_only_to_push_work_completely(
     coveo: Simulator, operator: type[BaseOperator], values: dict[str, Any], shows: tuple[str, Any]
 ) -> None:
     result = execute(operator, values)
@@ -139,7 +139,7 @@ def test_it_does_fully_what_the_key_may_do(
 
 
 @pytest.mark.parametrize(("operator", "values", "privilege"), REFUSED)
-def test_it_says_at_once_which_privilege_is_lacking(
+def test_other_operators_fail_at_once_and_name_the_missing_privilege(
     coveo: Simulator, operator: type[BaseOperator], values: dict[str, Any], privilege: str
 ) -> None:
     with pytest.raises(AccessDeniedError, match=privilege) as refused:
@@ -151,7 +151,9 @@ def test_it_says_at_once_which_privilege_is_lacking(
     assert [request.status for request in coveo.requests if not request.path.endswith("/status")] == [403]
 
 
-def test_the_bracket_needs_no_more_than_such_a_key(coveo: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bracket_needs_no_more_than_a_push_only_key(
+    coveo: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = Run(monkeypatch, delete_old_items=True, allow_empty=True)
     for task in ("open", "work", "delete_old_items", "close", "outcome"):
         run.execute(task)

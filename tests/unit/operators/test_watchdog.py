@@ -36,20 +36,20 @@ def look(**options: Any) -> dict[str, Any]:
     return CloseAbandonedPushSourcesOperator(task_id="watchdog", **options).execute({})
 
 
-def test_a_source_of_a_bracket_at_work_is_left_alone_for_as_long_as_it_takes(
+def test_the_source_of_a_live_bracket_is_left_alone_however_long_it_takes(
     coveo: Simulator, opened: Run
 ) -> None:
     assert look()["held"] == [SOURCE]
     assert coveo.statuses(SOURCE) == ["REBUILD"]
 
 
-def test_an_absolute_limit_ends_even_a_bracket_at_work(coveo: Simulator, opened: Run) -> None:
+def test_an_absolute_limit_closes_even_the_source_of_a_live_bracket(coveo: Simulator, opened: Run) -> None:
     assert look(even_if_held_longer_than=timedelta(hours=8))["held"] == [SOURCE]
     assert look(even_if_held_longer_than=SEVEN_HOURS)["closed"] == [SOURCE]
     assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
 
 
-def test_a_bracket_that_is_over_holds_nothing_although_its_run_goes_on(coveo: Simulator, opened: Run) -> None:
+def test_an_ended_bracket_holds_no_source_even_if_its_run_continues(coveo: Simulator, opened: Run) -> None:
     """All tasks of the bracket were marked as success, but other tasks of the run work for hours."""
     for name in ("open", "work", "close", "outcome", "done"):
         opened.states[opened.task(name).task_id] = "success"
@@ -57,7 +57,7 @@ def test_a_bracket_that_is_over_holds_nothing_although_its_run_goes_on(coveo: Si
     assert look()["closed"] == [SOURCE]
 
 
-def test_a_member_without_a_state_holds_the_source_when_the_closing_was_marked(
+def test_a_member_without_a_state_holds_the_source_if_the_close_task_was_marked(
     coveo: Simulator, opened: Run
 ) -> None:
     """It waits for another member, and the scheduler has not scheduled it yet."""
@@ -68,7 +68,7 @@ def test_a_member_without_a_state_holds_the_source_when_the_closing_was_marked(
 
 
 @pytest.mark.parametrize("state", ["scheduled", "up_for_retry", "up_for_reschedule", None])
-def test_a_run_in_which_nothing_changes_any_more_holds_nothing(
+def test_a_run_that_no_longer_changes_holds_no_source(
     coveo: Simulator, opened: Run, monkeypatch: pytest.MonkeyPatch, state: str | None
 ) -> None:
     """Its DAG was deleted or can't be imported, so Airflow leaves it running forever."""
@@ -80,7 +80,7 @@ def test_a_run_in_which_nothing_changes_any_more_holds_nothing(
     assert look()["closed"] == [SOURCE]
 
 
-def test_a_change_in_the_run_begins_the_time_anew(
+def test_a_change_in_the_run_restarts_the_time_limit(
     coveo: Simulator, opened: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(coveo_watchdog, "_STALLED_AFTER", timedelta(seconds=60))
@@ -105,7 +105,7 @@ def test_a_change_in_the_run_begins_the_time_anew(
         (RunFacts(None, None), "running", "closed"),
     ],
 )
-def test_a_bracket_is_at_work_while_a_task_can_act(
+def test_a_bracket_holds_its_source_while_one_of_its_tasks_can_run(
     opened: Run, monkeypatch: pytest.MonkeyPatch, facts: RunFacts, work: Any, verdict: str
 ) -> None:
     monkeypatch.setattr(liveness, "run_facts", lambda *_: facts)
@@ -124,7 +124,7 @@ def test_the_bracket_knows_that_the_watchdog_closed_its_source(coveo: Simulator,
     assert SourceLedger("acme").seen(SOURCE) == {}
 
 
-def test_one_source_that_makes_trouble_does_not_keep_it_from_the_others(
+def test_an_unexpected_error_for_one_source_does_not_keep_the_watchdog_from_the_others(
     coveo: Simulator, opened: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened.state = "failed"
@@ -145,7 +145,7 @@ def test_one_source_that_makes_trouble_does_not_keep_it_from_the_others(
 
 
 @pytest.mark.parametrize("failing", [503, 403, 404, 500])
-def test_one_source_that_can_not_be_read_does_not_keep_it_from_the_others(
+def test_a_source_that_cannot_be_read_does_not_keep_the_watchdog_from_the_others(
     coveo: Simulator, opened: Run, failing: int
 ) -> None:
     opened.state = "failed"
@@ -159,14 +159,14 @@ def test_one_source_that_can_not_be_read_does_not_keep_it_from_the_others(
 
 
 @pytest.mark.parametrize("value", ["on", "On", " yes ", "1", "TRUE", True])
-def test_a_report_closes_nothing(coveo: Simulator, opened: Run, value: Any) -> None:
+def test_report_only_closes_nothing(coveo: Simulator, opened: Run, value: Any) -> None:
     opened.state = "failed"
     assert look(report_only=value)["closed"] == []
     assert coveo.statuses(SOURCE) == ["REBUILD"]
 
 
 @pytest.mark.parametrize("value", ["", "maybe", "None", None, 2, "{{ params.report_only }}"])
-def test_a_word_that_is_no_answer_closes_nothing(coveo: Simulator, opened: Run, value: Any) -> None:
+def test_an_invalid_report_only_value_closes_nothing(coveo: Simulator, opened: Run, value: Any) -> None:
     opened.state = "failed"
     with pytest.raises(CoveoInputError, match="Invalid report_only"):
         look(report_only=value)
@@ -174,6 +174,6 @@ def test_a_word_that_is_no_answer_closes_nothing(coveo: Simulator, opened: Run, 
 
 
 @pytest.mark.parametrize("value", [timedelta(0), 60, "1h"])
-def test_a_limit_that_is_none_is_refused(opened: Run, value: Any) -> None:
+def test_an_invalid_limit_is_rejected(opened: Run, value: Any) -> None:
     with pytest.raises(CoveoInputError, match="even_if_held_longer_than"):
         look(even_if_held_longer_than=value)

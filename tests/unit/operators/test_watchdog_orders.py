@@ -47,7 +47,7 @@ def watched() -> WatchRecord:
 # --- orders ---
 
 
-def test_a_run_closes_at_once_what_its_conf_names(coveo: Simulator, young: str) -> None:
+def test_a_run_closes_the_sources_that_its_conf_names_at_once(coveo: Simulator, young: str) -> None:
     coveo.add_source("other")
     coveo.state.set_status("other", SourceStatus.REFRESH, "somebody")
     assert look()["closed"] == []
@@ -56,7 +56,7 @@ def test_a_run_closes_at_once_what_its_conf_names(coveo: Simulator, young: str) 
     assert coveo.statuses("other") == ["REFRESH"]
 
 
-def test_it_closes_nothing_that_a_bracket_at_work_holds(
+def test_a_run_closes_no_source_that_a_live_bracket_holds(
     coveo: Simulator, connect: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Run(monkeypatch)
@@ -79,12 +79,14 @@ def test_it_closes_nothing_that_a_bracket_at_work_holds(
     assert record.closed_by == ""
 
 
-def test_to_look_closes_nothing_however_long_it_has_been_active(coveo: Simulator, young: str) -> None:
+def test_report_only_closes_nothing_however_long_a_source_has_been_active(
+    coveo: Simulator, young: str
+) -> None:
     look({"source_ids": [young], "report_only": True}, active_longer_than=timedelta(microseconds=1))
     assert coveo.statuses(young) == ["REBUILD"]
 
 
-def test_without_takes_conf_the_conf_says_nothing(coveo: Simulator, young: str) -> None:
+def test_without_takes_conf_the_conf_is_ignored(coveo: Simulator, young: str) -> None:
     assert look({"source_ids": [young], "close_now": True}, takes_conf=False)["closed"] == []
     assert watched().takes_conf is False
 
@@ -110,16 +112,14 @@ def test_without_takes_conf_the_conf_says_nothing(coveo: Simulator, young: str) 
         "close_now",
     ],
 )
-def test_an_order_that_is_none_closes_nothing_and_is_an_error(
-    coveo: Simulator, young: str, conf: Any
-) -> None:
+def test_an_invalid_order_closes_nothing_and_is_an_error(coveo: Simulator, young: str, conf: Any) -> None:
     with pytest.raises(CoveoInputError):
         look(conf)
     assert coveo.statuses(young) == ["REBUILD"]
     assert not [each for each in coveo.requests if each.method != "GET"]
 
 
-def test_an_order_reaches_no_source_that_the_watchdog_does_not_look_after(
+def test_an_order_for_a_source_that_the_watchdog_does_not_check_is_rejected(
     coveo: Simulator, young: str
 ) -> None:
     with pytest.raises(CoveoInputError, match="that this task checks"):
@@ -128,14 +128,14 @@ def test_an_order_reaches_no_source_that_the_watchdog_does_not_look_after(
 
 
 @pytest.mark.parametrize("conf", [None, {}, {"source_ids": None, "close_now": False, "report_only": False}])
-def test_a_scheduled_run_and_one_of_airflow_s_own_form_look_at_all(
+def test_a_scheduled_run_and_one_from_airflow_s_trigger_form_check_all_sources(
     coveo: Simulator, young: str, conf: Any
 ) -> None:
     assert look(conf)["active"] == 1
     assert {each.id for each in watched().sources} == {SOURCE}
 
 
-def test_one_that_was_closed_since_is_left_alone(coveo: Simulator, young: str) -> None:
+def test_a_source_that_was_closed_since_is_left_alone(coveo: Simulator, young: str) -> None:
     coveo.state.set_status(SOURCE, SourceStatus.IDLE, "somebody")
     assert look({"source_ids": [young], "close_now": True})["closed"] == []
     assert coveo.statuses(young) == ["REBUILD", "IDLE"]
@@ -144,7 +144,7 @@ def test_one_that_was_closed_since_is_left_alone(coveo: Simulator, young: str) -
 # --- saved observations ---
 
 
-def test_the_latest_view_is_saved_with_its_time(coveo: Simulator, young: str) -> None:
+def test_the_latest_observations_are_saved_with_their_time(coveo: Simulator, young: str) -> None:
     look()
     record = watched()
     (source,) = record.sources
@@ -157,7 +157,7 @@ def test_the_latest_view_is_saved_with_its_time(coveo: Simulator, young: str) ->
     assert record.quota_used is not None
 
 
-def test_a_look_at_one_source_leaves_what_is_known_of_the_others(coveo: Simulator, young: str) -> None:
+def test_a_check_of_one_source_keeps_the_saved_state_of_the_others(coveo: Simulator, young: str) -> None:
     coveo.add_source("other")
     look()
     before = watched()
@@ -172,7 +172,7 @@ def test_a_look_at_one_source_leaves_what_is_known_of_the_others(coveo: Simulato
     assert after.quota_limit == before.quota_limit
 
 
-def test_a_source_that_is_gone_is_forgotten_by_a_look_at_all(coveo: Simulator, young: str) -> None:
+def test_a_check_of_all_sources_removes_deleted_ones_from_the_record(coveo: Simulator, young: str) -> None:
     write_watch(WatchRecord("acme").with_sources([watch_record.SeenSource("gone")], only=True))
     look()
     assert [each.id for each in watched().sources] == [SOURCE]
@@ -184,7 +184,7 @@ def test_a_closed_source_is_saved_as_idle(coveo: Simulator, young: str) -> None:
     assert (source.status, source.is_active, source.since_ms) == ("IDLE", False, None)
 
 
-def test_an_error_that_is_not_coveo_s_is_not_shown_with_what_it_names(
+def test_the_message_of_an_error_that_is_not_coveo_s_is_not_saved(
     young: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> None:
@@ -197,7 +197,7 @@ def test_an_error_that_is_not_coveo_s_is_not_shown_with_what_it_names(
 
 
 @pytest.mark.parametrize("failing", [403, 404, 500])
-def test_a_source_that_could_not_be_read_keeps_what_was_known_and_says_why(
+def test_a_source_that_cannot_be_read_keeps_its_saved_state_and_gets_an_error(
     coveo: Simulator, young: str, failing: int
 ) -> None:
     look()
@@ -216,14 +216,14 @@ def test_a_source_that_could_not_be_read_keeps_what_was_known_and_says_why(
 
 
 @pytest.mark.parametrize("status", [403, 500])
-def test_a_quota_that_is_not_told_is_left_out(coveo: Simulator, young: str, status: int) -> None:
+def test_a_quota_that_cannot_be_read_is_left_out(coveo: Simulator, young: str, status: int) -> None:
     coveo.faults.answer(status, operation="limit", times=None, headers={"Retry-After": "3000"})
     assert look()["active"] == 1
     assert watched().quota_limit is None
 
 
 @pytest.mark.parametrize("broken", ["read_watch", "write_watch"])
-def test_a_record_that_can_not_be_read_or_written_keeps_no_source_active(
+def test_a_record_that_cannot_be_read_or_written_does_not_keep_a_source_active(
     coveo: Simulator, young: str, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     def fail(*_: Any) -> None:
@@ -240,7 +240,7 @@ def test_a_damaged_record_is_replaced(coveo: Simulator, young: str, variables: V
     assert [each.id for each in watched().sources] == [SOURCE]
 
 
-def test_a_look_every_five_minutes_asks_for_no_record_of_a_source_that_stays_idle(
+def test_repeated_checks_read_no_records_of_sources_that_stay_idle(
     coveo: Simulator, connect: Any, variables: Variables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(20):
@@ -253,7 +253,7 @@ def test_a_look_every_five_minutes_asks_for_no_record_of_a_source_that_stays_idl
     assert asked == []
 
 
-def test_how_many_sources_are_kept_is_bounded_and_active_ones_come_first(
+def test_the_number_of_saved_sources_is_limited_and_active_ones_come_first(
     coveo: Simulator, young: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watch_record, "MAX_SOURCES", 2)
@@ -265,6 +265,6 @@ def test_how_many_sources_are_kept_is_bounded_and_active_ones_come_first(
     assert record.left_out == 2
 
 
-def test_an_order_is_what_it_says() -> None:
+def test_an_order_is_parsed_from_the_conf() -> None:
     order = coveo_watchdog._order_of_conf(None, False, {"source_ids": ["a", "a"], "close_now": "yes"})
     assert order == coveo_watchdog._Order(["a"], report_only=False, close_now=True)
