@@ -106,7 +106,7 @@ def test_a_change_by_a_hook_between_two_attempts_is_overwritten(
 
 
 @pytest.mark.parametrize("kind", CHANGES)
-def test_a_task_that_is_cleared_with_what_came_before_it_begins_anew(
+def test_a_task_that_is_cleared_with_its_upstream_tasks_starts_over(
     coveo: Simulator, dag: DAG, as_task: Callable[..., None], kind: str
 ) -> None:
     store = _Store()
@@ -180,14 +180,14 @@ def test_deletions_by_another_map_index_are_overwritten(coveo: Simulator, dag: D
     assert_indexed_as_pushed(coveo, _many())
 
 
-def test_a_push_does_not_overtake_itself_by_its_own_deletions(coveo: Simulator, dag: DAG) -> None:
+def test_a_push_s_own_deletions_do_not_keep_it_from_resuming(coveo: Simulator, dag: DAG) -> None:
     items = [*_many(count=4), Delete("a://1"), Delete("a://2"), *_many()[4:]]
     store = _Store()
     _failed_after(coveo, 7, _operator(dag, items), store)
     assert _try(_operator(dag, items), store, number=2)["resumed_batches"] == 7
 
 
-def test_a_source_that_was_deleted_and_made_again_is_filled_from_the_start(
+def test_a_push_to_a_source_that_was_deleted_and_recreated_starts_over(
     coveo: Simulator, dag: DAG, connect: Callable[..., None]
 ) -> None:
     connect(**json.loads(coveo.connection_json()))
@@ -200,7 +200,7 @@ def test_a_source_that_was_deleted_and_made_again_is_filled_from_the_start(
     assert_indexed_as_pushed(coveo, _many())
 
 
-def test_requests_that_do_not_change_the_content_do_not_matter(
+def test_requests_that_do_not_change_the_content_do_not_prevent_resuming(
     coveo: Simulator, dag: DAG, as_task: Callable[..., None]
 ) -> None:
     as_task()
@@ -214,7 +214,7 @@ def test_requests_that_do_not_change_the_content_do_not_matter(
     assert _try(_operator(dag, _many()), store, number=2)["resumed_batches"] == 7
 
 
-def test_two_pushes_of_one_task_do_not_go_on_behind_each_other(
+def test_the_second_push_of_a_task_does_not_resume_if_the_first_one_runs_again(
     coveo: Simulator, hook: CoveoPushHook, as_task: Callable[..., None]
 ) -> None:
     """The first push runs again as a whole, so the second one must not skip what it overtakes."""
@@ -332,13 +332,13 @@ OTHERS: dict[str, tuple[list[Any], list[Any]]] = {
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_batches_that_differ_in_what_is_sent_have_other_digests(name: str) -> None:
+def test_batches_with_different_content_have_different_digests(name: str) -> None:
     one, other = (batches(items)[0].digest("target") for items in OTHERS[name])
     assert one != other
     assert [batches(items)[0].digest("target") for items in OTHERS[name]] == [one, other]
 
 
-def test_the_same_batch_for_another_target_has_another_digest() -> None:
+def test_the_same_batch_for_another_target_has_a_different_digest() -> None:
     (batch,) = batches([ITEM])
     assert batch.digest("one") != batch.digest("another")
 
@@ -409,7 +409,7 @@ def test_an_unreadable_checkpoint_is_ignored(coveo: Simulator, dag: DAG, kept: A
     assert all(result[name] >= 0 for name in ("repeated_batches", "repeated_items", "ordering_id"))
 
 
-def test_a_compression_type_that_was_corrected_reaches_coveo(coveo: Simulator, dag: DAG) -> None:
+def test_a_corrected_compression_type_is_sent(coveo: Simulator, dag: DAG) -> None:
     store = _Store()
     wrong = [{**LARGE_ITEM, "compressionType": "ZLIB"}, *_many()[2:4]]
     _failed_after(coveo, 2, _operator(dag, wrong), store)
@@ -452,7 +452,7 @@ def faults(coveo: Simulator, kind: str, **which: Any) -> None:
         ("the container expired", 0),
     ],
 )
-def test_the_result_says_how_often_a_batch_was_sent_though_coveo_may_have_had_it(
+def test_the_result_counts_batches_sent_again_though_coveo_may_have_accepted_them(
     coveo: Simulator, kind: str, times: int, logged: Callable[[], str]
 ) -> None:
     hook = CoveoPushHook(retry=PATIENT)
@@ -466,7 +466,9 @@ def test_the_result_says_how_often_a_batch_was_sent_though_coveo_may_have_had_it
     assert json.loads(json.dumps(result)) == result
 
 
-def test_a_request_that_never_left_was_not_sent_twice(coveo: Simulator, connect: Callable[..., None]) -> None:
+def test_a_request_that_was_never_sent_cannot_have_been_applied(
+    coveo: Simulator, connect: Callable[..., None]
+) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as unused:
         port = unused.getsockname()[1]
     given = json.loads(coveo.connection_json())
@@ -478,7 +480,7 @@ def test_a_request_that_never_left_was_not_sent_twice(coveo: Simulator, connect:
 
 
 @pytest.mark.parametrize("times", [0, 2])
-def test_of_single_items_too(coveo: Simulator, times: int) -> None:
+def test_the_result_counts_single_items_that_were_sent_again(coveo: Simulator, times: int) -> None:
     hook = CoveoPushHook(retry=PATIENT)
     if times:
         faults(coveo, "504 after Coveo took it", operation=["item", "delete"], times=times)
@@ -519,7 +521,7 @@ def test_a_batch_that_failed_but_may_be_accepted_counts_as_repeated_in_the_next_
         {"status": 499, "body": ""},
     ],
 )
-def test_a_batch_answered_in_coveo_s_place_counts_as_repeated_in_the_next_attempt(
+def test_a_batch_to_which_another_server_responded_counts_as_repeated_in_the_next_attempt(
     coveo: Simulator, dag: DAG, answer: dict[str, Any]
 ) -> None:
     store = _Store()
@@ -530,7 +532,7 @@ def test_a_batch_answered_in_coveo_s_place_counts_as_repeated_in_the_next_attemp
     assert (result["resumed_batches"], result["repeated_batches"], result["repeated_items"]) == (3, 1, 1)
 
 
-def test_of_a_push_that_can_t_go_on_the_next_try_knows_how_far_a_killed_one_may_have_come(
+def test_the_next_attempt_counts_what_a_killed_one_that_cannot_resume_may_have_sent(
     coveo: Simulator,
     hook: CoveoPushHook,
     as_task: Callable[..., None],
@@ -557,7 +559,7 @@ def test_of_a_push_that_can_t_go_on_the_next_try_knows_how_far_a_killed_one_may_
     assert [push[2] for push in json.loads(variables.values[name])["pushes"]] == [16, 10]
 
 
-def test_no_request_id_makes_the_result_large(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_a_long_request_id_does_not_make_the_result_large(coveo: Simulator, hook: CoveoPushHook) -> None:
     coveo.faults.answer(202, applied=True, operation="batch", body="", headers={"X-Request-ID": "x" * 50_000})
     assert len(json.dumps(hook.push_items(SOURCE, _many(count=1)))) < 2_000
 
@@ -609,7 +611,7 @@ def test_the_items_of_a_cleared_complete_push_may_appear_twice(
     assert _try(_operator(dag, _many()), store, number=3, max_tries=2)["earlier_items"] == 0
 
 
-def test_two_pushes_of_one_try_are_not_taken_for_two_tries(
+def test_two_pushes_of_one_attempt_do_not_count_as_two_attempts(
     coveo: Simulator, hook: CoveoPushHook, as_task: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     as_task()
@@ -620,7 +622,7 @@ def test_two_pushes_of_one_try_are_not_taken_for_two_tries(
     assert hook.push_items(SOURCE, _many())["earlier_items"] == 10
 
 
-def test_a_push_without_trouble_repeats_nothing(coveo: Simulator, dag: DAG) -> None:
+def test_a_push_whose_outcomes_are_all_known_repeats_nothing(coveo: Simulator, dag: DAG) -> None:
     store = _Store()
     _failed_after(coveo, 7, _operator(dag, _many()), store)
     result = _try(_operator(dag, _many()), store, number=2)

@@ -112,7 +112,7 @@ def _applied(batches: list[dict[str, Any]], behind: Any, random: Random, order: 
     as_bytes=st.booleans(),
     random=st.randoms(use_true_random=False),
 )
-def test_any_order_within_a_batch_and_any_meaning_of_children_is_as_if_one_by_one(
+def test_the_order_within_a_batch_and_the_meaning_of_children_do_not_change_the_index(
     strict_coveo: StrictCoveo,
     monkeypatch: pytest.MonkeyPatch,
     operations: list[Any],
@@ -178,7 +178,7 @@ class _Kept:
     failures=st.lists(st.tuples(st.booleans(), st.integers(0, 12), st.integers(0, 2)), max_size=5),
     concurrency=st.integers(1, 4),
 )
-def test_the_index_is_the_same_after_any_number_of_tries(
+def test_the_index_is_the_same_after_any_number_of_attempts(
     coveo: Simulator,
     monkeypatch: pytest.MonkeyPatch,
     operations: list[Any],

@@ -118,7 +118,7 @@ def test_invalid_rows_are_saved_with_their_items(
     assert [line.get("item", line.get("delete")) for line in saved] == [{"documentId": "a"}, last]
 
 
-def test_a_row_whose_id_has_an_empty_part_is_saved_but_not_a_deletion(
+def test_a_row_whose_id_has_an_empty_part_is_saved_with_its_item_unless_it_is_a_deletion(
     coveo: Simulator, shop: Shop, tmp_path: Path
 ) -> None:
     shop.execute("INSERT INTO product VALUES (NULL, 'a', 10, 0), (NULL, 'b', 20, 1)")
@@ -129,7 +129,7 @@ def test_a_row_whose_id_has_an_empty_part_is_saved_but_not_a_deletion(
     assert "item_repr" in saved[1]
 
 
-def test_a_push_that_fails_half_way_does_not_move_the_cursor(
+def test_a_push_that_fails_halfway_does_not_move_the_cursor(
     coveo: Simulator, shop: Shop, variables: Variables
 ) -> None:
     shop.put(1, "Anvil", 10)
@@ -150,7 +150,7 @@ def test_a_push_that_fails_half_way_does_not_move_the_cursor(
     assert run("run-2")["accepted_adds"] == 28
 
 
-def test_invalid_rows_that_are_skipped_count_as_done(coveo: Simulator, shop: Shop) -> None:
+def test_skipped_invalid_rows_move_the_cursor(coveo: Simulator, shop: Shop) -> None:
     shop.put(1, "Anvil", 10)
     shop.execute("INSERT INTO product VALUES (NULL, 'Nothing', 20, 0)")
     result = run(on_invalid="skip")
@@ -181,13 +181,13 @@ def test_a_query_that_limits_its_rows_is_rejected(coveo: Simulator, shop: Shop, 
 
 
 @pytest.mark.parametrize("limit", ["LIMIT 10", "limit :count", "LIMIT ?"])
-def test_the_whole_limit_is_named(coveo: Simulator, shop: Shop, limit: str) -> None:
+def test_the_error_names_the_whole_limit(coveo: Simulator, shop: Shop, limit: str) -> None:
     with pytest.raises(CoveoInputError) as rejected:
         run(sql=f"{SQL} {limit}")
     assert f": {limit} limits its rows" in str(rejected.value)
 
 
-def test_placeholders_in_the_style_of_another_database_are_named(coveo: Simulator, shop: Shop) -> None:
+def test_the_error_names_placeholders_in_the_style_of_another_database(coveo: Simulator, shop: Shop) -> None:
     with pytest.raises(CoveoInputError) as failed:
         run(sql=SQL.replace(":since", "%(since)s"))
     assert "no placeholders such as %(since)s. Remedy: Write :since instead." in str(failed.value)
@@ -198,7 +198,7 @@ def test_placeholders_in_the_style_of_another_database_are_named(coveo: Simulato
         run(sql="SELECT strftime('%s', updated) FROM other WHERE updated > :since")
 
 
-def test_a_limit_elsewhere_is_none_of_its_rows(coveo: Simulator, shop: Shop) -> None:
+def test_a_limit_in_a_subquery_a_text_or_a_comment_is_accepted(coveo: Simulator, shop: Shop) -> None:
     shop.put(1, "Anvil", 10)
     sql = (
         "SELECT sku, (SELECT name FROM product ORDER BY (updated) LIMIT 1) AS name, updated, "
@@ -225,7 +225,7 @@ def run_part(parameters: list[Any], map_index: int, run_id: str) -> dict[str, An
     return result
 
 
-def test_parts_that_change_their_order_miss_nothing(coveo: Simulator, shop: Shop) -> None:
+def test_parts_of_a_mapped_push_that_change_their_order_miss_no_rows(coveo: Simulator, shop: Shop) -> None:
     even, odd = {"half": 0}, {"half": 1}
     shop.put(2, "Rope", 20)
     shop.put(4, "Anvil", 40)
@@ -242,7 +242,7 @@ def test_parts_that_change_their_order_miss_nothing(coveo: Simulator, shop: Shop
     assert run_part([even, odd], 0, "r5")["since"] == "0"
 
 
-def test_rows_without_a_value_are_pushed_and_do_not_move_it(coveo: Simulator, shop: Shop) -> None:
+def test_rows_without_a_value_are_pushed_and_do_not_move_the_cursor(coveo: Simulator, shop: Shop) -> None:
     shop.put(1, "Anvil", None)
     result = run(sql="SELECT * FROM product WHERE updated > :since OR updated IS NULL")
     assert result["accepted_adds"] == 1
@@ -264,7 +264,7 @@ def test_deleted_rows_are_deleted(coveo: Simulator, shop: Shop) -> None:
     assert titles(coveo) == {"3": "Anvil"}
 
 
-def test_a_parameter_of_the_dag_resets_it(coveo: Simulator, shop: Shop) -> None:
+def test_a_param_of_the_dag_resets_the_cursor(coveo: Simulator, shop: Shop) -> None:
     shop.put(1, "Anvil", 10)
     run()
     how: Any = {"cursor_reset": "{{ params.again }}"}
@@ -324,7 +324,7 @@ def item(number: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", ["generator", "list", "with"])
-def test_a_function_that_is_pushed(coveo: Simulator, in_run: Any, kind: str) -> None:
+def test_a_decorated_function_can_use_a_cursor(coveo: Simulator, in_run: Any, kind: str) -> None:
     seen = []
 
     def generator() -> Iterator[Any]:
@@ -359,7 +359,7 @@ def test_a_function_that_is_pushed(coveo: Simulator, in_run: Any, kind: str) -> 
     assert seen == [0, 0, 30]
 
 
-def test_a_function_with_a_cursor_is_not_compared_with_all_content(
+def test_a_function_with_a_cursor_is_rejected_with_only_changes(
     coveo: Simulator, in_run: Any, tmp_path: Path
 ) -> None:
     def function() -> list[Any]:
@@ -376,7 +376,9 @@ def test_a_function_with_a_cursor_is_not_compared_with_all_content(
     assert [each for each in coveo.requests if each.method != "GET"] == []
 
 
-def test_a_push_in_a_block(coveo: Simulator, hook: CoveoPushHook, in_run: Any) -> None:
+def test_a_push_in_a_with_block_moves_the_cursor_only_if_it_succeeds(
+    coveo: Simulator, hook: CoveoPushHook, in_run: Any
+) -> None:
     def push(run_id: str) -> dict[str, Any]:
         in_run(run_id)
         with coveo_cursor("orders", source_id=SOURCE, start=0) as cursor:
@@ -394,7 +396,7 @@ def test_a_push_in_a_block(coveo: Simulator, hook: CoveoPushHook, in_run: Any) -
     assert push("run-3")["accepted_adds"] == 1
 
 
-def test_items_that_are_read_by_a_push_of_the_hook(
+def test_a_generator_passed_to_the_hook_can_use_a_cursor(
     coveo: Simulator, hook: CoveoPushHook, in_run: Any
 ) -> None:
     def items() -> Iterator[Any]:
@@ -409,7 +411,7 @@ def test_items_that_are_read_by_a_push_of_the_hook(
     assert hook.push_items(SOURCE, items())["accepted_adds"] == 1
 
 
-def test_a_cursor_that_nothing_would_move_is_refused(in_run: Any) -> None:
+def test_a_cursor_that_nothing_would_move_is_rejected(in_run: Any) -> None:
     in_run("run-1")
     with pytest.raises(CoveoInputError, match="with coveo_cursor"):
         coveo_cursor(source_id=SOURCE).since  # noqa: B018
@@ -427,7 +429,7 @@ def test_a_cursor_that_nothing_would_move_is_refused(in_run: Any) -> None:
         ("item", lambda hook: hook.add_or_update_item(SOURCE, {"no": "ID"})),
     ],
 )
-def test_a_block_whose_code_catches_the_error_of_its_push_does_not_move_it(
+def test_a_block_whose_code_catches_the_error_of_its_push_does_not_move_the_cursor(
     coveo: Simulator,
     hook: CoveoPushHook,
     in_run: Any,
@@ -448,7 +450,7 @@ def test_a_block_whose_code_catches_the_error_of_its_push_does_not_move_it(
 
 
 @pytest.mark.parametrize("how", ["one after the other", "one in the other", "in one push"])
-def test_a_cursor_that_is_made_twice_is_named(
+def test_a_cursor_that_is_created_twice_is_rejected(
     coveo: Simulator, hook: CoveoPushHook, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     import airflow.providers.common.compat.sdk as sdk
@@ -496,7 +498,7 @@ def test_an_attempt_can_use_its_cursor_again_after_a_failed_push(
         cursor.advance(10)
 
 
-def test_a_reset_that_a_template_renders_as_text(in_run: Any) -> None:
+def test_the_reset_can_be_a_text_that_a_template_rendered(in_run: Any) -> None:
     in_run("run-1")
     with coveo_cursor(source_id=SOURCE, start=0) as cursor:
         cursor.advance(10)
@@ -510,7 +512,7 @@ def test_a_reset_that_a_template_renders_as_text(in_run: Any) -> None:
         pass
 
 
-def test_a_start_of_another_kind_than_the_values_is_named(in_run: Any) -> None:
+def test_a_start_of_another_type_than_the_values_is_rejected(in_run: Any) -> None:
     in_run("run-1")
     with (
         pytest.raises(CoveoInputError, match="its start is '2026-01-01', a text"),
@@ -519,7 +521,7 @@ def test_a_start_of_another_kind_than_the_values_is_named(in_run: Any) -> None:
         cursor.advance(datetime(2026, 1, 2))
 
 
-def test_its_module_costs_a_dag_file_nothing() -> None:
+def test_the_module_of_cursors_does_not_import_the_hook() -> None:
     assert not hasattr(cursors, "CoveoPushHook")
 
 

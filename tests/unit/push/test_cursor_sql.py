@@ -91,7 +91,7 @@ def test_no_value_is_rounded(coveo: Simulator, shop: Any, column: str, start: An
     assert run("run-9", **how)["accepted_adds"] == 0
 
 
-def test_of_dates_the_last_day_is_read_again(coveo: Simulator, shop: Any) -> None:
+def test_with_a_date_column_the_last_day_is_read_again(coveo: Simulator, shop: Any) -> None:
     shop.execute("INSERT INTO changing (sku, name, day) VALUES (1, 'x', '2026-01-01')")
     shop.commit()
     assert run("run-1", column="day")["accepted_adds"] == 1
@@ -115,7 +115,7 @@ def test_rows_of_a_transaction_that_commits_late_are_not_lost(
     assert titles(coveo) == {"1": "late", "2": "early"}
 
 
-def test_a_deletion_that_is_read_again_spares_an_item_that_was_created_again(
+def test_a_deletion_that_is_read_again_does_not_delete_an_item_that_was_created_again(
     coveo: Simulator, shop: Any
 ) -> None:
     # The row's time is the start of its transaction, in which the item was created again after its deletion.

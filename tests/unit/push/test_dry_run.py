@@ -56,7 +56,7 @@ def test_a_dry_run_counts_what_would_be_sent(coveo: Simulator, hook: Any, logged
     json.dumps(result)
 
 
-def test_the_same_push_sends_what_its_dry_run_said(hook: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_push_sends_what_its_dry_run_reported(hook: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 
     def items() -> Iterator[dict[str, Any]]:
@@ -71,12 +71,12 @@ def test_the_same_push_sends_what_its_dry_run_said(hook: Any, monkeypatch: pytes
     assert (dry["bytes"], dry["calls"]) == (real["bytes"], len(calls))
 
 
-def test_large_content_takes_a_call_more(hook: Any) -> None:
+def test_large_content_needs_one_more_call(hook: Any) -> None:
     result = hook.push_items(SOURCE, [item(1, data="x" * 6_000_000)], dry_run=True)
     assert (result["batches"], result["calls"]) == (1, 3)
 
 
-def test_every_invalid_item_is_found_by_rule(hook: Any) -> None:
+def test_every_invalid_item_is_counted_by_rule(hook: Any) -> None:
     items = [item(1), {"documentId": "nothing"}, item(2, bad={}), item(3, bad={}), item(4)]
     result = hook.push_items(SOURCE, items, dry_run=True)
     assert (result["adds"], result["invalid"]) == (2, 3)
@@ -86,13 +86,15 @@ def test_every_invalid_item_is_found_by_rule(hook: Any) -> None:
 
 
 @pytest.mark.parametrize(("most", "problems"), [(3, 0), (2, 1)])
-def test_invalid_items_that_would_be_skipped_are_no_problem(hook: Any, most: int, problems: int) -> None:
+def test_skipped_invalid_items_are_a_problem_only_above_the_limit(
+    hook: Any, most: int, problems: int
+) -> None:
     items = [item(n, bad={}) for n in range(3)]
     result = hook.push_items(SOURCE, items, on_invalid="skip", max_invalid=most, dry_run=True)
     assert len(result["problems"]) == problems
 
 
-def test_rules_without_number_stay_small(hook: Any) -> None:
+def test_the_number_of_reported_rules_is_limited(hook: Any) -> None:
     items = [item(n, **{f"k{n}": {}}) for n in range(500)]
     result = hook.push_items(SOURCE, items, dry_run=True)
     assert result["invalid"] == 500
@@ -117,7 +119,7 @@ def test_a_field_check_that_would_fail_is_a_problem(hook: Any) -> None:
     assert result["problems"] == ["no field for 2 metadata keys"]
 
 
-def test_a_push_only_key_can_run_dry_and_says_what_it_can_t_tell(
+def test_a_dry_run_with_a_push_only_key_omits_what_the_key_cannot_read(
     coveo: Simulator, hook: Any, connect: Callable[..., None]
 ) -> None:
     connect(password=coveo.push_only_key)
@@ -126,7 +128,7 @@ def test_a_push_only_key_can_run_dry_and_says_what_it_can_t_tell(
     assert not {"remaining_daily_items", "unknown_fields"} & result.keys()
 
 
-def test_fields_are_left_unasked_if_told_so(coveo: Simulator, hook: Any) -> None:
+def test_fields_are_not_read_if_check_fields_is_off(coveo: Simulator, hook: Any) -> None:
     result = hook.push_items(SOURCE, [item(1, weight=1)], check_fields="off", dry_run=True)
     assert "unknown_fields" not in result
     assert [request.operation for request in coveo.requests] == ["limit"]
@@ -174,13 +176,13 @@ def test_a_dry_run_rejects_invalid_parameters(coveo: Simulator, hook: Any, optio
 
 
 @pytest.mark.parametrize("value", ["", None, "None", "maybe", 2])
-def test_a_switch_that_is_neither_on_nor_off_sends_nothing(coveo: Simulator, hook: Any, value: Any) -> None:
+def test_an_invalid_dry_run_value_sends_nothing(coveo: Simulator, hook: Any, value: Any) -> None:
     with pytest.raises(CoveoInputError, match="Invalid dry_run"):
         hook.push_items(SOURCE, [item(1)], dry_run=value)
     assert coveo.requests == []
 
 
-def test_old_items_are_named_and_stay(coveo: Simulator, hook: Any) -> None:
+def test_a_dry_run_deletes_no_old_items(coveo: Simulator, hook: Any) -> None:
     cut_off = coveo.clock.now_ms() - 1000
     result = hook.delete_old_items(SOURCE, cut_off, queue_delay=3, dry_run=True)
     assert result == {

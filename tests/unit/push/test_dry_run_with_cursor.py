@@ -97,7 +97,7 @@ def test_the_first_dry_run_of_a_function_leaves_no_record_either(
     assert kept(variables) == before
 
 
-def test_a_dry_run_in_the_block_of_a_run_that_pushed_before_leaves_its_record(
+def test_a_dry_run_in_a_with_block_keeps_the_record_of_an_earlier_push_of_the_run(
     coveo: Simulator, hook: CoveoPushHook, in_run: Callable[[str], None], variables: Variables
 ) -> None:
     def attempt(*, dry_run: bool) -> None:

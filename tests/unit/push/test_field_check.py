@@ -26,14 +26,14 @@ def _fields(coveo: Simulator) -> None:
     coveo.state.fields.create([{"name": "color", "type": "STRING"}])
 
 
-def test_a_push_asks_for_no_fields_unless_it_is_told_to(coveo: Simulator, hook: Any) -> None:
+def test_a_push_does_not_read_fields_by_default(coveo: Simulator, hook: Any) -> None:
     for options in ({}, {"check_fields": "off"}, {"check_fields": None}, {"check_fields": ""}):
         result = hook.push_items(SOURCE, [item(1, weight=1)], **options)
         assert "unknown_fields" not in result
     assert "list_fields" not in operations(coveo)
 
 
-def test_a_warning_names_what_has_no_field_and_all_is_pushed(
+def test_a_warning_names_the_keys_without_a_field_and_every_item_is_pushed(
     coveo: Simulator, hook: Any, logged: Callable[[], str]
 ) -> None:
     items = [item(1, color="red"), item(2, Color="red", Weight=1), item(3, weight=2), item(4, size_mm=1)]
@@ -47,7 +47,9 @@ def test_a_warning_names_what_has_no_field_and_all_is_pushed(
     json.dumps(result)
 
 
-def test_a_push_that_is_to_fail_sends_no_item_with_a_key_without_a_field(coveo: Simulator, hook: Any) -> None:
+def test_with_check_fields_fail_no_item_with_a_key_without_a_field_is_sent(
+    coveo: Simulator, hook: Any
+) -> None:
     def items() -> Iterator[dict[str, Any]]:
         yield from (item(n, color="red", data="x" * 900) for n in range(10))
         yield item(10, weight=1)
@@ -61,20 +63,22 @@ def test_a_push_that_is_to_fail_sends_no_item_with_a_key_without_a_field(coveo: 
     assert "product://11" not in pushed
 
 
-def test_a_push_that_is_to_fail_at_its_first_item_sends_nothing(coveo: Simulator, hook: Any) -> None:
+def test_with_check_fields_fail_a_push_that_fails_at_its_first_item_sends_nothing(
+    coveo: Simulator, hook: Any
+) -> None:
     with pytest.raises(CoveoInputError, match="CreateFieldsOperator"):
         hook.push_items(SOURCE, [item(1, weight=1)], check_fields="fail")
     assert operations(coveo) == ["list_fields"]
 
 
-def test_invalid_items_before_that_are_named_too(hook: Any) -> None:
+def test_invalid_items_before_an_item_without_a_field_are_counted_too(hook: Any) -> None:
     items = [item(1, color={}), item(2, weight=1)]
     with pytest.raises(CoveoInputError, match=r"'weight'.*found 1 invalid item"):
         hook.push_items(SOURCE, items, check_fields="fail", on_invalid="skip")
 
 
 @pytest.mark.parametrize("mode", ["warn", "fail"])
-def test_json_and_deletions_are_looked_at_as_they_are(coveo: Simulator, hook: Any, mode: str) -> None:
+def test_json_and_deletions_pass_the_check(coveo: Simulator, hook: Any, mode: str) -> None:
     from airflow_provider_coveo.coveo.items import Delete
 
     items = [json.dumps(item(1, color="red")).encode(), Delete("product://9"), item(2, color="blue")]
@@ -83,7 +87,7 @@ def test_json_and_deletions_are_looked_at_as_they_are(coveo: Simulator, hook: An
     assert result["unknown_fields"] == []
 
 
-def test_a_push_only_key_pushes_unchecked_and_says_so_once(
+def test_with_a_push_only_key_the_check_is_skipped_and_logged(
     coveo: Simulator, hook: Any, connect: Callable[..., None], logged: Callable[[], str]
 ) -> None:
     connect(password=coveo.push_only_key)
@@ -94,7 +98,7 @@ def test_a_push_only_key_pushes_unchecked_and_says_so_once(
     assert operations(coveo).count("list_fields") == 1
 
 
-def test_a_push_that_is_to_fail_fails_before_anything_is_sent_if_the_key_sees_no_fields(
+def test_with_check_fields_fail_a_key_that_cannot_view_fields_fails_before_anything_is_sent(
     coveo: Simulator, hook: Any, connect: Callable[..., None]
 ) -> None:
     connect(password=coveo.push_only_key)
@@ -115,7 +119,9 @@ def test_an_unavailable_field_api_does_not_delay_a_push_that_only_warns(
     assert len([one for one in operations(coveo) if one == "batch"]) == 1
 
 
-def test_another_value_is_rejected_before_anything_is_sent(coveo: Simulator, hook: Any) -> None:
+def test_an_invalid_check_fields_value_is_rejected_before_anything_is_sent(
+    coveo: Simulator, hook: Any
+) -> None:
     for value in ("yes", True, 1):
         with pytest.raises(CoveoInputError, match="Invalid check_fields"):
             hook.push_items(SOURCE, [item(1)], check_fields=value)

@@ -73,7 +73,7 @@ _sources = itertools.count()
 
 @settings(max_examples=examples(400), deadline=None, suppress_health_check=list(HealthCheck))
 @given(fuzzed=_ANYTHING)
-def test_fuzzed_items_are_pushed_or_refused(
+def test_fuzzed_items_are_pushed_or_rejected(
     coveo: Simulator, monkeypatch: pytest.MonkeyPatch, fuzzed: Any
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_COVEO_DEFAULT", coveo.connection_json())
@@ -102,7 +102,7 @@ def test_fuzzed_items_are_pushed_or_refused(
 
 @settings(max_examples=examples(1500), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(fuzzed=_ITEMS)
-def test_an_item_as_dict_is_taken_if_and_as_its_json_is(fuzzed: Any) -> None:
+def test_the_json_of_an_accepted_dict_is_accepted_and_has_the_same_values(fuzzed: Any) -> None:
     encoder = ItemEncoder()
     try:
         taken = encoder.encode(fuzzed)
@@ -122,7 +122,7 @@ def test_an_item_as_dict_is_taken_if_and_as_its_json_is(fuzzed: Any) -> None:
 
 @settings(max_examples=examples(1500), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(fuzzed=_BYTES)
-def test_json_is_taken_if_the_dict_that_it_holds_is(fuzzed: bytes) -> None:
+def test_json_is_accepted_if_the_dict_that_it_contains_is(fuzzed: bytes) -> None:
     encoder = ItemEncoder()
     try:
         pairs = json.loads(fuzzed, object_pairs_hook=list)

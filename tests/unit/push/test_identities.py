@@ -82,7 +82,7 @@ def test_many_identities_go_in_many_batches_and_survive_faults(coveo: Simulator,
         ("deleted", {"name": "\ud800", "type": "USER"}, "surrogate"),
     ],
 )
-def test_what_coveo_would_refuse_is_refused_and_named(
+def test_identities_that_coveo_would_reject_are_rejected_with_the_reason(
     coveo: Simulator, hook: CoveoPushHook, section: str, body: Any, reason: str
 ) -> None:
     with pytest.raises(CoveoInputError, match=reason) as refused:
@@ -93,7 +93,7 @@ def test_what_coveo_would_refuse_is_refused_and_named(
 
 
 @pytest.mark.parametrize("provider_id", ["", " ", ".", "..", None, 5, "a\nb"])
-def test_a_provider_has_a_name(coveo: Simulator, hook: CoveoPushHook, provider_id: Any) -> None:
+def test_an_invalid_provider_is_rejected(coveo: Simulator, hook: CoveoPushHook, provider_id: Any) -> None:
     for call in (
         lambda: hook.push_identities(provider_id, members=[GROUP]),
         lambda: hook.delete_old_identities(provider_id, now_ms()),
@@ -134,7 +134,7 @@ def run(**parameters: Any) -> dict[str, Any]:
     return result
 
 
-def test_the_operator_pushes_identities_as_typed(coveo: Simulator, dag: DAG) -> None:
+def test_the_operator_pushes_identities_without_rendering_them(coveo: Simulator, dag: DAG) -> None:
     result = run(members=[{"identity": {"name": "{{ x }}", "type": "GROUP"}}], mappings=[ALIAS])
     assert known(coveo) == {("identity", "{{ x }}", False), ("alias", "ann", False)}
     assert result["accepted_members"] == 1

@@ -69,7 +69,7 @@ class Read:
         ]
 
 
-def test_rows_since_the_cursor(shop: Any) -> None:
+def test_rows_that_changed_since_the_cursor_are_read(shop: Any) -> None:
     read = Read()
     assert read.ids == ["product://2", "product://3", "product://4"]
     assert read.values == [30, 20, None]
@@ -113,7 +113,7 @@ def test_a_row_deleted_between_the_queries_is_found_by_the_next_run(shop: Any) -
     assert read.ids == ["-product://2", "product://2", "product://3", "product://4"]
 
 
-def test_deletions_by_a_query_that_gives_ids(shop: Any) -> None:
+def test_a_query_for_deletions_can_return_ids(shop: Any) -> None:
     read = Read(
         sql="SELECT 'a://' || SKU AS \"documentId\", updated FROM product WHERE updated > :since",
         deleted_sql="SELECT 'a://' || SKU AS documentid FROM gone WHERE at > :since AND SKU > :above",
@@ -170,7 +170,7 @@ NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
         ("a > :1", None, (NOW,)),
     ],
 )
-def test_the_placeholders_of_drivers(sql: str, parameters: Any, expected: Any) -> None:
+def test_parameters_fit_the_placeholders_of_each_driver(sql: str, parameters: Any, expected: Any) -> None:
     assert parameters_with_since(sql, NOW, parameters) == expected
 
 

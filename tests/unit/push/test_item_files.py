@@ -68,14 +68,14 @@ def test_a_file_may_hold_one_object_or_an_empty_array(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.ndjson.gz", "a.json.gz", "a.ndjson", "a.jsonl.gzip"])
-def test_gzip_is_known_by_its_content(tmp_path: Path, name: str) -> None:
+def test_gzip_is_recognized_by_its_content(tmp_path: Path, name: str) -> None:
     half = len(LINES.split(b"\n")[0]) + 1
     path = written(tmp_path / name, gzip.compress(LINES[:half]) + gzip.compress(LINES[half:]))
     assert read(path) == ITEMS
 
 
 @pytest.mark.parametrize("name", ["a.ndjson.zst", "a.json.zstd", "a.ndjson"])
-def test_zstd_is_known_by_its_content(tmp_path: Path, name: str) -> None:
+def test_zstd_is_recognized_by_its_content(tmp_path: Path, name: str) -> None:
     half = len(LINES.split(b"\n")[0]) + 1
     assert read(written(tmp_path / name, zstd(LINES[:half]) + zstd(LINES[half:]))) == ITEMS
 
@@ -131,14 +131,14 @@ _COLUMNS = {
 }
 
 
-def test_a_csv_row_is_an_item_by_a_mapping_of_columns(tmp_path: Path) -> None:
+def test_csv_rows_become_items_by_a_mapping_of_columns(tmp_path: Path) -> None:
     assert read(written(tmp_path / "a.csv", b"\xef\xbb\xbf" + _TABLE), columns=_COLUMNS) == [
         {"documentId": "product://4711", "title": "Anvil", "data": 'Anvil: Heavy, "very"', "price": "9.90"},
         {"documentId": "product://4712", "title": "Rope", "data": "Rope: ", "price": "1"},
     ]
 
 
-def test_without_a_mapping_the_columns_are_the_keys_and_what_is_empty_is_left_out(tmp_path: Path) -> None:
+def test_without_a_mapping_the_columns_are_the_keys_and_empty_values_are_left_out(tmp_path: Path) -> None:
     table = b"documentId\tdata\tnote\na://1\tx\t\na://2\t\ty\n"
     assert read(written(tmp_path / "a.tsv", table)) == [
         {"documentId": "a://1", "data": "x"},
@@ -146,7 +146,7 @@ def test_without_a_mapping_the_columns_are_the_keys_and_what_is_empty_is_left_ou
     ]
 
 
-def test_an_id_of_which_a_part_is_missing_is_no_id(tmp_path: Path) -> None:
+def test_an_incomplete_id_is_left_out(tmp_path: Path) -> None:
     table = b"shop,sku,name\nvienna,1,Anvil\nvienna,,Rocket\n"
     columns = {"documentId": "product://{shop}/{sku}", "data": "{name} in {shop}"}
     assert read(written(tmp_path / "a.csv", table), columns=columns) == [
@@ -156,13 +156,13 @@ def test_an_id_of_which_a_part_is_missing_is_no_id(tmp_path: Path) -> None:
     ]
 
 
-def test_a_field_may_be_long(tmp_path: Path) -> None:
+def test_a_csv_field_can_be_long(tmp_path: Path) -> None:
     (item,) = read(written(tmp_path / "a.csv", b"documentId,data\na://1," + b"x" * 1_000_000 + b"\n"))
     assert len(item["data"]) == 1_000_000
 
 
 @pytest.mark.parametrize("columns", [{"title": "nme"}, {"data": "{name} {nme}"}, {"data": "constant"}])
-def test_a_column_that_is_not_there_is_named_with_those_that_are(
+def test_the_error_of_a_missing_column_lists_the_existing_ones(
     tmp_path: Path, columns: dict[str, str]
 ) -> None:
     with pytest.raises(CoveoInputError, match=r"no column '(nme|constant)'.*'description'"):
@@ -239,7 +239,7 @@ def test_a_path_with_glob_characters_is_a_file_if_that_file_exists(tmp_path: Pat
         (5, "Invalid path"),
     ],
 )
-def test_a_path_that_leads_nowhere_is_an_error(path: Any, reason: str) -> None:
+def test_a_path_without_any_file_is_an_error(path: Any, reason: str) -> None:
     with pytest.raises(CoveoInputError, match=reason):
         read(path)
 
@@ -286,7 +286,7 @@ def test_a_large_file_needs_no_more_memory_than_a_small_one(tmp_path: Path, name
     assert peaks[1] < 12_000_000
 
 
-def test_a_zstd_file_that_unpacks_to_very_much_needs_little_memory(tmp_path: Path) -> None:
+def test_a_zstd_file_that_unpacks_to_a_large_size_needs_little_memory(tmp_path: Path) -> None:
     compressor = pytest.importorskip("zstandard").ZstdCompressor().compressobj()
     blank = b" " * 999_999 + b"\n"
     packed = [compressor.compress(blank) for _ in range(300)]
@@ -303,7 +303,7 @@ def test_a_zstd_file_that_unpacks_to_very_much_needs_little_memory(tmp_path: Pat
 
 @pytest.mark.parametrize("name", ["a.ndjson", "a.csv"])
 @pytest.mark.parametrize("begin", [b"documentId,data\n", b""])
-def test_a_file_without_an_end_of_a_line_is_not_read_whole(
+def test_a_file_without_line_ends_is_not_read_completely(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, begin: bytes
 ) -> None:
     monkeypatch.setattr(streams, "MAX_ITEM", 100_000)
@@ -319,7 +319,7 @@ def test_a_file_without_an_end_of_a_line_is_not_read_whole(
 # --- hostile input ---
 
 
-def test_a_link_to_a_folder_is_followed_and_one_that_leads_back_is_not(tmp_path: Path) -> None:
+def test_a_link_to_a_folder_is_followed_unless_it_leads_back_to_a_parent_folder(tmp_path: Path) -> None:
     tree, elsewhere = tmp_path / "tree", tmp_path / "elsewhere"
     written(tree / "sub" / "a.ndjson", json.dumps(ITEMS[0]).encode())
     written(elsewhere / "b.ndjson", json.dumps(ITEMS[1]).encode())
@@ -329,14 +329,14 @@ def test_a_link_to_a_folder_is_followed_and_one_that_leads_back_is_not(tmp_path:
 
 
 @pytest.mark.parametrize("path", [".", "*.ndjson"])
-def test_a_link_to_nowhere_is_named_rather_than_left_out(tmp_path: Path, path: str) -> None:
+def test_a_broken_link_is_an_error_that_names_it(tmp_path: Path, path: str) -> None:
     written(tmp_path / "a.ndjson", LINES)
     (tmp_path / "b.ndjson").symlink_to(tmp_path / "gone.ndjson")
     with pytest.raises(CoveoInputError, match=r"b\.ndjson': it is a link to a missing file"):
         read(str(tmp_path / path))
 
 
-def test_a_folder_that_can_t_be_read_is_an_error_and_not_empty(
+def test_a_folder_that_cannot_be_read_is_an_error_and_does_not_count_as_empty(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written(tmp_path / "a.ndjson", LINES)
@@ -362,7 +362,7 @@ def test_a_pipe_is_read_once(tmp_path: Path) -> None:
     writer.join()
 
 
-def test_paths_may_come_from_a_mapped_task(tmp_path: Path) -> None:
+def test_paths_can_come_from_a_mapped_task(tmp_path: Path) -> None:
     paths = UserList([written(tmp_path / "a.ndjson", LINES), written(tmp_path / "b.json", LINES)])
     assert read(paths) == [*ITEMS, *ITEMS]
 
@@ -370,21 +370,23 @@ def test_paths_may_come_from_a_mapped_task(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a.ndjson", "a.json", "a.csv"])
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
-def test_utf_16_is_named_as_such(tmp_path: Path, name: str, encoding: str, pack: Any) -> None:
+def test_the_error_of_a_utf_16_file_names_the_encoding(
+    tmp_path: Path, name: str, encoding: str, pack: Any
+) -> None:
     mark = "\ufeff" if encoding.endswith("be") else ""
     path = written(tmp_path / name, pack((mark + LINES.decode()).encode(encoding)))
     with pytest.raises(CoveoInputError, match="it is UTF-16, not UTF-8"):
         read(path)
 
 
-def test_a_zstd_file_may_begin_with_a_frame_to_skip(tmp_path: Path) -> None:
+def test_a_zstd_file_can_begin_with_a_skippable_frame(tmp_path: Path) -> None:
     # The format of pzstd.
     to_skip = b"\x50\x2a\x4d\x18" + (4).to_bytes(4, "little") + b"size"
     assert read(written(tmp_path / "a.ndjson.zst", to_skip + zstd(LINES))) == ITEMS
 
 
 @pytest.mark.parametrize("columns", [None, {}, {"title": "title"}])
-def test_a_table_without_documentids_is_refused_at_once(tmp_path: Path, columns: Any) -> None:
+def test_a_table_without_documentids_is_rejected_at_once(tmp_path: Path, columns: Any) -> None:
     path = written(tmp_path / "a.csv", b"sku;name,title\n1;x,y\n")
     with pytest.raises(
         CoveoInputError, match=r"no column is mapped to documentId.*the columns are 'sku;name', 'title'"
@@ -400,7 +402,7 @@ def test_a_table_without_documentids_is_refused_at_once(tmp_path: Path, columns:
         ("{colour}", "Remedy: Pass the name of one of the columns: 'sku', ' name', 'Price'."),
     ],
 )
-def test_a_missing_column_is_named_with_the_one_that_was_meant(
+def test_the_error_of_a_missing_column_suggests_the_intended_one(
     tmp_path: Path, column: str, words: str
 ) -> None:
     path = written(tmp_path / "a.csv", b"sku, name,Price\n1,x,2\n")
@@ -409,7 +411,7 @@ def test_a_missing_column_is_named_with_the_one_that_was_meant(
     assert words in str(failed.value)
 
 
-def test_damaged_parquet_is_named_as_such(tmp_path: Path) -> None:
+def test_damaged_parquet_is_an_error_that_names_the_format(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
     table = pyarrow.table({"documentId": [f"a://{number}" for number in range(20_000)]})
@@ -423,7 +425,7 @@ def test_damaged_parquet_is_named_as_such(tmp_path: Path) -> None:
             read(str(path))
 
 
-def test_a_column_s_name_that_occurs_twice_in_parquet_is_an_error(tmp_path: Path) -> None:
+def test_a_repeated_column_name_in_parquet_is_an_error(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
     columns = [pyarrow.array([text]) for text in ("a://1", "one", "another")]
@@ -433,7 +435,7 @@ def test_a_column_s_name_that_occurs_twice_in_parquet_is_an_error(tmp_path: Path
         read(str(tmp_path / "a.parquet"))
 
 
-def test_a_time_zone_that_python_has_not_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+def test_a_time_zone_that_python_does_not_know_is_an_error_that_names_the_file(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
     kind = pyarrow.timestamp("us", "Mars/Olympus")
@@ -443,7 +445,7 @@ def test_a_time_zone_that_python_has_not_is_an_error_that_names_the_file(tmp_pat
         read(str(tmp_path / "a.parquet"))
 
 
-def test_a_time_of_parquet_that_python_has_not_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+def test_a_parquet_time_that_python_cannot_represent_is_an_error_that_names_the_file(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
     day = pyarrow.array([3_000_000], pyarrow.date32())
@@ -452,7 +454,7 @@ def test_a_time_of_parquet_that_python_has_not_is_an_error_that_names_the_file(t
         read(str(tmp_path / "a.parquet"))
 
 
-def test_a_storage_that_can_t_be_read_is_not_taken_for_a_damaged_file(tmp_path: Path) -> None:
+def test_a_storage_that_cannot_be_read_is_not_reported_as_a_damaged_file(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
     parquet.write_table(pyarrow.table({"documentId": ["a://1"]}), tmp_path / "a.parquet")
@@ -478,7 +480,7 @@ def test_a_storage_that_can_t_be_read_is_not_taken_for_a_damaged_file(tmp_path: 
     ("package", "name", "remedy"),
     [("zstandard", "a.ndjson.zst", "[zstd]"), ("pyarrow", "a.parquet", "[parquet]")],
 )
-def test_a_package_that_is_missing_is_named_with_what_installs_it(
+def test_the_error_of_a_missing_package_shows_how_to_install_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, name: str, remedy: str
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)

@@ -61,7 +61,7 @@ def _random_object(chance: random.Random, depth: int = 0) -> Any:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_objects_come_as_they_stand_there(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_objects_are_read_unchanged(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     chance = random.Random(seed)  # noqa: S311
     monkeypatch.setattr(streams, "CHUNK", chance.choice([1, 3, 64, 4096, 1024 * 1024]))
     found = [
@@ -93,7 +93,7 @@ def test_the_validation_of_items_reports_problems_within_an_object() -> None:
         (b"5", "'5' found instead of an object, at byte 0, line 1"),
     ],
 )
-def test_an_error_names_the_place(tmp_path: Path, content: bytes, place: str) -> None:
+def test_an_error_names_the_position(tmp_path: Path, content: bytes, place: str) -> None:
     assert place in refused(tmp_path / "a.json", content)
 
 
@@ -108,7 +108,7 @@ def test_an_error_names_the_place(tmp_path: Path, content: bytes, place: str) ->
         (b'{"index": {"_id": "1"}}\n{"documentId": "a"}', "Elasticsearch's bulk format"),
     ],
 )
-def test_an_object_that_contains_items_is_named(
+def test_an_object_that_contains_items_is_rejected_with_a_remedy(
     tmp_path: Path, name: str, content: bytes, remedy: str
 ) -> None:
     assert remedy in refused(tmp_path / name, content)
@@ -125,7 +125,9 @@ def test_objects_that_may_be_items_are_read(tmp_path: Path, content: bytes) -> N
     "content",
     [b'[{"documentId": "a"}]', b'{\n"documentId": "a"}', b'{"documentId": "a"}\r{"documentId": "b"}'],
 )
-def test_lines_that_are_none_are_named_and_read_as_json(tmp_path: Path, content: bytes) -> None:
+def test_ndjson_without_one_item_a_line_is_rejected_but_can_be_read_as_json(
+    tmp_path: Path, content: bytes
+) -> None:
     assert "file_format='json'" in refused(tmp_path / "a.ndjson", content)
     assert list(read_files(str(tmp_path / "a.ndjson"), file_format="json"))
 
@@ -198,7 +200,7 @@ def test_no_file_takes_more_memory_than_a_small_multiple_of_the_largest_item(
 
 
 @pytest.mark.parametrize("text", [b"x" * 30_000_000, b'\\"' * 15_000_000, b"\\\\" * 15_000_000])
-def test_a_large_item_takes_a_small_multiple_of_itself(text: bytes) -> None:
+def test_a_large_item_needs_a_small_multiple_of_its_size_in_memory(text: bytes) -> None:
     item = b'{"documentId":"a","data":"' + text + b'"}'
     file = io.BytesIO(b"[" + item + b",{}]")
     reader = json_objects.objects(io.BufferedReader(file))  # type: ignore[arg-type]
@@ -207,7 +209,7 @@ def test_a_large_item_takes_a_small_multiple_of_itself(text: bytes) -> None:
     assert peak < 3.2 * len(item)
 
 
-def test_the_work_grows_with_the_bytes_and_not_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_work_grows_linearly_with_the_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     class Counting:
         calls = 0
 
@@ -250,7 +252,7 @@ def test_an_item_that_is_nested_very_deeply_is_an_invalid_item(tmp_path: Path) -
         (b'{"documentId": "a://1", "data": "\\ud800"}', "half of a surrogate pair"),
     ],
 )
-def test_bytes_that_are_no_text_are_told_of_the_item_that_holds_them(
+def test_invalid_utf_8_is_reported_for_the_item_that_contains_it(
     tmp_path: Path, name: str, item: bytes, rule: str
 ) -> None:
     path = tmp_path / name

@@ -78,7 +78,7 @@ def read_as_nobody(path: str) -> str:
     ],
 )
 @pytest.mark.parametrize("mode", [0o000, 0o444, 0o311])
-def test_a_folder_that_may_not_be_read_is_an_error(
+def test_a_folder_without_read_permission_is_an_error(
     open_to_all: Path, prefix: str, pattern: str, mode: int
 ) -> None:
     put(open_to_all / "open" / "a.ndjson")
@@ -96,7 +96,7 @@ def test_a_folder_that_may_not_be_read_is_an_error(
 
 
 @pytest.mark.parametrize("pattern", ["", "/*.ndjson", "/**/*.ndjson", "/b.ndjson"])
-def test_a_file_that_may_not_be_read_is_an_error(open_to_all: Path, pattern: str) -> None:
+def test_a_file_without_read_permission_is_an_error(open_to_all: Path, pattern: str) -> None:
     put(open_to_all / "a.ndjson")
     put(open_to_all / "b.ndjson").chmod(0o000)
     assert read_as_nobody(f"{open_to_all}{pattern}").startswith("PermissionError")
@@ -104,14 +104,14 @@ def test_a_file_that_may_not_be_read_is_an_error(open_to_all: Path, pattern: str
 
 @pytest.mark.parametrize("pattern", ["", "/*", "/**/*.ndjson", "/**", "/*.ndjson", "/b.ndjson"])
 @pytest.mark.parametrize("target", ["gone.ndjson", "b.ndjson", "gone/x.ndjson"])
-def test_a_link_that_leads_to_no_file_is_an_error(tmp_path: Path, pattern: str, target: str) -> None:
+def test_a_broken_link_is_an_error(tmp_path: Path, pattern: str, target: str) -> None:
     put(tmp_path / "a.ndjson")
     (tmp_path / "b.ndjson").symlink_to(tmp_path / target)
     with pytest.raises(CoveoInputError, match=r"b\.ndjson': it is a link"):
         ids(f"{tmp_path}{pattern}")
 
 
-def test_a_link_that_no_pattern_matches_is_no_matter(tmp_path: Path) -> None:
+def test_a_broken_link_that_the_pattern_does_not_match_is_ignored(tmp_path: Path) -> None:
     put(tmp_path / "a.ndjson")
     (tmp_path / "b.csv").symlink_to(tmp_path / "gone")
     (tmp_path / ".hidden").symlink_to(tmp_path / "gone")
@@ -119,7 +119,7 @@ def test_a_link_that_no_pattern_matches_is_no_matter(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pattern", ["", "/**/*.ndjson", "/**"])
-def test_links_that_lead_in_a_circle_end(tmp_path: Path, pattern: str) -> None:
+def test_circular_links_add_no_file_twice(tmp_path: Path, pattern: str) -> None:
     put(tmp_path / "sub" / "a.ndjson")
     put(tmp_path / "b.ndjson")
     (tmp_path / "sub" / "back").symlink_to(tmp_path)
@@ -166,7 +166,7 @@ def test_a_file_that_changes_while_it_is_read_is_an_error(tmp_path: Path, change
         list(items)
 
 
-def test_names_of_any_characters_are_read(tmp_path: Path) -> None:
+def test_names_with_any_characters_are_read(tmp_path: Path) -> None:
     names = [
         "a b.ndjson",
         "a#b?c.ndjson",
@@ -183,7 +183,9 @@ def test_names_of_any_characters_are_read(tmp_path: Path) -> None:
     assert sorted(ids(str(tmp_path))) == sorted([*names, "raw"])
 
 
-def test_a_glob_that_matches_folders_only_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_glob_that_matches_only_folders_is_an_error_that_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     put(tmp_path / "day=1" / "a.ndjson")
     with pytest.raises(CoveoInputError, match=r"which matches folders only.*end the pattern with"):
         ids(f"{tmp_path}/day=*")
@@ -192,7 +194,7 @@ def test_a_glob_that_matches_folders_only_says_so(tmp_path: Path, caplog: pytest
     assert "also matches 1 folder," in caplog.text
 
 
-def test_patterns_are_those_of_a_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_patterns_work_as_in_a_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (
         "a.ndjson",
         "b.ndjson",
@@ -242,7 +244,7 @@ def put_table(root: Path, table_format: str) -> Path:
 
 @pytest.mark.parametrize("table_format", TABLES)
 @pytest.mark.parametrize("deep", [False, True], ids=["table", "partition"])
-def test_a_table_whose_files_hold_deleted_rows_is_refused_by_name(
+def test_a_table_whose_files_can_contain_deleted_rows_is_rejected_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table_format: str, deep: bool
 ) -> None:
     root = tmp_path / "table"

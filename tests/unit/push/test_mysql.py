@@ -101,7 +101,7 @@ def test_rows_become_items_by_a_mapping_of_columns(coveo: Simulator) -> None:
     assert coveo.undocumented == []
 
 
-def test_rows_come_as_a_stream_and_what_is_left_of_them_is_not_read() -> None:
+def test_rows_are_streamed_and_the_remaining_ones_are_not_read() -> None:
     rows = read_query("shop", _ENDLESS, fetch_size=10)
     assert [next(rows)["documentId"] for _ in range(25)][-1] == "a://25"
     began = time.monotonic()
@@ -118,16 +118,16 @@ def test_a_row_that_can_t_be_pushed_is_named_at_once(coveo: Simulator) -> None:
     assert time.monotonic() - began < 100
 
 
-def test_the_server_waits_for_a_push_that_waits() -> None:
+def test_the_write_timeout_of_the_server_is_long_enough_for_a_slow_push() -> None:
     (row,) = read_query("shop", "SELECT 'a://1' AS documentId, @@net_write_timeout AS seconds")
     assert row["seconds"] == 3600
 
 
-def test_an_error_of_the_database_is_raised_as_it_is() -> None:
+def test_an_error_of_the_database_is_raised_unchanged() -> None:
     with pytest.raises(Exception, match="no_such_table"):
         list(read_query("shop", "SELECT * FROM no_such_table"))
 
 
-def test_parameters_are_given_to_the_driver() -> None:
+def test_parameters_are_passed_to_the_driver() -> None:
     sql = "SELECT name AS documentId FROM product WHERE sku = %(sku)s"
     assert list(read_query("shop", sql, parameters={"sku": 2})) == [{"documentId": "Rope"}]

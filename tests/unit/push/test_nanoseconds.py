@@ -105,7 +105,7 @@ def push(source: str, items: Any) -> None:
 
 
 @pytest.mark.parametrize("name", SENT)
-def test_all_digits_are_sent_whichever_way_the_value_comes(coveo: Simulator, source: str, name: str) -> None:
+def test_all_digits_are_sent_in_every_form_of_item(coveo: Simulator, source: str, name: str) -> None:
     value, sent = SENT[name]
     columns = {"documentId": "a://{value}", "data": "<{value}>", "field": "value", "sku": "sku"}
     push(
@@ -134,7 +134,7 @@ def test_times_out_of_python_s_range_are_rejected_by_name(coveo: Simulator, sour
             validate_cursor_value(REFUSED[name], "The column")
 
 
-def test_a_year_of_pandas_that_python_lacks_is_not_another_one(coveo: Simulator, source: str) -> None:
+def test_a_pandas_year_that_python_cannot_represent_is_rejected(coveo: Simulator, source: str) -> None:
     for moment in ("10000-01-01", "0000-01-01"):
         item = {
             "documentId": "a://1",
@@ -216,7 +216,7 @@ def test_two_rows_of_parquet_that_differ_by_a_nanosecond_are_two_items(
 
 
 @pytest.mark.parametrize("column", ["naive", "map", "structure", "lists"])
-def test_nanoseconds_in_what_no_field_holds_refuse_the_item_and_not_the_file(
+def test_nanoseconds_in_a_value_that_no_field_can_hold_reject_the_item_and_not_the_file(
     coveo: Simulator, source: str, tmp_path: Path, column: str
 ) -> None:
     pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
@@ -235,7 +235,7 @@ def test_nanoseconds_in_what_no_field_holds_refuse_the_item_and_not_the_file(
     assert (set(coveo.items(source)), result["invalid"]) == ({"a://0"}, 1)
 
 
-def test_a_structure_with_a_name_twice_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_structure_with_a_repeated_name_is_rejected_by_name(tmp_path: Path) -> None:
     pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     twice = pa.StructArray.from_arrays([pa.array([1], pa.timestamp("ns", "UTC"))] * 2, names=["a", "a"])
     parquet.write_table(pa.table({"documentId": ["a://0"], "twice": twice}), tmp_path / "a.parquet")
@@ -243,7 +243,7 @@ def test_a_structure_with_a_name_twice_is_refused_by_name(tmp_path: Path) -> Non
         list(read_files(str(tmp_path / "a.parquet")))
 
 
-def test_rows_show_all_digits() -> None:
+def test_times_with_nanoseconds_show_all_digits() -> None:
     moment = with_nanoseconds(datetime(2026, 1, 31, tzinfo=UTC, fold=1), 7)
     assert isinstance(moment, NanosecondDatetime)
     assert (str(moment), moment.fold) == ("2026-01-31 00:00:00.000000007+00:00", 1)

@@ -87,7 +87,9 @@ def test_more_keys_than_one_page_of_a_listing_holds_are_all_read(storage: Storag
         ("/catalog/a.ndjson", ["1"]),
     ],
 )
-def test_folders_and_globs_find_what_they_do_on_a_disk(storage: Storage, path: str, found: list[str]) -> None:
+def test_folders_and_globs_find_the_same_files_as_on_a_disk(
+    storage: Storage, path: str, found: list[str]
+) -> None:
     storage.put("catalog/", b"")
     storage.put("catalog/a.ndjson", line("1"))
     storage.put("catalog/sub/", b"")
@@ -115,7 +117,7 @@ def test_folders_and_globs_find_what_they_do_on_a_disk(storage: Storage, path: s
         "trailing./a..ndjson",
     ],
 )
-def test_a_key_of_any_characters_is_read_by_its_name_and_in_its_folder(storage: Storage, key: str) -> None:
+def test_a_key_with_any_characters_is_read_by_its_name_and_in_its_folder(storage: Storage, key: str) -> None:
     storage.put(f"odd/{key}", line("odd"))
     storage.put("odd/z.ndjson", line("usual"))
     assert ids(f"{ROOT}/odd/{key}") == ["odd"]
@@ -148,13 +150,13 @@ def test_objects_written_or_deleted_since_the_last_listing_are_noticed(
 
 
 @pytest.mark.parametrize("path", ["/none", "/none/", "/none/*.ndjson", "/none/**/*.ndjson", "/none.ndjson"])
-def test_a_path_that_leads_nowhere_is_an_error(storage: Storage, path: str) -> None:
+def test_a_path_without_any_file_is_an_error(storage: Storage, path: str) -> None:
     storage.put("other/a.ndjson", line("1"))
     with pytest.raises(CoveoInputError, match=r"Could not find (any|the) file"):
         ids(f"{ROOT}{path}")
 
 
-def test_an_object_of_a_folder_s_name_that_has_content_is_an_error(storage: Storage) -> None:
+def test_an_object_with_content_that_has_the_name_of_a_folder_is_an_error(storage: Storage) -> None:
     storage.put("folder/sub/", line("lost"))
     storage.put("folder/sub/a.ndjson", line("1"))
     for path in ("/folder", "/folder/sub", "/folder/**/*.ndjson", "/folder/sub/*.ndjson"):
@@ -199,7 +201,7 @@ def test_a_second_page_of_a_listing_that_fails_is_an_error(storage: Storage) -> 
 
 @pytest.mark.parametrize("path", ["/heads", "/heads/*.ndjson", "/heads/b.ndjson", "/heads/**/*.ndjson"])
 @pytest.mark.parametrize("method", ["HEAD", "GET"])
-def test_an_object_that_can_t_be_looked_at_or_read_is_an_error(
+def test_an_object_that_cannot_be_examined_or_read_is_an_error(
     storage: Storage, path: str, method: str
 ) -> None:
     for name in "abc":
@@ -223,7 +225,7 @@ def test_an_object_that_vanishes_before_it_is_opened_is_an_error(storage: Storag
         list(items)
 
 
-def test_a_read_that_breaks_off_once_is_gone_on_with(storage: Storage, monkeypatch: Any) -> None:
+def test_a_read_that_breaks_off_once_is_resumed(storage: Storage, monkeypatch: Any) -> None:
     _without_waits(monkeypatch)
     content = b"".join(line(str(number)) for number in range(20_000))
     storage.put("cut/a.ndjson", content)
@@ -242,7 +244,7 @@ def test_a_read_that_breaks_off_once_is_gone_on_with(storage: Storage, monkeypat
 
 @pytest.mark.parametrize("name", ["a.ndjson", "a.csv", "a.json", "a.parquet"])
 @pytest.mark.parametrize("cut", [-1, -100_000])
-def test_a_read_that_breaks_off_again_and_again_is_an_error_and_no_shorter_file(
+def test_a_read_that_breaks_off_repeatedly_is_an_error_and_not_a_shorter_file(
     storage: Storage, monkeypatch: pytest.MonkeyPatch, name: str, cut: int
 ) -> None:
     _without_waits(monkeypatch)
@@ -263,7 +265,7 @@ def test_a_read_that_breaks_off_again_and_again_is_an_error_and_no_shorter_file(
     assert not isinstance(failed.value, CoveoInputError)
 
 
-def test_a_storage_that_says_unavailable_is_an_error_that_names_the_object(
+def test_an_unavailable_storage_is_an_error_that_names_the_object(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _without_waits(monkeypatch)
@@ -304,7 +306,9 @@ def test_an_object_that_changes_while_it_is_read_is_an_error(
 
 
 @pytest.mark.parametrize("path", ["/delta", "/delta/", "/delta/**", "/delta/*.ndjson", "/delta/**/*.ndjson"])
-def test_a_table_whose_objects_hold_deleted_rows_is_refused_by_name(storage: Storage, path: str) -> None:
+def test_a_table_whose_objects_can_contain_deleted_rows_is_rejected_by_name(
+    storage: Storage, path: str
+) -> None:
     storage.put("delta/_delta_log/00000.json", b"{}")
     storage.put("delta/part-0.ndjson", line("deleted"))
     with pytest.raises(CoveoInputError, match=r"/delta'.*table of Delta Lake"):
@@ -339,7 +343,7 @@ def test_a_table_is_recognized_from_each_folder_and_pattern(
     assert file.name == "part-0.parquet"
 
 
-def test_folders_above_are_listed_for_parquet_only_and_may_be_forbidden(storage: Storage) -> None:
+def test_parent_folders_are_listed_only_for_parquet_and_access_may_be_denied(storage: Storage) -> None:
     storage.put("lake/shop/export/part-0.parquet", b"")
     storage.put("lake/shop/export/part-0.ndjson", line("1"))
     storage.put("lake/shop/metadata/schema.json", b"{}")
@@ -362,7 +366,7 @@ def test_folders_above_are_listed_for_parquet_only_and_may_be_forbidden(storage:
 
 
 @pytest.mark.parametrize("path", ["/hive", "/hive/country=*/*", "/hive/**/*.csv", "/hive/country=ch"])
-def test_folders_give_columns(storage: Storage, path: str) -> None:
+def test_folder_names_become_columns(storage: Storage, path: str) -> None:
     storage.put("hive/country=ch/day=2026-01-01/a%2Fb=x%20y%23/part.csv", b"documentId\na://1\n")
     storage.put("hive/country=ch/part.csv", b"documentId\na://0\n")
     pattern = path.replace("/country=*/*", "/country=*/**")
@@ -374,7 +378,7 @@ def test_folders_give_columns(storage: Storage, path: str) -> None:
 
 
 @pytest.mark.usefixtures("connect")
-def test_an_operator_pushes_from_it(storage: Storage, coveo: Simulator) -> None:
+def test_an_operator_pushes_files_from_object_storage(storage: Storage, coveo: Simulator) -> None:
     storage.put("country=ch/a.tsv", b'sku\tname\n1\t"Swing it" magistern\n2\t\\N\n')
     PushItemsOperator(
         task_id="push",

@@ -57,7 +57,7 @@ def operations(coveo: Simulator) -> list[str]:
 
 
 @on_both
-def test_items_arrive_as_typed_braces_and_all(coveo: Simulator, dag: DAG) -> None:
+def test_items_are_pushed_without_rendering_their_braces(coveo: Simulator, dag: DAG) -> None:
     result = run(
         PushItemsOperator(task_id="t", source_id="{{ params.s }}", items=ITEMS), params={"s": SOURCE}
     )
@@ -66,7 +66,7 @@ def test_items_arrive_as_typed_braces_and_all(coveo: Simulator, dag: DAG) -> Non
     assert coveo.undocumented == []
 
 
-def test_no_document_shows_in_the_dag_or_among_rendered_templates(dag: DAG) -> None:
+def test_neither_the_dag_nor_rendered_templates_show_any_document(dag: DAG) -> None:
     operator = PushItemsOperator(task_id="t", source_id=SOURCE, items=ITEMS, delete=["a://3"])
     assert str(operator.items) == "<2 items, not shown>"
     operator.render_template_fields({"params": {}})
@@ -145,7 +145,7 @@ def test_bad_input_fails_at_once_without_a_push(
 
 
 @on_both
-def test_every_value_may_be_rendered(coveo: Simulator, dag: DAG) -> None:
+def test_every_parameter_can_be_a_template(coveo: Simulator, dag: DAG) -> None:
     values = {"batch_bytes": "2000", "upload_concurrency": "2", "on_invalid": "skip", "max_invalid": "1"}
     result = run(
         PushItemsOperator(
@@ -172,9 +172,9 @@ def test_a_killed_task_stops_at_its_next_request(coveo: Simulator, dag: DAG) -> 
     assert coveo.requests == []
 
 
-@pytest.mark.parametrize("batches", [2, 20], ids=["all handed over", "more to hand over"])
+@pytest.mark.parametrize("batches", [2, 20], ids=["all enqueued", "more to enqueue"])
 @pytest.mark.parametrize("operation", ["upload", "batch"])
-def test_a_task_that_is_killed_while_a_request_hangs_ends_soon_and_says_what_was_accepted(
+def test_a_task_that_is_killed_while_a_request_hangs_ends_soon_and_reports_what_was_accepted(
     coveo: Simulator, dag: DAG, monkeypatch: pytest.MonkeyPatch, batches: int, operation: str
 ) -> None:
     from airflow_provider_coveo.coveo import pusher
@@ -204,7 +204,7 @@ def test_a_task_that_is_killed_while_a_request_hangs_ends_soon_and_says_what_was
 
 @on_both
 @pytest.mark.parametrize("children", [True, "True", False, "{{ false }}"])
-def test_items_are_deleted_by_id_with_their_children_if_asked(
+def test_items_are_deleted_by_id_with_their_children_on_request(
     coveo: Simulator, dag: DAG, children: bool | str
 ) -> None:
     run(
@@ -267,7 +267,9 @@ def test_items_that_a_function_returns_are_pushed(
     assert run(catalog())["accepted_adds"] == adds
 
 
-def test_a_function_that_forgot_to_yield_is_told_so(coveo: Simulator, dag: DAG) -> None:
+def test_the_error_of_a_function_that_yields_nothing_says_what_it_returned(
+    coveo: Simulator, dag: DAG
+) -> None:
     @task.coveo_push(source_id=SOURCE)
     def catalog() -> None:
         pass
@@ -277,7 +279,7 @@ def test_a_function_that_forgot_to_yield_is_told_so(coveo: Simulator, dag: DAG) 
     assert isinstance(refused.value, AirflowFailException)
 
 
-@pytest.mark.parametrize("refused", [False, True], ids=["pushed", "refused"])
+@pytest.mark.parametrize("refused", [False, True], ids=["pushed", "rejected"])
 def test_resources_of_a_function_are_closed_with_the_push(coveo: Simulator, dag: DAG, refused: bool) -> None:
     closed = []
 
@@ -298,7 +300,7 @@ def test_resources_of_a_function_are_closed_with_the_push(coveo: Simulator, dag:
     assert closed == [True]
 
 
-def test_a_function_may_skip_its_task(coveo: Simulator, dag: DAG) -> None:
+def test_a_function_can_skip_its_task(coveo: Simulator, dag: DAG) -> None:
     @task.coveo_push(source_id=SOURCE)
     def catalog() -> Iterator[Any]:
         raise AirflowSkipException("nothing new")
@@ -340,7 +342,7 @@ def test_positional_arguments_override_the_context(coveo: Simulator, dag: DAG, t
 # --- the quota ---
 
 
-def test_a_push_warns_beforehand_if_the_daily_quota_will_not_do(
+def test_a_push_warns_in_advance_if_the_daily_quota_is_too_small(
     coveo: Simulator, dag: DAG, logged: Callable[[], str]
 ) -> None:
     keep_off_midnight(coveo)
@@ -353,7 +355,7 @@ def test_a_push_warns_beforehand_if_the_daily_quota_will_not_do(
     assert operations(coveo)[:2] == ["limit", "files"]
 
 
-def test_a_stream_warns_once_it_is_longer_than_the_daily_quota(
+def test_a_stream_warns_as_soon_as_it_exceeds_the_daily_quota(
     coveo: Simulator, dag: DAG, logged: Callable[[], str]
 ) -> None:
     keep_off_midnight(coveo)
@@ -369,7 +371,7 @@ def test_a_stream_warns_once_it_is_longer_than_the_daily_quota(
     assert logged().count("The daily quota is too small: 5 items") in {1, 2}
 
 
-def test_a_key_that_may_not_see_the_quota_pushes_without_it(
+def test_a_key_that_cannot_view_the_quota_pushes_without_the_check(
     coveo: Simulator, dag: DAG, connect: Callable[..., None]
 ) -> None:
     connect(password=coveo.push_only_key)
@@ -447,7 +449,9 @@ resuming = pytest.mark.usefixtures("_variables")
 
 @resuming
 @pytest.mark.parametrize("max_tries", [0, 2], ids=["retried", "cleared"])
-def test_a_later_try_goes_on_where_the_earlier_one_failed(coveo: Simulator, dag: DAG, max_tries: int) -> None:
+def test_a_later_attempt_resumes_where_the_earlier_one_failed(
+    coveo: Simulator, dag: DAG, max_tries: int
+) -> None:
     store = _Store()
     _failed_after(coveo, 7, _operator(dag, _many()), store)
     before = len(coveo.requests)
@@ -460,7 +464,7 @@ def test_a_later_try_goes_on_where_the_earlier_one_failed(coveo: Simulator, dag:
 
 @resuming
 @pytest.mark.parametrize("count", [10, 7], ids=["some left", "nothing left"])
-def test_its_ordering_id_is_older_than_all_that_was_accepted(
+def test_the_ordering_id_of_a_resumed_push_is_older_than_all_accepted_items(
     coveo: Simulator, dag: DAG, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
     """Deleting older items must not delete items that an earlier try pushed."""
@@ -474,7 +478,7 @@ def test_its_ordering_id_is_older_than_all_that_was_accepted(
 
 
 @resuming
-def test_it_goes_on_at_the_first_difference(coveo: Simulator, dag: DAG) -> None:
+def test_a_push_resumes_at_the_first_difference(coveo: Simulator, dag: DAG) -> None:
     store = _Store()
     _failed_after(coveo, 7, _operator(dag, _many()), store)
     _failed_after(coveo, 2, _operator(dag, _many(3)), store, number=2)
@@ -485,7 +489,7 @@ def test_it_goes_on_at_the_first_difference(coveo: Simulator, dag: DAG) -> None:
 
 @resuming
 @pytest.mark.parametrize(("content", "resumed"), [("x", 3), ("y", 0)], ids=["the same", "another"])
-def test_content_in_a_container_of_its_own_is_compared_as_well(
+def test_content_in_its_own_container_is_compared_too(
     coveo: Simulator, dag: DAG, content: str, resumed: int
 ) -> None:
     store = _Store()
@@ -508,9 +512,7 @@ def test_content_in_a_container_of_its_own_is_compared_as_well(
     ],
     ids=lambda other: next(iter(other)),
 )
-def test_it_begins_anew_where_it_is_not_the_same_push(
-    coveo: Simulator, dag: DAG, other: dict[str, Any]
-) -> None:
+def test_a_push_with_other_parameters_starts_over(coveo: Simulator, dag: DAG, other: dict[str, Any]) -> None:
     coveo.add_source("other")
     store = _Store()
     _failed_after(coveo, 7, _operator(dag, _many()), store)
@@ -542,7 +544,9 @@ def upstream(kind: str) -> Any:
 
 @resuming
 @pytest.mark.parametrize("kind", ["deletes", "pushes", "is mapped", "may be on this source", "resets"])
-def test_after_a_task_that_would_undo_it_a_clear_begins_anew(coveo: Simulator, dag: DAG, kind: str) -> None:
+def test_a_cleared_push_starts_over_if_an_upstream_task_would_undo_it(
+    coveo: Simulator, dag: DAG, kind: str
+) -> None:
     store = _Store()
     operator = _operator(dag, _many())
     upstream(kind) >> operator
@@ -555,7 +559,7 @@ def test_after_a_task_that_would_undo_it_a_clear_begins_anew(coveo: Simulator, d
 @pytest.mark.parametrize(
     ("trigger_rule", "resumed"), [("all_success", 7), ("all_done", 0), ("none_failed", 7), ("one_failed", 0)]
 )
-def test_a_clear_begins_anew_if_a_task_downstream_may_have_undone_it(
+def test_a_cleared_push_starts_over_if_a_downstream_task_may_have_undone_it(
     coveo: Simulator, dag: DAG, trigger_rule: str, resumed: int
 ) -> None:
     store = _Store()
@@ -570,7 +574,7 @@ def test_a_clear_begins_anew_if_a_task_downstream_may_have_undone_it(
 
 
 @resuming
-def test_tasks_for_other_sources_do_not_matter(coveo: Simulator, dag: DAG) -> None:
+def test_tasks_for_other_sources_do_not_prevent_resuming(coveo: Simulator, dag: DAG) -> None:
     store = _Store()
     operator = _operator(dag, _many())
     ResetPushSourceOperator(task_id="up", source_id="another") >> operator
@@ -580,7 +584,9 @@ def test_tasks_for_other_sources_do_not_matter(coveo: Simulator, dag: DAG) -> No
 
 @resuming
 @pytest.mark.parametrize("kind", ["pushes", "deletes", "resets"])
-def test_it_begins_anew_if_another_run_came_in_between(coveo: Simulator, dag: DAG, kind: str) -> None:
+def test_a_push_starts_over_if_another_run_changed_the_source_in_between(
+    coveo: Simulator, dag: DAG, kind: str
+) -> None:
     store = _Store()
     _failed_after(coveo, 7, _operator(dag, _many()), store)
     _try(upstream(kind), _Store(), run_id="another")
@@ -596,7 +602,7 @@ def test_another_task_of_the_run_does_not_count_as_another_run(coveo: Simulator,
     assert _try(_operator(dag, _many()), store, number=2)["resumed_batches"] == 7
 
 
-def test_without_variables_it_pushes_and_begins_anew(
+def test_without_variables_a_push_succeeds_but_starts_over(
     coveo: Simulator, dag: DAG, logged: Callable[[], str]
 ) -> None:
     # There is no database here, so reading a Variable fails.
@@ -608,7 +614,7 @@ def test_without_variables_it_pushes_and_begins_anew(
 
 @on_both
 @resuming
-def test_after_invalid_items_were_corrected_it_goes_on_as_well(coveo: Simulator, dag: DAG) -> None:
+def test_a_push_resumes_after_invalid_items_were_corrected(coveo: Simulator, dag: DAG) -> None:
     store = _Store()
     items = _many()
     with pytest.raises(CoveoInputError):
@@ -669,7 +675,7 @@ def test_the_checkpoint_is_small_and_bounded(
 
 
 @resuming
-def test_a_try_that_goes_on_beside_its_successor_does_not_overwrite_what_that_keeps(
+def test_an_attempt_that_still_runs_does_not_overwrite_the_checkpoint_of_the_next_one(
     coveo: Simulator, dag: DAG
 ) -> None:
     store = _Store()
@@ -683,7 +689,7 @@ def test_a_try_that_goes_on_beside_its_successor_does_not_overwrite_what_that_ke
 
 
 @resuming
-def test_two_tries_that_wrote_at_the_same_time_are_noticed(coveo: Simulator, dag: DAG) -> None:
+def test_a_checkpoint_that_two_attempts_wrote_at_the_same_time_is_ignored(coveo: Simulator, dag: DAG) -> None:
     store = _Store()
     _failed_after(coveo, 7, _operator(dag, _many()), store)
     store["coveo_push_0"] = "another try " + store["coveo_push_0"][12:]
@@ -757,7 +763,7 @@ def test_a_connection_that_can_t_be_used_fails_at_once(
 # --- the cost of imports ---
 
 
-def test_importing_the_decorator_brings_neither_http_libraries_nor_the_hook(
+def test_importing_the_decorator_imports_neither_http_libraries_nor_the_hook(
     run_fresh: RunFresh,
 ) -> None:
     script = """

@@ -41,7 +41,7 @@ FORMATS = ["parquet", "csv", "tsv", "json", "ndjson"]
     ["", "/country=*/*/*", "/**/part.*", "/country=ch/day=2026-01-01", "/country=ch/day=2026-01-01/part.*"],
 )
 @pytest.mark.parametrize("prefix", ["", "file://"])
-def test_folders_give_columns_wherever_the_path_begins(
+def test_folder_names_become_columns_wherever_the_path_begins(
     tmp_path: Path, ending: str, path: str, prefix: str
 ) -> None:
     written(tmp_path / "country=ch" / "day=2026-01-01" / f"part.{ending}", {"documentId": "a://1"})
@@ -80,7 +80,7 @@ def test_names_of_folders_are_decoded_and_stay_text(
     [("ch", "ch"), (7, "7"), (7, "07"), (True, "true"), (1.5, "1.5"), (date(2026, 1, 1), "2026-01-01")],
 )
 @pytest.mark.parametrize("ending", FORMATS)
-def test_a_column_that_is_in_the_file_as_well_must_be_equal(
+def test_a_column_that_is_also_in_the_file_must_have_the_same_value(
     tmp_path: Path, ending: str, own: Any, folder: str
 ) -> None:
     if isinstance(own, date) and "json" in ending:
@@ -96,7 +96,7 @@ def test_a_column_that_is_in_the_file_as_well_must_be_equal(
 
 
 @pytest.mark.parametrize("folders", ["day=1/day=2", "x=%FF", "%FF=x"])
-def test_folders_that_can_t_be_columns_are_refused(tmp_path: Path, folders: str) -> None:
+def test_folders_that_cannot_be_columns_are_rejected(tmp_path: Path, folders: str) -> None:
     path = written(tmp_path / folders / "part.csv", {"documentId": "a://1"})
     with pytest.raises(CoveoInputError, match=r"two values|is not UTF-8"):
         read(str(path))
@@ -107,7 +107,7 @@ def test_an_id_can_be_composed_of_partition_columns(tmp_path: Path) -> None:
     assert read(str(path), columns={"documentId": "p://{country}/{sku}"}) == [{"documentId": "p://ch/1"}]
 
 
-def test_but_for_them_json_is_as_it_was(tmp_path: Path) -> None:
+def test_apart_from_partition_columns_json_is_unchanged(tmp_path: Path) -> None:
     (tmp_path / "a=1").mkdir()
     text = '{ "documentId":"a://1","n": 12345678901234567890123.50,"n":1e400 , "b":"\\u00e9"}'
     (tmp_path / "a=1" / "x.ndjson").write_text(text + "\n{}\n{broken\n")

@@ -110,7 +110,7 @@ def test_no_request_has_an_ordering_id_and_no_upload_has_the_key(
     assert not [request for request in uploads if "authorization" in request.headers]
 
 
-def test_nothing_to_push_is_no_request(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_an_empty_push_sends_no_request(coveo: Simulator, hook: CoveoPushHook) -> None:
     result = hook.push_items(SOURCE, [])
     assert coveo.requests == []
     assert (result["batches"], result["ordering_id"], result["first_request_id"]) == (0, None, None)
@@ -142,7 +142,9 @@ def test_items_can_be_dicts_items_and_bytes(coveo: Simulator, hook: CoveoPushHoo
 
 
 @on_both
-def test_a_batch_is_bounded_in_bytes_as_it_goes_over_the_wire(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_the_size_limit_of_a_batch_applies_to_the_bytes_that_are_sent(
+    coveo: Simulator, hook: CoveoPushHook
+) -> None:
     items = [item(number, 100, title="é" * (number % 40)) for number in range(300)]
     result = hook.push_items(SOURCE, items, batch_bytes=4000)
     sizes = [len(content) for content in contents(coveo)]
@@ -153,7 +155,7 @@ def test_a_batch_is_bounded_in_bytes_as_it_goes_over_the_wire(coveo: Simulator, 
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-def test_no_batch_is_larger_by_a_byte_and_none_much_smaller(as_json: bool) -> None:
+def test_no_batch_exceeds_the_limit_by_a_byte_and_none_is_much_smaller(as_json: bool) -> None:
     entries: list[Any] = [item(number, number % 7) for number in range(100)]
     entries = [json.dumps(entry).encode() if as_json else entry for entry in entries]
     entries += [Delete(f"product://{number}") for number in range(200, 300)]
@@ -173,7 +175,7 @@ def test_an_item_larger_than_a_batch_is_sent_alone(coveo: Simulator, hook: Coveo
 
 
 @on_both
-def test_a_batch_is_bounded_in_entries(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_the_number_of_entries_in_a_batch_is_limited(coveo: Simulator, hook: CoveoPushHook) -> None:
     result = hook.push_items(SOURCE, (), delete=(f"a://{number}" for number in range(MAX_ENTRIES + 1)))
     assert (result["accepted_deletes"], result["batches"]) == (MAX_ENTRIES + 1, 2)
 
@@ -184,7 +186,7 @@ def test_the_default_size_of_a_batch_fits_into_a_container() -> None:
 
 @on_both
 @pytest.mark.parametrize("batch_bytes", [1024, "1024", MAX_UPLOAD])
-def test_a_batch_may_be_as_small_and_as_large_as_that(
+def test_the_smallest_and_the_largest_batch_size_are_accepted(
     coveo: Simulator, hook: CoveoPushHook, batch_bytes: int | str
 ) -> None:
     assert hook.push_items(SOURCE, [item(1)], batch_bytes=batch_bytes)["accepted_adds"] == 1
@@ -233,7 +235,9 @@ def test_add_and_delete_of_one_id_never_share_a_batch(coveo: Simulator, hook: Co
 
 
 @on_both
-def test_of_two_items_with_one_id_in_a_batch_the_later_is_sent(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_if_a_batch_has_two_items_with_the_same_id_the_later_one_is_sent(
+    coveo: Simulator, hook: CoveoPushHook
+) -> None:
     result = hook.push_items(SOURCE, [item(1), item(2), item(1, 30)])
     assert batches(coveo) == [{"addOrUpdate": [item(1, 30), item(2)], "delete": []}]
     assert (result["accepted_adds"], result["replaced"]) == (3, 1)
@@ -263,7 +267,7 @@ def test_a_deletion_with_children_shares_no_batch_with_items(coveo: Simulator, h
 
 
 @on_both
-def test_large_text_uses_a_container_of_its_own(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_large_text_uses_its_own_container(coveo: Simulator, hook: CoveoPushHook) -> None:
     text = "é" * (MAX_INLINE_DATA // 2 + 1)
     result = hook.push_items(
         SOURCE, [item(1), {"documentId": "a://large", "data": text, "title": "Large"}, item(2)]
@@ -289,7 +293,7 @@ def test_large_text_uses_a_container_of_its_own(coveo: Simulator, hook: CoveoPus
 
 @on_both
 @pytest.mark.parametrize("key", ["data", "compressedBinaryData"])
-def test_large_content_of_json_bytes_uses_a_container_as_well(
+def test_large_content_of_json_bytes_uses_its_own_container_too(
     coveo: Simulator, hook: CoveoPushHook, key: str
 ) -> None:
     large = {"documentId": "a://large", key: "0" * (MAX_INLINE_DATA + 4)}
@@ -334,7 +338,7 @@ def test_uploads_run_in_parallel_and_batches_are_submitted_in_input_order(
     assert [added for batch in batches(coveo) for added in batch["addOrUpdate"]] == items
 
 
-def test_no_batch_is_submitted_whose_upload_failed(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_a_batch_whose_upload_failed_is_not_submitted(coveo: Simulator, hook: CoveoPushHook) -> None:
     coveo.faults.answer(403, operation="upload", after=2, times=None)
     with pytest.raises(UploadError) as failed:
         hook.push_items(
@@ -346,7 +350,7 @@ def test_no_batch_is_submitted_whose_upload_failed(coveo: Simulator, hook: Coveo
     assert set(coveo.items(SOURCE)) == {"product://0", "product://1"}
 
 
-def test_memory_is_bounded_by_the_batches_in_flight(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_the_number_of_batches_in_memory_is_limited(coveo: Simulator, hook: CoveoPushHook) -> None:
     coveo.faults.stall(0.5, operation="batch", times=2)
     ahead = []
 
@@ -371,7 +375,7 @@ def test_an_expired_container_is_replaced(coveo: Simulator, hook: CoveoPushHook)
     assert set(coveo.items(SOURCE)) == {"product://1"}
 
 
-def test_a_container_that_waited_too_long_is_not_relied_on(
+def test_a_container_that_waited_too_long_is_replaced(
     coveo: Simulator, hook: CoveoPushHook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from airflow_provider_coveo.coveo import pusher
@@ -384,7 +388,7 @@ def test_a_container_that_waited_too_long_is_not_relied_on(
     assert coveo.undocumented == []
 
 
-def test_a_batch_is_relied_on_for_no_longer_than_the_containers_that_it_names(
+def test_a_batch_is_uploaded_again_if_the_containers_that_it_names_are_too_old(
     coveo: Simulator, hook: CoveoPushHook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from airflow_provider_coveo.coveo import pusher
@@ -410,7 +414,7 @@ def test_a_batch_with_an_unknown_outcome_is_pushed_again(
     assert coveo.undocumented == [], "a container that may be used up was not named again"
 
 
-def test_a_refused_call_keeps_its_container(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_a_rate_limited_call_keeps_its_container(coveo: Simulator, hook: CoveoPushHook) -> None:
     coveo.faults.answer(429, headers={"Retry-After": "0"}, operation="batch", times=2)
     hook.push_items(SOURCE, [item(1)])
     assert operations(coveo) == ["files", "upload", "batch", "batch", "batch"]
@@ -435,7 +439,7 @@ def test_an_error_names_the_accepted_items_and_the_failed_batch(
     assert not isinstance(failed.value, AirflowFailException)
 
 
-def test_a_used_up_daily_quota_fails_at_once_and_says_when_it_renews(
+def test_an_exhausted_daily_quota_fails_at_once_and_the_error_says_when_it_renews(
     coveo: Simulator, hook: CoveoPushHook
 ) -> None:
     keep_off_midnight(coveo)
@@ -448,7 +452,9 @@ def test_a_used_up_daily_quota_fails_at_once_and_says_when_it_renews(
     assert operations(coveo).count("batch") == 3
 
 
-def test_the_error_says_when_the_quota_renews_if_coveo_does(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_the_error_says_when_the_quota_renews_if_coveo_returns_the_time(
+    coveo: Simulator, hook: CoveoPushHook
+) -> None:
     headers = {"Retry-After": "7200"}
     coveo.faults.answer(
         429, error_code="TOO_MANY_DOCUMENTS_DAILY", headers=headers, operation="batch", times=None
@@ -457,7 +463,7 @@ def test_the_error_says_when_the_quota_renews_if_coveo_does(coveo: Simulator, ho
         hook.push_items(SOURCE, [item(1)])
 
 
-def test_a_quota_that_renews_at_the_end_of_time_is_an_error_all_the_same(
+def test_a_quota_whose_renewal_is_out_of_range_still_raises_the_quota_error(
     coveo: Simulator, hook: CoveoPushHook
 ) -> None:
     coveo.clock.shift(hours=-1)
@@ -472,7 +478,7 @@ def test_a_quota_that_renews_at_the_end_of_time_is_an_error_all_the_same(
 
 
 @pytest.mark.parametrize("limit", ["null", "NaN", "Infinity", '"many"'])
-def test_a_quota_that_is_no_number_is_no_reason_to_fail(
+def test_a_quota_that_is_not_a_number_does_not_fail_the_push(
     coveo: Simulator, hook: CoveoPushHook, limit: str
 ) -> None:
     coveo.faults.answer(200, body=f'{{"limit": {limit}, "actualCount": 1}}', operation="limit")
@@ -572,7 +578,9 @@ def test_an_interrupted_push_ends_soon(
 
 
 @on_both
-def test_a_hook_can_push_again_and_two_at_a_time(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_a_hook_can_run_two_pushes_at_a_time_and_push_again_afterwards(
+    coveo: Simulator, hook: CoveoPushHook
+) -> None:
     coveo.add_source("other")
     threads = [
         threading.Thread(
@@ -609,9 +617,7 @@ def test_invalid_items_are_reported_with_index_id_and_rule(coveo: Simulator, hoo
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-def test_an_id_that_reads_as_two_in_two_lines_is_refused(
-    coveo: Simulator, hook: CoveoPushHook, as_json: bool
-) -> None:
+def test_an_id_with_a_line_break_is_rejected(coveo: Simulator, hook: CoveoPushHook, as_json: bool) -> None:
     entries: list[Any] = [item(1), {"documentId": "product://2\nproduct://3", "data": "x"}, item(4)]
     pushed = [json.dumps(entry).encode() for entry in entries] if as_json else entries
     with pytest.raises(CoveoInputError, match=r"number 1 .*Invalid documentId"):
@@ -619,7 +625,9 @@ def test_an_id_that_reads_as_two_in_two_lines_is_refused(
     assert coveo.requests == []
 
 
-def test_the_report_of_invalid_items_is_bounded_and_early(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_the_report_of_invalid_items_is_limited_and_raised_early(
+    coveo: Simulator, hook: CoveoPushHook
+) -> None:
     started = time.monotonic()
     with pytest.raises(CoveoInputError) as refused:
         hook.push_items(SOURCE, ({"documentId": "x" * 10**6, "data": ""} for _ in range(10**9)))
@@ -630,7 +638,7 @@ def test_the_report_of_invalid_items_is_bounded_and_early(coveo: Simulator, hook
 
 
 @on_both
-def test_batches_before_an_invalid_item_were_pushed_and_its_own_was_not(
+def test_batches_before_an_invalid_item_are_pushed_and_its_own_is_not(
     coveo: Simulator, hook: CoveoPushHook
 ) -> None:
     items = [item(number, 900) for number in range(10)]
@@ -641,7 +649,7 @@ def test_batches_before_an_invalid_item_were_pushed_and_its_own_was_not(
 
 
 @on_both
-def test_invalid_items_can_be_left_out(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_invalid_items_can_be_skipped(coveo: Simulator, hook: CoveoPushHook) -> None:
     items = [item(1), {}, item(2), b"{", item(3), Delete("no id")]
     result = hook.push_items(SOURCE, items, on_invalid="skip", max_invalid=3)
     assert set(coveo.items(SOURCE)) == {"product://1", "product://2", "product://3"}
@@ -651,7 +659,7 @@ def test_invalid_items_can_be_left_out(coveo: Simulator, hook: CoveoPushHook) ->
     json.dumps(result)
 
 
-def test_too_many_invalid_items_fail_all_the_same(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_too_many_skipped_items_fail_the_push(coveo: Simulator, hook: CoveoPushHook) -> None:
     with pytest.raises(CoveoInputError, match="more than the 2 that may be skipped") as failed:
         hook.push_items(SOURCE, [{}, {}, {}], on_invalid="skip", max_invalid=2)
     assert "Remedy: Correct them, or pass a higher max_invalid." in str(failed.value)
@@ -682,7 +690,7 @@ def test_too_many_invalid_items_fail_all_the_same(coveo: Simulator, hook: CoveoP
         {"source_id": "a b"},
     ],
 )
-def test_an_argument_that_can_t_be_right_is_refused_before_anything_is_sent(
+def test_an_invalid_argument_is_rejected_before_anything_is_sent(
     coveo: Simulator, hook: CoveoPushHook, arguments: dict[str, Any]
 ) -> None:
     with pytest.raises(CoveoInputError):
@@ -717,7 +725,7 @@ def test_progress_is_logged_during_the_push(
     assert re.search(r"1 item \(0\.0 MB\) in 1 batch accepted, 2 batches in flight", logged())
 
 
-def test_neither_key_nor_presigned_url_shows_anywhere(
+def test_neither_the_key_nor_a_presigned_url_appears_in_logs_or_errors(
     coveo: Simulator, connect: Callable[..., None], logged: Callable[[], str]
 ) -> None:
     coveo.faults.drop(operation="upload", times=2)
@@ -730,7 +738,7 @@ def test_neither_key_nor_presigned_url_shows_anywhere(
     assert coveo.api_key not in shown
 
 
-def test_items_and_uploads_go_by_https_past_the_connection_s_own_authority(
+def test_items_and_uploads_are_sent_over_https_with_the_connection_s_certificate_authority(
     certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Simulator(tls=(str(certificate[0]), str(certificate[1]))) as coveo:

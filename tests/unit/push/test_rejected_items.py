@@ -41,7 +41,7 @@ def read(path: Any) -> tuple[list[Any], dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", ["rejected.ndjson", "rejected.ndjson.gz", "r.JSONL", "of/run=x/r.jsonl.gz"])
-def test_a_line_says_which_item_and_why(tmp_path: Path, name: str) -> None:
+def test_each_line_contains_the_item_and_the_reason(tmp_path: Path, name: str) -> None:
     item = {"documentId": "4711", "data": "ä\n", "price": 9.5, "tags": ["a", None], "title": None}
     assert written(tmp_path / name, item) == [
         {
@@ -58,7 +58,7 @@ def test_a_line_says_which_item_and_why(tmp_path: Path, name: str) -> None:
     assert result == {"entries": 1, "without_item": 0, "document_ids_without_item": []}
 
 
-def test_text_is_kept_as_it_is(tmp_path: Path) -> None:
+def test_text_is_kept_unchanged(tmp_path: Path) -> None:
     # A parser would keep one of the two, but the push rejects both.
     text = b'{"documentId": "a://1",\n "price": 1, "price": 2.50}\n'
     written(tmp_path / "r.ndjson", text, memoryview(text))
@@ -123,7 +123,7 @@ def test_values_that_json_cannot_hold_are_shown_and_not_pushed_again(tmp_path: P
     )
 
 
-def test_an_id_that_utf_8_can_t_express_does_no_harm(tmp_path: Path) -> None:
+def test_an_id_that_utf_8_cannot_encode_does_not_fail_the_file(tmp_path: Path) -> None:
     file = RejectedItemsFile(tmp_path / "r.ndjson", "products")
     file.add_invalid(0, InvalidItemError("a://\ud800", "it is \ud800"), {"a": 1})
     file.write()
@@ -141,7 +141,7 @@ def test_without_items_there_is_no_file(tmp_path: Path) -> None:
     )
 
 
-def test_until_it_is_complete_the_file_before_stays(tmp_path: Path) -> None:
+def test_the_previous_file_is_kept_until_the_new_one_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "r.ndjson"
     written(path, {"a": 1})
     before = path.read_bytes()
@@ -158,7 +158,7 @@ def test_until_it_is_complete_the_file_before_stays(tmp_path: Path) -> None:
     "path",
     ["", "rejected", "rejected.json", "r.ndjson.zst", "r.ndjson/", "https://x.io/r.ndjson", 5, "r\0.ndjson"],
 )
-def test_another_path_is_refused(path: Any) -> None:
+def test_an_unsupported_path_is_rejected(path: Any) -> None:
     with pytest.raises(CoveoInputError, match="Invalid rejected_path") as refused:
         RejectedItemsFile(path, "products")
     assert ".ndjson, .jsonl, .ndjson.gz or .jsonl.gz" in str(refused.value) or "HTTP" in str(refused.value)
@@ -167,13 +167,13 @@ def test_another_path_is_refused(path: Any) -> None:
 @pytest.mark.parametrize(
     "line", [b'{"documentId": "a://1"}', b'{"source_id": "x", "index": "y"}', b'{"item": 1}', b"x"]
 )
-def test_another_file_is_not_pushed(tmp_path: Path, line: bytes) -> None:
+def test_a_file_of_another_kind_is_not_pushed(tmp_path: Path, line: bytes) -> None:
     (tmp_path / "items.ndjson").write_bytes(line + b"\n")
     with pytest.raises(CoveoInputError, match="not a file of rejected items"):
         read(tmp_path / "items.ndjson")
 
 
-def test_a_file_that_was_cut_off_is_named(tmp_path: Path) -> None:
+def test_a_truncated_file_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "r.ndjson.gz"
     written(path, *({"number": number, "x": "x" * 500} for number in range(50)))
     path.write_bytes(path.read_bytes()[:-20])
@@ -181,7 +181,7 @@ def test_a_file_that_was_cut_off_is_named(tmp_path: Path) -> None:
         read(path)
 
 
-def test_the_memory_is_bounded(tmp_path: Path) -> None:
+def test_the_memory_is_limited(tmp_path: Path) -> None:
     import tracemalloc
 
     item = {"documentId": "4711", "data": "x" * 100_000}
@@ -216,7 +216,7 @@ def storage(_storage: tuple[Storage, str], monkeypatch: pytest.MonkeyPatch) -> S
 
 
 @pytest.mark.parametrize("as_path", [False, True])
-def test_a_file_on_an_object_storage(storage: Storage, as_path: bool) -> None:
+def test_the_file_can_be_on_an_object_storage(storage: Storage, as_path: bool) -> None:
     url = "s3://store@bucket/run/rejected.ndjson.gz"
     path: Any = ObjectStoragePath(url) if as_path else url
     file = RejectedItemsFile(path, "products")

@@ -88,7 +88,7 @@ def test_without_rejected_items_there_is_no_file(coveo: Simulator, tmp_path: Pat
     assert "rejected" not in execute(PushItemsOperator, items=[good(1)])
 
 
-def test_items_that_end_a_push_are_saved_too(coveo: Simulator, tmp_path: Path) -> None:
+def test_items_that_fail_a_push_are_saved_too(coveo: Simulator, tmp_path: Path) -> None:
     path = tmp_path / "r.ndjson"
     with pytest.raises(CoveoInputError, match=f"The rejected items are in {path}") as failed:
         execute(PushItemsOperator, items=[bad(1), good(2), bad(3)], rejected_path=path)
@@ -118,7 +118,7 @@ def test_one_push_of_an_attempt_does_not_replace_or_delete_the_file_of_another(
     assert len(lines(path)) == 1
 
 
-def test_a_function_and_deletions(coveo: Simulator, tmp_path: Path) -> None:
+def test_rejected_deletions_are_saved(coveo: Simulator, tmp_path: Path) -> None:
     path = tmp_path / "r.ndjson"
 
     def function() -> Iterator[Any]:
@@ -187,7 +187,7 @@ def test_a_row_without_an_id_can_be_corrected_and_pushed_again(coveo: Simulator,
         ),
     ],
 )
-def test_a_file_that_can_t_be_read_has_one_remedy(
+def test_the_error_of_an_unreadable_file_has_one_remedy(
     coveo: Simulator, tmp_path: Path, name: str, content: bytes, words: str
 ) -> None:
     (tmp_path / name).write_bytes(content)
@@ -202,7 +202,7 @@ def test_a_file_that_can_t_be_read_has_one_remedy(
     assert coveo.items(SOURCE) == {}
 
 
-def test_what_parquet_can_hold_and_coveo_can_t_is_rejected_with_the_fix(
+def test_parquet_values_that_coveo_cannot_hold_are_rejected_with_a_remedy(
     coveo: Simulator, tmp_path: Path
 ) -> None:
     parquet, path = pytest.importorskip("pyarrow.parquet"), tmp_path / "r.ndjson"
@@ -222,7 +222,7 @@ def test_what_parquet_can_hold_and_coveo_can_t_is_rejected_with_the_fix(
 
 
 @pytest.mark.parametrize(("max_invalid", "fails"), [("50%", False), ("49%", True), (2, False), (1, True)])
-def test_a_share_is_counted_in_the_end(coveo: Simulator, max_invalid: Any, fails: bool) -> None:
+def test_a_limit_in_percent_is_checked_at_the_end(coveo: Simulator, max_invalid: Any, fails: bool) -> None:
     items = [bad(1), good(2), bad(3), good(4)]
     how: Any = {"on_invalid": "skip", "max_invalid": max_invalid}
     if not fails:
@@ -232,7 +232,7 @@ def test_a_share_is_counted_in_the_end(coveo: Simulator, max_invalid: Any, fails
         execute(PushItemsOperator, items=items, **how)
 
 
-def test_a_share_ends_a_long_push(coveo: Simulator) -> None:
+def test_a_limit_in_percent_ends_a_long_push_early(coveo: Simulator) -> None:
     read = 0
 
     def items() -> Iterator[Any]:
@@ -249,7 +249,9 @@ def test_a_share_ends_a_long_push(coveo: Simulator) -> None:
 # --- attempts ---
 
 
-def test_attempts_leave_one_file_and_none_with_less(coveo: Simulator, tmp_path: Path) -> None:
+def test_a_later_attempt_does_not_replace_the_file_with_one_of_fewer_items(
+    coveo: Simulator, tmp_path: Path
+) -> None:
     path = tmp_path / "r.ndjson"
     how: Any = {"on_invalid": "skip", "rejected_path": path, "batch_bytes": 1024}
     items = [bad(1), *(good(number, text="x" * 400) for number in range(2, 12)), bad(12), bad(13)]
@@ -273,7 +275,9 @@ def test_attempts_leave_one_file_and_none_with_less(coveo: Simulator, tmp_path: 
     assert not path.exists()
 
 
-def test_an_attempt_that_resumes_finds_what_earlier_ones_found(coveo: Simulator, tmp_path: Path) -> None:
+def test_an_attempt_that_resumes_also_saves_the_rejected_items_of_earlier_ones(
+    coveo: Simulator, tmp_path: Path
+) -> None:
     path = tmp_path / "r.ndjson"
     how: Any = {"on_invalid": "skip", "rejected_path": path, "batch_bytes": 1024}
     items = [bad(1), *(good(number, text="x" * 400) for number in range(2, 12)), bad(12)]
@@ -303,13 +307,13 @@ def test_a_file_that_can_t_be_written_fails_the_task(coveo: Simulator, tmp_path:
         execute(PushItemsOperator, **how)
 
 
-def test_a_wrong_path_is_refused_before_anything_is_sent(coveo: Simulator) -> None:
+def test_an_unsupported_path_is_rejected_before_anything_is_sent(coveo: Simulator) -> None:
     with pytest.raises(AirflowFailException, match="Invalid rejected_path"):
         execute(PushItemsOperator, items=[good(1)], rejected_path="rejected", check_quota=False)
     assert coveo.requests == []
 
 
-def test_a_client_without_airflow_says_that_it_writes_no_files() -> None:
+def test_a_client_without_airflow_raises_an_error_that_says_that_it_writes_no_files() -> None:
     with pytest.raises(CoveoInputError, match="this client writes no files"):
         Observer().rejected_items(SOURCE, "r.ndjson")
 
@@ -360,7 +364,7 @@ def test_without_a_file_nothing_is_pushed_again(coveo: Simulator, tmp_path: Path
     assert (result["accepted_adds"], result["entries"]) == (0, 0)
 
 
-def test_the_file_that_is_read_is_not_written(coveo: Simulator, tmp_path: Path) -> None:
+def test_a_push_cannot_write_to_the_file_that_it_reads(coveo: Simulator, tmp_path: Path) -> None:
     path = str(tmp_path / "r.ndjson")
     with pytest.raises(AirflowFailException, match="rejected_path is also a file to read"):
         execute(RepushRejectedItemsOperator, path=path, rejected_path=path)
@@ -369,7 +373,7 @@ def test_the_file_that_is_read_is_not_written(coveo: Simulator, tmp_path: Path) 
 @pytest.mark.parametrize(
     "read", ["{0}", "{0}/*.ndjson", "{0}/./r.ndjson", "file://{0}/r.ndjson", "list", "link"]
 )
-def test_the_file_that_is_read_is_not_written_by_another_path_either(
+def test_a_push_cannot_write_to_the_file_that_it_reads_by_another_path_either(
     coveo: Simulator, tmp_path: Path, read: str
 ) -> None:
     path = tmp_path / "r.ndjson"

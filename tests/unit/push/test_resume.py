@@ -7,7 +7,7 @@ from benchmarks.resume import measure
 ITEMS = 50_000
 
 
-def test_a_push_that_was_killed_at_nine_tenths_costs_a_tenth_to_finish() -> None:
+def test_a_push_that_was_killed_at_90_percent_sends_the_remaining_10_percent() -> None:
     killed, resumed = measure(ITEMS, 0.9, 65_536, latency=0.1)
     batches = resumed.result["batches"]
     assert killed.result["batches"] >= 0.9 * batches > 45

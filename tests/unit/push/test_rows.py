@@ -162,13 +162,13 @@ def test_each_row_is_an_item(coveo: Simulator, database: Database, name: str) ->
     }  # fmt: skip
 
 
-def test_rows_of_sqlite_s_own_class(coveo: Simulator, database: Database) -> None:
+def test_rows_of_sqlite_s_own_class_become_items(coveo: Simulator, database: Database) -> None:
     database.row_factory = sqlite3.Row
     assert push()["accepted_adds"] == 2
     assert set(coveo.items(SOURCE)) == {"product://1", "product://2"}
 
 
-def test_a_cursor_needs_no_more_than_is_called(coveo: Simulator, database: Database) -> None:
+def test_a_cursor_needs_only_the_methods_that_are_called(coveo: Simulator, database: Database) -> None:
     class Bare(sqlite3.Cursor):
         """Like DuckDB's, whose cursors accept no other attributes."""
 
@@ -210,7 +210,9 @@ def test_large_rows_are_fetched_in_smaller_numbers(
 
 
 @pytest.mark.parametrize("name", MISREAD)
-def test_a_row_that_is_not_understood_is_named(coveo: Simulator, database: Database, name: str) -> None:
+def test_an_unsupported_row_is_rejected_with_its_columns(
+    coveo: Simulator, database: Database, name: str
+) -> None:
     factory, named = MISREAD[name]
     database.makes(factory)
     for on_invalid in ("fail", "skip"):
@@ -220,7 +222,7 @@ def test_a_row_that_is_not_understood_is_named(coveo: Simulator, database: Datab
 
 
 @pytest.mark.parametrize("broken", [BrokenRow, lambda names, row: BrokenMapping()])
-def test_a_row_that_can_t_be_read_is_an_invalid_item(
+def test_a_row_that_cannot_be_read_is_an_invalid_item(
     coveo: Simulator, database: Database, broken: Any
 ) -> None:
     database.makes(lambda names, row: (broken if row[0] == 1 else PlaceRow)(names, row))
@@ -256,7 +258,9 @@ def test_ambiguous_names_are_rejected(
 
 
 @pytest.mark.parametrize("name", [None, b"sku", 3])
-def test_a_column_is_named_by_a_text(name: Any, coveo: Simulator, database: Database) -> None:
+def test_a_column_whose_name_is_not_a_text_is_rejected(
+    name: Any, coveo: Simulator, database: Database
+) -> None:
     class Cursor(sqlite3.Cursor):
         @property
         def description(self) -> Any:

@@ -81,7 +81,7 @@ def test_a_chunk_is_accepted_if_its_items_are_accepted_one_by_one(texts: list[by
 )
 @pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")])
 @pytest.mark.parametrize("ensure_ascii", [True, False])
-def test_items_of_one_kind_are_a_run_however_they_are_written(
+def test_items_of_one_kind_form_a_chunk_however_they_are_formatted(
     properties: dict[str, Any], separators: tuple[str, str], ensure_ascii: bool
 ) -> None:
     texts = [
@@ -101,7 +101,7 @@ def no_invalid_item(place: int, error: InvalidItemError) -> bool:
     raise AssertionError((place, error))
 
 
-def test_runs_fill_batches_as_far_as_single_items_do() -> None:
+def test_chunks_fill_batches_as_well_as_single_items_do() -> None:
     lines = [line(n) for n in range(5_000)]
     as_runs = list(item_batches(lines, 20_000, no_invalid_item))
     one_by_one = list(item_batches(map(json.loads, lines), 20_000, no_invalid_item))
@@ -131,7 +131,7 @@ def test_a_repeated_item_replaces_the_one_in_a_chunk(end: bytes) -> None:
     assert (batch.replaced, batch.entries) == (1, 1_101)
 
 
-def test_no_more_is_read_ahead_than_a_chunk() -> None:
+def test_no_more_than_a_chunk_is_read_ahead() -> None:
     taken = 0
 
     def lines() -> Iterator[bytes]:
@@ -145,7 +145,7 @@ def test_no_more_is_read_ahead_than_a_chunk() -> None:
     assert taken <= 3
 
 
-def test_invalid_items_of_a_run_are_named_by_their_places() -> None:
+def test_invalid_items_of_a_chunk_are_reported_with_their_index() -> None:
     lines = [line(n, documentId="no uri") if n in {3, 700} else line(n) for n in range(1_000)]
     places: list[int] = []
     batches = item_batches(lines, 10_000, lambda place, _: places.append(place) or True)
@@ -153,7 +153,7 @@ def test_invalid_items_of_a_run_are_named_by_their_places() -> None:
     assert places == [3, 700]
 
 
-def test_items_after_an_invalid_one_are_searched_to_the_end() -> None:
+def test_items_after_an_invalid_one_are_validated_to_the_end() -> None:
     lines = [line(n, documentId="no uri") if n in {3, 4, 3_000, 4_999} else line(n) for n in range(5_000)]
     places: list[int] = []
     assert list(item_batches(lines, 10_000_000, lambda place, _: places.append(place) or False)) == []

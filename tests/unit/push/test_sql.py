@@ -177,7 +177,7 @@ def _connections(database: LocalPostgres) -> Iterator[tuple[str, Callable[[], An
 
 
 @on_both
-def test_no_cursor_and_no_row_factory_of_a_driver_makes_a_difference(
+def test_every_cursor_and_row_factory_of_the_drivers_returns_the_same_items(
     coveo: Simulator, database: LocalPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hook = type(BaseHook.get_connection("shop").get_hook())
@@ -214,7 +214,7 @@ def test_a_value_is_validated_before_it_becomes_part_of_an_id(
     assert not [request for request in coveo.requests if request.operation != "limit"]
 
 
-def test_numbers_are_written_in_digits(coveo: Simulator) -> None:
+def test_numbers_are_written_without_an_exponent(coveo: Simulator) -> None:
     run(
         "SELECT 1 AS sku, 0::numeric(20,10) AS zero, 1e22::float8 AS large, '1E+2'::numeric AS hundred",
         {"documentId": "a://{sku}/{hundred}", "data": "{zero} {large}", "zero": "zero"},
@@ -224,7 +224,7 @@ def test_numbers_are_written_in_digits(coveo: Simulator) -> None:
 
 
 @on_both
-def test_no_parameter_but_the_query_names_a_file(coveo: Simulator, tmp_path: Path) -> None:
+def test_no_parameter_other_than_the_query_can_name_a_file(coveo: Simulator, tmp_path: Path) -> None:
     (tmp_path / "paths.sql").write_text(
         "SELECT path, 'x' AS data FROM (VALUES ('{{ params.sku }}.sql'), ('b.txt')) AS t (path) "
         "WHERE path LIKE %(pattern)s AND path <> ALL (%(other)s)"
@@ -281,7 +281,7 @@ def test_a_query_can_be_in_a_file(coveo: Simulator, tmp_path: Path) -> None:
     assert operator.execute({})["accepted_adds"] == 2
 
 
-def test_rows_come_as_a_stream_from_a_query_that_never_ends() -> None:
+def test_rows_are_streamed_from_a_query_that_never_ends() -> None:
     rows = read_query(
         "shop",
         "SELECT 'a://' || generate_series(1, 2000000000) AS \"documentId\", 'x' AS data",
@@ -312,13 +312,13 @@ def test_an_invalid_parameter_fails_at_once_and_is_named(
     assert isinstance(refused.value, AirflowFailException)
 
 
-def test_an_error_of_the_database_is_raised_as_it_is(coveo: Simulator) -> None:
+def test_an_error_of_the_database_is_raised_unchanged(coveo: Simulator) -> None:
     with pytest.raises(Exception, match="no_such_table") as failed:
         run("SELECT * FROM no_such_table")
     assert not isinstance(failed.value, CoveoError)
 
 
-def test_a_connection_of_another_kind_is_refused(
+def test_a_connection_of_another_kind_is_rejected(
     coveo: Simulator, connect: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_SHOP", os.environ["AIRFLOW_CONN_COVEO_DEFAULT"])
@@ -326,7 +326,7 @@ def test_a_connection_of_another_kind_is_refused(
         run()
 
 
-def test_a_database_whose_provider_is_missing_is_named_with_the_remedy(
+def test_the_error_of_a_missing_provider_names_the_database_and_the_remedy(
     coveo: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_SHOP", '{"conn_type": "acmebase"}')
@@ -337,7 +337,7 @@ def test_a_database_whose_provider_is_missing_is_named_with_the_remedy(
     assert isinstance(refused.value, AirflowFailException)
 
 
-def test_openlineage_learns_which_table_is_read() -> None:
+def test_openlineage_gets_the_table_that_is_read() -> None:
     pytest.importorskip("airflow.providers.openlineage")
     operator = SqlToCoveoPushOperator(task_id="t", source_id=SOURCE, sql=QUERY, sql_conn_id="shop")
     lineage: Any = operator.get_openlineage_facets_on_start()

@@ -42,7 +42,7 @@ def test_rows_become_items(coveo: Simulator) -> None:
     assert indexed(coveo, SOURCE) == {"product://1": "Anvil"}
 
 
-def test_rows_come_as_a_stream_from_a_query_that_never_ends() -> None:
+def test_rows_are_streamed_from_a_query_that_never_ends() -> None:
     sql = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i AS documentId FROM n"
     rows = read_query("shop", sql, fetch_size=10)
     assert [next(rows)["documentId"] for _ in range(25)][-1] == 25

@@ -187,7 +187,7 @@ def test_the_receiver_objects_to_undeclared_requests(
         ({"delete": ["a://1"]}, "delete/0"),
     ],
 )
-def test_the_receiver_reads_batches_to_their_end(
+def test_the_receiver_reads_batches_completely(
     strict_coveo: StrictCoveo, content: Any, objection: str
 ) -> None:
     assert batch(strict_coveo, content)[0] == 400
@@ -513,7 +513,7 @@ _ITEMS = st.builds(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(item=_ITEMS, form=st.sampled_from(["dict", "bytes", "single"]))
-def test_what_is_taken_is_as_the_files_say(
+def test_accepted_items_conform_to_coveo_s_openapi_files(
     strict_coveo: StrictCoveo, strict_hook: CoveoPushHook, item: dict[str, Any], form: str
 ) -> None:
     try:

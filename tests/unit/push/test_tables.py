@@ -76,7 +76,9 @@ def test_a_quoted_field_of_csv_can_contain_anything(tmp_path: Path, value: str, 
 
 
 @pytest.mark.parametrize("sign", [";", "\t", "|"])
-def test_another_delimiter_is_named_and_never_read_as_one_column(tmp_path: Path, sign: str) -> None:
+def test_another_delimiter_is_named_in_the_error_and_never_read_as_one_column(
+    tmp_path: Path, sign: str
+) -> None:
     content = sign.join(["documentId", "title", "data"]) + "\n" + sign.join(["a://1", "x", "y, z"]) + "\n"
     said = refused(tmp_path, "a.csv", content.encode())
     assert f"the first line has one column {sign.join(['documentId', 'title', 'data'])!r}" in said
@@ -88,7 +90,7 @@ def test_another_delimiter_is_named_and_never_read_as_one_column(tmp_path: Path,
     assert f"Pass delimiter={sign!r}" in refused(tmp_path, "a.csv", content.encode(), column_names=names)
 
 
-def test_csv_in_a_file_named_tsv_is_named_as_well(tmp_path: Path) -> None:
+def test_the_error_of_csv_in_a_file_named_tsv_names_the_delimiter_too(tmp_path: Path) -> None:
     assert "Pass delimiter=','" in refused(tmp_path, "a.tsv", b"documentId,title\na://1,x\n")
     assert read(tmp_path, "a.tsv", b"documentId,title\na://1,x\n", file_format="csv") == [["a://1", "x"]]
     assert read(
@@ -97,7 +99,7 @@ def test_csv_in_a_file_named_tsv_is_named_as_well(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("delimiter", ["\t", "\\t", "tab"])
-def test_a_tab_can_be_written_as_a_word(tmp_path: Path, delimiter: str) -> None:
+def test_a_tab_can_be_passed_as_a_word(tmp_path: Path, delimiter: str) -> None:
     assert read(tmp_path, "a.csv", b"documentId\tb\na://1\tx\n", delimiter=delimiter) == [["a://1", "x"]]
 
 
@@ -115,7 +117,7 @@ def test_quotes_can_be_ordinary_characters_and_other_characters_quotes(
 
 
 @pytest.mark.parametrize("quotechar", [None, '"'])
-def test_escapes_and_null_values_are_those_of_databases(tmp_path: Path, quotechar: str | None) -> None:
+def test_escapes_and_null_values_work_as_in_databases(tmp_path: Path, quotechar: str | None) -> None:
     content = rb"""documentId|b|c|d
 a://1|\N|\N|x\|y
 a://2|N|\\N|NULL
@@ -185,7 +187,7 @@ def test_null_values_are_left_out(tmp_path: Path, null_values: Any) -> None:
 
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "utf-16", "utf-16-le", "utf-32", "iso-8859-15"])
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv.gz", "a.ndjson", "a.json"])
-def test_text_may_be_in_another_encoding(tmp_path: Path, encoding: str, name: str) -> None:
+def test_text_can_be_in_another_encoding(tmp_path: Path, encoding: str, name: str) -> None:
     if "json" in name:
         text = '{"documentId": "a://é", "data": "ü"}\n{"documentId": "a://2", "data": "ÿ"}'
     else:
@@ -203,7 +205,7 @@ def test_text_may_be_in_another_encoding(tmp_path: Path, encoding: str, name: st
 
 @pytest.mark.parametrize("encoding", [None, "utf-8", "UTF8", "utf-8-sig"])
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
-def test_utf_8_may_have_a_mark(tmp_path: Path, encoding: str | None, mark: bytes) -> None:
+def test_utf_8_can_have_a_byte_order_mark(tmp_path: Path, encoding: str | None, mark: bytes) -> None:
     assert read(tmp_path, "a.csv", mark + "documentId\na://é\n".encode(), encoding=encoding) == [["a://é"]]
 
 
@@ -273,7 +275,7 @@ def test_lines_of_old_macs_end_with_a_carriage_return(tmp_path: Path, name: str)
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
 @pytest.mark.parametrize("end", ["", "\r", "\r\r"])
 @pytest.mark.parametrize("encoding", [None, "utf-16"])
-def test_the_last_of_them_may_end_so_as_well(
+def test_the_last_carriage_return_can_be_missing_or_repeated(
     tmp_path: Path, name: str, end: str, encoding: str | None
 ) -> None:
     sign = "," if name == "a.csv" else "\t"
@@ -292,13 +294,13 @@ def test_a_carriage_return_within_quotes_is_kept_even_if_others_end_lines(
     assert read(tmp_path, "a.csv", content.encode()) == [["a://1", quoted], ["a://2", "y"]]
 
 
-def test_a_file_that_was_cut_within_the_end_of_its_last_line_is_whole(tmp_path: Path) -> None:
+def test_a_file_that_was_cut_within_its_last_line_end_is_complete(tmp_path: Path) -> None:
     for name in ("a.csv", "a.tsv"):
         content = b"documentId,data\r\na://1,x\r".replace(b",", b"," if name == "a.csv" else b"\t")
         assert read(tmp_path, name, content) == [["a://1", "x"]]
 
 
-def test_rows_do_not_vanish_in_a_first_line(tmp_path: Path) -> None:
+def test_a_first_line_that_contains_rows_is_rejected(tmp_path: Path) -> None:
     content = b"documentId\tdata\ra://1\tx\ra://2\ty\n"
     assert "its first line contains a carriage return" in refused(tmp_path, "a.tsv", content)
     content = content.replace(b"\t", b",")
@@ -308,7 +310,7 @@ def test_rows_do_not_vanish_in_a_first_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.ndjson", "a.json"])
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
-def test_a_text_without_the_mark_that_its_encoding_needs_is_refused(
+def test_a_text_without_the_byte_order_mark_that_its_encoding_needs_is_rejected(
     tmp_path: Path, name: str, encoding: str
 ) -> None:
     content = '{"documentId": "a://1", "data": "x"}'.encode(f"{encoding}-be")
@@ -366,7 +368,7 @@ def test_an_invalid_value_is_rejected_by_name(tmp_path: Path, options: dict[str,
         ("a.json", {"columns": {"documentId": "a"}}),
     ],
 )
-def test_a_parameter_that_a_format_has_not_is_refused(
+def test_a_parameter_that_a_format_does_not_have_is_rejected(
     tmp_path: Path, name: str, options: dict[str, Any]
 ) -> None:
     (parameter,) = options
@@ -385,7 +387,7 @@ def test_a_parameter_that_a_format_has_not_is_refused(
         (b"documentId,data\n", b"," * 1_000_000, "a line is longer"),
     ],
 )
-def test_a_row_without_an_end_costs_no_more_than_the_largest_item(
+def test_a_row_without_an_end_needs_no_more_memory_than_the_largest_item(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begin: bytes, repeated: bytes, said: str
 ) -> None:
     monkeypatch.setattr(streams, "MAX_ITEM", 3_000_000)
@@ -429,7 +431,7 @@ def test_the_operator_applies_its_options_for_reading(tmp_path: Path, coveo: Sim
 
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 @pytest.mark.parametrize(("name", "sign"), [("a.csv", ","), ("a.tsv", "\t")])
-def test_a_row_that_repeats_the_names_is_no_item(tmp_path: Path, name: str, sign: str, mark: str) -> None:
+def test_a_row_that_repeats_the_names_is_rejected(tmp_path: Path, name: str, sign: str, mark: str) -> None:
     columns = {"documentId": "product://{sku}", "title": "name"}
     first, row = f"sku{sign}name\n", f"1{sign}x\n"
     joined = (first + row + mark + first + row).encode()
@@ -468,7 +470,7 @@ MARK = "\ufeff"
     ],
 )
 @pytest.mark.parametrize(("name", "sign"), [("a.csv", ","), ("a.tsv", "\t"), ("a.csv.gz", ",")])
-def test_a_row_that_begins_with_the_mark_of_a_joined_file_is_no_item(
+def test_a_row_that_begins_with_the_byte_order_mark_of_a_joined_file_is_rejected(
     tmp_path: Path, text: str, options: dict[str, Any], line: int, name: str, sign: str
 ) -> None:
     """Otherwise, the mark would become part of the ID of an item."""
@@ -482,13 +484,13 @@ def test_a_row_that_begins_with_the_mark_of_a_joined_file_is_no_item(
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "utf-32"])
-def test_the_mark_of_another_encoding_is_no_content_either(tmp_path: Path, encoding: str) -> None:
+def test_the_byte_order_mark_of_another_encoding_is_rejected_too(tmp_path: Path, encoding: str) -> None:
     content = "sku,name\n1,x\n".encode(encoding) + "2,y\n".encode(encoding)
     said = refused(tmp_path, "a.csv", content, columns=JOINED, encoding=encoding)
     assert "line 3 begins with a byte order mark" in said
 
 
-def test_a_mark_in_the_middle_of_a_row_is_content(tmp_path: Path) -> None:
+def test_a_byte_order_mark_in_the_middle_of_a_row_is_content(tmp_path: Path) -> None:
     text = f'sku,name\n1,{MARK}x\n"{MARK}2","a\n{MARK}b"\n'
     assert read(tmp_path, "a.csv", text.encode(), columns=JOINED) == [
         [f"{MARK}x", "product://1"],
@@ -512,7 +514,7 @@ def test_a_mark_in_the_middle_of_a_row_is_content(tmp_path: Path) -> None:
         ("|sku|name|\n|---|---|\n|4711|x|\n", {"delimiter": "|"}, 2),
     ],
 )
-def test_what_a_console_shows_beside_the_rows_is_no_item(
+def test_lines_that_a_console_adds_to_the_rows_are_rejected(
     tmp_path: Path, content: str, options: dict[str, Any], line: int
 ) -> None:
     options = {"columns": {"documentId": "a://{sku}"}, **options}
@@ -534,7 +536,7 @@ def test_what_a_console_shows_beside_the_rows_is_no_item(
     ],
 )
 @pytest.mark.parametrize("delimiter", [None, "|"])
-def test_a_console_s_table_is_named(
+def test_a_table_from_a_database_console_is_rejected(
     tmp_path: Path, content: str, options: dict[str, Any], delimiter: str | None
 ) -> None:
     options = {"columns": {"documentId": "a://{sku}"}, **options}
@@ -542,7 +544,7 @@ def test_a_console_s_table_is_named(
     assert "a database's console" in said or (delimiter is None and "Pass delimiter='|'" in said)
 
 
-def test_what_only_looks_like_a_console_s_output_is_read(tmp_path: Path) -> None:
+def test_rows_that_only_look_like_console_output_are_read(tmp_path: Path) -> None:
     columns = {"documentId": "a://{sku}", "title": "name"}
     content = b"sku,name\n-,--\n--x,---\n---,---\n(1 row),x\n"
     assert [row[1] for row in read(tmp_path, "a.csv", content, columns=columns)] == [

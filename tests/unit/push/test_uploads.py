@@ -126,7 +126,9 @@ def test_the_error_of_a_rejected_upload_has_the_storage_s_request_id(
     assert refused.value.request_id == last.response_headers["x-amz-request-id"]
 
 
-def test_too_many_uploads_wait_with_the_same_container(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_a_rate_limited_upload_is_retried_with_the_same_container(
+    coveo: Simulator, hook: CoveoPushHook
+) -> None:
     # Without Coveo's error format, as from an intermediary.
     coveo.faults.answer(429, body="", headers={"Retry-After": "1"}, operation="upload")
     started = time.monotonic()
@@ -150,7 +152,7 @@ def test_a_netrc_adds_no_credentials_to_an_upload(coveo: Simulator, hook: CoveoP
 
 @on_both
 @pytest.mark.parametrize("where", ["connection", "environment"])
-def test_uploads_take_the_same_proxy_as_the_api(
+def test_uploads_use_the_same_proxy_as_the_api(
     coveo: Simulator,
     connect: Callable[..., None],
     forwarding: Any,
@@ -166,7 +168,7 @@ def test_uploads_take_the_same_proxy_as_the_api(
     assert forwarding.seen == [(request.method, f"{coveo.url}{request.path}") for request in coveo.requests]
 
 
-def test_the_timeout_of_the_connection_counts_for_uploads(
+def test_the_timeout_of_the_connection_applies_to_uploads(
     coveo: Simulator, connect: Callable[..., None]
 ) -> None:
     connect(extra={"timeout": "5,1"})
@@ -213,7 +215,7 @@ def test_a_batch_whose_container_is_never_found_fails(
         (415, "UNSUPPORTED_MEDIA_TYPE", errors.UnsupportedMediaTypeError),
     ],
 )
-def test_a_batch_that_coveo_refuses_for_good_is_sent_once(
+def test_a_batch_that_coveo_rejects_permanently_is_sent_once(
     coveo: Simulator, hook: CoveoPushHook, status: int, code: str, expected: type[CoveoError]
 ) -> None:
     coveo.faults.answer(status, error_code=code, operation="batch", after=1, times=None)
@@ -225,7 +227,7 @@ def test_a_batch_that_coveo_refuses_for_good_is_sent_once(
     assert refused.value.accepted["accepted_adds"] == len(coveo.items(SOURCE)) == 1
 
 
-def test_a_container_is_relied_on_for_less_than_it_lives() -> None:
+def test_a_container_is_used_for_less_than_its_lifetime() -> None:
     from airflow_provider_coveo.coveo.pusher import _MAX_CONTAINER_AGE
     from airflow_provider_coveo.simulator.state import CONTAINER_LIFE_SECONDS
 

@@ -312,7 +312,7 @@ IN_ID = {"documentId": "product://{value}", "data": "text{sku}"}
 
 
 @pytest.mark.parametrize("name", TAKEN)
-def test_a_value_in_a_text_has_the_form_of_metadata(coveo: Simulator, source: str, name: str) -> None:
+def test_a_value_in_a_text_has_the_same_form_as_in_metadata(coveo: Simulator, source: str, name: str) -> None:
     value, sent, text = TAKEN[name]
     items = [
         {"documentId": "a://dict", "data": "", "field": value},
@@ -338,7 +338,9 @@ def test_an_id_cannot_contain_floats_or_booleans(coveo: Simulator, source: str, 
 
 
 @pytest.mark.parametrize("name", LISTS)
-def test_a_list_is_metadata_and_no_part_of_a_text(coveo: Simulator, source: str, name: str) -> None:
+def test_a_list_is_accepted_as_metadata_but_not_as_part_of_a_text(
+    coveo: Simulator, source: str, name: str
+) -> None:
     value, sent = LISTS[name]
     push(source, [row_item(value, {**PLAIN, "data": "text{sku}"})])
     assert coveo.items(source)["product://1"]["field"] == sent
@@ -366,7 +368,9 @@ def test_values_that_metadata_cannot_hold_are_rejected_in_every_form(
 @pytest.mark.parametrize(
     "key", ["documentId", "data", "parentId", "fileExtension", "compressedBinaryData", "permissions"]
 )
-def test_no_value_breaks_a_key_of_coveo_s_own(coveo: Simulator, source: str, key: str, name: str) -> None:
+def test_invalid_values_of_coveo_s_own_keys_are_rejected(
+    coveo: Simulator, source: str, key: str, name: str
+) -> None:
     item = {
         "documentId": "a://b",
         **({} if key.startswith("compressed") else {"data": ""}),
@@ -376,7 +380,9 @@ def test_no_value_breaks_a_key_of_coveo_s_own(coveo: Simulator, source: str, key
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_no_item_breaks_a_push(coveo: Simulator, source: str, name: str) -> None:
+def test_invalid_values_instead_of_items_and_ids_are_rejected(
+    coveo: Simulator, source: str, name: str
+) -> None:
     value = refused_value(name)
     assert refusal(source, coveo, value)
     assert refusal(source, coveo, Delete(value))
@@ -415,7 +421,7 @@ class Odd(dict[Any, Any]):
         raise ValueError("no dict")
 
 
-def test_subclasses_are_what_they_are_in_coveo_s_own_keys(coveo: Simulator, source: str) -> None:
+def test_subclasses_of_builtin_types_are_accepted_in_coveo_s_own_keys(coveo: Simulator, source: str) -> None:
     user = Odd(
         {Text("identity"): Text("ada"), "identityType": Text("User"), "additionalInfo": Odd(a=Text("b"))}
     )
@@ -457,7 +463,7 @@ def test_subclasses_are_what_they_are_in_coveo_s_own_keys(coveo: Simulator, sour
     assert coveo.items(source) == {}
 
 
-def test_bytes_of_any_kind_are_json(coveo: Simulator, source: str) -> None:
+def test_bytes_like_objects_are_read_as_json(coveo: Simulator, source: str) -> None:
     class Bytes(bytes):
         def __bytes__(self) -> bytes:
             raise ValueError("no bytes")
@@ -473,7 +479,9 @@ def test_bytes_of_any_kind_are_json(coveo: Simulator, source: str) -> None:
     assert refusal(source, coveo, released)
 
 
-def test_one_kind_of_item_does_not_let_another_through(coveo: Simulator, source: str) -> None:
+def test_an_item_with_other_key_types_is_not_encoded_like_the_previous_one(
+    coveo: Simulator, source: str
+) -> None:
     keys = enum.Enum("keys", {"field": "field"}, type=str)  # type: ignore[misc]
     first = {"documentId": "a://1", "data": "", "field": AWARE}
     second = {"documentId": "a://2", "data": "", keys("field"): AWARE}
@@ -485,7 +493,7 @@ def test_one_kind_of_item_does_not_let_another_through(coveo: Simulator, source:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_no_value_breaks_an_identity(source: str, name: str) -> None:
+def test_invalid_values_in_identities_are_rejected(source: str, name: str) -> None:
     value = refused_value(name)
     good = {"name": "ada", "type": "USER"}
     for members in (
@@ -501,7 +509,7 @@ def test_no_value_breaks_an_identity(source: str, name: str) -> None:
             CoveoPushHook().push_identities("P", members=members)
 
 
-def test_subclasses_are_what_they_are_in_identities(coveo: Simulator, source: str) -> None:
+def test_subclasses_of_builtin_types_are_accepted_in_identities(coveo: Simulator, source: str) -> None:
     ada = Odd({Text("name"): Text("ada"), "type": Text("user"), "additionalInfo": Odd(a=Text("b"))})
     team = Odd(identity=Odd(name=Color.RED, type="GROUP"), members=Listed([ada]))
     result = CoveoPushHook().push_identities(
@@ -588,7 +596,9 @@ def test_entries_that_are_not_items_are_named(coveo: Simulator, source: str, ite
 
 @pytest.mark.parametrize("key", ["data", "Permissions", "documentId", "parentid", "compressedBinaryData"])
 @pytest.mark.parametrize("form", ["{} ", " {}", "{}\t", "\ufeff{}", "{}\u200b", "\xa0{}\n"])
-def test_white_space_around_a_known_key_is_named(coveo: Simulator, source: str, key: str, form: str) -> None:
+def test_white_space_around_a_known_key_is_rejected(
+    coveo: Simulator, source: str, key: str, form: str
+) -> None:
     """Otherwise, the content or the permissions would be sent as metadata, which nobody reads."""
     padded = form.format(key)
     item = {"documentId": "a://1", "title": "x", padded: "y"}
@@ -647,7 +657,7 @@ def test_short_floats_of_parquet_are_sent_with_the_fewest_digits(
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_short_float_of_parquet_that_is_no_number_refuses_the_item(
+def test_a_short_float_of_parquet_that_is_not_a_number_rejects_the_item(
     coveo: Simulator, source: str, tmp_path: Path, value: float
 ) -> None:
     table = {"documentId": ["a://1"], "data": [""], "price": pa.array([value], pa.float32())}
@@ -719,7 +729,7 @@ def expected(value: Any) -> Any:
 
 @settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(value=_VALUES)
-def test_a_column_and_a_text_have_the_same_verdict(
+def test_a_value_is_accepted_or_rejected_alike_in_a_column_and_in_a_text(
     coveo: Simulator, monkeypatch: pytest.MonkeyPatch, value: Any
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_COVEO_DEFAULT", coveo.connection_json())
