@@ -71,7 +71,7 @@ def test_with_check_fields_fail_a_push_that_fails_at_its_first_item_sends_nothin
     assert operations(coveo) == ["list_fields"]
 
 
-def test_invalid_items_before_an_item_without_a_field_are_counted_too(hook: Any) -> None:
+def test_invalid_items_before_a_key_without_a_field_are_counted_too(hook: Any) -> None:
     items = [item(1, color={}), item(2, weight=1)]
     with pytest.raises(CoveoInputError, match=r"'weight'.*found 1 invalid item"):
         hook.push_items(SOURCE, items, check_fields="fail", on_invalid="skip")

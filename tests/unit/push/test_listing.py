@@ -275,7 +275,7 @@ def test_a_table_whose_files_can_contain_deleted_rows_is_rejected_by_name(
     assert files_of(file) == [file]
 
 
-def test_files_that_only_look_like_such_a_table_are_read(tmp_path: Path) -> None:
+def test_files_that_only_look_like_a_table_with_deleted_rows_are_read(tmp_path: Path) -> None:
     for name in ("metadata/schema.json", "metadata/metadata.json", "snapshot/snapshot-1", "_delta_log"):
         put(tmp_path / name)
     put(tmp_path / "metadata/20260131-export.metadata.json")
