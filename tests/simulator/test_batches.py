@@ -46,7 +46,7 @@ def test_the_keys_of_a_batch_are_read_in_any_case(coveo: Simulator, client: Clie
     assert list(coveo.items(SOURCE)) == [A]
 
 
-def test_the_container_names_the_headers_of_the_upload(coveo: Simulator, client: Client) -> None:
+def test_a_new_container_lists_the_headers_that_its_upload_requires(coveo: Simulator, client: Client) -> None:
     container = client.container()
     assert container["requiredHeaders"] == {
         "x-amz-server-side-encryption": "AES256",
@@ -58,7 +58,7 @@ def test_the_container_names_the_headers_of_the_upload(coveo: Simulator, client:
     assert (answer.status_code, answer.content) == (200, b"")
 
 
-def test_the_upload_refuses_an_authorization_header(coveo: Simulator, client: Client) -> None:
+def test_an_upload_with_an_authorization_header_is_rejected(coveo: Simulator, client: Client) -> None:
     answer = client.upload(client.container(), b"{}", Authorization=f"Bearer {coveo.api_key}")
     assert storage_code(answer) == (400, "InvalidArgument")
 
@@ -72,31 +72,33 @@ def test_the_upload_refuses_an_authorization_header(coveo: Simulator, client: Cl
         {"x_amz_server_side_encryption": None},
     ],
 )
-def test_the_upload_wants_exactly_the_signed_headers(client: Client, headers: dict[str, str | None]) -> None:
+def test_an_upload_without_exactly_the_signed_headers_is_rejected(
+    client: Client, headers: dict[str, str | None]
+) -> None:
     container = client.container()
     assert storage_code(client.upload(container, b"{}", **headers)) == (403, "SignatureDoesNotMatch")
     assert client.upload(container, b"{}").status_code == 200
 
 
-def test_the_upload_refuses_headers_that_were_not_signed(client: Client) -> None:
+def test_an_upload_with_unsigned_headers_is_rejected(client: Client) -> None:
     answer = client.upload(client.container(), b"{}", x_amz_acl="public-read")
     assert storage_code(answer) == (403, "AccessDenied")
 
 
-def test_the_upload_refuses_an_address_that_was_changed(client: Client) -> None:
+def test_an_upload_to_a_changed_address_is_rejected(client: Client) -> None:
     container = client.container()
     container["uploadUri"] = container["uploadUri"][:-1]
     assert storage_code(client.upload(container, b"{}")) == (403, "SignatureDoesNotMatch")
 
 
-def test_the_upload_requires_a_content_length(client: Client) -> None:
+def test_an_upload_requires_a_content_length(client: Client) -> None:
     def chunks() -> Iterator[bytes]:
         yield b"{}"
 
     assert storage_code(client.upload(client.container(), chunks())) == (411, "MissingContentLength")
 
 
-def test_the_upload_is_limited_to_256_mb(coveo: Simulator, client: Client) -> None:
+def test_an_upload_is_limited_to_256_mb(coveo: Simulator, client: Client) -> None:
     container = client.container()
     assert storage_code(client.upload(container, bytes(256 * 1024 * 1024 + 1))) == (400, "EntityTooLarge")
     assert error(client.send_batch(container["fileId"])) == (412, "INVALID_PARAMETER")
@@ -115,7 +117,7 @@ def test_a_container_expires_after_an_hour(coveo: Simulator, client: Client) -> 
     assert coveo.items(SOURCE) == {}
 
 
-def test_a_file_id_that_leads_nowhere_is_refused_and_noted(coveo: Simulator, client: Client) -> None:
+def test_an_unknown_empty_or_used_file_id_is_rejected_and_noted(coveo: Simulator, client: Client) -> None:
     used = client.filled_container({"addOrUpdate": [item(A)]})
     assert client.send_batch(used).status_code == 202
     for file_id in ("unknown", client.container()["fileId"], used):
@@ -134,7 +136,7 @@ def test_a_malformed_batch_is_accepted_and_shows_in_the_logs(
     assert failures(coveo) == [(file_id, "CONSUMING_BATCH", "ERROR")]
 
 
-def test_the_bad_entries_of_a_batch_are_rejected_one_by_one(coveo: Simulator, client: Client) -> None:
+def test_each_invalid_entry_of_a_batch_is_rejected_individually(coveo: Simulator, client: Client) -> None:
     good = json.dumps(item(A))
     bad = [
         "1",
@@ -153,7 +155,7 @@ def test_the_bad_entries_of_a_batch_are_rejected_one_by_one(coveo: Simulator, cl
     assert len(failures(coveo)) == len(bad) + 3
 
 
-def test_two_entries_with_one_id_apply_in_order_and_are_noted(coveo: Simulator, client: Client) -> None:
+def test_two_entries_with_the_same_id_apply_in_order_and_are_noted(coveo: Simulator, client: Client) -> None:
     client.batch({"addOrUpdate": [item(A, title="1"), item(A, title="2"), item(B)], "delete": []})
     assert coveo.items(SOURCE)[A]["title"] == "2"
     client.batch({"addOrUpdate": [item(B)], "delete": [{"documentId": B}]})
@@ -161,7 +163,7 @@ def test_two_entries_with_one_id_apply_in_order_and_are_noted(coveo: Simulator, 
     assert len(coveo.undocumented) == 2
 
 
-def test_an_empty_or_unknown_batch_is_noted(coveo: Simulator, client: Client) -> None:
+def test_an_empty_batch_and_an_unknown_key_of_a_batch_are_noted(coveo: Simulator, client: Client) -> None:
     client.batch({"addOrUpdate": [], "delete": []})
     client.batch({"partialUpdate": [], "delete": [{"documentId": A}]})
     assert len(coveo.undocumented) == 2
@@ -181,7 +183,7 @@ def test_one_batch_can_contain_many_items(coveo: Simulator, client: Client) -> N
     assert len(coveo.items(SOURCE)) == 10_000
 
 
-def test_the_parameter_of_a_container_is_a_boolean(client: Client) -> None:
+def test_the_parameter_of_a_new_container_must_be_a_boolean(client: Client) -> None:
     answer = client.session.post(f"{client.push}/files", params={"useVirtualHostedStyleUrl": "true"})
     assert answer.status_code == 201
     answer = client.session.post(f"{client.push}/files", params={"useVirtualHostedStyleUrl": "1"})

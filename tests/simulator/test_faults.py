@@ -29,7 +29,7 @@ def test_a_fault_affects_as_many_requests_as_requested(coveo: Simulator, client:
     assert coveo.faults.active == []
 
 
-def test_a_fault_can_be_matched_by_everything_in_a_request(coveo: Simulator, client: Client) -> None:
+def test_a_fault_can_match_every_part_of_a_request(coveo: Simulator, client: Client) -> None:
     coveo.add_source("other")
     coveo.faults.answer(500, source="other", times=None)
     coveo.faults.answer(501, path=r"/files$")
@@ -43,7 +43,7 @@ def test_a_fault_can_be_matched_by_everything_in_a_request(coveo: Simulator, cli
     assert client.put(A).status_code == 504
 
 
-def test_a_fault_can_answer_anything(coveo: Simulator, client: Client) -> None:
+def test_a_fault_can_return_any_response(coveo: Simulator, client: Client) -> None:
     coveo.faults.answer(429, headers={"Retry-After": "1"})
     coveo.faults.answer(403, error_code="ACCESS_DENIED", headers={"x-coveo-waf-action": "block"})
     coveo.faults.answer(502, body="<html>", content_type="text/html")
@@ -58,7 +58,7 @@ def test_a_fault_can_answer_anything(coveo: Simulator, client: Client) -> None:
     assert client.put(A).status_code == 202
 
 
-def test_a_fault_can_return_an_error_although_the_request_was_carried_out(
+def test_a_fault_can_return_an_error_although_the_request_was_applied(
     coveo: Simulator, client: Client
 ) -> None:
     coveo.faults.answer(500, applied=True)
@@ -78,7 +78,7 @@ def test_a_connection_can_be_dropped_before_or_after_applying(
     assert client.put(A).status_code == 202
 
 
-def test_an_answer_can_be_cut_off(coveo: Simulator, client: Client) -> None:
+def test_a_response_can_be_truncated(coveo: Simulator, client: Client) -> None:
     coveo.faults.truncate(5, operation="files")
     with pytest.raises(requests.exceptions.ChunkedEncodingError):
         client.session.post(f"{client.push}/files")
@@ -88,7 +88,7 @@ def test_an_answer_can_be_cut_off(coveo: Simulator, client: Client) -> None:
     assert coveo.statuses(SOURCE) == ["REBUILD"]
 
 
-def test_a_response_can_stall_after_the_request_was_carried_out(coveo: Simulator, client: Client) -> None:
+def test_a_response_can_stall_after_the_request_was_applied(coveo: Simulator, client: Client) -> None:
     coveo.faults.stall(30)
     with pytest.raises(requests.ReadTimeout):
         client.status("REBUILD", timeout=0.1)
@@ -177,7 +177,7 @@ def test_the_simulator_stops_at_once_despite_open_connections_and_stalled_respon
     assert len(failures) == 1
 
 
-def test_the_description_of_operation_names_every_request() -> None:
+def test_the_description_of_the_operation_parameter_names_every_request() -> None:
     described = str(Faults.__doc__).partition(":param operation:")[2].partition(":param method:")[0]
     routes = (
         *push_api.ROUTES,

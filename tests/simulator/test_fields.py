@@ -88,7 +88,7 @@ def test_a_batch_with_individual_results_creates_every_valid_field(client: Clien
         {"name": "price", "type": "DOUBLE", "multiValueFacet": True},
     ],
 )
-def test_a_field_that_coveo_excludes_is_rejected(client: Client, field: dict[str, Any]) -> None:
+def test_a_field_that_coveo_does_not_allow_is_rejected(client: Client, field: dict[str, Any]) -> None:
     assert client.post(FIELDS, field).status_code == 412
     assert client.post(f"{FIELDS}/batch/create", [field]).status_code == 412
     response = client.post(f"{FIELDS}/batch/create/results", [field])
@@ -99,11 +99,11 @@ def test_a_field_that_coveo_excludes_is_rejected(client: Client, field: dict[str
     assert names(client, filters={"origin": "USER"}) == []
 
 
-def test_a_field_of_the_longest_name_can_be_created(client: Client) -> None:
+def test_a_field_with_the_longest_allowed_name_can_be_created(client: Client) -> None:
     assert client.post(FIELDS, {"name": "p" * 255, "type": "STRING"}).status_code == 204
 
 
-def test_a_body_that_is_no_list_of_fields_is_rejected(coveo: Simulator, client: Client) -> None:
+def test_a_body_that_is_not_a_list_of_fields_is_rejected(coveo: Simulator, client: Client) -> None:
     for body in ({}, ["color"], [[]]):
         assert error(client.post(f"{FIELDS}/batch/create", body)) == (400, "INVALID_JSON")
     raw = f"{client.platform}{FIELDS}/batch/create"
@@ -154,7 +154,7 @@ def test_fields_are_filtered(client: Client) -> None:
         {"filters": {"projectId": "one"}},
     ],
 )
-def test_an_impossible_listing_is_rejected(client: Client, options: dict[str, Any]) -> None:
+def test_an_invalid_option_of_a_listing_is_rejected(client: Client, options: dict[str, Any]) -> None:
     assert error(client.post(f"{FIELDS}/search", options)) == (412, "INVALID_PARAMETER")
 
 
@@ -175,14 +175,16 @@ def test_the_push_only_key_can_neither_list_nor_create_fields(coveo: Simulator, 
     assert "color" not in coveo.fields()
 
 
-def test_a_reset_forgets_the_fields_that_were_created(coveo: Simulator, client: Client) -> None:
+def test_a_reset_deletes_the_fields_that_were_created(coveo: Simulator, client: Client) -> None:
     client.post(FIELDS, COLOR)
     assert coveo.fields()["color"]["type"] == "STRING"
     coveo.reset()
     assert "color" not in coveo.fields()
 
 
-def test_the_number_of_documents_follows_the_pipeline(coveo: Simulator, client: Client) -> None:
+def test_the_number_of_documents_changes_once_the_pipeline_has_processed_items(
+    coveo: Simulator, client: Client
+) -> None:
     def number() -> int:
         found: int = client.get(f"/sources/{SOURCE}").json()["information"]["numberOfDocuments"]
         return found

@@ -43,7 +43,7 @@ def test_an_identity_is_disabled_by_a_delete_with_a_body(coveo: Simulator, clien
     assert coveo.identities(PROVIDER)[0]["disabled"] is True
 
 
-def test_a_batch_of_identities_comes_from_a_container(coveo: Simulator, client: Client) -> None:
+def test_a_batch_of_identities_is_read_from_its_container(coveo: Simulator, client: Client) -> None:
     send(client, "PUT", "permissions", {"identity": {"name": "old", "type": "USER"}})
     content = {
         "members": [{"identity": GROUP, "members": [USER]}],
@@ -67,7 +67,7 @@ def test_old_identities_are_disabled_after_the_queue_delay(coveo: Simulator, cli
 
 
 @pytest.mark.parametrize("body", [{}, {"identity": {}}, {"identity": {"name": "a", "type": "User"}}, []])
-def test_a_malformed_identity_is_refused(client: Client, body: Any) -> None:
+def test_a_malformed_identity_is_rejected(client: Client, body: Any) -> None:
     assert error(send(client, "PUT", "permissions", body)) == (400, "INVALID_JSON")
 
 

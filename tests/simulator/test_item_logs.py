@@ -74,7 +74,7 @@ def test_the_logs_come_in_pages_newest_first(coveo: Simulator, client: Client) -
     assert second["hasNextPage"] is False
 
 
-def test_an_update_and_a_deletion_are_logged_as_such(client: Client) -> None:
+def test_updates_and_deletions_are_logged_as_such(client: Client) -> None:
     client.put(A)
     client.put(A)
     client.delete(A)
@@ -82,7 +82,7 @@ def test_an_update_and_a_deletion_are_logged_as_such(client: Client) -> None:
     assert client.log_counts().json()["operations"].keys() == {"ADD", "UPDATE", "DELETE", "DELETE_OLDER_THAN"}
 
 
-def test_the_window_is_required_and_not_longer_than_7_days(client: Client) -> None:
+def test_the_window_is_required_and_limited_to_7_days(client: Client) -> None:
     week: dict[str, Any] = {"from": "2024-01-01T00:00:00Z", "to": "2024-01-08T00:00:00Z"}
     assert client.item_logs(**week).status_code == 200
     assert error(client.item_logs(**{**week, "to": "2024-01-08T00:00:01Z"})) == (412, "INVALID_PARAMETER")
@@ -99,14 +99,14 @@ def test_logs_are_kept_for_14_days(coveo: Simulator, pushed: Client) -> None:
     assert not found(pushed, **window)
 
 
-def test_the_filters_are_json(client: Client) -> None:
+def test_the_filters_must_be_json(client: Client) -> None:
     answer = client.session.post(client.logs, params=client.window(), data=b"{}")
     assert error(answer) == (415, "UNSUPPORTED_MEDIA_TYPE")
     answer = client.session.post(client.logs, params=client.window())
     assert error(answer) == (400, "INVALID_JSON")
 
 
-def test_items_become_indexed_when_they_are_due(coveo: Simulator, client: Client) -> None:
+def test_items_are_indexed_after_the_indexing_delay(coveo: Simulator, client: Client) -> None:
     coveo.indexing_delay = 0.1
     began = time.monotonic()
     client.put(A)

@@ -77,7 +77,7 @@ def test_ordering_ids_increase_even_within_a_millisecond_and_when_the_clock_goes
         b'{"data": "a", "permissions": [{"allowAnonymous": true, "AllowAnonymous": true}]}',
     ],
 )
-def test_a_malformed_item_is_refused(coveo: Simulator, client: Client, body: bytes) -> None:
+def test_a_malformed_item_is_rejected(coveo: Simulator, client: Client, body: bytes) -> None:
     assert error(client.put_raw(ID, body)) == (400, "INVALID_JSON")
     assert coveo.items(SOURCE) == {}
 
@@ -88,19 +88,19 @@ def test_reserved_keys_are_read_in_any_case(coveo: Simulator, client: Client) ->
     assert (item["data"], item["fileExtension"], item["Title"]) == ("text", ".txt", "One")
 
 
-def test_an_item_longer_than_6_mb_is_refused(client: Client) -> None:
+def test_an_item_larger_than_6_mb_is_rejected(client: Client) -> None:
     answer = client.put(ID, {"data": "x" * 6 * 1024 * 1024})
     assert answer.status_code == 413
     assert client.put(ID).status_code == 202
 
 
-def test_text_longer_than_5_mb_is_accepted_and_rejected_later(coveo: Simulator, client: Client) -> None:
+def test_text_larger_than_5_mb_is_accepted_and_rejected_later(coveo: Simulator, client: Client) -> None:
     text = "é" * (5 * 1024 * 512 + 1)
     assert client.put_raw(ID, f'{{"data": "{text}"}}'.encode()).status_code == 202
     assert failures(coveo) == [(ID, "CONSUMING", "REJECTED")]
 
 
-def test_a_body_that_does_not_say_it_is_json_is_refused(client: Client) -> None:
+def test_a_body_without_the_content_type_of_json_is_rejected(client: Client) -> None:
     answer = client.put_raw(ID, b'{"data": "a"}', **{"Content-Type": "text/plain"})
     assert error(answer) == (415, "UNSUPPORTED_MEDIA_TYPE")
 
@@ -116,7 +116,7 @@ def test_a_body_that_does_not_say_it_is_json_is_refused(client: Client) -> None:
         ({"compressionType": "gzip"}, "INVALID_PARAMETER"),
     ],
 )
-def test_a_wrong_parameter_is_refused(client: Client, parameters: dict[str, Any], code: str) -> None:
+def test_an_invalid_parameter_is_rejected(client: Client, parameters: dict[str, Any], code: str) -> None:
     url = f"{client.push}/sources/{SOURCE}/documents"
     answer = client.session.put(url, params={"documentId": ID, **parameters}, json={"data": "a"})
     assert error(answer) == (412, code)
@@ -133,7 +133,7 @@ def test_a_wrong_parameter_is_refused(client: Client, parameters: dict[str, Any]
         ("UNCOMPRESSED", bytes),
     ],
 )
-def test_compressed_data_is_unpacked_as_its_type_says(
+def test_compressed_data_is_decompressed_by_its_declared_type(
     coveo: Simulator, client: Client, compression_type: str | None, compress: Any
 ) -> None:
     item = {"compressedBinaryData": base64.b64encode(compress(b"text")).decode()}
@@ -175,7 +175,7 @@ DECLARED: list[tuple[str | None, bytes, bool]] = [
 
 @pytest.mark.parametrize("way", ["single, inline", "single, container", "batch, inline", "batch, container"])
 @pytest.mark.parametrize(("declared", "content", "is_right"), DECLARED)
-def test_content_is_read_to_its_end_by_its_declared_type(
+def test_content_is_read_completely_by_its_declared_type(
     coveo: Simulator, client: Client, way: str, declared: str | None, content: bytes, is_right: bool
 ) -> None:
     kind = {} if declared is None else {"compressionType": declared}
@@ -202,7 +202,7 @@ def test_content_that_is_not_base64_is_an_error_in_the_logs(
     assert failures(coveo) == [(ID, "PROCESSING", "ERROR")]
 
 
-def test_content_that_grows_a_thousandfold_is_read_in_bounded_memory(
+def test_content_that_decompresses_to_a_thousandfold_size_needs_bounded_memory(
     coveo: Simulator, client: Client
 ) -> None:
     bomb = zlib.compress(bytes(200 * 1024 * 1024))
@@ -243,7 +243,7 @@ USER = {"identity": "asmith@example.com", "identityType": "User"}
         [{"name": "level", "permissionSets": [{"allowedPermissions": [1]}]}],
     ],
 )
-def test_permissions_of_no_documented_form_are_refused(
+def test_permissions_in_an_undocumented_form_are_rejected(
     coveo: Simulator, client: Client, source: str, permissions: Any
 ) -> None:
     if source == "secured":
@@ -293,7 +293,9 @@ def test_undocumented_keys_of_permissions_are_noted(
     assert len(coveo.undocumented) == 1
 
 
-def test_large_data_comes_from_a_container_that_is_used_up(coveo: Simulator, client: Client) -> None:
+def test_large_data_is_read_from_a_container_that_can_be_used_only_once(
+    coveo: Simulator, client: Client
+) -> None:
     file_id = client.filled_container(zlib.compress(b"binary"))
     assert client.put(ID, {"compressedBinaryDataFileId": file_id}).status_code == 202
     assert coveo.items(SOURCE)[ID]["compressedBinaryDataFileId"] == file_id
@@ -302,7 +304,7 @@ def test_large_data_comes_from_a_container_that_is_used_up(coveo: Simulator, cli
     assert len(coveo.undocumented) == 1
 
 
-def test_a_secured_source_rejects_an_item_without_permissions_in_its_logs_only(
+def test_a_secured_source_rejects_an_item_without_permissions_only_in_its_logs(
     coveo: Simulator, client: Client
 ) -> None:
     coveo.add_source("secured", visibility="SECURED")
@@ -312,7 +314,7 @@ def test_a_secured_source_rejects_an_item_without_permissions_in_its_logs_only(
     assert list(coveo.items("secured")) == [ID]
 
 
-def test_more_than_5000_permissions_are_rejected_in_the_logs_only(coveo: Simulator, client: Client) -> None:
+def test_more_than_5000_permissions_are_rejected_only_in_the_logs(coveo: Simulator, client: Client) -> None:
     identity = {"identity": "a", "identityType": "User"}
     permissions = [{"allowedPermissions": [identity] * 3000, "deniedPermissions": [identity] * 2001}]
     assert client.put(ID, {"data": "text", "permissions": permissions}).status_code == 202
@@ -347,7 +349,7 @@ def test_an_item_can_be_made_to_fail_at_a_stage(coveo: Simulator, client: Client
     ]
 
 
-def test_an_item_with_a_warning_is_indexed_all_the_same(coveo: Simulator, client: Client) -> None:
+def test_an_item_with_a_warning_is_indexed(coveo: Simulator, client: Client) -> None:
     coveo.reject_item(ID, task="PROCESSING", result="WARNING", reason="odd")
     client.put(ID)
     assert list(coveo.items(SOURCE)) == [ID]

@@ -54,7 +54,9 @@ def exchange(method: str, path: str, query: dict[str, str] | None = None, **more
         ),
     ],
 )
-def test_a_wrong_request_is_found(contracts: Contracts, one: Exchange, violation: str) -> None:
+def test_a_request_that_violates_the_contract_is_detected(
+    contracts: Contracts, one: Exchange, violation: str
+) -> None:
     assert any(violation in found for found in contracts.check_request(one))
 
 
@@ -69,15 +71,17 @@ def test_a_wrong_request_is_found(contracts: Contracts, one: Exchange, violation
         (exchange("GET", SOURCE, status=200, response_body=b'{"pushEnabled": 1}'), "not valid under any"),
     ],
 )
-def test_a_wrong_answer_is_found(contracts: Contracts, one: Exchange, violation: str) -> None:
+def test_a_response_that_violates_the_contract_is_detected(
+    contracts: Contracts, one: Exchange, violation: str
+) -> None:
     assert any(violation in found for found in contracts.check_response(one))
 
 
-def test_exchanges_that_no_file_declares_are_skipped_by_name(contracts: Contracts) -> None:
+def test_exchanges_that_no_openapi_file_declares_are_skipped_by_name(contracts: Contracts) -> None:
     one = exchange("GET", "/rest/organizations/acme/limits/content/any", status=200)
     assert contracts.skipped(one) == "limit"
     assert contracts.check(one) == []
 
 
-def test_the_answer_of_a_fault_is_not_coveos(contracts: Contracts) -> None:
+def test_the_response_of_an_injected_fault_is_not_checked(contracts: Contracts) -> None:
     assert contracts.check(exchange("POST", f"{PUSH}/files", status=502, fault="answer 502")) == []

@@ -71,7 +71,7 @@ def test_after_the_deletion_pushes_below_the_cut_off_are_rejected(coveo: Simulat
     assert list(coveo.items(SOURCE)) == [A]
 
 
-def test_a_cut_off_in_the_future_bars_all_new_content_until_then(coveo: Simulator, client: Client) -> None:
+def test_until_a_cut_off_in_the_future_all_new_content_is_rejected(coveo: Simulator, client: Client) -> None:
     client.older_than(coveo.clock.now_ms() + 3_600_000, queueDelay=0)
     client.put(A)
     client.batch({"addOrUpdate": [{"documentId": B, "data": "text"}]})
@@ -81,7 +81,9 @@ def test_a_cut_off_in_the_future_bars_all_new_content_until_then(coveo: Simulato
     assert list(coveo.items(SOURCE)) == [C]
 
 
-def test_a_clock_that_differs_shows_in_the_date_and_in_the_stamps(coveo: Simulator, client: Client) -> None:
+def test_a_shifted_clock_shows_in_the_date_header_and_the_ordering_ids(
+    coveo: Simulator, client: Client
+) -> None:
     coveo.clock.shift(days=-365)
     before = coveo.clock.utcnow()
     answer = client.put(A)
@@ -91,7 +93,7 @@ def test_a_clock_that_differs_shows_in_the_date_and_in_the_stamps(coveo: Simulat
     assert int(before.timestamp() * 1000) <= stamp <= after.timestamp() * 1000
 
 
-def test_a_cut_off_is_required_and_an_integer(client: Client) -> None:
+def test_a_cut_off_is_required_and_must_be_an_integer(client: Client) -> None:
     assert error(client.older_than("")) == (412, "MISSING_PARAMETER")
     assert error(client.older_than("yesterday")) == (412, "INVALID_PARAMETER")
     assert error(client.older_than(1, queueDelay=-1)) == (412, "INVALID_PARAMETER")

@@ -14,7 +14,7 @@ from tests.simulator.client import SOURCE, Client, error
 A, B = "https://acme.com/a", "https://acme.com/b"
 
 
-def test_without_a_bearer_token_nobody_is_let_in(coveo: Simulator) -> None:
+def test_requests_without_a_bearer_token_are_unauthorized(coveo: Simulator) -> None:
     stranger = Client(coveo, None)
     assert error(stranger.status("REBUILD")) == (401, "UNAUTHORIZED")
     stranger.session.headers["Authorization"] = "Basic abc"
@@ -26,7 +26,7 @@ def test_an_unknown_key_is_an_invalid_token(coveo: Simulator) -> None:
     assert error(Client(coveo, "wrong").status("REBUILD")) == (401, "INVALID_TOKEN")
 
 
-def test_the_push_only_key_pushes_and_is_refused_everything_else(coveo: Simulator, pusher: Client) -> None:
+def test_the_push_only_key_can_push_but_lacks_every_other_privilege(coveo: Simulator, pusher: Client) -> None:
     assert pusher.status("REBUILD").status_code == 201
     assert pusher.batch({"addOrUpdate": [{"documentId": A, "data": "text"}]}).status_code == 202
     for answer in (
@@ -70,7 +70,9 @@ def test_a_paused_organization_accepts_nothing_until_it_is_resumed(coveo: Simula
     assert client.put(A).status_code == 202
 
 
-def test_every_answer_has_a_request_id_and_the_date_of_coveos_clock(coveo: Simulator, client: Client) -> None:
+def test_every_response_has_a_request_id_and_the_date_of_coveos_clock(
+    coveo: Simulator, client: Client
+) -> None:
     coveo.clock.advance(days=400)
     before = coveo.clock.utcnow().replace(microsecond=0)
     answers = [
@@ -85,7 +87,7 @@ def test_every_answer_has_a_request_id_and_the_date_of_coveos_clock(coveo: Simul
         assert "Server" not in answer.headers
 
 
-def test_the_stream_api_is_left_out_and_says_so(client: Client) -> None:
+def test_the_error_for_the_stream_api_says_that_it_is_not_supported(client: Client) -> None:
     answer = client.session.post(f"{client.push}/sources/{SOURCE}/stream/open")
     assert answer.status_code == 404
     assert "Stream API" in answer.json()["message"]
@@ -96,7 +98,7 @@ def test_an_unknown_path_is_not_found(client: Client) -> None:
     assert client.session.get(f"{client.push}/sources/{SOURCE}/status").status_code == 404
 
 
-def test_calls_beyond_the_limit_are_refused_until_the_window_has_passed(
+def test_calls_beyond_the_limit_are_rate_limited_until_the_window_has_passed(
     coveo: Simulator, client: Client
 ) -> None:
     coveo.call_limit, coveo.retry_after = (2, 300), False
@@ -112,7 +114,9 @@ def test_calls_beyond_the_limit_are_refused_until_the_window_has_passed(
     assert client.status("IDLE").status_code == 429
 
 
-def test_a_rate_limited_call_gets_the_time_of_the_next_one(coveo: Simulator, client: Client) -> None:
+def test_the_retry_after_of_a_rate_limited_call_is_when_the_next_one_is_accepted(
+    coveo: Simulator, client: Client
+) -> None:
     coveo.call_limit = (1, 300)
     began = time.monotonic()
     assert client.status("REBUILD").status_code == 201
@@ -125,7 +129,7 @@ def test_a_rate_limited_call_gets_the_time_of_the_next_one(coveo: Simulator, cli
     assert client.status("IDLE").status_code == 201
 
 
-def test_each_429_says_in_whole_seconds_when_the_limit_ends(coveo: Simulator, client: Client) -> None:
+def test_the_retry_after_of_each_429_is_in_whole_seconds(coveo: Simulator, client: Client) -> None:
     keep_off_midnight(coveo)
     coveo.daily_documents = 0
     refused = client.put(A)
@@ -142,7 +146,7 @@ def test_each_429_says_in_whole_seconds_when_the_limit_ends(coveo: Simulator, cl
     assert client.status("IDLE").headers["Retry-After"].isdecimal()
 
 
-def test_items_beyond_the_daily_limit_are_refused_until_the_next_day(
+def test_items_beyond_the_daily_limit_are_rejected_until_the_next_day(
     coveo: Simulator, client: Client
 ) -> None:
     keep_off_midnight(coveo)
@@ -172,6 +176,6 @@ def test_only_the_daily_limit_can_be_read(client: Client, key: str) -> None:
     assert status == (404 if key == "other" else 200)
 
 
-def test_the_regions_lead_to_the_simulator(coveo: Simulator, client: Client) -> None:
+def test_the_endpoints_of_the_regions_are_the_simulator(coveo: Simulator, client: Client) -> None:
     (region,) = client.session.get(f"{coveo.url}/rest/global/regions").json()
     assert region["apiEndpoint"] == region["mainEndpoint"] == coveo.url

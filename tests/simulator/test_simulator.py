@@ -39,7 +39,7 @@ def control(coveo: Simulator) -> Callable[..., Any]:
     return ask
 
 
-def test_requests_are_recorded_as_they_came(coveo: Simulator, client: Client) -> None:
+def test_requests_are_recorded_unchanged(coveo: Simulator, client: Client) -> None:
     client.put(A, {"data": "text"})
     (exchange,) = coveo.requests
     assert exchange.method == "PUT"
@@ -62,7 +62,7 @@ def test_connections_can_be_counted(coveo: Simulator, client: Client) -> None:
     assert len({exchange.client_port for exchange in coveo.requests}) == 2
 
 
-def test_many_clients_at_once_lose_nothing(coveo: Simulator) -> None:
+def test_items_of_many_concurrent_clients_are_all_stored(coveo: Simulator) -> None:
     def push(worker: int) -> None:
         client = Client(coveo, coveo.api_key)
         for number in range(50):
@@ -74,7 +74,7 @@ def test_many_clients_at_once_lose_nothing(coveo: Simulator) -> None:
     assert len(set(stamps)) == len(coveo.requests) == 400
 
 
-def test_the_limits_of_recording_are_respected() -> None:
+def test_the_limits_on_recorded_requests_and_bodies_are_respected() -> None:
     with Simulator(request_limit=2, body_limit=10) as coveo:
         client = Client(coveo, coveo.api_key)
         for _ in range(3):
@@ -84,7 +84,7 @@ def test_the_limits_of_recording_are_respected() -> None:
         assert coveo.requests[0].body_size > 1000
 
 
-def test_waiting_for_something_ends_when_it_happens(coveo: Simulator, client: Client) -> None:
+def test_wait_for_ends_as_soon_as_its_condition_is_true(coveo: Simulator, client: Client) -> None:
     coveo.indexing_delay = 0.2
     began = time.monotonic()
     client.put(A)
@@ -97,11 +97,13 @@ def test_waiting_for_something_ends_when_it_happens(coveo: Simulator, client: Cl
     later.join()
 
 
-def test_a_predicate_can_send_requests_to_the_simulator(coveo: Simulator, client: Client) -> None:
+def test_the_condition_of_wait_for_can_send_requests_to_the_simulator(
+    coveo: Simulator, client: Client
+) -> None:
     coveo.wait_for(lambda: client.get("/sources").status_code == 200)
 
 
-def test_a_timeout_shows_the_timeline(coveo: Simulator, client: Client) -> None:
+def test_the_timeout_error_of_wait_for_shows_the_timeline(coveo: Simulator, client: Client) -> None:
     client.status("REBUILD")
     with pytest.raises(TimeoutError, match=r"(?s)acme-products: Rebuild.*status=REBUILD"):
         coveo.wait_for(lambda: False, timeout=0.01)
@@ -128,7 +130,7 @@ def test_a_reset_restores_the_initial_state(coveo: Simulator, client: Client) ->
         coveo.source("other")
 
 
-def test_the_connection_leads_to_the_simulator(coveo: Simulator) -> None:
+def test_the_connection_points_to_the_simulator(coveo: Simulator) -> None:
     described = json.loads(coveo.connection_json())
     assert described == {
         "conn_type": "coveo",
@@ -152,7 +154,7 @@ def test_the_simulator_can_restart_at_the_same_address() -> None:
         assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
 
 
-def test_time_only_passes_forward(coveo: Simulator) -> None:
+def test_the_clock_cannot_be_advanced_backward(coveo: Simulator) -> None:
     with pytest.raises(ValueError, match="shift"):
         coveo.clock.advance(minutes=-1)
 
@@ -164,13 +166,13 @@ def test_a_second_simulator_gets_another_port_or_an_error(coveo: Simulator) -> N
         Simulator(port=int(coveo.url.rpartition(":")[2])).start()
 
 
-def test_the_simulator_listens_on_the_loopback_address_only(coveo: Simulator) -> None:
+def test_the_simulator_listens_only_on_the_loopback_address(coveo: Simulator) -> None:
     port = int(coveo.url.rpartition(":")[2])
     with socket.socket() as other_address, pytest.raises(OSError, match="refused"):
         other_address.connect(("127.0.0.2", port))
 
 
-def test_the_control_api_shows_everything(coveo: Simulator, client: Client, control: Any) -> None:
+def test_the_control_api_shows_the_whole_state(coveo: Simulator, client: Client, control: Any) -> None:
     client.status("REBUILD")
     client.put(A, {"data": "text", "title": "One"})
     coveo.faults.answer(503, operation="batch")
@@ -189,7 +191,7 @@ def test_the_control_api_shows_everything(coveo: Simulator, client: Client, cont
     assert len(control("GET", "requests?operation=status")) == 1
 
 
-def test_the_control_api_changes_everything(coveo: Simulator, client: Client, control: Any) -> None:
+def test_the_control_api_can_change_every_setting(coveo: Simulator, client: Client, control: Any) -> None:
     control("POST", "faults", {"kind": "answer", "status": 503, "operation": "status", "times": 1})
     assert client.status("REBUILD").status_code == 503
     control("POST", "faults", {"kind": "drop", "times": None})
@@ -254,7 +256,7 @@ def test_other_web_pages_cannot_use_the_control_api(coveo: Simulator, client: Cl
     assert coveo.statuses(SOURCE) == ["REBUILD"]
 
 
-def test_the_page_needs_nothing_from_elsewhere(coveo: Simulator) -> None:
+def test_the_page_loads_nothing_from_other_servers(coveo: Simulator) -> None:
     answer = requests.get(f"{coveo.url}/", timeout=TIMEOUT)
     assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
     assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
@@ -262,7 +264,7 @@ def test_the_page_needs_nothing_from_elsewhere(coveo: Simulator) -> None:
     assert "https://" not in answer.text
 
 
-def test_the_contracts_are_at_hand_or_the_answers_go_unchecked() -> None:
+def test_the_openapi_files_exist_or_responses_are_not_checked() -> None:
     if load_contracts() is None:
         pytest.skip("Coveo's OpenAPI files are not at hand")
 
@@ -299,7 +301,7 @@ def test_the_command_starts_a_simulator_and_a_signal_ends_it(stop: signal.Signal
     assert (process.returncode, errors) == (0, "")
 
 
-def test_other_machines_reach_the_command_by_https_and_under_its_name_there(
+def test_other_machines_can_reach_the_command_by_https_and_any_of_its_names(
     certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COVEO_SIMULATOR_API_KEY", "from-the-environment")
@@ -356,7 +358,7 @@ def test_a_port_in_use_ends_the_command_with_one_line(coveo: Simulator) -> None:
         ["--api-key", "same", "--push-only-key", "same"],
     ],
 )
-def test_a_wrong_option_ends_the_command(arguments: list[str]) -> None:
+def test_an_invalid_option_ends_the_command(arguments: list[str]) -> None:
     process = run(*arguments)
     _, errors = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 2

@@ -82,7 +82,7 @@ def test_only_push_sources_can_be_created(client: Client) -> None:
     assert error(client.post("/sources", {**body, "sourceType": "PUSH", "name": ""}))[0] == 412
 
 
-def test_a_duplicate_is_an_empty_push_source_of_its_own(coveo: Simulator, client: Client) -> None:
+def test_a_duplicate_is_a_separate_empty_push_source(coveo: Simulator, client: Client) -> None:
     coveo.add_source("sitecore", visibility="SECURED", crawler="SITECORE")
     client.older_than(10**18, source="sitecore", queueDelay=0)
     answer = client.post("/sources/sitecore/duplicate", newSourceName="Copy")
@@ -95,7 +95,7 @@ def test_a_duplicate_is_an_empty_push_source_of_its_own(coveo: Simulator, client
     assert coveo.items("sitecore") == {}
 
 
-def test_a_duplicate_needs_a_name_and_a_name_twice_is_noted(coveo: Simulator, client: Client) -> None:
+def test_a_duplicate_needs_a_name_and_a_repeated_name_is_noted(coveo: Simulator, client: Client) -> None:
     assert error(client.post(f"/sources/{SOURCE}/duplicate")) == (412, "MISSING_PARAMETER")
     assert client.post(f"/sources/{SOURCE}/duplicate", newSourceName=SOURCE).status_code == 201
     assert len(coveo.undocumented) == 1
@@ -110,7 +110,7 @@ def test_a_duplicate_needs_a_name_and_a_name_twice_is_noted(coveo: Simulator, cl
         (None, "REFRESHING", "REFRESHING"),
     ],
 )
-def test_a_source_can_be_shown_in_a_state(
+def test_the_state_that_a_source_shows_can_be_set(
     coveo: Simulator, client: Client, state: str | None, type_: str, extended: str
 ) -> None:
     client.status("REBUILD")

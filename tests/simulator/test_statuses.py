@@ -37,7 +37,7 @@ def test_an_active_status_begins_an_activity_and_idle_completes_it(
     assert coveo.statuses(SOURCE) == [status, "IDLE"]
 
 
-def test_idle_is_accepted_when_nothing_runs(coveo: Simulator, client: Client) -> None:
+def test_idle_is_accepted_without_an_activity(coveo: Simulator, client: Client) -> None:
     assert client.status("IDLE").status_code == 201
     assert coveo.activities(SOURCE) == []
 
@@ -62,7 +62,7 @@ def test_the_status_is_read_in_any_case(coveo: Simulator, client: Client, tolera
     assert coveo.statuses(SOURCE) == ["REBUILD"]
 
 
-def test_a_console_word_is_no_status(client: Client) -> None:
+def test_the_console_s_name_of_a_status_is_rejected(client: Client) -> None:
     assert error(client.status("RESCAN")) == (412, "INVALID_PARAMETER")
     assert error(client.status(None)) == (412, "MISSING_PARAMETER")
 
@@ -113,7 +113,7 @@ def test_an_activity_can_be_aborted(coveo: Simulator, client: Client) -> None:
     assert len(coveo.undocumented) == 1
 
 
-def test_the_platform_can_set_the_status_by_its_own_names(coveo: Simulator, client: Client) -> None:
+def test_the_platform_api_sets_the_status_by_its_own_names(coveo: Simulator, client: Client) -> None:
     refresh = f"/sources/{SOURCE}/pushRefresh"
     assert client.post(refresh, activityOperation="FULL_REFRESH").status_code == 200
     assert client.post(refresh, activityOperation="IDLE").status_code == 200
@@ -121,7 +121,7 @@ def test_the_platform_can_set_the_status_by_its_own_names(coveo: Simulator, clie
     assert error(client.post(refresh, activityOperation="INCREMENTAL")) == (412, "INVALID_PARAMETER")
 
 
-def test_activities_are_found_by_facets_newest_first(coveo: Simulator, client: Client) -> None:
+def test_activities_can_be_filtered_and_are_listed_newest_first(coveo: Simulator, client: Client) -> None:
     coveo.add_source("other")
     for status in ("REBUILD", "REFRESH", "IDLE"):
         client.status(status)
@@ -136,7 +136,7 @@ def test_activities_are_found_by_facets_newest_first(coveo: Simulator, client: C
     assert client.get("/activities/none").status_code == 404
 
 
-def test_activities_are_listed_for_31_days_at_most(client: Client) -> None:
+def test_activities_can_be_listed_for_at_most_31_days(client: Client) -> None:
     client.status("REBUILD")
     month = {"from": "2020-01-01T00:00:00Z", "to": "2020-02-01T00:00:00.5Z"}
     assert error(client.post("/activities/public", {"states": []}, **month)) == (412, "INVALID_PARAMETER")
