@@ -126,7 +126,7 @@ def shown(lab: Lab, page: Page) -> str:
 
 
 @pytest.mark.usefixtures("_no_port")
-def test_each_field_that_is_typed_arrives_at_coveo(
+def test_every_field_of_the_form_takes_effect(
     lab: Lab,
     coveo: Simulator,
     proxy: _Proxy,
@@ -186,7 +186,7 @@ def test_each_field_that_is_typed_arrives_at_coveo(
 
 
 @pytest.mark.usefixtures("_no_port")
-def test_a_mistyped_key_is_told_and_can_be_mended(lab: Lab, form: Any, page: Page) -> None:
+def test_a_mistyped_key_is_reported_and_can_be_corrected(lab: Lab, form: Any, page: Page) -> None:
     conn_id, url = "coveo_mistyped", lab.coveo.url
     form.add(conn_id, {"host": url, "login": "acme", "password": WRONG_KEY})
     told = form.save_and_test()
@@ -202,7 +202,7 @@ def test_a_mistyped_key_is_told_and_can_be_mended(lab: Lab, form: Any, page: Pag
     assert lab.coveo.api_key not in text
 
 
-def test_the_form_of_a_saved_connection_can_be_tested_as_it_is(lab: Lab, form: Any) -> None:
+def test_a_saved_connection_can_be_tested_without_typing_the_key_again(lab: Lab, form: Any) -> None:
     conn_id = "coveo_saved"
     lab.airflow.rest(
         "POST", "/connections", {"connection_id": conn_id, **json.loads(lab.coveo.connection_json())}

@@ -57,7 +57,7 @@ def test_a_task_that_failed_links_to_the_console_of_its_region(lab: Lab, page: P
 
 
 @pytest.mark.parametrize("task_id", ["push", "sensor"])
-def test_the_rest_api_gives_them_too(lab: Lab, run_id: str, task_id: str) -> None:
+def test_the_rest_api_returns_the_links_of_a_task(lab: Lab, run_id: str, task_id: str) -> None:
     console = f"{lab.coveo.url}/admin/#/acme"
     assert links(lab, run_id, task_id) == {
         "Coveo sources": f"{console}/content/sources/",
@@ -65,7 +65,7 @@ def test_the_rest_api_gives_them_too(lab: Lab, run_id: str, task_id: str) -> Non
     }
 
 
-def test_a_task_has_its_links_while_it_works_and_after_it_was_killed(lab: Lab) -> None:
+def test_a_task_has_its_links_while_it_is_running_and_after_it_was_killed(lab: Lab) -> None:
     airflow = lab.airflow
     stall = lab.coveo.faults.stall(120, operation="batch", source="killed")
     run_id = airflow.trigger("killed")

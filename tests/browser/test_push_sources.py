@@ -58,7 +58,9 @@ def rows(stage: Stage, name: str = "admin") -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("path", ROUTES)
 @pytest.mark.parametrize("name", [None, *ROLES])
-def test_each_route_names_who_may_use_it(stage: Stage, path: str, name: str | None) -> None:
+def test_each_route_returns_the_expected_status_for_each_role(
+    stage: Stage, path: str, name: str | None
+) -> None:
     with stage.client(name) as client:
         answer = client.get(f"/coveo{path}", follow_redirects=False)
         expected = ROUTES[path][name]
@@ -76,7 +78,7 @@ def test_each_route_names_who_may_use_it(stage: Stage, path: str, name: str | No
 @pytest.mark.parametrize("path", ROUTES)
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
 @pytest.mark.parametrize("kind", ["application/json", "text/plain"])
-def test_nothing_is_taken_from_another_site_nor_from_this_one(
+def test_every_method_that_could_change_something_is_rejected(
     stage: Stage, path: str, method: str, kind: str
 ) -> None:
     headers = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site", "Content-Type": kind}
@@ -87,14 +89,16 @@ def test_nothing_is_taken_from_another_site_nor_from_this_one(
 
 
 @pytest.mark.parametrize("name", ["viewer", "admin"])
-def test_no_answer_holds_a_key_or_content(stage: Stage, name: str) -> None:
+def test_no_response_contains_a_key_or_content(stage: Stage, name: str) -> None:
     with stage.client(name) as client:
         text = "".join(client.get(f"/coveo{path}").text for path in ROUTES)
     for secret in (stage.coveo.api_key, "coveo_default", "product://", "X-Amz", "password"):
         assert secret not in text
 
 
-def test_who_may_not_trigger_the_watchdog_can_not_use_the_buttons(stage: Stage, browser: Browser) -> None:
+def test_without_permission_to_trigger_the_watchdog_the_buttons_are_disabled(
+    stage: Stage, browser: Browser
+) -> None:
     with stage.page(browser, "viewer") as page:
         frame = stage.show(page)
         row = frame.locator('tbody[data-key="acme/left"]')
@@ -140,7 +144,7 @@ SINGLE_DAGS = pytest.mark.skipif(
         ("watchdog-editor", {"catalog", "paused", "left", "failing", "odd"}, {WATCHDOG}, "ready"),
     ],
 )
-def test_a_role_of_single_dags_shows_their_sources_and_names_no_other_dag(
+def test_a_role_for_single_dags_shows_their_sources_and_names_no_other_dag(
     stage: Stage, name: str, sources: set[str], dags: set[str], usable: str
 ) -> None:
     with stage.client(name) as client:
@@ -156,7 +160,9 @@ def test_a_role_of_single_dags_shows_their_sources_and_names_no_other_dag(
 
 @SINGLE_DAGS
 @pytest.mark.usefixtures("roles_of_single_dags")
-def test_the_buttons_follow_a_role_of_single_dags(stage: Stage, browser: Browser) -> None:
+def test_a_role_for_single_dags_can_use_the_buttons_if_it_can_trigger_the_watchdog(
+    stage: Stage, browser: Browser
+) -> None:
     row = 'tbody[data-key="acme/catalog"]'
     with stage.page(browser, "one-dag") as page:
         frame = stage.show(page)
@@ -172,7 +178,7 @@ def test_the_buttons_follow_a_role_of_single_dags(stage: Stage, browser: Browser
 # --- content ---
 
 
-def test_each_source_says_what_is_the_matter(stage: Stage) -> None:
+def test_each_source_shows_its_state_the_reason_and_its_last_update(stage: Stage) -> None:
     found = rows(stage)
     assert {name: row["state"] for name, row in found.items()} == {
         "catalog": "working",
@@ -190,7 +196,7 @@ def test_each_source_says_what_is_the_matter(stage: Stage) -> None:
     assert found["catalog"]["holders"][0]["run_id"] == stage.runs["catalog"]
 
 
-def test_the_page_lives_while_a_dag_runs_and_makes_text_of_markup(stage: Stage, browser: Browser) -> None:
+def test_the_page_updates_while_a_dag_runs_and_shows_markup_as_text(stage: Stage, browser: Browser) -> None:
     airflow = stage.airflow
     with stage.page(browser, "admin") as page:
         problems: list[str] = []
@@ -217,7 +223,7 @@ def test_the_page_lives_while_a_dag_runs_and_makes_text_of_markup(stage: Stage, 
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_is_as_dark_as_airflow_around_it(stage: Stage, browser: Browser, scheme: Any) -> None:
+def test_the_page_uses_the_color_scheme_of_airflow(stage: Stage, browser: Browser, scheme: Any) -> None:
     with stage.page(browser, "admin", color_scheme=scheme) as page:
         frame = stage.show(page)
         # 2.11 inverts the colors of its whole page.
@@ -225,7 +231,7 @@ def test_it_is_as_dark_as_airflow_around_it(stage: Stage, browser: Browser, sche
         expect(frame.locator("#push-sources")).to_have_attribute("data-theme", expected)
 
 
-def test_its_filters_and_a_link_to_a_row(stage: Stage, browser: Browser) -> None:
+def test_rows_can_be_filtered_and_a_link_marks_a_row(stage: Stage, browser: Browser) -> None:
     with stage.page(browser, "admin") as page:
         frame = stage.show(page, "?source=acme%2Fleft")
         expect(frame.locator("tbody.marked")).to_have_attribute("data-key", "acme/left")
@@ -240,7 +246,7 @@ def test_its_filters_and_a_link_to_a_row(stage: Stage, browser: Browser) -> None
         expect(keys).to_have_count(1)
 
 
-def test_a_task_links_to_its_row(stage: Stage) -> None:
+def test_a_task_links_to_the_row_of_its_source(stage: Stage) -> None:
     path = f"/dags/update_paused/dagRuns/{stage.runs['paused'].replace('+', '%2B')}"
     answer = stage.airflow.rest("GET", f"{path}/taskInstances/push_source_update.open/links")
     address = answer.get("extra_links", answer)["Push source"]
@@ -248,7 +254,7 @@ def test_a_task_links_to_its_row(stage: Stage) -> None:
     assert address.endswith("?source=acme%2Fpaused")
 
 
-def test_the_events_of_an_asset_say_what_was_pushed_and_rejected(stage: Stage) -> None:
+def test_asset_events_contain_the_numbers_of_pushed_and_rejected_items(stage: Stage) -> None:
     kind = "asset" if stage.airflow.is_airflow_3 else "dataset"
     events = stage.airflow.rest("GET", f"/{kind}s/events")[f"{kind}_events"]
     extras = {each["source_task_id"]: each["extra"] for each in events}
@@ -257,7 +263,7 @@ def test_the_events_of_an_asset_say_what_was_pushed_and_rejected(stage: Stage) -
 
 
 @pytest.mark.skipif(airflow_line() < (3, 4), reason="an asset has tabs of plugins since 3.4")
-def test_an_asset_has_a_tab_with_its_source(stage: Stage, browser: Browser) -> None:
+def test_an_asset_has_a_tab_that_shows_its_source(stage: Stage, browser: Browser) -> None:
     (asset,) = stage.airflow.rest("GET", "/assets?uri_pattern=coveo")["assets"]
     with stage.page(browser, "admin") as page:
         page.goto(f"{stage.url}/assets/{asset['id']}")
@@ -267,7 +273,7 @@ def test_an_asset_has_a_tab_with_its_source(stage: Stage, browser: Browser) -> N
         expect(rows).to_have_attribute("data-key", "acme/odd")
 
 
-def test_it_fits_a_phone(stage: Stage, browser: Browser) -> None:
+def test_the_page_fits_the_width_of_a_phone(stage: Stage, browser: Browser) -> None:
     size = {"width": 390, "height": 844}
     with stage.page(browser, "admin", viewport=size, is_mobile=True, has_touch=True) as page:
         page.goto(f"{stage.url}/coveo/")
@@ -285,7 +291,7 @@ NOTHING_READ = {
 
 
 @pytest.mark.parametrize("answer", [{"json": NOTHING_READ}, {"status": 500, "body": ""}])
-def test_sources_that_could_not_be_read_are_not_called_missing(
+def test_if_sources_could_not_be_read_the_page_does_not_say_that_there_are_none(
     stage: Stage, browser: Browser, answer: dict[str, Any]
 ) -> None:
     with stage.page(browser, "admin") as page:
@@ -295,7 +301,7 @@ def test_sources_that_could_not_be_read_are_not_called_missing(
         expect(frame.locator("#ps-empty")).to_contain_text("No source could be read")
 
 
-def test_an_abandoned_source_is_explained_above_the_rows(stage: Stage, browser: Browser) -> None:
+def test_abandoned_sources_are_counted_and_explained_above_the_rows(stage: Stage, browser: Browser) -> None:
     with stage.page(browser, "admin", timezone_id="America/New_York") as page:
         frame = stage.show(page)
         expect(frame.locator("#ps-notes")).to_contain_text("2 sources abandoned (orange).")
@@ -333,7 +339,7 @@ def closed(stage: Stage, frame: Frame, source: str) -> None:
     assert stage.coveo.statuses(source)[-1] == "IDLE"
 
 
-def test_a_source_that_was_left_active_is_set_back_with_the_keyboard_alone(
+def test_a_source_that_was_left_active_can_be_set_to_idle_with_the_keyboard_alone(
     stage: Stage, browser: Browser
 ) -> None:
     with stage.page(browser, "user") as page:
@@ -354,10 +360,10 @@ def test_a_source_that_was_left_active_is_set_back_with_the_keyboard_alone(
     assert '"owner": "user"' in events
 
 
-def test_an_operator_sets_an_abandoned_source_back_with_what_the_page_says(
+def test_a_user_can_set_an_abandoned_source_to_idle_by_following_the_page(
     stage: Stage, browser: Browser, record_property: Any
 ) -> None:
-    """From Airflow's home page: find the page, read, check, and do what it says. It reports the seconds."""
+    """Start on Airflow's home page, find the page, read the reason, press the button, and record the time."""
     with stage.page(browser, "admin") as page:
         began = time.monotonic()
         frame = stage.find(page)
@@ -374,7 +380,7 @@ def test_an_operator_sets_an_abandoned_source_back_with_what_the_page_says(
         expect(row).to_contain_text("not finished")
 
 
-def test_coveo_is_asked_without_any_change(stage: Stage, browser: Browser) -> None:
+def test_check_now_reads_the_status_from_coveo_and_changes_none(stage: Stage, browser: Browser) -> None:
     before = {name: stage.coveo.statuses(name) for name in SOURCES}
     with stage.page(browser, "admin") as page:
         row = stage.show(page).locator('tbody[data-key="acme/odd"]')
@@ -383,7 +389,7 @@ def test_coveo_is_asked_without_any_change(stage: Stage, browser: Browser) -> No
     assert {name: stage.coveo.statuses(name) for name in SOURCES} == before
 
 
-def test_several_abandoned_sources_are_set_back_by_one_run(stage: Stage, browser: Browser) -> None:
+def test_one_run_sets_several_abandoned_sources_to_idle(stage: Stage, browser: Browser) -> None:
     for source in ("left", "odd"):
         stage.coveo.state.set_status(source, SourceStatus.REFRESH, "somebody")
     look = stage.airflow.trigger(WATCHDOG, {"report_only": True})
@@ -400,7 +406,9 @@ def test_several_abandoned_sources_are_set_back_by_one_run(stage: Stage, browser
         closed(stage, frame, "odd")
 
 
-def test_without_the_watchdog_the_page_says_how_to_add_it(stage: Stage, browser: Browser) -> None:
+def test_while_the_watchdog_is_paused_the_page_says_so_and_the_buttons_are_disabled(
+    stage: Stage, browser: Browser
+) -> None:
     airflow = stage.airflow
     airflow.pause(WATCHDOG)
     with stage.page(browser, "admin") as page:

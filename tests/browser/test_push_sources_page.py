@@ -157,7 +157,7 @@ def test_names_of_any_length_stay_within_the_window(
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_names_are_text_and_turn_no_other_text_around(server: Server, tab: Page) -> None:
+def test_names_are_shown_as_text_and_do_not_reverse_the_text_after_them(server: Server, tab: Page) -> None:
     server.show(active(NASTY, NASTY), troubles=[NASTY])
     tab.goto(server.url)
     shown = NASTY.replace("\u202e", "\ufffd")
@@ -169,7 +169,7 @@ def test_names_are_text_and_turn_no_other_text_around(server: Server, tab: Page)
     assert tab.locator("main img").count() == 0
 
 
-def test_what_is_not_in_the_index_is_counted_by_who_rejected_it(server: Server, tab: Page) -> None:
+def test_invalid_and_rejected_items_are_counted_separately(server: Server, tab: Page) -> None:
     row = active("s")
     counts = {
         "accepted": 2000,
@@ -216,7 +216,9 @@ def test_two_organizations_can_have_a_source_with_the_same_id(server: Server, ta
         ("elsewhere", "The watchdog dog checks another organization. To use the buttons for acme, add"),
     ],
 )
-def test_why_the_buttons_can_not_be_used_is_said(server: Server, tab: Page, usable: str, words: str) -> None:
+def test_the_page_says_why_the_buttons_are_disabled(
+    server: Server, tab: Page, usable: str, words: str
+) -> None:
     server.show(active("s"), watchdog={"usable": usable})
     tab.goto(server.url)
     expect(tab.locator("#ps-notes")).to_contain_text(words)
@@ -224,7 +226,7 @@ def test_why_the_buttons_can_not_be_used_is_said(server: Server, tab: Page, usab
     expect(tab.get_by_role("button", name="Set s to IDLE")).to_be_disabled()
 
 
-def test_sources_that_were_read_before_stay_with_the_time_when_they_were(server: Server, tab: Page) -> None:
+def test_if_a_refresh_fails_the_sources_and_the_time_of_the_last_one_stay(server: Server, tab: Page) -> None:
     server.show(active("s"))
     tab.goto(server.url)
     expect(tab.locator("tbody")).to_have_count(1)
@@ -242,7 +244,7 @@ def test_sources_that_were_read_before_stay_with_the_time_when_they_were(server:
     expect(tab.locator("#ps-fresh")).not_to_have_text(when)
 
 
-def test_a_watchdog_that_has_not_checked_for_hours_is_said(server: Server, tab: Page) -> None:
+def test_the_page_says_if_the_watchdog_has_not_checked_for_hours(server: Server, tab: Page) -> None:
     server.show(active("s"))
     tab.goto(server.url)
     expect(tab.locator("tbody")).to_have_count(1)
@@ -261,7 +263,7 @@ def test_a_watchdog_that_has_not_checked_for_hours_is_said(server: Server, tab: 
         expect(link).to_be_focused()
 
 
-def test_all_abandoned_sources_that_are_shown_can_be_set_back_at_once(server: Server, tab: Page) -> None:
+def test_all_abandoned_sources_that_are_shown_can_be_set_to_idle_at_once(server: Server, tab: Page) -> None:
     many = [active(f"s{number:03}") for number in range(101)]
     server.show(*many, active("t", state="unsure"), active("of-two", "two"))
     tab.goto(server.url)
@@ -307,7 +309,7 @@ def test_all_abandoned_sources_that_are_shown_can_be_set_back_at_once(server: Se
     expect(tab.get_by_role("button", name="Set all")).to_have_count(0)
 
 
-def test_why_airflow_does_not_start_the_watchdog_is_said(server: Server, tab: Page) -> None:
+def test_the_page_says_why_airflow_does_not_start_the_watchdog(server: Server, tab: Page) -> None:
     server.show(active("s"))
     server.refusal = "the DAG has import errors and cannot be triggered <b>"
     tab.goto(server.url)
@@ -328,7 +330,9 @@ def test_the_sources_whose_last_update_failed_can_be_found(server: Server, tab: 
     expect(tab.locator("tbody")).to_have_attribute("data-key", "acme/failed")
 
 
-def test_what_is_late_or_unfinished_is_not_called_planned_or_running(server: Server, tab: Page) -> None:
+def test_a_late_run_shows_as_due_and_an_update_without_an_end_as_not_finished(
+    server: Server, tab: Page
+) -> None:
     row = active("s", state="idle")
     row["next_run"]["at"] = NOW - 3600
     row["last"] |= {"result": "running", "closed_by": "watchdog"}
@@ -340,7 +344,7 @@ def test_what_is_late_or_unfinished_is_not_called_planned_or_running(server: Ser
     expect(tab.locator("tbody")).to_contain_text("(map index 17)")
 
 
-def test_no_source_at_all_is_said(server: Server, tab: Page) -> None:
+def test_without_any_source_the_page_says_so(server: Server, tab: Page) -> None:
     server.show(watchdog={"usable": "absent"})
     tab.goto(server.url)
     expect(tab.locator("#ps-empty")).to_contain_text("No Push source is on record yet")

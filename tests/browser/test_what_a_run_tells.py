@@ -19,7 +19,7 @@ def runs(airflow: LocalAirflow, dag_id: str) -> list[dict[str, Any]]:
     return found
 
 
-def test_a_dag_runs_after_an_update_that_went_well_and_not_after_one_that_failed(lab: Lab) -> None:
+def test_a_dag_runs_after_an_update_that_succeeded_and_not_after_one_that_failed(lab: Lab) -> None:
     airflow = lab.airflow
     airflow.wait_for_dag(AFTER)
     airflow.unpause(AFTER)
@@ -43,13 +43,13 @@ def test_the_callbacks_of_a_dag_and_of_a_task_find_their_connection_in_the_datab
 
 
 @pytest.mark.skipif(not HAS_DEADLINES, reason="deadlines came with Airflow 3.1")
-def test_a_missed_deadline_is_notified_by_the_triggerer(lab: Lab) -> None:
+def test_the_notifier_of_a_missed_deadline_runs_in_the_triggerer(lab: Lab) -> None:
     lab.airflow.trigger("alerted")
     lab.airflow.wait_until(lambda: lab.coveo.statuses("alerted"), 240, "the alert has set a status")
     assert lab.coveo.statuses("alerted") == ["INCREMENTAL"]
 
 
-def test_openlineage_is_told_what_was_written_by_operators_and_by_code_and_no_secret(
+def test_openlineage_events_name_the_outputs_of_operators_and_code_and_contain_no_key(
     lab: Lab, run_id: str
 ) -> None:
     pytest.importorskip("airflow.providers.openlineage")
@@ -69,7 +69,7 @@ def test_openlineage_is_told_what_was_written_by_operators_and_by_code_and_no_se
     assert lab.coveo.api_key not in lab.events.read_text()
 
 
-def test_the_metrics_of_tasks_arrive(lab: Lab, run_id: str) -> None:
+def test_tasks_send_metrics_of_items_and_requests(lab: Lab, run_id: str) -> None:
     pytest.importorskip("statsd")
     counted = lab.statsd.counters()
     # Two tasks of the run push three items each.
