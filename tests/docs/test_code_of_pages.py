@@ -116,7 +116,7 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_each_way_creates_the_same_connection(way: str) -> None:
+def test_each_documented_form_creates_the_same_connection(way: str) -> None:
     connection = WAYS[way]()
     assert connection.conn_type == "coveo"
     settings = ConnectionSettings.read(
@@ -137,7 +137,7 @@ def test_each_way_creates_the_same_connection(way: str) -> None:
     )
 
 
-def test_the_connection_page_shows_every_one_of_them() -> None:
+def test_the_connection_page_shows_every_connection_form() -> None:
     page = (DOCS / "connection.md").read_text()
     assert [path.name for path in FORMS.iterdir() if f"connection-forms/{path.name}" not in page] == []
 
@@ -166,7 +166,7 @@ def _slugs(page: Path) -> set[str]:
     [page for page in PAGES if page.parent.name != "_parts"],
     ids=lambda page: str(page.relative_to(DOCS.parent)),
 )
-def test_links_between_pages_work_without_the_site_too(page: Path) -> None:
+def test_links_between_pages_also_work_on_github(page: Path) -> None:
     text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
     wrong = []
     for words, link in re.findall(r"\[([^\]]*)\]\(([^)\s]+)\)", text):
@@ -218,7 +218,9 @@ def quick_start() -> Iterator[Simulator]:
 
 
 @pytest.mark.timeout(900)
-def test_the_quick_start_leads_to_a_green_run(quick_start: Simulator, tmp_path: Path) -> None:
+def test_the_commands_of_the_quick_start_end_with_a_successful_run(
+    quick_start: Simulator, tmp_path: Path
+) -> None:
     prepare, run = ((DOCS / "quickstart" / name).read_text() for name in ("prepare.sh", "run.sh"))
     put = f"cp {shlex.quote(str(DOCS / 'quickstart' / 'catalog_to_coveo.py'))} airflow-home/dags/"
     _shell(

@@ -14,7 +14,7 @@ from pictures import FOLDER, PICTURES
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_the_pictures_are_those_that_the_script_takes() -> None:
+def test_the_script_takes_exactly_the_existing_pictures() -> None:
     assert {path.name for path in FOLDER.iterdir()} == set(PICTURES)
 
 
@@ -27,5 +27,5 @@ def test_each_picture_is_shown_and_described() -> None:
     assert all(len(words) > 20 for words, _ in shown)
 
 
-def test_the_pictures_are_small_together() -> None:
+def test_the_pictures_together_are_small() -> None:
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 1_100_000

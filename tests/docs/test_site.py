@@ -89,7 +89,7 @@ def test_no_internal_link_is_dead(site: Path) -> None:
     assert dead == []
 
 
-def test_the_site_needs_nothing_from_elsewhere(site: Path) -> None:
+def test_the_site_loads_nothing_from_other_servers(site: Path) -> None:
     loads = {load for page in _pages(site).values() for load in page.loads if "//" in load}
     assert loads == set()
 
