@@ -60,7 +60,7 @@ with DAG("cursors", schedule=None, start_date=datetime(2025, 1, 1), max_active_r
 """
 
 
-def test_runs_push_what_changed_and_a_clear_pushes_what_its_run_did(
+def test_runs_push_changed_rows_and_a_cleared_run_starts_from_its_own_cursor(
     local_airflow: LocalAirflow,
     coveo_server: Simulator,
     shop: Callable[[str], None],

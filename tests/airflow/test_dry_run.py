@@ -64,7 +64,7 @@ with DAG("on_dry", schedule=[asset], start_date=datetime(2025, 1, 1)):
 """
 
 
-def test_a_dry_run_changes_nothing_and_a_run_that_is_not_dry_does(
+def test_a_dry_run_changes_nothing_and_the_next_real_run_pushes(
     local_airflow: LocalAirflow, coveo_server: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     coveo_server.add_source("dry")

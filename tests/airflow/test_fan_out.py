@@ -44,7 +44,7 @@ def few_slots(local_airflow: LocalAirflow) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("few_slots")
-def test_each_of_many_sources_is_closed_by_its_own_bracket_however_the_others_fare(
+def test_each_of_many_sources_is_closed_by_its_own_bracket_even_if_others_fail(
     local_airflow: LocalAirflow, coveo_server: Simulator, sources: list[str]
 ) -> None:
     refused, *good = sources

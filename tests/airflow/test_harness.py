@@ -136,7 +136,7 @@ def answers() -> Iterator[tuple[str, list[tuple[int, bytes]]]]:
         server.shutdown()
 
 
-def test_requests_that_airflow_s_database_failed_are_repeated(
+def test_requests_that_failed_in_airflow_s_database_are_repeated(
     answers: tuple[str, list[tuple[int, bytes]]], tmp_path: Path
 ) -> None:
     url, prepared = answers

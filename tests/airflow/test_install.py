@@ -52,7 +52,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, subprocess.Co
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_airflow_answers_and_shows_the_provider(
+def test_the_commands_of_airflow_succeed_and_show_the_provider(
     answers: dict[str, subprocess.CompletedProcess[str]], command: str
 ) -> None:
     answer = answers[command]
@@ -92,7 +92,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunFresh]:
         "",
     ],
 )
-def test_a_page_that_does_not_load_breaks_neither_the_command_line_nor_the_web_server(
+def test_a_page_that_cannot_be_imported_breaks_neither_command_line_nor_web_server(
     run: RunFresh, broken: str
 ) -> None:
     breaking = f"sys.modules[{broken!r}] = None; " if broken else ""

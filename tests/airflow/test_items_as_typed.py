@@ -79,7 +79,7 @@ with DAG("typed", schedule=None, start_date=datetime(2025, 1, 1), default_args=d
 """
 
 
-def test_braces_in_documents_are_no_templates(
+def test_braces_in_documents_are_not_rendered(
     local_airflow: LocalAirflow, coveo_server: Simulator, shop: Callable[[str], None], tmp_path: Path
 ) -> None:
     def an_item(name: str) -> dict[str, str]:

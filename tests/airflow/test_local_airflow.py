@@ -59,7 +59,7 @@ def run(airflow: LocalAirflow, dag_id: str, conf: dict[str, object]) -> tuple[st
 
 
 @pytest.mark.smoke
-def test_every_example_is_parsed(local_airflow: LocalAirflow) -> None:
+def test_every_example_is_parsed_and_has_a_test(local_airflow: LocalAirflow) -> None:
     for dag_id in DAG_IDS:
         local_airflow.wait_for_dag(dag_id)
 
@@ -92,7 +92,7 @@ def test_a_full_rebuild_pushes_and_ends_idle(
 
 
 @pytest.mark.smoke
-def test_a_full_rebuild_that_fails_ends_idle_deletes_nothing_and_is_seen_to_have_failed(
+def test_a_full_rebuild_that_fails_ends_idle_deletes_nothing_and_fails_its_run(
     local_airflow: LocalAirflow, coveo_server: Simulator, source: str
 ) -> None:
     run_id, state = run(local_airflow, "coveo_full_rebuild", {"source_id": source, "fail": True})
@@ -155,7 +155,7 @@ def filled_source(coveo_server: Simulator, source: str, monkeypatch: pytest.Monk
     return source
 
 
-def test_a_reset_that_was_confirmed_empties_the_source(
+def test_a_confirmed_reset_empties_the_source(
     local_airflow: LocalAirflow, coveo_server: Simulator, filled_source: str
 ) -> None:
     conf = {"source_id": filled_source, "repeat_source_id": filled_source, "queue_delay": 0}
@@ -165,7 +165,7 @@ def test_a_reset_that_was_confirmed_empties_the_source(
     coveo_server.wait_for(lambda: not coveo_server.items(filled_source))
 
 
-def test_a_reset_that_was_not_confirmed_deletes_nothing(
+def test_an_unconfirmed_reset_fails_and_deletes_nothing(
     local_airflow: LocalAirflow, coveo_server: Simulator, filled_source: str
 ) -> None:
     run_id, state = run(local_airflow, "coveo_reset_source", {"source_id": filled_source, "queue_delay": 0})
@@ -175,7 +175,7 @@ def test_a_reset_that_was_not_confirmed_deletes_nothing(
     assert "must repeat" in local_airflow.task_log("coveo_reset_source", run_id, "confirm")
 
 
-def test_files_tables_and_results_of_tasks_are_pushed_and_ids_deleted(
+def test_files_tables_and_task_results_are_pushed_and_ids_are_deleted(
     local_airflow: LocalAirflow, coveo_server: Simulator, source: str, tmp_path: Path
 ) -> None:
     for sku, name in [("4711", "Anvil"), ("4713", "Boulder")]:
@@ -216,7 +216,7 @@ def test_a_callback_closes_the_source(
     coveo_server.wait_for(lambda: coveo_server.statuses(source) == ["REFRESH", "IDLE"], timeout=180)
 
 
-def test_a_refresh_pushes_changes_and_resumes_after_a_failure(
+def test_a_refresh_pushes_only_changes_and_deletes_nothing_if_too_many_items_are_missing(
     local_airflow: LocalAirflow, coveo_server: Simulator, source: str, tmp_path: Path
 ) -> None:
     conf = {"source_id": source, "snapshot_path": str(tmp_path), "products": 200, "changed": 5}

@@ -46,7 +46,7 @@ with DAG("parts", schedule=None, start_date=datetime(2025, 1, 1), max_active_run
 OLD = "the snapshot is older than the last push of this task"
 
 
-def test_records_follow_the_number_of_parts_and_show_a_restored_snapshot(
+def test_the_records_of_parts_match_their_number_and_detect_a_restored_snapshot(
     local_airflow: LocalAirflow, coveo_server: Simulator, tmp_path: Path
 ) -> None:
     coveo_server.add_source(SOURCE)

@@ -110,7 +110,7 @@ def answer(airflow: LocalAirflow, dag_id: str, run_id: str, task_id: str, option
     return asked
 
 
-def test_killed_after_each_step_there_is_one_copy_and_the_original_stays_until_the_approval(
+def test_kills_after_each_step_leave_one_copy_and_the_original_until_the_approval(
     airflow: LocalAirflow, coveo: Simulator
 ) -> None:
     if airflow.version.startswith("3.0."):

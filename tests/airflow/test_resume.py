@@ -170,7 +170,7 @@ def assert_the_index_equals_the_input(story: Story, task: str) -> None:
 
 
 @pytest.mark.parametrize("task", [task for task in reversed(TASKS) if task != "file-anew"])
-def test_of_a_push_that_ended_at_nine_tenths_only_the_rest_is_sent(story: Story, task: str) -> None:
+def test_a_push_that_was_interrupted_at_nine_tenths_sends_only_the_rest(story: Story, task: str) -> None:
     if task == "file-cleared" and not story.airflow.is_airflow_3:
         pytest.skip("Airflow 2.11 lets a task that is cleared while it works go on, or takes it for lost")
     if task == "file-cleared" and not story.goes_on_by_itself:
@@ -185,7 +185,7 @@ def test_of_a_push_that_ended_at_nine_tenths_only_the_rest_is_sent(story: Story,
     assert story.kept(task) == 0
 
 
-def test_with_resume_off_all_is_sent_again(story: Story) -> None:
+def test_with_resume_off_everything_is_sent_again(story: Story) -> None:
     result = story.until_done("file-anew", try_number=2)
     assert (result["accepted_adds"], result["resumed_batches"]) == (len(ITEMS), 0)
     assert story.count("file-anew") == ACCEPTED + BATCHES

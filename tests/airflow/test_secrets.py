@@ -96,7 +96,7 @@ def test_neither_key_nor_signature_shows_in_logs_xcoms_or_rendered_fields(
             assert signature not in text, where
 
 
-def test_the_command_line_shows_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_script_that_uses_the_hook_prints_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
     script = (

@@ -66,7 +66,7 @@ def airflow(local_airflow: LocalAirflow, coveo_server: Simulator) -> Iterator[Lo
     coveo_server.indexing_delay = 0
 
 
-def test_tasks_wait_in_a_triggerer_that_dies_and_give_up_in_time(
+def test_deferred_tasks_survive_the_death_of_their_triggerer_and_time_out(
     airflow: LocalAirflow, coveo_server: Simulator
 ) -> None:
     def asked_by_triggers() -> Counter[str]:

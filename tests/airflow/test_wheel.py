@@ -91,7 +91,7 @@ def test_the_wheel_contains_only_the_package(wheel: Path) -> None:
     }
 
 
-def test_the_source_distribution_can_be_tested_and_shown(dist: Path) -> None:
+def test_the_source_distribution_contains_tests_examples_and_scripts(dist: Path) -> None:
     (path,) = dist.glob("*.tar.gz")
     with tarfile.open(path) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
@@ -109,7 +109,7 @@ def test_the_source_distribution_can_be_tested_and_shown(dist: Path) -> None:
     assert not [name for name in names if name.endswith(".pyc")]
 
 
-def test_the_wheel_that_is_built_from_the_project_s_files_is_the_same_byte_for_byte(
+def test_a_wheel_that_is_built_again_from_the_project_is_identical_byte_for_byte(
     project: Path, wheel: Path, tmp_path: Path
 ) -> None:
     (again,) = build(project, tmp_path, "--wheel").glob("*.whl")
@@ -136,7 +136,7 @@ def test_a_package_index_can_show_the_readme_and_accepts_the_metadata(dist: Path
     assert "Project-URL" not in described
 
 
-def test_links_and_pictures_lead_to_the_version_in_the_repository_if_that_is_known(
+def test_links_and_pictures_point_to_the_version_s_tag_if_the_repository_is_known(
     project: Path, tmp_path: Path
 ) -> None:
     (wheel,) = build(project, tmp_path, "--wheel", url=f"{URL}/").glob("*.whl")

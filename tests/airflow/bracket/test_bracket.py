@@ -20,7 +20,9 @@ pytestmark = pytest.mark.timeout(1800)
 
 
 @pytest.mark.parametrize("cell_id", [cell.id for cell in chosen_cells()])
-def test_the_source_is_closed_and_the_run_tells_the_truth(cell_id: str, records: dict[str, Record]) -> None:
+def test_the_source_is_closed_and_the_run_and_its_tasks_have_the_expected_states(
+    cell_id: str, records: dict[str, Record]
+) -> None:
     if cell_id not in records:
         # Only one of the two applies, because each is for another Airflow.
         pytest.skip(next(cell.only_3 or cell.not_on_3_0 for cell in chosen_cells() if cell.id == cell_id))
@@ -49,7 +51,7 @@ def what_is_wrong(expected: Expected, record: Record) -> Iterator[str]:
         yield f"the items should be {expected.items}"
 
 
-def test_the_callbacks_of_the_user_are_called_before_and_after_that_of_the_bracket(
+def test_the_user_s_callbacks_before_and_after_that_of_the_bracket_are_called(
     records: dict[str, Record],
 ) -> None:
     if not any("failed" in record.expected.run for record in records.values()):
