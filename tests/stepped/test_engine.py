@@ -24,7 +24,7 @@ def check(
         assert states[name] == state, engine.story()
 
 
-def test_s01_all_goes_well(engine: Engine) -> None:
+def test_s01_all_tasks_succeed(engine: Engine) -> None:
     engine.run("a", "in_a_row")
     check(
         engine, "REBUILD push IDLE", "success", "open ok, work1 ok, work2 ok, close ok, outcome ok, done ok"
@@ -45,7 +45,7 @@ def test_s03_a_retry_succeeds(engine: Engine) -> None:
     check(engine, "REBUILD push delete-old IDLE", "success", "work1 ok#2")
 
 
-def test_s04c_kill_of_the_opening_after_its_request(engine: Engine) -> None:
+def test_s04c_open_is_killed_after_its_request(engine: Engine) -> None:
     engine.trigger("a", "in_a_row")
     engine.until("a.open", "answered", "REBUILD")
     engine.kill("a.open")
@@ -53,7 +53,7 @@ def test_s04c_kill_of_the_opening_after_its_request(engine: Engine) -> None:
     check(engine, "REBUILD IDLE", "failed", "open FAIL, work1 upf, work2 upf, close ok, outcome FAIL")
 
 
-def test_s04e_the_opening_is_refused_for_good(engine: Engine) -> None:
+def test_s04e_coveo_rejects_the_request_of_open(engine: Engine) -> None:
     engine.trigger("a", "in_a_row")
     engine.until("a.open", "request", "REBUILD")
     engine.step("a.open", "refuse:403")
@@ -61,7 +61,7 @@ def test_s04e_the_opening_is_refused_for_good(engine: Engine) -> None:
     check(engine, "REBUILD→403", "failed", "open FAIL, work1 upf, work2 upf")
 
 
-def test_s05_a_task_skips(engine: Engine) -> None:
+def test_s05_a_task_is_skipped(engine: Engine) -> None:
     engine.trigger("a", "in_a_row")
     engine.tell("a", "work1", "skip")
     engine.settle()
@@ -79,7 +79,7 @@ def test_s06_a_task_is_killed(engine: Engine) -> None:
         check(engine, "REBUILD push IDLE", "failed", "work1 FAIL, work2 upf, outcome FAIL")
 
 
-def test_s07_run_marked_failed(engine: Engine) -> None:
+def test_s07_the_run_is_marked_failed(engine: Engine) -> None:
     engine.trigger("a", "in_a_row")
     engine.until("a.work1", "answered", "push")
     engine.mark_run("a", "failed")
@@ -87,7 +87,7 @@ def test_s07_run_marked_failed(engine: Engine) -> None:
     check(engine, "REBUILD push IDLE", "failed", "work1 FAIL, work2 skip, done skip, close ok, outcome FAIL")
 
 
-def test_s08_run_marked_success(engine: Engine) -> None:
+def test_s08_the_run_is_marked_success(engine: Engine) -> None:
     engine.trigger("a", "in_a_row")
     engine.until("a.work1", "answered", "push")
     engine.mark_run("a", "success")
@@ -112,7 +112,7 @@ def with_work1_failed(engine: Engine) -> None:
     engine.settle()
 
 
-def test_s10a_clear_of_a_failed_task_only(engine: Engine) -> None:
+def test_s10a_only_a_failed_task_is_cleared(engine: Engine) -> None:
     with_work1_failed(engine)
     engine.clear("a", "work1", downstream=False)
     engine.settle()
@@ -120,7 +120,7 @@ def test_s10a_clear_of_a_failed_task_only(engine: Engine) -> None:
     check(engine, "REBUILD push IDLE REBUILD push IDLE", "failed", tasks)
 
 
-def test_s10b_clear_of_a_failed_task_and_what_is_below(engine: Engine) -> None:
+def test_s10b_a_failed_task_and_its_downstream_tasks_are_cleared(engine: Engine) -> None:
     with_work1_failed(engine)
     engine.clear("a", "work1")
     engine.settle()
@@ -128,7 +128,7 @@ def test_s10b_clear_of_a_failed_task_and_what_is_below(engine: Engine) -> None:
     check(engine, "REBUILD push IDLE REBUILD push IDLE", "success", tasks)
 
 
-def test_s10c_clear_of_what_failed_with_downstream(engine: Engine) -> None:
+def test_s10c_failed_tasks_are_cleared_with_downstream(engine: Engine) -> None:
     with_work1_failed(engine)
     engine.clear("a", "work1", only_failed=True)
     engine.settle()
@@ -136,14 +136,14 @@ def test_s10c_clear_of_what_failed_with_downstream(engine: Engine) -> None:
     check(engine, "REBUILD push IDLE REBUILD push REBUILD push IDLE", "success", tasks)
 
 
-def test_s10d_clear_of_what_failed_without_downstream(engine: Engine) -> None:
+def test_s10d_failed_tasks_are_cleared_without_downstream(engine: Engine) -> None:
     with_work1_failed(engine)
     engine.clear("a", "work1", only_failed=True, downstream=False)
     engine.settle()
     check(engine, "REBUILD push IDLE REBUILD push IDLE", "failed", "work1 ok#2, work2 upf, outcome FAIL#2")
 
 
-def test_s12_idle_is_refused_and_retried(engine: Engine) -> None:
+def test_s12_idle_is_rejected_and_retried(engine: Engine) -> None:
     engine.trigger("a", "in_a_row")
     for _ in range(2):
         engine.until("a.close", "request", "IDLE")
@@ -153,7 +153,7 @@ def test_s12_idle_is_refused_and_retried(engine: Engine) -> None:
     check(engine, "REBUILD push IDLE→503 IDLE→503 IDLE", "success", "close ok#3")
 
 
-def test_s12d_the_last_resort(engine: Engine) -> None:
+def test_s12d_the_failure_callback_sets_idle(engine: Engine) -> None:
     engine.trigger("a", "in_a_row")
     engine.until("a.close", "request", "IDLE")
     engine.step("a.close", "refuse:403")
@@ -164,7 +164,7 @@ def test_s12d_the_last_resort(engine: Engine) -> None:
     check(engine, "REBUILD push IDLE→403 IDLE→403 IDLE", "failed", "close FAIL")
 
 
-def test_s16_clear_of_the_run(engine: Engine) -> None:
+def test_s16_the_run_is_cleared(engine: Engine) -> None:
     with_work1_failed(engine)
     engine.clear_run("a")
     engine.settle()
@@ -172,13 +172,13 @@ def test_s16_clear_of_the_run(engine: Engine) -> None:
     check(engine, "REBUILD push IDLE REBUILD push IDLE", "success", tasks)
 
 
-def test_s21_a_task_after_the_bracket(engine: Engine) -> None:
+def test_s21_a_task_after_the_bracket_succeeds(engine: Engine) -> None:
     engine.run("a", "followed")
     check(engine, "REBUILD push IDLE", "success", "after ok")
     assert engine.sequence("three") == "push"
 
 
-def test_s19c_exclusive_waits_for_another_dag(engine: Engine) -> None:
+def test_s19c_an_exclusive_bracket_waits_for_another_dag(engine: Engine) -> None:
     engine.trigger("b", "exclusive_other")
     engine.until("b.work1", "answered", "push")
     engine.trigger("a", "exclusive")

@@ -24,13 +24,13 @@ pytestmark = pytest.mark.explore
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_seed(engine: Engine, seed: int) -> None:
+def test_the_sequence_of_a_seed_violates_no_invariant(engine: Engine, seed: int) -> None:
     played = play_seed(engine, seed)
     assert not played.violations, f"{played.violations}\n{played.story}\n{script(played)}"
 
 
-def test_whatever_is_marked_along_with_a_task_is_known_to_be_marked_by_hand(engine: Engine) -> None:
-    """Airflow's response names only the task itself, a member that is marked after its bracket's outcome."""
+def test_tasks_marked_along_with_another_one_count_as_marked_by_hand(engine: Engine) -> None:
+    """Airflow's response names only the task itself, here a member marked after its bracket's outcome."""
     events: list[Event] = [
         ("trigger", "b", "two_in_a_row"),
         *[("tick",), ("tick",), ("finish", "b.first.open"), ("tick",), ("finish", "b.work1"), ("tick",)],
@@ -43,13 +43,13 @@ def test_whatever_is_marked_along_with_a_task_is_known_to_be_marked_by_hand(engi
     assert not played.violations, f"{played.violations}\n{played.story}"
 
 
-def test_a_seed_is_always_the_same_sequence(engine: Engine) -> None:
+def test_a_seed_always_produces_the_same_sequence(engine: Engine) -> None:
     first, second = play_seed(engine, 7), play_seed(engine, 7)
     assert first.events == second.events
     assert first.violations == second.violations
 
 
-def test_a_sequence_is_played_again_as_it_was(engine: Engine) -> None:
+def test_a_replayed_sequence_has_the_same_events_and_violations(engine: Engine) -> None:
     first = play_seed(engine, 7)
     second = play(engine, first.shape, first.events, strictly=True)
     assert (second.events, second.violations) == (first.events, first.violations)

@@ -382,14 +382,16 @@ SPECIMENS: dict[str, tuple[str, list[Event]]] = {
 
 
 @pytest.mark.parametrize("name", SPECIMENS)
-def test_a_specimen(engine: Engine, name: str) -> None:
+def test_a_specimen_violates_no_invariant(engine: Engine, name: str) -> None:
     shape, events = SPECIMENS[name]
     played: Any = play(engine, shape, events, strictly=True)
     assert not played.violations, f"{played.violations}\n{played.story}\n{script(played)}"
 
 
 @pytest.mark.parametrize("at", ["a.open", "a.work1"])
-def test_16_a_bracket_that_is_removed_in_mid_run_is_closed_by_the_watchdog(engine: Engine, at: str) -> None:
+def test_16_a_bracket_that_is_removed_during_its_run_is_closed_by_the_watchdog(
+    engine: Engine, at: str
+) -> None:
     """All its tasks are `removed`, and the DAG has lost its callback, so the run succeeds."""
     from tests.stepped import shapes
 
@@ -412,11 +414,11 @@ def test_16_a_bracket_that_is_removed_in_mid_run_is_closed_by_the_watchdog(engin
     assert engine.sequence("one").endswith("IDLE"), engine.story()
 
 
-def test_a_member_marked_failed_behind_outcome_is_not_judged_again(engine: Engine) -> None:
+def test_a_member_marked_failed_after_outcome_no_longer_affects_the_run(engine: Engine) -> None:
     """
-    "Only Failed" then clears this member alone: Airflow judges the run by `outcome`, which was a success.
+    "Only Failed" then clears only this member: Airflow judges the run by `outcome`, which succeeded.
 
-    The source is opened and closed all the same.
+    The source is still opened and closed.
     """
     events: list[Event] = [
         ("settle",),
@@ -431,8 +433,8 @@ def test_a_member_marked_failed_behind_outcome_is_not_judged_again(engine: Engin
     assert engine.run_states()["a"] == "success", played.story
 
 
-def test_outcome_does_not_blame_the_run_for_a_member_that_was_cleared_while_it_closed(engine: Engine) -> None:
-    """It waits for that member's second try, which succeeds, and judges then."""
+def test_outcome_waits_for_a_member_that_was_cleared_while_the_bracket_closed(engine: Engine) -> None:
+    """The member's second attempt succeeds, and so does the run."""
     events: list[Event] = [
         ("tell", "a", "push_source_update.work1", "fail"),
         ("mark_run", "a", "failed"),
