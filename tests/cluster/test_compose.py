@@ -53,7 +53,7 @@ def secrets(script: ModuleType) -> dict[str, str]:
 # --- the file itself ---
 
 
-def test_it_keeps_to_the_compose_specification() -> None:
+def test_the_compose_file_conforms_to_the_compose_specification() -> None:
     checker = Path(sys.executable).with_name("check-jsonschema")
     checked = subprocess.run(
         [checker, "--builtin-schema", "vendor.compose-spec", COMPOSE_FILE],
@@ -64,7 +64,9 @@ def test_it_keeps_to_the_compose_specification() -> None:
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
-def test_it_has_all_parts_of_an_airflow_with_celery_workers(services: dict[str, Any]) -> None:
+def test_the_compose_file_has_all_services_of_an_airflow_with_celery_workers(
+    services: dict[str, Any],
+) -> None:
     lasting = {"postgres", "redis", "coveo-simulator", "airflow-apiserver", "airflow-scheduler"} | {
         *("airflow-dag-processor", "airflow-triggerer", "airflow-worker")
     }
@@ -105,7 +107,7 @@ def test_images_are_pinned_by_version(services: dict[str, Any]) -> None:
     assert services[builder]["depends_on"] == {}
 
 
-def test_ports_are_published_on_this_machine_only(services: dict[str, Any]) -> None:
+def test_ports_are_published_only_on_this_machine(services: dict[str, Any]) -> None:
     published = [port for service in services.values() for port in service.get("ports", [])]
     assert published
     assert all(port.startswith("127.0.0.1:") for port in published)
@@ -127,7 +129,7 @@ def test_the_compose_file_requires_each_secret_and_contains_none(secrets: dict[s
 
 
 @pytest.mark.parametrize("value", [None, ""])
-def test_a_secret_that_is_missing_is_named(
+def test_the_error_names_a_missing_secret(
     script: ModuleType, secrets: dict[str, str], services: dict[str, Any], value: str | None
 ) -> None:
     for name in secrets:
@@ -138,13 +140,13 @@ def test_a_secret_that_is_missing_is_named(
             script.interpolate(services, without)
 
 
-def test_variables_are_put_in_as_compose_does(script: ModuleType) -> None:
+def test_variables_are_interpolated_as_by_docker_compose(script: ModuleType) -> None:
     text = "$$A $A ${A} ${B:-b} ${A:-b} ${C:-} ${EMPTY:-e} $C"
     assert script.interpolate(text, {"A": "a", "EMPTY": ""}) == "$A a a b a  e "
     assert script.interpolate({"a": ["$A", 1, None]}, {"A": "$B"}) == {"a": ["$B", 1, None]}
 
 
-def test_make_env_creates_the_secrets_once_and_for_the_owner_only(
+def test_make_env_creates_the_secrets_once_and_only_for_the_owner(
     tmp_path: Path, secrets: dict[str, str]
 ) -> None:
     (tmp_path / "docker").mkdir()
@@ -170,7 +172,7 @@ def test_make_env_creates_the_secrets_once_and_for_the_owner_only(
 # --- the image ---
 
 
-def test_the_image_is_built_from_the_package_alone_and_needs_nothing_else(tmp_path: Path) -> None:
+def test_the_build_context_of_the_image_contains_the_whole_package_and_nothing_else(tmp_path: Path) -> None:
     context = tmp_path / "context"
     rules = [rule for rule in (ROOT / ".dockerignore").read_text().splitlines() if rule[:1] not in ("#", "")]
     assert rules[0] == "*"

@@ -79,7 +79,7 @@ def test_the_tasks_of_a_dead_worker_fail_and_the_others_continue(
             assert once.result(part)["accepted_adds"] == len(found & items_of(part)) == ITEMS_OF_A_PART
 
 
-def test_a_worker_that_reconnects_stops_tasks_that_others_have_taken_over(
+def test_a_worker_that_reconnects_stops_tasks_that_another_one_has_taken_over(
     cluster: RunningCluster, update: Start
 ) -> None:
     again = update("tried_again")
@@ -108,9 +108,7 @@ def test_a_worker_that_reconnects_stops_tasks_that_others_have_taken_over(
     assert again.wait_for_end() == "success"
 
 
-def test_a_broker_that_is_restarted_loses_no_task_and_repeats_none(
-    cluster: RunningCluster, update: Start
-) -> None:
+def test_a_restarted_broker_loses_no_task_and_repeats_none(cluster: RunningCluster, update: Start) -> None:
     running, waiting, queued = update("tried_once"), update("tried_once"), None
     for each in (running, waiting):
         each.wait_until_all_parts_push()

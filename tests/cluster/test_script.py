@@ -50,7 +50,7 @@ def test_a_start_that_is_killed_can_be_stopped(tmp_path_factory: pytest.TempPath
     run_cluster(folder, "stop")
 
 
-def test_impossible_requests_are_reported(tmp_path: Path) -> None:
+def test_invalid_commands_are_rejected_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(AirflowError, match="no cluster in"):
         run_cluster(tmp_path, "status")
     (tmp_path / "something").touch()
