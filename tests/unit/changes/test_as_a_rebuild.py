@@ -136,7 +136,7 @@ def push(folder: Path, index: dict[str, str], run: tuple[Any, ...], behind: str)
     max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(runs=RUNS, last=ENTRIES, behind=st.sampled_from(["", "/"]))
-def test_whatever_happened_before(
+def test_after_any_earlier_pushes_the_index_equals_that_of_a_rebuild(
     tmp_path_factory: pytest.TempPathFactory, runs: list[Any], last: list[Any], behind: str
 ) -> None:
     folder = tmp_path_factory.mktemp("snapshot")

@@ -32,7 +32,7 @@ def snapshot_push(folder: Path) -> SnapshotPush:
     return push
 
 
-def test_changes_by_others_before_the_first_batch_of_a_failed_push_are_noticed(
+def test_changes_by_others_before_the_first_batch_of_a_failed_push_are_detected(
     coveo: Simulator, push: Push
 ) -> None:
     push(items(*range(10)))
@@ -52,7 +52,7 @@ def test_changes_by_others_before_the_first_batch_of_a_failed_push_are_noticed(
     assert indexed(coveo, SOURCE) == {item["documentId"]: item["data"] for item in after}
 
 
-def test_an_old_snapshot_is_not_compared_with(coveo: Simulator, push: Push, tmp_path: Path) -> None:
+def test_an_old_snapshot_is_not_used(coveo: Simulator, push: Push, tmp_path: Path) -> None:
     push(items(1, 2))
     shutil.copytree(tmp_path / "snapshots", tmp_path / "backup")
     push(items(1, 2, _1="y"), run_id="r")
@@ -64,7 +64,7 @@ def test_an_old_snapshot_is_not_compared_with(coveo: Simulator, push: Push, tmp_
 
 
 @pytest.mark.parametrize("map_index", [-1, 3])
-def test_a_folder_that_was_left_for_a_while_is_not_compared_with(
+def test_a_snapshot_is_not_used_if_the_last_push_used_another_folder(
     coveo: Simulator, push: Push, tmp_path: Path, map_index: int
 ) -> None:
     push(items(1, 2), map_index=map_index)
@@ -73,9 +73,7 @@ def test_a_folder_that_was_left_for_a_while_is_not_compared_with(
     assert indexed(coveo, SOURCE)["a://1"] == "x" * 300
 
 
-def test_the_hook_does_not_compare_with_an_old_snapshot(
-    coveo: Simulator, hook: CoveoPushHook, tmp_path: Path
-) -> None:
+def test_the_hook_does_not_use_an_old_snapshot(coveo: Simulator, hook: CoveoPushHook, tmp_path: Path) -> None:
     for content, folder in ((items(1), "one"), (items(1, _1="y"), "other"), (items(1), "one")):
         hook.push_items(SOURCE, content, changes=OnlyChanges(str(tmp_path / folder), name="catalog"))
     assert indexed(coveo, SOURCE)["a://1"] == "x" * 300
@@ -98,7 +96,7 @@ def test_a_batch_that_is_accepted_after_another_push_is_pushed_again(tmp_path: P
         each.close()
 
 
-def test_nothing_is_deleted_if_too_large_a_share_is_invalid(coveo: Simulator, push: Push) -> None:
+def test_nothing_is_deleted_if_too_many_items_are_invalid(coveo: Simulator, push: Push) -> None:
     push(items(*range(10)))
     invalid = [{"documentId": f"a://invalid{number}", "data": 1} for number in range(20)]
     with pytest.raises(CoveoInputError, match="more than the 10%"):
@@ -109,7 +107,7 @@ def test_nothing_is_deleted_if_too_large_a_share_is_invalid(coveo: Simulator, pu
     assert len(indexed(coveo, SOURCE)) == 5
 
 
-def test_an_invalid_item_of_two_ids_may_be_either_of_them(coveo: Simulator, push: Push) -> None:
+def test_neither_id_of_an_invalid_item_with_two_ids_is_deleted(coveo: Simulator, push: Push) -> None:
     push(items(1, 2, 3))
     twice = b'{"documentId": "a://2", "documentId": "a://new", "data": "x"}'
     push([*items(1, 3), twice], on_invalid="skip")

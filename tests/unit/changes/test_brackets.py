@@ -34,12 +34,12 @@ def push(**options: Any) -> PushItemsOperator:
     )
 
 
-def test_in_a_bracket_that_deletes_by_time_it_is_rejected_with_the_dag(dag: DAG) -> None:
+def test_only_changes_in_a_bracket_that_deletes_by_time_is_rejected_when_the_dag_is_parsed(dag: DAG) -> None:
     with rejected(), push_source_update(source_id=SOURCE, delete_old_items=True):
         push()
 
 
-def test_a_decorated_and_a_mapped_one_are_too(dag: DAG) -> None:
+def test_only_changes_of_a_decorated_or_mapped_task_is_rejected_too(dag: DAG) -> None:
     @task.coveo_push(source_id=SOURCE, only_changes=True)
     def decorated(number: int) -> Any:
         yield from items(number)
@@ -50,7 +50,7 @@ def test_a_decorated_and_a_mapped_one_are_too(dag: DAG) -> None:
         decorated.expand(number=[1, 2])
 
 
-def test_one_that_is_wired_into_it_from_elsewhere_is_too(dag: DAG) -> None:
+def test_only_changes_of_a_task_that_joins_the_bracket_from_outside_is_rejected_too(dag: DAG) -> None:
     outside = push()
     with push_source_update(source_id=SOURCE, delete_old_items=True) as update:
         push(task_id="other", only_changes=False)
@@ -58,7 +58,7 @@ def test_one_that_is_wired_into_it_from_elsewhere_is_too(dag: DAG) -> None:
         update.open >> outside
 
 
-def test_without_the_deletion_or_for_another_source_it_is_fine(dag: DAG) -> None:
+def test_only_changes_without_the_deletion_or_for_another_source_is_accepted(dag: DAG) -> None:
     with push_source_update(source_id=SOURCE, status="REFRESH"):
         push()
     with push_source_update(source_id="other", delete_old_items=True, group_id="b"):
@@ -100,7 +100,7 @@ def test_only_changes_before_another_reset_is_accepted(dag: DAG, after: dict[str
     assert changes_of(operator) is not None
 
 
-def test_a_query_with_a_cursor_has_no_missing_rows(dag: DAG) -> None:
+def test_only_changes_cannot_be_combined_with_a_cursor(dag: DAG) -> None:
     operator = SqlToCoveoPushOperator(
         task_id="t", source_id=SOURCE, sql="x", sql_conn_id="c", cursor_column="u", only_changes=True
     )

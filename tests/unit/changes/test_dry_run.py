@@ -69,7 +69,7 @@ def test_a_dry_run_reads_the_progress_of_a_failed_push_and_keeps_it(
     assert kinds(push(changed, run_id="again")) == kinds(dry)
 
 
-def test_a_valve_that_would_stop_the_push_is_a_problem(coveo: Simulator, push: Push) -> None:
+def test_a_dry_run_reports_too_many_deletions_as_a_problem(coveo: Simulator, push: Push) -> None:
     push(items(*range(10)))
     dry = push(items(1), dry_run=True, max_deleted="20%")
     (problem,) = dry["problems"]

@@ -47,7 +47,9 @@ def many(data: str = "x") -> list[dict[str, Any]]:
     return [{"documentId": f"a://{'y' * 100}{number}", "data": data} for number in range(3000)]
 
 
-def test_the_folder_of_snapshots_is_full(coveo: Simulator, push: Push, disk: Disk) -> None:
+def test_a_full_snapshot_folder_fails_the_push_and_a_retry_succeeds(
+    coveo: Simulator, push: Push, disk: Disk
+) -> None:
     options: Any = {"snapshot_path": str(disk.path), "batch_bytes": 100_000}
     with pytest.raises(SnapshotError, match=FULL):
         push(many(), **options)
@@ -57,7 +59,9 @@ def test_the_folder_of_snapshots_is_full(coveo: Simulator, push: Push, disk: Dis
     assert push(many(), **options)["unchanged"] == 3000
 
 
-def test_it_is_full_when_the_snapshot_is_replaced(coveo: Simulator, push: Push, disk: Disk) -> None:
+def test_a_snapshot_that_cannot_be_replaced_on_a_full_disk_fails_the_push(
+    coveo: Simulator, push: Push, disk: Disk
+) -> None:
     options: Any = {"snapshot_path": str(disk.path), "batch_bytes": 100_000}
     disk.remount("size=20m")
     push(many(), **options)
@@ -84,7 +88,9 @@ def test_a_full_temporary_folder_fails_the_push_and_a_retry_succeeds(
     assert push(many(), batch_bytes=100_000)["unchanged"] == 3000
 
 
-def test_the_folder_of_snapshots_is_read_only(coveo: Simulator, push: Push, disk: Disk) -> None:
+def test_a_read_only_snapshot_folder_fails_a_push_of_changes_before_anything_is_sent(
+    coveo: Simulator, push: Push, disk: Disk
+) -> None:
     folder = str(disk.path)
     push(items(1, 2), snapshot_path=folder)
     disk.remount("ro")
@@ -102,7 +108,7 @@ def test_the_folder_of_snapshots_is_read_only(coveo: Simulator, push: Push, disk
 @pytest.mark.parametrize(
     ("options", "what"), [("ro", "Read-only file system.* Remedy: Check rejected_path"), ("size=16k", FULL)]
 )
-def test_the_folder_of_rejected_items(
+def test_a_full_or_read_only_folder_for_rejected_items_fails_the_push_after_the_valid_items(
     coveo: Simulator, push: Push, disk: Disk, options: str, what: str
 ) -> None:
     path = disk.path / "rejected.ndjson"
@@ -119,7 +125,7 @@ def test_the_folder_of_rejected_items(
     assert len(path.read_text().splitlines()) == 50
 
 
-def test_the_temporary_folder_is_too_full_for_rejected_items(
+def test_the_error_names_a_temporary_folder_without_space_for_rejected_items(
     coveo: Simulator, push: Push, disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(disk.path))

@@ -70,7 +70,7 @@ def attempt(_process: Any, coveo: Simulator, tmp_path: Path) -> Attempt:
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
 @pytest.mark.parametrize("nth", [1, 2])
 @pytest.mark.parametrize("point", POINTS)
-def test_whatever_it_was_about_to_do(
+def test_pushes_after_a_kill_at_any_point_make_the_index_equal_the_input(
     coveo: Simulator, attempt: Attempt, point: str, nth: int, before: bool
 ) -> None:
     old = items(*range(12))
@@ -89,7 +89,7 @@ def test_whatever_it_was_about_to_do(
 
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
 @pytest.mark.parametrize("point", ["journal", "accepted", "replace", "delete"])
-def test_also_in_its_first_push_and_once_more_after_that(
+def test_a_push_after_kills_of_the_first_two_pushes_makes_the_index_equal_the_input(
     coveo: Simulator, attempt: Attempt, point: str, before: bool
 ) -> None:
     old, new = items(*range(8)), items(*range(1, 9), _3="y", _4="y")

@@ -20,7 +20,7 @@ from tests.unit.changes.conftest import Push, items
 
 
 @pytest.mark.usefixtures("connect", "variables")
-def test_changed_items_come_in_batches_of_ten_thousand(coveo: Simulator, push: Push) -> None:
+def test_changed_items_are_pushed_in_batches_of_at_most_ten_thousand(coveo: Simulator, push: Push) -> None:
     pushed = push(
         ({"documentId": f"a://{number}", "data": "x"} for number in range(20_001)), batch_bytes=10**8
     )
@@ -29,7 +29,7 @@ def test_changed_items_come_in_batches_of_ten_thousand(coveo: Simulator, push: P
     assert pushed["saved_calls"] == 0
 
 
-def test_the_bitmaps_of_a_large_snapshot_take_from_its_pages(
+def test_the_bitmaps_of_a_large_snapshot_reduce_its_page_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(snapshots, "_CACHE_KIB", 40)

@@ -51,7 +51,7 @@ def counts(result: dict[str, Any]) -> tuple[int, int, int, int]:
     return (result["added"], result["updated"], result["deleted"], result["unchanged"])
 
 
-def test_it_is_kept_in_one_object(coveo: Simulator, storage: Storage, push: Push) -> None:
+def test_a_snapshot_is_stored_in_one_object(coveo: Simulator, storage: Storage, push: Push) -> None:
     result = push(items(1, 2, 3), snapshot_path=ROOT)
     assert result["snapshot"] == f"{ROOT}/acme/{SOURCE}/d/t/snapshot"
     assert storage.has(f"{KEY}/snapshot")
@@ -60,7 +60,7 @@ def test_it_is_kept_in_one_object(coveo: Simulator, storage: Storage, push: Push
     assert journal(storage) == []
 
 
-def test_a_retry_goes_on_by_comparing(coveo: Simulator, storage: Storage, push: Push) -> None:
+def test_a_retry_resumes_by_comparing(coveo: Simulator, storage: Storage, push: Push) -> None:
     coveo.faults.answer(400, error_code="INVALID_JSON", operation="batch", after=2)
     with pytest.raises(CoveoError, match="INVALID_JSON"):
         push(items(*range(10)), snapshot_path=ROOT)
@@ -71,7 +71,7 @@ def test_a_retry_goes_on_by_comparing(coveo: Simulator, storage: Storage, push: 
 
 
 @pytest.mark.parametrize("method", ["HEAD", "GET", "PUT", "DELETE"])
-def test_whatever_the_storage_refuses_nothing_is_lost(
+def test_whichever_request_the_storage_rejects_nothing_is_lost(
     coveo: Simulator, storage: Storage, push: Push, method: str
 ) -> None:
     push(items(1, 2, 3), snapshot_path=ROOT)
@@ -88,14 +88,16 @@ def test_whatever_the_storage_refuses_nothing_is_lost(
     assert counts(push(items(1, 2, 4, _1="y"), snapshot_path=ROOT)) == (0, 0, 0, 3)
 
 
-def test_a_damaged_object_is_rejected_by_name(coveo: Simulator, storage: Storage, push: Push) -> None:
+def test_the_error_of_a_damaged_snapshot_names_the_object(
+    coveo: Simulator, storage: Storage, push: Push
+) -> None:
     push(items(1, 2), snapshot_path=ROOT)
     storage.put(f"{KEY}/snapshot", b"cut off")
     with pytest.raises(SnapshotDamagedError, match=f"{KEY}/snapshot"):
         push(items(1, 2), snapshot_path=ROOT)
 
 
-def test_a_bucket_that_is_not_there_is_an_error_before_anything_is_sent(
+def test_a_missing_bucket_is_an_error_before_anything_is_sent(
     coveo: Simulator, storage: Storage, push: Push
 ) -> None:
     with pytest.raises(SnapshotError):

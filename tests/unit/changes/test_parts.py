@@ -140,7 +140,7 @@ def test_a_snapshot_restored_without_a_failed_push_s_progress_is_not_used(
 
 
 @each_kind
-def test_a_push_that_fails_on_a_restored_one_leaves_nothing_that_passes_for_the_last(
+def test_a_push_that_fails_with_a_restored_snapshot_does_not_make_it_look_current(
     coveo: Simulator, folder: Folder, push_there: Push, map_index: int
 ) -> None:
     coveo.faults.answer(400, error_code="INVALID_JSON", operation="batch", after=1)
@@ -173,7 +173,7 @@ def test_a_retry_with_a_restored_snapshot_resumes(
 
 
 @pytest.mark.parametrize("kinds", [(3, -1), (-1, 3)])
-def test_a_task_that_was_mapped_in_some_runs_only_compares_with_nothing_older(
+def test_a_task_that_was_mapped_only_in_some_runs_does_not_use_older_snapshots(
     coveo: Simulator, push: Push, kinds: tuple[int, int]
 ) -> None:
     first, second = kinds
@@ -185,7 +185,7 @@ def test_a_task_that_was_mapped_in_some_runs_only_compares_with_nothing_older(
 
 
 @each_kind
-def test_a_restored_one_that_lacks_only_a_rejection_is_not_compared_with(
+def test_a_restored_snapshot_that_lacks_only_a_rejection_is_not_used(
     coveo: Simulator, folder: Folder, push_there: Push, variables: Variables, map_index: int
 ) -> None:
     coveo.reject_item("a://2", "PROCESSING", "REJECTED", "unreadable")
@@ -201,7 +201,7 @@ def test_a_restored_one_that_lacks_only_a_rejection_is_not_compared_with(
 
 
 @each_kind
-def test_nor_after_a_push_that_read_the_rejection_and_sent_nothing(
+def test_a_restored_snapshot_is_not_used_after_a_push_that_read_the_rejection_and_sent_nothing(
     coveo: Simulator, folder: Folder, push_there: Push, map_index: int
 ) -> None:
     coveo.reject_item("a://2", "PROCESSING", "REJECTED", "unreadable")
@@ -215,7 +215,7 @@ def test_nor_after_a_push_that_read_the_rejection_and_sent_nothing(
 
 
 @each_kind
-def test_without_a_restore_only_what_was_rejected_is_pushed(
+def test_without_a_restore_only_the_rejected_item_is_pushed_again(
     coveo: Simulator, push_there: Push, variables: Variables, map_index: int
 ) -> None:
     coveo.reject_item("a://2", "PROCESSING", "REJECTED", "unreadable")
@@ -226,7 +226,9 @@ def test_without_a_restore_only_what_was_rejected_is_pushed(
     assert len(rejections(variables)) == 1
 
 
-def test_a_part_without_rejections_still_compares(coveo: Simulator, push: Push, tmp_path: Path) -> None:
+def test_a_part_without_rejections_still_uses_its_restored_snapshot(
+    coveo: Simulator, push: Push, tmp_path: Path
+) -> None:
     coveo.reject_item("a://2", "PROCESSING", "REJECTED", "unreadable")
     folder = LocalFolder(tmp_path)
     results = [push(items(number), map_index=number, run_id="r", parts=4) for number in range(4)]
@@ -237,7 +239,7 @@ def test_a_part_without_rejections_still_compares(coveo: Simulator, push: Push, 
     assert [result["full_because"] for result in again] == [None, None, OLD, None]
 
 
-def test_the_rejections_that_all_parts_must_find_are_bounded(
+def test_the_number_of_recorded_rejections_is_limited(
     coveo: Simulator, push: Push, variables: Variables
 ) -> None:
     recorded = ForgottenItems("acme", SOURCE)
@@ -288,7 +290,7 @@ def test_without_its_record_a_part_pushes_everything_once(
     assert push(items(1, 2), map_index=0, parts=1)["unchanged"] == 2
 
 
-def test_a_dry_run_sees_it_and_records_nothing(
+def test_a_dry_run_detects_a_restored_snapshot_and_records_nothing(
     coveo: Simulator, push: Push, variables: Variables, tmp_path: Path
 ) -> None:
     folder = LocalFolder(tmp_path)
@@ -301,7 +303,7 @@ def test_a_dry_run_sees_it_and_records_nothing(
     assert variables.values == before
 
 
-def test_parts_that_record_their_change_at_the_same_time_all_compare(
+def test_parts_that_record_their_change_at_the_same_time_can_all_use_their_snapshots(
     coveo: Simulator, push: Push, variables: Variables
 ) -> None:
     changes = f"coveo_changes__acme__{SOURCE}"
@@ -315,7 +317,7 @@ def test_parts_that_record_their_change_at_the_same_time_all_compare(
     assert [result["full_because"] for result in again] == [None] * 3
 
 
-def test_a_cleared_run_of_parts_notices_what_others_pushed(coveo: Simulator, push: Push) -> None:
+def test_a_cleared_run_of_parts_detects_the_pushes_of_other_tasks(coveo: Simulator, push: Push) -> None:
     push(items(1), map_index=0, run_id="r")
     push(items(1, data="y"), name="another")
     assert "another task" in push(items(1), map_index=0, run_id="r")["full_because"]
@@ -341,7 +343,7 @@ def test_records_of_removed_parts_are_deleted(coveo: Simulator, push: Push, vari
     assert push(items(1), map_index=1, parts=2)["full_because"] is not None
 
 
-def test_a_part_that_fails_does_not_keep_others_from_being_deleted(
+def test_a_part_that_fails_does_not_prevent_the_deletion_of_records_of_removed_parts(
     coveo: Simulator, push: Push, variables: Variables
 ) -> None:
     for number in (4, 3, 2, 1):
@@ -352,12 +354,14 @@ def test_a_part_that_fails_does_not_keep_others_from_being_deleted(
     assert len(records(variables)) == 1
 
 
-def test_an_unmapped_task_has_no_such_record(coveo: Simulator, push: Push, variables: Variables) -> None:
+def test_an_unmapped_task_has_no_record_of_parts(coveo: Simulator, push: Push, variables: Variables) -> None:
     push(items(1))
     assert not [name for name in variables.values if name.startswith("coveo_part")]
 
 
-def test_they_go_with_the_source(coveo: Simulator, push: Push, variables: Variables) -> None:
+def test_deleting_the_source_deletes_the_records_of_its_parts_and_rejections(
+    coveo: Simulator, push: Push, variables: Variables
+) -> None:
     for number in range(3):
         push(items(number), map_index=number, parts=3)
     ForgottenItems("acme", SOURCE).add(["/snapshots"], "forget-1")
@@ -377,7 +381,7 @@ def test_they_go_with_the_source(coveo: Simulator, push: Push, variables: Variab
     assert not [name for name in variables.values if name.startswith(("coveo_part", "coveo_forgotten"))]
 
 
-def test_the_number_of_parts_is_airflow_s() -> None:
+def test_the_number_of_parts_is_read_from_airflow_s_context() -> None:
     ti: Any = SimpleNamespace(dag_id="d", task_id="t", run_id="r")
     assert map_length({"ti": ti, "expanded_ti_count": 7}) == 7  # type: ignore[typeddict-unknown-key, typeddict-item]
     assert map_length({"ti": ti}) is None  # type: ignore[typeddict-item]

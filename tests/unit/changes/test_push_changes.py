@@ -53,7 +53,9 @@ def journal(tmp_path: Path) -> list[Path]:
 # --- what is pushed ---
 
 
-def test_the_first_push_is_of_everything_and_says_why(coveo: Simulator, push: Push, tmp_path: Path) -> None:
+def test_the_first_push_sends_everything_and_reports_why(
+    coveo: Simulator, push: Push, tmp_path: Path
+) -> None:
     result = push(items(1, 2, 3))
     assert counts(result) == (3, 0, 0, 0)
     assert result["full_because"] == "there is no snapshot yet"
@@ -95,13 +97,15 @@ def test_without_changes_nothing_is_sent_and_nothing_is_saved(
     ],
     ids=str,
 )
-def test_all_that_is_sent_of_an_item_counts(coveo: Simulator, push: Push, change: dict[str, Any]) -> None:
+def test_a_change_of_any_part_of_an_item_is_pushed(
+    coveo: Simulator, push: Push, change: dict[str, Any]
+) -> None:
     item = {"documentId": "a://1", "data": "x", "title": "t", "price": 1}
     push([item, *items(2)])
     assert counts(push([{**item, **change}, *items(2)])) == (0, 1, 0, 1)
 
 
-def test_large_and_compressed_content_counts(coveo: Simulator, push: Push) -> None:
+def test_changes_of_large_and_compressed_content_are_pushed(coveo: Simulator, push: Push) -> None:
     def content(last: bytes, compression: str = "UNCOMPRESSED") -> list[dict[str, Any]]:
         data = base64.b64encode(b"x" * MAX_INLINE_DATA + last).decode()
         return [
@@ -123,7 +127,7 @@ def test_items_compare_equal_however_they_are_read(coveo: Simulator, push: Push,
     assert counts(push(None, path=str(file))) == (0, 0, 0, 50)
 
 
-def test_of_two_with_one_id_the_last_counts(coveo: Simulator, push: Push) -> None:
+def test_the_last_of_two_items_with_the_same_id_counts(coveo: Simulator, push: Push) -> None:
     push(items(1, 2, _1="y"))
     # The last one equals the known state, but must be sent because it follows the first.
     result = push([*items(1), *items(2), *items(1, _1="y")])
@@ -163,7 +167,7 @@ def test_an_item_deleted_with_its_parent_does_not_count_as_missing(coveo: Simula
     assert counts(push(items(2), max_deleted=0)) == (0, 0, 0, 1)
 
 
-def test_each_part_of_a_mapped_task_compares_with_its_own(coveo: Simulator, push: Push) -> None:
+def test_each_part_of_a_mapped_task_has_its_own_snapshot(coveo: Simulator, push: Push) -> None:
     for run in ("r1", "r2"):
         results = [push(items(n, n + 1), run_id=run, map_index=n) for n in (1, 5, 9)]
     assert [counts(result) for result in results] == [(0, 0, 0, 2)] * 3
@@ -214,7 +218,7 @@ def test_the_hook_pushes_changes_by_a_name(coveo: Simulator, hook: CoveoPushHook
         hook.push_items(SOURCE, items(1), changes=OnlyChanges(str(tmp_path)))
 
 
-def test_a_push_that_uses_no_feature_imports_none(run_fresh: Any) -> None:
+def test_a_push_imports_no_module_of_features_that_it_does_not_use(run_fresh: Any) -> None:
     done = run_fresh(
         """
 import sys
@@ -248,13 +252,13 @@ def test_without_a_path_nothing_is_read(coveo: Simulator, push: Push) -> None:
     assert coveo.requests == []
 
 
-def test_the_connection_may_name_the_path(coveo: Simulator, connect: Any, push: Push, tmp_path: Path) -> None:
+def test_the_connection_can_set_the_path(coveo: Simulator, connect: Any, push: Push, tmp_path: Path) -> None:
     host = {"platform_host": coveo.url, "snapshot_path": str(tmp_path / "of-connection")}
     connect(extra=json.dumps(host))
     assert push(items(1), snapshot_path=None)["snapshot"].startswith(str(tmp_path / "of-connection"))
 
 
-def test_a_damaged_snapshot_is_rejected_by_name(coveo: Simulator, push: Push, tmp_path: Path) -> None:
+def test_the_error_of_a_damaged_snapshot_names_it(coveo: Simulator, push: Push, tmp_path: Path) -> None:
     push(items(1, 2))
     path = snapshot_file(tmp_path)
     content = path.read_bytes()
@@ -281,7 +285,7 @@ def test_a_snapshot_of_another_format_is_not_read(coveo: Simulator, push: Push, 
     assert counts(push(items(1, 2))) == (0, 0, 0, 2)
 
 
-def test_a_folder_that_can_t_be_written_fails_before_anything_is_sent(
+def test_a_folder_that_cannot_be_written_is_an_error_before_anything_is_sent(
     coveo: Simulator, push: Push, tmp_path: Path
 ) -> None:
     (tmp_path / "snapshots").write_text("no folder")
@@ -320,7 +324,9 @@ def test_a_full_push_deletes_known_items_that_are_missing(coveo: Simulator, push
     assert set(indexed(coveo, SOURCE)) == {"a://1", "a://2"}
 
 
-def test_a_resumable_push_that_ends_later_is_noticed(coveo: Simulator, push: Push, dag: Any) -> None:
+def test_a_resumable_push_that_ends_after_another_one_is_detected(
+    coveo: Simulator, push: Push, dag: Any
+) -> None:
     """A resumable push records its start; if others change the content, it also records its end."""
     push(items(1, 2))
 
@@ -339,7 +345,9 @@ def test_a_resumable_push_that_ends_later_is_noticed(coveo: Simulator, push: Pus
 # --- max_deleted ---
 
 
-def test_more_missing_items_than_allowed_delete_nothing_and_name_them(coveo: Simulator, push: Push) -> None:
+def test_if_more_items_are_missing_than_allowed_none_is_deleted_and_the_error_names_them(
+    coveo: Simulator, push: Push
+) -> None:
     push(items(*range(10)))
     with pytest.raises(TooManyDeletionsError) as raised:
         push(items(*range(7), 20), max_deleted=None)
@@ -353,7 +361,7 @@ def test_more_missing_items_than_allowed_delete_nothing_and_name_them(coveo: Sim
 
 
 @pytest.mark.parametrize(("max_deleted", "allowed"), [("20%", 2), (0, 0), ("5", 5), ("10.5%", 1)])
-def test_the_valve_is_a_number_or_a_share(
+def test_max_deleted_is_a_number_or_a_percentage(
     coveo: Simulator, push: Push, max_deleted: Any, allowed: int
 ) -> None:
     push(items(*range(10)))
@@ -371,7 +379,7 @@ def test_an_empty_input_deletes_nothing_whatever_is_allowed(coveo: Simulator, pu
     assert counts(push(items(1, 2))) == (0, 0, 0, 2)
 
 
-def test_an_input_that_fails_half_way_deletes_nothing(coveo: Simulator, push: Push) -> None:
+def test_an_input_that_fails_halfway_deletes_nothing(coveo: Simulator, push: Push) -> None:
     push(items(*range(10)))
 
     def half() -> Any:
@@ -383,7 +391,7 @@ def test_an_input_that_fails_half_way_deletes_nothing(coveo: Simulator, push: Pu
     assert len(indexed(coveo, SOURCE)) == 10
 
 
-def test_an_invalid_item_is_not_a_missing_one(coveo: Simulator, push: Push) -> None:
+def test_an_invalid_item_does_not_count_as_missing(coveo: Simulator, push: Push) -> None:
     push(items(1, 2, 3))
     invalid = {"documentId": "a://2", "data": 1}
     result = push([*items(1), invalid], on_invalid="skip")
@@ -397,7 +405,7 @@ def test_an_invalid_item_is_not_a_missing_one(coveo: Simulator, push: Push) -> N
 # --- failures ---
 
 
-def test_a_retry_goes_on_by_comparing(coveo: Simulator, push: Push, tmp_path: Path) -> None:
+def test_a_retry_resumes_by_comparing(coveo: Simulator, push: Push, tmp_path: Path) -> None:
     coveo.faults.answer(400, error_code="INVALID_JSON", operation="batch", after=2)
     with pytest.raises(CoveoError, match="INVALID_JSON"):
         push(items(*range(10)), run_id="r")
@@ -427,7 +435,7 @@ def test_a_batch_whose_acceptance_is_unknown_is_pushed_again(
     assert indexed(coveo, SOURCE)["a://1"] == "x" * 300
 
 
-def test_a_snapshot_that_can_t_be_replaced_fails_the_task_and_loses_nothing(
+def test_a_snapshot_that_cannot_be_replaced_fails_the_task_and_loses_nothing(
     coveo: Simulator, push: Push, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     push(items(1, 2, 3))
