@@ -14,7 +14,7 @@ from airflow_provider_coveo.coveo.errors import CoveoInputError
 URI = "coveo://acme/acme-products"
 
 
-def test_the_asset_of_a_source() -> None:
+def test_the_asset_of_a_source_has_its_uri_and_the_given_extra() -> None:
     asset = push_source_asset(organization_id="acme", source_id="acme-products", extra={"team": "search"})
     assert asset.uri == URI
     assert asset.extra == {"team": "search"}
@@ -34,11 +34,11 @@ def test_the_asset_of_a_source() -> None:
         "coveo://acme/acme-products#fragment",
     ],
 )
-def test_one_source_has_one_uri(uri: str) -> None:
+def test_all_forms_of_a_uri_become_the_same_one(uri: str) -> None:
     assert Asset(uri=uri).uri == URI
 
 
-def test_the_case_of_a_source_id_counts() -> None:
+def test_the_case_of_a_source_id_is_significant() -> None:
     assert Asset(uri="coveo://acme/Products").uri == "coveo://acme/Products"
 
 
@@ -54,7 +54,7 @@ def test_the_case_of_a_source_id_counts() -> None:
         "coveo://acme/{{ params.source }}",
     ],
 )
-def test_a_uri_that_names_no_source_is_refused(uri: str) -> None:
+def test_a_uri_without_exactly_one_source_is_rejected(uri: str) -> None:
     with warnings.catch_warnings():
         # Airflow 2.11 only warns about what Airflow 3 rejects.
         warnings.simplefilter("error")
@@ -65,12 +65,12 @@ def test_a_uri_that_names_no_source_is_refused(uri: str) -> None:
 @pytest.mark.parametrize(
     "ids", [("acme", ""), ("", "acme-products"), ("acme", "{{ params.source }}"), ("a/b", "c")]
 )
-def test_an_id_that_can_not_be_one_is_refused(ids: tuple[str, str]) -> None:
+def test_an_invalid_id_is_rejected(ids: tuple[str, str]) -> None:
     with pytest.raises(CoveoInputError):
         push_source_asset(organization_id=ids[0], source_id=ids[1])
 
 
-def test_airflow_finds_factory_and_converter_by_the_scheme() -> None:
+def test_airflow_finds_the_factory_and_the_converter_by_the_scheme() -> None:
     from airflow.providers_manager import ProvidersManager
 
     manager: Any = ProvidersManager()
