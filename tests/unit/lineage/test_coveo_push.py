@@ -45,7 +45,9 @@ def names(datasets: list[Any]) -> list[tuple[str, str]]:
     return [(dataset.namespace, dataset.name) for dataset in datasets]
 
 
-def test_a_push_writes_its_source_and_says_how_much_once_it_is_through(connect: Callable[..., None]) -> None:
+def test_a_push_reports_its_source_as_output_and_its_size_when_it_has_ended(
+    connect: Callable[..., None],
+) -> None:
     push = PushItemsOperator(task_id="push", source_id="acme-products", items=[ITEM, ITEM])
     began = push.get_openlineage_facets_on_start()
     assert names(began.outputs) == [("coveo://acme", "acme-products")]
@@ -58,7 +60,7 @@ def test_a_push_writes_its_source_and_says_how_much_once_it_is_through(connect: 
     assert (statistics.rowCount, statistics.size) == (2, result["bytes"])
 
 
-def test_a_push_that_failed_says_how_much_was_accepted_before(
+def test_a_push_that_failed_reports_how_much_was_accepted_before(
     coveo: Simulator, connect: Callable[..., None]
 ) -> None:
     coveo.faults.answer(403, operation="batch", after=1)
@@ -72,7 +74,7 @@ def test_a_push_that_failed_says_how_much_was_accepted_before(
     assert statistics.rowCount == 1
 
 
-def test_deletions_write_their_source_too(connect: Callable[..., None]) -> None:
+def test_deletions_report_their_source_as_output(connect: Callable[..., None]) -> None:
     delete = DeleteItemsOperator(task_id="delete", source_id="acme-products", document_ids=["product://1"])
     delete.execute({})
     lineage = delete.get_openlineage_facets_on_complete(None)
@@ -95,7 +97,9 @@ def test_deletions_write_their_source_too(connect: Callable[..., None]) -> None:
     ],
     ids=str,
 )
-def test_a_push_of_files_reads_them(connect: Callable[..., None], path: Any, expected: Any) -> None:
+def test_a_push_of_files_reports_them_as_inputs(
+    connect: Callable[..., None], path: Any, expected: Any
+) -> None:
     push = PushItemsOperator(task_id="push", source_id="acme-products", path=path)
     assert names(push.get_openlineage_facets_on_start().inputs) == expected
 
@@ -123,7 +127,7 @@ def test_if_the_tables_of_a_query_are_unknown_the_query_itself_is_reported(
     assert "SECRET" not in repr(lineage)
 
 
-def test_python_code_that_pushes_by_the_hook_has_its_source_as_an_output(
+def test_python_code_that_pushes_with_the_hook_reports_its_source_as_output(
     hook: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from airflow.providers.common.compat.lineage import hook as lineage
@@ -142,7 +146,7 @@ def test_python_code_that_pushes_by_the_hook_has_its_source_as_an_output(
     assert told == [(hook, {"scheme": "coveo", "asset_kwargs": named})]
 
 
-def test_an_asset_is_known_to_openlineage_by_the_same_name_as_the_pushes_into_it() -> None:
+def test_an_asset_has_the_same_name_in_openlineage_as_the_pushes_to_it() -> None:
     from airflow_provider_coveo.assets.coveo_push import convert_asset_to_openlineage, push_source_asset
 
     asset = push_source_asset(organization_id="acme", source_id="acme-products")
