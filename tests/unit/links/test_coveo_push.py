@@ -63,7 +63,7 @@ def kept_links(**parameters: Any) -> dict[str, Any]:
         ("hipaa", "https://platformhipaa.cloud.coveo.com"),
     ],
 )
-def test_a_task_keeps_the_pages_of_its_region_s_console(
+def test_a_task_saves_links_to_the_console_of_its_region(
     connect: Callable[..., None], region: str | None, console: str
 ) -> None:
     connect(host="", extra={"region": region})
@@ -73,7 +73,7 @@ def test_a_task_keeps_the_pages_of_its_region_s_console(
     }
 
 
-def test_the_pages_are_those_of_the_organization_that_the_task_names(connect: Callable[..., None]) -> None:
+def test_the_links_lead_to_the_organization_that_the_task_sets(connect: Callable[..., None]) -> None:
     connect(host="")
     kept = kept_links(organization_id="other")
     assert kept["coveo_sources_link"] == "https://platform.cloud.coveo.com/admin/#/other/content/sources/"
@@ -86,7 +86,9 @@ def test_the_pages_are_those_of_the_organization_that_the_task_names(connect: Ca
         {"host": "proxy.example.com", "extra": {"platform_host": "platform-eu.cloud.coveo.com"}},
     ],
 )
-def test_a_host_of_coveo_s_own_says_the_region(connect: Callable[..., None], fields: dict[str, Any]) -> None:
+def test_one_of_coveo_s_own_hosts_determines_the_region_of_the_links(
+    connect: Callable[..., None], fields: dict[str, Any]
+) -> None:
     connect(**fields)
     assert kept_links()["coveo_sources_link"].startswith("https://platform-eu.cloud.coveo.com/admin/#/acme/")
 
@@ -118,7 +120,7 @@ def test_links_lead_to_the_simulator_s_page_instead_of_the_console(
 @pytest.mark.parametrize(
     "fields", [{"password": ""}, {"extra": {"region": "mars"}}, {"host": "http://far.away"}]
 )
-def test_a_connection_that_can_not_be_used_costs_the_link_only(
+def test_an_unusable_connection_only_omits_the_links(
     connect: Callable[..., None], fields: dict[str, Any]
 ) -> None:
     connect(**fields)
@@ -126,7 +128,7 @@ def test_a_connection_that_can_not_be_used_costs_the_link_only(
     assert kept_links(coveo_conn_id="no_such_connection") == {}
 
 
-def test_a_link_that_can_not_be_kept_does_not_fail_the_task(connect: Callable[..., None]) -> None:
+def test_a_link_that_cannot_be_saved_does_not_fail_the_task(connect: Callable[..., None]) -> None:
     class Refusing(TaskInstance):
         def xcom_push(self, key: str, value: Any) -> None:
             raise RuntimeError("the XCom backend is away")
@@ -135,7 +137,7 @@ def test_a_link_that_can_not_be_kept_does_not_fail_the_task(connect: Callable[..
     operator.pre_execute({"ti": Refusing()})
 
 
-def test_once_the_task_has_ended_airflow_3_gets_the_address_from_its_operator(
+def test_without_a_saved_link_the_address_is_computed_from_the_operator(
     connect: Callable[..., None],
 ) -> None:
     connect(host="", extra={"region": "ca"})
@@ -151,7 +153,7 @@ def _read_again(dag: DAG) -> Any:
     return serialization.from_dict(serialization.to_dict(dag))
 
 
-def test_every_task_of_ours_shows_the_links_also_once_its_dag_was_serialized() -> None:
+def test_every_task_of_the_provider_still_has_its_links_after_its_dag_was_serialized() -> None:
     with DAG("links", schedule=None, start_date=datetime(2025, 1, 1), max_active_runs=1) as dag:
         with push_source_update(source_id="acme-products", delete_old_items=True):
 
@@ -213,7 +215,7 @@ def test_the_links_are_registered() -> None:
         ("3.4.0b2", "", "/plugin/coveo_push_sources"),
     ],
 )
-def test_the_link_to_the_row_exists_if_the_page_does(
+def test_the_link_to_the_row_exists_if_the_page_exists(
     connect: Callable[..., None], monkeypatch: pytest.MonkeyPatch, version: str, base_url: str, address: str
 ) -> None:
     connect()
@@ -226,7 +228,7 @@ def test_the_link_to_the_row_exists_if_the_page_does(
 
 
 @pytest.mark.parametrize("off", ["False", "false", "0"])
-def test_there_is_no_link_if_the_page_is_turned_off(
+def test_there_is_no_link_to_the_row_if_the_page_is_turned_off(
     connect: Callable[..., None], monkeypatch: pytest.MonkeyPatch, off: str
 ) -> None:
     connect()
@@ -237,7 +239,7 @@ def test_there_is_no_link_if_the_page_is_turned_off(
     assert PushSourceLink().address(operator) == ""
 
 
-def test_neither_a_bad_setting_nor_a_link_that_can_not_be_made_fails_a_task(
+def test_neither_an_invalid_setting_nor_a_link_that_cannot_be_created_fails_a_task(
     connect: Callable[..., None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     connect()
@@ -255,7 +257,7 @@ def test_neither_a_bad_setting_nor_a_link_that_can_not_be_made_fails_a_task(
     assert "Could not save the link Push source" in caplog.text
 
 
-def test_a_source_that_is_not_known_yet_has_no_row(connect: Callable[..., None]) -> None:
+def test_there_is_no_link_to_the_row_while_the_source_is_unknown(connect: Callable[..., None]) -> None:
     connect()
     operator = SetPushSourceStatusOperator(task_id="t", source_id="a-source", status="IDLE")
     operator.source_id = None  # type: ignore[assignment]
