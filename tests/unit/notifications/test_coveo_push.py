@@ -24,13 +24,13 @@ def context(**values: Any) -> dict[str, Any]:
     return {"dag": DAG("notifying", schedule=None, start_date=datetime(2025, 1, 1)), **values}
 
 
-def test_it_sets_the_source_to_idle(coveo: Simulator, connect: Callable[..., None]) -> None:
+def test_the_notifier_sets_the_source_to_idle(coveo: Simulator, connect: Callable[..., None]) -> None:
     CoveoSourceStatusNotifier(source_id=SOURCE)(context())
     assert coveo.statuses(SOURCE) == ["IDLE"]
     assert "caller/CoveoSourceStatusNotifier" in coveo.requests[-1].headers["user-agent"]
 
 
-def test_all_parameters_are_templated(
+def test_every_parameter_is_templated(
     coveo: Simulator, connect: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     notifier = CoveoSourceStatusNotifier(
@@ -44,7 +44,7 @@ def test_all_parameters_are_templated(
     assert coveo.statuses(SOURCE) == ["REFRESH"]
 
 
-def test_what_can_not_be_right_is_refused_when_it_is_called(
+def test_an_invalid_status_is_rejected_when_the_notifier_is_called(
     coveo: Simulator, connect: Callable[..., None]
 ) -> None:
     notifier = CoveoSourceStatusNotifier(source_id=SOURCE, status="RESCAN")
@@ -53,7 +53,7 @@ def test_what_can_not_be_right_is_refused_when_it_is_called(
     assert not coveo.requests
 
 
-def test_it_is_patient_for_no_longer_than_a_callback_may_last(
+def test_the_notifier_retries_for_no_longer_than_a_callback_can_run(
     coveo: Simulator, connect: Callable[..., None]
 ) -> None:
     coveo.faults.answer(503, headers={"Retry-After": "30"}, operation="status")
@@ -65,7 +65,9 @@ def test_it_is_patient_for_no_longer_than_a_callback_may_last(
     assert coveo.statuses(SOURCE) == ["IDLE"]
 
 
-def test_it_does_not_wait_for_the_call_interval(coveo: Simulator, connect: Callable[..., None]) -> None:
+def test_the_notifier_does_not_wait_for_the_call_interval(
+    coveo: Simulator, connect: Callable[..., None]
+) -> None:
     connect(extra={"call_interval": 30})
     started = time.monotonic()
     CoveoSourceStatusNotifier(source_id=SOURCE).notify(context())
@@ -74,7 +76,7 @@ def test_it_does_not_wait_for_the_call_interval(coveo: Simulator, connect: Calla
 
 
 @pytest.mark.skipif(not hasattr(BaseNotifier, "async_notify"), reason="notifiers can be awaited since 3.1")
-def test_it_can_be_awaited(coveo: Simulator, connect: Callable[..., None]) -> None:
+def test_the_notifier_can_be_awaited(coveo: Simulator, connect: Callable[..., None]) -> None:
     async def alert() -> None:
         # Called like this by Airflow's triggerer.
         await CoveoSourceStatusNotifier(source_id=SOURCE, context={"run": "r"})
@@ -84,7 +86,7 @@ def test_it_can_be_awaited(coveo: Simulator, connect: Callable[..., None]) -> No
 
 
 @pytest.mark.skipif(not hasattr(BaseNotifier, "async_notify"), reason="notifiers can be awaited since 3.1")
-def test_a_triggerer_of_3_1_can_read_its_connection(
+def test_the_notifier_can_read_its_connection_in_a_triggerer_of_3_1(
     coveo: Simulator, connect: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loops = []
@@ -109,6 +111,6 @@ def test_a_triggerer_of_3_1_can_read_its_connection(
     assert len(set(loops)) == 1
 
 
-def test_it_can_be_sent_to_another_process() -> None:
+def test_the_notifier_can_be_sent_to_another_process() -> None:
     notifier = pickle.loads(pickle.dumps(CoveoSourceStatusNotifier(source_id=SOURCE)))
     assert (notifier.source_id, notifier.status) == (SOURCE, "IDLE")
