@@ -106,7 +106,7 @@ def test_a_trigger_survives_airflow_s_serialization(trigger: Any) -> None:
     assert made_again(trigger).wait() == trigger.wait()
 
 
-def test_no_secret_crosses(connect: Callable[..., None]) -> None:
+def test_serialized_triggers_contain_no_secret(connect: Callable[..., None]) -> None:
     connect(password=SENTINEL)
     for trigger in TRIGGERS:
         assert SENTINEL not in json.dumps(trigger.serialize()) + repr(vars(trigger))
@@ -115,7 +115,7 @@ def test_no_secret_crosses(connect: Callable[..., None]) -> None:
 # --- requests ---
 
 
-def test_requests_have_the_key_and_name_the_caller(coveo: Simulator) -> None:
+def test_requests_contain_the_key_and_name_the_caller(coveo: Simulator) -> None:
     home = Path(os.environ["HOME"])
     (home / ".netrc").write_text("machine 127.0.0.1 login somebody password else\n")
     (home / ".netrc").chmod(0o600)
@@ -130,7 +130,7 @@ def test_requests_have_the_key_and_name_the_caller(coveo: Simulator) -> None:
     )
 
 
-def test_the_same_question_reaches_coveo_as_from_the_hook(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_a_trigger_sends_the_same_requests_as_the_hook(coveo: Simulator, hook: CoveoPushHook) -> None:
     hook.push_items(SOURCE, [{"documentId": "product://1", "data": "text"}])
     started = int(time.time() * 1000) - 5000
     trigger = PushedItemsIndexedTrigger(
@@ -157,19 +157,19 @@ def test_the_same_question_reaches_coveo_as_from_the_hook(coveo: Simulator, hook
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
-def test_what_may_pass_is_repeated_until_it_does(coveo: Simulator, status: int) -> None:
+def test_a_temporary_error_is_retried_until_it_is_over(coveo: Simulator, status: int) -> None:
     fault = coveo.faults.answer(status, operation="source", times=2)
     assert ask_for_source()["id"] == SOURCE
     assert fault.used == 2
 
 
-def test_a_dropped_connection_is_no_end(coveo: Simulator) -> None:
+def test_dropped_connections_and_truncated_responses_are_retried(coveo: Simulator) -> None:
     coveo.faults.drop(operation="source", times=3)
     coveo.faults.truncate(operation="source")
     assert ask_for_source()["id"] == SOURCE
 
 
-def test_retry_after_is_kept_to(coveo: Simulator) -> None:
+def test_a_retry_waits_for_retry_after(coveo: Simulator) -> None:
     coveo.faults.answer(429, headers={"Retry-After": "1"}, operation="source")
     started = time.monotonic()
     ask_for_source()
@@ -186,7 +186,7 @@ def test_retry_after_is_kept_to(coveo: Simulator) -> None:
         ({"status": 200, "body": "[]"}, UnexpectedAnswerError, "not a JSON object with id"),
     ],
 )
-def test_errors_are_those_of_the_hook(
+def test_the_client_of_triggers_raises_the_same_errors_as_the_hook(
     coveo: Simulator, fault: dict[str, Any], error_class: type[CoveoError], words: str
 ) -> None:
     for ask in (ask_for_source, lambda: CoveoPushHook().get_source(SOURCE)):
@@ -203,7 +203,7 @@ def test_a_redirect_is_an_error_and_is_not_followed(coveo: Simulator) -> None:
     assert len(coveo.requests) == 1
 
 
-def test_an_answer_without_end_is_not_read_to_its_end(
+def test_an_endless_response_is_not_read_completely(
     connect: Callable[..., None], endless_server: Any
 ) -> None:
     connect(host=endless_server.url)
@@ -213,7 +213,7 @@ def test_an_answer_without_end_is_not_read_to_its_end(
     assert endless_server.megabytes < 50
 
 
-def test_the_timeout_of_the_connection_reaches_the_wire(
+def test_the_timeout_of_the_connection_applies_to_requests(
     coveo: Simulator, connect: Callable[..., None]
 ) -> None:
     connect(extra=json.dumps({"timeout": "5,0.2"}))
@@ -224,13 +224,13 @@ def test_the_timeout_of_the_connection_reaches_the_wire(
     assert time.monotonic() - started < 50
 
 
-def test_nobody_listening_is_an_error_that_names_the_host(connect: Callable[..., None]) -> None:
+def test_an_unreachable_host_is_an_error_that_names_it(connect: Callable[..., None]) -> None:
     connect(host="http://127.0.0.1:9")
     with pytest.raises(NoAnswerError, match=r"127\.0\.0\.1:9"):
         ask_for_source(RetryPolicy(total_seconds=0))
 
 
-def test_a_proxy_gets_the_request_unless_the_environment_spares_the_host(
+def test_requests_use_the_proxy_of_the_connection_or_the_environment_except_for_no_proxy(
     coveo: Simulator, connect: Callable[..., None], proxy: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def asked_by_proxy() -> bool:
@@ -254,7 +254,7 @@ def test_a_proxy_gets_the_request_unless_the_environment_spares_the_host(
         ask_for_source()
 
 
-def test_a_certificate_is_verified_as_the_connection_says(
+def test_a_certificate_is_verified_as_the_connection_specifies(
     connect: Callable[..., None], tls_server: Any, tmp_path: Any
 ) -> None:
     def ask(verify: Any) -> None:
@@ -276,7 +276,7 @@ def test_a_certificate_is_verified_as_the_connection_says(
         ask(str(tmp_path / "no-certificate.pem"))
 
 
-def test_a_key_that_was_replaced_while_a_trigger_waits_is_read_again(
+def test_if_a_key_is_replaced_while_a_trigger_waits_the_new_one_is_read(
     coveo: Simulator, connect: Callable[..., None], hook: CoveoPushHook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hook.set_source_status(SOURCE, "REBUILD")
@@ -294,7 +294,9 @@ def test_a_key_that_was_replaced_while_a_trigger_waits_is_read_again(
     assert asyncio.run(wait())["outcome"] == "there"
 
 
-def test_a_key_that_does_not_fit_any_more_is_an_event(coveo: Simulator, connect: Callable[..., None]) -> None:
+def test_a_key_that_is_no_longer_valid_is_an_error_event(
+    coveo: Simulator, connect: Callable[..., None]
+) -> None:
     connect(password="xx-wrong-key")
     event = fired(TRIGGERS[0])
     assert (event["outcome"], event["error"]["error"]) == ("error", "AuthenticationError")
@@ -318,7 +320,9 @@ def test_neither_the_key_nor_a_proxy_s_password_shows_in_an_event_or_a_log(
     assert SENTINEL not in shown
 
 
-def test_requests_are_counted_as_the_hook_s_are(coveo: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_are_counted_like_those_of_the_hook(
+    coveo: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     counted: Counter[str] = Counter()
     statistics = SimpleNamespace(incr=lambda name, count, tags: counted.update({name: count}))
     monkeypatch.setattr(metrics, "_stats", lambda: statistics)
@@ -347,7 +351,7 @@ def test_a_trigger_polls_no_more_often_than_its_interval(coveo: Simulator, hook:
     assert 1 <= sum(one.operation == "source" for one in coveo.requests) <= 7
 
 
-def test_triggers_that_begin_together_do_not_look_together(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_triggers_that_start_together_do_not_poll_together(coveo: Simulator, hook: CoveoPushHook) -> None:
     hook.set_source_status(SOURCE, "REBUILD")
     trigger = PushSourceStatusTrigger(source_id=SOURCE, statuses=["IDLE"], **{**HOW, "poke_interval": 2})
 
@@ -378,7 +382,7 @@ def test_a_trigger_that_restarts_too_late_polls_once_more(
     assert sum(one.operation == "source" for one in coveo.requests) == 1
 
 
-def test_a_last_poll_that_takes_too_long_is_canceled(
+def test_the_last_poll_is_canceled_if_it_takes_too_long(
     coveo: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(triggers, "LAST_LOOK_SECONDS", 0.1)
@@ -421,7 +425,7 @@ def test_triggers_share_a_session_and_the_last_one_closes_it(coveo: Simulator, h
     assert len(sessions) == 1
 
 
-def test_a_trigger_that_is_cancelled_leaves_no_connection_open(coveo: Simulator) -> None:
+def test_a_canceled_trigger_leaves_no_connection_open(coveo: Simulator) -> None:
     coveo.faults.stall(20, operation="source", times=None)
     seen = SimpleNamespace(session=None)
 
@@ -441,7 +445,9 @@ def test_a_trigger_that_is_cancelled_leaves_no_connection_open(coveo: Simulator)
     asyncio.run(wait())
 
 
-def test_the_modules_of_a_trigger_are_loaded_in_another_thread(coveo: Simulator, run_fresh: RunFresh) -> None:
+def test_the_modules_of_a_trigger_are_imported_in_another_thread(
+    coveo: Simulator, run_fresh: RunFresh
+) -> None:
     script = """
 import asyncio, sys, threading
 from airflow_provider_coveo.triggers.coveo_push import PushSourceStatusTrigger
