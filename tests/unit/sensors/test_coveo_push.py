@@ -86,7 +86,7 @@ def items(count: int, first: int = 0) -> list[dict[str, Any]]:
 
 
 @WAYS
-def test_a_source_is_waited_for_until_it_is_idle(
+def test_the_status_sensor_waits_until_the_source_is_idle(
     coveo: Simulator, hook: CoveoPushHook, deferrable: bool
 ) -> None:
     hook.set_source_status(SOURCE, "REBUILD")
@@ -113,7 +113,7 @@ def test_a_source_is_waited_for_until_it_is_idle(
         ("INCREMENTAL", ["REFRESH", "INCREMENTAL"]),
     ],
 )
-def test_any_of_the_statuses_will_do_in_the_push_api_s_words(
+def test_the_status_sensor_accepts_any_of_several_statuses_of_the_push_api(
     coveo: Simulator, hook: CoveoPushHook, status: str, statuses: Any
 ) -> None:
     hook.set_source_status(SOURCE, status)
@@ -159,14 +159,14 @@ def test_an_unusable_source_fails_the_task_at_once(
 
 
 @pytest.mark.parametrize("state", ["PAUSED", "CREATING"])
-def test_a_source_that_somebody_may_resume_is_waited_for(coveo: Simulator, state: str) -> None:
+def test_the_sensor_waits_for_a_source_that_can_still_become_usable(coveo: Simulator, state: str) -> None:
     coveo.set_source_state(SOURCE, state)
     with pytest.raises(AirflowSensorTimeout):
         outcome(status_sensor(timeout=0))
 
 
 @WAYS
-def test_a_paused_organization_is_no_reason_to_wait(
+def test_a_paused_organization_fails_the_task_at_once(
     coveo: Simulator, hook: CoveoPushHook, deferrable: bool
 ) -> None:
     hook.set_source_status(SOURCE, "REBUILD")
@@ -176,7 +176,7 @@ def test_a_paused_organization_is_no_reason_to_wait(
     assert isinstance(raised.value, AirflowFailException)
 
 
-def test_an_organization_that_is_being_deleted_is_no_reason_to_wait(
+def test_an_organization_that_is_being_deleted_fails_the_task_at_once(
     coveo: Simulator, hook: CoveoPushHook
 ) -> None:
     hook.set_source_status(SOURCE, "REBUILD")
@@ -189,7 +189,7 @@ def test_an_organization_that_is_being_deleted_is_no_reason_to_wait(
         assert isinstance(raised.value, AirflowFailException)
 
 
-def test_an_unavailable_status_of_the_organization_fails_the_attempt(
+def test_a_server_error_for_the_organization_s_status_fails_the_attempt(
     coveo: Simulator, hook: CoveoPushHook
 ) -> None:
     hook.set_source_status(SOURCE, "REBUILD")
@@ -212,7 +212,7 @@ def test_a_deleted_source_fails_the_task_at_once(coveo: Simulator) -> None:
         outcome(status_sensor(source_id="gone"))
 
 
-def test_the_error_of_a_push_only_key_names_the_sensor_s_privileges(
+def test_the_error_of_a_push_only_key_names_the_privileges_that_the_sensor_needs(
     coveo: Simulator, connect: Callable[..., None]
 ) -> None:
     connect(**json.loads(coveo.connection_json(push_only=True)))
@@ -226,7 +226,7 @@ def test_the_error_of_a_push_only_key_names_the_sensor_s_privileges(
 
 
 @pytest.mark.parametrize("statuses", ["RESCAN", "", [], None, 3, {"IDLE": 1}])
-def test_a_status_that_is_none_is_refused_before_anything_is_sent(coveo: Simulator, statuses: Any) -> None:
+def test_an_invalid_status_is_rejected_before_anything_is_sent(coveo: Simulator, statuses: Any) -> None:
     with pytest.raises(CoveoInputError) as raised:
         outcome(status_sensor(statuses=statuses, deferrable=True))
     assert isinstance(raised.value, AirflowFailException)
@@ -256,14 +256,16 @@ def test_the_execution_timeout_counts_from_the_start_of_the_task(hook: CoveoPush
         sensor.execute_complete({}, fired(deferred.value.trigger), **deferred.value.kwargs)
 
 
-def test_the_shorter_of_both_timeouts_counts(hook: CoveoPushHook) -> None:
+def test_the_shorter_of_the_two_timeouts_applies(hook: CoveoPushHook) -> None:
     hook.set_source_status(SOURCE, "REBUILD")
     sensor = status_sensor(deferrable=True, timeout=0.4, execution_timeout=timedelta(hours=1))
     with pytest.raises(AirflowSensorTimeout, match=r"timeout of 0:00:00\.4.* has passed"):
         outcome(sensor)
 
 
-def test_airflow_itself_gives_a_deferred_task_up_if_no_triggerer_does(hook: CoveoPushHook) -> None:
+def test_a_deferred_task_has_a_timeout_in_airflow_itself_in_case_no_triggerer_ends_it(
+    hook: CoveoPushHook,
+) -> None:
     hook.set_source_status(SOURCE, "REBUILD")
     with pytest.raises(TaskDeferred) as deferred:
         status_sensor(deferrable=True, timeout=100).execute({})
@@ -272,7 +274,7 @@ def test_airflow_itself_gives_a_deferred_task_up_if_no_triggerer_does(hook: Cove
 
 @WAYS
 @pytest.mark.parametrize("how", ["soft_fail", "never_fail"])
-def test_a_task_may_be_skipped_instead_of_failed(
+def test_a_task_can_be_skipped_instead_of_failed(
     coveo: Simulator, hook: CoveoPushHook, deferrable: bool, how: str
 ) -> None:
     hook.set_source_status(SOURCE, "REBUILD")
@@ -286,7 +288,7 @@ def test_a_task_may_be_skipped_instead_of_failed(
 
 @WAYS
 @pytest.mark.parametrize("how", ["soft_fail", "never_fail"])
-def test_a_task_that_is_skipped_says_why(
+def test_a_skipped_task_shows_the_reason(
     coveo: Simulator, logged: Callable[[], str], deferrable: bool, how: str
 ) -> None:
     coveo.set_source_state(SOURCE, "ERROR")
@@ -306,7 +308,7 @@ def deferred_while(coveo: Simulator, hook: CoveoPushHook, **arguments: Any) -> A
     return lambda: sensor.execute_complete({}, event, **deferred.value.kwargs)
 
 
-def test_an_error_that_may_pass_is_left_to_the_task_s_retries(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_a_temporary_error_is_left_to_the_task_s_retries(coveo: Simulator, hook: CoveoPushHook) -> None:
     for arguments in ({}, {"soft_fail": True}):
         with pytest.raises(ServiceError) as raised:
             deferred_while(coveo, hook, **arguments)()
@@ -316,7 +318,7 @@ def test_an_error_that_may_pass_is_left_to_the_task_s_retries(coveo: Simulator, 
         deferred_while(coveo, hook, never_fail=True)()
 
 
-def test_with_silent_fail_an_error_that_may_pass_does_not_end_the_wait(
+def test_with_silent_fail_a_temporary_error_does_not_end_the_wait(
     coveo: Simulator, hook: CoveoPushHook
 ) -> None:
     with pytest.raises(AirflowSensorTimeout, match="is REBUILD"):
@@ -328,14 +330,12 @@ def test_with_silent_fail_an_error_that_may_pass_does_not_end_the_wait(
 
 
 @WAYS
-def test_with_silent_fail_a_final_error_ends_the_wait_all_the_same(
-    coveo: Simulator, deferrable: bool
-) -> None:
+def test_with_silent_fail_a_final_error_still_ends_the_wait(coveo: Simulator, deferrable: bool) -> None:
     with pytest.raises(NotFoundError):
         outcome(status_sensor(source_id="gone", deferrable=deferrable, silent_fail=True))
 
 
-def test_in_reschedule_mode_a_poll_needs_nothing_of_the_previous_one(
+def test_in_reschedule_mode_a_poll_does_not_depend_on_the_previous_one(
     coveo: Simulator, hook: CoveoPushHook
 ) -> None:
     sensor = status_sensor(mode="reschedule")
@@ -347,14 +347,14 @@ def test_in_reschedule_mode_a_poll_needs_nothing_of_the_previous_one(
     assert sensor.reschedule
 
 
-def test_whether_to_defer_is_as_airflow_is_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_of_deferrable_is_airflow_s_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     assert status_sensor().deferrable is False
     monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", "True")
     assert status_sensor().deferrable is True
     assert status_sensor(deferrable=False).deferrable is False
 
 
-def test_importing_the_sensors_brings_neither_http_libraries_nor_the_hook(
+def test_importing_the_sensors_loads_neither_http_libraries_nor_the_hook(
     run_fresh: RunFresh,
 ) -> None:
     script = """
@@ -374,7 +374,7 @@ assert not [name for name in new if ".hooks." in name or ".triggers." in name], 
 
 
 @WAYS
-def test_a_push_is_waited_for_until_all_of_it_is_indexed(
+def test_the_indexing_sensor_waits_until_the_whole_push_is_indexed(
     coveo: Simulator, hook: CoveoPushHook, deferrable: bool
 ) -> None:
     hook.push_items(SOURCE, items(3))
@@ -402,7 +402,7 @@ def test_a_push_is_waited_for_until_all_of_it_is_indexed(
 
 
 @WAYS
-def test_three_of_five_thousand_refused_in_three_stages_are_named_and_no_other(
+def test_three_of_five_thousand_items_rejected_in_different_stages_are_exactly_those_named(
     coveo: Simulator, hook: CoveoPushHook, deferrable: bool
 ) -> None:
     refused = {
@@ -433,7 +433,7 @@ def test_a_poll_without_rejections_sends_two_requests(coveo: Simulator, hook: Co
     assert [one.operation for one in coveo.requests if "log" in (one.operation or "")] == ["log_counts"] * 2
 
 
-def test_up_to_a_threshold_refused_items_are_a_warning(
+def test_rejected_items_up_to_max_refused_are_only_a_warning(
     coveo: Simulator, hook: CoveoPushHook, logged: Callable[[], str]
 ) -> None:
     coveo.reject_item("product://3", "PROCESSING", "REJECTED", "unreadable")
@@ -444,7 +444,9 @@ def test_up_to_a_threshold_refused_items_are_a_warning(
         assert "unreadable" in logged()
 
 
-def test_many_refused_items_are_counted_and_the_first_named(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_many_rejected_items_are_counted_and_the_first_ones_named(
+    coveo: Simulator, hook: CoveoPushHook
+) -> None:
     for number in range(120):
         coveo.reject_item(f"product://{number}", "CONSUMING", "REJECTED", "no permissions")
     result = hook.push_items(SOURCE, items(130))
@@ -453,7 +455,7 @@ def test_many_refused_items_are_counted_and_the_first_named(coveo: Simulator, ho
     assert len(str(raised.value)) < 6000
 
 
-def test_which_results_refuse_an_item_can_be_chosen(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_the_results_that_count_as_rejections_can_be_chosen(coveo: Simulator, hook: CoveoPushHook) -> None:
     coveo.reject_item("product://3", "CONSUMING", "SKIPPED", "nothing new")
     result = hook.push_items(SOURCE, items(10))
     with pytest.raises(ItemsRefusedError, match="nothing new"):
@@ -463,7 +465,7 @@ def test_which_results_refuse_an_item_can_be_chosen(coveo: Simulator, hook: Cove
 
 
 @WAYS
-def test_however_many_are_skipped_on_purpose_only_what_refuses_an_item_is_refused(
+def test_any_number_of_skipped_items_does_not_hide_a_rejected_one(
     coveo: Simulator, hook: CoveoPushHook, deferrable: bool
 ) -> None:
     # More than the sensor reads from the logs.
@@ -479,7 +481,9 @@ def test_however_many_are_skipped_on_purpose_only_what_refuses_an_item_is_refuse
         outcome(indexed_sensor(result, refused_results="ERROR,REJECTED", deferrable=deferrable))
 
 
-def test_more_refused_items_than_were_pushed_are_others(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_rejections_beyond_the_number_of_pushed_items_count_as_those_of_others(
+    coveo: Simulator, hook: CoveoPushHook
+) -> None:
     for number in range(5):
         coveo.reject_item(f"product://{number}", "CONSUMING", "REJECTED", "no permissions")
     result = hook.push_items(SOURCE, items(1))
@@ -488,7 +492,7 @@ def test_more_refused_items_than_were_pushed_are_others(coveo: Simulator, hook: 
     assert (counted["indexed"], counted["refused"], counted["others"]) == (0, 5, 4)
 
 
-def test_a_batch_that_could_not_be_read_fails_the_task_without_waiting_for_its_items(
+def test_an_unreadable_batch_fails_the_task_without_waiting_for_its_items(
     coveo: Simulator, hook: CoveoPushHook
 ) -> None:
     result = hook.push_items(SOURCE, items(3))
@@ -500,7 +504,7 @@ def test_a_batch_that_could_not_be_read_fails_the_task_without_waiting_for_its_i
         outcome(indexed_sensor(result))
 
 
-def test_the_pushes_of_mapped_tasks_are_waited_for_together(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_one_sensor_waits_for_the_pushes_of_all_mapped_tasks(coveo: Simulator, hook: CoveoPushHook) -> None:
     results = [hook.push_items(SOURCE, items(5, first=5 * number)) for number in range(3)]
     coveo.reject_item("product://20", "CONSUMING", "REJECTED", "of somebody else, later")
     assert outcome(indexed_sensor(results))["operations"] == 15
@@ -585,7 +589,7 @@ def test_a_rejection_after_indexing_counts(coveo: Simulator, hook: CoveoPushHook
         outcome(indexed_sensor(result))
 
 
-def test_a_push_of_nothing_is_through(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_the_sensor_does_not_wait_for_an_empty_push(coveo: Simulator, hook: CoveoPushHook) -> None:
     result = hook.push_items(SOURCE, [])
     before = len(coveo.requests)
     assert outcome(indexed_sensor(result))["operations"] == 0
@@ -593,14 +597,16 @@ def test_a_push_of_nothing_is_through(coveo: Simulator, hook: CoveoPushHook) -> 
 
 
 @pytest.mark.parametrize("settle_time", [timedelta(minutes=1), 60, "60"])
-def test_a_push_that_ended_just_now_is_let_settle(hook: CoveoPushHook, settle_time: Any) -> None:
+def test_a_push_that_has_just_ended_is_not_done_before_settle_time(
+    hook: CoveoPushHook, settle_time: Any
+) -> None:
     result = hook.push_items(SOURCE, items(2))
     with pytest.raises(AirflowSensorTimeout):
         outcome(indexed_sensor(result, settle_time=settle_time, timeout=0))
 
 
 @WAYS
-def test_a_timeout_before_settle_time_says_what_it_waited_for(
+def test_a_timeout_before_settle_time_says_what_the_sensor_waited_for(
     hook: CoveoPushHook, deferrable: bool, logged: Callable[[], str]
 ) -> None:
     result = hook.push_items(SOURCE, items(2))
@@ -626,7 +632,7 @@ def test_the_window_of_an_old_push_is_limited_to_seven_days(coveo: Simulator) ->
         outcome(indexed_sensor({"source_id": SOURCE, "accepted_adds": 1, "ordering_id": started}, timeout=0))
 
 
-def test_items_that_show_in_no_log_are_counted_when_time_is_up(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_the_timeout_error_counts_items_that_appear_in_no_log(coveo: Simulator, hook: CoveoPushHook) -> None:
     result = {**hook.push_items(SOURCE, items(4)), "accepted_adds": 5}
     with pytest.raises(
         AirflowSensorTimeout, match="Coveo has processed 4 of 5 operations on source acme-products"
@@ -673,7 +679,9 @@ def test_a_value_that_no_push_returns_is_rejected_before_anything_is_sent(
         {"refused_results": []},
     ],
 )
-def test_a_value_that_can_not_be_meant_is_refused(coveo: Simulator, arguments: dict[str, Any]) -> None:
+def test_an_invalid_parameter_is_rejected_before_anything_is_sent(
+    coveo: Simulator, arguments: dict[str, Any]
+) -> None:
     with pytest.raises(CoveoInputError, match=r"Remedy: (Give|Pass)"):
         outcome(indexed_sensor({"source_id": SOURCE, "accepted_adds": 0}, **arguments))
     assert coveo.requests == []
@@ -683,7 +691,9 @@ def test_a_value_that_can_not_be_meant_is_refused(coveo: Simulator, arguments: d
 
 
 @WAYS
-def test_the_quota_is_waited_for(coveo: Simulator, hook: CoveoPushHook, deferrable: bool) -> None:
+def test_the_quota_sensor_waits_until_the_quota_is_sufficient(
+    coveo: Simulator, hook: CoveoPushHook, deferrable: bool
+) -> None:
     keep_off_midnight(coveo)
     coveo.daily_documents = 10
     hook.push_items(SOURCE, items(8))
@@ -701,14 +711,16 @@ def test_the_quota_is_waited_for(coveo: Simulator, hook: CoveoPushHook, deferrab
     other.join()
 
 
-def test_a_quota_that_just_will_do_is_enough(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_a_quota_of_exactly_the_required_items_is_sufficient(coveo: Simulator, hook: CoveoPushHook) -> None:
     keep_off_midnight(coveo)
     coveo.daily_documents = 10
     hook.push_items(SOURCE, items(8))
     assert outcome(PushApiQuotaSensor(task_id="quota", items=2, timeout=0))["remaining"] == 2
 
 
-def test_a_quota_that_will_not_do_says_when_it_renews(coveo: Simulator, hook: CoveoPushHook) -> None:
+def test_the_error_of_an_insufficient_quota_says_when_it_renews(
+    coveo: Simulator, hook: CoveoPushHook
+) -> None:
     keep_off_midnight(coveo)
     coveo.daily_documents = 10
     hook.push_items(SOURCE, items(8))
@@ -720,14 +732,14 @@ def test_a_quota_that_will_not_do_says_when_it_renews(coveo: Simulator, hook: Co
         outcome(PushApiQuotaSensor(task_id="quota", items=3, timeout=0, deferrable=True, soft_fail=True))
 
 
-def test_more_than_a_day_s_quota_is_never_waited_for(coveo: Simulator) -> None:
+def test_more_items_than_a_day_s_quota_fail_the_task_at_once(coveo: Simulator) -> None:
     coveo.daily_documents = 10
     with pytest.raises(CoveoInputError, match="11 items can never be pushed in one day") as raised:
         outcome(PushApiQuotaSensor(task_id="quota", items=11))
     assert isinstance(raised.value, AirflowFailException)
 
 
-def test_a_paused_organization_has_no_quota_to_wait_for(coveo: Simulator) -> None:
+def test_the_quota_sensor_fails_at_once_if_the_organization_is_paused(coveo: Simulator) -> None:
     coveo.pause_organization()
     with pytest.raises(OrganizationPausedError, match="Nothing can be pushed: organization 'acme' is paused"):
         outcome(PushApiQuotaSensor(task_id="quota", items=1))
@@ -783,7 +795,7 @@ def pushed_with_a_504(
 
 
 @WAYS
-def test_repeated_entries_do_not_count_for_missing_ones(
+def test_repeated_log_entries_do_not_count_for_missing_items(
     coveo: Simulator, hook: CoveoPushHook, deferrable: bool, logged: Callable[[], str]
 ) -> None:
     result, finish = pushed_with_a_504(coveo, applied=True)
@@ -802,7 +814,9 @@ def test_repeated_entries_do_not_count_for_missing_ones(
 
 
 @WAYS
-def test_without_a_doubled_entry_all_different_items_are_enough(coveo: Simulator, deferrable: bool) -> None:
+def test_without_repeated_log_entries_all_different_items_are_enough(
+    coveo: Simulator, deferrable: bool
+) -> None:
     result, finish = pushed_with_a_504(coveo, applied=False)
     finish()
     counted = outcome(indexed_sensor(result, deferrable=deferrable))
@@ -905,7 +919,7 @@ def test_operations_of_a_cleared_task_do_not_count_for_its_next_push(
     assert outcome(indexed_sensor(result, deferrable=deferrable))["others"] == 5
 
 
-def test_a_result_of_0_1_is_read_as_it_was(hook: CoveoPushHook) -> None:
+def test_a_push_result_of_version_0_1_can_still_be_read(hook: CoveoPushHook) -> None:
     result = hook.push_items(SOURCE, items(2), delete=["a://1"])
     for key in ("repeated_batches", "repeated_items", "earlier_items", "deletes_with_children"):
         del result[key]

@@ -94,7 +94,7 @@ def test_a_task_that_pushes_and_waits_has_both_counts(
 
 
 @pytest.mark.parametrize("broken", ["xcom_push", "outlet_events"])
-def test_a_count_that_can_not_be_recorded_does_not_change_the_result(
+def test_a_count_that_cannot_be_recorded_does_not_change_the_result(
     coveo: Simulator, hook: CoveoPushHook, task: Task, broken: str
 ) -> None:
     reject_two(coveo)
@@ -106,7 +106,7 @@ def test_a_count_that_can_not_be_recorded_does_not_change_the_result(
         outcome(indexed_sensor(result))
 
 
-def test_a_triggerer_and_a_worker_of_different_versions_understand_each_other(
+def test_a_triggerer_and_a_worker_can_have_different_versions_of_the_provider(
     coveo: Simulator, hook: CoveoPushHook, task: Task
 ) -> None:
     reject_two(coveo)
