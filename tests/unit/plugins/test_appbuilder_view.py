@@ -12,7 +12,7 @@ from tests.push_sources_routes import ROUTES
 pytestmark = pytest.mark.skipif(airflow_line() >= (3, 0), reason="the view of Airflow 2.11")
 
 
-def test_no_route_is_left_unnamed() -> None:
+def test_the_routes_are_exactly_the_expected_ones_and_require_permissions() -> None:
     from airflow_provider_coveo.plugins.appbuilder_view import PushSourcesView
 
     exposed = [

@@ -84,7 +84,7 @@ def shown(client: Any) -> Any:
 # --- who may use it ---
 
 
-def test_no_route_is_left_unnamed() -> None:
+def test_the_routes_are_exactly_the_expected_ones_and_only_for_get() -> None:
     from airflow_provider_coveo.plugins.fastapi_app import make_app
 
     routes: list[Any] = list(make_app().routes)
@@ -95,13 +95,15 @@ def test_no_route_is_left_unnamed() -> None:
 
 @pytest.mark.parametrize("path", ROUTES)
 @pytest.mark.parametrize("role", [None, *ROLES])
-def test_each_route_names_who_may_use_it(client: Any, path: str, role: str | None) -> None:
+def test_each_route_returns_the_expected_status_for_each_role(
+    client: Any, path: str, role: str | None
+) -> None:
     assert client(role).get(path).status_code == ROUTES[path][role]
 
 
 @pytest.mark.parametrize("path", ROUTES)
 @pytest.mark.parametrize("token", ["", "no token", "a.b.c"])
-def test_a_token_that_is_none_lets_nobody_in(client: Any, path: str, token: str) -> None:
+def test_an_invalid_token_is_unauthorized(client: Any, path: str, token: str) -> None:
     nobody = client(None)
     for headers in ({"Cookie": f"_token={token}"}, {"Authorization": f"Bearer {token}"}):
         assert nobody.get(path, headers=headers).status_code in {401, 403}
@@ -110,7 +112,7 @@ def test_a_token_that_is_none_lets_nobody_in(client: Any, path: str, token: str)
 @pytest.mark.parametrize("path", ROUTES)
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
 @pytest.mark.parametrize("kind", ["application/json", "text/plain", "application/x-www-form-urlencoded"])
-def test_nothing_is_taken_from_another_site_nor_from_this_one(
+def test_every_method_that_could_change_something_is_rejected(
     client: Any, path: str, method: str, kind: str
 ) -> None:
     headers = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site", "Content-Type": kind}
@@ -120,7 +122,7 @@ def test_nothing_is_taken_from_another_site_nor_from_this_one(
 
 
 @pytest.mark.parametrize("path", ROUTES)
-def test_no_cache_keeps_an_answer_and_no_site_frames_the_page(client: Any, path: str) -> None:
+def test_responses_are_not_cached_and_no_other_site_can_frame_the_page(client: Any, path: str) -> None:
     headers = client("viewer").get(path).headers
     assert headers["cache-control"] == "no-store"
     assert headers["x-content-type-options"] == "nosniff"
@@ -129,7 +131,7 @@ def test_no_cache_keeps_an_answer_and_no_site_frames_the_page(client: Any, path:
 
 
 @pytest.mark.skipif(not IS_OF_TEAMS, reason="Airflow has teams since 3.2")
-def test_who_sees_the_variables_of_one_team_sees_no_source_of_another(
+def test_access_to_the_variables_of_one_team_shows_no_source_of_another(
     database: Database, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", "True")
@@ -152,7 +154,7 @@ def test_who_sees_the_variables_of_one_team_sees_no_source_of_another(
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_what_names_no_dag_is_for_those_who_may_read_variables(
+def test_records_without_a_dag_are_shown_only_to_roles_that_can_read_variables(
     database: Database, client: Any, role: str
 ) -> None:
     database.variables(coveo_open__acme__s=3)
@@ -183,7 +185,7 @@ def without(database: Database, table: str) -> Iterator[None]:
         ("xcom", "Could not read what was pushed from Airflow's database: OperationalError"),
     ],
 )
-def test_whatever_can_not_be_read_is_a_reason_on_the_page(
+def test_the_page_says_which_table_could_not_be_read(
     database: Database, client: Any, table: str, reason: str
 ) -> None:
     add_dag(database, "d")
@@ -196,7 +198,7 @@ def test_whatever_can_not_be_read_is_a_reason_on_the_page(
     assert [row["source"] for row in found["rows"]] == ([] if table in {"variable", "dag"} else ["s"])
 
 
-def test_a_database_that_is_slow_shows_a_row_with_the_reason(
+def test_with_a_slow_database_the_row_shows_the_reason(
     database: Database, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_dag(database, "d")
@@ -275,7 +277,7 @@ def damaged(record: dict[str, Any]) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("key", RECORDS)
-def test_a_damaged_record_fails_neither_the_page_nor_another_row(
+def test_a_damaged_record_breaks_neither_the_page_nor_another_row(
     database: Database, client: Any, key: str
 ) -> None:
     admin, variable = client("admin"), database.tables["variable"]
@@ -292,13 +294,15 @@ def test_a_damaged_record_fails_neither_the_page_nor_another_row(
         assert "s" in rows, text
 
 
-def test_a_variable_whose_key_only_looks_like_a_record_s_is_none(database: Database, client: Any) -> None:
+def test_a_variable_whose_key_only_resembles_that_of_a_record_is_ignored(
+    database: Database, client: Any
+) -> None:
     add_source(database, "s", "d")
     database.variables(Coveo_Open__acme__other=1, coveoXopenXXacmeXXother=1)
     assert [row["source"] for row in shown(client("admin"))["rows"]] == ["s"]
 
 
-def test_a_dag_that_was_deleted_with_all_its_rows_is_said_to_be_gone(database: Database, client: Any) -> None:
+def test_a_dag_that_was_deleted_with_all_its_rows_is_marked_as_gone(database: Database, client: Any) -> None:
     add_source(database, "s", "deleted")
     (row,) = shown(client("admin"))["rows"]
     assert row["next_run"]["is_gone"] is True
@@ -307,7 +311,7 @@ def test_a_dag_that_was_deleted_with_all_its_rows_is_said_to_be_gone(database: D
 # --- what it never does ---
 
 
-def test_an_answer_needs_no_network_and_contains_no_key(
+def test_responses_need_no_network_and_contain_no_key(
     database: Database, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connection = {"conn_type": "coveo", "login": "acme", "password": "xx-secret"}
@@ -327,7 +331,7 @@ def test_an_answer_needs_no_network_and_contains_no_key(
         assert secret not in text
 
 
-def test_the_server_brings_nothing_that_could_ask_coveo() -> None:
+def test_the_server_imports_nothing_that_could_send_requests_to_coveo() -> None:
     script = """
 import json, sys
 from airflow_provider_coveo.plugins.fastapi_app import make_app

@@ -169,13 +169,13 @@ def seen(status: str = "REBUILD", *, at: float = NOW - 60, **fields: Any) -> See
 # --- active sources and their owners ---
 
 
-def test_nothing_on_record_is_an_empty_page_that_says_how_to_add_the_watchdog(facts: Facts) -> None:
+def test_without_records_there_are_no_rows_and_the_watchdog_is_reported_as_absent(facts: Facts) -> None:
     shown = facts.shown()
     assert shown["rows"] == []
     assert shown["organizations"][""]["watchdog"] == {"dag_id": WATCHDOG_DAG_ID, "usable": "absent"}
 
 
-def test_a_source_whose_bracket_is_at_work(facts: Facts) -> None:
+def test_the_row_of_a_source_with_an_active_bracket_is_complete(facts: Facts) -> None:
     facts.hold()
     facts.update(phase=Phase.OPEN, closed_at=0.0)
     facts.run("running", ("work", "running"))
@@ -205,7 +205,7 @@ ENDED = (("update.close", "failed"), ("update.outcome", "failed"))
         ({"state": "running", "tasks": (("w", None),), "gone": True}, "the DAG no longer exists"),
     ],
 )
-def test_a_source_that_is_active_without_a_bracket_at_work_is_marked_and_says_why(
+def test_an_active_source_without_an_active_bracket_is_abandoned_with_the_reason(
     facts: Facts, run: dict[str, Any] | None, why: str
 ) -> None:
     facts.hold()
@@ -220,7 +220,7 @@ def test_a_source_that_is_active_without_a_bracket_at_work_is_marked_and_says_wh
 
 @pytest.mark.parametrize("pending", ["running", None])
 @pytest.mark.parametrize(("task", "state"), [("update.work", "working"), ("elsewhere", "abandoned")])
-def test_a_member_that_is_pending_when_the_closing_was_marked_keeps_the_bracket_at_work(
+def test_a_member_that_is_pending_after_close_was_marked_keeps_the_bracket_active(
     facts: Facts, task: str, state: str, pending: str | None
 ) -> None:
     facts.hold()
@@ -229,13 +229,13 @@ def test_a_member_that_is_pending_when_the_closing_was_marked_keeps_the_bracket_
 
 
 @pytest.mark.parametrize("options", [{"paused": True}, {"gone": True}])
-def test_a_task_that_still_works_keeps_the_bracket_at_work(facts: Facts, options: Any) -> None:
+def test_a_running_task_keeps_the_bracket_active(facts: Facts, options: Any) -> None:
     facts.hold()
     facts.run("running", ("w", "running"), **options)
     assert facts.row()["state"] == "working"
 
 
-def test_a_bracket_that_a_task_opened_again_is_at_work_as_long_as_tasks_wait(facts: Facts) -> None:
+def test_a_bracket_that_a_task_reopened_is_active_until_that_task_has_ended(facts: Facts) -> None:
     facts.hold(reopened_by=("work", -1))
     for state in ("running", None):
         facts.run("running", *ENDED, ("work", state))
@@ -244,7 +244,7 @@ def test_a_bracket_that_a_task_opened_again_is_at_work_as_long_as_tasks_wait(fac
     assert facts.row()["state"] == "abandoned"
 
 
-def test_a_mapped_bracket_is_judged_by_the_tasks_of_its_own_map_index(facts: Facts) -> None:
+def test_the_state_of_a_mapped_bracket_depends_on_the_tasks_of_its_map_index(facts: Facts) -> None:
     facts.hold(map_index=1)
     facts.run("running")
     facts.task_rows["d", "r"] = [TaskRow(name, index, "success") for name, _ in ENDED for index in (0,)]
@@ -262,7 +262,7 @@ def test_a_mapped_bracket_is_judged_by_the_tasks_of_its_own_map_index(facts: Fac
         (("", NOW - 60), NOW - 3600, "idle", "coveo"),
     ],
 )
-def test_the_newest_of_what_coveo_and_the_records_say_is_shown(
+def test_the_newer_status_of_coveo_and_the_records_is_shown(
     facts: Facts, watched: tuple[str, float], closed_at: float, state: str, by: str
 ) -> None:
     status, at = watched
@@ -281,7 +281,7 @@ def test_the_newest_of_what_coveo_and_the_records_say_is_shown(
     assert row["status"]["as_of"] == max(at, closed_at)
 
 
-def test_the_status_is_called_as_coveo_s_console_calls_it(facts: Facts) -> None:
+def test_statuses_have_the_names_of_coveo_s_console(facts: Facts) -> None:
     facts.watch(*(seen(status, id=status) for status in ("REBUILD", "REFRESH", "INCREMENTAL", "IDLE")))
     labels = {row["source"]: row["status"]["label"] for row in facts.shown()["rows"]}
     assert labels == {
@@ -300,7 +300,7 @@ def test_the_status_is_called_as_coveo_s_console_calls_it(facts: Facts) -> None:
         ({"state": "success"}, "abandoned", None),
     ],
 )
-def test_a_run_without_a_bracket_that_is_active_may_be_updating_its_source(
+def test_an_active_run_without_a_bracket_makes_the_state_of_its_source_unsure(
     facts: Facts, run: dict[str, Any], state: str, why: str | None
 ) -> None:
     facts.values[f"coveo_content__{ORG}__{SOURCE}"] = {"runs": [asdict(RunRecord("d", "r"))]}
@@ -316,7 +316,7 @@ def test_a_run_without_a_bracket_that_is_active_may_be_updating_its_source(
 # --- the last update ---
 
 
-def test_the_last_update_says_how_it_ended_and_what_it_pushed(facts: Facts) -> None:
+def test_the_last_update_shows_its_result_and_what_it_pushed(facts: Facts) -> None:
     facts.update("before")
     facts.update(closed_by="watchdog")
     facts.run("failed", ("work", "failed"), ("update.outcome", "failed"), ("other", "success"))
@@ -335,7 +335,7 @@ def test_the_last_update_says_how_it_ended_and_what_it_pushed(facts: Facts) -> N
     assert last["closed_by"] == "watchdog"
 
 
-def test_the_failed_tasks_of_a_run_are_named_in_the_rows_of_their_sources_only(facts: Facts) -> None:
+def test_the_failed_tasks_of_a_run_are_named_only_in_the_rows_of_their_sources(facts: Facts) -> None:
     for number in (0, 1):
         facts.update(source=f"mapped-{number}", bracket=("mapped.open", number))
     facts.update(source="outer", bracket=("outer.open", -1))
@@ -357,21 +357,21 @@ def test_the_failed_tasks_of_a_run_are_named_in_the_rows_of_their_sources_only(f
 @pytest.mark.parametrize(
     "odd", [None, [], "x", {KEY: None}, {KEY: {"accepted": "many"}}, {KEY: {"accepted": True}}]
 )
-def test_counts_that_are_none_are_left_out(facts: Facts, odd: Any) -> None:
+def test_invalid_counts_are_left_out(facts: Facts, odd: Any) -> None:
     facts.update()
     facts.run("success")
     facts.pushes["d", "r"] = [odd]
     assert facts.row()["last"]["counts"] is None
 
 
-def test_a_push_without_a_bracket_goes_by_its_run(facts: Facts) -> None:
+def test_a_push_without_a_bracket_has_the_result_and_times_of_its_run(facts: Facts) -> None:
     facts.values[f"coveo_content__{ORG}__{SOURCE}"] = {"runs": [asdict(RunRecord("d", "r"))]}
     facts.run("success")
     last = facts.row()["last"]
     assert (last["result"], last["began"], last["ended"]) == ("success", NOW - 7300, NOW - 60)
 
 
-def test_the_timeline_is_bounded_and_ends_where_the_source_was_seen_idle(facts: Facts) -> None:
+def test_the_timeline_is_limited_and_an_open_update_ends_when_the_source_was_seen_idle(facts: Facts) -> None:
     for number in range(MAX_UPDATES + 5):
         facts.update(f"r{number:02}", opened_at=NOW - 9000 + number, closed_at=NOW - 8000 + number)
     facts.update("dead", phase=Phase.UNSURE, opened_at=NOW - 500, closed_at=0.0)
@@ -390,7 +390,7 @@ def test_the_timeline_is_bounded_and_ends_where_the_source_was_seen_idle(facts: 
     "value",
     [UnreadableRecordError, None, [], "x", 3, {}, {"runs": 3}, {"phase": "closed"}, {"sources": {"a": 1}}],
 )
-def test_a_damaged_record_is_said_and_hides_no_other_source(facts: Facts, kind: str, value: Any) -> None:
+def test_a_damaged_record_is_reported_and_hides_no_other_source(facts: Facts, kind: str, value: Any) -> None:
     facts.hold()
     facts.update()
     facts.run("running")
@@ -409,7 +409,7 @@ def test_a_damaged_record_is_said_and_hides_no_other_source(facts: Facts, kind: 
         assert any(name in text for text in said), said
 
 
-def test_a_record_of_which_nothing_can_be_read_is_a_row_with_the_reason_and_the_remedy(facts: Facts) -> None:
+def test_the_row_of_an_unreadable_record_shows_the_reason_and_the_remedy(facts: Facts) -> None:
     facts.values[f"coveo_open__{ORG}__{SOURCE}"] = UnreadableRecordError
     row = facts.row()
     assert (row["organization"], row["source"], row["state"]) == (ORG, SOURCE, "unreadable")
@@ -417,7 +417,7 @@ def test_a_record_of_which_nothing_can_be_read_is_a_row_with_the_reason_and_the_
     assert row["troubles"] == [f"The Variable coveo_open__{ORG}__{SOURCE} {said}"]
 
 
-def test_a_source_that_coveo_no_longer_lists_is_said_to_be_deleted(facts: Facts) -> None:
+def test_a_source_that_coveo_no_longer_lists_is_reported_as_deleted(facts: Facts) -> None:
     facts.hold()
     facts.update(phase=Phase.OPEN, closed_at=0.0)
     facts.run("failed")
@@ -428,7 +428,9 @@ def test_a_source_that_coveo_no_longer_lists_is_said_to_be_deleted(facts: Facts)
 
 
 @pytest.mark.parametrize("watch", [{"at": 0.0}, {"at": NOW - 7300}, {"at": NOW - 30, "left_out": 1}, None])
-def test_a_source_that_no_check_could_have_found_is_not(facts: Facts, watch: dict[str, Any] | None) -> None:
+def test_a_source_that_the_last_check_could_not_find_is_not_reported_as_deleted(
+    facts: Facts, watch: dict[str, Any] | None
+) -> None:
     facts.hold()
     facts.update(phase=Phase.OPEN, closed_at=0.0)
     facts.run("running")
@@ -438,7 +440,7 @@ def test_a_source_that_no_check_could_have_found_is_not(facts: Facts, watch: dic
 
 
 @pytest.mark.parametrize("more", [{"color": "blue"}, {"version": 99}])
-def test_a_field_of_a_later_version_costs_nothing(facts: Facts, more: dict[str, Any]) -> None:
+def test_fields_of_a_later_version_are_ignored(facts: Facts, more: dict[str, Any]) -> None:
     facts.hold()
     facts.update(phase=Phase.OPEN, closed_at=0.0)
     facts.watch(seen())
@@ -449,7 +451,7 @@ def test_a_field_of_a_later_version_costs_nothing(facts: Facts, more: dict[str, 
     assert facts.row()["troubles"] == []
 
 
-def test_the_records_of_0_1_0_are_shown_as_far_as_they_go(facts: Facts) -> None:
+def test_records_of_version_0_1_0_are_shown(facts: Facts) -> None:
     facts.values[f"coveo_open__{ORG}__{SOURCE}"] = {"dag_id": "d", "run_id": "r", "open_task_id": OPEN}
     facts.values[f"coveo_content__{ORG}__{SOURCE}"] = {"dag_id": "d", "run_id": "r", "since": "x"}
     facts.run("running")
@@ -459,7 +461,7 @@ def test_the_records_of_0_1_0_are_shown_as_far_as_they_go(facts: Facts) -> None:
 
 
 @pytest.mark.parametrize("down", ["records", "runs", "dags", "tasks", "pushed"])
-def test_a_query_that_fails_is_said_without_what_the_driver_says(facts: Facts, down: str) -> None:
+def test_a_query_that_fails_is_reported_without_the_driver_s_message(facts: Facts, down: str) -> None:
     facts.hold()
     facts.update(phase=Phase.OPEN, closed_at=0.0)
     facts.run("running", ("w", "running"))
@@ -479,7 +481,7 @@ def test_a_query_that_fails_is_said_without_what_the_driver_says(facts: Facts, d
 # --- permissions ---
 
 
-def test_only_sources_of_dags_that_one_may_read_are_shown(facts: Facts) -> None:
+def test_only_sources_of_readable_dags_are_shown(facts: Facts) -> None:
     facts.update()
     facts.update("r", source="theirs", dag_id="secret")
     facts.watch(seen("IDLE", id="unheard-of"))
@@ -492,7 +494,7 @@ def test_only_sources_of_dags_that_one_may_read_are_shown(facts: Facts) -> None:
     assert sources(readable=frozenset({"dog"})) == {SOURCE, "theirs", "unheard-of"}
 
 
-def test_what_is_shown_of_a_source_names_no_dag_that_one_may_not_read(facts: Facts) -> None:
+def test_the_row_of_a_source_names_no_unreadable_dag(facts: Facts) -> None:
     facts.hold(dag_id="secret", run_id="secret-run")
     facts.update()
     facts.update("secret-run", dag_id="secret")
@@ -518,7 +520,7 @@ def test_a_damaged_record_of_a_hidden_dag_does_not_name_it(facts: Facts) -> None
     ]
 
 
-def test_the_last_update_is_that_of_the_dags_that_one_may_read(facts: Facts) -> None:
+def test_the_last_update_is_that_of_a_readable_dag(facts: Facts) -> None:
     facts.update()
     facts.update("later", dag_id="secret")
     facts.run("failed", ("update.push", "failed"), ("update.outcome", "failed"))
@@ -531,7 +533,7 @@ def test_the_last_update_is_that_of_the_dags_that_one_may_read(facts: Facts) -> 
     assert row["last"]["counts"] == {"accepted": 2}
 
 
-def test_nothing_of_a_record_but_what_is_meant_is_shown(facts: Facts) -> None:
+def test_only_the_intended_fields_of_a_record_are_shown(facts: Facts) -> None:
     facts.hold(opening="opening-id")
     facts.update(coveo_conn_id="my_connection", phase=Phase.OPEN, closed_at=0.0)
     for value in facts.values.values():
@@ -555,7 +557,7 @@ def test_nothing_of_a_record_but_what_is_meant_is_shown(facts: Facts) -> None:
         ({}, DagRow(False, False, None), {"readable": frozenset({"d"}), "sees_records": False}, "forbidden"),
     ],
 )
-def test_whether_the_buttons_can_be_used_is_known_beforehand(
+def test_the_overview_says_whether_the_buttons_can_be_used(
     facts: Facts, watch: Any, dag: DagRow, viewer: Any, usable: str
 ) -> None:
     facts.update()
@@ -574,7 +576,7 @@ def test_a_watchdog_of_another_organization_is_not_offered(facts: Facts) -> None
     assert organizations["two"]["watchdog"] == {"dag_id": WATCHDOG_DAG_ID, "usable": "elsewhere"}
 
 
-def test_a_deleted_watchdog_that_one_could_not_read_is_not_named(facts: Facts) -> None:
+def test_a_deleted_watchdog_is_not_named_to_viewers_who_could_not_read_it(facts: Facts) -> None:
     facts.update()
     facts.watch(seen())
     facts.run("success")
@@ -585,12 +587,12 @@ def test_a_deleted_watchdog_that_one_could_not_read_is_not_named(facts: Facts) -
         assert shown["organizations"][ORG]["watchdog"] == {"dag_id": WATCHDOG_DAG_ID, "usable": "absent"}
 
 
-def test_the_quota_is_that_of_the_watchdog_s_last_look(facts: Facts) -> None:
+def test_the_quota_is_that_of_the_watchdog_s_last_check(facts: Facts) -> None:
     facts.watch(seen(), at=NOW - 60, quota_limit=1000, quota_used=400)
     assert facts.shown()["organizations"][ORG]["quota"] == {"limit": 1000, "used": 400, "as_of": NOW - 60}
 
 
-def test_what_needs_somebody_comes_first(facts: Facts) -> None:
+def test_sources_that_need_attention_come_first(facts: Facts) -> None:
     facts.watch(seen("IDLE", id="idle"), seen("REBUILD", id="left", name="Z"))
     facts.values["coveo_open__acme__odd"] = UnreadableRecordError
     assert [row["source"] for row in facts.shown()["rows"]] == ["left", "odd", "idle"]

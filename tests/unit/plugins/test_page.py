@@ -16,7 +16,7 @@ def parts(name: str) -> list[str]:
     return re.findall(rf"<{name}>(.*?)</{name}>", page(), re.DOTALL)
 
 
-def test_the_policy_allows_the_page_s_own_style_and_script_and_nothing_else() -> None:
+def test_the_policy_allows_only_the_page_s_own_style_script_and_requests() -> None:
     policy = dict(each.split(" ", 1) for each in content_security_policy().split("; "))
     for directive, name in (("script-src", "script"), ("style-src", "style")):
         (text,) = parts(name)
@@ -49,7 +49,7 @@ def test_the_policy_allows_the_page_s_own_style_and_script_and_nothing_else() ->
         *("_blank", "_top", "window.open", "confirm(", "alert(", "prompt(", "http://", "https://"),
     ],
 )
-def test_the_script_makes_no_markup_of_text_and_opens_no_window(never: str) -> None:
+def test_the_script_never_inserts_text_as_markup_or_opens_a_window(never: str) -> None:
     (script,) = parts("script")
     calls = script.replace("confirmClosing(", "")
     assert never not in calls
@@ -62,7 +62,7 @@ def test_all_addresses_are_relative() -> None:
     assert not re.search(r"""(?:href|src|action)=["']/""", page())
 
 
-def test_the_fragment_stands_in_airflow_2_s_own_layout_with_the_session_s_token() -> None:
+def test_the_fragment_for_airflow_2_s_layout_contains_the_session_s_token() -> None:
     text = fragment(csrf_token="IjA4.Zx-9_a")
     assert 'data-line="2" data-csrf="IjA4.Zx-9_a"' in text
     assert "<html" not in text
@@ -71,12 +71,12 @@ def test_the_fragment_stands_in_airflow_2_s_own_layout_with_the_session_s_token(
 
 
 @pytest.mark.parametrize("token", ['"><script>', "a b", "a'b"])
-def test_a_token_that_is_none_gets_into_no_attribute(token: str) -> None:
+def test_an_invalid_token_is_rejected(token: str) -> None:
     with pytest.raises(ValueError, match="CSRF"):
         fragment(csrf_token=token)
 
 
-def test_every_selector_is_within_the_page_so_that_airflow_2_s_own_looks_stay() -> None:
+def test_every_selector_is_limited_to_the_page_and_does_not_restyle_airflow_2() -> None:
     (style,) = parts("style")
     flat = re.sub(r"@media[^{]+\{|\}\s*\}", "}", style)
     for selector in re.findall(r"(?:^|\})\s*([^{}@]+)\{", flat):
@@ -104,7 +104,7 @@ def contrast(one: str, other: str) -> float:
 
 
 @pytest.mark.parametrize("number", range(3))
-def test_text_and_controls_can_be_told_from_what_is_behind_them(number: int) -> None:
+def test_text_and_controls_have_enough_contrast(number: int) -> None:
     """The limits of WCAG 2, level AA: 4.5 for text, 3 for the edges of controls."""
     palette = palettes()[number]
     texts = ("text", "soft", "accent", "rebuild", "refresh", "incremental", "idle", "bad", "warn")
@@ -115,13 +115,13 @@ def test_text_and_controls_can_be_told_from_what_is_behind_them(number: int) -> 
     assert {pair: ratio for pair, ratio in found.items() if ratio < pairs[pair]} == {}
 
 
-def test_the_dark_palette_is_the_same_whoever_asks_for_it() -> None:
+def test_the_dark_palette_is_the_same_for_the_theme_and_the_preference() -> None:
     light, dark, preferred = palettes()
     assert dark == preferred
     assert light.keys() == dark.keys()
 
 
-def test_what_can_be_used_has_a_name() -> None:
+def test_every_control_has_a_label() -> None:
     assert page_module.page().count('aria-label="Filters"') == 1
     for label in re.findall(r"<label[^>]*>(.*?)</label>", page()):
         assert re.sub(r"<[^>]+>", "", label).strip()

@@ -41,7 +41,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Any:
     return as_of
 
 
-def test_the_entry_point_and_the_metadata_name_one_plugin() -> None:
+def test_the_entry_point_and_the_metadata_name_the_same_plugin() -> None:
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     (entry,) = setup["options.entry_points"]["airflow.plugins"].strip().splitlines()
@@ -65,7 +65,7 @@ def test_the_entry_point_and_the_metadata_name_one_plugin() -> None:
     ],
 )
 @pytest.mark.parametrize("read", [lambda: PushSourcesPlugin, PushSourcesPlugin])
-def test_each_line_gets_what_it_can_show(
+def test_each_airflow_version_gets_the_views_that_it_supports(
     served: Any, version: str, fastapi: int, destinations: list[str], views: int, read: Any
 ) -> None:
     """Through the class or an instance: Airflow uses either, depending on ``lazy_load_providers``."""
@@ -77,7 +77,7 @@ def test_each_line_gets_what_it_can_show(
     assert all(not view["href"].startswith(("/", "http")) for view in plugin.external_views)
 
 
-def test_one_setting_turns_it_off(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_setting_turns_the_page_off(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__COVEO__PUSH_SOURCES_PAGE", "False")
     for version in ("2.11.2", "3.3.2", "3.4.0"):
         served(version)
@@ -87,7 +87,7 @@ def test_one_setting_turns_it_off(served: Any, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     "broken", [ImportError("no FastAPI"), RuntimeError("of another version"), SyntaxError()]
 )
-def test_what_can_not_be_made_is_left_out_and_logged(
+def test_a_page_that_cannot_be_created_is_left_out_and_logged(
     served: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, broken: Exception
 ) -> None:
     served("3.3.2")
@@ -104,15 +104,13 @@ def test_what_can_not_be_made_is_left_out_and_logged(
     assert "Could not create the page" in caplog.text
 
 
-def test_a_setting_that_says_nothing_does_not_break_airflow(
-    served: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_invalid_setting_does_not_break_airflow(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     served("3.3.2")
     monkeypatch.setenv("AIRFLOW__COVEO__PUSH_SOURCES_PAGE", "perhaps")
     assert [getattr(PushSourcesPlugin, name) for name in NAMES] == [[], [], []]
 
 
-def test_loading_it_brings_no_web_framework_and_no_page() -> None:
+def test_importing_the_plugin_loads_neither_a_web_framework_nor_the_page() -> None:
     script = """
 import json, sys
 import airflow.plugins_manager, airflow.providers.common.compat.sdk
@@ -134,7 +132,7 @@ print(json.dumps(sorted(set(sys.modules) - before)))
     assert not ours & {"fastapi_app", "appbuilder_view", "overview", "page"}
 
 
-def test_the_version_is_read_of_a_beta_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_version_of_a_beta_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     for version, line in {"2.11.2": (2, 11), "3.4.0b2": (3, 4), "3.10.1.dev0": (3, 10)}.items():
         monkeypatch.setattr("airflow.__version__", version)
         assert airflow_line() == line
