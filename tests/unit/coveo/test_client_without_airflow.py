@@ -115,7 +115,7 @@ def test_the_script_in_the_documentation_updates_a_source(coveo: Simulator, pyth
     assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
 
 
-def test_the_example_of_the_client_s_docstring_runs(coveo: Simulator, python: Path) -> None:
+def test_the_example_in_the_client_s_docstring_runs(coveo: Simulator, python: Path) -> None:
     docstring = client.__doc__ or ""
     (block,) = re.findall(r"code-block:: python\n\n((?:    .*\n|\n)+)", docstring)
     code = (

@@ -17,7 +17,7 @@ def read(**fields: Any) -> ConnectionSettings:
     return ConnectionSettings.read(**{**given, **fields})
 
 
-def test_organization_and_key_are_enough() -> None:
+def test_the_organization_and_the_key_are_sufficient() -> None:
     settings = read()
     assert settings.organization_id == "acme"
     assert settings.push_url == "https://api.cloud.coveo.com"
@@ -34,11 +34,11 @@ def test_fields_that_a_form_saves_blank_count_as_missing() -> None:
 @pytest.mark.parametrize(
     "extra", [{"extra__coveo__region": "eu"}, {"extra__coveo__region": "eu", "region": "eu"}]
 )
-def test_a_field_may_have_the_name_that_the_form_of_airflow_2_gives_it(extra: dict[str, str]) -> None:
+def test_a_field_can_have_the_prefixed_name_that_the_form_of_airflow_2_saves(extra: dict[str, str]) -> None:
     assert read(extra=extra) == read(extra={"region": "eu"})
 
 
-def test_a_custom_host_replaces_the_platform_s_too() -> None:
+def test_a_custom_host_also_replaces_the_platform_host() -> None:
     settings = read(host="http://127.0.0.1", port=8642)
     assert settings.push_url == settings.platform_url == "http://127.0.0.1:8642"
     assert settings.region is None
@@ -54,7 +54,7 @@ def test_a_custom_host_replaces_the_platform_s_too() -> None:
     ],
 )
 @pytest.mark.parametrize("extra", [{}, {"region": "eu"}])
-def test_one_of_coveo_s_own_hosts_is_its_region(host: str, extra: dict[str, str]) -> None:
+def test_one_of_coveo_s_own_hosts_determines_the_region(host: str, extra: dict[str, str]) -> None:
     assert read(host=host, extra=extra) == read(extra={"region": "eu"})
     with pytest.raises(CoveoConfigurationError, match="that of region eu, but its region is 'us'"):
         read(host=host, extra={"region": "us"})
@@ -65,13 +65,13 @@ def test_one_of_coveo_s_own_hosts_is_its_region(host: str, extra: dict[str, str]
 
 
 @pytest.mark.parametrize("port", [None, 0, 443, "443", ""])
-def test_a_port_without_a_host_is_that_of_https(port: Any) -> None:
+def test_without_a_host_the_port_can_only_be_that_of_https(port: Any) -> None:
     assert read(port=port) == read()
     with pytest.raises(CoveoConfigurationError, match="port 8443, but no host"):
         read(port=8443)
 
 
-def test_an_organization_that_is_passed_wins_over_the_login() -> None:
+def test_a_passed_organization_takes_precedence_over_the_login() -> None:
     assert read(organization_id="other").organization_id == "other"
     with pytest.raises(CoveoConfigurationError, match="blank"):
         read(organization_id=" ")
@@ -85,7 +85,7 @@ def test_a_call_interval_is_a_number_of_seconds(given: Any, expected: float) -> 
 
 
 @pytest.mark.parametrize("given", ["-1", "soon", 31, True, "nan", [1]])
-def test_a_call_interval_that_can_not_be_is_refused(given: Any) -> None:
+def test_an_invalid_call_interval_is_rejected(given: Any) -> None:
     with pytest.raises(CoveoConfigurationError, match="call_interval"):
         read(extra={"call_interval": given})
 
@@ -104,7 +104,7 @@ def test_a_timeout_is_one_number_or_two(given: Any, expected: tuple[float, float
         (True, True), ("true", True), ("False", False), (False, False), ("0", False), (__file__, __file__),
     ],
 )  # fmt: skip
-def test_verify_is_a_truth_or_a_file(given: Any, expected: Any) -> None:
+def test_verify_is_a_boolean_or_the_path_of_a_file(given: Any, expected: Any) -> None:
     assert read(extra={"verify": given}).verify == expected
 
 
@@ -116,7 +116,7 @@ def test_proxies_are_an_object_or_its_json(given: Any) -> None:
     assert read(extra={"proxies": given}).proxies == {"https": "http://p:1"}
 
 
-def test_one_proxy_serves_both_schemes() -> None:
+def test_a_single_proxy_is_used_for_both_schemes() -> None:
     assert read(extra={"proxies": "http://p:1"}).proxies == {"http": "http://p:1", "https": "http://p:1"}
 
 
@@ -202,7 +202,7 @@ def test_one_proxy_serves_both_schemes() -> None:
         ({"extra": {"verify": "/no/such/bundle.pem"}}, "verify"),
     ],
 )
-def test_unusable_settings_are_rejected_by_name(fields: dict[str, Any], names: str) -> None:
+def test_the_error_of_an_invalid_setting_names_it_without_secrets(fields: dict[str, Any], names: str) -> None:
     with pytest.raises(CoveoConfigurationError, match=names) as refused:
         read(**fields)
     assert KEY not in str(refused.value)
@@ -211,17 +211,17 @@ def test_unusable_settings_are_rejected_by_name(fields: dict[str, Any], names: s
 
 
 @pytest.mark.parametrize("extra", [None, "", "  ", "{}", {}, '{"region": null}', b'{"region": ""}'])
-def test_an_extra_that_says_nothing_is_none(extra: Any) -> None:
+def test_an_empty_extra_is_the_same_as_none(extra: Any) -> None:
     assert read(extra=extra) == read()
 
 
-def test_the_extra_is_read_as_it_is_stored() -> None:
+def test_the_extra_can_be_json_text() -> None:
     settings = read(extra='{"region": "eu", "timeout": "5,20", "total_timeout": "90"}')
     assert settings.push_url == "https://api-eu.cloud.coveo.com"
     assert settings.timeout == (5, 20)
     assert settings.total_seconds(10**9) == 90
 
 
-def test_the_key_shows_in_no_representation() -> None:
+def test_no_representation_shows_the_key() -> None:
     assert KEY not in repr(read())
     assert KEY not in str(read())

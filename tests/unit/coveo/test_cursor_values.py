@@ -42,7 +42,7 @@ values = st.one_of(
 
 
 @given(value=values)
-def test_a_value_is_kept_without_loss(value: Any) -> None:
+def test_a_value_is_saved_without_loss(value: Any) -> None:
     plain = validate_cursor_value(value, "it")
     kept = cursor_from_json(json.loads(json.dumps(cursor_to_json(plain))))
     assert (kept, type(kept), kind_of(plain)) == (plain, type(plain), kind_of(kept))  # type: ignore[arg-type]
@@ -59,7 +59,7 @@ def test_no_lag_makes_a_value_later(value: Any) -> None:
     assert not is_later(minus_lag(plain, None, "c"), plain)
 
 
-def test_subclasses_become_plain() -> None:
+def test_values_of_subclasses_become_plain_ones() -> None:
     class Text(str):
         __slots__ = ()
 
@@ -72,7 +72,7 @@ def test_subclasses_become_plain() -> None:
     assert validate_cursor_value(bytearray(b"\0\1"), "it") == b"\0\1"
 
 
-def test_pandas_timestamps_are_cut_to_microseconds() -> None:
+def test_pandas_timestamps_are_truncated_to_microseconds() -> None:
     moment = pandas.Timestamp("2026-01-01T00:00:00.123456789Z")
     assert validate_cursor_value(moment, "it") == datetime(2026, 1, 1, 0, 0, 0, 123456, timezone.utc)
     with pytest.raises(CoveoInputError, match="updated has the value NaT"):
@@ -120,18 +120,18 @@ def test_a_lag_moves_a_value_back(value: Any, lag: Any, earlier: Any) -> None:
 @pytest.mark.parametrize(
     ("value", "lag"), [("2026-01-01", timedelta(1)), (5, timedelta(1)), (b"a", 1), (UUID(int=1), 1)]
 )
-def test_a_lag_of_another_kind_is_refused(value: Any, lag: Any) -> None:
+def test_a_lag_that_does_not_fit_the_type_of_the_value_is_rejected(value: Any, lag: Any) -> None:
     with pytest.raises(CoveoInputError, match="can't be moved back by a lag"):
         minus_lag(value, validate_lag(lag), "c")
 
 
 @pytest.mark.parametrize("lag", [-1, timedelta(-1), "soon", True, float("nan"), "inf", [1]])
-def test_a_lag_that_is_none_is_refused(lag: Any) -> None:
+def test_an_invalid_lag_is_rejected(lag: Any) -> None:
     with pytest.raises(CoveoInputError, match="Invalid lag"):
         validate_lag(lag)
 
 
-def test_comparison_of_values() -> None:
+def test_values_are_compared_by_time_or_number_and_only_within_their_kind() -> None:
     there = timezone(timedelta(hours=5))
     assert not is_later(datetime(2026, 1, 1, 5, tzinfo=there), datetime(2026, 1, 1, tzinfo=timezone.utc))
     assert is_later(Decimal("10.1"), 10)
@@ -154,7 +154,7 @@ def test_comparison_of_values() -> None:
         ("9999", False),
     ],
 )
-def test_values_in_the_future(value: Any, expected: bool) -> None:
+def test_only_times_in_the_future_count_as_future_values(value: Any, expected: bool) -> None:
     assert is_in_the_future(value, NOW) is expected
 
 
@@ -173,11 +173,11 @@ def test_values_in_the_future(value: Any, expected: bool) -> None:
         {"type": "uuid", "value": "zz"},
     ],
 )
-def test_an_edited_description_is_not_a_value(described: Any) -> None:
+def test_an_invalid_saved_value_is_ignored(described: Any) -> None:
     assert cursor_from_json(described) is None
 
 
-def test_a_number_may_be_written_by_hand() -> None:
+def test_saved_values_can_be_written_by_hand() -> None:
     assert cursor_from_json({"type": "int", "value": 7}) == 7
     assert cursor_from_json({"type": "timestamp", "value": "2026-01-01T00:00:00Z"}) == datetime(
         2026, 1, 1, tzinfo=timezone.utc

@@ -32,11 +32,11 @@ def test_each_region_has_its_hosts(name: str, push: str, platform: str) -> None:
 
 
 @pytest.mark.parametrize("blank", [None, "", "  "])
-def test_no_region_means_the_united_states(blank: str | None) -> None:
+def test_the_default_region_is_the_united_states(blank: str | None) -> None:
     assert region_named(blank) is REGIONS["us"]
 
 
-def test_an_unknown_region_is_refused_with_the_list() -> None:
+def test_the_error_of_an_unknown_region_lists_the_regions() -> None:
     with pytest.raises(CoveoConfigurationError, match=r"us .*ca .*eu .*au .*hipaa"):
         region_named("mars")
 
@@ -149,7 +149,7 @@ def test_a_host_is_accepted_in_any_usual_form(host: str, expected: str) -> None:
         "proxy.example.com/rest/organizations/acme",
     ],
 )
-def test_a_host_that_is_unsafe_or_unusable_is_refused(host: str) -> None:
+def test_an_unsafe_or_unusable_host_is_rejected(host: str) -> None:
     for field in ("host", "platform_host"):
         with pytest.raises(CoveoConfigurationError) as refused:
             base_url(host, field=field)
@@ -170,7 +170,7 @@ def test_a_host_that_is_unsafe_or_unusable_is_refused(host: str) -> None:
         ("proxy.example.com", "x", "its port is 'x'"),
     ],
 )
-def test_a_port_that_contradicts_the_host_s_is_refused(host: str, port: Any, problem: str) -> None:
+def test_a_port_that_contradicts_that_of_the_host_is_rejected(host: str, port: Any, problem: str) -> None:
     assert base_url("proxy.example.com:8443", port=8443) == "https://proxy.example.com:8443"
     with pytest.raises(CoveoConfigurationError, match=problem):
         base_url(host, port=port)
@@ -187,7 +187,7 @@ def test_a_port_that_contradicts_the_host_s_is_refused(host: str, port: Any, pro
         ("acme.org.coveo.com/x", "platform_host"),
     ],
 )
-def test_one_of_coveo_s_hosts_has_neither_path_nor_port(host: str, field: str) -> None:
+def test_one_of_coveo_s_own_hosts_with_a_path_or_a_port_is_rejected(host: str, field: str) -> None:
     with pytest.raises(CoveoConfigurationError, match=r"Coveo host with a path or a port.*nothing was sent"):
         base_url(host, field=field)
 
@@ -196,7 +196,7 @@ def test_one_of_coveo_s_hosts_has_neither_path_nor_port(host: str, field: str) -
     ("host", "field"),
     [("https://platform-xx.cloud.coveo.com", "host"), ("https://api.cloud.coveo.com", "platform_host")],
 )
-def test_coveo_s_two_hosts_are_not_mistaken_for_each_other(host: str, field: str) -> None:
+def test_one_of_coveo_s_own_hosts_in_the_wrong_field_is_rejected(host: str, field: str) -> None:
     with pytest.raises(CoveoConfigurationError, match="does not serve"):
         base_url(host, field=field)
 
@@ -240,7 +240,7 @@ def test_the_error_for_a_region_in_place_of_a_host_names_its_field(host: str) ->
         ),
     ],
 )
-def test_only_the_api_hosts_of_coveo_are_accepted(host: str) -> None:
+def test_of_coveo_s_own_hosts_only_those_of_its_apis_are_accepted(host: str) -> None:
     if host.lower().rstrip(".") == "api.cloud.coveo.com":
         assert base_url(host)
         return
@@ -248,7 +248,7 @@ def test_only_the_api_hosts_of_coveo_are_accepted(host: str) -> None:
         base_url(host)
 
 
-def test_an_organization_endpoint_may_be_the_platform_s_host() -> None:
+def test_an_organization_endpoint_can_be_the_platform_host() -> None:
     assert base_url("acme.org.coveo.com", field="platform_host") == "https://acme.org.coveo.com"
 
 
@@ -256,13 +256,13 @@ def test_an_organization_endpoint_may_be_the_platform_s_host() -> None:
     "host",
     ["gateway", "api", "coveo-eu", "west", "coveo-proxy", "eu.example.com", "my_proxy.internal", "10.0.0.7"],
 )
-def test_a_host_may_have_any_name_that_is_no_region_s(host: str) -> None:
+def test_a_host_can_have_any_name_except_that_of_a_region(host: str) -> None:
     assert base_url(host) == f"https://{host}"
 
 
 @pytest.mark.parametrize("check", [validate_source_id, validate_organization_id])
 @pytest.mark.parametrize("value", ["", "  ", "a/b", "a b", "../x", "a?b", "a\n", None, 7, "é"])
-def test_an_id_that_can_not_be_one_is_refused(check: object, value: object) -> None:
+def test_an_invalid_id_is_rejected(check: object, value: object) -> None:
     with pytest.raises(CoveoInputError):
         check(value)  # type: ignore[operator]
 

@@ -47,7 +47,7 @@ def answered(status: int, body: bytes = b"", **headers: str) -> CoveoError:
         (418, "X", errors.UnexpectedAnswerError, False),
     ],
 )
-def test_each_documented_error_is_a_class_of_its_own(
+def test_each_documented_error_has_its_own_class(
     status: int, code: str, expected: type[CoveoError], retry_can_help: bool
 ) -> None:
     body = b'{"errorCode": "%s", "message": "As it is."}' % code.encode()
@@ -85,13 +85,15 @@ def test_a_firewall_s_403_is_distinguished_from_a_missing_privilege(action: str)
         (b"x" * 1_000_000, None, "x" * 399 + "…"),
     ],
 )
-def test_any_body_is_handled_and_shown_in_part(body: bytes, code: str | None, said: str) -> None:
+def test_any_response_body_is_accepted_and_shown_only_in_part(
+    body: bytes, code: str | None, said: str
+) -> None:
     error = answered(502, body)
     assert (error.error_code, error.answer) == (code, said)
     assert "secret" not in str(error)
 
 
-def test_an_error_survives_the_way_to_another_process() -> None:
+def test_an_error_can_be_sent_to_another_process() -> None:
     error = answered(429, b'{"errorCode": "TOO_MANY_REQUESTS", "message": "m"}', X_Request_Id="r")
     copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is type(error)

@@ -31,25 +31,25 @@ def surveyed(*items: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", ["a", "product_name", "p__r0duct", "p" * 255])
-def test_a_name_that_coveo_declares_as_possible_is_valid(name: str) -> None:
+def test_a_name_that_coveo_allows_is_valid(name: str) -> None:
     assert validate_field_name(name) == name
 
 
 @pytest.mark.parametrize(
     "name", ["", "A", "productName", "1a", "_a", "a-b", "a b", "größe", "p" * 256, 1, None]
 )
-def test_another_name_is_invalid(name: object) -> None:
+def test_any_other_name_is_invalid(name: object) -> None:
     with pytest.raises(CoveoInputError, match="Invalid field name"):
         validate_field_name(name)
 
 
 @pytest.mark.parametrize("name", ["documentid", "data", "permissions", "parentid", "fileextension"])
-def test_a_key_that_is_a_part_of_the_item_can_t_be_a_field(name: str) -> None:
+def test_a_key_that_is_part_of_the_item_cannot_be_a_field(name: str) -> None:
     with pytest.raises(CoveoInputError, match="as a part of the item"):
         validate_field_name(name)
 
 
-def test_a_field_is_given_by_its_type_or_by_its_options() -> None:
+def test_a_field_can_be_defined_by_its_type_or_its_options() -> None:
     given = {"price": "double", "stock": FieldType.LONG, "color": {"type": "STRING", "multiValueFacet": True}}
     assert validate_fields(given) == {
         "price": {"name": "price", "type": "DOUBLE"},
@@ -76,7 +76,7 @@ def test_a_field_that_coveo_would_reject_is_invalid(fields: Any, words: str) -> 
         validate_fields(fields)
 
 
-def test_metadata_reaches_a_field_in_any_case_and_coveos_own_keys_need_none() -> None:
+def test_metadata_keys_match_fields_in_any_case_and_coveos_own_keys_need_no_field() -> None:
     check = FieldCheck({"productname"})
     item = {
         "documentId": "a://1",
@@ -124,7 +124,7 @@ def test_a_warning_names_each_key_once(caplog: pytest.LogCaptureFixture) -> None
     assert "'a b' (first in item 3; not a valid field name)" in check.words()
 
 
-def test_a_warning_about_several_keys_is_in_the_plural(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_warning_about_several_keys_uses_the_plural(caplog: pytest.LogCaptureFixture) -> None:
     list(FieldCheck(()).watched([{"sizes": 1, "big": 2}], log, fails=False))
     (message,) = caplog.messages
     assert message == (
@@ -154,7 +154,7 @@ def test_an_input_that_fails_after_an_unknown_key_does_not_hide_it() -> None:
         list(FieldCheck(()).watched(items(), log, fails=True))
 
 
-def test_the_memory_for_unknown_keys_is_bounded() -> None:
+def test_the_number_and_length_of_remembered_unknown_keys_are_limited() -> None:
     check = FieldCheck(())
     for place in range(3_000):
         check.look_at(place, {f"{place}{'k' * 300}": 1})
@@ -183,13 +183,13 @@ def test_the_memory_for_unknown_keys_is_bounded() -> None:
         ([None, 1], "LONG_64"),
     ],
 )
-def test_a_field_has_the_type_that_holds_all_its_values(values: list[Any], kind: str) -> None:
+def test_a_field_gets_the_type_that_can_hold_all_its_values(values: list[Any], kind: str) -> None:
     fields = surveyed(*({"documentId": "a://1", "Value": value} for value in values))
     assert fields == {"value": {"type": kind}}
 
 
 @pytest.mark.parametrize("values", [[["a", "b"]], [[1, 2]], ["a", ["b"]], [["b"], "a"], [[1], 2]])
-def test_lists_are_texts_of_several_values(values: list[Any]) -> None:
+def test_lists_become_string_fields_with_several_values(values: list[Any]) -> None:
     fields = surveyed(*({"tags": value} for value in values))
     assert fields == {"tags": {"type": "STRING", "multiValueFacet": True}}
 
@@ -201,7 +201,7 @@ def test_standard_fields_and_keys_without_values_need_no_field() -> None:
     )
 
 
-def test_keys_that_can_t_be_fields_are_all_named() -> None:
+def test_the_error_names_all_keys_that_cannot_be_fields() -> None:
     survey = FieldSurvey()
     survey.look_at(0, {"a-b": 1, "fine": 2})
     survey.look_at(7, {"2nd": 1})
@@ -209,7 +209,7 @@ def test_keys_that_can_t_be_fields_are_all_named() -> None:
         survey.fields()
 
 
-def test_keys_that_hold_values_are_refused_before_memory_runs_out() -> None:
+def test_too_many_different_keys_are_rejected() -> None:
     survey = FieldSurvey()
     for place in range(5_000):
         survey.look_at(place, {f"k{place}": 1})

@@ -49,7 +49,7 @@ def test_any_uri_with_a_scheme_is_a_document_id(document_id: str) -> None:
 
 
 @pytest.mark.parametrize("document_id", ["", "4711", "a:b", "://x", "1x://y", "x://", "x://a\nb", None, 7])
-def test_anything_else_is_not(document_id: object) -> None:
+def test_anything_else_is_not_a_document_id(document_id: object) -> None:
     with pytest.raises(CoveoInputError, match="documentId"):
         validate_document_id(document_id)
 
@@ -58,7 +58,7 @@ def test_no_item_is_public_by_default() -> None:
     assert sent() == {"data": "An anvil."}
 
 
-def test_metadata_arrives_as_json() -> None:
+def test_metadata_is_encoded_as_json() -> None:
     instant = datetime(2026, 11, 24, 8, tzinfo=timezone(timedelta(hours=1)))
     key = uuid.uuid4()
     day, price = date(2026, 11, 24), Decimal("9.90")
@@ -120,24 +120,26 @@ def test_a_time_whose_offset_has_seconds_is_converted_to_utc() -> None:
         ({"photo": memoryview(b"jpeg")}, "photo.*memoryview"),
     ],
 )
-def test_what_coveo_would_refuse_is_refused_and_named(properties: dict[Any, Any], reason: str) -> None:
+def test_an_item_that_coveo_would_reject_is_rejected_with_the_reason(
+    properties: dict[Any, Any], reason: str
+) -> None:
     with pytest.raises(CoveoInputError, match=reason):
         prepared_item({**item(), **properties}).body()
 
 
 @pytest.mark.parametrize("bad", [None, "x", [], {"data": "x"}, {"documentId": "a://b"}])
-def test_an_item_has_an_id_and_content(bad: object) -> None:
+def test_an_item_without_an_id_or_content_is_rejected(bad: object) -> None:
     with pytest.raises(CoveoInputError):
         prepared_item(bad)
 
 
 @pytest.mark.parametrize("content", [b"bytes", 5, None])
-def test_content_is_text(content: object) -> None:
+def test_content_that_is_not_text_is_rejected(content: object) -> None:
     with pytest.raises(CoveoInputError, match="data must be a string"):
         prepared_item(item(data=content))
 
 
-def test_keys_of_coveo_are_known_in_any_case() -> None:
+def test_coveo_s_own_keys_are_recognized_in_any_case() -> None:
     prepared = prepared_item(
         {
             "DOCUMENTID": "a://b",
@@ -151,19 +153,19 @@ def test_keys_of_coveo_are_known_in_any_case() -> None:
     assert json.loads(prepared.body()) == {"compressedBinaryData": "eJw=", "fileExtension": ".pdf"}
 
 
-def test_a_compression_type_is_accepted_in_upper_case_only() -> None:
+def test_a_compression_type_is_accepted_only_in_upper_case() -> None:
     with pytest.raises(CoveoInputError, match="ZLIB"):
         prepared_item({"documentId": "a://b", "compressedBinaryData": "eJw=", "compressionType": "zlib"})
 
 
-def test_size_is_counted_in_bytes() -> None:
+def test_sizes_are_measured_in_bytes() -> None:
     assert not prepared_item(item(data="a" * MAX_INLINE_DATA)).is_too_large_for_inline_data
     assert prepared_item(item(data="é" * (MAX_INLINE_DATA // 2 + 1))).is_too_large_for_inline_data
     with pytest.raises(CoveoInputError, match="bytes"):
         prepared_item(item(note="a" * 6_500_000)).body()
 
 
-def test_a_size_of_coveo_s_is_read_as_the_smaller_one_that_it_can_mean() -> None:
+def test_limits_of_coveo_with_an_ambiguous_unit_have_the_smaller_value() -> None:
     assert prepared_item(item(data="a" * 5_000_001)).is_too_large_for_inline_data
     with pytest.raises(CoveoInputError, match="Coveo accepts 6,000,000"):
         prepared_item(item(note="a" * 6_000_001)).body()
@@ -176,7 +178,7 @@ class _Colour(enum.Enum):
     RED = "red"
 
 
-def test_values_of_libraries_arrive_as_what_they_stand_for() -> None:
+def test_enums_and_times_of_libraries_are_encoded_as_plain_values() -> None:
     moment = pendulum.datetime(2026, 11, 24, 8, tz="Europe/Vienna")
     assert sent(a=_Colour.RED, b=moment, c=("x", moment), d=[1, Decimal("2.5")]) == {
         "data": "An anvil.",
@@ -187,7 +189,7 @@ def test_values_of_libraries_arrive_as_what_they_stand_for() -> None:
     }
 
 
-def test_values_of_numpy_arrive_as_python_s_own() -> None:
+def test_values_of_numpy_are_encoded_like_those_of_python() -> None:
     numpy = pytest.importorskip("numpy")
     assert sent(
         a=numpy.int64(3), b=numpy.float32(0.5), c=numpy.bool_(True), d=numpy.str_("x"), e=numpy.array([1, 2])
@@ -248,7 +250,7 @@ def test_both_permission_models_are_accepted_unchanged(permissions: list[Any]) -
         ),
     ],
 )
-def test_permissions_are_sent_in_the_letters_of_the_push_api(
+def test_permissions_are_sent_in_the_spelling_of_the_push_api(
     permissions: list[Any], spelled: list[Any]
 ) -> None:
     assert sent(permissions=permissions)["permissions"] == spelled
@@ -285,7 +287,7 @@ def test_the_pipeline_s_maximum_of_permissions_is_accepted() -> None:
         ([{"name": "l", "permissionSets": [{"deniedPermissions": [_USER] * 5001}]}], "5,001"),
     ],
 )
-def test_permissions_that_would_be_misread_are_refused(permissions: list[Any], reason: str) -> None:
+def test_permissions_that_coveo_could_misinterpret_are_rejected(permissions: list[Any], reason: str) -> None:
     with pytest.raises(CoveoInputError, match=reason):
         sent(permissions=permissions)
 
@@ -300,13 +302,15 @@ def test_permissions_that_would_be_misread_are_refused(permissions: list[Any], r
         ({"data": "x", "huge": "\ud800" * 10**6}, "surrogate"),
     ],
 )
-def test_reserved_keys_have_rules_of_their_own(properties: dict[str, Any], reason: str) -> None:
+def test_invalid_values_of_reserved_keys_are_rejected_with_a_short_reason(
+    properties: dict[str, Any], reason: str
+) -> None:
     with pytest.raises(CoveoInputError, match=reason) as refused:
         prepared_item({"documentId": "a://b", **properties})
     assert len(str(refused.value)) < 1000
 
 
-def test_an_item_with_types_is_the_same_as_a_dict() -> None:
+def test_a_typed_item_is_equivalent_to_a_dict() -> None:
     moment = datetime(2026, 11, 24, tzinfo=timezone.utc)
     typed = Item(
         "a://b",
@@ -334,7 +338,7 @@ def test_an_item_with_types_is_the_same_as_a_dict() -> None:
         prepared_item(Item("a://b", "x", title="B", metadata={"TITLE": "C"}))
 
 
-def test_the_permanent_id_is_that_of_coveo_s_clients() -> None:
+def test_the_permanent_id_is_the_same_as_that_of_coveo_s_clients() -> None:
     uri = "https://example.com/"
     md5, sha1 = (
         hashlib.new(name, uri.encode(), usedforsecurity=False).hexdigest() for name in ("md5", "sha1")
@@ -391,13 +395,13 @@ def test_json_of_an_item_is_sent_unchanged(text: bytes) -> None:
         (b'{"documentId":"a://b","x":' + b"[" * 100_000, "too deeply"),
     ],
 )
-def test_json_that_coveo_would_refuse_is_refused(text: bytes, reason: str) -> None:
+def test_json_that_coveo_would_reject_is_rejected_with_the_reason(text: bytes, reason: str) -> None:
     with pytest.raises(InvalidItemError) as refused:
         encoded(text)
     assert reason in refused.value.rule
 
 
-def test_more_kinds_of_items_than_are_remembered_are_no_problem() -> None:
+def test_any_number_of_different_item_schemas_can_be_encoded() -> None:
     encoder = ItemEncoder()
     for number in range(5_000):
         assert encoder.encode({"documentId": "a://b", "data": "x", f"key{number}": 1})

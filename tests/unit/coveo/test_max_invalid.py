@@ -25,11 +25,13 @@ from airflow_provider_coveo.coveo.max_invalid import MaxInvalid
         ("100%", False, 7, 7, True),
     ],
 )
-def test_a_number_or_a_share(value: Any, keeps_them: bool, invalid: int, total: int, allowed: bool) -> None:
+def test_the_limit_is_a_number_or_a_percentage(
+    value: Any, keeps_them: bool, invalid: int, total: int, allowed: bool
+) -> None:
     assert MaxInvalid.parse(value, keeps_them=keeps_them).allows(invalid, total) is allowed
 
 
-def test_a_share_ends_a_push_once_enough_is_read() -> None:
+def test_a_percentage_applies_during_a_push_only_after_enough_items() -> None:
     limit = MaxInvalid.parse("1%")
     # The first ones may all be invalid.
     assert limit.allows_so_far(100, 100)
@@ -39,6 +41,6 @@ def test_a_share_ends_a_push_once_enough_is_read() -> None:
 
 
 @pytest.mark.parametrize("value", [-1, "-1", "1.5", 1.5, True, "101%", "-1%", "%", "many", [1]])
-def test_anything_else_is_refused(value: Any) -> None:
+def test_any_other_value_is_rejected(value: Any) -> None:
     with pytest.raises(CoveoInputError, match="Invalid max_invalid"):
         MaxInvalid.parse(value)

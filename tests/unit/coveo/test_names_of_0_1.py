@@ -22,7 +22,7 @@ NAMES = {
 
 
 @pytest.mark.parametrize("path", [f"{module}.{name}" for module in NAMES for name in NAMES[module].split()])
-def test_every_name_of_0_1_exists(path: str) -> None:
+def test_every_public_name_of_version_0_1_still_exists(path: str) -> None:
     module, name = path.split(".")
     assert hasattr(importlib.import_module(f"airflow_provider_coveo.coveo.{module}"), name)
 

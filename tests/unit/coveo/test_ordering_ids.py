@@ -24,7 +24,7 @@ def test_a_past_time_in_milliseconds_is_accepted(value: object) -> None:
 @pytest.mark.parametrize(
     ("ahead_ms", "words"), [(1_500, "1.500 s in"), (7_200_000, "2 h in"), (864_000_000, "10 days in")]
 )
-def test_a_time_in_the_future_is_told_in_its_own_unit(ahead_ms: int, words: str) -> None:
+def test_the_error_of_a_future_time_uses_a_fitting_unit(ahead_ms: int, words: str) -> None:
     with pytest.raises(CoveoInputError, match=f"it is {words} the future"):
         validate_cut_off(NOW + ahead_ms, NOW)
 
@@ -52,7 +52,7 @@ def test_a_time_in_the_future_is_told_in_its_own_unit(ahead_ms: int, words: str)
         (18_500_000_000_000_000_000, "Crawling Module"),
     ],
 )
-def test_anything_else_is_refused_with_the_reason(value: object, reason: str) -> None:
+def test_any_other_value_is_rejected_with_the_reason(value: object, reason: str) -> None:
     with pytest.raises(CoveoInputError, match=reason) as refused:
         validate_cut_off(value, NOW)
     assert "recreate the source" in str(refused.value)
@@ -62,19 +62,19 @@ def _at(seconds_from_now: float) -> CoveoClock:
     return CoveoClock.from_http_date(formatdate(time.time() + seconds_from_now, usegmt=True))
 
 
-def test_coveo_s_clock_counts_if_the_worker_s_is_ahead() -> None:
+def test_coveo_s_clock_applies_if_the_worker_s_is_ahead() -> None:
     clock = _at(-90)
     assert now_ms() - 92_000 <= clock.now_ms() <= now_ms() - 89_000
     with pytest.raises(CoveoInputError, match="in the future"):
         validate_cut_off(now_ms(), clock.latest_cut_off_ms())
 
 
-def test_a_worker_s_clock_that_runs_ahead_by_two_seconds_is_noticed() -> None:
+def test_a_worker_s_clock_that_is_two_seconds_ahead_is_detected() -> None:
     with pytest.raises(CoveoInputError, match="in the future"):
         validate_cut_off(now_ms(), _at(-2).latest_cut_off_ms())
 
 
-def test_the_worker_s_clock_counts_if_it_is_behind() -> None:
+def test_the_worker_s_clock_applies_if_it_is_behind() -> None:
     assert _at(+90).now_ms() <= now_ms()
 
 
@@ -88,12 +88,12 @@ def test_a_date_without_a_zone_is_in_gmt() -> None:
     "date",
     [None, "", "yesterday", "Thu, 99 Foo 2026 25:61:00 GMT", "Thu, 01 Jan 1970 00:00:00 GMT"],
 )
-def test_without_a_readable_date_the_worker_s_clock_has_to_do(date: str | None) -> None:
+def test_without_a_readable_date_the_worker_s_clock_is_used(date: str | None) -> None:
     before = now_ms()
     assert before <= CoveoClock.from_http_date(date).now_ms() <= now_ms()
 
 
-def test_the_present_is_not_refused_for_the_second_that_http_dates_lack() -> None:
+def test_the_current_time_is_accepted_although_http_dates_have_no_fractions_of_a_second() -> None:
     clock = _at(0)
     present = now_ms()
     assert validate_cut_off(present, clock.latest_cut_off_ms()) == present
@@ -105,6 +105,6 @@ def test_a_queue_delay_is_a_number_of_minutes(given: object, minutes: int) -> No
 
 
 @pytest.mark.parametrize("given", [-1, "-1", 1.5, "1.5", None, True, "soon", 2**31])
-def test_a_queue_delay_below_zero_or_no_number_is_refused(given: object) -> None:
+def test_an_invalid_queue_delay_is_rejected(given: object) -> None:
     with pytest.raises(CoveoInputError, match="queue delay"):
         validate_queue_delay(given)

@@ -9,7 +9,7 @@ from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.coveo.retries import RetryPolicy, retry_after_seconds
 
 
-def test_waits_grow_to_their_bound_and_are_drawn_below_it() -> None:
+def test_waits_are_random_below_a_bound_that_grows_to_its_maximum() -> None:
     policy = RetryPolicy(first_wait=1, longest_wait=8)
     for attempt, bound in [(1, 1), (2, 2), (3, 4), (4, 8), (5, 8), (10_000, 8)]:
         waits = [policy.wait(attempt, None) for _ in range(200)]
@@ -22,7 +22,7 @@ def test_the_wait_is_at_least_coveo_s_retry_after() -> None:
     assert sum(RetryPolicy(first_wait=1).wait(1, 0.0) for _ in range(50)) > 1
 
 
-def test_a_refused_call_waits_for_as_long_as_coveo_counts_calls() -> None:
+def test_a_rate_limited_call_waits_for_the_whole_window_in_which_coveo_counts_calls() -> None:
     waits = [RetryPolicy().wait(attempt, None, refused=True) for attempt in (1, 2)]
     assert all(300 <= wait <= 301 for wait in waits)
     assert sum(waits) < RetryPolicy().total_seconds, "two of them fit into the default retry limit"
@@ -32,7 +32,7 @@ def test_the_retry_after_of_a_429_replaces_the_default_wait() -> None:
     assert RetryPolicy().wait(1, 17.0, refused=True) == 17.0
 
 
-def test_an_impatient_policy_repeats_a_refused_call_like_any_other() -> None:
+def test_with_a_short_retry_limit_a_rate_limited_call_is_retried_like_any_other() -> None:
     assert RetryPolicy(total_seconds=20).wait(1, None, refused=True) <= 1
 
 
@@ -62,11 +62,11 @@ def test_an_impatient_policy_repeats_a_refused_call_like_any_other() -> None:
         (None, None),
     ],
 )
-def test_retry_after_is_seconds_or_a_date(header: str | None, seconds: float | None) -> None:
+def test_retry_after_can_be_in_seconds_or_a_date(header: str | None, seconds: float | None) -> None:
     assert retry_after_seconds(header, now_seconds=1_000_000) == seconds
 
 
-def test_a_date_that_names_no_zone_is_in_gmt(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_date_without_a_zone_is_in_gmt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     time.tzset()
     try:
@@ -87,7 +87,7 @@ def test_a_date_that_names_no_zone_is_in_gmt(monkeypatch: pytest.MonkeyPatch) ->
         {"refused_wait": 3001},
     ],
 )
-def test_bounds_are_kept(bad: dict[str, float]) -> None:
+def test_values_outside_the_bounds_are_rejected(bad: dict[str, float]) -> None:
     with pytest.raises(CoveoInputError):
         RetryPolicy(**bad)
 

@@ -38,7 +38,7 @@ def test_invalid_names_are_rejected(name: object) -> None:
 
 
 @pytest.mark.parametrize("name", [None, "None"])
-def test_no_source_is_named_after_a_template_that_rendered_to_nothing(name: object) -> None:
+def test_a_name_from_a_template_that_rendered_to_none_is_rejected(name: object) -> None:
     with pytest.raises(CoveoInputError, match="a template rendered to nothing"):
         validate_source_name(name)
 
@@ -60,11 +60,13 @@ def test_a_source_without_a_status_is_not_active(nothing: dict[str, Any]) -> Non
         (True, None),
     ],
 )
-def test_since_when_is_read_from_either_form_of_date(value: object, expected: int | None) -> None:
+def test_the_start_of_the_activity_can_be_a_timestamp_or_an_iso_date(
+    value: object, expected: int | None
+) -> None:
     assert active_since_ms(source(createdDate=value)) == expected
 
 
-def test_the_beginning_of_the_activity_counts_before_the_date_of_the_status() -> None:
+def test_the_start_of_the_activity_takes_precedence_over_the_date_of_the_status() -> None:
     assert active_since_ms(source(createdDate=5, timestamp=9)) == 5
     assert active_since_ms(source(timestamp=9)) == 9
 
@@ -79,11 +81,11 @@ def test_the_beginning_of_the_activity_counts_before_the_date_of_the_status() ->
         ({}, None),
     ],
 )
-def test_the_product_that_manages_a_source_is_known_by_any_of_its_marks(
+def test_any_of_several_fields_identifies_the_product_that_manages_a_source(
     source: dict[str, Any], product: str | None
 ) -> None:
     assert managed_by(source) == product
 
 
-def test_a_status_that_is_no_text_has_no_equivalent() -> None:
+def test_a_status_that_is_not_text_has_no_push_api_status() -> None:
     assert push_status({"information": {"sourceStatus": {"type": ["IDLE"]}}}) is None

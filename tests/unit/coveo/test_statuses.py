@@ -31,7 +31,7 @@ def test_each_status_has_the_name_and_the_cost_that_coveo_gives_it(
 
 
 @pytest.mark.parametrize("value", ["RESCAN", "", "rebuilding", None, 3, "IDLE;"])
-def test_anything_else_is_refused_with_the_list_of_the_four(value: object) -> None:
+def test_the_error_of_an_invalid_status_lists_the_four_statuses(value: object) -> None:
     with pytest.raises(CoveoInputError) as refused:
         SourceStatus.parse(value)
     for status in SourceStatus:
