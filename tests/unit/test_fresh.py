@@ -15,7 +15,7 @@ def python() -> Iterator[FreshPython]:
         yield made
 
 
-def test_a_script_finds_the_prepared_modules_and_nothing_of_the_previous_script(python: FreshPython) -> None:
+def test_a_script_has_the_prepared_modules_and_nothing_of_the_previous_script(python: FreshPython) -> None:
     script = "import sys; assert {'decimal', 'colorsys'} & set(sys.modules) == {'decimal'}"
     script += "; import colorsys; x = 1"
     assert python.run(script).returncode == 0
@@ -34,14 +34,14 @@ def test_a_script_finds_the_prepared_modules_and_nothing_of_the_previous_script(
         ("print(input())", 1, "EOFError"),
     ],
 )
-def test_its_exit_code_and_all_that_it_writes_are_returned(
+def test_the_exit_code_and_output_of_a_script_are_returned(
     python: FreshPython, script: str, code: int, written: str
 ) -> None:
     done = python.run(script)
     assert (done.returncode, written in done.stdout) == (code, True), done.stdout
 
 
-def test_it_has_the_environment_of_now(python: FreshPython, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_script_has_the_current_environment(python: FreshPython, monkeypatch: pytest.MonkeyPatch) -> None:
     script = "import os; print(os.environ['OF_THE_TEST'], os.environ.get('OF_THIS_CALL'))"
     monkeypatch.setenv("OF_THE_TEST", "1")
     assert python.run(script, {"OF_THIS_CALL": "2"}).stdout == "1 2\n"

@@ -104,7 +104,7 @@ def test_no_function_is_too_long() -> None:
 
 
 @pytest.mark.parametrize("operator", sorted(set(operators()), key=str), ids=lambda each: each.__name__)
-def test_no_operator_is_derived_too_often(operator: type) -> None:
+def test_no_operator_has_too_many_base_classes(operator: type) -> None:
     ours = [
         base.__name__ for base in operator.__mro__ if base.__module__.startswith("airflow_provider_coveo")
     ]
@@ -158,11 +158,11 @@ def plurals_after_numbers(text: str) -> Iterator[str]:
             yield from re.findall(rf"%d{PLURAL.pattern}", node.value)
 
 
-def test_no_message_counts_one_of_a_plural() -> None:
+def test_no_message_can_combine_the_number_one_with_a_plural() -> None:
     assert [(name, found) for name, text in MODULES.items() for found in plurals_after_numbers(text)] == []
 
 
-def test_annotations_say_what_they_mean() -> None:
+def test_annotations_rarely_use_any() -> None:
     names = (
         name
         for text in MODULES.values()
@@ -173,7 +173,7 @@ def test_annotations_say_what_they_mean() -> None:
     assert sum(1 for _ in names) <= MAX_ANY
 
 
-def test_only_one_module_starts_threads_from_the_event_loop() -> None:
+def test_only_the_transport_and_the_triggers_start_threads_from_the_event_loop() -> None:
     # From a thread that asyncio started, Airflow 3.1 can't read connections and Variables: see threads.py.
     found = {
         name

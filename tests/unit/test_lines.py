@@ -38,7 +38,7 @@ def imported() -> set[str]:
     return {name for name in named if not name.startswith(("apache-airflow", "airflow-provider-coveo"))}
 
 
-def test_both_lines_pin_the_same_versions_of_libraries_that_code_without_airflow_imports() -> None:
+def test_libraries_of_code_without_airflow_have_the_same_versions_on_both_lines() -> None:
     newest, oldest = pins("3.3"), pins("2.11")
     # The hook sends through Airflow's session.
     names = imported() | {"apache-airflow-providers-http"}

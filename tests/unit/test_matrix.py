@@ -39,7 +39,7 @@ def test_the_table_distinguishes_passed_failed_and_untried_cells(
     assert lines[-1].endswith("that the package's metadata allow (2.11.0 on Python 3.10).")
 
 
-def test_the_last_result_of_a_cell_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_only_the_last_result_of_a_cell_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(matrix, "RESULTS", tmp_path / "results.json")
     first = matrix.Result("3.11-3.0", "3.11.7", "3.0.6", "failed", 999, 4, 300, "2026-01-01")
     matrix._keep(first)
@@ -50,7 +50,7 @@ def test_the_last_result_of_a_cell_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_
     assert kept["3.11-3.0"].verdict == "passed"
 
 
-def test_the_next_airflow_may_fail_unless_it_is_requested(
+def test_a_failure_on_the_next_airflow_is_allowed_unless_that_cell_is_requested(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def verdict(cell: matrix.Cell) -> matrix.Result:
@@ -84,8 +84,8 @@ def lowest_airflow() -> str:
     return found[1]
 
 
-def test_the_lowest_versions_are_those_that_the_metadata_name() -> None:
-    """A lowest version that can't be installed would never have been tested."""
+def test_the_lowest_versions_are_those_in_the_metadata() -> None:
+    """Otherwise, the lowest supported versions would never be tested."""
     setup = (matrix.PROJECT / "setup.cfg").read_text()
     of_users = setup[setup.index("install_requires") : setup.index("\ndev =")]
     pinned = dict(
@@ -99,7 +99,7 @@ def test_the_lowest_versions_are_those_that_the_metadata_name() -> None:
         assert re.fullmatch(rf"{re.escape(floor)}(\.0)*", pinned[name.lower()]), name
 
 
-def test_the_pythons_are_those_of_the_metadata() -> None:
+def test_the_python_versions_are_those_in_the_metadata() -> None:
     setup = (matrix.PROJECT / "setup.cfg").read_text()
     classified = re.findall(r"Python :: (3\.\d+)$", setup, re.MULTILINE)
     assert matrix.read_matrix()["pythons"] == classified
@@ -107,7 +107,7 @@ def test_the_pythons_are_those_of_the_metadata() -> None:
 
 
 @pytest.mark.parametrize("path", CONSTRAINTS, ids=lambda path: path.name)
-def test_constraints_hold_no_addresses(path: Path) -> None:
+def test_constraints_contain_no_urls(path: Path) -> None:
     pinned = [line for line in path.read_text().splitlines() if not line.startswith("#")]
     assert all(re.fullmatch(r"[\w.-]+==[\w.+!-]+( ; .*)?", line) for line in pinned)
     assert "://" not in path.read_text()

@@ -24,7 +24,7 @@ def test_the_metadata_is_valid_by_airflow_s_own_schema() -> None:
     assert get_provider_info()["package-name"] == "airflow-provider-coveo"
 
 
-def test_reading_the_metadata_imports_nothing_of_airflow() -> None:
+def test_reading_the_metadata_does_not_import_airflow() -> None:
     script = (
         "import sys; from airflow_provider_coveo.get_provider_info import get_provider_info as g; g(); "
         "sys.exit(any(name.split('.')[0] == 'airflow' for name in sys.modules))"
@@ -32,7 +32,7 @@ def test_reading_the_metadata_imports_nothing_of_airflow() -> None:
     assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == 0
 
 
-def test_every_module_that_is_named_is_there() -> None:
+def test_every_module_in_the_metadata_exists() -> None:
     info = get_provider_info()
     for kind in ("hooks", "operators", "sensors", "triggers"):
         for entry in info[kind]:
@@ -40,7 +40,7 @@ def test_every_module_that_is_named_is_there() -> None:
                 assert find_spec(module) is not None
 
 
-def test_everything_that_is_named_for_airflow_to_load_is_there() -> None:
+def test_every_object_in_the_metadata_that_airflow_imports_exists() -> None:
     info = get_provider_info()
     (uris,) = info["asset-uris"]
     assert info["dataset-uris"] == [uris]
@@ -50,7 +50,7 @@ def test_everything_that_is_named_for_airflow_to_load_is_there() -> None:
         assert getattr(importlib.import_module(module), attribute).__module__ == module
 
 
-def test_the_form_offers_the_regions_that_there_are() -> None:
+def test_the_form_offers_all_regions() -> None:
     assert CONNECTION_FORM["conn-fields"]["region"]["schema"]["enum"] == list(REGIONS)
 
 
@@ -68,7 +68,7 @@ def test_the_form_has_the_fields_that_the_hook_reads() -> None:
         assert described["schema"]["type"] == ["string", "null"]
 
 
-def test_both_forms_say_the_same() -> None:
+def test_both_connection_forms_have_the_same_behavior() -> None:
     from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 
     behaviour = CoveoPushHook.get_ui_field_behaviour()
@@ -85,7 +85,7 @@ def test_both_forms_say_the_same() -> None:
 
 
 @pytest.mark.skipif(find_spec("flask_appbuilder") is None, reason="only Airflow 2.11 builds forms of widgets")
-def test_the_widgets_of_the_older_form_are_the_fields_of_the_newer_one() -> None:
+def test_the_widgets_of_the_older_form_match_the_fields_of_the_newer_one() -> None:
     from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 
     widgets = CoveoPushHook.get_connection_form_widgets()

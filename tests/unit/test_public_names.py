@@ -58,7 +58,7 @@ def made_in_dag_files() -> Iterator[type]:
 
 
 @pytest.mark.parametrize("made", sorted(set(made_in_dag_files()), key=str), ids=lambda made: made.__name__)
-def test_everything_for_dag_files_takes_keyword_arguments_only(made: type) -> None:
+def test_everything_for_dag_files_accepts_only_keyword_arguments(made: type) -> None:
     for base in made.__mro__:
         if base.__module__.startswith(airflow_provider_coveo.__name__) and "__init__" in vars(base):
             _, *parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
@@ -68,14 +68,14 @@ def test_everything_for_dag_files_takes_keyword_arguments_only(made: type) -> No
 
 
 @pytest.mark.parametrize("made", [push_source_update, recreate_push_source])
-def test_task_groups_take_keyword_arguments_only(made: object) -> None:
+def test_task_groups_accept_only_keyword_arguments(made: object) -> None:
     parameters = inspect.signature(made).parameters.values()  # type: ignore[arg-type]
     kinds = {one.kind for one in parameters}
     assert kinds <= {inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD}
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_the_hook_is_called_as_it_always_was(name: str) -> None:
+def test_the_signatures_of_the_hook_s_methods_are_unchanged(name: str) -> None:
     by_place, by_keyword = METHODS[name]
     _, *parameters = inspect.signature(getattr(CoveoPushHook, name)).parameters.values()
     assert [one.name for one in parameters if one.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD] == by_place

@@ -48,12 +48,12 @@ def test_a_changelog_with_the_version_is_accepted() -> None:
         ("[Unreleased]\n", "[Unreleased]\n\n- Forgotten.\n", "still has entries under Unreleased"),
     ],
 )
-def test_a_changelog_that_lacks_something_is_in_the_way(old: str, new: str, said: str) -> None:
+def test_an_incomplete_changelog_blocks_a_release(old: str, new: str, said: str) -> None:
     (found,) = release.wrong_in_changelog(GOOD.replace(old, new), "1.2.0")
     assert said in found
 
 
-def test_a_cell_that_did_not_pass_on_its_airflow_is_in_the_way(
+def test_a_cell_that_has_not_passed_on_its_airflow_blocks_a_release(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(matrix, "RESULTS", tmp_path / "results.json")
@@ -74,12 +74,12 @@ def test_a_cell_that_did_not_pass_on_its_airflow_is_in_the_way(
     ]
 
 
-def test_a_tag_of_another_version_is_in_the_way() -> None:
+def test_a_tag_of_another_version_blocks_a_release() -> None:
     assert f"The tag is v99, but the package's version is {__version__}" in list(release.wrong("v99"))
     assert not any("tag" in found for found in release.wrong(f"v{__version__}"))
 
 
-def test_the_changelog_in_the_tree_is_right() -> None:
+def test_the_changelog_in_the_repository_is_valid() -> None:
     """Otherwise, the workflow would reject a tag."""
     text = re.sub(r"## \[Unreleased\].*?(?=^## )", "", release.CHANGELOG.read_text(), flags=re.M | re.S)
     assert list(release.wrong_in_changelog(text, __version__)) == []
@@ -89,7 +89,7 @@ def workflow(name: str) -> Any:
     return yaml.safe_load(WORKFLOWS[name].read_text())
 
 
-def test_the_workflow_tests_the_cells_that_the_matrix_names() -> None:
+def test_the_workflow_tests_the_cells_of_the_matrix() -> None:
     jobs = workflow("test")["jobs"]
     (_, step) = jobs["cells"]["steps"]
     command = step["run"].split("$(")[1].split(")")[0].split()
@@ -100,7 +100,7 @@ def test_the_workflow_tests_the_cells_that_the_matrix_names() -> None:
     assert jobs["cell"]["continue-on-error"] == "${{ matrix.cell.may_fail }}"
 
 
-def test_nothing_is_published_that_was_not_tested_and_checked() -> None:
+def test_only_a_tested_and_checked_build_is_published() -> None:
     jobs = workflow("release")["jobs"]
     assert jobs["publish"]["needs"] == ["test", "build"]
     assert jobs["publish"]["permissions"] == {"id-token": "write"}
@@ -110,7 +110,7 @@ def test_nothing_is_published_that_was_not_tested_and_checked() -> None:
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
-def test_actions_are_pinned_to_commits_and_jobs_may_do_little(name: str) -> None:
+def test_actions_are_pinned_to_commits_and_jobs_have_few_permissions(name: str) -> None:
     used = re.findall(r"uses: (\S+)(.*)", WORKFLOWS[name].read_text())
     assert used
     for action, comment in used:

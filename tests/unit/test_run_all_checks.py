@@ -91,7 +91,7 @@ def under_way(path: Path) -> int:
     return shell.pid
 
 
-def test_a_failed_part_keeps_no_other_from_running_and_is_in_the_summary(
+def test_a_failed_part_does_not_stop_others_and_is_in_the_summary(
     run: Callable[..., subprocess.Popen[str]],
 ) -> None:
     code, output = ended(run("--jobs", "1", "Bad", "bad", "Good", "good"))
@@ -105,7 +105,7 @@ def test_a_failed_part_keeps_no_other_from_running_and_is_in_the_summary(
     assert "FAILED" not in output
 
 
-def test_parts_run_side_by_side_and_each_is_shown_in_one_piece(
+def test_parts_run_in_parallel_and_the_output_of_each_is_shown_in_one_piece(
     run: Callable[..., subprocess.Popen[str]],
 ) -> None:
     code, output = ended(run("--jobs", "2", "A", "meet-a", "B", "meet-b", "Bad", "bad"))
@@ -115,12 +115,12 @@ def test_parts_run_side_by_side_and_each_is_shown_in_one_piece(
         assert re.search(piece + re.escape(f"end {target}\n"), output), output
 
 
-def test_no_more_parts_run_at_a_time_than_allowed(run: Callable[..., subprocess.Popen[str]]) -> None:
+def test_no_more_parts_run_at_the_same_time_than_allowed(run: Callable[..., subprocess.Popen[str]]) -> None:
     parts = [word for number in range(6) for word in (f"{number}", f"alone-{number}")]
     assert ended(run("--jobs", "1", *parts))[0] == 0
 
 
-def test_later_parts_wait_while_all_places_are_taken(run: Callable[..., subprocess.Popen[str]]) -> None:
+def test_parts_after_then_wait_for_those_before_it(run: Callable[..., subprocess.Popen[str]]) -> None:
     assert ended(run("--jobs", "4", "1", "first", "then", "2", "second"))[0] == 0
     assert ended(run("--jobs", "4", "1", "bad", "then", "2", "second"))[0] == 1
 
@@ -131,7 +131,7 @@ def test_several_targets_of_a_part_run_one_after_the_other(
     assert ended(run("Both", "first second"))[0] == 0
 
 
-def test_processes_that_a_part_leaves_behind_are_ended(
+def test_processes_that_a_part_leaves_behind_are_killed(
     run: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
     assert ended(run("Leaving", "leaving"))[0] == 0
@@ -154,7 +154,7 @@ def test_a_signal_ends_all_parts_and_shows_their_output(
     assert (tmp_path / "cleaned-up").exists()
 
 
-def test_nothing_outlives_it_if_it_is_killed(
+def test_no_process_outlives_a_killed_script(
     run: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
     process = run("Endless", "endless")
@@ -193,7 +193,7 @@ def dry_run(*targets: str) -> str:
         ),
     ],
 )
-def test_each_folder_of_tests_is_in_just_one_part_of_a_line(
+def test_each_folder_of_tests_is_in_exactly_one_part_of_a_line(
     venv: str, parts: tuple[str, ...], left_out: set[str]
 ) -> None:
     folders = {path.name for path in (PROJECT / "tests").iterdir() if (path / "__init__.py").exists()}
@@ -207,7 +207,7 @@ def test_each_folder_of_tests_is_in_just_one_part_of_a_line(
     assert sorted(played) == sorted(folders - left_out)
 
 
-def test_make_test_runs_every_part_once_all_is_installed() -> None:
+def test_make_test_runs_every_part_after_everything_is_installed() -> None:
     before, _, command = dry_run("test").partition("scripts/run_all_checks")
     for target in (*PARTS, "lint"):
         assert f" {target}" in command
@@ -215,6 +215,6 @@ def test_make_test_runs_every_part_once_all_is_installed() -> None:
         assert f"touch {venv}/.installed" in before
 
 
-def test_all_tests_of_a_line_are_those_of_its_parts() -> None:
+def test_the_tests_of_both_lines_are_those_of_their_parts() -> None:
     commands = re.findall(r"-m pytest ([^;\n]*)", dry_run("test-airflow-3", "test-airflow-2"))
     assert sorted(commands) == sorted(re.findall(r"-m pytest ([^;\n]*)", dry_run(*PARTS)))

@@ -35,7 +35,7 @@ def test_the_task_state_store_is_used_if_it_exists(variables: Variables) -> None
     assert variables.values == {}
 
 
-def test_without_it_a_value_is_found_again_by_a_later_try_of_the_same_run_only(variables: Variables) -> None:
+def test_without_the_store_only_later_attempts_of_the_same_run_find_a_value(variables: Variables) -> None:
     RunState(context("run-1")).set("key", 5)
     assert RunState(context("run-1")).get("key") == 5
     assert RunState(context("run-1")).get("other") is None
@@ -44,14 +44,14 @@ def test_without_it_a_value_is_found_again_by_a_later_try_of_the_same_run_only(v
     assert RunState(context("run-1", task_id="other")).get("key") is None
 
 
-def test_values_of_one_run_are_kept_side_by_side(variables: Variables) -> None:
+def test_a_run_can_save_several_values(variables: Variables) -> None:
     RunState(context()).set("a", 1)
     RunState(context()).set("b", [2])
     RunState(context()).set("a", 3)
     assert (RunState(context()).get("a"), RunState(context()).get("b")) == (3, [2])
 
 
-def test_only_the_last_runs_are_remembered(variables: Variables) -> None:
+def test_only_values_of_the_last_runs_are_kept(variables: Variables) -> None:
     for number in range(RUNS_REMEMBERED * 2):
         RunState(context(f"run-{number}")).set("key", number)
     (value,) = variables.values.values()
@@ -60,14 +60,14 @@ def test_only_the_last_runs_are_remembered(variables: Variables) -> None:
     assert RunState(context("run-0")).get("key") is None
 
 
-def test_names_are_bounded_and_stay_apart(variables: Variables) -> None:
+def test_names_of_variables_are_limited_in_length_and_remain_distinct(variables: Variables) -> None:
     RunState(context(task_id="x" * 250)).set("key", 1)
     RunState(context(task_id="x" * 249 + "y")).set("key", 2)
     assert all(len(name) <= 250 for name in variables.values)
     assert RunState(context(task_id="x" * 250)).get("key") == 1
 
 
-def test_a_clear_begins_another_series_of_tries() -> None:
+def test_a_clear_starts_a_new_retry_series() -> None:
     assert retry_series(context(max_tries=2)) == retry_series(context(max_tries=2))
     assert retry_series(context(max_tries=2)) != retry_series(context(max_tries=5))
 
@@ -85,7 +85,7 @@ def test_deleting_the_last_value_deletes_the_variable(variables: Variables) -> N
     assert variables.values == {}
 
 
-def test_a_run_has_a_source_s_content_until_another_one_takes_over(variables: Variables) -> None:
+def test_a_run_keeps_its_record_as_writer_until_another_run_takes_over(variables: Variables) -> None:
     mine = take_over_content("acme", "books", "dag", "run-1")
     assert take_over_content("acme", "books", "dag", "run-1") == mine
     assert take_over_content("acme", "films", "dag", "run-2") != mine
@@ -101,7 +101,7 @@ def test_a_record_deleted_by_hand_counts_as_a_new_change(variables: Variables) -
     assert take_over_content("acme", "books", "dag", "run-1") != mine
 
 
-def test_tasks_of_one_run_that_begin_at_the_same_moment_come_to_the_same(
+def test_tasks_of_one_run_that_start_at_the_same_time_get_the_same_record(
     variables: Variables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write = variables.set
@@ -114,7 +114,7 @@ def test_tasks_of_one_run_that_begin_at_the_same_moment_come_to_the_same(
     assert take_over_content("acme", "books", "dag", "run-1") == "theirs"
 
 
-def test_tasks_that_open_a_bracket_again_at_the_same_moment_hold_the_source(
+def test_tasks_that_reopen_a_bracket_at_the_same_time_own_the_source(
     variables: Variables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write = variables.set
@@ -148,7 +148,7 @@ def test_a_change_that_cannot_be_recorded_is_an_error(
         take_over_content("acme", "books", "dag", "run-2")
 
 
-def test_who_held_a_source_before_does_not_let_go_of_it_for_another(variables: Variables) -> None:
+def test_a_previous_owner_does_not_release_the_source_of_the_current_one(variables: Variables) -> None:
     first, second = Holder("dag", "run-1", "update.open"), Holder("dag", "run-2", "update.open")
     first.take("acme", "acme-products")
     second.take("acme", "acme-products")
@@ -158,7 +158,7 @@ def test_who_held_a_source_before_does_not_let_go_of_it_for_another(variables: V
     assert Holder.of_source("acme", "acme-products") is None
 
 
-def test_a_record_of_a_later_version_is_read_by_the_fields_that_this_one_knows(variables: Variables) -> None:
+def test_unknown_fields_in_a_record_of_a_later_version_are_ignored(variables: Variables) -> None:
     holder = Holder("dag", "run-1", "update.open", 3)
     holder.take("acme", "acme-products")
     (name,) = variables.values
@@ -169,7 +169,7 @@ def test_a_record_of_a_later_version_is_read_by_the_fields_that_this_one_knows(v
     assert Holder.of_source("acme", "acme-products") is None
 
 
-def test_how_a_source_was_made_is_read_whatever_else_a_later_version_keeps(variables: Variables) -> None:
+def test_unknown_fields_in_the_record_of_a_created_source_are_ignored(variables: Variables) -> None:
     made = MadeSource(name="books", since=1)
     made.keep("acme")
     (name,) = variables.values
