@@ -409,12 +409,15 @@ def test_a_stopped_hook_ends_its_wait_and_sends_nothing_more(
     assert len(coveo.requests) == 1
 
 
-def test_a_refused_connection_is_an_error_that_names_the_source(connect: Callable[..., None]) -> None:
+def test_a_refused_connection_is_an_error_that_names_the_source_and_the_host(
+    connect: Callable[..., None],
+) -> None:
     connect(host="http://127.0.0.1:9")
     with pytest.raises(errors.NoAnswerError, match="refused") as raised:
         CoveoPushHook(retry=RetryPolicy(total_seconds=0)).set_source_status(SOURCE, "IDLE")
     assert raised.value.status_code is None
     assert SOURCE in str(raised.value)
+    assert "127.0.0.1" in str(raised.value)
 
 
 # --- invalid input ---

@@ -11,7 +11,11 @@ from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from airflow_provider_coveo.assets.coveo_push import push_source_asset
 from airflow_provider_coveo.bracket.dry_runs import enter_member
-from airflow_provider_coveo.bracket.errors import DryRunNotPossible, PushSourceUpdateFailed
+from airflow_provider_coveo.bracket.errors import (
+    DryRunNotPossible,
+    PushSourceUpdateFailed,
+    UnknownFirstOpening,
+)
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 from airflow_provider_coveo.operators.coveo_push import PushItemsOperator
@@ -149,11 +153,22 @@ def test_with_dry_run_off_the_bracket_works_as_usual(
     assert len(coveo.items(SOURCE)) == 1
 
 
-def test_a_bracket_without_dry_run_writes_no_xcom_about_it(
+def test_a_bracket_without_dry_run_neither_reads_nor_writes_an_xcom_about_it(
     coveo: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    class Xcoms(dict[tuple[str, str], Any]):
+        def get(self, key: tuple[str, str], default: Any = None) -> Any:
+            read.append(key[1])
+            return super().get(key, default)
+
+    read: list[str] = []
     run = Run(monkeypatch)
+    run.xcoms = Xcoms()
     run.execute("open")
+    run.task("work")._pre_execute_hook(run.context("work"))
+    run.execute("close")
+    run.execute("outcome")
+    assert "coveo_dry_run" not in read
     assert not any(key == "coveo_dry_run" for _, key in run.xcoms)
 
 
@@ -326,16 +341,30 @@ def test_a_run_that_has_opened_its_source_cannot_become_a_dry_run_and_is_closed(
     assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
 
 
-def test_a_cleared_dry_run_opens_its_source_once_dry_run_is_off(
+def test_a_cleared_dry_run_opens_its_source_but_deletes_nothing_once_dry_run_is_off(
     coveo: Simulator, a_dry_run: Callable[..., DryRun]
 ) -> None:
+    CoveoPushHook().push_items(SOURCE, [{"documentId": "a://old", "data": "x"}])
     run = a_dry_run(delete_old_items=True)
     run.execute("open")
+    run.work_succeeds()
+    run.execute("delete_old_items")
     run.params = {"dry_run": False}
-    run.clear("open")
-    opened = run.execute("open")
+    for name in ("open", "work", "delete_old_items"):
+        run.clear(name)
+    # A clear increases the maximum number of tries.
+    opened = run.execute("open", max_tries=1)
     assert coveo.statuses(SOURCE) == ["REBUILD"]
     assert "dry_run" not in opened
+    run.enter("work")
+    CoveoPushHook().push_items(SOURCE, ITEMS)
+    run.work_succeeds()
+    run.xcoms[run.task("work").task_id, "return_value"] = {"accepted_adds": 1}
+    with pytest.raises(UnknownFirstOpening, match="the task was cleared"):
+        run.execute("delete_old_items", max_tries=1)
+    coveo.clock.advance(minutes=16)
+    assert set(coveo.items(SOURCE)) == {"a://old", "a://1"}
+    assert "olderthan" not in {request.operation for request in coveo.requests}
 
 
 def test_a_dry_run_creates_no_asset_event(coveo: Simulator, a_dry_run: Callable[..., DryRun]) -> None:
