@@ -395,6 +395,8 @@ class Engine:
         self.ends: list[End] = []
         #: For each clear, the states of the run right after it.
         self.states_after_clear: dict[tuple[str, str, int], dict[tuple[str, int], str | None]] = {}
+        #: For each task that was cleared, the number of events before that.
+        self.cleared_at: dict[tuple[str, str, int], int] = {}
         #: The statuses that runs were about to set, even if they were killed before: run, source and status.
         self.intents: set[tuple[str, str, str]] = set()
         self.deleted_runs: set[str] = set()
@@ -928,6 +930,7 @@ class Engine:
         for place, state in after.items():
             if state != before.get(place):
                 self.states_after_clear[(key, *place)] = after
+                self.cleared_at[(key, *place)] = self.number
                 self.marked.pop((key, *place), None)
 
     def mark(

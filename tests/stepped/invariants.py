@@ -174,7 +174,12 @@ class Judge:
         deletion = frozenset({f"{group}.delete_old_items"}) & bracket.own
         states_of_run = at.facts["states"][run]
         # A cleared task opens the bracket again before it works.
-        if states_of_run.get((f"{group}.open", map_index)) not in {"running", *FINISHED}:
+        state_of_open = states_of_run.get((f"{group}.open", map_index))
+        if state_of_open not in {"running", *FINISHED}:
+            return False
+        # It was cleared since then, and marked before it opened again.
+        cleared_at = self.engine.cleared_at.get((run, f"{group}.open", map_index), 0)
+        if opened.number < cleared_at <= at.number and state_of_open in {"failed", "skipped"}:
             return False
         states = self._states_of(states_of_run, bracket.members | deletion, map_index)
         return any(state not in FINISHED for state in states.values())

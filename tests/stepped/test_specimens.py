@@ -378,6 +378,30 @@ SPECIMENS: dict[str, tuple[str, list[Event]]] = {
             ("finish", "c.close"),
         ],
     ),
+    "another-bracket-closes-behind-a-group-that-was-cleared-and-marked-skipped": (
+        "joined_from_outside",
+        [
+            ("tick",),
+            ("trigger", "c", "other"),
+            ("tick",),
+            ("finish", "a.open"),
+            ("tick",),
+            ("finish", "c.open"),
+            ("mark", "a", "begin", "skipped", {"downstream": False, "upstream": True}),
+            ("tick",),
+            ("tick",),
+            ("finish", "a.callback"),
+            ("finish", "c.work1"),
+            (
+                "clear_with",
+                "a",
+                ["done"],
+                {"downstream": True, "upstream": True, "only_failed": False},
+            ),
+            ("tick",),
+            ("mark_group", "a", "push_source_update", "skipped"),
+        ],
+    ),
 }
 
 
