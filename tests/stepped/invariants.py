@@ -552,7 +552,13 @@ class Judge:
             yield Violation("B7", f"{who}, and Coveo accepted no IDLE of it")
 
     def _was_left_to_another(self, last: Seen, number: int) -> bool:
-        """Return whether another run has opened the source since, and so has to close it."""
+        """
+        Return whether another run has to close the source.
+
+        It has opened it since, or during this run's `IDLE`: `close` then sets its status again.
+        """
+        if short(last.task_id) == "close":
+            return True
         later = self.engine.seen[self.engine.seen.index(last) : number]
         return any(
             each.source == last.source and each.status in ACTIVE and each.run != last.run for each in later

@@ -402,6 +402,22 @@ SPECIMENS: dict[str, tuple[str, list[Event]]] = {
             ("mark_group", "a", "push_source_update", "skipped"),
         ],
     ),
+    "the-first-of-two-brackets-closes-while-another-one-opens": (
+        "two_in_a_row",
+        [
+            ("tick",),
+            ("tick",),
+            ("finish", "a.first.open"),
+            ("tick",),
+            ("finish", "a.work1"),
+            ("tick",),
+            ("step", "a.first.close"),
+            ("trigger", "c", "other"),
+            ("tick",),
+            ("tick",),
+            ("finish", "c.open"),
+        ],
+    ),
 }
 
 
