@@ -714,8 +714,9 @@ def _(story: Story) -> None:
     "kill -9 of `close` after its request",
     "REBUILD push IDLE (kill -9 close) IDLE",
     tasks="work1 ok, work2 ok, close ok#2",
-    # On a busy machine, it may consider the task lost once more.
+    # On a busy machine, it may consider the task lost once more, and closes the source once more.
     on_2={"tasks": "work1 ok, work2 ok, close ok"},
+    otherwise_on_2={"sequence": "REBUILD push IDLE (kill -9 close) IDLE IDLE"},
     # 3.0 does not retry a task whose process was killed.
     on_3_0={"run": "failed", "tasks": "work1 ok, work2 ok, close FAIL"},
     representative=True,

@@ -53,23 +53,19 @@ class Storage:
     seen: list[Request] = field(default_factory=list)
 
     def put(self, key: str, content: bytes) -> None:
-        """Write an object."""
+        """Write an object into the bucket ``bucket``."""
         self.client.put_object(Bucket="bucket", Key=key, Body=content)
 
-    def has(self, key: str) -> bool:
-        """Return whether an object exists."""
-        return "Contents" in self.client.list_objects_v2(Bucket="bucket", Prefix=key, MaxKeys=1)
+    def has_bucket(self, name: str) -> bool:
+        """Return whether a bucket exists."""
+        return any(bucket["Name"] == name for bucket in self.client.list_buckets()["Buckets"])
 
     def clear(self) -> None:
-        """Delete all faults, and all objects except for the many under ``pages/``."""
+        """Delete all faults, and all objects in the bucket ``bucket``."""
         self.fault = lambda request: None
         self.seen.clear()
         for page in self.client.get_paginator("list_objects_v2").paginate(Bucket="bucket"):
-            if entries := [
-                {"Key": entry["Key"]}
-                for entry in page.get("Contents", [])
-                if not entry["Key"].startswith("pages/")
-            ]:
+            if entries := [{"Key": entry["Key"]} for entry in page.get("Contents", [])]:
                 self.client.delete_objects(Bucket="bucket", Delete={"Objects": entries})
 
 

@@ -25,6 +25,8 @@ from tests.unit.push.model import indexed
 from tests.unit.push.object_storage import Request, Storage, connection_to, running_storage
 
 ROOT = "s3://coveo_test_s3@bucket"
+#: A bucket of its own, which the other tests don't list.
+MANY = "s3://coveo_test_s3@many"
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +48,11 @@ def line(identity: str) -> bytes:
 
 def _put_pages(storage: Storage) -> None:
     """Write one more object than a page of a listing contains."""
-    if not storage.has("pages/1000.ndjson"):
+    if not storage.has_bucket("many"):
+        storage.client.create_bucket(Bucket="many")
         for number in range(1_001):
-            storage.put(f"pages/{number:04}.ndjson", line(str(number)))
+            key = f"pages/{number:04}.ndjson"
+            storage.client.put_object(Bucket="many", Key=key, Body=line(str(number)))
 
 
 def ids(path: Any, **options: Any) -> list[str]:
@@ -66,11 +70,11 @@ def test_more_keys_than_one_page_of_a_listing_holds_are_all_read(storage: Storag
     _put_pages(storage)
     for path in ("/pages", "/pages/*.ndjson", "/pages/**"):
         storage.seen.clear()
-        files = files_of(f"{ROOT}{path}")
+        files = files_of(f"{MANY}{path}")
         assert [file.name for file in files] == [f"{number:04}.ndjson" for number in range(1_001)]
         # One listing of two pages, without a request for each object.
         assert len(storage.seen) <= 6
-    assert ids(f"{ROOT}/pages/1*0.ndjson") == ["1000"]
+    assert ids(f"{MANY}/pages/1*0.ndjson") == ["1000"]
 
 
 @pytest.mark.parametrize(
@@ -196,7 +200,7 @@ def test_a_second_page_of_a_listing_that_fails_is_an_error(storage: Storage) -> 
     for path in ("/pages", "/pages/*.ndjson"):
         storage.fault = lambda request: 403 if "continuation-token" in request.path else None
         with pytest.raises(PermissionError, match="pages"):
-            next(read_files(f"{ROOT}{path}"))
+            next(read_files(f"{MANY}{path}"))
 
 
 @pytest.mark.parametrize("path", ["/heads", "/heads/*.ndjson", "/heads/b.ndjson", "/heads/**/*.ndjson"])
