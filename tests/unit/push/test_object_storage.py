@@ -287,7 +287,8 @@ def test_an_object_that_changes_while_it_is_read_is_an_error(
     import s3fs
 
     def content(mark: str) -> bytes:
-        rows = [f"a://{mark}{number:09}{'x' * 300}" for number in range(250_000 if is_large else 3_000)]
+        length = 6_000 if is_large else 300
+        rows = [f"a://{mark}{number:09}{'x' * length}" for number in range(12_500 if is_large else 3_000)]
         if name.endswith("parquet"):
             pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
             written = io.BytesIO()
@@ -297,10 +298,11 @@ def test_an_object_that_changes_while_it_is_read_is_an_error(
         lines = rows if name.endswith("csv") else [line(row).decode().strip() for row in rows]
         return "\n".join((["documentId"] if name.endswith("csv") else []) + lines).encode()
 
+    before = content("a")
     if is_large:
         # More than the storage's client reads ahead.
-        assert len(content("a")) > s3fs.S3FileSystem.default_block_size + 10_000_000
-    storage.put(f"changing/{name}", content("a"))
+        assert len(before) > s3fs.S3FileSystem.default_block_size + 10_000_000
+    storage.put(f"changing/{name}", before)
     items = read_files(f"{ROOT}/changing/{name}")
     next(items)
     storage.put(f"changing/{name}", content("b"))
