@@ -62,13 +62,15 @@ def close_source(
     source_id = record.source_id
     holders = ledger.holders(source_id)
     others = [holder for holder in holders if holder.bracket != bracket.bracket]
-    other = next((each for each in others if _is_live(each, still_live)), None)
+    # A bracket that only claims the source has set no status, so it would not close it.
+    other = next((each for each in others if not each.is_claim and _is_live(each, still_live)), None)
     if other is not None:
         ledger.release(source_id, bracket, holders)
         _keep(bracket, replace(record, phase=Phase.LEFT, reopened_by=None))
         return Closing(None, other.bracket)
     try:
-        ledger.release_all(source_id, holders)
+        claims = tuple(each for each in others if each.is_claim and _is_live(each, still_live))
+        ledger.release_all(source_id, holders, claims)
     except Exception:
         log.warning("Could not record that nothing owns source %s anymore", source_id, exc_info=True)
     _keep(bracket, replace(record, phase=Phase.CLOSING))
@@ -103,11 +105,12 @@ def _give_back(
     """
     Restore the status of a bracket that opened the source during this one's ``IDLE`` request.
 
+    One that only claims it sets its status later, and first checks that the source is not active.
     If that bracket's DAG is paused, it is not live, but can continue: its tasks then open the source again.
     """
     others = [holder for holder in ledger.holders(source_id) if holder.bracket != bracket.bracket]
     for holder in others:
-        if holder.status and _is_live(holder, still_live):
+        if holder.status and not holder.is_claim and _is_live(holder, still_live):
             log.warning(
                 "%s opened source %s in the meantime; setting %s again", holder, source_id, holder.status
             )
@@ -127,7 +130,7 @@ def other_at_work(
     :param still_live: Returns whether another bracket is live.
     """
     for holder in SourceLedger(record.organization_id).holders(record.source_id):
-        if holder.bracket != bracket.bracket and _is_live(holder, still_live):
+        if holder.bracket != bracket.bracket and not holder.is_claim and _is_live(holder, still_live):
             return holder.bracket
     return None
 

@@ -318,7 +318,7 @@ def _record_of_holder(task: _UpdateOperator, holder: Holder) -> BracketRecord | 
         task.log.info("No connection, so nothing can have been opened: %s", error)
         return None
     holders = SourceLedger(organization_id).holders(task.source_id)
-    if not any(each.bracket == holder for each in holders):
+    if not any(each.bracket == holder and not each.is_claim for each in holders):
         return None
     return BracketRecord(
         organization_id=organization_id,

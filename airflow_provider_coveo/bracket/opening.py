@@ -118,12 +118,9 @@ class Opening:
             members_outside=self.members_outside,
         )
         holders = ledger.holders(self.source_id)
-        holds_already = any(holder.bracket == self.bracket for holder in holders)
+        holds_already = any(holder.bracket == self.bracket and not holder.is_claim for holder in holders)
         if self.exclusive and not (holds_already and self.record.may_be_open):
             holders = self._claim(ledger, mine, holders)
-            claimed = True
-        else:
-            claimed = False
         opening = replace(
             self.record,
             organization_id=self.hook.organization_id,
@@ -140,8 +137,7 @@ class Opening:
         )
         # From here on, `close` must run, so everything that it and the callbacks need is saved first.
         write_bracket(self.bracket, opening)
-        if not claimed:
-            ledger.hold(self.source_id, mine, holders)
+        ledger.hold(self.source_id, mine, holders)
         if self.announce is not None:
             self.announce(opening)
         try:
@@ -168,7 +164,7 @@ class Opening:
         for other in others:
             if is_live(other):
                 raise SourceBusyError(other)
-        ledger.hold(self.source_id, mine, holders)
+        ledger.hold(self.source_id, replace(mine, is_claim=True), holders)
         try:
             time.sleep(_SETTLE_SECONDS)
             holders = ledger.holders(self.source_id)
@@ -212,7 +208,7 @@ class Opening:
                 # Another task of the bracket has opened it since.
                 return
             if current is not None and current.phase in _CLOSED_PHASES:
-                if not any(is_live(holder) for holder in holders):
+                if not any(is_live(holder) for holder in holders if not holder.is_claim):
                     self.hook.set_source_status(self.source_id, "IDLE")
                 write_bracket(
                     self.bracket, replace(opened, phase=Phase.CLOSED, opening=mine.opening, is_concluded=True)
@@ -229,6 +225,8 @@ class Opening:
         write_bracket(self.bracket, opened)
 
 
-def _left_active(holder: Holder) -> bool:
+def _left_active(holder: SourceRecord) -> bool:
+    if holder.is_claim:
+        return False
     record = read_bracket(holder.bracket)
     return record is None or record.may_be_open

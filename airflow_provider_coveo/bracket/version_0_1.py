@@ -75,6 +75,8 @@ def record_of_0_1(holder: Holder, opened: Mapping[str, object], result: object) 
         coveo_conn_id=str(opened["coveo_conn_id"]),
         status=str(opened.get("status", "")),
         # 0.1.0 deleted the record when it closed the source.
-        phase=Phase.OPEN if any(each.bracket == holder for each in holders) else Phase.CLOSED,
+        phase=Phase.OPEN
+        if any(each.bracket == holder and not each.is_claim for each in holders)
+        else Phase.CLOSED,
         first_cut_off_ms=None if first is None else int(first),
     )

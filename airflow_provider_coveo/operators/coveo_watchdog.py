@@ -223,7 +223,7 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
             name = f"{holder.dag_id} {holder.run_id} {holder.open_task_id} {holder.map_index}"
             before = last.get(name) if isinstance(last, Mapping) else None
             goes_on, runs[name] = self._progress(holder, before if isinstance(before, Mapping) else {})
-            if live is None and goes_on and is_live(holder):
+            if live is None and not holder.is_claim and goes_on and is_live(holder):
                 live = holder
         self._ledger.saw(source_id, {"since_ms": since, "at": time.time(), "holders": runs})
         return live

@@ -139,6 +139,8 @@ class SourceRecord(Holder):
     :param coveo_conn_id: The connection that it uses.
     :param reopened_by: The task that opened it again after its ``outcome`` had run, and its map index.
     :param members_outside: The bracket's tasks that are not in its task group.
+    :param is_claim: Whether it only claims the source, to open it next: it has set no status yet, so it
+        closes nothing.
     """
 
     opening: str = ""
@@ -147,6 +149,7 @@ class SourceRecord(Holder):
     coveo_conn_id: str = ""
     reopened_by: tuple[str, int] | None = None
     members_outside: tuple[str, ...] = ()
+    is_claim: bool = False
 
     def has_member(self, task_name: str) -> bool:
         """
@@ -262,6 +265,8 @@ def record_closing(
     :param also_while_opening: Whether to also update a bracket whose request to open is in flight, so that it
         closes the source again. Default ``True``.
     """
+    if holder.is_claim:
+        return
     record = read_bracket(holder.bracket)
     if record is None or record.source_id != source_id:
         return
@@ -317,15 +322,18 @@ class SourceLedger:
             self._write_holders(source_id, others)
         return tuple(others)
 
-    def release_all(self, source_id: str, among: tuple[SourceRecord, ...]) -> None:
+    def release_all(
+        self, source_id: str, among: tuple[SourceRecord, ...], claims: tuple[SourceRecord, ...] = ()
+    ) -> None:
         """
         Record that nobody owns a source anymore.
 
         :param source_id: The source.
         :param among: The previous owners.
+        :param claims: Those of them that claim it and open it next. Default: none.
         """
-        if among:
-            self._write_holders(source_id, [])
+        if among != claims:
+            self._write_holders(source_id, list(claims))
 
     def _write_holders(self, source_id: str, holders: list[SourceRecord]) -> None:
         name = self._variable("coveo_open", source_id)

@@ -2,8 +2,8 @@
 The independent processes of Airflow, executed step by step: a task's process, or a DAG's callback.
 
 Each actor has its own thread, but only one thread runs at a time: an actor runs until its next stop, and the
-engine until it resumes an actor. Stops are before a task starts, before and after each request to Coveo, and
-before the task reports its result to Airflow.
+engine until it resumes an actor. Stops are before a task starts, before and after each request to Coveo, at
+its first wait since the last stop, and before the task reports its result to Airflow.
 """
 
 from __future__ import annotations
@@ -145,9 +145,20 @@ class Actor:
             self.die_if_dead()
             return self._order
 
+    def stop_at_a_wait(self) -> None:
+        """Stop before it waits, but not again until its next other stop: it may wait in a loop."""
+        if self.at != "wait" and threading.current_thread() is self._thread:
+            self.stop_at("wait")
+
     def die_if_dead(self) -> None:
         if self.dead:
             raise Killed
+
+
+def stop_at_a_wait() -> None:
+    """Stop the running actor, if any, because it is about to wait."""
+    if Actor.current is not None:
+        Actor.current.stop_at_a_wait()
 
 
 def without_comms() -> None:

@@ -22,13 +22,15 @@ class FakeClock:
     Airflow itself stays on real time: its waiting times are changed in its database instead.
 
     :param on_advance: called with the seconds of each advance.
+    :param on_wait: called before a task or a callback waits.
     """
 
-    def __init__(self, on_advance: Callable[[float], None]) -> None:
+    def __init__(self, on_advance: Callable[[float], None], on_wait: Callable[[], None]) -> None:
         self.offset = 0.0
         #: The part of that for which tasks and callbacks waited.
         self.waited = 0.0
         self._on_advance = on_advance
+        self._on_wait = on_wait
         self._time = _Time(self)
         self._threading = _Threading(self)
         self._datetime = _datetime_class(self)
@@ -40,6 +42,7 @@ class FakeClock:
 
     def wait(self, seconds: float) -> None:
         """Let time pass while a task or a callback waits."""
+        self._on_wait()
         self.waited += seconds
         self.advance(seconds)
 

@@ -58,7 +58,15 @@ from requests.adapters import HTTPAdapter
 from airflow_provider_coveo.simulator import Exchange, Simulator
 from airflow_provider_coveo.simulator.app import App
 from airflow_provider_coveo.transports.exchange import current_exchange
-from tests.stepped.actors import Actor, Comms, StuckError, leave_signals_alone, lost_answer, without_comms
+from tests.stepped.actors import (
+    Actor,
+    Comms,
+    StuckError,
+    leave_signals_alone,
+    lost_answer,
+    stop_at_a_wait,
+    without_comms,
+)
 from tests.stepped.clock import FakeClock
 from tests.stepped.doors import DirectTransport, ShortWay, answer_in_place, of_one_version
 
@@ -251,7 +259,7 @@ class Engine:
         self.simulator.start()
         self._record = self.simulator.record
         self.simulator.record = self._note  # type: ignore[method-assign]
-        self.clock = FakeClock(lambda seconds: self.simulator.clock.advance(seconds=seconds))
+        self.clock = FakeClock(lambda seconds: self.simulator.clock.advance(seconds=seconds), stop_at_a_wait)
         os.environ["AIRFLOW_CONN_COVEO_DEFAULT"] = self.simulator.connection_json()
         self._app = App(self.simulator, {})
         self._adapter = HTTPAdapter()

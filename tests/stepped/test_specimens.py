@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 ALONE = {"downstream": False, "upstream": False}
 BELOW = {"downstream": True, "upstream": False}
 CLEAR_BELOW = {**BELOW, "only_failed": False}
+#: Another DAG's bracket has opened the source.
+OTHER_OPENED = [("trigger", "c", "other"), ("tick",), ("tick",), ("finish", "c.open")]
 CLEAR_ONLY_FAILED = {**BELOW, "only_failed": True}
 
 
@@ -417,6 +419,52 @@ SPECIMENS: dict[str, tuple[str, list[Event]]] = {
             ("tick",),
             ("finish", "c.open"),
         ],
+    ),
+    "an-exclusive-bracket-claims-the-source-while-another-one-closes-it": (
+        "exclusive",
+        [
+            *OTHER_OPENED,
+            ("tick",),
+            ("finish", "c.work1"),
+            ("tick",),
+            ("step", "c.close"),
+            ("step", "a.open"),
+            ("finish", "c.close"),
+            ("finish", "a.open"),
+        ],
+    ),
+    "an-exclusive-bracket-claims-the-source-while-one-opens-it-that-was-closed": (
+        "exclusive",
+        [
+            ("trigger", "c", "other"),
+            ("tick",),
+            ("tick",),
+            ("step", "c.open"),
+            ("mark_group", "c", "push_source_update", "success"),
+            ("tick",),
+            ("step", "c.callback"),
+            ("step", "c.callback"),
+            ("step", "c.callback"),
+            ("step", "a.open"),
+            ("step", "c.open"),
+            ("step", "c.open"),
+            ("finish", "c.open"),
+        ],
+    ),
+    "an-exclusive-bracket-is-killed-with-its-claim-while-a-callback-closes": (
+        "exclusive",
+        [
+            *OTHER_OPENED,
+            ("mark_group", "c", "push_source_update", "success"),
+            ("tick",),
+            ("step", "a.open"),
+            ("finish", "c.callback"),
+            ("kill", "a.open"),
+        ],
+    ),
+    "an-exclusive-bracket-is-killed-with-its-claim": (
+        "exclusive",
+        [("tick",), ("tick",), ("step", "a.open"), ("kill", "a.open")],
     ),
 }
 
