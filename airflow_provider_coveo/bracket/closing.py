@@ -62,10 +62,14 @@ def close_source(
     source_id = record.source_id
     holders = ledger.holders(source_id)
     others = [holder for holder in holders if holder.bracket != bracket.bracket]
-    # A bracket that only claims the source has set no status, so it would not close it.
-    other = next((each for each in others if not each.is_claim and _is_live(each, still_live)), None)
+    other = _first_live(others, still_live)
+    if others and other is None:
+        # To find out took seconds in which another bracket may have opened the source.
+        before, holders = set(others), ledger.holders(source_id)
+        others = [holder for holder in holders if holder.bracket != bracket.bracket]
+        other = _first_live([each for each in others if each not in before], still_live)
     if other is not None:
-        ledger.release(source_id, bracket, holders)
+        ledger.leave(source_id, bracket, record.coveo_conn_id, other, holders)
         _keep(bracket, replace(record, phase=Phase.LEFT, reopened_by=None))
         return Closing(None, other.bracket)
     try:
@@ -129,10 +133,9 @@ def other_at_work(
     :param record: Its record in this run.
     :param still_live: Returns whether another bracket is live.
     """
-    for holder in SourceLedger(record.organization_id).holders(record.source_id):
-        if holder.bracket != bracket.bracket and not holder.is_claim and _is_live(holder, still_live):
-            return holder.bracket
-    return None
+    holders = SourceLedger(record.organization_id).holders(record.source_id)
+    other = _first_live([each for each in holders if each.bracket != bracket.bracket], still_live)
+    return other.bracket if other is not None else None
 
 
 def may_be_active(hook: CoveoPushHook, source_id: str) -> bool:
@@ -166,6 +169,13 @@ def hook_of(record: BracketRecord, **options: Any) -> CoveoPushHook:
         organization_id=record.organization_id or None,
         **{"caller": "push_source_update", **options},
     )
+
+
+def _first_live(
+    holders: Iterable[SourceRecord], still_live: Callable[[SourceRecord], bool]
+) -> SourceRecord | None:
+    """Return a live bracket. One that only claims the source has set no status, so it would not close it."""
+    return next((each for each in holders if not each.is_claim and _is_live(each, still_live)), None)
 
 
 def _is_live(holder: SourceRecord, still_live: Callable[[SourceRecord], bool]) -> bool:

@@ -20,7 +20,11 @@ from airflow_provider_coveo.bracket.deletion_limit import (
     reject_too_many_deletions,
 )
 from airflow_provider_coveo.bracket.dry_runs import is_dry
-from airflow_provider_coveo.bracket.errors import NothingWasPushed, UnknownFirstOpening
+from airflow_provider_coveo.bracket.errors import (
+    NothingWasPushed,
+    SharedByMapIndexes,
+    UnknownFirstOpening,
+)
 from airflow_provider_coveo.bracket.members import (
     failure_is_ignored,
     is_mapped_task,
@@ -43,6 +47,8 @@ if TYPE_CHECKING:
     from airflow_provider_coveo.bracket.arguments import UpdateTaskArguments
     from airflow_provider_coveo.coveo.results import OldItemsResult
     from airflow_provider_coveo.state.airflow_types import Operator
+    from airflow_provider_coveo.state.ledger import Holder
+    from airflow_provider_coveo.state.run_records import RunRecord
 
 #: The interval between two checks of a teardown; 3.0 treats a shorter reschedule as a killed task.
 _BETWEEN_CHECKS: Final = timedelta(seconds=10)
@@ -102,6 +108,7 @@ class DeleteOldItemsOfUpdateOperator(_UpdateOperator):
                 f"({', '.join(not_successful)})."
             )
         run = SourceLedger(record.organization_id).run(record.source_id, holder.dag_id, holder.run_id)
+        _reject_a_shared_source(self.source_id, holder, run)
         if not self.allow_empty and not run.accepted:
             self._reject_after_an_empty_update(context, every, in_state)
         why_unknown = record.why_unknown or run.why_unknown
@@ -184,6 +191,17 @@ class DeleteOldItemsOfUpdateOperator(_UpdateOperator):
             "push; the tasks pushed to another source; or they push by other means than this provider. "
             "Remedy: Push with this provider's tasks or CoveoPushHook; or pass allow_empty=True if an "
             "empty source is intended, or if other tools push."
+        )
+
+
+def _reject_a_shared_source(source_id: str, holder: Holder, run: RunRecord) -> None:
+    """Keep the items that another map index of the bracket pushed to the source before, or would push."""
+    indexes = sorted(index for task_id, index in run.brackets if task_id == holder.open_task_id)
+    if set(indexes) - {holder.map_index}:
+        raise SharedByMapIndexes(
+            f"Old items of source {source_id!r} stay: several map indexes of the bracket update it "
+            f"({', '.join(map(str, indexes))}), and each would delete what the others have not pushed yet. "
+            "Remedy: Map the bracket over its sources; and map the pushes to one source inside the bracket."
         )
 
 

@@ -25,6 +25,10 @@ class UnknownFirstOpening(AirflowFailException):
     """Raised instead of deleting old items if the time of the run's first push is unknown."""
 
 
+class SharedByMapIndexes(AirflowFailException):
+    """Raised instead of deleting old items if several map indexes of a bracket update the same source."""
+
+
 class TooManyDeletions(AirflowFailException):
     """Raised instead of deleting old items if more of them would be deleted than ``max_deleted`` allows."""
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from airflow_provider_coveo.bracket.closing import hook_of
 from airflow_provider_coveo.bracket.errors import PushSourceUpdateFailed
 from airflow_provider_coveo.coveo.errors import (
     AccessDeniedError,
     AuthenticationError,
     CertificateError,
+    CoveoError,
     CoveoInputError,
     InvalidParameterError,
     InvalidRequestError,
@@ -28,6 +31,7 @@ from airflow_provider_coveo.state.ledger import (
     SourceRecord,
     new_opening,
     read_bracket,
+    record_closing,
     write_bracket,
 )
 from airflow_provider_coveo.state.liveness import is_live
@@ -35,6 +39,8 @@ from airflow_provider_coveo.state.liveness import is_live
 if TYPE_CHECKING:
     from airflow_provider_coveo.coveo.results import StatusResult
     from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+
+log = logging.getLogger(__name__)
 
 #: Errors that guarantee that a status was not set.
 _NOT_APPLIED: Final = (
@@ -169,11 +175,15 @@ class Opening:
             time.sleep(_SETTLE_SECONDS)
             holders = ledger.holders(self.source_id)
             # Brackets that are no longer live may have left the source active; this bracket closes it.
-            self._check_claim(mine, holders, is_free=not any(map(_left_active, others)))
+            left = [other for other in others if _left_active(other)]
+            self._check_claim(mine, holders, is_free=not left)
         except BaseException:
             ledger.release(self.source_id, self.bracket)
             raise
-        return holders
+        for other in left:
+            # If its DAG was only paused, its tasks open the source again, or wait for this bracket.
+            record_closing(other, self.source_id, Phase.LEFT, also_while_opening=False)
+        return tuple(holder for holder in holders if holder not in left)
 
     def _check_claim(self, mine: SourceRecord, holders: tuple[SourceRecord, ...], *, is_free: bool) -> None:
         if not holders or holders[0].opening != mine.opening:
@@ -190,13 +200,33 @@ class Opening:
         if current.phase in _CLOSED_PHASES:
             write_bracket(self.bracket, replace(current, is_concluded=True))
         elif isinstance(error, _NOT_APPLIED) and not self.record.may_be_open:
-            # There is nothing to close, and IDLE would end someone else's activity on the source.
-            ledger.release(self.source_id, self.bracket)
-            write_bracket(
-                self.bracket, replace(self.record, phase=Phase.REJECTED, is_concluded=True, waiting=None)
-            )
+            self._conclude_rejection(ledger, opening)
         else:
             write_bracket(self.bracket, replace(opening, phase=Phase.UNSURE, is_concluded=True))
+
+    def _conclude_rejection(self, ledger: SourceLedger, opening: BracketRecord) -> None:
+        """
+        Record that Coveo rejected the status, and close what another bracket left open for this one.
+
+        Otherwise, there is nothing to close, and IDLE would end someone else's activity on the source.
+        """
+        holders = ledger.holders(self.source_id)
+        mine = next((each for each in holders if each.bracket == self.bracket), None)
+        others = [each for each in holders if each.bracket != self.bracket and not each.is_claim]
+        if mine is not None and mine.left_conn_id and not any(map(is_live, others)):
+            unsure = replace(opening, phase=Phase.UNSURE, is_concluded=True)
+            write_bracket(self.bracket, unsure)
+            # This bracket's connection was rejected, and that of the other one worked.
+            hook = hook_of(replace(unsure, coveo_conn_id=mine.left_conn_id))
+            try:
+                hook.set_source_status(self.source_id, "IDLE")
+            except CoveoError as error:
+                log.warning("%s The bracket's close tries again", error)
+                return
+        ledger.release(self.source_id, self.bracket)
+        write_bracket(
+            self.bracket, replace(self.record, phase=Phase.REJECTED, is_concluded=True, waiting=None)
+        )
 
     def _look_again(self, ledger: SourceLedger, mine: SourceRecord, opened: BracketRecord) -> None:
         """Close the source again if the bracket was closed during the request."""

@@ -141,6 +141,8 @@ class SourceRecord(Holder):
     :param members_outside: The bracket's tasks that are not in its task group.
     :param is_claim: Whether it only claims the source, to open it next: it has set no status yet, so it
         closes nothing.
+    :param left_conn_id: The connection of another bracket that left the source open for this one; empty if
+        none did.
     """
 
     opening: str = ""
@@ -150,6 +152,7 @@ class SourceRecord(Holder):
     reopened_by: tuple[str, int] | None = None
     members_outside: tuple[str, ...] = ()
     is_claim: bool = False
+    left_conn_id: str = ""
 
     def has_member(self, task_name: str) -> bool:
         """
@@ -304,6 +307,29 @@ class SourceLedger:
         holders = self.holders(source_id) if among is None else among
         others = [other for other in holders if other.bracket != record.bracket]
         self._write_holders(source_id, [record, *others])
+
+    def leave(
+        self,
+        source_id: str,
+        bracket: Holder,
+        coveo_conn_id: str,
+        to: SourceRecord,
+        among: tuple[SourceRecord, ...],
+    ) -> None:
+        """
+        Record that a bracket leaves a source open for another one, which closes it.
+
+        :param source_id: The source.
+        :param bracket: The bracket that no longer owns it.
+        :param coveo_conn_id: Its connection.
+        :param to: The other one.
+        :param among: The owners of the source, which were just read.
+        """
+        others = [holder for holder in among if holder.bracket != bracket.bracket]
+        self._write_holders(
+            source_id,
+            [replace(each, left_conn_id=coveo_conn_id) if each == to else each for each in others],
+        )
 
     def release(
         self, source_id: str, bracket: Holder, among: tuple[SourceRecord, ...] | None = None

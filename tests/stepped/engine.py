@@ -930,8 +930,9 @@ class Engine:
         before = self.states(key)
         self.rest("POST", path, {"dry_run": False, "only_failed": only_failed}, or_not=True)
         self._note_clear(key, before)
-        self.marked_runs.pop(key, None)
-        self.ended_by_hand.discard(key)
+        if self.states(key) != before:
+            self.marked_runs.pop(key, None)
+            self.ended_by_hand.discard(key)
 
     def _note_clear(self, key: str, before: dict[tuple[str, int], str | None]) -> None:
         after = self.states(key)

@@ -439,6 +439,9 @@ class Judge:
                     yield Violation(
                         "B5", f"{seen.actor} closes {seen.source} while {other}'s bracket works on it"
                     )
+                elif short(seen.task_id) == "close" and seen.status in ACTIVE:
+                    # It restores the status of the other one.
+                    pass
                 elif seen.status in ACTIVE and bracket is not None and bracket.exclusive:
                     yield Violation(
                         "B5", f"{seen.actor} opens {seen.source} while {other}'s bracket holds it"
@@ -452,10 +455,10 @@ class Judge:
         return any(note.endswith(" paused") for _, note in self.engine.log)
 
     def _opens_again(self, idle: Seen, run: str) -> bool:
-        """Return whether the run's next request to the closed source is an active status."""
+        """Return whether the run's next request to the source is an active status."""
         later = self.engine.seen[self.engine.seen.index(idle) + 1 :]
         following = next((each for each in later if each.source == idle.source and each.run == run), None)
-        return idle.status == "IDLE" and (following is None or following.status in ACTIVE)
+        return following is None or following.status in {*ACTIVE, "IDLE"}
 
     def _is_given_back(self, idle: Seen, opener: str) -> bool:
         """

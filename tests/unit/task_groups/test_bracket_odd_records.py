@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_coveo.bracket.closing import close_source, hook_of
+from airflow_provider_coveo.bracket.errors import SharedByMapIndexes
 from airflow_provider_coveo.coveo.errors import CoveoError
 from airflow_provider_coveo.operators.coveo_watchdog import CloseAbandonedPushSourcesOperator
 from airflow_provider_coveo.simulator import Simulator
@@ -367,3 +368,46 @@ def test_the_close_task_marks_another_bracket_as_closed_only_after_its_open_task
     told = read_bracket(other)
     assert told is not None
     assert told.phase is (Phase.CLOSED if is_concluded else Phase.OPENING)
+
+
+def test_a_bracket_that_opens_the_source_while_owners_are_checked_is_not_closed(
+    coveo: Simulator, a_run: Callable[..., Run]
+) -> None:
+    """Whether the previous owner is live takes seconds to find out."""
+    run = a_run()
+    run.execute("open")
+    mine = Holder("d", "r", f"{run.update.group_id}.open")
+    record = read_bracket(mine)
+    assert record is not None
+    ledger = SourceLedger("acme")
+    ledger.hold(SOURCE, SourceRecord("dead", "its_run", "update.open", opening="one", status="REFRESH"))
+
+    def opens_meanwhile(holder: SourceRecord) -> bool:
+        if holder.dag_id == "dead":
+            ledger.hold(
+                SOURCE, SourceRecord("new", "its_run", "update.open", opening="two", status="REBUILD")
+            )
+            return False
+        return True
+
+    left_for = close_source(hook_of(record), mine, record, opens_meanwhile).left_for
+    assert left_for == Holder("new", "its_run", "update.open")
+    assert coveo.statuses(SOURCE) == ["REBUILD"]
+    assert "new" in {holder.dag_id for holder in ledger.holders(SOURCE)}
+
+
+def test_old_items_stay_if_another_map_index_of_the_bracket_updates_the_source(
+    coveo: Simulator, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = a_run(delete_old_items=True, queue_delay=0)
+    run.execute("open")
+    begin_work(run)
+    push_as(run, "work", monkeypatch=monkeypatch)
+    task_id = f"{run.update.group_id}.open"
+    (name,) = [name for name in run.variables if name.startswith("coveo_content")]
+    content = json.loads(run.variables[name])
+    content["runs"][-1]["brackets"].append([task_id, 1])
+    run.variables[name] = json.dumps(content)
+    with pytest.raises(SharedByMapIndexes, match=rf"{SOURCE}.*\(-1, 1\).*Map the bracket over its sources"):
+        run.execute("delete_old_items")
+    assert deletions(coveo) == []
