@@ -151,6 +151,10 @@ class JudgePushSourceUpdateOperator(_UpdateOperator):
             )
         if is_dry(context, self.update_tasks):
             leave_assets_alone(context)
+        elif self.outlets and how_it_is_left != _IS_CLOSED:
+            # DAGs that are scheduled on them expect a source that is IDLE, as followers of `done` do.
+            self.log.warning("%s, so no asset event is emitted", how_it_is_left)
+            leave_assets_alone(context)
         elif self.outlets:
             self._tell_assets(context, judged)
         return {"source_id": self.source_id, "tasks": len(judged)}

@@ -932,3 +932,16 @@ def test_unreadable_counts_do_not_fail_the_bracket(
     run.xcoms[run.task("work").task_id, "coveo_pushed"] = pushed
     run.execute("close")
     assert run.execute("outcome")["source_id"] == SOURCE
+
+
+def test_no_asset_event_is_emitted_while_the_source_is_left_open_for_another_bracket(
+    coveo: Simulator, a_run: Callable[..., Run]
+) -> None:
+    run = a_run(outlets=[push_source_asset(source_id=SOURCE, organization_id="acme")])
+    run.execute("open")
+    run.execute("work")
+    SourceLedger("acme").hold(SOURCE, SourceRecord("another", "its_run", "update.open", status="REFRESH"))
+    run.execute("close")
+    run.execute("outcome")
+    assert coveo.statuses(SOURCE) == ["REBUILD"]
+    assert run.task("outcome").outlets == []
