@@ -546,8 +546,11 @@ def bracket_variable(holder: Holder) -> str:
     :param holder: The bracket.
     """
     mapped = [str(holder.map_index)] if holder.map_index >= 0 else []
-    digest = hashlib.sha256(holder.run_id.encode()).hexdigest()[:16]
-    return variable_name("coveo_bracket", holder.dag_id, holder.open_task_id, *mapped, digest)
+    names = (holder.dag_id, holder.open_task_id)
+    # Names that contain the separator would be ambiguous.
+    hashed = "\0".join((*names, holder.run_id)) if any("__" in name for name in names) else holder.run_id
+    digest = hashlib.sha256(hashed.encode()).hexdigest()[:16]
+    return variable_name("coveo_bracket", *names, *mapped, digest)
 
 
 def _split(

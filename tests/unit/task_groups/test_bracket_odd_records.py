@@ -24,6 +24,7 @@ from airflow_provider_coveo.state.ledger import (
     Phase,
     SourceLedger,
     SourceRecord,
+    bracket_variable,
     read_bracket,
     write_bracket,
 )
@@ -411,3 +412,13 @@ def test_old_items_stay_if_another_map_index_of_the_bracket_updates_the_source(
     with pytest.raises(SharedByMapIndexes, match=rf"{SOURCE}.*\(-1, 1\).*Map the bracket over its sources"):
         run.execute("delete_old_items")
     assert deletions(coveo) == []
+
+
+def test_brackets_whose_names_contain_the_separator_have_records_of_their_own() -> None:
+    holders = [
+        Holder("a", "r", "b__c.open"),
+        Holder("a__b", "r", "c.open"),
+        Holder("a", "r", "b.open", 0),
+        Holder("a", "r", "b.open__0"),
+    ]
+    assert len({bracket_variable(holder) for holder in holders}) == len(holders)
