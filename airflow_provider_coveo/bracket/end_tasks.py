@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from airflow_provider_coveo.operators.arguments import TaskArguments
-    from airflow_provider_coveo.state.airflow_types import Wirable, Wirables
+    from airflow_provider_coveo.state.airflow_types import Operator, Wirable, Wirables
 
 #: How long the process of a marked or cleared task can survive: with Airflow's default heartbeats up to 8
 #: seconds, and on 2.11 up to 26 if it was marked as success.
@@ -272,9 +272,10 @@ class PushSourceUpdateDone(BaseOperator):
         holder = holder_of_update(context, self.update_tasks)
         record = read_bracket(holder) or record_before_this_version(context, self.update_tasks)
         opening = self.update_tasks.open
-        above = [task.task_id for task in members(context["task"], self.update_tasks)]
-        found = states(context, self.update_tasks, [opening, *above])
+        above = list(members(context["task"], self.update_tasks))
+        found = states(context, self.update_tasks, [opening, *(task.task_id for task in above)])
         wait_for_unfinished(found)
+        self._reject_after_failure(above, found)
         # In a cleared run, the record can belong to the previous pass.
         is_skipped = found[opening].get(holder.map_index) == "skipped"
         if record is None or not record.is_pinned or record.phase is Phase.REJECTED or is_skipped:
@@ -287,6 +288,16 @@ class PushSourceUpdateDone(BaseOperator):
             raise AirflowSkipException(
                 f"Skipping the tasks after the bracket: source {record.source_id!r} was left open for "
                 "another live bracket, so this run did not set it to IDLE"
+            )
+
+    def _reject_after_failure(self, above: Iterable[Operator], found: TaskStates) -> None:
+        """Fail if a task failed that is not directly upstream, such as a branch: Airflow doesn't tell."""
+        judged = {task.task_id: found[task.task_id] for task in above if not failure_is_ignored(task)}
+        failed = _in_state(judged, "failed") + _in_state(judged, "upstream_failed")
+        if failed:
+            raise PushSourceUpdateFailed(
+                f"Could not start the tasks after the bracket of {self.update_tasks.open!r}: "
+                f"{listed(failed)} failed or could not run. Remedy: See the logs of these tasks."
             )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
+from airflow_provider_coveo.bracket.branches import can_skip_followers, cut, is_waited_for
 from airflow_provider_coveo.bracket.callbacks import attach_callbacks
 from airflow_provider_coveo.bracket.delete_task import DeleteOldItemsOfUpdateOperator
 from airflow_provider_coveo.bracket.end_tasks import (
@@ -79,10 +80,16 @@ class BracketWiring:
     :param own: The bracket's own tasks, wired to each other.
     :param update_tasks: Their IDs.
     :param inside: The tasks that were created in the group.
+    :param make_branch_end: Create the task that the bracket waits for after a branch, by its ID in the group.
     """
 
     def __init__(
-        self, group: TaskGroup, own: OwnTasks, update_tasks: UpdateTasks, inside: Iterable[str]
+        self,
+        group: TaskGroup,
+        own: OwnTasks,
+        update_tasks: UpdateTasks,
+        inside: Iterable[str],
+        make_branch_end: Callable[[str], BaseOperator],
     ) -> None:
         self._group = group
         self._name = group.group_id
@@ -91,6 +98,9 @@ class BracketWiring:
         self._own_task_ids = own.ids
         self._update_tasks = update_tasks
         self._inside = set(inside)
+        self._make_branch_end = make_branch_end
+        #: The tasks between branches and the bracket's own tasks, by the branch.
+        self._branch_ends: dict[str, BaseOperator] = {}
         self._members: set[str] = set()
         #: Members that were created outside of the group, with their added edges.
         self._from_outside: dict[str, set[str]] = {}
@@ -246,6 +256,7 @@ class BracketWiring:
         self._take_in_late_tasks()
         self._complete()
         self._reject_setups_that_nothing_waits_for()
+        self._keep_branches_from_skipping()
 
     # --- the members of the bracket ---
 
@@ -319,6 +330,34 @@ class BracketWiring:
                 task.downstream_task_ids.discard(own_task_id)
                 self._dag.get_task(own_task_id).upstream_task_ids.discard(task_id)
             given -= wrong
+
+    def _keep_branches_from_skipping(self) -> None:
+        """Separate the tasks that can skip those directly after them from the tasks that end the bracket."""
+        own = self._own
+        self._is_completing = True
+        try:
+            for task_id in sorted(self._members):
+                task = self._dag.get_task(task_id)
+                if task.is_setup or not can_skip_followers(task):
+                    continue
+                if task_id not in self._branch_ends and not is_waited_for(
+                    self._dag, task, self._members, self._own_task_ids
+                ):
+                    self._add_branch_end(task)
+                # `delete_old_items` can be skipped, and needs to know of a failure before that.
+                for ending in (own.close, own.outcome, own.done):
+                    cut(task, ending)
+        finally:
+            self._is_completing = False
+
+    def _add_branch_end(self, task: Operator) -> None:
+        label = task.task_id.removeprefix(f"{self._name}.").replace(".", "__")
+        end = self._make_branch_end(f"{label}_ended")
+        self._branch_ends[task.task_id] = end
+        self._own_task_ids.add(end.task_id)
+        task >> end
+        end >> self._own.close
+        end >> self._own.outcome
 
     def _wait_for_the_past(self) -> None:
         """

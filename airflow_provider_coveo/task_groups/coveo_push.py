@@ -9,12 +9,13 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Final, ParamSpec
+from typing import TYPE_CHECKING, Any, Final, ParamSpec
 
 from airflow.providers.common.compat.sdk import TaskGroup, get_current_context
 
 from airflow_provider_coveo.bracket.deadline import add_deadline
 from airflow_provider_coveo.bracket.delete_task import DeleteOldItemsOfUpdateOperator
+from airflow_provider_coveo.bracket.empty_tasks import _PushSourceUpdateBegin, _PushSourceUpdateBranchEnd
 from airflow_provider_coveo.bracket.end_tasks import (
     ClosePushSourceUpdateOperator,
     JudgePushSourceUpdateOperator,
@@ -39,16 +40,10 @@ from airflow_provider_coveo.operators.base import _given_connection, _validate_d
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Asset, BaseOperator, Context, EdgeModifier, XComArg
-    from airflow.providers.standard.operators.empty import EmptyOperator
     from typing_extensions import Unpack
 
     from airflow_provider_coveo.state.airflow_types import Node, Operator, Wirable, Wirables
     from airflow_provider_coveo.task_groups.arguments import NamedGroupArguments, UpdateArguments
-else:
-    try:
-        from airflow.providers.standard.operators.empty import EmptyOperator
-    except ImportError:  # Airflow 2.11 without the standard provider
-        from airflow.operators.empty import EmptyOperator
 
 P = ParamSpec("P")
 
@@ -87,13 +82,6 @@ _MAX_TRY: Final = timedelta(minutes=30)
 
 class OverlappingRunsWarning(UserWarning):
     """Two runs of a DAG could update one source at the same time, and close it for each other."""
-
-
-class _PushSourceUpdateBegin(EmptyOperator):
-    """The first task of a bracket, which does nothing: it lets the teardowns run if ``open`` fails."""
-
-    bracket_role: ClassVar[str] = "begin"
-    custom_operator_name = "PushSourceUpdateBegin"
 
 
 class PushSourceUpdate(TaskGroup):
@@ -284,7 +272,7 @@ class PushSourceUpdate(TaskGroup):
                 opening >> task
         own = self._make_closing()
         self.close = own.close
-        wiring = BracketWiring(self, own, self._tasks, inside)
+        wiring = BracketWiring(self, own, self._tasks, inside, self._make_branch_end)
         _wire_own_tasks(own, wiring)
         self._wiring = wiring
         wiring.take_in(work)
@@ -293,7 +281,7 @@ class PushSourceUpdate(TaskGroup):
         self._warn_of_overlap()
 
     def _make_closing(self) -> OwnTasks:
-        update, dag = self._update, self.dag
+        update = self._update
         closing_common = {
             **self._common,
             "retries": update.close_retries,
@@ -301,7 +289,6 @@ class PushSourceUpdate(TaskGroup):
             "retry_exponential_backoff": True,
             "max_retry_delay": timedelta(minutes=15),
         }
-        fail_fast = getattr(dag, "fail_fast", False) or getattr(dag, "fail_stop", False)
         delete: DeleteOldItemsOfUpdateOperator | None = None
         with self._own_tasks_only_take(_ALLOWED_DEFAULT_ARGS):
             close = ClosePushSourceUpdateOperator(task_id="close", **closing_common)
@@ -313,7 +300,7 @@ class PushSourceUpdate(TaskGroup):
             done = PushSourceUpdateDone(
                 task_id="done",
                 update_tasks=self._tasks,
-                trigger_rule="all_success" if fail_fast else "none_failed",
+                trigger_rule="all_success" if self._is_fail_fast() else "none_failed",
                 retries=update.close_retries,
             )
             if update.delete_old_items:
@@ -326,6 +313,19 @@ class PushSourceUpdate(TaskGroup):
                     **self._common,
                 )
         return OwnTasks(self._begin, self.open, close, outcome, done, delete)
+
+    def _is_fail_fast(self) -> bool:
+        """Return whether the DAG is fail-fast; Airflow then allows only one trigger rule."""
+        return bool(getattr(self.dag, "fail_fast", False) or getattr(self.dag, "fail_stop", False))
+
+    def _make_branch_end(self, label: str) -> BaseOperator:
+        with self._own_tasks_only_take(_ALLOWED_DEFAULT_ARGS):
+            return _PushSourceUpdateBranchEnd(
+                task_id=label,
+                dag=self.dag,
+                task_group=self,
+                trigger_rule="all_success" if self._is_fail_fast() else "all_done",
+            )
 
     def _add_deadline(self) -> None:
         after = self._update.close_overdue_after

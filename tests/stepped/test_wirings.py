@@ -1,0 +1,89 @@
+"""Brackets with unusual tasks inside, or wired in unusual ways; each is played to its end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.stepped.engine import Engine
+
+
+def violations(engine: Engine) -> list[str]:
+    from tests.stepped.invariants import Judge
+
+    return [str(each) for each in Judge(engine).violations()]
+
+
+def branching(dag_id: str, chosen: str | None, *, is_last: bool = False) -> Any:
+    """Create a bracket with a branch inside, and a task that works beside it."""
+    from airflow.sdk import task
+
+    from tests.stepped import shapes
+
+    with shapes.a_dag(dag_id) as dag:
+        with shapes.bracket(group_id="update") as update:
+
+            @task.branch
+            def choose() -> str | None:
+                what = shapes.told(str(shapes.get_current_context()["ti"].run_id), "update.choose", -1)
+                if what == "fail":
+                    raise RuntimeError("The sequence says so.")
+                return chosen
+
+            branch = choose()
+            if not is_last:
+                branch >> shapes.work.override(task_id="work1", trigger_rule="none_failed")()
+            shapes.work.override(task_id="work2")()
+        update >> shapes.work.override(task_id="after")("three")
+    return dag
+
+
+@pytest.mark.parametrize("is_last", [False, True])
+@pytest.mark.parametrize("chosen", [None, "after", "update.done", "update.close"])
+def test_a_branch_skips_nothing_that_closes_the_source(
+    engine: Engine, chosen: str | None, is_last: bool
+) -> None:
+    """It chooses nothing, or a task after the bracket, while another task still works."""
+    dag_id = f"branch_to_{str(chosen).replace('.', '_')}{'_at_the_end' * is_last}"
+    engine.add(branching(dag_id, chosen, is_last=is_last))
+    engine.trigger("a", dag_id)
+    engine.until("a.work2", "request", "push")
+    for _ in range(3):
+        engine.tick()
+        for process in list(engine.processes):
+            if process.actor.name != "a.work2":
+                engine.finish(process.actor.name)
+    assert engine.sequence("one") == "REBUILD", engine.story()
+    engine.settle()
+    assert engine.sequence("one") == "REBUILD push IDLE", engine.story()
+    assert engine.run_states()["a"] == "success", engine.story()
+    assert engine.tries("a")["after"] == "ok", engine.story()
+    assert not violations(engine), engine.story()
+
+
+def test_a_failure_beside_a_branch_that_chooses_nothing_fails_the_run(engine: Engine) -> None:
+    engine.add(branching("branch_beside", None))
+    engine.trigger("a", "branch_beside")
+    engine.tell("a", "work2", "fail")
+    engine.settle()
+    assert engine.sequence("one") == "REBUILD push IDLE", engine.story()
+    assert engine.run_states()["a"] == "failed", engine.story()
+    assert not violations(engine), engine.story()
+
+
+@pytest.mark.parametrize("rule", ["all_done", "none_failed"])
+def test_a_branch_that_fails_lets_no_task_run_after_the_bracket(engine: Engine, rule: str) -> None:
+    """`all_done`: Airflow doesn't pass the failure on to the tasks below."""
+
+    dag = branching(f"failing_branch_{rule}", None)
+    dag.get_task("update.work1").trigger_rule = rule
+    engine.add(dag)
+    engine.trigger("a", dag.dag_id)
+    engine.tell("a", "choose", "fail")
+    engine.settle()
+    assert engine.run_states()["a"] == "failed", engine.story()
+    assert engine.sequence("one").endswith("IDLE"), engine.story()
+    assert not engine.sequence("three"), engine.story()
+    assert not violations(engine), engine.story()
