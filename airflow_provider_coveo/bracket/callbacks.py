@@ -23,7 +23,7 @@ from airflow_provider_coveo.state.airflow_runs import (
     task_states,
 )
 from airflow_provider_coveo.state.ledger import BracketRecord, Holder, Phase, read_bracket
-from airflow_provider_coveo.state.liveness import seems_live
+from airflow_provider_coveo.state.liveness import TaskStatesCheck
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -76,9 +76,11 @@ class _FailureCallback:
         run_id = str(context["run_id"])
         until = time.monotonic() + _BUDGET_SECONDS
         ended = []
+        check = TaskStatesCheck()
         for position, tasks in enumerate(self.brackets):
             try:
-                run = _EndedRun(dag, run_id, tasks, _ended_at(context), until, len(self.brackets) - position)
+                shares = len(self.brackets) - position
+                run = _EndedRun(dag, run_id, tasks, _ended_at(context), until, shares, check)
                 run.close()
                 ended.append(run)
             except Exception as error:
@@ -100,7 +102,14 @@ class _EndedRun:
     """One bracket of a run that has ended, as far as its callback knows."""
 
     def __init__(
-        self, dag: DAG, run_id: str, tasks: UpdateTasks, ended_at: float, until: float, shares: int
+        self,
+        dag: DAG,
+        run_id: str,
+        tasks: UpdateTasks,
+        ended_at: float,
+        until: float,
+        shares: int,
+        still_live: TaskStatesCheck,
     ) -> None:
         self._dag = dag
         self._dag_id = dag.dag_id
@@ -109,6 +118,7 @@ class _EndedRun:
         self._ended_at = ended_at
         self._until = until
         self._shares = shares
+        self._still_live = still_live
         self._unconcluded: list[tuple[Holder, BracketRecord]] = []
 
     def close(self) -> None:
@@ -162,7 +172,7 @@ class _EndedRun:
                 "Run %r of DAG %r continues, and will close its source itself", self._run_id, self._dag_id
             )
             return
-        if record.phase is Phase.LEFT and other_at_work(holder, record, seems_live) is not None:
+        if record.phase is Phase.LEFT and other_at_work(holder, record, self._still_live) is not None:
             return
         if record.phase is not Phase.CLOSED:
             log.warning(
@@ -204,7 +214,7 @@ class _EndedRun:
     def _send(self, holder: Holder, record: BracketRecord) -> None:
         hook = self._hook(record)
         try:
-            closing = close_source(hook, holder, record, seems_live)
+            closing = close_source(hook, holder, record, self._still_live)
         except CoveoError as error:
             log.warning("%s The watchdog (CloseAbandonedPushSourcesOperator) can still close it", error)
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,11 +19,16 @@ from airflow_provider_coveo.state.ledger import (
     record_closing,
     write_bracket,
 )
-from airflow_provider_coveo.state.liveness import is_live
+from airflow_provider_coveo.state.liveness import check_run, live_among
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     from airflow_provider_coveo.coveo.results import StatusResult
     from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+
+    #: Checks a bracket once, as `live_among` expects.
+    LivenessCheck: TypeAlias = Callable[[SourceRecord], "bool | None"]
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +49,7 @@ def close_source(
     hook: CoveoPushHook,
     bracket: Holder,
     record: BracketRecord,
-    still_live: Callable[[SourceRecord], bool] = is_live,
+    still_live: LivenessCheck = check_run,
 ) -> Closing:
     """
     Set a bracket's source to ``IDLE``, unless another live bracket owns it.
@@ -55,33 +60,35 @@ def close_source(
     :param hook: The hook to send with.
     :param bracket: The bracket.
     :param record: Its record in this run.
-    :param still_live: Returns whether another bracket is live.
+    :param still_live: Checks whether another bracket is live.
     :raises CoveoError: if the request fails.
     """
     ledger = SourceLedger(record.organization_id)
     source_id = record.source_id
     holders = ledger.holders(source_id)
     others = [holder for holder in holders if holder.bracket != bracket.bracket]
-    other = _first_live(others, still_live)
+    other, claims = _owner_and_claims(others, still_live)
     if others and other is None:
         # To find out took seconds in which another bracket may have opened the source.
         before, holders = set(others), ledger.holders(source_id)
         others = [holder for holder in holders if holder.bracket != bracket.bracket]
-        other = _first_live([each for each in others if each not in before], still_live)
+        new = [each for each in others if each not in before]
+        other, new_claims = _owner_and_claims(new, still_live)
+        claims = [*(each for each in claims if each in others), *new_claims]
     if other is not None:
         ledger.leave(source_id, bracket, record.coveo_conn_id, other, holders)
         _keep(bracket, replace(record, phase=Phase.LEFT, reopened_by=None))
         return Closing(None, other.bracket)
     try:
-        claims = tuple(each for each in others if each.is_claim and _is_live(each, still_live))
-        ledger.release_all(source_id, holders, claims)
+        ledger.release_all(source_id, holders, tuple(claims))
     except Exception:
         log.warning("Could not record that nothing owns source %s anymore", source_id, exc_info=True)
     _keep(bracket, replace(record, phase=Phase.CLOSING))
     result = hook.set_source_status(source_id, "IDLE")
     _keep(bracket, replace(record, phase=Phase.CLOSED, closed_at=time.time(), reopened_by=None))
     _tell_closed(others, source_id)
-    _give_back(hook, ledger, bracket, source_id, still_live)
+    now = [holder for holder in ledger.holders(source_id) if holder.bracket != bracket.bracket]
+    give_back(hook, source_id, now, still_live)
     return Closing(result)
 
 
@@ -99,43 +106,49 @@ def _tell_closed(others: Iterable[SourceRecord], source_id: str) -> None:
             log.warning("Could not record that the source of %s is closed", other.bracket, exc_info=True)
 
 
-def _give_back(
+def give_back(
     hook: CoveoPushHook,
-    ledger: SourceLedger,
-    bracket: Holder,
     source_id: str,
-    still_live: Callable[[SourceRecord], bool],
-) -> None:
+    holders: Iterable[SourceRecord],
+    still_live: LivenessCheck = check_run,
+) -> SourceRecord | None:
     """
-    Restore the status of a bracket that opened the source during this one's ``IDLE`` request.
+    Restore the status of a bracket that opened the source during somebody else's ``IDLE`` request.
 
     One that only claims it sets its status later, and first checks that the source is not active.
     If that bracket's DAG is paused, it is not live, but can continue: its tasks then open the source again.
+
+    :param hook: The hook to send with.
+    :param source_id: The source.
+    :param holders: The brackets that own it after the request, without the sender's.
+    :param still_live: Checks whether a bracket is live.
+    :return: The bracket, if there is one.
+    :raises CoveoError: if the request fails.
     """
-    others = [holder for holder in ledger.holders(source_id) if holder.bracket != bracket.bracket]
-    for holder in others:
-        if holder.status and not holder.is_claim and _is_live(holder, still_live):
-            log.warning(
-                "%s opened source %s in the meantime; setting %s again", holder, source_id, holder.status
-            )
-            hook.set_source_status(source_id, holder.status)
-            return
-    _tell_closed(others, source_id)
+    holders = list(holders)
+    holder, _ = _owner_and_claims([each for each in holders if each.status], still_live)
+    if holder is None:
+        _tell_closed(holders, source_id)
+        return None
+    log.warning("%s opened source %s in the meantime; setting %s again", holder, source_id, holder.status)
+    hook.set_source_status(source_id, holder.status)
+    return holder
 
 
 def other_at_work(
-    bracket: Holder, record: BracketRecord, still_live: Callable[[SourceRecord], bool] = is_live
+    bracket: Holder, record: BracketRecord, still_live: LivenessCheck = check_run
 ) -> Holder | None:
     """
     Return another live bracket that owns the source of this one.
 
     :param bracket: The bracket.
     :param record: Its record in this run.
-    :param still_live: Returns whether another bracket is live.
+    :param still_live: Checks whether another bracket is live.
     """
     holders = SourceLedger(record.organization_id).holders(record.source_id)
-    other = _first_live([each for each in holders if each.bracket != bracket.bracket], still_live)
-    return other.bracket if other is not None else None
+    others = [each for each in holders if each.bracket != bracket.bracket and not each.is_claim]
+    other, _ = _owner_and_claims(others, still_live)
+    return None if other is None else other.bracket
 
 
 def may_be_active(hook: CoveoPushHook, source_id: str) -> bool:
@@ -171,20 +184,32 @@ def hook_of(record: BracketRecord, **options: Any) -> CoveoPushHook:
     )
 
 
-def _first_live(
-    holders: Iterable[SourceRecord], still_live: Callable[[SourceRecord], bool]
-) -> SourceRecord | None:
-    """Return a live bracket. One that only claims the source has set no status, so it would not close it."""
-    return next((each for each in holders if not each.is_claim and _is_live(each, still_live)), None)
+def _owner_and_claims(
+    holders: Iterable[SourceRecord], still_live: LivenessCheck
+) -> tuple[SourceRecord | None, list[SourceRecord]]:
+    """
+    Return a live bracket; if there is none, those that only claim the source and are live.
+
+    One that only claims it has set no status, so it would not close it.
+    """
+    claims = []
+    for holder in _live_among(holders, still_live):
+        if not holder.is_claim:
+            return holder, []
+        claims.append(holder)
+    return None, claims
 
 
-def _is_live(holder: SourceRecord, still_live: Callable[[SourceRecord], bool]) -> bool:
-    try:
-        return still_live(holder)
-    except Exception:
-        # A superfluous IDLE does less harm than a missing one.
-        log.warning("Could not check whether %s is live", holder, exc_info=True)
-        return False
+def _live_among(holders: Iterable[SourceRecord], still_live: LivenessCheck) -> Iterator[SourceRecord]:
+    def checked(holder: SourceRecord) -> bool | None:
+        try:
+            return still_live(holder)
+        except Exception:
+            # A superfluous IDLE does less harm than a missing one.
+            log.warning("Could not check whether %s is live", holder, exc_info=True)
+            return False
+
+    return live_among(holders, checked)
 
 
 def _keep(bracket: Holder, record: BracketRecord) -> None:

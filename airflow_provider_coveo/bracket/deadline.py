@@ -16,8 +16,8 @@ from airflow_provider_coveo.state.airflow_runs import (
     WORKING_STATES,
     all_task_states,
 )
-from airflow_provider_coveo.state.ledger import Holder, Phase, SourceRecord, read_bracket
-from airflow_provider_coveo.state.liveness import is_over
+from airflow_provider_coveo.state.ledger import Holder, Phase, read_bracket
+from airflow_provider_coveo.state.liveness import TaskStatesCheck
 from airflow_provider_coveo.threads import in_thread
 
 if TYPE_CHECKING:
@@ -92,17 +92,12 @@ class _OverdueBracket:
             )
             hook = hook_of(record, caller="push_source_update.deadline")
             try:
-                close_source(hook, holder, record, _may_work)
+                close_source(hook, holder, record, TaskStatesCheck())
             except Exception as error:
                 log.warning("The source of %s may still be open: %s: %s", holder, type(error).__name__, error)
 
     def _holders(self) -> list[Holder]:
         return list(each_map_index(self._holder, is_mapped=self._is_mapped))
-
-
-def _may_work(holder: SourceRecord) -> bool:
-    """Return whether another bracket may be live, judging by its tasks: the triggerer can't query its DAG."""
-    return not is_over(holder)
 
 
 def add_deadline(dag: DAG, update_tasks: UpdateTasks, after: timedelta, *, is_mapped: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from airflow_provider_coveo.state.airflow_runs import (
@@ -27,30 +27,58 @@ def is_live(holder: SourceRecord) -> bool:
     """
     Return whether a bracket is live: one of its own tasks or members can still run. For tasks only.
 
+    :param holder: The bracket.
+    """
+    return any(live_among([holder]))
+
+
+def check_run(holder: SourceRecord) -> bool | None:
+    """
+    Check once whether a bracket is live, for :func:`live_among`. For tasks only.
+
     It depends on the bracket's ``close`` and ``outcome`` rather than on its run, which can continue for
     hours. If the DAG is paused, or if Airflow can't report whether it is (3.0 and 3.1), the bracket is live
     while a task of its run is running or about to run.
 
     :param holder: The bracket.
+    :return: ``None`` if no task of its run is running or about to run now; it may be between two.
     """
     facts = run_facts(holder.dag_id, holder.run_id)
     if not facts.is_active or _is_over(holder, in_active_run=True):
         return False
     if facts.is_paused is False and not facts.is_gone:
         return True
+    states = all_task_states(holder.dag_id, holder.run_id).values()
     if facts.is_paused is None and not facts.is_gone:
-        return _has_pending_task(holder)
-    return bool(WORKING_STATES.intersection(all_task_states(holder.dag_id, holder.run_id).values()))
+        return bool(PENDING_STATES.intersection(states)) or None
+    return bool(WORKING_STATES.intersection(states))
 
 
-def _has_pending_task(holder: SourceRecord) -> bool:
-    """Return whether a task is running or about to run. Several checks cover the gap between two tasks."""
-    for check in range(_CHECKS):
-        if check:
+def live_among(
+    holders: Iterable[SourceRecord], check: Callable[[SourceRecord], bool | None] = check_run
+) -> Iterator[SourceRecord]:
+    """
+    Return the brackets that are live. Several checks cover the gap between two tasks of a run.
+
+    All brackets are checked together, so any number of them takes the time of one.
+
+    :param holders: The brackets.
+    :param check: Checks a bracket once, and returns ``None`` if another check could find it live.
+    """
+    left = list(holders)
+    for number in range(_CHECKS):
+        if not left:
+            return
+        if number:
             time.sleep(_SECONDS_BETWEEN_CHECKS)
-        if PENDING_STATES.intersection(all_task_states(holder.dag_id, holder.run_id).values()):
-            return True
-    return False
+        undecided = []
+        for holder in left:
+            result = check(holder)
+            if result:
+                yield holder
+            elif result is None:
+                undecided.append(holder)
+        left = undecided
 
 
 def is_over(holder: SourceRecord) -> bool:
@@ -104,16 +132,40 @@ def has_ended(
     )
 
 
-def seems_live(holder: SourceRecord) -> bool:
+class TaskStatesCheck:
     """
-    Return whether a bracket is live, as far as a DAG's callback can tell.
+    Checks whether a bracket is live, as far as a DAG's callback or Airflow's triggerer can tell.
 
-    On Airflow 3, a callback can't query the state of a run. It then treats a bracket as live until its
-    ``close`` and ``outcome`` have ended: if that is wrong, the bracket's own callback closes it. On 3.0, a
-    callback can query nothing.
+    On Airflow 3, these can't query the state of a run. A bracket then is live if its ``close`` and
+    ``outcome`` have not ended, and a task of its run is running or about to run: those of a run that has
+    ended, or was deleted, never end. On 3.0, a callback can query nothing. It then treats each bracket as
+    live: if that is wrong, the bracket's own callback closes it.
 
-    :param holder: The bracket.
+    One instance remembers for how long no task of a run has been pending, so that only the first of many
+    brackets waits to find out.
     """
-    if callbacks_see_runs():
-        return is_live(holder)
-    return not (callbacks_can_query() and is_over(holder))
+
+    def __init__(self) -> None:
+        self._idle_since: dict[tuple[str, str], float] = {}
+
+    def __call__(self, holder: SourceRecord) -> bool | None:
+        """
+        Check a bracket once, for :func:`live_among`.
+
+        :param holder: The bracket.
+        """
+        if callbacks_see_runs():
+            return check_run(holder)
+        if not callbacks_can_query():
+            return True
+        if is_over(holder):
+            return False
+        run = holder.dag_id, holder.run_id
+        states = all_task_states(*run).values()
+        if PENDING_STATES.intersection(states):
+            self._idle_since.pop(run, None)
+            return True
+        now = time.monotonic()
+        idle_for = now - self._idle_since.setdefault(run, now)
+        is_idle = not states or idle_for >= (_CHECKS - 1) * _SECONDS_BETWEEN_CHECKS
+        return False if is_idle else None

@@ -435,6 +435,9 @@ class Judge:
                 elif self._was_paused() and self._opens_again(seen, others[0][1].run):
                     # While its DAG was paused, nothing of it worked; when it continues, it opens the source.
                     pass
+                elif self._found_nothing_pending(seen, others[0][1].run):
+                    # A callback can't query runs. The other one was between two tasks, longer than it waits.
+                    pass
                 elif seen.status == "IDLE" and seen.dag_id != "watchdog":
                     yield Violation(
                         "B5", f"{seen.actor} closes {seen.source} while {other}'s bracket works on it"
@@ -459,6 +462,11 @@ class Judge:
         later = self.engine.seen[self.engine.seen.index(idle) + 1 :]
         following = next((each for each in later if each.source == idle.source and each.run == run), None)
         return following is None or following.status in {*ACTIVE, "IDLE"}
+
+    def _found_nothing_pending(self, idle: Seen, run: str) -> bool:
+        """Return whether a callback closed a source while no task of a run was pending, and it opens it."""
+        states = set(idle.facts["states"][run].values())
+        return not idle.task_id and states <= {None, *FINISHED} and self._opens_again(idle, run)
 
     def _is_given_back(self, idle: Seen, opener: str) -> bool:
         """

@@ -64,6 +64,8 @@ class Run:
         variables = Variables()
         self.variables = variables.values
         self.state = self.state_of_later = "running"
+        #: The states of the tasks of any other run.
+        self.states_of_later: dict[str, str | None] = {"push_source_update.work": "running"}
         monkeypatch.setattr(sdk, "Variable", variables, raising=False)
         monkeypatch.setattr(airflow_runs, "_task_instance_states", self.task_instance_states)
         for module in (liveness, callbacks):
@@ -86,7 +88,8 @@ class Run:
 
     def task_instance_states(self, dag_id: str, run_id: str, task_ids: Any) -> Any:
         if run_id != "r":
-            return []
+            later = self.states_of_later
+            return [(name, -1, later.get(name)) for name in (task_ids or later) if later]
         return [(task_id, -1, self.states.get(task_id)) for task_id in task_ids or self.dag.task_ids]
 
     def get_one(self, *, key: str, task_id: str, **_: Any) -> Any:
@@ -818,6 +821,51 @@ def test_a_source_that_a_later_run_opened_is_left_alone_when_the_run_fails(
     coveo: Simulator, a_run: Callable[..., Run]
 ) -> None:
     run = a_run()
+    run.execute("open")
+    run.held_by_another_run()
+    run.fail()
+
+    assert coveo.statuses(SOURCE) == ["REBUILD"]
+
+
+@pytest.mark.parametrize(
+    "states", [{}, {"push_source_update.work": "failed", "push_source_update.close": None}]
+)
+def test_dead_brackets_on_record_do_not_keep_a_callback_of_airflow_3_from_closing_in_time(
+    coveo: Simulator,
+    a_run: Callable[..., Run],
+    monkeypatch: pytest.MonkeyPatch,
+    states: dict[str, str | None],
+) -> None:
+    run = a_run()
+    waits: list[float] = []
+    monkeypatch.setattr(liveness, "time", SimpleNamespace(sleep=waits.append, monotonic=lambda: sum(waits)))
+    for module in (callbacks, liveness):
+        monkeypatch.setattr(module, "callbacks_see_runs", lambda: False)
+    run.states_of_later = states
+    run.execute("open")
+    run.held_by_another_run()
+    opened = SourceLedger("acme").holders(SOURCE)
+    for number in range(15):
+        SourceLedger("acme").hold(SOURCE, replace(opened[0], run_id=f"dead {number}"))
+    run.fail()
+
+    assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
+    assert sum(waits) <= 5
+
+
+def test_a_callback_of_airflow_3_leaves_the_source_to_a_bracket_that_is_between_two_tasks(
+    coveo: Simulator, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = a_run()
+
+    def next_task(_: float) -> None:
+        run.states_of_later["push_source_update.work"] = "scheduled"
+
+    monkeypatch.setattr(liveness, "time", SimpleNamespace(sleep=next_task, monotonic=time.monotonic))
+    for module in (callbacks, liveness):
+        monkeypatch.setattr(module, "callbacks_see_runs", lambda: False)
+    run.states_of_later = {"push_source_update.open": "success", "push_source_update.work": None}
     run.execute("open")
     run.held_by_another_run()
     run.fail()
