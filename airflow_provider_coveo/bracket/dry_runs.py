@@ -16,6 +16,7 @@ from airflow_provider_coveo.bracket.members import (
     UpdateTasks,
     bracket_map_index,
     holder_of_update,
+    listed,
     opening_of,
     running_task,
 )
@@ -73,7 +74,7 @@ def reject_after_opening(record: BracketRecord | None) -> None:
     )
 
 
-def enter_member(context: Context, update_tasks: UpdateTasks) -> bool:
+def enter_member(context: Context, *brackets: UpdateTasks) -> bool:
     """
     Prepare a task of a bracket before it runs, and return whether the run is dry.
 
@@ -81,15 +82,25 @@ def enter_member(context: Context, update_tasks: UpdateTasks) -> bool:
     deletes old items, a dry run of a push does: what it does not push would be deleted.
 
     :param context: The task's context.
-    :param update_tasks: The bracket's tasks.
-    :raises DryRunNotPossible: if the run is dry, but the task has its own ``dry_run``, which is off.
+    :param brackets: The tasks of each bracket to which the task belongs.
+    :raises DryRunNotPossible: if the run is dry, but the task has its own ``dry_run``, which is off; or if
+        only some of the brackets do a dry run.
     """
-    dry = is_dry(context, update_tasks)
-    deletes = not dry and getattr(opening_of(context, update_tasks), "deletes_old_items", False)
-    mark_task(
-        context["ti"], is_dry=dry, deleting=holder_of_update(context, update_tasks) if deletes else None
-    )
     task = running_task(context)
+    dry = [each for each in brackets if is_dry(context, each)]
+    if dry and len(dry) < len(brackets):
+        wet = [each.open for each in brackets if each not in dry]
+        raise DryRunNotPossible(
+            f"Could not run task {task.task_id!r}: it belongs to several brackets, and only some of them do "
+            f"a dry run: that of {listed(each.open for each in dry)} does, that of {listed(wet)} does not; "
+            "nothing was sent. Remedy: Pass the same dry_run to these brackets, or create a task for each."
+        )
+    deleting = [
+        holder_of_update(context, each)
+        for each in brackets
+        if not dry and getattr(opening_of(context, each), "deletes_old_items", False)
+    ]
+    mark_task(context["ti"], is_dry=bool(dry), deleting=deleting)
     if not dry:
         return False
     own = getattr(task, "is_dry_run", None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from airflow.providers.common.compat.sdk import TaskGroup
@@ -47,37 +47,28 @@ IDENTITY_FIELDS: Final = ("source_id", "coveo_conn_id", "organization_id")
 _NOT_WAITING_STATES: Final = FINISHED_STATES | {"running"}
 
 
-class _Reopening:
+@dataclass(frozen=True)
+class _Check:
     """
-    A task's ``pre_execute`` that opens its bracket if it is closed, then calls the original one.
+    The check of one bracket.
 
     :param update_tasks: The bracket's tasks.
-    :param then: The ``pre_execute`` that the DAG's author set.
     :param follows: The fields with the same templates as the bracket's, which must have the same values.
     """
 
-    def __init__(
-        self,
-        update_tasks: UpdateTasks,
-        then: Callable[[Context], None] | None,
-        follows: Sequence[str] = (),
-    ) -> None:
-        self._update_tasks = update_tasks
-        self._then = then
-        self._follows = tuple(follows)
+    update_tasks: UpdateTasks
+    follows: tuple[str, ...] = ()
 
-    def __call__(self, context: Context) -> None:
-        if not enter_member(context, self._update_tasks):
-            record = _open_if_needed(context, self._update_tasks)
-            if record is not None:
-                self._follow(context, record)
-        if self._then is not None:
-            self._then(context)
+    def run(self, context: Context) -> None:
+        """Open the bracket if it is closed, and use the source that its run opened."""
+        record = _open_if_needed(context, self.update_tasks)
+        if record is not None:
+            self._follow(context, record)
 
     def _follow(self, context: Context, record: BracketRecord) -> None:
         """Set the task's fields to the source that the run opened, whatever the templates render to now."""
         task = running_task(context)
-        for name in self._follows:
+        for name in self.follows:
             pinned, rendered = getattr(record, name), getattr(task, name, None)
             if record.is_pinned and rendered != pinned and not (name != "source_id" and rendered is None):
                 log.warning(
@@ -88,6 +79,26 @@ class _Reopening:
                 )
                 setattr(task, name, pinned)
                 task.__dict__.pop("hook", None)
+
+
+class _Reopening:
+    """
+    A task's ``pre_execute`` that opens its brackets if they are closed, then calls the original one.
+
+    :param checks: The checks of the brackets to which the task belongs.
+    :param then: The ``pre_execute`` that the DAG's author set.
+    """
+
+    def __init__(self, checks: Sequence[_Check], then: Callable[[Context], None] | None) -> None:
+        self.checks = tuple(checks)
+        self.then = then
+
+    def __call__(self, context: Context) -> None:
+        if not enter_member(context, *(check.update_tasks for check in self.checks)):
+            for check in self.checks:
+                check.run(context)
+        if self.then is not None:
+            self.then(context)
 
 
 def reopen_if_closed(context: Context, update_tasks: UpdateTasks) -> bool:
@@ -243,25 +254,40 @@ def _rendered(task: Operator, name: str, context: Context) -> object:
     return task.render_template(value, context) if value is not None else None
 
 
-def pre_execute_of(task: Operator) -> Callable[[Context], None] | None:
+def add_check(task: Operator, update_tasks: UpdateTasks, follows: Sequence[str]) -> None:
     """
-    Return the ``pre_execute`` that a DAG's author set on a task, mapped or not.
+    Make a task check, before it runs, that a bracket is open, besides the other brackets that it belongs to.
 
-    :param task: The task.
+    :param task: The task, mapped or not.
+    :param update_tasks: The bracket's tasks.
+    :param follows: The fields with the same templates as the bracket's.
     """
+    checks, then = _checks_of(task)
+    # A task created in one bracket and wired into it twice would otherwise check twice.
+    others = [check for check in checks if check.update_tasks != update_tasks]
+    _set_pre_execute(task, _Reopening([*others, _Check(update_tasks, tuple(follows))], then))
+
+
+def remove_check(task: Operator, update_tasks: UpdateTasks) -> None:
+    """
+    Remove a bracket's check from a task, but not those of other brackets.
+
+    :param task: The task, mapped or not.
+    :param update_tasks: The bracket's tasks.
+    """
+    checks, then = _checks_of(task)
+    others = [check for check in checks if check.update_tasks != update_tasks]
+    _set_pre_execute(task, _Reopening(others, then) if others else then)
+
+
+def _checks_of(task: Operator) -> tuple[Sequence[_Check], Callable[[Context], None] | None]:
+    """Return the checks of a task, mapped or not, and the ``pre_execute`` that the DAG's author set."""
     found: Callable[[Context], None] | None
     found = task.partial_kwargs.get("pre_execute") if is_mapped_task(task) else task._pre_execute_hook
-    # A task created in one bracket and wired into it twice would otherwise check twice.
-    return found._then if isinstance(found, _Reopening) else found
+    return (found.checks, found.then) if isinstance(found, _Reopening) else ((), found)
 
 
-def set_pre_execute(task: Operator, hook: Callable[[Context], None] | None) -> None:
-    """
-    Set the ``pre_execute`` of a task, mapped or not.
-
-    :param task: The task.
-    :param hook: The function to call.
-    """
+def _set_pre_execute(task: Operator, hook: Callable[[Context], None] | None) -> None:
     if is_mapped_task(task):
         task.partial_kwargs["pre_execute"] = hook
     else:

@@ -31,9 +31,8 @@ from airflow_provider_coveo.bracket.open_task import OpenPushSourceUpdateOperato
 from airflow_provider_coveo.bracket.parameters import is_template
 from airflow_provider_coveo.bracket.reopening import (
     IDENTITY_FIELDS,
-    _Reopening,
-    pre_execute_of,
-    set_pre_execute,
+    add_check,
+    remove_check,
     tasks_of,
 )
 from airflow_provider_coveo.coveo.errors import CoveoInputError
@@ -145,7 +144,7 @@ class BracketWiring:
         if getattr(task, "inherits_from_empty_operator", False):
             return
         follows = [name for name in IDENTITY_FIELDS if _same_template(task, self._own.open, name)]
-        set_pre_execute(task, _Reopening(self._update_tasks, pre_execute_of(task), follows))
+        add_check(task, self._update_tasks, follows)
 
     def _directly_below_open(self) -> list[Operator]:
         below = self._own.open.downstream_task_ids - self._own_task_ids
@@ -299,7 +298,7 @@ class BracketWiring:
                 )
             self._members.discard(task_id)
             del self._from_outside[task_id]
-            set_pre_execute(task, pre_execute_of(task))
+            remove_check(task, self._update_tasks)
             for own_task_id in given:
                 task.downstream_task_ids.discard(own_task_id)
                 self._dag.get_task(own_task_id).upstream_task_ids.discard(task_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from airflow_provider_coveo.coveo.errors import CoveoInputError
-from airflow_provider_coveo.state.dry_tasks import deleting_bracket, sends_in_dry_run
+from airflow_provider_coveo.state.dry_tasks import deleting_brackets, sends_in_dry_run
 
 
 def reject_in_dry_run(method: str, path: str) -> None:
@@ -29,14 +29,14 @@ def reject_dry_push(source_id: str) -> None:
     :param source_id: The source of the push.
     :raises CoveoInputError: if the bracket updates that source.
     """
-    bracket = deleting_bracket()
-    if bracket is None:
+    brackets = deleting_brackets()
+    if not brackets:
         return
     # Otherwise, every push would load it.
     from airflow_provider_coveo.state.ledger import read_bracket
 
-    record = read_bracket(bracket)
-    if record is None or record.source_id == source_id:
+    records = [read_bracket(bracket) for bracket in brackets]
+    if any(record is None or record.source_id == source_id for record in records):
         raise CoveoInputError(
             f"Could not do a dry run of a push to source {source_id!r}",
             cause="the bracket of this task is no dry run and deletes old items, so it would delete the "

@@ -7,6 +7,7 @@ And those whose bracket deletes old items: a dry run of a push in it would let t
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow.providers.common.compat.sdk import get_current_context
@@ -18,24 +19,24 @@ if TYPE_CHECKING:
 _READS: Final = r"/indexes/fields/search|/activities/(public|latest)|/logs/v1/organizations/[^/]+.*"
 
 _dry: set[tuple[str, str, str, int]] = set()
-_deleting: dict[tuple[str, str, str, int], Holder] = {}
+_deleting: dict[tuple[str, str, str, int], tuple[Holder, ...]] = {}
 
 
-def mark_task(task_instance: object, *, is_dry: bool, deleting: Holder | None = None) -> None:
+def mark_task(task_instance: object, *, is_dry: bool, deleting: Sequence[Holder] = ()) -> None:
     """
-    Record whether a task's bracket does a dry run, and whether it deletes old items.
+    Record whether a task's brackets do a dry run, and which of them delete old items.
 
     :param task_instance: The task instance.
-    :param is_dry: Whether it does a dry run.
-    :param deleting: The bracket, if it does no dry run and deletes old items. Default none.
+    :param is_dry: Whether they do a dry run.
+    :param deleting: The brackets that do no dry run and delete old items. Default none.
     """
     name = _name(task_instance)
     if is_dry:
         _dry.add(name)
     else:
         _dry.discard(name)
-    if deleting is not None:
-        _deleting[name] = deleting
+    if deleting:
+        _deleting[name] = tuple(deleting)
     else:
         _deleting.pop(name, None)
 
@@ -61,9 +62,9 @@ def sends_in_dry_run(method: str, path: str) -> bool:
     return bool(_dry) and not is_read(method, path) and _running() in _dry
 
 
-def deleting_bracket() -> Holder | None:
-    """Return the bracket of the running task, if it does no dry run and deletes old items."""
-    return _deleting.get(_running()) if _deleting else None
+def deleting_brackets() -> Sequence[Holder]:
+    """Return the brackets of the running task that do no dry run and delete old items."""
+    return _deleting.get(_running(), ()) if _deleting else ()
 
 
 def _running() -> tuple[str, str, str, int]:

@@ -570,17 +570,17 @@ def ensure_source_open(context: Context | None = None) -> bool:
     """
     found = get_current_context() if context is None else context
     task = found["task"]
-    update_tasks = _update_around(task)
-    if update_tasks is not None:
-        return reopen_if_closed(found, update_tasks)
+    if around := _updates_around(task):
+        reopened = [reopen_if_closed(found, update_tasks) for update_tasks in around]
+        return any(reopened)
     raise CoveoInputError(
         f"Task {task.task_id!r} is not downstream of a bracket, so there is no source to open",
         remedy="Create it inside push_source_update, or wire it below update.open",
     )
 
 
-def _update_around(task: Operator) -> UpdateTasks | None:
-    """Return the bracket that a task belongs to, or else the last one before it."""
+def _updates_around(task: Operator) -> list[UpdateTasks]:
+    """Return the brackets that a task belongs to, or else the last one before it."""
     opening = [
         upstream
         for upstream in task.get_flat_relatives(upstream=True)
@@ -588,7 +588,8 @@ def _update_around(task: Operator) -> UpdateTasks | None:
     ]
     below = task.get_flat_relative_ids(upstream=False)
     # Brackets before this task's own bracket are upstream of it as well.
-    around = [upstream for upstream in opening if upstream.update_tasks.close in below] or opening
-    if not around:
-        return None
-    return max(around, key=lambda upstream: len(upstream.get_flat_relative_ids(upstream=True))).update_tasks
+    around = [upstream.update_tasks for upstream in opening if upstream.update_tasks.close in below]
+    if around or not opening:
+        return around
+    last = max(opening, key=lambda upstream: len(upstream.get_flat_relative_ids(upstream=True)))
+    return [last.update_tasks]

@@ -87,3 +87,75 @@ def test_a_branch_that_fails_lets_no_task_run_after_the_bracket(engine: Engine, 
     assert engine.sequence("one").endswith("IDLE"), engine.story()
     assert not engine.sequence("three"), engine.story()
     assert not violations(engine), engine.story()
+
+
+def sharing(dag_id: str, make: Any, **options: Any) -> Any:
+    """Create two brackets, on sources one and two, and a task of both."""
+    from tests.stepped import shapes
+
+    with shapes.a_dag(dag_id) as dag:
+        with shapes.bracket(group_id="update_one", **options):
+            both = make()
+        with shapes.bracket(source_id="two", group_id="update_two") as two:
+            shapes.work.override(task_id="work2")("two")
+        two.open >> both >> two.close
+    return dag
+
+
+def pushing_to_both() -> Any:
+    from airflow.sdk import task
+
+    from tests.stepped import shapes
+
+    @task
+    def both() -> None:
+        shapes.push("one")
+        shapes.work.function("two")
+
+    return both()
+
+
+def test_a_task_of_two_brackets_opens_both_again(engine: Engine) -> None:
+    engine.add(sharing("shared", pushing_to_both))
+    engine.trigger("a", "shared")
+    engine.tell("a", "both", "fail")
+    engine.settle()
+    engine.clear("a", "both", downstream=True, only_failed=True)
+    engine.settle()
+    for source in ("one", "two"):
+        words = engine.sequence(source)
+        assert words.endswith("IDLE REBUILD push IDLE"), engine.story()
+    assert engine.run_states()["a"] == "success", engine.story()
+    assert not violations(engine), engine.story()
+
+
+def test_a_dry_push_in_a_bracket_that_deletes_fails_in_a_task_of_two(engine: Engine) -> None:
+    """Its item would be deleted, because it was not pushed."""
+    from airflow_provider_coveo.operators.coveo_push import PushItemsOperator
+    from tests.stepped import shapes
+
+    def make() -> Any:
+        shapes.work.override(task_id="work1")()
+        items = [{"documentId": "https://example.com/old1", "data": "new"}]
+        return PushItemsOperator(task_id="both", source_id="one", items=items, dry_run="{{ var.value.dry }}")
+
+    engine.add(sharing("shared_deleting", make, delete_old_items=True))
+    engine.set_variable("dry", "true")
+    for number in range(2):
+        engine.push_as_somebody_else("one", f"old{number}")
+    engine.trigger("a", "shared_deleting")
+    engine.settle()
+    assert "delete-old" not in engine.sequence("one"), engine.story()
+    assert engine.run_states()["a"] == "failed", engine.story()
+    assert not violations(engine), engine.story()
+
+
+@pytest.mark.parametrize("dry", [True, False])
+def test_a_task_of_a_dry_bracket_sends_nothing_although_it_is_in_another(engine: Engine, dry: bool) -> None:
+    engine.add(sharing(f"shared_dry_{dry}", pushing_to_both, dry_run=dry))
+    engine.trigger("a", f"shared_dry_{dry}")
+    engine.settle()
+    assert engine.sequence("one") == ("" if dry else "REBUILD push IDLE"), engine.story()
+    assert engine.run_states()["a"] == ("failed" if dry else "success"), engine.story()
+    assert any("only some of them do a dry run" in str(error) for _, error in engine.errors) is dry
+    assert not violations(engine), engine.story()

@@ -27,7 +27,7 @@ from airflow_provider_coveo.bracket.errors import (
     PushSourceUpdateNotBracketed,
     UnknownFirstOpening,
 )
-from airflow_provider_coveo.bracket.reopening import _Reopening
+from airflow_provider_coveo.bracket.reopening import _Check, _Reopening
 from airflow_provider_coveo.coveo.errors import AccessDeniedError, CoveoError, CoveoInputError
 from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 from airflow_provider_coveo.simulator import Simulator
@@ -192,10 +192,21 @@ def test_a_task_with_the_same_template_as_the_bracket_uses_the_brackets_source(
     run.execute("open")
     work = run.task("work")
     work.source_id, work.coveo_conn_id = OTHER, "coveo_default"
-    _Reopening(run.update._tasks, None, ["source_id", "coveo_conn_id"])(run.context("work"))
+    _Reopening(
+        [
+            _Check(
+                run.update._tasks,
+                (
+                    "source_id",
+                    "coveo_conn_id",
+                ),
+            )
+        ],
+        None,
+    )(run.context("work"))
     assert work.source_id == SOURCE
     work.source_id = OTHER
-    _Reopening(run.update._tasks, None, [])(run.context("work"))
+    _Reopening([_Check(run.update._tasks)], None)(run.context("work"))
     assert work.source_id == OTHER
 
 
@@ -209,7 +220,7 @@ def test_the_running_task_uses_the_source_of_the_run_even_if_the_context_has_a_c
     running = SimpleNamespace(task_id="work", source_id="another")
     context["ti"].task = running
     context["task"].source_id = "{{ var.value.source }}"
-    _Reopening(run.update._tasks, None, ["source_id"])(context)
+    _Reopening([_Check(run.update._tasks, ("source_id",))], None)(context)
     assert running.source_id == SOURCE
     assert context["task"].source_id == "{{ var.value.source }}"
 

@@ -24,7 +24,7 @@ from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.operators.coveo_push import PushItemsOperator, ResetPushSourceOperator
 from airflow_provider_coveo.task_groups.coveo_push import (
     OverlappingRunsWarning,
-    _update_around,
+    _updates_around,
     push_source_update,
 )
 
@@ -575,7 +575,7 @@ def test_the_users_pre_execute_still_runs(dag: DAG) -> None:
     with push_source_update(source_id=SOURCE):
         inside = Work(task_id="work", pre_execute=seen.append)
 
-    assert inside._pre_execute_hook._then == seen.append
+    assert inside._pre_execute_hook.then == seen.append
 
 
 def test_default_args_cannot_keep_the_bracket_from_closing() -> None:
@@ -738,9 +738,9 @@ def test_a_task_reopens_its_own_bracket_and_not_an_earlier_one(dag: DAG) -> None
     chain(*updates)
 
     for number in range(5):
-        found = _update_around(dag.get_task(f"late_{number}"))
-        assert found is not None
-        assert found.open == f"update_{number}.open"
+        found = _updates_around(dag.get_task(f"late_{number}"))
+        assert [each.open for each in found] == [f"update_{number}.open"]
+    assert [each.open for each in _updates_around(dag.get_task("update_3.done"))] == ["update_3.open"]
 
 
 # --- the same graph, whatever the order of its edges ---
