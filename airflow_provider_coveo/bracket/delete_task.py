@@ -32,13 +32,15 @@ from airflow_provider_coveo.bracket.members import (
     members,
     operator_class,
 )
+from airflow_provider_coveo.bracket.run_identity import read_bracket_of_run
 from airflow_provider_coveo.bracket.task_base import _UpdateOperator
 from airflow_provider_coveo.bracket.version_0_1 import record_before_this_version
 from airflow_provider_coveo.coveo.max_deleted import MaxDeleted
 from airflow_provider_coveo.coveo.quantities import quantity
 from airflow_provider_coveo.operators.base import _checked
 from airflow_provider_coveo.state.airflow_runs import FINISHED_STATES, TaskStates
-from airflow_provider_coveo.state.ledger import SourceLedger, read_bracket
+from airflow_provider_coveo.state.ledger import SourceLedger
+from airflow_provider_coveo.state.run_marks import mark_of
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -89,7 +91,8 @@ class DeleteOldItemsOfUpdateOperator(_UpdateOperator):
         if is_dry(context, self.update_tasks):
             return self._estimate(context, limit)
         holder = self._holder(context)
-        record = read_bracket(holder) or record_before_this_version(context, self.update_tasks)
+        record, _ = read_bracket_of_run(context, self.update_tasks)
+        record = record or record_before_this_version(context, self.update_tasks)
         if record is None or not record.is_pinned:
             raise UnknownFirstOpening(
                 f"Old items of source {self.source_id!r} stay: there is no record that this run opened the "
@@ -107,7 +110,9 @@ class DeleteOldItemsOfUpdateOperator(_UpdateOperator):
                 f"Old items of source {self.source_id!r} stay: not every task of the update succeeded "
                 f"({', '.join(not_successful)})."
             )
-        run = SourceLedger(record.organization_id).run(record.source_id, holder.dag_id, holder.run_id)
+        run = SourceLedger(record.organization_id).run(
+            record.source_id, holder.dag_id, holder.run_id, mark_of(context)
+        )
         _reject_a_shared_source(self.source_id, holder, run)
         if not self.allow_empty and not run.accepted:
             self._reject_after_an_empty_update(context, every, in_state)

@@ -33,6 +33,7 @@ from airflow_provider_coveo.bracket.members import (
     own_tasks,
     states,
 )
+from airflow_provider_coveo.bracket.run_identity import read_bracket_of_run
 from airflow_provider_coveo.bracket.task_base import _UpdateOperator
 from airflow_provider_coveo.bracket.version_0_1 import record_before_this_version
 from airflow_provider_coveo.bracket.waiting import wait_for_unfinished
@@ -270,7 +271,8 @@ class PushSourceUpdateDone(BaseOperator):
     def execute(self, context: Context) -> None:
         """Skip the followers unless this run opened the source and Coveo accepted its ``IDLE``."""
         holder = holder_of_update(context, self.update_tasks)
-        record = read_bracket(holder) or record_before_this_version(context, self.update_tasks)
+        record, _ = read_bracket_of_run(context, self.update_tasks)
+        record = record or record_before_this_version(context, self.update_tasks)
         opening = self.update_tasks.open
         above = list(members(context["task"], self.update_tasks))
         found = states(context, self.update_tasks, [opening, *(task.task_id for task in above)])
@@ -313,8 +315,8 @@ def _in_state(found: TaskStates, state: str) -> list[str]:
 def _opened(task: _UpdateOperator, context: Context) -> BracketRecord | None:
     """Return the record of the opened source, and use that source; ``None`` if none is known to be open."""
     holder = task._holder(context)
-    record = read_bracket(holder)
-    if record is None:
+    record, is_new_run = read_bracket_of_run(context, task.update_tasks)
+    if record is None and not is_new_run:
         record = record_before_this_version(context, task.update_tasks)
         record = record or _record_of_holder(task, holder)
     if record is None or not record.is_pinned or record.phase is Phase.REJECTED:

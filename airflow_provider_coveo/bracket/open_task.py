@@ -16,6 +16,7 @@ from airflow_provider_coveo.bracket.errors import PushSourceInUse, PushSourceUpd
 from airflow_provider_coveo.bracket.members import dag_of, members_outside, operator_class
 from airflow_provider_coveo.bracket.opening import Opening, SourceBusyError
 from airflow_provider_coveo.bracket.parameters import validate_deleting_status
+from airflow_provider_coveo.bracket.run_identity import is_of_a_deleted_run
 from airflow_provider_coveo.bracket.task_base import _UpdateOperator
 from airflow_provider_coveo.bracket.version_0_1 import OPENING_XCOM_KEY, first_record, record_of_0_1
 from airflow_provider_coveo.coveo.endpoints import validate_source_id
@@ -25,7 +26,8 @@ from airflow_provider_coveo.coveo.statuses import validate_active_status
 from airflow_provider_coveo.operators.base import _checked, _time_delta_trigger, _without_none
 from airflow_provider_coveo.state.airflow_runs import is_temporary_run, task_states
 from airflow_provider_coveo.state.ledger import BracketRecord, Holder, Phase, read_bracket, write_bracket
-from airflow_provider_coveo.state.task_store import retry_series, was_cleared
+from airflow_provider_coveo.state.run_marks import mark_of
+from airflow_provider_coveo.state.task_store import retry_series
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, EdgeModifier
@@ -34,8 +36,6 @@ if TYPE_CHECKING:
     from airflow_provider_coveo.bracket.arguments import UpdateTaskArguments
     from airflow_provider_coveo.state.airflow_types import Operator, Wirable, Wirables
 
-#: The maximum difference between the clocks of a worker and a scheduler.
-_CLOCK_SKEW: Final = 2.0
 #: The delay after the limit when a wait without a triggerer ends.
 _GRACE: Final = timedelta(minutes=1)
 
@@ -124,7 +124,7 @@ class OpenPushSourceUpdateOperator(_UpdateOperator):
                 "test`, which runs the whole bracket."
             )
         record = read_bracket(self._holder(context))
-        if record is None or _is_of_a_deleted_run(context, record):
+        if record is None or is_of_a_deleted_run(context, record):
             record = first_record(context)
             write_bracket(self._holder(context), record)
         return self._open_when_free(context, record)
@@ -133,7 +133,9 @@ class OpenPushSourceUpdateOperator(_UpdateOperator):
         """Return whether the run is dry, and save that for the bracket's other tasks."""
         dry = _checked(lambda value: parse_flag("dry_run", value), self.is_dry_run)
         if dry:
-            reject_after_opening(read_bracket(self._holder(context)))
+            record = read_bracket(self._holder(context))
+            if record is not None and not is_of_a_deleted_run(context, record):
+                reject_after_opening(record)
         context["ti"].xcom_push(key=DRY_RUN_XCOM_KEY, value=dry)
         return dry
 
@@ -163,6 +165,7 @@ class OpenPushSourceUpdateOperator(_UpdateOperator):
                 exclusive=self.exclusive,
                 members_outside=members_outside(context["task"], self.update_tasks),
                 announce=lambda opening: self._announce(context, opening),
+                mark=mark_of(context),
             ).run()
         except SourceBusyError as busy:
             self._wait_or_give_up(context, record, busy, waiting_since)
@@ -209,7 +212,10 @@ class OpenPushSourceUpdateOperator(_UpdateOperator):
         for task in others:
             for map_index, state in found[task.task_id].items():
                 other = Holder(run.dag_id, run.run_id, task.task_id, map_index)
-                its = read_bracket(other) or self._record_of_other(context, other)
+                its = read_bracket(other)
+                if its is not None and is_of_a_deleted_run(context, its):
+                    continue
+                its = its or self._record_of_other(context, other)
                 if its is None or (its.organization_id, its.source_id) != (
                     self.hook.organization_id,
                     self.source_id,
@@ -275,21 +281,3 @@ class OpenPushSourceUpdateOperator(_UpdateOperator):
             # Without a triggerer, nothing else would end the wait.
             timeout=timedelta(seconds=max(left, self.poll_interval)) + _GRACE,
         )
-
-
-def _is_of_a_deleted_run(context: Context, record: BracketRecord) -> bool:
-    """
-    Return whether a record belongs to a deleted run with the same ID as the current one.
-
-    Records are named after the run's ID, the only identifier that every process knows. The first attempt of a
-    run's first `open` can't have opened anything before its run began.
-
-    :param context: The context of the bracket's ``open``.
-    :param record: The record.
-    """
-    run = context.get("dag_run")
-    began = getattr(run, "start_date", None)
-    is_first = getattr(context["ti"], "try_number", 0) == 1 and not was_cleared(context)
-    if not is_first or began is None or getattr(run, "clear_number", None) != 0:
-        return False
-    return 0 < record.opened_at < float(began.timestamp()) - _CLOCK_SKEW

@@ -35,6 +35,7 @@ from airflow_provider_coveo.state.ledger import (
     write_bracket,
 )
 from airflow_provider_coveo.state.liveness import is_live
+from airflow_provider_coveo.state.run_marks import RunMark
 
 if TYPE_CHECKING:
     from airflow_provider_coveo.coveo.results import StatusResult
@@ -89,6 +90,7 @@ class Opening:
     :param reopened_by: The task that opens the bracket again, and its map index, if it is a member.
     :param members_outside: The bracket's tasks that are not in its task group. Default none.
     :param announce: Called with the record before anything is sent.
+    :param mark: What tells the run from a deleted one with its ID. Default: unknown.
     """
 
     hook: CoveoPushHook
@@ -101,6 +103,7 @@ class Opening:
     reopened_by: tuple[str, int] | None = None
     members_outside: tuple[str, ...] = ()
     announce: Callable[[BracketRecord], None] | None = None
+    mark: RunMark | None = None
 
     def run(self) -> tuple[StatusResult, BracketRecord]:
         """
@@ -140,6 +143,7 @@ class Opening:
             reopened_by=self.reopened_by,
             waiting=None,
             closed_by="",
+            mark=self.mark,
         )
         # From here on, `close` must run, so everything that it and the callbacks need is saved first.
         write_bracket(self.bracket, opening)
@@ -151,7 +155,8 @@ class Opening:
         except BaseException as error:
             self._conclude_failure(ledger, opening, error)
             raise
-        run = ledger.opened(self.source_id, self.bracket, result.get("ordering_id"), opening, among=holders)
+        at_ms = result.get("ordering_id")
+        run = ledger.opened(self.source_id, self.bracket, at_ms, opening, among=holders, mark=self.mark)
         opened = replace(
             opening,
             phase=Phase.OPEN,
@@ -159,7 +164,7 @@ class Opening:
             first_cut_off_ms=None if run.why_unknown else run.first_cut_off_ms,
             why_unknown=run.why_unknown,
         )
-        self._look_again(ledger, replace(mine, since_ms=result.get("ordering_id")), opened)
+        self._look_again(ledger, replace(mine, since_ms=at_ms), opened)
         return result, opened
 
     def _claim(

@@ -23,15 +23,16 @@ from airflow_provider_coveo.bracket.members import (
     states,
 )
 from airflow_provider_coveo.bracket.opening import Opening, SourceBusyError
+from airflow_provider_coveo.bracket.run_identity import read_bracket_of_run
 from airflow_provider_coveo.bracket.version_0_1 import record_before_this_version
 from airflow_provider_coveo.state.airflow_runs import FINISHED_STATES, is_temporary_run, map_index_of
 from airflow_provider_coveo.state.ledger import (
     BracketRecord,
     Holder,
     Phase,
-    read_bracket,
     write_bracket,
 )
+from airflow_provider_coveo.state.run_marks import mark_of
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -117,7 +118,7 @@ def reopen_if_closed(context: Context, update_tasks: UpdateTasks) -> bool:
     """
     if is_dry(context, update_tasks):
         return False
-    before = read_bracket(holder_of_update(context, update_tasks))
+    before, _ = read_bracket_of_run(context, update_tasks)
     after = _open_if_needed(context, update_tasks, before)
     return after is not None and after.opening != (before.opening if before is not None else "")
 
@@ -133,7 +134,7 @@ def _open_if_needed(
     context: Context, update_tasks: UpdateTasks, found: BracketRecord | _Unread | None = _UNREAD
 ) -> BracketRecord | None:
     holder = holder_of_update(context, update_tasks)
-    record = read_bracket(holder) if isinstance(found, _Unread) else found
+    record = read_bracket_of_run(context, update_tasks)[0] if isinstance(found, _Unread) else found
     if record is None:
         record = record_before_this_version(context, update_tasks)
     if record is None or not record.is_pinned or record.phase is Phase.REJECTED:
@@ -229,6 +230,7 @@ def _send(
             exclusive=is_exclusive(opening),
             reopened_by=_name_of(context),
             members_outside=members_outside(context["task"], update_tasks),
+            mark=mark_of(context),
         ).run()[1]
     except SourceBusyError as busy:
         in_use = PushSourceInUse(

@@ -30,6 +30,7 @@ from enum import Enum
 from typing import Any, Final
 
 from airflow_provider_coveo.state.records import as_pair, from_record
+from airflow_provider_coveo.state.run_marks import RunMark, mark_in
 from airflow_provider_coveo.state.run_records import (
     FORGOTTEN,
     MAX_RUNS,
@@ -185,6 +186,8 @@ class BracketRecord:
     :param reopened_by: The task that opened the bracket again, and its map index.
     :param waiting: The series of attempts that waits for the source, and the start of the wait.
     :param closed_by: The component that closed the source, if not the bracket itself: ``watchdog``.
+    :param mark: What tells the run of the last opening from a deleted one with its ID; ``None`` in a record
+        of 0.1.
     :param version: The version of the record.
     """
 
@@ -202,6 +205,7 @@ class BracketRecord:
     reopened_by: tuple[str, int] | None = None
     waiting: tuple[str, float] | None = None
     closed_by: str = ""
+    mark: tuple[float, int, int] | None = None
     version: int = _VERSION
 
     @property
@@ -237,7 +241,11 @@ def bracket_in(value: Any) -> BracketRecord | None:
     if phase in _MAY_BE_OPEN and not (record.source_id and record.organization_id):
         return None
     return replace(
-        record, phase=phase, reopened_by=as_pair(record.reopened_by), waiting=as_pair(record.waiting)
+        record,
+        phase=phase,
+        reopened_by=as_pair(record.reopened_by),
+        waiting=as_pair(record.waiting),
+        mark=mark_in(record.mark),
     )
 
 
@@ -381,9 +389,9 @@ class SourceLedger:
 
     # --- changes of runs to a source ---
 
-    def run(self, source_id: str, dag_id: str, run_id: str) -> RunRecord:
+    def run(self, source_id: str, dag_id: str, run_id: str, mark: RunMark | None = None) -> RunRecord:
         """Return the record of a run's changes to a source, as far as known."""
-        return run_or_what_is_left(self._content(source_id), dag_id, run_id)
+        return run_or_what_is_left(self._content(source_id), dag_id, run_id, mark)
 
     def opened(
         self,
@@ -392,6 +400,7 @@ class SourceLedger:
         at_ms: int | None,
         known: BracketRecord,
         among: tuple[SourceRecord, ...] = (),
+        mark: RunMark | None = None,
     ) -> RunRecord:
         """
         Record that a bracket opened a source, and establish the run's first cut-off.
@@ -405,6 +414,7 @@ class SourceLedger:
         :param known: The bracket's record of earlier openings.
         :param among: The owners of the source; their records are kept, however many runs follow. Default:
             none.
+        :param mark: What tells the run from a deleted one with its ID. Default: unknown.
         """
 
         def with_opening(run: RunRecord) -> RunRecord:
@@ -426,7 +436,7 @@ class SourceLedger:
             return replace(run, first_cut_off_ms=first, why_unknown=why_unknown, brackets=brackets)
 
         holding = {(holder.dag_id, holder.run_id) for holder in among}
-        return self._change_run(source_id, bracket.dag_id, bracket.run_id, with_opening, holding)[0]
+        return self._change_run(source_id, bracket.dag_id, bracket.run_id, with_opening, holding, mark)[0]
 
     def content_changed(self, source_id: str, dag_id: str, run_id: str, *, pushes: bool = False) -> str:
         """
@@ -446,9 +456,9 @@ class SourceLedger:
 
         return self._change_run(source_id, dag_id, run_id, pushing)[1]
 
-    def accepted(self, source_id: str, dag_id: str, run_id: str) -> None:
+    def accepted(self, source_id: str, dag_id: str, run_id: str, mark: RunMark | None = None) -> None:
         """Record that Coveo accepted an item that a run pushed to a source."""
-        self._change_run(source_id, dag_id, run_id, lambda run: replace(run, accepted=True))
+        self._change_run(source_id, dag_id, run_id, lambda run: replace(run, accepted=True), mark=mark)
 
     def forget_content(self, source_id: str) -> None:
         """Delete the record of a source's content, because the source is deleted."""
@@ -465,6 +475,7 @@ class SourceLedger:
         run_id: str,
         change: Callable[[RunRecord], RunRecord],
         holding: set[tuple[str, str]] | None = None,
+        mark: RunMark | None = None,
     ) -> tuple[RunRecord, str]:
         """
         Change the record of a run, and make it the last run that changed the source's content.
@@ -480,10 +491,10 @@ class SourceLedger:
                 # Derived, so that tasks of one run that start at the same time get the same name.
                 since = hashlib.sha256(f"{since} {dag_id} {run_id}".encode()).hexdigest()[:16]
             before = run_among(content, dag_id, run_id)
-            run = change(before or run_or_what_is_left(content, dag_id, run_id))
+            run = change(run_or_what_is_left(content, dag_id, run_id, mark))
             if is_last and run == before:
                 return None, (run, since, [])
-            if is_last and before is None and run == RunRecord(dag_id, run_id):
+            if is_last and before is None and run == RunRecord(dag_id, run_id, mark=mark):
                 # A record of 0.1.0.
                 return None, (run, since, [])
             runs = [each for each in runs_in(content) if (each.dag_id, each.run_id) != (dag_id, run_id)]

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from airflow_provider_coveo.state.records import as_pair, from_record
+from airflow_provider_coveo.state.run_marks import RunMark, is_another_run, mark_in
 
 #: The number of runs, the latest ones, that a source's record keeps.
 MAX_RUNS: Final = 30
@@ -34,6 +35,7 @@ class RunRecord:
     :param pushed_unopened: Whether the run pushed before one of its brackets opened the source.
     :param accepted: Whether Coveo accepted an item from the run.
     :param brackets: The brackets that opened the source: their ``open`` tasks and map indexes.
+    :param mark: What tells the run from a deleted one with its ID; ``None`` in a record of 0.1.
     """
 
     dag_id: str
@@ -43,6 +45,7 @@ class RunRecord:
     pushed_unopened: bool = False
     accepted: bool = False
     brackets: tuple[tuple[str, int], ...] = ()
+    mark: tuple[float, int, int] | None = None
 
 
 def runs_in(content: Mapping[str, object]) -> list[RunRecord]:
@@ -54,7 +57,11 @@ def runs_in(content: Mapping[str, object]) -> list[RunRecord]:
     entries = content.get("runs")
     found = [from_record(RunRecord, entry) for entry in (entries if isinstance(entries, list) else [])]
     return [
-        replace(run, brackets=tuple(pair for each in run.brackets if (pair := _bracket_name(each))))
+        replace(
+            run,
+            brackets=tuple(pair for each in run.brackets if (pair := _bracket_name(each))),
+            mark=mark_in(run.mark),
+        )
         for run in found
         if run is not None
     ]
@@ -71,18 +78,26 @@ def run_among(content: Mapping[str, object], dag_id: str, run_id: str) -> RunRec
     return next((run for run in runs_in(content) if (run.dag_id, run.run_id) == (dag_id, run_id)), None)
 
 
-def run_or_what_is_left(content: Mapping[str, object], dag_id: str, run_id: str) -> RunRecord:
+def run_or_what_is_left(
+    content: Mapping[str, object], dag_id: str, run_id: str, mark: RunMark | None = None
+) -> RunRecord:
     """
     Return the record of a run. If the run is no longer kept, its first cut-off is unknown.
+
+    A run inherits nothing from a deleted one with its ID.
 
     :param content: The source's record.
     :param dag_id: The run's DAG.
     :param run_id: The run.
+    :param mark: What tells the run from a deleted one with its ID. Default: unknown.
     """
     found = run_among(content, dag_id, run_id)
     if found is not None:
-        return found
-    run = RunRecord(dag_id, run_id)
+        if is_another_run(found.mark, mark):
+            # The brackets' own records are still deleted some runs later.
+            return RunRecord(dag_id, run_id, brackets=found.brackets, mark=mark)
+        return found if found.mark is not None else replace(found, mark=mark)
+    run = RunRecord(dag_id, run_id, mark=mark)
     return replace(run, why_unknown=FORGOTTEN) if _digest(run) in _forgotten(content) else run
 
 

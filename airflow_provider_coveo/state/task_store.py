@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from airflow_provider_coveo.state.run_marks import RunMark, is_another_run, mark_in, mark_of
 from airflow_provider_coveo.state.variables import (
     delete_variable,
     read_variable,
@@ -22,6 +23,8 @@ from airflow_provider_coveo.state.variables import (
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+#: The name of the value that tells a run from a deleted one with its ID. Other names have no space.
+_MARK: Final = "mark of the run"
 #: The number of a task's runs, the latest ones, that a Variable stores.
 RUNS_REMEMBERED: Final = 30
 
@@ -47,7 +50,8 @@ class RunState:
         store: _Store | None = context.get("task_state_store")
         if store is None:
             ti = context["ti"]
-            store = _VariableStore(ti.dag_id, ti.task_id, ti.run_id, getattr(ti, "map_index", -1))
+            map_index = getattr(ti, "map_index", -1)
+            store = _VariableStore(ti.dag_id, ti.task_id, ti.run_id, map_index, mark_of(context))
         self._store = store
 
     def get(self, key: str) -> Any:
@@ -78,21 +82,24 @@ def was_cleared(context: Context) -> bool:
 
 
 class _VariableStore:
-    def __init__(self, dag_id: str, task_id: str, run_id: str, map_index: int) -> None:
+    def __init__(
+        self, dag_id: str, task_id: str, run_id: str, map_index: int, mark: RunMark | None = None
+    ) -> None:
         self._run_id = run_id
+        self._mark = mark
         self._name = variable_name(
             "coveo_state", dag_id, task_id, *([str(map_index)] if map_index >= 0 else [])
         )
 
     def get(self, key: str) -> object:
-        return self._read().get(self._run_id, {}).get(key)
+        return self._values(self._read()).get(key)
 
     def delete(self, key: str) -> None:
         runs = self._read()
         if key not in runs.get(self._run_id, {}):
             return
         del runs[self._run_id][key]
-        if not runs[self._run_id]:
+        if not runs[self._run_id].keys() - {_MARK}:
             del runs[self._run_id]
         if runs:
             self._write(runs)
@@ -102,9 +109,17 @@ class _VariableStore:
     def set(self, key: str, value: object) -> None:
         runs = self._read()
         # The latest run moves to the end, so that the oldest one is dropped.
-        run = {**runs.pop(self._run_id, {}), key: value}
+        before = self._values(runs)
+        runs.pop(self._run_id, None)
+        mark = {} if self._mark is None or _MARK in before else {_MARK: list(self._mark)}
+        run = {**before, **mark, key: value}
         kept = dict(list(runs.items())[-(RUNS_REMEMBERED - 1) :])
         self._write({**kept, self._run_id: run})
+
+    def _values(self, runs: Mapping[str, dict[str, object]]) -> dict[str, object]:
+        """Return the run's values, but not those of a deleted run with its ID."""
+        values = runs.get(self._run_id, {})
+        return {} if is_another_run(mark_in(values.get(_MARK)), self._mark) else values
 
     def _write(self, runs: dict[str, dict[str, object]]) -> None:
         write_variable(

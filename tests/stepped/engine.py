@@ -451,6 +451,7 @@ class Engine:
         }
         self.rest("POST", f"/dags/{dag_id}/dagRuns", body)
         self.run_dags[key] = dag_id
+        self.deleted_runs.discard(key)
 
     def tick(self) -> None:
         """Run the scheduler's loop once."""
@@ -990,6 +991,10 @@ class Engine:
         self._happens(f"run {key} deleted")
         self.rest("DELETE", self._run_path(key), or_not=True)
         self.deleted_runs.add(key)
+
+    def create_again(self, key: str) -> None:
+        """Create a deleted run again, with its ID."""
+        self.trigger(key, self.run_dags[key])
 
     def set_variable(self, name: str, value: str) -> None:
         """Create or change a Variable."""

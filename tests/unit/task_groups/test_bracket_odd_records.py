@@ -180,7 +180,7 @@ def test_a_later_cut_off_never_counts_as_a_runs_first_one_however_many_runs_foll
     ("about", "is_another"),
     [
         ({}, True),
-        ({"try_number": 2}, False),
+        ({"try_number": 2}, True),
         ({"max_tries": 1}, False),
         ({"clear_number": 1}, False),
         ({"began": -60}, False),

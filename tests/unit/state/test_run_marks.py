@@ -1,0 +1,109 @@
+"""A run with the ID of a deleted run inherits nothing from its records."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from airflow_provider_coveo.state.ledger import BracketRecord, Holder, SourceLedger, bracket_in, write_bracket
+from airflow_provider_coveo.state.run_marks import RunMark, is_another_run, mark_in, mark_of
+from airflow_provider_coveo.state.task_store import RunState
+from airflow_provider_coveo.state.variables import read_variable
+
+_BEGAN = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=timezone.utc)
+_FIRST = RunMark(_BEGAN.timestamp(), 0)
+
+
+def a_context(*, began: datetime = _BEGAN, clears: int = 0) -> Any:
+    ti = SimpleNamespace(dag_id="d", task_id="t", run_id="r", map_index=-1)
+    return {"ti": ti, "dag_run": SimpleNamespace(start_date=began, clear_number=clears)}
+
+
+@pytest.mark.parametrize(
+    ("recorded", "now", "is_another"),
+    [
+        (_FIRST, _FIRST, False),
+        (_FIRST, RunMark(_FIRST.began + 0.001, 0), False),
+        (_FIRST, RunMark(_FIRST.began + 60, 0), True),
+        (_FIRST, RunMark(_FIRST.began - 60, 0), True),
+        # Cleared.
+        (_FIRST, RunMark(_FIRST.began + 60, 1), False),
+        (RunMark(_FIRST.began, 2), RunMark(_FIRST.began + 60, 1), True),
+        (RunMark(_FIRST.began, 0, 7), RunMark(_FIRST.began + 60, 1, 7), False),
+        (RunMark(_FIRST.began, 0, 7), RunMark(_FIRST.began + 60, 1, 8), True),
+        # SQLite uses a number again.
+        (RunMark(_FIRST.began, 0, 7), RunMark(_FIRST.began + 60, 0, 7), True),
+        (None, _FIRST, False),
+        (_FIRST, None, False),
+    ],
+)
+def test_a_mark_tells_a_run_from_a_deleted_one(
+    recorded: RunMark | None, now: RunMark | None, is_another: bool
+) -> None:
+    assert is_another_run(recorded, now) is is_another
+
+
+@pytest.mark.parametrize("value", [None, "x", [], [1.0], [1.0, "0", 0], [True, 0, 0]])
+def test_an_invalid_mark_is_unknown(value: object) -> None:
+    assert mark_in(value) is None
+
+
+def test_a_mark_of_a_later_version_is_read() -> None:
+    assert mark_in([1.5, 0, 3, "more"]) == RunMark(1.5, 0, 3)
+
+
+def test_a_run_without_a_start_has_no_mark() -> None:
+    assert mark_of(a_context()) == _FIRST
+    assert mark_of({"dag_run": SimpleNamespace(start_date=None, clear_number=0)}) is None  # type: ignore[typeddict-item]
+    assert mark_of({}) is None  # type: ignore[typeddict-item]
+
+
+def test_the_source_s_record_of_a_run_starts_anew(variables: Any) -> None:
+    ledger, bracket = SourceLedger("acme"), Holder("d", "r", "b.open")
+    ledger.opened("s", bracket, 1_000, BracketRecord(), mark=_FIRST)
+    ledger.accepted("s", "d", "r", _FIRST)
+    cleared, new = RunMark(_FIRST.began + 60, 1), RunMark(_FIRST.began + 90, 0)
+    assert ledger.run("s", "d", "r", cleared).accepted
+    assert not ledger.run("s", "d", "r", new).accepted
+    opened = ledger.opened("s", bracket, 2_000, BracketRecord(), mark=new)
+    assert (opened.first_cut_off_ms, opened.accepted) == (2_000, False)
+    ledger.accepted("s", "d", "r", new)
+    assert ledger.run("s", "d", "r", new).first_cut_off_ms == 2_000
+
+
+def test_a_push_before_any_opening_counts_only_for_its_own_run(variables: Any) -> None:
+    ledger, new = SourceLedger("acme"), RunMark(_FIRST.began + 90, 0)
+    ledger.opened("s", Holder("d", "r", "b.open"), 1_000, BracketRecord(), mark=_FIRST)
+    ledger.accepted("s", "d", "r", new)
+    opened = ledger.opened("s", Holder("d", "r", "b.open"), 2_000, BracketRecord(), mark=new)
+    assert opened.first_cut_off_ms is None
+    assert opened.why_unknown
+
+
+def test_records_of_0_1_have_no_mark_and_stay_readable(variables: Any) -> None:
+    ledger, holder = SourceLedger("acme"), Holder("d", "r", "b.open")
+    ledger.opened("s", holder, 1_000, BracketRecord())
+    ledger.accepted("s", "d", "r")
+    assert ledger.run("s", "d", "r", _FIRST).accepted
+    write_bracket(holder, BracketRecord(organization_id="acme", source_id="s", coveo_conn_id="c"))
+    (name,) = (each for each in variables.values if each.startswith("coveo_bracket__"))
+    stored = read_variable(name)
+    del stored["mark"]
+    found = bracket_in(stored)
+    assert found is not None
+    assert found.mark is None
+
+
+def test_a_task_s_state_is_not_that_of_a_deleted_run(variables: Any) -> None:
+    RunState(a_context()).set("key", 5)
+    later = _BEGAN + timedelta(hours=1)
+    assert RunState(a_context(began=later, clears=1)).get("key") == 5
+    assert RunState(a_context(began=later)).get("key") is None
+    RunState(a_context(began=later)).set("other", 6)
+    assert RunState(a_context(began=later)).get("key") is None
+    assert RunState(a_context(began=later)).get("other") == 6
+    RunState(a_context(began=later)).delete("other")
+    assert not variables.values
