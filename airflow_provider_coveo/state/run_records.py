@@ -94,8 +94,7 @@ def run_or_what_is_left(
     found = run_among(content, dag_id, run_id)
     if found is not None:
         if is_another_run(found.mark, mark):
-            # The brackets' own records are still deleted some runs later.
-            return RunRecord(dag_id, run_id, brackets=found.brackets, mark=mark)
+            return RunRecord(dag_id, run_id, mark=mark)
         return found if found.mark is not None else replace(found, mark=mark)
     run = RunRecord(dag_id, run_id, mark=mark)
     return replace(run, why_unknown=FORGOTTEN) if _digest(run) in _forgotten(content) else run

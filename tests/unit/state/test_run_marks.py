@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 from typing import Any
@@ -64,12 +65,14 @@ def test_a_run_without_a_start_has_no_mark() -> None:
 def test_the_source_s_record_of_a_run_starts_anew(variables: Any) -> None:
     ledger, bracket = SourceLedger("acme"), Holder("d", "r", "b.open")
     ledger.opened("s", bracket, 1_000, BracketRecord(), mark=_FIRST)
+    ledger.opened("s", replace(bracket, map_index=1), 1_000, BracketRecord(), mark=_FIRST)
     ledger.accepted("s", "d", "r", _FIRST)
     cleared, new = RunMark(_FIRST.began + 60, 1), RunMark(_FIRST.began + 90, 0)
     assert ledger.run("s", "d", "r", cleared).accepted
     assert not ledger.run("s", "d", "r", new).accepted
     opened = ledger.opened("s", bracket, 2_000, BracketRecord(), mark=new)
     assert (opened.first_cut_off_ms, opened.accepted) == (2_000, False)
+    assert opened.brackets == (("b.open", -1),)
     ledger.accepted("s", "d", "r", new)
     assert ledger.run("s", "d", "r", new).first_cut_off_ms == 2_000
 
