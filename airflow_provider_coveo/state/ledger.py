@@ -39,6 +39,7 @@ from airflow_provider_coveo.state.run_records import (
     run_among,
     run_or_what_is_left,
     runs_in,
+    split_runs,
 )
 from airflow_provider_coveo.state.variables import (
     delete_variable,
@@ -53,8 +54,6 @@ from airflow_provider_coveo.state.variables import (
 _VERSION: Final = 2
 #: The maximum number of brackets on record that own a source at the same time.
 _MAX_HOLDERS: Final = 20
-#: The number of runs whose bracket records are kept.
-_MAX_RUNS_WITH_BRACKETS: Final = 10
 #: The required fields of a bracket's record; a record without them was edited by hand and is ignored.
 _NEEDED_OF_A_BRACKET: Final = frozenset({"organization_id", "source_id", "coveo_conn_id", "phase"})
 
@@ -498,7 +497,7 @@ class SourceLedger:
                 # A record of 0.1.0.
                 return None, (run, since, [])
             runs = [each for each in runs_in(content) if (each.dag_id, each.run_id) != (dag_id, run_id)]
-            old, recent = _split(runs, holding)
+            old, recent = split_runs(runs, holding)
             every = [*(replace(each, brackets=()) for each in old), *recent, run]
             record = {
                 "dag_id": dag_id,
@@ -562,17 +561,6 @@ def bracket_variable(holder: Holder) -> str:
     hashed = "\0".join((*names, holder.run_id)) if any("__" in name for name in names) else holder.run_id
     digest = hashlib.sha256(hashed.encode()).hexdigest()[:16]
     return variable_name("coveo_bracket", *names, *mapped, digest)
-
-
-def _split(
-    runs: list[RunRecord], holding: set[tuple[str, str]] | None
-) -> tuple[list[RunRecord], list[RunRecord]]:
-    """Split runs into those whose bracket records are deleted, and those whose records are kept."""
-    if holding is None:
-        return [], runs
-    recent = runs[-_MAX_RUNS_WITH_BRACKETS + 1 :]
-    stay = [run for run in runs if run in recent or (run.dag_id, run.run_id) in holding]
-    return [run for run in runs if run not in stay], stay
 
 
 def _forget_brackets(runs: list[RunRecord]) -> None:

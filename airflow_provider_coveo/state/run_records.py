@@ -19,6 +19,8 @@ from airflow_provider_coveo.state.run_marks import RunMark, is_another_run, mark
 MAX_RUNS: Final = 30
 #: The number of earlier runs of which it keeps only a digest, to know that they updated the source.
 MAX_FORGOTTEN: Final = 1000
+#: The number of runs whose bracket records are kept.
+_MAX_RUNS_WITH_BRACKETS: Final = 10
 _DIGITS_OF_A_FORGOTTEN: Final = 8
 FORGOTTEN: Final = "thirty other runs have worked on the source since the run first did"
 
@@ -98,6 +100,17 @@ def run_or_what_is_left(
         return found if found.mark is not None else replace(found, mark=mark)
     run = RunRecord(dag_id, run_id, mark=mark)
     return replace(run, why_unknown=FORGOTTEN) if _digest(run) in _forgotten(content) else run
+
+
+def split_runs(
+    runs: list[RunRecord], holding: set[tuple[str, str]] | None
+) -> tuple[list[RunRecord], list[RunRecord]]:
+    """Split runs into those whose bracket records are deleted, and those whose records are kept."""
+    if holding is None:
+        return [], runs
+    recent = runs[-_MAX_RUNS_WITH_BRACKETS + 1 :]
+    stay = [run for run in runs if run in recent or (run.dag_id, run.run_id) in holding]
+    return [run for run in runs if run not in stay], stay
 
 
 def _forgotten(content: Mapping[str, object]) -> list[str]:
