@@ -105,6 +105,8 @@ class BracketWiring:
         self._from_outside: dict[str, set[str]] = {}
         #: The edges that were added from members to the bracket's own tasks.
         self._given_edges: dict[str, set[str]] = {}
+        #: The members that depend on the previous run, and whether they ignore that in their first run.
+        self._depending_on_past: dict[str, bool] = {}
         self._is_completing = False
         self._is_block_ending = False
 
@@ -241,6 +243,7 @@ class BracketWiring:
             self._join_what_lies_between()
             reject_cycle(self._group, self._own.open, self._own.begin, self._own_task_ids | self._members)
             self._check_first_tasks()
+            self._note_who_depends_on_past()
             if not self._is_block_ending:
                 self._wait_for_the_past()
             attach_callbacks(self._dag, self._update_tasks)
@@ -256,6 +259,7 @@ class BracketWiring:
         self._complete()
         self._reject_setups_that_nothing_waits_for()
         self._keep_branches_from_skipping()
+        self._let_only_the_bracket_wait_for_the_past()
 
     # --- the members of the bracket ---
 
@@ -364,13 +368,9 @@ class BracketWiring:
 
         Otherwise the source is active while that task waits, possibly forever.
         """
-        waiting = [
-            task
-            for task_id in self._members
-            if any(getattr(task := self._dag.get_task(task_id), name, None) for name in _WAITING_FOR_THE_PAST)
-        ]
+        waiting = self._members & self._depending_on_past.keys()
         below = self._own.open.downstream_task_ids
-        ignores_first = any(getattr(task, "ignore_first_depends_on_past", None) for task in waiting)
+        ignores_first = any(self._depending_on_past[task_id] for task_id in waiting)
         # Between the two tasks, the previous run may be cleared and fail.
         for task in (self._own.begin, self._own.open):
             task.depends_on_past = task.wait_for_downstream = bool(waiting)
@@ -378,6 +378,25 @@ class BracketWiring:
                 task.ignore_first_depends_on_past = ignores_first
         if any(failure_is_ignored(self._dag.get_task(name)) for name in self._members & below):
             self._own.open.wait_for_downstream = False
+
+    def _note_who_depends_on_past(self) -> None:
+        for task_id in self._members:
+            task = self._dag.get_task(task_id)
+            if any(getattr(task, name, None) for name in _WAITING_FOR_THE_PAST):
+                ignores_first = bool(getattr(task, "ignore_first_depends_on_past", None))
+                self._depending_on_past[task_id] = ignores_first
+
+    def _let_only_the_bracket_wait_for_the_past(self) -> None:
+        """
+        Let no member wait for the previous run once the source is open.
+
+        The bracket has waited for the success of the previous run's bracket. A member can still wait for what
+        that success doesn't include: a teardown whose failure Airflow ignores, a task after the bracket, a
+        task that the previous run did not have, or one that was cleared since.
+        """
+        for task_id in self._members & self._depending_on_past.keys():
+            task = self._dag.get_task(task_id)
+            task.depends_on_past = task.wait_for_downstream = False
 
     # --- graphs that can't work ---
 

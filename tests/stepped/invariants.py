@@ -218,29 +218,7 @@ class Judge:
             later = engine.seen[engine.seen.index(last) + 1 :]
             if any(each.run == last.run and not each.task_id and each.source == source for each in later):
                 continue
-            if self._waits_for_the_past(source):
-                continue
             yield Violation("B1", f"source {source} stays {last.status}, which {last.actor} set")
-
-    def _waits_for_the_past(self, source: str) -> bool:
-        """
-        Return whether a run that opened a source waits for a member of the previous run.
-
-        Someone marked or cleared that member after this run's first task, which waits for it. Nothing in
-        Airflow continues such a run, so the watchdog closes the source.
-        """
-        by_hand = {*self.engine.marked, *self.engine.states_after_clear}
-        return any(
-            state is None
-            and (past, *place) in by_hand
-            and self.states[past].get(place) in {"failed", "upstream_failed"}
-            and self.engine.dags[seen.dag_id].get_task(place[0]).depends_on_past
-            for seen in self.engine.seen
-            if seen.source == source and seen.status in ACTIVE and self.runs.get(seen.run) in LIVE_RUNS
-            for past in sorted(self.runs)
-            if past < seen.run and self.engine.run_dags[past] == seen.dag_id
-            for place, state in self.states[seen.run].items()
-        )
 
     def b2(self) -> Iterator[Violation]:
         """The state of a run is correct."""
@@ -283,7 +261,7 @@ class Judge:
                 if seen.source == source and seen.status and seen.applied and seen.run == run
             ]
             left_to_another = self._last_accepted(source)
-            is_left = left_to_another is own[-1] and not self._waits_for_the_past(source)
+            is_left = left_to_another is own[-1]
             if own[-1].status != "IDLE" and is_left:
                 yield Violation("B2", f"run {run} is a success, and Coveo accepted no IDLE for {source}")
 

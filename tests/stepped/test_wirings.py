@@ -159,3 +159,64 @@ def test_a_task_of_a_dry_bracket_sends_nothing_although_it_is_in_another(engine:
     assert engine.run_states()["a"] == ("failed" if dry else "success"), engine.story()
     assert any("only some of them do a dry run" in str(error) for _, error in engine.errors) is dry
     assert not violations(engine), engine.story()
+
+
+def depending_on_past(dag_id: str, flag: str, *, has_new_task: bool = False) -> Any:
+    """Create a bracket with a teardown of its own, and a task after one of its tasks."""
+    from tests.stepped import shapes
+
+    with shapes.a_dag(dag_id, default_args={flag: True}) as dag:
+        with shapes.bracket():
+            make_room = shapes.work.override(task_id="make_room")()
+            work = shapes.work.override(task_id="work1")()
+            clean_up = shapes.work.override(task_id="clean_up")()
+            make_room >> work >> clean_up.as_teardown(setups=make_room)
+            if has_new_task:
+                shapes.work.override(task_id="new")()
+        work >> shapes.work.override(task_id="elsewhere", depends_on_past=False, wait_for_downstream=False)(
+            "three"
+        )
+    return dag
+
+
+@pytest.mark.parametrize("flag", ["depends_on_past", "wait_for_downstream"])
+@pytest.mark.parametrize("failing", ["clean_up", "elsewhere"])
+def test_6_what_failed_outside_of_the_previous_bracket_does_not_keep_the_source_open(
+    engine: Engine, flag: str, failing: str
+) -> None:
+    """Airflow ignores the failure of a teardown, so the previous run's bracket succeeded."""
+    dag_id = f"{failing}_{flag}"
+    engine.add(depending_on_past(dag_id, flag))
+    engine.trigger("a", dag_id)
+    engine.tell("a", failing, "fail")
+    engine.settle()
+    engine.trigger("b", dag_id)
+    engine.settle()
+    assert engine.run_states()["b"] == "success", engine.story()
+    assert engine.last_status("one") == "IDLE", engine.story()
+    assert not violations(engine), engine.story()
+
+
+def test_6_a_task_that_the_previous_run_did_not_have_does_not_keep_the_source_open(engine: Engine) -> None:
+    engine.add(depending_on_past("extended", "depends_on_past"))
+    engine.trigger("a", "extended")
+    engine.settle()
+    engine.change(depending_on_past("extended", "depends_on_past", has_new_task=True))
+    engine.trigger("b", "extended")
+    engine.settle()
+    assert engine.tries("b")["new"] == "ok", engine.story()
+    assert engine.last_status("one") == "IDLE", engine.story()
+    assert not violations(engine), engine.story()
+
+
+@pytest.mark.parametrize("flag", ["depends_on_past", "wait_for_downstream"])
+def test_6_a_bracket_that_failed_keeps_the_next_one_from_opening(engine: Engine, flag: str) -> None:
+    engine.add(depending_on_past(f"failed_{flag}", flag))
+    engine.trigger("a", f"failed_{flag}")
+    engine.tell("a", "work1", "fail")
+    engine.settle()
+    before = engine.sequence("one")
+    engine.trigger("b", f"failed_{flag}")
+    engine.settle()
+    assert engine.run_states()["b"] == "running", engine.story()
+    assert engine.sequence("one") == before, engine.story()

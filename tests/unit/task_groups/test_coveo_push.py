@@ -953,6 +953,29 @@ def test_a_bracket_waits_for_the_previous_run_if_a_task_in_it_does(name: str, by
         assert not of(update, own).depends_on_past, own
 
 
+def test_no_task_inside_waits_for_the_previous_run_once_the_source_is_open() -> None:
+    given = {"depends_on_past": True, "wait_for_downstream": True, "ignore_first_depends_on_past": True}
+    with a_dag(default_args=given) as dag:
+        with push_source_update(source_id=SOURCE, group_id="one") as one:
+            tasks = [Work(task_id="work"), Work.partial(task_id="mapped").expand(note=["a"])]
+            tasks.append(Work(task_id="both"))
+        with push_source_update(
+            source_id="two", group_id="two", default_args={"depends_on_past": False}
+        ) as two:
+            Work(task_id="work", depends_on_past=False, wait_for_downstream=False)
+        two.open >> tasks[-1] >> two.close
+        elsewhere = Work(task_id="elsewhere")
+    for _ in range(2):
+        checked(dag)
+    for member in tasks:
+        assert not member.depends_on_past, member.task_id
+        assert not member.wait_for_downstream, member.task_id
+    assert elsewhere.depends_on_past
+    for update in (one, two):
+        assert of(update, "begin").depends_on_past
+        assert of(update, "begin").ignore_first_depends_on_past
+
+
 def test_a_teardown_whose_failure_is_ignored_does_not_keep_the_next_run_from_opening() -> None:
     with a_dag() as dag, push_source_update(source_id=SOURCE) as update:
         Work(task_id="work", depends_on_past=True)
