@@ -168,11 +168,14 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
 
         return SourceLedger(self.hook.organization_id)
 
-    def _verdict(self, source: Mapping[str, object], *, at_once: bool = False) -> str | None:
+    def _verdict(
+        self, source: Mapping[str, object], holders: tuple[SourceRecord, ...], *, at_once: bool = False
+    ) -> str | None:
         """
         Return whether an active source is ``held`` or ``abandoned``, ``None`` if it is neither.
 
         :param source: The source.
+        :param holders: The brackets that own it.
         :param at_once: Whether to close it however recently it became active. Default ``False``.
         """
         from airflow_provider_coveo.coveo.ordering_ids import now_ms
@@ -183,7 +186,6 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
             self.log.warning("Skipping source %s: Coveo does not report since when it is active", source_id)
             return None
         active_for = timedelta(milliseconds=0 if since is None else now_ms() - since)
-        holders = self._ledger.holders(source_id)
         live = self._live_holder(source_id, holders, since)
         if live is not None:
             limit = self.even_if_held_longer_than
@@ -254,20 +256,44 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
         if self._ledger.seen(source_id):
             self._ledger.saw(source_id, None)
 
-    def _close(self, source_id: str) -> None:
-        """Close a source, and update the records of the brackets that owned it."""
+    def _close(self, source_id: str, judged: tuple[SourceRecord, ...]) -> bool:
+        """
+        Close a source, and update the records of the brackets that owned it.
+
+        Since the check, and during the request and its retries, another bracket may have opened the source.
+
+        :param source_id: The source.
+        :param judged: Its owners at the check.
+        :return: Whether it is closed, and not left open, or opened again, for another bracket.
+        """
+        from airflow_provider_coveo.bracket.closing import give_back
         from airflow_provider_coveo.state.ledger import Phase, record_closing
+        from airflow_provider_coveo.state.liveness import live_among
 
         ledger = self._ledger
-        holders = ledger.holders(source_id)
+        known = {holder for holder in judged if not holder.is_claim}
+        claims: list[SourceRecord] = []
+        while new := set(holders := ledger.holders(source_id)) - known:
+            known |= new
+            for live in live_among(new):
+                if not live.is_claim:
+                    self.log.info("Leaving source %s open: %s has opened it since the check", source_id, live)
+                    return False
+                claims.append(live)
         # Before the request, so that an `open` in progress detects that the source was closed.
-        ledger.release_all(source_id, holders)
+        ledger.release_all(source_id, holders, tuple(claim for claim in claims if claim in holders))
         for holder in holders:
             record_closing(holder, source_id, Phase.CLOSING, "watchdog")
         self.hook.set_source_status(source_id, "IDLE")
+        now = ledger.holders(source_id)
+        opened_again = {holder.bracket for holder in now if not holder.is_claim}
         for holder in holders:
-            record_closing(holder, source_id, Phase.CLOSED, "watchdog")
+            if holder.bracket not in opened_again:
+                record_closing(holder, source_id, Phase.CLOSED, "watchdog")
+        if give_back(self.hook, source_id, now) is not None:
+            return False
         self._forget(source_id)
+        return True
 
 
 class _Look:
@@ -310,8 +336,6 @@ class _Look:
                 self._fails(str(source["id"]), error)
 
     def _at(self, source: Mapping[str, object]) -> None:
-        from dataclasses import replace
-
         source_id = str(source["id"])
         before = self._before.source(source_id) if self._before else None
         seen = self._seen[source_id] = _seen(source)
@@ -321,15 +345,23 @@ class _Look:
                 self._watchdog._forget(source_id)
             return
         self.active += 1
-        verdict = self._watchdog._verdict(source, at_once=self._order.close_now)
-        if verdict is not None:
-            self.found[verdict].append(source_id)
+        holders = self._watchdog._ledger.holders(source_id)
+        verdict = self._watchdog._verdict(source, holders, at_once=self._order.close_now)
         if verdict == "abandoned" and not self._order.report_only:
-            self._watchdog._close(source_id)
-            self.found["closed"].append(source_id)
-            self._seen[source_id] = replace(
-                seen, status="IDLE", is_active=False, since_ms=None, at=time.time()
-            )
+            self._close(seen, holders)
+        elif verdict is not None:
+            self.found[verdict].append(source_id)
+
+    def _close(self, seen: SeenSource, holders: tuple[SourceRecord, ...]) -> None:
+        from dataclasses import replace
+
+        source_id = seen.id
+        if not self._watchdog._close(source_id, holders):
+            self.found["held"].append(source_id)
+            return
+        self.found["abandoned"].append(source_id)
+        self.found["closed"].append(source_id)
+        self._seen[source_id] = replace(seen, status="IDLE", is_active=False, since_ms=None, at=time.time())
 
     def _fails(self, source_id: str, error: Exception) -> None:
         from dataclasses import replace

@@ -272,6 +272,13 @@ class Director:
 
     def _watch(self) -> None:
         """Run the watchdog, hours later."""
+        name = self._start_watch()
+        if name:
+            self.engine.finish(name)
+            self.engine.tick()
+
+    def _start_watch(self) -> str:
+        """Start the watchdog's task, hours later, and return its name; it is stepped like others."""
         engine = self.engine
         engine.let_time_pass(WATCHDOG_HOURS * 3600)
         key = f"w{sum(key.startswith('w') for key in engine.run_dags) + 1}"
@@ -279,9 +286,8 @@ class Director:
         for _ in range(6):
             engine.tick()
             if any(actor.name == f"{key}.watch" for actor in engine.runnable()):
-                engine.finish(f"{key}.watch")
-                engine.tick()
-                return
+                return f"{key}.watch"
+        return ""
 
     def _retries_due(self) -> None:
         self.engine.retries_due()
@@ -316,7 +322,7 @@ class Director:
         goes_on = any(state in {"running", "queued"} for state in engine.run_states().values())
         if goes_on and not self._works():
             choices.append((6, ("tick",)))
-        choices += [(0.15, ("watch",)), (0.9 if goes_on else 0.05, ("settle",))]
+        choices += [(0.15, ("watch",)), (0.1, ("start_watch",)), (0.9 if goes_on else 0.05, ("settle",))]
         states = [state for run in runs for state in engine.states(run).values()]
         if {"up_for_retry", "up_for_reschedule"}.intersection(states):
             choices.append((2, ("retries_due",)))

@@ -562,8 +562,14 @@ class Judge:
         for seen in self.engine.seen:
             if not seen.status or not seen.applied:
                 continue
-            if seen.dag_id == "watchdog" and seen.status == "IDLE" and seen.source in opened:
+            if seen.dag_id == "watchdog" and seen.status in ACTIVE:
+                # It restores the status of the bracket that opened the source last.
+                continue
+            if seen.dag_id == "watchdog" and seen.source in opened:
                 holder = opened[seen.source]
+                if self._is_given_back(seen, holder.actor) or self._could_not_look_again(seen):
+                    # As in B5.
+                    continue
                 place = self.place_of(holder)
                 paused = self._was_paused()
                 # According to the guide, the watchdog closes the source of a paused DAG.

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.stepped.explore import Director, Event
+
 if TYPE_CHECKING:
     from tests.stepped.engine import Engine
 
@@ -38,3 +40,59 @@ def test_a_dead_bracket_on_record_keeps_no_callback_from_closing(engine: Engine,
     engine.settle()
     assert engine.last_status("one") == "IDLE", engine.story()
     assert engine.clock.waited - waited < 30
+
+
+#: A finished member is marked as failed, so that Airflow ends the run at once, and its callback is lost.
+ABANDONED: list[Event] = [
+    ("tick",),
+    ("tick",),
+    ("finish", "a.open"),
+    ("tick",),
+    ("finish", "a.work1"),
+    ("tick",),
+    ("mark", "a", "work1", "failed", {"downstream": False, "upstream": False}),
+    *[("tick",)] * 3,
+    ("lose_callback", "a.callback"),
+    ("finish", "a.work2"),
+]
+OTHER_OPENS: list[Event] = [("trigger", "c", "other"), ("tick",), ("tick",), ("finish", "c.open"), ("tick",)]
+
+
+def _step_until(engine: Engine, name: str, point: str, what: str = "") -> None:
+    actor = engine.actor(name).actor
+    for _ in range(12):
+        if actor.at == point and what in actor.what:
+            return
+        engine.step(name)
+    raise AssertionError(f"{actor!r} does not come to {point}:{what}")
+
+
+@pytest.mark.parametrize(
+    ("stops", "is_given_back"),
+    [
+        ([("start", "")], False),
+        ([("answered", "GET push")], False),
+        ([("request", "IDLE")], True),
+        ([("answered", "IDLE")], True),
+        ([("request", "IDLE"), ("refuse:503", "")], True),
+    ],
+    ids=lambda value: "-".join(map("".join, value)) if isinstance(value, list) else "",
+)
+def test_the_watchdog_leaves_a_source_to_a_bracket_that_opens_it_meanwhile(
+    engine: Engine, stops: list[tuple[str, str]], is_given_back: bool
+) -> None:
+    director = Director(engine, "in_a_row")
+    for event in [*ABANDONED, ("start_watch",)]:
+        assert director.do(event, strictly=True)
+    for point, what in stops:
+        if point.startswith("refuse"):
+            engine.step("w1.watch", point)
+        else:
+            _step_until(engine, "w1.watch", point, what)
+    for event in [*OTHER_OPENS, ("finish", "w1.watch")]:
+        assert director.do(event, strictly=True)
+    assert engine.last_status("one") == "REBUILD", engine.story()
+    assert ("one: REBUILD (w1.watch)" in engine.story()) is is_given_back
+    played = director.end([])
+    assert not played.violations, f"{played.violations}\n{played.story}"
+    assert engine.run_states()["c"] == "success"

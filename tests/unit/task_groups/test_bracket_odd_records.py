@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from airflow_provider_coveo.bracket.closing import close_source, hook_of
 from airflow_provider_coveo.bracket.errors import SharedByMapIndexes
 from airflow_provider_coveo.coveo.errors import CoveoError
+from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
 from airflow_provider_coveo.operators.coveo_watchdog import CloseAbandonedPushSourcesOperator
 from airflow_provider_coveo.simulator import Simulator
 from airflow_provider_coveo.state import airflow_runs, liveness
@@ -339,6 +341,37 @@ def test_a_watchdog_s_idle_request_that_coveo_rejects_is_not_recorded_as_accepte
     run.fail()
     assert coveo.statuses(SOURCE)[-1] == "IDLE"
     assert SourceLedger("acme").holders(SOURCE) == ()
+
+
+@pytest.mark.parametrize("is_claim", [False, True])
+@pytest.mark.parametrize("during", ["check", "request"])
+def test_the_watchdog_closes_no_source_that_a_live_bracket_opens_after_the_check(
+    coveo: Simulator, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, during: str, is_claim: bool
+) -> None:
+    run = a_run()
+    run.execute("open")
+    run.state = "failed"
+    watchdog = CloseAbandonedPushSourcesOperator(
+        task_id="watchdog", source_ids=[SOURCE], active_longer_than=_NO_TIME
+    )
+    later = SourceRecord("d", "later", "push_source_update.open", opening="later", status="REFRESH")
+    later = replace(later, is_claim=is_claim)
+    place, name = (watchdog, "_live_holder") if during == "check" else (CoveoPushHook, "set_source_status")
+    original = getattr(place, name)
+
+    def open_then(*arguments: Any) -> Any:
+        result = original(*arguments)
+        if arguments[-1] != "REFRESH":
+            SourceLedger("acme").hold(SOURCE, later)
+        return result
+
+    monkeypatch.setattr(place, name, open_then)
+    result = watchdog.execute({})
+    restored = ["REFRESH"] if during == "request" else []
+    statuses = ["REBUILD", "IDLE"] if is_claim else ["REBUILD", *["IDLE"] * (during == "request"), *restored]
+    assert coveo.statuses(SOURCE) == statuses
+    assert SourceLedger("acme").holders(SOURCE)[0] == later
+    assert (result["closed"], result["held"]) == (([SOURCE], []) if is_claim else ([], [SOURCE]))
 
 
 @pytest.mark.parametrize("is_concluded", [True, False])
