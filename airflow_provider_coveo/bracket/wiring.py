@@ -243,6 +243,7 @@ class BracketWiring:
             self._join_what_lies_between()
             reject_cycle(self._group, self._own.open, self._own.begin, self._own_task_ids | self._members)
             self._check_first_tasks()
+            self._reject_members_that_wait_for_nothing()
             self._note_who_depends_on_past()
             if not self._is_block_ending:
                 self._wait_for_the_past()
@@ -411,10 +412,21 @@ class BracketWiring:
                     remedy="Wire a task of the bracket downstream of it, or don't make it a setup",
                 )
 
+    def _reject_members_that_wait_for_nothing(self) -> None:
+        for task_id in sorted(self._members):
+            task = self._dag.get_task(task_id)
+            if task.trigger_rule == "always" and not self._is_rule_by_default(task):
+                raise CoveoInputError(
+                    f"Task {task_id!r} belongs to the bracket {self._name!r}, and has the trigger rule "
+                    "'always'",
+                    cause="Airflow would run it as soon as the run starts, before the source is open",
+                    remedy="Use 'all_done', with which it waits for the tasks before it, whether they "
+                    "succeed or not; or move it out of the bracket",
+                )
+
     def _check_first_tasks(self) -> None:
         for task in self._directly_below_open():
-            by_default = self._is_block_ending and task.trigger_rule in self._default_trigger_rules()
-            if task.task_id not in self._members or task.is_teardown or by_default:
+            if task.task_id not in self._members or task.is_teardown or self._is_rule_by_default(task):
                 continue
             if task.trigger_rule != "all_success":
                 raise CoveoInputError(
@@ -425,11 +437,14 @@ class BracketWiring:
                     "an EmptyOperator; or move the decision before the bracket: `decision >> update`",
                 )
 
-    def _default_trigger_rules(self) -> set[object]:
-        """Return the rules in default_args, which a first task can still override before the final check."""
-        dag = self._dag
-        given = [(each or {}).get("trigger_rule") for each in (dag.default_args, self._group.default_args)]
-        return {rule for rule in given if rule is not None}
+    def _is_rule_by_default(self, task: Operator) -> bool:
+        """Return whether a rule can be from default_args, and so can still change before the final check."""
+        if not self._is_block_ending:
+            return False
+        given = [
+            (each or {}).get("trigger_rule") for each in (self._dag.default_args, self._group.default_args)
+        ]
+        return task.trigger_rule in {rule for rule in given if rule is not None}
 
 
 class _WatchedIds(set[str]):

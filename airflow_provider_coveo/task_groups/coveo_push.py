@@ -48,7 +48,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 
 #: The default_args that apply to the bracket's tasks: owner, notifications, execution environment,
-#: connection. Others are meant for the DAG's own tasks, and could prevent the bracket from closing.
+#: connection, and the order among waiting tasks, so that with "upstream" an open bracket ends before others
+#: begin. Others are meant for the DAG's own tasks, and could prevent the bracket from closing.
 _ALLOWED_DEFAULT_ARGS: Final = frozenset(
     {
         "owner",
@@ -60,6 +61,7 @@ _ALLOWED_DEFAULT_ARGS: Final = frozenset(
         "executor",
         "executor_config",
         "run_as_user",
+        "weight_rule",
         "coveo_conn_id",
         "organization_id",
     }
@@ -74,7 +76,6 @@ _ALLOWED_BEFORE_OPENING: Final = _ALLOWED_DEFAULT_ARGS | {
     "pool",
     "pool_slots",
     "priority_weight",
-    "weight_rule",
 }
 
 _MAX_TRY: Final = timedelta(minutes=30)
@@ -149,6 +150,8 @@ class PushSourceUpdate(TaskGroup):
         child_id: Callable[[str], str] = self.child_id
         self._tasks = UpdateTasks(*map(child_id, UpdateTasks.NAMES))
         common: dict[str, Any] = {
+            # Outside of `with DAG`, only the group knows it.
+            "dag": self.dag,
             "source_id": update.source_id,
             **_given_connection(update.coveo_conn_id, update.organization_id),
             "update_tasks": self._tasks,
@@ -158,7 +161,7 @@ class PushSourceUpdate(TaskGroup):
         self._common = common
         with self._own_tasks_only_take(_ALLOWED_BEFORE_OPENING):
             begin = _PushSourceUpdateBegin(
-                task_id="begin", trigger_rule="all_success", execution_timeout=None
+                task_id="begin", dag=self.dag, trigger_rule="all_success", execution_timeout=None
             )
             self._begin = begin
             self.open = OpenPushSourceUpdateOperator(
@@ -299,6 +302,7 @@ class PushSourceUpdate(TaskGroup):
             # A fail-fast DAG allows no other rule; there, a skipped task also skips `done`.
             done = PushSourceUpdateDone(
                 task_id="done",
+                dag=self.dag,
                 update_tasks=self._tasks,
                 trigger_rule="all_success" if self._is_fail_fast() else "none_failed",
                 retries=update.close_retries,

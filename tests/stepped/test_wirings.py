@@ -220,3 +220,30 @@ def test_6_a_bracket_that_failed_keeps_the_next_one_from_opening(engine: Engine,
     engine.settle()
     assert engine.run_states()["b"] == "running", engine.story()
     assert engine.sequence("one") == before, engine.story()
+
+
+def test_with_upstream_weights_a_source_is_closed_before_the_next_one_is_opened(engine: Engine) -> None:
+    """As the guide for many sources says."""
+    from airflow.sdk import task, task_group
+
+    from tests.stepped import shapes
+
+    options: dict[str, Any] = {"max_active_tasks": 1, "default_args": {"weight_rule": "upstream"}}
+    with shapes.a_dag("weighted", **options) as dag:
+
+        @task
+        def ids() -> list[str]:
+            return ["one", "two"]
+
+        @task_group
+        def each(source_id: str) -> None:
+            with shapes.bracket(source_id=source_id, group_id="update"):
+                shapes.work.override(task_id="work")(source_id)
+
+        each.expand(source_id=ids())
+    engine.add(dag)
+    engine.trigger("a", "weighted")
+    engine.settle()
+    played = [f"{seen.source} {seen.word}" for seen in engine.seen if seen.word]
+    assert played == [f"{name} {what}" for name in ("one", "two") for what in ("REBUILD", "push", "IDLE")]
+    assert not violations(engine), engine.story()

@@ -1019,6 +1019,59 @@ def test_the_brackets_tasks_use_only_default_args_that_cannot_keep_them_from_clo
         assert (of(update, name).pool, of(update, name).pool_slots) == ("default_pool", 1), name
 
 
+def test_the_tasks_of_a_bracket_have_the_weight_rule_of_the_dag_and_its_last_ones_no_pool() -> None:
+    """With "upstream", an open bracket ends before another begins; no full pool keeps it from closing."""
+    with a_dag(default_args={"weight_rule": "upstream", "pool": "coveo"}) as dag:
+        before = Work(task_id="before")
+        with push_source_update(source_id=SOURCE, delete_old_items=True) as update:
+            Work(task_id="work")
+        before >> update
+    checked(dag)
+    for name in ("begin", "open", "work", "delete_old_items", "close", "outcome", "done"):
+        assert of(update, name).weight_rule == before.weight_rule, name
+        its_pool = "coveo" if name in {"begin", "open", "work"} else "default_pool"
+        assert of(update, name).pool == its_pool, name
+
+
+@pytest.mark.parametrize("is_mapped", [False, True])
+def test_a_member_that_waits_for_nothing_is_rejected(is_mapped: bool) -> None:
+    """It would push before the source is open."""
+    with a_dag() as dag:
+        with push_source_update(source_id=SOURCE) as update:
+            first = Work(task_id="first")
+        if is_mapped:
+            late = Work.partial(task_id="late", trigger_rule="always").expand(note=["a"])
+        else:
+            late = Work(task_id="late", trigger_rule="always")
+        first >> late
+        with pytest.raises(CoveoInputError, match=r"'late' belongs to the bracket .* trigger rule 'always'"):
+            late >> update.close
+    with pytest.raises(CoveoInputError, match=r"'late' belongs to the bracket"):
+        checked(dag)
+
+
+def test_a_member_inside_that_waits_for_nothing_is_rejected_at_the_latest_with_the_dag() -> None:
+    update = push_source_update(source_id=SOURCE)
+    with a_dag():
+        update.__enter__()
+        Work(task_id="first") >> Work(task_id="second", trigger_rule="always")
+        with pytest.raises(CoveoInputError, match=r"second' belongs .* Remedy: Use 'all_done'"):
+            update.__exit__(None, None, None)
+    with a_dag(default_args={"trigger_rule": "always"}) as dag, push_source_update(source_id=SOURCE):
+        Work(task_id="first", trigger_rule="all_success") >> Work(task_id="second")
+    with pytest.raises(CoveoInputError, match=r"'push_source_update\.second' belongs"):
+        checked(dag)
+
+
+def test_a_bracket_can_have_its_dag_as_a_parameter_as_other_task_groups() -> None:
+    dag = a_dag()
+    with push_source_update(source_id=SOURCE, delete_old_items=True, dag=dag):
+        Work(task_id="work", dag=dag) >> Work(task_id="second", dag=dag)
+    checked(dag)
+    names = {"begin", "open", "work", "second", "delete_old_items", "close", "outcome", "done"}
+    assert set(stored(dag).task_ids) == {f"push_source_update.{name}" for name in names}
+
+
 def test_the_done_task_needs_a_worker_only_if_another_task_follows() -> None:
     with a_dag() as dag:
         with push_source_update(source_id=SOURCE) as alone:
