@@ -25,7 +25,12 @@ from airflow_provider_coveo.bracket.members import (
 from airflow_provider_coveo.bracket.opening import Opening, SourceBusyError
 from airflow_provider_coveo.bracket.run_identity import read_bracket_of_run
 from airflow_provider_coveo.bracket.version_0_1 import record_before_this_version
-from airflow_provider_coveo.state.airflow_runs import FINISHED_STATES, is_temporary_run, map_index_of
+from airflow_provider_coveo.state.airflow_runs import (
+    FINISHED_STATES,
+    is_temporary_run,
+    map_index_of,
+    record_poke,
+)
 from airflow_provider_coveo.state.ledger import (
     BracketRecord,
     Holder,
@@ -98,6 +103,7 @@ class _Reopening:
         if not enter_member(context, *(check.update_tasks for check in self.checks)):
             for check in self.checks:
                 check.run(context)
+        record_poke(context)
         if self.then is not None:
             self.then(context)
 

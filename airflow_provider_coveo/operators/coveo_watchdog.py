@@ -237,10 +237,17 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
         Airflow 3 does not show a task whether a DAG was deleted or can't be imported. The scheduler no longer
         handles the runs of such a DAG, and they stay ``running`` forever.
         """
-        from airflow_provider_coveo.state.airflow_runs import PENDING_STATES, WORKING_STATES, all_task_states
+        from airflow_provider_coveo.state.airflow_runs import (
+            PENDING_STATES,
+            WORKING_STATES,
+            all_task_states,
+            latest_pokes,
+        )
 
         found = all_task_states(holder.dag_id, holder.run_id)
-        digest = hashlib.sha256(repr(sorted(found.items(), key=str)).encode()).hexdigest()[:16]
+        pokes = latest_pokes(holder.dag_id, holder.run_id, found)
+        seen = repr([*sorted(found.items(), key=str), *pokes])
+        digest = hashlib.sha256(seen.encode()).hexdigest()[:16]
         now = time.time()
         is_same = before.get("digest") == digest
         since = before.get("unchanged_since") if is_same else None

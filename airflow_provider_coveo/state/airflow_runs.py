@@ -7,14 +7,16 @@ The available queries differ by release and by process. Each function documents 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-#: The states in which a task instance runs, or will run by itself.
-WORKING_STATES: Final = frozenset({"queued", "running", "deferred", "restarting"})
+#: The states in which a task instance runs, or will run by itself or, on Airflow 3.3, after a user's input.
+WORKING_STATES: Final = frozenset({"queued", "running", "deferred", "restarting", "awaiting_input"})
 #: These states, and those in which a task instance proceeds only if the scheduler still handles its run.
 PENDING_STATES: Final = WORKING_STATES | {"scheduled", "up_for_retry", "up_for_reschedule"}
 #: The states in which a task instance has ended.
@@ -23,6 +25,11 @@ ACTIVE_RUN_STATES: Final = frozenset({"running", "queued"})
 
 #: The prefix of runs that ``airflow tasks test`` and ``airflow tasks run`` create, and delete again.
 _TEMPORARY_RUN_PREFIX: Final = "__airflow_temporary_run_"
+
+#: The XCom in which a task inside a bracket records when it was rescheduled last.
+_POKED_AT_KEY: Final = "coveo_poked_at"
+#: The maximum number of tasks of a run whose record is read.
+_MAX_POKES: Final = 20
 
 TaskStates = dict[str, dict[int, "str | None"]]
 
@@ -117,6 +124,61 @@ def all_task_states(dag_id: str, run_id: str) -> dict[str, str | None]:
         instance_name(task_id, map_index): state
         for task_id, map_index, state in _task_instance_states(dag_id, run_id, None)
     }
+
+
+def record_poke(context: Context) -> None:
+    """
+    Record that a task in reschedule mode runs again, for :func:`latest_pokes`.
+
+    Airflow 3 shows other tasks neither its attempts nor their times. On Airflow 2, its database does.
+
+    :param context: The context of the task.
+    """
+    if int(context.get("task_reschedule_count") or 0) > 0:
+        # Only the watchdog reads it.
+        with suppress(Exception):
+            context["ti"].xcom_push(key=_POKED_AT_KEY, value=time.time())
+
+
+def latest_pokes(dag_id: str, run_id: str, states: Mapping[str, str | None]) -> list[str]:
+    """
+    Return values that change when a task of a run that waits to be rescheduled runs again. For tasks only.
+
+    :param dag_id: The DAG.
+    :param run_id: The run.
+    :param states: The states of its task instances, by their unique names.
+    """
+    waiting = sorted(name for name, state in states.items() if state == "up_for_reschedule")
+    if not waiting:
+        return []
+    if _runtime_task_instance() is None:
+        return [_latest_reschedule_of_database(dag_id, run_id)]
+    return [str(_poked_at(dag_id, run_id, name)) for name in waiting[:_MAX_POKES]]
+
+
+def _poked_at(dag_id: str, run_id: str, name: str) -> object:
+    from airflow.providers.common.compat.sdk import XCom
+
+    task_id, _, index = name.rpartition("_")
+    for each, map_index in [(name, -1), *([(task_id, int(index))] if index.isdigit() else [])]:
+        with suppress(Exception):
+            found = XCom.get_one(
+                key=_POKED_AT_KEY, dag_id=dag_id, task_id=each, run_id=run_id, map_index=map_index
+            )
+            if found is not None:
+                return found
+    return None
+
+
+def _latest_reschedule_of_database(dag_id: str, run_id: str) -> str:
+    from airflow.models.taskreschedule import TaskReschedule
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        ends = session.query(TaskReschedule.end_date).filter(
+            TaskReschedule.dag_id == dag_id, TaskReschedule.run_id == run_id
+        )
+        return str(max((end for (end,) in ends), default=None))
 
 
 def run_facts(dag_id: str, run_id: str) -> RunFacts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -96,3 +96,50 @@ def test_the_watchdog_leaves_a_source_to_a_bracket_that_opens_it_meanwhile(
     played = director.end([])
     assert not played.violations, f"{played.violations}\n{played.story}"
     assert engine.run_states()["c"] == "success"
+
+
+@pytest.mark.parametrize("is_mapped", [False, True])
+def test_the_watchdog_leaves_a_source_to_a_sensor_that_is_rescheduled_for_a_day(
+    engine: Engine, is_mapped: bool
+) -> None:
+    from airflow.providers.common.compat.sdk import BaseSensorOperator
+
+    from tests.stepped import shapes
+
+    class Wait(BaseSensorOperator):
+        def __init__(self, part: int = 0, **options: Any) -> None:
+            super().__init__(**options)
+
+        def poke(self, context: Any) -> bool:
+            return bool(shapes.told("a", "push_source_update.wait", -1))
+
+    options: dict[str, Any] = {"mode": "reschedule", "poke_interval": 600, "timeout": 3 * 86400}
+    with shapes.a_dag(f"sensing_{is_mapped}") as dag, shapes.bracket():
+        wait = Wait.partial(task_id="wait", **options).expand(part=[1, 2]) if is_mapped else None
+        (wait or Wait(task_id="wait", **options)) >> shapes.work.override(task_id="work1")()
+    engine.reset()
+    engine.add(dag)
+    engine.trigger("a", dag.dag_id)
+
+    def turn() -> None:
+        for _ in range(4):
+            engine.tick()
+            for process in list(engine.processes):
+                engine.finish(process.actor.name)
+
+    turn()
+    for number in range(1, 5):
+        engine.let_time_pass(3.4 * 3600)
+        engine.trigger(f"w{number}", "watchdog")
+        turn()
+        assert engine.last_status("one") == "REBUILD", engine.story()
+        assert "w" not in "".join(seen.run for seen in engine.seen if seen.status), engine.story()
+        engine.retries_due()
+        turn()
+        assert "up_for_reschedule" in engine.states("a").values()
+    # Nothing pokes any more.
+    for number in range(5, 8):
+        engine.let_time_pass(3.4 * 3600)
+        engine.trigger(f"w{number}", "watchdog")
+        turn()
+    assert engine.last_status("one") == "IDLE", engine.story()
