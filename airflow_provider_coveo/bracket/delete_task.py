@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -38,8 +39,8 @@ from airflow_provider_coveo.bracket.version_0_1 import record_before_this_versio
 from airflow_provider_coveo.coveo.max_deleted import MaxDeleted
 from airflow_provider_coveo.coveo.quantities import quantity
 from airflow_provider_coveo.operators.base import _checked
-from airflow_provider_coveo.state.airflow_runs import FINISHED_STATES, TaskStates
-from airflow_provider_coveo.state.ledger import SourceLedger
+from airflow_provider_coveo.state.airflow_runs import FINISHED_STATES, TaskStates, task_states
+from airflow_provider_coveo.state.ledger import SourceLedger, read_bracket
 from airflow_provider_coveo.state.run_marks import mark_of
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ if TYPE_CHECKING:
 #: The interval between two checks of a teardown; 3.0 treats a shorter reschedule as a killed task.
 _BETWEEN_CHECKS: Final = timedelta(seconds=10)
 _CHECKS: Final = 12
+#: The states of an `open` that opens no other source next.
+_HAS_A_SOURCE: Final = FINISHED_STATES | {"deferred"}
 
 
 class DeleteOldItemsOfUpdateOperator(_UpdateOperator):
@@ -201,13 +204,36 @@ class DeleteOldItemsOfUpdateOperator(_UpdateOperator):
 
 def _reject_a_shared_source(source_id: str, holder: Holder, run: RunRecord) -> None:
     """Keep the items that another map index of the bracket pushed to the source before, or would push."""
-    indexes = sorted(index for task_id, index in run.brackets if task_id == holder.open_task_id)
-    if set(indexes) - {holder.map_index}:
+    others = _other_indexes_of_source(source_id, holder, run)
+    if others:
+        indexes = sorted([holder.map_index, *others])
         raise SharedByMapIndexes(
             f"Old items of source {source_id!r} stay: several map indexes of the bracket update it "
             f"({', '.join(map(str, indexes))}), and each would delete what the others have not pushed yet. "
             "Remedy: Map the bracket over its sources; and map the pushes to one source inside the bracket."
         )
+
+
+def _other_indexes_of_source(source_id: str, holder: Holder, run: RunRecord) -> list[int]:
+    """Return the other map indexes that update the source, but not those that now have another one."""
+    opened = {index for task_id, index in run.brackets if task_id == holder.open_task_id}
+    others = sorted(opened - {holder.map_index})
+    if not others:
+        return []
+    states = task_states(holder.dag_id, holder.run_id, [holder.open_task_id])[holder.open_task_id]
+    found = []
+    for index in others:
+        # After a clear, the list can be shorter.
+        if states.get(index, "removed") == "removed":
+            continue
+        record = read_bracket(replace(holder, map_index=index))
+        if record is not None and record.is_pinned and record.source_id != source_id:
+            continue
+        if states[index] not in _HAS_A_SOURCE:
+            # It was cleared, and opens what the list contains now. A long wait must not occupy a worker.
+            raise AirflowRescheduleException(datetime.now(timezone.utc) + _BETWEEN_CHECKS)
+        found.append(index)
+    return found
 
 
 def _keeps_its_result(task: Operator) -> bool:

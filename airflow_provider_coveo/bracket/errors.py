@@ -29,6 +29,10 @@ class SharedByMapIndexes(AirflowFailException):
     """Raised instead of deleting old items if several map indexes of a bracket update the same source."""
 
 
+class MappedSourceChanged(AirflowFailException):
+    """Raised in a mapped bracket if a map index has another source than the one that it opened."""
+
+
 class TooManyDeletions(AirflowFailException):
     """Raised instead of deleting old items if more of them would be deleted than ``max_deleted`` allows."""
 

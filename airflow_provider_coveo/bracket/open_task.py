@@ -13,6 +13,7 @@ from airflow_provider_coveo.bracket.callbacks import warn_if_replaced
 from airflow_provider_coveo.bracket.dry_runs import DRY_RUN_XCOM_KEY, reject_after_opening
 from airflow_provider_coveo.bracket.edges import as_list, labels_among
 from airflow_provider_coveo.bracket.errors import PushSourceInUse, PushSourceUpdateNotBracketed
+from airflow_provider_coveo.bracket.expansion import changed_fields, expanded_fields, source_changed
 from airflow_provider_coveo.bracket.members import dag_of, members_outside, operator_class
 from airflow_provider_coveo.bracket.opening import Opening, SourceBusyError
 from airflow_provider_coveo.bracket.parameters import validate_deleting_status
@@ -82,6 +83,8 @@ class OpenPushSourceUpdateOperator(_UpdateOperator):
         self.deletes_old_items = deletes_old_items
         # `dry_run` is a method of Airflow's operators.
         self.is_dry_run = dry_run
+        #: The fields whose value depends on the map index, and not only on templates.
+        self.expanded_fields = expanded_fields(self)
 
     @functools.cached_property
     def labels(self) -> list[EdgeModifier]:
@@ -149,6 +152,7 @@ class OpenPushSourceUpdateOperator(_UpdateOperator):
     def _open_when_free(
         self, context: Context, record: BracketRecord, waiting_since: float | None = None
     ) -> dict[str, object]:
+        record = self._of_this_source(record)
         if record.is_pinned:
             self._keep_to_the_source_of_the_run(record)
         self._reject_what_can_not_be_opened()
@@ -176,6 +180,30 @@ class OpenPushSourceUpdateOperator(_UpdateOperator):
                 context["ti"].xcom_push(key=OPENING_XCOM_KEY, value={})
             raise
         return _without_none({**result, "ordering_id": opened.first_cut_off_ms})
+
+    def _of_this_source(self, record: BracketRecord) -> BracketRecord:
+        """
+        Return the bracket's record; a new one if the map index has another source than when it opened one.
+
+        The run's own record of each source keeps its first cut-off, whichever map index opened it.
+        """
+        rendered: dict[str, object] = {name: getattr(self, name) for name in self.expanded_fields}
+        changed = changed_fields(record, rendered)
+        if not changed:
+            return record
+        if record.may_be_open:
+            raise source_changed(
+                "open the source of the bracket",
+                record,
+                rendered,
+                changed,
+                "Clear the run again after `close` has set the source to IDLE; sort the list, so that its "
+                "order stays the same.",
+            )
+        self.log.info(
+            "This map index opened source %s before; opening %s now", record.source_id, self.source_id
+        )
+        return BracketRecord(waiting=record.waiting)
 
     def _keep_to_the_source_of_the_run(self, record: BracketRecord) -> None:
         rendered = (self.source_id, self.organization_id or record.organization_id)

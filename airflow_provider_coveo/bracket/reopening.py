@@ -12,6 +12,7 @@ from airflow.providers.common.compat.sdk import TaskGroup
 from airflow_provider_coveo.bracket.closing import hook_of
 from airflow_provider_coveo.bracket.dry_runs import enter_member, is_dry
 from airflow_provider_coveo.bracket.errors import PushSourceInUse, PushSourceUpdateNotBracketed
+from airflow_provider_coveo.bracket.expansion import IDENTITY_FIELDS, changed_fields, source_changed
 from airflow_provider_coveo.bracket.members import (
     UpdateTasks,
     holder_of_update,
@@ -38,6 +39,7 @@ from airflow_provider_coveo.state.ledger import (
     write_bracket,
 )
 from airflow_provider_coveo.state.run_marks import mark_of
+from airflow_provider_coveo.state.task_store import was_cleared
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -47,8 +49,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: The fields of a provider task that identify its source. They follow the bracket's.
-IDENTITY_FIELDS: Final = ("source_id", "coveo_conn_id", "organization_id")
 #: The states in which the last task of a bracket no longer waits for its other tasks.
 _NOT_WAITING_STATES: Final = FINISHED_STATES | {"running"}
 
@@ -60,16 +60,43 @@ class _Check:
 
     :param update_tasks: The bracket's tasks.
     :param follows: The fields with the same templates as the bracket's, which must have the same values.
+    :param expanded: The fields of the bracket that come from the expansion of a mapped task group.
     """
 
     update_tasks: UpdateTasks
     follows: tuple[str, ...] = ()
+    expanded: tuple[str, ...] = ()
 
     def run(self, context: Context) -> None:
         """Open the bracket if it is closed, and use the source that its run opened."""
-        record = _open_if_needed(context, self.update_tasks)
+        if self.expanded:
+            found, _ = read_bracket_of_run(context, self.update_tasks)
+            if found is not None:
+                self._reject_another_source(context, found)
+            record = _open_if_needed(context, self.update_tasks, found)
+        else:
+            record = _open_if_needed(context, self.update_tasks)
         if record is not None:
             self._follow(context, record)
+
+    def _reject_another_source(self, context: Context, record: BracketRecord) -> None:
+        """Fail if the map index has another source by now: the task reads the input of that one."""
+        opening, fields = opening_of(context, self.update_tasks), self.expanded
+        task = running_task(context)
+        rendered: dict[str, object] = {name: getattr(task, name) for name in fields if name in self.follows}
+        if was_cleared(context):
+            # Without a clear, the task reads the same list as `open`, which needs no further query.
+            others = [name for name in fields if name not in rendered]
+            rendered.update({name: _rendered(opening, name, context) for name in others})
+        changed = changed_fields(record, rendered)
+        if changed:
+            raise source_changed(
+                f"run task {task.task_id!r}",
+                record,
+                rendered,
+                changed,
+                f"Clear {self.update_tasks.open} with it; sort the list, so that its order stays the same.",
+            )
 
     def _follow(self, context: Context, record: BracketRecord) -> None:
         """Set the task's fields to the source that the run opened, whatever the templates render to now."""
@@ -262,18 +289,21 @@ def _rendered(task: Operator, name: str, context: Context) -> object:
     return task.render_template(value, context) if value is not None else None
 
 
-def add_check(task: Operator, update_tasks: UpdateTasks, follows: Sequence[str]) -> None:
+def add_check(
+    task: Operator, update_tasks: UpdateTasks, follows: Sequence[str], expanded: tuple[str, ...] = ()
+) -> None:
     """
     Make a task check, before it runs, that a bracket is open, besides the other brackets that it belongs to.
 
     :param task: The task, mapped or not.
     :param update_tasks: The bracket's tasks.
     :param follows: The fields with the same templates as the bracket's.
+    :param expanded: The fields of the bracket that come from the expansion of a mapped task group.
     """
     checks, then = _checks_of(task)
     # A task created in one bracket and wired into it twice would otherwise check twice.
     others = [check for check in checks if check.update_tasks != update_tasks]
-    _set_pre_execute(task, _Reopening([*others, _Check(update_tasks, tuple(follows))], then))
+    _set_pre_execute(task, _Reopening([*others, _Check(update_tasks, tuple(follows), expanded)], then))
 
 
 def remove_check(task: Operator, update_tasks: UpdateTasks) -> None:

@@ -18,6 +18,7 @@ from airflow_provider_coveo.bracket.end_tasks import (
     JudgePushSourceUpdateOperator,
     PushSourceUpdateDone,
 )
+from airflow_provider_coveo.bracket.expansion import IDENTITY_FIELDS
 from airflow_provider_coveo.bracket.members import (
     UpdateTasks,
     bracket_role,
@@ -30,7 +31,6 @@ from airflow_provider_coveo.bracket.only_changes import reject_only_changes
 from airflow_provider_coveo.bracket.open_task import OpenPushSourceUpdateOperator
 from airflow_provider_coveo.bracket.parameters import is_template
 from airflow_provider_coveo.bracket.reopening import (
-    IDENTITY_FIELDS,
     add_check,
     remove_check,
     tasks_of,
@@ -146,7 +146,8 @@ class BracketWiring:
         if getattr(task, "inherits_from_empty_operator", False):
             return
         follows = [name for name in IDENTITY_FIELDS if _same_template(task, self._own.open, name)]
-        add_check(task, self._update_tasks, follows)
+        expanded = getattr(self._own.open, "expanded_fields", ())
+        add_check(task, self._update_tasks, follows, expanded)
 
     def _directly_below_open(self) -> list[Operator]:
         below = self._own.open.downstream_task_ids - self._own_task_ids

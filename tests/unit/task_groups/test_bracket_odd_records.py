@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_coveo.bracket import delete_task
 from airflow_provider_coveo.bracket.closing import close_source, hook_of
+from airflow_provider_coveo.bracket.delete_task import AirflowRescheduleException
 from airflow_provider_coveo.bracket.errors import SharedByMapIndexes
 from airflow_provider_coveo.coveo.errors import CoveoError
 from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
@@ -30,6 +32,7 @@ from airflow_provider_coveo.state.ledger import (
     read_bracket,
     write_bracket,
 )
+from airflow_provider_coveo.state.run_records import RunRecord
 from airflow_provider_coveo.task_groups.coveo_push import push_source_update
 from tests.conftest import SOURCE
 from tests.unit.task_groups.test_bracket_guarantee import begin_work, deletions, push_as
@@ -442,9 +445,40 @@ def test_old_items_stay_if_another_map_index_of_the_bracket_updates_the_source(
     content = json.loads(run.variables[name])
     content["runs"][-1]["brackets"].append([task_id, 1])
     run.variables[name] = json.dumps(content)
+    monkeypatch.setattr(delete_task, "task_states", lambda *_: {task_id: {-1: "success", 1: "success"}})
     with pytest.raises(SharedByMapIndexes, match=rf"{SOURCE}.*\(-1, 1\).*Map the bracket over its sources"):
         run.execute("delete_old_items")
     assert deletions(coveo) == []
+
+
+@pytest.mark.parametrize(
+    ("state", "its_source", "expected"),
+    [
+        ("success", SOURCE, [1]),
+        ("deferred", SOURCE, [1]),
+        ("success", None, [1]),
+        ("success", "acme-books", []),
+        ("removed", SOURCE, []),
+        ("absent", SOURCE, []),
+        (None, SOURCE, AirflowRescheduleException),
+        ("queued", SOURCE, AirflowRescheduleException),
+        ("running", SOURCE, AirflowRescheduleException),
+    ],
+)
+def test_a_map_index_that_has_another_source_after_a_clear_does_not_share_it(
+    monkeypatch: pytest.MonkeyPatch, state: str | None, its_source: str | None, expected: Any
+) -> None:
+    holder = Holder("d", "r", "b.open", 0)
+    run = RunRecord("d", "r", brackets=(("b.open", 0), ("b.open", 1), ("other.open", 2)))
+    found = {0: "success", **({1: state} if state != "absent" else {})}
+    record = BracketRecord(source_id=its_source) if its_source else None
+    monkeypatch.setattr(delete_task, "task_states", lambda *_: {"b.open": found})
+    monkeypatch.setattr(delete_task, "read_bracket", lambda _: record)
+    if isinstance(expected, list):
+        assert delete_task._other_indexes_of_source(SOURCE, holder, run) == expected
+        return
+    with pytest.raises(expected):
+        delete_task._other_indexes_of_source(SOURCE, holder, run)
 
 
 def test_brackets_whose_names_contain_the_separator_have_records_of_their_own() -> None:
