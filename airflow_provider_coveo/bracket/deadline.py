@@ -26,8 +26,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_CHECKS: Final = 60.0
-#: The number of consecutive checks without a running task after which the bracket counts as abandoned.
-_IDLE_CHECKS: Final = 3
+#: The number of consecutive checks without a running task after which the bracket counts as abandoned: after
+#: three minutes.
+_IDLE_CHECKS: Final = 4
+#: The same if a task waits for its retry or to be rescheduled: after an hour. If the DAG is paused, it waits
+#: forever, and the triggerer can't query that.
+_WAITING_CHECKS: Final = 61
 #: The time for which a run that continues after its deadline is monitored.
 _LONGEST: Final = timedelta(days=2)
 
@@ -39,7 +43,8 @@ async def close_overdue(
     Close the source of a bracket whose run is overdue, once no task of the run is running.
 
     Airflow's triggerer awaits it after the deadline, even if the DAG is paused, deleted or can't be imported.
-    If tasks of the run are running, it checks again every minute for two days.
+    If tasks of the run are running, it checks again every minute for two days. If a task waits for its retry
+    or to be rescheduled, it waits for an hour.
 
     :param open_task_id: The bracket's ``open`` task.
     :param is_mapped: Whether the whole bracket is mapped.
@@ -50,13 +55,14 @@ async def close_overdue(
     dag_id, run_id = str(run.get("dag_id", "")), str(run.get("dag_run_id", ""))
     overdue = _OverdueBracket(Holder(dag_id, run_id, open_task_id), is_mapped=is_mapped)
     until = time.monotonic() + _LONGEST.total_seconds()
-    idle = 0
+    idle, limit = 0, 0
     while time.monotonic() < until:
         open_ones = await in_thread(overdue.still_open)
         if not open_ones:
             return
-        idle = 0 if await in_thread(overdue.works) else idle + 1
-        if idle >= _IDLE_CHECKS:
+        before, limit = limit, await in_thread(overdue.idle_limit)
+        idle = (idle if limit == before else 0) + 1
+        if limit and idle >= limit:
             await in_thread(overdue.close, open_ones)
             return
         await asyncio.sleep(_SECONDS_BETWEEN_CHECKS)
@@ -76,10 +82,12 @@ class _OverdueBracket:
                 found.append(holder)
         return found
 
-    def works(self) -> bool:
-        """Return whether a task of the run is running."""
-        states = all_task_states(self._holder.dag_id, self._holder.run_id).values()
-        return bool(WORKING_STATES.intersection(states))
+    def idle_limit(self) -> int:
+        """Return after how many checks like this one the bracket is abandoned; 0 if a task is running."""
+        states = set(all_task_states(self._holder.dag_id, self._holder.run_id).values())
+        if WORKING_STATES & states:
+            return 0
+        return _WAITING_CHECKS if states & {"up_for_retry", "up_for_reschedule"} else _IDLE_CHECKS
 
     def close(self, holders: list[Holder]) -> None:
         """Close the sources."""

@@ -447,9 +447,10 @@ class push_source_update:  # noqa: N801 - it reads as what it does, in a `with` 
     :param close_retry_delay: The first delay between two attempts; it doubles, up to 15 minutes. Default one
         minute.
     :param close_overdue_after: The time after its run was queued when a bracket becomes overdue. Its source
-        is then closed as soon as no task of the run is running, by a deadline alert in Airflow's triggerer,
-        even if the DAG is paused, deleted or can't be imported. It needs Airflow 3.1 or later and a
-        triggerer. Default ``None``: the watchdog handles such brackets.
+        is then closed once no task of the run has run for three minutes, or for an hour if one waits for its
+        retry, by a deadline alert in Airflow's triggerer, even if the DAG is paused, deleted or can't be
+        imported. It needs Airflow 3.1 or later and a triggerer. Default ``None``: the watchdog handles such
+        brackets.
     :param outlets: The assets that the update refreshes, such as the source's own asset from
         :func:`~airflow_provider_coveo.assets.coveo_push.push_source_asset`. DAGs that are scheduled on them
         run after the update succeeded and ``IDLE`` was sent, but not after a failure, or if the whole bracket

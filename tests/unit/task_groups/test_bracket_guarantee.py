@@ -616,6 +616,38 @@ def test_the_source_of_an_overdue_run_is_closed_once_no_task_is_running(
     assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
 
 
+@pytest.mark.parametrize(
+    ("work", "expected"),
+    [
+        (["scheduled"], 4),
+        (["up_for_retry"], 61),
+        (["up_for_reschedule"], 61),
+        (["up_for_retry"] * 10 + ["scheduled", "running", None], 16),
+    ],
+)
+def test_an_overdue_run_may_wait_an_hour_for_a_retry(
+    coveo: Simulator,
+    a_run: Callable[..., Run],
+    overdue: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+    work: list[str | None],
+    expected: int,
+) -> None:
+    run = a_run()
+    run.execute("open")
+    checks: list[str | None] = []
+
+    def next_states(*_: str) -> dict[str, str | None]:
+        checks.append(work[min(len(checks), len(work) - 1)])
+        return {"work": checks[-1]}
+
+    monkeypatch.setattr(deadline, "all_task_states", next_states)
+    monkeypatch.setattr(deadline, "_SECONDS_BETWEEN_CHECKS", 0.0)
+    overdue()
+    assert len(checks) == expected
+    assert coveo.statuses(SOURCE) == ["REBUILD", "IDLE"]
+
+
 def test_records_are_read_in_a_thread_that_can_use_the_triggerers_event_loop(
     coveo: Simulator,
     a_run: Callable[..., Run],
