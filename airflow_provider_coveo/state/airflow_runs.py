@@ -118,11 +118,18 @@ def instance_name(task_id: str, map_index: int) -> str:
     return f"{task_id}[{map_index}]" if map_index >= 0 else task_id
 
 
-def all_task_states(dag_id: str, run_id: str) -> dict[str, str | None]:
-    """Return the states of all task instances of a run, by a unique name of each."""
+def all_task_states(dag_id: str, run_id: str, *, can_count: bool = True) -> dict[str, str | None]:
+    """
+    Return the states of all task instances of a run, by a unique name of each.
+
+    :param dag_id: The DAG.
+    :param run_id: The run.
+    :param can_count: Whether the process can count task instances, which finds those that share a name. A
+        callback can't: the DAG processor can't decode the response. Default ``True``.
+    """
     return {
         instance_name(task_id, map_index): state
-        for task_id, map_index, state in _task_instance_states(dag_id, run_id, None)
+        for task_id, map_index, state in _task_instance_states(dag_id, run_id, None, can_count=can_count)
     }
 
 
@@ -198,7 +205,7 @@ def callbacks_see_runs() -> bool:
 
 
 def _task_instance_states(
-    dag_id: str, run_id: str, task_ids: list[str] | None
+    dag_id: str, run_id: str, task_ids: list[str] | None, *, can_count: bool = True
 ) -> list[tuple[str, int, str | None]]:
     runtime = _runtime_task_instance()
     if runtime is None:
@@ -206,6 +213,8 @@ def _task_instance_states(
     if task_ids is None:
         states = runtime.get_task_states(dag_id=dag_id, run_ids=[run_id]).get(run_id, {})
         every = [(*_task_and_map_index(name, set()), state) for name, state in states.items()]
+        if not can_count:
+            return every
         return [*every, *_hidden_task_instances(runtime, dag_id, run_id, list(states.values()))]
     found = []
     for group in _without_shared_names(task_ids):

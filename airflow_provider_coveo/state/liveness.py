@@ -83,7 +83,7 @@ def live_among(
 
 def is_over(holder: SourceRecord) -> bool:
     """
-    Return whether a bracket has ended, by :func:`has_ended`. For tasks, and for callbacks that can query.
+    Return whether a bracket has ended, by :func:`has_ended`. For callbacks that can query.
 
     :param holder: The bracket. Nothing is known about its run, so tasks without a state don't count.
     """
@@ -97,7 +97,7 @@ def _is_over(holder: SourceRecord, *, in_active_run: bool) -> bool:
     return has_ended(
         holder,
         ends,
-        lambda: all_task_states(holder.dag_id, holder.run_id).items(),
+        lambda: all_task_states(holder.dag_id, holder.run_id, can_count=in_active_run).items(),
         in_active_run=in_active_run,
     )
 
@@ -161,7 +161,7 @@ class TaskStatesCheck:
         if is_over(holder):
             return False
         run = holder.dag_id, holder.run_id
-        states = all_task_states(*run).values()
+        states = all_task_states(*run, can_count=False).values()
         if PENDING_STATES.intersection(states):
             self._idle_since.pop(run, None)
             return True

@@ -174,6 +174,7 @@ class Comms:
     :param actor: the actor.
     :param handle: answers a message by calling ``send_msg``.
     :param accepted: the allowed types of messages, if not all.
+    :param decoded: the types of responses that its process can decode, if not all.
     """
 
     def __init__(
@@ -181,10 +182,12 @@ class Comms:
         actor: Actor,
         handle: Callable[[Any, Any], None],
         accepted: tuple[type, ...] | None = None,
+        decoded: tuple[type, ...] | None = None,
     ) -> None:
         self._actor = actor
         self._handle = handle
         self._accepted = accepted
+        self._decoded = decoded
         self.answers: deque[Any] = deque()
         #: The number of next Variable writes that are lost.
         self.writes_to_drop = 0
@@ -215,7 +218,10 @@ class Comms:
             raise AirflowRuntimeError(error=told) from None
         finally:
             task_runner.SUPERVISOR_COMMS = self
-        return self.answers.popleft() if self.answers else None
+        answer = self.answers.popleft() if self.answers else None
+        if self._decoded is not None and answer is not None and not isinstance(answer, self._decoded):
+            raise ValueError(f"{type(answer).__name__} can't be decoded there")
+        return answer
 
     async def asend(self, msg: Any) -> Any:
         return self.send(msg)

@@ -858,7 +858,7 @@ class Engine:
             manager.send_msg = send_msg
             processor.DagFileProcessorProcess._handle_request(manager, msg, _LOG, 0)  # type: ignore[arg-type]
 
-        actor.talk_through(Comms(actor, handle, _WHAT_CALLBACKS_MAY_ASK))
+        actor.talk_through(Comms(actor, handle, _WHAT_CALLBACKS_MAY_ASK, _WHAT_CALLBACKS_DECODE))
         bag: Any = SimpleNamespace(dags=self.dags)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -1249,6 +1249,7 @@ def _row(*names: str) -> Any:
 _LOG = structlog.get_logger("stepped")
 _THIS_PROCESS = psutil.Process()
 _WHAT_CALLBACKS_MAY_ASK = get_args(get_args(processor.ToManager)[0])
+_WHAT_CALLBACKS_DECODE = get_args(get_args(processor.ToDagProcessor)[0])
 _TI_FIELDS = set(task_runner.RuntimeTaskInstance.model_fields)
 
 

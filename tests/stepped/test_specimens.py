@@ -543,6 +543,24 @@ SPECIMENS: dict[str, tuple[str, list[Event]]] = {
             ("step", "a.close"),
         ],
     ),
+    "a-run-ends-while-the-next-one-works-on-its-source": (
+        "in_a_row",
+        [
+            *opened("a"),
+            ("trigger", "b", "in_a_row"),
+            *opened("b"),
+            ("finish", "a.work1"),
+            ("tick",),
+            ("finish", "a.work2"),
+            ("tick",),
+            ("finish", "a.close"),
+            ("tick",),
+            ("finish", "a.outcome"),
+            ("tick",),
+            ("tick",),
+            ("finish", "a.callback"),
+        ],
+    ),
     "a-clear-that-clears-nothing-behind-a-run-that-was-marked-as-success": (
         "one_task",
         [

@@ -263,7 +263,7 @@ def test_a_bracket_with_two_cleared_tasks_is_live_until_both_have_ended(
     monkeypatch.setattr(
         airflow_runs,
         "_task_instance_states",
-        lambda dag_id, run_id, ids: [(name, -1, states.get(name)) for name in ids or states],
+        lambda dag_id, run_id, ids, **_: [(name, -1, states.get(name)) for name in ids or states],
     )
     monkeypatch.setattr(liveness, "run_facts", lambda *_: RunFacts("running", False))
     holder = SourceRecord("d", "r", "u.open", opening="x", reopened_by=("u.first", -1))
@@ -292,7 +292,7 @@ def test_a_bracket_whose_close_task_was_marked_is_live_while_one_of_its_tasks_ru
     monkeypatch.setattr(
         airflow_runs,
         "_task_instance_states",
-        lambda dag_id, run_id, ids: [(name, -1, states.get(name)) for name in ids or states],
+        lambda dag_id, run_id, ids, **_: [(name, -1, states.get(name)) for name in ids or states],
     )
     monkeypatch.setattr(liveness, "run_facts", lambda *_: RunFacts("running", False))
     holder = SourceRecord("d", "r", "u.open", opening="x", members_outside=("outside",))

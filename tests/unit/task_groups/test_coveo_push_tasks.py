@@ -86,7 +86,7 @@ class Run:
     def run_facts(self, dag_id: str, run_id: str) -> RunFacts:
         return RunFacts(self.state if run_id == "r" else self.state_of_later, False)
 
-    def task_instance_states(self, dag_id: str, run_id: str, task_ids: Any) -> Any:
+    def task_instance_states(self, dag_id: str, run_id: str, task_ids: Any, **_: Any) -> Any:
         if run_id != "r":
             later = self.states_of_later
             return [(name, -1, later.get(name)) for name in (task_ids or later) if later]
@@ -889,7 +889,7 @@ def test_if_one_source_of_a_mapped_bracket_cannot_be_closed_the_others_still_are
     monkeypatch.setattr(
         airflow_runs,
         "_task_instance_states",
-        lambda _dag, _run, names: [(name, index, "skipped") for name in names for index in (0, 1)],
+        lambda _dag, _run, names, **_: [(name, index, "skipped") for name in names for index in (0, 1)],
     )
     run.fail()
 
@@ -919,7 +919,7 @@ def test_a_callback_logs_the_map_indexes_that_it_had_no_time_to_check(
     monkeypatch.setattr(
         airflow_runs,
         "_task_instance_states",
-        lambda _dag, _run, names: [(name, index, "skipped") for name in names for index in indexes],
+        lambda _dag, _run, names, **_: [(name, index, "skipped") for name in names for index in indexes],
     )
     monkeypatch.setattr(callbacks, "_BUDGET_SECONDS", 0.0)
     run.fail()
