@@ -56,6 +56,10 @@ class Storage:
         """Write an object into the bucket ``bucket``."""
         self.client.put_object(Bucket="bucket", Key=key, Body=content)
 
+    def has(self, key: str) -> bool:
+        """Return whether an object exists in the bucket ``bucket``."""
+        return "Contents" in self.client.list_objects_v2(Bucket="bucket", Prefix=key, MaxKeys=1)
+
     def has_bucket(self, name: str) -> bool:
         """Return whether a bucket exists."""
         return any(bucket["Name"] == name for bucket in self.client.list_buckets()["Buckets"])
