@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,20 +14,15 @@ from airflow_provider_coveo.state.ledger import (
     Holder,
     Phase,
     SourceLedger,
-    SourceRecord,
-    record_closing,
     write_bracket,
 )
-from airflow_provider_coveo.state.liveness import check_run, live_among
+from airflow_provider_coveo.state.liveness import check_run
+from airflow_provider_coveo.state.owners import give_back, owner_and_claims, tell_closed
 
 if TYPE_CHECKING:
-    from typing import TypeAlias
-
     from airflow_provider_coveo.coveo.results import StatusResult
     from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
-
-    #: Checks a bracket once, as `live_among` expects.
-    LivenessCheck: TypeAlias = Callable[[SourceRecord], "bool | None"]
+    from airflow_provider_coveo.state.owners import LivenessCheck
 
 log = logging.getLogger(__name__)
 
@@ -67,13 +61,13 @@ def close_source(
     source_id = record.source_id
     holders = ledger.holders(source_id)
     others = [holder for holder in holders if holder.bracket != bracket.bracket]
-    other, claims = _owner_and_claims(others, still_live)
+    other, claims = owner_and_claims(others, still_live)
     if others and other is None:
         # To find out took seconds in which another bracket may have opened the source.
         before, holders = set(others), ledger.holders(source_id)
         others = [holder for holder in holders if holder.bracket != bracket.bracket]
         new = [each for each in others if each not in before]
-        other, new_claims = _owner_and_claims(new, still_live)
+        other, new_claims = owner_and_claims(new, still_live)
         claims = [*(each for each in claims if each in others), *new_claims]
     if other is not None:
         ledger.leave(source_id, bracket, record.coveo_conn_id, other, holders)
@@ -86,53 +80,10 @@ def close_source(
     _keep(bracket, replace(record, phase=Phase.CLOSING))
     result = hook.set_source_status(source_id, "IDLE")
     _keep(bracket, replace(record, phase=Phase.CLOSED, closed_at=time.time(), reopened_by=None))
-    _tell_closed(others, source_id)
+    tell_closed(others, source_id)
     now = [holder for holder in ledger.holders(source_id) if holder.bracket != bracket.bracket]
-    give_back(hook, source_id, now, still_live)
+    give_back(hook.set_source_status, source_id, now, still_live)
     return Closing(result)
-
-
-def _tell_closed(others: Iterable[SourceRecord], source_id: str) -> None:
-    """
-    Record for other brackets, too, that the source is closed: those that owned it and seemed to have ended.
-
-    A bracket whose DAG was paused can continue. Its tasks then open the source again. A bracket that is just
-    opening it, and only seemed to have ended, checks again after its request, and sets its status again.
-    """
-    for other in others:
-        try:
-            record_closing(other, source_id, Phase.CLOSED, also_while_opening=False)
-        except Exception:
-            log.warning("Could not record that the source of %s is closed", other.bracket, exc_info=True)
-
-
-def give_back(
-    hook: CoveoPushHook,
-    source_id: str,
-    holders: Iterable[SourceRecord],
-    still_live: LivenessCheck = check_run,
-) -> SourceRecord | None:
-    """
-    Restore the status of a bracket that opened the source during somebody else's ``IDLE`` request.
-
-    One that only claims it sets its status later, and first checks that the source is not active.
-    If that bracket's DAG is paused, it is not live, but can continue: its tasks then open the source again.
-
-    :param hook: The hook to send with.
-    :param source_id: The source.
-    :param holders: The brackets that own it after the request, without the sender's.
-    :param still_live: Checks whether a bracket is live.
-    :return: The bracket, if there is one.
-    :raises CoveoError: if the request fails.
-    """
-    holders = list(holders)
-    holder, _ = _owner_and_claims([each for each in holders if each.status], still_live)
-    if holder is None:
-        _tell_closed(holders, source_id)
-        return None
-    log.warning("%s opened source %s in the meantime; setting %s again", holder, source_id, holder.status)
-    hook.set_source_status(source_id, holder.status)
-    return holder
 
 
 def other_at_work(
@@ -147,7 +98,7 @@ def other_at_work(
     """
     holders = SourceLedger(record.organization_id).holders(record.source_id)
     others = [each for each in holders if each.bracket != bracket.bracket and not each.is_claim]
-    other, _ = _owner_and_claims(others, still_live)
+    other, _ = owner_and_claims(others, still_live)
     return None if other is None else other.bracket
 
 
@@ -182,34 +133,6 @@ def hook_of(record: BracketRecord, **options: Any) -> CoveoPushHook:
         organization_id=record.organization_id or None,
         **{"caller": "push_source_update", **options},
     )
-
-
-def _owner_and_claims(
-    holders: Iterable[SourceRecord], still_live: LivenessCheck
-) -> tuple[SourceRecord | None, list[SourceRecord]]:
-    """
-    Return a live bracket; if there is none, those that only claim the source and are live.
-
-    One that only claims it has set no status, so it would not close it.
-    """
-    claims = []
-    for holder in _live_among(holders, still_live):
-        if not holder.is_claim:
-            return holder, []
-        claims.append(holder)
-    return None, claims
-
-
-def _live_among(holders: Iterable[SourceRecord], still_live: LivenessCheck) -> Iterator[SourceRecord]:
-    def checked(holder: SourceRecord) -> bool | None:
-        try:
-            return still_live(holder)
-        except Exception:
-            # A superfluous IDLE does less harm than a missing one.
-            log.warning("Could not check whether %s is live", holder, exc_info=True)
-            return False
-
-    return live_among(holders, checked)
 
 
 def _keep(bracket: Holder, record: BracketRecord) -> None:

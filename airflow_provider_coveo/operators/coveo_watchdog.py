@@ -273,9 +273,9 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
         :param judged: Its owners at the check.
         :return: Whether it is closed, and not left open, or opened again, for another bracket.
         """
-        from airflow_provider_coveo.bracket.closing import give_back
         from airflow_provider_coveo.state.ledger import Phase, record_closing
         from airflow_provider_coveo.state.liveness import live_among
+        from airflow_provider_coveo.state.owners import give_back
 
         ledger = self._ledger
         known = {holder for holder in judged if not holder.is_claim}
@@ -297,7 +297,7 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
         for holder in holders:
             if holder.bracket not in opened_again:
                 record_closing(holder, source_id, Phase.CLOSED, "watchdog")
-        if give_back(self.hook, source_id, now) is not None:
+        if give_back(self.hook.set_source_status, source_id, now) is not None:
             return False
         self._forget(source_id)
         return True

@@ -1,0 +1,95 @@
+"""The brackets that own a source: which of them is live, and what they are told when it is closed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from airflow_provider_coveo.state.ledger import Phase, SourceRecord, record_closing
+from airflow_provider_coveo.state.liveness import check_run, live_among
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    #: Checks a bracket once, as `live_among` expects.
+    LivenessCheck: TypeAlias = Callable[[SourceRecord], "bool | None"]
+
+log = logging.getLogger(__name__)
+
+
+def tell_closed(others: Iterable[SourceRecord], source_id: str) -> None:
+    """
+    Record for other brackets, too, that the source is closed: those that owned it and seemed to have ended.
+
+    A bracket whose DAG was paused can continue. Its tasks then open the source again. A bracket that is just
+    opening it, and only seemed to have ended, checks again after its request, and sets its status again.
+
+    :param others: The brackets.
+    :param source_id: The source.
+    """
+    for other in others:
+        try:
+            record_closing(other, source_id, Phase.CLOSED, also_while_opening=False)
+        except Exception:
+            log.warning("Could not record that the source of %s is closed", other.bracket, exc_info=True)
+
+
+def give_back(
+    set_status: Callable[[str, str], object],
+    source_id: str,
+    holders: Iterable[SourceRecord],
+    still_live: LivenessCheck = check_run,
+) -> SourceRecord | None:
+    """
+    Restore the status of a bracket that opened the source during somebody else's ``IDLE`` request.
+
+    One that only claims it sets its status later, and first checks that the source is not active.
+    If that bracket's DAG is paused, it is not live, but can continue: its tasks then open the source again.
+
+    :param set_status: Sets a source's status, such as the hook's ``set_source_status``.
+    :param source_id: The source.
+    :param holders: The brackets that own it after the request, without the sender's.
+    :param still_live: Checks whether a bracket is live.
+    :return: The bracket, if there is one.
+    :raises CoveoError: if the request fails.
+    """
+    holders = list(holders)
+    holder, _ = owner_and_claims([each for each in holders if each.status], still_live)
+    if holder is None:
+        tell_closed(holders, source_id)
+        return None
+    log.warning("%s opened source %s in the meantime; setting %s again", holder, source_id, holder.status)
+    set_status(source_id, holder.status)
+    return holder
+
+
+def owner_and_claims(
+    holders: Iterable[SourceRecord], still_live: LivenessCheck
+) -> tuple[SourceRecord | None, list[SourceRecord]]:
+    """
+    Return a live bracket; if there is none, those that only claim the source and are live.
+
+    One that only claims it has set no status, so it would not close it.
+
+    :param holders: The brackets.
+    :param still_live: Checks whether a bracket is live.
+    """
+    claims = []
+    for holder in _live_among(holders, still_live):
+        if not holder.is_claim:
+            return holder, []
+        claims.append(holder)
+    return None, claims
+
+
+def _live_among(holders: Iterable[SourceRecord], still_live: LivenessCheck) -> Iterator[SourceRecord]:
+    def checked(holder: SourceRecord) -> bool | None:
+        try:
+            return still_live(holder)
+        except Exception:
+            # A superfluous IDLE does less harm than a missing one.
+            log.warning("Could not check whether %s is live", holder, exc_info=True)
+            return False
+
+    return live_among(holders, checked)
