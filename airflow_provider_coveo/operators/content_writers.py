@@ -10,6 +10,7 @@ from airflow_provider_coveo.coveo.endpoints import validate_source_id
 from airflow_provider_coveo.coveo.errors import CoveoError
 from airflow_provider_coveo.operators.only_changes import may_be_same_source
 from airflow_provider_coveo.state.ledger import SourceLedger
+from airflow_provider_coveo.state.run_marks import mark_of
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -78,7 +79,11 @@ def note_content_change(hook: CoveoPushHook, source_id: str, context: Context, *
     try:
         ledger = SourceLedger(hook.organization_id)
         return ledger.content_changed(
-            validate_source_id(source_id), task_instance.dag_id, task_instance.run_id, pushes=pushes
+            validate_source_id(source_id),
+            task_instance.dag_id,
+            task_instance.run_id,
+            mark_of(context),
+            pushes=pushes,
         )
     except CoveoError:
         # The hook reports the problem in more detail when it is called.

@@ -437,13 +437,16 @@ class SourceLedger:
         holding = {(holder.dag_id, holder.run_id) for holder in among}
         return self._change_run(source_id, bracket.dag_id, bracket.run_id, with_opening, holding, mark)[0]
 
-    def content_changed(self, source_id: str, dag_id: str, run_id: str, *, pushes: bool = False) -> str:
+    def content_changed(
+        self, source_id: str, dag_id: str, run_id: str, mark: RunMark | None = None, *, pushes: bool = False
+    ) -> str:
         """
         Record that a run changes the content of a source from now on.
 
         :param source_id: The source.
         :param dag_id: The run's DAG.
         :param run_id: The run.
+        :param mark: What tells the run from a deleted one with its ID. Default: unknown.
         :param pushes: Whether it adds items. Default ``False``.
         :return: A name for the start of its changes; it stays the same until another run changes the content.
         """
@@ -453,7 +456,7 @@ class SourceLedger:
                 return run
             return replace(run, pushed_unopened=True)
 
-        return self._change_run(source_id, dag_id, run_id, pushing)[1]
+        return self._change_run(source_id, dag_id, run_id, pushing, mark=mark)[1]
 
     def accepted(self, source_id: str, dag_id: str, run_id: str, mark: RunMark | None = None) -> None:
         """Record that Coveo accepted an item that a run pushed to a source."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_coveo.operators.content_writers import note_content_change
 from airflow_provider_coveo.state.ledger import BracketRecord, Holder, SourceLedger, bracket_in, write_bracket
 from airflow_provider_coveo.state.run_marks import RunMark, is_another_run, mark_in, mark_of
 from airflow_provider_coveo.state.task_store import RunState
@@ -81,6 +82,18 @@ def test_a_push_before_any_opening_counts_only_for_its_own_run(variables: Any) -
     ledger, new = SourceLedger("acme"), RunMark(_FIRST.began + 90, 0)
     ledger.opened("s", Holder("d", "r", "b.open"), 1_000, BracketRecord(), mark=_FIRST)
     ledger.accepted("s", "d", "r", new)
+    opened = ledger.opened("s", Holder("d", "r", "b.open"), 2_000, BracketRecord(), mark=new)
+    assert opened.first_cut_off_ms is None
+    assert opened.why_unknown
+
+
+def test_a_push_task_that_begins_before_any_opening_counts_only_for_its_own_run(variables: Any) -> None:
+    """It is recorded before anything is sent: its process can end before Coveo's response arrives."""
+    ledger, later = SourceLedger("acme"), _BEGAN + timedelta(seconds=90)
+    ledger.opened("s", Holder("d", "r", "b.open"), 1_000, BracketRecord(), mark=_FIRST)
+    hook: Any = SimpleNamespace(organization_id="acme")
+    note_content_change(hook, "s", a_context(began=later), pushes=True)
+    new = RunMark(later.timestamp(), 0)
     opened = ledger.opened("s", Holder("d", "r", "b.open"), 2_000, BracketRecord(), mark=new)
     assert opened.first_cut_off_ms is None
     assert opened.why_unknown
