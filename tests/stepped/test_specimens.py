@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 ALONE = {"downstream": False, "upstream": False}
 BELOW = {"downstream": True, "upstream": False}
 CLEAR_BELOW = {**BELOW, "only_failed": False}
-#: Another DAG's bracket has opened the source.
-OTHER_OPENED = [("trigger", "c", "other"), ("tick",), ("tick",), ("finish", "c.open")]
 CLEAR_ONLY_FAILED = {**BELOW, "only_failed": True}
 
 
@@ -30,6 +28,26 @@ BEGUN: list[Event] = [("tick",), ("tick",)]
 def opened(run: str = "a") -> list[Event]:
     """Play a run until its source is open and its next task is queued."""
     return [*BEGUN, ("finish", f"{run}.open"), ("tick",)]
+
+
+#: Another DAG's bracket has opened the source.
+OTHER_OPENED: list[Event] = [("trigger", "c", "other"), *BEGUN, ("finish", "c.open")]
+#: A run leaves its source open for another one's `open`, which Coveo then rejects.
+LEFT_FOR_A_REJECTED_OPENING: list[Event] = [
+    *opened(),
+    ("trigger", "c", "other"),
+    *BEGUN,
+    ("step", "c.open"),
+    ("finish", "a.work1"),
+    ("tick",),
+    ("finish", "a.close"),
+    ("tick",),
+    ("finish", "a.outcome"),
+    ("tick",),
+    ("tick",),
+    ("finish", "a.callback"),
+    ("step", "c.open", "refuse:403"),
+]
 
 
 SPECIMENS: dict[str, tuple[str, list[Event]]] = {
@@ -469,45 +487,13 @@ SPECIMENS: dict[str, tuple[str, list[Event]]] = {
     "a-source-is-left-open-for-a-bracket-whose-opening-is-rejected": (
         "one_task",
         [
-            ("tick",),
-            ("tick",),
-            ("finish", "a.open"),
-            ("tick",),
-            ("trigger", "c", "other"),
-            ("tick",),
-            ("tick",),
-            ("step", "c.open"),
-            ("finish", "a.work1"),
-            ("tick",),
-            ("finish", "a.close"),
-            ("tick",),
-            ("finish", "a.outcome"),
-            ("tick",),
-            ("tick",),
-            ("finish", "a.callback"),
-            ("step", "c.open", "refuse:403"),
+            *LEFT_FOR_A_REJECTED_OPENING,
         ],
     ),
     "a-source-is-left-open-for-a-bracket-whose-opening-is-rejected-and-closing-it-fails": (
         "one_task",
         [
-            ("tick",),
-            ("tick",),
-            ("finish", "a.open"),
-            ("tick",),
-            ("trigger", "c", "other"),
-            ("tick",),
-            ("tick",),
-            ("step", "c.open"),
-            ("finish", "a.work1"),
-            ("tick",),
-            ("finish", "a.close"),
-            ("tick",),
-            ("finish", "a.outcome"),
-            ("tick",),
-            ("tick",),
-            ("finish", "a.callback"),
-            ("step", "c.open", "refuse:403"),
+            *LEFT_FOR_A_REJECTED_OPENING,
             ("step", "c.open"),
             ("step", "c.open", "refuse-later:503"),
         ],
