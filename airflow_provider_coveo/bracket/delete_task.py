@@ -33,9 +33,8 @@ from airflow_provider_coveo.bracket.members import (
     members,
     operator_class,
 )
-from airflow_provider_coveo.bracket.run_identity import read_bracket_of_run
+from airflow_provider_coveo.bracket.run_identity import record_of_run
 from airflow_provider_coveo.bracket.task_base import _UpdateOperator
-from airflow_provider_coveo.bracket.version_0_1 import record_before_this_version
 from airflow_provider_coveo.coveo.max_deleted import MaxDeleted
 from airflow_provider_coveo.coveo.quantities import quantity
 from airflow_provider_coveo.operators.base import _checked
@@ -94,8 +93,7 @@ class DeleteOldItemsOfUpdateOperator(_UpdateOperator):
         if is_dry(context, self.update_tasks):
             return self._estimate(context, limit)
         holder = self._holder(context)
-        record, _ = read_bracket_of_run(context, self.update_tasks)
-        record = record or record_before_this_version(context, self.update_tasks)
+        record = record_of_run(context, self.update_tasks)
         if record is None or not record.is_pinned:
             raise UnknownFirstOpening(
                 f"Old items of source {self.source_id!r} stay: there is no record that this run opened the "

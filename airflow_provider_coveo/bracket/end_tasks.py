@@ -33,7 +33,7 @@ from airflow_provider_coveo.bracket.members import (
     own_tasks,
     states,
 )
-from airflow_provider_coveo.bracket.run_identity import read_bracket_of_run
+from airflow_provider_coveo.bracket.run_identity import read_bracket_of_run, record_of_run
 from airflow_provider_coveo.bracket.task_base import _UpdateOperator
 from airflow_provider_coveo.bracket.version_0_1 import record_before_this_version
 from airflow_provider_coveo.bracket.waiting import wait_for_unfinished
@@ -271,8 +271,7 @@ class PushSourceUpdateDone(BaseOperator):
     def execute(self, context: Context) -> None:
         """Skip the followers unless this run opened the source and Coveo accepted its ``IDLE``."""
         holder = holder_of_update(context, self.update_tasks)
-        record, _ = read_bracket_of_run(context, self.update_tasks)
-        record = record or record_before_this_version(context, self.update_tasks)
+        record = record_of_run(context, self.update_tasks)
         opening = self.update_tasks.open
         above = list(members(context["task"], self.update_tasks))
         found = states(context, self.update_tasks, [opening, *(task.task_id for task in above)])

@@ -69,13 +69,10 @@ class _Check:
 
     def run(self, context: Context) -> None:
         """Open the bracket if it is closed, and use the source that its run opened."""
-        if self.expanded:
-            found, _ = read_bracket_of_run(context, self.update_tasks)
-            if found is not None:
-                self._reject_another_source(context, found)
-            record = _open_if_needed(context, self.update_tasks, found)
-        else:
-            record = _open_if_needed(context, self.update_tasks)
+        found, _ = read_bracket_of_run(context, self.update_tasks)
+        if self.expanded and found is not None:
+            self._reject_another_source(context, found)
+        record = _open_if_needed(context, self.update_tasks, found)
         if record is not None:
             self._follow(context, record)
 
@@ -156,20 +153,11 @@ def reopen_if_closed(context: Context, update_tasks: UpdateTasks) -> bool:
     return after is not None and after.opening != (before.opening if before is not None else "")
 
 
-class _Unread:
-    """The type of the placeholder for a record that is not read yet."""
-
-
-_UNREAD: Final = _Unread()
-
-
 def _open_if_needed(
-    context: Context, update_tasks: UpdateTasks, found: BracketRecord | _Unread | None = _UNREAD
+    context: Context, update_tasks: UpdateTasks, found: BracketRecord | None
 ) -> BracketRecord | None:
     holder = holder_of_update(context, update_tasks)
-    record = read_bracket_of_run(context, update_tasks)[0] if isinstance(found, _Unread) else found
-    if record is None:
-        record = record_before_this_version(context, update_tasks)
+    record = found or record_before_this_version(context, update_tasks)
     if record is None or not record.is_pinned or record.phase is Phase.REJECTED:
         return _open_instead(context, update_tasks, holder, record or BracketRecord())
     if record.phase in {Phase.OPENING, Phase.OPEN, Phase.UNSURE}:

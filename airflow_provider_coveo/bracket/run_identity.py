@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from airflow_provider_coveo.bracket.members import UpdateTasks, holder_of_update
-from airflow_provider_coveo.bracket.version_0_1 import OPENING_XCOM_KEY
+from airflow_provider_coveo.bracket.version_0_1 import OPENING_XCOM_KEY, record_before_this_version
 from airflow_provider_coveo.state.ledger import BracketRecord, read_bracket
 from airflow_provider_coveo.state.run_marks import is_another_run, mark_of
 from airflow_provider_coveo.state.task_store import was_cleared
@@ -59,3 +59,13 @@ def read_bracket_of_run(context: Context, update_tasks: UpdateTasks) -> tuple[Br
         return record, False
     log.info("A deleted run with the ID of this one opened source %s; this one did not", record.source_id)
     return None, True
+
+
+def record_of_run(context: Context, update_tasks: UpdateTasks) -> BracketRecord | None:
+    """
+    Return the record of a bracket in this run, of 0.1.0 if it opened the bracket; ``None`` if there is none.
+
+    :param context: The context of one of the bracket's tasks, but not of its ``open``.
+    :param update_tasks: The bracket's tasks.
+    """
+    return read_bracket_of_run(context, update_tasks)[0] or record_before_this_version(context, update_tasks)
