@@ -17,7 +17,7 @@ from airflow_provider_coveo.state.ledger import (
     write_bracket,
 )
 from airflow_provider_coveo.state.liveness import check_run
-from airflow_provider_coveo.state.owners import give_back, owner_and_claims, tell_closed
+from airflow_provider_coveo.state.owners import found_live, give_back, owner_and_claims, tell_closed
 
 if TYPE_CHECKING:
     from airflow_provider_coveo.coveo.results import StatusResult
@@ -61,13 +61,13 @@ def close_source(
     source_id = record.source_id
     holders = ledger.holders(source_id)
     others = [holder for holder in holders if holder.bracket != bracket.bracket]
-    other, claims = owner_and_claims(others, still_live)
+    other, claims = owner_and_claims(found_live(others, still_live))
     if others and other is None:
         # To find out took seconds in which another bracket may have opened the source.
         before, holders = set(others), ledger.holders(source_id)
         others = [holder for holder in holders if holder.bracket != bracket.bracket]
         new = [each for each in others if each not in before]
-        other, new_claims = owner_and_claims(new, still_live)
+        other, new_claims = owner_and_claims(found_live(new, still_live))
         claims = [*(each for each in claims if each in others), *new_claims]
     if other is not None:
         ledger.leave(source_id, bracket, record.coveo_conn_id, other, holders)
@@ -98,7 +98,7 @@ def other_at_work(
     """
     holders = SourceLedger(record.organization_id).holders(record.source_id)
     others = [each for each in holders if each.bracket != bracket.bracket and not each.is_claim]
-    other, _ = owner_and_claims(others, still_live)
+    other, _ = owner_and_claims(found_live(others, still_live))
     return None if other is None else other.bracket
 
 

@@ -34,7 +34,7 @@ from airflow_provider_coveo.state.ledger import (
     record_closing,
     write_bracket,
 )
-from airflow_provider_coveo.state.liveness import is_live
+from airflow_provider_coveo.state.liveness import live_among
 from airflow_provider_coveo.state.run_marks import RunMark
 
 if TYPE_CHECKING:
@@ -172,9 +172,8 @@ class Opening:
     ) -> tuple[SourceRecord, ...]:
         """Claim the source, let the claim settle, read it back, and check Coveo."""
         others = [holder for holder in holders if holder.bracket != self.bracket]
-        for other in others:
-            if is_live(other):
-                raise SourceBusyError(other)
+        for other in live_among(others):
+            raise SourceBusyError(other)
         ledger.hold(self.source_id, replace(mine, is_claim=True), holders)
         try:
             time.sleep(_SETTLE_SECONDS)
@@ -218,7 +217,7 @@ class Opening:
         holders = ledger.holders(self.source_id)
         mine = next((each for each in holders if each.bracket == self.bracket), None)
         others = [each for each in holders if each.bracket != self.bracket and not each.is_claim]
-        if mine is not None and mine.left_conn_id and not any(map(is_live, others)):
+        if mine is not None and mine.left_conn_id and not any(live_among(others)):
             unsure = replace(opening, phase=Phase.UNSURE, is_concluded=True)
             write_bracket(self.bracket, unsure)
             # This bracket's connection was rejected, and that of the other one worked.
@@ -243,7 +242,7 @@ class Opening:
                 # Another task of the bracket has opened it since.
                 return
             if current is not None and current.phase in _CLOSED_PHASES:
-                if not any(is_live(holder) for holder in holders if not holder.is_claim):
+                if not any(live_among(holder for holder in holders if not holder.is_claim)):
                     self.hook.set_source_status(self.source_id, "IDLE")
                 write_bracket(
                     self.bracket, replace(opened, phase=Phase.CLOSED, opening=mine.opening, is_concluded=True)

@@ -275,18 +275,18 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
         """
         from airflow_provider_coveo.state.ledger import Phase, record_closing
         from airflow_provider_coveo.state.liveness import live_among
-        from airflow_provider_coveo.state.owners import give_back
+        from airflow_provider_coveo.state.owners import give_back, owner_and_claims
 
         ledger = self._ledger
         known = {holder for holder in judged if not holder.is_claim}
         claims: list[SourceRecord] = []
         while new := set(holders := ledger.holders(source_id)) - known:
             known |= new
-            for live in live_among(new):
-                if not live.is_claim:
-                    self.log.info("Leaving source %s open: %s has opened it since the check", source_id, live)
-                    return False
-                claims.append(live)
+            owner, new_claims = owner_and_claims(live_among(new))
+            if owner is not None:
+                self.log.info("Leaving source %s open: %s has opened it since the check", source_id, owner)
+                return False
+            claims += new_claims
         # Before the request, so that an `open` in progress detects that the source was closed.
         ledger.release_all(source_id, holders, tuple(claim for claim in claims if claim in holders))
         for holder in holders:

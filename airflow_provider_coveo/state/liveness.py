@@ -44,7 +44,7 @@ def check_run(holder: SourceRecord) -> bool | None:
     :return: ``None`` if no task of its run is running or about to run now; it may be between two.
     """
     facts = run_facts(holder.dag_id, holder.run_id)
-    if not facts.is_active or _is_over(holder, in_active_run=True):
+    if not facts.is_active or _is_over(holder, is_task=True):
         return False
     if facts.is_paused is False and not facts.is_gone:
         return True
@@ -87,18 +87,19 @@ def is_over(holder: SourceRecord) -> bool:
 
     :param holder: The bracket. Nothing is known about its run, so tasks without a state don't count.
     """
-    return _is_over(holder, in_active_run=False)
+    return _is_over(holder, is_task=False)
 
 
-def _is_over(holder: SourceRecord, *, in_active_run: bool) -> bool:
+def _is_over(holder: SourceRecord, *, is_task: bool) -> bool:
+    # A task has asked whether the run is active, and can count its task instances.
     closing = [holder.task_id("close"), holder.task_id("outcome")]
     states = task_states(holder.dag_id, holder.run_id, closing)
     ends = [states[task_id].get(holder.map_index) for task_id in closing]
     return has_ended(
         holder,
         ends,
-        lambda: all_task_states(holder.dag_id, holder.run_id, can_count=in_active_run).items(),
-        in_active_run=in_active_run,
+        lambda: all_task_states(holder.dag_id, holder.run_id, can_count=is_task).items(),
+        in_active_run=is_task,
     )
 
 

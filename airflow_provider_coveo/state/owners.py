@@ -55,7 +55,7 @@ def give_back(
     :raises CoveoError: if the request fails.
     """
     holders = list(holders)
-    holder, _ = owner_and_claims([each for each in holders if each.status], still_live)
+    holder, _ = owner_and_claims(found_live([each for each in holders if each.status], still_live))
     if holder is None:
         tell_closed(holders, source_id)
         return None
@@ -65,25 +65,31 @@ def give_back(
 
 
 def owner_and_claims(
-    holders: Iterable[SourceRecord], still_live: LivenessCheck
+    live: Iterable[SourceRecord],
 ) -> tuple[SourceRecord | None, list[SourceRecord]]:
     """
-    Return a live bracket; if there is none, those that only claim the source and are live.
+    Return one of the live brackets that owns the source; if there is none, those that only claim it.
 
     One that only claims it has set no status, so it would not close it.
 
-    :param holders: The brackets.
-    :param still_live: Checks whether a bracket is live.
+    :param live: The live brackets.
     """
     claims = []
-    for holder in _live_among(holders, still_live):
+    for holder in live:
         if not holder.is_claim:
             return holder, []
         claims.append(holder)
     return None, claims
 
 
-def _live_among(holders: Iterable[SourceRecord], still_live: LivenessCheck) -> Iterator[SourceRecord]:
+def found_live(holders: Iterable[SourceRecord], still_live: LivenessCheck) -> Iterator[SourceRecord]:
+    """
+    Return the brackets that are live; not those for which that can't be checked.
+
+    :param holders: The brackets.
+    :param still_live: Checks whether a bracket is live.
+    """
+
     def checked(holder: SourceRecord) -> bool | None:
         try:
             return still_live(holder)
