@@ -7,6 +7,7 @@ Airflow builds a DAG edge by edge, and a task can be wired into a bracket, or af
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 
 #: The options that make a task wait for the previous run.
 _WAITING_FOR_THE_PAST: Final = ("depends_on_past", "wait_for_downstream")
+#: The maximum length of a task ID that leaves room for a number after it; Airflow's is 250.
+_MAX_ID_LENGTH: Final = 246
 
 
 class OwnTasks(NamedTuple):
@@ -107,8 +110,11 @@ class BracketWiring:
         self._given_edges: dict[str, set[str]] = {}
         #: The members that depend on the previous run, and whether they ignore that in their first run.
         self._depending_on_past: dict[str, bool] = {}
+        #: The members from outside that follow ``open`` because they were wired above ``close``.
+        self._opened_for: set[str] = set()
         self._is_completing = False
         self._is_block_ending = False
+        self._is_final = False
 
     def take_in(self, tasks: Iterable[Operator]) -> None:
         """
@@ -208,6 +214,7 @@ class BracketWiring:
                 continue
             self._join(joining)
             if joining.upstream_task_ids.isdisjoint({other.task_id for other in tasks}):
+                self._opened_for.add(joining.task_id)
                 self._own.open >> joining
         self._complete()
 
@@ -258,7 +265,9 @@ class BracketWiring:
         if self._is_completing:
             return
         self._take_in_late_tasks()
+        self._is_final = True
         self._complete()
+        self._is_final = False
         self._reject_setups_that_nothing_waits_for()
         self._keep_branches_from_skipping()
         self._let_only_the_bracket_wait_for_the_past()
@@ -322,7 +331,12 @@ class BracketWiring:
         return False
 
     def _take_back_edges(self) -> None:
-        """Remove the added edges of a member that has become a setup or a teardown since."""
+        """Remove added edges that a member no longer needs, because of what became of it, or of its place."""
+        for task_id in self._opened_for & self._members:
+            task = self._dag.get_task(task_id)
+            # After another member, it may have a trigger rule, which a first task may not have.
+            if task.trigger_rule != "all_success" and task.upstream_task_ids & self._members:
+                cut(self._own.open, task)
         for task_id, given in self._given_edges.items():
             task = self._dag.get_task(task_id)
             if task.is_setup:
@@ -356,13 +370,22 @@ class BracketWiring:
             self._is_completing = False
 
     def _add_branch_end(self, task: Operator) -> None:
-        label = task.task_id.removeprefix(f"{self._name}.").replace(".", "__")
-        end = self._make_branch_end(f"{label}_ended")
+        end = self._make_branch_end(self._name_of_branch_end(task))
         self._branch_ends[task.task_id] = end
         self._own_task_ids.add(end.task_id)
         task >> end
         end >> self._own.close
         end >> self._own.outcome
+
+    def _name_of_branch_end(self, task: Operator) -> str:
+        """Return an ID in the group that no task has, and that Airflow accepts."""
+        label = task.task_id.removeprefix(f"{self._name}.").replace(".", "__")
+        too_long = len(self._group.child_id(f"{label}_ended")) - _MAX_ID_LENGTH
+        if too_long > 0:
+            digest = hashlib.sha256(label.encode()).hexdigest()[:8]
+            label = f"{label[: -too_long - len(digest) - 1]}_{digest}"
+        names = (f"{label}_ended{number}" for number in ("", *range(2, 1000)))
+        return next(name for name in names if not self._dag.has_task(self._group.child_id(name)))
 
     def _wait_for_the_past(self) -> None:
         """
@@ -428,6 +451,9 @@ class BracketWiring:
     def _check_first_tasks(self) -> None:
         for task in self._directly_below_open():
             if task.task_id not in self._members or task.is_teardown or self._is_rule_by_default(task):
+                continue
+            if task.task_id in self._opened_for and not self._is_final:
+                # It can still be wired after another member.
                 continue
             if task.trigger_rule != "all_success":
                 raise CoveoInputError(

@@ -141,3 +141,36 @@ def test_only_tasks_that_can_skip_others_count() -> None:
         assert not can_skip_followers(Work(task_id="work"))
         assert not can_skip_followers(EmptyOperator(task_id="empty"))
         assert not can_skip_followers(Numbered.partial(task_id="each").expand(number=[1]))
+
+
+@pytest.mark.parametrize("where", ["in the bracket", "elsewhere", "another branch"])
+def test_the_task_after_a_branch_has_a_name_that_no_other_task_has(where: str) -> None:
+    group = push_source_update(source_id=SOURCE, prefix_group_id=False, group_id="u")
+    with a_dag() as dag:
+        if where == "elsewhere":
+            Work(task_id="choose_ended")
+        with group:
+            if where == "in the bracket":
+                Work(task_id="choose_ended")
+            elif where == "another branch":
+                decorated.override(task_id="choose_ended")()
+            a_branch("operator")
+    dag.validate()
+    found = checked(dag)
+    (end,) = found.get_task("choose").downstream_task_ids
+    assert end == "choose_ended2"
+    assert found.get_task(end).downstream_task_ids == {"u__close", "u__outcome"} or found.get_task(
+        end
+    ).downstream_task_ids == {"close", "outcome"}
+
+
+def test_the_task_after_a_branch_has_a_name_that_airflow_accepts() -> None:
+    with a_dag() as dag, push_source_update(source_id=SOURCE):
+        names = ["x" * 220 + end for end in ("one", "two")]
+        for name in names:
+            decorated.override(task_id=name)()
+    dag.validate()
+    found = checked(dag)
+    ends = {next(iter(found.get_task(f"push_source_update.{name}").downstream_task_ids)) for name in names}
+    assert len(ends) == 2
+    assert all(len(name) <= 250 for name in ends)

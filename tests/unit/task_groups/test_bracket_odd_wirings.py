@@ -182,3 +182,27 @@ def test_a_setup_that_nothing_waits_for_is_rejected(beside: bool) -> None:
             Work(task_id="work")
     with pytest.raises(CoveoInputError, match=r"follows the setup '.*make_room'.*Wire a task"):
         dag.validate()
+
+
+@pytest.mark.parametrize("order", ["work first", "close first", "two brackets"])
+def test_a_task_with_a_rule_may_stand_between_a_member_and_close(order: str) -> None:
+    with a_dag() as dag:
+        with push_source_update(source_id=SOURCE, group_id="u") as update:
+            work = Work(task_id="work")
+        if order == "two brackets":
+            with push_source_update(source_id="acme-books", group_id="v") as other:
+                other_work = Work(task_id="work")
+        clean = Work(task_id="clean", trigger_rule="all_done")
+        if order == "close first":
+            clean >> update.close
+            work >> clean
+        elif order == "two brackets":
+            [work, other_work] >> clean
+            clean >> [update.close, other.close]
+        else:
+            work >> clean >> update.close
+    dag.validate()
+    found = checked(dag)
+    above = {"u.work", "v.work"} if order == "two brackets" else {"u.work"}
+    assert found.get_task("clean").upstream_task_ids == above
+    assert found.get_task("clean").downstream_task_ids >= {"u.close", "u.outcome"}
