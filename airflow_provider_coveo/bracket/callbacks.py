@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from airflow_provider_coveo.bracket.closing import close_source, hook_of, may_be_active, other_at_work
+from airflow_provider_coveo.bracket.closing import close_source, hook_of, left_to, may_be_active
 from airflow_provider_coveo.bracket.members import UpdateTasks, each_map_index, mapped_group_id, member_ids
-from airflow_provider_coveo.bracket.version_0_1 import OPENING_XCOM_KEY, record_of_0_1
+from airflow_provider_coveo.bracket.version_0_1 import record_of_0_1
 from airflow_provider_coveo.coveo.errors import CoveoError
 from airflow_provider_coveo.state.airflow_runs import (
     FINISHED_STATES,
@@ -24,6 +24,7 @@ from airflow_provider_coveo.state.airflow_runs import (
 )
 from airflow_provider_coveo.state.ledger import BracketRecord, Holder, Phase, read_bracket
 from airflow_provider_coveo.state.liveness import TaskStatesCheck
+from airflow_provider_coveo.state.run_marks import OPENING_XCOM_KEY
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -172,7 +173,7 @@ class _EndedRun:
                 "Run %r of DAG %r continues, and will close its source itself", self._run_id, self._dag_id
             )
             return
-        if record.phase is Phase.LEFT and other_at_work(holder, record, self._still_live) is not None:
+        if left_to(holder, record, self._still_live) is not None:
             return
         if record.phase is not Phase.CLOSED:
             log.warning(
@@ -214,7 +215,7 @@ class _EndedRun:
     def _send(self, holder: Holder, record: BracketRecord) -> None:
         hook = self._hook(record)
         try:
-            closing = close_source(hook, holder, record, self._still_live)
+            closing = close_source(hook, holder, record, self._still_live, self._hook)
         except CoveoError as error:
             log.warning("%s The watchdog (CloseAbandonedPushSourcesOperator) can still close it", error)
             return

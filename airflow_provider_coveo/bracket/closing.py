@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from airflow_provider_coveo.coveo.errors import AccessDeniedError
+from airflow_provider_coveo.coveo.errors import AccessDeniedError, AuthenticationError, FirewallBlockedError
 from airflow_provider_coveo.coveo.sources import is_active
 from airflow_provider_coveo.state.ledger import (
     BracketRecord,
     Holder,
     Phase,
     SourceLedger,
+    SourceRecord,
+    read_bracket,
     write_bracket,
 )
 from airflow_provider_coveo.state.liveness import check_run
@@ -26,13 +29,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: Errors of a connection, rather than of a source.
+_REJECTED_CONNECTION: Final = (AccessDeniedError, AuthenticationError, FirewallBlockedError)
+
 
 class Closing(NamedTuple):
     """
     The result of closing a source.
 
     :param result: Coveo's response, ``None`` if nothing was sent.
-    :param left_for: The bracket for which the source was left open.
+    :param left_for: The bracket for which the source was left open: another one, or a task of this one that
+        has opened it again.
     """
 
     result: StatusResult | None
@@ -44,6 +51,7 @@ def close_source(
     bracket: Holder,
     record: BracketRecord,
     still_live: LivenessCheck = check_run,
+    make_hook: Callable[[BracketRecord], CoveoPushHook] | None = None,
 ) -> Closing:
     """
     Set a bracket's source to ``IDLE``, unless another live bracket owns it.
@@ -55,35 +63,93 @@ def close_source(
     :param bracket: The bracket.
     :param record: Its record in this run.
     :param still_live: Checks whether another bracket is live.
+    :param make_hook: Creates a hook for the connection of a bracket that left the source open for this one,
+        if that of this one is rejected. Default: :func:`hook_of`.
     :raises CoveoError: if the request fails.
     """
     ledger = SourceLedger(record.organization_id)
     source_id = record.source_id
-    holders = ledger.holders(source_id)
-    others = [holder for holder in holders if holder.bracket != bracket.bracket]
-    other, claims = owner_and_claims(found_live(others, still_live))
-    if others and other is None:
-        # To find out took seconds in which another bracket may have opened the source.
-        before, holders = set(others), ledger.holders(source_id)
+    known: set[SourceRecord] = set()
+    claims: list[SourceRecord] = []
+    # To find out takes seconds in which another bracket may open the source, or end.
+    while True:
+        holders = ledger.holders(source_id)
         others = [holder for holder in holders if holder.bracket != bracket.bracket]
-        new = [each for each in others if each not in before]
+        new = [holder for holder in others if holder not in known]
+        if not new:
+            break
+        known.update(new)
         other, new_claims = owner_and_claims(found_live(new, still_live))
-        claims = [*(each for each in claims if each in others), *new_claims]
-    if other is not None:
-        ledger.leave(source_id, bracket, record.coveo_conn_id, other, holders)
-        _keep(bracket, replace(record, phase=Phase.LEFT, reopened_by=None))
-        return Closing(None, other.bracket)
+        if other is not None and ledger.leave(
+            source_id, bracket, record.left_conn_id or record.coveo_conn_id, other
+        ):
+            left_for = (other.dag_id, other.run_id, other.open_task_id, other.map_index)
+            _keep(bracket, replace(record, phase=Phase.LEFT, reopened_by=None, left_for=left_for))
+            return Closing(None, other.bracket)
+        claims += new_claims
+    own = next((holder for holder in holders if holder.bracket == bracket.bracket), None)
+    if own is not None and own.opening != record.opening and _was_opened_again(bracket, record):
+        return Closing(None, bracket.bracket)
+    if own is not None and own.left_conn_id:
+        record = replace(record, left_conn_id=own.left_conn_id)
+    _keep(bracket, replace(record, phase=Phase.CLOSING))
     try:
-        ledger.release_all(source_id, holders, tuple(claims))
+        ledger.release_all(source_id, holders, tuple(claim for claim in claims if claim in others))
     except Exception:
         log.warning("Could not record that nothing owns source %s anymore", source_id, exc_info=True)
-    _keep(bracket, replace(record, phase=Phase.CLOSING))
-    result = hook.set_source_status(source_id, "IDLE")
-    _keep(bracket, replace(record, phase=Phase.CLOSED, closed_at=time.time(), reopened_by=None))
+    result = _set_idle(hook, record, make_hook or hook_of)
+    now = ledger.holders(source_id)
+    again = next((each for each in now if each.bracket == bracket.bracket and not each.is_claim), None)
+    if again is not None and again.opening not in {record.opening, own.opening if own else ""}:
+        log.warning("Another task of the bracket opened source %s; setting %s again", source_id, again.status)
+        hook.set_source_status(source_id, again.status)
+        return Closing(result, bracket.bracket)
+    closed = replace(record, phase=Phase.CLOSED, closed_at=time.time(), reopened_by=None, left_conn_id="")
+    _keep(bracket, closed)
     tell_closed(others, source_id)
-    now = [holder for holder in ledger.holders(source_id) if holder.bracket != bracket.bracket]
-    give_back(hook.set_source_status, source_id, now, still_live)
+    now_others = [holder for holder in now if holder.bracket != bracket.bracket]
+    give_back(hook.set_source_status, source_id, now_others, still_live)
     return Closing(result)
+
+
+def _was_opened_again(bracket: Holder, record: BracketRecord) -> bool:
+    """Return whether another task of the bracket has opened the source since its record was read."""
+    current = read_bracket(bracket)
+    return current is not None and current.may_be_open and current.opening != record.opening
+
+
+def _set_idle(
+    hook: CoveoPushHook, record: BracketRecord, make_hook: Callable[[BracketRecord], CoveoPushHook]
+) -> StatusResult:
+    """Send ``IDLE``; if the connection is rejected, with that of a bracket that left the source open."""
+    try:
+        return hook.set_source_status(record.source_id, "IDLE")
+    except _REJECTED_CONNECTION as error:
+        if not record.left_conn_id:
+            raise
+        log.warning("%s Trying connection %r, which has opened the source before", error, record.left_conn_id)
+        other = make_hook(replace(record, coveo_conn_id=record.left_conn_id))
+        return other.set_source_status(record.source_id, "IDLE")
+
+
+def left_to(bracket: Holder, record: BracketRecord, still_live: LivenessCheck = check_run) -> Holder | None:
+    """
+    Return the bracket that closes, or has closed, the source that this one left open; ``None`` if none does.
+
+    :param bracket: The bracket.
+    :param record: Its record in this run.
+    :param still_live: Checks whether another bracket is live.
+    """
+    if record.phase is not Phase.LEFT:
+        return None
+    other = other_at_work(bracket, record, still_live)
+    if other is not None or record.left_for is None:
+        return other
+    other = Holder(*record.left_for)
+    its = read_bracket(other)
+    # Its own checks ensure that the status stays; anything that the source shows now is someone else's.
+    is_closed = its is not None and its.source_id == record.source_id and its.phase is Phase.CLOSED
+    return other if is_closed else None
 
 
 def other_at_work(

@@ -26,11 +26,13 @@ from airflow_provider_coveo.bracket.errors import (
     SharedByMapIndexes,
     UnknownFirstOpening,
 )
+from airflow_provider_coveo.bracket.expansion import share_of_source
 from airflow_provider_coveo.bracket.members import (
     failure_is_ignored,
     is_mapped_task,
     listed,
     members,
+    opening_of,
     operator_class,
 )
 from airflow_provider_coveo.bracket.run_identity import record_of_run
@@ -40,7 +42,7 @@ from airflow_provider_coveo.coveo.quantities import quantity
 from airflow_provider_coveo.operators.base import _checked
 from airflow_provider_coveo.state.airflow_runs import FINISHED_STATES, TaskStates, task_states
 from airflow_provider_coveo.state.ledger import SourceLedger, read_bracket
-from airflow_provider_coveo.state.run_marks import mark_of
+from airflow_provider_coveo.state.run_marks import current_run
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -55,6 +57,8 @@ if TYPE_CHECKING:
 #: The interval between two checks of a teardown; 3.0 treats a shorter reschedule as a killed task.
 _BETWEEN_CHECKS: Final = timedelta(seconds=10)
 _CHECKS: Final = 12
+#: The states of a successful task; after a clear, the list over which it is mapped can be shorter.
+_DONE: Final = frozenset({"success", "removed"})
 #: The states of an `open` that opens no other source next.
 _HAS_A_SOURCE: Final = FINISHED_STATES | {"deferred"}
 
@@ -104,7 +108,7 @@ class DeleteOldItemsOfUpdateOperator(_UpdateOperator):
         every = list(members(context["task"], self.update_tasks))
         in_state = self._states_after_teardowns(context, every)
         not_successful = sorted(
-            task_id for task_id, by_index in in_state.items() if set(by_index.values()) - {"success"}
+            task_id for task_id, by_index in in_state.items() if set(by_index.values()) - _DONE
         )
         if not_successful:
             raise AirflowSkipException(
@@ -112,9 +116,9 @@ class DeleteOldItemsOfUpdateOperator(_UpdateOperator):
                 f"({', '.join(not_successful)})."
             )
         run = SourceLedger(record.organization_id).run(
-            record.source_id, holder.dag_id, holder.run_id, mark_of(context)
+            record.source_id, holder.dag_id, holder.run_id, current_run(context)
         )
-        _reject_a_shared_source(self.source_id, holder, run)
+        self._reject_a_shared_source(context, holder, run)
         if not self.allow_empty and not run.accepted:
             self._reject_after_an_empty_update(context, every, in_state)
         why_unknown = record.why_unknown or run.why_unknown
@@ -129,6 +133,30 @@ class DeleteOldItemsOfUpdateOperator(_UpdateOperator):
         if limit is not None:
             reject_too_many_deletions(context, self.hook, self.source_id, limit)
         return self.hook.delete_old_items(self.source_id, min(known), queue_delay=self.queue_delay)
+
+    def _reject_a_shared_source(self, context: Context, holder: Holder, run: RunRecord) -> None:
+        """Keep the items that another map index of the bracket pushed before, or has not pushed yet."""
+        share = None
+        if holder.map_index >= 0:
+            share = share_of_source(context, opening_of(context, self.update_tasks), self.source_id)
+        if share is not None:
+            # Also those that have not opened it yet.
+            named, values = share
+            states = task_states(holder.dag_id, holder.run_id, [holder.open_task_id])[holder.open_task_id]
+            indexes = sum(state != "removed" for index, state in states.items() if index >= 0)
+            if named * indexes <= values:
+                return
+            which = f"{named * indexes // values} of {indexes}"
+        else:
+            others = _other_indexes_of_source(self.source_id, holder, run)
+            if not others:
+                return
+            which = ", ".join(map(str, sorted([holder.map_index, *others])))
+        raise SharedByMapIndexes(
+            f"Old items of source {self.source_id!r} stay: several map indexes of the bracket update it "
+            f"({which}), and each would delete what the others have not pushed yet. "
+            "Remedy: Map the bracket over its sources; and map the pushes to one source inside the bracket."
+        )
 
     def _estimate(self, context: Context, limit: MaxDeleted | None) -> dict[str, object]:
         """Return the number of items that would be deleted, if it is known, and delete nothing."""
@@ -197,18 +225,6 @@ class DeleteOldItemsOfUpdateOperator(_UpdateOperator):
             "push; the tasks pushed to another source; or they push by other means than this provider. "
             "Remedy: Push with this provider's tasks or CoveoPushHook; or pass allow_empty=True if an "
             "empty source is intended, or if other tools push."
-        )
-
-
-def _reject_a_shared_source(source_id: str, holder: Holder, run: RunRecord) -> None:
-    """Keep the items that another map index of the bracket pushed to the source before, or would push."""
-    others = _other_indexes_of_source(source_id, holder, run)
-    if others:
-        indexes = sorted([holder.map_index, *others])
-        raise SharedByMapIndexes(
-            f"Old items of source {source_id!r} stay: several map indexes of the bracket update it "
-            f"({', '.join(map(str, indexes))}), and each would delete what the others have not pushed yet. "
-            "Remedy: Map the bracket over its sources; and map the pushes to one source inside the bracket."
         )
 
 

@@ -15,8 +15,8 @@ from airflow_provider_coveo.bracket.closing import (
     Closing,
     close_source,
     hook_of,
+    left_to,
     may_be_active,
-    other_at_work,
 )
 from airflow_provider_coveo.bracket.deletion_limit import pulled
 from airflow_provider_coveo.bracket.dry_runs import is_dry
@@ -53,6 +53,8 @@ if TYPE_CHECKING:
 #: How long the process of a marked or cleared task can survive: with Airflow's default heartbeats up to 8
 #: seconds, and on 2.11 up to 26 if it was marked as success.
 _MAX_LINGERING: Final = 30.0
+#: The states of an `open` that, if the record says "closed", has opened nothing since.
+_OPENED_NOTHING: Final = frozenset({"failed", "upstream_failed", "skipped"})
 _IS_CLOSED: Final = "The source is closed"
 
 
@@ -101,10 +103,22 @@ class ClosePushSourceUpdateOperator(_UpdateOperator):
             self.log.info("This run opened nothing, so there is nothing to close")
             self._give_up_claim(context)
             return self._nothing_sent()
+        opening = self.update_tasks.open
         above = [task.task_id for task in members(context["task"], self.update_tasks)]
-        wait_for_unfinished(self._states(context, [self.update_tasks.open, *above]))
+        found = self._states(context, [opening, *above])
+        wait_for_unfinished(found)
+        if found[opening].get(self._holder(context).map_index) in _OPENED_NOTHING and self._is_closed(
+            context, record
+        ):
+            self.log.info("`open` opened nothing since the source was closed, so there is nothing to close")
+            return self._nothing_sent()
         result = _close(self, context, record).result
         return self._nothing_sent() if result is None else dict(result)
+
+    def _is_closed(self, context: Context, record: BracketRecord) -> bool:
+        """Return whether the source was closed in an earlier pass of the run, so that its status is not ours."""
+        is_concluded = record.phase is Phase.CLOSED and record.is_concluded
+        return is_concluded or left_to(self._holder(context), record) is not None
 
     def _give_up_claim(self, context: Context) -> None:
         """Release the claim of an exclusive `open` that was killed before it opened the source."""
@@ -112,7 +126,10 @@ class ClosePushSourceUpdateOperator(_UpdateOperator):
             return
         # Later checks of the claim find that its run has ended.
         with suppress(Exception):
-            SourceLedger(self.hook.organization_id).release(self.source_id, self._holder(context))
+            ledger, mine = SourceLedger(self.hook.organization_id), self._holder(context)
+            holders = ledger.holders(self.source_id)
+            if any(holder.is_claim and holder.bracket == mine for holder in holders):
+                ledger.release(self.source_id, mine, holders)
 
     def _nothing_sent(self) -> dict[str, object]:
         return {"source_id": self.source_id, "status": None, "ordering_id": None, "request_id": None}
@@ -186,8 +203,9 @@ class JudgePushSourceUpdateOperator(_UpdateOperator):
         if record is None:
             return "This run did not open the source"
         holder = self._holder(context)
-        if record.phase is Phase.LEFT and (other := other_at_work(holder, record)) is not None:
-            return f"The source is left open for {other}"
+        other = left_to(holder, record)
+        if other is not None:
+            return f"The source was left open for {other}"
         if record.phase is Phase.CLOSED:
             index = holder.map_index
             if record.is_concluded or found[self.update_tasks.open].get(index) == "success":

@@ -7,35 +7,81 @@ tasks of the index read the new list, so what they push must go to the source in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_coveo.bracket.errors import MappedSourceChanged
+from airflow_provider_coveo.bracket.members import mapped_group_id
 
 if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_coveo.state.airflow_types import Operator
     from airflow_provider_coveo.state.ledger import BracketRecord
 
 #: The fields of a provider task that identify its source. They follow the bracket's.
 IDENTITY_FIELDS: Final = ("source_id", "coveo_conn_id", "organization_id")
+#: The names in a template whose values depend on the map index.
+_OF_A_MAP_INDEX: Final = re.compile(r"\b(ti|task_instance|task_instance_key_str|map_index)\b")
 
 
-def expanded_fields(opening: object) -> tuple[str, ...]:
+def expanded_fields(opening: Operator) -> tuple[str, ...]:
     """
-    Return the fields that identify a bracket's source and come from the expansion of a mapped task group.
+    Return the fields that identify a bracket's source and depend on the map index of a mapped task group.
 
     :param opening: The bracket's ``open``, whose fields are not rendered yet.
     """
+    if mapped_group_id(opening) is None:
+        return ()
     return tuple(name for name in IDENTITY_FIELDS if _is_of_expansion(getattr(opening, name, None)))
 
 
 def _is_of_expansion(value: Any) -> bool:
-    """Return whether a value differs by map index: an argument of the group, or a result of a task in it."""
-    if type(value).__name__ == "MappedArgument":
+    """Return whether a value differs by map index: of the group's arguments, a task in it, or a template."""
+    if isinstance(value, str):
+        return "{" in value and _OF_A_MAP_INDEX.search(value) is not None
+    if _is_argument(value):
         return True
     references = getattr(value, "iter_references", None)
     if references is None:
         return False
     return any(task.get_closest_mapped_task_group() is not None for task, _ in references())
+
+
+def _is_argument(value: object) -> bool:
+    """Return whether a value is an argument of the mapped task group."""
+    return type(value).__name__ == "MappedArgument"
+
+
+def share_of_source(context: Context, opening: Operator, source_id: str) -> tuple[int, int] | None:
+    """
+    Return how many of the values over which a bracket is mapped name a source, and how many there are.
+
+    The map indexes have the same share of the source. If the source doesn't depend on the map index, all of
+    them have it. ``None`` if a task in the group, or a template, computes the source for each map index.
+
+    :param context: The context of one of the bracket's tasks.
+    :param opening: The bracket's ``open``, whose fields are not rendered.
+    :param source_id: The source.
+    """
+    value: Any = getattr(opening, "source_id", None)
+    if not _is_of_expansion(value):
+        return 1, 1
+    if not _is_argument(value):
+        return None
+    values, key = value._input.value, value._key
+    # `expand` stores a list for each argument, and `expand_kwargs` the arguments of each index.
+    is_by_argument = isinstance(values, Mapping)
+    values = values[key] if is_by_argument else values
+    values = values.resolve(context) if hasattr(values, "resolve") else values
+    names = list(values) if is_by_argument else [_argument(each, key, context) for each in values]
+    return names.count(source_id), len(names)
+
+
+def _argument(arguments: Any, key: str, context: Context) -> object:
+    arguments = arguments.resolve(context) if hasattr(arguments, "resolve") else arguments
+    return arguments.get(key) if isinstance(arguments, Mapping) else None
 
 
 def changed_fields(record: BracketRecord, rendered: dict[str, object]) -> list[str]:

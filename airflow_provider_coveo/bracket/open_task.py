@@ -15,11 +15,15 @@ from airflow_provider_coveo.bracket.edges import as_list, labels_among
 from airflow_provider_coveo.bracket.errors import PushSourceInUse, PushSourceUpdateNotBracketed
 from airflow_provider_coveo.bracket.expansion import changed_fields, expanded_fields, source_changed
 from airflow_provider_coveo.bracket.members import dag_of, members_outside, operator_class
-from airflow_provider_coveo.bracket.opening import Opening, SourceBusyError
+from airflow_provider_coveo.bracket.opening import (
+    Opening,
+    SourceBusyError,
+    close_what_a_deleted_run_left,
+)
 from airflow_provider_coveo.bracket.parameters import validate_deleting_status
-from airflow_provider_coveo.bracket.run_identity import is_of_a_deleted_run
+from airflow_provider_coveo.bracket.run_identity import is_of_a_deleted_run, read_record_in_run
 from airflow_provider_coveo.bracket.task_base import _UpdateOperator
-from airflow_provider_coveo.bracket.version_0_1 import OPENING_XCOM_KEY, first_record, record_of_0_1
+from airflow_provider_coveo.bracket.version_0_1 import first_record, record_of_0_1
 from airflow_provider_coveo.coveo.endpoints import validate_source_id
 from airflow_provider_coveo.coveo.errors import CoveoError
 from airflow_provider_coveo.coveo.flags import parse_flag
@@ -27,7 +31,7 @@ from airflow_provider_coveo.coveo.statuses import validate_active_status
 from airflow_provider_coveo.operators.base import _checked, _time_delta_trigger, _without_none
 from airflow_provider_coveo.state.airflow_runs import is_temporary_run, task_states
 from airflow_provider_coveo.state.ledger import BracketRecord, Holder, Phase, read_bracket, write_bracket
-from airflow_provider_coveo.state.run_marks import mark_of
+from airflow_provider_coveo.state.run_marks import OPENING_XCOM_KEY, CurrentRun, current_run
 from airflow_provider_coveo.state.task_store import retry_series
 
 if TYPE_CHECKING:
@@ -126,18 +130,35 @@ class OpenPushSourceUpdateOperator(_UpdateOperator):
                 "test`, which is deleted before anything could close the source. Remedy: Use `airflow dags "
                 "test`, which runs the whole bracket."
             )
-        record = read_bracket(self._holder(context))
-        if record is None or is_of_a_deleted_run(context, record):
-            record = first_record(context)
-            write_bracket(self._holder(context), record)
-        return self._open_when_free(context, record)
+        return self._open_when_free(context, self._record_of_this_run(context))
+
+    def _this_run(self, context: Context) -> CurrentRun | None:
+        run, own = current_run(context), self._holder(context)
+        return None if run is None else replace(run, opens=(own.open_task_id, own.map_index))
+
+    def _record_of_this_run(self, context: Context) -> BracketRecord:
+        """Return the bracket's record, which is new if there is none, or only one of a deleted run."""
+        before = read_bracket(self._holder(context))
+        is_of_another = before is None or is_of_a_deleted_run(context, before)
+        if before is not None and is_of_another is False:
+            return before
+        record = first_record(context)
+        if before is not None:
+            close_what_a_deleted_run_left(self._holder(context), before, self.hook)
+            if is_of_another is None and before.source_id == self.source_id:
+                # An earlier cut-off keeps more items.
+                record = replace(
+                    record, first_cut_off_ms=before.first_cut_off_ms, why_unknown=before.why_unknown
+                )
+        write_bracket(self._holder(context), record)
+        return record
 
     def _is_dry(self, context: Context) -> bool:
         """Return whether the run is dry, and save that for the bracket's other tasks."""
         dry = _checked(lambda value: parse_flag("dry_run", value), self.is_dry_run)
         if dry:
             record = read_bracket(self._holder(context))
-            if record is not None and not is_of_a_deleted_run(context, record):
+            if record is not None and is_of_a_deleted_run(context, record) is False:
                 reject_after_opening(record)
         context["ti"].xcom_push(key=DRY_RUN_XCOM_KEY, value=dry)
         return dry
@@ -169,7 +190,7 @@ class OpenPushSourceUpdateOperator(_UpdateOperator):
                 exclusive=self.exclusive,
                 members_outside=members_outside(context["task"], self.update_tasks),
                 announce=lambda opening: self._announce(context, opening),
-                mark=mark_of(context),
+                this_run=self._this_run(context),
             ).run()
         except SourceBusyError as busy:
             self._wait_or_give_up(context, record, busy, waiting_since)
@@ -191,7 +212,8 @@ class OpenPushSourceUpdateOperator(_UpdateOperator):
         changed = changed_fields(record, rendered)
         if not changed:
             return record
-        if record.may_be_open:
+        # An opening that has not ended could still arrive after the bracket's record names another source.
+        if record.may_be_open or not record.is_concluded:
             raise source_changed(
                 "open the source of the bracket",
                 record,
@@ -203,7 +225,7 @@ class OpenPushSourceUpdateOperator(_UpdateOperator):
         self.log.info(
             "This map index opened source %s before; opening %s now", record.source_id, self.source_id
         )
-        return BracketRecord(waiting=record.waiting)
+        return BracketRecord(waiting=record.waiting, mark=record.mark)
 
     def _keep_to_the_source_of_the_run(self, record: BracketRecord) -> None:
         rendered = (self.source_id, self.organization_id or record.organization_id)
@@ -240,9 +262,7 @@ class OpenPushSourceUpdateOperator(_UpdateOperator):
         for task in others:
             for map_index, state in found[task.task_id].items():
                 other = Holder(run.dag_id, run.run_id, task.task_id, map_index)
-                its = read_bracket(other)
-                if its is not None and is_of_a_deleted_run(context, its):
-                    continue
+                its, _ = read_record_in_run(context, other)
                 its = its or self._record_of_other(context, other)
                 if its is None or (its.organization_id, its.source_id) != (
                     self.hook.organization_id,
@@ -291,7 +311,9 @@ class OpenPushSourceUpdateOperator(_UpdateOperator):
             # A retry continues the wait; a clear starts a new one.
             waiting_since = waited[1] if waited is not None and waited[0] == series else now
         if record.waiting != (series, waiting_since):
-            write_bracket(self._holder(context), replace(record, waiting=(series, waiting_since)))
+            # Another task of the bracket may have opened the source since.
+            current = read_bracket(self._holder(context)) or record
+            write_bracket(self._holder(context), replace(current, waiting=(series, waiting_since)))
         left = waiting_since + self.exclusive_timeout - now
         if left <= 0:
             raise PushSourceInUse(

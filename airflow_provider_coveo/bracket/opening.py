@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from airflow_provider_coveo.bracket.closing import hook_of
+from airflow_provider_coveo.bracket.closing import close_source, hook_of
 from airflow_provider_coveo.bracket.errors import PushSourceUpdateFailed
 from airflow_provider_coveo.coveo.errors import (
     AccessDeniedError,
@@ -22,7 +22,7 @@ from airflow_provider_coveo.coveo.errors import (
     OrganizationPausedError,
     SourceDoesNotExistError,
 )
-from airflow_provider_coveo.coveo.sources import is_active
+from airflow_provider_coveo.coveo.sources import active_since_ms, is_active
 from airflow_provider_coveo.state.ledger import (
     BracketRecord,
     Holder,
@@ -35,7 +35,8 @@ from airflow_provider_coveo.state.ledger import (
     write_bracket,
 )
 from airflow_provider_coveo.state.liveness import live_among
-from airflow_provider_coveo.state.run_marks import RunMark
+from airflow_provider_coveo.state.owners import give_back
+from airflow_provider_coveo.state.run_marks import CurrentRun
 
 if TYPE_CHECKING:
     from airflow_provider_coveo.coveo.results import StatusResult
@@ -57,6 +58,10 @@ _NOT_APPLIED: Final = (
 )
 #: Seconds until a claim is read back: longer than another task takes from its check to its claim.
 _SETTLE_SECONDS: Final = 2.0
+#: How long a task waits for another one of its bracket that is about to open the source.
+_SIBLING_SECONDS: Final = 60.0
+#: The maximum time between a response to an opening and the start of its activity, as Coveo reports them.
+_SAME_ACTIVITY_MS: Final = 300_000
 _CLOSED_PHASES: Final = frozenset({Phase.CLOSING, Phase.CLOSED, Phase.LEFT})
 
 
@@ -75,6 +80,19 @@ class SourceBusyError(Exception):
         return str(self.holder) if self.holder else "something outside this provider"
 
 
+class OpenedByAnotherTaskError(SourceBusyError):
+    """
+    Another task of the same exclusive bracket opens the source at the same time.
+
+    :param holder: The bracket.
+    :param record: Its record.
+    """
+
+    def __init__(self, holder: Holder, record: BracketRecord) -> None:
+        super().__init__(holder)
+        self.record = record
+
+
 @dataclass(frozen=True)
 class Opening:
     """
@@ -90,7 +108,7 @@ class Opening:
     :param reopened_by: The task that opens the bracket again, and its map index, if it is a member.
     :param members_outside: The bracket's tasks that are not in its task group. Default none.
     :param announce: Called with the record before anything is sent.
-    :param mark: What tells the run from a deleted one with its ID. Default: unknown.
+    :param this_run: What tells the run from a deleted one with its ID. Default: unknown.
     """
 
     hook: CoveoPushHook
@@ -103,7 +121,7 @@ class Opening:
     reopened_by: tuple[str, int] | None = None
     members_outside: tuple[str, ...] = ()
     announce: Callable[[BracketRecord], None] | None = None
-    mark: RunMark | None = None
+    this_run: CurrentRun | None = None
 
     def run(self) -> tuple[StatusResult, BracketRecord]:
         """
@@ -111,10 +129,13 @@ class Opening:
 
         :return: Coveo's response, and the bracket's new state.
         :raises SourceBusyError: if the bracket is exclusive and the source is in use; nothing is sent.
+        :raises OpenedByAnotherTaskError: if another task of the exclusive bracket opens it; nothing is sent.
         :raises PushSourceUpdateFailed: if the bracket was closed during the request.
         :raises CoveoError: if the request fails.
         """
         ledger = SourceLedger(self.hook.organization_id)
+        holders = ledger.holders(self.source_id)
+        own = next((holder for holder in holders if holder.bracket == self.bracket), None)
         mine = SourceRecord(
             self.bracket.dag_id,
             self.bracket.run_id,
@@ -125,9 +146,10 @@ class Opening:
             coveo_conn_id=self.coveo_conn_id,
             reopened_by=self.reopened_by,
             members_outside=self.members_outside,
+            # If an earlier attempt has ended before it could close the source with that connection.
+            left_conn_id=self.record.left_conn_id if own is None else own.left_conn_id,
         )
-        holders = ledger.holders(self.source_id)
-        holds_already = any(holder.bracket == self.bracket and not holder.is_claim for holder in holders)
+        holds_already = own is not None and not own.is_claim
         if self.exclusive and not (holds_already and self.record.may_be_open):
             holders = self._claim(ledger, mine, holders)
         opening = replace(
@@ -143,7 +165,9 @@ class Opening:
             reopened_by=self.reopened_by,
             waiting=None,
             closed_by="",
-            mark=self.mark,
+            left_for=None,
+            left_conn_id=mine.left_conn_id,
+            mark=None if self.this_run is None else self.this_run.mark,
         )
         # From here on, `close` must run, so everything that it and the callbacks need is saved first.
         write_bracket(self.bracket, opening)
@@ -153,57 +177,95 @@ class Opening:
         try:
             result = self.hook.set_source_status(self.source_id, self.status)
         except BaseException as error:
-            self._conclude_failure(ledger, opening, error)
+            self._conclude_failure(ledger, opening, error, self.record.may_be_open or holds_already)
             raise
         at_ms = result.get("ordering_id")
-        run = ledger.opened(self.source_id, self.bracket, at_ms, opening, among=holders, mark=self.mark)
+        run = ledger.opened(
+            self.source_id, self.bracket, at_ms, opening, among=holders, this_run=self.this_run
+        )
         opened = replace(
             opening,
             phase=Phase.OPEN,
             is_concluded=True,
+            left_conn_id="",
             first_cut_off_ms=None if run.why_unknown else run.first_cut_off_ms,
             why_unknown=run.why_unknown,
         )
-        self._look_again(ledger, replace(mine, since_ms=at_ms), opened)
+        self._look_again(ledger, replace(mine, since_ms=at_ms, left_conn_id=""), opened)
         return result, opened
 
     def _claim(
         self, ledger: SourceLedger, mine: SourceRecord, holders: tuple[SourceRecord, ...]
     ) -> tuple[SourceRecord, ...]:
         """Claim the source, let the claim settle, read it back, and check Coveo."""
+        if any(holder.bracket == self.bracket and not holder.is_claim for holder in holders):
+            self._join_another_task()
+        known: set[SourceRecord] = set()
+        # To find out takes seconds in which another bracket may open the source.
+        while new := {holder for holder in holders if holder.bracket != self.bracket} - known:
+            known |= new
+            for other in live_among(new):
+                raise SourceBusyError(other)
+            holders = ledger.holders(self.source_id)
         others = [holder for holder in holders if holder.bracket != self.bracket]
-        for other in live_among(others):
-            raise SourceBusyError(other)
         ledger.hold(self.source_id, replace(mine, is_claim=True), holders)
         try:
             time.sleep(_SETTLE_SECONDS)
-            holders = ledger.holders(self.source_id)
+            holders = self._holders_without_siblings(ledger, mine)
             # Brackets that are no longer live may have left the source active; this bracket closes it.
             left = [other for other in others if _left_active(other)]
-            self._check_claim(mine, holders, is_free=not left)
+            self._check_claim(mine, holders, left)
         except BaseException:
-            ledger.release(self.source_id, self.bracket)
+            ledger.release(self.source_id, mine, opening=mine.opening)
             raise
         for other in left:
             # If its DAG was only paused, its tasks open the source again, or wait for this bracket.
             record_closing(other, self.source_id, Phase.LEFT, also_while_opening=False)
         return tuple(holder for holder in holders if holder not in left)
 
-    def _check_claim(self, mine: SourceRecord, holders: tuple[SourceRecord, ...], *, is_free: bool) -> None:
+    def _join_another_task(self) -> None:
+        current = read_bracket(self.bracket)
+        if current is not None and current.may_be_open and current.opening != self.record.opening:
+            raise OpenedByAnotherTaskError(self.bracket, current)
+
+    def _holders_without_siblings(self, ledger: SourceLedger, mine: SourceRecord) -> tuple[SourceRecord, ...]:
+        """
+        Return the owners of the source after a claim, unless another task of the bracket opens it.
+
+        Airflow starts the tasks that were cleared together at the same time. The latest claim opens the
+        source, for all of them.
+        """
+        until = time.monotonic() + _SIBLING_SECONDS
+        while True:
+            holders = ledger.holders(self.source_id)
+            own = next((holder for holder in holders if holder.bracket == self.bracket), None)
+            if own is None or own.opening == mine.opening:
+                return holders
+            self._join_another_task()
+            if time.monotonic() > until:
+                return holders
+            time.sleep(1)
+
+    def _check_claim(
+        self, mine: SourceRecord, holders: tuple[SourceRecord, ...], left: list[SourceRecord]
+    ) -> None:
         if not holders or holders[0].opening != mine.opening:
             # The latest claim wins; the other bracket gives up.
             raise SourceBusyError(holders[0].bracket if holders else None)
-        if is_free and is_active(self.hook.get_source(self.source_id)):
+        source = self.hook.get_source(self.source_id)
+        if is_active(source) and not any(_may_be_activity_of(other, source) for other in left):
             raise SourceBusyError(None)
 
-    def _conclude_failure(self, ledger: SourceLedger, opening: BracketRecord, error: BaseException) -> None:
+    def _conclude_failure(
+        self, ledger: SourceLedger, opening: BracketRecord, error: BaseException, may_be_open: bool
+    ) -> None:
         """Record the failure of a request, unless the bracket was closed in the meantime."""
         current = read_bracket(self.bracket) or opening
         if current.opening != opening.opening:
             return
         if current.phase in _CLOSED_PHASES:
             write_bracket(self.bracket, replace(current, is_concluded=True))
-        elif isinstance(error, _NOT_APPLIED) and not self.record.may_be_open:
+        elif isinstance(error, _NOT_APPLIED) and (opening.left_conn_id or not may_be_open):
             self._conclude_rejection(ledger, opening)
         else:
             write_bracket(self.bracket, replace(opening, phase=Phase.UNSURE, is_concluded=True))
@@ -216,14 +278,14 @@ class Opening:
         """
         holders = ledger.holders(self.source_id)
         mine = next((each for each in holders if each.bracket == self.bracket), None)
-        others = [each for each in holders if each.bracket != self.bracket and not each.is_claim]
-        if mine is not None and mine.left_conn_id and not any(live_among(others)):
-            unsure = replace(opening, phase=Phase.UNSURE, is_concluded=True)
+        left_conn_id = opening.left_conn_id if mine is None else mine.left_conn_id
+        if left_conn_id:
+            unsure = replace(opening, phase=Phase.UNSURE, is_concluded=True, left_conn_id=left_conn_id)
             write_bracket(self.bracket, unsure)
             # This bracket's connection was rejected, and that of the other one worked.
-            hook = hook_of(replace(unsure, coveo_conn_id=mine.left_conn_id))
+            hook = hook_of(replace(unsure, coveo_conn_id=left_conn_id))
             try:
-                hook.set_source_status(self.source_id, "IDLE")
+                close_source(hook, self.bracket, unsure)
             except CoveoError as error:
                 log.warning("%s The bracket's close tries again", error)
                 return
@@ -238,15 +300,21 @@ class Opening:
         is_on_record = any(holder.opening == mine.opening for holder in holders)
         if not is_on_record:
             current = read_bracket(self.bracket)
-            if current is not None and current.opening != mine.opening:
+            is_latest = current is None or current.opening == mine.opening
+            if not is_latest and current is not None and current.source_id == self.source_id:
                 # Another task of the bracket has opened it since.
                 return
-            if current is not None and current.phase in _CLOSED_PHASES:
+            if current is not None and (current.phase in _CLOSED_PHASES or not is_latest):
                 if not any(live_among(holder for holder in holders if not holder.is_claim)):
                     self.hook.set_source_status(self.source_id, "IDLE")
-                write_bracket(
-                    self.bracket, replace(opened, phase=Phase.CLOSED, opening=mine.opening, is_concluded=True)
-                )
+                    now = ledger.holders(self.source_id)
+                    others = [holder for holder in now if holder.bracket != self.bracket]
+                    give_back(self.hook.set_source_status, self.source_id, others)
+                if is_latest:
+                    write_bracket(
+                        self.bracket,
+                        replace(opened, phase=Phase.CLOSED, opening=mine.opening, is_concluded=True),
+                    )
                 raise PushSourceUpdateFailed(
                     f"Could not open source {self.source_id!r}: the bracket was closed during the request, "
                     "so the source is set to IDLE again. Likely cause: the run or this task was "
@@ -257,6 +325,41 @@ class Opening:
             # Another bracket closed the source at the same time, possibly after this request.
             self.hook.set_source_status(self.source_id, self.status)
         write_bracket(self.bracket, opened)
+
+
+def close_what_a_deleted_run_left(
+    bracket: Holder, record: BracketRecord, hook: CoveoPushHook | None = None
+) -> None:
+    """
+    Set the source of a bracket to ``IDLE`` before its record is replaced by that of a run with the same ID.
+
+    Nothing else would close the source: the new run owns it under the same name.
+
+    :param bracket: The bracket.
+    :param record: The record of the deleted run.
+    :param hook: The hook to send with if it is one for the same organization. Default: the one on record.
+    :raises CoveoError: if the request fails, and another attempt can help.
+    """
+    if not record.may_be_open:
+        return
+    log.warning(
+        "A deleted run with the ID of this one may have left source %s active; closing it", record.source_id
+    )
+    try:
+        if hook is None or hook.organization_id != record.organization_id:
+            hook = hook_of(record)
+        close_source(hook, bracket, record)
+    except Exception as error:
+        if isinstance(error, CoveoError) and not isinstance(error, _NOT_APPLIED):
+            raise
+        # Such as a source or a connection that was deleted, too.
+        log.warning("Could not close source %s: %s: %s", record.source_id, type(error).__name__, error)
+
+
+def _may_be_activity_of(holder: SourceRecord, source: Mapping[str, object]) -> bool:
+    """Return whether a source's activity may be what a bracket that is no longer live left behind."""
+    since_ms = active_since_ms(source)
+    return since_ms is None or holder.since_ms is None or since_ms <= holder.since_ms + _SAME_ACTIVITY_MS
 
 
 def _left_active(holder: SourceRecord) -> bool:

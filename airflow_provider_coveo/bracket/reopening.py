@@ -23,7 +23,12 @@ from airflow_provider_coveo.bracket.members import (
     running_task,
     states,
 )
-from airflow_provider_coveo.bracket.opening import Opening, SourceBusyError
+from airflow_provider_coveo.bracket.opening import (
+    OpenedByAnotherTaskError,
+    Opening,
+    SourceBusyError,
+    close_what_a_deleted_run_left,
+)
 from airflow_provider_coveo.bracket.run_identity import read_bracket_of_run
 from airflow_provider_coveo.bracket.version_0_1 import record_before_this_version
 from airflow_provider_coveo.state.airflow_runs import (
@@ -36,10 +41,10 @@ from airflow_provider_coveo.state.ledger import (
     BracketRecord,
     Holder,
     Phase,
+    read_bracket,
     write_bracket,
 )
-from airflow_provider_coveo.state.run_marks import mark_of
-from airflow_provider_coveo.state.task_store import was_cleared
+from airflow_provider_coveo.state.run_marks import current_run, mark_of, was_cleared
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -69,9 +74,11 @@ class _Check:
 
     def run(self, context: Context) -> None:
         """Open the bracket if it is closed, and use the source that its run opened."""
-        found, _ = read_bracket_of_run(context, self.update_tasks)
+        found, is_of_a_deleted_run = read_bracket_of_run(context, self.update_tasks)
         if self.expanded and found is not None:
             self._reject_another_source(context, found)
+        if is_of_a_deleted_run:
+            _close_for_a_deleted_run(holder_of_update(context, self.update_tasks))
         record = _open_if_needed(context, self.update_tasks, found)
         if record is not None:
             self._follow(context, record)
@@ -153,13 +160,20 @@ def reopen_if_closed(context: Context, update_tasks: UpdateTasks) -> bool:
     return after is not None and after.opening != (before.opening if before is not None else "")
 
 
+def _close_for_a_deleted_run(holder: Holder) -> None:
+    record = read_bracket(holder)
+    if record is not None:
+        close_what_a_deleted_run_left(holder, record)
+
+
 def _open_if_needed(
     context: Context, update_tasks: UpdateTasks, found: BracketRecord | None
 ) -> BracketRecord | None:
     holder = holder_of_update(context, update_tasks)
     record = found or record_before_this_version(context, update_tasks)
     if record is None or not record.is_pinned or record.phase is Phase.REJECTED:
-        return _open_instead(context, update_tasks, holder, record or BracketRecord())
+        record = record or BracketRecord(mark=mark_of(context))
+        return _open_instead(context, update_tasks, holder, record)
     if record.phase in {Phase.OPENING, Phase.OPEN, Phase.UNSURE}:
         return _work_in_open_bracket(context, holder, record)
     return _reopen(context, update_tasks, holder, record)
@@ -251,8 +265,10 @@ def _send(
             exclusive=is_exclusive(opening),
             reopened_by=_name_of(context),
             members_outside=members_outside(context["task"], update_tasks),
-            mark=mark_of(context),
+            this_run=current_run(context),
         ).run()[1]
+    except OpenedByAnotherTaskError as opened:
+        return _work_in_open_bracket(context, holder, opened.record)
     except SourceBusyError as busy:
         in_use = PushSourceInUse(
             f"Could not open source {source_id!r} again: it is in use by {busy}, and the bracket is "

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from airflow_provider_coveo.bracket.members import UpdateTasks, holder_of_update
 from airflow_provider_coveo.state.ledger import BracketRecord, Holder, Phase, SourceLedger
-from airflow_provider_coveo.state.task_store import RunState, was_cleared
+from airflow_provider_coveo.state.run_marks import OPENING_XCOM_KEY, mark_of, was_cleared
+from airflow_provider_coveo.state.task_store import RunState
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-#: The XCom in which 0.1.0's `open` task saves what it is about to open. It is still written, so that a run
-#: whose tasks use different versions of the provider can be closed by any of them.
-OPENING_XCOM_KEY: Final = "coveo_opening"
 #: The values that 0.1.0's `open` task saved.
 _FIRST_CUT_OFF: Final = "first_cut_off"
 _KNOWN_FROM_THE_START: Final = "known_from_the_start"
@@ -26,17 +25,17 @@ def first_record(context: Context) -> BracketRecord:
 
     :param context: The context of the bracket's ``open``.
     """
+    record = BracketRecord(mark=mark_of(context))
     if not was_cleared(context):
-        return BracketRecord()
+        return record
     state = RunState(context)
     first_cut_off = state.get(_FIRST_CUT_OFF)
     if first_cut_off is not None:
-        return BracketRecord(first_cut_off_ms=int(first_cut_off))
+        return replace(record, first_cut_off_ms=int(first_cut_off))
     if state.get(_KNOWN_FROM_THE_START):
-        return BracketRecord()
-    return BracketRecord(
-        why_unknown="the task was cleared, and there is no record of when the run first opened the source"
-    )
+        return record
+    why = "the task was cleared, and there is no record of when the run first opened the source"
+    return replace(record, why_unknown=why)
 
 
 def record_before_this_version(context: Context, update_tasks: UpdateTasks) -> BracketRecord | None:

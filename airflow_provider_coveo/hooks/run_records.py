@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import get_current_context
 from airflow_provider_coveo.hooks.recording import RecordingHook
 from airflow_provider_coveo.state.ledger import SourceLedger
 from airflow_provider_coveo.state.records import PUSHED_XCOM_KEY
-from airflow_provider_coveo.state.run_marks import mark_of
+from airflow_provider_coveo.state.run_marks import current_run
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Asset, Context
@@ -50,7 +50,7 @@ def record_accepted(hook: RecordingHook, source_id: str) -> None:
         # No task is running; the type of the error depends on Airflow's version.
         return
     try:
-        SourceLedger(hook.organization_id).accepted(source_id, *run, mark_of(context))
+        SourceLedger(hook.organization_id).accepted(source_id, *run, current_run(context))
     except Exception as error:
         log.warning(
             "Could not record that run %r of DAG %r pushed to source %s; a bracket around it will not delete "

@@ -10,7 +10,7 @@ from airflow_provider_coveo.coveo.endpoints import validate_source_id
 from airflow_provider_coveo.coveo.errors import CoveoError
 from airflow_provider_coveo.operators.only_changes import may_be_same_source
 from airflow_provider_coveo.state.ledger import SourceLedger
-from airflow_provider_coveo.state.run_marks import mark_of
+from airflow_provider_coveo.state.run_marks import current_run
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -82,7 +82,7 @@ def note_content_change(hook: CoveoPushHook, source_id: str, context: Context, *
             validate_source_id(source_id),
             task_instance.dag_id,
             task_instance.run_id,
-            mark_of(context),
+            current_run(context),
             pushes=pushes,
         )
     except CoveoError:

@@ -29,10 +29,9 @@ from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from typing import Any, Final
 
-from airflow_provider_coveo.state.records import as_pair, from_record
-from airflow_provider_coveo.state.run_marks import RunMark, mark_in
+from airflow_provider_coveo.state.records import as_pair, as_tuple, from_record
+from airflow_provider_coveo.state.run_marks import CurrentRun, mark_in
 from airflow_provider_coveo.state.run_records import (
-    FORGOTTEN,
     MAX_RUNS,
     RunRecord,
     forgotten_with,
@@ -185,6 +184,9 @@ class BracketRecord:
     :param reopened_by: The task that opened the bracket again, and its map index.
     :param waiting: The series of attempts that waits for the source, and the start of the wait.
     :param closed_by: The component that closed the source, if not the bracket itself: ``watchdog``.
+    :param left_for: The bracket for which it left the source open: DAG, run, ``open`` and map index.
+    :param left_conn_id: The connection of a bracket that left the source open for this one; empty if none
+        did, or if its own connection has worked since.
     :param mark: What tells the run of the last opening from a deleted one with its ID; ``None`` in a record
         of 0.1.
     :param version: The version of the record.
@@ -204,6 +206,8 @@ class BracketRecord:
     reopened_by: tuple[str, int] | None = None
     waiting: tuple[str, float] | None = None
     closed_by: str = ""
+    left_for: tuple[str, str, str, int] | None = None
+    left_conn_id: str = ""
     mark: tuple[float, int, int] | None = None
     version: int = _VERSION
 
@@ -244,6 +248,7 @@ def bracket_in(value: Any) -> BracketRecord | None:
         phase=phase,
         reopened_by=as_pair(record.reopened_by),
         waiting=as_pair(record.waiting),
+        left_for=as_tuple(record.left_for, 4),
         mark=mark_in(record.mark),
     )
 
@@ -321,8 +326,7 @@ class SourceLedger:
         bracket: Holder,
         coveo_conn_id: str,
         to: SourceRecord,
-        among: tuple[SourceRecord, ...],
-    ) -> None:
+    ) -> bool:
         """
         Record that a bracket leaves a source open for another one, which closes it.
 
@@ -330,16 +334,26 @@ class SourceLedger:
         :param bracket: The bracket that no longer owns it.
         :param coveo_conn_id: Its connection.
         :param to: The other one.
-        :param among: The owners of the source, which were just read.
+        :return: Whether the other one still owns it.
         """
-        others = [holder for holder in among if holder.bracket != bracket.bracket]
+        others = [holder for holder in self.holders(source_id) if holder.bracket != bracket.bracket]
+        if not any(holder.bracket == to.bracket for holder in others):
+            return False
         self._write_holders(
             source_id,
-            [replace(each, left_conn_id=coveo_conn_id) if each == to else each for each in others],
+            [
+                replace(each, left_conn_id=coveo_conn_id) if each.bracket == to.bracket else each
+                for each in others
+            ],
         )
+        return True
 
     def release(
-        self, source_id: str, bracket: Holder, among: tuple[SourceRecord, ...] | None = None
+        self,
+        source_id: str,
+        bracket: Holder,
+        among: tuple[SourceRecord, ...] | None = None,
+        opening: str | None = None,
     ) -> tuple[SourceRecord, ...]:
         """
         Record that a bracket no longer owns a source.
@@ -347,10 +361,15 @@ class SourceLedger:
         :param source_id: The source.
         :param bracket: The bracket.
         :param among: The owners of the source, if they were just read.
+        :param opening: The opening that ends. Default: any of the bracket's.
         :return: The brackets that still own it.
         """
         holders = self.holders(source_id) if among is None else among
-        others = [other for other in holders if other.bracket != bracket.bracket]
+        others = [
+            other
+            for other in holders
+            if other.bracket != bracket.bracket or (opening is not None and other.opening != opening)
+        ]
         if len(others) != len(holders):
             self._write_holders(source_id, others)
         return tuple(others)
@@ -388,9 +407,9 @@ class SourceLedger:
 
     # --- changes of runs to a source ---
 
-    def run(self, source_id: str, dag_id: str, run_id: str, mark: RunMark | None = None) -> RunRecord:
+    def run(self, source_id: str, dag_id: str, run_id: str, this_run: CurrentRun | None = None) -> RunRecord:
         """Return the record of a run's changes to a source, as far as known."""
-        return run_or_what_is_left(self._content(source_id), dag_id, run_id, mark)
+        return run_or_what_is_left(self._content(source_id), dag_id, run_id, this_run)
 
     def opened(
         self,
@@ -399,7 +418,7 @@ class SourceLedger:
         at_ms: int | None,
         known: BracketRecord,
         among: tuple[SourceRecord, ...] = (),
-        mark: RunMark | None = None,
+        this_run: CurrentRun | None = None,
     ) -> RunRecord:
         """
         Record that a bracket opened a source, and establish the run's first cut-off.
@@ -413,32 +432,24 @@ class SourceLedger:
         :param known: The bracket's record of earlier openings.
         :param among: The owners of the source; their records are kept, however many runs follow. Default:
             none.
-        :param mark: What tells the run from a deleted one with its ID. Default: unknown.
+        :param this_run: What tells the run from a deleted one with its ID. Default: unknown.
         """
 
         def with_opening(run: RunRecord) -> RunRecord:
-            # The bracket's own record outlives the record of its run.
-            is_known = known.first_cut_off_ms is not None and run.why_unknown == FORGOTTEN
-            why_unknown = known.why_unknown if is_known else run.why_unknown or known.why_unknown
-            first = run.first_cut_off_ms if known.first_cut_off_ms is None else known.first_cut_off_ms
-            if first is not None and run.first_cut_off_ms is not None:
-                first = min(first, run.first_cut_off_ms)
-            if first is None and not why_unknown:
-                if run.pushed_unopened or run.accepted:
-                    why_unknown = "the run pushed to the source before the bracket opened it"
-                elif at_ms is None:
-                    why_unknown = "Coveo's response to the opening had no time"
-                else:
-                    first = at_ms
             this = (bracket.open_task_id, bracket.map_index)
-            brackets = run.brackets if this in run.brackets else (*run.brackets, this)
-            return replace(run, first_cut_off_ms=first, why_unknown=why_unknown, brackets=brackets)
+            return run.with_opening(this, at_ms, known.first_cut_off_ms, known.why_unknown)
 
         holding = {(holder.dag_id, holder.run_id) for holder in among}
-        return self._change_run(source_id, bracket.dag_id, bracket.run_id, with_opening, holding, mark)[0]
+        return self._change_run(source_id, bracket.dag_id, bracket.run_id, with_opening, holding, this_run)[0]
 
     def content_changed(
-        self, source_id: str, dag_id: str, run_id: str, mark: RunMark | None = None, *, pushes: bool = False
+        self,
+        source_id: str,
+        dag_id: str,
+        run_id: str,
+        this_run: CurrentRun | None = None,
+        *,
+        pushes: bool = False,
     ) -> str:
         """
         Record that a run changes the content of a source from now on.
@@ -446,7 +457,7 @@ class SourceLedger:
         :param source_id: The source.
         :param dag_id: The run's DAG.
         :param run_id: The run.
-        :param mark: What tells the run from a deleted one with its ID. Default: unknown.
+        :param this_run: What tells the run from a deleted one with its ID. Default: unknown.
         :param pushes: Whether it adds items. Default ``False``.
         :return: A name for the start of its changes; it stays the same until another run changes the content.
         """
@@ -456,11 +467,13 @@ class SourceLedger:
                 return run
             return replace(run, pushed_unopened=True)
 
-        return self._change_run(source_id, dag_id, run_id, pushing, mark=mark)[1]
+        return self._change_run(source_id, dag_id, run_id, pushing, this_run=this_run)[1]
 
-    def accepted(self, source_id: str, dag_id: str, run_id: str, mark: RunMark | None = None) -> None:
+    def accepted(self, source_id: str, dag_id: str, run_id: str, this_run: CurrentRun | None = None) -> None:
         """Record that Coveo accepted an item that a run pushed to a source."""
-        self._change_run(source_id, dag_id, run_id, lambda run: replace(run, accepted=True), mark=mark)
+        self._change_run(
+            source_id, dag_id, run_id, lambda run: replace(run, accepted=True), this_run=this_run
+        )
 
     def forget_content(self, source_id: str) -> None:
         """Delete the record of a source's content, because the source is deleted."""
@@ -477,7 +490,7 @@ class SourceLedger:
         run_id: str,
         change: Callable[[RunRecord], RunRecord],
         holding: set[tuple[str, str]] | None = None,
-        mark: RunMark | None = None,
+        this_run: CurrentRun | None = None,
     ) -> tuple[RunRecord, str]:
         """
         Change the record of a run, and make it the last run that changed the source's content.
@@ -493,10 +506,10 @@ class SourceLedger:
                 # Derived, so that tasks of one run that start at the same time get the same name.
                 since = hashlib.sha256(f"{since} {dag_id} {run_id}".encode()).hexdigest()[:16]
             before = run_among(content, dag_id, run_id)
-            run = change(run_or_what_is_left(content, dag_id, run_id, mark))
+            run = change(run_or_what_is_left(content, dag_id, run_id, this_run))
             if is_last and run == before:
                 return None, (run, since, [])
-            if is_last and before is None and run == RunRecord(dag_id, run_id, mark=mark):
+            if is_last and before is None and run == RunRecord(dag_id, run_id, mark=run.mark):
                 # A record of 0.1.0.
                 return None, (run, since, [])
             runs = [each for each in runs_in(content) if (each.dag_id, each.run_id) != (dag_id, run_id)]

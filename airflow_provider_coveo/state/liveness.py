@@ -16,7 +16,7 @@ from airflow_provider_coveo.state.airflow_runs import (
     run_facts,
     task_states,
 )
-from airflow_provider_coveo.state.ledger import SourceRecord
+from airflow_provider_coveo.state.ledger import SourceRecord, read_bracket
 
 #: The number of checks of a run whose DAG might be paused, and the interval between them.
 _CHECKS: Final = 3
@@ -44,7 +44,7 @@ def check_run(holder: SourceRecord) -> bool | None:
     :return: ``None`` if no task of its run is running or about to run now; it may be between two.
     """
     facts = run_facts(holder.dag_id, holder.run_id)
-    if not facts.is_active or _is_over(holder, is_task=True):
+    if not facts.is_active or _is_over(holder, is_task=True) or _has_another_opening(holder):
         return False
     if facts.is_paused is False and not facts.is_gone:
         return True
@@ -79,6 +79,12 @@ def live_among(
             elif result is None:
                 undecided.append(holder)
         left = undecided
+
+
+def _has_another_opening(holder: SourceRecord) -> bool:
+    """Return whether the bracket has opened another source since: in a run with the ID of a deleted one."""
+    record = None if holder.is_claim or not holder.opening else read_bracket(holder.bracket)
+    return record is not None and record.opening != holder.opening
 
 
 def is_over(holder: SourceRecord) -> bool:
@@ -147,7 +153,8 @@ class TaskStatesCheck:
     """
 
     def __init__(self) -> None:
-        self._idle_since: dict[tuple[str, str], float] = {}
+        #: When a run was first seen without such a task, and when last.
+        self._idle: dict[tuple[str, str], tuple[float, float]] = {}
 
     def __call__(self, holder: SourceRecord) -> bool | None:
         """
@@ -159,14 +166,18 @@ class TaskStatesCheck:
             return check_run(holder)
         if not callbacks_can_query():
             return True
-        if is_over(holder):
+        if is_over(holder) or _has_another_opening(holder):
             return False
         run = holder.dag_id, holder.run_id
         states = all_task_states(*run, can_count=False).values()
         if PENDING_STATES.intersection(states):
-            self._idle_since.pop(run, None)
+            self._idle.pop(run, None)
             return True
         now = time.monotonic()
-        idle_for = now - self._idle_since.setdefault(run, now)
-        is_idle = not states or idle_for >= (_CHECKS - 1) * _SECONDS_BETWEEN_CHECKS
+        since, last = self._idle.get(run, (now, now))
+        if now - last > _CHECKS * _SECONDS_BETWEEN_CHECKS:
+            # It may have worked between two checks so far apart.
+            since = now
+        self._idle[run] = since, now
+        is_idle = not states or now - since >= (_CHECKS - 1) * _SECONDS_BETWEEN_CHECKS
         return False if is_idle else None

@@ -72,4 +72,14 @@ def as_pair(value: object) -> Any:
 
     :param value: The stored value.
     """
-    return tuple(value) if isinstance(value, (list, tuple)) and len(value) == 2 else None
+    return as_tuple(value, 2)
+
+
+def as_tuple(value: object, length: int) -> Any:
+    """
+    Return a tuple that JSON stores as a list, ``None`` for anything else.
+
+    :param value: The stored value.
+    :param length: Its length.
+    """
+    return tuple(value) if isinstance(value, (list, tuple)) and len(value) == length else None

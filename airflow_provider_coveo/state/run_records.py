@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from airflow_provider_coveo.state.records import as_pair, from_record
-from airflow_provider_coveo.state.run_marks import RunMark, is_another_run, mark_in
+from airflow_provider_coveo.state.run_marks import CurrentRun, mark_in
 
 #: The number of runs, the latest ones, that a source's record keeps.
 MAX_RUNS: Final = 30
@@ -49,6 +49,36 @@ class RunRecord:
     brackets: tuple[tuple[str, int], ...] = ()
     mark: tuple[float, int, int] | None = None
 
+    def with_opening(
+        self,
+        bracket: tuple[str, int],
+        at_ms: int | None,
+        known_cut_off_ms: int | None,
+        known_why_unknown: str,
+    ) -> RunRecord:
+        """
+        Return the record after a bracket opened the source, with the run's first cut-off.
+
+        :param bracket: The bracket: its ``open`` and map index.
+        :param at_ms: The cut-off of this opening, on Coveo's clock.
+        :param known_cut_off_ms: The first cut-off on the bracket's own record.
+        :param known_why_unknown: The reason on that record why the first cut-off is unknown.
+        """
+        # The bracket's own record outlives the record of its run.
+        is_known = known_cut_off_ms is not None and self.why_unknown == FORGOTTEN
+        why_unknown = known_why_unknown if is_known else self.why_unknown or known_why_unknown
+        known = [at for at in (known_cut_off_ms, self.first_cut_off_ms) if at is not None]
+        first = min(known, default=None)
+        if first is None and not why_unknown:
+            if self.pushed_unopened or self.accepted:
+                why_unknown = "the run pushed to the source before the bracket opened it"
+            elif at_ms is None:
+                why_unknown = "Coveo's response to the opening had no time"
+            else:
+                first = at_ms
+        brackets = self.brackets if bracket in self.brackets else (*self.brackets, bracket)
+        return replace(self, first_cut_off_ms=first, why_unknown=why_unknown, brackets=brackets)
+
 
 def runs_in(content: Mapping[str, object]) -> list[RunRecord]:
     """
@@ -81,22 +111,28 @@ def run_among(content: Mapping[str, object], dag_id: str, run_id: str) -> RunRec
 
 
 def run_or_what_is_left(
-    content: Mapping[str, object], dag_id: str, run_id: str, mark: RunMark | None = None
+    content: Mapping[str, object], dag_id: str, run_id: str, this_run: CurrentRun | None = None
 ) -> RunRecord:
     """
     Return the record of a run. If the run is no longer kept, its first cut-off is unknown.
 
-    A run inherits nothing from a deleted one with its ID.
+    A run inherits nothing from a deleted one with its ID. If nothing tells whether it is another one, it
+    inherits only what keeps items.
 
     :param content: The source's record.
     :param dag_id: The run's DAG.
     :param run_id: The run.
-    :param mark: What tells the run from a deleted one with its ID. Default: unknown.
+    :param this_run: What tells the run from a deleted one with its ID. Default: unknown.
     """
     found = run_among(content, dag_id, run_id)
+    mark = None if this_run is None else this_run.mark
     if found is not None:
-        if is_another_run(found.mark, mark):
+        is_another = this_run is not None and this_run.is_another(found.mark, found.brackets)
+        if is_another:
             return RunRecord(dag_id, run_id, mark=mark)
+        if is_another is None:
+            pushed = found.pushed_unopened or found.accepted
+            return replace(found, accepted=False, pushed_unopened=pushed, mark=mark)
         return found if found.mark is not None else replace(found, mark=mark)
     run = RunRecord(dag_id, run_id, mark=mark)
     return replace(run, why_unknown=FORGOTTEN) if _digest(run) in _forgotten(content) else run

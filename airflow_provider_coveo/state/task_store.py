@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from airflow_provider_coveo.state.run_marks import RunMark, is_another_run, mark_in, mark_of
+from airflow_provider_coveo.state.run_marks import CurrentRun, current_run, is_another_run, mark_in
 from airflow_provider_coveo.state.variables import (
     delete_variable,
     read_variable,
@@ -51,7 +51,7 @@ class RunState:
         if store is None:
             ti = context["ti"]
             map_index = getattr(ti, "map_index", -1)
-            store = _VariableStore(ti.dag_id, ti.task_id, ti.run_id, map_index, mark_of(context))
+            store = _VariableStore(ti.dag_id, ti.task_id, ti.run_id, map_index, current_run(context))
         self._store = store
 
     def get(self, key: str) -> Any:
@@ -76,17 +76,12 @@ def retry_series(context: Context) -> str:
     return str(context["ti"].max_tries)
 
 
-def was_cleared(context: Context) -> bool:
-    """Return whether the task was cleared in this run, which raises its ``max_tries``."""
-    return bool(context["ti"].max_tries > (context["task"].retries or 0))
-
-
 class _VariableStore:
     def __init__(
-        self, dag_id: str, task_id: str, run_id: str, map_index: int, mark: RunMark | None = None
+        self, dag_id: str, task_id: str, run_id: str, map_index: int, run: CurrentRun | None = None
     ) -> None:
         self._run_id = run_id
-        self._mark = mark
+        self._run = run
         self._name = variable_name(
             "coveo_state", dag_id, task_id, *([str(map_index)] if map_index >= 0 else [])
         )
@@ -111,7 +106,7 @@ class _VariableStore:
         # The latest run moves to the end, so that the oldest one is dropped.
         before = self._values(runs)
         runs.pop(self._run_id, None)
-        mark = {} if self._mark is None or _MARK in before else {_MARK: list(self._mark)}
+        mark = {} if self._run is None or _MARK in before else {_MARK: list(self._run.mark)}
         run = {**before, **mark, key: value}
         kept = dict(list(runs.items())[-(RUNS_REMEMBERED - 1) :])
         self._write({**kept, self._run_id: run})
@@ -119,7 +114,13 @@ class _VariableStore:
     def _values(self, runs: Mapping[str, dict[str, object]]) -> dict[str, object]:
         """Return the run's values, but not those of a deleted run with its ID."""
         values = runs.get(self._run_id, {})
-        return {} if is_another_run(mark_in(values.get(_MARK)), self._mark) else values
+        recorded = mark_in(values.get(_MARK))
+        if self._run is None or recorded is None:
+            return values
+        answer = is_another_run(recorded, self._run.mark)
+        # Without them, a task only starts from the beginning. So they count only if they are of this run.
+        was_cleared = recorded.clears != self._run.mark.clears and self._run.was_continued
+        return values if answer is False or (answer is None and was_cleared) else {}
 
     def _write(self, runs: dict[str, dict[str, object]]) -> None:
         write_variable(

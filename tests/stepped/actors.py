@@ -58,6 +58,8 @@ class Actor:
         self.error: BaseException | None = None
         #: The number of requests that it sent after Airflow took its task away.
         self.lingered = 0
+        #: Whether it stops at each wait of a loop.
+        self.stops_at_each_wait = False
         self._body = body
         self._order = "go"
         self._go = threading.Semaphore(0)
@@ -146,8 +148,8 @@ class Actor:
             return self._order
 
     def stop_at_a_wait(self) -> None:
-        """Stop before it waits, but not again until its next other stop: it may wait in a loop."""
-        if self.at != "wait" and threading.current_thread() is self._thread:
+        """Stop before it waits; if it waits in a loop, only once until its next other stop, by default."""
+        if (self.at != "wait" or self.stops_at_each_wait) and threading.current_thread() is self._thread:
             self.stop_at("wait")
 
     def die_if_dead(self) -> None:

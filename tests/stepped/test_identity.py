@@ -239,3 +239,477 @@ def test_a_map_index_that_may_have_left_a_source_open_closes_it_and_opens_no_oth
     assert engine.run_states()["a"] == "success", engine.story()
     assert engine.sequence("three").startswith("REBUILD push"), engine.story()
     assert engine.last_status("three") == "IDLE", engine.story()
+
+
+def _two_brackets(dag_id: str, source: str = "one") -> Any:
+    """Return a DAG with a bracket of source two, and then one that pushes the items named by a Variable."""
+    from airflow.sdk import task
+
+    from airflow_provider_coveo.operators.coveo_push import PushItemsOperator
+    from tests.stepped import shapes
+
+    with shapes.a_dag(dag_id) as dag:
+        with shapes.bracket(group_id="first", source_id="two") as first:
+            shapes.work.override(task_id="work1")("two")
+        with shapes.bracket(group_id="second", source_id=source, delete_old_items=True) as second:
+            items = task(_items_named_by_variable, task_id="read")()
+            PushItemsOperator(task_id="push", source_id=source, items=items) >> shapes.work.override(
+                task_id="after_push"
+            )("two")
+        first >> second
+    return dag
+
+
+def test_a_new_run_that_was_cleared_before_a_bracket_opened_deletes_nothing_for_a_deleted_run(
+    engine: Engine,
+) -> None:
+    engine.add(_two_brackets("cleared_between"))
+    for number in range(3):
+        engine.push_as_somebody_else("one", f"old{number}")
+    engine.set_variable("names", "old0")
+    engine.trigger("a", "cleared_between")
+    engine.tell("a", "after_push", "fail")
+    engine.settle()
+    engine.set_variable("names", "")
+    _delete_and_create_again(engine)
+    engine.tell("a", "work1", "fail")
+    engine.settle()
+    engine.clear_run("a")
+    engine.settle()
+    assert "NothingWasPushed" in [type(error).__name__ for _, error in engine.errors], engine.story()
+    assert {"old1", "old2"} <= set(engine.items("one").split()), engine.story()
+    assert engine.run_states()["a"] == "failed", engine.story()
+
+
+def test_a_new_run_that_was_cleared_before_a_bracket_opened_has_a_source_of_its_own(engine: Engine) -> None:
+    engine.add(_two_brackets("cleared_elsewhere", "{{ var.value.s }}"))
+    engine.set_variable("names", "item")
+    engine.set_variable("s", "one")
+    engine.trigger("a", "cleared_elsewhere")
+    engine.settle()
+    before = engine.sequence("one")
+    engine.set_variable("s", "three")
+    _delete_and_create_again(engine)
+    engine.tell("a", "work1", "fail")
+    engine.settle()
+    engine.clear_run("a")
+    engine.settle()
+    assert engine.run_states()["a"] == "success", engine.story()
+    assert engine.sequence("one") == before, engine.story()
+    assert engine.last_status("three") == "IDLE", engine.story()
+    assert "REBUILD push" in engine.sequence("three"), engine.story()
+
+
+def _both_on_one(dag_id: str, *, second: bool = True, first_is_bracket: bool = True) -> Any:
+    """Return a DAG that pushes to source one, and then again in a bracket that deletes old items."""
+    from contextlib import nullcontext
+
+    from tests.stepped import shapes
+
+    with shapes.a_dag(dag_id) as dag:
+        with shapes.bracket(group_id="first") if first_is_bracket else nullcontext() as bracket:
+            first = shapes.work.override(task_id="work1")()
+        between = shapes.work.override(task_id="between")("three")
+        (bracket or first) >> between
+        if second:
+            with shapes.bracket(group_id="second", delete_old_items=True) as deleting:
+                shapes.work.override(task_id="work2")()
+            between >> deleting
+    return dag
+
+
+def _set_to_queued(engine: Engine) -> None:
+    engine.rest("PATCH", engine._run_path("a"), {"state": "queued"})
+
+
+@pytest.mark.parametrize(
+    "how", ["cleared", "cleared, then queued", "queued in between", "queued for new tasks"]
+)
+def test_a_run_that_starts_again_keeps_what_it_pushed_before(engine: Engine, how: str) -> None:
+    """Only a clear of an ended run is counted by Airflow; each of these starts it again."""
+    dag_id = f"starts_again_{how.replace(' ', '_').replace(',', '')}"
+    engine.add(_both_on_one(dag_id, second=how != "queued for new tasks"))
+    engine.push_as_somebody_else("one", "old")
+    engine.trigger("a", dag_id)
+    if how.startswith("cleared"):
+        engine.tell("a", "between", "fail")
+    if how == "queued in between":
+        engine.until("a.between", "request", "push")
+    else:
+        engine.settle()
+    engine.let_time_pass(60)
+    if how == "cleared":
+        engine.clear_run("a", only_failed=True)
+    elif how == "cleared, then queued":
+        order = {"dry_run": False, "dag_run_id": "a", "only_failed": True, "reset_dag_runs": False}
+        engine.rest("POST", f"/dags/{dag_id}/clearTaskInstances", order)
+        _set_to_queued(engine)
+    elif how == "queued in between":
+        _set_to_queued(engine)
+    else:
+        engine.change(_both_on_one(dag_id))
+        _set_to_queued(engine)
+    engine.settle()
+    assert engine.run_states()["a"] == "success", engine.story()
+    assert engine.sequence("one").endswith("delete-old IDLE"), engine.story()
+    assert set(engine.items("one").split()) == {"a/work1/-1/0", "a/work2/-1/0"}, engine.story()
+
+
+def test_a_run_that_starts_again_remembers_a_push_without_a_bracket(engine: Engine) -> None:
+    engine.add(_both_on_one("starts_again_outside", first_is_bracket=False))
+    engine.trigger("a", "starts_again_outside")
+    engine.until("a.between", "request", "push")
+    engine.let_time_pass(60)
+    _set_to_queued(engine)
+    engine.settle()
+    assert "UnknownFirstOpening" in [type(error).__name__ for _, error in engine.errors], engine.story()
+    assert set(engine.items("one").split()) == {"a/work1/-1/0", "a/work2/-1/0"}, engine.story()
+
+
+def _exclusive(dag_id: str, source: str = "one") -> Any:
+    from tests.stepped import shapes
+
+    with shapes.a_dag(dag_id) as dag, shapes.bracket(source_id=source, exclusive=True):
+        shapes.work.override(task_id="work1")() >> shapes.work.override(task_id="work2")()
+    return dag
+
+
+def _leave_active(engine: Engine) -> None:
+    """Let a run end while its source is active, and delete it."""
+    engine.until("a.work2", "answered", "push")
+    engine.mark("a", "work1", "failed")
+    for _ in range(3):
+        engine.tick()
+    engine.lose_callback("a.callback")
+    for process in list(engine.processes):
+        engine.terminate(process.actor.name)
+    assert engine.last_status("one") == "REBUILD", engine.story()
+
+
+@pytest.mark.parametrize("source", ["one", "two"])
+def test_a_run_with_a_deleted_runs_id_closes_what_that_one_left_active(engine: Engine, source: str) -> None:
+    engine.add(_exclusive(f"left_active_{source}", "{{ var.value.s }}"))
+    engine.set_variable("s", "one")
+    engine.trigger("a", f"left_active_{source}")
+    _leave_active(engine)
+    engine.set_variable("s", source)
+    _delete_and_create_again(engine)
+    engine.settle()
+    assert engine.last_status("one") == "IDLE", engine.story()
+    assert engine.last_status(source) == "IDLE", engine.story()
+    assert engine.run_states()["a"] == "success", engine.story()
+
+
+def test_a_run_with_a_deleted_runs_id_tries_again_if_it_can_not_close_what_that_one_left(
+    engine: Engine,
+) -> None:
+    from tests.stepped import shapes
+
+    with shapes.a_dag("left_active_again", default_args={"retries": 1}) as dag, shapes.bracket():
+        shapes.work.override(task_id="work1")() >> shapes.work.override(task_id="work2")()
+    engine.add(dag)
+    engine.trigger("a", "left_active_again")
+    _leave_active(engine)
+    _delete_and_create_again(engine)
+    engine.until("a.open", "request", "IDLE")
+    engine.step("a.open", "refuse-later:503")
+    engine.settle()
+    assert engine.tries("a")["open"].endswith("#2"), engine.story()
+    assert engine.last_status("one") == "IDLE", engine.story()
+    assert engine.run_states()["a"] == "success", engine.story()
+
+
+def test_a_run_with_a_deleted_runs_id_waits_as_long_as_any_other(engine: Engine) -> None:
+    engine.add(_exclusive("waits_again"))
+    engine.set_status_as_somebody_else("one", "REFRESH")
+    engine.trigger("a", "waits_again")
+
+    def play() -> None:
+        for _ in range(8):
+            engine.tick()
+            for actor in engine.runnable():
+                engine.finish(actor.name)
+
+    play()
+    assert engine.tries("a")["open"].startswith("deferred"), engine.story()
+    engine.mark_run("a", "failed")
+    engine.settle()
+    _delete_and_create_again(engine)
+    play()
+    assert engine.tries("a")["open"].startswith("deferred"), engine.story()
+
+
+def _side_by_side(dag_id: str) -> Any:
+    from tests.stepped import shapes
+
+    with shapes.a_dag(dag_id) as dag, shapes.bracket(exclusive=True):
+        shapes.work.override(task_id="work1")()
+        shapes.work.override(task_id="work2")()
+    return dag
+
+
+@pytest.mark.parametrize(
+    "order", ["one after the other", "second claims while the first waits", "second claims after the first"]
+)
+def test_tasks_of_an_exclusive_bracket_open_it_again_together(engine: Engine, order: str) -> None:
+    dag_id = f"together_{order.replace(' ', '_')}"
+    engine.add(_side_by_side(dag_id))
+    engine.trigger("a", dag_id)
+    engine.tell("a", "work1", "fail")
+    engine.tell("a", "work2", "fail")
+    engine.settle()
+    engine.clear("a", "work1", "work2", downstream=True, upstream=False, only_failed=False)
+    # From 3.3 on, Airflow clears the setups of a task with it.
+    engine.mark("a", "open", "success")
+    for _ in range(6):
+        engine.tick()
+        names = [actor.name for actor in engine.runnable()]
+        if {"a.work1", "a.work2"} <= set(names):
+            break
+        for name in names:
+            engine.finish(name)
+
+    for name in ("a.work1", "a.work2"):
+        engine.actor(name).actor.stops_at_each_wait = True
+
+    def play(name: str, at: str, what: str = "") -> None:
+        while True:
+            engine.step(name)
+            actor = engine.actor(name).actor
+            if actor.at == at and what in actor.what:
+                return
+
+    if order == "second claims while the first waits":
+        play("a.work1", "wait")
+        play("a.work2", "wait")
+    elif order == "second claims after the first":
+        play("a.work1", "answered", "GET")
+        play("a.work2", "wait")
+    names = ["a.work1", "a.work2"]
+    if order == "one after the other":
+        engine.finish("a.work1")
+        names = ["a.work2"]
+    while names:
+        for name in list(names):
+            engine.step(name)
+            if not any(process.actor.name == name for process in engine.processes):
+                names.remove(name)
+    engine.settle()
+    assert not [error for _, error in engine.errors if "in use" in str(error)], engine.story()
+    assert engine.run_states()["a"] == "success", engine.story()
+    assert engine.last_status("one") == "IDLE", engine.story()
+
+
+@pytest.mark.parametrize("in_list", [True, False])
+@pytest.mark.parametrize("options", [{"exclusive": True}, {}])
+def test_no_map_index_deletes_what_another_one_has_not_pushed_yet(
+    engine: Engine, options: dict[str, Any], in_list: bool
+) -> None:
+    from airflow.sdk import task, task_group
+
+    from tests.stepped import shapes
+
+    dag_id = f"shared_{len(options)}_{in_list}"
+    # The map indexes run one after the other.
+    with shapes.a_dag(dag_id, max_active_tasks=1, default_args={"weight_rule": "upstream"}) as dag:
+
+        @task
+        def sources() -> list[str]:
+            return ["one", "two", "one"]
+
+        @task_group
+        def each(source_id: str) -> None:
+            source = source_id if in_list else "one"
+            with shapes.bracket(source_id=source, group_id="update", delete_old_items=True, **options):
+                shapes.work.override(task_id="push")(source)
+
+        each.expand(source_id=sources())
+    engine.add(dag)
+    for source in ("one", "two"):
+        engine.push_as_somebody_else(source, "old")
+    engine.trigger("a", dag_id)
+    engine.tell("a", "push[2]", "fail")
+    engine.settle()
+    assert "old" in engine.items("one").split(), engine.story()
+    assert "SharedByMapIndexes" in [type(error).__name__ for _, error in engine.errors], engine.story()
+    if in_list:
+        assert "old" not in engine.items("two").split(), engine.story()
+
+
+@pytest.mark.parametrize(
+    "template", ["ti.xcom_pull(task_ids='each.name', map_indexes=ti.map_index)", "listed"]
+)
+def test_a_template_of_the_map_index_names_the_source_that_the_list_has_after_a_clear(
+    engine: Engine, template: str
+) -> None:
+    from airflow.sdk import Variable, task, task_group
+
+    from airflow_provider_coveo.operators.coveo_push import PushItemsOperator
+    from tests.stepped import shapes
+
+    listed = template == "listed"
+    source = "{{ var.value.ids.split(',')[ti.map_index] }}" if listed else f"{{{{ {template} }}}}"
+    dag_id = f"template_{listed}"
+    with shapes.a_dag(dag_id) as dag:
+
+        @task
+        def ids() -> list[str]:
+            return str(Variable.get("ids")).split(",")
+
+        @task
+        def name(source_id: str) -> str:
+            return source_id
+
+        @task
+        def read(source_id: str) -> list[dict[str, Any]]:
+            return [{"documentId": f"https://example.com/of-{source_id}", "data": source_id}]
+
+        @task_group
+        def each(source_id: str) -> None:
+            named = name(source_id)
+            with shapes.bracket(source_id=source, group_id="update", delete_old_items=True) as update:
+                PushItemsOperator(task_id="push", source_id=source, items=read(source_id))
+            named >> update
+
+        each.expand(source_id=ids())
+    engine.add(dag)
+    engine.set_variable("ids", "one,two")
+    engine.trigger("a", dag_id)
+    engine.settle()
+    assert engine.run_states()["a"] == "success", engine.story()
+    engine.set_variable("ids", "two,one")
+    engine.clear_run("a")
+    engine.settle()
+    assert engine.run_states()["a"] == "success", engine.story()
+    for each_source in ("one", "two"):
+        assert engine.items(each_source) == f"of-{each_source}", engine.story()
+
+
+def test_a_late_request_for_the_source_that_a_map_index_had_leaves_no_source_active(engine: Engine) -> None:
+    engine.add(_mapped("late_request", by_operator=False))
+    engine.set_variable("ids", "one,two")
+    engine.trigger("a", "late_request")
+    engine.until("a.open[0]", "request", "REBUILD")
+    late = engine.actor("a.open[0]")
+    engine.mark_run("a", "failed")
+    for _ in range(6):
+        engine.tick()
+        for process in list(engine.processes):
+            if process is not late and not process.actor.name.startswith("a.outcome"):
+                engine.finish(process.actor.name)
+    engine.set_variable("ids", "three,two")
+    engine.clear_run("a")
+    for _ in range(5):
+        engine.tick()
+        for process in list(engine.processes):
+            if process is not late and process.actor.name != "a.push[0]":
+                engine.finish(process.actor.name)
+    while not late.actor.ended:
+        engine._step(late)
+    engine.settle()
+    engine.clear_run("a")
+    engine.settle()
+    assert "REBUILD push" in engine.sequence("three"), engine.story()
+    for source in ("one", "two", "three"):
+        assert engine.last_status(source) == "IDLE", engine.story()
+
+
+def test_a_map_index_that_waits_for_its_new_source_does_not_share_that_of_another(engine: Engine) -> None:
+    from airflow.sdk import Variable, task, task_group
+
+    from tests.stepped import shapes
+
+    with shapes.a_dag("waits_for_another") as dag:
+
+        @task
+        def ids() -> list[str]:
+            return str(Variable.get("ids")).split(",")
+
+        @task_group
+        def each(source_id: str) -> None:
+            options = {"delete_old_items": True, "exclusive": True}
+            with shapes.bracket(source_id=source_id, group_id="update", **options):
+                shapes.work.override(task_id="push")(source_id)
+
+        each.expand(source_id=ids())
+    engine.add(dag)
+    engine.set_variable("ids", "one,two")
+    engine.trigger("a", "waits_for_another")
+    engine.settle()
+    engine.set_variable("ids", "two,one")
+    engine.set_status_as_somebody_else("one", "REFRESH")
+    engine.clear_run("a")
+    for _ in range(20):
+        engine.tick()
+        for actor in list(engine.runnable()):
+            engine.finish(actor.name)
+    assert engine.tries("a")["open[1]"].startswith("deferred"), engine.story()
+    engine.set_status_as_somebody_else("one", "IDLE")
+    engine.settle()
+    assert engine.run_states()["a"] == "success", (engine.story(), engine.errors)
+
+
+def test_a_map_index_of_a_member_that_is_no_longer_listed_does_not_keep_old_items(engine: Engine) -> None:
+    from airflow.sdk import Variable, task
+
+    from tests.stepped import shapes
+
+    with shapes.a_dag("fewer_parts") as dag, shapes.bracket(delete_old_items=True):
+
+        @task
+        def parts() -> list[str]:
+            return ["one"] * int(Variable.get("parts"))
+
+        shapes.work.override(task_id="push").expand(source_id=parts())
+    engine.add(dag)
+    engine.push_as_somebody_else("one", "old")
+    engine.set_variable("parts", "3")
+    engine.trigger("a", "fewer_parts")
+    engine.tell("a", "push[1]", "fail")
+    engine.settle()
+    engine.set_variable("parts", "1")
+    engine.clear_run("a")
+    engine.settle()
+    assert engine.run_states()["a"] == "success", (engine.story(), engine.errors)
+    assert "old" not in engine.items("one").split(), engine.story()
+
+
+def test_a_run_with_a_deleted_runs_id_resumes_nothing_of_that_one(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before 3.3, the records of pushes are in Variables, which are not deleted with a run."""
+    from airflow_provider_coveo.operators.coveo_push import PushItemsOperator
+    from airflow_provider_coveo.state import task_store
+    from tests.stepped import shapes
+
+    init = task_store.RunState.__init__
+    monkeypatch.setattr(
+        task_store.RunState,
+        "__init__",
+        lambda self, context: init(self, {**context, "task_state_store": None}),
+    )
+    items = [{"documentId": f"https://example.com/i{n}", "data": "abcd"[n] * 900} for n in range(4)]
+    with shapes.a_dag("resumes") as dag, shapes.bracket(delete_old_items=True):
+        shapes.work.override(task_id="prepare")("three") >> PushItemsOperator(
+            task_id="push", source_id="one", items=items, batch_bytes=1024
+        )
+    engine.add(dag)
+    engine.push_as_somebody_else("one", "old")
+    engine.trigger("a", "resumes")
+    engine.until("a.push", "request", "push")
+    pushes = 0
+    while pushes < 3:
+        engine.step("a.push")
+        actor = engine.actor("a.push").actor
+        pushes += actor.at == "request" and "push" in actor.what
+    engine.step("a.push", "refuse-later:503")
+    engine.finish("a.push")
+    engine.settle()
+    assert len(engine.items("one").split()) == 3, engine.story()
+    _delete_and_create_again(engine)
+    engine.tell("a", "prepare", "fail")
+    engine.settle()
+    engine.clear_run("a")
+    engine.settle()
+    assert engine.run_states()["a"] == "success", (engine.story(), engine.errors)
+    assert set(engine.items("one").split()) == {"i0", "i1", "i2", "i3"}, engine.story()

@@ -305,7 +305,9 @@ def test_if_two_exclusive_brackets_claim_a_source_at_once_the_last_one_opens_it(
     def another_claims(seconds: float) -> None:
         SourceLedger("acme").hold(SOURCE, SourceRecord("e", "x", "u.open", opening="theirs"), ())
 
-    monkeypatch.setattr(opening, "time", SimpleNamespace(sleep=another_claims, time=time.time))
+    monkeypatch.setattr(
+        opening, "time", SimpleNamespace(sleep=another_claims, time=time.time, monotonic=time.monotonic)
+    )
     with pytest.raises(TaskDeferred):
         run.execute("open")
     assert coveo.statuses(SOURCE) == []

@@ -1,0 +1,321 @@
+"""Who owns a source, while several brackets look at it, leave it to each other, and are rejected."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.stepped.engine import Engine
+
+
+def _ready(engine: Engine, name: str) -> None:
+    """Play the tasks of a run until one of them is about to start."""
+    for _ in range(10):
+        engine.tick()
+        names = [actor.name for actor in engine.runnable()]
+        if name in names:
+            return
+        for other in names:
+            if other.startswith(name[0]):
+                engine.finish(other)
+    raise AssertionError(f"{name} does not start: {engine.story()}")
+
+
+def _play(engine: Engine, key: str, *, but: str = "") -> None:
+    """Play the tasks and callbacks of a run, except one task."""
+    for _ in range(12):
+        engine.tick()
+        for actor in list(engine.runnable()):
+            if actor.name.startswith(f"{key}.") and actor.name != but:
+                engine.finish(actor.name)
+        for process in list(engine.callbacks):
+            if process.actor.name.startswith(f"{key}."):
+                engine.finish(process.actor.name)
+
+
+def _step_to(engine: Engine, name: str, at: str, what: str = "") -> None:
+    actor = engine.actor(name).actor
+    while not (actor.at == at and what in actor.what):
+        assert not actor.ended, engine.story()
+        engine.step(name)
+
+
+@pytest.fixture(params=[False, True], ids=["3.3", "3.1"])
+def looks_for_seconds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether Airflow reports that a DAG is paused; 3.0 and 3.1 don't, so that a check takes two seconds."""
+    from airflow_provider_coveo.state import liveness
+
+    real = liveness.run_facts
+    if request.param:
+        monkeypatch.setattr(liveness, "run_facts", lambda *run: real(*run)._replace(is_paused=None))
+    return bool(request.param)
+
+
+def test_a_claim_keeps_the_record_of_a_bracket_that_opens_during_the_check(
+    engine: Engine, looks_for_seconds: bool
+) -> None:
+    from tests.stepped import shapes
+
+    engine.add(shapes.in_a_row(), shapes.exclusive_other(), shapes.other())
+    engine.trigger("z", "in_a_row")
+    engine.until("z.work1", "answered", "push")
+    engine.pause("in_a_row")
+    engine.finish("z.work1")
+    engine.trigger("c", "exclusive_other")
+    _ready(engine, "c.open")
+    # On 3.0 and 3.1, it stands at the check; on others, at its claim.
+    engine.step("c.open")
+    engine.trigger("d", "other")
+    _ready(engine, "d.open")
+    engine.finish("d.open")
+    _ready(engine, "d.work1")
+    _step_to(engine, "d.work1", "answered", "push")
+    engine.finish("c.open")
+    assert engine.tries("c")["open"].startswith("deferred"), engine.story()
+    assert engine.last_status("one") == "REBUILD", engine.story()
+    engine.settle()
+    assert engine.run_states()["d"] == "success", engine.story()
+
+
+def test_a_bracket_that_leaves_a_source_keeps_the_record_of_one_that_opens_during_the_check(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow_provider_coveo.state import liveness
+    from tests.stepped import shapes
+
+    real = liveness.run_facts
+    monkeypatch.setattr(liveness, "run_facts", lambda *run: real(*run)._replace(is_paused=None))
+    engine.add(shapes.one_task(), shapes.in_a_row(), shapes.other())
+    engine.trigger("c", "in_a_row")
+    _ready(engine, "c.work1")
+    engine.trigger("a", "one_task")
+    _ready(engine, "a.close")
+    # It is now between two tasks.
+    engine.finish("c.work1")
+    engine.actor("a.close").actor.stops_at_each_wait = True
+    _step_to(engine, "a.close", "wait")
+    engine.trigger("d", "other")
+    _ready(engine, "d.open")
+    engine.finish("d.open")
+    _ready(engine, "d.work1")
+    _step_to(engine, "d.work1", "answered", "push")
+    engine.finish("a.close")
+    _play(engine, "c")
+    _play(engine, "a")
+    assert engine.last_status("one") == "REBUILD", engine.story()
+    engine.finish("d.work1")
+    engine.settle()
+    assert engine.last_status("one") == "IDLE", engine.story()
+
+
+@pytest.mark.parametrize("order", ["unsure, then rejected", "IDLE fails"])
+def test_a_source_that_is_left_for_a_rejected_opening_is_closed_with_the_connection_that_worked(
+    engine: Engine, order: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import json
+
+    from tests.stepped import shapes
+
+    retrying = shapes.a_dag("retrying", default_args={"retries": 1})
+    with retrying as dag, shapes.bracket(coveo_conn_id="bad"):
+        shapes.work.override(task_id="work1")()
+    connection = json.loads(engine.simulator.connection_json())
+    monkeypatch.setenv("AIRFLOW_CONN_BAD", json.dumps({**connection, "password": "xx-wrong-key"}))
+    engine.add(shapes.one_task(), dag)
+    engine.trigger("a", "one_task")
+    engine.until("a.work1", "answered", "push")
+    engine.trigger("c", "retrying")
+    _ready(engine, "c.open")
+    _step_to(engine, "c.open", "request", "REBUILD")
+    if order == "unsure, then rejected":
+        engine.step("c.open", "refuse-later:503")
+        engine.finish("c.open")
+        assert engine.tries("c")["open"].startswith("up_for_retry"), engine.story()
+    engine.finish("a.work1")
+    _play(engine, "a", but="c.open")
+    assert engine.last_status("one") == "REBUILD", engine.story()
+    if order == "IDLE fails":
+        _step_to(engine, "c.open", "request", "IDLE")
+        engine.step("c.open", "refuse-later:503")
+    engine.settle()
+    assert engine.last_status("one") == "IDLE", engine.story()
+    assert engine.run_states()["c"] == "failed", engine.story()
+
+
+def test_a_rejected_opening_gives_a_source_back_that_another_bracket_opens_meanwhile(engine: Engine) -> None:
+    from tests.stepped import shapes
+
+    engine.add(shapes.one_task(), shapes.other(), shapes.in_a_row())
+    engine.trigger("a", "one_task")
+    engine.until("a.work1", "answered", "push")
+    engine.trigger("c", "other")
+    _ready(engine, "c.open")
+    _step_to(engine, "c.open", "request", "REBUILD")
+    engine.finish("a.work1")
+    _play(engine, "a")
+    engine.step("c.open", "refuse:403")
+    _step_to(engine, "c.open", "request", "IDLE")
+    engine.trigger("d", "in_a_row")
+    _ready(engine, "d.open")
+    engine.finish("d.open")
+    _ready(engine, "d.work1")
+    engine.finish("d.work1")
+    engine.finish("c.open")
+    assert engine.last_status("one") == "REBUILD", engine.story()
+    engine.settle()
+    assert engine.last_status("one") == "IDLE", engine.story()
+
+
+def test_no_source_is_left_for_a_run_with_a_deleted_runs_id_that_works_elsewhere(engine: Engine) -> None:
+    from tests.stepped import shapes
+
+    engine.add(shapes.named_by_variable(), shapes.other())
+    engine.set_variable("s", "one")
+    engine.trigger("a", "named_by_variable")
+    engine.until("a.work1", "answered", "push")
+    engine.mark("a", "open", "failed")
+    for _ in range(4):
+        engine.tick()
+    for process in list(engine.callbacks):
+        engine.lose_callback(process.actor.name)
+    for process in list(engine.processes):
+        engine.terminate(process.actor.name)
+    assert engine.last_status("one") == "REBUILD", engine.story()
+    engine.delete_run("a")
+    engine.set_variable("s", "two")
+    engine.trigger("a", "named_by_variable")
+    engine.until("a.work1", "answered", "push")
+    engine.trigger("c", "other")
+    _play(engine, "c")
+    assert engine.last_status("one") == "IDLE", engine.story()
+    engine.settle()
+    assert engine.last_status("one") == engine.last_status("two") == "IDLE", engine.story()
+
+
+@pytest.mark.parametrize("at", ["request", "answered"])
+def test_a_task_that_is_cleared_while_the_bracket_closes_keeps_the_source_open(
+    engine: Engine, at: str
+) -> None:
+    from tests.stepped import shapes
+
+    engine.add(shapes.one_task())
+    engine.trigger("a", "one_task")
+    engine.tell("a", "work1", "fail")
+    engine.until("a.close", at, "IDLE")
+    engine.clear("a", "work1", downstream=False, upstream=False, only_failed=False)
+    # From 3.3 on, Airflow clears the setups and teardowns of a task with it; before, it does not.
+    engine.mark("a", "open", "success")
+    for _ in range(6):
+        engine.tick()
+        if "a.work1" in [actor.name for actor in engine.runnable()]:
+            break
+    _step_to(engine, "a.work1", "request", "push")
+    for process in list(engine.processes):
+        if process.actor.name == "a.close":
+            while not process.actor.ended:
+                engine._step(process)
+    assert engine.last_status("one") == "REBUILD", engine.story()
+    engine.settle()
+    assert engine.last_status("one") == "IDLE", engine.story()
+
+
+@pytest.mark.parametrize("who", ["another run", "another bracket of the run"])
+def test_a_bracket_that_left_its_source_does_not_close_what_somebody_else_opens_later(
+    engine: Engine, who: str
+) -> None:
+    from tests.stepped import shapes
+
+    is_other = who == "another run"
+    with shapes.a_dag(f"leaving_{is_other}") as dag:
+        with shapes.bracket(group_id="first"):
+            shapes.work.override(task_id="work1")()
+        if not is_other:
+            with shapes.bracket(group_id="second"):
+                shapes.work.override(task_id="work2")()
+        shapes.work.override(task_id="long")("three")
+    engine.add(dag, shapes.other())
+    engine.trigger("a", dag.dag_id)
+    engine.until("a.work1", "answered", "push")
+    held = "a.work2"
+    if is_other:
+        engine.trigger("c", "other")
+        held = "c.work1"
+
+    def play(*but: str) -> None:
+        for _ in range(8):
+            engine.tick()
+            for process in list(engine.processes):
+                if process.actor.name not in but:
+                    engine.finish(process.actor.name)
+
+    play("a.work1", "a.long", held)
+    play("a.long", held)
+    play("a.long")
+    assert engine.sequence("one").count("IDLE") == 1, engine.story()
+    engine.set_status_as_somebody_else("one", "REFRESH")
+    engine.let_time_pass(3600)
+    engine.settle()
+    assert engine.run_states()["a"] == "success", engine.story()
+    assert engine.last_status("one") == "REFRESH", engine.story()
+
+
+def test_an_exclusive_bracket_does_not_take_an_activity_for_one_that_a_dead_bracket_left(
+    engine: Engine,
+) -> None:
+    from tests.stepped import shapes
+
+    engine.add(shapes.in_a_row(), shapes.exclusive_other())
+    engine.trigger("a", "in_a_row")
+    engine.until("a.work2", "answered", "push")
+    engine.mark("a", "work1", "failed")
+    for _ in range(3):
+        engine.tick()
+    engine.lose_callback("a.callback")
+    for process in list(engine.processes):
+        engine.terminate(process.actor.name)
+    engine.let_time_pass(86400)
+    engine.set_status_as_somebody_else("one", "IDLE")
+    engine.let_time_pass(3600)
+    engine.set_status_as_somebody_else("one", "REFRESH")
+    engine.let_time_pass(60)
+    engine.trigger("c", "exclusive_other")
+    _play(engine, "c")
+    assert engine.tries("c")["open"].startswith("deferred"), engine.story()
+    assert engine.last_status("one") == "REFRESH", engine.story()
+    engine.set_status_as_somebody_else("one", "IDLE")
+    engine.settle()
+    assert engine.run_states()["c"] == "success", engine.story()
+    assert engine.last_status("one") == "IDLE", engine.story()
+
+
+@pytest.mark.parametrize("how", ["waits in vain", "is not rendered", "upstream fails"])
+def test_a_cleared_run_whose_open_opens_nothing_closes_nothing(engine: Engine, how: str) -> None:
+    from tests.stepped import shapes
+
+    exclusive = how == "waits in vain"
+    with shapes.a_dag(f"opens_nothing_{how.replace(' ', '_')}") as dag:
+        before = shapes.work.override(task_id="before")("three")
+        with shapes.bracket(exclusive=exclusive, status="{{ var.value.status }}") as update:
+            shapes.work.override(task_id="work1")()
+        before >> update
+    engine.add(dag)
+    engine.set_variable("status", "REBUILD")
+    engine.trigger("a", dag.dag_id)
+    engine.settle()
+    assert engine.run_states()["a"] == "success", engine.story()
+    engine.set_status_as_somebody_else("one", "REFRESH")
+    if how == "is not rendered":
+        engine.set_variable("status", "nonsense")
+    elif how == "upstream fails":
+        engine.tell("a", "before", "fail")
+    engine.clear_run("a")
+    if exclusive:
+        for _ in range(10):
+            _play(engine, "a")
+            engine.fire()
+            engine.let_time_pass(600)
+    engine.settle()
+    assert engine.run_states()["a"] == "failed", engine.story()
+    assert engine.last_status("one") == "REFRESH", engine.story()
