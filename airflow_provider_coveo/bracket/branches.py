@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_coveo.bracket.members import is_mapped_task, mapped_group_id, operator_class
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import DAG, BaseOperator
+    from airflow.providers.common.compat.sdk import DAG
 
     from airflow_provider_coveo.state.airflow_types import Operator
 
@@ -53,7 +53,7 @@ def is_waited_for(dag: DAG, task: Operator, members: Collection[str], own: Colle
     return False
 
 
-def cut(task: Operator, follower: BaseOperator) -> None:
+def cut(task: Operator, follower: Operator) -> None:
     """
     Remove the edge between two tasks, if there is one.
 

@@ -116,7 +116,7 @@ class ClosePushSourceUpdateOperator(_UpdateOperator):
         return self._nothing_sent() if result is None else dict(result)
 
     def _is_closed(self, context: Context, record: BracketRecord) -> bool:
-        """Return whether the source was closed in an earlier pass of the run, so that its status is not ours."""
+        """Return whether the source was closed in an earlier pass of the run; its status is not ours then."""
         is_concluded = record.phase is Phase.CLOSED and record.is_concluded
         return is_concluded or left_to(self._holder(context), record) is not None
 

@@ -697,7 +697,7 @@ def test_a_run_with_a_deleted_runs_id_resumes_nothing_of_that_one(
     engine.push_as_somebody_else("one", "old")
     engine.trigger("a", "resumes")
     engine.until("a.push", "request", "push")
-    pushes = 0
+    pushes = 1
     while pushes < 3:
         engine.step("a.push")
         actor = engine.actor("a.push").actor
