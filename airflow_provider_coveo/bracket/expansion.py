@@ -37,7 +37,7 @@ def expanded_fields(opening: Operator) -> tuple[str, ...]:
     return tuple(name for name in IDENTITY_FIELDS if _is_of_expansion(getattr(opening, name, None)))
 
 
-def _is_of_expansion(value: Any) -> bool:
+def _is_of_expansion(value: object) -> bool:
     """Return whether a value differs by map index: of the group's arguments, a task in it, or a template."""
     if isinstance(value, str):
         return "{" in value and _OF_A_MAP_INDEX.search(value) is not None
@@ -65,23 +65,26 @@ def share_of_source(context: Context, opening: Operator, source_id: str) -> tupl
     :param opening: The bracket's ``open``, whose fields are not rendered.
     :param source_id: The source.
     """
-    value: Any = getattr(opening, "source_id", None)
-    if not _is_of_expansion(value):
+    value = getattr(opening, "source_id", None)
+    if value is None or not _is_of_expansion(value):
         return 1, 1
     if not _is_argument(value):
         return None
     values, key = value._input.value, value._key
-    # `expand` stores a list for each argument, and `expand_kwargs` the arguments of each index.
-    is_by_argument = isinstance(values, Mapping)
-    values = values[key] if is_by_argument else values
-    values = values.resolve(context) if hasattr(values, "resolve") else values
-    names = list(values) if is_by_argument else [_argument(each, key, context) for each in values]
-    return names.count(source_id), len(names)
+    if isinstance(values, Mapping):
+        # Of `expand`: a list for each argument.
+        names = list(_resolved(values[key], context))
+    else:
+        # Of `expand_kwargs`: the arguments of each map index.
+        names = [_resolved(each, context).get(key) for each in _resolved(values, context)]
+    named = names.count(source_id)
+    return (named, len(names)) if named else None
 
 
-def _argument(arguments: Any, key: str, context: Context) -> object:
-    arguments = arguments.resolve(context) if hasattr(arguments, "resolve") else arguments
-    return arguments.get(key) if isinstance(arguments, Mapping) else None
+def _resolved(value: object, context: Context) -> Any:
+    """Return a value, or the result of a task for which it stands."""
+    resolve = getattr(value, "resolve", None)
+    return value if resolve is None else resolve(context)
 
 
 def changed_fields(record: BracketRecord, rendered: dict[str, object]) -> list[str]:

@@ -29,7 +29,7 @@ from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from typing import Any, Final
 
-from airflow_provider_coveo.state.records import as_pair, as_tuple, from_record
+from airflow_provider_coveo.state.records import as_tuple, from_record
 from airflow_provider_coveo.state.run_marks import CurrentRun, mark_in
 from airflow_provider_coveo.state.run_records import (
     MAX_RUNS,
@@ -246,8 +246,8 @@ def bracket_in(value: Any) -> BracketRecord | None:
     return replace(
         record,
         phase=phase,
-        reopened_by=as_pair(record.reopened_by),
-        waiting=as_pair(record.waiting),
+        reopened_by=as_tuple(record.reopened_by),
+        waiting=as_tuple(record.waiting),
         left_for=as_tuple(record.left_for, 4),
         mark=mark_in(record.mark),
     )
@@ -336,17 +336,11 @@ class SourceLedger:
         :param to: The other one.
         :return: Whether the other one still owns it.
         """
-        others = [holder for holder in self.holders(source_id) if holder.bracket != bracket.bracket]
-        if not any(holder.bracket == to.bracket for holder in others):
-            return False
-        self._write_holders(
-            source_id,
-            [
-                replace(each, left_conn_id=coveo_conn_id) if each.bracket == to.bracket else each
-                for each in others
-            ],
-        )
-        return True
+        others = {each.bracket: each for each in self.holders(source_id) if each.bracket != bracket.bracket}
+        if to.bracket in others:
+            others[to.bracket] = replace(others[to.bracket], left_conn_id=coveo_conn_id)
+            self._write_holders(source_id, list(others.values()))
+        return to.bracket in others
 
     def release(
         self,
@@ -365,11 +359,8 @@ class SourceLedger:
         :return: The brackets that still own it.
         """
         holders = self.holders(source_id) if among is None else among
-        others = [
-            other
-            for other in holders
-            if other.bracket != bracket.bracket or (opening is not None and other.opening != opening)
-        ]
+        own = bracket.bracket
+        others = [each for each in holders if each.bracket != own or opening not in {None, each.opening}]
         if len(others) != len(holders):
             self._write_holders(source_id, others)
         return tuple(others)
@@ -548,9 +539,8 @@ class SourceLedger:
         """Store or delete the watchdog's view of a source."""
         name = self._variable("coveo_seen", source_id)
         if seen is None:
-            delete_variable(name)
-            return
-        write_variable(
+            return delete_variable(name)
+        return write_variable(
             name,
             {**seen, "version": _VERSION},
             "The watchdog's latest view of an active Coveo source; safe to delete.",
@@ -602,7 +592,7 @@ def holders_in(value: object) -> tuple[SourceRecord, ...]:
     return tuple(
         replace(
             record,
-            reopened_by=as_pair(record.reopened_by),
+            reopened_by=as_tuple(record.reopened_by),
             members_outside=tuple(map(str, record.members_outside)),
         )
         for record in records

@@ -66,20 +66,11 @@ def _is_a(name: str, value: object) -> bool:
     return isinstance(value, str)
 
 
-def as_pair(value: object) -> Any:
-    """
-    Return a pair that JSON stores as a list, ``None`` for anything else.
-
-    :param value: The stored value.
-    """
-    return as_tuple(value, 2)
-
-
-def as_tuple(value: object, length: int) -> Any:
+def as_tuple(value: object, length: int = 2) -> Any:
     """
     Return a tuple that JSON stores as a list, ``None`` for anything else.
 
     :param value: The stored value.
-    :param length: Its length.
+    :param length: Its length. Default: a pair.
     """
     return tuple(value) if isinstance(value, (list, tuple)) and len(value) == length else None

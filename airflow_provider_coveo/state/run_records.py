@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from airflow_provider_coveo.state.records import as_pair, from_record
+from airflow_provider_coveo.state.records import as_tuple, from_record
 from airflow_provider_coveo.state.run_marks import CurrentRun, mark_in
 
 #: The number of runs, the latest ones, that a source's record keeps.
@@ -173,6 +173,6 @@ def _digest(run: RunRecord) -> str:
 
 
 def _bracket_name(value: object) -> tuple[str, int] | None:
-    pair = as_pair(value)
+    pair = as_tuple(value)
     is_one = pair is not None and isinstance(pair[0], str) and isinstance(pair[1], int)
     return pair if is_one else None
