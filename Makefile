@@ -77,7 +77,7 @@ TEST_PARTS = "Airflow $(AIRFLOW_3), running" test-running-3 "Airflow $(AIRFLOW_2
 	"Airflow $(AIRFLOW_3), the rest" test-rest-3 "Airflow $(AIRFLOW_2), the rest" test-rest-2 \
 	"Airflow $(AIRFLOW_3), browser" test-browser-3 "Airflow $(AIRFLOW_2), browser" test-browser-2 \
 	"Airflow $(AIRFLOW_3), stepped" test-stepped
-# The number of parts to run at a time; by default one more than there are cores.
+# The number of parts to run at a time; by default two more than there are cores.
 AT_A_TIME =
 RUN_ALL = $(PYTHON_3) scripts/run_all_checks $(if $(AT_A_TIME),--jobs $(AT_A_TIME))
 

@@ -166,7 +166,7 @@ def test_the_task_after_a_branch_has_a_name_that_no_other_task_has(where: str) -
 
 def test_the_task_after_a_branch_has_a_name_that_airflow_accepts() -> None:
     with a_dag() as dag, push_source_update(source_id=SOURCE):
-        names = ["x" * 220 + end for end in ("one", "two")]
+        names = ["x" * 225 + end for end in ("one", "two")]
         for name in names:
             decorated.override(task_id=name)()
     dag.validate()
