@@ -713,3 +713,48 @@ def test_a_run_with_a_deleted_runs_id_resumes_nothing_of_that_one(
     engine.settle()
     assert engine.run_states()["a"] == "success", (engine.story(), engine.errors)
     assert set(engine.items("one").split()) == {"i0", "i1", "i2", "i3"}, engine.story()
+
+
+@pytest.mark.parametrize("named", ["one", "{{ var.value.s }}"])
+@pytest.mark.parametrize("result", ["success", "fail", "skip"])
+def test_no_bracket_deletes_what_another_one_of_the_run_has_not_pushed_yet(
+    engine: Engine, result: str, named: str
+) -> None:
+    from tests.stepped import shapes
+
+    with shapes.a_dag(f"beside_{result}_{named.isalpha()}") as dag:
+        for name, source in (("first", "one"), ("second", named)):
+            with shapes.bracket(group_id=name, source_id=source, delete_old_items=True):
+                shapes.work.override(task_id=f"of_{name}")()
+    engine.add(dag)
+    engine.set_variable("s", "one")
+    engine.push_as_somebody_else("one", "old")
+    engine.trigger("a", dag.dag_id)
+    if result != "success":
+        engine.tell("a", "of_second", result)
+
+    for _ in range(8):
+        engine.tick()
+        for process in list(engine.processes):
+            if process.actor.name != "a.of_second":
+                engine.finish(process.actor.name)
+    assert "old" in engine.items("one").split(), engine.story()
+    engine.settle()
+    assert ("old" in engine.items("one").split()) is (result != "success"), engine.story()
+    assert engine.run_states()["a"] == ("failed" if result == "fail" else "success"), engine.story()
+
+
+def test_a_bracket_deletes_old_items_before_one_that_follows_it(engine: Engine) -> None:
+    from tests.stepped import shapes
+
+    with shapes.a_dag("full_then_changes") as dag:
+        with shapes.bracket(group_id="full", delete_old_items=True) as full:
+            shapes.work.override(task_id="work1")()
+        with shapes.bracket(group_id="changes", status="INCREMENTAL") as changes:
+            shapes.work.override(task_id="work2")()
+        full >> changes
+    engine.add(dag)
+    engine.push_as_somebody_else("one", "old")
+    engine.trigger("a", "full_then_changes")
+    engine.settle()
+    assert set(engine.items("one").split()) == {"a/work1/-1/0", "a/work2/-1/0"}, engine.story()
