@@ -150,7 +150,14 @@ class Opening:
             left_conn_id=self.record.left_conn_id if own is None else own.left_conn_id,
         )
         holds_already = own is not None and not own.is_claim
-        if self.exclusive and not (holds_already and self.record.may_be_open):
+        if self.exclusive and own is not None and holds_already and self.record.may_be_open:
+            if _shows_another_activity(self.hook.get_source(self.source_id), own):
+                # Somebody closed the source since, so this bracket has nothing to close either.
+                closed = replace(self.record, phase=Phase.CLOSED, is_concluded=True)
+                write_bracket(self.bracket, closed)
+                ledger.release(self.source_id, self.bracket, holders)
+                return replace(self, record=closed).run()
+        elif self.exclusive:
             holders = self._claim(ledger, mine, holders)
         opening = replace(
             self.record,
@@ -253,7 +260,7 @@ class Opening:
             # The latest claim wins; the other bracket gives up.
             raise SourceBusyError(holders[0].bracket if holders else None)
         source = self.hook.get_source(self.source_id)
-        if is_active(source) and not any(_may_be_activity_of(other, source) for other in left):
+        if is_active(source) and all(_shows_another_activity(source, other) for other in left):
             raise SourceBusyError(None)
 
     def _conclude_failure(
@@ -348,6 +355,13 @@ def close_what_a_deleted_run_left(
     try:
         if hook is None or hook.organization_id != record.organization_id:
             hook = hook_of(record)
+        ledger = SourceLedger(record.organization_id)
+        holders = ledger.holders(record.source_id)
+        own = next((holder for holder in holders if holder.bracket == bracket.bracket), None)
+        if own is not None and _is_someone_elses(hook, own, record.source_id):
+            log.info("Source %s was opened by someone else since; leaving it open", record.source_id)
+            ledger.release(record.source_id, bracket, holders)
+            return
         close_source(hook, bracket, record)
     except Exception as error:
         if isinstance(error, CoveoError) and not isinstance(error, _NOT_APPLIED):
@@ -356,10 +370,20 @@ def close_what_a_deleted_run_left(
         log.warning("Could not close source %s: %s: %s", record.source_id, type(error).__name__, error)
 
 
-def _may_be_activity_of(holder: SourceRecord, source: Mapping[str, object]) -> bool:
-    """Return whether a source's activity may be what a bracket that is no longer live left behind."""
+def _is_someone_elses(hook: CoveoPushHook, holder: SourceRecord, source_id: str) -> bool:
+    try:
+        return _shows_another_activity(hook.get_source(source_id), holder)
+    except AccessDeniedError:
+        # The key lacks the privilege to view sources.
+        return False
+
+
+def _shows_another_activity(source: Mapping[str, object], holder: SourceRecord) -> bool:
+    """Return whether a source is active, and not because of a bracket that is on record as its owner."""
     since_ms = active_since_ms(source)
-    return since_ms is None or holder.since_ms is None or since_ms <= holder.since_ms + _SAME_ACTIVITY_MS
+    if not is_active(source) or since_ms is None or holder.since_ms is None:
+        return False
+    return since_ms > holder.since_ms + _SAME_ACTIVITY_MS
 
 
 def _left_active(holder: SourceRecord) -> bool:

@@ -319,3 +319,42 @@ def test_a_cleared_run_whose_open_opens_nothing_closes_nothing(engine: Engine, h
     engine.settle()
     assert engine.run_states()["a"] == "failed", engine.story()
     assert engine.last_status("one") == "REFRESH", engine.story()
+
+
+@pytest.mark.parametrize("how", ["cleared", "created again"])
+def test_an_exclusive_bracket_does_not_take_an_activity_for_its_own_of_an_earlier_pass(
+    engine: Engine, how: str
+) -> None:
+    engine.trigger("a", "exclusive")
+    engine.until("a.work1", "answered", "push")
+    engine.mark("a", "open", "failed")
+    for _ in range(3):
+        engine.tick()
+    for process in list(engine.callbacks):
+        engine.lose_callback(process.actor.name)
+    for process in list(engine.processes):
+        engine.terminate(process.actor.name)
+    assert engine.last_status("one") == "REBUILD", engine.story()
+    engine.let_time_pass(86400)
+    engine.set_status_as_somebody_else("one", "IDLE")
+    engine.let_time_pass(3600)
+    engine.set_status_as_somebody_else("one", "REFRESH")
+    engine.let_time_pass(60)
+    if how == "cleared":
+        engine.clear_run("a")
+    else:
+        engine.delete_run("a")
+        engine.create_again("a")
+    _play(engine, "a")
+    assert engine.tries("a")["open"].startswith("deferred"), engine.story()
+    for _ in range(10):
+        engine.fire()
+        engine.let_time_pass(600)
+        _play(engine, "a")
+    engine.settle()
+    assert engine.run_states()["a"] == "failed", engine.story()
+    assert engine.last_status("one") == "REFRESH", engine.story()
+    engine.set_status_as_somebody_else("one", "IDLE")
+    engine.clear_run("a")
+    engine.settle()
+    assert engine.run_states()["a"] == "success", (engine.story(), engine.errors)
