@@ -29,8 +29,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: How long the process of a marked or cleared task can survive: with Airflow's default heartbeats up to 8
+#: seconds, and on 2.11 up to 26 if it was marked as success.
+MAX_LINGERING: Final = 30.0
 #: Errors of a connection, rather than of a source.
-_REJECTED_CONNECTION: Final = (AccessDeniedError, AuthenticationError, FirewallBlockedError)
+REJECTED_CONNECTION: Final = (AccessDeniedError, AuthenticationError, FirewallBlockedError)
 
 
 class Closing(NamedTuple):
@@ -78,15 +81,17 @@ def close_source(
         new = [holder for holder in others if holder not in known]
         if not new:
             break
-        known.update(new)
         other, new_claims = owner_and_claims(found_live(new, still_live))
-        if other is not None and ledger.leave(
-            source_id, bracket, record.left_conn_id or record.coveo_conn_id, other
-        ):
+        if other is None:
+            known.update(new)
+            claims += new_claims
+            continue
+        # The others are not checked yet.
+        known.add(other)
+        if ledger.leave(source_id, bracket, record.left_conn_id or record.coveo_conn_id, other):
             left_for = (other.dag_id, other.run_id, other.open_task_id, other.map_index)
             _keep(bracket, replace(record, phase=Phase.LEFT, reopened_by=None, left_for=left_for))
             return Closing(None, other.bracket)
-        claims += new_claims
     own = next((holder for holder in holders if holder.bracket == bracket.bracket), None)
     if own is not None and own.opening != record.opening and _was_opened_again(bracket, record):
         return Closing(None, bracket.bracket)
@@ -124,7 +129,7 @@ def _set_idle(
     """Send ``IDLE``; if the connection is rejected, with that of a bracket that left the source open."""
     try:
         return hook.set_source_status(record.source_id, "IDLE")
-    except _REJECTED_CONNECTION as error:
+    except REJECTED_CONNECTION as error:
         if not record.left_conn_id:
             raise
         log.warning("%s Trying connection %r, which has opened the source before", error, record.left_conn_id)

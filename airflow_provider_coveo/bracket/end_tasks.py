@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, AirflowSkipException, BaseOperator
 
 from airflow_provider_coveo.bracket.closing import (
+    MAX_LINGERING,
     Closing,
     close_source,
     hook_of,
@@ -50,9 +51,6 @@ if TYPE_CHECKING:
     from airflow_provider_coveo.operators.arguments import TaskArguments
     from airflow_provider_coveo.state.airflow_types import Operator, Wirable, Wirables
 
-#: How long the process of a marked or cleared task can survive: with Airflow's default heartbeats up to 8
-#: seconds, and on 2.11 up to 26 if it was marked as success.
-_MAX_LINGERING: Final = 30.0
 #: The states of an `open` that, if the record says "closed", has opened nothing since.
 _OPENED_NOTHING: Final = frozenset({"failed", "upstream_failed", "skipped"})
 _IS_CLOSED: Final = "The source is closed"
@@ -231,7 +229,7 @@ class JudgePushSourceUpdateOperator(_UpdateOperator):
         `open` was killed or marked in the middle of its request. Its process can survive for some seconds,
         and the result of the request is unknown.
         """
-        lingers = record.closed_at + _MAX_LINGERING - time.time()
+        lingers = record.closed_at + MAX_LINGERING - time.time()
         if lingers > 0:
             self.log.info("`open` was ended in the middle of its request; checking again in %.0f s", lingers)
             time.sleep(lingers)

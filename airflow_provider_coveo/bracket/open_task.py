@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from airflow_provider_coveo.bracket.callbacks import warn_if_replaced
+from airflow_provider_coveo.bracket.closing import MAX_LINGERING
 from airflow_provider_coveo.bracket.dry_runs import DRY_RUN_XCOM_KEY, reject_after_opening
 from airflow_provider_coveo.bracket.edges import as_list, labels_among
 from airflow_provider_coveo.bracket.errors import PushSourceInUse, PushSourceUpdateNotBracketed
@@ -212,8 +213,9 @@ class OpenPushSourceUpdateOperator(_UpdateOperator):
         changed = changed_fields(record, rendered)
         if not changed:
             return record
-        # An opening that has not ended could still arrive after the bracket's record names another source.
-        if record.may_be_open or not record.is_concluded:
+        # A request that has not ended could still arrive after the bracket's record names another source.
+        may_arrive = not record.is_concluded and time.time() < record.closed_at + MAX_LINGERING
+        if record.may_be_open or may_arrive:
             raise source_changed(
                 "open the source of the bracket",
                 record,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from airflow_provider_coveo.bracket.closing import close_source, hook_of
+from airflow_provider_coveo.bracket.closing import REJECTED_CONNECTION, close_source, hook_of
 from airflow_provider_coveo.bracket.errors import PushSourceUpdateFailed
 from airflow_provider_coveo.coveo.errors import (
     AccessDeniedError,
@@ -362,7 +362,8 @@ def close_what_a_deleted_run_left(
             log.info("Source %s was opened by someone else since; leaving it open", record.source_id)
             ledger.release(record.source_id, bracket, holders)
             return
-        close_source(hook, bracket, record)
+        # The connection on record has worked; that of the hook may be another one.
+        close_source(hook, bracket, replace(record, left_conn_id=record.left_conn_id or record.coveo_conn_id))
     except Exception as error:
         if isinstance(error, CoveoError) and not isinstance(error, _NOT_APPLIED):
             raise
@@ -373,8 +374,8 @@ def close_what_a_deleted_run_left(
 def _is_someone_elses(hook: CoveoPushHook, holder: SourceRecord, source_id: str) -> bool:
     try:
         return _shows_another_activity(hook.get_source(source_id), holder)
-    except AccessDeniedError:
-        # The key lacks the privilege to view sources.
+    except REJECTED_CONNECTION:
+        # The key may lack the privilege to view sources.
         return False
 
 

@@ -75,8 +75,9 @@ def is_another_run(
     """
     Return whether a record belongs to a deleted run with the same ID; ``None`` if the marks can't tell.
 
-    A pass with a higher number is one of the same run, or of a new one that was cleared. And if only the
-    start differs, the run was deleted and created again, or started again without a clear.
+    From 3.2 on, Airflow counts each clear, also one of a task in a running run, which keeps its start. A pass
+    with a higher number that starts later is one of the same run, or of a new one that was cleared. And if
+    only the start differs, the run was deleted and created again, or started again without a clear.
 
     :param recorded: The mark in the record, from any earlier pass; ``None`` in a record of 0.1.
     :param now: The mark of the current run.
@@ -84,11 +85,14 @@ def is_another_run(
     if recorded is None or now is None:
         return False
     then, mark = RunMark(*recorded), RunMark(*now)
-    if (then.number and mark.number and then.number != mark.number) or mark.clears < then.clears:
+    has_numbers = bool(then.number and mark.number)
+    if has_numbers and then.number != mark.number:
         return True
-    if mark.clears == then.clears:
-        return None if abs(mark.began - then.began) > _SAME else False
-    return False if then.number and mark.number else None
+    if abs(mark.began - then.began) <= _SAME:
+        return False
+    if mark.clears < then.clears:
+        return True
+    return False if mark.clears > then.clears and has_numbers else None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,19 @@ if TYPE_CHECKING:
 _DAY = 86400
 
 
+@pytest.fixture
+def variables_as_task_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the state of tasks in Variables, as before 3.3."""
+    from airflow_provider_coveo.state import task_store
+
+    init = task_store.RunState.__init__
+    monkeypatch.setattr(
+        task_store.RunState,
+        "__init__",
+        lambda self, context: init(self, {**context, "task_state_store": None}),
+    )
+
+
 def _items_named_by_variable() -> list[dict[str, str]]:
     from airflow.sdk import Variable
 
@@ -674,20 +687,12 @@ def test_a_map_index_of_a_member_that_is_no_longer_listed_does_not_keep_old_item
     assert "old" not in engine.items("one").split(), engine.story()
 
 
-def test_a_run_with_a_deleted_runs_id_resumes_nothing_of_that_one(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("variables_as_task_store")
+def test_a_run_with_a_deleted_runs_id_resumes_nothing_of_that_one(engine: Engine) -> None:
     """Before 3.3, the records of pushes are in Variables, which are not deleted with a run."""
     from airflow_provider_coveo.operators.coveo_push import PushItemsOperator
-    from airflow_provider_coveo.state import task_store
     from tests.stepped import shapes
 
-    init = task_store.RunState.__init__
-    monkeypatch.setattr(
-        task_store.RunState,
-        "__init__",
-        lambda self, context: init(self, {**context, "task_state_store": None}),
-    )
     items = [{"documentId": f"https://example.com/i{n}", "data": "abcd"[n] * 900} for n in range(4)]
     with shapes.a_dag("resumes") as dag, shapes.bracket(delete_old_items=True):
         shapes.work.override(task_id="prepare")("three") >> PushItemsOperator(
@@ -758,3 +763,42 @@ def test_a_bracket_deletes_old_items_before_one_that_follows_it(engine: Engine) 
     engine.trigger("a", "full_then_changes")
     engine.settle()
     assert set(engine.items("one").split()) == {"a/work1/-1/0", "a/work2/-1/0"}, engine.story()
+
+
+def test_a_map_index_whose_open_was_killed_opens_another_source_later(engine: Engine) -> None:
+    engine.add(_mapped("killed_open", by_operator=False))
+    engine.set_variable("ids", "one,two")
+    engine.trigger("a", "killed_open")
+    engine.until("a.open[0]", "request", "REBUILD")
+    engine.kill("a.open[0]")
+    engine.notice("a.open[0]")
+    engine.settle()
+    engine.set_variable("ids", "three,two")
+    engine.let_time_pass(3600)
+    engine.clear_run("a")
+    engine.settle()
+    assert "REBUILD push" in engine.sequence("three"), (engine.story(), engine.errors)
+    assert engine.last_status("one") == engine.last_status("three") == "IDLE", engine.story()
+
+
+@pytest.mark.usefixtures("variables_as_task_store")
+def test_a_retry_keeps_its_state_if_another_task_of_the_running_run_is_cleared(engine: Engine) -> None:
+    """From 3.2 on, Airflow counts that as a clear of the run."""
+    from airflow_provider_coveo.operators.coveo_push import ResetPushSourceOperator
+    from tests.stepped import shapes
+
+    with shapes.a_dag("resets", default_args={"retries": 1}) as dag:
+        ResetPushSourceOperator(task_id="reset", source_id="one", queue_delay=0)
+        shapes.work.override(task_id="aside", retries=0)("three")
+    engine.add(dag)
+    engine.push_as_somebody_else("one", "old")
+    engine.trigger("a", "resets")
+    engine.until("a.reset", "request", "delete-old")
+    engine.step("a.reset", "refuse-later:503")
+    engine.finish("a.reset")
+    engine.tick()
+    engine.push_as_somebody_else("one", "new")
+    engine.clear("a", "aside", downstream=False, upstream=False, only_failed=False)
+    engine.let_time_pass(60)
+    engine.settle()
+    assert engine.items("one") == "new", engine.story()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -358,3 +358,77 @@ def test_an_exclusive_bracket_does_not_take_an_activity_for_its_own_of_an_earlie
     engine.clear_run("a")
     engine.settle()
     assert engine.run_states()["a"] == "success", (engine.story(), engine.errors)
+
+
+def test_a_bracket_checks_each_owner_although_one_has_just_left(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow_provider_coveo.state.ledger import SourceLedger
+    from tests.stepped import shapes
+
+    with shapes.a_dag("third") as third, shapes.bracket():
+        shapes.work.override(task_id="work1")() >> shapes.work.override(task_id="work2")()
+    engine.add(shapes.one_task(), shapes.other(), third)
+    engine.trigger("d", "third")
+    engine.until("d.work1", "answered", "push")
+
+    def play(*but: str) -> None:
+        for _ in range(6):
+            engine.tick()
+            for process in list(engine.processes):
+                if process.actor.name not in but:
+                    engine.finish(process.actor.name)
+
+    engine.trigger("c", "other")
+    play("d.work1", "c.work1")
+    engine.trigger("a", "one_task")
+    play("d.work1", "c.work1", "a.work1")
+    engine.finish("a.work1")
+    engine.finish("c.work1")
+    leave, left = SourceLedger.leave, []
+
+    def leave_just_after(self: Any, source_id: str, bracket: Any, coveo_conn_id: str, to: Any) -> bool:
+        if not left:
+            # Exactly now, the other one leaves.
+            left.append(to)
+            others = [holder for holder in self.holders(source_id) if holder.bracket != to.bracket]
+            self._write_holders(source_id, others)
+        return leave(self, source_id, bracket, coveo_conn_id, to)
+
+    monkeypatch.setattr(SourceLedger, "leave", leave_just_after)
+    _play(engine, "a")
+    assert left, engine.story()
+    assert engine.last_status("one") == "REBUILD", engine.story()
+
+
+def test_what_a_deleted_run_left_is_closed_with_a_connection_that_works(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import json
+
+    from tests.stepped import shapes
+
+    names = {"source_id": "{{ var.value.s }}", "coveo_conn_id": "{{ var.value.c }}"}
+    with shapes.a_dag("other_connection") as dag, shapes.bracket(**names):
+        shapes.work.override(task_id="work1")("three") >> shapes.work.override(task_id="work2")("three")
+    connection = json.loads(engine.simulator.connection_json())
+    monkeypatch.setenv("AIRFLOW_CONN_BAD", json.dumps({**connection, "password": "xx-wrong-key"}))
+    engine.add(dag)
+    engine.set_variable("s", "one")
+    engine.set_variable("c", "coveo_default")
+    engine.trigger("a", "other_connection")
+    engine.until("a.work2", "answered", "push")
+    engine.mark("a", "work1", "failed")
+    for _ in range(3):
+        engine.tick()
+    engine.lose_callback("a.callback")
+    for process in list(engine.processes):
+        engine.terminate(process.actor.name)
+    assert engine.last_status("one") == "REBUILD", engine.story()
+    engine.set_variable("s", "two")
+    engine.set_variable("c", "bad")
+    engine.delete_run("a")
+    engine.let_time_pass(60)
+    engine.create_again("a")
+    engine.settle()
+    assert engine.last_status("one") == "IDLE", engine.story()

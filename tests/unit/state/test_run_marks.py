@@ -54,6 +54,9 @@ def a_run(mark: RunMark, **task: Any) -> CurrentRun:
     [
         (_FIRST, _FIRST, False),
         (_FIRST, RunMark(_FIRST.began + 0.001, 0), False),
+        # From 3.2 on, a task was cleared in the running run; and a task that started before.
+        (_FIRST, RunMark(_FIRST.began, 1), False),
+        (RunMark(_FIRST.began, 1), _FIRST, False),
         # Deleted and created again, or set to queued.
         (_FIRST, RunMark(_FIRST.began + 60, 0), None),
         (_FIRST, RunMark(_FIRST.began - 60, 0), None),

@@ -397,7 +397,7 @@ def test_the_outcome_task_checks_again_if_the_open_task_was_killed_during_its_re
 
     # Nothing that `open` does after its request has happened.
     monkeypatch.setattr(opening.Opening, "_conclude_failure", lambda *_: None)
-    monkeypatch.setattr(end_tasks, "_MAX_LINGERING", 0.2)
+    monkeypatch.setattr(end_tasks, "MAX_LINGERING", 0.2)
     with monkeypatch.context() as patch:
         patch.setattr(CoveoPushHook, "set_source_status", killed)
         with pytest.raises(SystemExit):
