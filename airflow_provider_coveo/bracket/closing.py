@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 #: How long the process of a marked or cleared task can survive: with Airflow's default heartbeats up to 8
 #: seconds, and on 2.11 up to 26 if it was marked as success.
 MAX_LINGERING: Final = 30.0
+#: The maximum number of brackets that leave a source for each other.
+_MAX_LEFT: Final = 20
 #: Errors of a connection, rather than of a source.
 REJECTED_CONNECTION: Final = (AccessDeniedError, AuthenticationError, FirewallBlockedError)
 
@@ -150,11 +152,24 @@ def left_to(bracket: Holder, record: BracketRecord, still_live: LivenessCheck = 
     other = other_at_work(bracket, record, still_live)
     if other is not None or record.left_for is None:
         return other
-    other = Holder(*record.left_for)
-    its = read_bracket(other)
-    # Its own checks ensure that the status stays; anything that the source shows now is someone else's.
-    is_closed = its is not None and its.source_id == record.source_id and its.phase is Phase.CLOSED
-    return other if is_closed else None
+    left_for, opened_at = record.left_for, record.opened_at
+    # That one may have left it for another one in turn.
+    for _ in range(_MAX_LEFT):
+        other = Holder(*left_for)
+        its = read_bracket(other)
+        if its is None:
+            return None
+        if its.phase is Phase.REJECTED and its.closed_at > opened_at:
+            return other
+        if its.source_id != record.source_id:
+            return None
+        # Its own checks ensure that the status stays; anything that the source shows now is someone else's.
+        if its.phase is Phase.CLOSED:
+            return other
+        if its.phase is not Phase.LEFT or its.left_for is None:
+            return None
+        left_for = its.left_for
+    return None
 
 
 def other_at_work(

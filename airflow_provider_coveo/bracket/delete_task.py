@@ -26,7 +26,7 @@ from airflow_provider_coveo.bracket.errors import (
     SharedByMapIndexes,
     UnknownFirstOpening,
 )
-from airflow_provider_coveo.bracket.expansion import share_of_source
+from airflow_provider_coveo.bracket.expansion import indexes_of_source
 from airflow_provider_coveo.bracket.members import (
     failure_is_ignored,
     is_mapped_task,
@@ -144,27 +144,29 @@ class DeleteOldItemsOfUpdateOperator(_UpdateOperator):
 
     def _reject_a_shared_source(self, context: Context, holder: Holder, run: RunRecord) -> None:
         """Keep the items that another map index of the bracket pushed before, or has not pushed yet."""
-        share = None
-        if holder.map_index >= 0:
-            share = share_of_source(context, opening_of(context, self.update_tasks), self.source_id)
-        if share is not None:
-            # Also those that have not opened it yet.
-            named, values = share
-            states = task_states(holder.dag_id, holder.run_id, [holder.open_task_id])[holder.open_task_id]
-            indexes = sum(state != "removed" for index, state in states.items() if index >= 0)
-            if named * indexes <= values:
-                return
-            which = f"{named * indexes // values} of {indexes}"
-        else:
+        others = self._other_indexes_with_source(context, holder)
+        if others is None:
             others = _other_indexes_of_source(self.source_id, holder, run)
-            if not others:
-                return
-            which = ", ".join(map(str, sorted([holder.map_index, *others])))
+        if not others:
+            return
+        which = ", ".join(map(str, sorted([holder.map_index, *others])))
         raise SharedByMapIndexes(
             f"Old items of source {self.source_id!r} stay: several map indexes of the bracket update it "
             f"({which}), and each would delete what the others have not pushed yet. "
             "Remedy: Map the bracket over its sources; and map the pushes to one source inside the bracket."
         )
+
+    def _other_indexes_with_source(self, context: Context, holder: Holder) -> list[int] | None:
+        """Return the other map indexes with the same source, ``None`` if only their records can tell."""
+        if holder.map_index < 0:
+            return None
+        states = task_states(holder.dag_id, holder.run_id, [holder.open_task_id])[holder.open_task_id]
+        indexes = [index for index in states if index >= 0]
+        opening = opening_of(context, self.update_tasks)
+        same = indexes_of_source(context, opening, self.source_id, indexes)
+        if same is None:
+            return None
+        return [index for index in same - {holder.map_index} if states[index] not in {"removed", "skipped"}]
 
     def _estimate(self, context: Context, limit: MaxDeleted | None) -> dict[str, object]:
         """Return the number of items that would be deleted, if it is known, and delete nothing."""

@@ -8,7 +8,7 @@ tasks of the index read the new list, so what they push must go to the source in
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_coveo.bracket.errors import MappedSourceChanged
@@ -54,37 +54,47 @@ def _is_argument(value: object) -> bool:
     return type(value).__name__ == "MappedArgument"
 
 
-def share_of_source(context: Context, opening: Operator, source_id: str) -> tuple[int, int] | None:
+def indexes_of_source(
+    context: Context, opening: Operator, source_id: str, indexes: Iterable[int]
+) -> set[int] | None:
     """
-    Return how many of the values over which a bracket is mapped name a source, and how many there are.
+    Return the map indexes of a bracket whose source is the given one, also if they have not opened it yet.
 
-    The map indexes have the same share of the source. If the source doesn't depend on the map index, all of
-    them have it. ``None`` if a task in the group, or a template, computes the source for each map index.
+    ``None`` if a task in the group, or a template, computes the source for each map index.
 
-    :param context: The context of one of the bracket's tasks.
+    :param context: The context of one of the bracket's tasks, or of a task in its run.
     :param opening: The bracket's ``open``, whose fields are not rendered.
     :param source_id: The source.
+    :param indexes: All map indexes of the bracket.
     """
     value = getattr(opening, "source_id", None)
     if value is None or not _is_of_expansion(value):
-        return 1, 1
+        return set(indexes)
     if not _is_argument(value):
         return None
     values, key = value._input.value, value._key
+    stride = 1
     if isinstance(values, Mapping):
-        # Of `expand`: a list for each argument.
-        names = list(_resolved(values[key], context))
+        # Of `expand`: a list for each argument. The last argument changes first.
+        names = [_resolved(each, context) for each in _resolved(values[key], context)]
+        for later in list(values)[list(values).index(key) + 1 :]:
+            stride *= len(_resolved(values[later], context))
     else:
         # Of `expand_kwargs`: the arguments of each map index.
         names = [_resolved(each, context).get(key) for each in _resolved(values, context)]
-    named = names.count(source_id)
-    return (named, len(names)) if named else None
+    if source_id not in names:
+        return None
+    return {index for index in indexes if names[index // stride % len(names)] == source_id}
 
 
 def _resolved(value: object, context: Context) -> Any:
     """Return a value, or the result of a task for which it stands."""
     resolve = getattr(value, "resolve", None)
-    return value if resolve is None else resolve(context)
+    if resolve is None:
+        return value
+    found = resolve(context)
+    # The results of a mapped task: otherwise, each of them would be another request.
+    return found[:] if type(found).__name__ == "LazyXComSequence" else found
 
 
 def changed_fields(record: BracketRecord, rendered: dict[str, object]) -> list[str]:

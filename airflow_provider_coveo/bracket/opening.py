@@ -58,7 +58,9 @@ _NOT_APPLIED: Final = (
 )
 #: Seconds until a claim is read back: longer than another task takes from its check to its claim.
 _SETTLE_SECONDS: Final = 2.0
-#: How long a task waits for another one of its bracket that is about to open the source.
+#: How long a task waits for another one of its bracket that is about to open the source: before it claims the
+#: source itself, and after another one has replaced its claim.
+_SIBLING_STARTS_SECONDS: Final = 15.0
 _SIBLING_SECONDS: Final = 60.0
 #: The maximum time between a response to an opening and the start of its activity, as Coveo reports them.
 _SAME_ACTIVITY_MS: Final = 300_000
@@ -205,8 +207,8 @@ class Opening:
         self, ledger: SourceLedger, mine: SourceRecord, holders: tuple[SourceRecord, ...]
     ) -> tuple[SourceRecord, ...]:
         """Claim the source, let the claim settle, read it back, and check Coveo."""
-        if any(holder.bracket == self.bracket and not holder.is_claim for holder in holders):
-            self._join_another_task()
+        if self.reopened_by is not None and any(holder.bracket == self.bracket for holder in holders):
+            holders = self._wait_for_siblings(ledger, mine, _SIBLING_STARTS_SECONDS)
         known: set[SourceRecord] = set()
         # To find out takes seconds in which another bracket may open the source.
         while new := {holder for holder in holders if holder.bracket != self.bracket} - known:
@@ -218,7 +220,7 @@ class Opening:
         ledger.hold(self.source_id, replace(mine, is_claim=True), holders)
         try:
             time.sleep(_SETTLE_SECONDS)
-            holders = self._holders_without_siblings(ledger, mine)
+            holders = self._wait_for_siblings(ledger, mine, _SIBLING_SECONDS)
             # Brackets that are no longer live may have left the source active; this bracket closes it.
             left = [other for other in others if _left_active(other)]
             self._check_claim(mine, holders, left)
@@ -235,21 +237,27 @@ class Opening:
         if current is not None and current.may_be_open and current.opening != self.record.opening:
             raise OpenedByAnotherTaskError(self.bracket, current)
 
-    def _holders_without_siblings(self, ledger: SourceLedger, mine: SourceRecord) -> tuple[SourceRecord, ...]:
+    def _wait_for_siblings(
+        self, ledger: SourceLedger, mine: SourceRecord, seconds: float
+    ) -> tuple[SourceRecord, ...]:
         """
-        Return the owners of the source after a claim, unless another task of the bracket opens it.
+        Return the owners of the source, unless another task of the bracket opens it.
 
-        Airflow starts the tasks that were cleared together at the same time. The latest claim opens the
-        source, for all of them.
+        Airflow starts the tasks that were cleared together at the same time. One of them opens the source,
+        for all.
+
+        :param ledger: The records.
+        :param mine: The record of this opening.
+        :param seconds: The maximum time to wait for one that claims the source; it may have been killed.
         """
-        until = time.monotonic() + _SIBLING_SECONDS
+        until = time.monotonic() + seconds
         while True:
             holders = ledger.holders(self.source_id)
             own = next((holder for holder in holders if holder.bracket == self.bracket), None)
             if own is None or own.opening == mine.opening:
                 return holders
             self._join_another_task()
-            if time.monotonic() > until:
+            if not own.is_claim or time.monotonic() > until:
                 return holders
             time.sleep(1)
 
@@ -297,9 +305,10 @@ class Opening:
                 log.warning("%s The bracket's close tries again", error)
                 return
         ledger.release(self.source_id, self.bracket)
-        write_bracket(
-            self.bracket, replace(self.record, phase=Phase.REJECTED, is_concluded=True, waiting=None)
-        )
+        # The bracket that left it looks for that time.
+        closed_at = time.time() if left_conn_id else self.record.closed_at
+        rejected = replace(self.record, phase=Phase.REJECTED, is_concluded=True, waiting=None)
+        write_bracket(self.bracket, replace(rejected, closed_at=closed_at, left_conn_id=""))
 
     def _look_again(self, ledger: SourceLedger, mine: SourceRecord, opened: BracketRecord) -> None:
         """Close the source again if the bracket was closed during the request."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
-from airflow_provider_coveo.bracket.expansion import share_of_source
+from airflow_provider_coveo.bracket.expansion import indexes_of_source
 from airflow_provider_coveo.bracket.members import UpdateTasks, bracket_role, dag_of, member_ids
 from airflow_provider_coveo.state.airflow_runs import TaskStates, task_states
 
@@ -62,7 +62,7 @@ def _has_source(context: Context, opening: Operator, source_id: str) -> bool:
     try:
         value = getattr(opening, "source_id", None)
         if getattr(opening, "expanded_fields", ()):
-            return share_of_source(context, opening, source_id) is not None
+            return indexes_of_source(context, opening, source_id, ()) is not None
         return bool(opening.render_template(value, context) == source_id)
     except Exception as error:
         # It may depend on a task that has not run yet.

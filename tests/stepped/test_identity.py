@@ -802,3 +802,151 @@ def test_a_retry_keeps_its_state_if_another_task_of_the_running_run_is_cleared(e
     engine.let_time_pass(60)
     engine.settle()
     assert engine.items("one") == "new", engine.story()
+
+
+def _one_for_each_number(dag_id: str, count: int) -> Any:
+    """Return a DAG with a bracket for each result of a mapped task."""
+    from airflow.sdk import task, task_group
+
+    from tests.stepped import shapes
+
+    with shapes.a_dag(dag_id) as dag:
+
+        @task
+        def name(number: int) -> str:
+            return ["one", "two", "three"][number]
+
+        @task_group
+        def each(source_id: str) -> None:
+            with shapes.bracket(source_id=source_id, group_id="update", delete_old_items=True):
+                shapes.work.override(task_id="push")(source_id)
+
+        each.expand(source_id=name.expand(number=list(range(count))))
+    return dag
+
+
+def test_the_sources_of_all_map_indexes_are_read_in_one_request(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.sdk.execution_time import lazy_sequence
+
+    from airflow_provider_coveo.bracket import delete_task
+
+    keys: list[object] = []
+    get, find = lazy_sequence.LazyXComSequence.__getitem__, delete_task.indexes_of_source
+
+    def counting(*arguments: Any) -> Any:
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                lazy_sequence.LazyXComSequence,
+                "__getitem__",
+                lambda self, key: (keys.append(key), get(self, key))[1],
+            )
+            return find(*arguments)
+
+    monkeypatch.setattr(delete_task, "indexes_of_source", counting)
+    engine.add(_one_for_each_number("read_at_once", 3))
+    engine.trigger("a", "read_at_once")
+    engine.settle()
+    assert engine.run_states()["a"] == "success", (engine.story(), engine.errors)
+    assert keys == [slice(None)] * 3
+
+
+@pytest.mark.parametrize("arguments", ["one", "two"])
+def test_a_map_index_whose_bracket_is_skipped_shares_no_source(engine: Engine, arguments: str) -> None:
+    from airflow.sdk import task, task_group
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    from tests.stepped import shapes
+
+    with shapes.a_dag(f"skipped_index_{arguments}") as dag:
+
+        @task
+        def wanted(number: int) -> None:
+            if number != 1:
+                raise AirflowSkipException("not this one")
+
+        @task_group
+        def each(number: int, source_id: str) -> None:
+            options = {"source_id": source_id, "group_id": "update", "delete_old_items": True}
+            with shapes.bracket(**options) as update:
+                shapes.work.override(task_id="push")("one")
+            wanted(number) >> update
+
+        if arguments == "one":
+            each.partial(source_id="one").expand(number=[0, 1, 2])
+        else:
+            each.expand(source_id=["one"], number=[0, 1, 2])
+    engine.add(dag)
+    engine.push_as_somebody_else("one", "old")
+    engine.trigger("a", dag.dag_id)
+    engine.settle()
+    assert engine.run_states()["a"] == "success", (engine.story(), engine.errors)
+    assert "old" not in engine.items("one").split(), engine.story()
+
+
+def test_map_indexes_over_a_product_share_a_source_by_their_positions(engine: Engine) -> None:
+    from airflow.sdk import task_group
+
+    from tests.stepped import shapes
+
+    with shapes.a_dag("product") as dag:
+
+        @task_group
+        def each(source_id: str, part: int) -> None:
+            with shapes.bracket(source_id=source_id, group_id="update", delete_old_items=True):
+                shapes.work.override(task_id="push")("one")
+
+        each.expand(source_id=["one", "two"], part=[0, 1])
+    engine.add(dag)
+    engine.trigger("a", "product")
+    engine.settle()
+    errors = sorted(
+        str(error).partition("(")[2].partition(")")[0]
+        for _, error in engine.errors
+        if type(error).__name__ == "SharedByMapIndexes"
+    )
+    # Those of two have pushed nothing to their source; the check comes first.
+    assert errors == ["0, 1", "0, 1", "2, 3", "2, 3"], (engine.story(), engine.errors)
+
+
+def test_many_tasks_of_an_exclusive_bracket_that_start_one_after_the_other_open_it_again(
+    engine: Engine,
+) -> None:
+    from tests.stepped import shapes
+
+    count = 6
+    with shapes.a_dag("late_siblings") as dag, shapes.bracket(exclusive=True):
+        shapes.work_on.override(task_id="work").expand(number=list(range(count)))
+    engine.add(dag)
+    engine.trigger("a", "late_siblings")
+    for index in range(count):
+        engine.tell("a", f"work[{index}]", "fail")
+    engine.settle()
+    engine.clear("a", "work", downstream=True, upstream=False, only_failed=False)
+    engine.mark("a", "open", "success")
+    for _ in range(6):
+        engine.tick()
+        names = [actor.name for actor in engine.runnable()]
+        if f"a.work[{count - 1}]" in names:
+            break
+        for name in names:
+            engine.finish(name)
+    for index in range(count):
+        engine.actor(f"a.work[{index}]").actor.stops_at_each_wait = True
+    # Each further one starts while the first one settles its claim.
+    for started in range(1, count + 1):
+        for index in range(started):
+            name = f"a.work[{index}]"
+            if any(process.actor.name == name for process in engine.processes):
+                engine.step(name)
+    names = [f"a.work[{index}]" for index in range(count)]
+    while names:
+        for name in list(names):
+            if any(process.actor.name == name for process in engine.processes):
+                engine.step(name)
+            else:
+                names.remove(name)
+    engine.settle()
+    assert not [error for _, error in engine.errors if "in use" in str(error)], engine.story()
+    assert engine.run_states()["a"] == "success", engine.story()

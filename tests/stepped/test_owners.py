@@ -432,3 +432,43 @@ def test_what_a_deleted_run_left_is_closed_with_a_connection_that_works(
     engine.create_again("a")
     engine.settle()
     assert engine.last_status("one") == "IDLE", engine.story()
+
+
+@pytest.mark.parametrize("last", ["closes", "is rejected"])
+def test_a_bracket_that_left_its_source_does_not_close_it_after_a_chain_of_others(
+    engine: Engine, last: str
+) -> None:
+    from tests.stepped import shapes
+
+    with shapes.a_dag("leaving_first") as dag:
+        with shapes.bracket():
+            shapes.work.override(task_id="work1")()
+        shapes.work.override(task_id="long")("three")
+    engine.add(dag, shapes.other(), shapes.in_a_row())
+
+    def play(*but: str) -> None:
+        for _ in range(8):
+            engine.tick()
+            for process in list(engine.processes):
+                if process.actor.name not in but:
+                    engine.finish(process.actor.name)
+
+    engine.trigger("a", "leaving_first")
+    play("a.work1", "a.long")
+    engine.trigger("c", "other")
+    play("a.work1", "a.long", "c.work1")
+    engine.trigger("d", "in_a_row")
+    if last == "is rejected":
+        _ready(engine, "d.open")
+        _step_to(engine, "d.open", "request", "REBUILD")
+    play("a.long", "c.work1", "d.work1", "d.open")
+    play("a.long", "d.work1", "d.open")
+    if last == "is rejected":
+        engine.step("d.open", "refuse:403")
+    play("a.long")
+    assert engine.last_status("one") == "IDLE", engine.story()
+    engine.set_status_as_somebody_else("one", "REFRESH")
+    engine.let_time_pass(3600)
+    engine.settle()
+    assert engine.run_states()["a"] == "success", engine.story()
+    assert engine.last_status("one") == "REFRESH", engine.story()
