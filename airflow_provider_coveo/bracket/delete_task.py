@@ -251,7 +251,8 @@ def _other_indexes_of_source(source_id: str, holder: Holder, run: RunRecord) -> 
         if states.get(index, "removed") == "removed":
             continue
         record = read_bracket(replace(holder, map_index=index))
-        if record is not None and record.is_pinned and record.source_id != source_id:
+        of_record = "" if record is None else record.waiting_for or record.source_id
+        if of_record not in {"", source_id}:
             continue
         if states[index] not in _HAS_A_SOURCE:
             # It was cleared, and opens what the list contains now. A long wait must not occupy a worker.

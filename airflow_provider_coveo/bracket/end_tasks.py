@@ -51,8 +51,6 @@ if TYPE_CHECKING:
     from airflow_provider_coveo.operators.arguments import TaskArguments
     from airflow_provider_coveo.state.airflow_types import Operator, Wirable, Wirables
 
-#: The states of an `open` that, if the record says "closed", has opened nothing since.
-_OPENED_NOTHING: Final = frozenset({"failed", "upstream_failed", "skipped"})
 _IS_CLOSED: Final = "The source is closed"
 
 
@@ -105,18 +103,17 @@ class ClosePushSourceUpdateOperator(_UpdateOperator):
         above = [task.task_id for task in members(context["task"], self.update_tasks)]
         found = self._states(context, [opening, *above])
         wait_for_unfinished(found)
-        if found[opening].get(self._holder(context).map_index) in _OPENED_NOTHING and self._is_closed(
-            context, record
-        ):
-            self.log.info("`open` opened nothing since the source was closed, so there is nothing to close")
+        if self._is_closed(context, record):
+            self.log.info("Nothing has opened the source since it was closed, so there is nothing to close")
             return self._nothing_sent()
         result = _close(self, context, record).result
         return self._nothing_sent() if result is None else dict(result)
 
     def _is_closed(self, context: Context, record: BracketRecord) -> bool:
-        """Return whether the source was closed in an earlier pass of the run; its status is not ours then."""
-        is_concluded = record.phase is Phase.CLOSED and record.is_concluded
-        return is_concluded or left_to(self._holder(context), record) is not None
+        """Return whether nothing has opened the source since it was closed; its status is someone else's."""
+        if record.phase is Phase.CLOSED:
+            return record.is_concluded
+        return left_to(self._holder(context), record) is not None
 
     def _give_up_claim(self, context: Context) -> None:
         """Release the claim of an exclusive `open` that was killed before it opened the source."""

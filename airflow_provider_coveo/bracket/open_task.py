@@ -312,10 +312,11 @@ class OpenPushSourceUpdateOperator(_UpdateOperator):
             waited = record.waiting
             # A retry continues the wait; a clear starts a new one.
             waiting_since = waited[1] if waited is not None and waited[0] == series else now
-        if record.waiting != (series, waiting_since):
+        if (record.waiting, record.waiting_for) != ((series, waiting_since), self.source_id):
             # Another task of the bracket may have opened the source since.
             current = read_bracket(self._holder(context)) or record
-            write_bracket(self._holder(context), replace(current, waiting=(series, waiting_since)))
+            waiting = replace(current, waiting=(series, waiting_since), waiting_for=self.source_id)
+            write_bracket(self._holder(context), waiting)
         left = waiting_since + self.exclusive_timeout - now
         if left <= 0:
             raise PushSourceInUse(

@@ -31,11 +31,10 @@ from airflow_provider_coveo.state.ledger import (
     SourceRecord,
     new_opening,
     read_bracket,
-    record_closing,
     write_bracket,
 )
 from airflow_provider_coveo.state.liveness import live_among
-from airflow_provider_coveo.state.owners import give_back
+from airflow_provider_coveo.state.owners import give_back, record_closing
 from airflow_provider_coveo.state.run_marks import CurrentRun
 
 if TYPE_CHECKING:
@@ -173,6 +172,7 @@ class Opening:
             opened_at=time.time(),
             reopened_by=self.reopened_by,
             waiting=None,
+            waiting_for="",
             closed_by="",
             left_for=None,
             left_conn_id=mine.left_conn_id,
@@ -229,7 +229,7 @@ class Opening:
             raise
         for other in left:
             # If its DAG was only paused, its tasks open the source again, or wait for this bracket.
-            record_closing(other, self.source_id, Phase.LEFT, also_while_opening=False)
+            record_closing(other, self.source_id, Phase.LEFT, left_for=self.bracket, also_while_opening=False)
         return tuple(holder for holder in holders if holder not in left)
 
     def _join_another_task(self) -> None:

@@ -273,9 +273,9 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
         :param judged: Its owners at the check.
         :return: Whether it is closed, and not left open, or opened again, for another bracket.
         """
-        from airflow_provider_coveo.state.ledger import Phase, record_closing
+        from airflow_provider_coveo.state.ledger import Phase
         from airflow_provider_coveo.state.liveness import live_among
-        from airflow_provider_coveo.state.owners import give_back, owner_and_claims
+        from airflow_provider_coveo.state.owners import give_back, owner_and_claims, record_closing
 
         ledger = self._ledger
         known = {holder for holder in judged if not holder.is_claim}

@@ -21,7 +21,6 @@ twice. If a fact can't be established, the record says so: with an unknown cut-o
 from __future__ import annotations
 
 import hashlib
-import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -182,7 +181,8 @@ class BracketRecord:
     :param opened_at: The start of the last opening, on Airflow's clock in epoch seconds.
     :param closed_at: The time when Coveo accepted ``IDLE``, on Airflow's clock in epoch seconds.
     :param reopened_by: The task that opened the bracket again, and its map index.
-    :param waiting: The series of attempts that waits for the source, and the start of the wait.
+    :param waiting: The series of attempts that waits for a source, and the start of the wait.
+    :param waiting_for: That source.
     :param closed_by: The component that closed the source, if not the bracket itself: ``watchdog``.
     :param left_for: The bracket for which it left the source open: DAG, run, ``open`` and map index.
     :param left_conn_id: The connection of a bracket that left the source open for this one; empty if none
@@ -205,6 +205,7 @@ class BracketRecord:
     closed_at: float = 0.0
     reopened_by: tuple[str, int] | None = None
     waiting: tuple[str, float] | None = None
+    waiting_for: str = ""
     closed_by: str = ""
     left_for: tuple[str, str, str, int] | None = None
     left_conn_id: str = ""
@@ -260,34 +261,6 @@ def write_bracket(holder: Holder, record: BracketRecord) -> None:
         {**asdict(record), "phase": record.phase.value},
         f"The actions of the bracket of {holder}; the Coveo provider deletes it some runs later.",
     )
-
-
-def record_closing(
-    holder: SourceRecord,
-    source_id: str,
-    phase: Phase,
-    closed_by: str = "",
-    *,
-    also_while_opening: bool = True,
-) -> None:
-    """
-    Record, for a bracket that owned a source, the progress of another component that closes the source.
-
-    :param holder: The bracket.
-    :param source_id: The source.
-    :param phase: ``CLOSING`` or ``CLOSED``.
-    :param closed_by: The component that closes it, as in the record. Default: none.
-    :param also_while_opening: Whether to also update a bracket whose request to open is in flight, so that it
-        closes the source again. Default ``True``.
-    """
-    if holder.is_claim:
-        return
-    record = read_bracket(holder.bracket)
-    if record is None or record.source_id != source_id:
-        return
-    if record.is_concluded or also_while_opening:
-        record = replace(record, phase=phase, closed_at=time.time(), reopened_by=None, closed_by=closed_by)
-        write_bracket(holder.bracket, record)
 
 
 class SourceLedger:

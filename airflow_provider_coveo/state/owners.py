@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from airflow_provider_coveo.state.ledger import Phase, SourceRecord, record_closing
+from airflow_provider_coveo.state.ledger import Holder, Phase, SourceRecord, read_bracket, write_bracket
 from airflow_provider_coveo.state.liveness import check_run, live_among
 
 if TYPE_CHECKING:
@@ -16,6 +18,46 @@ if TYPE_CHECKING:
     LivenessCheck: TypeAlias = Callable[[SourceRecord], "bool | None"]
 
 log = logging.getLogger(__name__)
+
+
+def record_closing(
+    holder: SourceRecord,
+    source_id: str,
+    phase: Phase,
+    closed_by: str = "",
+    *,
+    left_for: Holder | None = None,
+    also_while_opening: bool = True,
+) -> None:
+    """
+    Record, for a bracket that owned a source, the progress of another component that closes the source.
+
+    :param holder: The bracket.
+    :param source_id: The source.
+    :param phase: ``CLOSING``, ``CLOSED`` or ``LEFT``.
+    :param closed_by: The component that closes it, as in the record. Default: none.
+    :param left_for: The bracket that takes it over. Default: none.
+    :param also_while_opening: Whether to also update a bracket whose request to open is in flight, so that it
+        closes the source again. Default ``True``.
+    """
+    if holder.is_claim:
+        return
+    record = read_bracket(holder.bracket)
+    if record is None or record.source_id != source_id:
+        return
+    if record.is_concluded or also_while_opening:
+        to = left_for
+        write_bracket(
+            holder.bracket,
+            replace(
+                record,
+                phase=phase,
+                closed_at=time.time(),
+                reopened_by=None,
+                closed_by=closed_by,
+                left_for=None if to is None else (to.dag_id, to.run_id, to.open_task_id, to.map_index),
+            ),
+        )
 
 
 def tell_closed(others: Iterable[SourceRecord], source_id: str) -> None:

@@ -127,10 +127,11 @@ def run_or_what_is_left(
     found = run_among(content, dag_id, run_id)
     mark = None if this_run is None else this_run.mark
     if found is not None:
-        is_another = this_run is not None and this_run.is_another(found.mark, found.brackets)
-        if is_another:
+        is_another = False if this_run is None else this_run.is_another(found.mark, found.brackets)
+        # A task that opened the source instead of an `open` that was marked by hand announced nothing.
+        if is_another and not found.why_unknown:
             return RunRecord(dag_id, run_id, mark=mark)
-        if is_another is None:
+        if is_another is not False:
             pushed = found.pushed_unopened or found.accepted
             return replace(found, accepted=False, pushed_unopened=pushed, mark=mark)
         return found if found.mark is not None else replace(found, mark=mark)

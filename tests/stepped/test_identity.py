@@ -627,12 +627,16 @@ def test_a_late_request_for_the_source_that_a_map_index_had_leaves_no_source_act
         assert engine.last_status(source) == "IDLE", engine.story()
 
 
-def test_a_map_index_that_waits_for_its_new_source_does_not_share_that_of_another(engine: Engine) -> None:
+@pytest.mark.parametrize("by_template", [False, True])
+def test_a_map_index_that_waits_for_its_new_source_does_not_share_that_of_another(
+    engine: Engine, by_template: bool
+) -> None:
     from airflow.sdk import Variable, task, task_group
 
     from tests.stepped import shapes
 
-    with shapes.a_dag("waits_for_another") as dag:
+    template = "{{ var.value.ids.split(',')[ti.map_index] }}"
+    with shapes.a_dag(f"waits_for_another_{by_template}") as dag:
 
         @task
         def ids() -> list[str]:
@@ -640,14 +644,14 @@ def test_a_map_index_that_waits_for_its_new_source_does_not_share_that_of_anothe
 
         @task_group
         def each(source_id: str) -> None:
-            options = {"delete_old_items": True, "exclusive": True}
-            with shapes.bracket(source_id=source_id, group_id="update", **options):
+            options = {"delete_old_items": True, "exclusive": True, "group_id": "update"}
+            with shapes.bracket(source_id=template if by_template else source_id, **options):
                 shapes.work.override(task_id="push")(source_id)
 
         each.expand(source_id=ids())
     engine.add(dag)
     engine.set_variable("ids", "one,two")
-    engine.trigger("a", "waits_for_another")
+    engine.trigger("a", dag.dag_id)
     engine.settle()
     engine.set_variable("ids", "two,one")
     engine.set_status_as_somebody_else("one", "REFRESH")
@@ -950,3 +954,16 @@ def test_many_tasks_of_an_exclusive_bracket_that_start_one_after_the_other_open_
     engine.settle()
     assert not [error for _, error in engine.errors if "in use" in str(error)], engine.story()
     assert engine.run_states()["a"] == "success", engine.story()
+
+
+def test_a_run_that_starts_again_remembers_a_task_that_opened_instead_of_its_open(engine: Engine) -> None:
+    engine.add(_both_on_one("starts_again_marked"))
+    engine.trigger("a", "starts_again_marked")
+    engine.tick()
+    engine.mark("a", "first.open", "success")
+    engine.until("a.between", "request", "push")
+    engine.let_time_pass(60)
+    _set_to_queued(engine)
+    engine.settle()
+    assert "UnknownFirstOpening" in [type(error).__name__ for _, error in engine.errors], engine.story()
+    assert set(engine.items("one").split()) == {"a/work1/-1/0", "a/work2/-1/0"}, engine.story()

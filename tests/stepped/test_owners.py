@@ -472,3 +472,29 @@ def test_a_bracket_that_left_its_source_does_not_close_it_after_a_chain_of_other
     engine.settle()
     assert engine.run_states()["a"] == "success", engine.story()
     assert engine.last_status("one") == "REFRESH", engine.story()
+
+
+@pytest.mark.parametrize("who", ["an exclusive bracket", "the watchdog"])
+def test_a_paused_bracket_does_not_close_what_was_opened_after_another_closed_it(
+    engine: Engine, who: str
+) -> None:
+    from tests.stepped import shapes
+
+    engine.add(shapes.one_task(), shapes.exclusive_other())
+    engine.trigger("a", "one_task")
+    engine.until("a.work1", "answered", "push")
+    engine.pause("one_task")
+    engine.finish("a.work1")
+    if who == "the watchdog":
+        engine.let_time_pass(86400)
+        engine.trigger("w", "watchdog")
+        _play(engine, "w")
+    else:
+        engine.trigger("c", "exclusive_other")
+        _play(engine, "c")
+    assert engine.last_status("one") == "IDLE", engine.story()
+    engine.set_status_as_somebody_else("one", "REFRESH")
+    engine.let_time_pass(600)
+    engine.pause("one_task", False)
+    engine.settle()
+    assert engine.last_status("one") == "REFRESH", engine.story()

@@ -519,7 +519,7 @@ def _(story: Story) -> None:
 @cell(
     "S10e",
     "clear of only `close`",
-    "REBUILD push IDLE (clear close) IDLE",
+    "REBUILD push IDLE (clear close)",
     "failed",
     "work1 FAIL, work2 upf, close ok#2",
 )
