@@ -120,11 +120,11 @@ class DeleteOldItemsOfUpdateOperator(_UpdateOperator):
             record.source_id, holder.dag_id, holder.run_id, current_run(context)
         )
         self._reject_a_shared_source(context, holder, run)
-        others = brackets_that_may_still_push(context, self.update_tasks, self.source_id)
+        others = brackets_that_may_still_push(context, self.update_tasks, self.source_id, run.brackets)
         if others:
             raise AirflowSkipException(
                 f"Old items of source {self.source_id!r} stay: another bracket of this run updates it, and "
-                f"has not pushed everything yet ({listed(others)}). The last one deletes them, if it has "
+                f"has not ended yet, or not well ({listed(others)}). The last one deletes them, if it has "
                 "delete_old_items."
             )
         if not self.allow_empty and not run.accepted:

@@ -64,7 +64,7 @@ def read_record_in_run(context: Context, holder: Holder) -> tuple[BracketRecord 
         answer = is_another_run(record.mark, run.mark)
         # A new run that was cleared has its own record since its `open` worked.
         may_be_another = answer or (answer is None and record.mark[1] == run.mark.clears)
-    if not may_be_another or run.has_opened(holder.open_task_id, holder.map_index):
+    if not may_be_another or run.has_opened(holder.open_task_id, holder.map_index, record.source_id):
         return record, False
     log.info("A deleted run with the ID of this one opened source %s; this one did not", record.source_id)
     return None, True

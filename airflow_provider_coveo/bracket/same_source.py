@@ -8,63 +8,99 @@ the run pushed in the previous run, and has not pushed again yet.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
-from airflow_provider_coveo.bracket.expansion import indexes_of_source
-from airflow_provider_coveo.bracket.members import UpdateTasks, bracket_role, dag_of, member_ids
-from airflow_provider_coveo.state.airflow_runs import TaskStates, task_states
+from airflow_provider_coveo.bracket.dry_runs import DRY_RUN_XCOM_KEY
+from airflow_provider_coveo.bracket.expansion import expanded_fields, indexes_of_source
+from airflow_provider_coveo.bracket.members import (
+    UpdateTasks,
+    bracket_map_index,
+    bracket_role,
+    dag_of,
+    mapped_group_id,
+    member_ids,
+)
+from airflow_provider_coveo.state.airflow_runs import task_states
+from airflow_provider_coveo.state.ledger import Holder, read_bracket
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import DAG, Context
+    from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_coveo.state.airflow_types import Operator
 
 log = logging.getLogger(__name__)
 
-#: The states of a task that has pushed what it pushes; one that is no longer mapped pushes nothing.
-_DONE: Final = frozenset({"success", "removed"})
+#: The states of a task that pushes nothing more to the source in this run.
+_ENDED: Final = frozenset({"success", "skipped", "removed"})
 
 
-def brackets_that_may_still_push(context: Context, update_tasks: UpdateTasks, source_id: str) -> list[str]:
+def brackets_that_may_still_push(
+    context: Context, update_tasks: UpdateTasks, source_id: str, opened: Iterable[tuple[str, int]]
+) -> list[str]:
     """
-    Return the ``open`` tasks of the other brackets of the DAG that have not pushed all they push to a source.
+    Return the ``open`` tasks of other brackets that update a source in this run, and have not ended well.
 
-    A bracket that is skipped pushes nothing. One that follows this bracket updates what this one leaves.
+    A bracket that follows this one updates what this one leaves, so it does not count.
 
     :param context: The context of one of the bracket's tasks.
     :param update_tasks: The bracket's tasks.
     :param source_id: The source.
+    :param opened: The brackets of the run that have opened it: their ``open`` and map index.
     """
-    dag, below = dag_of(context["task"]), context["task"].get_flat_relative_ids(upstream=False)
+    below = context["task"].get_flat_relative_ids(upstream=False) | {update_tasks.open}
     others = {
-        task.task_id: member_ids(dag, task.update_tasks)  # type: ignore[union-attr]
-        for task in dag.tasks
-        if bracket_role(task) == "open"
-        and task.task_id not in below | {update_tasks.open}
-        and _has_source(context, task, source_id)
+        task.task_id: task
+        for task in dag_of(context["task"]).tasks
+        if bracket_role(task) == "open" and task.task_id not in below
     }
     if not others:
         return []
-    every = [*others, *(name for names in others.values() for name in names)]
-    found = task_states(context["ti"].dag_id, context["ti"].run_id, every)
-    return sorted(opening for opening, names in others.items() if not _is_done(dag, found, opening, names))
+    found: set[tuple[str, int]] = {each for each in opened if each[0] in others}
+    for opening in others.values():
+        found |= {
+            (opening.task_id, index)
+            for index in _indexes_with_source(context, opening, update_tasks, source_id)
+        }
+    return sorted({name for name, index in found if _may_push(context, others[name], index, source_id)})
 
 
-def _is_done(dag: DAG, found: TaskStates, opening: str, names: list[str]) -> bool:
-    states = set(found[opening].values())
-    if states and states <= {"skipped", "removed"}:
-        return True
-    pushing = [found[name] for name in names if not getattr(dag.get_task(name), "is_setup", False)]
-    return bool(states) and all(set(by_index.values()) <= _DONE for by_index in [found[opening], *pushing])
-
-
-def _has_source(context: Context, opening: Operator, source_id: str) -> bool:
+def _indexes_with_source(
+    context: Context, opening: Operator, update_tasks: UpdateTasks, source_id: str
+) -> Iterable[int]:
+    """Return the map indexes of another bracket whose source is the given one, as far as it is known now."""
+    run = context["ti"]
+    group = mapped_group_id(opening)
+    own = bracket_map_index(context, update_tasks)
     try:
-        value = getattr(opening, "source_id", None)
-        if getattr(opening, "expanded_fields", ()):
-            return indexes_of_source(context, opening, source_id, ()) is not None
-        return bool(opening.render_template(value, context) == source_id)
+        is_beside = group == mapped_group_id(dag_of(context["task"]).get_task(update_tasks.open))
+        if group is None or is_beside or "source_id" not in expanded_fields(opening):
+            value = opening.render_template(getattr(opening, "source_id", None), context)
+            if value != source_id:
+                return []
+            if group is None or is_beside:
+                return [-1 if group is None else own]
+        indexes = task_states(run.dag_id, run.run_id, [opening.task_id])[opening.task_id]
+        return indexes_of_source(context, opening, source_id, [each for each in indexes if each >= 0]) or []
     except Exception as error:
         # It may depend on a task that has not run yet.
         log.info("Could not find out which source %s opens: %s", opening.task_id, error)
+        return []
+
+
+def _may_push(context: Context, opening: Operator, index: int, source_id: str) -> bool:
+    run = context["ti"]
+    names = [opening.task_id, *member_ids(dag_of(context["task"]), opening.update_tasks)]  # type: ignore[union-attr]
+    found = task_states(run.dag_id, run.run_id, names)
+    # All tasks of a mapped bracket are in its task group.
+    states = [state for name in names for each, state in found[name].items() if index in {-1, each}]
+    if states and set(states) <= _ENDED and not _was_dry(context, opening, index):
         return False
+    record = read_bracket(Holder(run.dag_id, run.run_id, opening.task_id, index))
+    return record is None or not record.is_pinned or record.source_id == source_id
+
+
+def _was_dry(context: Context, opening: Operator, index: int) -> bool:
+    if getattr(opening, "is_dry_run", False) is False:
+        return False
+    return bool(context["ti"].xcom_pull(task_ids=opening.task_id, key=DRY_RUN_XCOM_KEY, map_indexes=index))

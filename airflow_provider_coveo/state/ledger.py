@@ -373,7 +373,7 @@ class SourceLedger:
 
     def run(self, source_id: str, dag_id: str, run_id: str, this_run: CurrentRun | None = None) -> RunRecord:
         """Return the record of a run's changes to a source, as far as known."""
-        return run_or_what_is_left(self._content(source_id), dag_id, run_id, this_run)
+        return run_or_what_is_left(self._content(source_id), source_id, dag_id, run_id, this_run)
 
     def opened(
         self,
@@ -470,7 +470,7 @@ class SourceLedger:
                 # Derived, so that tasks of one run that start at the same time get the same name.
                 since = hashlib.sha256(f"{since} {dag_id} {run_id}".encode()).hexdigest()[:16]
             before = run_among(content, dag_id, run_id)
-            run = change(run_or_what_is_left(content, dag_id, run_id, this_run))
+            run = change(run_or_what_is_left(content, source_id, dag_id, run_id, this_run))
             if is_last and run == before:
                 return None, (run, since, [])
             if is_last and before is None and run == RunRecord(dag_id, run_id, mark=run.mark):

@@ -45,6 +45,9 @@ def record_closing(
     record = read_bracket(holder.bracket)
     if record is None or record.source_id != source_id:
         return
+    if holder.opening and record.opening != holder.opening:
+        # It has opened the source again since.
+        return
     if record.is_concluded or also_while_opening:
         to = left_for
         write_bracket(

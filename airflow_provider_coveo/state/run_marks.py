@@ -7,6 +7,7 @@ created again with the same ID: by the scheduler, a backfill, the API, or ``airf
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+
+log = logging.getLogger(__name__)
 
 #: The XCom in which 0.1.0's `open` task saves what it is about to open. It is still written, so that a run
 #: whose tasks use different versions of the provider can be closed by any of them; and because Airflow
@@ -116,7 +119,7 @@ class CurrentRun:
         number = int(getattr(self.context["ti"], "try_number", 1))
         return was_cleared(self.context) or number > (self.context["task"].retries or 0) + 1
 
-    def has_opened(self, open_task_id: str, map_index: int) -> bool:
+    def has_opened(self, open_task_id: str, map_index: int, source_id: str) -> bool:
         """
         Return whether a bracket's ``open`` has announced in this run that it opens a source.
 
@@ -124,29 +127,35 @@ class CurrentRun:
 
         :param open_task_id: The bracket's ``open``.
         :param map_index: Its map index, or -1.
+        :param source_id: The source.
         """
         if (open_task_id, map_index) == self.opens:
             return False
         announced = self.context["ti"].xcom_pull(
             task_ids=open_task_id, key=OPENING_XCOM_KEY, map_indexes=map_index
         )
-        return isinstance(announced, dict) and bool(announced.get("source_id"))
+        return isinstance(announced, dict) and announced.get("source_id") == source_id
 
     def is_another(
-        self, recorded: tuple[float, int, int] | None, brackets: Iterable[tuple[str, int]]
+        self, recorded: tuple[float, int, int] | None, source_id: str, brackets: Iterable[tuple[str, int]]
     ) -> bool | None:
         """
         Return whether a record belongs to a deleted run with the ID of this one; ``None`` if nothing tells.
 
         :param recorded: The mark in the record.
-        :param brackets: The brackets that opened a source in the record's run: their ``open`` and map index.
+        :param source_id: The source.
+        :param brackets: The brackets that opened it in the record's run: their ``open`` and map index.
         """
         answer = is_another_run(recorded, self.mark)
         if answer is not None:
             return answer
         brackets = tuple(brackets)
-        if self.was_continued or any(self.has_opened(*each) for each in brackets):
-            return False
+        try:
+            if self.was_continued or any(self.has_opened(*each, source_id) for each in brackets):
+                return False
+        except Exception as error:
+            log.warning("Could not read what this run has opened: %r", error)
+            return None
         was_cleared = recorded is not None and RunMark(*recorded).clears != self.mark.clears
         return None if was_cleared or not brackets else True
 

@@ -111,7 +111,11 @@ def run_among(content: Mapping[str, object], dag_id: str, run_id: str) -> RunRec
 
 
 def run_or_what_is_left(
-    content: Mapping[str, object], dag_id: str, run_id: str, this_run: CurrentRun | None = None
+    content: Mapping[str, object],
+    source_id: str,
+    dag_id: str,
+    run_id: str,
+    this_run: CurrentRun | None = None,
 ) -> RunRecord:
     """
     Return the record of a run. If the run is no longer kept, its first cut-off is unknown.
@@ -120,6 +124,7 @@ def run_or_what_is_left(
     inherits only what keeps items.
 
     :param content: The source's record.
+    :param source_id: The source.
     :param dag_id: The run's DAG.
     :param run_id: The run.
     :param this_run: What tells the run from a deleted one with its ID. Default: unknown.
@@ -127,7 +132,7 @@ def run_or_what_is_left(
     found = run_among(content, dag_id, run_id)
     mark = None if this_run is None else this_run.mark
     if found is not None:
-        is_another = False if this_run is None else this_run.is_another(found.mark, found.brackets)
+        is_another = False if this_run is None else this_run.is_another(found.mark, source_id, found.brackets)
         # A task that opened the source instead of an `open` that was marked by hand announced nothing.
         if is_another and not found.why_unknown:
             return RunRecord(dag_id, run_id, mark=mark)

@@ -967,3 +967,198 @@ def test_a_run_that_starts_again_remembers_a_task_that_opened_instead_of_its_ope
     engine.settle()
     assert "UnknownFirstOpening" in [type(error).__name__ for _, error in engine.errors], engine.story()
     assert set(engine.items("one").split()) == {"a/work1/-1/0", "a/work2/-1/0"}, engine.story()
+
+
+def test_a_bracket_beside_counts_by_the_source_that_it_opened(engine: Engine) -> None:
+    from airflow.sdk import task, task_group
+
+    from tests.stepped import shapes
+
+    with shapes.a_dag("beside_opened") as dag:
+        with shapes.bracket(group_id="first", delete_old_items=True):
+            shapes.work.override(task_id="of_first")()
+        with shapes.bracket(group_id="second", source_id="{{ var.value.s }}"):
+            shapes.work.override(task_id="of_second")()
+
+        @task
+        def name(number: int) -> str:
+            return ["one", "two"][number]
+
+        @task_group
+        def each(number: int) -> None:
+            with shapes.bracket(group_id="update", source_id=name(number)):
+                shapes.work.override(task_id="of_each")()
+
+        each.expand(number=[0, 1])
+    engine.add(dag)
+    engine.set_variable("s", "one")
+    engine.push_as_somebody_else("one", "old")
+    engine.trigger("a", "beside_opened")
+    held = {"a.of_first", "a.of_second", "a.of_each[0]"}
+
+    def play() -> None:
+        for _ in range(8):
+            engine.tick()
+            for process in list(engine.processes):
+                if process.actor.name not in held:
+                    engine.finish(process.actor.name)
+
+    play()
+    engine.set_variable("s", "three")
+    held.remove("a.of_first")
+    play()
+    assert engine.tries("a")["delete_old_items"].startswith("skip"), engine.story()
+    assert "old" in engine.items("one").split(), engine.story()
+
+
+def test_a_dry_bracket_beside_has_pushed_nothing(engine: Engine) -> None:
+    from airflow.providers.standard.operators.empty import EmptyOperator
+
+    from tests.stepped import shapes
+
+    with shapes.a_dag("beside_dry") as dag:
+        with shapes.bracket(group_id="first", delete_old_items=True):
+            shapes.work.override(task_id="of_first")()
+        with shapes.bracket(group_id="second", dry_run=True):
+            EmptyOperator(task_id="of_second")
+    engine.add(dag)
+    engine.push_as_somebody_else("one", "old")
+    engine.trigger("a", "beside_dry")
+    engine.settle()
+    assert "old" in engine.items("one").split(), engine.story()
+
+
+@pytest.mark.parametrize("in_a_row", [False, True])
+def test_each_map_index_deletes_although_others_are_at_work_on_other_sources(
+    engine: Engine, in_a_row: bool
+) -> None:
+    from airflow.sdk import task_group
+
+    from tests.stepped import shapes
+
+    with shapes.a_dag(f"mapped_pairs_{in_a_row}") as dag:
+
+        @task_group
+        def each(source_id: str) -> None:
+            updates = []
+            for name in ("first", "second"):
+                with shapes.bracket(source_id=source_id, group_id=name, delete_old_items=True) as update:
+                    shapes.work.override(task_id=f"of_{name}")(source_id)
+                updates.append(update)
+            if in_a_row:
+                updates[0] >> updates[1]
+
+        each.expand(source_id=["one", "two"])
+    engine.add(dag)
+    for source in ("one", "two"):
+        engine.push_as_somebody_else(source, "old")
+    engine.trigger("a", dag.dag_id)
+    for _ in range(16):
+        engine.tick()
+        for process in list(engine.processes):
+            if process.actor.name != "a.of_first[1]":
+                engine.finish(process.actor.name)
+    assert "old" not in engine.items("one").split(), engine.story()
+    assert "old" in engine.items("two").split(), engine.story()
+    engine.settle()
+    assert "old" not in engine.items("two").split(), engine.story()
+    assert engine.run_states()["a"] == "success", (engine.story(), engine.errors)
+
+
+def test_a_bracket_deletes_after_one_in_which_a_branch_skipped_a_task(engine: Engine) -> None:
+    from tests.stepped import shapes
+
+    with shapes.a_dag("after_a_branch") as dag:
+        with shapes.bracket(group_id="first", status="INCREMENTAL") as first:
+            shapes.work.override(task_id="work1")()
+            shapes.work.override(task_id="work2")()
+        with shapes.bracket(group_id="second", delete_old_items=True) as second:
+            shapes.work.override(task_id="work3")()
+        first >> second
+    engine.add(dag)
+    engine.push_as_somebody_else("one", "old")
+    engine.trigger("a", "after_a_branch")
+    engine.tell("a", "work2", "skip")
+    engine.settle()
+    assert engine.run_states()["a"] == "success", (engine.story(), engine.errors)
+    assert "old" not in engine.items("one").split(), engine.story()
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_a_run_with_a_deleted_runs_id_inherits_nothing_through_a_bracket_that_opens_another_source(
+    engine: Engine, mapped: bool
+) -> None:
+    from airflow.sdk import Variable, task, task_group
+
+    from airflow_provider_coveo.operators.coveo_push import PushItemsOperator
+    from tests.stepped import shapes
+
+    with shapes.a_dag(f"announces_another_{mapped}") as dag:
+        items = task(_items_named_by_variable, task_id="read")()
+        if mapped:
+
+            @task
+            def ids() -> list[str]:
+                return str(Variable.get("s")).split(",")
+
+            @task
+            def for_one(source_id: str, every: list[Any]) -> list[Any]:
+                return every if source_id == "one" else [{"documentId": "https://example.com/x", "data": "x"}]
+
+            @task_group
+            def each(source_id: str) -> None:
+                with shapes.bracket(source_id=source_id, group_id="update", delete_old_items=True):
+                    mine = for_one(source_id, items)  # type: ignore[arg-type]
+                    push = PushItemsOperator(task_id="push", source_id=source_id, items=mine)
+                    push >> shapes.work.override(task_id="after_push")("three")
+
+            each.expand(source_id=ids())
+        else:
+            with shapes.bracket(group_id="first", source_id="{{ var.value.s }}") as first:
+                shapes.work.override(task_id="work1")("three")
+            with shapes.bracket(group_id="second", delete_old_items=True) as second:
+                push = PushItemsOperator(task_id="push", source_id="one", items=items)
+                push >> shapes.work.override(task_id="after_push")("three")
+            first >> second
+    engine.add(dag)
+    for number in range(3):
+        engine.push_as_somebody_else("one", f"old{number}")
+    engine.set_variable("names", "old0")
+    engine.set_variable("s", "one,two" if mapped else "one")
+    engine.trigger("a", dag.dag_id)
+    engine.tell("a", "after_push[0]" if mapped else "after_push", "fail")
+    engine.settle()
+    engine.set_variable("names", "")
+    engine.set_variable("s", "two,one" if mapped else "two")
+    _delete_and_create_again(engine)
+    engine.settle()
+    assert {"old1", "old2"} <= set(engine.items("one").split()), engine.story()
+    assert "NothingWasPushed" in [type(error).__name__ for _, error in engine.errors], engine.story()
+
+
+def test_a_mapped_bracket_of_another_source_does_not_keep_old_items(engine: Engine) -> None:
+    from airflow.sdk import task_group
+
+    from tests.stepped import shapes
+
+    with shapes.a_dag("mapped_elsewhere") as dag:
+        with shapes.bracket(group_id="first", delete_old_items=True):
+            shapes.work.override(task_id="of_first")()
+
+        @task_group
+        def each(part: int) -> None:
+            with shapes.bracket(source_id="two", group_id="update"):
+                shapes.work.override(task_id="of_each")("two")
+
+        each.expand(part=[0, 1])
+    engine.add(dag)
+    engine.push_as_somebody_else("one", "old")
+    engine.trigger("a", "mapped_elsewhere")
+    for _ in range(10):
+        engine.tick()
+        for process in list(engine.processes):
+            if process.actor.name != "a.of_each[1]":
+                engine.finish(process.actor.name)
+    assert "old" not in engine.items("one").split(), engine.story()
+    engine.settle()
+    assert engine.run_states()["a"] == "success", engine.story()

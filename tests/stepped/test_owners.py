@@ -498,3 +498,28 @@ def test_a_paused_bracket_does_not_close_what_was_opened_after_another_closed_it
     engine.pause("one_task", False)
     engine.settle()
     assert engine.last_status("one") == "REFRESH", engine.story()
+
+
+def test_a_bracket_that_opens_again_while_another_closes_is_not_told_that_it_is_closed(
+    engine: Engine,
+) -> None:
+    from tests.stepped import shapes
+
+    engine.add(shapes.in_a_row(), shapes.other())
+    engine.trigger("c", "in_a_row")
+    engine.until("c.work2", "answered", "push")
+    engine.mark("c", "work1", "failed")
+    for _ in range(3):
+        engine.tick()
+    engine.lose_callback("c.callback")
+    for process in list(engine.processes):
+        engine.terminate(process.actor.name)
+    engine.trigger("a", "other")
+    engine.until("a.close", "request", "IDLE")
+    engine.clear_run("c")
+    _ready(engine, "c.work2")
+    _step_to(engine, "c.work2", "request", "push")
+    engine.finish("a.close")
+    engine.settle()
+    assert engine.last_status("one") == "IDLE", engine.story()
+    assert engine.run_states()["c"] == "success", engine.story()

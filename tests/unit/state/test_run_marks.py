@@ -101,7 +101,7 @@ _BRACKET = ("b.open", -1)
 def test_a_run_is_known_by_what_it_has_done(
     now: RunMark, task: dict[str, Any], brackets: list[tuple[str, int]], is_another: bool | None
 ) -> None:
-    assert a_run(now, **task).is_another(_FIRST, brackets) is is_another
+    assert a_run(now, **task).is_another(_FIRST, "s", brackets) is is_another
 
 
 def test_a_run_that_may_be_another_one_inherits_only_what_keeps_items(variables: Any) -> None:

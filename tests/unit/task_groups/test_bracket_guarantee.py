@@ -734,7 +734,7 @@ def test_old_items_are_deleted_only_after_a_teardown_inside_the_bracket_succeede
         room, clean = Work(task_id="make_room"), Work(task_id="clean_up")
         room >> Work(task_id="work2") >> clean.as_teardown(setups=room)
     # The bracket beside it, on the same source.
-    run.states["push_source_update.open"] = "skipped"
+    run.states["push_source_update.open"] = run.states["push_source_update.work"] = "skipped"
     run.execute("g.open")
     for name in ("make_room", "work2"):
         push_as(run, f"g.{name}", monkeypatch=monkeypatch)
