@@ -20,7 +20,7 @@ from airflow_provider_coveo.state.ledger import (
     write_bracket,
 )
 from airflow_provider_coveo.state.liveness import check_run
-from airflow_provider_coveo.state.owners import found_live, give_back, owner_and_claims, tell_closed
+from airflow_provider_coveo.state.owners import found_live, give_back, owner_and_claims, tell_closed, without
 
 if TYPE_CHECKING:
     from airflow_provider_coveo.coveo.results import StatusResult
@@ -79,7 +79,7 @@ def close_source(
     # To find out takes seconds in which another bracket may open the source, or end.
     while True:
         holders = ledger.holders(source_id)
-        others = [holder for holder in holders if holder.bracket != bracket.bracket]
+        others = without(bracket, holders)
         new = [holder for holder in others if holder not in known]
         if not new:
             break
@@ -110,13 +110,21 @@ def close_source(
     if again is not None and again.opening not in {record.opening, own.opening if own else ""}:
         log.warning("Another task of the bracket opened source %s; setting %s again", source_id, again.status)
         hook.set_source_status(source_id, again.status)
+        if all(each.bracket != bracket.bracket for each in ledger.holders(source_id)):
+            # It has closed the source during that request.
+            hook.set_source_status(source_id, "IDLE")
         return Closing(result, bracket.bracket)
     closed = replace(record, phase=Phase.CLOSED, closed_at=time.time(), reopened_by=None, left_conn_id="")
     _keep(bracket, closed)
     again_open = {holder.bracket for holder in now if not holder.is_claim}
     tell_closed([other for other in others if other.bracket not in again_open], source_id)
-    now_others = [holder for holder in now if holder.bracket != bracket.bracket]
-    give_back(hook.set_source_status, source_id, now_others, still_live)
+    give_back(
+        hook.set_source_status,
+        source_id,
+        without(bracket, now),
+        lambda: without(bracket, ledger.holders(source_id)),
+        still_live,
+    )
     return Closing(result)
 
 

@@ -36,7 +36,7 @@ from airflow_provider_coveo.bracket.members import (
     operator_class,
 )
 from airflow_provider_coveo.bracket.run_identity import record_of_run
-from airflow_provider_coveo.bracket.same_source import brackets_that_may_still_push
+from airflow_provider_coveo.bracket.same_source import brackets_beside
 from airflow_provider_coveo.bracket.task_base import _UpdateOperator
 from airflow_provider_coveo.coveo.max_deleted import MaxDeleted
 from airflow_provider_coveo.coveo.quantities import quantity
@@ -120,13 +120,16 @@ class DeleteOldItemsOfUpdateOperator(_UpdateOperator):
             record.source_id, holder.dag_id, holder.run_id, current_run(context)
         )
         self._reject_a_shared_source(context, holder, run)
-        others = brackets_that_may_still_push(context, self.update_tasks, self.source_id, run.brackets)
-        if others:
+        beside = brackets_beside(context, self.update_tasks, self.source_id, run.brackets)
+        if beside.keep:
             raise AirflowSkipException(
                 f"Old items of source {self.source_id!r} stay: another bracket of this run updates it, and "
-                f"has not ended yet, or not well ({listed(others)}). The last one deletes them, if it has "
-                "delete_old_items."
+                f"has not ended yet, or not well ({listed(beside.keep)}). The last one that has "
+                "delete_old_items deletes them."
             )
+        if beside.work:
+            self.log.info("Waiting for %s, which updates the same source", listed(beside.work))
+            raise AirflowRescheduleException(datetime.now(timezone.utc) + _BETWEEN_CHECKS)
         if not self.allow_empty and not run.accepted:
             self._reject_after_an_empty_update(context, every, in_state)
         why_unknown = record.why_unknown or run.why_unknown

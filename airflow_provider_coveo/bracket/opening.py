@@ -34,7 +34,7 @@ from airflow_provider_coveo.state.ledger import (
     write_bracket,
 )
 from airflow_provider_coveo.state.liveness import live_among
-from airflow_provider_coveo.state.owners import give_back, record_closing
+from airflow_provider_coveo.state.owners import give_back, record_closing, without
 from airflow_provider_coveo.state.run_marks import CurrentRun
 
 if TYPE_CHECKING:
@@ -323,9 +323,11 @@ class Opening:
             if current is not None and (current.phase in _CLOSED_PHASES or not is_latest):
                 if not any(live_among(holder for holder in holders if not holder.is_claim)):
                     self.hook.set_source_status(self.source_id, "IDLE")
-                    now = ledger.holders(self.source_id)
-                    others = [holder for holder in now if holder.bracket != self.bracket]
-                    give_back(self.hook.set_source_status, self.source_id, others)
+
+                    def others() -> list[SourceRecord]:
+                        return without(self.bracket, ledger.holders(self.source_id))
+
+                    give_back(self.hook.set_source_status, self.source_id, others(), others)
                 if is_latest:
                     write_bracket(
                         self.bracket,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from airflow_provider_coveo.bracket.dry_runs import DRY_RUN_XCOM_KEY
 from airflow_provider_coveo.bracket.expansion import expanded_fields, indexes_of_source
@@ -18,6 +18,7 @@ from airflow_provider_coveo.bracket.members import (
     bracket_map_index,
     bracket_role,
     dag_of,
+    is_exclusive,
     mapped_group_id,
     member_ids,
 )
@@ -33,13 +34,26 @@ log = logging.getLogger(__name__)
 
 #: The states of a task that pushes nothing more to the source in this run.
 _ENDED: Final = frozenset({"success", "skipped", "removed"})
+_FAILED: Final = frozenset({"failed", "upstream_failed"})
 
 
-def brackets_that_may_still_push(
-    context: Context, update_tasks: UpdateTasks, source_id: str, opened: Iterable[tuple[str, int]]
-) -> list[str]:
+class Beside(NamedTuple):
     """
-    Return the ``open`` tasks of other brackets that update a source in this run, and have not ended well.
+    The ``open`` tasks of other brackets that update a source in this run, and have not ended well.
+
+    :param keep: Those for which old items must stay: they failed, or delete old items themselves.
+    :param work: Those that are at work, and after which old items can be deleted.
+    """
+
+    keep: list[str]
+    work: list[str]
+
+
+def brackets_beside(
+    context: Context, update_tasks: UpdateTasks, source_id: str, opened: Iterable[tuple[str, int]]
+) -> Beside:
+    """
+    Return the other brackets that update a source in this run, and have not ended well.
 
     A bracket that follows this one updates what this one leaves, so it does not count.
 
@@ -55,14 +69,27 @@ def brackets_that_may_still_push(
         if bracket_role(task) == "open" and task.task_id not in below
     }
     if not others:
-        return []
+        return Beside([], [])
     found: set[tuple[str, int]] = {each for each in opened if each[0] in others}
     for opening in others.values():
         found |= {
             (opening.task_id, index)
             for index in _indexes_with_source(context, opening, update_tasks, source_id)
         }
-    return sorted({name for name, index in found if _may_push(context, others[name], index, source_id)})
+    in_state = {
+        name: state
+        for name, index in sorted(found)
+        if (state := _state_of(context, others[name], index, source_id)) != "ended"
+    }
+    is_exclusive_here = is_exclusive(dag_of(context["task"]).get_task(update_tasks.open))
+    # An exclusive one would wait for the other to close its source.
+    waits = {
+        name
+        for name, state in in_state.items()
+        if state == "works"
+        and not (is_exclusive_here or is_exclusive(others[name]) or _deletes(others[name]))
+    }
+    return Beside([name for name in in_state if name not in waits], sorted(waits))
 
 
 def _indexes_with_source(
@@ -88,16 +115,24 @@ def _indexes_with_source(
         return []
 
 
-def _may_push(context: Context, opening: Operator, index: int, source_id: str) -> bool:
+def _state_of(context: Context, opening: Operator, index: int, source_id: str) -> str:
+    """Return whether a bracket has ``ended`` well, ``works``, or has ``failed``."""
     run = context["ti"]
     names = [opening.task_id, *member_ids(dag_of(context["task"]), opening.update_tasks)]  # type: ignore[union-attr]
     found = task_states(run.dag_id, run.run_id, names)
     # All tasks of a mapped bracket are in its task group.
-    states = [state for name in names for each, state in found[name].items() if index in {-1, each}]
-    if states and set(states) <= _ENDED and not _was_dry(context, opening, index):
-        return False
+    states = {state for name in names for each, state in found[name].items() if index in {-1, each}}
+    has_ended = bool(states) and states <= _ENDED
+    if has_ended and not _was_dry(context, opening, index):
+        return "ended"
     record = read_bracket(Holder(run.dag_id, run.run_id, opening.task_id, index))
-    return record is None or not record.is_pinned or record.source_id == source_id
+    if record is not None and record.is_pinned and record.source_id != source_id:
+        return "ended"
+    return "failed" if has_ended or states & _FAILED else "works"
+
+
+def _deletes(opening: Operator) -> bool:
+    return bool(opening.deletes_old_items)  # type: ignore[union-attr]
 
 
 def _was_dry(context: Context, opening: Operator, index: int) -> bool:

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from airflow_provider_coveo.state.ledger import Holder, Phase, SourceRecord, read_bracket, write_bracket
 from airflow_provider_coveo.state.liveness import check_run, live_among
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     LivenessCheck: TypeAlias = Callable[[SourceRecord], "bool | None"]
 
 log = logging.getLogger(__name__)
+
+_IDLE: Final = "IDLE"
+#: The maximum number of times that the owners are read while they change.
+_MAX_LOOKS: Final = 10
 
 
 def record_closing(
@@ -84,10 +88,14 @@ def give_back(
     set_status: Callable[[str, str], object],
     source_id: str,
     holders: Iterable[SourceRecord],
+    look: Callable[[], Iterable[SourceRecord]],
     still_live: LivenessCheck = check_run,
 ) -> SourceRecord | None:
     """
-    Restore the status of a bracket that opened the source during somebody else's ``IDLE`` request.
+    After ``IDLE``, restore the status of a bracket that opened the source during the request.
+
+    That bracket can end during the next request, which can take minutes if Coveo limits the rate. So the
+    status is set until it is the one that the owners expect.
 
     One that only claims it sets its status later, and first checks that the source is not active.
     If that bracket's DAG is paused, it is not live, but can continue: its tasks then open the source again.
@@ -95,18 +103,34 @@ def give_back(
     :param set_status: Sets a source's status, such as the hook's ``set_source_status``.
     :param source_id: The source.
     :param holders: The brackets that own it after the request, without the sender's.
+    :param look: Returns these again.
     :param still_live: Checks whether a bracket is live.
     :return: The bracket, if there is one.
     :raises CoveoError: if the request fails.
     """
-    holders = list(holders)
-    holder, _ = owner_and_claims(found_live([each for each in holders if each.status], still_live))
-    if holder is None:
-        tell_closed(holders, source_id)
-        return None
-    log.warning("%s opened source %s in the meantime; setting %s again", holder, source_id, holder.status)
-    set_status(source_id, holder.status)
-    return holder
+    sent, holders = _IDLE, list(holders)
+    for _ in range(_MAX_LOOKS):
+        owner, _claims = owner_and_claims(found_live([each for each in holders if each.status], still_live))
+        wanted = _IDLE if owner is None else owner.status
+        if owner is None:
+            tell_closed(holders, source_id)
+        if wanted == sent:
+            return owner
+        if owner is not None:
+            log.warning("%s opened source %s in the meantime; setting %s again", owner, source_id, wanted)
+        set_status(source_id, wanted)
+        sent, holders = wanted, list(look())
+    return owner
+
+
+def without(bracket: Holder, holders: Iterable[SourceRecord]) -> list[SourceRecord]:
+    """
+    Return the owners of a source other than one bracket.
+
+    :param bracket: The bracket.
+    :param holders: All owners.
+    """
+    return [holder for holder in holders if holder.bracket != bracket.bracket]
 
 
 def owner_and_claims(

@@ -1007,7 +1007,7 @@ def test_a_bracket_beside_counts_by_the_source_that_it_opened(engine: Engine) ->
     engine.set_variable("s", "three")
     held.remove("a.of_first")
     play()
-    assert engine.tries("a")["delete_old_items"].startswith("skip"), engine.story()
+    assert engine.tries("a")["delete_old_items"].startswith("up_for_reschedule"), engine.story()
     assert "old" in engine.items("one").split(), engine.story()
 
 
@@ -1162,3 +1162,29 @@ def test_a_mapped_bracket_of_another_source_does_not_keep_old_items(engine: Engi
     assert "old" not in engine.items("one").split(), engine.story()
     engine.settle()
     assert engine.run_states()["a"] == "success", engine.story()
+
+
+@pytest.mark.parametrize("result", ["success", "fail"])
+def test_a_bracket_waits_for_one_beside_it_that_deletes_nothing(engine: Engine, result: str) -> None:
+    from tests.stepped import shapes
+
+    with shapes.a_dag(f"waits_beside_{result}") as dag:
+        with shapes.bracket(group_id="first", delete_old_items=True):
+            shapes.work.override(task_id="of_first")()
+        with shapes.bracket(group_id="second"):
+            shapes.work.override(task_id="of_second")()
+    engine.add(dag)
+    engine.push_as_somebody_else("one", "old")
+    engine.trigger("a", dag.dag_id)
+    if result == "fail":
+        engine.tell("a", "of_second", "fail")
+    for _ in range(8):
+        engine.tick()
+        for process in list(engine.processes):
+            if process.actor.name != "a.of_second":
+                engine.finish(process.actor.name)
+    assert engine.tries("a")["delete_old_items"].startswith("up_for_reschedule"), engine.story()
+    engine.settle()
+    assert ("old" in engine.items("one").split()) is (result == "fail"), engine.story()
+    assert engine.last_status("one") == "IDLE", engine.story()
+    assert engine.run_states()["a"] == ("failed" if result == "fail" else "success"), engine.story()

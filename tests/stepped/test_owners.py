@@ -523,3 +523,27 @@ def test_a_bracket_that_opens_again_while_another_closes_is_not_told_that_it_is_
     engine.settle()
     assert engine.last_status("one") == "IDLE", engine.story()
     assert engine.run_states()["c"] == "success", engine.story()
+
+
+@pytest.mark.parametrize("answer", ["go", "refuse:429"])
+def test_a_status_that_is_set_again_does_not_outlive_the_bracket_for_which_it_is_set(
+    engine: Engine, answer: str
+) -> None:
+    from tests.stepped import shapes
+
+    engine.add(shapes.one_task(), shapes.other())
+    engine.trigger("a", "one_task")
+    engine.until("a.work1", "answered", "push")
+    engine.finish("a.work1")
+    _ready(engine, "a.close")
+    _step_to(engine, "a.close", "request", "IDLE")
+    engine.trigger("c", "other")
+    _ready(engine, "c.work1")
+    _step_to(engine, "a.close", "request", "REBUILD")
+    if answer != "go":
+        engine.step("a.close", answer)
+    _play(engine, "c")
+    assert engine.last_status("one") == "IDLE", engine.story()
+    engine.settle()
+    assert engine.last_status("one") == "IDLE", engine.story()
+    assert set(engine.run_states().values()) == {"success"}, engine.story()
