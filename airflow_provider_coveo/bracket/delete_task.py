@@ -41,6 +41,7 @@ from airflow_provider_coveo.bracket.task_base import _UpdateOperator
 from airflow_provider_coveo.coveo.max_deleted import MaxDeleted
 from airflow_provider_coveo.coveo.quantities import quantity
 from airflow_provider_coveo.operators.base import _checked
+from airflow_provider_coveo.operators.only_changes import reject_deletion_by_time
 from airflow_provider_coveo.state.airflow_runs import FINISHED_STATES, TaskStates, task_states
 from airflow_provider_coveo.state.ledger import SourceLedger, read_bracket
 from airflow_provider_coveo.state.run_marks import current_run
@@ -130,6 +131,8 @@ class DeleteOldItemsOfUpdateOperator(_UpdateOperator):
         if beside.work:
             self.log.info("Waiting for %s, which updates the same source", listed(beside.work))
             raise AirflowRescheduleException(datetime.now(timezone.utc) + _BETWEEN_CHECKS)
+        if run.only_changes:
+            _checked(reject_deletion_by_time, self.source_id)
         if not self.allow_empty and not run.accepted:
             self._reject_after_an_empty_update(context, every, in_state)
         why_unknown = record.why_unknown or run.why_unknown

@@ -22,6 +22,8 @@ from airflow_provider_coveo.hooks.recording import RecordingHook, task_context
 from airflow_provider_coveo.state.airflow_runs import map_index_of, map_length
 from airflow_provider_coveo.state.content_changes import Change, new_name
 from airflow_provider_coveo.state.forgotten_items import ForgottenItems
+from airflow_provider_coveo.state.ledger import SourceLedger
+from airflow_provider_coveo.state.run_marks import current_run
 from airflow_provider_coveo.state.snapshot_parts import SnapshotParts, StoredPart
 
 if TYPE_CHECKING:
@@ -109,6 +111,8 @@ class ChangesPush(ComparedPush):
         # Always read the records: changes made later are detected by comparison with them.
         changed = self._records.why_changed(push.snapshot.facts.since)
         push.full_because = push.why_full(self._options.full_after) or changed
+        if push.full_because is None and not self._is_dry:
+            push.full_because = self._why_not_on_record()
         if push.full_because is not None:
             self._hook.log.info(
                 "Source %s: pushing everything, because %s", self._source_id, push.full_because
@@ -120,6 +124,19 @@ class ChangesPush(ComparedPush):
             holds=push.full_because is None,
             on_batch=self._write_down,
         )
+
+    def _why_not_on_record(self) -> str | None:
+        """Record for the run that unchanged items are left out; return why that is impossible."""
+        context = task_context(self._hook)
+        if context is None:
+            return None
+        run = context["ti"]
+        ledger = SourceLedger(self._hook.organization_id)
+        try:
+            ledger.pushed_only_changes(self._source_id, run.dag_id, run.run_id, current_run(context))
+        except Exception as error:
+            return f"a deletion of old items could not know that unchanged ones are left out ({error!r})"
+        return None
 
     def batches(
         self,

@@ -21,6 +21,7 @@ from airflow_provider_coveo.operators.base import (
 )
 from airflow_provider_coveo.operators.dry_run import runs_dry
 from airflow_provider_coveo.operators.file_input import FILE_PARAMETERS, items_in_files
+from airflow_provider_coveo.operators.only_changes import reject_deletion_by_time
 from airflow_provider_coveo.operators.push_base import ADDITIONS_ONLY, _ItemsPushOperator
 
 if TYPE_CHECKING:
@@ -200,12 +201,25 @@ class ResetPushSourceOperator(_SourceOperator):
         if not dry_run:
             note_content_change(self.hook, self.source_id, context, pushes=False)
         ordering_id = self.ordering_id
+        if ordering_id is not None and not dry_run:
+            self._reject_after_only_changes(context)
         if ordering_id is None and not dry_run:
             ordering_id = self._cut_off_of_this_try_set(context)
         # Pass it only in a dry run, because a user's own hook may have the parameters of 0.1.0.
         more = {"dry_run": True} if dry_run else {}
         result = self.hook.delete_old_items(self.source_id, ordering_id, queue_delay=self.queue_delay, **more)
         return _without_none(result)
+
+    def _reject_after_only_changes(self, context: Context) -> None:
+        from airflow_provider_coveo.state.ledger import SourceLedger
+        from airflow_provider_coveo.state.run_marks import current_run
+
+        if "ti" not in context:
+            return
+        task_instance, ledger = context["ti"], SourceLedger(self.hook.organization_id)
+        run = ledger.run(self.source_id, task_instance.dag_id, task_instance.run_id, current_run(context))
+        if run.only_changes:
+            _checked(reject_deletion_by_time, self.source_id)
 
     def _cut_off_of_this_try_set(self, context: Context) -> int:
         from airflow_provider_coveo.state.task_store import RunState, retry_series

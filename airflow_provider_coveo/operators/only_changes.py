@@ -75,6 +75,22 @@ def only_changes_error(task_id: str, delete_task_id: str) -> CoveoInputError:
     )
 
 
+def reject_deletion_by_time(source_id: str) -> None:
+    """
+    Reject a deletion by time in a run that pushed only changes.
+
+    :param source_id: The source.
+    :raises CoveoInputError: always.
+    """
+    raise CoveoInputError(
+        f"Could not delete old items of source {source_id!r}: this run pushed only what changed, and all "
+        "unchanged items would be deleted",
+        cause="a task with only_changes=True, or CoveoPushHook().push_items(changes=...), pushes to the same "
+        "source in this run",
+        remedy="Omit that deletion: a push with only_changes itself deletes items missing from its input",
+    )
+
+
 def _deletion_by_time(task: ChangesTask) -> str | None:
     """Return the downstream task that deletes the source's items by time, or ``None``."""
     if not task.has_dag():

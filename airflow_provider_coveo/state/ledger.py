@@ -439,6 +439,16 @@ class SourceLedger:
             source_id, dag_id, run_id, lambda run: replace(run, accepted=True), this_run=this_run
         )
 
+    def pushed_only_changes(
+        self, source_id: str, dag_id: str, run_id: str, this_run: CurrentRun | None = None
+    ) -> None:
+        """Record that a run leaves out what a snapshot shows as unchanged."""
+
+        def without_the_rest(run: RunRecord) -> RunRecord:
+            return replace(run, only_changes=True)
+
+        self._change_run(source_id, dag_id, run_id, without_the_rest, this_run=this_run)
+
     def forget_content(self, source_id: str) -> None:
         """Delete the record of a source's content, because the source is deleted."""
         forget_variable(self._variable("coveo_content", source_id))

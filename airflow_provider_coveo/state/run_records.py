@@ -36,6 +36,8 @@ class RunRecord:
     :param why_unknown: The reason why that time can no longer be known.
     :param pushed_unopened: Whether the run pushed before one of its brackets opened the source.
     :param accepted: Whether Coveo accepted an item from the run.
+    :param only_changes: Whether the run left out what a snapshot shows as unchanged, so that a deletion by
+        time would remove it.
     :param brackets: The brackets that opened the source: their ``open`` tasks and map indexes.
     :param mark: What tells the run from a deleted one with its ID; ``None`` in a record of 0.1.
     """
@@ -46,6 +48,7 @@ class RunRecord:
     why_unknown: str = ""
     pushed_unopened: bool = False
     accepted: bool = False
+    only_changes: bool = False
     brackets: tuple[tuple[str, int], ...] = ()
     mark: tuple[float, int, int] | None = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -1188,3 +1189,58 @@ def test_a_bracket_waits_for_one_beside_it_that_deletes_nothing(engine: Engine, 
     assert ("old" in engine.items("one").split()) is (result == "fail"), engine.story()
     assert engine.last_status("one") == "IDLE", engine.story()
     assert engine.run_states()["a"] == ("failed" if result == "fail" else "success"), engine.story()
+
+
+@pytest.mark.parametrize("how", ["beside", "by the hook", "by a reset"])
+def test_a_run_that_pushes_only_changes_deletes_nothing_by_time(
+    engine: Engine, tmp_path: Path, how: str
+) -> None:
+    """On a day on which nothing else has changed the source, it pushes nothing of what is unchanged."""
+    from airflow.sdk import task
+
+    from airflow_provider_coveo.coveo.only_changes import OnlyChanges
+    from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+    from airflow_provider_coveo.operators.coveo_push import PushItemsOperator, ResetPushSourceOperator
+    from tests.stepped import shapes
+
+    items = [{"documentId": "https://example.com/kept", "data": "unchanged"}]
+    folder = str(tmp_path / "snapshots")
+    hook_items, reset = how == "by the hook", how == "by a reset"
+    with shapes.a_dag(f"only_changes_{how.replace(' ', '_')}") as dag:
+
+        @task(task_id="work2")
+        def push_with_hook() -> None:
+            CoveoPushHook().push_items("one", items, changes=OnlyChanges(snapshot_path=folder))
+
+        with shapes.bracket(group_id="first", delete_old_items=not reset) as first:
+            work = shapes.work.override(task_id="work1")()
+            if hook_items:
+                push_with_hook()
+            if reset:
+                work >> ResetPushSourceOperator(
+                    task_id="reset", source_id="one", ordering_id=first.ordering_id, queue_delay=0
+                )
+        if not hook_items:
+            with shapes.bracket(group_id="second", status="INCREMENTAL"):
+                options = {"only_changes": True, "snapshot_path": folder}
+                PushItemsOperator(task_id="work2", source_id="one", items=items, **options)
+    engine.add(dag)
+
+    def play(key: str, last: str) -> None:
+        for _ in range(6):
+            engine.tick()
+            for process in list(engine.processes):
+                if process.actor.name != f"{key}.{last}":
+                    engine.finish(process.actor.name)
+        engine.settle()
+
+    engine.trigger("a", dag.dag_id)
+    engine.tell("a", "work1", "fail")
+    play("a", "work2")
+    assert "kept" in engine.items("one").split(), engine.story()
+    engine.let_time_pass(_DAY)
+    engine.trigger("b", dag.dag_id)
+    play("b", "work1")
+    assert "kept" in engine.items("one").split(), engine.story()
+    assert engine.run_states()["b"] == "failed", engine.story()
+    assert [error for _, error in engine.errors if "pushed only what changed" in str(error)], engine.errors
