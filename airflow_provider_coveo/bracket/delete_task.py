@@ -131,8 +131,7 @@ class DeleteOldItemsOfUpdateOperator(_UpdateOperator):
         if beside.work:
             self.log.info("Waiting for %s, which updates the same source", listed(beside.work))
             raise AirflowRescheduleException(datetime.now(timezone.utc) + _BETWEEN_CHECKS)
-        if run.only_changes:
-            _checked(reject_deletion_by_time, self.source_id)
+        _checked(lambda tasks: reject_deletion_by_time(self, self.source_id, tasks), run.only_changes)
         if not self.allow_empty and not run.accepted:
             self._reject_after_an_empty_update(context, every, in_state)
         why_unknown = record.why_unknown or run.why_unknown

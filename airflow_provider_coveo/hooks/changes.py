@@ -133,7 +133,9 @@ class ChangesPush(ComparedPush):
         run = context["ti"]
         ledger = SourceLedger(self._hook.organization_id)
         try:
-            ledger.pushed_only_changes(self._source_id, run.dag_id, run.run_id, current_run(context))
+            ledger.pushed_only_changes(
+                self._source_id, run.dag_id, run.run_id, run.task_id, current_run(context)
+            )
         except Exception as error:
             return f"a deletion of old items could not know that unchanged ones are left out ({error!r})"
         return None

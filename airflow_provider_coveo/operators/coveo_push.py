@@ -218,8 +218,7 @@ class ResetPushSourceOperator(_SourceOperator):
             return
         task_instance, ledger = context["ti"], SourceLedger(self.hook.organization_id)
         run = ledger.run(self.source_id, task_instance.dag_id, task_instance.run_id, current_run(context))
-        if run.only_changes:
-            _checked(reject_deletion_by_time, self.source_id)
+        _checked(lambda tasks: reject_deletion_by_time(self, self.source_id, tasks), run.only_changes)
 
     def _cut_off_of_this_try_set(self, context: Context) -> int:
         from airflow_provider_coveo.state.task_store import RunState, retry_series

@@ -75,20 +75,24 @@ def only_changes_error(task_id: str, delete_task_id: str) -> CoveoInputError:
     )
 
 
-def reject_deletion_by_time(source_id: str) -> None:
+def reject_deletion_by_time(task: Operator, source_id: str, pushed: Collection[str]) -> None:
     """
-    Reject a deletion by time in a run that pushed only changes.
+    Reject a deletion by time in a run that pushed only changes, unless these come after the deletion.
 
+    :param task: The task that deletes.
     :param source_id: The source.
-    :raises CoveoInputError: always.
+    :param pushed: The tasks that pushed only changes to it.
+    :raises CoveoInputError: if there is such a task.
     """
-    raise CoveoInputError(
-        f"Could not delete old items of source {source_id!r}: this run pushed only what changed, and all "
-        "unchanged items would be deleted",
-        cause="a task with only_changes=True, or CoveoPushHook().push_items(changes=...), pushes to the same "
-        "source in this run",
-        remedy="Omit that deletion: a push with only_changes itself deletes items missing from its input",
-    )
+    before = sorted(set(pushed) - task.get_flat_relative_ids(upstream=False)) if pushed else []
+    if before:
+        raise CoveoInputError(
+            f"Could not delete old items of source {source_id!r}: in this run, {before[0]!r} pushed only "
+            "what changed, and all unchanged items would be deleted",
+            cause="it pushes with only_changes, with a cursor, or by CoveoPushHook().push_items(changes=...)",
+            remedy="Omit that deletion, or let the task push everything in this run, such as with "
+            "cursor_reset=True",
+        )
 
 
 def _deletion_by_time(task: ChangesTask) -> str | None:

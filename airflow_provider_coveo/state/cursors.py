@@ -15,6 +15,7 @@ record anything later.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
@@ -37,6 +38,8 @@ from airflow_provider_coveo.coveo.cursor_values import (
 )
 from airflow_provider_coveo.coveo.errors import CoveoInputError
 from airflow_provider_coveo.coveo.quantities import quantity
+from airflow_provider_coveo.state.ledger import SourceLedger
+from airflow_provider_coveo.state.run_marks import current_run
 from airflow_provider_coveo.state.task_store import RunState
 from airflow_provider_coveo.state.variables import (
     forget_variable,
@@ -158,6 +161,14 @@ class TaskCursor:
         self._now: object = None
         self._in_future = 0
         self._is_dry = is_dry
+        self._note_changes = functools.partial(
+            SourceLedger(organization_id).pushed_only_changes,
+            source_id,
+            ti.dag_id,
+            ti.run_id,
+            ti.task_id,
+            current_run(context),
+        )
         self._state = RunState(context)
         self._key = "coveo_cursor" + (f"_{name}" if name else "")
         self._part = _mapped_part(context)
@@ -190,6 +201,8 @@ class TaskCursor:
         self._running_before = record.without(self._run_id).running
         if self._is_dry:
             return
+        if not self.began_at_the_start:
+            self._note_changes()
         if self._from != began:
             self._state.set(self._key, {"from": self._from})
         running = {**self._running_before, self._run_id: self._from}

@@ -440,12 +440,13 @@ class SourceLedger:
         )
 
     def pushed_only_changes(
-        self, source_id: str, dag_id: str, run_id: str, this_run: CurrentRun | None = None
+        self, source_id: str, dag_id: str, run_id: str, task_id: str, this_run: CurrentRun | None = None
     ) -> None:
-        """Record that a run leaves out what a snapshot shows as unchanged."""
+        """Record that a task of a run leaves out what a snapshot or a cursor shows as unchanged."""
 
         def without_the_rest(run: RunRecord) -> RunRecord:
-            return replace(run, only_changes=True)
+            known = task_id in run.only_changes
+            return run if known else replace(run, only_changes=(*run.only_changes, task_id))
 
         self._change_run(source_id, dag_id, run_id, without_the_rest, this_run=this_run)
 

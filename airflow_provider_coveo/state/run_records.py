@@ -36,8 +36,8 @@ class RunRecord:
     :param why_unknown: The reason why that time can no longer be known.
     :param pushed_unopened: Whether the run pushed before one of its brackets opened the source.
     :param accepted: Whether Coveo accepted an item from the run.
-    :param only_changes: Whether the run left out what a snapshot shows as unchanged, so that a deletion by
-        time would remove it.
+    :param only_changes: The tasks that left out what a snapshot or a cursor shows as unchanged, so that a
+        deletion by time would remove it.
     :param brackets: The brackets that opened the source: their ``open`` tasks and map indexes.
     :param mark: What tells the run from a deleted one with its ID; ``None`` in a record of 0.1.
     """
@@ -48,7 +48,7 @@ class RunRecord:
     why_unknown: str = ""
     pushed_unopened: bool = False
     accepted: bool = False
-    only_changes: bool = False
+    only_changes: tuple[str, ...] = ()
     brackets: tuple[tuple[str, int], ...] = ()
     mark: tuple[float, int, int] | None = None
 
@@ -95,6 +95,7 @@ def runs_in(content: Mapping[str, object]) -> list[RunRecord]:
         replace(
             run,
             brackets=tuple(pair for each in run.brackets if (pair := _bracket_name(each))),
+            only_changes=tuple(str(task_id) for task_id in run.only_changes),
             mark=mark_in(run.mark),
         )
         for run in found

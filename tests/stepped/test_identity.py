@@ -1244,3 +1244,47 @@ def test_a_run_that_pushes_only_changes_deletes_nothing_by_time(
     assert "kept" in engine.items("one").split(), engine.story()
     assert engine.run_states()["b"] == "failed", engine.story()
     assert [error for _, error in engine.errors if "pushed only what changed" in str(error)], engine.errors
+
+
+@pytest.mark.parametrize("follows", [False, True])
+def test_a_cursor_in_a_run_leaves_nothing_to_a_deletion_by_time_before_it(
+    engine: Engine, follows: bool
+) -> None:
+    from airflow.sdk import task
+
+    from airflow_provider_coveo.cursors.coveo_push import coveo_cursor
+    from airflow_provider_coveo.hooks.coveo_push import CoveoPushHook
+    from tests.stepped import shapes
+
+    with shapes.a_dag(f"cursor_{follows}") as dag:
+
+        @task(task_id="work2")
+        def push_changes() -> None:
+            with coveo_cursor(source_id="one", start=0) as cursor:
+                for number in range(int(cursor.since), 2):
+                    item = {"documentId": f"https://example.com/kept{number}", "data": "unchanged"}
+                    CoveoPushHook().add_or_update_item("one", item)
+                cursor.advance(2)
+
+        with shapes.bracket(group_id="first", delete_old_items=True) as first:
+            shapes.work.override(task_id="work1")()
+            if not follows:
+                push_changes()
+        if follows:
+            with shapes.bracket(group_id="second", status="INCREMENTAL") as second:
+                push_changes()
+            first >> second
+    engine.add(dag)
+    engine.trigger("a", dag.dag_id)
+    engine.settle()
+    assert engine.run_states()["a"] == "success", (engine.story(), engine.errors)
+    engine.let_time_pass(_DAY)
+    engine.trigger("b", dag.dag_id)
+    engine.settle()
+    assert engine.run_states()["b"] == ("success" if follows else "failed"), (engine.story(), engine.errors)
+    if follows:
+        engine.clear_run("b")
+        engine.settle()
+        assert engine.run_states()["b"] == "success", (engine.story(), engine.errors)
+    else:
+        assert {"kept0", "kept1"} <= set(engine.items("one").split()), engine.story()
