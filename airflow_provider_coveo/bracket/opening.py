@@ -280,7 +280,12 @@ class Opening:
             return
         if current.phase in _CLOSED_PHASES:
             write_bracket(self.bracket, replace(current, is_concluded=True))
-        elif isinstance(error, _NOT_APPLIED) and (opening.left_conn_id or not may_be_open):
+        elif (
+            isinstance(error, _NOT_APPLIED)
+            # An earlier attempt of the same request may have set it.
+            and not error.repeats
+            and (opening.left_conn_id or not may_be_open)
+        ):
             self._conclude_rejection(ledger, opening)
         else:
             write_bracket(self.bracket, replace(opening, phase=Phase.UNSURE, is_concluded=True))

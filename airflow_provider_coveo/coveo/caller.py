@@ -105,6 +105,7 @@ class Caller:
             explained = call.explain(error)
             if explained is error:
                 raise
+            explained.repeats = error.repeats
             raise explained from None
 
     def send(self, request: Request, retry: RetryPolicy | None = None) -> Response:
@@ -130,7 +131,11 @@ class Caller:
                 raise
 
         with nullcontext() if request.host == "storage" else self.observer.requesting(request.method, path):
-            response = self.repeat(attempt, retry)
+            try:
+                response = self.repeat(attempt, retry)
+            except CoveoError as error:
+                error.repeats = may_be_done - (isinstance(error, OUTCOME_UNKNOWN) and error.may_be_done)
+                raise
         return replace(response, repeats=may_be_done) if may_be_done else response
 
     def repeat(self, attempt: Callable[[int], T], retry: RetryPolicy | None = None) -> T:

@@ -50,6 +50,8 @@ class CoveoError(Exception):
     retry_can_help: ClassVar[bool] = False
     #: Whether Coveo may have carried out the request although no response confirms it.
     may_be_done: bool = True
+    #: The number of earlier attempts of the request that Coveo may have carried out.
+    repeats: int = 0
 
     def __init__(
         self,

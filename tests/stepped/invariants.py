@@ -442,9 +442,14 @@ class Judge:
         return following is None or following.status in {*ACTIVE, "IDLE"}
 
     def _found_nothing_pending(self, idle: Seen, run: str) -> bool:
-        """Return whether a callback closed a source while no task of a run was pending, and it opens it."""
+        """
+        Return whether a callback closed a source while no task of a run was at work, and it opens it again.
+
+        A task can have become due since the callback last looked; none may have started.
+        """
         states = set(idle.facts["states"][run].values())
-        return not idle.task_id and states <= {None, *FINISHED} and self._opens_again(idle, run)
+        is_idle = states <= {None, "scheduled", "queued", *FINISHED}
+        return not idle.task_id and is_idle and self._opens_again(idle, run)
 
     def _is_given_back(self, idle: Seen, opener: str) -> bool:
         """

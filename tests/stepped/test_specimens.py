@@ -51,6 +51,31 @@ LEFT_FOR_A_REJECTED_OPENING: list[Event] = [
 
 
 SPECIMENS: dict[str, tuple[str, list[Event]]] = {
+    "a-lost-response-and-then-a-rejection-of-the-same-request": (
+        "joined_from_outside",
+        [
+            ("trigger", "b", "joined_from_outside"),
+            ("tick",),
+            ("tick",),
+            ("step", "b.open"),
+            ("step", "b.open"),
+            ("step", "b.open", "lose"),
+            ("step", "b.open"),
+            ("step", "b.open", "refuse:401"),
+            ("mark_group", "a", "push_source_update", "skipped"),
+        ],
+    ),
+    "a-task-becomes-due-after-a-callback-has-looked": (
+        "exclusive",
+        [
+            ("tick",),
+            ("tick",),
+            ("finish", "a.open"),
+            ("trigger", "c", "exclusive_other"),
+            ("tick",),
+            ("mark_group", "a", "push_source_update", "success"),
+        ],
+    ),
     "1-open-marked-success-while-it-waits": (
         "exclusive",
         [
