@@ -34,7 +34,9 @@ def as_non_retryable(error: CoveoError) -> CoveoError:
             "__reduce__": lambda final: (as_non_retryable, (error_class(final.tried, **final.fields()),)),
         },
     )
-    return cast("CoveoError", final_class(error.tried, **error.fields()))
+    final = cast("CoveoError", final_class(error.tried, **error.fields()))
+    final.repeats = error.repeats
+    return final
 
 
 def invalid_input(tried: str, *, cause: str = "", remedy: str = "") -> CoveoError:

@@ -438,7 +438,8 @@ class Judge:
     def _opens_again(self, idle: Seen, run: str) -> bool:
         """Return whether the run's next request to the source is an active status."""
         later = self.engine.seen[self.engine.seen.index(idle) + 1 :]
-        following = next((each for each in later if each.source == idle.source and each.run == run), None)
+        changes = (each for each in later if each.exchange.method != "GET")
+        following = next((each for each in changes if each.source == idle.source and each.run == run), None)
         return following is None or following.status in {*ACTIVE, "IDLE"}
 
     def _found_nothing_pending(self, idle: Seen, run: str) -> bool:
