@@ -320,7 +320,7 @@ class OpenPushSourceUpdateOperator(_UpdateOperator):
         left = waiting_since + self.exclusive_timeout - now
         if left <= 0:
             raise PushSourceInUse(
-                f"Source {self.source_id!r} still shows an activity that this run did not start, after "
+                f"Source {self.source_id!r} still shows an activity that this bracket did not start, after "
                 f"{self.exclusive_timeout:g} s. Likely cause: {busy} is updating it, or left it open. "
                 "Remedy: Wait for that, increase exclusive_timeout, or close the source if it is not in use."
             )

@@ -439,7 +439,7 @@ class push_source_update:  # noqa: N801 - it reads as what it does, in a `with` 
         own
         ``dry_run`` if they push. Tasks after the bracket are skipped. Default ``False``. (templated)
     :param exclusive: Whether to wait, without occupying a worker, while the source shows an activity that
-        this run did not start. It needs a key that can view the source, and a triggerer. Default ``False``.
+        the bracket did not start. It needs a key that can view it, and a triggerer. Default ``False``.
     :param exclusive_timeout: The time to wait for that before the update fails. Default one hour.
     :param poll_interval: The interval between two polls of the source. Default one minute.
     :param close_retries: The number of retries of ``close``; with the delays below, they take more than two
