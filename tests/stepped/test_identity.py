@@ -941,10 +941,11 @@ def test_many_tasks_of_an_exclusive_bracket_that_start_one_after_the_other_open_
         engine.actor(f"a.work[{index}]").actor.stops_at_each_wait = True
     # Each further one starts while the first one settles its claim.
     for started in range(1, count + 1):
-        for index in range(started):
+        for index in reversed(range(started)):
             name = f"a.work[{index}]"
             if any(process.actor.name == name for process in engine.processes):
                 engine.step(name)
+        engine.let_time_pass(26)
     names = [f"a.work[{index}]" for index in range(count)]
     while names:
         for name in list(names):

@@ -547,3 +547,35 @@ def test_a_status_that_is_set_again_does_not_outlive_the_bracket_for_which_it_is
     engine.settle()
     assert engine.last_status("one") == "IDLE", engine.story()
     assert set(engine.run_states().values()) == {"success"}, engine.story()
+
+
+def test_a_rejected_re_opening_does_not_hide_that_another_task_has_opened_the_source(engine: Engine) -> None:
+    from tests.stepped import shapes
+
+    with shapes.a_dag("two_siblings") as dag, shapes.bracket():
+        shapes.work.override(task_id="work1")()
+        shapes.work.override(task_id="work2")()
+    engine.add(dag)
+    engine.trigger("a", "two_siblings")
+    engine.tell("a", "work1", "fail")
+    engine.tell("a", "work2", "fail")
+    engine.settle()
+    engine.clear("a", "work1", "work2", downstream=True, upstream=False, only_failed=False)
+    engine.mark("a", "open", "success")
+    for _ in range(6):
+        engine.tick()
+        names = [actor.name for actor in engine.runnable()]
+        if {"a.work1", "a.work2"} <= set(names):
+            break
+        for name in names:
+            engine.finish(name)
+    engine.tell("a", "work1", "fail")
+    engine.tell("a", "work2", "fail")
+    _step_to(engine, "a.work1", "request", "REBUILD")
+    _step_to(engine, "a.work2", "request", "REBUILD")
+    _step_to(engine, "a.work1", "request", "push")
+    engine.step("a.work2", "refuse:403")
+    engine.finish("a.work2")
+    engine.finish("a.work1")
+    engine.settle()
+    assert engine.last_status("one") == "IDLE", engine.story()
