@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import astuple, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from airflow_provider_coveo.coveo.errors import AccessDeniedError, AuthenticationError, FirewallBlockedError
@@ -20,7 +20,14 @@ from airflow_provider_coveo.state.ledger import (
     write_bracket,
 )
 from airflow_provider_coveo.state.liveness import check_run
-from airflow_provider_coveo.state.owners import found_live, give_back, owner_and_claims, tell_closed, without
+from airflow_provider_coveo.state.owners import (
+    found_live,
+    give_back,
+    own_among,
+    owner_and_claims,
+    tell_closed,
+    without,
+)
 
 if TYPE_CHECKING:
     from airflow_provider_coveo.coveo.results import StatusResult
@@ -91,10 +98,10 @@ def close_source(
         # The others are not checked yet.
         known.add(other)
         if ledger.leave(source_id, bracket, record.left_conn_id or record.coveo_conn_id, other):
-            left_for = (other.dag_id, other.run_id, other.open_task_id, other.map_index)
+            left_for = astuple(other.bracket)
             _keep(bracket, replace(record, phase=Phase.LEFT, reopened_by=None, left_for=left_for))
             return Closing(None, other.bracket)
-    own = next((holder for holder in holders if holder.bracket == bracket.bracket), None)
+    own = own_among(bracket, holders)
     if own is not None and own.opening != record.opening and _was_opened_again(bracket, record):
         return Closing(None, bracket.bracket)
     if own is not None and own.left_conn_id:
@@ -106,11 +113,15 @@ def close_source(
         log.warning("Could not record that nothing owns source %s anymore", source_id, exc_info=True)
     result = _set_idle(hook, record, make_hook or hook_of)
     now = ledger.holders(source_id)
-    again = next((each for each in now if each.bracket == bracket.bracket and not each.is_claim), None)
-    if again is not None and again.opening not in {record.opening, own.opening if own else ""}:
+    again = own_among(bracket, now)
+    if (
+        again is not None
+        and not again.is_claim
+        and again.opening not in {record.opening, own.opening if own else ""}
+    ):
         log.warning("Another task of the bracket opened source %s; setting %s again", source_id, again.status)
         hook.set_source_status(source_id, again.status)
-        if all(each.bracket != bracket.bracket for each in ledger.holders(source_id)):
+        if own_among(bracket, ledger.holders(source_id)) is None:
             # It has closed the source during that request.
             hook.set_source_status(source_id, "IDLE")
         return Closing(result, bracket.bracket)
@@ -192,7 +203,7 @@ def other_at_work(
     :param still_live: Checks whether another bracket is live.
     """
     holders = SourceLedger(record.organization_id).holders(record.source_id)
-    others = [each for each in holders if each.bracket != bracket.bracket and not each.is_claim]
+    others = [each for each in without(bracket, holders) if not each.is_claim]
     other, _ = owner_and_claims(found_live(others, still_live))
     return None if other is None else other.bracket
 

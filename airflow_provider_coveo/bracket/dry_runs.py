@@ -27,6 +27,7 @@ from airflow_provider_coveo.state.dry_tasks import mark_task
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_coveo.state.airflow_types import Operator
     from airflow_provider_coveo.state.ledger import BracketRecord
 
 log = logging.getLogger(__name__)
@@ -46,16 +47,22 @@ def is_dry(context: Context, update_tasks: UpdateTasks) -> bool:
     given = getattr(opening, "is_dry_run", False)
     if given is False:
         return False
-    task_instance = context["ti"]
-    said = task_instance.xcom_pull(
-        task_ids=update_tasks.open,
-        key=DRY_RUN_XCOM_KEY,
-        map_indexes=bracket_map_index(context, update_tasks),
-    )
+    said = said_dry(context, opening, bracket_map_index(context, update_tasks))
     if isinstance(said, bool):
         return said
     # `open` was marked by hand.
     return _checked(_parse, opening.render_template(given, context))
+
+
+def said_dry(context: Context, opening: Operator, map_index: int) -> object:
+    """
+    Return whether a bracket's ``open`` has said in this run that it is dry; ``None`` if it said nothing.
+
+    :param context: The context of a task in the run.
+    :param opening: The bracket's ``open``.
+    :param map_index: The bracket's map index, or -1.
+    """
+    return context["ti"].xcom_pull(task_ids=opening.task_id, key=DRY_RUN_XCOM_KEY, map_indexes=map_index)
 
 
 def reject_after_opening(record: BracketRecord | None) -> None:

@@ -99,10 +99,8 @@ class ClosePushSourceUpdateOperator(_UpdateOperator):
             self.log.info("This run opened nothing, so there is nothing to close")
             self._give_up_claim(context)
             return self._nothing_sent()
-        opening = self.update_tasks.open
         above = [task.task_id for task in members(context["task"], self.update_tasks)]
-        found = self._states(context, [opening, *above])
-        wait_for_unfinished(found)
+        wait_for_unfinished(self._states(context, [self.update_tasks.open, *above]))
         if self._is_closed(context, record):
             self.log.info("Nothing has opened the source since it was closed, so there is nothing to close")
             return self._nothing_sent()
@@ -327,8 +325,8 @@ def _in_state(found: TaskStates, state: str) -> list[str]:
 def _opened(task: _UpdateOperator, context: Context) -> BracketRecord | None:
     """Return the record of the opened source, and use that source; ``None`` if none is known to be open."""
     holder = task._holder(context)
-    record, is_new_run = read_bracket_of_run(context, task.update_tasks)
-    if record is None and not is_new_run:
+    record, of_a_deleted_run = read_bracket_of_run(context, task.update_tasks)
+    if record is None and of_a_deleted_run is None:
         record = record_before_this_version(context, task.update_tasks)
         record = record or _record_of_holder(task, holder)
     if record is None or not record.is_pinned or record.phase is Phase.REJECTED:

@@ -34,7 +34,7 @@ from airflow_provider_coveo.state.ledger import (
     write_bracket,
 )
 from airflow_provider_coveo.state.liveness import live_among
-from airflow_provider_coveo.state.owners import give_back, record_closing, without
+from airflow_provider_coveo.state.owners import give_back, own_among, record_closing, without
 from airflow_provider_coveo.state.run_marks import CurrentRun
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class Opening:
         """
         ledger = SourceLedger(self.hook.organization_id)
         holders = ledger.holders(self.source_id)
-        own = next((holder for holder in holders if holder.bracket == self.bracket), None)
+        own = own_among(self.bracket, holders)
         mine = SourceRecord(
             self.bracket.dag_id,
             self.bracket.run_id,
@@ -207,16 +207,16 @@ class Opening:
         self, ledger: SourceLedger, mine: SourceRecord, holders: tuple[SourceRecord, ...]
     ) -> tuple[SourceRecord, ...]:
         """Claim the source, let the claim settle, read it back, and check Coveo."""
-        if self.reopened_by is not None and any(holder.bracket == self.bracket for holder in holders):
+        if self.reopened_by is not None and own_among(self.bracket, holders) is not None:
             holders = self._wait_for_siblings(ledger, mine, _SIBLING_STARTS_SECONDS)
         known: set[SourceRecord] = set()
         # To find out takes seconds in which another bracket may open the source.
-        while new := {holder for holder in holders if holder.bracket != self.bracket} - known:
-            known |= new
+        while new := [each for each in without(self.bracket, holders) if each not in known]:
+            known.update(new)
             for other in live_among(new):
                 raise SourceBusyError(other)
             holders = ledger.holders(self.source_id)
-        others = [holder for holder in holders if holder.bracket != self.bracket]
+        others = without(self.bracket, holders)
         ledger.hold(self.source_id, replace(mine, is_claim=True), holders)
         try:
             time.sleep(_SETTLE_SECONDS)
@@ -253,7 +253,7 @@ class Opening:
         until = time.monotonic() + seconds
         while True:
             holders = ledger.holders(self.source_id)
-            own = next((holder for holder in holders if holder.bracket == self.bracket), None)
+            own = own_among(self.bracket, holders)
             if own is None or own.opening == mine.opening:
                 return holders
             self._join_another_task()
@@ -296,8 +296,7 @@ class Opening:
 
         Otherwise, there is nothing to close, and IDLE would end someone else's activity on the source.
         """
-        holders = ledger.holders(self.source_id)
-        mine = next((each for each in holders if each.bracket == self.bracket), None)
+        mine = own_among(self.bracket, ledger.holders(self.source_id))
         left_conn_id = opening.left_conn_id if mine is None else mine.left_conn_id
         if left_conn_id:
             unsure = replace(opening, phase=Phase.UNSURE, is_concluded=True, left_conn_id=left_conn_id)
@@ -373,7 +372,7 @@ def close_what_a_deleted_run_left(
             hook = hook_of(record)
         ledger = SourceLedger(record.organization_id)
         holders = ledger.holders(record.source_id)
-        own = next((holder for holder in holders if holder.bracket == bracket.bracket), None)
+        own = own_among(bracket, holders)
         if own is not None and _is_someone_elses(hook, own, record.source_id):
             log.info("Source %s was opened by someone else since; leaving it open", record.source_id)
             ledger.release(record.source_id, bracket, holders)

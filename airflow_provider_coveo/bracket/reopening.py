@@ -41,7 +41,6 @@ from airflow_provider_coveo.state.ledger import (
     BracketRecord,
     Holder,
     Phase,
-    read_bracket,
     write_bracket,
 )
 from airflow_provider_coveo.state.run_marks import current_run, mark_of, was_cleared
@@ -74,11 +73,11 @@ class _Check:
 
     def run(self, context: Context) -> None:
         """Open the bracket if it is closed, and use the source that its run opened."""
-        found, is_of_a_deleted_run = read_bracket_of_run(context, self.update_tasks)
+        found, of_a_deleted_run = read_bracket_of_run(context, self.update_tasks)
         if self.expanded and found is not None:
             self._reject_another_source(context, found)
-        if is_of_a_deleted_run:
-            _close_for_a_deleted_run(holder_of_update(context, self.update_tasks))
+        if of_a_deleted_run is not None:
+            close_what_a_deleted_run_left(holder_of_update(context, self.update_tasks), of_a_deleted_run)
         record = _open_if_needed(context, self.update_tasks, found)
         if record is not None:
             self._follow(context, record)
@@ -158,12 +157,6 @@ def reopen_if_closed(context: Context, update_tasks: UpdateTasks) -> bool:
     before, _ = read_bracket_of_run(context, update_tasks)
     after = _open_if_needed(context, update_tasks, before)
     return after is not None and after.opening != (before.opening if before is not None else "")
-
-
-def _close_for_a_deleted_run(holder: Holder) -> None:
-    record = read_bracket(holder)
-    if record is not None:
-        close_what_a_deleted_run_left(holder, record)
 
 
 def _open_if_needed(

@@ -37,7 +37,7 @@ def is_of_a_deleted_run(context: Context, record: BracketRecord) -> bool | None:
     if run.was_continued:
         return False
     # In a run that was cleared, `open` may have been marked by hand before it ever ran.
-    return True if record.mark[1] == run.mark.clears else None
+    return None if run.was_cleared_since(record.mark) else True
 
 
 def _opened_before(record: BracketRecord, run: CurrentRun) -> bool:
@@ -45,9 +45,9 @@ def _opened_before(record: BracketRecord, run: CurrentRun) -> bool:
     return run.mark.clears == 0 and 0 < record.opened_at < run.mark.began - _CLOCK_SKEW
 
 
-def read_record_in_run(context: Context, holder: Holder) -> tuple[BracketRecord | None, bool]:
+def read_record_in_run(context: Context, holder: Holder) -> tuple[BracketRecord | None, BracketRecord | None]:
     """
-    Return the record of a bracket, ``None`` if this run has none; and whether a deleted run with its ID has.
+    Return the record of a bracket, ``None`` if this run has none; and that of a deleted run with its ID.
 
     Airflow deletes a run's XComs with the run. So if there is the one in which ``open`` announces what it
     opens, this run opened the source, whatever else has changed.
@@ -57,20 +57,22 @@ def read_record_in_run(context: Context, holder: Holder) -> tuple[BracketRecord 
     """
     record, run = read_bracket(holder), current_run(context)
     if record is None or run is None:
-        return record, False
+        return record, None
     if record.mark is None:
         may_be_another = _opened_before(record, run)
     else:
         answer = is_another_run(record.mark, run.mark)
         # A new run that was cleared has its own record since its `open` worked.
-        may_be_another = answer or (answer is None and record.mark[1] == run.mark.clears)
+        may_be_another = answer or (answer is None and not run.was_cleared_since(record.mark))
     if not may_be_another or run.has_opened(holder.open_task_id, holder.map_index, record.source_id):
-        return record, False
+        return record, None
     log.info("A deleted run with the ID of this one opened source %s; this one did not", record.source_id)
-    return None, True
+    return None, record
 
 
-def read_bracket_of_run(context: Context, update_tasks: UpdateTasks) -> tuple[BracketRecord | None, bool]:
+def read_bracket_of_run(
+    context: Context, update_tasks: UpdateTasks
+) -> tuple[BracketRecord | None, BracketRecord | None]:
     """
     Return the record of a task's bracket, as :func:`read_record_in_run` does.
 

@@ -8,10 +8,10 @@ the run pushed in the previous run, and has not pushed again yet.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from airflow_provider_coveo.bracket.dry_runs import DRY_RUN_XCOM_KEY
+from airflow_provider_coveo.bracket.dry_runs import said_dry
 from airflow_provider_coveo.bracket.expansion import expanded_fields, indexes_of_source
 from airflow_provider_coveo.bracket.members import (
     UpdateTasks,
@@ -21,8 +21,9 @@ from airflow_provider_coveo.bracket.members import (
     is_exclusive,
     mapped_group_id,
     member_ids,
+    opening_of,
 )
-from airflow_provider_coveo.state.airflow_runs import task_states
+from airflow_provider_coveo.state.airflow_runs import FINISHED_STATES, task_states
 from airflow_provider_coveo.state.ledger import Holder, read_bracket
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 #: The states of a task that pushes nothing more to the source in this run.
-_ENDED: Final = frozenset({"success", "skipped", "removed"})
-_FAILED: Final = frozenset({"failed", "upstream_failed"})
+_ENDED: Final = FINISHED_STATES - {"failed", "upstream_failed"}
+_FAILED: Final = FINISHED_STATES - _ENDED
 
 
 class Beside(NamedTuple):
@@ -62,26 +63,30 @@ def brackets_beside(
     :param source_id: The source.
     :param opened: The brackets of the run that have opened it: their ``open`` and map index.
     """
-    below = context["task"].get_flat_relative_ids(upstream=False) | {update_tasks.open}
+    dag, below = dag_of(context["task"]), context["task"].get_flat_relative_ids(upstream=False)
     others = {
         task.task_id: task
-        for task in dag_of(context["task"]).tasks
-        if bracket_role(task) == "open" and task.task_id not in below
+        for task in dag.tasks
+        if bracket_role(task) == "open" and task.task_id not in {*below, update_tasks.open}
     }
     if not others:
         return Beside([], [])
     found: set[tuple[str, int]] = {each for each in opened if each[0] in others}
-    for opening in others.values():
-        found |= {
-            (opening.task_id, index)
-            for index in _indexes_with_source(context, opening, update_tasks, source_id)
-        }
-    in_state = {
-        name: state
-        for name, index in sorted(found)
-        if (state := _state_of(context, others[name], index, source_id)) != "ended"
-    }
-    is_exclusive_here = is_exclusive(dag_of(context["task"]).get_task(update_tasks.open))
+    for name, opening in others.items():
+        indexes = _indexes_with_source(context, opening, update_tasks, source_id)
+        found.update((name, index) for index in indexes)
+    if not found:
+        return Beside([], [])
+    tasks = {name: [name, *member_ids(dag, others[name].update_tasks)] for name, _ in found}  # type: ignore[union-attr]
+    every = {task_id for task_ids in tasks.values() for task_id in task_ids}
+    states = task_states(context["ti"].dag_id, context["ti"].run_id, every)
+    in_state: dict[str, str] = {}
+    for name, index in sorted(found):
+        by_task = [states[task_id] for task_id in tasks[name]]
+        state = _state_of(context, others[name], index, source_id, by_task)
+        if state != "ended":
+            in_state[name] = state
+    is_exclusive_here = is_exclusive(opening_of(context, update_tasks))
     # An exclusive one would wait for the other to close its source.
     waits = {
         name
@@ -100,7 +105,7 @@ def _indexes_with_source(
     group = mapped_group_id(opening)
     own = bracket_map_index(context, update_tasks)
     try:
-        is_beside = group == mapped_group_id(dag_of(context["task"]).get_task(update_tasks.open))
+        is_beside = group == mapped_group_id(opening_of(context, update_tasks))
         if group is None or is_beside or "source_id" not in expanded_fields(opening):
             value = opening.render_template(getattr(opening, "source_id", None), context)
             if value != source_id:
@@ -115,16 +120,21 @@ def _indexes_with_source(
         return []
 
 
-def _state_of(context: Context, opening: Operator, index: int, source_id: str) -> str:
+def _state_of(
+    context: Context,
+    opening: Operator,
+    index: int,
+    source_id: str,
+    by_task: Iterable[Mapping[int, str | None]],
+) -> str:
     """Return whether a bracket has ``ended`` well, ``works``, or has ``failed``."""
-    run = context["ti"]
-    names = [opening.task_id, *member_ids(dag_of(context["task"]), opening.update_tasks)]  # type: ignore[union-attr]
-    found = task_states(run.dag_id, run.run_id, names)
     # All tasks of a mapped bracket are in its task group.
-    states = {state for name in names for each, state in found[name].items() if index in {-1, each}}
+    states = {state for by_index in by_task for each, state in by_index.items() if index in {-1, each}}
     has_ended = bool(states) and states <= _ENDED
-    if has_ended and not _was_dry(context, opening, index):
+    is_dry = getattr(opening, "is_dry_run", False) is not False and said_dry(context, opening, index)
+    if has_ended and not is_dry:
         return "ended"
+    run = context["ti"]
     record = read_bracket(Holder(run.dag_id, run.run_id, opening.task_id, index))
     if record is not None and record.is_pinned and record.source_id != source_id:
         return "ended"
@@ -133,9 +143,3 @@ def _state_of(context: Context, opening: Operator, index: int, source_id: str) -
 
 def _deletes(opening: Operator) -> bool:
     return bool(opening.deletes_old_items)  # type: ignore[union-attr]
-
-
-def _was_dry(context: Context, opening: Operator, index: int) -> bool:
-    if getattr(opening, "is_dry_run", False) is False:
-        return False
-    return bool(context["ti"].xcom_pull(task_ids=opening.task_id, key=DRY_RUN_XCOM_KEY, map_indexes=index))

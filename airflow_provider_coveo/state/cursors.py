@@ -15,7 +15,6 @@ record anything later.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import logging
@@ -161,18 +160,14 @@ class TaskCursor:
         self._now: object = None
         self._in_future = 0
         self._is_dry = is_dry
-        self._note_changes = functools.partial(
-            SourceLedger(organization_id).pushed_only_changes,
-            source_id,
-            ti.dag_id,
-            ti.run_id,
-            ti.task_id,
-            current_run(context),
-        )
         self._state = RunState(context)
         self._key = "coveo_cursor" + (f"_{name}" if name else "")
         self._part = _mapped_part(context)
         self._begin()
+        if not (is_dry or self.began_at_the_start):
+            SourceLedger(organization_id).pushed_only_changes(
+                source_id, ti.dag_id, ti.run_id, ti.task_id, current_run(context)
+            )
 
     def _begin(self) -> None:
         record = self._record()
@@ -201,8 +196,6 @@ class TaskCursor:
         self._running_before = record.without(self._run_id).running
         if self._is_dry:
             return
-        if not self.began_at_the_start:
-            self._note_changes()
         if self._from != began:
             self._state.set(self._key, {"from": self._from})
         running = {**self._running_before, self._run_id: self._from}

@@ -523,8 +523,9 @@ class SourceLedger:
         """Store or delete the watchdog's view of a source."""
         name = self._variable("coveo_seen", source_id)
         if seen is None:
-            return delete_variable(name)
-        return write_variable(
+            delete_variable(name)
+            return
+        write_variable(
             name,
             {**seen, "version": _VERSION},
             "The watchdog's latest view of an active Coveo source; safe to delete.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import astuple, replace
 from typing import TYPE_CHECKING, Final
 
 from airflow_provider_coveo.state.ledger import Holder, Phase, SourceRecord, read_bracket, write_bracket
@@ -53,18 +53,9 @@ def record_closing(
         # It has opened the source again since.
         return
     if record.is_concluded or also_while_opening:
-        to = left_for
-        write_bracket(
-            holder.bracket,
-            replace(
-                record,
-                phase=phase,
-                closed_at=time.time(),
-                reopened_by=None,
-                closed_by=closed_by,
-                left_for=None if to is None else (to.dag_id, to.run_id, to.open_task_id, to.map_index),
-            ),
-        )
+        record = replace(record, phase=phase, closed_at=time.time(), reopened_by=None, closed_by=closed_by)
+        to = None if left_for is None else astuple(left_for.bracket)
+        write_bracket(holder.bracket, replace(record, left_for=to))
 
 
 def tell_closed(others: Iterable[SourceRecord], source_id: str) -> None:
@@ -131,6 +122,16 @@ def without(bracket: Holder, holders: Iterable[SourceRecord]) -> list[SourceReco
     :param holders: All owners.
     """
     return [holder for holder in holders if holder.bracket != bracket.bracket]
+
+
+def own_among(bracket: Holder, holders: Iterable[SourceRecord]) -> SourceRecord | None:
+    """
+    Return a bracket's own entry among the owners of a source, ``None`` if it has none.
+
+    :param bracket: The bracket.
+    :param holders: All owners.
+    """
+    return next((holder for holder in holders if holder.bracket == bracket.bracket), None)
 
 
 def owner_and_claims(

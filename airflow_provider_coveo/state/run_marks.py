@@ -119,6 +119,14 @@ class CurrentRun:
         number = int(getattr(self.context["ti"], "try_number", 1))
         return was_cleared(self.context) or number > (self.context["task"].retries or 0) + 1
 
+    def was_cleared_since(self, recorded: tuple[float, int, int] | None) -> bool:
+        """
+        Return whether the run was cleared since a record was made, if the record is of this run.
+
+        :param recorded: The mark in the record.
+        """
+        return recorded is not None and recorded[1] != self.mark.clears
+
     def has_opened(self, open_task_id: str, map_index: int, source_id: str) -> bool:
         """
         Return whether a bracket's ``open`` has announced in this run that it opens a source.
@@ -156,8 +164,7 @@ class CurrentRun:
         except Exception as error:
             log.warning("Could not read what this run has opened: %r", error)
             return None
-        was_cleared = recorded is not None and RunMark(*recorded).clears != self.mark.clears
-        return None if was_cleared or not brackets else True
+        return None if self.was_cleared_since(recorded) or not brackets else True
 
 
 def current_run(context: Context) -> CurrentRun | None:

@@ -119,7 +119,7 @@ class _VariableStore:
             return values
         answer = is_another_run(recorded, self._run.mark)
         # Without them, a task only starts from the beginning. So they count only if they are of this run.
-        was_cleared = recorded.clears != self._run.mark.clears and self._run.was_continued
+        was_cleared = self._run.was_cleared_since(recorded) and self._run.was_continued
         return values if answer is False or (answer is None and was_cleared) else {}
 
     def _write(self, runs: dict[str, dict[str, object]]) -> None:

@@ -61,7 +61,7 @@ def test_both_brackets_check_the_task_and_the_authors_function_runs_once(
     dag.validate()
     assert brackets_of(both) == ["one.open", "two.open"]
     monkeypatch.setattr(reopening, "enter_member", lambda *_: False)
-    monkeypatch.setattr(reopening, "read_bracket_of_run", lambda *_: (None, False))
+    monkeypatch.setattr(reopening, "read_bracket_of_run", lambda *_: (None, None))
     monkeypatch.setattr(reopening, "_open_if_needed", lambda _, tasks, __: seen.append(tasks.open))
     hook_of(both)({})
     assert seen == ["one.open", "two.open", "author"]
@@ -100,7 +100,7 @@ def test_each_bracket_sets_only_the_fields_that_have_its_template(monkeypatch: p
         for name in ("one", "two")
     }
     monkeypatch.setattr(reopening, "enter_member", lambda *_: False)
-    monkeypatch.setattr(reopening, "read_bracket_of_run", lambda *_: (None, False))
+    monkeypatch.setattr(reopening, "read_bracket_of_run", lambda *_: (None, None))
     monkeypatch.setattr(
         reopening, "_open_if_needed", lambda _, tasks, __: records[tasks.open.partition(".")[0]]
     )
