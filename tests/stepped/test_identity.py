@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.stepped.steps import leave_active, play_all_but, start_together, step_to
+
 if TYPE_CHECKING:
     from tests.stepped.engine import Engine
 
@@ -54,16 +56,21 @@ def _delete_and_create_again(engine: Engine, key: str = "a") -> None:
     engine.create_again(key)
 
 
-def test_a_run_with_a_deleted_runs_id_deletes_nothing_for_what_that_one_pushed(engine: Engine) -> None:
-    engine.add(_deleting("inputs"))
+def _push_one_of_three_and_create_again(engine: Engine, dag_id: str) -> None:
+    """Let a run push one of three items and fail; one with its ID then has nothing to push."""
     for number in range(3):
         engine.push_as_somebody_else("one", f"old{number}")
     engine.set_variable("names", "old0")
-    engine.trigger("a", "inputs")
+    engine.trigger("a", dag_id)
     engine.tell("a", "after_push", "fail")
     engine.settle()
     engine.set_variable("names", "")
     _delete_and_create_again(engine)
+
+
+def test_a_run_with_a_deleted_runs_id_deletes_nothing_for_what_that_one_pushed(engine: Engine) -> None:
+    engine.add(_deleting("inputs"))
+    _push_one_of_three_and_create_again(engine, "inputs")
     engine.settle()
     assert engine.run_states()["a"] == "failed", engine.story()
     assert "NothingWasPushed" in [type(error).__name__ for _, error in engine.errors], engine.story()
@@ -278,14 +285,7 @@ def test_a_new_run_that_was_cleared_before_a_bracket_opened_deletes_nothing_for_
     engine: Engine,
 ) -> None:
     engine.add(_two_brackets("cleared_between"))
-    for number in range(3):
-        engine.push_as_somebody_else("one", f"old{number}")
-    engine.set_variable("names", "old0")
-    engine.trigger("a", "cleared_between")
-    engine.tell("a", "after_push", "fail")
-    engine.settle()
-    engine.set_variable("names", "")
-    _delete_and_create_again(engine)
+    _push_one_of_three_and_create_again(engine, "cleared_between")
     engine.tell("a", "work1", "fail")
     engine.settle()
     engine.clear_run("a")
@@ -388,24 +388,12 @@ def _exclusive(dag_id: str, source: str = "one") -> Any:
     return dag
 
 
-def _leave_active(engine: Engine) -> None:
-    """Let a run end while its source is active, and delete it."""
-    engine.until("a.work2", "answered", "push")
-    engine.mark("a", "work1", "failed")
-    for _ in range(3):
-        engine.tick()
-    engine.lose_callback("a.callback")
-    for process in list(engine.processes):
-        engine.terminate(process.actor.name)
-    assert engine.last_status("one") == "REBUILD", engine.story()
-
-
 @pytest.mark.parametrize("source", ["one", "two"])
 def test_a_run_with_a_deleted_runs_id_closes_what_that_one_left_active(engine: Engine, source: str) -> None:
     engine.add(_exclusive(f"left_active_{source}", "{{ var.value.s }}"))
     engine.set_variable("s", "one")
     engine.trigger("a", f"left_active_{source}")
-    _leave_active(engine)
+    leave_active(engine)
     engine.set_variable("s", source)
     _delete_and_create_again(engine)
     engine.settle()
@@ -423,7 +411,7 @@ def test_a_run_with_a_deleted_runs_id_tries_again_if_it_can_not_close_what_that_
         shapes.work.override(task_id="work1")() >> shapes.work.override(task_id="work2")()
     engine.add(dag)
     engine.trigger("a", "left_active_again")
-    _leave_active(engine)
+    leave_active(engine)
     _delete_and_create_again(engine)
     engine.until("a.open", "request", "IDLE")
     engine.step("a.open", "refuse-later:503")
@@ -475,30 +463,17 @@ def test_tasks_of_an_exclusive_bracket_open_it_again_together(engine: Engine, or
     engine.clear("a", "work1", "work2", downstream=True, upstream=False, only_failed=False)
     # From 3.3 on, Airflow clears the setups of a task with it.
     engine.mark("a", "open", "success")
-    for _ in range(6):
-        engine.tick()
-        names = [actor.name for actor in engine.runnable()]
-        if {"a.work1", "a.work2"} <= set(names):
-            break
-        for name in names:
-            engine.finish(name)
+    start_together(engine, "a.work1", "a.work2")
 
     for name in ("a.work1", "a.work2"):
         engine.actor(name).actor.stops_at_each_wait = True
 
-    def play(name: str, at: str, what: str = "") -> None:
-        while True:
-            engine.step(name)
-            actor = engine.actor(name).actor
-            if actor.at == at and what in actor.what:
-                return
-
     if order == "second claims while the first waits":
-        play("a.work1", "wait")
-        play("a.work2", "wait")
+        step_to(engine, "a.work1", "wait")
+        step_to(engine, "a.work2", "wait")
     elif order == "second claims after the first":
-        play("a.work1", "answered", "GET")
-        play("a.work2", "wait")
+        step_to(engine, "a.work1", "answered", "GET")
+        step_to(engine, "a.work2", "wait")
     names = ["a.work1", "a.work2"]
     if order == "one after the other":
         engine.finish("a.work1")
@@ -743,11 +718,7 @@ def test_no_bracket_deletes_what_another_one_of_the_run_has_not_pushed_yet(
     if result != "success":
         engine.tell("a", "of_second", result)
 
-    for _ in range(8):
-        engine.tick()
-        for process in list(engine.processes):
-            if process.actor.name != "a.of_second":
-                engine.finish(process.actor.name)
+    play_all_but(engine, "a.of_second")
     assert "old" in engine.items("one").split(), engine.story()
     engine.settle()
     assert ("old" in engine.items("one").split()) is (result != "success"), engine.story()
@@ -930,13 +901,7 @@ def test_many_tasks_of_an_exclusive_bracket_that_start_one_after_the_other_open_
     engine.settle()
     engine.clear("a", "work", downstream=True, upstream=False, only_failed=False)
     engine.mark("a", "open", "success")
-    for _ in range(6):
-        engine.tick()
-        names = [actor.name for actor in engine.runnable()]
-        if f"a.work[{count - 1}]" in names:
-            break
-        for name in names:
-            engine.finish(name)
+    start_together(engine, f"a.work[{count - 1}]")
     for index in range(count):
         engine.actor(f"a.work[{index}]").actor.stops_at_each_wait = True
     # Each further one starts while the first one settles its claim.
@@ -998,17 +963,10 @@ def test_a_bracket_beside_counts_by_the_source_that_it_opened(engine: Engine) ->
     engine.trigger("a", "beside_opened")
     held = {"a.of_first", "a.of_second", "a.of_each[0]"}
 
-    def play() -> None:
-        for _ in range(8):
-            engine.tick()
-            for process in list(engine.processes):
-                if process.actor.name not in held:
-                    engine.finish(process.actor.name)
-
-    play()
+    play_all_but(engine, *held)
     engine.set_variable("s", "three")
     held.remove("a.of_first")
-    play()
+    play_all_but(engine, *held)
     assert engine.tries("a")["delete_old_items"].startswith("up_for_reschedule"), engine.story()
     assert "old" in engine.items("one").split(), engine.story()
 
@@ -1055,11 +1013,7 @@ def test_each_map_index_deletes_although_others_are_at_work_on_other_sources(
     for source in ("one", "two"):
         engine.push_as_somebody_else(source, "old")
     engine.trigger("a", dag.dag_id)
-    for _ in range(16):
-        engine.tick()
-        for process in list(engine.processes):
-            if process.actor.name != "a.of_first[1]":
-                engine.finish(process.actor.name)
+    play_all_but(engine, "a.of_first[1]", rounds=16)
     assert "old" not in engine.items("one").split(), engine.story()
     assert "old" in engine.items("two").split(), engine.story()
     engine.settle()
@@ -1156,11 +1110,7 @@ def test_a_mapped_bracket_of_another_source_does_not_keep_old_items(engine: Engi
     engine.add(dag)
     engine.push_as_somebody_else("one", "old")
     engine.trigger("a", "mapped_elsewhere")
-    for _ in range(10):
-        engine.tick()
-        for process in list(engine.processes):
-            if process.actor.name != "a.of_each[1]":
-                engine.finish(process.actor.name)
+    play_all_but(engine, "a.of_each[1]", rounds=10)
     assert "old" not in engine.items("one").split(), engine.story()
     engine.settle()
     assert engine.run_states()["a"] == "success", engine.story()
@@ -1180,11 +1130,7 @@ def test_a_bracket_waits_for_one_beside_it_that_deletes_nothing(engine: Engine, 
     engine.trigger("a", dag.dag_id)
     if result == "fail":
         engine.tell("a", "of_second", "fail")
-    for _ in range(8):
-        engine.tick()
-        for process in list(engine.processes):
-            if process.actor.name != "a.of_second":
-                engine.finish(process.actor.name)
+    play_all_but(engine, "a.of_second")
     assert engine.tries("a")["delete_old_items"].startswith("up_for_reschedule"), engine.story()
     engine.settle()
     assert ("old" in engine.items("one").split()) is (result == "fail"), engine.story()
@@ -1227,21 +1173,15 @@ def test_a_run_that_pushes_only_changes_deletes_nothing_by_time(
                 PushItemsOperator(task_id="work2", source_id="one", items=items, **options)
     engine.add(dag)
 
-    def play(key: str, last: str) -> None:
-        for _ in range(6):
-            engine.tick()
-            for process in list(engine.processes):
-                if process.actor.name != f"{key}.{last}":
-                    engine.finish(process.actor.name)
-        engine.settle()
-
     engine.trigger("a", dag.dag_id)
     engine.tell("a", "work1", "fail")
-    play("a", "work2")
+    play_all_but(engine, "a.work2", rounds=6)
+    engine.settle()
     assert "kept" in engine.items("one").split(), engine.story()
     engine.let_time_pass(_DAY)
     engine.trigger("b", dag.dag_id)
-    play("b", "work1")
+    play_all_but(engine, "b.work1", rounds=6)
+    engine.settle()
     assert "kept" in engine.items("one").split(), engine.story()
     assert engine.run_states()["b"] == "failed", engine.story()
     assert [error for _, error in engine.errors if "pushed only what changed" in str(error)], engine.errors

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.stepped.explore import Director, Event
+from tests.stepped.steps import leave_active
 
 if TYPE_CHECKING:
     from tests.stepped.engine import Engine
@@ -15,13 +16,7 @@ if TYPE_CHECKING:
 def _leave_a_dead_holder(engine: Engine, source: str = "one") -> None:
     """Fail run a at once, lose its callback, and let a day pass; its bracket stays on record."""
     engine.trigger("a", "in_a_row")
-    engine.until("a.work2", "answered", "push")
-    engine.mark("a", "work1", "failed")
-    for _ in range(3):
-        engine.tick()
-    engine.lose_callback("a.callback")
-    for process in list(engine.processes):
-        engine.terminate(process.actor.name)
+    leave_active(engine)
     engine.let_time_pass(24 * 3600)
     assert engine.run_states()["a"] == "failed"
     assert engine.last_status(source) == "REBUILD"

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.stepped.steps import leave_active, play_all_but, start_together, step_to
+
 if TYPE_CHECKING:
     from tests.stepped.engine import Engine
 
@@ -33,13 +35,6 @@ def _play(engine: Engine, key: str, *, but: str = "") -> None:
         for process in list(engine.callbacks):
             if process.actor.name.startswith(f"{key}."):
                 engine.finish(process.actor.name)
-
-
-def _step_to(engine: Engine, name: str, at: str, what: str = "") -> None:
-    actor = engine.actor(name).actor
-    while not (actor.at == at and what in actor.what):
-        assert not actor.ended, engine.story()
-        engine.step(name)
 
 
 @pytest.fixture(params=[False, True], ids=["3.3", "3.1"])
@@ -71,7 +66,7 @@ def test_a_claim_keeps_the_record_of_a_bracket_that_opens_during_the_check(
     _ready(engine, "d.open")
     engine.finish("d.open")
     _ready(engine, "d.work1")
-    _step_to(engine, "d.work1", "answered", "push")
+    step_to(engine, "d.work1", "answered", "push")
     engine.finish("c.open")
     assert engine.tries("c")["open"].startswith("deferred"), engine.story()
     assert engine.last_status("one") == "REBUILD", engine.story()
@@ -95,12 +90,12 @@ def test_a_bracket_that_leaves_a_source_keeps_the_record_of_one_that_opens_durin
     # It is now between two tasks.
     engine.finish("c.work1")
     engine.actor("a.close").actor.stops_at_each_wait = True
-    _step_to(engine, "a.close", "wait")
+    step_to(engine, "a.close", "wait")
     engine.trigger("d", "other")
     _ready(engine, "d.open")
     engine.finish("d.open")
     _ready(engine, "d.work1")
-    _step_to(engine, "d.work1", "answered", "push")
+    step_to(engine, "d.work1", "answered", "push")
     engine.finish("a.close")
     _play(engine, "c")
     _play(engine, "a")
@@ -128,7 +123,7 @@ def test_a_source_that_is_left_for_a_rejected_opening_is_closed_with_the_connect
     engine.until("a.work1", "answered", "push")
     engine.trigger("c", "retrying")
     _ready(engine, "c.open")
-    _step_to(engine, "c.open", "request", "REBUILD")
+    step_to(engine, "c.open", "request", "REBUILD")
     if order == "unsure, then rejected":
         engine.step("c.open", "refuse-later:503")
         engine.finish("c.open")
@@ -137,7 +132,7 @@ def test_a_source_that_is_left_for_a_rejected_opening_is_closed_with_the_connect
     _play(engine, "a", but="c.open")
     assert engine.last_status("one") == "REBUILD", engine.story()
     if order == "IDLE fails":
-        _step_to(engine, "c.open", "request", "IDLE")
+        step_to(engine, "c.open", "request", "IDLE")
         engine.step("c.open", "refuse-later:503")
     engine.settle()
     assert engine.last_status("one") == "IDLE", engine.story()
@@ -152,11 +147,11 @@ def test_a_rejected_opening_gives_a_source_back_that_another_bracket_opens_meanw
     engine.until("a.work1", "answered", "push")
     engine.trigger("c", "other")
     _ready(engine, "c.open")
-    _step_to(engine, "c.open", "request", "REBUILD")
+    step_to(engine, "c.open", "request", "REBUILD")
     engine.finish("a.work1")
     _play(engine, "a")
     engine.step("c.open", "refuse:403")
-    _step_to(engine, "c.open", "request", "IDLE")
+    step_to(engine, "c.open", "request", "IDLE")
     engine.trigger("d", "in_a_row")
     _ready(engine, "d.open")
     engine.finish("d.open")
@@ -211,7 +206,7 @@ def test_a_task_that_is_cleared_while_the_bracket_closes_keeps_the_source_open(
         engine.tick()
         if "a.work1" in [actor.name for actor in engine.runnable()]:
             break
-    _step_to(engine, "a.work1", "request", "push")
+    step_to(engine, "a.work1", "request", "push")
     for process in list(engine.processes):
         if process.actor.name == "a.close":
             while not process.actor.ended:
@@ -243,16 +238,9 @@ def test_a_bracket_that_left_its_source_does_not_close_what_somebody_else_opens_
         engine.trigger("c", "other")
         held = "c.work1"
 
-    def play(*but: str) -> None:
-        for _ in range(8):
-            engine.tick()
-            for process in list(engine.processes):
-                if process.actor.name not in but:
-                    engine.finish(process.actor.name)
-
-    play("a.work1", "a.long", held)
-    play("a.long", held)
-    play("a.long")
+    play_all_but(engine, "a.work1", "a.long", held)
+    play_all_but(engine, "a.long", held)
+    play_all_but(engine, "a.long")
     assert engine.sequence("one").count("IDLE") == 1, engine.story()
     engine.set_status_as_somebody_else("one", "REFRESH")
     engine.let_time_pass(3600)
@@ -268,13 +256,7 @@ def test_an_exclusive_bracket_does_not_take_an_activity_for_one_that_a_dead_brac
 
     engine.add(shapes.in_a_row(), shapes.exclusive_other())
     engine.trigger("a", "in_a_row")
-    engine.until("a.work2", "answered", "push")
-    engine.mark("a", "work1", "failed")
-    for _ in range(3):
-        engine.tick()
-    engine.lose_callback("a.callback")
-    for process in list(engine.processes):
-        engine.terminate(process.actor.name)
+    leave_active(engine)
     engine.let_time_pass(86400)
     engine.set_status_as_somebody_else("one", "IDLE")
     engine.let_time_pass(3600)
@@ -372,17 +354,10 @@ def test_a_bracket_checks_each_owner_although_one_has_just_left(
     engine.trigger("d", "third")
     engine.until("d.work1", "answered", "push")
 
-    def play(*but: str) -> None:
-        for _ in range(6):
-            engine.tick()
-            for process in list(engine.processes):
-                if process.actor.name not in but:
-                    engine.finish(process.actor.name)
-
     engine.trigger("c", "other")
-    play("d.work1", "c.work1")
+    play_all_but(engine, "d.work1", "c.work1", rounds=6)
     engine.trigger("a", "one_task")
-    play("d.work1", "c.work1", "a.work1")
+    play_all_but(engine, "d.work1", "c.work1", "a.work1", rounds=6)
     engine.finish("a.work1")
     engine.finish("c.work1")
     leave, left = SourceLedger.leave, []
@@ -417,14 +392,7 @@ def test_what_a_deleted_run_left_is_closed_with_a_connection_that_works(
     engine.set_variable("s", "one")
     engine.set_variable("c", "coveo_default")
     engine.trigger("a", "other_connection")
-    engine.until("a.work2", "answered", "push")
-    engine.mark("a", "work1", "failed")
-    for _ in range(3):
-        engine.tick()
-    engine.lose_callback("a.callback")
-    for process in list(engine.processes):
-        engine.terminate(process.actor.name)
-    assert engine.last_status("one") == "REBUILD", engine.story()
+    leave_active(engine)
     engine.set_variable("s", "two")
     engine.set_variable("c", "bad")
     engine.delete_run("a")
@@ -446,26 +414,19 @@ def test_a_bracket_that_left_its_source_does_not_close_it_after_a_chain_of_other
         shapes.work.override(task_id="long")("three")
     engine.add(dag, shapes.other(), shapes.in_a_row())
 
-    def play(*but: str) -> None:
-        for _ in range(8):
-            engine.tick()
-            for process in list(engine.processes):
-                if process.actor.name not in but:
-                    engine.finish(process.actor.name)
-
     engine.trigger("a", "leaving_first")
-    play("a.work1", "a.long")
+    play_all_but(engine, "a.work1", "a.long")
     engine.trigger("c", "other")
-    play("a.work1", "a.long", "c.work1")
+    play_all_but(engine, "a.work1", "a.long", "c.work1")
     engine.trigger("d", "in_a_row")
     if last == "is rejected":
         _ready(engine, "d.open")
-        _step_to(engine, "d.open", "request", "REBUILD")
-    play("a.long", "c.work1", "d.work1", "d.open")
-    play("a.long", "d.work1", "d.open")
+        step_to(engine, "d.open", "request", "REBUILD")
+    play_all_but(engine, "a.long", "c.work1", "d.work1", "d.open")
+    play_all_but(engine, "a.long", "d.work1", "d.open")
     if last == "is rejected":
         engine.step("d.open", "refuse:403")
-    play("a.long")
+    play_all_but(engine, "a.long")
     assert engine.last_status("one") == "IDLE", engine.story()
     engine.set_status_as_somebody_else("one", "REFRESH")
     engine.let_time_pass(3600)
@@ -507,18 +468,12 @@ def test_a_bracket_that_opens_again_while_another_closes_is_not_told_that_it_is_
 
     engine.add(shapes.in_a_row(), shapes.other())
     engine.trigger("c", "in_a_row")
-    engine.until("c.work2", "answered", "push")
-    engine.mark("c", "work1", "failed")
-    for _ in range(3):
-        engine.tick()
-    engine.lose_callback("c.callback")
-    for process in list(engine.processes):
-        engine.terminate(process.actor.name)
+    leave_active(engine, "c")
     engine.trigger("a", "other")
     engine.until("a.close", "request", "IDLE")
     engine.clear_run("c")
     _ready(engine, "c.work2")
-    _step_to(engine, "c.work2", "request", "push")
+    step_to(engine, "c.work2", "request", "push")
     engine.finish("a.close")
     engine.settle()
     assert engine.last_status("one") == "IDLE", engine.story()
@@ -536,10 +491,10 @@ def test_a_status_that_is_set_again_does_not_outlive_the_bracket_for_which_it_is
     engine.until("a.work1", "answered", "push")
     engine.finish("a.work1")
     _ready(engine, "a.close")
-    _step_to(engine, "a.close", "request", "IDLE")
+    step_to(engine, "a.close", "request", "IDLE")
     engine.trigger("c", "other")
     _ready(engine, "c.work1")
-    _step_to(engine, "a.close", "request", "REBUILD")
+    step_to(engine, "a.close", "request", "REBUILD")
     if answer != "go":
         engine.step("a.close", answer)
     _play(engine, "c")
@@ -562,18 +517,12 @@ def test_a_rejected_re_opening_does_not_hide_that_another_task_has_opened_the_so
     engine.settle()
     engine.clear("a", "work1", "work2", downstream=True, upstream=False, only_failed=False)
     engine.mark("a", "open", "success")
-    for _ in range(6):
-        engine.tick()
-        names = [actor.name for actor in engine.runnable()]
-        if {"a.work1", "a.work2"} <= set(names):
-            break
-        for name in names:
-            engine.finish(name)
+    start_together(engine, "a.work1", "a.work2")
     engine.tell("a", "work1", "fail")
     engine.tell("a", "work2", "fail")
-    _step_to(engine, "a.work1", "request", "REBUILD")
-    _step_to(engine, "a.work2", "request", "REBUILD")
-    _step_to(engine, "a.work1", "request", "push")
+    step_to(engine, "a.work1", "request", "REBUILD")
+    step_to(engine, "a.work2", "request", "REBUILD")
+    step_to(engine, "a.work1", "request", "push")
     engine.step("a.work2", "refuse:403")
     engine.finish("a.work2")
     engine.finish("a.work1")
