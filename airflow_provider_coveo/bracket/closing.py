@@ -127,8 +127,7 @@ def close_source(
         return Closing(result, bracket.bracket)
     closed = replace(record, phase=Phase.CLOSED, closed_at=time.time(), reopened_by=None, left_conn_id="")
     _keep(bracket, closed)
-    again_open = {holder.bracket for holder in now if not holder.is_claim}
-    tell_closed([other for other in others if other.bracket not in again_open], source_id)
+    tell_closed(others, source_id)
     give_back(
         hook.set_source_status,
         source_id,

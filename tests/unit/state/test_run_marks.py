@@ -104,6 +104,16 @@ def test_a_run_is_known_by_what_it_has_done(
     assert a_run(now, **task).is_another(_FIRST, "s", brackets) is is_another
 
 
+def test_nothing_tells_about_a_run_whose_xcoms_can_not_be_read() -> None:
+    run = a_run(_QUEUED)
+
+    def unreadable(**_: object) -> object:
+        raise OSError("no storage")
+
+    run.context["ti"].xcom_pull = unreadable
+    assert run.is_another(_FIRST, "s", [_BRACKET]) is None
+
+
 def test_a_run_that_may_be_another_one_inherits_only_what_keeps_items(variables: Any) -> None:
     ledger, bracket = SourceLedger("acme"), Holder("d", "r", "b.open")
     ledger.opened("s", bracket, 1_000, BracketRecord(), this_run=a_run(_FIRST))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import itertools
 import json
 import threading
 import time
@@ -313,6 +314,23 @@ def test_if_two_exclusive_brackets_claim_a_source_at_once_the_last_one_opens_it(
     assert coveo.statuses(SOURCE) == []
     (holder,) = SourceLedger("acme").holders(SOURCE)
     assert holder.dag_id == "e"
+
+
+def test_a_task_that_gives_up_keeps_the_claim_of_another_task_of_its_bracket(
+    coveo: Simulator, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = a_run(exclusive=True)
+    theirs = SourceRecord("d", "r", "push_source_update.open", opening="theirs", is_claim=True)
+    minutes = itertools.count()
+
+    def another_task_claims(seconds: float) -> None:
+        SourceLedger("acme").hold(SOURCE, theirs, ())
+
+    clock = SimpleNamespace(sleep=another_task_claims, time=time.time, monotonic=lambda: 60.0 * next(minutes))
+    monkeypatch.setattr(opening, "time", clock)
+    with pytest.raises(TaskDeferred):
+        run.execute("open")
+    assert SourceLedger("acme").holders(SOURCE) == (theirs,)
 
 
 def test_an_exclusive_bracket_is_not_reopened_while_another_one_holds_the_source(

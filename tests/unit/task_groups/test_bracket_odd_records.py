@@ -209,6 +209,28 @@ def test_a_run_with_the_id_of_a_deleted_run_does_not_use_its_source(
     assert coveo.statuses("acme-books") == (["REBUILD"] if is_another else [])
 
 
+@pytest.mark.parametrize("source", [SOURCE, "acme-books"])
+def test_a_bracket_that_may_be_of_another_run_keeps_the_earlier_cut_off_of_its_source(
+    coveo: Simulator, a_run: Callable[..., Run], source: str
+) -> None:
+    run = a_run()
+    coveo.add_source("acme-books")
+    holder = Holder("d", "r", "push_source_update.open")
+    known = BracketRecord(
+        "acme", SOURCE, "coveo_default", "REBUILD", Phase.CLOSED, first_cut_off_ms=7, mark=(1_000.0, 0, 0)
+    )
+    write_bracket(holder, known)
+    context = run.context("open")
+    context["ti"].try_number = 1
+    context["dag_run"] = SimpleNamespace(start_date=datetime.now(timezone.utc), clear_number=1)
+    task = run.task("open")
+    task.source_id = source
+    task.execute(context)
+    record = read_bracket(holder)
+    assert record is not None
+    assert (record.source_id, record.first_cut_off_ms == 7) == (source, source == SOURCE)
+
+
 # --- states ---
 
 
