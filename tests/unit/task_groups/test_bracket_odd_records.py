@@ -231,6 +231,20 @@ def test_a_bracket_that_may_be_of_another_run_keeps_the_earlier_cut_off_of_its_s
     assert (record.source_id, record.first_cut_off_ms == 7) == (source, source == SOURCE)
 
 
+def test_a_bracket_that_was_opened_again_since_its_record_was_read_is_not_closed(
+    coveo: Simulator, a_run: Callable[..., Run]
+) -> None:
+    run = a_run()
+    holder = Holder("d", "r", "push_source_update.open")
+    run.execute("open")
+    before = read_bracket(holder)
+    assert before is not None
+    run.execute("open")
+    closing = close_source(CoveoPushHook(), holder, before)
+    assert (closing.result, closing.left_for) == (None, holder)
+    assert coveo.statuses(SOURCE) == ["REBUILD", "REBUILD"]
+
+
 # --- states ---
 
 
