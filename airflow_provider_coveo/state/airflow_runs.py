@@ -250,8 +250,8 @@ def _without_shared_names(task_ids: list[str]) -> list[list[str]]:
     parts: list[list[str]] = []
     left = task_ids
     while left:
-        shared = {task_id for task_id in left if _task_and_map_index(task_id, known - {task_id})[0] in left}
-        shared.discard(left[0])
+        mapped = {task_id: _task_and_map_index(task_id, known - {task_id})[0] for task_id in left}
+        shared = {task_id for task_id, of in mapped.items() if of != task_id and of in left}
         parts.append([task_id for task_id in left if task_id not in shared])
         left = [task_id for task_id in left if task_id in shared]
     return parts or [[]]
