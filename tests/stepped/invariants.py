@@ -252,6 +252,9 @@ class Judge:
         outcomes = self._states_of(self.states[run], frozenset({f"{bracket.group}.outcome"}))
         if any((run, *place) in engine.marked for place in outcomes):
             return
+        # Airflow skips what is pending in a run that is marked as failed, and then counts it as a success.
+        if engine.marked_runs.get(run) == "failed" and judged == {"skipped"}:
+            bad = []
         if bad:
             yield Violation("B2", f"run {run} is a success, and {', '.join(bad)} failed")
         for source in self._opened_by(run, bracket):
@@ -543,7 +546,11 @@ class Judge:
         ]
         if not own:
             yield Violation("B7", f"{who}, which never opened")
-        elif own[-1].status != "IDLE" and not self._was_left_to_another(own[-1], number):
+        elif (
+            own[-1].status != "IDLE"
+            and not self._was_left_to_another(own[-1], number)
+            and not self._was_closed_by_another(own[-1], number, bracket)
+        ):
             yield Violation("B7", f"{who}, and Coveo accepted no IDLE of it")
 
     def _was_left_to_another(self, last: Seen, number: int) -> bool:
@@ -558,6 +565,23 @@ class Judge:
         return any(
             each.source == last.source and each.status in ACTIVE and each.run != last.run for each in later
         )
+
+    def _was_closed_by_another(self, last: Seen, number: int, bracket: Bracket) -> bool:
+        """
+        Return whether another run closed the source after the last push of the bracket.
+
+        Between two of its tasks, the bracket can seem dead to another run's callback. Its own `close` then
+        sends nothing.
+        """
+        later = self.engine.seen[self.engine.seen.index(last) + 1 : number]
+        of_source = [each for each in later if each.source == last.source and each.applied]
+        idle = [at for at, each in enumerate(of_source) if each.status == "IDLE"]
+        pushes = [
+            at
+            for at, each in enumerate(of_source)
+            if each.run == last.run and each.word == "push" and each.task_id in bracket.members
+        ]
+        return bool(idle) and idle[-1] > max(pushes, default=-1)
 
     def _is_marked(self, run: str, name: str) -> bool:
         return any(self.engine.name_of(*place) == name for place in self.engine.marked if place[0] == run)

@@ -640,6 +640,38 @@ def test_a_member_marked_failed_after_outcome_no_longer_affects_the_run(engine: 
     assert engine.run_states()["a"] == "success", played.story
 
 
+def test_a_run_that_is_marked_failed_is_a_success_to_airflow_if_that_skips_the_rest(engine: Engine) -> None:
+    events: list[Event] = [
+        ("mark", "a", "begin", "failed", BELOW),
+        ("tick",),
+        ("clear_with", "a", ["outcome", "work2"], {**ALONE, "only_failed": False}),
+        ("tick",),
+        ("tick",),
+        ("finish", "a.open"),
+        ("clear_with", "a", ["work2"], CLEAR_BELOW),
+        ("mark_run", "a", "failed"),
+    ]
+    played = play(engine, "side_by_side", events)
+    assert not played.violations, played.story
+    assert engine.run_states()["a"] == "success", played.story
+    assert engine.last_status("one") == "IDLE", played.story
+
+
+def test_a_bracket_that_another_runs_callback_has_closed_sends_no_idle(engine: Engine) -> None:
+    """To the callback, the bracket seems dead between its last push and its `close`."""
+    events: list[Event] = [
+        ("tick",),
+        ("tick",),
+        ("step", "a.first.open"),
+        ("trigger", "b", "two_in_a_row"),
+        ("mark_run", "a", "success"),
+    ]
+    played = play(engine, "two_in_a_row", events)
+    assert not played.violations, played.story
+    assert engine.sequence("one").endswith("push IDLE REBUILD push delete-old IDLE"), played.story
+    assert engine.run_states()["b"] == "success", played.story
+
+
 def test_outcome_waits_for_a_member_that_was_cleared_while_the_bracket_closed(engine: Engine) -> None:
     """The member's second attempt succeeds, and so does the run."""
     events: list[Event] = [
