@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 MAX_LINGERING: Final = 30.0
 #: The maximum number of brackets that leave a source for each other.
 _MAX_LEFT: Final = 20
+#: The phases of a bracket whose ``IDLE`` is on its way, or which sends none.
+_CLOSES: Final = frozenset({Phase.CLOSING, Phase.CLOSED, Phase.LEFT, Phase.REJECTED})
 #: Errors of a connection, rather than of a source.
 REJECTED_CONNECTION: Final = (AccessDeniedError, AuthenticationError, FirewallBlockedError)
 
@@ -97,7 +99,9 @@ def close_source(
             continue
         # The others are not checked yet.
         known.add(other)
-        if ledger.leave(source_id, bracket, record.left_conn_id or record.coveo_conn_id, other):
+        if ledger.leave(
+            source_id, bracket, record.left_conn_id or record.coveo_conn_id, other
+        ) and not _has_begun_to_close(other):
             left_for = astuple(other.bracket)
             _keep(bracket, replace(record, phase=Phase.LEFT, reopened_by=None, left_for=left_for))
             return Closing(None, other.bracket)
@@ -136,6 +140,12 @@ def close_source(
         still_live,
     )
     return Closing(result)
+
+
+def _has_begun_to_close(other: Holder) -> bool:
+    """Return whether a bracket closes its source just now, or did: it may not close it once more."""
+    current = read_bracket(other.bracket)
+    return current is not None and current.phase in _CLOSES
 
 
 def _was_opened_again(bracket: Holder, record: BracketRecord) -> bool:

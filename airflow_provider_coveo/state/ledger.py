@@ -51,7 +51,7 @@ from airflow_provider_coveo.state.variables import (
 #: The version of the records. 0.1.0 and 0.1.1 wrote none.
 _VERSION: Final = 2
 #: The maximum number of brackets on record that own a source at the same time.
-_MAX_HOLDERS: Final = 20
+_MAX_HOLDERS: Final = 50
 #: The required fields of a bracket's record; a record without them was edited by hand and is ignored.
 _NEEDED_OF_A_BRACKET: Final = frozenset({"organization_id", "source_id", "coveo_conn_id", "phase"})
 
@@ -309,11 +309,16 @@ class SourceLedger:
         :param to: The other one.
         :return: Whether the other one still owns it.
         """
-        others = {each.bracket: each for each in self.holders(source_id) if each.bracket != bracket.bracket}
-        if to.bracket in others:
-            others[to.bracket] = replace(others[to.bracket], left_conn_id=coveo_conn_id)
+        others = {each.bracket: each for each in self.holders(source_id)}
+        own, its = others.pop(bracket.bracket, None), others.get(to.bracket)
+        if its is not None:
+            # The activity that it closes then may be the one that the other bracket began.
+            since_ms = its.since_ms
+            if own is not None and own.since_ms is not None and since_ms is not None:
+                since_ms = max(since_ms, own.since_ms)
+            others[to.bracket] = replace(its, left_conn_id=coveo_conn_id, since_ms=since_ms)
             self._write_holders(source_id, list(others.values()))
-        return to.bracket in others
+        return its is not None
 
     def release(
         self,

@@ -16,11 +16,13 @@ from airflow_provider_coveo.state.airflow_runs import (
     run_facts,
     task_states,
 )
-from airflow_provider_coveo.state.ledger import SourceRecord, read_bracket
+from airflow_provider_coveo.state.ledger import Phase, SourceRecord, read_bracket
 
 #: The number of checks of a run whose DAG might be paused, and the interval between them.
 _CHECKS: Final = 3
 _SECONDS_BETWEEN_CHECKS: Final = 1.0
+#: The phases of a bracket that no longer closes its source.
+_NOT_OPEN: Final = frozenset({Phase.CLOSED, Phase.LEFT, Phase.REJECTED})
 
 
 def is_live(holder: SourceRecord) -> bool:
@@ -44,7 +46,7 @@ def check_run(holder: SourceRecord) -> bool | None:
     :return: ``None`` if no task of its run is running or about to run now; it may be between two.
     """
     facts = run_facts(holder.dag_id, holder.run_id)
-    if not facts.is_active or _is_over(holder, is_task=True) or _has_another_opening(holder):
+    if not facts.is_active or _is_over(holder, is_task=True) or _owns_it_no_more(holder):
         return False
     if facts.is_paused is False and not facts.is_gone:
         return True
@@ -81,10 +83,15 @@ def live_among(
         left = undecided
 
 
-def _has_another_opening(holder: SourceRecord) -> bool:
-    """Return whether the bracket has opened another source since: in a run with the ID of a deleted one."""
+def _owns_it_no_more(holder: SourceRecord) -> bool:
+    """
+    Return whether an entry among the owners of a source is out of date.
+
+    The bracket has closed it, while another one wrote the owners that it had read before. Or it has opened
+    another source since, in a run with the ID of a deleted one.
+    """
     record = None if holder.is_claim or not holder.opening else read_bracket(holder.bracket)
-    return record is not None and record.opening != holder.opening
+    return record is not None and (record.opening != holder.opening or record.phase in _NOT_OPEN)
 
 
 def is_over(holder: SourceRecord) -> bool:
@@ -166,7 +173,7 @@ class TaskStatesCheck:
             return check_run(holder)
         if not callbacks_can_query():
             return True
-        if is_over(holder) or _has_another_opening(holder):
+        if is_over(holder) or _owns_it_no_more(holder):
             return False
         run = holder.dag_id, holder.run_id
         states = all_task_states(*run, can_count=False).values()

@@ -528,3 +528,141 @@ def test_a_rejected_re_opening_does_not_hide_that_another_task_has_opened_the_so
     engine.finish("a.work1")
     engine.settle()
     assert engine.last_status("one") == "IDLE", engine.story()
+
+
+def _wait_while_writing(monkeypatch: pytest.MonkeyPatch, name: str, phase: str) -> None:
+    """Let a task wait in the middle of writing its bracket's record, as with a slow database."""
+    from airflow_provider_coveo.bracket import opening
+    from tests.stepped.actors import Actor
+
+    real, waited = opening.write_bracket, []
+
+    def write(holder: Any, record: Any) -> None:
+        actor = Actor.current
+        if not waited and actor is not None and actor.name == name and record.phase.value == phase:
+            waited.append(name)
+            actor.stop_at("wait")
+        real(holder, record)
+
+    monkeypatch.setattr(opening, "write_bracket", write)
+
+
+def _open_with_owners_of_before(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let run a open the source, and write the owners that it had read before b closed it."""
+    _wait_while_writing(monkeypatch, "a.open", "opening")
+    engine.trigger("a", "other")
+    _ready(engine, "a.open")
+    engine.actor("a.open").actor.stops_at_each_wait = True
+    step_to(engine, "a.open", "wait")
+    engine.finish("b.close")
+    engine.finish("a.open")
+
+
+def test_a_source_is_not_left_to_a_bracket_that_has_closed_it(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.stepped import shapes
+
+    engine.add(shapes.one_task(), shapes.other())
+    engine.trigger("b", "one_task")
+    _ready(engine, "b.close")
+    _open_with_owners_of_before(engine, monkeypatch)
+    play_all_but(engine, "b.outcome")
+    assert engine.run_states() == {"a": "success", "b": "running"}, engine.story()
+    assert engine.last_status("one") == "IDLE", engine.story()
+    engine.settle()
+    assert engine.last_status("one") == "IDLE", engine.story()
+
+
+def test_a_source_is_not_left_to_a_bracket_whose_entry_could_not_be_deleted(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow_provider_coveo.state import ledger
+    from tests.stepped import shapes
+    from tests.stepped.actors import Actor
+
+    real = ledger.delete_variable
+
+    def failing(name: str) -> None:
+        if name.startswith("coveo_open__") and Actor.current is not None and Actor.current.name == "b.close":
+            raise RuntimeError("database is locked")
+        real(name)
+
+    monkeypatch.setattr(ledger, "delete_variable", failing)
+    engine.add(shapes.one_task(), shapes.other())
+    engine.trigger("b", "one_task")
+    _ready(engine, "b.close")
+    engine.finish("b.close")
+    engine.trigger("a", "other")
+    play_all_but(engine, "b.outcome", rounds=10)
+    assert engine.run_states() == {"a": "success", "b": "running"}, engine.story()
+    assert engine.last_status("one") == "IDLE", engine.story()
+
+
+def test_a_source_is_not_left_to_a_re_opened_bracket_that_has_closed_it(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.stepped import shapes
+
+    with shapes.a_dag("and_a_long_one") as dag:
+        with shapes.bracket():
+            shapes.work.override(task_id="work1")()
+        shapes.work.override(task_id="long")("three")
+    engine.add(dag, shapes.other())
+    engine.trigger("b", dag.dag_id)
+    play_all_but(engine, "b.long")
+    engine.clear("b", "work1", downstream=False, upstream=False, only_failed=False)
+    engine.mark("b", "open", "success")
+    play_all_but(engine, "b.long", "b.close", rounds=6)
+    _open_with_owners_of_before(engine, monkeypatch)
+    play_all_but(engine, "b.long", rounds=10)
+    assert engine.run_states() == {"a": "success", "b": "running"}, engine.story()
+    assert engine.last_status("one") == "IDLE", engine.story()
+
+
+def test_a_source_is_not_left_to_a_bracket_that_is_sending_idle(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.stepped import shapes
+
+    engine.add(shapes.one_task(), shapes.other())
+    engine.trigger("b", "one_task")
+    _ready(engine, "b.close")
+    _wait_while_writing(monkeypatch, "a.open", "opening")
+    engine.trigger("a", "other")
+    _ready(engine, "a.open")
+    engine.actor("a.open").actor.stops_at_each_wait = True
+    step_to(engine, "a.open", "wait")
+    # Coveo carries out its IDLE before a's REBUILD, and its process ends after a's.
+    step_to(engine, "b.close", "answered", "IDLE")
+    engine.finish("a.open")
+    play_all_but(engine, "b.close", "b.outcome")
+    assert engine.run_states()["a"] == "success", engine.story()
+    engine.settle()
+    assert engine.last_status("one") == "IDLE", engine.story()
+
+
+@pytest.mark.parametrize("clears", ["run", "open"])
+def test_an_exclusive_bracket_closes_the_activity_that_another_one_left_to_it(
+    engine: Engine, clears: str
+) -> None:
+    from tests.stepped import shapes
+
+    with shapes.a_dag(f"exclusive_{clears}") as exclusive, shapes.bracket(exclusive=True):
+        shapes.work.override(task_id="work1")(pushes=2)
+    with shapes.a_dag(f"changes_{clears}") as changes, shapes.bracket(status="INCREMENTAL"):
+        shapes.work.override(task_id="work1")()
+    engine.add(exclusive, changes)
+    engine.trigger("b", exclusive.dag_id)
+    engine.until("b.work1", "answered", "push")
+    engine.let_time_pass(900)
+    engine.trigger("a", changes.dag_id)
+    play_all_but(engine, "b.work1")
+    assert engine.sequence("one").split()[-2:] == ["INCREMENTAL", "push"], engine.story()
+    if clears == "run":
+        engine.clear_run("b")
+    else:
+        engine.clear("b", "open")
+    engine.settle()
+    assert engine.last_status("one") == "IDLE", engine.story()
+    assert engine.run_states() == {"a": "success", "b": "success"}, (engine.story(), engine.errors)
