@@ -42,7 +42,8 @@ class Beside(NamedTuple):
     """
     The ``open`` tasks of other brackets that update a source in this run, and have not ended well.
 
-    :param keep: Those for which old items must stay: they failed, or delete old items themselves.
+    :param keep: Those for which old items must stay: they failed, keep their own old items, or delete old
+        items themselves.
     :param work: Those that are at work, and after which old items can be deleted.
     """
 
@@ -132,7 +133,9 @@ def _state_of(
     states = {state for by_index in by_task for each, state in by_index.items() if index in {-1, each}}
     has_ended = bool(states) and states <= _ENDED
     is_dry = getattr(opening, "is_dry_run", False) is not False and said_dry(context, opening, index)
-    if has_ended and not is_dry:
+    # What a skipped task did not push again stays, whichever bracket deletes last.
+    keeps_items = _deletes(opening) and {"skipped", "success"} <= states
+    if has_ended and not is_dry and not keeps_items:
         return "ended"
     run = context["ti"]
     record = read_bracket(Holder(run.dag_id, run.run_id, opening.task_id, index))

@@ -725,6 +725,24 @@ def test_no_bracket_deletes_what_another_one_of_the_run_has_not_pushed_yet(
     assert engine.run_states()["a"] == ("failed" if result == "fail" else "success"), engine.story()
 
 
+def test_a_bracket_keeps_the_old_items_of_one_beside_it_that_skipped_its_push(engine: Engine) -> None:
+    from tests.stepped import shapes
+
+    with shapes.a_dag("beside_that_skips_first") as dag:
+        for name in ("first", "second"):
+            with shapes.bracket(group_id=name, delete_old_items=True):
+                shapes.work.override(task_id=f"of_{name}")()
+    engine.add(dag)
+    engine.push_as_somebody_else("one", "old")
+    engine.trigger("a", dag.dag_id)
+    engine.tell("a", "of_second", "skip")
+    # Whichever ends last.
+    play_all_but(engine, "a.of_first")
+    engine.settle()
+    assert "old" in engine.items("one").split(), engine.story()
+    assert engine.run_states()["a"] == "success", engine.story()
+
+
 def test_a_bracket_deletes_old_items_before_one_that_follows_it(engine: Engine) -> None:
     from tests.stepped import shapes
 
