@@ -43,6 +43,7 @@ from airflow_provider_coveo.state.ledger import (
     Phase,
     write_bracket,
 )
+from airflow_provider_coveo.state.moved_sources import OpenedSource, keep_to_sources
 from airflow_provider_coveo.state.run_marks import current_run, mark_of, was_cleared
 
 if TYPE_CHECKING:
@@ -71,16 +72,21 @@ class _Check:
     follows: tuple[str, ...] = ()
     expanded: tuple[str, ...] = ()
 
-    def run(self, context: Context) -> None:
-        """Open the bracket if it is closed, and use the source that its run opened."""
+    def run(self, context: Context) -> OpenedSource | None:
+        """Open the bracket if it is closed, and use the source that its run opened; return that source."""
         found, of_a_deleted_run = read_bracket_of_run(context, self.update_tasks)
         if self.expanded and found is not None:
             self._reject_another_source(context, found)
         if of_a_deleted_run is not None:
             close_what_a_deleted_run_left(holder_of_update(context, self.update_tasks), of_a_deleted_run)
         record = _open_if_needed(context, self.update_tasks, found)
-        if record is not None:
-            self._follow(context, record)
+        if record is None or not record.is_pinned:
+            return None
+        self._follow(context, record)
+        opening = opening_of(context, self.update_tasks)
+        return OpenedSource(
+            record.organization_id, record.source_id, opening.task_id, lambda: _named_now(opening, context)
+        )
 
     def _reject_another_source(self, context: Context, record: BracketRecord) -> None:
         """Fail if the map index has another source by now: the task reads the input of that one."""
@@ -106,7 +112,7 @@ class _Check:
         task = running_task(context)
         for name in self.follows:
             pinned, rendered = getattr(record, name), getattr(task, name, None)
-            if record.is_pinned and rendered != pinned and not (name != "source_id" and rendered is None):
+            if rendered != pinned and not (name != "source_id" and rendered is None):
                 log.warning(
                     "%s now renders to %r; using %r, with which this run opened the source",
                     name,
@@ -130,9 +136,10 @@ class _Reopening:
         self.then = then
 
     def __call__(self, context: Context) -> None:
+        opened: list[OpenedSource | None] = []
         if not enter_member(context, *(check.update_tasks for check in self.checks)):
-            for check in self.checks:
-                check.run(context)
+            opened = [check.run(context) for check in self.checks]
+        keep_to_sources(context["ti"], [each for each in opened if each is not None])
         record_poke(context)
         if self.then is not None:
             self.then(context)
@@ -198,15 +205,10 @@ def _open_instead(
         return None
     log.warning("Task %s opened nothing and was marked as success: opening the source now", update_tasks.open)
     if not record.is_pinned:
-        rendered = {name: _rendered(opening, name, context) for name in (*IDENTITY_FIELDS, "status")}
-        identity = replace(
-            record,
-            coveo_conn_id=str(rendered["coveo_conn_id"]),
-            organization_id=str(rendered["organization_id"] or ""),
-        )
+        identity = _identity(opening, context)
         hook = hook_of(identity)
-        record = replace(record, status=str(rendered["status"]))
-        source_id, coveo_conn_id = str(rendered["source_id"]), str(rendered["coveo_conn_id"])
+        record = replace(record, status=str(_rendered(opening, "status", context)))
+        source_id, coveo_conn_id = identity.source_id, identity.coveo_conn_id
     else:
         hook, source_id, coveo_conn_id = hook_of(record), record.source_id, record.coveo_conn_id
     return _send(context, update_tasks, holder, record, hook, source_id, coveo_conn_id)
@@ -279,6 +281,22 @@ def _without_cut_off(holder: Holder, record: BracketRecord, why: str) -> Bracket
 
 def _name_of(context: Context) -> tuple[str, int]:
     return str(context["ti"].task_id), map_index_of(context)
+
+
+def _named_now(opening: Operator, context: Context) -> tuple[str, str]:
+    """Return the organization and the source that a bracket would open now."""
+    identity = _identity(opening, context)
+    return hook_of(identity).organization_id, identity.source_id
+
+
+def _identity(opening: Operator, context: Context) -> BracketRecord:
+    """Return a record of what a bracket's parameters name now."""
+    rendered = {name: _rendered(opening, name, context) for name in IDENTITY_FIELDS}
+    return BracketRecord(
+        source_id=str(rendered["source_id"]),
+        coveo_conn_id=str(rendered["coveo_conn_id"]),
+        organization_id=str(rendered["organization_id"] or ""),
+    )
 
 
 def _rendered(task: Operator, name: str, context: Context) -> object:

@@ -142,8 +142,8 @@ class Observer:
     """
     Is notified of requests and pushes. This class does nothing; override the methods that you need.
 
-    No method may raise an exception, except ``compared_push``, and the context manager of ``requesting``,
-    which may raise the request's exception.
+    No method may raise an exception, except ``requesting``, ``push_records`` and ``compared_push``, before
+    anything is sent; and the context manager of ``requesting``, which may raise the request's exception.
     """
 
     def requesting(self, method: str, path: str) -> AbstractContextManager[None]:

@@ -42,6 +42,7 @@ from airflow_provider_coveo.hooks.observer import HookObserver
 from airflow_provider_coveo.hooks.overrides import STEPS, HookClient, Overrides
 from airflow_provider_coveo.hooks.wire import mask_in_logs, user_agent
 from airflow_provider_coveo.state.cursor_scope import holding_cursors, moving_cursors
+from airflow_provider_coveo.state.moved_sources import reject_moved_source
 from airflow_provider_coveo.transports.requests_transport import (
     BearerAuth,
     RequestsTransport,
@@ -272,7 +273,9 @@ class CoveoPushHook(HttpHook):
             return self.client.caller.attempt(request, send, number, path=path, check=check)
 
         reject_in_dry_run(str(prepped_request.method), path)
-        with recording(self, changed_source(prepped_request.method, path)):
+        source_id = changed_source(prepped_request.method, path)
+        reject_moved_source(self.organization_id, source_id)
+        with recording(self, source_id):
             return cast("requests.Response", self.client.hook_caller.repeat(attempt).raw)
 
     # --- stopping, waiting and the clock ---

@@ -14,6 +14,7 @@ from airflow_provider_coveo.hooks.lineage import tell_lineage
 from airflow_provider_coveo.hooks.metrics import count_accepted, count_request, count_retry
 from airflow_provider_coveo.hooks.recording import RecordingHook
 from airflow_provider_coveo.hooks.run_records import record_accepted, record_pushed
+from airflow_provider_coveo.state.moved_sources import reject_moved_source
 
 if TYPE_CHECKING:
     from airflow_provider_coveo.coveo.only_changes import OnlyChanges
@@ -42,12 +43,14 @@ class HookObserver(RequestCounter):
         self._hook = hook
 
     def requesting(self, method: str, path: str) -> AbstractContextManager[None]:
-        """Record that a request changes the content of a source; reject the request in a dry run."""
+        """Record that a request changes the content of a source; reject it if its task must not do that."""
         reject_in_dry_run(method, path)
+        source_id = changed_source(method, path)
+        reject_moved_source(self._hook.organization_id, source_id)
         # A push records its own batches.
         if is_batch_of_push():
             return nullcontext()
-        return recording(self._hook, changed_source(method, path))
+        return recording(self._hook, source_id)
 
     def accepted(self, source_id: str, counts: Mapping[str, int], size: int) -> None:
         """Count an accepted batch."""
@@ -62,7 +65,8 @@ class HookObserver(RequestCounter):
         reject_dry_push(source_id)
 
     def push_records(self, source_id: str, *, resumable: bool) -> RunPushRecords:
-        """Return the records of a push."""
+        """Return the records of a push; reject it if its task must not push to the source."""
+        reject_moved_source(self._hook.organization_id, source_id)
         return RunPushRecords(self._hook, source_id, resumable=resumable)
 
     def compared_push(self, source_id: str, changes: OnlyChanges, *, dry_run: bool = False) -> ComparedPush:

@@ -15,11 +15,13 @@ from airflow.providers.common.compat.sdk import get_current_context
 if TYPE_CHECKING:
     from airflow_provider_coveo.state.ledger import Holder
 
+#: The name of a task instance: its DAG, run, task and map index.
+TaskName = tuple[str, str, str, int]
 #: Reads for which Coveo's APIs use POST.
 _READS: Final = r"/indexes/fields/search|/activities/(public|latest)|/logs/v1/organizations/[^/]+.*"
 
-_dry: set[tuple[str, str, str, int]] = set()
-_deleting: dict[tuple[str, str, str, int], tuple[Holder, ...]] = {}
+_dry: set[TaskName] = set()
+_deleting: dict[TaskName, tuple[Holder, ...]] = {}
 
 
 def mark_task(task_instance: object, *, is_dry: bool, deleting: Sequence[Holder] = ()) -> None:
@@ -30,7 +32,7 @@ def mark_task(task_instance: object, *, is_dry: bool, deleting: Sequence[Holder]
     :param is_dry: Whether they do a dry run.
     :param deleting: The brackets that do no dry run and delete old items. Default none.
     """
-    name = _name(task_instance)
+    name = name_of_task(task_instance)
     if is_dry:
         _dry.add(name)
     else:
@@ -59,24 +61,29 @@ def sends_in_dry_run(method: str, path: str) -> bool:
     :param method: The HTTP method.
     :param path: The path.
     """
-    return bool(_dry) and not is_read(method, path) and _running() in _dry
+    return bool(_dry) and not is_read(method, path) and running_task_name() in _dry
 
 
 def deleting_brackets() -> Sequence[Holder]:
     """Return the brackets of the running task that do no dry run and delete old items."""
-    return _deleting.get(_running(), ()) if _deleting else ()
+    return _deleting.get(running_task_name(), ()) if _deleting else ()
 
 
-def _running() -> tuple[str, str, str, int]:
+def running_task_name() -> TaskName:
     """Return the running task, or an empty name."""
     try:
-        return _name(get_current_context()["ti"])
+        return name_of_task(get_current_context()["ti"])
     except Exception:
         # No task is running; the type of the error depends on Airflow's version.
         return "", "", "", -1
 
 
-def _name(task_instance: Any) -> tuple[str, str, str, int]:
+def name_of_task(task_instance: Any) -> TaskName:
+    """
+    Return the name of a task instance.
+
+    :param task_instance: The task instance.
+    """
     return (
         str(task_instance.dag_id),
         str(task_instance.run_id),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -63,7 +64,7 @@ def test_both_brackets_check_the_task_and_the_authors_function_runs_once(
     monkeypatch.setattr(reopening, "enter_member", lambda *_: False)
     monkeypatch.setattr(reopening, "read_bracket_of_run", lambda *_: (None, None))
     monkeypatch.setattr(reopening, "_open_if_needed", lambda _, tasks, __: seen.append(tasks.open))
-    hook_of(both)({})
+    hook_of(both)({"ti": SimpleNamespace(dag_id="d", run_id="r", task_id="both")})
     assert seen == ["one.open", "two.open", "author"]
     assert {each.open for each in _updates_around(both)} == {"one.open", "two.open"}
 
@@ -112,7 +113,7 @@ def test_each_bracket_sets_only_the_fields_that_have_its_template(monkeypatch: p
             Work(task_id="work")
         two.open >> both >> two.close
     both.source_id = "changed"
-    both._pre_execute_hook({"task": both, "ti": object()})
+    both._pre_execute_hook({"task": both, "ti": SimpleNamespace(dag_id="d", run_id="r", task_id="both")})
     assert both.source_id == "one"
 
 
