@@ -238,8 +238,9 @@ class DeleteOldItemsOfUpdateOperator(_UpdateOperator):
             f"Old items of source {self.source_id!r} stay: there is no record that the update pushed an "
             "item to this source, and deleting all others would empty it. Likely cause: there was nothing to "
             "push; the tasks pushed to another source; or they push by other means than this provider. "
-            "Remedy: Push with this provider's tasks or CoveoPushHook; or pass allow_empty=True if an "
-            "empty source is intended, or if other tools push."
+            "Remedy: Correct the source_id of the tasks or of the bracket; push with this provider's tasks "
+            "or CoveoPushHook; or pass allow_empty=True if an empty source is intended, or if other tools "
+            "push."
         )
 
 

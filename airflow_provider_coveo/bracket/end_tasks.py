@@ -156,9 +156,9 @@ class JudgePushSourceUpdateOperator(_UpdateOperator):
             # Failed tasks may have been cleared while this one closed the source.
             self._wait_for_unfinished(context, self._states(context, judged))
             what = f"{listed(failed)} failed" if failed else f"{listed(blocked)} could not run"
+            logs = "log of this task" if len(failed or blocked) == 1 else "logs of these tasks"
             raise PushSourceUpdateFailed(
-                f"The update of source {self.source_id!r} failed: {what}. {how_it_is_left}; see the logs of "
-                "these tasks."
+                f"The update of source {self.source_id!r} failed: {what}. {how_it_is_left}. Remedy: See the {logs}."
             )
         if is_dry(context, self.update_tasks):
             leave_assets_alone(context)

@@ -112,7 +112,15 @@ class Pushed:
         """
         results = _results(result)
         counted = [_counted(one) for one in results]
-        sources = {str(one["source_id"]) for one in results} | ({source_id} if source_id else set())
+        sources = {str(one["source_id"]) for one in results}
+        if len(sources) == 1 and source_id and source_id not in sources:
+            raise CoveoInputError(
+                f"Could not check source {source_id!r}: the result is of source {min(sources)!r}",
+                cause="source_id was given for another task, such as in default_args",
+                remedy="Omit source_id; if it comes from default_args, pass source_id=None",
+            )
+        if source_id:
+            sources.add(source_id)
         if len(sources) != 1:
             raise CoveoInputError(
                 f"The results are for several sources: {', '.join(sorted(sources))}",

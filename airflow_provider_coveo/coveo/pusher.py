@@ -471,7 +471,8 @@ class ContainerPush:
 
     def _log_accepted(self, error: Exception) -> None:
         if not isinstance(error, CoveoError) or not error.note:
-            self._log.error("Push failed. %s", self.accepted_summary())
+            kind = type(error).__name__
+            self._log.error("Could not push to %s: %s. %s", self._target, kind, self.accepted_summary())
 
     def accepted_summary(self) -> str:
         """Return a sentence on what was accepted."""

@@ -514,6 +514,12 @@ def test_one_sensor_waits_for_the_pushes_of_all_mapped_tasks(coveo: Simulator, h
         outcome(indexed_sensor(results))
 
 
+def test_a_source_that_the_result_is_not_of_is_named(coveo: Simulator, hook: CoveoPushHook) -> None:
+    result = hook.push_items(SOURCE, items(1))
+    with pytest.raises(CoveoInputError, match=r"'other': the result is of source .*source_id=None"):
+        outcome(indexed_sensor(result, source_id="other"))
+
+
 def test_a_sensor_can_be_mapped() -> None:
     with DAG("mapped", schedule=None, start_date=datetime(2025, 1, 1)):
         mapped = PushSourceStatusSensor.partial(task_id="wait", deferrable=True).expand(source_id=["a", "b"])
