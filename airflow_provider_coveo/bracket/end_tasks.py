@@ -158,7 +158,8 @@ class JudgePushSourceUpdateOperator(_UpdateOperator):
             what = f"{listed(failed)} failed" if failed else f"{listed(blocked)} could not run"
             logs = "log of this task" if len(failed or blocked) == 1 else "logs of these tasks"
             raise PushSourceUpdateFailed(
-                f"The update of source {self.source_id!r} failed: {what}. {how_it_is_left}. Remedy: See the {logs}."
+                f"The update of source {self.source_id!r} failed: {what}. {how_it_is_left}. Remedy: See the "
+                f"{logs}."
             )
         if is_dry(context, self.update_tasks):
             leave_assets_alone(context)
