@@ -291,7 +291,7 @@ def table() -> str:
     said = [
         f"{words} ({result.airflow} on Python {result.python.rpartition('.')[0]})"
         for name, words in (
-            ("lowest", "the lowest versions that the package's metadata allow"),
+            ("lowest", "the lowest versions that the package's metadata allows"),
             ("newest", "the newest of everything"),
         )
         if (result := results.get(name)) and result.verdict == "passed"

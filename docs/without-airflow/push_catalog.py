@@ -2,6 +2,8 @@
 
 import logging
 import os
+import signal
+import sys
 from collections.abc import Iterator
 
 from airflow_provider_coveo.coveo.client import CoveoClient
@@ -29,8 +31,11 @@ settings = ConnectionSettings.read(
     # extra={"region": "eu"},  # if the organization is not in the region us
 )
 client = CoveoClient(settings, RequestsTransport())
-opened = client.sources.set_source_status(SOURCE_ID, "REBUILD")
+# Without this, Python ends at a SIGTERM (kill, a service that stops) without running `finally`.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 try:
+    # In the `try`, because Coveo may carry out a request whose response is lost.
+    opened = client.sources.set_source_status(SOURCE_ID, "REBUILD")
     pushed = client.push.push_items(SOURCE_ID, catalog())
     client.push.delete_old_items(SOURCE_ID, opened["ordering_id"])
 finally:

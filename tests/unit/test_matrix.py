@@ -36,7 +36,7 @@ def test_the_table_distinguishes_passed_failed_and_untried_cells(
         "Python 3.12": "not tried",
         "Python 3.13": "no",
     }
-    assert lines[-1].endswith("that the package's metadata allow (2.11.0 on Python 3.10).")
+    assert lines[-1].endswith("that the package's metadata allows (2.11.0 on Python 3.10).")
 
 
 def test_only_the_last_result_of_a_cell_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
