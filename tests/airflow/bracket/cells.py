@@ -1340,6 +1340,26 @@ def _(story: Story) -> None:
 
 
 @cell(
+    "G02b",
+    "the same, and the tasks get the source ID as an argument: nothing goes elsewhere, and nothing is deleted",
+    "(Variable = G02b-one) REBUILD push (Variable = G02b-two) push IDLE | "
+    "(Variable = G02b-one) (Variable = G02b-two)",
+    "failed",
+    "work1 ok, work2 FAIL, delete_old_items upf",
+    bracket=DELETING,
+    shape="passed_by_variable",
+    sources=("G02b-one", "G02b-two"),
+)
+def _(story: Story) -> None:
+    story.variable("G02b", "G02b-one")
+    story.hold("work1")
+    story.trigger()
+    story.until_seen("push")
+    story.variable("G02b", "G02b-two")
+    story.release("work1")
+
+
+@cell(
     "G03",
     "a task wired downstream of `open` inside the `with` fails: nothing is deleted",
     "push REBUILD push IDLE",

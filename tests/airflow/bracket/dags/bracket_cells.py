@@ -344,6 +344,13 @@ def named_by_variable(dag_id: str, dag: dict[str, Any], options: dict[str, Any])
         work.override(task_id="work1")(f"{dag_id}-one") >> pushing
 
 
+def passed_by_variable(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> None:
+    """Create a bracket and two tasks whose sources come from a Variable; the tasks get theirs as arguments."""
+    source_id = "{{ var.value." + dag_id + " }}"
+    with a_dag(dag_id, dag), bracket(dag_id, {**options, "source_id": source_id}):
+        work.override(task_id="work1")(source_id) >> work.override(task_id="work2")(source_id)
+
+
 def two_that_delete(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> None:
     """Create two brackets on one source, one after the other; the second one deletes old items."""
     with a_dag(dag_id, dag):
