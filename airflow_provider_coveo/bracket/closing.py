@@ -131,10 +131,11 @@ def close_source(
         return Closing(result, bracket.bracket)
     closed = replace(record, phase=Phase.CLOSED, closed_at=time.time(), reopened_by=None, left_conn_id="")
     _keep(bracket, closed)
-    tell_closed(others, source_id)
+    # The request of any other one may have come after IDLE.
+    tell_closed([other for other in others if other.since_ms is not None], source_id)
     give_back(
         hook.set_source_status,
-        source_id,
+        result,
         without(bracket, now),
         lambda: without(bracket, ledger.holders(source_id)),
         still_live,

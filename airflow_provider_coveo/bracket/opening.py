@@ -326,12 +326,12 @@ class Opening:
                 return
             if current is not None and (current.phase in _CLOSED_PHASES or not is_latest):
                 if not any(live_among(holder for holder in holders if not holder.is_claim)):
-                    self.hook.set_source_status(self.source_id, "IDLE")
+                    idle = self.hook.set_source_status(self.source_id, "IDLE")
 
                     def others() -> list[SourceRecord]:
                         return without(self.bracket, ledger.holders(self.source_id))
 
-                    give_back(self.hook.set_source_status, self.source_id, others(), others)
+                    give_back(self.hook.set_source_status, idle, others(), others)
                 if is_latest:
                     write_bracket(
                         self.bracket,

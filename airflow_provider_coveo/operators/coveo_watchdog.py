@@ -291,14 +291,14 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
         ledger.release_all(source_id, holders, tuple(claim for claim in claims if claim in holders))
         for holder in holders:
             record_closing(holder, source_id, Phase.CLOSING, "watchdog")
-        self.hook.set_source_status(source_id, "IDLE")
+        idle = self.hook.set_source_status(source_id, "IDLE")
         now = ledger.holders(source_id)
         opened_again = {holder.bracket for holder in now if not holder.is_claim}
         for holder in holders:
             if holder.bracket not in opened_again:
                 record_closing(holder, source_id, Phase.CLOSED, "watchdog")
         if (
-            give_back(self.hook.set_source_status, source_id, now, lambda: ledger.holders(source_id))
+            give_back(self.hook.set_source_status, idle, now, lambda: ledger.holders(source_id))
             is not None
         ):
             return False

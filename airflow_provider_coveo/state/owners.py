@@ -14,6 +14,8 @@ from airflow_provider_coveo.state.liveness import check_run, live_among
 if TYPE_CHECKING:
     from typing import TypeAlias
 
+    from airflow_provider_coveo.coveo.results import StatusResult
+
     #: Checks a bracket once, as `live_among` expects.
     LivenessCheck: TypeAlias = Callable[[SourceRecord], "bool | None"]
 
@@ -76,8 +78,8 @@ def tell_closed(others: Iterable[SourceRecord], source_id: str) -> None:
 
 
 def give_back(
-    set_status: Callable[[str, str], object],
-    source_id: str,
+    set_status: Callable[[str, str], StatusResult],
+    idle: StatusResult,
     holders: Iterable[SourceRecord],
     look: Callable[[], Iterable[SourceRecord]],
     still_live: LivenessCheck = check_run,
@@ -90,26 +92,32 @@ def give_back(
 
     One that only claims it sets its status later, and first checks that the source is not active.
     If that bracket's DAG is paused, it is not live, but can continue: its tasks then open the source again.
+    So do those of one that only seems to have ended, between two tasks. But what was opened after ``IDLE``,
+    by Coveo's clock, is not closed.
 
     :param set_status: Sets a source's status, such as the hook's ``set_source_status``.
-    :param source_id: The source.
+    :param idle: The response to ``IDLE``.
     :param holders: The brackets that own it after the request, without the sender's.
     :param look: Returns these again.
     :param still_live: Checks whether a bracket is live.
     :return: The bracket, if there is one.
     :raises CoveoError: if the request fails.
     """
+    source_id, idle_ms = idle["source_id"], idle["ordering_id"]
     sent, holders = _IDLE, list(holders)
     for _ in range(_MAX_LOOKS):
         owner, _claims = owner_and_claims(found_live([each for each in holders if each.status], still_live))
         wanted = _IDLE if owner is None else owner.status
         if owner is None:
-            tell_closed(holders, source_id)
+            before = [each for each in holders if each.since_ms is not None and each.since_ms < idle_ms]
+            tell_closed(before, source_id)
         if wanted == sent:
             return owner
         if owner is not None:
             log.warning("%s opened source %s in the meantime; setting %s again", owner, source_id, wanted)
-        set_status(source_id, wanted)
+        result = set_status(source_id, wanted)
+        if wanted == _IDLE:
+            idle_ms = result["ordering_id"]
         sent, holders = wanted, list(look())
     return owner
 

@@ -657,6 +657,26 @@ def test_a_run_that_is_marked_failed_is_a_success_to_airflow_if_that_skips_the_r
     assert engine.last_status("one") == "IDLE", played.story
 
 
+def test_a_bracket_that_opens_during_the_idle_of_a_callback_to_which_it_seems_dead(engine: Engine) -> None:
+    events: list[Event] = [
+        ("tick",),
+        ("tick",),
+        ("finish", "a.open"),
+        ("mark_group", "a", "push_source_update", "skipped"),
+        ("tick",),
+        ("step", "a.callback"),
+        ("step", "a.callback"),
+        ("trigger", "c", "other"),
+        ("tick",),
+        ("tick",),
+        ("finish", "c.open"),
+        ("tick",),
+    ]
+    played = play(engine, "one_task", events, strictly=True)
+    assert not played.violations, played.story
+    assert engine.sequence("one").endswith("IDLE"), played.story
+
+
 def test_a_bracket_that_another_runs_callback_has_closed_sends_no_idle(engine: Engine) -> None:
     """To the callback, the bracket seems dead between its last push and its `close`."""
     events: list[Event] = [

@@ -1341,7 +1341,7 @@ def _(story: Story) -> None:
 
 @cell(
     "G02b",
-    "the same, and the tasks get the source ID as an argument: nothing goes elsewhere, and nothing is deleted",
+    "the same, and the tasks get the source ID as an argument: nothing goes elsewhere or is deleted",
     "(Variable = G02b-one) REBUILD push (Variable = G02b-two) push IDLE | "
     "(Variable = G02b-one) (Variable = G02b-two)",
     "failed",

@@ -345,7 +345,7 @@ def named_by_variable(dag_id: str, dag: dict[str, Any], options: dict[str, Any])
 
 
 def passed_by_variable(dag_id: str, dag: dict[str, Any], options: dict[str, Any]) -> None:
-    """Create a bracket and two tasks whose sources come from a Variable; the tasks get theirs as arguments."""
+    """Create a bracket and two tasks whose source comes from a Variable; the tasks get it as an argument."""
     source_id = "{{ var.value." + dag_id + " }}"
     with a_dag(dag_id, dag), bracket(dag_id, {**options, "source_id": source_id}):
         work.override(task_id="work1")(source_id) >> work.override(task_id="work2")(source_id)
