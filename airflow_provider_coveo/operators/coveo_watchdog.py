@@ -297,10 +297,7 @@ class CloseAbandonedPushSourcesOperator(_CoveoOperator):
         for holder in holders:
             if holder.bracket not in opened_again:
                 record_closing(holder, source_id, Phase.CLOSED, "watchdog")
-        if (
-            give_back(self.hook.set_source_status, idle, now, lambda: ledger.holders(source_id))
-            is not None
-        ):
+        if give_back(self.hook.set_source_status, idle, now, lambda: ledger.holders(source_id)) is not None:
             return False
         self._forget(source_id)
         return True
