@@ -131,8 +131,7 @@ def close_source(
         return Closing(result, bracket.bracket)
     closed = replace(record, phase=Phase.CLOSED, closed_at=time.time(), reopened_by=None, left_conn_id="")
     _keep(bracket, closed)
-    # The request of any other one may have come after IDLE.
-    tell_closed([other for other in others if other.since_ms is not None], source_id)
+    tell_closed(others, source_id)
     give_back(
         hook.set_source_status,
         result,
