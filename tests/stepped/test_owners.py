@@ -574,9 +574,11 @@ def test_a_source_is_not_left_to_a_bracket_that_has_closed_it(
     assert engine.last_status("one") == "IDLE", engine.story()
 
 
-def test_a_source_is_not_left_to_a_bracket_whose_entry_could_not_be_deleted(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("other", ["other", "exclusive_other"])
+def test_a_bracket_whose_entry_could_not_be_deleted_owns_the_source_no_more(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, other: str
 ) -> None:
+    """Nothing is left to it, and no exclusive bracket waits for it."""
     from airflow_provider_coveo.state import ledger
     from tests.stepped import shapes
     from tests.stepped.actors import Actor
@@ -589,11 +591,11 @@ def test_a_source_is_not_left_to_a_bracket_whose_entry_could_not_be_deleted(
         real(name)
 
     monkeypatch.setattr(ledger, "delete_variable", failing)
-    engine.add(shapes.one_task(), shapes.other())
+    engine.add(shapes.one_task(), getattr(shapes, other)())
     engine.trigger("b", "one_task")
     _ready(engine, "b.close")
     engine.finish("b.close")
-    engine.trigger("a", "other")
+    engine.trigger("a", other)
     play_all_but(engine, "b.outcome", rounds=10)
     assert engine.run_states() == {"a": "success", "b": "running"}, engine.story()
     assert engine.last_status("one") == "IDLE", engine.story()
